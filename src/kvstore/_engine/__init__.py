@@ -1,0 +1,1 @@
+"""The storage engine in Cython. Not a public interface: use :mod:`kvstore.engine`."""

@@ -1,0 +1,57 @@
+"""The one seam between the engine and the disk: a table of functions over files.
+
+Two tables exist: the operating system's (posix.pyx) and an in-memory disk that can lose
+unsynced writes, tear them, flip bits and fail (memory_disk.pyx). All of the engine goes through
+the table; nothing else in _engine calls the operating system about files.
+
+Every function returns >= 0 on success and -errno on failure, never sets errno for the caller,
+never retries a failed sync, and may be called from any thread without the GIL. One `void* file`
+is used by one appender at a time; pread may run beside anything.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+
+cdef enum OpenMode:
+    OPEN_READ = 0           # must exist
+    OPEN_WRITE = 1          # read and write, must exist
+    OPEN_CREATE = 2         # read and write, created if absent, kept if present
+    OPEN_EXCLUSIVE = 3      # read and write, must not exist
+
+
+ctypedef int (*list_visitor)(void* context, const char* name) noexcept nogil
+
+
+cdef struct FileSystemOps:
+    int (*open)(void* disk, const char* path, int mode, void** file) noexcept nogil
+    int (*close)(void* disk, void* file) noexcept nogil
+    # Writes all of `size` at `offset` or fails; extends the file where needed.
+    int (*pwrite)(void* disk, void* file, const uint8_t* data, size_t size, uint64_t offset) noexcept nogil
+    # Returns the bytes read: fewer than `size` only at the end of the file.
+    int64_t (*pread)(void* disk, void* file, uint8_t* into, size_t size, uint64_t offset) noexcept nogil
+    # Makes the file's data, and its size, durable (fdatasync).
+    int (*datasync)(void* disk, void* file) noexcept nogil
+    # Reserves real blocks, reading as zero, up to `size`; the file grows to `size`.
+    int (*allocate)(void* disk, void* file, uint64_t size) noexcept nogil
+    int (*truncate)(void* disk, void* file, uint64_t size) noexcept nogil
+    int64_t (*size)(void* disk, void* file) noexcept nogil
+    int (*rename)(void* disk, const char* old, const char* new) noexcept nogil
+    int (*link)(void* disk, const char* old, const char* new) noexcept nogil
+    int (*unlink)(void* disk, const char* path) noexcept nogil
+    int (*make_directory)(void* disk, const char* path) noexcept nogil       # -EEXIST if there
+    int (*remove_directory)(void* disk, const char* path) noexcept nogil     # must be empty
+    int (*sync_directory)(void* disk, const char* path) noexcept nogil
+    # Calls `visit` with each name (not "." or ".."), in no order; stops when it returns non-zero.
+    int (*list)(void* disk, const char* path, void* context, list_visitor visit) noexcept nogil
+    # 1 file, 2 directory, -ENOENT.
+    int (*kind)(void* disk, const char* path) noexcept nogil
+    # An exclusive lock held until the file is closed or the process dies; -EWOULDBLOCK if held.
+    int (*lock)(void* disk, const char* path, void** file) noexcept nogil
+    # Bytes free on the device that holds `path`.
+    int64_t (*free_bytes)(void* disk, const char* path) noexcept nogil
+
+
+cdef class FileSystem:
+    """A disk, as Python hands it to DB and Log (`filesystem=`). Outlives every file opened on it."""
+    cdef const FileSystemOps* ops
+    cdef void* disk

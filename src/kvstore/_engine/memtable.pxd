@@ -1,0 +1,38 @@
+"""The ordered in-memory table of the newest writes.
+
+Concurrency: the mutable memtable is touched only with the GIL held (the GIL is its lock; a
+Python-level put or get is shorter than a lock's round trip). Once frozen it never changes and is
+read from any thread without the GIL. Reference-counted; every cursor holds a reference.
+"""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.slice cimport Slice
+
+
+cdef enum Lookup:
+    ABSENT = 0              # nothing known here: look further down
+    FOUND = 1
+    DELETED = 2             # a tombstone: stop looking
+    FAILED = 3              # see the status
+
+
+cdef struct MemTable        # defined in memtable.pyx
+
+cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory
+cdef void memtable_retain(MemTable* table) noexcept nogil
+cdef void memtable_release(MemTable* table) noexcept nogil
+# Copies key and value into the arena. -1: out of memory, nothing changed.
+cdef int memtable_add(
+    MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value
+) noexcept nogil
+# The newest version with sequence <= `sequence`; its sequence in `found_sequence`. `value` is
+# borrowed for as long as the caller holds a reference to the table.
+cdef int memtable_get(
+    MemTable* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence
+) noexcept nogil
+cdef size_t memtable_bytes(MemTable* table) noexcept nogil          # memory held, arena slack included
+cdef size_t memtable_entries(MemTable* table) noexcept nogil
+# Survives later additions (it finds its place again); must then be moved with the GIL held.
+cdef Cursor* memtable_cursor(MemTable* table) noexcept nogil        # NULL: out of memory

@@ -1,0 +1,16 @@
+"""Turns a Status from code without the GIL into the exception that users see."""
+
+import os
+
+from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+
+cdef tuple CODES = (None, *IntegrityCode)
+
+
+cdef object status_error(Status* status, str path):
+    what = status.what.decode() if status.what != NULL else "unspecified"
+    offset = status.offset if status.offset >= 0 else None
+    if status.code == IO_ERROR:
+        message = f"{what}: {os.strerror(status.os_error)}" if status.os_error else what
+        return StorageError(message, path=path, offset=offset, errno=status.os_error or None)
+    return CorruptionError(what, code=CODES[status.code], path=path, offset=offset)
