@@ -1,3 +1,76 @@
 # Two commands from a clean clone: `make run` and `make test`. `make help` lists the rest.
-help:
-	@echo wip
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDS ?= 2000
+ENGINE_SOURCES := $(wildcard src/kvstore/_engine/*.pyx src/kvstore/_engine/*.pxd src/kvstore/_engine/*.h)
+
+.DEFAULT_GOAL := help
+.PHONY: help build run demo test test-asan lint format stubs bench simulate chaos wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+# The steps of a build, each done again only when what it stands on has changed.
+$(VENV)/.dependencies: pyproject.toml tools/check_prerequisites.sh
+	@PYTHON="$(PYTHON)" sh tools/check_prerequisites.sh
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet "setuptools>=77" "Cython>=3.1" --group test
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.dependencies setup.py $(ENGINE_SOURCES)
+	@echo "building the engine (the first time takes a minute or two)"
+	@mkdir -p build
+	@$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2 > build/extensions.log 2>&1 \
+		|| { cat build/extensions.log; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.lint-tools: pyproject.toml $(VENV)/.built
+	$(BIN)/python -m pip install --quiet --group lint
+	@touch $@
+
+$(VENV)/.bench-tools: pyproject.toml $(VENV)/.built
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+build: $(VENV)/.built ## build the engine and install kvstore into .venv
+
+run: build ## start kvd, show real puts, gets and deletes against it, leave it serving
+	@$(BIN)/python tools/demo.py run
+
+demo: build ## the same, and exit
+	@$(BIN)/python tools/demo.py demo
+
+test: build ## run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint-tools ## format, lint, types, import rules, generated stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate_stubs.py --check
+
+format: $(VENV)/.lint-tools ## format the Python and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+stubs: build ## generate the gRPC stubs anew from proto/
+	$(BIN)/python tools/generate_stubs.py
+
+bench: $(VENV)/.bench-tools ## run the benchmarks beside their peers
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
+
+simulate: build ## simulate SEEDS=2000 clusters under faults
+	$(BIN)/python -m kvstore.testing.simulation --seeds $(SEEDS)
+
+wheel: $(VENV)/.dependencies ## build a wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find src -name '*.so' -delete
+	find src/kvstore/_engine -name '*.cpp' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
