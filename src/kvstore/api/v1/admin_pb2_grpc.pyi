@@ -1,0 +1,27 @@
+"""Types of admin_pb2_grpc.py, by tools/generate_stubs.py. Do not edit."""
+
+from collections.abc import Awaitable
+
+import grpc
+import grpc.aio
+
+from kvstore.api.v1 import admin_pb2
+
+class AdminStub:
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None: ...
+    Status: grpc.UnaryUnaryMultiCallable[admin_pb2.StatusRequest, admin_pb2.StatusResponse]
+
+# The same class over a grpc.aio channel; a name for type checkers only.
+class AdminAsyncStub:
+    Status: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.StatusRequest, admin_pb2.StatusResponse]
+
+class AdminServicer:
+    def Status(
+        self,
+        request: admin_pb2.StatusRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.StatusRequest, admin_pb2.StatusResponse],
+    ) -> Awaitable[admin_pb2.StatusResponse]: ...
+
+def add_AdminServicer_to_server(
+    servicer: AdminServicer, server: grpc.Server | grpc.aio.Server
+) -> None: ...
