@@ -1,0 +1,132 @@
+"""How far each follower is, and how much it may be sent (dissertation §10.2.1, §10.2.2).
+
+A follower is in one of three states:
+
+* PROBE: where the logs part isn't known. One APPEND at a time, then wait for the answer or the
+  next heartbeat's.
+* REPLICATE: the logs are known to be equal up to ``match``. APPENDs go out one after another
+  without waiting, as far as the window allows; ``next`` runs ahead optimistically.
+* SNAPSHOT: it needs entries that are gone. Nothing is sent until the snapshot is reported.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+__all__ = ["PeerState", "Progress"]
+
+
+class PeerState(enum.IntEnum):
+    """See the module's words."""
+
+    PROBE = 0
+    REPLICATE = 1
+    SNAPSHOT = 2
+
+
+class Progress:
+    """One follower as its leader sees it.
+
+    Invariant: ``match < next``. ``match`` is the last entry known to be durable there;
+    ``inflight`` holds (last index, payload bytes) of each unanswered APPEND, in order.
+    ``heard`` is the tick of the last answer, ``round`` the newest heartbeat round answered,
+    ``commit_told`` the commit index that the follower was last sent.
+    """
+
+    __slots__ = (
+        "commit_told",
+        "damaged",
+        "heard",
+        "inflight",
+        "inflight_bytes",
+        "match",
+        "next",
+        "paused",
+        "pending_snapshot",
+        "round",
+        "state",
+    )
+
+    def __init__(self, next_index: int, heard: int) -> None:
+        self.state = PeerState.PROBE
+        self.match = 0
+        self.next = next_index
+        self.paused = False
+        self.pending_snapshot = 0
+        self.inflight: deque[tuple[int, int]] = deque()
+        self.inflight_bytes = 0
+        self.heard = heard
+        self.round = 0
+        self.commit_told = 0
+        self.damaged = False
+
+    def become_probe(self) -> None:
+        """Find out anew where the logs part; a delivered snapshot gives the start."""
+        start = self.match + 1
+        if self.state is PeerState.SNAPSHOT:
+            start = max(start, self.pending_snapshot + 1)
+        self._enter(PeerState.PROBE)
+        self.next = start
+
+    def become_replicate(self) -> None:
+        """The logs are equal up to ``match``; send on from there."""
+        self._enter(PeerState.REPLICATE)
+        self.next = self.match + 1
+
+    def become_snapshot(self, index: int) -> None:
+        """A snapshot up to ``index`` is on its way; nothing else is until it is reported."""
+        self._enter(PeerState.SNAPSHOT)
+        self.pending_snapshot = index
+
+    def _enter(self, state: PeerState) -> None:
+        self.state = state
+        self.paused = False
+        self.pending_snapshot = 0
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
+    def sent(self, last: int, size: int) -> None:
+        """Entries up to ``last`` with ``size`` payload bytes left for this follower."""
+        if self.state is PeerState.REPLICATE:
+            self.next = last + 1
+            self.inflight.append((last, size))
+            self.inflight_bytes += size
+        else:
+            self.paused = True
+
+    def acknowledged(self, index: int) -> bool:
+        """The follower has all up to ``index``; False when that is old news."""
+        inflight = self.inflight
+        while inflight and inflight[0][0] <= index:
+            self.inflight_bytes -= inflight.popleft()[1]
+        if self.next <= index:
+            self.next = index + 1
+        if index <= self.match:
+            return False
+        self.match = index
+        self.paused = False
+        return True
+
+    def rejected(self, rejected_index: int, retry_index: int) -> bool:
+        """Step back after a refused APPEND; False when the refusal is old news.
+
+        ``rejected_index`` is the APPEND's ``log_index``; ``retry_index`` the last place where
+        the logs may still be equal, found from the follower's hint (Raft §5.3).
+        """
+        if self.state is PeerState.REPLICATE:
+            if rejected_index <= self.match:
+                return False
+            self.become_probe()
+            return True
+        if self.state is PeerState.SNAPSHOT or self.next - 1 != rejected_index:
+            return False
+        self.next = max(min(rejected_index, retry_index + 1), self.match + 1)
+        self.paused = False
+        return True
+
+    def may_send(self, messages_max: int, bytes_max: int) -> bool:
+        """True when the window has room for another APPEND."""
+        if self.state is PeerState.REPLICATE:
+            return len(self.inflight) < messages_max and self.inflight_bytes < bytes_max
+        return self.state is PeerState.PROBE and not self.paused
