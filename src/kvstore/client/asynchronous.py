@@ -1,0 +1,182 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from kvstore.api.v1 import admin_pb2, admin_pb2_grpc, kv_pb2, kv_pb2_grpc
+from kvstore.client.attempts import Attempts, Endpoints
+from kvstore.client.failure import understand
+from kvstore.client.options import (
+    CHANNEL_OPTIONS,
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_S,
+    TLS,
+    RetryPolicy,
+    checked_timeout,
+    parse_addresses,
+)
+from kvstore.client.requests import BytesLike, delete_request, get_request, put_request
+from kvstore.client.status import ClusterStatus
+from kvstore.errors import ClosedError
+
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+
+
+class _Method(Protocol[Request, Response]):
+    """One RPC of a stub."""
+
+    def __call__(self, request: Request, *, timeout: float | None) -> Awaitable[Response]: ...
+
+
+class _Server:
+    """The connection to one address."""
+
+    __slots__ = ("admin", "channel", "kv")
+
+    def __init__(self, address: str, tls: TLS | None) -> None:
+        if tls is None:
+            self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        else:
+            self.channel = grpc.aio.secure_channel(
+                address, tls.credentials(), options=CHANNEL_OPTIONS + tls.channel_options()
+            )
+        self.kv = cast("kv_pb2_grpc.KVAsyncStub", kv_pb2_grpc.KVStub(self.channel))
+        self.admin = cast("admin_pb2_grpc.AdminAsyncStub", admin_pb2_grpc.AdminStub(self.channel))
+
+
+class AsyncClient:
+    """A kvd, or a cluster of them, as seen from one event loop.
+
+    The same as :class:`kvstore.Client` in all but the ``await``; any number of tasks of one loop
+    may use one client. Connections are made on first use, on the loop that is running then.
+
+    >>> async with AsyncClient("127.0.0.1:50051") as client:
+    ...     await client.put(b"colour", b"green")
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        tls: TLS | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Raises ConfigurationError for a malformed address or an unreadable PEM file."""
+        self._endpoints = Endpoints(parse_addresses(addresses))
+        self._tls = tls
+        self._timeout = checked_timeout(timeout, timeout)
+        self._retry = retry or RetryPolicy()
+        self._closed = False
+        self._servers: dict[str, _Server] = {}
+        if tls is not None:
+            tls.credentials()  # unreadable PEM files are told now, not later
+
+    async def put(
+        self,
+        key: BytesLike,
+        value: BytesLike,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Store ``value`` under ``key``; True if it had a value before. See :meth:`Client.put`."""
+        request = put_request(key, value, request_id)
+        return (await self._call(_put, request, timeout)).overwritten
+
+    async def get(self, key: BytesLike, *, timeout: float | None = None) -> bytes | None:
+        """Return the newest value of ``key``, None if it has none. See :meth:`Client.get`."""
+        response = await self._call(_get, get_request(key), timeout)
+        return response.value if response.found else None
+
+    async def delete(
+        self, key: BytesLike, *, request_id: str | None = None, timeout: float | None = None
+    ) -> bool:
+        """Remove ``key``; True if it had a value. See :meth:`Client.delete`."""
+        return (await self._call(_delete, delete_request(key, request_id), timeout)).deleted
+
+    async def status(self, *, timeout: float | None = None) -> ClusterStatus:
+        """Return what the server knows of itself and its members."""
+        answer = await self._call(_status, admin_pb2.StatusRequest(), timeout)
+        return ClusterStatus.from_message(answer)
+
+    async def close(self) -> None:
+        """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
+        self._closed = True
+        servers, self._servers = self._servers, {}
+        for server in servers.values():
+            await server.channel.close(grace=None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _server(self, address: str) -> _Server:
+        if self._closed:
+            raise ClosedError("the client is closed")
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers[address] = _Server(address, self._tls)
+        return server
+
+    async def _call(
+        self,
+        method: Callable[[_Server], _Method[Request, Response]],
+        request: Request,
+        timeout: float | None,
+    ) -> Response:
+        """Try until it works, can't work or the time is up."""
+        timeout = checked_timeout(timeout, self._timeout)
+        attempts = Attempts(self._endpoints, self._retry, timeout)
+        while True:
+            time_left = attempts.next()
+            server = self._server(attempts.address)
+            try:
+                return await method(server)(request, timeout=time_left)
+            except grpc.RpcError as error:
+                if self._closed:
+                    raise ClosedError("the client was closed during the call") from error
+                delay = attempts.failed(understand(error))
+            except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+                # gRPC cancels the calls of a channel that close() has closed; a cancellation of
+                # this very task goes on its way.
+                if self._closed and not _task_is_cancelled():
+                    raise ClosedError("the client was closed during the call") from error
+                raise
+            await asyncio.sleep(delay)
+
+
+def _task_is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _put(server: _Server) -> _Method[kv_pb2.PutRequest, kv_pb2.PutResponse]:
+    return server.kv.Put
+
+
+def _get(server: _Server) -> _Method[kv_pb2.GetRequest, kv_pb2.GetResponse]:
+    return server.kv.Get
+
+
+def _delete(server: _Server) -> _Method[kv_pb2.DeleteRequest, kv_pb2.DeleteResponse]:
+    return server.kv.Delete
+
+
+def _status(server: _Server) -> _Method[admin_pb2.StatusRequest, admin_pb2.StatusResponse]:
+    return server.admin.Status

@@ -1,0 +1,125 @@
+"""When and where a call is tried: the plan that both clients follow. No I/O here."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from kvstore.client.failure import Failure
+from kvstore.client.options import RetryPolicy
+from kvstore.errors import DeadlineExceededError
+
+# Addresses learnt from leader hints are kept beside those given, up to this many in all.
+ADDRESSES_MAX = 64
+
+
+class Endpoints:
+    """The addresses a client knows and the one it prefers. Safe to use from any thread."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._lock = threading.Lock()
+        self._addresses = list(addresses)
+        self._preferred = self._addresses[0]
+
+    @property
+    def preferred(self) -> str:
+        return self._preferred
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(self._addresses)
+
+    def prefer(self, address: str) -> None:
+        """Go to ``address`` from now on, adding it where it is new."""
+        with self._lock:
+            if address not in self._addresses:
+                if len(self._addresses) >= ADDRESSES_MAX:
+                    return
+                self._addresses.append(address)
+            self._preferred = address
+
+    def leave(self, address: str) -> None:
+        """Prefer the next address after ``address``, unless another call has moved on already."""
+        with self._lock:
+            if self._preferred == address:
+                place = self._addresses.index(address)
+                self._preferred = self._addresses[(place + 1) % len(self._addresses)]
+
+
+class Attempts:
+    """The tries of one call. Ask :meth:`next` for each, tell :meth:`failed` what came of it."""
+
+    __slots__ = (
+        "_deadline",
+        "_endpoints",
+        "_failures",
+        "_last",
+        "_now",
+        "_policy",
+        "_random",
+        "_redirected",
+        "_timeout",
+        "address",
+    )
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        policy: RetryPolicy,
+        timeout: float,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._endpoints = endpoints
+        self._policy = policy
+        self._timeout = timeout
+        self._now = now
+        self._random = uniform
+        self._deadline = now() + timeout
+        self._failures = 0
+        self._redirected = False
+        self._last: Failure | None = None
+        self.address = endpoints.preferred
+
+    def next(self) -> float:
+        """Choose :attr:`address` and return the seconds this try may take.
+
+        Raises the last failure's error, or DeadlineExceededError, when the time is up.
+        """
+        left = self._deadline - self._now()
+        if left <= 0:
+            raise self._out_of_time()
+        self.address = self._endpoints.preferred
+        if len(self._endpoints.addresses) > 1:
+            return min(left, self._policy.attempt_timeout_s)
+        return left
+
+    def failed(self, failure: Failure) -> float:
+        """Return the seconds to wait before the next try; raises when another can't help."""
+        if not failure.retry:
+            raise failure.error
+        self._last = failure
+        if failure.leader_address is not None and failure.leader_address != self.address:
+            self._endpoints.prefer(failure.leader_address)
+            # The first hint is followed at once; members that send us in circles are given time.
+            if not self._redirected:
+                self._redirected = True
+                return 0.0
+        else:
+            self._endpoints.leave(self.address)
+        self._redirected = False
+        longest = min(self._policy.delay_max_s, self._policy.delay_first_s * 2**self._failures)
+        self._failures = min(self._failures + 1, 30)
+        left = self._deadline - self._now()
+        if left <= 0:
+            raise self._out_of_time()
+        return min(self._random(0.0, longest), left)
+
+    def _out_of_time(self) -> Exception:
+        if self._last is None or isinstance(self._last.error, DeadlineExceededError):
+            return DeadlineExceededError(f"no answer within {self._timeout:g} s")
+        return self._last.error

@@ -1,0 +1,94 @@
+"""What a failed RPC means: the kvstore error to raise, and whether another try can help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import grpc
+import grpc.aio
+
+from kvstore.errors import (
+    CorruptionError,
+    DeadlineExceededError,
+    Error,
+    IntegrityCode,
+    InternalError,
+    InvalidArgumentError,
+    NotLeaderError,
+    StorageError,
+    UnavailableError,
+)
+
+# Trailing metadata that says in a machine's words what the status message says in a person's.
+LEADER_HINT_KEY = "kvstore-leader-hint"
+LEADER_ADDRESS_KEY = "kvstore-leader-address"
+INTEGRITY_CODE_KEY = "kvstore-integrity-code"
+
+_PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed try. ``leader_address`` is where to go instead, where the server knew."""
+
+    error: Error
+    retry: bool
+    leader_address: str | None = None
+
+
+def understand(error: grpc.RpcError) -> Failure:
+    """Translate a gRPC error, of either kind of channel."""
+    code: grpc.StatusCode = error.code()
+    details: str = error.details() or ""
+    trailer = _text(cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()))
+    address = trailer.get(LEADER_ADDRESS_KEY) or None
+    translated = _translated(code, details, trailer, address)
+    passing = code in _PASSING and not isinstance(translated, InvalidArgumentError)
+    return Failure(translated, passing, address)
+
+
+def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    """Return what is text in metadata; ours is, and gRPC marks binary keys with ``-bin``."""
+    return {key: value for key, value in metadata if isinstance(value, str)}
+
+
+def _translated(
+    code: grpc.StatusCode, details: str, trailer: dict[str, str], address: str | None
+) -> Error:
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidArgumentError(details)
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            hint = trailer.get(LEADER_HINT_KEY, "")
+            return NotLeaderError(int(hint) if hint.isdecimal() else 0, address)
+        case grpc.StatusCode.UNAVAILABLE:
+            return UnavailableError(details)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceededError(details)
+        case grpc.StatusCode.DATA_LOSS:
+            return _storage_error(details, trailer.get(INTEGRITY_CODE_KEY, ""))
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            # gRPC's own limit on a message; our server answers INVALID_ARGUMENT below it.
+            if "larger than max" in details:
+                return InvalidArgumentError(f"request too large: {details}")
+            return UnavailableError(details)
+        case _:
+            return InternalError(f"{code.name}: {details}")
+
+
+def _storage_error(details: str, code: str) -> StorageError:
+    """Rebuild what the server raised; its message already begins with the code."""
+    known = IntegrityCode(code) if code in IntegrityCode.__members__ else IntegrityCode.IO_ERROR
+    message = details.removeprefix(f"{known}: ")
+    if known is IntegrityCode.IO_ERROR:
+        return StorageError(message, code=known)
+    return CorruptionError(message, code=known)

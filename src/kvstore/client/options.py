@@ -1,0 +1,124 @@
+"""What a client can be told: addresses, TLS, time and retries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from kvstore.errors import ConfigurationError, InvalidArgumentError
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_S = 10.0
+
+# A request carries a key of 1 KiB, a value of 1 MiB and an id of 4 KiB at most. Twice that leaves
+# the server, which knows the limits, to say what is wrong with a message that is a little too big.
+MESSAGE_BYTES_MAX = 2 * 1024 * 1024
+
+_ADDRESS = re.compile(r"(?:[^\s:\[\]/]+|\[[0-9A-Fa-f:.%\w]+\]):\d{1,5}|unix:\S+")
+
+CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # We retry ourselves, with the same request id.
+    ("grpc.enable_retries", 0),
+    # A restarted server is found again within a second, not within gRPC's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Each client has connections, and so reconnect timers, of its own.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A peer that vanished without a word is noticed while calls wait on it.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.primary_user_agent", "kvstore-python"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Certificates for a secure connection, as paths of PEM files.
+
+    ``ca`` verifies the server (``None``: the system's authorities). ``cert`` and ``key`` prove the
+    client where the server asks for it; both or neither. ``server_name`` is the name expected in
+    the server's certificate when it isn't the one in the address.
+    """
+
+    ca: str | Path | None = None
+    cert: str | Path | None = None
+    key: str | Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ConfigurationError(
+                "a client certificate needs its key, and a key its certificate"
+            )
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files; raises ConfigurationError naming the one that can't be read."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=_read_pem("CA certificate", self.ca),
+            private_key=_read_pem("private key", self.key),
+            certificate_chain=_read_pem("certificate", self.cert),
+        )
+
+    def channel_options(self) -> list[tuple[str, int | str]]:
+        if self.server_name is None:
+            return []
+        return [("grpc.ssl_target_name_override", self.server_name)]
+
+
+def _read_pem(what: str, path: str | Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"failed to read TLS {what} PEM from {path}: {error.strerror}"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How a call that failed for a passing reason is tried again, until its timeout.
+
+    Before try n the client waits a random time of up to
+    ``min(delay_max_s, delay_first_s * 2**n)``. ``attempt_timeout_s`` bounds one try where there is
+    another address to go to; with a single address a try may use all the time that is left.
+    """
+
+    delay_first_s: float = 0.02
+    delay_max_s: float = 1.0
+    attempt_timeout_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delay_first_s <= self.delay_max_s:
+            raise ConfigurationError("RetryPolicy needs 0 < delay_first_s <= delay_max_s")
+        if self.attempt_timeout_s <= 0:
+            raise ConfigurationError("RetryPolicy needs attempt_timeout_s > 0")
+
+
+def parse_addresses(addresses: str | Sequence[str]) -> list[str]:
+    """Return a list of ``host:port`` from a list or a comma-separated string."""
+    given = addresses.split(",") if isinstance(addresses, str) else addresses
+    listed = list(dict.fromkeys(address.strip() for address in given if address.strip()))
+    if not listed:
+        raise ConfigurationError("no server address given; expected host:port")
+    for address in listed:
+        if not _ADDRESS.fullmatch(address):
+            raise ConfigurationError(f"malformed server address {address!r}; expected host:port")
+    return listed
+
+
+def checked_timeout(timeout: float | None, default: float) -> float:
+    """Return ``timeout`` in seconds, or ``default`` where none was given."""
+    if timeout is None:
+        return default
+    if not timeout > 0:
+        raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    return timeout

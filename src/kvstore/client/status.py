@@ -1,0 +1,63 @@
+"""What a server says about itself and its members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvstore.api.v1 import admin_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """One replica. ``leader_id`` is whom it believes to lead, 0 when it knows of nobody."""
+
+    member_id: int
+    role: str
+    """``leader``, ``follower``, ``candidate``, ``learner``, ``stopped`` or ``unspecified``."""
+    term: int
+    leader_id: int
+    commit_index: int
+    applied_index: int
+    last_index: int
+    revision: int
+    client_address: str
+    peer_address: str
+    fault: str
+    """Why it stopped; empty while it works."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """What one kvd knows: its version, mode and the members it can see."""
+
+    version: str
+    mode: str
+    leader_id: int
+    uptime_s: float
+    members: tuple[MemberStatus, ...]
+
+    @classmethod
+    def from_message(cls, message: admin_pb2.StatusResponse) -> ClusterStatus:
+        return cls(
+            version=message.version,
+            mode=message.mode,
+            leader_id=message.leader_id,
+            uptime_s=message.uptime_seconds,
+            members=tuple(_member(member) for member in message.members),
+        )
+
+
+def _member(message: admin_pb2.MemberStatus) -> MemberStatus:
+    return MemberStatus(
+        member_id=message.member_id,
+        role=admin_pb2.Role.Name(message.role).removeprefix("ROLE_").lower(),
+        term=message.term,
+        leader_id=message.leader_id,
+        commit_index=message.commit_index,
+        applied_index=message.applied_index,
+        last_index=message.last_index,
+        revision=message.revision,
+        client_address=message.client_address,
+        peer_address=message.peer_address,
+        fault=message.fault,
+    )

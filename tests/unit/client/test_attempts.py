@@ -1,0 +1,153 @@
+"""The plan that both clients follow, without network or clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore.client.attempts import ADDRESSES_MAX, Attempts, Endpoints
+from kvstore.client.failure import Failure
+from kvstore.client.options import RetryPolicy, parse_addresses
+from kvstore.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotLeaderError,
+    UnavailableError,
+)
+
+POLICY = RetryPolicy(delay_first_s=0.1, delay_max_s=0.4, attempt_timeout_s=2.0)
+UNAVAILABLE = Failure(UnavailableError("no leader"), retry=True)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def attempts(endpoints: Endpoints, clock: Clock, timeout: float = 10.0) -> Attempts:
+    return Attempts(endpoints, POLICY, timeout, now=clock, uniform=lambda low, high: high)
+
+
+def hint(address: str | None, leader: int = 2) -> Failure:
+    return Failure(NotLeaderError(leader, address), retry=True, leader_address=address)
+
+
+def test_the_only_server_is_given_all_the_time_that_is_left() -> None:
+    clock = Clock()
+    plan = attempts(Endpoints(["a:1"]), clock)
+    assert plan.next() == 10.0
+    clock.seconds += 4
+    plan.failed(UNAVAILABLE)
+    assert plan.next() == 6.0
+
+
+def test_one_of_several_servers_is_given_the_time_of_one_attempt() -> None:
+    plan = attempts(Endpoints(["a:1", "b:1"]), Clock())
+    assert plan.next() == POLICY.attempt_timeout_s
+
+
+def test_delays_double_up_to_their_cap() -> None:
+    plan = attempts(Endpoints(["a:1"]), Clock())
+    assert [plan.failed(UNAVAILABLE) for _ in range(5)] == [0.1, 0.2, 0.4, 0.4, 0.4]
+
+
+def test_a_delay_never_outlasts_the_call() -> None:
+    clock = Clock()
+    plan = attempts(Endpoints(["a:1"]), clock, timeout=0.05)
+    assert plan.failed(UNAVAILABLE) == pytest.approx(0.05)
+
+
+def test_a_failure_that_lasts_is_raised_at_once() -> None:
+    plan = attempts(Endpoints(["a:1"]), Clock())
+    with pytest.raises(InvalidArgumentError):
+        plan.failed(Failure(InvalidArgumentError("key is empty"), retry=False))
+
+
+def test_when_time_is_up_the_last_failure_is_raised() -> None:
+    clock = Clock()
+    plan = attempts(Endpoints(["a:1"]), clock)
+    plan.failed(UNAVAILABLE)
+    clock.seconds += 11
+    with pytest.raises(UnavailableError, match="no leader"):
+        plan.next()
+
+
+def test_when_time_is_up_without_a_failure_the_deadline_is_named() -> None:
+    clock = Clock()
+    plan = attempts(Endpoints(["a:1"]), clock, timeout=3)
+    clock.seconds += 3
+    with pytest.raises(DeadlineExceededError, match="within 3 s"):
+        plan.next()
+
+
+def test_a_failed_server_is_left_for_the_next_one_in_turn() -> None:
+    plan = attempts(Endpoints(["a:1", "b:1", "c:1"]), Clock())
+    tried = []
+    for _ in range(4):
+        plan.next()
+        tried.append(plan.address)
+        plan.failed(UNAVAILABLE)
+    assert tried == ["a:1", "b:1", "c:1", "a:1"]
+
+
+def test_a_leader_hint_is_followed_at_once_and_remembered() -> None:
+    endpoints = Endpoints(["a:1", "b:1"])
+    plan = attempts(endpoints, Clock())
+    assert plan.failed(hint("c:1")) == 0.0
+    plan.next()
+    assert plan.address == "c:1"
+    assert endpoints.preferred == "c:1"
+    assert endpoints.addresses == ("a:1", "b:1", "c:1")
+
+
+def test_members_that_point_at_each_other_are_not_followed_in_a_spin() -> None:
+    plan = attempts(Endpoints(["a:1", "b:1"]), Clock())
+    delays = []
+    for _ in range(4):
+        plan.next()
+        delays.append(plan.failed(hint("b:1" if plan.address == "a:1" else "a:1")))
+    assert delays == [0.0, 0.1, 0.0, 0.2]
+
+
+def test_a_hint_without_an_address_moves_on_to_the_next_server() -> None:
+    plan = attempts(Endpoints(["a:1", "b:1"]), Clock())
+    assert plan.failed(hint(None)) == 0.1
+    plan.next()
+    assert plan.address == "b:1"
+
+
+def test_one_call_moving_on_does_not_undo_what_another_found() -> None:
+    endpoints = Endpoints(["a:1", "b:1", "c:1"])
+    slow = attempts(endpoints, Clock())
+    slow.next()
+    endpoints.prefer("c:1")
+    slow.failed(UNAVAILABLE)
+    assert endpoints.preferred == "c:1"
+
+
+def test_addresses_from_hints_are_bounded() -> None:
+    endpoints = Endpoints(["a:1"])
+    for port in range(1, 2 * ADDRESSES_MAX):
+        endpoints.prefer(f"hint:{port}")
+    assert len(endpoints.addresses) == ADDRESSES_MAX
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        ("a:1", ["a:1"]),
+        ("a:1, b:2,a:1", ["a:1", "b:2"]),
+        (["[::1]:50051", "10.0.0.1:1"], ["[::1]:50051", "10.0.0.1:1"]),
+    ],
+)
+def test_addresses_are_read_from_text_and_lists(given: str | list[str], parsed: list[str]) -> None:
+    assert parse_addresses(given) == parsed
+
+
+@pytest.mark.parametrize("given", ["", " , ", "localhost", "a:b", "http://a:1", "a:1 b:2", "::1:5"])
+def test_malformed_addresses_are_refused(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="host:port"):
+        parse_addresses(given)
