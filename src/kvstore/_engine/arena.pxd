@@ -1,0 +1,29 @@
+"""Memory that is handed out piece by piece and given back all at once.
+
+Chunks grow from 16 KiB to 2 MiB; the big ones are aligned to, and advised as, huge pages, which
+saves the page-table misses that random reads of a large memtable otherwise pay for.
+"""
+
+from libc.stdint cimport uint8_t
+
+
+cdef struct Chunk:
+    Chunk* older
+    size_t size             # bytes obtained for the chunk, this header included
+    bint mapped             # from mmap, else from malloc
+
+
+cdef struct Arena:
+    Chunk* newest
+    uint8_t* at             # the next free byte of the current chunk
+    size_t left             # bytes free from there on
+    size_t next_size        # of the chunk to come
+    size_t bytes            # the sum of all chunk sizes: what the arena costs
+
+
+cdef void arena_init(Arena* arena) noexcept nogil
+cdef void arena_free(Arena* arena) noexcept nogil
+# Makes room, so that allocations of `size` bytes in all (alignment included) can't fail. -1: no memory.
+cdef int arena_reserve(Arena* arena, size_t size) noexcept nogil
+# NULL: no memory. `alignment` is a power of two, at most 64.
+cdef void* arena_allocate(Arena* arena, size_t size, size_t alignment) noexcept nogil

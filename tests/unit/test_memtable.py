@@ -1,0 +1,240 @@
+"""The memtable: order, versions, cursors that survive additions, memory."""
+
+from __future__ import annotations
+
+import bisect
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvstore._engine.memtable_face import MemTableFace
+
+DELETE, PUT = 0, 1
+NEWEST = (1 << 56) - 1
+
+Version = tuple[bytes, int, int, bytes]
+
+
+def order(version: Version) -> tuple[bytes, int, int]:
+    key, sequence, kind, _ = version
+    return key, -sequence, -kind
+
+
+class Model:
+    """What a memtable must be: versions sorted by key, then newest first."""
+
+    def __init__(self) -> None:
+        self.versions: list[Version] = []
+
+    def add(self, key: bytes, sequence: int, kind: int, value: bytes) -> None:
+        bisect.insort(self.versions, (key, sequence, kind, value), key=order)
+
+    def get(self, key: bytes, sequence: int) -> tuple[int, bytes | None] | None:
+        at = bisect.bisect_left(self.versions, (key, -sequence, -PUT), key=order)
+        if at == len(self.versions) or self.versions[at][0] != key:
+            return None
+        _, found, kind, value = self.versions[at]
+        return found, value if kind == PUT else None
+
+
+def forwards(table: MemTableFace) -> list[Version]:
+    cursor, found = table.cursor(), []
+    entry = cursor.first()
+    while entry is not None:
+        found.append(entry)
+        entry = cursor.next()
+    return found
+
+
+def backwards(table: MemTableFace) -> list[Version]:
+    cursor, found = table.cursor(), []
+    entry = cursor.last()
+    while entry is not None:
+        found.append(entry)
+        entry = cursor.prev()
+    return found
+
+
+def test_an_empty_table_has_nothing() -> None:
+    table = MemTableFace()
+    cursor = table.cursor()
+    assert table.get(b"a", NEWEST) is None
+    assert len(table) == 0
+    assert [cursor.first(), cursor.last(), cursor.seek(b"", NEWEST)] == [None] * 3
+    assert [cursor.next(), cursor.prev()] == [None] * 2
+
+
+SHAPES: dict[str, Callable[[random.Random], list[bytes]]] = {
+    "ascending": lambda _: [b"%016d" % i for i in range(3000)],
+    "descending": lambda _: [b"%016d" % i for i in reversed(range(3000))],
+    "shuffled": lambda r: r.sample([b"%016d" % i for i in range(3000)], 3000),
+    "outside in": lambda _: [b"%08d" % (i if i % 2 else 9000 - i) for i in range(3000)],
+    "inside out": lambda _: [b"%08d" % (5000 + (i if i % 2 else -i)) for i in range(3000)],
+    "two rising runs": lambda _: [b"%c%08d" % (97 + i % 2, i) for i in range(3000)],
+    "random bytes": lambda r: [r.randbytes(r.randrange(20)) for _ in range(3000)],
+    "one long prefix": lambda r: [b"p" * 300 + b"%d" % r.randrange(10**6) for _ in range(3000)],
+    "prefixes of each other": lambda r: r.sample([b"a" * i for i in range(1000)], 1000),
+    "zero bytes": lambda r: r.sample([b"\0" * i for i in range(1000)], 1000),
+    "high bytes": lambda r: r.sample([b"\xff" * i for i in range(1000)], 1000),
+    "few keys": lambda r: [b"%d" % r.randrange(3) for _ in range(3000)],
+    "one key": lambda _: [b"only"] * 3000,
+    "shrinking common prefix": lambda _: [b"x" * (200 - i) + b"y" * i for i in range(200)],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_order_of_insertion_reads_back_sorted(shape: str) -> None:
+    chance = random.Random(shape)
+    table, model = MemTableFace(), Model()
+    for sequence, key in enumerate(SHAPES[shape](chance), start=1):
+        kind = PUT if chance.random() < 0.9 else DELETE
+        value = b"%d" % sequence if kind == PUT else b""
+        table.add(key, sequence, kind, value)
+        model.add(key, sequence, kind, value)
+    assert len(table) == len(model.versions)
+    assert forwards(table) == model.versions
+    assert backwards(table) == model.versions[::-1]
+    for key, sequence, _, _ in chance.sample(model.versions, 200):
+        for at in (NEWEST, sequence, sequence - 1):
+            assert table.get(key, at) == model.get(key, at)
+        for other in (key + b"\0", key[:-1], key + b"\xff", b"", b"\xff" * 30):
+            assert table.get(other, NEWEST) == model.get(other, NEWEST)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(
+                st.binary(max_size=12),
+                st.sampled_from([b"aaaaaaaa", b"aaaaaaaab", b"aaaaaaaa\0", b"\xff" * 9]),
+            ),
+            st.integers(0, 50),
+            st.sampled_from([PUT, DELETE]),
+            st.binary(max_size=4),
+        ),
+        max_size=300,
+        unique_by=lambda version: version[:3],
+    ),
+    st.binary(max_size=12),
+    st.integers(0, 50),
+)
+def test_agrees_with_a_sorted_list(versions: list[Version], probe: bytes, at: int) -> None:
+    table, model = MemTableFace(), Model()
+    for version in versions:
+        table.add(*version)
+        model.add(*version)
+    assert forwards(table) == model.versions
+    for key in {probe, *(key for key, *_ in versions)}:
+        # Kinds of equal sequence tie, as in the model: PUT before DELETE.
+        assert table.get(key, at) == model.get(key, at)
+    found = bisect.bisect_left(model.versions, (probe, -at, -PUT), key=order)
+    expected = model.versions[found] if found < len(model.versions) else None
+    cursor = table.cursor()
+    assert cursor.seek(probe, at) == expected
+    if expected is not None:
+        assert cursor.prev() == (model.versions[found - 1] if found else None)
+
+
+@pytest.mark.parametrize("direction", ["next", "prev"])
+def test_a_cursor_keeps_its_place_while_entries_are_added_around_it(direction: str) -> None:
+    chance = random.Random(7)
+    table = MemTableFace()
+    known = sorted(b"%06d" % i for i in range(0, 4000, 10))
+    for sequence, key in enumerate(known):
+        table.add(key, sequence, PUT, key)
+    cursor = table.cursor()
+    entry = cursor.first() if direction == "next" else cursor.last()
+    seen, sequence = [], 10_000
+    while entry is not None:
+        seen.append(entry[0])
+        standing = entry[0]
+        for _ in range(8):
+            # Anywhere but ahead of the cursor, so that what it must still see is known.
+            key = b"%06d" % chance.randrange(4000)
+            if (key < standing) == (direction == "next") and key != standing:
+                table.add(key, sequence, PUT, b"")
+                sequence += 1
+        entry = cursor.next() if direction == "next" else cursor.prev()
+    assert sequence > 11_000
+    assert seen == (known if direction == "next" else known[::-1])
+
+
+def test_a_cursor_sees_what_is_added_ahead_of_it() -> None:
+    table = MemTableFace()
+    table.add(b"a", 1, PUT, b"1")
+    cursor = table.cursor()
+    assert cursor.first() == (b"a", 1, PUT, b"1")
+    table.add(b"b", 2, PUT, b"2")
+    assert cursor.next() == (b"b", 2, PUT, b"2")
+
+
+def test_the_same_version_added_again_replaces_its_value() -> None:
+    table = MemTableFace()
+    for i in range(500):
+        table.add(b"%03d" % i, 1, PUT, b"old")
+    cursor = table.cursor()
+    cursor.seek(b"100", 1)
+    for i in range(500):
+        table.add(b"%03d" % i, 1, PUT, b"new")
+    assert len(table) == 500
+    assert table.get(b"000", 1) == table.get(b"499", 1) == (1, b"new")
+    assert cursor.next() == (b"101", 1, PUT, b"new")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 65_535, 65_536, 1 << 20, 3 << 20])
+def test_values_and_keys_of_any_size(size: int) -> None:
+    table = MemTableFace()
+    before = table.memory_bytes
+    key = b"k" * min(size, 1 << 18)
+    value = random.Random(size).randbytes(size)
+    table.add(key, 1, PUT, value)
+    assert table.get(key, 1) == (1, value)
+    assert before + len(key) + size <= table.memory_bytes + 16_384
+    assert table.memory_bytes <= before + len(key) + size + 200
+
+
+def test_memory_is_accounted_for_to_the_chunk() -> None:
+    table = MemTableFace()
+    payload = 0
+    for i in range(100_000):
+        table.add(b"%016d" % (i * 7919 % 100_000), i, PUT, b"v" * 100)
+        payload += 16 + 8 + 100
+    # Entry headers, slots at the fill of random insertion, and a last chunk of 2 MiB.
+    assert payload < table.memory_bytes < payload + 100_000 * (8 + 26) + (2 << 20)
+
+
+def test_running_out_of_memory_is_reported_and_loses_nothing() -> None:
+    script = textwrap.dedent(
+        """
+        import resource
+        from kvstore._engine.memtable_face import MemTableFace
+
+        now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        table = MemTableFace()
+        resource.setrlimit(resource.RLIMIT_AS, (now + (24 << 20), now + (24 << 20)))
+        added = 0
+        try:
+            while added < 1_000_000:
+                table.add(b"%016d" % (added * 7919 % 1_000_003), added, 1, b"v" * 100)
+                added += 1
+        except MemoryError:
+            pass
+        assert 10_000 < added < 1_000_000, added
+        assert len(table) == added
+        for i in range(added):
+            assert table.get(b"%016d" % (i * 7919 % 1_000_003), added) == (i, b"v" * 100), i
+        print("kept", added)
+        """
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("kept")
