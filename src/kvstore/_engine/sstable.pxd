@@ -1,6 +1,6 @@
-"""Sorted tables on disk: the builder that writes one and the reader that serves it.
+"""Sorted tables on disk: the reader. What writes them is in sstable_build.pxd.
 
-Layout and checksums: docs/storage-format.md, and the comments in sstable_build.pyx.
+Layout and checksums: docs/storage-format.md, and the comments in sstable_build.pyx. Any thread, no GIL.
 """
 
 from libc.stdint cimport uint64_t
@@ -12,41 +12,10 @@ from kvstore._engine.slice cimport Slice
 from kvstore._engine.status cimport Status
 
 
-cdef struct TableOptions:
-    size_t block_bytes              # target size of an uncompressed data block
-    int restart_interval            # entries between restart points
-    int bloom_bits                  # filter bits a key, 0 for no filter
-    int compression                 # 0 none, 1 lz4, 2 zstd (compression.pxd)
-
-
-cdef struct TableSummary:
-    # What the manifest keeps of a finished table.
-    uint64_t file_bytes
-    uint64_t entries
-    uint64_t tombstones
-    uint64_t min_sequence
-    uint64_t max_sequence
-
-
-# --- writing (one thread, no GIL) ---------------------------------------------------------
-cdef struct TableBuilder            # opaque to users
-
-cdef TableBuilder* table_builder_open(
-    const FileSystemOps* ops, void* disk, const char* path, uint64_t file_number,
-    const TableOptions* options, Status* status
-) noexcept nogil                    # NULL: see status
-# Internal keys strictly ascending. -1: see status; the builder is then only good for discarding.
-cdef int table_builder_add(TableBuilder* builder, Slice internal_key, Slice value, Status* status) noexcept nogil
-cdef uint64_t table_builder_bytes(TableBuilder* builder) noexcept nogil     # written so far, estimate
-# Writes filter, index, footer; datasyncs and closes the file; frees the builder, also on failure.
-cdef int table_builder_finish(TableBuilder* builder, TableSummary* summary, Status* status) noexcept nogil
-# Closes and unlinks the unfinished file; frees the builder.
-cdef void table_builder_discard(TableBuilder* builder) noexcept nogil
-
-# --- reading (any thread, no GIL) ---------------------------------------------------------
 cdef struct Table                   # opaque to users, reference-counted
 
-# Verifies header, footer, index and filter; the file number in the file must be `file_number`.
+# Verifies header, footer, root index and properties; the rest is verified as it is read. The file
+# number in the file must be `file_number`. `cache` may be NULL: then nothing is kept.
 cdef Table* table_open(
     const FileSystemOps* ops, void* disk, const char* path, uint64_t file_number,
     BlockCache* cache, Status* status
