@@ -1,0 +1,83 @@
+"""The ``kvctl`` command: arguments in, exit codes and words out."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# gRPC's own log lines would stand between kvctl's. Set GRPC_VERBOSITY to see them.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import click
+
+from kvstore.cli.exit_codes import ExitCode
+from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
+from kvstore.cli.kvctl_data import delete_command, get_command, put_command
+from kvstore.cli.kvctl_status import status_command
+from kvstore.errors import (
+    DeadlineExceededError,
+    Error,
+    NotLeaderError,
+    StorageError,
+    UnavailableError,
+)
+
+HELP = """Talk to a kvstore server.
+
+\b
+Examples:
+  kvctl put colour green           store a value
+  kvctl get colour                 print it
+  kvctl del colour                 remove it
+  kvctl put photo - < cat.jpg      a value from standard input, byte for byte
+  kvctl get photo > cat.jpg        and back
+  kvctl put --hex 00ff 68656c6c6f  keys and values that can't be typed
+  kvctl --addr db1:50051,db2:50051 --tls-ca ca.pem status
+
+\b
+Exit status:
+  0  done
+  1  refused, or failed
+  2  wrong usage
+  3  the key has no value
+  4  no server, no leader, or no answer in time: try again
+  5  the server found its stored data damaged
+"""
+
+
+@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@connection_options
+@version_option
+@click.pass_context
+def kvctl(context: click.Context) -> None:
+    context.ensure_object(Settings)
+
+
+kvctl.add_command(put_command)
+kvctl.add_command(get_command)
+kvctl.add_command(delete_command)
+kvctl.add_command(status_command)
+
+
+def exit_code_of(error: Error) -> ExitCode:
+    """Return the exit status that stands for an error of the client."""
+    match error:
+        case UnavailableError() | NotLeaderError() | DeadlineExceededError():
+            return ExitCode.UNAVAILABLE
+        case StorageError():
+            return ExitCode.DAMAGED
+        case _:
+            return ExitCode.FAILURE
+
+
+def main() -> None:
+    """Run kvctl and exit with its status."""
+    try:
+        kvctl.main(prog_name="kvctl", auto_envvar_prefix="KVCTL")
+    except Error as error:
+        click.echo(f"kvctl: {error}", err=True)
+        sys.exit(exit_code_of(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The options that every kvctl command takes: where the server is and how to talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from kvstore.client import TLS, Client
+from kvstore.client.options import DEFAULT_ADDRESS
+from kvstore.version import version
+
+DEFAULT_TIMEOUT_S = 5.0
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Settings:
+    """What was asked for before or after the command's name; the later one wins."""
+
+    addr: str = DEFAULT_ADDRESS
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_server_name: str | None = None
+    timeout: float = DEFAULT_TIMEOUT_S
+    output: str = "text"
+
+    def connect(self) -> Client:
+        """Return a client; raises ConfigurationError for an address or PEM file that is no good."""
+        tls = None
+        if self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name:
+            tls = TLS(self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
+        return Client(self.addr, tls=tls, timeout=self.timeout)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value is not None and parameter.name is not None:
+        setattr(context.find_root().ensure_object(Settings), parameter.name, value)
+
+
+def _shared(*names: str, **attributes: Any) -> Callable[[Command], Command]:
+    return click.option(*names, expose_value=False, callback=_remember, **attributes)
+
+
+_OPTIONS = [
+    _shared(
+        "--addr",
+        metavar="HOST:PORT[,...]",
+        help=f"Server, or several of one cluster. [env: KVCTL_ADDR; default: {DEFAULT_ADDRESS}]",
+    ),
+    _shared(
+        "--tls-ca",
+        metavar="FILE",
+        help="Connect with TLS and trust the authorities in this PEM file. [env: KVCTL_TLS_CA]",
+    ),
+    _shared("--tls-cert", metavar="FILE", help="This client's certificate. [env: KVCTL_TLS_CERT]"),
+    _shared("--tls-key", metavar="FILE", help="The key of --tls-cert. [env: KVCTL_TLS_KEY]"),
+    _shared(
+        "--tls-server-name",
+        metavar="NAME",
+        help="The name to expect in the server's certificate. [env: KVCTL_TLS_SERVER_NAME]",
+    ),
+    _shared(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help=f"Give up after this long, retries included. [default: {DEFAULT_TIMEOUT_S:g}]",
+    ),
+    _shared(
+        "--output",
+        type=click.Choice(["text", "json"]),
+        help="How to print results. [default: text]",
+    ),
+]
+
+
+def connection_options(command: Command) -> Command:
+    """Give a command the options of :class:`Settings`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def version_option(command: Command) -> Command:
+    """Give a command ``--version``."""
+    return click.version_option(version(), prog_name="kvctl", message="%(prog)s %(version)s")(
+        command
+    )
+
+
+def settings_of(context: click.Context) -> Settings:
+    """Return what the options of this run said."""
+    return context.find_root().ensure_object(Settings)

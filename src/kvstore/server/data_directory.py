@@ -1,0 +1,169 @@
+"""The data directory: ours or not, which format, and never two processes in one.
+
+``KVSTORE`` in the directory says what it is, in one line of text::
+
+    kvstore-data format=1 mode=embedded crc32=0a1b2c3d
+
+The checksum covers what stands before it. ``LOCK`` is locked by the running kvd. The members'
+files lie below, in directories of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kvstore.errors import ConfigurationError
+
+FORMAT_VERSION = 1
+MARKER = "KVSTORE"
+LOCK = "LOCK"
+
+# What may lie in a directory that is about to become ours: the traces of a start that was cut off,
+# and what a fresh file system brings along.
+_LEFT_OVER = {LOCK, f"{MARKER}.new", "lost+found"}
+
+_LINE = re.compile(r"(kvstore-data format=(\d+) mode=(\S+)) crc32=([0-9a-f]{8})\n")
+
+
+class DataDirectory:
+    """A data directory that this process owns until :meth:`close`.
+
+    Opening creates the directory (its parent must exist) and its marker where they are missing and
+    writes nothing into a directory that it refuses. Raises ConfigurationError for a directory that
+    is not a kvstore's, has a newer format, belongs to another mode, can't be written, or is held by
+    another process.
+    """
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self.path = path
+        self._lock: int | None = None
+        try:
+            path.mkdir(exist_ok=True)
+            self._refuse_foreign(mode)
+            self._lock = self._take_lock()
+            self._refuse_foreign(
+                mode
+            )  # again: somebody may have been faster before we had the lock
+            if not (path / MARKER).exists():
+                self._write_marker(mode)
+            self._probe_writing()
+        except OSError as error:
+            self.close()
+            raise ConfigurationError(
+                f"cannot use data directory {path}: {_reason(error)}"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the lock; closing twice is fine."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _refuse_foreign(self, mode: str) -> None:
+        """Raise unless the directory is empty or carries a marker that we understand."""
+        marker = self.path / MARKER
+        try:
+            line = marker.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            others = sorted(set(os.listdir(self.path)) - _LEFT_OVER)
+            if others:
+                raise ConfigurationError(
+                    f"{self.path} is not a kvstore data directory: it holds {others[0]!r} but no "
+                    f"{MARKER} file; give an empty or a new directory with --data_dir"
+                ) from None
+            return
+        match = _LINE.fullmatch(line)
+        if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
+            raise ConfigurationError(
+                f"{self.path} is not a kvstore data directory: {marker} is damaged or not ours"
+            )
+        if int(match[2]) > FORMAT_VERSION:
+            raise ConfigurationError(
+                f"data directory {self.path} has format version {match[2]}, newer than the "
+                f"{FORMAT_VERSION} that this kvd knows; use a newer kvstore"
+            )
+        if match[3] != mode:
+            raise ConfigurationError(
+                f"data directory {self.path} was made with --mode={match[3]}, not --mode={mode}"
+            )
+
+    def _take_lock(self) -> int:
+        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            by = f" (process {holder})" if holder.isdecimal() else ""
+            raise ConfigurationError(
+                f"data directory {self.path} is in use by another kvd{by}"
+            ) from None
+        except OSError:
+            os.close(lock)
+            raise
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        return lock
+
+    def _write_marker(self, mode: str) -> None:
+        text = f"kvstore-data format={FORMAT_VERSION} mode={mode}"
+        new = self.path / f"{MARKER}.new"
+        with open(new, "wb") as file:
+            file.write(f"{text} crc32={zlib.crc32(text.encode()):08x}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(self.path / MARKER)
+        for directory in (self.path, self.path.resolve().parent):
+            _sync_directory(directory)
+
+    def _probe_writing(self) -> None:
+        """A directory may be readable and locked, and still refuse files: say so at the start."""
+        probe = self.path / f"{MARKER}.probe"
+        with open(probe, "wb"):
+            pass
+        probe.unlink()
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(directory)
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.EROFS:
+            return "it is on a read-only file system"
+        case errno.EACCES | errno.EPERM:
+            return "no permission to write there"
+        case errno.ENOENT:
+            return "its parent directory does not exist"
+        case errno.EEXIST | errno.ENOTDIR:
+            return "it is not a directory"
+        case _:
+            return error.strerror or str(error)

@@ -1,0 +1,103 @@
+"""The gRPC server that clients reach: its bounds, its address, its start and its end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+
+import grpc
+import grpc.aio
+
+from kvstore.errors import ConfigurationError
+
+# A little over twice the largest lawful request (1 MiB value, 1 KiB key, 4 KiB id): up to here the
+# service says what is too large; beyond, gRPC refuses with RESOURCE_EXHAUSTED unread.
+MESSAGE_BYTES_MAX = 2 * 1024 * 1024 + 64 * 1024
+
+# Calls being answered at one time in the whole process; one more is refused at once.
+CALLS_MAX = 4096
+
+LISTENER_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    # With SO_REUSEPORT a second kvd would share the port in silence and take half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # Whoever doesn't finish a TLS or HTTP/2 handshake is dropped.
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    # A connection lives an hour at most: clients spread over servers again, and what gRPC keeps for
+    # each cancelled call of a connection is freed.
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+    ("grpc.max_connection_idle_ms", 900_000),
+    # Peers that vanished are noticed; peers that ping too much are cut off.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+]
+
+_HOST_PORT = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
+
+
+def new_server() -> grpc.aio.Server:
+    """Return a server with our bounds, not bound to an address yet."""
+    return grpc.aio.server(options=LISTENER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+
+
+def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    """Bind ``server`` to ``host:port`` and return the address with the port it really has.
+
+    Raises ConfigurationError that says why the address can't be had.
+    """
+    parsed = _HOST_PORT.fullmatch(address)
+    if parsed is None or int(parsed["port"]) > 65535:
+        raise _start_failure(address, "malformed address; expected host:port")
+    _probe(address, parsed["host"].strip("[]"), int(parsed["port"]))
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise _start_failure(address, "the address can't be bound") from error
+    if port == 0:
+        raise _start_failure(address, "the address can't be bound")
+    return f"{parsed['host']}:{port}"
+
+
+def _probe(address: str, host: str, port: int) -> None:
+    """Bind and let go with a plain socket: the system's reason is better than gRPC's."""
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        )
+    except socket.gaierror as error:
+        raise _start_failure(address, f"cannot resolve {host!r}: {error.strerror}") from error
+    for family, kind, protocol, _, endpoint in found:
+        with socket.socket(family, kind, protocol) as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(endpoint)
+            except OSError as error:
+                raise _start_failure(address, _reason(error)) from error
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "address already in use"
+        case errno.EADDRNOTAVAIL:
+            return "no such address on this machine"
+        case errno.EACCES:
+            return "no permission to use that port"
+        case number:
+            return os.strerror(number) if number else str(error)
+
+
+def _start_failure(address: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"failed to start gRPC server on {address}: {why}")

@@ -1,0 +1,55 @@
+"""What a kvd is told to be, checked before anything is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvstore.errors import ConfigurationError
+
+DEFAULT_LISTEN_ADDRESS = "127.0.0.1:50051"
+DEFAULT_DATA_DIR = "./data"
+
+MODES = ("embedded", "cluster-node")
+TLS_PROFILES = ("dev", "secure")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("json", "console")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The flags of kvd. Raises ConfigurationError for a value that is none of the allowed ones."""
+
+    mode: str = "embedded"
+    listen_addr: str = DEFAULT_LISTEN_ADDRESS
+    data_dir: str = DEFAULT_DATA_DIR
+    tls_profile: str = "dev"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    log_level: str = "info"
+    log_format: str = "console"
+
+    def __post_init__(self) -> None:
+        _require("mode", self.mode, MODES)
+        _require("tls_profile", self.tls_profile, TLS_PROFILES)
+        _require("log_level", self.log_level, LOG_LEVELS)
+        _require("log_format", self.log_format, LOG_FORMATS)
+        if self.tls_profile == "secure" and not (self.tls_cert and self.tls_key):
+            raise ConfigurationError(
+                "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH"
+            )
+        if self.tls_profile == "dev" and (self.tls_cert or self.tls_key):
+            raise ConfigurationError(
+                "--tls_cert and --tls_key have no effect with --tls_profile=dev; "
+                "use --tls_profile=secure"
+            )
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir)
+
+
+def _require(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        expected = " or ".join([", ".join(allowed[:-1]), allowed[-1]])
+        raise ConfigurationError(f"unsupported --{flag}={value}; expected {expected}")

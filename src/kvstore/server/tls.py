@@ -1,0 +1,65 @@
+"""Server credentials from PEM files."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import grpc
+
+from kvstore.errors import ConfigurationError
+
+
+def server_credentials(certificate_path: str, key_path: str) -> grpc.ServerCredentials:
+    """Read and check a certificate chain and its private key.
+
+    Raises ConfigurationError that names the file which can't be read or isn't what it should be.
+    gRPC itself would say no more than that the port can't be bound.
+    """
+    certificate = read_pem("certificate", certificate_path)
+    key = read_pem("private key", key_path)
+    _check_pair(certificate_path, key_path)
+    return grpc.ssl_server_credentials([(key, certificate)])
+
+
+def read_pem(what: str, path: str) -> bytes:
+    """Return the bytes of a PEM file; raises ConfigurationError naming it."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"failed to read TLS {what} PEM from {path}: {error.strerror}"
+        ) from error
+    if b"-----BEGIN " not in data:
+        raise ConfigurationError(f"failed to read TLS {what} PEM from {path}: not a PEM file")
+    return data
+
+
+def _check_pair(certificate_path: str, key_path: str) -> None:
+    """Let OpenSSL load both: it tells a broken certificate from a key of another certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def no_password() -> str:
+        raise ConfigurationError(
+            f"failed to read TLS private key PEM from {key_path}: it is protected by a password"
+        )
+
+    try:
+        context.load_cert_chain(certificate_path, key_path, password=no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigurationError(
+                f"failed to read TLS private key PEM from {key_path}: "
+                f"it does not belong to the certificate in {certificate_path}"
+            ) from error
+        culprit = _culprit(certificate_path, key_path)
+        raise ConfigurationError(f"failed to read TLS {culprit}: no usable PEM in it") from error
+
+
+def _culprit(certificate_path: str, key_path: str) -> str:
+    """Say which file of a pair that OpenSSL refuses is the bad one."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate_path)
+    except ssl.SSLError:
+        return f"certificate PEM from {certificate_path}"
+    return f"private key PEM from {key_path}"
