@@ -13,6 +13,9 @@ ENGINE = Path("src/kvstore/_engine")
 # A debug build turns every bound check of Cython back on (see CONTRIBUTING.md).
 DEBUG = os.environ.get("KVSTORE_DEBUG") == "1"
 
+# For `make test-asan` and `make test-tsan`: what the compiler's -fsanitize= is to be.
+SANITIZE = os.environ.get("KVSTORE_SANITIZE", "")
+
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -22,6 +25,10 @@ DIRECTIVES = {
 }
 
 COMPILE_ARGS = ["-std=c++17", "-O2", "-g1", "-fno-strict-aliasing"]
+LINK_ARGS: list[str] = []
+if SANITIZE:
+    COMPILE_ARGS += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1"]
+    LINK_ARGS += [f"-fsanitize={SANITIZE}"]
 
 
 def extensions() -> list[Extension]:
@@ -31,6 +38,7 @@ def extensions() -> list[Extension]:
             [str(source)],
             language="c++",
             extra_compile_args=COMPILE_ARGS,
+            extra_link_args=LINK_ARGS,
             depends=[str(header) for header in sorted(ENGINE.glob("*.h"))],
         )
         for source in sorted(ENGINE.glob("*.pyx"))

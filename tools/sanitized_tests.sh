@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds the engine with sanitizers beside the normal build and runs the engine's tests on it.
+# usage: tools/sanitized_tests.sh address,undefined|thread PYTEST_ARGUMENT...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sanitize="$1"
+shift
+python=.venv/bin/python
+base="build/sanitized-${sanitize//,/-}"
+
+KVSTORE_SANITIZE="$sanitize" "$python" setup.py --quiet build --build-base "$base" --parallel 2 \
+    > "$base.log" 2>&1 || { cat "$base.log"; exit 1; }
+lib=$(echo "$base"/lib.*)
+
+case "$sanitize" in
+    address*) runtime=$(gcc -print-file-name=libasan.so) ;;
+    thread*) runtime=$(gcc -print-file-name=libtsan.so) ;;
+esac
+
+# CPython frees little at exit, so leaks are not asked for here. Each allocation goes to malloc, so
+# that the sanitizer sees the bounds of Python's own bytes objects too.
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1
+PYTHONMALLOC=malloc PYTHONPATH="$lib" LD_PRELOAD="$runtime" \
+    "$python" -m pytest -p no:cacheprovider "$@"
