@@ -7,22 +7,60 @@ proposals and storage acknowledgements, then takes ``ready()`` until it gives No
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any
 
+from kvstore.errors import InvalidArgumentError, NotLeaderError, UnavailableError
+from kvstore.raft import (
+    changes,
+    damage,
+    durability,
+    election,
+    reads,
+    replication,
+    restart,
+    roles,
+    snapshots,
+    status,
+    transfer,
+)
+from kvstore.raft import membership as rules
+from kvstore.raft.codec import encode_membership
 from kvstore.raft.messages import (
+    NO_HARD_STATE,
+    NO_SNAPSHOT,
+    NOBODY,
     Bundle,
     Entry,
+    EntryKind,
     HardState,
     Membership,
     Message,
+    MessageKind,
     Proposed,
     Role,
     SnapshotMeta,
 )
 from kvstore.raft.options import Options
+from kvstore.raft.progress import PeerState
+from kvstore.raft.state import State
 from kvstore.raft.status import Status
 
 __all__ = ["Raft", "bootstrap"]
+
+_ELECTION = frozenset((MessageKind.PRE_VOTE, MessageKind.VOTE))
+_FROM_LEADER = frozenset((MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT))
+_HANDLERS: dict[MessageKind, Callable[[State, Message], None]] = {
+    MessageKind.PRE_VOTE: election.handle_pre_vote,
+    MessageKind.PRE_VOTE_RESPONSE: election.handle_pre_vote_response,
+    MessageKind.VOTE: election.handle_vote,
+    MessageKind.VOTE_RESPONSE: election.handle_vote_response,
+    MessageKind.TIMEOUT_NOW: election.handle_timeout_now,
+    MessageKind.READ: reads.handle_read,
+    MessageKind.READ_RESPONSE: reads.handle_read_response,
+}
+_new_entry: Callable[..., Any] = tuple.__new__
 
 
 def bootstrap(membership: Membership) -> tuple[HardState, tuple[Entry, ...]]:
@@ -31,6 +69,9 @@ def bootstrap(membership: Membership) -> tuple[HardState, tuple[Entry, ...]]:
     All founders must write the same. A member that joins later starts with nothing: no hard
     state, no entries; it learns everything from the leader and never campaigns before.
     """
+    rules.check(membership)
+    entry = Entry(1, 1, EntryKind.MEMBERSHIP, encode_membership(membership))
+    return HardState(term=1), (entry,)
 
 
 class Raft:
@@ -45,8 +86,8 @@ class Raft:
         options: Options,
         *,
         rng: random.Random,
-        hard_state: HardState = HardState(),
-        snapshot: SnapshotMeta = SnapshotMeta(),
+        hard_state: HardState = NO_HARD_STATE,
+        snapshot: SnapshotMeta = NO_SNAPSHOT,
         entries: Sequence[Entry] = (),
         applied: int = 0,
         damaged: bool = False,
@@ -64,27 +105,171 @@ class Raft:
 
         Raises CorruptionError when the records contradict each other.
         """
+        self._state = restart.load(
+            member,
+            options,
+            rng,
+            hard_state=hard_state,
+            snapshot=snapshot,
+            entries=entries,
+            applied=applied,
+            damaged=damaged,
+        )
 
     # Inputs
 
     def tick(self) -> None:
         """One tick of the caller's clock has passed."""
+        state = self._state
+        state.now += 1
+        if state.role is not Role.LEADER:
+            election.tick(state)
+        elif not state.has_quorum_contact():
+            # CheckQuorum: somebody else may lead by now (dissertation §6.2).
+            roles.become_follower(state, state.term, NOBODY)
+        else:
+            transfer.tick(state)
+            if state.now >= state.next_heartbeat:
+                state.next_heartbeat = state.now + state.options.heartbeat_ticks
+                reads.begin_round(state)
+                reads.confirm(state)
+        reads.tick(state)
 
     def step(self, message: Message) -> None:
-        """Take a message from a peer. Any message, however old or wrong, is safe.
+        """Take a message from a peer: late, doubled, reordered or from a former member, it is safe.
 
         A SNAPSHOT is stepped when the snapshot has arrived whole and was verified, with the meta
         of what arrived. If it is wanted the next bundle has it in ``snapshot``; if not (it is
         older than what is committed here) nothing comes and the bytes can go.
+
+        Raises CorruptionError, with nothing changed, for a membership entry that can't be read.
         """
+        state = self._state
+        if message.to != state.id or message.sender in (NOBODY, state.id):
+            return
+        if message.term != state.term and not self._settle_term(message):
+            return
+        self._dispatch(message)
+
+    def _settle_term(self, message: Message) -> bool:
+        """Compare terms first (Raft §5.1); False when the message goes no further."""
+        state = self._state
+        kind = message.kind
+        if message.term > state.term:
+            if kind in _ELECTION and not message.forced and election.in_lease(state):
+                # A member that was removed or cut off doesn't disturb (dissertation §4.2.3).
+                return False
+            if kind is MessageKind.PRE_VOTE:
+                return True
+            if kind is MessageKind.PRE_VOTE_RESPONSE and not message.reject:
+                return True
+            roles.become_follower(state, message.term, NOBODY)
+            return True
+        if kind in _FROM_LEADER:
+            # The old leader learns of the new term (Raft §5.1), also one that a member here
+            # reached alone and that the others never heard of.
+            state.send(
+                MessageKind.APPEND_RESPONSE,
+                message.sender,
+                reject=True,
+                log_index=message.log_index,
+                damaged=state.damaged,
+            )
+        elif kind is MessageKind.PRE_VOTE:
+            state.send(MessageKind.PRE_VOTE_RESPONSE, message.sender, reject=True)
+        elif kind is MessageKind.VOTE:
+            state.send(MessageKind.VOTE_RESPONSE, message.sender, reject=True)
+        return False
+
+    def _dispatch(self, message: Message) -> None:
+        state = self._state
+        kind = message.kind
+        if kind in _FROM_LEADER:
+            self._hear_leader(message.sender)
+        if kind is MessageKind.APPEND:
+            replication.handle_append(state, message)
+        elif kind is MessageKind.APPEND_RESPONSE:
+            replication.handle_append_response(state, message)
+            self._advance()
+        elif kind is MessageKind.HEARTBEAT:
+            if replication.handle_heartbeat(state, message):
+                damage.found(state)
+                state.send(MessageKind.APPEND_RESPONSE, message.sender, reject=True, damaged=True)
+        elif kind is MessageKind.HEARTBEAT_RESPONSE:
+            replication.handle_heartbeat_response(state, message)
+            reads.confirm(state)
+        elif kind is MessageKind.SNAPSHOT:
+            snapshots.handle_snapshot(state, message)
+        else:
+            _HANDLERS[kind](state, message)
+
+    def _hear_leader(self, leader: int) -> None:
+        """A message of this term's leader: follow it (Raft §5.2)."""
+        state = self._state
+        assert state.role is not Role.LEADER, f"members {state.id} and {leader} lead one term"
+        if state.leader == leader:
+            state.heard = state.now
+            return
+        assert state.leader == NOBODY, f"members {state.leader} and {leader} lead one term"
+        roles.become_follower(state, state.term, leader)
+
+    def _advance(self) -> None:
+        """Let the commit index follow, and the membership change that waits for it."""
+        state = self._state
+        if state.role is not Role.LEADER or not replication.advance_commit(state):
+            return
+        if not changes.proceed(state) and changes.may_leave(state):
+            transfer.resign(state)
+            replication.flush(state)
+            roles.become_follower(state, state.term, NOBODY)
 
     def propose(self, payloads: Sequence[bytes]) -> Proposed:
         """Append commands, all or none, in this order.
 
-        Raises NotLeaderError, UnavailableError (leadership is being handed over, no contact with
-        a quorum, too much uncommitted or unapplied: nothing was proposed, a retry is safe) or
+        Raises NotLeaderError, UnavailableError (leadership is being handed over, too
+        much waits for commit or for a compaction: nothing was proposed, a retry is safe) or
         InvalidArgumentError (empty batch, a payload over ``Options.proposal_bytes_max``).
         """
+        state = self._state
+        if state.role is not Role.LEADER:
+            raise NotLeaderError(state.leader)
+        if state.transfer_to != NOBODY:
+            raise UnavailableError(f"leadership is being handed to member {state.transfer_to}")
+        options = state.options
+        log = state.log
+        count = len(payloads)
+        sizes = list(map(len, payloads))
+        if not count or max(sizes) > options.proposal_bytes_max:
+            raise InvalidArgumentError(
+                f"{count} commands, the largest of {max(sizes, default=0)} bytes; "
+                f"1 or more of at most {options.proposal_bytes_max} are possible"
+            )
+        size = sum(sizes)
+        waiting = log.bytes_between(log.commit, log.last)
+        if waiting and waiting + size > options.uncommitted_bytes_max:
+            raise UnavailableError(f"{waiting} bytes wait for commit already")
+        if log.size + size > options.log_bytes_max or len(log.entries) >= options.log_entries_max:
+            raise UnavailableError(
+                f"{len(log.entries)} entries of {log.size} bytes wait for a compaction"
+            )
+        first = log.last + 1
+        term = state.term
+        # Entry(...) for each, without a Python call for each.
+        entries: list[Entry] = list(
+            map(
+                _new_entry,
+                repeat(Entry),
+                zip(
+                    repeat(term),
+                    range(first, first + count),
+                    repeat(EntryKind.COMMAND),
+                    payloads,
+                    strict=False,
+                ),
+            )
+        )
+        log.append(entries)
+        return Proposed(term, first, log.last)
 
     def propose_membership(self, target: Membership) -> Proposed:
         """Change the members to ``target`` (never joint itself; dissertation §4).
@@ -99,6 +284,12 @@ class Raft:
         ``Options.promote_lag_max`` behind) or InvalidArgumentError (no voters, more than 9, a
         voter that is also a learner, not a change).
         """
+        state = self._state
+        if state.role is not Role.LEADER:
+            raise NotLeaderError(state.leader)
+        if state.transfer_to != NOBODY:
+            raise UnavailableError(f"leadership is being handed to member {state.transfer_to}")
+        return changes.propose(state, target)
 
     def read_index(self, context: int) -> None:
         """Ask for a linearizable read point (dissertation §6.4); works on every member.
@@ -110,6 +301,7 @@ class Raft:
         Raises UnavailableError when ``Options.reads_waiting_max`` reads wait already or the
         member knows that it can't be served (a member removed, no voters known).
         """
+        reads.request(self._state, context)
 
     def transfer_leadership(self, to: int) -> None:
         """Hand leadership to a voter (dissertation §3.10); proposals are refused meanwhile.
@@ -117,17 +309,39 @@ class Raft:
         Given up after ``election_ticks``. Raises NotLeaderError, or InvalidArgumentError when
         ``to`` is not another voter that can take it.
         """
+        state = self._state
+        if state.role is not Role.LEADER:
+            raise NotLeaderError(state.leader)
+        transfer.start(state, to)
 
     def campaign(self) -> None:
         """Start an election now, as if the timeout had passed (used after start and in tests)."""
+        state = self._state
+        if state.role is not Role.LEADER and state.promotable():
+            election.campaign(state)
 
     # Storage and state machine
 
     def stored(self, number: int) -> None:
         """Everything that bundles up to ``number`` gave to be written is durable."""
+        state = self._state
+        assert number <= state.number, f"bundle {number} was never given"
+        released = durability.stored(state, number)
+        self._advance()
+        if state.damaged:
+            damage.heal(state)
+        for message in released:
+            if message.to != state.id:
+                state.messages.append(message)
+            elif message.term == state.term:
+                self._dispatch(message)
 
     def applied(self, index: int) -> None:
         """The state machine has applied everything up to ``index``."""
+        log = self._state.log
+        assert index <= log.offered, f"entry {index} was never offered"
+        if index > log.applied:
+            log.applied = index
 
     def compact(self, index: int) -> None:
         """The log up to ``index`` isn't needed for this member's own restart any more.
@@ -135,10 +349,16 @@ class Raft:
         The core forgets it except for a tail for slow followers (``Options.tail_*``). ``index``
         must be at most what was applied; lower than before does nothing.
         """
+        snapshots.compact(self._state, index)
 
     @property
     def wants_compaction(self) -> bool:
         """True when the log in memory is past half of its bound: compact soon."""
+        log = self._state.log
+        options = self._state.options
+        return (
+            2 * log.size > options.log_bytes_max or 2 * len(log.entries) > options.log_entries_max
+        )
 
     def snapshot_meta(self, index: int) -> SnapshotMeta:
         """The mark for a snapshot of the state machine that has applied exactly ``index``.
@@ -146,12 +366,18 @@ class Raft:
         ``index`` from the one before the first entry kept to the last applied one; else
         InvalidArgumentError.
         """
+        return snapshots.mark(self._state, index)
 
     def snapshot_status(self, to: int, ok: bool) -> None:
         """The snapshot for ``to`` was delivered whole, or failed and must be tried again."""
+        snapshots.reported(self._state, to, ok)
 
     def unreachable(self, to: int) -> None:
         """The transport lost messages to ``to``: stop streaming and probe."""
+        progress = self._state.progress.get(to)
+        if progress is not None and progress.state is PeerState.REPLICATE:
+            progress.become_probe()
+            progress.paused = True
 
     # Output
 
@@ -161,45 +387,77 @@ class Raft:
         Takes the work: it is not given again. The next bundle may be taken before this one is
         durable.
         """
+        state = self._state
+        log = state.log
+        if state.role is Role.LEADER:
+            replication.flush(state)
+            if state.transfer_to != NOBODY:
+                transfer.flush(state)
+        reads.flush(state)
+        waiting = state.reads
+        bundle = Bundle(
+            state.number + 1, committed=log.take_committed(state.options.apply_bytes_max)
+        )
+        durability.record(state, bundle, log.take_unwritten())
+        if state.messages:
+            bundle.messages += state.messages
+            state.messages = []
+        if waiting.done or waiting.failed:
+            bundle.read_states, waiting.done = waiting.done, []
+            bundle.reads_failed, waiting.failed = waiting.failed, []
+        elif not (bundle.messages or bundle.must_sync or bundle.committed):
+            return None
+        state.number += 1
+        return bundle
 
     # Observation
 
     @property
     def id(self) -> int:
         """This member's id."""
+        return self._state.id
 
     @property
     def role(self) -> Role:
         """Its role in ``term``."""
+        return self._state.role
 
     @property
     def term(self) -> int:
         """Its current term."""
+        return self._state.term
 
     @property
     def leader(self) -> int:
         """The leader it knows in ``term``, or 0."""
+        return self._state.leader
 
     @property
     def commit(self) -> int:
         """The highest index known to be committed."""
+        return self._state.log.commit
 
     @property
     def membership(self) -> Membership:
         """The newest configuration in its log, committed or not (dissertation §4.1)."""
+        return self._state.configurations.current
 
     @property
     def membership_index(self) -> int:
         """Where ``membership`` stands in the log; it holds for good once this is committed."""
+        return self._state.configurations.index
 
     @property
     def damaged(self) -> bool:
         """True while synced entries may be missing here; see ``__init__``."""
+        return self._state.damaged
 
     @property
     def has_quorum_contact(self) -> bool:
         """The gate for serving: leader heard by a quorum, or follower that hears its leader,
         within ``election_ticks``."""
+        return self._state.has_quorum_contact()
 
     def status(self) -> Status:
         """Everything above and each peer's progress at this moment."""
+        return status.take(self._state)

@@ -54,10 +54,13 @@ class EntryKind(enum.IntEnum):
 
 
 class Entry(NamedTuple):
-    """One place of the log (Raft §5.3). A tuple, because the core makes one for each command."""
+    """One place of the log (Raft §5.3). A tuple, because the core makes one for each command.
+
+    ``index`` hides ``tuple.index``, which nobody needs of an entry.
+    """
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]
     kind: EntryKind
     data: bytes
 
@@ -65,12 +68,15 @@ class Entry(NamedTuple):
 class HardState(NamedTuple):
     """What must be durable before a member answers (Raft figure 2).
 
-    ``commit`` is a hint that saves work at restart and need not be synced.
+    ``commit`` is a hint that saves work at restart and need not be synced; it never names an
+    entry that was not durable before. ``damaged``: entries that this member acknowledged may be
+    missing here, so it doesn't vote (see ``Raft.damaged``).
     """
 
     term: int = 0
     vote: int = NOBODY
     commit: int = 0
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +117,21 @@ class Membership:
         return b""
 
 
-class SnapshotMeta(NamedTuple):
+NO_MEMBERS = Membership()
+"""Before a member knows its cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMeta:
     """The place in the log that a snapshot of the state machine stands for (Raft §7)."""
 
     index: int = 0
     term: int = 0
-    membership: Membership = Membership()
+    membership: Membership = NO_MEMBERS
+
+
+NO_HARD_STATE = HardState()
+NO_SNAPSHOT = SnapshotMeta()
 
 
 class MessageKind(enum.IntEnum):
@@ -183,7 +198,8 @@ class Message:
     damaged: bool = False
 
 
-class ReadState(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ReadState:
     """A read that may be served once ``applied >= index`` (dissertation §6.4)."""
 
     context: int

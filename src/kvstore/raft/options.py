@@ -25,6 +25,7 @@ class Options:
     because it makes a restarted member wait before it votes.
 
     ``message_bytes_max``: payload of one APPEND; a single larger entry still goes, alone.
+    ``message_entries_max``: entries in one.
     ``inflight_messages_max``, ``inflight_bytes_max``: what a follower may be sent beyond what
     it acknowledged. ``uncommitted_bytes_max``: proposals are refused while more than this waits
     for commit. ``apply_bytes_max``: committed entries offered and not yet applied.
@@ -42,6 +43,7 @@ class Options:
     heartbeat_ticks: int = 1
     lease_ticks: int = 0
     message_bytes_max: int = MIB
+    message_entries_max: int = 4096
     inflight_messages_max: int = 64
     inflight_bytes_max: int = 16 * MIB
     uncommitted_bytes_max: int = 64 * MIB
@@ -69,6 +71,7 @@ class Options:
             )
         for name in (
             "message_bytes_max",
+            "message_entries_max",
             "inflight_messages_max",
             "inflight_bytes_max",
             "uncommitted_bytes_max",

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from kvstore.raft.messages import Membership, Role
 from kvstore.raft.progress import PeerState
+from kvstore.raft.state import State
 
-__all__ = ["PeerStatus", "Status"]
+__all__ = ["PeerStatus", "Status", "take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,41 @@ class Status:
     transfer_to: int
     reads_waiting: int
     peers: tuple[PeerStatus, ...]
+
+
+def take(state: State) -> Status:
+    """The status of this moment."""
+    log = state.log
+    return Status(
+        id=state.id,
+        role=state.role,
+        term=state.term,
+        vote=state.vote,
+        leader=state.leader,
+        commit=log.commit,
+        applied=log.applied,
+        durable=log.stable,
+        first_index=log.offset + 1,
+        last_index=log.last,
+        log_bytes=log.size,
+        membership=state.configurations.current,
+        membership_index=state.configurations.index,
+        damaged=state.damaged,
+        has_quorum_contact=state.has_quorum_contact(),
+        transfer_to=state.transfer_to,
+        reads_waiting=len(state.reads.own),
+        peers=tuple(
+            PeerStatus(
+                member=member,
+                state=progress.state,
+                match=progress.match,
+                next=progress.next,
+                inflight_messages=len(progress.inflight),
+                inflight_bytes=progress.inflight_bytes,
+                pending_snapshot=progress.pending_snapshot,
+                silent_ticks=state.now - progress.heard,
+                damaged=progress.damaged,
+            )
+            for member, progress in sorted(state.progress.items())
+        ),
+    )

@@ -1,0 +1,60 @@
+"""What waits for the disk (Raft figure 2: "updated on stable storage before responding").
+
+Writes are asynchronous (dissertation §10.2.1): a bundle goes to the disk while later ones are
+made. An answer that promises something is held with the newest write that was made by then, and
+leaves when that write is durable; writes become durable in order, so one number says it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvstore.raft.messages import Bundle, Entry, HardState, Message
+from kvstore.raft.state import State, Write
+
+__all__ = ["record", "stored"]
+
+
+def record(state: State, bundle: Bundle, entries: Sequence[Entry]) -> None:
+    """Put into the bundle what is to be written, and bind the held messages to it."""
+    saved = state.saved
+    log = state.log
+    if (
+        entries
+        or state.installing is not None
+        or state.term != saved.term
+        or state.vote != saved.vote
+        or state.damaged != saved.damaged
+    ):
+        # The hint never names an entry that could be lost while the hint survives.
+        commit = saved.commit
+        if state.installing is None:
+            commit = max(commit, min(log.commit, log.stable))
+        hard_state = HardState(state.term, state.vote, commit, state.damaged)
+        if hard_state != saved:
+            bundle.hard_state = state.saved = hard_state
+        bundle.snapshot = state.installing
+        state.installing = None
+        bundle.entries = entries
+        bundle.must_sync = True
+        state.writes.append(Write(bundle.number, log.last, state.held))
+        state.held = []
+    elif state.held:
+        if state.writes:
+            state.writes[-1].held += state.held
+        else:
+            bundle.messages += state.held
+        state.held = []
+
+
+def stored(state: State, number: int) -> list[Message]:
+    """Writes up to ``number`` are durable: move the marks, give back what waited for them."""
+    log = state.log
+    released: list[Message] = []
+    writes = state.writes
+    while writes and writes[0].number <= number:
+        write = writes.popleft()
+        if write.last > log.stable:
+            log.stable = write.last
+        released += write.held
+    return released

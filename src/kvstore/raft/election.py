@@ -1,0 +1,155 @@
+"""Elections: campaigns, votes and their leases (Raft §5.2, §5.4.1; dissertation §4.2.3, §9.6)."""
+
+from __future__ import annotations
+
+from kvstore.raft import quorum, roles
+from kvstore.raft.messages import NOBODY, Message, MessageKind, Role
+from kvstore.raft.quorum import Votes
+from kvstore.raft.state import State
+
+__all__ = [
+    "campaign",
+    "handle_pre_vote",
+    "handle_pre_vote_response",
+    "handle_timeout_now",
+    "handle_vote",
+    "handle_vote_response",
+    "in_lease",
+    "tick",
+]
+
+
+def tick(state: State) -> None:
+    """Campaign when no leader was heard for the whole timeout (Raft §5.2)."""
+    if state.now - state.heard < state.timeout:
+        return
+    if state.promotable():
+        campaign(state)
+    else:
+        # Whoever may not campaign forgets a silent leader all the same, so that reads and
+        # votes don't count on it.
+        roles.become_follower(state, state.term, NOBODY)
+
+
+def in_lease(state: State) -> bool:
+    """True while a vote would disturb a leader that is doing well (dissertation §4.2.3, §6.4.1).
+
+    With lease reads a restarted member, which can't know whom it heard, waits as well.
+    """
+    if state.role is Role.LEADER:
+        return True
+    ticks = state.options.election_ticks
+    if state.options.lease_ticks and state.now < ticks:
+        return True
+    return state.leader != NOBODY and state.now - state.heard < ticks
+
+
+def campaign(state: State) -> None:
+    """Ask for pre-votes; the term rises only when a quorum would follow (dissertation §9.6)."""
+    roles.become_pre_candidate(state)
+    state.votes[state.id] = True
+    _ask(state, MessageKind.PRE_VOTE, state.term + 1, forced=False)
+    _conclude_pre_vote(state)
+
+
+def _run(state: State, *, forced: bool) -> None:
+    """Ask for votes in a new term (Raft §5.2).
+
+    Requests and the own vote wait until term and vote are durable: whoever answers then votes
+    for a candidate that can't forget that it stood in this term.
+    """
+    roles.become_candidate(state)
+    _ask(state, MessageKind.VOTE, state.term, forced=forced)
+    state.hold(Message(MessageKind.VOTE_RESPONSE, state.id, state.id, state.term))
+
+
+def _ask(state: State, kind: MessageKind, term: int, *, forced: bool) -> None:
+    membership = state.configurations.current
+    log = state.log
+    for voter in sorted((membership.voters | membership.outgoing) - {state.id}):
+        message = Message(
+            kind,
+            voter,
+            state.id,
+            term,
+            log_index=log.last,
+            log_term=log.last_term,
+            forced=forced,
+        )
+        if kind is MessageKind.VOTE:
+            state.hold(message)
+        else:
+            state.messages.append(message)
+
+
+def handle_pre_vote(state: State, message: Message) -> None:
+    """Say whether a campaign could get this vote; nothing changes here (dissertation §9.6)."""
+    grant = (
+        message.term > state.term
+        and not state.damaged
+        and state.log.covers(message.log_index, message.log_term)
+    )
+    state.messages.append(
+        Message(
+            MessageKind.PRE_VOTE_RESPONSE,
+            message.sender,
+            state.id,
+            message.term if grant else state.term,
+            reject=not grant,
+        )
+    )
+
+
+def handle_vote(state: State, message: Message) -> None:
+    """Vote once a term, for a log at least as up to date (Raft §5.2, §5.4.1).
+
+    A granted vote leaves when it is durable. A damaged member never votes: the entries that it
+    lost would not be found missing in the candidate's log (faults.md, decision 3).
+    """
+    grant = (
+        (state.vote == message.sender or (state.vote == NOBODY and state.leader == NOBODY))
+        and not state.damaged
+        and state.log.covers(message.log_index, message.log_term)
+    )
+    if grant:
+        state.vote = message.sender
+        roles.reset_timer(state)
+        state.hold(Message(MessageKind.VOTE_RESPONSE, message.sender, state.id, state.term))
+    else:
+        state.send(MessageKind.VOTE_RESPONSE, message.sender, reject=True)
+
+
+def handle_pre_vote_response(state: State, message: Message) -> None:
+    """Count an answer to the pre-vote."""
+    if state.role is not Role.PRE_CANDIDATE:
+        return
+    if not message.reject and message.term != state.term + 1:
+        return
+    state.votes.setdefault(message.sender, not message.reject)
+    _conclude_pre_vote(state)
+
+
+def _conclude_pre_vote(state: State) -> None:
+    outcome = quorum.tally(state.configurations.current, state.votes)
+    if outcome is Votes.WON:
+        _run(state, forced=False)
+    elif outcome is Votes.LOST:
+        roles.become_follower(state, state.term, NOBODY)
+
+
+def handle_vote_response(state: State, message: Message) -> None:
+    """Count a vote, the own one included; lead with a quorum of them (Raft §5.2)."""
+    if state.role is not Role.CANDIDATE:
+        return
+    state.votes.setdefault(message.sender, not message.reject)
+    outcome = quorum.tally(state.configurations.current, state.votes)
+    if outcome is Votes.WON:
+        roles.become_leader(state)
+    elif outcome is Votes.LOST:
+        roles.become_follower(state, state.term, NOBODY)
+
+
+def handle_timeout_now(state: State, message: Message) -> None:
+    """Campaign at the leader's wish, past leases and pre-vote (dissertation §3.10)."""
+    if state.promotable() and message.sender == state.leader:
+        _run(state, forced=True)

@@ -1,0 +1,206 @@
+"""Linearizable reads without a log entry (dissertation §6.4).
+
+The leader notes its commit index, proves by a round of heartbeats that it still led after the
+reads had come, and lets them go on once that index is applied. All reads that wait share the next
+round; rounds overlap up to a bound. A round's number is fresh each time it is sent, and an answer
+to a later round confirms the earlier ones too.
+
+A follower asks its leader for the index (§6.4). Each try has an id of its own, never used again:
+an answer to a try that was given up must not complete a later one, least of all after a change
+of leader (etcd #20418).
+
+With a lease (``Options.lease_ticks``) a confirmed round proves leadership for a while without
+another one, by the clock assumption written at the option (§6.4.1).
+"""
+
+from __future__ import annotations
+
+from kvstore.errors import InvalidArgumentError, UnavailableError
+from kvstore.raft import quorum
+from kvstore.raft.messages import NOBODY, Message, MessageKind, ReadState, Role
+from kvstore.raft.state import State
+
+__all__ = [
+    "ROUNDS_MAX",
+    "begin_round",
+    "configuration_changed",
+    "confirm",
+    "flush",
+    "handle_read",
+    "handle_read_response",
+    "let_go",
+    "request",
+    "take_over",
+    "tick",
+]
+
+ROUNDS_MAX = 8
+"""Rounds with reads that may be under way at once; later reads wait and share the next."""
+
+
+def request(state: State, context: int) -> None:
+    """Register a read of the caller's."""
+    reads = state.reads
+    if context in reads.own:
+        raise InvalidArgumentError(f"read context {context} is in use")
+    if len(reads.own) >= state.options.reads_waiting_max:
+        raise UnavailableError(f"{len(reads.own)} reads wait for a read point already")
+    if not state.configurations.current.voters:
+        raise UnavailableError("this member knows no cluster yet")
+    ticks = state.options.read_ticks_max or 2 * state.options.election_ticks
+    reads.own[context] = state.now + ticks
+    if state.role is Role.LEADER:
+        reads.waiting.append((state.id, context))
+    else:
+        reads.queue.append(context)
+
+
+def let_go(state: State) -> None:
+    """The role ends: own reads start over, those of others are tried again by their askers."""
+    reads = state.reads
+    reads.queue = list(reads.own)
+    reads.tries.clear()
+    reads.waiting = []
+    reads.rounds.clear()
+    reads.sent.clear()
+    reads.round = 0
+    reads.lease_from = -1
+
+
+def take_over(state: State) -> None:
+    """This member leads now: what it would have asked for it can find out itself."""
+    reads = state.reads
+    reads.waiting = [(state.id, context) for context in reads.queue]
+    reads.queue = []
+
+
+def configuration_changed(state: State) -> None:
+    """A lease was granted by the quorums of a configuration: it ends with it."""
+    state.reads.sent.clear()
+    state.reads.lease_from = -1
+
+
+def begin_round(state: State) -> None:
+    """Send heartbeats with a fresh round number (leader)."""
+    reads = state.reads
+    reads.round += 1
+    reads.sent.append((reads.round, state.now))
+    commit = state.log.commit
+    for member, progress in state.progress.items():
+        told = commit if commit < progress.match else progress.match
+        progress.commit_told = max(progress.commit_told, told)
+        state.messages.append(
+            Message(
+                MessageKind.HEARTBEAT,
+                member,
+                state.id,
+                state.term,
+                log_index=progress.match,
+                commit=told,
+                context=reads.round,
+            )
+        )
+
+
+def flush(state: State) -> None:
+    """Start what waits: a round for the leader's reads, or a try at the leader."""
+    reads = state.reads
+    if state.role is Role.LEADER:
+        if reads.waiting:
+            _serve(state)
+    elif reads.queue and state.leader != NOBODY:
+        reads.try_id = (reads.try_id + 1) % (1 << 62)
+        reads.tries[reads.try_id] = (state.now, reads.queue)
+        reads.queue = []
+        state.send(MessageKind.READ, state.leader, context=reads.try_id)
+
+
+def _serve(state: State) -> None:
+    reads = state.reads
+    # The commit index is current only once an entry of this term is committed (§6.4 step 1).
+    if state.log.commit < state.term_start:
+        return
+    if _lease_holds(state):
+        _complete(state, state.log.commit, reads.waiting)
+        reads.waiting = []
+    elif len(reads.rounds) < ROUNDS_MAX:
+        begin_round(state)
+        reads.rounds.append((reads.round, state.log.commit, reads.waiting))
+        reads.waiting = []
+        confirm(state)
+
+
+def _lease_holds(state: State) -> bool:
+    options = state.options
+    lease_from = state.reads.lease_from
+    return (
+        options.lease_ticks > 0
+        and lease_from >= 0
+        and not state.lease_void
+        and state.now < lease_from + options.lease_ticks
+    )
+
+
+def confirm(state: State) -> None:
+    """Complete the reads of all rounds that a quorum has answered (§6.4 step 2)."""
+    reads = state.reads
+    if not reads.sent and not reads.rounds:
+        return
+
+    def answered(member: int) -> int:
+        if member == state.id:
+            return reads.round
+        progress = state.progress.get(member)
+        return progress.round if progress is not None else 0
+
+    confirmed = quorum.agreed(state.configurations.current, answered)
+    while reads.sent and reads.sent[0][0] <= confirmed:
+        reads.lease_from = reads.sent.popleft()[1]
+    while reads.rounds and reads.rounds[0][0] <= confirmed:
+        _, index, served = reads.rounds.popleft()
+        _complete(state, index, served)
+
+
+def _complete(state: State, index: int, served: list[tuple[int, int]]) -> None:
+    reads = state.reads
+    for asker, context in served:
+        if asker != state.id:
+            state.send(MessageKind.READ_RESPONSE, asker, context=context, log_index=index)
+        elif reads.own.pop(context, None) is not None:
+            reads.done.append(ReadState(context, index))
+
+
+def handle_read(state: State, message: Message) -> None:
+    """A follower asks for the read index; without room it tries again later."""
+    waiting = state.reads.waiting
+    if state.role is Role.LEADER and len(waiting) < state.options.reads_waiting_max:
+        waiting.append((message.sender, message.context))
+
+
+def handle_read_response(state: State, message: Message) -> None:
+    """The leader's read index for a try; late answers to abandoned tries find nothing."""
+    reads = state.reads
+    _, contexts = reads.tries.pop(message.context, (0, ()))
+    for context in contexts:
+        if reads.own.pop(context, None) is not None:
+            reads.done.append(ReadState(context, message.log_index))
+
+
+def tick(state: State) -> None:
+    """Give up reads that waited too long and repeat tries that got no answer."""
+    reads = state.reads
+    while reads.own:
+        context, deadline = next(iter(reads.own.items()))
+        if deadline > state.now:
+            break
+        del reads.own[context]
+        reads.failed.append(context)
+    if not reads.own:
+        reads.queue = []
+        reads.tries.clear()
+        return
+    patience = max(2, state.options.election_ticks // 2)
+    late = [key for key, (sent, _) in reads.tries.items() if state.now - sent >= patience]
+    for key in late:
+        _, contexts = reads.tries.pop(key)
+        reads.queue.extend(context for context in contexts if context in reads.own)

@@ -1,0 +1,250 @@
+"""The leader's log to the followers, and what follows from their answers (Raft §5.3, §5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvstore.raft import quorum, snapshots
+from kvstore.raft.messages import Entry, Message, MessageKind
+from kvstore.raft.progress import PeerState, Progress
+from kvstore.raft.state import State
+
+__all__ = [
+    "advance_commit",
+    "flush",
+    "handle_append",
+    "handle_append_response",
+    "handle_heartbeat",
+    "handle_heartbeat_response",
+]
+
+
+def flush(state: State) -> None:
+    """Send each follower what it lacks, as far as its window allows (leader).
+
+    Everything that was proposed since the last bundle goes in one APPEND; what finds no room
+    is sent when answers make some.
+    """
+    log = state.log
+    last = log.last
+    commit = log.commit
+    options = state.options
+    for member, progress in state.progress.items():
+        while (
+            progress.next <= last or (progress.state is PeerState.PROBE and progress.match < last)
+        ) and progress.may_send(options.inflight_messages_max, options.inflight_bytes_max):
+            if progress.next <= log.offset:
+                snapshots.send_snapshot(state, member, progress)
+                break
+            _send_append(state, member, progress)
+        if progress.commit_told < commit and progress.match > progress.commit_told:
+            _tell_commit(state, member, progress)
+
+
+def _send_append(state: State, member: int, progress: Progress) -> None:
+    log = state.log
+    first = progress.next
+    if first <= log.last:
+        options = state.options
+        upto = min(log.last, first + options.message_entries_max - 1)
+        entries = log.slice(first, upto, options.message_bytes_max)
+        upto = first + len(entries) - 1
+        size = log.bytes_between(first - 1, upto)
+    else:
+        entries, upto, size = (), first - 1, 0
+    state.messages.append(
+        Message(
+            MessageKind.APPEND,
+            member,
+            state.id,
+            state.term,
+            first - 1,
+            log.term(first - 1),
+            log.commit,
+            entries=entries,
+        )
+    )
+    progress.sent(upto, size)
+    if progress.state is PeerState.REPLICATE:
+        progress.commit_told = log.commit if log.commit < upto else upto
+
+
+def _tell_commit(state: State, member: int, progress: Progress) -> None:
+    """Let a follower know of the commit index when no APPEND is due that would carry it."""
+    told = min(state.log.commit, progress.match)
+    if told <= progress.commit_told:
+        return
+    progress.commit_told = told
+    state.messages.append(
+        Message(
+            MessageKind.HEARTBEAT,
+            member,
+            state.id,
+            state.term,
+            log_index=progress.match,
+            commit=told,
+        )
+    )
+
+
+def handle_append(state: State, message: Message) -> None:
+    """Take entries from the leader (Raft §5.3, figure 2); the router has noted the leader."""
+    log = state.log
+    before = message.log_index
+    entries = message.entries
+    if before < log.commit:
+        # What is committed is equal everywhere (§5.4.3): older entries need no second look.
+        _acknowledge(state, message.sender, log.commit)
+        return
+    if log.term(before) != message.log_term:
+        _refuse(state, message)
+        return
+    if entries:
+        last = entries[-1]
+        if entries[0][1] != before + 1 or last[1] != before + len(entries):
+            return
+        if entries[0][0] < message.log_term or last[0] > message.term:
+            return
+        new = log.news(entries)
+        if new < len(entries) and not _has_room(state, entries):
+            # The caller must compact first; the leader tries again later.
+            return
+        if new < len(entries):
+            index = before + 1 + new
+            fresh = entries[new:] if new else entries
+            if index <= log.last:
+                state.truncate(index)
+            state.append(fresh)
+    matched = before + len(entries)
+    commit = message.commit if message.commit < matched else matched
+    if commit > log.commit:
+        log.commit = commit
+    _acknowledge(state, message.sender, matched)
+
+
+def _has_room(state: State, entries: Sequence[Entry]) -> bool:
+    log = state.log
+    options = state.options
+    if len(log.entries) >= options.log_entries_max:
+        return False
+    room = options.log_bytes_max - log.size
+    return room > options.message_bytes_max or sum(len(e[3]) for e in entries) <= room
+
+
+def _acknowledge(state: State, to: int, index: int) -> None:
+    """Say that all up to ``index`` is equal and durable, once it is."""
+    state.held.append(
+        Message(
+            MessageKind.APPEND_RESPONSE,
+            to,
+            state.id,
+            state.term,
+            index,
+            damaged=state.damaged,
+        )
+    )
+
+
+def _refuse(state: State, message: Message) -> None:
+    """The entry before is missing or different: hint where the logs may be equal (§5.3)."""
+    log = state.log
+    hint = max(log.common(min(message.log_index, log.last), message.log_term), log.commit)
+    state.send(
+        MessageKind.APPEND_RESPONSE,
+        message.sender,
+        reject=True,
+        log_index=message.log_index,
+        hint_index=hint,
+        log_term=max(log.term(hint), 0),
+        damaged=state.damaged,
+    )
+
+
+def handle_append_response(state: State, message: Message) -> None:
+    """Move a follower's marks (Raft §5.3); the caller then lets the commit index follow."""
+    progress = state.progress.get(message.sender)
+    if progress is None:
+        return
+    _heard(state, progress, message)
+    if message.reject:
+        retry = state.log.common(message.hint_index, message.log_term)
+        progress.rejected(message.log_index, retry)
+        return
+    if message.log_index > state.log.last:
+        return
+    if not progress.acknowledged(message.log_index) and progress.state is PeerState.REPLICATE:
+        return
+    if progress.state is PeerState.PROBE or (
+        progress.state is PeerState.SNAPSHOT and progress.match >= state.log.offset
+    ):
+        progress.become_replicate()
+
+
+def advance_commit(state: State) -> bool:
+    """Commit what a quorum holds durably, if it is of this term (Raft §5.4.2; figure 8).
+
+    The leader's own log counts like any other, once it is durable (dissertation §10.2.1).
+    """
+    log = state.log
+    index = quorum.agreed(state.configurations.current, state.match)
+    if index <= log.commit or index < state.term_start:
+        return False
+    log.commit = index if index < log.last else log.last
+    return True
+
+
+def handle_heartbeat(state: State, message: Message) -> bool:
+    """Note the leader's commit index and answer; True when this member finds that it lost
+    entries which it had acknowledged: the leader remembers more than is here.
+
+    The answer waits for nothing: it promises no entry, only that no later term is known here.
+    """
+    log = state.log
+    if message.log_index > log.last:
+        return True
+    commit = min(message.commit, log.last)
+    if commit > log.commit:
+        log.commit = commit
+    if message.context:
+        state.send(
+            MessageKind.HEARTBEAT_RESPONSE,
+            message.sender,
+            context=message.context,
+            damaged=state.damaged,
+        )
+    return False
+
+
+def handle_heartbeat_response(state: State, message: Message) -> None:
+    """A follower lives: note the round, and find out whether APPENDs were lost."""
+    progress = state.progress.get(message.sender)
+    if progress is None:
+        return
+    _heard(state, progress, message)
+    if message.context > progress.round:
+        progress.round = min(message.context, state.reads.round)
+    if progress.state is PeerState.PROBE:
+        progress.paused = False
+    elif (
+        progress.state is PeerState.REPLICATE
+        and progress.match < state.log.last
+        and progress.next > state.log.offset
+    ):
+        # Nothing may be lost and the answers just be slow; an APPEND without entries after all
+        # that was sent tells: it is acknowledged, or refused and then probed (Raft §5.3).
+        state.messages.append(
+            Message(
+                MessageKind.APPEND,
+                message.sender,
+                state.id,
+                state.term,
+                progress.next - 1,
+                state.log.term(progress.next - 1),
+                min(state.log.commit, progress.match),
+            )
+        )
+
+
+def _heard(state: State, progress: Progress, message: Message) -> None:
+    progress.heard = state.now
+    progress.damaged = message.damaged

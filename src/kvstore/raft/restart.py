@@ -1,0 +1,70 @@
+"""From the durable records to a running member (Raft figure 2, §7)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.raft import damage, roles
+from kvstore.raft.log import Log
+from kvstore.raft.membership import History
+from kvstore.raft.messages import NOBODY, Entry, HardState, SnapshotMeta
+from kvstore.raft.options import Options
+from kvstore.raft.state import State
+
+__all__ = ["load"]
+
+
+def load(
+    member: int,
+    options: Options,
+    rng: random.Random,
+    *,
+    hard_state: HardState,
+    snapshot: SnapshotMeta,
+    entries: Sequence[Entry],
+    applied: int,
+    damaged: bool,
+) -> State:
+    """The state of a member that starts; see ``Raft.__init__``."""
+    kept = [entry for entry in entries if entry.index > snapshot.index]
+    _check(hard_state, snapshot, kept, applied)
+    log = Log(snapshot.index, snapshot.term)
+    state = State(
+        member, options, rng, hard_state, log, History(snapshot.index, snapshot.membership)
+    )
+    if kept:
+        state.append(kept)
+    log.stable = log.handed = log.last
+    # Applied entries were committed; the hint may be older, as it isn't synced by itself.
+    commit = max(hard_state.commit, applied, snapshot.index)
+    log.commit = min(commit, log.last)
+    log.applied = log.offered = applied
+    roles.become_follower(state, state.term, NOBODY)
+    if damaged or commit > log.last:
+        damage.found(state)
+    return state
+
+
+def _check(
+    hard_state: HardState, snapshot: SnapshotMeta, entries: Sequence[Entry], applied: int
+) -> None:
+    if applied < snapshot.index:
+        raise _contradiction(
+            f"the state machine holds entries up to {applied}, the log starts after "
+            f"{snapshot.index}"
+        )
+    index, term = snapshot.index, snapshot.term
+    for entry in entries:
+        if entry.index != index + 1 or entry.term < term:
+            raise _contradiction(
+                f"entry {entry.index} of term {entry.term} follows entry {index} of term {term}"
+            )
+        index, term = entry.index, entry.term
+    if term > hard_state.term:
+        raise _contradiction(f"the log reaches term {term}, the hard state {hard_state.term}")
+
+
+def _contradiction(what: str) -> CorruptionError:
+    return CorruptionError(what, code=IntegrityCode.INVALID_RECORD)

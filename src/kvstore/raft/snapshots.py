@@ -1,0 +1,90 @@
+"""When the log is too short for a follower (Raft §7): snapshots out, in, and their marks.
+
+The core deals in marks alone; the bytes are the caller's to move and to verify.
+"""
+
+from __future__ import annotations
+
+from kvstore.errors import InvalidArgumentError
+from kvstore.raft.membership import History
+from kvstore.raft.messages import Message, MessageKind, SnapshotMeta
+from kvstore.raft.progress import PeerState, Progress
+from kvstore.raft.state import State
+
+__all__ = ["compact", "handle_snapshot", "mark", "reported", "send_snapshot"]
+
+
+def mark(state: State, index: int) -> SnapshotMeta:
+    """The mark of the state machine after ``index``."""
+    log = state.log
+    if not log.offset <= index <= log.applied or log.term(index) < 0:
+        raise InvalidArgumentError(
+            f"no mark for index {index}: entries {log.offset} to {log.applied} are known applied"
+        )
+    return SnapshotMeta(index, log.term(index), state.configurations.at(index))
+
+
+def compact(state: State, index: int) -> None:
+    """Forget the log up to ``index`` but for the tail (Raft §7)."""
+    log = state.log
+    if index > log.applied:
+        raise InvalidArgumentError(f"index {index} is not applied yet ({log.applied} is)")
+    options = state.options
+    index = min(index, log.handed, log.tail_start(options.tail_entries, options.tail_bytes))
+    if index > log.offset:
+        log.compact(index)
+        state.configurations.compact(index)
+
+
+def send_snapshot(state: State, member: int, progress: Progress) -> None:
+    """A follower needs entries that are gone: offer the state machine instead (Raft §7).
+
+    Only to one that answers, since the caller is about to move many bytes.
+    """
+    if state.now - progress.heard >= state.options.election_ticks:
+        return
+    snapshot = mark(state, max(state.log.applied, state.log.offset))
+    progress.become_snapshot(snapshot.index)
+    state.send(MessageKind.SNAPSHOT, member, snapshot=snapshot)
+
+
+def reported(state: State, member: int, ok: bool) -> None:
+    """The caller moved the snapshot, or could not: probe from after it, or from before."""
+    progress = state.progress.get(member)
+    if progress is None or progress.state is not PeerState.SNAPSHOT:
+        return
+    if not ok:
+        progress.pending_snapshot = 0
+    progress.become_probe()
+    # Its own answer says soonest where it stands; without one the next heartbeat's lets go.
+    progress.paused = True
+
+
+def handle_snapshot(state: State, message: Message) -> None:
+    """A verified snapshot has arrived (Raft §7, figure 13); the router has noted the leader."""
+    snapshot = message.snapshot
+    if snapshot is None:
+        return
+    log = state.log
+    if snapshot.index <= log.commit:
+        known = log.commit
+    elif log.term(snapshot.index) == snapshot.term:
+        # The entries are here already: only the news that they are committed is new.
+        log.commit = known = snapshot.index
+    else:
+        known = snapshot.index
+        log.restore(snapshot)
+        state.configurations = History(snapshot.index, snapshot.membership)
+        state.installing = snapshot
+        for write in state.writes:
+            write.last = 0
+    state.hold(
+        Message(
+            MessageKind.APPEND_RESPONSE,
+            message.sender,
+            state.id,
+            state.term,
+            log_index=known,
+            damaged=state.damaged,
+        )
+    )

@@ -1,0 +1,235 @@
+"""Everything one member knows, and its outbox. The rooms beside this file hold the rules.
+
+What must wait for durability is *held*: ``hold`` keeps a message back until all that was to be
+written when it was made is durable (``durability.py``). All else goes out with the next bundle.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+
+from kvstore.raft import quorum
+from kvstore.raft.codec import decode_membership
+from kvstore.raft.log import Log
+from kvstore.raft.membership import History
+from kvstore.raft.messages import (
+    NOBODY,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    MessageKind,
+    ReadState,
+    Role,
+    SnapshotMeta,
+)
+from kvstore.raft.options import Options
+from kvstore.raft.progress import Progress
+
+__all__ = ["Reads", "State", "Write"]
+
+
+class Write:
+    """A bundle on its way to the disk: what holds once ``stored(number)`` comes.
+
+    ``last``: the log is durable up to here, lowered when a leader overwrites entries meanwhile.
+    ``held``: messages that wait for it.
+    """
+
+    __slots__ = ("held", "last", "number")
+
+    def __init__(self, number: int, last: int, held: list[Message]) -> None:
+        self.number = number
+        self.last = last
+        self.held = held
+
+
+class Reads:
+    """Reads under way (``reads.py``). Bounded by ``Options.reads_waiting_max`` each.
+
+    ``own``: the caller's contexts -> tick at which each is given up, oldest first.
+    ``queue``: own contexts that no leader was asked for yet (follower).
+    ``tries``: id of a try -> (tick it was sent, its contexts) (follower).
+    ``waiting``: (asker, context) that wait for the next round (leader).
+    ``rounds``: (round, read index, its reads), oldest first (leader).
+    ``sent``: (round, tick) of every round begun and not confirmed (leader, for the lease).
+    ``lease_from``: tick from which a confirmed round proves leadership, or -1.
+    """
+
+    __slots__ = (
+        "done",
+        "failed",
+        "lease_from",
+        "own",
+        "queue",
+        "round",
+        "rounds",
+        "sent",
+        "tries",
+        "try_id",
+        "waiting",
+    )
+
+    def __init__(self, try_id: int) -> None:
+        self.own: dict[int, int] = {}
+        self.queue: list[int] = []
+        self.tries: dict[int, tuple[int, list[int]]] = {}
+        self.waiting: list[tuple[int, int]] = []
+        self.rounds: deque[tuple[int, int, list[tuple[int, int]]]] = deque()
+        self.sent: deque[tuple[int, int]] = deque()
+        self.round = 0
+        self.lease_from = -1
+        self.try_id = try_id
+        self.done: list[ReadState] = []
+        self.failed: list[int] = []
+
+
+class State:
+    """One member.
+
+    ``now`` counts ticks. ``heard``: tick at which a leader was last heard or the election timer
+    was reset; ``timeout``: ticks from there to a campaign. ``term_start``: index of the first
+    entry of a leader's own term. ``transfer_to``, ``transfer_deadline``, ``transfer_told``: the
+    member that leadership goes to, the tick at which that is given up, the tick at which it was
+    told last (-1: not yet). ``lease_void``: leadership may be taken without waiting for
+    the lease to end. ``saved``: the hard state given out last. ``installing``: a snapshot to be
+    given out with the next bundle.
+    """
+
+    __slots__ = (
+        "configurations",
+        "damaged",
+        "heard",
+        "held",
+        "id",
+        "installing",
+        "leader",
+        "lease_void",
+        "log",
+        "messages",
+        "next_heartbeat",
+        "now",
+        "number",
+        "options",
+        "progress",
+        "reads",
+        "rng",
+        "role",
+        "saved",
+        "term",
+        "term_start",
+        "timeout",
+        "transfer_deadline",
+        "transfer_to",
+        "transfer_told",
+        "vote",
+        "votes",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        member: int,
+        options: Options,
+        rng: random.Random,
+        hard_state: HardState,
+        log: Log,
+        configurations: History,
+    ) -> None:
+        self.id = member
+        self.options = options
+        self.rng = rng
+        self.log = log
+        self.configurations = configurations
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.damaged = hard_state.damaged
+        self.saved = hard_state
+        self.role = Role.FOLLOWER
+        self.leader = NOBODY
+        self.now = 0
+        self.heard = 0
+        self.timeout = 0
+        self.next_heartbeat = 0
+        self.votes: dict[int, bool] = {}
+        self.progress: dict[int, Progress] = {}
+        self.term_start = 0
+        self.transfer_to = NOBODY
+        self.transfer_deadline = 0
+        self.transfer_told = -1
+        self.lease_void = False
+        self.reads = Reads(rng.getrandbits(62))
+        self.messages: list[Message] = []
+        self.held: list[Message] = []
+        self.writes: deque[Write] = deque()
+        self.number = 0
+        self.installing: SnapshotMeta | None = None
+
+    # Outbox
+
+    def send(self, kind: MessageKind, to: int, **fields: object) -> None:
+        """Put a message of this term into the next bundle."""
+        self.messages.append(Message(kind, to, self.id, self.term, **fields))  # type: ignore[arg-type]
+
+    def hold(self, message: Message) -> None:
+        """Send once all that is to be written by now is durable."""
+        self.held.append(message)
+
+    # Log
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Add entries after the last one; configurations in them hold at once (§4.1)."""
+        found = [
+            (e.index, decode_membership(e.data)) for e in entries if e[2] == EntryKind.MEMBERSHIP
+        ]
+        self.log.append(entries)
+        for index, membership in found:
+            self.configurations.append(index, membership)
+
+    def truncate(self, index: int) -> None:
+        """Drop entries from ``index`` on, their configurations and what writes promised."""
+        self.log.truncate(index)
+        self.configurations.truncate(index)
+        for write in self.writes:
+            if write.last >= index:
+                write.last = index - 1
+
+    # Questions
+
+    def match(self, member: int) -> int:
+        """The last entry known to be durable at a member, this one included (leader)."""
+        if member == self.id:
+            return self.log.stable
+        progress = self.progress.get(member)
+        return progress.match if progress is not None else 0
+
+    def contact(self, member: int) -> int:
+        """The tick at which a member last answered (leader); this one always does."""
+        if member == self.id:
+            return self.now
+        progress = self.progress.get(member)
+        return progress.heard if progress is not None else -1
+
+    def has_quorum_contact(self) -> bool:
+        """Leader: a quorum answered within ``election_ticks``; follower: its leader did."""
+        since = self.now - self.options.election_ticks
+        if self.role is Role.LEADER:
+            return quorum.agreed(self.configurations.current, self.contact) > since
+        return self.leader != NOBODY and self.heard > since
+
+    def promotable(self) -> bool:
+        """True when this member may campaign: it is a voter and its log is whole.
+
+        A voter that an uncommitted configuration removes still counts: the others may need its
+        log to commit that very configuration (dissertation §4.2.2).
+        """
+        if self.damaged or self.installing is not None:
+            return False
+        configurations = self.configurations
+        if configurations.current.is_voter(self.id):
+            return True
+        return configurations.index > self.log.commit and configurations.before_current().is_voter(
+            self.id
+        )
