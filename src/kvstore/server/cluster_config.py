@@ -1,0 +1,400 @@
+"""What a cluster node is told to be: a TOML file, overridden by environment and flags.
+
+Everything is checked before anything is touched, and each complaint is one line that names the
+key and says what would be right. Keys that don't exist are refused: a misspelt ``tls_profil``
+must not turn encryption off in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvstore.errors import ConfigurationError
+from kvstore.server.options import LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
+
+VOTERS_MAX = 9
+MEMBER_ID_MAX = (1 << 63) - 1
+
+HEARTBEAT_MS_DEFAULT = 50
+ELECTION_TIMEOUT_MS_DEFAULT = 500
+SNAPSHOT_MIB_PER_S_DEFAULT = 256
+
+_CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One member: its id, where clients reach it and where the other members do."""
+
+    node_id: int
+    client_addr: str
+    peer_addr: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTls:
+    """PEM files for mutual TLS between members; ``ca`` signs nothing but members."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """A cluster node's settings, complete and free of contradictions.
+
+    ``client_addr`` and ``peer_addr`` are what this node listens on, those in ``nodes`` what others
+    dial; they differ behind ``0.0.0.0``. ``join`` says that the cluster exists already and has
+    been told of this node by ``kvctl member add``: it founds nothing. ``forward`` lets a follower
+    pass writes and reads on to the leader instead of naming it. ``peer_tls`` is None when peers
+    talk in plain text.
+    """
+
+    cluster_id: str
+    self_id: int
+    data_dir: str
+    nodes: tuple[Node, ...]
+    client_addr: str
+    peer_addr: str
+    tls_profile: str = "dev"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    peer_tls: PeerTls | None = None
+    forward: bool = False
+    join: bool = False
+    heartbeat_ms: int = HEARTBEAT_MS_DEFAULT
+    election_timeout_ms: int = ELECTION_TIMEOUT_MS_DEFAULT
+    snapshot_mib_per_s: int = SNAPSHOT_MIB_PER_S_DEFAULT
+    log_level: str = "info"
+    log_format: str = "console"
+
+    def node(self, node_id: int) -> Node | None:
+        """The entry of ``[[nodes]]`` with this id."""
+        return next((node for node in self.nodes if node.node_id == node_id), None)
+
+    @property
+    def founders_digest(self) -> str:
+        """Hex digest of cluster id and nodes: founders with different lists don't go together."""
+        founders = sorted((n.node_id, n.client_addr, n.peer_addr) for n in self.nodes)
+        return hashlib.sha256(json.dumps([self.cluster_id, founders]).encode()).hexdigest()[:16]
+
+
+def load_cluster_config(
+    path: str, overrides: Mapping[str, str | bool | int | None] | None = None
+) -> ClusterConfig:
+    """Read the file, let ``overrides`` (flags and environment; None: not given) win, and check.
+
+    ``peer_tls`` is overridden by ``peer_tls=off`` or by ``peer_tls_ca``, ``peer_tls_cert`` and
+    ``peer_tls_key``. Raises ConfigurationError with one line.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"failed to read --config={path}: {error.strerror or error}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text, as TOML must be: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return _config(document, given)
+    except _Refused as refused:
+        raise ConfigurationError(f"{path}: {refused}") from None
+
+
+class _Refused(Exception):
+    """What is wrong with a key, without the file's name."""
+
+
+def _config(document: dict[str, Any], overrides: Mapping[str, Any]) -> ClusterConfig:
+    _refuse_unknown("", document, [*_KEYS, "nodes", "peer_tls"])
+    values = {key: parse(key, document[key]) for key, parse in _KEYS.items() if key in document}
+    for key, given in overrides.items():
+        if key in _KEYS:
+            values[key] = _KEYS[key](f"--{key}", _typed(_KEYS[key], given))
+    for key in ("cluster_id", "self_id", "data_dir"):
+        if key not in values:
+            raise _Refused(f"{key} is missing; {_MEANING[key]}")
+    nodes = _nodes(document.get("nodes"))
+    own = next((node for node in nodes if node.node_id == values["self_id"]), None)
+    if own is None:
+        ids = ", ".join(str(node.node_id) for node in nodes)
+        raise _Refused(f"self_id = {values['self_id']} is none of the [[nodes]] ({ids})")
+    values.setdefault("client_addr", own.client_addr)
+    values.setdefault("peer_addr", own.peer_addr)
+    if _same_address(values["client_addr"], values["peer_addr"]):
+        raise _Refused(
+            f"client_addr and peer_addr are both {values['client_addr']}; "
+            "clients and peers need a port each"
+        )
+    tls = _peer_tls(document.get("peer_tls"), overrides)
+    config = ClusterConfig(
+        nodes=nodes, peer_tls=tls if isinstance(tls, PeerTls) else None, **values
+    )
+    _check_tls(config, peer_tls_off=tls == "off")
+    _check_timing(config)
+    return config
+
+
+def _nodes(tables: object) -> tuple[Node, ...]:
+    if tables is None:
+        raise _Refused("[[nodes]] is missing; give one table for each member, this one included")
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise _Refused("nodes must be an array of tables, each begun with [[nodes]]")
+    if not 1 <= len(tables) <= VOTERS_MAX:
+        raise _Refused(f"{len(tables)} [[nodes]]; a cluster has 1 to {VOTERS_MAX}")
+    nodes = [_node(f"nodes[{number}]", table) for number, table in enumerate(tables)]
+    ids: dict[int, int] = {}
+    addresses: dict[str, str] = {}
+    for number, node in enumerate(nodes):
+        if node.node_id in ids:
+            raise _Refused(
+                f"nodes[{number}].node_id = {node.node_id} is taken by nodes[{ids[node.node_id]}]; "
+                "ids must be unique"
+            )
+        ids[node.node_id] = number
+        for key, address in (("client_addr", node.client_addr), ("peer_addr", node.peer_addr)):
+            where = f"nodes[{number}].{key}"
+            taken = addresses.setdefault(address.lower(), where)
+            if taken != where:
+                raise _Refused(
+                    f'{where} = "{address}" is taken by {taken}; addresses must be unique'
+                )
+    return tuple(nodes)
+
+
+def _node(where: str, table: dict[str, Any]) -> Node:
+    _refuse_unknown(f"{where}.", table, list(_NODE_KEYS))
+    values = {}
+    for key, parse in _NODE_KEYS.items():
+        if key not in table:
+            raise _Refused(f"{where}.{key} is missing; {_MEANING[key]}")
+        values[key] = parse(f"{where}.{key}", table[key])
+    return Node(**values)
+
+
+def _peer_tls(table: object, overrides: Mapping[str, Any]) -> PeerTls | str | None:
+    """The files, ``"off"``, or None when nothing was said."""
+    said = overrides.get("peer_tls")
+    if said is not None and said != "off":
+        raise _Refused(
+            f"--peer_tls={said} is not known; give off, or --peer_tls_ca, --peer_tls_cert and "
+            "--peer_tls_key"
+        )
+    flags = {
+        key: overrides[f"peer_tls_{key}"]
+        for key in _PEER_TLS_KEYS
+        if f"peer_tls_{key}" in overrides
+    }
+    if said == "off":
+        if flags:
+            raise _Refused(f"--peer_tls=off contradicts --peer_tls_{next(iter(flags))}")
+        return "off"
+    files: dict[str, Any] = {}
+    if isinstance(table, dict):
+        _refuse_unknown("peer_tls.", table, list(_PEER_TLS_KEYS))
+        files = {key: _path(f"peer_tls.{key}", value) for key, value in table.items()}
+    elif table == "off" and not flags:
+        return "off"
+    elif table is not None and table != "off":
+        raise _Refused(
+            f'peer_tls = {_shown(table)}; give "off" or a table [peer_tls] with ca, cert and key'
+        )
+    files |= {key: _path(f"--peer_tls_{key}", value) for key, value in flags.items()}
+    if not files:
+        if table is not None:
+            raise _Refused("peer_tls.ca is missing; [peer_tls] needs ca, cert and key")
+        return None
+    for key in _PEER_TLS_KEYS:
+        if key not in files:
+            raise _Refused(f"peer_tls.{key} is missing; [peer_tls] needs ca, cert and key")
+    return PeerTls(**files)
+
+
+def _check_tls(config: ClusterConfig, *, peer_tls_off: bool) -> None:
+    if config.tls_profile == "secure":
+        if not (config.tls_cert and config.tls_key):
+            raise _Refused("secure TLS profile requires both tls_cert and tls_key")
+        if config.peer_tls is None and not peer_tls_off and len(config.nodes) > 1:
+            raise _Refused(
+                "secure TLS profile requires [peer_tls] with ca, cert and key "
+                '(kvctl pki makes them), or peer_tls = "off" to let members talk in plain text'
+            )
+        return
+    for key in ("tls_cert", "tls_key", "tls_client_ca"):
+        if getattr(config, key):
+            raise _Refused(
+                f'{key} has no effect with tls_profile = "dev"; use tls_profile = "secure"'
+            )
+
+
+def _check_timing(config: ClusterConfig) -> None:
+    if config.election_timeout_ms < 3 * config.heartbeat_ms:
+        raise _Refused(
+            f"election_timeout_ms = {config.election_timeout_ms} is too short; it must be at least "
+            f"3 times heartbeat_ms = {config.heartbeat_ms}"
+        )
+
+
+def _refuse_unknown(prefix: str, table: Mapping[str, object], known: list[str]) -> None:
+    for key in table:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {prefix}{near[0]}?" if near else f"expected {', '.join(known)}"
+        raise _Refused(f"unknown key {prefix}{key}; {hint}")
+
+
+# The kinds of values. Each takes the key, for the complaint, and the value.
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Refused(f"{key} = {_shown(value)}; it must be a text in quotes, not empty")
+    return value
+
+
+def _path(key: str, value: object) -> str:
+    text = _text(key, value)
+    if "\0" in text:
+        raise _Refused(f"{key} holds a NUL character; it must be the path of a file")
+    return text
+
+
+def _cluster_id(key: str, value: object) -> str:
+    text = _text(key, value)
+    if not _CLUSTER_ID.fullmatch(text):
+        raise _Refused(
+            f"{key} = {_shown(value)}; it must be 1 to 63 letters, digits, '.', '_' or '-', "
+            "the first a letter or digit"
+        )
+    return text
+
+
+def _address(key: str, value: object) -> str:
+    text = _text(key, value)
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise _Refused(
+            f'{key} = {_shown(value)}; it must be "host:port" with a port from 1 to 65535'
+        )
+    return text
+
+
+def _dialled(key: str, value: object) -> str:
+    text = _address(key, value)
+    if text.rpartition(":")[0] in ("0.0.0.0", "[::]"):
+        raise _Refused(
+            f'{key} = "{text}" can\'t be dialled; give the name or address that others reach it at'
+        )
+    return text
+
+
+def _boolean(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _Refused(f"{key} = {_shown(value)}; it must be true or false")
+    return value
+
+
+def _integer(low: int, high: int) -> Callable[[str, object], int]:
+    def parse(key: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise _Refused(f"{key} = {_shown(value)}; it must be a number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _choice(*allowed: str) -> Callable[[str, object], str]:
+    def parse(key: str, value: object) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            choices = " or ".join(f'"{choice}"' for choice in allowed)
+            raise _Refused(f"{key} = {_shown(value)}; it must be {choices}")
+        return value
+
+    return parse
+
+
+_member_id = _integer(1, MEMBER_ID_MAX)
+_timing_ms = _integer(1, 60_000)
+_rate = _integer(1, 100_000)
+
+_KEYS: dict[str, Callable[[str, object], Any]] = {
+    "cluster_id": _cluster_id,
+    "self_id": _member_id,
+    "tls_profile": _choice(*TLS_PROFILES),
+    "data_dir": _path,
+    "client_addr": _address,
+    "peer_addr": _address,
+    "tls_cert": _path,
+    "tls_key": _path,
+    "tls_client_ca": _path,
+    "forward": _boolean,
+    "join": _boolean,
+    "heartbeat_ms": _timing_ms,
+    "election_timeout_ms": _timing_ms,
+    "snapshot_mib_per_s": _rate,
+    "log_level": _choice(*LOG_LEVELS),
+    "log_format": _choice(*LOG_FORMATS),
+}
+
+_NODE_KEYS: dict[str, Callable[[str, object], Any]] = {
+    "node_id": _member_id,
+    "client_addr": _dialled,
+    "peer_addr": _dialled,
+}
+
+_PEER_TLS_KEYS = ("ca", "cert", "key")
+
+_MEANING = {
+    "cluster_id": "give every member of a cluster the same name",
+    "self_id": "give the node_id of this node",
+    "data_dir": "give the directory that holds this node's data",
+    "node_id": "give each node a number of its own",
+    "client_addr": 'give "host:port" for clients',
+    "peer_addr": 'give "host:port" for the other members',
+}
+
+OVERRIDES = (*_KEYS, "peer_tls", *(f"peer_tls_{key}" for key in _PEER_TLS_KEYS))
+"""Every key that a flag ``--key=`` or an environment variable ``KVD_KEY`` may override."""
+
+
+def _typed(parse: Callable[[str, object], Any], given: object) -> object:
+    """Turn the text of a flag into what TOML would have given for it."""
+    if not isinstance(given, str):
+        return given
+    if parse is _boolean:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
+            given.lower(), given
+        )
+    if parse in (_member_id, _timing_ms, _rate) and re.fullmatch(r"[0-9]{1,19}", given):
+        return int(given)
+    return given
+
+
+def _same_address(left: str, right: str) -> bool:
+    """True when both can't be listened on at once: equal ports, equal or wildcard hosts."""
+    left_host, _, left_port = left.lower().rpartition(":")
+    right_host, _, right_port = right.lower().rpartition(":")
+    wild = {"0.0.0.0", "[::]"}
+    return left_port == right_port and (
+        left_host == right_host or bool(wild & {left_host, right_host})
+    )
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
