@@ -1,0 +1,1 @@
+"""gRPC handlers: they translate between messages and the service's words, and nothing else."""

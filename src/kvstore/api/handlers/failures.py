@@ -1,0 +1,54 @@
+"""From an error of kvstore to a gRPC status, as docs/wire-protocol.md lists them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import grpc
+
+from kvstore.errors import (
+    DeadlineExceededError,
+    Error,
+    InvalidArgumentError,
+    NotLeaderError,
+    StorageError,
+    UnavailableError,
+)
+
+# Trailing metadata: what the message says, in a form for machines.
+LEADER_HINT_KEY = "kvstore-leader-hint"
+LEADER_ADDRESS_KEY = "kvstore-leader-address"
+INTEGRITY_CODE_KEY = "kvstore-integrity-code"
+
+# gRPC carries a message in a header; a longer one could exceed a client's limit on headers.
+DETAILS_CHARACTERS_MAX = 1024
+
+
+class Failure(NamedTuple):
+    """What an RPC ends with."""
+
+    code: grpc.StatusCode
+    details: str
+    trailer: tuple[tuple[str, str], ...] = ()
+
+
+def failure_of(error: Error) -> Failure:
+    """Return the status that stands for ``error``."""
+    details = str(error)[:DETAILS_CHARACTERS_MAX]
+    match error:
+        case InvalidArgumentError():
+            return Failure(grpc.StatusCode.INVALID_ARGUMENT, details)
+        case NotLeaderError():
+            trailer = [(LEADER_HINT_KEY, str(error.leader))]
+            if error.leader_address:
+                trailer.append((LEADER_ADDRESS_KEY, error.leader_address))
+            return Failure(grpc.StatusCode.FAILED_PRECONDITION, details, tuple(trailer))
+        case UnavailableError():
+            return Failure(grpc.StatusCode.UNAVAILABLE, details)
+        case DeadlineExceededError():
+            return Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details)
+        case StorageError():
+            trailer = [(INTEGRITY_CODE_KEY, str(error.code))]
+            return Failure(grpc.StatusCode.DATA_LOSS, details, tuple(trailer))
+        case _:
+            return Failure(grpc.StatusCode.INTERNAL, details)

@@ -1,0 +1,36 @@
+"""What a process serves: one member of a cluster, or all five of an embedded one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from kvstore.api.v1 import admin_pb2
+from kvstore.errors import Error
+from kvstore.service.operations import Service
+
+
+class Node(Protocol):
+    """The members of this process, running. Used on the event loop's thread only."""
+
+    @property
+    def mode(self) -> str:
+        """``embedded`` or ``cluster-node``."""
+
+    @property
+    def service(self) -> Service:
+        """Where the calls of clients go."""
+
+    @property
+    def failed(self) -> asyncio.Future[Error]:
+        """Done, with the reason as its result, when the process must stop: a failed disk."""
+
+    def leader(self) -> int:
+        """The member that leads and can serve through :attr:`service`; 0 when there is none."""
+
+    def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
+        """What each member here has to say."""
+
+    async def close(self) -> None:
+        """Stop the members and close their files. Nothing acknowledged depends on it."""

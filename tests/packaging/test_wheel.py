@@ -1,0 +1,159 @@
+"""The wheel: what is in it, and that it works with the oldest and newest of what it depends on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Where the oldest version that we declare has no wheel for a newer Python, the oldest that has one.
+FIRST_WITH_WHEELS = {
+    (3, 13): {"grpcio": "1.66.2", "uvloop": "0.21.0"},
+    (3, 14): {"grpcio": "1.75.1", "uvloop": "0.22.1"},
+}
+
+# Run by the venv's own interpreter, far from the sources: what a user would do first.
+SCRIPT = """
+import re, signal, subprocess, sys
+from pathlib import Path
+
+import kvstore
+
+here = Path(sys.argv[1])
+kvd = subprocess.Popen(
+    [
+        Path(sys.executable).with_name("kvd"),
+        "--listen_addr=127.0.0.1:0",
+        f"--data_dir={here / 'data'}",
+    ],
+    stdout=subprocess.PIPE, text=True,
+)
+try:
+    address = re.match(r"kvd listening on (\\S+) ", kvd.stdout.readline())[1]
+    with kvstore.Client(address, timeout=30) as client:
+        assert client.put(b"k", b"v") is False
+        assert client.put(b"k", b"w") is True
+        assert client.get(b"k") == b"w"
+        assert client.delete(b"k") is True
+        assert client.get(b"k") is None
+    kvctl = [Path(sys.executable).with_name("kvctl"), f"--addr={address}", "--timeout=30"]
+    assert subprocess.check_output([*kvctl, "put", "a", "b"]) == b"created\\n"
+    assert subprocess.check_output([*kvctl, "get", "a"]) == b"b"
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    import grpc
+    with grpc.insecure_channel(address) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    kvd.send_signal(signal.SIGTERM)
+    assert kvd.wait(15) == 0
+finally:
+    kvd.kill()
+with kvstore.open(here / "embedded") as db:
+    db.put(b"k", b"v")
+    assert db.get(b"k") == b"v"
+print("works")
+"""
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built once; extensions that `make build` left under build/ are used again."""
+    into = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(into), str(ROOT)], check=True, cwd=ROOT)
+    (built,) = into.glob("kvstore-*.whl")
+    return built
+
+
+def oldest() -> list[str]:
+    """Return the declared minimum of each dependency, as exact requirements."""
+    replaced = FIRST_WITH_WHEELS.get(sys.version_info[:2], {})
+    pins = []
+    for requirement in PROJECT["dependencies"]:
+        name, minimum = requirement.split(">=")
+        family = "grpcio" if name.startswith("grpcio") else name
+        pins.append(f"{name}=={replaced.get(family, minimum)}")
+    return pins
+
+
+def newest() -> list[str]:
+    """Return requirements that let pip take the newest of each dependency."""
+    return list(PROJECT["dependencies"])
+
+
+@pytest.mark.parametrize("requirements", [oldest, newest])
+def test_the_wheel_serves_with_the_dependencies_at_either_end(
+    wheel: Path, requirements: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin/python"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    install = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+    subprocess.run([*install, *requirements(), str(wheel)], check=True, env=clean)
+    subprocess.run([python, "-m", "pip", "check"], check=True, env=clean, capture_output=True)
+    ran = subprocess.run(
+        [python, "-c", SCRIPT, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=clean,
+    )
+    assert ran.stdout == "works\n", ran.stderr
+
+
+def test_the_wheel_holds_extensions_stubs_types_and_commands(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        commands = archive.read(entry_points).decode()
+        (licence,) = (name for name in names if name.endswith("LICENSE"))
+    sources = ROOT / "src"
+    for extension in sources.glob("kvstore/_engine/*.pyx"):
+        pattern = re.compile(rf"kvstore/_engine/{extension.stem}\.[^/]*so")
+        assert any(pattern.fullmatch(name) for name in names), extension.stem
+    for wanted in ("*.py", "*.pyi", "*.pxd", "py.typed"):
+        for source in sources.glob(f"kvstore/**/{wanted}"):
+            assert str(source.relative_to(sources)) in names
+    assert "kvstore/py.typed" in names
+    assert "kvstore/api/v1/kv_pb2.pyi" in names
+    assert "kvd = kvstore.cli.kvd:main" in commands
+    assert "kvctl = kvstore.cli.kvctl:main" in commands
+    assert licence
+
+
+def test_the_wheel_holds_no_tests_tools_or_build_leftovers(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        foreign = [
+            name
+            for name in archive.namelist()
+            if not re.match(r"kvstore/|kvstore-[^/]+\.dist-info/", name) or name.endswith(".cpp")
+        ]
+    assert foreign == []
+
+
+def test_the_stubs_are_what_the_protos_say() -> None:
+    subprocess.run([sys.executable, "tools/generate_stubs.py", "--check"], check=True, cwd=ROOT)
+
+
+def test_importing_kvstore_alone_loads_neither_grpc_nor_protobuf() -> None:
+    program = (
+        "import sys, kvstore; "
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('grpc', 'google', 'uvloop')))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    printed = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert printed == "[]\n"
