@@ -30,7 +30,8 @@ LOCK = "LOCK"
 # and what a fresh file system brings along.
 _LEFT_OVER = {LOCK, f"{MARKER}.new", "lost+found"}
 
-_LINE = re.compile(r"(kvstore-data format=(\d+) mode=(\S+)) crc32=([0-9a-f]{8})\n")
+# Later formats may say more between the format and the checksum; they must still be told apart.
+_LINE = re.compile(r"(kvstore-data format=(\d+)(?: mode=(\S+))?[^\n]*) crc32=([0-9a-f]{8})\n")
 
 
 class DataDirectory:

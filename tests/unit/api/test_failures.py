@@ -1,0 +1,74 @@
+"""The status of each error, as the contract has it."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from kvstore.api.handlers import failures as server_side
+from kvstore.api.handlers.failures import DETAILS_CHARACTERS_MAX, failure_of
+from kvstore.client import failure as client_side
+from kvstore.errors import (
+    CorruptionError,
+    DeadlineExceededError,
+    Error,
+    IntegrityCode,
+    InternalError,
+    InvalidArgumentError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    StorageError,
+    UnavailableError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidArgumentError("key is empty"), grpc.StatusCode.INVALID_ARGUMENT),
+        (NotLeaderError(3), grpc.StatusCode.FAILED_PRECONDITION),
+        (UnavailableError("no leader"), grpc.StatusCode.UNAVAILABLE),
+        (OutcomeUnknownError("leadership lost"), grpc.StatusCode.UNAVAILABLE),
+        (DeadlineExceededError("not committed"), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (StorageError("disk"), grpc.StatusCode.DATA_LOSS),
+        (CorruptionError("x", code=IntegrityCode.INVALID_MAGIC), grpc.StatusCode.DATA_LOSS),
+        (InternalError("defect"), grpc.StatusCode.INTERNAL),
+        (Error("what else"), grpc.StatusCode.INTERNAL),
+    ],
+)
+def test_each_error_has_its_status_and_keeps_its_words(error: Error, code: grpc.StatusCode) -> None:
+    failure = failure_of(error)
+    assert failure.code is code
+    assert failure.details == str(error)
+
+
+def test_the_leader_is_named_for_people_and_for_machines() -> None:
+    failure = failure_of(NotLeaderError(3, "10.0.0.3:50051"))
+    assert "leader_hint=3" in failure.details
+    assert dict(failure.trailer) == {
+        "kvstore-leader-hint": "3",
+        "kvstore-leader-address": "10.0.0.3:50051",
+    }
+
+
+def test_an_unknown_leader_is_hinted_as_zero() -> None:
+    failure = failure_of(NotLeaderError(0))
+    assert "leader_hint=0" in failure.details
+    assert dict(failure.trailer) == {"kvstore-leader-hint": "0"}
+
+
+@pytest.mark.parametrize("code", IntegrityCode)
+def test_damage_carries_its_code_for_people_and_for_machines(code: IntegrityCode) -> None:
+    failure = failure_of(CorruptionError("block", code=code, path="000007.sst", offset=4096))
+    assert failure.details == f"{code}: block in 000007.sst at byte 4096"
+    assert dict(failure.trailer) == {"kvstore-integrity-code": str(code)}
+
+
+def test_a_message_that_would_not_fit_a_header_is_cut() -> None:
+    failure = failure_of(InternalError("x" * 100_000))
+    assert len(failure.details) == DETAILS_CHARACTERS_MAX
+
+
+def test_both_sides_agree_on_the_names_of_metadata() -> None:
+    for name in ("LEADER_HINT_KEY", "LEADER_ADDRESS_KEY", "INTEGRITY_CODE_KEY"):
+        assert getattr(server_side, name) == getattr(client_side, name)

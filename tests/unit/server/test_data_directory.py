@@ -1,0 +1,112 @@
+"""The data directory: made, kept, locked and refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kvstore.errors import ConfigurationError
+from kvstore.server.data_directory import LOCK, MARKER, DataDirectory
+
+
+def names(path: Path) -> list[str]:
+    return sorted(os.listdir(path))
+
+
+def test_a_new_directory_is_made_and_marked(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "data", "embedded"):
+        assert names(tmp_path / "data") == [MARKER, LOCK]
+    line = (tmp_path / "data" / MARKER).read_text()
+    assert line.startswith("kvstore-data format=1 mode=embedded crc32=")
+
+
+def test_it_opens_again_and_keeps_what_is_in_it(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "data", "embedded"):
+        (tmp_path / "data" / "node1").mkdir()
+    with DataDirectory(tmp_path / "data", "embedded"):
+        assert names(tmp_path / "data") == [MARKER, LOCK, "node1"]
+
+
+def test_a_second_user_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    with (
+        DataDirectory(tmp_path / "data", "embedded"),
+        pytest.raises(ConfigurationError, match=f"in use by another kvd .process {os.getpid()}"),
+    ):
+        DataDirectory(tmp_path / "data", "embedded")
+
+
+def test_closing_lets_the_next_one_in(tmp_path: Path) -> None:
+    first = DataDirectory(tmp_path / "data", "embedded")
+    first.close()
+    first.close()
+    DataDirectory(tmp_path / "data", "embedded").close()
+
+
+def test_an_empty_volume_may_become_ours(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    with DataDirectory(tmp_path, "embedded"):
+        assert (tmp_path / MARKER).exists()
+
+
+def test_a_start_cut_off_before_the_marker_was_in_place_is_finished(tmp_path: Path) -> None:
+    (tmp_path / f"{MARKER}.new").write_bytes(b"kvsto")
+    (tmp_path / LOCK).touch()
+    with DataDirectory(tmp_path, "embedded"):
+        assert names(tmp_path) == [MARKER, LOCK]
+
+
+def test_a_directory_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigurationError, match=r"not a kvstore data directory.*'thesis.tex'"):
+        DataDirectory(tmp_path, "embedded")
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("marker", "complaint"),
+    [
+        (b"", "damaged or not ours"),
+        (b"\xff\xfe\x00", "damaged or not ours"),
+        (b"kvstore-data format=1 mode=embedded crc32=00000000\n", "damaged or not ours"),
+        (
+            b"kvstore-data format=2 mode=embedded crc32=fa8e4090\n",
+            "format version 2, newer than the 1 that this kvd knows",
+        ),
+        (
+            b"kvstore-data format=1 mode=cluster-node crc32=b67c4581\n",
+            "made with --mode=cluster-node, not --mode=embedded",
+        ),
+    ],
+)
+def test_a_marker_that_does_not_fit_is_refused_and_left_alone(
+    tmp_path: Path, marker: bytes, complaint: str
+) -> None:
+    (tmp_path / MARKER).write_bytes(marker)
+    with pytest.raises(ConfigurationError, match=complaint):
+        DataDirectory(tmp_path, "embedded")
+    assert names(tmp_path) == [MARKER]
+    assert (tmp_path / MARKER).read_bytes() == marker
+
+
+def test_every_damaged_byte_of_the_marker_is_noticed(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path, "embedded"):
+        pass
+    line = (tmp_path / MARKER).read_bytes()
+    for position in range(len(line)):
+        changed = bytearray(line)
+        changed[position] ^= 0x01
+        (tmp_path / MARKER).write_bytes(changed)
+        with pytest.raises(ConfigurationError):
+            DataDirectory(tmp_path, "embedded")
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [("file", "it is not a directory"), ("no/parent", "its parent directory does not exist")],
+)
+def test_an_impossible_path_is_explained(tmp_path: Path, path: str, complaint: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=complaint):
+        DataDirectory(tmp_path / path, "embedded")
