@@ -225,24 +225,31 @@ def handle_heartbeat_response(state: State, message: Message) -> None:
         progress.round = min(message.context, state.reads.round)
     if progress.state is PeerState.PROBE:
         progress.paused = False
-    elif (
-        progress.state is PeerState.REPLICATE
-        and progress.match < state.log.last
-        and progress.next > state.log.offset
-    ):
-        # Nothing may be lost and the answers just be slow; an APPEND without entries after all
-        # that was sent tells: it is acknowledged, or refused and then probed (Raft §5.3).
-        state.messages.append(
-            Message(
-                MessageKind.APPEND,
-                message.sender,
-                state.id,
-                state.term,
-                progress.next - 1,
-                state.log.term(progress.next - 1),
-                min(state.log.commit, progress.match),
-            )
+    elif progress.state is PeerState.REPLICATE and progress.match < state.log.last:
+        _look_for_loss(state, message.sender, progress)
+
+
+def _look_for_loss(state: State, member: int, progress: Progress) -> None:
+    """Find out whether APPENDs to a follower that lacks something got lost, or are just slow.
+
+    An APPEND without entries after all that was sent tells: it is acknowledged, or refused, and
+    then the follower is probed (Raft §5.3). Where that place is compacted already, probe at once.
+    """
+    before = progress.next - 1
+    if before < state.log.offset:
+        progress.become_probe()
+        return
+    state.messages.append(
+        Message(
+            MessageKind.APPEND,
+            member,
+            state.id,
+            state.term,
+            before,
+            state.log.term(before),
+            min(state.log.commit, progress.match),
         )
+    )
 
 
 def _heard(state: State, progress: Progress, message: Message) -> None:
