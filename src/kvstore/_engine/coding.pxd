@@ -89,7 +89,7 @@ cdef inline const uint8_t* get_varint32(const uint8_t* at, const uint8_t* end, u
         value[0] = at[0]
         return at + 1
     at = get_varint64(at, end, &wide)
-    if at == NULL or wide > 0xFFFFFFFF:
+    if at == NULL or wide >> 32:
         return NULL
     value[0] = <uint32_t> wide
     return at
