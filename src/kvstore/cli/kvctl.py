@@ -14,6 +14,7 @@ from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
 from kvstore.cli.kvctl_data import delete_command, get_command, put_command
 from kvstore.cli.kvctl_status import status_command
+from kvstore.cli.pki import pki_group
 from kvstore.errors import (
     DeadlineExceededError,
     Error,
@@ -57,6 +58,7 @@ kvctl.add_command(put_command)
 kvctl.add_command(get_command)
 kvctl.add_command(delete_command)
 kvctl.add_command(status_command)
+kvctl.add_command(pki_group)
 
 
 def exit_code_of(error: Error) -> ExitCode:

@@ -116,6 +116,14 @@ def load_cluster_config(
         raise ConfigurationError(f"{path}: {refused}") from None
 
 
+def check_cluster_id(cluster_id: str) -> None:
+    """Raise ConfigurationError unless a cluster may have this name."""
+    try:
+        _cluster_id("cluster_id", cluster_id)
+    except _Refused as refused:
+        raise ConfigurationError(str(refused)) from None
+
+
 class _Refused(Exception):
     """What is wrong with a key, without the file's name."""
 
