@@ -1,0 +1,21 @@
+"""The embedded store: an ordered map of bytes to bytes in a directory."""
+
+from kvstore._engine.batch import WriteBatch
+from kvstore._engine.iterator import Iterator, RawIterator, Snapshot
+from kvstore.engine.database import DB, open
+from kvstore.engine.options import Options
+from kvstore.engine.prefixed import PrefixedDB
+from kvstore.engine.upkeep import destroy_db, repair_db
+
+__all__ = [
+    "DB",
+    "Iterator",
+    "Options",
+    "PrefixedDB",
+    "RawIterator",
+    "Snapshot",
+    "WriteBatch",
+    "destroy_db",
+    "open",
+    "repair_db",
+]

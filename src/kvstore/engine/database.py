@@ -1,0 +1,99 @@
+"""DB: the store as a Python programmer sees it."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Self
+
+from kvstore._engine.batch import WriteBatch
+from kvstore._engine.database import Database
+from kvstore._engine.file import FileSystem
+from kvstore._engine.posix import PosixFileSystem
+from kvstore.engine.options import COMPRESSIONS, Options
+from kvstore.engine.prefixed import PrefixedDB
+from kvstore.errors import InvalidArgumentError
+
+__all__ = ["DB", "open"]
+
+Bytes = bytes | bytearray | memoryview
+
+
+class DB(Database):
+    """An ordered map of bytes to bytes in a directory.
+
+    A superset of plyvel's ``DB``; only custom comparators are left out: keys are always in the
+    order of their bytes. Any thread may use one DB. Keyword arguments are the fields of
+    :class:`Options`, or one ``options=Options(...)``; ``filesystem`` is the disk it stands on.
+
+    Raises :class:`~kvstore.errors.AlreadyOpenError` when the directory is in use,
+    :class:`~kvstore.errors.CorruptionError` when it can't be trusted,
+    :class:`~kvstore.errors.StorageError` when it can't be read or written or belongs to another
+    program, :class:`~kvstore.errors.InvalidArgumentError` for bad options.
+    """
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        create_if_missing: bool | None = None,
+        *,
+        options: Options | None = None,
+        filesystem: FileSystem | None = None,
+        **settings: Any,
+    ) -> None:
+        if create_if_missing is not None:
+            settings["create_if_missing"] = create_if_missing
+        if options is None:
+            try:
+                options = Options(**settings)
+            except TypeError as error:
+                raise InvalidArgumentError(str(error)) from None
+        elif settings:
+            raise InvalidArgumentError("give either options= or single options, not both")
+        self.options = options
+        super().__init__(
+            os.fspath(name),
+            filesystem if filesystem is not None else PosixFileSystem(),
+            options,
+            COMPRESSIONS[options.compression],
+        )
+
+    def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
+        """A batch for this database; as a context manager it is written at the end of the block.
+
+        With ``transaction`` a block left by an exception writes nothing.
+        """
+        return self._new_batch(transaction, sync)
+
+    def prefixed_db(self, prefix: Bytes) -> PrefixedDB:
+        """A view of the keys that begin with ``prefix``, without it."""
+        return PrefixedDB(self, bytes(prefix))
+
+    def approximate_size(self, start: Bytes, stop: Bytes) -> int:
+        """Bytes on disk of the keys in [start, stop)."""
+        return self.approximate_sizes((start, stop))[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<kvstore.DB {self.name!r}{' (closed)' if self.closed else ''}>"
+
+
+def open(
+    name: str | os.PathLike[str],
+    *,
+    options: Options | None = None,
+    filesystem: FileSystem | None = None,
+    **settings: Any,
+) -> DB:
+    """Open the database in directory ``name``, creating it where there is none; see :class:`DB`."""
+    return DB(name, options=options, filesystem=filesystem, **settings)

@@ -1,0 +1,100 @@
+"""The options of a database: defaults, bounds and what each is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from kvstore.errors import InvalidArgumentError
+
+__all__ = ["Options"]
+
+COMPRESSIONS = {None: 0, "none": 0, "lz4": 1, "zstd": 2}
+
+_BOUNDS: dict[str, tuple[int, int]] = {
+    "write_buffer_size": (64 << 10, 4 << 30),
+    "max_write_buffers": (2, 64),
+    "max_open_files": (16, 1 << 20),
+    "lru_cache_size": (0, 1 << 40),
+    "block_size": (256, 4 << 20),
+    "block_restart_interval": (1, 1024),
+    "max_file_size": (64 << 10, 4 << 30),
+    "bloom_filter_bits": (0, 32),
+    "level_size_base": (256 << 10, 1 << 40),
+    "level_size_multiplier": (2, 100),
+    "compaction_trigger": (2, 64),
+    "compaction_threads": (1, 16),
+    "compaction_rate_limit": (0, 1 << 40),
+    "slowdown_files": (4, 256),
+    "stop_files": (6, 512),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Everything :class:`kvstore.DB` can be told; sizes in bytes.
+
+    The first block has LevelDB's names (as plyvel spells them), the second is ours.
+    """
+
+    create_if_missing: bool = True
+    """Create the database if the directory is absent or empty."""
+    error_if_exists: bool = False
+    """Refuse a directory that already holds a database."""
+    paranoid_checks: bool = False
+    """Verify every byte of every table when opening."""
+    write_buffer_size: int = 64 << 20
+    """A memtable that has grown to this is frozen and flushed."""
+    max_open_files: int = 1000
+    """Tables kept open at most."""
+    lru_cache_size: int = 64 << 20
+    """Uncompressed blocks kept in memory at most."""
+    block_size: int = 4096
+    """Target size of a data block before compression."""
+    block_restart_interval: int = 16
+    """Keys between two that are stored whole."""
+    max_file_size: int = 32 << 20
+    """A table that has grown to this is closed and the next begun."""
+    compression: str | None = None
+    """``None``, ``"lz4"`` or ``"zstd"``, for data blocks that shrink by it."""
+    bloom_filter_bits: int = 10
+    """Bits a key in the filter of each table; 0 for none."""
+
+    wal: bool = True
+    """Log each write; without, what was not flushed is gone after a crash or close."""
+    background: bool = True
+    """Flush and compact on threads; without, inside the write that makes it necessary."""
+    max_write_buffers: int = 4
+    """Memtables in memory at most, the mutable one included; then writers wait for a flush."""
+    level_size_base: int = 256 << 20
+    """Size of level 1; each level below is `level_size_multiplier` times the one above it."""
+    level_size_multiplier: int = 10
+    compaction_trigger: int = 4
+    """Tables in level 0 that start a compaction."""
+    compaction_threads: int = 1
+    compaction_rate_limit: int = 0
+    """Bytes a second that compaction may write; 0 for no limit."""
+    slowdown_files: int = 12
+    """Tables in level 0 from which each write is delayed, a little more with each table."""
+    stop_files: int = 24
+    """Tables in level 0 at which writers wait."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _BOUNDS:
+                low, high = _BOUNDS[field.name]
+                if isinstance(value, bool) or not isinstance(value, int):
+                    raise InvalidArgumentError(f"{field.name} must be an int, not {value!r}")
+                if not low <= value <= high:
+                    raise InvalidArgumentError(
+                        f"{field.name}={value} is outside [{low}, {high}]"
+                    )
+            elif field.name == "compression":
+                if value not in COMPRESSIONS:
+                    raise InvalidArgumentError(
+                        f"compression={value!r}; expected None, 'lz4' or 'zstd'"
+                    )
+            elif not isinstance(value, bool):
+                raise InvalidArgumentError(f"{field.name} must be a bool, not {value!r}")
+        if self.stop_files <= self.slowdown_files:
+            raise InvalidArgumentError("stop_files must be larger than slowdown_files")
