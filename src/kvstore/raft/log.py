@@ -220,16 +220,22 @@ class Log:
         self.handed = self.last
         return entries
 
+    def has_committed(self, bytes_max: int) -> bool:
+        """True when ``take_committed`` would give something."""
+        offered = self.offered
+        if self.commit <= offered or self.stable <= offered:
+            return False
+        applied = self.applied
+        return applied >= offered or self.bytes_between(applied, offered) < bytes_max
+
     def take_committed(self, bytes_max: int) -> Sequence[Entry]:
         """What can be applied next, at most so many payload bytes beyond what was applied."""
-        upto = self.commit if self.commit < self.stable else self.stable
-        if upto <= self.offered:
+        if not self.has_committed(bytes_max):
             return ()
+        upto = self.commit if self.commit < self.stable else self.stable
         room = bytes_max
         if self.applied < self.offered:
             room -= self.bytes_between(self.applied, self.offered)
-            if room <= 0:
-                return ()
         entries = self.slice(self.offered + 1, upto, room)
         self.offered += len(entries)
         return entries

@@ -241,5 +241,5 @@ class Bundle:
     must_sync: bool = False
     messages: list[Message] = field(default_factory=list)
     committed: Sequence[Entry] = ()
-    read_states: list[ReadState] = field(default_factory=list)
-    reads_failed: list[int] = field(default_factory=list)
+    read_states: Sequence[ReadState] = ()
+    reads_failed: Sequence[int] = ()

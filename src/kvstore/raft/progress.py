@@ -25,6 +25,12 @@ class PeerState(enum.IntEnum):
     SNAPSHOT = 2
 
 
+# Looking up a member of an enum costs ten times as much as a name.
+_PROBE = PeerState.PROBE
+_REPLICATE = PeerState.REPLICATE
+_SNAPSHOT = PeerState.SNAPSHOT
+
+
 class Progress:
     """One follower as its leader sees it.
 
@@ -49,7 +55,7 @@ class Progress:
     )
 
     def __init__(self, next_index: int, heard: int) -> None:
-        self.state = PeerState.PROBE
+        self.state = _PROBE
         self.match = 0
         self.next = next_index
         self.paused = False
@@ -64,19 +70,19 @@ class Progress:
     def become_probe(self) -> None:
         """Find out anew where the logs part; a delivered snapshot gives the start."""
         start = self.match + 1
-        if self.state is PeerState.SNAPSHOT:
+        if self.state is _SNAPSHOT:
             start = max(start, self.pending_snapshot + 1)
-        self._enter(PeerState.PROBE)
+        self._enter(_PROBE)
         self.next = start
 
     def become_replicate(self) -> None:
         """The logs are equal up to ``match``; send on from there."""
-        self._enter(PeerState.REPLICATE)
+        self._enter(_REPLICATE)
         self.next = self.match + 1
 
     def become_snapshot(self, index: int) -> None:
         """A snapshot up to ``index`` is on its way; nothing else is until it is reported."""
-        self._enter(PeerState.SNAPSHOT)
+        self._enter(_SNAPSHOT)
         self.pending_snapshot = index
 
     def _enter(self, state: PeerState) -> None:
@@ -88,7 +94,7 @@ class Progress:
 
     def sent(self, last: int, size: int) -> None:
         """Entries up to ``last`` with ``size`` payload bytes left for this follower."""
-        if self.state is PeerState.REPLICATE:
+        if self.state is _REPLICATE:
             self.next = last + 1
             self.inflight.append((last, size))
             self.inflight_bytes += size
@@ -114,12 +120,12 @@ class Progress:
         ``rejected_index`` is the APPEND's ``log_index``; ``retry_index`` the last place where
         the logs may still be equal, found from the follower's hint (Raft §5.3).
         """
-        if self.state is PeerState.REPLICATE:
+        if self.state is _REPLICATE:
             if rejected_index <= self.match:
                 return False
             self.become_probe()
             return True
-        if self.state is PeerState.SNAPSHOT or self.next - 1 != rejected_index:
+        if self.state is _SNAPSHOT or self.next - 1 != rejected_index:
             return False
         self.next = max(min(rejected_index, retry_index + 1), self.match + 1)
         self.paused = False
@@ -127,6 +133,6 @@ class Progress:
 
     def may_send(self, messages_max: int, bytes_max: int) -> bool:
         """True when the window has room for another APPEND."""
-        if self.state is PeerState.REPLICATE:
+        if self.state is _REPLICATE:
             return len(self.inflight) < messages_max and self.inflight_bytes < bytes_max
-        return self.state is PeerState.PROBE and not self.paused
+        return self.state is _PROBE and not self.paused

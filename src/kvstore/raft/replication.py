@@ -18,6 +18,14 @@ __all__ = [
     "handle_heartbeat_response",
 ]
 
+# Looking up a member of an enum costs ten times as much as a name: these are on every entry's way.
+_APPEND = MessageKind.APPEND
+_APPEND_RESPONSE = MessageKind.APPEND_RESPONSE
+_HEARTBEAT = MessageKind.HEARTBEAT
+_PROBE = PeerState.PROBE
+_REPLICATE = PeerState.REPLICATE
+_SNAPSHOT = PeerState.SNAPSHOT
+
 
 def flush(state: State) -> None:
     """Send each follower what it lacks, as far as its window allows (leader).
@@ -31,7 +39,7 @@ def flush(state: State) -> None:
     options = state.options
     for member, progress in state.progress.items():
         while (
-            progress.next <= last or (progress.state is PeerState.PROBE and progress.match < last)
+            progress.next <= last or (progress.match < last and progress.state is _PROBE)
         ) and progress.may_send(options.inflight_messages_max, options.inflight_bytes_max):
             if progress.next <= log.offset:
                 snapshots.send_snapshot(state, member, progress)
@@ -54,7 +62,7 @@ def _send_append(state: State, member: int, progress: Progress) -> None:
         entries, upto, size = (), first - 1, 0
     state.messages.append(
         Message(
-            MessageKind.APPEND,
+            _APPEND,
             member,
             state.id,
             state.term,
@@ -65,7 +73,7 @@ def _send_append(state: State, member: int, progress: Progress) -> None:
         )
     )
     progress.sent(upto, size)
-    if progress.state is PeerState.REPLICATE:
+    if progress.state is _REPLICATE:
         progress.commit_told = log.commit if log.commit < upto else upto
 
 
@@ -77,7 +85,7 @@ def _tell_commit(state: State, member: int, progress: Progress) -> None:
     progress.commit_told = told
     state.messages.append(
         Message(
-            MessageKind.HEARTBEAT,
+            _HEARTBEAT,
             member,
             state.id,
             state.term,
@@ -135,7 +143,7 @@ def _acknowledge(state: State, to: int, index: int) -> None:
     """Say that all up to ``index`` is equal and durable, once it is."""
     state.held.append(
         Message(
-            MessageKind.APPEND_RESPONSE,
+            _APPEND_RESPONSE,
             to,
             state.id,
             state.term,
@@ -150,7 +158,7 @@ def _refuse(state: State, message: Message) -> None:
     log = state.log
     hint = max(log.common(min(message.log_index, log.last), message.log_term), log.commit)
     state.send(
-        MessageKind.APPEND_RESPONSE,
+        _APPEND_RESPONSE,
         message.sender,
         reject=True,
         log_index=message.log_index,
@@ -172,10 +180,10 @@ def handle_append_response(state: State, message: Message) -> None:
         return
     if message.log_index > state.log.last:
         return
-    if not progress.acknowledged(message.log_index) and progress.state is PeerState.REPLICATE:
+    if not progress.acknowledged(message.log_index) and progress.state is _REPLICATE:
         return
-    if progress.state is PeerState.PROBE or (
-        progress.state is PeerState.SNAPSHOT and progress.match >= state.log.offset
+    if progress.state is _PROBE or (
+        progress.state is _SNAPSHOT and progress.match >= state.log.offset
     ):
         progress.become_replicate()
 
@@ -186,6 +194,8 @@ def advance_commit(state: State) -> bool:
     The leader's own log counts like any other, once it is durable (dissertation §10.2.1).
     """
     log = state.log
+    if log.commit == log.last:
+        return False
     index = quorum.agreed(state.configurations.current, state.match)
     if index <= log.commit or index < state.term_start:
         return False
@@ -223,9 +233,9 @@ def handle_heartbeat_response(state: State, message: Message) -> None:
     _heard(state, progress, message)
     if message.context > progress.round:
         progress.round = min(message.context, state.reads.round)
-    if progress.state is PeerState.PROBE:
+    if progress.state is _PROBE:
         progress.paused = False
-    elif progress.state is PeerState.REPLICATE and progress.match < state.log.last:
+    elif progress.state is _REPLICATE and progress.match < state.log.last:
         _look_for_loss(state, message.sender, progress)
 
 
@@ -241,7 +251,7 @@ def _look_for_loss(state: State, member: int, progress: Progress) -> None:
         return
     state.messages.append(
         Message(
-            MessageKind.APPEND,
+            _APPEND,
             member,
             state.id,
             state.term,

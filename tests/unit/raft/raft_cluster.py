@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from kvstore.raft import (
     Bundle,
@@ -35,8 +36,8 @@ def voters(*ids: int, learners: tuple[int, ...] = ()) -> Membership:
 class Disk:
     """What is durable: the hard state, the snapshot mark with its state, entries by index."""
 
-    hard_state: HardState = HardState()
-    snapshot: SnapshotMeta = SnapshotMeta()
+    hard_state: HardState = field(default_factory=HardState)
+    snapshot: SnapshotMeta = field(default_factory=SnapshotMeta)
     state: tuple[tuple[int, bytes], ...] = ()
     entries: dict[int, Entry] = field(default_factory=dict)
 
@@ -199,7 +200,7 @@ class Cluster:
     def check_log_matching(self) -> None:
         """Two logs with the same term at an index are equal up to there."""
         logs = [member.core._state.log for member in self.up]
-        for one, other in zip(logs, logs[1:], strict=False):
+        for one, other in pairwise(logs):
             index = min(one.last, other.last)
             low = max(one.offset, other.offset)
             while index > low and one.term(index) != other.term(index):
