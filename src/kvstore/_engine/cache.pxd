@@ -1,4 +1,9 @@
-"""A byte-bounded, sharded LRU cache of verified, uncompressed blocks. Any thread, no GIL."""
+"""A byte-bounded, sharded cache of verified, uncompressed blocks. Any thread, no GIL.
+
+Eviction is CLOCK: a hit sets one flag under the shard's lock instead of moving list nodes. A block
+that somebody holds is never evicted, so a cache whose every block is held may stand above its
+capacity until they are let go.
+"""
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -7,22 +12,37 @@ cdef struct BlockCache              # opaque, reference-counted
 cdef struct CachedBlock:
     const uint8_t* data             # verified and uncompressed; owned by the entry
     size_t size
+    # The cache's own business from here on.
+    uint64_t holders                # the cache counts as one while the block is in it
+    uint64_t table_id
+    uint64_t offset
+    CachedBlock* chain              # the next one of the same bucket
+    CachedBlock* after              # the clock's ring
+    CachedBlock* before
+    bint referenced                 # hit since the hand last passed
 
 cdef struct CacheStats:
     uint64_t capacity_bytes
-    uint64_t used_bytes
+    uint64_t used_bytes             # blocks with their bookkeeping
+    uint64_t blocks
     uint64_t hits
     uint64_t misses
+    uint64_t evictions
 
-cdef BlockCache* cache_new(size_t capacity_bytes) noexcept nogil
+cdef BlockCache* cache_new(size_t capacity_bytes) noexcept nogil            # NULL: no memory
 cdef void cache_retain(BlockCache* cache) noexcept nogil
+# The last release frees what is in the cache; blocks still pinned live until they are unpinned.
 cdef void cache_release(BlockCache* cache) noexcept nogil
 cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil
-# A pinned block or NULL. `table_id` is unique for each opened table, process-wide.
+# A number for an opened table that no other one in this process has or had.
+cdef uint64_t cache_next_table_id() noexcept nogil
+# A pinned block or NULL.
 cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil
-# Takes ownership of malloc'ed `data`; returns it pinned (an existing equal entry wins).
+# Takes ownership of malloc'ed `data`; returns it pinned (an existing equal entry wins). A block too
+# large to keep, or any block where `cache` is NULL, belongs to its pin alone. NULL: no memory, and
+# `data` was freed.
 cdef CachedBlock* cache_insert(
     BlockCache* cache, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
 ) noexcept nogil
-cdef void cache_unpin(BlockCache* cache, CachedBlock* block) noexcept nogil
+cdef void cache_unpin(CachedBlock* block) noexcept nogil
 cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogil
