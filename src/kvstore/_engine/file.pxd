@@ -45,6 +45,11 @@ cdef struct FileSystemOps:
     int (*list)(void* disk, const char* path, void* context, list_visitor visit) noexcept nogil
     # 1 file, 2 directory, -ENOENT.
     int (*kind)(void* disk, const char* path) noexcept nogil
+    # Maps the first `size` bytes, already allocated, for writing; what is stored through the map
+    # is in the file at once and made durable by datasync. -EOPNOTSUPP where a store could fail (a
+    # file system that may run out of space at that moment kills the process instead of saying so).
+    int (*map)(void* disk, void* file, size_t size, uint8_t** memory) noexcept nogil
+    int (*unmap)(void* disk, void* file, uint8_t* memory, size_t size) noexcept nogil
     # An exclusive lock held until the file is closed or the process dies; -EWOULDBLOCK if held.
     int (*lock)(void* disk, const char* path, void** file) noexcept nogil
     # Bytes free on the device that holds `path`.
@@ -55,3 +60,9 @@ cdef class FileSystem:
     """A disk, as Python hands it to DB and Log (`filesystem=`). Outlives every file opened on it."""
     cdef const FileSystemOps* ops
     cdef void* disk
+
+
+# The StorageError for a negative result of one of the functions above.
+cdef object os_failure(int result, const char* what, str path)
+# The sorted names in a directory; raises StorageError.
+cdef list list_directory(FileSystem filesystem, str path)
