@@ -6,22 +6,22 @@ from libc.stdlib cimport calloc, free, qsort
 from kvstore._engine.atomics cimport reference_add, reference_drop
 from kvstore._engine.cursor cimport Cursor
 from kvstore._engine.key cimport internal_compare, internal_user_key
-from kvstore._engine.memtable cimport ABSENT, FAILED
-from kvstore._engine.slice cimport Slice, slice_compare
-from kvstore._engine.sstable cimport (
-    Pinned,
-    Table,
-    table_cursor,
-    table_get,
-    table_release,
-)
-from kvstore._engine.status cimport IO_ERROR, OK, Status, status_clear, status_set
 from kvstore._engine.live_table cimport (
     LiveTable,
     live_table_open,
     live_table_release,
     live_table_retain,
 )
+from kvstore._engine.memtable cimport ABSENT, FAILED
+from kvstore._engine.slice cimport Slice, slice_compare
+from kvstore._engine.sstable cimport (
+    Pinned,
+    Table,
+    table_get,
+    table_release,
+)
+from kvstore._engine.sstable_cursor cimport table_cursor
+from kvstore._engine.status cimport IO_ERROR, OK, Status, status_clear, status_set
 
 
 cdef Version* version_empty() noexcept nogil:
