@@ -134,6 +134,7 @@ class Raft:
             transfer.tick(state)
             if state.now >= state.next_heartbeat:
                 state.next_heartbeat = state.now + state.options.heartbeat_ticks
+                roles.let_leave(state)
                 reads.begin_round(state)
                 reads.confirm(state)
         reads.tick(state)
@@ -153,6 +154,8 @@ class Raft:
         if message.term != state.term and not self._settle_term(message):
             return
         self._dispatch(message)
+        if state.damaged:
+            damage.heal(state)
 
     def _settle_term(self, message: Message) -> bool:
         """Compare terms first (Raft §5.1); False when the message goes no further."""

@@ -37,7 +37,8 @@ class Progress:
     Invariant: ``match < next``. ``match`` is the last entry known to be durable there;
     ``inflight`` holds (last index, payload bytes) of each unanswered APPEND, in order.
     ``heard`` is the tick of the last answer, ``round`` the newest heartbeat round answered,
-    ``commit_told`` the commit index that the follower was last sent.
+    ``commit_told`` the commit index that the follower was last sent. ``leaving``: the newest
+    configuration doesn't have it any more; it is only still told so.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Progress:
         "heard",
         "inflight",
         "inflight_bytes",
+        "leaving",
         "match",
         "next",
         "paused",
@@ -66,6 +68,7 @@ class Progress:
         self.round = 0
         self.commit_told = 0
         self.damaged = False
+        self.leaving = False
 
     def become_probe(self) -> None:
         """Find out anew where the logs part; a delivered snapshot gives the start."""

@@ -13,6 +13,7 @@ __all__ = [
     "become_leader",
     "become_pre_candidate",
     "follow_configuration",
+    "let_leave",
     "reset_timer",
 ]
 
@@ -72,13 +73,27 @@ def become_leader(state: State) -> None:
 
 
 def follow_configuration(state: State) -> None:
-    """Keep progress for exactly the other members of the configuration that holds (leader)."""
+    """Keep progress for the other members of the configuration that holds (leader).
+
+    Members that it removed stay for a while, without a say, so that they learn of it.
+    """
     members = state.configurations.current.members - {state.id}
     progress = state.progress
-    for gone in progress.keys() - members:
-        del progress[gone]
+    for member, known in progress.items():
+        known.leaving = member not in members
     for new in sorted(members - progress.keys()):
         progress[new] = Progress(state.log.last + 1, state.now)
+
+
+def let_leave(state: State) -> None:
+    """Forget removed members that know of it, or that are silent (leader, on heartbeats)."""
+    index = state.configurations.index
+    silent = state.now - state.options.election_ticks
+    for member, known in list(state.progress.items()):
+        if known.leaving and (
+            min(known.match, known.commit_told) >= index or known.heard <= silent
+        ):
+            del state.progress[member]
 
 
 def _leave(state: State) -> None:
