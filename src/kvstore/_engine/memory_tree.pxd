@@ -1,0 +1,50 @@
+"""The contents of an in-memory disk: what a reader sees, and what would survive a power loss.
+
+Everything here is used under the GIL.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+
+cdef class Map:
+    """A file's bytes as handed out for stores; owns `memory`."""
+    cdef uint8_t* memory
+    cdef size_t size
+
+
+cdef class Inode:
+    cdef bytearray data         # what a reader sees
+    cdef bytearray durable      # what the device holds
+    # What the device does not hold yet, in order: (sequence, offset, bytes written) or
+    # (sequence, new size, None).
+    cdef list journal
+    cdef list maps
+    cdef bint locked
+
+    cdef void write(self, uint64_t sequence, uint64_t offset, bytes content) except *
+    cdef void resize(self, uint64_t sequence, uint64_t size) except *
+    # Notices what was stored through the maps since the last look.
+    cdef void fold(self, uint64_t sequence) except *
+    cdef void sync(self) except *
+    cdef void forget(self) except *
+
+
+cdef class Directory:
+    cdef dict entries           # name -> Inode or Directory, as seen
+    cdef dict durable           # name -> Inode or Directory, as on the device
+
+
+cdef class Tree:
+    cdef Directory root
+    # Changes of directories that are not durable, in order: (sequence, ((directory, name, node or
+    # None), ...)). Each is one step of a journaling file system: all of it survives or nothing.
+    cdef list journal
+    cdef uint64_t sequence
+
+    cdef uint64_t next_sequence(self) noexcept
+    cdef object find(self, str path)
+    cdef tuple parent_of(self, str path)
+    cdef void change(self, tuple changes) except *
+    cdef void sync_directory(self, Directory directory) except *
+    cdef list inodes(self)
+    cdef Tree survivor(self, str keep, object random)

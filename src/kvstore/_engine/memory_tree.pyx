@@ -1,0 +1,277 @@
+"""The tree behind MemoryFileSystem and what is left of it after a power loss; see memory_tree.pxd.
+
+What survives is chosen as strictly as POSIX allows. A file's bytes count only after a datasync of
+that file, in units of 512-byte sectors, each with any of the contents that it had since; its name
+counts only after a sync of the directory that holds it.
+"""
+
+import errno
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy, memset
+
+cdef enum:
+    SECTOR_BYTES = 512          # what a device writes whole or not at all
+
+
+cdef class Map:
+    def __dealloc__(self):
+        free(self.memory)
+
+
+cdef void apply(bytearray target, uint64_t offset, bytes content) except *:
+    """One entry of a file's journal."""
+    cdef uint64_t size = len(target)
+    if content is None:
+        if offset < size:
+            del target[offset:]
+        else:
+            target.extend(bytes(offset - size))
+        return
+    if offset > size:
+        target.extend(bytes(offset - size))
+    target[offset : offset + len(content)] = content
+
+
+cdef class Inode:
+    def __init__(self):
+        self.data = bytearray()
+        self.durable = bytearray()
+        self.journal = []
+        self.maps = []
+
+    cdef void write(self, uint64_t sequence, uint64_t offset, bytes content) except *:
+        cdef Map mapped
+        cdef size_t size = len(content)
+        cdef const uint8_t* source = <const uint8_t*> (<const char*> content)
+        self.fold(sequence)
+        apply(self.data, offset, content)
+        self.journal.append((sequence, offset, content))
+        for mapped in self.maps:
+            if offset < mapped.size:
+                memcpy(mapped.memory + offset, source, min(size, mapped.size - offset))
+
+    cdef void resize(self, uint64_t sequence, uint64_t size) except *:
+        cdef Map mapped
+        self.fold(sequence)
+        apply(self.data, size, None)
+        self.journal.append((sequence, size, None))
+        for mapped in self.maps:
+            if size < mapped.size:
+                memset(mapped.memory + size, 0, mapped.size - size)
+
+    cdef void fold(self, uint64_t sequence) except *:
+        cdef Map mapped
+        cdef size_t offset, size, end
+        cdef const uint8_t* data
+        for mapped in self.maps:
+            end = min(mapped.size, <size_t> len(self.data))
+            offset = 0
+            while offset < end:
+                size = min(<size_t> SECTOR_BYTES, end - offset)
+                data = <const uint8_t*> (<char*> self.data)
+                if memcmp(mapped.memory + offset, data + offset, size):
+                    content = <bytes> (<char*> mapped.memory)[offset : offset + size]
+                    apply(self.data, offset, content)
+                    self.journal.append((sequence, offset, content))
+                offset += size
+
+    cdef void sync(self) except *:
+        for _, offset, content in self.journal:
+            apply(self.durable, offset, content)
+        self.journal.clear()
+
+    cdef void forget(self) except *:
+        """As a kernel does after a failed sync: the pages are clean, and will never be written."""
+        self.journal.clear()
+
+    def survivor_of_prefix(self, cut, torn):
+        """The bytes with all writes before number `cut`, and `torn` bytes of that one."""
+        result = bytearray(self.durable)
+        for sequence, offset, content in self.journal:
+            if sequence < cut:
+                apply(result, offset, content)
+            elif sequence == cut and content is not None:
+                apply(result, offset, content[: int(torn * (len(content) + 1))])
+        return result
+
+    def survivor_of_sectors(self, random):
+        """The bytes with each sector as it was after any one of its writes, or before all of them."""
+        result = bytearray(self.durable)
+        writes = {}
+        for _, offset, content in self.journal:
+            if content:
+                for sector in range(offset // SECTOR_BYTES, (offset + len(content) - 1) // SECTOR_BYTES + 1):
+                    writes[sector] = writes.get(sector, 0) + 1
+        kept = {sector: random.randint(0, count) for sector, count in sorted(writes.items())}
+        for _, offset, content in self.journal:
+            if content is None:
+                if random.random() < 0.5:
+                    apply(result, offset, None)
+                continue
+            at = offset
+            while at < offset + len(content):
+                sector = at // SECTOR_BYTES
+                end = min((sector + 1) * SECTOR_BYTES, offset + len(content))
+                if kept[sector] > 0:
+                    kept[sector] -= 1
+                    apply(result, at, content[at - offset : end - offset])
+                at = end
+        return result
+
+
+cdef class Directory:
+    def __init__(self):
+        self.entries = {}
+        self.durable = {}
+
+
+cdef list parts_of(str path):
+    cdef list parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise OSError(errno.EINVAL, "'..' in a path of the in-memory disk", path)
+    return parts
+
+
+cdef class Tree:
+    def __init__(self):
+        self.root = Directory()
+        self.journal = []
+
+    cdef uint64_t next_sequence(self) noexcept:
+        self.sequence += 1
+        return self.sequence
+
+    cdef object find(self, str path):
+        """The node at `path`, or None."""
+        node = self.root
+        for part in parts_of(path):
+            if not isinstance(node, Directory):
+                raise OSError(errno.ENOTDIR, "not a directory", path)
+            node = (<Directory> node).entries.get(part)
+            if node is None:
+                return None
+        return node
+
+    cdef tuple parent_of(self, str path):
+        """(directory, last name) of `path`; the name need not be there."""
+        cdef list parts = parts_of(path)
+        if not parts:
+            raise OSError(errno.EINVAL, "the root has no parent", path)
+        directory = self.find("/".join(parts[: len(parts) - 1]))
+        if directory is None:
+            raise OSError(errno.ENOENT, "no such directory", path)
+        if not isinstance(directory, Directory):
+            raise OSError(errno.ENOTDIR, "not a directory", path)
+        return directory, parts[len(parts) - 1]
+
+    cdef void change(self, tuple changes) except *:
+        cdef Directory directory
+        for directory, name, node in changes:
+            if node is None:
+                directory.entries.pop(name, None)
+            else:
+                directory.entries[name] = node
+        self.journal.append((self.next_sequence(), changes))
+
+    cdef void sync_directory(self, Directory directory) except *:
+        """Makes its changes durable, and all earlier ones of directories that those touch too."""
+        cdef list kept = []
+        cdef list chosen = []
+        cdef Directory touched
+        touching = {id(directory)}
+        for step in reversed(self.journal):
+            ids = {id(change[0]) for change in step[1]}
+            if ids & touching:
+                touching |= ids
+                chosen.append(step)
+            else:
+                kept.append(step)
+        for _, changes in reversed(chosen):
+            for touched, name, node in changes:
+                if node is None:
+                    touched.durable.pop(name, None)
+                else:
+                    touched.durable[name] = node
+        kept.reverse()
+        self.journal = kept
+
+    cdef list inodes(self):
+        """Every file that is seen or on the device, once, in a fixed order."""
+        cdef list result = []
+        cdef list waiting = [self.root]
+        seen = set()
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node, Inode):
+                result.append(node)
+                continue
+            for names in ((<Directory> node).entries, (<Directory> node).durable):
+                waiting.extend(names[name] for name in sorted(names, reverse=True))
+        for _, changes in self.journal:
+            for _, _, node in changes:
+                if isinstance(node, Inode) and id(node) not in seen:
+                    seen.add(id(node))
+                    result.append(node)
+        return result
+
+    cdef Tree survivor(self, str keep, object random):
+        cdef Inode inode
+        cdef Directory directory
+        files = self.inodes()
+        for inode in files:
+            inode.fold(self.next_sequence())
+        cut, torn = 0, 0.0
+        if keep == "prefix":
+            pending = {step[0] for step in self.journal}
+            for inode in files:
+                pending.update(entry[0] for entry in inode.journal)
+            cut = random.choice([*sorted(pending), self.sequence + 1])
+            torn = random.random()
+        steps = []
+        for sequence, changes in self.journal:
+            if keep == "all" or sequence < cut or (keep == "random" and random.random() < 0.5):
+                steps.append(changes)
+        contents = {}
+        for inode in files:
+            if keep == "all":
+                contents[id(inode)] = bytearray(inode.data)
+            elif keep == "random":
+                contents[id(inode)] = inode.survivor_of_sectors(random)
+            else:
+                contents[id(inode)] = inode.survivor_of_prefix(cut, torn)
+        names = {}
+        for changes in steps:
+            for directory, name, node in changes:
+                held = names.setdefault(id(directory), dict(directory.durable))
+                if node is None:
+                    held.pop(name, None)
+                else:
+                    held[name] = node
+        cdef Tree result = Tree()
+        result.root = rebuilt(self.root, names, contents, {})
+        return result
+
+
+cdef object rebuilt(object node, dict names, dict contents, dict made):
+    """A fresh node that holds only what survived; hard links stay one file."""
+    cdef Inode inode
+    cdef Directory directory
+    if id(node) in made:
+        return made[id(node)]
+    if isinstance(node, Inode):
+        inode = Inode()
+        inode.durable = contents[id(node)]
+        inode.data = bytearray(inode.durable)
+        made[id(node)] = inode
+        return inode
+    directory = Directory()
+    made[id(node)] = directory
+    for name, child in names.get(id(node), (<Directory> node).durable).items():
+        directory.durable[name] = rebuilt(child, names, contents, made)
+    directory.entries = dict(directory.durable)
+    return directory
