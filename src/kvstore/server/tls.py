@@ -18,7 +18,7 @@ def server_credentials(certificate_path: str, key_path: str) -> grpc.ServerCrede
     """
     certificate = read_pem("certificate", certificate_path)
     key = read_pem("private key", key_path)
-    _check_pair(certificate_path, key_path)
+    check_pair(certificate_path, key_path)
     return grpc.ssl_server_credentials([(key, certificate)])
 
 
@@ -35,7 +35,7 @@ def read_pem(what: str, path: str) -> bytes:
     return data
 
 
-def _check_pair(certificate_path: str, key_path: str) -> None:
+def check_pair(certificate_path: str, key_path: str) -> None:
     """Let OpenSSL load both: it tells a broken certificate from a key of another certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 

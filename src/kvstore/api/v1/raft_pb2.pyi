@@ -5,6 +5,24 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Introduction(_message.Message):
+    __slots__ = ("cluster_id", "sender", "receiver", "incarnation", "starts", "founders", "version")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    FOUNDERS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    sender: int
+    receiver: int
+    incarnation: int
+    starts: int
+    founders: str
+    version: str
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ..., incarnation: _Optional[int] = ..., starts: _Optional[int] = ..., founders: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
 class RequestVoteRequest(_message.Message):
     __slots__ = ("term", "candidate_id", "last_log_index", "last_log_term", "pre_vote", "cluster_id")
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -73,8 +91,18 @@ class AppendEntriesResponse(_message.Message):
     conflict_term: int
     def __init__(self, term: _Optional[int] = ..., success: bool = ..., match_index: _Optional[int] = ..., conflict_index: _Optional[int] = ..., conflict_term: _Optional[int] = ...) -> None: ...
 
+class SnapshotFile(_message.Message):
+    __slots__ = ("name", "bytes", "crc32c")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    bytes: int
+    crc32c: int
+    def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ..., crc32c: _Optional[int] = ...) -> None: ...
+
 class InstallSnapshotRequest(_message.Message):
-    __slots__ = ("term", "leader_id", "last_included_index", "last_included_term", "file", "offset", "data", "data_crc32c", "done", "cluster_id")
+    __slots__ = ("term", "leader_id", "last_included_index", "last_included_term", "file", "offset", "data", "data_crc32c", "done", "cluster_id", "mark", "files")
     TERM_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     LAST_INCLUDED_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +113,8 @@ class InstallSnapshotRequest(_message.Message):
     DATA_CRC32C_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     term: int
     leader_id: int
     last_included_index: int
@@ -95,7 +125,9 @@ class InstallSnapshotRequest(_message.Message):
     data_crc32c: int
     done: bool
     cluster_id: str
-    def __init__(self, term: _Optional[int] = ..., leader_id: _Optional[int] = ..., last_included_index: _Optional[int] = ..., last_included_term: _Optional[int] = ..., file: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., data_crc32c: _Optional[int] = ..., done: bool = ..., cluster_id: _Optional[str] = ...) -> None: ...
+    mark: bytes
+    files: _containers.RepeatedCompositeFieldContainer[SnapshotFile]
+    def __init__(self, term: _Optional[int] = ..., leader_id: _Optional[int] = ..., last_included_index: _Optional[int] = ..., last_included_term: _Optional[int] = ..., file: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., data_crc32c: _Optional[int] = ..., done: bool = ..., cluster_id: _Optional[str] = ..., mark: _Optional[bytes] = ..., files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping[str, object]]]] = ...) -> None: ...
 
 class InstallSnapshotResponse(_message.Message):
     __slots__ = ("term", "resume_file", "resume_offset")
@@ -108,21 +140,33 @@ class InstallSnapshotResponse(_message.Message):
     def __init__(self, term: _Optional[int] = ..., resume_file: _Optional[str] = ..., resume_offset: _Optional[int] = ...) -> None: ...
 
 class MessageFrame(_message.Message):
-    __slots__ = ("cluster_id", "sender", "receiver", "messages", "messages_crc32c")
-    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
-    SENDER_FIELD_NUMBER: _ClassVar[int]
-    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("messages",)
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
-    MESSAGES_CRC32C_FIELD_NUMBER: _ClassVar[int]
-    cluster_id: str
-    sender: int
-    receiver: int
     messages: bytes
-    messages_crc32c: int
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ..., messages: _Optional[bytes] = ..., messages_crc32c: _Optional[int] = ...) -> None: ...
+    def __init__(self, messages: _Optional[bytes] = ...) -> None: ...
 
 class MessageFrameReply(_message.Message):
     __slots__ = ("received",)
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     received: int
     def __init__(self, received: _Optional[int] = ...) -> None: ...
+
+class KnownMember(_message.Message):
+    __slots__ = ("member", "incarnation", "starts")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    member: int
+    incarnation: int
+    starts: int
+    def __init__(self, member: _Optional[int] = ..., incarnation: _Optional[int] = ..., starts: _Optional[int] = ...) -> None: ...
+
+class RegisterRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RegisterResponse(_message.Message):
+    __slots__ = ("known",)
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    known: _containers.RepeatedCompositeFieldContainer[KnownMember]
+    def __init__(self, known: _Optional[_Iterable[_Union[KnownMember, _Mapping[str, object]]]] = ...) -> None: ...

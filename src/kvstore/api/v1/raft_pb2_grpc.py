@@ -29,10 +29,15 @@ class RaftPeerStub(object):
                 request_serializer=kvstore_dot_v1_dot_raft__pb2.InstallSnapshotRequest.SerializeToString,
                 response_deserializer=kvstore_dot_v1_dot_raft__pb2.InstallSnapshotResponse.FromString,
                 )
-        self.Messages = channel.stream_stream(
+        self.Messages = channel.stream_unary(
                 '/kvstore.v1.RaftPeer/Messages',
                 request_serializer=kvstore_dot_v1_dot_raft__pb2.MessageFrame.SerializeToString,
                 response_deserializer=kvstore_dot_v1_dot_raft__pb2.MessageFrameReply.FromString,
+                )
+        self.Register = channel.unary_unary(
+                '/kvstore.v1.RaftPeer/Register',
+                request_serializer=kvstore_dot_v1_dot_raft__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_raft__pb2.RegisterResponse.FromString,
                 )
 
 
@@ -52,13 +57,21 @@ class RaftPeerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InstallSnapshot(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """A first request without data asks where to go on; the next call streams from there.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Messages(self, request_iterator, context):
-        """One long-lived stream a direction and pair of members. The first frame names both ends.
+        """One long-lived stream from each member to each other member.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Register(self, request, context):
+        """A member with an empty directory makes itself known before it votes for the first time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,10 +95,15 @@ def add_RaftPeerServicer_to_server(servicer, server):
                     request_deserializer=kvstore_dot_v1_dot_raft__pb2.InstallSnapshotRequest.FromString,
                     response_serializer=kvstore_dot_v1_dot_raft__pb2.InstallSnapshotResponse.SerializeToString,
             ),
-            'Messages': grpc.stream_stream_rpc_method_handler(
+            'Messages': grpc.stream_unary_rpc_method_handler(
                     servicer.Messages,
                     request_deserializer=kvstore_dot_v1_dot_raft__pb2.MessageFrame.FromString,
                     response_serializer=kvstore_dot_v1_dot_raft__pb2.MessageFrameReply.SerializeToString,
+            ),
+            'Register': grpc.unary_unary_rpc_method_handler(
+                    servicer.Register,
+                    request_deserializer=kvstore_dot_v1_dot_raft__pb2.RegisterRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_raft__pb2.RegisterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -159,8 +177,25 @@ class RaftPeer(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_stream(request_iterator, target, '/kvstore.v1.RaftPeer/Messages',
+        return grpc.experimental.stream_unary(request_iterator, target, '/kvstore.v1.RaftPeer/Messages',
             kvstore_dot_v1_dot_raft__pb2.MessageFrame.SerializeToString,
             kvstore_dot_v1_dot_raft__pb2.MessageFrameReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Register(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/kvstore.v1.RaftPeer/Register',
+            kvstore_dot_v1_dot_raft__pb2.RegisterRequest.SerializeToString,
+            kvstore_dot_v1_dot_raft__pb2.RegisterResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -12,14 +12,16 @@ class RaftPeerStub:
     RequestVote: grpc.UnaryUnaryMultiCallable[raft_pb2.RequestVoteRequest, raft_pb2.RequestVoteResponse]
     AppendEntries: grpc.UnaryUnaryMultiCallable[raft_pb2.AppendEntriesRequest, raft_pb2.AppendEntriesResponse]
     InstallSnapshot: grpc.StreamUnaryMultiCallable[raft_pb2.InstallSnapshotRequest, raft_pb2.InstallSnapshotResponse]
-    Messages: grpc.StreamStreamMultiCallable[raft_pb2.MessageFrame, raft_pb2.MessageFrameReply]
+    Messages: grpc.StreamUnaryMultiCallable[raft_pb2.MessageFrame, raft_pb2.MessageFrameReply]
+    Register: grpc.UnaryUnaryMultiCallable[raft_pb2.RegisterRequest, raft_pb2.RegisterResponse]
 
 # The same class over a grpc.aio channel; a name for type checkers only.
 class RaftPeerAsyncStub:
     RequestVote: grpc.aio.UnaryUnaryMultiCallable[raft_pb2.RequestVoteRequest, raft_pb2.RequestVoteResponse]
     AppendEntries: grpc.aio.UnaryUnaryMultiCallable[raft_pb2.AppendEntriesRequest, raft_pb2.AppendEntriesResponse]
     InstallSnapshot: grpc.aio.StreamUnaryMultiCallable[raft_pb2.InstallSnapshotRequest, raft_pb2.InstallSnapshotResponse]
-    Messages: grpc.aio.StreamStreamMultiCallable[raft_pb2.MessageFrame, raft_pb2.MessageFrameReply]
+    Messages: grpc.aio.StreamUnaryMultiCallable[raft_pb2.MessageFrame, raft_pb2.MessageFrameReply]
+    Register: grpc.aio.UnaryUnaryMultiCallable[raft_pb2.RegisterRequest, raft_pb2.RegisterResponse]
 
 class RaftPeerServicer:
     def RequestVote(
@@ -41,7 +43,12 @@ class RaftPeerServicer:
         self,
         request_iterator: AsyncIterator[raft_pb2.MessageFrame],
         context: grpc.aio.ServicerContext[raft_pb2.MessageFrame, raft_pb2.MessageFrameReply],
-    ) -> AsyncIterator[raft_pb2.MessageFrameReply]: ...
+    ) -> Awaitable[raft_pb2.MessageFrameReply]: ...
+    def Register(
+        self,
+        request: raft_pb2.RegisterRequest,
+        context: grpc.aio.ServicerContext[raft_pb2.RegisterRequest, raft_pb2.RegisterResponse],
+    ) -> Awaitable[raft_pb2.RegisterResponse]: ...
 
 def add_RaftPeerServicer_to_server(
     servicer: RaftPeerServicer, server: grpc.Server | grpc.aio.Server

@@ -1,0 +1,184 @@
+"""Certificates and keys that are read again when their files change.
+
+gRPC asks at each handshake; connections that exist are left alone. Files that can't be used (half
+written, a key of another certificate, not PEM at all) change nothing: the last good ones stay, and
+the log says why.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass
+
+import grpc
+import structlog
+
+from kvstore.errors import ConfigurationError
+from kvstore.server.tls import check_pair, read_pem
+
+# How often the files are looked at, at most; a handshake between two looks gets what was seen last.
+LOOK_INTERVAL_S = 1.0
+
+EXPIRY_WARNING = datetime.timedelta(days=30)
+
+log = structlog.get_logger("kvstore.tls")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """PEM bytes, checked; ``ca`` is None where nobody's certificate is asked for."""
+
+    ca: bytes | None
+    cert: bytes
+    key: bytes
+
+
+class CertificateFiles:
+    """A certificate, its key and, for mutual TLS, the authority of the other side.
+
+    Safe to use from any thread: gRPC's ask.
+    """
+
+    def __init__(self, *, cert: str, key: str, ca: str | None = None) -> None:
+        """Read the files. Raises ConfigurationError naming the one that is no good."""
+        self._paths = (ca, cert, key)
+        self._lock = threading.Lock()
+        self._seen = self._stamps()
+        self._looked = time.monotonic()
+        self._current = self._read()
+        self.warn_of_expiry()
+
+    def current(self) -> Credentials:
+        """The last good contents, after a look at the files if the last look is too old."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked >= LOOK_INTERVAL_S:
+                self._looked = now
+                self._look()
+            return self._current
+
+    def expires(self) -> datetime.datetime:
+        """When the certificate in use ends."""
+        return not_after(self._current.cert)
+
+    def warn_of_expiry(self) -> None:
+        """Log a warning if the certificate in use ends soon, an error if it has ended."""
+        left = self.expires() - datetime.datetime.now(datetime.UTC)
+        if left <= datetime.timedelta(0):
+            log.error("certificate has expired", file=self._paths[1], expired=str(self.expires()))
+        elif left <= EXPIRY_WARNING:
+            log.warning("certificate expires soon", file=self._paths[1], days_left=left.days)
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Credentials of a listener; with ``ca``, whoever connects must show a certificate."""
+
+        handed = self._current
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """Called by gRPC at each handshake, one at a time; None: as before."""
+            nonlocal handed
+            current = self.current()
+            if current is handed:
+                return None
+            handed = current
+            return _configuration(current)
+
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(handed),
+            fetch,  # type: ignore[arg-type]
+            require_client_authentication=handed.ca is not None,
+        )
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """Credentials to dial with, as the files are now."""
+        current = self.current()
+        return grpc.ssl_channel_credentials(current.ca, current.key, current.cert)
+
+    def _look(self) -> None:
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return
+        self._seen = stamps
+        try:
+            self._current = self._read()
+        except ConfigurationError as error:
+            log.error("changed certificate files are no good; keeping the old", reason=str(error))
+            return
+        log.info("certificate read again", file=self._paths[1], expires=str(self.expires()))
+        self.warn_of_expiry()
+
+    def _read(self) -> Credentials:
+        ca_path, cert_path, key_path = self._paths
+        assert cert_path is not None
+        assert key_path is not None
+        cert = read_pem("certificate", cert_path)
+        key = read_pem("private key", key_path)
+        check_pair(cert_path, key_path)
+        not_after(cert)
+        ca = None if ca_path is None else read_pem("certificate authority", ca_path)
+        return Credentials(ca, cert, key)
+
+    def _stamps(self) -> tuple[object, ...]:
+        return tuple(_stamp(path) for path in self._paths if path is not None)
+
+
+def _configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(credentials.key, credentials.cert)], root_certificates=credentials.ca
+    )
+
+
+def _stamp(path: str) -> object:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return error.errno
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+def not_after(pem: bytes) -> datetime.datetime:
+    """When the first certificate in ``pem`` ends (RFC 5280 §4.1.2.5).
+
+    Raises ConfigurationError when there is none.
+    """
+    match = _PEM.search(pem)
+    try:
+        if match is None:
+            raise ValueError("no certificate")
+        certificate = _element(base64.b64decode(match[1]), 0)[1]
+        body = _element(certificate, 0)[1]
+        at = 0
+        # version [0], serial number, signature, issuer, validity
+        fields = 4 if body[0] == 0xA0 else 3
+        for _ in range(fields):
+            at = _element(body, at)[2]
+        validity = _element(body, at)[1]
+        tag, end, _ = _element(validity, _element(validity, 0)[2])
+        # UTCTime counts years from 1950 to 2049, as strptime's %y doesn't.
+        text = end.decode("ascii")
+        if tag == 0x17:
+            text = ("19" if text >= "50" else "20") + text
+        moment = datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ")
+    except (ValueError, IndexError) as error:
+        raise ConfigurationError(f"not a certificate in PEM form: {error}") from error
+    return moment.replace(tzinfo=datetime.UTC)
+
+
+def _element(data: bytes, at: int) -> tuple[int, bytes, int]:
+    """The DER element at ``at``: tag, contents and where the next one begins."""
+    tag, length, start = data[at], data[at + 1], at + 2
+    if length >= 0x80:
+        size = length & 0x7F
+        length = int.from_bytes(data[start : start + size], "big")
+        start += size
+    if start + length > len(data):
+        raise ValueError("ends early")
+    return tag, data[start : start + length], start + length

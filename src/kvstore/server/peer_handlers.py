@@ -1,0 +1,162 @@
+"""``kvstore.v1.RaftPeer``: what other members send to this one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+
+from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
+from kvstore.errors import CorruptionError, StorageError
+from kvstore.raft.messages import Message, MessageKind
+from kvstore.server.peer_frames import split
+from kvstore.server.peer_introductions import Introductions, RefusedPeerError
+from kvstore.server.peer_registry import Known
+from kvstore.server.peer_unary import (
+    UnaryCalls,
+    append_message,
+    append_response,
+    vote_message,
+    vote_response,
+)
+
+UNARY_TIMEOUT_S = 5.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Receive = Callable[[Sequence[Message]], None]
+
+log = structlog.get_logger("kvstore.peer")
+
+
+class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
+    """Lets members in, checks what they send and hands it to ``receive``.
+
+    ``receive`` gets only whole messages with good checksums, to this member, from the member that
+    the call is from.
+    """
+
+    def __init__(self, introductions: Introductions, receive: Receive, unary: UnaryCalls) -> None:
+        self._introductions = introductions
+        self._receive = receive
+        self._unary = unary
+        self._refused: dict[str, str] = {}
+
+    async def Messages(
+        self, request_iterator: AsyncIterator[raft_pb2.MessageFrame], context: Context
+    ) -> raft_pb2.MessageFrameReply:
+        sender = await self._admit(context)
+        await context.send_initial_metadata(self._introductions.to(sender))
+        received = 0
+        async for frame in request_iterator:
+            if not self._introductions.is_member(sender):
+                await self._refuse(
+                    context,
+                    RefusedPeerError(
+                        grpc.StatusCode.FAILED_PRECONDITION, f"member {sender} was removed"
+                    ),
+                )
+            try:
+                messages = split(frame.messages)
+            except CorruptionError as error:
+                await self._damaged(context, sender, error)
+            await self._take(messages, sender, context)
+            received += 1
+        return raft_pb2.MessageFrameReply(received=received)
+
+    async def RequestVote(
+        self, request: raft_pb2.RequestVoteRequest, context: Context
+    ) -> raft_pb2.RequestVoteResponse:
+        sender = await self._admit(context)
+        try:
+            message = vote_message(request, self._introductions.member)
+        except CorruptionError as error:
+            await self._damaged(context, sender, error)
+        kind = MessageKind.PRE_VOTE_RESPONSE if request.pre_vote else MessageKind.VOTE_RESPONSE
+        return vote_response(await self._ask(message, kind, sender, context))
+
+    async def AppendEntries(
+        self, request: raft_pb2.AppendEntriesRequest, context: Context
+    ) -> raft_pb2.AppendEntriesResponse:
+        sender = await self._admit(context)
+        try:
+            message = append_message(request, self._introductions.member)
+        except CorruptionError as error:
+            await self._damaged(context, sender, error)
+        answer = await self._ask(message, MessageKind.APPEND_RESPONSE, sender, context)
+        return append_response(answer)
+
+    async def Register(
+        self, request: raft_pb2.RegisterRequest, context: Context
+    ) -> raft_pb2.RegisterResponse:
+        sender = await self._admit(context)
+        await context.send_initial_metadata(self._introductions.to(sender))
+        return raft_pb2.RegisterResponse(
+            known=[
+                _known(member, seen)
+                for member, seen in self._introductions.registry.known().items()
+            ]
+        )
+
+    async def _ask(
+        self, message: Message, answer: MessageKind, sender: int, context: Context
+    ) -> Message:
+        """Step a unary call's message and wait for what the core says to it."""
+        future = self._unary.expect(sender, answer)
+        await self._take([message], sender, context)
+        time_left = context.time_remaining()
+        try:
+            return await asyncio.wait_for(
+                future, UNARY_TIMEOUT_S if time_left is None else min(time_left, UNARY_TIMEOUT_S)
+            )
+        except TimeoutError:
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED, "nothing to answer was durable in time"
+            )
+
+    async def _take(self, messages: Sequence[Message], sender: int, context: Context) -> None:
+        own = self._introductions.member
+        for message in messages:
+            if message.sender != sender or message.to != own:
+                await self._damaged(
+                    context,
+                    sender,
+                    CorruptionError(
+                        f"message from {message.sender} to {message.to} on the stream from "
+                        f"{sender} to {own}"
+                    ),
+                )
+        self._receive(messages)
+
+    async def _admit(self, context: Context) -> int:
+        """The member that calls; ends the call when it isn't welcome."""
+        try:
+            return self._introductions.judge_caller(
+                context.invocation_metadata() or (), context.auth_context()
+            )
+        except RefusedPeerError as error:
+            await self._refuse(context, error)
+        except StorageError as error:
+            log.error("can't note a peer", error=str(error))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def _refuse(self, context: Context, error: RefusedPeerError) -> NoReturn:
+        # Once for each place and reason: a peer that is refused comes again and again.
+        place = context.peer().rpartition(":")[0]
+        if self._refused.get(place) != str(error):
+            if len(self._refused) >= 1024:
+                self._refused.clear()
+            self._refused[place] = str(error)
+            log.warning("peer refused", address=context.peer(), reason=str(error))
+        await context.abort(error.code, str(error))
+
+    async def _damaged(self, context: Context, sender: int, error: CorruptionError) -> NoReturn:
+        log.error("message from a peer can't be trusted", peer=sender, error=str(error))
+        await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+
+
+def _known(member: int, seen: Known) -> raft_pb2.KnownMember:
+    return raft_pb2.KnownMember(member=member, incarnation=seen.incarnation, starts=seen.starts)

@@ -1,0 +1,171 @@
+"""Who may talk to whom between members, decided before the first message of a call is read.
+
+Both sides introduce themselves: the caller in the call's metadata, the called one in its initial
+metadata. Cluster, member id, the name in the certificate, the member list and the memory of the
+other's data directory must all agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from kvstore.api.v1 import raft_pb2
+from kvstore.errors import Error
+from kvstore.server.member_identity import MemberIdentity
+from kvstore.server.member_names import parse_member_name
+from kvstore.server.peer_registry import Known, PeerRegistry, StaleMemberError
+from kvstore.version import version
+
+METADATA_KEY = "kvstore-introduction-bin"
+
+log = structlog.get_logger("kvstore.peer")
+
+
+class RefusedPeerError(Error):
+    """A peer that is not who it should be; ``code`` is what its call ends with."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Introductions:
+    """This member's own words, and its judgement of those of others.
+
+    ``is_member`` says whether an id is one of the cluster's members, as far as is known here.
+    """
+
+    def __init__(
+        self,
+        identity: MemberIdentity,
+        registry: PeerRegistry,
+        is_member: Callable[[int], bool],
+    ) -> None:
+        self.identity = identity
+        self.registry = registry
+        self._is_member = is_member
+
+    @property
+    def member(self) -> int:
+        """This member's id."""
+        return self.identity.member
+
+    def is_member(self, member: int) -> bool:
+        """Whether messages of this member are welcome still."""
+        return self._is_member(member)
+
+    def to(self, receiver: int) -> tuple[tuple[str, bytes], ...]:
+        """Metadata that introduces this member to ``receiver``."""
+        introduction = raft_pb2.Introduction(
+            cluster_id=self.identity.cluster_id,
+            sender=self.member,
+            receiver=receiver,
+            incarnation=self.identity.incarnation,
+            starts=self.identity.starts,
+            founders=self.identity.founders,
+            version=version(),
+        )
+        return ((METADATA_KEY, introduction.SerializeToString()),)
+
+    def judge_caller(self, metadata: Iterable[Any], auth: Mapping[str, Iterable[bytes]]) -> int:
+        """The member that calls. ``auth`` is gRPC's auth context.
+
+        Raises RefusedPeerError.
+        """
+        introduction = _parse(metadata)
+        certified = _certified_name(auth)
+        if certified is not None and certified != (
+            self.identity.cluster_id.lower(),
+            introduction.sender,
+        ):
+            raise RefusedPeerError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"certificate is of member {certified[1]} of cluster {certified[0]!r}, but the "
+                f"caller says that it is member {introduction.sender} of "
+                f"{introduction.cluster_id!r}",
+            )
+        if b"ssl" in auth.get("transport_security_type", ()) and certified is None:
+            raise RefusedPeerError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "certificate names no member; it must carry the DNS name "
+                f"member-<id>.{self.identity.cluster_id.lower()}.kvstore",
+            )
+        self._judge(introduction)
+        return introduction.sender
+
+    def judge_called(self, metadata: Iterable[Any], expected: int) -> None:
+        """The member that was dialled. Raises RefusedPeerError unless it is ``expected``."""
+        introduction = _parse(metadata)
+        if introduction.sender != expected:
+            raise RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"member {introduction.sender} answers at the address of member {expected}",
+            )
+        self._judge(introduction)
+
+    def _judge(self, introduction: raft_pb2.Introduction) -> None:
+        own = self.identity
+        sender = introduction.sender
+        if introduction.cluster_id != own.cluster_id:
+            raise RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"member {sender} belongs to cluster {introduction.cluster_id!r}, this is "
+                f"{own.cluster_id!r}",
+            )
+        if introduction.receiver != own.member:
+            raise RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"member {sender} looks for member {introduction.receiver}, this is {own.member}",
+            )
+        if sender == own.member:
+            raise RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"another kvd says that it is member {sender} too",
+            )
+        if introduction.founders and own.founders and introduction.founders != own.founders:
+            raise RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"member {sender} was started with other [[nodes]] than member {own.member}; all "
+                "founders need the same list, and one that is added later needs join = true",
+            )
+        if not self._is_member(sender):
+            raise RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"member {sender} is not a member of cluster {own.cluster_id!r}",
+            )
+        try:
+            self.registry.admit(sender, Known(introduction.incarnation, introduction.starts))
+        except StaleMemberError as error:
+            raise RefusedPeerError(grpc.StatusCode.ABORTED, str(error)) from error
+
+
+def introduced(metadata: Iterable[Any]) -> bool:
+    """Whether the other side introduced itself at all; a call that failed has no introduction."""
+    return any(key == METADATA_KEY for key, _ in metadata)
+
+
+def _parse(metadata: Iterable[Any]) -> raft_pb2.Introduction:
+    for key, value in metadata:
+        if key == METADATA_KEY:
+            try:
+                return raft_pb2.Introduction.FromString(value)
+            except DecodeError as error:
+                raise RefusedPeerError(
+                    grpc.StatusCode.INVALID_ARGUMENT, f"{METADATA_KEY} can't be read: {error}"
+                ) from error
+    raise RefusedPeerError(
+        grpc.StatusCode.UNAUTHENTICATED, f"the other side is no member: {METADATA_KEY} is missing"
+    )
+
+
+def _certified_name(auth: Mapping[str, Iterable[bytes]]) -> tuple[str, int] | None:
+    for name in auth.get("x509_subject_alternative_name", ()):
+        parsed = parse_member_name(name.decode("ascii", "replace"))
+        if parsed is not None:
+            return parsed
+    return None

@@ -1,0 +1,103 @@
+"""What a member remembers of the others' data directories, so that none comes back with amnesia.
+
+``PEERS`` maps each member ever heard of to the incarnation of its directory and the highest number
+of starts. It is written before the first message of a start is taken from a peer: who acted on a
+member's vote or answer can tell that member from a wiped or rolled back one for ever after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from kvstore.errors import CorruptionError, Error, IntegrityCode
+from kvstore.server.sealed_file import read_sealed, write_sealed
+
+FILE = "PEERS"
+
+# Ids are never used twice, so the map grows with each member ever added.
+KNOWN_MAX = 10_000
+
+
+class Known(NamedTuple):
+    """A member's directory: its random number and how often it was started."""
+
+    incarnation: int
+    starts: int
+
+
+class StaleMemberError(Error):
+    """A member came back without what it had acknowledged."""
+
+
+class PeerRegistry:
+    """The memory, in ``directory``. Each change is durable before a method returns."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read what is known. Raises StorageError."""
+        self._path = directory / FILE
+        fields = read_sealed(self._path) or {}
+        try:
+            self._known = {int(m): Known(*_pair(value)) for m, value in fields.items()}
+        except (TypeError, ValueError) as error:
+            raise CorruptionError(
+                "not a list of peers", code=IntegrityCode.INVALID_RECORD, path=str(self._path)
+            ) from error
+
+    def known(self) -> dict[int, Known]:
+        """A copy of everything remembered."""
+        return dict(self._known)
+
+    def admit(self, member: int, seen: Known) -> None:
+        """Let a member's directory pass, and remember it.
+
+        Raises StaleMemberError when the member was known with another directory, or the same one
+        in a later state, and StorageError when it can't be noted.
+        """
+        before = self._known.get(member)
+        check(member, before, seen)
+        if before != seen:
+            self._note({member: seen})
+
+    def learn(self, others: Iterable[tuple[int, Known]]) -> None:
+        """Take over what another member remembers, where it is more than is known here."""
+        news: dict[int, Known] = {}
+        for member, seen in others:
+            before = self._known.get(member)
+            if before is None or (
+                before.incarnation == seen.incarnation and before.starts < seen.starts
+            ):
+                news[member] = seen
+        if news:
+            self._note(news)
+
+    def _note(self, news: dict[int, Known]) -> None:
+        known = {**self._known, **news}
+        if len(known) > KNOWN_MAX:
+            raise StaleMemberError(f"more than {KNOWN_MAX} members are remembered")
+        write_sealed(self._path, {str(member): list(seen) for member, seen in known.items()})
+        self._known = known
+
+
+def check(member: int, before: Known | None, seen: Known) -> None:
+    """Raise StaleMemberError unless ``seen`` may follow ``before``."""
+    if before is None or (before.incarnation == seen.incarnation and before.starts <= seen.starts):
+        return
+    if before.incarnation != seen.incarnation:
+        raise StaleMemberError(
+            f"stale id: member {member} was known with another data directory; its disk was wiped "
+            f"or replaced, and a member that forgot its votes must not vote again: take it out "
+            f"with 'kvctl member remove {member}' and add it under a new id"
+        )
+    raise StaleMemberError(
+        f"stale id: member {member} comes back with an older copy of its data directory "
+        f"(start {seen.starts} after start {before.starts}): take it out with "
+        f"'kvctl member remove {member}' and add it under a new id"
+    )
+
+
+def _pair(value: object) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2 or not all(type(v) is int for v in value):
+        raise ValueError(value)
+    return value[0], value[1]

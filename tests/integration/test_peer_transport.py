@@ -1,0 +1,496 @@
+"""Members that talk over gRPC on loopback, with everything real but what they talk about."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+import structlog
+from structlog.typing import EventDict
+
+from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
+from kvstore.errors import ConfigurationError
+from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
+from kvstore.server import pki
+from kvstore.server.certificate_files import CertificateFiles
+from kvstore.server.member_identity import MemberIdentity, Stage
+from kvstore.server.peer_introductions import Introductions
+from kvstore.server.peer_registration import register
+from kvstore.server.peer_registry import Known, PeerRegistry
+from kvstore.server.peer_transport import PeerTransport
+
+WAIT_S = 10.0
+
+
+@dataclasses.dataclass
+class Member:
+    """One end: its transport, what it received and whom it lost messages to."""
+
+    transport: PeerTransport
+    introductions: Introductions
+    received: list[Message]
+    lost: list[int]
+    address: str = ""
+
+    async def until(self, condition: Callable[[Member], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition(self):
+                await asyncio.sleep(0.005)
+
+
+async def start(
+    directory: Path,
+    member: int,
+    *,
+    cluster: str = "c",
+    members: Iterable[int] = (1, 2, 3),
+    incarnation: int | None = None,
+    starts: int = 1,
+    founders: str = "f",
+    certificates: CertificateFiles | None = None,
+    address: str = "127.0.0.1:0",
+) -> Member:
+    directory.mkdir(exist_ok=True)
+    identity = MemberIdentity(
+        cluster, member, incarnation or member, starts, founders, Stage.MEMBER
+    )
+    known = set(members)
+    introductions = Introductions(identity, PeerRegistry(directory), known.__contains__)
+    received: list[Message] = []
+    lost: list[int] = []
+    transport = PeerTransport(introductions, certificates, received.extend, lost.append)
+    made = Member(transport, introductions, received, lost)
+    made.address = transport.bind(address)
+    await transport.start()
+    return made
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def heartbeat(sender: int, to: int, context: int) -> Message:
+    return Message(MessageKind.HEARTBEAT, to, sender, 1, context=context, entries=[])
+
+
+def append(sender: int, to: int, data: Sequence[bytes]) -> Message:
+    entries = [Entry(1, number, EntryKind.COMMAND, one) for number, one in enumerate(data, 1)]
+    return Message(MessageKind.APPEND, to, sender, 1, entries=entries)
+
+
+def connect(one: Member, other: Member) -> None:
+    """Let ``one`` send to ``other``."""
+    one.transport.update_members({other.introductions.member: other.address})
+
+
+def connected(peer: int) -> Callable[[Member], bool]:
+    return lambda member: member.transport.links()[peer].connected
+
+
+def test_messages_arrive_whole_and_in_order(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        sent = [heartbeat(1, 2, number) for number in range(1, 1001)]
+        one.transport.send(sent)
+        await two.until(lambda member: len(member.received) == len(sent))
+        assert two.received == sent
+        assert one.transport.links()[2].counters.frames < 100
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_a_message_larger_than_a_frame_goes_alone_and_heartbeats_overtake(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        big = [append(1, 2, [bytes([n]) * (3 << 20)]) for n in range(3)]
+        one.transport.send([*big, heartbeat(1, 2, 7)])
+        await two.until(lambda member: len(member.received) == 4)
+        assert two.received[0].kind is MessageKind.HEARTBEAT
+        assert two.received[1:] == big
+        assert one.transport.links()[2].counters.frames >= 3
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_a_full_queue_drops_and_says_so(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        # All in one turn of the loop: nothing can be sent in between.
+        one.transport.send([append(1, 2, [bytes(1 << 20)])] * 40)
+        counters = one.transport.links()[2].counters
+        assert 0 < counters.dropped < 40
+        assert one.lost == [2] * counters.dropped
+        await two.until(lambda member: len(member.received) == 40 - counters.dropped)
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_an_unreachable_peer_is_tried_again_and_gets_the_newest_votes(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        await two.transport.close()
+        connect(one, two)
+        one.transport.send([heartbeat(1, 2, number) for number in range(1, 101)])
+        one.transport.send([append(1, 2, [b"x"])])
+        assert one.transport.links()[2].counters.dropped == 85
+        two = await start(tmp_path / "2", 2, starts=2, address=two.address)
+        await two.until(lambda member: len(member.received) == 16)
+        assert [message.context for message in two.received] == list(range(85, 101))
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_a_peer_that_restarts_is_found_again_and_its_loss_is_reported(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        await two.transport.close()
+        await one.until(lambda member: member.lost == [2])
+        two = await start(tmp_path / "2", 2, starts=2, address=two.address)
+        await one.until(connected(2))
+        one.transport.send([heartbeat(1, 2, 5)])
+        await two.until(lambda member: len(member.received) == 1)
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+async def refusals(one: Member, two: Member) -> list[EventDict]:
+    """Let one knock at two until it is refused; what both logged."""
+    with structlog.testing.capture_logs() as logs:
+        connect(one, two)
+        async with asyncio.timeout(WAIT_S):
+            while not any(entry["event"] == "peer refused" for entry in logs):
+                await asyncio.sleep(0.005)
+        assert not one.transport.links()[two.introductions.member].connected
+    await one.transport.close()
+    await two.transport.close()
+    return logs
+
+
+@pytest.mark.parametrize(
+    ("caller", "called", "reason"),
+    [
+        ({"cluster": "x"}, {}, "member 1 belongs to cluster 'x', this is 'c'"),
+        ({}, {"members": (2, 3)}, "member 1 is not a member of cluster 'c'"),
+        ({"founders": "g"}, {}, "was started with other [[nodes]]"),
+    ],
+)
+def test_a_stranger_is_refused_with_the_reason_on_both_sides(
+    tmp_path: Path, caller: dict[str, Any], called: dict[str, Any], reason: str
+) -> None:
+    async def test() -> None:
+        one = await start(tmp_path / "1", 1, **caller)
+        two = await start(tmp_path / "2", 2, **called)
+        logs = await refusals(one, two)
+        assert all(reason in entry["reason"] for entry in logs)
+
+    run(test())
+
+
+def test_one_that_expects_another_member_at_an_address_is_refused(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        with structlog.testing.capture_logs() as logs:
+            one.transport.update_members({3: two.address})
+            async with asyncio.timeout(WAIT_S):
+                while not logs:
+                    await asyncio.sleep(0.005)
+        assert "member 1 looks for member 3, this is 2" in logs[0]["reason"]
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("later", "reason"),
+    [
+        ({"incarnation": 99}, "disk was wiped or replaced"),
+        ({"incarnation": 1, "starts": 4}, "older copy of its data directory"),
+    ],
+)
+def test_a_member_with_amnesia_is_refused_by_whoever_knew_it(
+    tmp_path: Path, later: dict[str, Any], reason: str
+) -> None:
+    async def test() -> None:
+        one = await start(tmp_path / "1", 1, starts=5)
+        two = await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        await one.transport.close()
+        one = await start(tmp_path / "1b", 1, **later)
+        logs = await refusals(one, two)
+        assert all(reason in entry["reason"] for entry in logs)
+
+    run(test())
+
+
+def test_whoever_dials_a_member_with_amnesia_refuses_it_too(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        one.introductions.registry.admit(2, Known(99, 1))
+        logs = await refusals(one, two)
+        assert "stale id: member 2" in logs[0]["reason"]
+
+    run(test())
+
+
+async def _register(one: Member, *others: Member) -> None:
+    founders = {other.introductions.member: other.address for other in others}
+    async with asyncio.timeout(WAIT_S):
+        await register(one.introductions, one.transport.dialler, founders)
+
+
+def test_a_founder_is_noted_by_a_majority_and_learns_what_they_know(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        three = await start(tmp_path / "3", 3)
+        await three.transport.close()
+        two.introductions.registry.admit(9, Known(5, 6))
+        await _register(one, two, three)
+        assert two.introductions.registry.known()[1] == Known(1, 1)
+        assert one.introductions.registry.known()[9] == Known(5, 6)
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_a_founder_whose_id_is_known_with_another_directory_stops(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        two.introductions.registry.admit(1, Known(77, 3))
+        with pytest.raises(ConfigurationError, match="member 2 refuses this new data directory"):
+            await _register(one, two)
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+async def call(
+    target: Member, method: str, request: Any, metadata: tuple[tuple[str, bytes], ...]
+) -> Any:
+    async with grpc.aio.insecure_channel(target.address) as channel:
+        stub = raft_pb2_grpc.RaftPeerStub(channel)
+        return await getattr(stub, method)(request, metadata=metadata, timeout=WAIT_S)
+
+
+def test_plain_raft_calls_are_answered_by_the_core(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        hello = one.introductions.to(2)
+        request = raft_pb2.RequestVoteRequest(term=4, candidate_id=1, last_log_index=9)
+        vote = asyncio.create_task(call(two, "RequestVote", request, hello))
+        await two.until(lambda member: len(member.received) == 1)
+        assert two.received[0] == Message(MessageKind.VOTE, 2, 1, 4, log_index=9)
+        two.transport.send([Message(MessageKind.VOTE_RESPONSE, 1, 2, 4)])
+        assert await vote == raft_pb2.RequestVoteResponse(term=4, vote_granted=True)
+
+        entry = raft_pb2.LogEntry(index=10, term=4, payload=b"x")
+        request = raft_pb2.AppendEntriesRequest(
+            term=4, leader_id=1, prev_log_index=9, prev_log_term=3, entries=[entry], leader_commit=8
+        )
+        appended = asyncio.create_task(call(two, "AppendEntries", request, hello))
+        await two.until(lambda member: len(member.received) == 2)
+        assert two.received[1].entries == [Entry(4, 10, EntryKind.COMMAND, b"x")]
+        two.transport.send([Message(MessageKind.APPEND_RESPONSE, 1, 2, 4, log_index=10)])
+        assert (await appended).match_index == 10
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (raft_pb2.RequestVoteRequest(term=4, candidate_id=3), "DATA_LOSS"),
+        (raft_pb2.RequestVoteRequest(term=1 << 63, candidate_id=1), "DATA_LOSS"),
+    ],
+)
+def test_a_call_in_anothers_name_or_out_of_range_never_reaches_the_core(
+    tmp_path: Path, request_: Any, code: str
+) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await call(two, "RequestVote", request_, one.introductions.to(2))
+        assert refusal.value.code().name == code
+        assert not two.received
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_a_damaged_frame_ends_the_stream_and_reaches_nobody(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        async with grpc.aio.insecure_channel(two.address) as channel:
+            stub: Any = raft_pb2_grpc.RaftPeerStub(channel)
+            stream = stub.Messages(metadata=one.introductions.to(2))
+            await stream.initial_metadata()
+            await stream.write(raft_pb2.MessageFrame(messages=b"\x05\0\0\0hello"))
+            assert await stream.code() is grpc.StatusCode.DATA_LOSS
+        assert not two.received
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_whoever_does_not_introduce_itself_is_turned_away(tmp_path: Path) -> None:
+    async def test() -> None:
+        two = await start(tmp_path / "2", 2)
+        for metadata in ((), (("kvstore-introduction-bin", b"\xff\xff"),)):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await call(two, "Register", raft_pb2.RegisterRequest(), metadata)
+            assert refusal.value.code() in (
+                grpc.StatusCode.UNAUTHENTICATED,
+                grpc.StatusCode.INVALID_ARGUMENT,
+            )
+        await two.transport.close()
+
+    run(test())
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> pki.Authority:
+    made = pki.init(tmp_path_factory.mktemp("pki") / "pki", "c", 100)
+    for member in (1, 2, 3):
+        made.issue_member(member, ["127.0.0.1"], 50)
+    return made
+
+
+def peer_files(authority: pki.Authority, member: int, ca: Path | None = None) -> CertificateFiles:
+    stem = authority.directory / f"member-{member}/peer"
+    ca = ca or authority.directory / "peer-ca.pem"
+    return CertificateFiles(cert=f"{stem}.pem", key=f"{stem}.key", ca=str(ca))
+
+
+def test_members_with_certificates_talk(tmp_path: Path, authority: pki.Authority) -> None:
+    async def test() -> None:
+        one = await start(tmp_path / "1", 1, certificates=peer_files(authority, 1))
+        two = await start(tmp_path / "2", 2, certificates=peer_files(authority, 2))
+        connect(one, two)
+        await one.until(connected(2))
+        one.transport.send([heartbeat(1, 2, 5)])
+        await two.until(lambda member: len(member.received) == 1)
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_a_certificate_of_another_member_is_refused(
+    tmp_path: Path, authority: pki.Authority
+) -> None:
+    async def test() -> None:
+        one = await start(tmp_path / "1", 1, certificates=peer_files(authority, 3))
+        two = await start(tmp_path / "2", 2, certificates=peer_files(authority, 2))
+        logs = await refusals(one, two)
+        assert "certificate is of member 3 of cluster 'c', but the caller says" in logs[0]["reason"]
+
+    run(test())
+
+
+def test_one_that_answers_with_another_members_certificate_is_not_talked_to(
+    tmp_path: Path, authority: pki.Authority
+) -> None:
+    async def test() -> None:
+        one = await start(tmp_path / "1", 1, certificates=peer_files(authority, 1))
+        two = await start(tmp_path / "2", 2, certificates=peer_files(authority, 3))
+        with structlog.testing.capture_logs() as logs:
+            connect(one, two)
+            async with asyncio.timeout(WAIT_S):
+                while not logs:
+                    await asyncio.sleep(0.005)
+        assert logs[0]["event"] == "peer unreachable"
+        assert "Hostname Verification Check failed" in logs[0]["reason"]
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("kind", ["foreign authority", "plain text", "no certificate"])
+def test_whoever_has_no_certificate_of_the_cluster_stays_outside(
+    tmp_path: Path, authority: pki.Authority, kind: str
+) -> None:
+    async def test() -> None:
+        two = await start(tmp_path / "2", 2, certificates=peer_files(authority, 2))
+        ca = (authority.directory / "peer-ca.pem").read_bytes()
+        credentials = grpc.ssl_channel_credentials(ca)
+        if kind == "foreign authority":
+            foreign = pki.init(tmp_path / "pki", "c", 100)
+            foreign.issue_member(1, ["127.0.0.1"], 50)
+            credentials = peer_files(
+                foreign, 1, authority.directory / "peer-ca.pem"
+            ).channel_credentials()
+        channel = (
+            grpc.aio.insecure_channel(two.address)
+            if kind == "plain text"
+            else grpc.aio.secure_channel(
+                two.address,
+                credentials,
+                options=[("grpc.ssl_target_name_override", "member-2.c.kvstore")],
+            )
+        )
+        async with channel:
+            stub: Any = raft_pb2_grpc.RaftPeerStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await stub.Register(raft_pb2.RegisterRequest(), timeout=WAIT_S)
+            assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        await two.transport.close()
+
+    run(test())
+
+
+def test_renewed_certificates_are_used_without_dropping_connections(tmp_path: Path) -> None:
+    async def test() -> None:
+        authority = pki.init(tmp_path / "pki", "c", 100)
+        for member in (1, 2, 3):
+            authority.issue_member(member, ["127.0.0.1"], 50)
+        files = peer_files(authority, 2)
+        one = await start(tmp_path / "1", 1, certificates=peer_files(authority, 1))
+        two = await start(tmp_path / "2", 2, certificates=files)
+        three = await start(tmp_path / "3", 3, certificates=peer_files(authority, 3))
+        connect(one, two)
+        await one.until(connected(2))
+        before = files.expires()
+        authority.renew(authority.directory / "member-2/peer.pem", 80)
+        files._looked = 0.0  # the next handshake looks, however soon it comes
+        connect(three, two)
+        await three.until(connected(2))
+        assert files.expires() > before
+        one.transport.send([heartbeat(1, 2, 5)])
+        await two.until(lambda member: len(member.received) == 1)
+        assert one.transport.links()[2].counters.connects == 1
+        for member in (one, two, three):
+            await member.transport.close()
+
+    run(test())

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvstore.errors import ConfigurationError, CorruptionError
+from kvstore.server.cluster_config import ClusterConfig, Node
+from kvstore.server.member_identity import Stage, reach_stage, start_identity
+from kvstore.server.peer_registry import Known, PeerRegistry, StaleMemberError
+
+NODES = (Node(1, "a:1", "a:2"), Node(2, "b:1", "b:2"))
+
+
+def config(cluster: str = "c", member: int = 1, *, join: bool = False) -> ClusterConfig:
+    return ClusterConfig(cluster, member, "d", NODES, "a:1", "a:2", join=join)
+
+
+def test_a_new_directory_gets_an_incarnation_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    one = start_identity(tmp_path / "1", config())
+    other = start_identity(tmp_path / "2", config())
+    assert one.incarnation != other.incarnation
+    assert (one.starts, one.stage) == (1, Stage.REGISTERING)
+    assert one.founders == config().founders_digest
+
+
+def test_each_start_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
+    first = start_identity(tmp_path, config())
+    reach_stage(tmp_path, first, Stage.MEMBER)
+    again = start_identity(tmp_path, config())
+    assert (again.starts, again.incarnation) == (2, first.incarnation)
+    assert again.stage is Stage.MEMBER
+
+
+def test_one_that_joins_founds_nothing(tmp_path: Path) -> None:
+    joined = start_identity(tmp_path, config(join=True))
+    assert (joined.stage, joined.founders) == (Stage.MEMBER, "")
+
+
+def test_the_directory_of_another_cluster_or_member_is_refused(tmp_path: Path) -> None:
+    start_identity(tmp_path, config())
+    before = (tmp_path / "MEMBER").read_bytes()
+    with pytest.raises(ConfigurationError, match="belongs to cluster 'c', not to 'x'"):
+        start_identity(tmp_path, config("x"))
+    with pytest.raises(ConfigurationError, match="belongs to member 1, not to member 2"):
+        start_identity(tmp_path, config(member=2))
+    assert (tmp_path / "MEMBER").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["MEMBER", "PEERS"])
+def test_every_flipped_bit_is_noticed(tmp_path: Path, name: str) -> None:
+    start_identity(tmp_path, config())
+    PeerRegistry(tmp_path).admit(2, Known(7, 1))
+    good = (tmp_path / name).read_bytes()
+    for bit in range(len(good) * 8):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        (tmp_path / name).write_bytes(bad)
+        with pytest.raises(CorruptionError):
+            start_identity(tmp_path, config()) if name == "MEMBER" else PeerRegistry(tmp_path)
+
+
+def test_a_known_directory_is_admitted_again_and_again(tmp_path: Path) -> None:
+    registry = PeerRegistry(tmp_path)
+    for starts in (1, 1, 2, 9):
+        registry.admit(2, Known(7, starts))
+    assert PeerRegistry(tmp_path).known() == {2: Known(7, 9)}
+
+
+@pytest.mark.parametrize(
+    ("seen", "complaint"), [(Known(8, 5), "wiped or replaced"), (Known(7, 4), "older copy")]
+)
+def test_amnesia_is_refused_also_after_a_restart(
+    tmp_path: Path, seen: Known, complaint: str
+) -> None:
+    PeerRegistry(tmp_path).admit(2, Known(7, 5))
+    with pytest.raises(StaleMemberError, match=complaint) as refusal:
+        PeerRegistry(tmp_path).admit(2, seen)
+    assert "kvctl member remove 2" in str(refusal.value)
+    assert PeerRegistry(tmp_path).known() == {2: Known(7, 5)}
+
+
+def test_what_others_remember_is_learned_but_never_overrides(tmp_path: Path) -> None:
+    registry = PeerRegistry(tmp_path)
+    registry.admit(2, Known(7, 5))
+    registry.learn([(2, Known(8, 9)), (3, Known(1, 1))])
+    registry.learn([(2, Known(7, 6)), (3, Known(1, 1))])
+    registry.learn([(2, Known(7, 2))])
+    assert PeerRegistry(tmp_path).known() == {2: Known(7, 6), 3: Known(1, 1)}
