@@ -1,23 +1,30 @@
 """The replicated state machine: committed commands in, engine batches and results out."""
 
 from kvstore.state.commands import (
+    KEY_BYTES_MAX,
+    VALUE_BYTES_MAX,
     Command,
     CommandKind,
+    command_bytes,
     decode_commands,
     delete_command,
     encode_commands,
     put_command,
     request_digest,
 )
-from kvstore.state.machine import Applied, StateMachine
+from kvstore.state.machine import Applied, CommandResult, StateMachine
 from kvstore.state.requests import REMEMBERED_REQUESTS
 
 __all__ = [
+    "KEY_BYTES_MAX",
     "REMEMBERED_REQUESTS",
+    "VALUE_BYTES_MAX",
     "Applied",
     "Command",
     "CommandKind",
+    "CommandResult",
     "StateMachine",
+    "command_bytes",
     "decode_commands",
     "delete_command",
     "encode_commands",

@@ -1,0 +1,36 @@
+"""What the service needs of a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from kvstore.errors import Error
+from kvstore.state import CommandResult
+
+__all__ = ["Machine", "Member", "Route"]
+
+
+class Machine(Protocol):
+    """The state machine, for reading."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def first_result(self, request: bytes, fingerprint: bytes) -> CommandResult | None: ...
+
+
+class Member(Protocol):
+    """A replica that leads. Callbacks come later, on the thread that drives it, each once."""
+
+    @property
+    def machine(self) -> Machine: ...
+
+    def propose(self, data: bytes, done: Callable[[Sequence[CommandResult] | Error], None]) -> None:
+        """Have an entry committed and applied; ``done`` gets the results of its commands."""
+
+    def read(self, done: Callable[[Error | None], None]) -> None:
+        """Call ``done`` with None once what :attr:`machine` holds may be read linearizably."""
+
+
+# The member that takes calls now, or the error that says why there is none.
+Route = Callable[[], Member | Error]

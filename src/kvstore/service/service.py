@@ -1,0 +1,189 @@
+"""The rules of a request: limits, identity, idempotency, leadership, deadlines, errors.
+
+What arrives in one turn of the driving loop becomes one entry of the log, and one read point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from kvstore.errors import DeadlineExceededError, Error, StorageError, UnavailableError
+from kvstore.service.calls import Call, Deadlines
+from kvstore.service.limits import breach
+from kvstore.service.member import Member, Route
+from kvstore.service.operations import Done, Get, Operation, Put, Result
+from kvstore.state import (
+    Command,
+    CommandResult,
+    command_bytes,
+    delete_command,
+    encode_commands,
+    put_command,
+    request_digest,
+)
+
+__all__ = ["KVService"]
+
+# One entry of the log: up to this many commands, or this many bytes (one may be larger).
+ENTRY_COMMANDS_MAX = 1024
+ENTRY_BYTES_MAX = 1 << 20
+
+# Calls that wait at one time, and what their writes may weigh before they are proposed; one more
+# is refused with UnavailableError.
+CALLS_MAX = 16_384
+GATHERED_BYTES_MAX = 64 << 20
+
+Waiter = tuple[Call, int]
+
+
+class _Write:
+    """A command on its way, and all the calls that wait for its result."""
+
+    __slots__ = ("command", "waiters")
+
+    def __init__(self, command: Command, waiter: Waiter) -> None:
+        self.command = command
+        self.waiters = [waiter]
+
+
+class KVService:
+    """Takes operations from fronts to the member that leads. One thread; knows no event loop."""
+
+    def __init__(
+        self,
+        route: Route,
+        *,
+        now: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """``now`` is the monotonic clock in seconds; ``soon`` calls back once, after this turn."""
+        self._route = route
+        self._now = now
+        self._soon = soon
+        self._deadlines = Deadlines()
+        # Gathered in this turn.
+        self._writes: list[_Write] = []
+        self._write_bytes = 0
+        self._reads: list[tuple[bytes, Call, int]] = []
+        self._flush_is_due = False
+        # Gathered or proposed, by the digest of the request id.
+        self._under_way: dict[bytes, _Write] = {}
+
+    def submit(self, operations: Sequence[Operation], deadline: float, done: Done) -> None:
+        """See :class:`kvstore.service.operations.Service`."""
+        if not operations:
+            done(())
+            return
+        call = Call(len(operations), done)
+        refusal = self._refusal(deadline)
+        member = refusal if refusal is not None else self._route()
+        self._deadlines.add(call, deadline)
+        for place, operation in enumerate(operations):
+            wrong = breach(operation)
+            if wrong is not None:
+                self._decide(call, place, wrong)
+            elif isinstance(member, Error):
+                self._decide(call, place, member)
+            elif isinstance(operation, Get):
+                self._reads.append((operation.key, call, place))
+            else:
+                self._gather(member, operation, (call, place))
+        if not self._flush_is_due and (self._writes or self._reads):
+            self._flush_is_due = True
+            self._soon(self._flush)
+
+    def expire(self) -> None:
+        """Give up calls whose deadline has passed. To be called every 100 ms or so."""
+        self._deadlines.expire(self._now())
+
+    def _refusal(self, deadline: float) -> Error | None:
+        if deadline <= self._now():
+            return DeadlineExceededError("the deadline had passed when the call arrived")
+        if self._deadlines.waiting >= CALLS_MAX or self._write_bytes >= GATHERED_BYTES_MAX:
+            return UnavailableError(f"{self._deadlines.waiting} calls wait already")
+        return None
+
+    def _gather(self, member: Member, operation: Operation, waiter: Waiter) -> None:
+        """Answer a write that was done before, join one under way, or make it a new one."""
+        assert not isinstance(operation, Get)
+        digest = request_digest(operation.request_id)
+        if isinstance(operation, Put):
+            command = put_command(digest, operation.key, operation.value)
+        else:
+            command = delete_command(digest, operation.key)
+        before = member.machine.first_result(digest, command.fingerprint)
+        if before is not None:
+            self._decide(*waiter, before)
+            return
+        twin = self._under_way.get(digest)
+        if twin is not None and twin.command.fingerprint == command.fingerprint:
+            twin.waiters.append(waiter)
+            return
+        # An id that is under way for something else is proposed as well: the log decides which of
+        # the two came first, and refuses the other.
+        write = _Write(command, waiter)
+        self._under_way[digest] = write
+        self._writes.append(write)
+        self._write_bytes += command_bytes(command)
+
+    def _flush(self) -> None:
+        """Hand on what this turn has gathered."""
+        self._flush_is_due = False
+        writes, self._writes, self._write_bytes = self._writes, [], 0
+        reads, self._reads = self._reads, []
+        member = self._route()
+        if isinstance(member, Error):
+            self._proposed(writes, member)
+            for _, call, place in reads:
+                self._decide(call, place, member)
+            return
+        for batch in _batches(writes):
+            data = encode_commands([write.command for write in batch])
+            member.propose(data, partial(self._proposed, batch))
+        if reads:
+            member.read(partial(self._readable, member, reads))
+
+    def _proposed(self, batch: Sequence[_Write], outcome: Sequence[CommandResult] | Error) -> None:
+        """The entry of ``batch`` was applied, or it never will be, or nobody knows."""
+        results = [outcome] * len(batch) if isinstance(outcome, Error) else outcome
+        for write, result in zip(batch, results, strict=True):
+            digest = write.command.request
+            if self._under_way.get(digest) is write:
+                del self._under_way[digest]
+            for call, place in write.waiters:
+                self._decide(call, place, result)
+
+    def _readable(
+        self, member: Member, reads: list[tuple[bytes, Call, int]], refusal: Error | None
+    ) -> None:
+        """``member`` may be read now, unless there is a ``refusal``."""
+        get = member.machine.get
+        for key, call, place in reads:
+            result: Result
+            if refusal is not None:
+                result = refusal
+            else:
+                try:
+                    result = get(key)
+                except StorageError as damage:
+                    result = damage
+            self._decide(call, place, result)
+
+    def _decide(self, call: Call, place: int, result: Result) -> None:
+        if call.decide(place, result):
+            self._deadlines.discard(call)
+
+
+def _batches(writes: list[_Write]) -> list[list[_Write]]:
+    """Cut what was gathered into what fits an entry."""
+    batches: list[list[_Write]] = []
+    room = 0
+    for write in writes:
+        size = command_bytes(write.command)
+        if size > room or len(batches[-1]) >= ENTRY_COMMANDS_MAX:
+            batches.append([])
+            room = ENTRY_BYTES_MAX
+        batches[-1].append(write)
+        room -= size
+    return batches

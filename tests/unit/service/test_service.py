@@ -1,0 +1,270 @@
+"""The rules of a request, with a member whose answers the test gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from kvstore.errors import (
+    CorruptionError,
+    DeadlineExceededError,
+    Error,
+    InvalidArgumentError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from kvstore.service import Delete, Get, KVService, Operation, Put, Result
+from kvstore.service.service import CALLS_MAX, ENTRY_COMMANDS_MAX
+from kvstore.state import Command, CommandResult, decode_commands
+
+
+class ScriptedMember:
+    """A replica that keeps what it is asked, for the test to answer."""
+
+    def __init__(self) -> None:
+        self.entries: list[list[Command]] = []
+        self.proposals: list[Callable[[Sequence[CommandResult] | Error], None]] = []
+        self.reads: list[Callable[[Error | None], None]] = []
+        self.values: dict[bytes, bytes] = {}
+        self.answers: dict[bytes, CommandResult] = {}
+        self.damage: CorruptionError | None = None
+
+    @property
+    def machine(self) -> ScriptedMember:
+        return self
+
+    def propose(self, data: bytes, done: Callable[[Sequence[CommandResult] | Error], None]) -> None:
+        self.entries.append(decode_commands(data))
+        self.proposals.append(done)
+
+    def read(self, done: Callable[[Error | None], None]) -> None:
+        self.reads.append(done)
+
+    def get(self, key: bytes) -> bytes | None:
+        if self.damage is not None:
+            raise self.damage
+        return self.values.get(key)
+
+    def first_result(self, request: bytes, fingerprint: bytes) -> CommandResult | None:
+        return self.answers.get(fingerprint)
+
+
+class House:
+    """A service whose clock and turns the test moves."""
+
+    def __init__(self) -> None:
+        self.member = ScriptedMember()
+        self.route: ScriptedMember | Error = self.member
+        self.seconds = 1000.0
+        self.soon: list[Callable[[], None]] = []
+        self.service = KVService(
+            lambda: self.route, now=lambda: self.seconds, soon=self.soon.append
+        )
+
+    def submit(self, *operations: Operation, timeout: float = 10.0) -> list[Result]:
+        """Return a list that fills when the call is done."""
+        results: list[Result] = []
+        self.service.submit(operations, self.seconds + timeout, results.extend)
+        return results
+
+    def turn(self) -> None:
+        calls, self.soon[:] = list(self.soon), []
+        for call in calls:
+            call()
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def put(n: int = 1, value: bytes = b"v") -> Put:
+    return Put(b"key", value, b"id-%d" % n)
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        (Put(b"", b"v", b"i"), "key is empty; expected 1 to 1024 bytes"),
+        (Put(b"k" * 1025, b"v", b"i"), "key has 1025 bytes; expected 1 to 1024 bytes"),
+        (Get(b""), "key is empty; expected 1 to 1024 bytes"),
+        (Delete(b"", b"i"), "key is empty; expected 1 to 1024 bytes"),
+        (Put(b"k", b"v" * 1048577, b"i"), "value has 1048577 bytes; expected 0 to 1048576 bytes"),
+        (Put(b"k", b"v", b""), "request_id is empty; expected 1 to 4096 bytes"),
+        (Delete(b"k", b"i" * 4097), "request_id has 4097 bytes; expected 1 to 4096 bytes"),
+    ],
+)
+def test_what_breaks_a_limit_is_refused_and_never_proposed(
+    house: House, operation: Operation, words: str
+) -> None:
+    house.route = UnavailableError("no leader")  # bad input is bad, leader or not
+    (result,) = house.submit(operation)
+    assert isinstance(result, InvalidArgumentError)
+    assert str(result) == words
+    house.turn()
+    assert house.member.entries == []
+
+
+@pytest.mark.parametrize(
+    "operation", [Put(b"k" * 1024, b"v" * 1048576, b"i" * 4096), Put(b"k", b"", b"i")]
+)
+def test_what_just_keeps_the_limits_is_taken(house: House, operation: Operation) -> None:
+    house.submit(operation)
+    house.turn()
+    assert len(house.member.entries) == 1
+
+
+def test_the_writes_of_a_turn_are_one_entry(house: House) -> None:
+    calls = [house.submit(put(n)) for n in range(5)]
+    house.turn()
+    (entry,) = house.member.entries
+    assert len(entry) == 5
+    house.member.proposals[0]([False, True, True, True, True])
+    assert calls == [[False], [True], [True], [True], [True]]
+
+
+def test_a_large_turn_is_cut_into_several_entries(house: House) -> None:
+    for n in range(ENTRY_COMMANDS_MAX + 1):
+        house.submit(put(n))
+    for n in range(3):
+        house.submit(Put(b"big", b"v" * 700_000, b"big-%d" % n))
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [ENTRY_COMMANDS_MAX, 2, 1, 1]
+
+
+def test_the_reads_of_a_turn_share_one_read_point(house: House) -> None:
+    house.member.values = {b"a": b"1"}
+    calls = [house.submit(Get(b"a")), house.submit(Get(b"b"))]
+    house.turn()
+    assert calls == [[], []]
+    (confirmed,) = house.member.reads
+    confirmed(None)
+    assert calls == [[b"1"], [None]]
+
+
+def test_a_call_of_several_operations_is_done_when_the_last_one_is(house: House) -> None:
+    house.member.values = {b"a": b"1"}
+    call = house.submit(Get(b"a"), put(), Get(b""))
+    house.turn()
+    house.member.reads[0](None)
+    assert call == []
+    house.member.proposals[0]([True])
+    assert call[:2] == [b"1", True]
+    assert isinstance(call[2], InvalidArgumentError)
+
+
+def test_an_empty_call_is_done_at_once(house: House) -> None:
+    done: list[Sequence[Result]] = []
+    house.service.submit((), house.seconds + 1, done.append)
+    assert done == [()]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("no leader"), NotLeaderError(3, "h:1")])
+def test_without_a_leader_here_nothing_is_proposed(house: House, error: Error) -> None:
+    house.route = error
+    assert house.submit(put()) == [error]
+    assert house.submit(Get(b"a")) == [error]
+
+
+def test_a_leader_lost_within_the_turn_is_noticed(house: House) -> None:
+    calls = [house.submit(put()), house.submit(Get(b"a"))]
+    house.route = UnavailableError("no leader")
+    house.turn()
+    assert calls == [[house.route], [house.route]]
+    assert house.member.entries == []
+
+
+def test_an_entry_that_is_lost_fails_all_its_writes(house: House) -> None:
+    calls = [house.submit(put(n)) for n in range(2)]
+    house.turn()
+    lost = OutcomeUnknownError("leadership was lost")
+    house.member.proposals[0](lost)
+    assert calls == [[lost], [lost]]
+
+
+def test_a_read_that_cannot_be_confirmed_fails(house: House) -> None:
+    call = house.submit(Get(b"a"))
+    house.turn()
+    refusal = UnavailableError("no majority")
+    house.member.reads[0](refusal)
+    assert call == [refusal]
+
+
+def test_damage_found_by_a_read_is_its_result(house: House) -> None:
+    house.member.damage = CorruptionError("block")
+    call = house.submit(Get(b"a"))
+    house.turn()
+    house.member.reads[0](None)
+    assert call == [house.member.damage]
+
+
+def test_a_request_done_before_is_answered_from_memory(house: House) -> None:
+    first = house.submit(put())
+    house.turn()
+    house.member.answers[house.member.entries[0][0].fingerprint] = False
+    house.member.proposals[0]([False])
+    assert house.submit(put()) == first == [False]
+    house.turn()
+    assert len(house.member.entries) == 1
+
+
+def test_a_retry_joins_its_first_try_while_that_is_under_way(house: House) -> None:
+    first = house.submit(put())
+    house.turn()
+    retry = house.submit(put())
+    house.turn()
+    assert len(house.member.entries) == 1
+    house.member.proposals[0]([True])
+    assert first == retry == [True]
+    house.submit(put())
+    house.turn()
+    assert len(house.member.entries) == 2
+
+
+def test_an_id_under_way_for_another_value_is_left_to_the_log(house: House) -> None:
+    house.submit(put(value=b"one"))
+    house.submit(put(value=b"two"))
+    house.turn()
+    assert [command.value for command in house.member.entries[0]] == [b"one", b"two"]
+
+
+def test_a_call_expires_at_its_deadline_and_no_later_result_counts(house: House) -> None:
+    call = house.submit(put(), timeout=2.0)
+    house.turn()
+    house.seconds += 1.9
+    house.service.expire()
+    assert call == []
+    house.seconds += 0.2
+    house.service.expire()
+    assert isinstance(call[0], DeadlineExceededError)
+    house.member.proposals[0]([True])
+    assert len(call) == 1
+
+
+def test_results_that_came_in_time_are_kept_when_the_rest_expires(house: House) -> None:
+    house.member.values = {b"a": b"1"}
+    call = house.submit(Get(b"a"), put(), timeout=1.0)
+    house.turn()
+    house.member.reads[0](None)
+    house.seconds += 1.2
+    house.service.expire()
+    assert call[0] == b"1"
+    assert isinstance(call[1], DeadlineExceededError)
+
+
+def test_a_deadline_in_the_past_proposes_nothing(house: House) -> None:
+    (result,) = house.submit(put(), timeout=-1.0)
+    assert isinstance(result, DeadlineExceededError)
+    house.turn()
+    assert house.member.entries == []
+
+
+def test_calls_that_wait_are_bounded_and_finished_ones_make_room(house: House) -> None:
+    for n in range(CALLS_MAX):
+        house.submit(put(n))
+    assert isinstance(house.submit(put(CALLS_MAX))[0], UnavailableError)
+    house.turn()
+    house.member.proposals[0]([True] * len(house.member.entries[0]))
+    assert house.submit(put(CALLS_MAX + 1)) == []
