@@ -31,6 +31,7 @@ from kvstore._engine.block_build cimport (
 from kvstore._engine.buffer cimport Buffer, buffer_free, buffer_init
 from kvstore._engine.cache cimport (
     CachedBlock,
+    block_allocate,
     cache_forget_table,
     cache_get,
     cache_insert,
@@ -225,14 +226,11 @@ cdef Pin pin_of(CachedBlock* block):
 
 
 def cache_put(CacheFace cache, uint64_t table_id, uint64_t offset, bytes data):
-    cdef uint8_t* copy = <uint8_t*> malloc(len(data) or 1)
+    cdef uint8_t* copy = block_allocate(len(data))
     if copy == NULL:
         raise MemoryError
     memcpy(copy, <const unsigned char*> data, len(data))
-    cdef CachedBlock* block = cache_insert(cache.cache, table_id, offset, copy, len(data))
-    if block == NULL:
-        raise MemoryError
-    return pin_of(block)
+    return pin_of(cache_insert(cache.cache, table_id, offset, copy, len(data)))
 
 
 def cache_find(CacheFace cache, uint64_t table_id, uint64_t offset):

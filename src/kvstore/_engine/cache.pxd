@@ -5,21 +5,22 @@ that somebody holds is never evicted, so a cache whose every block is held may s
 capacity until they are let go.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
 cdef struct BlockCache              # opaque, reference-counted
 cdef struct CachedBlock:
-    const uint8_t* data             # verified and uncompressed; owned by the entry
-    size_t size
+    # One cache line, right in front of the data: finding a block brings its first bytes along.
+    const uint8_t* data             # verified and uncompressed
+    uint32_t size
     # The cache's own business from here on.
+    uint32_t referenced             # hit since the hand last passed
     uint64_t holders                # the cache counts as one while the block is in it
     uint64_t table_id
     uint64_t offset
     CachedBlock* chain              # the next one of the same bucket
     CachedBlock* after              # the clock's ring
     CachedBlock* before
-    bint referenced                 # hit since the hand last passed
 
 cdef struct CacheStats:
     uint64_t capacity_bytes
@@ -34,13 +35,15 @@ cdef void cache_retain(BlockCache* cache) noexcept nogil
 # The last release frees what is in the cache; blocks still pinned live until they are unpinned.
 cdef void cache_release(BlockCache* cache) noexcept nogil
 cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil
+# Memory for a block, aligned to a cache line and less than 4 GiB. NULL: none.
+cdef uint8_t* block_allocate(size_t size) noexcept nogil
+cdef void block_free(uint8_t* data) noexcept nogil
 # A number for an opened table that no other one in this process has or had.
 cdef uint64_t cache_next_table_id() noexcept nogil
 # A pinned block or NULL.
 cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil
-# Takes ownership of malloc'ed `data`; returns it pinned (an existing equal entry wins). A block too
-# large to keep, or any block where `cache` is NULL, belongs to its pin alone. NULL: no memory, and
-# `data` was freed.
+# Takes ownership of `data` of block_allocate; returns it pinned (an existing equal entry wins). A
+# block too large to keep, or any block where `cache` is NULL, belongs to its pin alone.
 cdef CachedBlock* cache_insert(
     BlockCache* cache, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
 ) noexcept nogil

@@ -1,9 +1,10 @@
 """The block cache: see cache.pxd."""
 
-from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 
 from kvstore._engine.atomics cimport counter_next, load_acquire, reference_add, reference_drop
+from kvstore._engine.key_head cimport prefetch
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -15,7 +16,13 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_unlock(pthread_mutex_t* mutex)
 
 
+cdef extern from "<stdlib.h>" nogil:
+    void* aligned_alloc(size_t alignment, size_t size)
+
+
 cdef enum:
+    CACHE_LINE_BYTES = 64           # sizeof(CachedBlock)
+    PREFETCH_LINES = 12             # of a block that was found: about the keys of 4 KiB
     MAX_SHARDS = 16
     SHARD_BYTES_MIN = 2 << 20       # below this, fewer shards: a shard must hold large blocks too
     FIRST_BUCKETS = 64
@@ -43,6 +50,21 @@ cdef struct BlockCache:
 
 
 cdef uint64_t last_table_id = 0
+
+
+cdef uint8_t* block_allocate(size_t size) noexcept nogil:
+    if size >> 32:
+        return NULL
+    size = (size + 2 * CACHE_LINE_BYTES - 1) & ~<size_t> (CACHE_LINE_BYTES - 1)
+    cdef uint8_t* memory = <uint8_t*> aligned_alloc(CACHE_LINE_BYTES, size)
+    if memory == NULL:
+        return NULL
+    return memory + CACHE_LINE_BYTES
+
+
+cdef void block_free(uint8_t* data) noexcept nogil:
+    if data != NULL:
+        free(data - CACHE_LINE_BYTES)
 
 
 cdef uint64_t cache_next_table_id() noexcept nogil:
@@ -145,7 +167,7 @@ cdef void make_room(Shard* shard, size_t needed) noexcept nogil:
         if load_acquire(&block.holders) > 1:
             shard.hand = block.after
         elif block.referenced:
-            block.referenced = False
+            block.referenced = 0
             shard.hand = block.after
         else:
             link_out(shard, block)
@@ -227,24 +249,26 @@ cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offse
         shard.misses += 1
     else:
         shard.hits += 1
-        block.referenced = True
+        block.referenced = 1
         reference_add(&block.holders)
     pthread_mutex_unlock(&shard.lock)
+    cdef int line
+    if block != NULL:
+        # A search goes from header to heads to keys: let the misses overlap.
+        for line in range(1, PREFETCH_LINES + 1):
+            prefetch(<uint8_t*> block + line * CACHE_LINE_BYTES)
     return block
 
 
 cdef CachedBlock* cache_insert(
     BlockCache* cache, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
 ) noexcept nogil:
-    cdef CachedBlock* block = <CachedBlock*> malloc(sizeof(CachedBlock))
-    if block == NULL:
-        free(data)
-        return NULL
+    cdef CachedBlock* block = <CachedBlock*> (data - CACHE_LINE_BYTES)
     block.data = data
-    block.size = size
+    block.size = <uint32_t> size
+    block.referenced = 0
     block.table_id = table_id
     block.offset = offset
-    block.referenced = False
     block.holders = 1
     if cache == NULL:
         return block
@@ -269,7 +293,6 @@ cdef CachedBlock* cache_insert(
 
 cdef void cache_unpin(CachedBlock* block) noexcept nogil:
     if reference_drop(&block.holders):
-        free(<void*> block.data)
         free(block)
 
 

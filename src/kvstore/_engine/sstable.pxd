@@ -69,7 +69,7 @@ cdef struct Partition:
 # Header and footer, read from disk and checked. -1: see status.
 cdef int table_read_ends(Table* table, Footer* footer, Status* status) noexcept nogil
 # A frame from disk, checksum verified and uncompressed: FRAME_HEADER_BYTES to skip, then
-# *payload_size bytes, to be given back with free(). NULL: see status.
+# *payload_size bytes, to be given back with block_free(). NULL: see status.
 cdef uint8_t* table_read_frame(
     Table* table, Handle handle, int kind, size_t* payload_size, Status* status
 ) noexcept nogil

@@ -15,6 +15,8 @@ from kvstore._engine.block cimport (
 )
 from kvstore._engine.cache cimport (
     CachedBlock,
+    block_allocate,
+    block_free,
     cache_forget_table,
     cache_get,
     cache_insert,
@@ -55,7 +57,6 @@ from kvstore._engine.sstable_frame cimport (
     Footer,
     Handle,
     footer_get,
-    frame_allocate,
     frame_open,
     handle_get,
     header_check,
@@ -82,14 +83,14 @@ cdef uint8_t* table_read_frame(
     Table* table, Handle handle, int kind, size_t* payload_size, Status* status
 ) noexcept nogil:
     """A frame from disk, checksum verified and uncompressed; NULL: see status."""
-    cdef uint8_t* frame = frame_allocate(handle.bytes)
+    cdef uint8_t* frame = block_allocate(handle.bytes)
     if frame == NULL:
         status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
         return NULL
     if read_exactly(
         table.ops, table.disk, table.file, frame, handle.bytes, handle.offset, b"read table", status
     ) < 0:
-        free(frame)
+        block_free(frame)
         return NULL
     return frame_open(
         frame, handle, kind, table.file_number, table.properties.largest_block_bytes,
@@ -223,14 +224,12 @@ cdef int table_partition(
         if frame == NULL:
             return -1
         if check_partition(table, frame, size, last, slot, status) < 0:
-            free(frame)
+            block_free(frame)
             return -1
         partition.held = cache_insert(
             table.cache if fill_cache else NULL, table.id, handle.offset, frame,
             FRAME_HEADER_BYTES + size,
         )
-        if partition.held == NULL:
-            return status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
     if partition_view(partition) < 0:
         cache_unpin(partition.held)
         return status_set(status, INVALID_RECORD, b"partition in memory", <int64_t> handle.offset)
@@ -239,17 +238,13 @@ cdef int table_partition(
 
 cdef CachedBlock* load_data(Table* table, Handle handle, Slice last, Status* status) noexcept nogil:
     cdef size_t size
-    cdef CachedBlock* held
     cdef uint8_t* frame = table_read_frame(table, handle, FRAME_DATA, &size, status)
     if frame == NULL:
         return NULL
     if check_data(frame, size, last, <int64_t> handle.offset, status) < 0:
-        free(frame)
+        block_free(frame)
         return NULL
-    held = cache_insert(table.cache, table.id, handle.offset, frame, FRAME_HEADER_BYTES + size)
-    if held == NULL:
-        status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
-    return held
+    return cache_insert(table.cache, table.id, handle.offset, frame, FRAME_HEADER_BYTES + size)
 
 
 # --- open and close -------------------------------------------------------------------------
@@ -350,8 +345,8 @@ cdef void table_release(Table* table) noexcept nogil:
         cache_release(table.cache)
     if table.file != NULL:
         table.ops.close(table.disk, table.file)
-    free(table.root_frame)
-    free(table.properties_frame)
+    block_free(table.root_frame)
+    block_free(table.properties_frame)
     free(table)
 
 

@@ -18,7 +18,14 @@ from kvstore._engine.block cimport (
     block_restart_lower,
     block_view,
 )
-from kvstore._engine.cache cimport CachedBlock, cache_get, cache_insert, cache_unpin
+from kvstore._engine.cache cimport (
+    CachedBlock,
+    block_allocate,
+    block_free,
+    cache_get,
+    cache_insert,
+    cache_unpin,
+)
 from kvstore._engine.cursor cimport Cursor
 from kvstore._engine.key cimport TRAILER_BYTES, internal_trailer, internal_user_key
 from kvstore._engine.slice cimport Slice
@@ -36,7 +43,6 @@ from kvstore._engine.sstable_frame cimport (
     FRAME_DATA,
     FRAME_HEADER_BYTES,
     Handle,
-    frame_allocate,
     frame_open,
     read_exactly,
 )
@@ -151,7 +157,7 @@ cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* st
     cursor.forward_at = handle.offset + handle.bytes
     if not inside:
         return table_read_frame(cursor.table, handle, FRAME_DATA, size, status)
-    frame = frame_allocate(handle.bytes)
+    frame = block_allocate(handle.bytes)
     if frame == NULL:
         status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
         return NULL
@@ -165,20 +171,16 @@ cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* st
 cdef CachedBlock* load(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
     cdef Status* status = &cursor.base.status
     cdef size_t size
-    cdef CachedBlock* held
     cdef uint8_t* frame = fetch(cursor, handle, &size, status)
     if frame == NULL:
         return NULL
     if check_data(frame, size, last, <int64_t> handle.offset, status) < 0:
-        free(frame)
+        block_free(frame)
         return NULL
-    held = cache_insert(
+    return cache_insert(
         cursor.table.cache if cursor.fill_cache else NULL, cursor.table.id, handle.offset, frame,
         FRAME_HEADER_BYTES + size,
     )
-    if held == NULL:
-        status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
-    return held
 
 
 cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:

@@ -72,14 +72,12 @@ cdef int frame_append(
     const uint8_t* payload, size_t size
 ) noexcept nogil
 # Checks a whole frame in memory, its size being handle.bytes, and uncompresses it where needed.
-# Takes ownership of `frame` (malloc'ed) and returns it or its replacement: FRAME_HEADER_BYTES to
+# Takes ownership of `frame` (of block_allocate) and returns it or its replacement: FRAME_HEADER_BYTES to
 # skip, then *payload_size bytes. NULL: see status.
 cdef uint8_t* frame_open(
     uint8_t* frame, Handle handle, int kind, uint64_t file_number, uint32_t raw_limit,
     size_t* payload_size, Status* status
 ) noexcept nogil
-# Memory for a frame or block, aligned to a cache line; free() gives it back. NULL: none.
-cdef uint8_t* frame_allocate(size_t size) noexcept nogil
 # Reads exactly `size` bytes. -1: see status (IO_ERROR, or TRUNCATED_RECORD where the file ends).
 cdef int read_exactly(
     const FileSystemOps* ops, void* disk, void* file, uint8_t* into, size_t size, uint64_t offset,

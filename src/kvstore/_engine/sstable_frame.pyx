@@ -31,10 +31,10 @@ Numbers are little-endian.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from kvstore._engine.buffer cimport Buffer, buffer_append, buffer_reserve
+from kvstore._engine.cache cimport block_allocate, block_free
 from kvstore._engine.coding cimport get_fixed32, get_fixed64, put_fixed32, put_fixed64
 from kvstore._engine.compression cimport (
     COMPRESSION_MAX,
@@ -64,23 +64,12 @@ cdef extern from "<errno.h>" nogil:
     int ENOMEM
 
 
-cdef extern from "<stdlib.h>" nogil:
-    void* aligned_alloc(size_t alignment, size_t size)
-
-
 cdef enum:
     MAGIC_BYTES = 8
-    CACHE_LINE_BYTES = 64
 
 
 # "kvsst" and bytes that no text and no end-of-line translation survives.
 cdef const uint8_t* MAGIC = <const uint8_t*> b"\x89kvsst\r\n"
-
-
-cdef uint8_t* frame_allocate(size_t size) noexcept nogil:
-    return <uint8_t*> aligned_alloc(
-        CACHE_LINE_BYTES, (size + CACHE_LINE_BYTES - 1) & ~<size_t> (CACHE_LINE_BYTES - 1)
-    )
 
 
 cdef int read_exactly(
@@ -264,7 +253,7 @@ cdef int frame_append(
 cdef uint8_t* uncompressed(
     uint8_t* frame, size_t stored, size_t raw, int64_t offset, Status* status
 ) noexcept nogil:
-    cdef uint8_t* replacement = frame_allocate(FRAME_HEADER_BYTES + raw)
+    cdef uint8_t* replacement = block_allocate(FRAME_HEADER_BYTES + raw)
     cdef int result
     if replacement == NULL:
         status_os_error(status, ENOMEM, b"memory for a block", offset)
@@ -275,7 +264,7 @@ cdef uint8_t* uncompressed(
     )
     if result == DECOMPRESSED:
         return replacement
-    free(replacement)
+    block_free(replacement)
     if result == DECOMPRESS_MISSING:
         status_set(
             status, UNSUPPORTED_VERSION, b"block compressed by a package that is not installed",
@@ -313,10 +302,10 @@ cdef uint8_t* frame_open(
     cdef uint8_t* replacement
     if handle.bytes < FRAME_HEADER_BYTES:
         status_set(status, INVALID_RECORD, b"frame size", <int64_t> handle.offset)
-        free(frame)
+        block_free(frame)
         return NULL
     if check_frame(frame, handle, kind, file_number, raw_limit, status) < 0:
-        free(frame)
+        block_free(frame)
         return NULL
     payload_size[0] = get_fixed32(frame + 8)
     if frame[1] == COMPRESSION_NONE:
@@ -324,5 +313,5 @@ cdef uint8_t* frame_open(
     replacement = uncompressed(
         frame, handle.bytes - FRAME_HEADER_BYTES, payload_size[0], <int64_t> handle.offset, status
     )
-    free(frame)
+    block_free(frame)
     return replacement

@@ -1,7 +1,6 @@
 """The check of a whole table: see sstable_verify.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from kvstore._engine.block cimport (
@@ -16,7 +15,7 @@ from kvstore._engine.block cimport (
     block_view,
 )
 from kvstore._engine.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.cache cimport CachedBlock
+from kvstore._engine.cache cimport CachedBlock, block_free
 from kvstore._engine.filter cimport filter_hash, filter_may_contain
 from kvstore._engine.key cimport (
     KIND_DELETE,
@@ -132,7 +131,7 @@ cdef int walk_partition(Table* table, Tally* tally, Partition* partition, Status
         result = check_data(frame, size, last, <int64_t> handle.offset, status)
         if result == 0:
             result = walk_block(tally, frame, size, partition, <int64_t> handle.offset, status)
-        free(frame)
+        block_free(frame)
         if result < 0:
             return -1
     return 0
@@ -162,7 +161,7 @@ cdef int walk_table(Table* table, Tally* tally, Status* status) noexcept nogil:
             result = partition_view(&partition)
             if result == 0:
                 result = walk_partition(table, tally, &partition, status)
-        free(frame)
+        block_free(frame)
         if result < 0:
             return -1
         tally.seen.partitions += 1
@@ -194,7 +193,7 @@ cdef int check_ends(Table* table, Properties* properties, uint8_t** kept, Status
         status_set(status, INVALID_RECORD, b"root index", <int64_t> footer.root.offset)
     else:
         result = block_check(&root, properties.largest, <int64_t> footer.root.offset, status)
-    free(frame)
+    block_free(frame)
     return result
 
 
@@ -236,5 +235,5 @@ cdef int table_verify(Table* table, Status* status) noexcept nogil:
     block_cursor_free(&tally.walk)
     buffer_free(&tally.last)
     buffer_free(&tally.smallest)
-    free(kept)
+    block_free(kept)
     return result
