@@ -51,6 +51,7 @@ from kvstore._engine.sstable_frame cimport (
     FRAME_PARTITION,
     FRAME_PROPERTIES,
     FRAME_ROOT,
+    HANDLE_BYTES,
     PARTITION_HEADER_BYTES,
     TABLE_FOOTER_BYTES,
     TABLE_HEADER_BYTES,
@@ -108,6 +109,13 @@ cdef int index_entry(Block* index, uint64_t slot, Handle* handle, Slice* key) no
     return handle_get(entry.value, handle)
 
 
+cdef inline int slot_handle(Block* index, uint64_t slot, Handle* handle) noexcept nogil:
+    """The handle of an index entry, without its key. -1: there is none."""
+    if (slot + 1) * HANDLE_BYTES > index.value_bytes:
+        return -1
+    return handle_get(slice_of(index.values + slot * HANDLE_BYTES, HANDLE_BYTES), handle)
+
+
 cdef int check_data(
     const uint8_t* frame, size_t size, Slice last, int64_t offset, Status* status
 ) noexcept nogil:
@@ -131,6 +139,9 @@ cdef int check_index(
             return status_set(status, INVALID_RECORD, b"index entry", offset)
         if handle.offset != start or handle.bytes <= FRAME_HEADER_BYTES or handle.bytes > end - start:
             return status_set(status, INVALID_RECORD, b"index handle", offset)
+        # Handles are all of one size: slot_handle finds one by its number alone.
+        if index.value_at[slot] != slot * HANDLE_BYTES:
+            return status_set(status, INVALID_RECORD, b"index handle", offset)
         start += handle.bytes
     if start != end:
         return status_set(status, INVALID_RECORD, b"index handle", offset)
@@ -150,7 +161,8 @@ cdef int check_root(Table* table, Status* status) noexcept nogil:
         if index_entry(&table.root, slot, &handle, &key) < 0:
             return status_set(status, INVALID_RECORD, b"root index entry", offset)
         if (
-            handle.offset <= end
+            table.root.value_at[slot] != slot * HANDLE_BYTES
+            or handle.offset <= end
             or handle.bytes <= FRAME_HEADER_BYTES + PARTITION_HEADER_BYTES
             or handle.offset > table.root_handle.offset
             or handle.bytes > table.root_handle.offset - handle.offset
@@ -216,10 +228,12 @@ cdef int table_partition(
     cdef Slice last
     cdef uint8_t* frame
     cdef size_t size
-    if index_entry(&table.root, slot, &handle, &last) < 0:
+    if slot_handle(&table.root, slot, &handle) < 0:
         return status_set(status, INVALID_RECORD, b"root index entry", -1)
     partition.held = cache_get(table.cache, table.id, handle.offset)
     if partition.held == NULL:
+        if index_entry(&table.root, slot, &handle, &last) < 0:
+            return status_set(status, INVALID_RECORD, b"root index entry", -1)
         frame = table_read_frame(table, handle, FRAME_PARTITION, &size, status)
         if frame == NULL:
             return -1
@@ -387,12 +401,15 @@ cdef int find_block(
         cache_unpin(partition.held)
         return ABSENT
     slot = block_restart_lower(&partition.index, user_key, trailer)
-    if slot < 0 or index_entry(&partition.index, <uint64_t> slot, handle, &last) < 0:
+    if slot < 0 or slot_handle(&partition.index, <uint64_t> slot, handle) < 0:
         cache_unpin(partition.held)
         return failed_in_memory(status, table.root_handle)
     held[0] = cache_get(table.cache, table.id, handle.offset)
     if held[0] == NULL:
-        held[0] = load_data(table, handle[0], last, status)
+        if index_entry(&partition.index, <uint64_t> slot, handle, &last) < 0:
+            failed_in_memory(status, table.root_handle)
+        else:
+            held[0] = load_data(table, handle[0], last, status)
     cache_unpin(partition.held)
     return FOUND if held[0] != NULL else FAILED
 
