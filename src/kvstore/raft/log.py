@@ -206,9 +206,9 @@ class Log:
 
     def tail_start(self, entries_kept: int, bytes_kept: int) -> int:
         """The index to compact to so that at most so many entries and bytes stay."""
-        by_bytes = bisect_left(self.ends, (self.ends[-1] if self.ends else 0) - bytes_kept)
-        dropped = max(by_bytes, len(self.entries) - entries_kept)
-        return self.offset + max(0, min(dropped, len(self.entries)))
+        excess = self.size - bytes_kept
+        by_bytes = bisect_left(self.ends, self.base + excess) + 1 if excess > 0 else 0
+        return self.offset + max(0, by_bytes, len(self.entries) - entries_kept)
 
     # Marks
 

@@ -118,11 +118,7 @@ def handle_append(state: State, message: Message) -> None:
             # The caller must compact first; the leader tries again later.
             return
         if new < len(entries):
-            index = before + 1 + new
-            fresh = entries[new:] if new else entries
-            if index <= log.last:
-                state.truncate(index)
-            state.append(fresh)
+            state.append(entries[new:] if new else entries)
     matched = before + len(entries)
     commit = message.commit if message.commit < matched else matched
     if commit > log.commit:
