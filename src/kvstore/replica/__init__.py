@@ -1,0 +1,28 @@
+"""One member of a cluster: core, log, state machine, transport and time, tied together."""
+
+from kvstore.replica.group import Group, InProcessNetwork
+from kvstore.replica.packets import (
+    Packet,
+    SnapshotPart,
+    SnapshotProgress,
+    Transport,
+    decode_packet,
+    encode_packet,
+)
+from kvstore.replica.replica import Replica, ReplicaOptions, ReplicaStatus
+from kvstore.replica.storage import Identity
+
+__all__ = [
+    "Group",
+    "Identity",
+    "InProcessNetwork",
+    "Packet",
+    "Replica",
+    "ReplicaOptions",
+    "ReplicaStatus",
+    "SnapshotPart",
+    "SnapshotProgress",
+    "Transport",
+    "decode_packet",
+    "encode_packet",
+]

@@ -50,7 +50,7 @@ _REUSED = "request_id was used before for another operation, key or value"
 class Applied(NamedTuple):
     """The results of one entry's commands, in their order."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     term: int
     results: Sequence[CommandResult]
 

@@ -1,0 +1,113 @@
+"""What lies where in a member's directory, and how a received snapshot becomes its state.
+
+| name | what |
+|---|---|
+| ``log/`` | the member's log |
+| ``state-<index>/`` | the engine; the highest index is the current one, 0 the first |
+| ``incoming/`` | a snapshot that is being received |
+| ``ready-<index>/`` | one that arrived whole, verified and durable, to be installed |
+| ``outgoing-<member>/`` | a checkpoint that is being sent |
+
+A snapshot is installed with one rename, ``ready-N`` to ``state-N``, after the log durably says that
+the state is now that of index N. A crash between the two is finished at the next start.
+"""
+
+from __future__ import annotations
+
+from kvstore._engine.file import FileSystem
+from kvstore.errors import CorruptionError, IntegrityCode
+
+__all__ = ["MemberDirectory"]
+
+_INDEX_DIGITS = 20
+
+
+class MemberDirectory:
+    """The directory of one member on ``filesystem``."""
+
+    def __init__(self, path: str, filesystem: FileSystem) -> None:
+        """Make the directory where it is missing; its parent must exist."""
+        self.path = path
+        self.filesystem = filesystem
+        if filesystem.kind(path) == 0:
+            filesystem.make_directory(path)
+            filesystem.sync_directory(path.rpartition("/")[0] or ".")
+        self.log = f"{path}/log"
+        if filesystem.kind(self.log) == 0:
+            filesystem.make_directory(self.log)
+            filesystem.sync_directory(path)
+
+    def current_state(self, mark_index: int) -> str:
+        """The engine's directory; first finishes the installation that ``mark_index`` tells of.
+
+        Whatever else a crash left behind is removed. Raises CorruptionError when the log says that
+        a snapshot was installed and it isn't there.
+        """
+        states = self._numbered("state")
+        ready = self._numbered("ready")
+        newest = max(states, default=0)
+        if mark_index in ready and mark_index > newest:
+            self.install(mark_index)
+            newest = mark_index
+        elif not states:
+            if mark_index:
+                raise CorruptionError(
+                    f"the log begins after index {mark_index} but there is no state",
+                    code=IntegrityCode.INVALID_RECORD,
+                    path=self.path,
+                )
+            self.filesystem.make_directory(self._name("state", 0))
+            self.filesystem.sync_directory(self.path)
+        current = self._name("state", newest)
+        for name in self.filesystem.names(self.path):
+            path = f"{self.path}/{name}"
+            if path not in (self.log, current):
+                self._remove_own(name, path)
+        return current
+
+    def _remove_own(self, name: str, path: str) -> None:
+        """Remove what this class made; anything else is somebody's and stays."""
+        if name.partition("-")[0] in ("state", "ready", "incoming", "outgoing"):
+            self.filesystem.remove_tree(path)
+
+    def install(self, index: int) -> str:
+        """Make the ready snapshot ``index`` the state; returns the engine's new directory."""
+        target = self._name("state", index)
+        self.filesystem.rename(self._name("ready", index), target)
+        self.filesystem.sync_directory(self.path)
+        return target
+
+    def make_incoming(self) -> str:
+        """An empty directory for a snapshot to be received into."""
+        path = f"{self.path}/incoming"
+        self.filesystem.remove_tree(path)
+        self.filesystem.make_directory(path)
+        return path
+
+    def incoming_is_whole(self, index: int) -> None:
+        """Everything in ``incoming`` is written and verified: make it durable under its name."""
+        path = f"{self.path}/incoming"
+        for name in self.filesystem.names(path):
+            self.filesystem.sync(f"{path}/{name}")
+        self.filesystem.sync_directory(path)
+        target = self._name("ready", index)
+        self.filesystem.remove_tree(target)
+        self.filesystem.rename(path, target)
+        self.filesystem.sync_directory(self.path)
+
+    def outgoing(self, member: int) -> str:
+        """Where the checkpoint for ``member`` is made; nothing is there yet."""
+        path = f"{self.path}/outgoing-{member}"
+        self.filesystem.remove_tree(path)
+        return path
+
+    def _name(self, kind: str, index: int) -> str:
+        return f"{self.path}/{kind}-{index:0{_INDEX_DIGITS}d}"
+
+    def _numbered(self, kind: str) -> list[int]:
+        found = []
+        for name in self.filesystem.names(self.path):
+            head, _, tail = name.partition("-")
+            if head == kind and tail.isdecimal():
+                found.append(int(tail))
+        return found

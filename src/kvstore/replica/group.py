@@ -1,0 +1,198 @@
+"""Several members in one process, over a network that tests can cut, delay and reorder.
+
+Entries travel as the objects they are: the members share their bytes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from kvstore._engine.file import FileSystem
+from kvstore._engine.posix import PosixFileSystem
+from kvstore.errors import ConfigurationError, Error
+from kvstore.raft import Membership
+from kvstore.replica.packets import Packet
+from kvstore.replica.replica import Replica, ReplicaOptions
+from kvstore.replica.storage import Identity
+
+__all__ = ["Group", "InProcessNetwork"]
+
+INBOX_MAX = 10_000
+"""Packets that wait for one member; more are dropped, as a network does."""
+
+
+class InProcessNetwork:
+    """Carries packets between the members of one process.
+
+    ``wake`` asks for :meth:`take` to be called soon. Faults, for tests: :meth:`cut` and
+    :meth:`heal` links (each direction by itself), ``hold`` keeps packets back until released, and
+    ``shuffle`` reorders what a member takes.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._inboxes: dict[int, list[Packet]] = {}
+        self._cut: set[tuple[int, int]] = set()
+        self._held: list[Packet] = []
+        self.hold: Callable[[Packet], bool] | None = None
+        self.shuffle: random.Random | None = None
+        self.dropped = 0
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        """Put packets into the inboxes of those they are for."""
+        for packet in packets:
+            sender, to = packet.sender, packet.to
+            if (sender, to) in self._cut:
+                continue
+            if self.hold is not None and self.hold(packet):
+                self._held.append(packet)
+                continue
+            inbox = self._inboxes.setdefault(to, [])
+            if len(inbox) >= INBOX_MAX:
+                self.dropped += 1
+                continue
+            inbox.append(packet)
+        self._wake()
+
+    def take(self, member: int) -> list[Packet]:
+        """What has arrived for ``member``, in order unless shuffled."""
+        packets = self._inboxes.pop(member, [])
+        if self.shuffle is not None:
+            self.shuffle.shuffle(packets)
+        return packets
+
+    def cut(self, sender: int, to: int) -> None:
+        """Lose everything from ``sender`` to ``to`` from now on."""
+        self._cut.add((sender, to))
+
+    def isolate(self, member: int, others: Sequence[int]) -> None:
+        """Cut a member off from ``others``, both ways."""
+        for other in others:
+            self.cut(member, other)
+            self.cut(other, member)
+
+    def heal(self) -> None:
+        """Mend every link."""
+        self._cut.clear()
+
+    def release(self) -> None:
+        """Deliver what ``hold`` kept back, and hold nothing any more."""
+        self.hold = None
+        held, self._held = self._held, []
+        self.send(held)
+
+
+class Group:
+    """The members of an embedded cluster, each in its own directory ``node<id>``.
+
+    Driven as one: ``wake`` is asked for one call of :meth:`turn` soon.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        cluster: str,
+        wake: Callable[[], None],
+        rng: random.Random,
+        members: int = 5,
+        options: ReplicaOptions | None = None,
+        filesystem: FileSystem | None = None,
+        on_failure: Callable[[int, Error], None] | None = None,
+        threaded: bool = True,
+    ) -> None:
+        """Open all members below ``path``, founding the cluster where it is new.
+
+        The member that knows most stands for election at once. Raises ConfigurationError when a
+        member has lost its directory while others have not, and what Replica raises.
+        """
+        self._wake = wake
+        self._woken = False
+        self.network = InProcessNetwork(self._ask_for_turn)
+        self.replicas: dict[int, Replica] = {}
+        disk = PosixFileSystem() if filesystem is None else filesystem
+        founders = Membership(voters=frozenset(range(1, members + 1)))
+        fresh = [member for member in founders.voters if _is_fresh(disk, f"{path}/node{member}")]
+        try:
+            # Those that have run before come first: they tell whether the others may be founded.
+            for member in sorted(founders.voters, key=lambda member: (member in fresh, member)):
+                if member in fresh:
+                    self._refuse_lost_member(path, member)
+                self.replicas[member] = Replica(
+                    Identity(cluster, member),
+                    f"{path}/node{member}",
+                    self.network,
+                    options=options or ReplicaOptions(),
+                    rng=random.Random(rng.getrandbits(64)),
+                    wake=self._ask_for_turn,
+                    founders=founders,
+                    filesystem=disk,
+                    on_failure=_report(on_failure, member),
+                    threaded=threaded,
+                )
+        except BaseException:
+            self.close()
+            raise
+        max(self.replicas.values(), key=lambda replica: replica.last_log).campaign()
+
+    def _refuse_lost_member(self, path: str, member: int) -> None:
+        """A member founded anew beside others that have history would have forgotten its votes."""
+        # The founders' own membership is entry 1.
+        if all(replica.last_log[1] <= 1 for replica in self.replicas.values()):
+            return
+        raise ConfigurationError(
+            f"{path}/node{member} is empty but other members have data: restore that directory, "
+            f"or remove all of them to begin a new, empty cluster"
+        )
+
+    def leader_replica(self) -> Replica | None:
+        """The member that leads and is in touch with a majority."""
+        for replica in self.replicas.values():
+            if replica.is_leader and replica.has_quorum_contact:
+                return replica
+        return None
+
+    def tick(self) -> None:
+        """One tick of the clock for all."""
+        for replica in self.replicas.values():
+            replica.tick()
+
+    def turn(self) -> None:
+        """Deliver what arrived and let each member do its work."""
+        self._woken = False
+        for member, replica in self.replicas.items():
+            packets = self.network.take(member)
+            if packets:
+                replica.receive(packets)
+            replica.turn()
+
+    def _ask_for_turn(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def close(self) -> None:
+        """Close every member; the first failure is raised after all were closed."""
+        failure: Error | None = None
+        for replica in self.replicas.values():
+            try:
+                replica.close()
+            except Error as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+def _is_fresh(disk: FileSystem, path: str) -> bool:
+    """No log was ever begun there."""
+    log = f"{path}/log"
+    return disk.kind(log) == 0 or not any(name.endswith(".wal") for name in disk.names(log))
+
+
+def _report(
+    on_failure: Callable[[int, Error], None] | None, member: int
+) -> Callable[[Error], None] | None:
+    if on_failure is None:
+        return None
+    return lambda error: on_failure(member, error)

@@ -1,0 +1,559 @@
+"""One member: consensus core, log, state machine, transport and timer tied together.
+
+Driven by plain calls from one thread. Inputs (:meth:`Replica.propose`, ``read``, ``receive``,
+``tick``, ``storage_ready``) only note what came and ask, through ``wake``, for one call of
+:meth:`Replica.turn`, which does all the work there is: whatever arrives between two turns is one
+batch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kvstore._engine.file import FileSystem
+from kvstore._engine.posix import PosixFileSystem
+from kvstore.engine import DB
+from kvstore.engine import Options as EngineOptions
+from kvstore.errors import (
+    Error,
+    InternalError,
+    InvalidArgumentError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from kvstore.raft import (
+    Bundle,
+    Entry,
+    EntryKind,
+    Membership,
+    Message,
+    MessageKind,
+    Options,
+    Raft,
+    Role,
+    SnapshotMeta,
+)
+from kvstore.raft import Status as RaftStatus
+from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress, Transport
+from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
+from kvstore.replica.storage import Identity, MemberLog
+from kvstore.state import REMEMBERED_REQUESTS, StateMachine
+from kvstore.state.machine import CommandResult
+
+__all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
+
+ProposalDone = Callable[[Sequence[CommandResult] | Error], None]
+ReadDone = Callable[[Error | None], None]
+
+COMPACTION_TICKS = 20
+"""Ticks between two looks at what the engine has made durable and the log may forget."""
+
+_COMMAND = EntryKind.COMMAND
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOptions:
+    """Settings of one member.
+
+    ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
+    off: the Raft log is the log). ``remembered_requests`` must be the same on all members.
+    """
+
+    raft: Options = field(default_factory=Options)
+    engine: EngineOptions = field(
+        default_factory=lambda: EngineOptions(wal=False, write_buffer_size=16 << 20)
+    )
+    segment_bytes: int = 16 << 20
+    remembered_requests: int = REMEMBERED_REQUESTS
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One moment of a member. ``applied`` and ``durable`` (in tables) are log indexes."""
+
+    raft: RaftStatus
+    applied: int
+    durable: int
+    revision: int
+    state_hash: int
+    log: dict[str, int]
+    engine: dict[str, object]
+    failure: Error | None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A proposal that waits for its entry to be applied."""
+
+    term: int
+    done: ProposalDone
+
+
+class Replica:
+    """One member. All calls from one thread; callbacks come from within :meth:`turn`.
+
+    The first failure of log, state or engine fences it: it answers nobody, votes for nobody,
+    acknowledges nothing more; ``on_failure`` is called once, and :attr:`failure` says why.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        path: str,
+        transport: Transport,
+        *,
+        options: ReplicaOptions,
+        rng: random.Random,
+        wake: Callable[[], None],
+        founders: Membership | None = None,
+        filesystem: FileSystem | None = None,
+        on_failure: Callable[[Error], None] | None = None,
+        threaded: bool = True,
+    ) -> None:
+        """Open the member in directory ``path`` (its parent must exist) and recover it.
+
+        ``founders``: the members of a new cluster, where this one may be a founder that has never
+        run; None for one that must have run before or joins later with nothing. ``rng`` must not
+        repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
+        readable; otherwise whoever drives the replica calls :meth:`sync_storage`.
+
+        Raises ConfigurationError (another member's directory), CorruptionError (damage),
+        StorageError (can't be read or written).
+        """
+        self.identity = identity
+        self.options = options
+        self.failure: Error | None = None
+        self.notify_fd = -1
+        self._transport = transport
+        self._wake = wake
+        self._on_failure = on_failure
+        self._filesystem = PosixFileSystem() if filesystem is None else filesystem
+        self._directory = MemberDirectory(path, self._filesystem)
+        self._log = MemberLog(
+            self._directory.log,
+            identity,
+            filesystem=self._filesystem,
+            segment_bytes=options.segment_bytes,
+        )
+        try:
+            if self._log.is_new and founders is not None:
+                self._log.found(founders)
+            self._state_path = self._directory.current_state(self._log.mark.index)
+            self.machine = self._open_machine()
+        except BaseException:
+            self._log.close()
+            raise
+        try:
+            self._raft = Raft(
+                identity.member,
+                options.raft,
+                rng=rng,
+                hard_state=self._log.hard_state,
+                snapshot=self._log.mark,
+                entries=self._log.entries,
+                applied=self.machine.applied_index,
+            )
+        except BaseException:
+            self.machine.close()
+            self._log.close()
+            raise
+        self._log.entries = []
+        self._was_leader = False
+        self._proposals: list[tuple[bytes, ProposalDone]] = []
+        self._proposed: dict[int, _Waiting] = {}
+        self._reads: list[ReadDone] = []
+        self._read_context = 0
+        self._reads_asked: dict[int, list[ReadDone]] = {}
+        self._reads_confirmed: list[tuple[int, list[ReadDone]]] = []
+        # Marks on their way to the disk: (ticket, index of the mark).
+        self._marks: deque[tuple[int, int]] = deque()
+        self._marked = self._log.mark.index
+        self._ticks_to_compaction = COMPACTION_TICKS
+        self._senders: dict[int, SnapshotSender] = {}
+        self._receiver = SnapshotReceiver(self._directory)
+        self._ready_to_install: dict[int, SnapshotMeta] = {}
+        if threaded:
+            self.notify_fd = self._log.start_writer()
+        self._turn_guarded()
+
+    def _open_machine(self) -> StateMachine:
+        database = DB(self._state_path, options=self.options.engine, filesystem=self._filesystem)
+        try:
+            return StateMachine(database, remembered_requests=self.options.remembered_requests)
+        except BaseException:
+            database.close()
+            raise
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    @property
+    def member(self) -> int:
+        """Its id."""
+        return self.identity.member
+
+    @property
+    def leader(self) -> int:
+        """The leader it knows, 0 for none."""
+        return self._raft.leader if self.failure is None else 0
+
+    @property
+    def is_leader(self) -> bool:
+        """It leads, as far as it knows, and is not fenced."""
+        return self.failure is None and self._raft.role is Role.LEADER
+
+    @property
+    def has_quorum_contact(self) -> bool:
+        """A leader that a majority answered lately, or a follower that hears its leader."""
+        return self.failure is None and self._raft.has_quorum_contact
+
+    @property
+    def last_log(self) -> tuple[int, int]:
+        """Term and index of its last entry: of two members the larger knows more."""
+        status = self._raft.status()
+        return status.term, status.last_index
+
+    def status(self) -> ReplicaStatus:
+        """This moment."""
+        return ReplicaStatus(
+            raft=self._raft.status(),
+            applied=self.machine.applied_index,
+            durable=self.machine.durable_index,
+            revision=self.machine.revision,
+            state_hash=self.machine.state_hash,
+            log=self._log.statistics(),
+            engine=self.machine.statistics(),
+            failure=self.failure,
+        )
+
+    # --- what it takes -------------------------------------------------------------------------
+
+    def propose(self, data: bytes, done: ProposalDone) -> None:
+        """Replicate one entry of encoded commands; ``done`` gets their results, or the reason.
+
+        NotLeaderError and UnavailableError mean that nothing was proposed; OutcomeUnknownError
+        that it may still be applied.
+        """
+        if self.failure is not None:
+            done(self.failure)
+            return
+        self._proposals.append((data, done))
+        self._wake()
+
+    def read(self, done: ReadDone) -> None:
+        """Call ``done(None)`` when reading :attr:`machine` is linearizable, or with the reason."""
+        if self.failure is not None:
+            done(self.failure)
+            return
+        self._reads.append(done)
+        self._wake()
+
+    def propose_membership(self, target: Membership) -> None:
+        """Begin to change the members; raises what ``Raft.propose_membership`` raises."""
+        self._raft.propose_membership(target)
+        self._wake()
+
+    def transfer_leadership(self, to: int) -> None:
+        """Hand leadership over; raises what ``Raft.transfer_leadership`` raises."""
+        self._raft.transfer_leadership(to)
+        self._wake()
+
+    def campaign(self) -> None:
+        """Stand for election now."""
+        if self.failure is None:
+            self._raft.campaign()
+            self._wake()
+
+    def receive(self, packets: Sequence[Packet]) -> None:
+        """Take packets from other members: late, doubled or reordered, they are safe."""
+        if self.failure is not None:
+            return
+        try:
+            for packet in packets:
+                if isinstance(packet, Message):
+                    self._raft.step(packet)
+                elif isinstance(packet, SnapshotPart):
+                    self._take_part(packet)
+                else:
+                    self._take_progress(packet)
+        except Error as error:
+            self._fail(error)
+            return
+        self._wake()
+
+    def tick(self) -> None:
+        """One tick of the clock has passed."""
+        if self.failure is not None:
+            return
+        self._raft.tick()
+        self._receiver.tick()
+        for sender in list(self._senders.values()):
+            if sender.failed:
+                self._end_transfer(sender, ok=False)
+            elif sender.tick():
+                self._transport.send((sender.part(),))
+        self._ticks_to_compaction -= 1
+        if self._ticks_to_compaction <= 0 or self._raft.wants_compaction:
+            self._ticks_to_compaction = COMPACTION_TICKS
+            self._guard(self._compact)
+        self._wake()
+
+    def storage_ready(self) -> None:
+        """The log has made something durable, or has failed."""
+        self._wake()
+
+    def sync_storage(self) -> None:
+        """Without the log's thread: make what was saved durable."""
+        if self.failure is None:
+            self._guard(self._log.sync)
+            self._wake()
+
+    @property
+    def storage_busy(self) -> bool:
+        """Something saved isn't durable yet."""
+        return self.failure is None and self._log.busy
+
+    # --- what it does --------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Do all the work there is."""
+        if self.failure is None:
+            self._turn_guarded()
+
+    def _turn_guarded(self) -> None:
+        self._guard(self._turn)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Error as error:
+            self._fail(error)
+
+    def _turn(self) -> None:
+        for bundle in self._log.take_durable():
+            if bundle.snapshot is not None:
+                self._install(bundle.snapshot)
+            self._raft.stored(bundle.number)
+        while self._marks and self._log.remove_before(self._marks[0][1] + 1, self._marks[0][0]):
+            self._marks.popleft()
+        if self._proposals:
+            self._propose_gathered()
+        if self._reads:
+            self._ask_gathered()
+        raft = self._raft
+        while (bundle_or_none := raft.ready()) is not None:
+            self._perform(bundle_or_none)
+        leads = raft.role is Role.LEADER
+        if self._was_leader and not leads:
+            self._forget_proposed(
+                OutcomeUnknownError("leadership was lost; retry with the same id")
+            )
+        self._was_leader = leads
+
+    def _perform(self, bundle: Bundle) -> None:
+        if bundle.must_sync:
+            self._log.save(bundle)
+        if bundle.messages:
+            self._send(bundle.messages)
+        if bundle.committed:
+            self._apply(bundle.committed)
+        for state in bundle.read_states:
+            self._reads_confirmed.append((state.index, self._reads_asked.pop(state.context)))
+        for context in bundle.reads_failed:
+            for done in self._reads_asked.pop(context):
+                done(UnavailableError("no majority confirmed the leader in time"))
+        if self._reads_confirmed:
+            self._serve_reads()
+
+    def _propose_gathered(self) -> None:
+        gathered, self._proposals = self._proposals, []
+        try:
+            proposed = self._raft.propose([data for data, _ in gathered])
+        except (Error, InvalidArgumentError) as error:
+            for _, done in gathered:
+                done(error)
+            return
+        for index, (_, done) in enumerate(gathered, proposed.first):
+            replaced = self._proposed.pop(index, None)
+            self._proposed[index] = _Waiting(proposed.term, done)
+            if replaced is not None:
+                replaced.done(OutcomeUnknownError("leadership was lost; retry with the same id"))
+
+    def _ask_gathered(self) -> None:
+        reads, self._reads = self._reads, []
+        self._read_context += 1
+        try:
+            self._raft.read_index(self._read_context)
+        except Error as error:
+            for done in reads:
+                done(error)
+            return
+        self._reads_asked[self._read_context] = reads
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        answers = self.machine.apply(
+            [
+                (index, term, data if kind is _COMMAND else b"")
+                for term, index, kind, data in entries
+            ]
+        )
+        self._raft.applied(entries[-1].index)
+        proposed = self._proposed
+        if not proposed:
+            return
+        for index, term, results in answers:
+            waiting = proposed.pop(index, None)
+            if waiting is None:
+                continue
+            if waiting.term == term:
+                waiting.done(results)
+            else:
+                waiting.done(OutcomeUnknownError("leadership was lost; retry with the same id"))
+
+    def _serve_reads(self) -> None:
+        applied = self.machine.applied_index
+        later = []
+        for index, reads in self._reads_confirmed:
+            if index <= applied:
+                for done in reads:
+                    done(None)
+            else:
+                later.append((index, reads))
+        self._reads_confirmed = later
+
+    def _compact(self) -> None:
+        """Let the log forget what the state machine holds durably."""
+        raft = self._raft
+        if raft.wants_compaction:
+            self.machine.flush()
+        raft.compact(min(self.machine.durable_index, self.machine.applied_index))
+        gone = raft.status().first_index - 1
+        if gone > self._marked:
+            self._marked = gone
+            self._marks.append((self._log.write_mark(raft.snapshot_meta(gone)), gone))
+
+    # --- snapshots -----------------------------------------------------------------------------
+
+    def _send(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.kind is MessageKind.SNAPSHOT:
+                self._begin_transfer(message)
+        self._transport.send([m for m in messages if m.kind is not MessageKind.SNAPSHOT])
+
+    def _begin_transfer(self, message: Message) -> None:
+        old = self._senders.pop(message.to, None)
+        if old is not None:
+            old.finish()
+        path = self._directory.outgoing(message.to)
+        self.machine.checkpoint(path)
+        sender = SnapshotSender(
+            self._filesystem,
+            path,
+            self.member,
+            message.to,
+            self._raft.term,
+            self._raft.snapshot_meta(self.machine.applied_index),
+        )
+        self._senders[message.to] = sender
+        self._transport.send((sender.part(),))
+
+    def _take_progress(self, progress: SnapshotProgress) -> None:
+        sender = self._senders.get(progress.sender)
+        if sender is None or not sender.answered(progress):
+            return
+        if sender.done:
+            self._end_transfer(sender, ok=True)
+        else:
+            self._transport.send((sender.part(),))
+
+    def _end_transfer(self, sender: SnapshotSender, *, ok: bool) -> None:
+        del self._senders[sender.to]
+        sender.finish()
+        self._raft.snapshot_status(sender.to, ok)
+
+    def _take_part(self, part: SnapshotPart) -> None:
+        """A part of a snapshot; the last one makes it known to the core."""
+        if part.term < self._raft.term:
+            return
+        if self._receiver.take(part):
+            self._ready_to_install[part.meta.index] = part.meta
+            self._raft.step(
+                Message(
+                    MessageKind.SNAPSHOT, self.member, part.sender, part.term, snapshot=part.meta
+                )
+            )
+        self._transport.send(
+            (
+                SnapshotProgress(
+                    self.member, part.sender, part.term, part.meta.index, self._receiver.next
+                ),
+            )
+        )
+
+    def _install(self, mark: SnapshotMeta) -> None:
+        """The log durably says that the state is the snapshot's: make it so."""
+        if self._ready_to_install.pop(mark.index, None) != mark:
+            raise InternalError(f"snapshot {mark.index} is to be installed but isn't here")
+        self._ready_to_install.clear()
+        old = self._state_path
+        self.machine.close()
+        self._state_path = self._directory.install(mark.index)
+        self.machine = self._open_machine()
+        if self.machine.applied_index != mark.index:
+            raise InternalError(
+                f"the snapshot of index {mark.index} holds index {self.machine.applied_index}"
+            )
+        self._filesystem.remove_tree(old)
+        self._marked = mark.index
+        self._marks.clear()
+
+    # --- ending --------------------------------------------------------------------------------
+
+    def _forget_proposed(self, error: Error) -> None:
+        waiting, self._proposed = self._proposed, {}
+        for proposal in waiting.values():
+            proposal.done(error)
+
+    def _fail_all(self, error: Error) -> None:
+        self._forget_proposed(error)
+        proposals, self._proposals = self._proposals, []
+        for _, done in proposals:
+            done(error)
+        reads = [
+            *self._reads,
+            *(done for asked in self._reads_asked.values() for done in asked),
+            *(done for _, confirmed in self._reads_confirmed for done in confirmed),
+        ]
+        self._reads = []
+        self._reads_asked = {}
+        self._reads_confirmed = []
+        for read_done in reads:
+            read_done(error)
+
+    def _fail(self, error: Error) -> None:
+        """Fence the member: nothing it does from here on could be trusted."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        self._fail_all(error)
+        if self._on_failure is not None:
+            self._on_failure(error)
+
+    def close(self) -> None:
+        """Fail what waits, and close engine and log. What was acknowledged is on disk already."""
+        self._fail_all(OutcomeUnknownError("the server is stopping; retry with the same id"))
+        failed = self.failure is not None
+        if not failed:
+            self.failure = UnavailableError("the server is stopping")
+        for sender in self._senders.values():
+            sender.finish()
+        self._senders.clear()
+        try:
+            self.machine.close()
+            self._log.close()
+        except Error:
+            if not failed:
+                raise

@@ -1,0 +1,237 @@
+"""A member's durable records, on the one log: identity, hard state, snapshot marks, entries.
+
+| kind | record | index, term |
+|---|---|---|
+| 1, 2, 3 | entry: command, membership, empty (1 + EntryKind); the payload is its data | its own |
+| 8 | hard state (codec); the newest counts | 0, 0 |
+| 9 | snapshot mark (codec): entries up to it are in the state machine | 0, 0 |
+| 10 | identity of the member | 0, 0 |
+
+An entry whose index is not above the last one's replaces that one and all after it (Raft §5.3).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import NamedTuple
+
+from kvstore._engine.file import FileSystem
+from kvstore._engine.log import Log, Recovery
+from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
+from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership, SnapshotMeta, bootstrap
+from kvstore.raft.codec import (
+    decode_hard_state,
+    decode_snapshot_meta,
+    encode_hard_state,
+    encode_snapshot_meta,
+)
+
+__all__ = ["Identity", "MemberLog"]
+
+_ENTRY_KINDS = {1 + int(kind): kind for kind in EntryKind}
+_HARD_STATE, _MARK, _IDENTITY = 8, 9, 10
+_IDENTITY_HEAD = struct.Struct("<BQ")
+_IDENTITY_VERSION = 1
+
+
+class Identity(NamedTuple):
+    """Whose records these are: a log is never read as another member's or another cluster's."""
+
+    cluster: str
+    member: int
+
+
+class MemberLog:
+    """One member's log. Opening it reads everything back into the fields below."""
+
+    def __init__(
+        self,
+        path: str,
+        identity: Identity,
+        *,
+        filesystem: FileSystem | None = None,
+        segment_bytes: int = 64 << 20,
+    ) -> None:
+        """Open or begin the log at ``path``.
+
+        Raises ConfigurationError when it is another member's, CorruptionError when it is damaged,
+        StorageError when it can't be read or written.
+        """
+        self.hard_state = HardState()
+        self.mark = SnapshotMeta()
+        self.entries: list[Entry] = []
+        self.identity: Identity | None = None
+        # (ticket, bundle) of writes under way, oldest first.
+        self._under_way: deque[tuple[int, Bundle]] = deque()
+        self._writer = False
+        self._log = Log(
+            path,
+            filesystem=filesystem,
+            segment_bytes=segment_bytes,
+            sticky_kinds=(_HARD_STATE, _MARK, _IDENTITY),
+        )
+        try:
+            self._replay(path)
+            self._check_identity(path, identity)
+        except BaseException:
+            self._log.close()
+            raise
+
+    @property
+    def recovery(self) -> Recovery:
+        """What opening found."""
+        return self._log.recovery
+
+    # --- reading back --------------------------------------------------------------------------
+
+    def _replay(self, path: str) -> None:
+        for kind, index, term, payload in self._log.replay():
+            entry_kind = _ENTRY_KINDS.get(kind)
+            if entry_kind is not None:
+                self._replay_entry(Entry(term, index, entry_kind, payload), path)
+            elif kind == _HARD_STATE:
+                self.hard_state = decode_hard_state(payload)
+            elif kind == _MARK:
+                self._replay_mark(decode_snapshot_meta(payload))
+            elif kind == _IDENTITY:
+                self.identity = _decode_identity(payload)
+            else:
+                raise CorruptionError(
+                    f"log record of kind {kind}", code=IntegrityCode.INVALID_OPERATION, path=path
+                )
+        # Older segments may hold entries from before the mark.
+        self.entries = [entry for entry in self.entries if entry.index > self.mark.index]
+
+    def _replay_entry(self, entry: Entry, path: str) -> None:
+        entries = self.entries
+        if entries:
+            keep = entry.index - entries[0].index
+            if keep > len(entries):
+                raise CorruptionError(
+                    f"entry {entry.index} follows entry {entries[-1].index}",
+                    code=IntegrityCode.INVALID_RECORD,
+                    path=path,
+                )
+            del entries[max(keep, 0) :]
+        entries.append(entry)
+
+    def _replay_mark(self, mark: SnapshotMeta) -> None:
+        if mark == self.mark:
+            return  # said again at the head of a segment
+        entries = self.entries
+        place = mark.index - entries[0].index if entries else -1
+        if 0 <= place < len(entries) and entries[place].term == mark.term:
+            del entries[: place + 1]
+        else:
+            # A snapshot from the leader: whatever was here is void (Raft §7).
+            entries.clear()
+        self.mark = mark
+
+    def _check_identity(self, path: str, identity: Identity) -> None:
+        if self.identity is None:
+            if self.hard_state != HardState() or self.entries or self.mark.index:
+                raise CorruptionError(
+                    "the log doesn't say whose it is", code=IntegrityCode.INVALID_RECORD, path=path
+                )
+            head = _IDENTITY_HEAD.pack(_IDENTITY_VERSION, identity.member)
+            self._log.append(_IDENTITY, 0, 0, head + identity.cluster.encode())
+        elif self.identity != identity:
+            raise ConfigurationError(
+                f"{path} belongs to member {self.identity.member} of cluster "
+                f"{self.identity.cluster!r}, not to member {identity.member} of "
+                f"{identity.cluster!r}"
+            )
+
+    # --- writing -------------------------------------------------------------------------------
+
+    @property
+    def is_new(self) -> bool:
+        """Nothing but its identity was ever written."""
+        return self.identity is None
+
+    def found(self, membership: Membership) -> None:
+        """Write what each founder of a new cluster begins with, durably."""
+        self.hard_state, entries = bootstrap(membership)
+        self.entries = list(entries)
+        self._append(self.hard_state, None, self.entries)
+        self._log.sync()
+
+    def _append(
+        self, hard_state: HardState | None, mark: SnapshotMeta | None, entries: list[Entry]
+    ) -> int:
+        records = []
+        if hard_state is not None:
+            records.append((_HARD_STATE, 0, 0, encode_hard_state(hard_state)))
+        if mark is not None:
+            records.append((_MARK, 0, 0, encode_snapshot_meta(mark)))
+        for term, index, kind, data in entries:
+            records.append((1 + kind, index, term, data))
+        return self._log.append_many(records)
+
+    def start_writer(self) -> int:
+        """Write and sync on a thread from now on; returns the descriptor that turns readable."""
+        self._writer = True
+        return self._log.start_writer()
+
+    def save(self, bundle: Bundle) -> None:
+        """Begin to make a bundle durable; :meth:`take_durable` gives it back when it is."""
+        ticket = self._append(bundle.hard_state, bundle.snapshot, list(bundle.entries))
+        self._under_way.append((ticket, bundle))
+        if self._writer:
+            self._log.submit()
+
+    def sync(self) -> None:
+        """Without a writer thread: make everything saved durable, now."""
+        self._log.sync()
+
+    def take_durable(self) -> list[Bundle]:
+        """The saved bundles that have become durable since the last call, in order.
+
+        Raises StorageError once a write or sync has failed.
+        """
+        if not self._under_way:
+            return []
+        durable = self._log.durable_ticket
+        done = []
+        while self._under_way and self._under_way[0][0] <= durable:
+            done.append(self._under_way.popleft()[1])
+        return done
+
+    @property
+    def busy(self) -> bool:
+        """Something saved isn't durable yet."""
+        return bool(self._under_way)
+
+    def write_mark(self, mark: SnapshotMeta) -> int:
+        """Write that the state machine durably holds everything up to ``mark``; its ticket."""
+        ticket = self._append(None, mark, [])
+        if self._writer:
+            self._log.submit()
+        return ticket
+
+    def remove_before(self, index: int, ticket: int) -> bool:
+        """Remove segments of entries below ``index``, once ``ticket`` is durable; False before."""
+        if self._log.durable_ticket < ticket:
+            return False
+        self._log.remove_before(index)
+        return True
+
+    def statistics(self) -> dict[str, int]:
+        """The log's counters."""
+        return self._log.stats()
+
+    def close(self) -> None:
+        """Sync what was saved and close. Raises the failure of a log that has failed before."""
+        self._log.close()
+
+
+def _decode_identity(payload: bytes) -> Identity:
+    if len(payload) < _IDENTITY_HEAD.size:
+        raise CorruptionError("identity cut short", code=IntegrityCode.TRUNCATED_RECORD)
+    version, member = _IDENTITY_HEAD.unpack_from(payload)
+    if version != _IDENTITY_VERSION:
+        raise CorruptionError(
+            f"identity of version {version}", code=IntegrityCode.UNSUPPORTED_VERSION
+        )
+    return Identity(payload[_IDENTITY_HEAD.size :].decode(), member)
