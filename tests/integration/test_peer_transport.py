@@ -16,13 +16,15 @@ from structlog.typing import EventDict
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError
-from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
+from kvstore.raft.messages import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
+from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress
 from kvstore.server import pki
 from kvstore.server.certificate_files import CertificateFiles
 from kvstore.server.member_identity import MemberIdentity, Stage
 from kvstore.server.peer_introductions import Introductions
 from kvstore.server.peer_registration import register
 from kvstore.server.peer_registry import Known, PeerRegistry
+from kvstore.server.peer_snapshots import to_request
 from kvstore.server.peer_transport import PeerTransport
 
 WAIT_S = 10.0
@@ -34,7 +36,7 @@ class Member:
 
     transport: PeerTransport
     introductions: Introductions
-    received: list[Message]
+    received: list[Packet]
     lost: list[int]
     address: str = ""
 
@@ -55,6 +57,7 @@ async def start(
     founders: str = "f",
     certificates: CertificateFiles | None = None,
     address: str = "127.0.0.1:0",
+    snapshot_bytes_per_s: int = 1 << 30,
 ) -> Member:
     directory.mkdir(exist_ok=True)
     identity = MemberIdentity(
@@ -62,9 +65,15 @@ async def start(
     )
     known = set(members)
     introductions = Introductions(identity, PeerRegistry(directory), known.__contains__)
-    received: list[Message] = []
+    received: list[Packet] = []
     lost: list[int] = []
-    transport = PeerTransport(introductions, certificates, received.extend, lost.append)
+    transport = PeerTransport(
+        introductions,
+        certificates,
+        received.extend,
+        lost.append,
+        snapshot_bytes_per_s=snapshot_bytes_per_s,
+    )
     made = Member(transport, introductions, received, lost)
     made.address = transport.bind(address)
     await transport.start()
@@ -117,7 +126,7 @@ def test_a_message_larger_than_a_frame_goes_alone_and_heartbeats_overtake(tmp_pa
         big = [append(1, 2, [bytes([n]) * (3 << 20)]) for n in range(3)]
         one.transport.send([*big, heartbeat(1, 2, 7)])
         await two.until(lambda member: len(member.received) == 4)
-        assert two.received[0].kind is MessageKind.HEARTBEAT
+        assert two.received[0] == heartbeat(1, 2, 7)
         assert two.received[1:] == big
         assert one.transport.links()[2].counters.frames >= 3
         await one.transport.close()
@@ -373,6 +382,74 @@ def test_whoever_does_not_introduce_itself_is_turned_away(tmp_path: Path) -> Non
                 grpc.StatusCode.UNAUTHENTICATED,
                 grpc.StatusCode.INVALID_ARGUMENT,
             )
+        await two.transport.close()
+
+    run(test())
+
+
+def parts(size: int, count: int) -> list[Packet]:
+    meta = SnapshotMeta(7, 3, Membership(frozenset({1, 2})))
+    return [
+        SnapshotPart(1, 2, 4, meta, size * count, size * n, bytes([n]) * size) for n in range(count)
+    ]
+
+
+def test_snapshots_go_beside_messages_and_progress_comes_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        connect(two, one)
+        await two.until(connected(1))
+        sent = parts(1 << 20, 8)
+        one.transport.send(sent)
+        await two.until(lambda member: member.received == sent)
+        progress = SnapshotProgress(2, 1, 4, 7, 8 << 20)
+        two.transport.send([progress])
+        await one.until(lambda member: member.received == [progress])
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_snapshots_are_throttled_and_heartbeats_are_not(tmp_path: Path) -> None:
+    async def test() -> None:
+        one = await start(tmp_path / "1", 1, snapshot_bytes_per_s=1 << 20)
+        two = await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        begin = asyncio.get_running_loop().time()
+        one.transport.send(parts(100_000, 5))
+        one.transport.send([heartbeat(1, 2, 1)])
+        await two.until(lambda member: len(member.received) == 6)
+        assert asyncio.get_running_loop().time() - begin >= 4 * 100_000 / (1 << 20)
+        assert two.received.index(heartbeat(1, 2, 1)) <= 1
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"data": b"y"}, {"total": 0}, {"done": False}, {"last_included_index": 8}, {"leader_id": 3}],
+)
+def test_a_damaged_chunk_reaches_nobody(tmp_path: Path, damage: dict[str, Any]) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        (part,) = parts(100, 1)
+        assert isinstance(part, SnapshotPart)
+        request = to_request(part, "c")
+        for name, value in damage.items():
+            setattr(request, name, value)
+        async with grpc.aio.insecure_channel(two.address) as channel:
+            stub: Any = raft_pb2_grpc.RaftPeerStub(channel)
+            stream = stub.InstallSnapshot(metadata=one.introductions.to(2))
+            await stream.initial_metadata()
+            await stream.write(request)
+            assert await stream.code() is grpc.StatusCode.DATA_LOSS
+        assert not two.received
+        await one.transport.close()
         await two.transport.close()
 
     run(test())

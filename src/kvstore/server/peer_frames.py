@@ -1,7 +1,7 @@
-"""Many of the core's messages in one frame, and out again.
+"""Many packets in one frame, and out again.
 
-A frame is, for each message, a u32 length (little-endian) and the message as
-``kvstore.raft.codec`` writes it. Each message carries a checksum of its own.
+A frame is, for each packet, a u32 length (little-endian) and the packet as
+``kvstore.replica.packets`` writes it. Each packet carries a checksum of its own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import struct
 from collections.abc import Sequence
 
 from kvstore.errors import CorruptionError, IntegrityCode
-from kvstore.raft.codec import decode_message
-from kvstore.raft.messages import Message
+from kvstore.replica.packets import Packet, decode_packet
 
-# Where a frame is closed. One message that is larger still goes, alone.
+# Where a frame is closed. One packet that is larger still goes, alone.
 FRAME_BYTES = 1 << 20
 
 # What a receiver takes at most: the largest proposal, and what the core adds to small ones.
@@ -23,16 +22,16 @@ _LENGTH = struct.Struct("<I")
 
 
 def join(payloads: Sequence[bytes]) -> bytes:
-    """One frame of these encoded messages."""
+    """One frame of these encoded packets."""
     parts: list[bytes] = []
     for payload in payloads:
         parts += (_LENGTH.pack(len(payload)), payload)
     return b"".join(parts)
 
 
-def split(frame: bytes) -> list[Message]:
-    """The messages in a frame, in order. Raises CorruptionError; none is given then."""
-    messages = []
+def split(frame: bytes) -> list[Packet]:
+    """The packets in a frame, in order. Raises CorruptionError; none is given then."""
+    packets = []
     at, end = 0, len(frame)
     while at < end:
         if at + _LENGTH.size > end:
@@ -41,9 +40,9 @@ def split(frame: bytes) -> list[Message]:
         at += _LENGTH.size
         if at + length > end:
             raise _short(at)
-        messages.append(decode_message(frame[at : at + length]))
+        packets.append(decode_packet(frame[at : at + length]))
         at += length
-    return messages
+    return packets
 
 
 def _short(at: int) -> CorruptionError:

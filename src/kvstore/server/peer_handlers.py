@@ -11,11 +11,13 @@ import grpc.aio
 import structlog
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
-from kvstore.errors import CorruptionError, StorageError
+from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.raft.messages import Message, MessageKind
+from kvstore.replica.packets import Packet
 from kvstore.server.peer_frames import split
 from kvstore.server.peer_introductions import Introductions, RefusedPeerError
 from kvstore.server.peer_registry import Known
+from kvstore.server.peer_snapshots import from_request
 from kvstore.server.peer_unary import (
     UnaryCalls,
     append_message,
@@ -27,7 +29,7 @@ from kvstore.server.peer_unary import (
 UNARY_TIMEOUT_S = 5.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Receive = Callable[[Sequence[Message]], None]
+Receive = Callable[[Sequence[Packet]], None]
 
 log = structlog.get_logger("kvstore.peer")
 
@@ -35,7 +37,7 @@ log = structlog.get_logger("kvstore.peer")
 class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     """Lets members in, checks what they send and hands it to ``receive``.
 
-    ``receive`` gets only whole messages with good checksums, to this member, from the member that
+    ``receive`` gets only whole packets with good checksums, to this member, from the member that
     the call is from.
     """
 
@@ -52,20 +54,28 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         await context.send_initial_metadata(self._introductions.to(sender))
         received = 0
         async for frame in request_iterator:
-            if not self._introductions.is_member(sender):
-                await self._refuse(
-                    context,
-                    RefusedPeerError(
-                        grpc.StatusCode.FAILED_PRECONDITION, f"member {sender} was removed"
-                    ),
-                )
             try:
-                messages = split(frame.messages)
+                packets = split(frame.messages)
             except CorruptionError as error:
                 await self._damaged(context, sender, error)
-            await self._take(messages, sender, context)
+            await self._take(packets, sender, context)
             received += 1
         return raft_pb2.MessageFrameReply(received=received)
+
+    async def InstallSnapshot(
+        self, request_iterator: AsyncIterator[raft_pb2.InstallSnapshotRequest], context: Context
+    ) -> raft_pb2.InstallSnapshotResponse:
+        sender = await self._admit(context)
+        await context.send_initial_metadata(self._introductions.to(sender))
+        received = 0
+        async for request in request_iterator:
+            try:
+                part = from_request(request, self._introductions.member)
+            except CorruptionError as error:
+                await self._damaged(context, sender, error)
+            await self._take([part], sender, context)
+            received += 1
+        return raft_pb2.InstallSnapshotResponse(received=received)
 
     async def RequestVote(
         self, request: raft_pb2.RequestVoteRequest, context: Context
@@ -117,19 +127,26 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
                 grpc.StatusCode.DEADLINE_EXCEEDED, "nothing to answer was durable in time"
             )
 
-    async def _take(self, messages: Sequence[Message], sender: int, context: Context) -> None:
+    async def _take(self, packets: Sequence[Packet], sender: int, context: Context) -> None:
+        """Hand packets on, if they are from whom they should be, and still welcome."""
         own = self._introductions.member
-        for message in messages:
-            if message.sender != sender or message.to != own:
+        if not self._introductions.is_member(sender):
+            removed = RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION, f"member {sender} was removed"
+            )
+            await self._refuse(context, removed)
+        for packet in packets:
+            if packet.sender != sender or packet.to != own:
                 await self._damaged(
                     context,
                     sender,
                     CorruptionError(
-                        f"message from {message.sender} to {message.to} on the stream from "
-                        f"{sender} to {own}"
+                        f"packet from {packet.sender} to {packet.to} on the stream from "
+                        f"{sender} to {own}",
+                        code=IntegrityCode.INVALID_RECORD,
                     ),
                 )
-        self._receive(messages)
+        self._receive(packets)
 
     async def _admit(self, context: Context) -> int:
         """The member that calls; ends the call when it isn't welcome."""

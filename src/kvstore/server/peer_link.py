@@ -16,8 +16,8 @@ import grpc.aio
 import structlog
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
-from kvstore.raft.codec import encode_message
 from kvstore.raft.messages import Message
+from kvstore.replica.packets import Packet, encode_packet
 from kvstore.server.certificate_files import CertificateFiles
 from kvstore.server.member_names import member_name
 from kvstore.server.peer_frames import FRAME_BYTES, join
@@ -90,7 +90,7 @@ class PeerLink:
         self._dialler = dialler
         self._lost = lost
         self._connected = False
-        # Messages without entries overtake those with: a heartbeat must not wait behind a megabyte.
+        # Packets without entries overtake those with: a heartbeat must not wait behind a megabyte.
         self._urgent: deque[bytes] = deque()
         self._bulk: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -104,18 +104,19 @@ class PeerLink:
         """Whether the peer has accepted this member's stream."""
         return self._connected
 
-    def send(self, message: Message) -> None:
-        """Queue a message, or drop it."""
+    def send(self, packet: Packet) -> None:
+        """Queue a packet, or drop it."""
+        bulk = isinstance(packet, Message) and bool(packet.entries)
         if not self._connected:
-            if not message.entries:
-                self._urgent.append(encode_message(message))
+            if not bulk:
+                self._urgent.append(encode_packet(packet))
                 if len(self._urgent) > UNCONNECTED_MESSAGES_MAX:
                     self._urgent.popleft()
                     self.counters.dropped += 1
             else:
                 self.counters.dropped += 1
             return
-        payload = encode_message(message)
+        payload = encode_packet(packet)
         if (
             self._queued_bytes + len(payload) > QUEUE_BYTES_MAX
             or len(self._urgent) + len(self._bulk) >= QUEUE_MESSAGES_MAX
@@ -123,7 +124,7 @@ class PeerLink:
             self.counters.dropped += 1
             self._lost(self.peer)
             return
-        (self._bulk if message.entries else self._urgent).append(payload)
+        (self._bulk if bulk else self._urgent).append(payload)
         self._queued_bytes += len(payload)
         self._wake.set()
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from kvstore.api.v1 import raft_pb2_grpc
 from kvstore.raft.messages import Message
+from kvstore.replica.packets import Packet, SnapshotPart
 from kvstore.server.certificate_files import CertificateFiles
 from kvstore.server.listener import bind
 from kvstore.server.peer_handlers import PeerHandlers, Receive
 from kvstore.server.peer_introductions import Introductions
 from kvstore.server.peer_link import Dialler, PeerLink
 from kvstore.server.peer_listener import new_peer_server
+from kvstore.server.peer_snapshots import SnapshotLane
 from kvstore.server.peer_unary import UnaryCalls
 
 
 class PeerTransport:
-    """Carries the core's messages. Used on the event loop's thread only.
+    """Carries packets of the replica. Used on the event loop's thread only.
 
     ``receive`` takes what peers sent, ``lost`` the id of a peer that messages were lost to.
     ``lost`` may be called from within :meth:`send`.
@@ -29,12 +31,16 @@ class PeerTransport:
         certificates: CertificateFiles | None,
         receive: Receive,
         lost: Callable[[int], None],
+        *,
+        snapshot_bytes_per_s: int,
     ) -> None:
         self._introductions = introductions
         self._certificates = certificates
         self._lost = lost
         self._unary = UnaryCalls()
         self._links: dict[int, PeerLink] = {}
+        self._lanes: dict[int, SnapshotLane] = {}
+        self._snapshot_bytes_per_s = snapshot_bytes_per_s
         self._closing: set[asyncio.Task[None]] = set()
         self.dialler = Dialler(introductions.identity.cluster_id, certificates)
         self._server = new_peer_server()
@@ -57,21 +63,45 @@ class PeerTransport:
         for peer, link in list(self._links.items()):
             if addresses.get(peer) != link.address:
                 del self._links[peer]
-                closing = asyncio.create_task(link.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+                self._close_soon(link.close())
+                if peer in self._lanes:
+                    self._close_soon(self._lanes.pop(peer).close())
         for peer, address in addresses.items():
             if peer not in self._links:
                 self._links[peer] = PeerLink(
                     peer, address, self._introductions, self.dialler, self._lost
                 )
 
-    def send(self, messages: Iterable[Message]) -> None:
+    def send(self, packets: Iterable[Packet]) -> None:
         """Send what can be sent soon; the rest is lost. Never raises."""
-        for message in messages:
-            link = self._links.get(message.to)
-            if not self._unary.answers(message) and link is not None:
-                link.send(message)
+        for packet in packets:
+            if isinstance(packet, Message) and self._unary.answers(packet):
+                continue
+            link = self._links.get(packet.to)
+            if link is None:
+                continue
+            if isinstance(packet, SnapshotPart):
+                self._lane(link).send(packet)
+            else:
+                link.send(packet)
+
+    def _lane(self, link: PeerLink) -> SnapshotLane:
+        """Where snapshots to the peer of ``link`` go."""
+        lane = self._lanes.get(link.peer)
+        if lane is None:
+            lane = self._lanes[link.peer] = SnapshotLane(
+                link.peer,
+                link.address,
+                self._introductions,
+                self.dialler,
+                self._snapshot_bytes_per_s,
+            )
+        return lane
+
+    def _close_soon(self, close: Coroutine[None, None, None]) -> None:
+        closing = asyncio.create_task(close)
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def links(self) -> Mapping[int, PeerLink]:
         """The links by peer, for status and tests."""
@@ -79,7 +109,7 @@ class PeerTransport:
 
     async def close(self) -> None:
         """End every stream and stop listening."""
-        links = [link.close() for link in self._links.values()]
-        self._links = {}
-        await asyncio.gather(*links, *self._closing)
+        ways: list[PeerLink | SnapshotLane] = [*self._links.values(), *self._lanes.values()]
+        self._links, self._lanes = {}, {}
+        await asyncio.gather(*(way.close() for way in ways), *self._closing)
         await self._server.stop(grace=None)

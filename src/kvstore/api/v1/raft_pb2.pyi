@@ -91,53 +91,37 @@ class AppendEntriesResponse(_message.Message):
     conflict_term: int
     def __init__(self, term: _Optional[int] = ..., success: bool = ..., match_index: _Optional[int] = ..., conflict_index: _Optional[int] = ..., conflict_term: _Optional[int] = ...) -> None: ...
 
-class SnapshotFile(_message.Message):
-    __slots__ = ("name", "bytes", "crc32c")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
-    CRC32C_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    bytes: int
-    crc32c: int
-    def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ..., crc32c: _Optional[int] = ...) -> None: ...
-
 class InstallSnapshotRequest(_message.Message):
-    __slots__ = ("term", "leader_id", "last_included_index", "last_included_term", "file", "offset", "data", "data_crc32c", "done", "cluster_id", "mark", "files")
+    __slots__ = ("term", "leader_id", "last_included_index", "last_included_term", "offset", "data", "done", "cluster_id", "crc32c", "mark", "total")
     TERM_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     LAST_INCLUDED_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_INCLUDED_TERM_FIELD_NUMBER: _ClassVar[int]
-    FILE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
-    DATA_CRC32C_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
     MARK_FIELD_NUMBER: _ClassVar[int]
-    FILES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
     term: int
     leader_id: int
     last_included_index: int
     last_included_term: int
-    file: str
     offset: int
     data: bytes
-    data_crc32c: int
     done: bool
     cluster_id: str
+    crc32c: int
     mark: bytes
-    files: _containers.RepeatedCompositeFieldContainer[SnapshotFile]
-    def __init__(self, term: _Optional[int] = ..., leader_id: _Optional[int] = ..., last_included_index: _Optional[int] = ..., last_included_term: _Optional[int] = ..., file: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., data_crc32c: _Optional[int] = ..., done: bool = ..., cluster_id: _Optional[str] = ..., mark: _Optional[bytes] = ..., files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping[str, object]]]] = ...) -> None: ...
+    total: int
+    def __init__(self, term: _Optional[int] = ..., leader_id: _Optional[int] = ..., last_included_index: _Optional[int] = ..., last_included_term: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., done: bool = ..., cluster_id: _Optional[str] = ..., crc32c: _Optional[int] = ..., mark: _Optional[bytes] = ..., total: _Optional[int] = ...) -> None: ...
 
 class InstallSnapshotResponse(_message.Message):
-    __slots__ = ("term", "resume_file", "resume_offset")
-    TERM_FIELD_NUMBER: _ClassVar[int]
-    RESUME_FILE_FIELD_NUMBER: _ClassVar[int]
-    RESUME_OFFSET_FIELD_NUMBER: _ClassVar[int]
-    term: int
-    resume_file: str
-    resume_offset: int
-    def __init__(self, term: _Optional[int] = ..., resume_file: _Optional[str] = ..., resume_offset: _Optional[int] = ...) -> None: ...
+    __slots__ = ("received",)
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    received: int
+    def __init__(self, received: _Optional[int] = ...) -> None: ...
 
 class MessageFrame(_message.Message):
     __slots__ = ("messages",)

@@ -57,7 +57,8 @@ class RaftPeerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InstallSnapshot(self, request_iterator, context):
-        """A first request without data asks where to go on; the next call streams from there.
+        """Chunks, on a connection of their own; how far they got comes back among the Messages, and
+        sending goes on from there after a break.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
