@@ -92,9 +92,7 @@ def test_impossible_configuration_is_refused(target: Membership, word: str) -> N
     st.integers(1, 31),
     st.integers(0, 31),
 )
-def test_history_answers_like_a_plain_list(
-    indexes: list[int], cut: int, compacted: int
-) -> None:
+def test_history_answers_like_a_plain_list(indexes: list[int], cut: int, compacted: int) -> None:
     history = History(0, voters(1))
     model = [(0, voters(1))]
     for index in indexes:

@@ -102,7 +102,8 @@ def test_5_1_request_of_an_old_term_is_refused_with_the_present_one(kind: Messag
 
 
 @pytest.mark.parametrize(
-    "kind", [K.APPEND_RESPONSE, K.HEARTBEAT_RESPONSE, K.VOTE_RESPONSE, K.READ_RESPONSE, K.TIMEOUT_NOW]
+    "kind",
+    [K.APPEND_RESPONSE, K.HEARTBEAT_RESPONSE, K.VOTE_RESPONSE, K.READ_RESPONSE, K.TIMEOUT_NOW],
 )
 def test_5_1_answer_of_an_old_term_is_dropped(kind: MessageKind) -> None:
     core = make()

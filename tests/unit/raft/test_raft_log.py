@@ -12,9 +12,7 @@ from kvstore.raft.log import Log
 
 
 def entries(first: int, *terms: int, size: int = 1) -> list[Entry]:
-    return [
-        Entry(term, first + i, EntryKind.COMMAND, b"x" * size) for i, term in enumerate(terms)
-    ]
+    return [Entry(term, first + i, EntryKind.COMMAND, b"x" * size) for i, term in enumerate(terms)]
 
 
 class LogModel(RuleBasedStateMachine):

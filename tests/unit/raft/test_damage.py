@@ -1,0 +1,182 @@
+"""Members that lost entries which they had acknowledged."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kvstore.raft import HardState, Message, MessageKind, Options, Raft, Role
+
+from .raft_cluster import Cluster, voters
+
+K = MessageKind
+
+
+def cut_log(cluster: Cluster, member: int, last: int) -> None:
+    disk = cluster.members[member].disk
+    disk.entries = {i: e for i, e in disk.entries.items() if i <= last}
+
+
+def damaged_cluster() -> Cluster:
+    """Members 1 and 2 acknowledged an entry that 3 never saw; 2 lost it and knows."""
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.isolate(3)
+    cluster.propose(b"precious")
+    for member in (1, 2):
+        cluster.members[member].crash()
+    cut_log(cluster, 2, 2)
+    cluster.members[2].start(damaged=True)
+    cluster.heal()
+    return cluster
+
+
+def test_damaged_member_elects_nobody_and_is_not_elected() -> None:
+    cluster = damaged_cluster()
+    cluster.tick(100)
+    assert cluster.leader == 0, "2 and 3 together could otherwise forget the entry"
+    cluster[2].campaign()
+    assert cluster[2].role is Role.FOLLOWER
+    cluster[2].step(Message(K.TIMEOUT_NOW, 2, 3, cluster[2].term))
+    assert cluster[2].role is Role.FOLLOWER
+
+
+def test_damaged_member_is_whole_once_it_has_a_later_leaders_own_entry() -> None:
+    cluster = damaged_cluster()
+    cluster.tick(100)
+    cluster.members[1].start()
+    cluster.tick(100)
+    assert cluster.leader in (1, 3)
+    assert not cluster[2].damaged
+    assert {state[0][1] for state in cluster.states()} == {b"precious"}
+    cluster.members[cluster.leader].crash()
+    cluster.tick(60)
+    assert cluster.leader, "it votes again"
+
+
+def test_damage_is_durable_until_healed() -> None:
+    cluster = damaged_cluster()
+    cluster.settle()
+    assert cluster.members[2].disk.hard_state.damaged
+    cluster.members[2].crash()
+    cluster.members[2].start()
+    assert cluster[2].damaged
+    term = cluster[2].term
+    cluster.members[2].crash()
+    cluster.members[2].start()
+    assert cluster[2].term == term, "known damage takes no further term"
+
+
+def test_leader_steps_down_for_a_member_that_lost_what_it_counted_on() -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.propose(b"a")
+    term = cluster[1].term
+    cluster.members[2].crash()
+    cut_log(cluster, 2, 2)
+    cluster.members[2].start()
+    assert not cluster[2].damaged, "it can't know by itself"
+    cluster[1].tick()
+    cluster.settle()
+    assert cluster[2].damaged
+    assert cluster[1].role is Role.FOLLOWER
+    cluster.tick(60)
+    assert cluster[cluster.leader].term > term
+    assert not cluster[2].damaged
+
+
+def test_acknowledgement_from_before_the_loss_counts_for_nobody() -> None:
+    """It is still on the wire when the member comes back without the entry."""
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.isolate(3)
+    cluster[1].propose([b"a"])
+    cluster.collect()
+    (append,) = [m for m in cluster.wire if m.kind is K.APPEND and m.to == 2]
+    cluster.wire.clear()
+    cluster.deliver(append)
+    cluster.members[2].collect()
+    cluster.members[2].sync()
+    (answer,) = [m for m in cluster.members[2].collect() if m.kind is K.APPEND_RESPONSE]
+    cluster.members[1].crash()
+    cut_log(cluster, 2, 2)
+    cluster.members[2].crash()
+    cluster.members[2].start(damaged=True)
+    cluster.members[1].start()
+    cluster.heal()
+    cluster.tick(60)
+    leader = cluster[cluster.leader]
+    before = leader.commit
+    leader.step(Message(answer.kind, leader.id, 2, answer.term, log_index=before + 10))
+    assert leader.commit == before
+
+
+def test_leader_does_not_hand_over_to_a_damaged_member() -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.propose(b"a")
+    leader = cluster[1]
+    leader.step(Message(K.HEARTBEAT_RESPONSE, 1, 2, leader.term, context=1, damaged=True))
+    assert [peer.damaged for peer in leader.status().peers] == [True, False]
+
+
+def test_state_machine_ahead_of_the_log_is_damage() -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    for _ in range(4):
+        cluster.propose(b"x")
+    member = cluster.members[2]
+    member.crash()
+    # The snapshot mark is at 1 and the state machine holds more than the log does.
+    cut_log(cluster, 2, 3)
+    member.disk.hard_state = HardState(member.disk.hard_state.term, 0, 0)
+    core = Raft(
+        2,
+        Options(),
+        rng=random.Random(1),
+        hard_state=member.disk.hard_state,
+        entries=member.disk.tail(),
+        applied=6,
+    )
+    assert core.damaged
+    assert core.commit == 3
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_one_member_at_a_time_may_lose_its_tail_again_and_again(seed: int) -> None:
+    """With the rule nothing committed is ever lost; see ``damage.py``."""
+    rng = random.Random(seed)
+    size = rng.choice((3, 5))
+    cluster = Cluster(voters(*range(1, size + 1)), seed=seed)
+    cluster.elect(1)
+    for turn in range(12):
+        if cluster.leader and rng.random() < 0.8:
+            cluster[cluster.leader].propose([b"%d" % turn])
+            for _ in range(rng.randint(0, 30)):
+                cluster.collect()
+                if cluster.wire:
+                    position = rng.randrange(len(cluster.wire))
+                    cluster.deliver(cluster.wire.pop(position))
+                for member in cluster.up:
+                    if rng.random() < 0.5:
+                        member.sync(1)
+        hurt = [m.id for m in cluster.up if m.core.damaged or m.disk.hard_state.damaged]
+        victim = cluster.members[rng.randint(1, size)]
+        if not hurt or hurt == [victim.id]:
+            victim.crash()
+            entries = victim.disk.entries
+            keep = rng.randint(1, max(entries))
+            victim.disk.entries = {i: e for i, e in entries.items() if i <= keep}
+            victim.start(damaged=True)
+        if rng.random() < 0.5:
+            cluster.tick(rng.randint(1, 40))
+        cluster.check()
+    cluster.settle()
+    cluster.tick(100)
+    cluster.propose(b"end")
+    cluster.tick(3)
+    assert len(cluster.states()) == 1
+    applied = [index for index, _ in cluster.states().pop()]
+    commands = [i for i, e in sorted(cluster.committed.items()) if e.kind == 0]
+    assert applied == commands
