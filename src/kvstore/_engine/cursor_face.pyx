@@ -1,5 +1,6 @@
 """CursorFace: see cursor_face.pxd."""
 
+cimport cython
 from libc.stdint cimport uint64_t
 
 from kvstore._engine.cursor cimport Cursor
@@ -25,6 +26,8 @@ cdef CursorFace cursor_face(Cursor* cursor, str path, object keep_alive):
     return face
 
 
+# Freeing it still needs the disk: the collector must not clear the reference first.
+@cython.no_gc_clear
 cdef class CursorFace:
     """Walks internal entries in order. Not thread-safe."""
 

@@ -4,6 +4,7 @@ import errno
 import os
 import random as random_module
 
+cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport malloc
@@ -49,6 +50,8 @@ cdef object failure(int number, str path):
     return OSError(number, os.strerror(number), path)
 
 
+# Tables and logs close their files when they are freed: the collector must not empty this before.
+@cython.no_gc_clear
 cdef class MemoryFileSystem(FileSystem):
     def __cinit__(self):
         self.ops = &MEMORY_OPS

@@ -2,6 +2,7 @@
 
 import os
 
+cimport cython
 from libc.stdint cimport uint64_t
 
 from kvstore._engine.cache cimport BlockCache, CacheStats, cache_new, cache_release, cache_stats
@@ -63,6 +64,8 @@ cdef class CacheFace:
         return stats
 
 
+# Freeing it still needs the disk: the collector must not clear the reference first.
+@cython.no_gc_clear
 cdef class TableFile:
     """An open table. Any thread; :meth:`close` must not run beside another call.
 
@@ -181,6 +184,8 @@ cdef class TableFile:
         return table_offset_of(self.table, slice_of_bytes(internal_key(key, sequence, 1)))
 
 
+# Freeing it still needs the disk: the collector must not clear the reference first.
+@cython.no_gc_clear
 cdef class TableWriter:
     """Writes one table. One thread; discarded unless finished."""
 
@@ -215,7 +220,7 @@ cdef class TableWriter:
         return 0
 
     def add(self, bytes key, uint64_t sequence, int kind, bytes value):
-        """Keys ascend; the versions of one key descend by sequence."""
+        """Keys ascend; the versions of one key descend by sequence. A failure discards the table."""
         self.require_open()
         cdef Status status
         status_clear(&status)
@@ -223,6 +228,7 @@ cdef class TableWriter:
         if table_builder_add(
             self.builder, slice_of_bytes(entry), slice_of_bytes(value), &status
         ) < 0:
+            self.discard()
             raise status_error(&status, self.path)
 
     @property
