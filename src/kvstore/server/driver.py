@@ -1,0 +1,98 @@
+"""Replicas on an event loop: ticks, turns, and the log writer's news."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+
+import structlog
+
+from kvstore.errors import Error, InternalError
+
+__all__ = ["TICK_S", "Driver"]
+
+TICK_S = 0.05
+
+log = structlog.get_logger("kvstore.driver")
+
+
+class Driver:
+    """Drives one replica, or a group of them, from the running event loop.
+
+    However many calls, packets and syncs come in one pass of the loop, there is one turn in the
+    next. The first failure, whether raised here or handed to :meth:`fail`, is the result of
+    :attr:`failed`, and nothing is driven after it: half-done work can't be gone on with.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[Error] = self._loop.create_future()
+        self._turn: Callable[[], None] | None = None
+        self._ticks: list[Callable[[], None]] = []
+        self._watched: list[int] = []
+        self._turn_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, turn: Callable[[], None], *ticks: Callable[[], None]) -> None:
+        """Call ``turn`` after each :meth:`wake`, and each of ``ticks`` every :data:`TICK_S`."""
+        self._turn = turn
+        self._ticks = list(ticks)
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self.wake()
+
+    def watch(self, eventfd: int, ready: Callable[[], None]) -> None:
+        """Call ``ready`` whenever the eventfd of a log's writer was signalled."""
+        self._watched.append(eventfd)
+        self._loop.add_reader(eventfd, self._signalled, eventfd, ready)
+
+    def wake(self) -> None:
+        """Have a turn soon. Before :meth:`start` this does nothing: it begins with a turn."""
+        if not self._turn_is_due and self._turn is not None:
+            self._turn_is_due = True
+            self._loop.call_soon(self._take_turn)
+
+    def fail(self, error: Error) -> None:
+        """End it all with ``error``; the first one counts."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    def stop(self) -> None:
+        """Drive nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for eventfd in self._watched:
+            self._loop.remove_reader(eventfd)
+        self._watched.clear()
+        self._turn = None
+        self._ticks.clear()
+        self.failed.cancel()
+
+    def _signalled(self, eventfd: int, ready: Callable[[], None]) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(eventfd)
+        self._run(ready)
+
+    def _take_turn(self) -> None:
+        self._turn_is_due = False
+        if self._turn is not None:
+            self._run(self._turn)
+
+    def _tick(self) -> None:
+        # A loop that was held up, or a process that was stopped, ticks once and not for all the
+        # time that it missed: a peer's silence can't be told from one's own sleep.
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        for tick in self._ticks:
+            self._run(tick)
+
+    def _run(self, call: Callable[[], None]) -> None:
+        if self.failed.done():
+            return
+        try:
+            call()
+        except Error as error:
+            self.fail(error)
+        except Exception as error:
+            log.exception("a replica failed")
+            self.fail(InternalError(f"{type(error).__name__}: {error}"))

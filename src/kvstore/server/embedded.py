@@ -1,0 +1,80 @@
+"""Embedded mode: five replicas in this process, talking through memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvstore.api.v1 import admin_pb2
+from kvstore.engine import Options as EngineOptions
+from kvstore.errors import Error, UnavailableError
+from kvstore.raft import Options as RaftOptions
+from kvstore.replica import Group, Replica, ReplicaOptions
+from kvstore.server.driver import Driver
+from kvstore.server.members import member_status
+from kvstore.server.options import ServerOptions
+from kvstore.service import KVService, Service
+
+__all__ = ["EmbeddedNode", "open_embedded"]
+
+MEMBERS = 5
+
+# Ticks are driver.TICK_S long. The members share a process, so silence means a stopped member and
+# never a slow network; long timeouts cost nothing, and the first leader is not waited for (Group
+# lets the member that knows most stand at once).
+RAFT_OPTIONS = RaftOptions(election_ticks=20, heartbeat_ticks=4)
+ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=16 << 20, lru_cache_size=32 << 20)
+
+
+async def open_embedded(options: ServerOptions, directory: Path) -> EmbeddedNode:
+    """Open the five members below ``directory``; raises what :class:`Group` raises."""
+    return EmbeddedNode(directory)
+
+
+class EmbeddedNode:
+    """A :class:`kvstore.server.node.Node` of five members."""
+
+    mode = "embedded"
+
+    def __init__(self, directory: Path) -> None:
+        self._driver = driver = Driver()
+        self._group = group = Group(
+            str(directory),
+            cluster=self.mode,
+            wake=driver.wake,
+            rng=random.SystemRandom(),
+            members=MEMBERS,
+            options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
+            on_failure=lambda member, error: driver.fail(error),
+        )
+        self.service: Service
+        self._service = self.service = KVService(
+            self._leader_or_reason,
+            now=time.monotonic,
+            soon=asyncio.get_running_loop().call_soon,
+        )
+        for replica in group.replicas.values():
+            driver.watch(replica.notify_fd, replica.storage_ready)
+        driver.start(group.turn, group.tick, self._service.expire)
+
+    @property
+    def failed(self) -> asyncio.Future[Error]:
+        return self._driver.failed
+
+    def leader(self) -> int:
+        leader = self._group.leader_replica()
+        return 0 if leader is None else leader.member
+
+    def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
+        return [member_status(replica.status()) for replica in self._group.replicas.values()]
+
+    def _leader_or_reason(self) -> Replica | Error:
+        leader = self._group.leader_replica()
+        return UnavailableError("no leader yet; try again") if leader is None else leader
+
+    async def close(self) -> None:
+        self._driver.stop()
+        self._group.close()
