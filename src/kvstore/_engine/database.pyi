@@ -38,9 +38,9 @@ class Database:
     ) -> Any:
         """The value of ``key`` as ``bytes``, or ``default`` when there is none.
 
-        ``sequence`` reads as of that sequence: it must be covered by :meth:`retain_from` or an open
-        snapshot, and at most :attr:`last_sequence`. Checksums are always verified when a block comes from
-        disk; ``verify_checksums`` is accepted and changes nothing.
+        ``sequence`` reads as of that sequence: it must be covered by :meth:`retain_from` or an
+        open snapshot, and at most :attr:`last_sequence`. Checksums are always verified when a
+        block comes from disk; ``verify_checksums`` is accepted and changes nothing.
 
         Raises InvalidArgumentError (history no longer kept), CorruptionError, StorageError,
         ClosedError.
@@ -97,6 +97,7 @@ class Database:
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
+        within: bytes = b"",
     ) -> Iterator:
         """Walk a range of one moment, in key order (descending with ``reverse``).
 
@@ -106,7 +107,7 @@ class Database:
         self, *, verify_checksums: bool = False, fill_cache: bool = True
     ) -> RawIterator: ...
     def snapshot(self, *, sequence: int | None = None) -> Snapshot:
-        """One moment to read from, until it is closed: now, or as of ``sequence`` (see :meth:`get`)."""
+        """One moment to read from until it is closed: now, or as of ``sequence``."""
     def retain_from(self, sequence: int) -> None:
         """Keep every version that a read at ``sequence`` or later can see; never goes back.
 
@@ -115,15 +116,16 @@ class Database:
         """
     def flush(self) -> None:
         """Write everything up to now into tables and wait until they are durable."""
-    def compact_range(
-        self, *, start: _Bytes | None = None, stop: _Bytes | None = None
-    ) -> None:
+    def compact_range(self, *, start: _Bytes | None = None, stop: _Bytes | None = None) -> None:
         """Flush, then merge all tables that overlap [start, stop] down to the last level; waits."""
     def approximate_sizes(self, *ranges: tuple[_Bytes, _Bytes]) -> list[int]:
         """Bytes on disk for each (start, stop)."""
     def get_property(self, name: bytes | str) -> bytes | None: ...
     def verify(self) -> None:
-        """Read and check every byte of every live table; raises CorruptionError at the first bad one."""
+        """Read and check every byte of every live table.
+
+        Raises CorruptionError at the first bad one.
+        """
     def close(self) -> None:
         """Flush nothing, sync the log, stop the background; any later use raises ClosedError.
 
@@ -137,8 +139,13 @@ class Database:
     def stats(self) -> dict[str, Any]:
         """Counters and sizes, all since opening; see docs/engine.md."""
     def delete_range(self, start: _Bytes | None, stop: _Bytes | None, *, sync: bool = False) -> int:
-        """Delete the keys in [start, stop) that exist now; returns how many."""
-    def _new_batch(self, transaction: bool, sync: bool) -> WriteBatch: ...
+        """Delete the keys in [start, stop) that exist when it is called, as one batch.
+
+        Returns how many. Raises InvalidArgumentError where they are too many for one batch: then
+        delete a part of the range at a time.
+        """
+    def _new_batch(self, transaction: bool, sync: bool, prefix: bytes = b"") -> WriteBatch: ...
+    def _new_snapshot(self, prefix: bytes) -> Snapshot: ...
     def __init__(
         self, name: str, filesystem: FileSystem, options: object, compression: int
     ) -> None: ...

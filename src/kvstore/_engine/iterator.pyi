@@ -3,9 +3,10 @@ from typing import Any, Self
 _Bytes = bytes | bytearray | memoryview
 
 class Iterator:
-    """Walks a range of one moment. Stands between entries, as plyvel's: :meth:`__next__` returns the
-    entry after the place and moves past it, :meth:`prev` the one before it and moves before it.
-    One thread at a time.
+    """Walks a range of one moment.
+
+    Stands between entries, as plyvel's: :meth:`__next__` returns the entry after the place and
+    moves past it, :meth:`prev` the one before it and moves before it. One thread at a time.
     """
 
     def __iter__(self) -> Self: ...

@@ -1,0 +1,19 @@
+"""Database: what every call of a user reaches first."""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.buffer cimport Buffer
+from kvstore._engine.slice cimport Slice
+from kvstore._engine.store cimport Store
+
+
+cdef class Database(Store):
+    cdef Buffer scratch         # one operation as a batch, for the log
+    cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1
+    cdef int apply(self, Slice payload, uint64_t first, bint numbered) except -1
+    cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
+    cdef int make_room(self) except -1
+    cdef int settle(self) except -1
+    cdef int slow_down(self) except -1
+    cdef int background_work(self) except -1
+    cdef int flush_all(self) except -1

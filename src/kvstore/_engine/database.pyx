@@ -1,0 +1,616 @@
+"""Database: writes, reads and the running of background work.
+
+A write goes into the mutable memtable and the log under the GIL, in one order. It is not seen
+until `visible` reaches its sequence: at once when it needn't be durable, else after the sync. A
+write behind others that await their sync waits with them, so that what is seen is always a prefix
+of what was written. A write that fails after it was begun is never seen, and the store is
+read-only from then on.
+"""
+
+import atexit
+import os
+import threading
+import time
+import weakref
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from kvstore._engine.atomics cimport store_release
+from kvstore._engine.batch cimport (
+    BATCH_HEADER_BYTES,
+    Operation,
+    WriteBatch,
+    check_sizes,
+    decode_operation,
+    encode_operation,
+)
+from kvstore._engine.buffer cimport buffer_free, buffer_init, buffer_reserve
+from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.cache cimport cache_new
+from kvstore._engine.coding cimport get_fixed32, put_fixed32
+from kvstore._engine.compaction cimport compact_once, compact_range, flush_oldest
+from kvstore._engine.file cimport FileSystem
+from kvstore._engine.introspect cimport (
+    copy_tables,
+    property_value,
+    statistics,
+    table_bytes_of_ranges,
+    verify_tables,
+)
+from kvstore._engine.iterator cimport Iterator, Range, open_iterator, open_raw_iterator, open_snapshot
+from kvstore._engine.key cimport (
+    KIND_DELETE,
+    KIND_PUT,
+    max_sequence,
+)
+from kvstore._engine.live_table cimport open_tables_new
+from kvstore._engine.log cimport Log
+from kvstore._engine.log_format cimport MAX_PAYLOAD_BYTES
+from kvstore._engine.memtable cimport (
+    memtable_add,
+    memtable_bytes,
+    memtable_entries,
+    memtable_new,
+)
+from kvstore._engine.read cimport lookup, lookup_many, readable_sequence
+from kvstore._engine.slice cimport Slice, slice_of
+from kvstore._engine.status cimport Status, status_clear, status_error
+from kvstore._engine.store cimport Store
+from kvstore._engine.store import OPEN_STORES
+from kvstore._engine.version cimport version_empty
+
+from kvstore.errors import InvalidArgumentError, StorageError
+
+
+cdef enum:
+    LOG_KIND_BATCH = 1
+
+
+cdef class Database(Store):
+    def __init__(self, str name, FileSystem filesystem not None, options, int compression):
+        cdef bytes raw
+        if self.version != NULL:
+            raise InvalidArgumentError("a database object opens once")
+        buffer_init(&self.scratch)
+        self.name = name
+        self.disk = filesystem
+        self.options = options
+        self.write_buffer_bytes = options.write_buffer_size
+        self.max_frozen = options.max_write_buffers - 1
+        self.max_file_bytes = options.max_file_size
+        self.level_base_bytes = options.level_size_base
+        self.level_multiplier = options.level_size_multiplier
+        self.compaction_trigger = options.compaction_trigger
+        self.slowdown_files = options.slowdown_files
+        self.stop_files = options.stop_files
+        self.uses_log = options.wal
+        self.background = options.background
+        self.table_options.block_bytes = options.block_size
+        self.table_options.restart_interval = options.block_restart_interval
+        self.table_options.bloom_bits = options.bloom_filter_bits
+        self.table_options.compression = compression
+        raw = os.fsencode(name)
+        if b"\0" in raw or len(raw) > 3500 or not raw:
+            raise InvalidArgumentError(f"{name!r} is no usable path")
+        self.version = version_empty()
+        self.memory = memtable_new()
+        if options.lru_cache_size:
+            self.cache = cache_new(options.lru_cache_size)
+        self.tables = open_tables_new(
+            filesystem.ops, filesystem.disk, self.cache, raw, options.max_open_files
+        )
+        if self.version == NULL or self.memory == NULL or self.tables == NULL or (
+            options.lru_cache_size and self.cache == NULL
+        ):
+            raise MemoryError("no memory for a database")
+        try:
+            self.open_directory(name)
+            self.recover(options.create_if_missing, options.error_if_exists)
+            self.open = True
+            if options.paranoid_checks:
+                self.verify()
+            self.refresh_attention()
+            while flush_oldest(self):
+                pass
+            if not self.uses_log and self.log is not None:
+                # Written by an earlier opening with a log: into tables, then the log is done with.
+                self.flush_all()
+                self.log.close()
+                self.log = None
+        except BaseException:
+            self.open = False
+            self.attention = True
+            self.shut_quietly()
+            raise
+        OPEN_STORES.add(self)
+        if self.background:
+            self.start_threads()
+
+    def __dealloc__(self):
+        buffer_free(&self.scratch)
+
+    def __del__(self):
+        if self.open and not self.forked:
+            self.close()
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def put(self, key, value, *, bint sync=False):
+        cdef BytesView key_view
+        cdef BytesView value_view
+        view_open(key, &key_view, "key")
+        value_view.held = False
+        try:
+            view_open(value, &value_view, "value")
+            self.put_one(KIND_PUT, key_view.slice, value_view.slice, sync)
+        finally:
+            view_close(&key_view)
+            view_close(&value_view)
+
+    def delete(self, key, *, bint sync=False):
+        cdef BytesView key_view
+        view_open(key, &key_view, "key")
+        try:
+            self.put_one(KIND_DELETE, key_view.slice, slice_of(NULL, 0), sync)
+        finally:
+            view_close(&key_view)
+
+    def __setitem__(self, key, value):
+        self.put(key, value)
+
+    def __delitem__(self, key):
+        cdef BytesView view
+        self.check_open()
+        view_open(key, &view, "key")
+        try:
+            if lookup(self, view.slice, self.visible, None) is None:
+                raise KeyError(key)
+            self.put_one(KIND_DELETE, view.slice, slice_of(NULL, 0), False)
+        finally:
+            view_close(&view)
+
+    cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1:
+        cdef uint64_t sequence
+        check_sizes(key, value)
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.make_room()
+        if self.log is not None:
+            self.scratch.size = BATCH_HEADER_BYTES
+            if self.scratch.capacity < BATCH_HEADER_BYTES:
+                self.scratch.size = 0
+                if buffer_reserve(&self.scratch, 256) < 0:
+                    raise MemoryError("no memory for a write")
+                self.scratch.size = BATCH_HEADER_BYTES
+            put_fixed32(self.scratch.data, 1)
+            if encode_operation(
+                &self.scratch, kind, False, 0, slice_of(NULL, 0), key, value
+            ) < 0:
+                raise MemoryError("no memory for a write")
+            if self.scratch.size > MAX_PAYLOAD_BYTES:
+                raise InvalidArgumentError(
+                    f"a write of {self.scratch.size} bytes is over {MAX_PAYLOAD_BYTES}, the most that "
+                    "the log takes"
+                )
+        sequence = self.assigned + 1
+        if memtable_add(self.memory, key, sequence, kind, value) < 0:
+            raise MemoryError("no memory for a write")
+        self.assigned = sequence
+        self.user_bytes += key.size + value.size
+        if self.log is None:
+            self.visible = sequence
+            return 0
+        return self.log_write(sequence, slice_of(self.scratch.data, self.scratch.size), sync)
+
+    def write(self, WriteBatch batch not None, *, bint sync=False, sequence=None, applied_index=None):
+        cdef uint64_t first
+        cdef Slice payload
+        self.check_open()
+        if (sequence is not None or applied_index is not None or batch.numbered) and self.uses_log:
+            raise InvalidArgumentError("sequence= and applied_index= are for wal=False")
+        if applied_index is not None and applied_index < self.applied_index:
+            raise InvalidArgumentError(
+                f"applied_index {applied_index} is below {self.applied_index}, the last one"
+            )
+        if batch.numbered and sequence is None:
+            raise InvalidArgumentError("the batch's operations are numbered: give sequence=, too")
+        if sequence is not None and not self.assigned <= sequence <= max_sequence():
+            raise InvalidArgumentError(
+                f"sequence {sequence} is below {self.assigned}, the last one, or over 2**56 - 1"
+            )
+        payload = batch.payload()
+        if self.uses_log and payload.size > MAX_PAYLOAD_BYTES:
+            raise InvalidArgumentError(
+                f"a batch of {payload.size} bytes is over {MAX_PAYLOAD_BYTES}, the most that the log takes"
+            )
+        if batch.numbered:
+            check_numbers(payload, sequence)
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.make_room()
+        if applied_index is not None:
+            self.applied_index = applied_index
+        if batch.count == 0:
+            return self.visible
+        first = self.assigned + 1 if sequence is None else sequence
+        self.apply(payload, first, sequence is not None)
+        if self.log is None:
+            self.visible = self.assigned
+        else:
+            self.log_write(first, payload, sync)
+        return self.visible
+
+    cdef int apply(self, Slice payload, uint64_t first, bint numbered) except -1:
+        """All operations into the memtable, unseen as yet."""
+        cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
+        cdef const uint8_t* end = payload.data + payload.size
+        cdef uint32_t count = get_fixed32(payload.data)
+        cdef uint64_t sequence = first
+        cdef Operation operation
+        cdef uint32_t i
+        for i in range(count):
+            at = decode_operation(at, end, &operation)
+            if operation.numbered:
+                sequence = operation.sequence
+            elif not numbered:
+                sequence = first + i
+            if memtable_add(
+                self.memory, operation.key, sequence, operation.kind, operation.value
+            ) < 0:
+                error = MemoryError("no memory for a batch")
+                # A part of it is in the memtable, above every sequence that is ever seen.
+                self.assigned += 1
+                self.fail(error)
+                raise error
+            self.user_bytes += operation.key.size + operation.value.size
+        self.assigned = sequence
+        return 0
+
+    cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1:
+        cdef Status status
+        cdef uint64_t ticket
+        cdef uint64_t last = self.assigned
+        cdef bint waits = sync or self.visible != first - 1
+        cdef int result
+        cdef Log log = self.log
+        status_clear(&status)
+        result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
+        if result == 0 and not waits:
+            # Nobody is syncing, so this doesn't wait: it stores into a map, or is one write call.
+            result = log.write_out(&status)
+            if result == 0:
+                self.visible = last
+                return 0
+        if result == 0:
+            ticket = log.appended
+            self.attention = True
+            with nogil:
+                result = log.sync_to(ticket, &status)
+        if result < 0:
+            error = status_error(&status, self.name)
+            self.fail(error)
+            raise error
+        if last > self.visible:
+            self.visible = last
+        self.refresh_attention()
+        return 0
+
+    cdef int settle(self) except -1:
+        """What keeps a write from the short way: refuse it, or slow it down."""
+        self.check_writable()
+        if self.version.levels[0].count >= self.slowdown_files and self.background:
+            self.slow_down()
+        return 0
+
+    cdef int slow_down(self) except -1:
+        """A delay that grows with the tables of level 0, until a compaction has caught up."""
+        cdef int over = self.version.levels[0].count - self.slowdown_files + 1
+        cdef int room = self.stop_files - self.slowdown_files
+        self.slowdowns += 1
+        time.sleep(0.001 * over / room)
+        self.check_writable()
+        return 0
+
+    cdef int make_room(self) except -1:
+        """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
+        cdef double began
+        self.check_writable()
+        if not self.background:
+            self.freeze()
+            self.background_work()
+            return 0
+        if self.must_stop():
+            self.stalls += 1
+            began = time.monotonic()
+            with self.changed:
+                while self.must_stop():
+                    self.check_writable()
+                    self.changed.wait(0.1)
+            self.stall_seconds += time.monotonic() - began
+            self.check_writable()
+        # Another thread may have frozen it meanwhile.
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.freeze()
+            with self.work:
+                self.work.notify_all()
+        return 0
+
+    def must_stop(self):
+        return (
+            memtable_bytes(self.memory) >= self.write_buffer_bytes
+            and (
+                self.frozen_count >= self.max_frozen
+                or self.version.levels[0].count >= self.stop_files
+            )
+        )
+
+    # --- background work ----------------------------------------------------------------------
+
+    cdef int background_work(self) except -1:
+        """All that is due, in this thread."""
+        while flush_oldest(self):
+            pass
+        while compact_once(self):
+            pass
+        return 0
+
+    def start_threads(self):
+        ends = weakref.ref(self)
+        jobs = ["flush"] + ["compact"] * self.options.compaction_threads
+        for number, job in enumerate(jobs):
+            thread = threading.Thread(
+                target=run_background, args=(ends, self.work, job),
+                name=f"kvstore-{job}-{number}", daemon=True,
+            )
+            self.threads.append(thread)
+            thread.start()
+
+    def step(self, job):
+        """One piece of work for a background thread; False if there is none, None at the end."""
+        if not self.open or self.failure is not None or self.forked:
+            return None if not self.open or self.forked else False
+        done = flush_oldest(self) if job == "flush" else compact_once(self)
+        if done:
+            with self.work:
+                self.work.notify_all()
+        return done
+
+    cdef int flush_all(self) except -1:
+        self.check_writable()
+        if memtable_entries(self.memory) or self.applied_index > self.flushed_applied:
+            if self.frozen_count >= self.max_frozen:
+                flush_oldest(self)
+            self.freeze()
+        while flush_oldest(self):
+            pass
+        return 0
+
+    def flush(self):
+        self.check_writable()
+        self.flush_all()
+        if self.background:
+            with self.work:
+                self.work.notify_all()
+        else:
+            self.background_work()
+
+    def compact_range(self, *, start=None, stop=None):
+        self.check_writable()
+        self.flush_all()
+        compact_range(self, start, stop)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def get(
+        self, key, default=None, *, verify_checksums=False, fill_cache=True, sequence=None
+    ):
+        cdef BytesView view
+        if self.attention:
+            self.check_open()
+        view_open(key, &view, "key")
+        try:
+            return lookup(
+                self, view.slice,
+                self.visible if sequence is None else readable_sequence(self, sequence), default
+            )
+        finally:
+            view_close(&view)
+
+    def __contains__(self, key):
+        return self.get(key) is not None
+
+    def __getitem__(self, key):
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def multi_get(self, keys, default=None, *, sequence=None):
+        self.check_open()
+        return lookup_many(self, list(keys), readable_sequence(self, sequence), default)
+
+    def iterator(
+        self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
+        bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
+        verify_checksums=False, bint fill_cache=True, sequence=None, bytes within=b"",
+    ):
+        cdef Range how
+        self.check_open()
+        how.reverse = reverse
+        how.include_key = include_key
+        how.include_value = include_value
+        how.fill_cache = fill_cache
+        return open_iterator(
+            self, readable_sequence(self, sequence), how, start, stop, include_start, include_stop,
+            prefix, within,
+        )
+
+    def __iter__(self):
+        return self.iterator()
+
+    def raw_iterator(self, *, verify_checksums=False, bint fill_cache=True):
+        self.check_open()
+        return open_raw_iterator(self, self.visible, fill_cache)
+
+    def snapshot(self, *, sequence=None):
+        self.check_open()
+        return open_snapshot(self, readable_sequence(self, sequence), b"")
+
+    def _new_snapshot(self, bytes prefix):
+        self.check_open()
+        return open_snapshot(self, self.visible, prefix)
+
+    def _new_batch(self, bint transaction, bint sync, bytes prefix=b""):
+        cdef WriteBatch batch = WriteBatch()
+        self.check_open()
+        batch.db = self
+        batch.transaction = transaction
+        batch.sync = sync
+        batch.prefix = prefix
+        return batch
+
+    # --- history ------------------------------------------------------------------------------
+
+    @property
+    def last_sequence(self):
+        return self.visible
+
+    @property
+    def flushed_index(self):
+        return self.flushed_applied
+
+    @property
+    def retained_sequence(self):
+        return None if self.retain_from == max_sequence() else self.retain_from
+
+    def retain_from(self, sequence):
+        self.check_open()
+        if not 0 <= sequence < max_sequence():
+            raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56 - 1)")
+        if (<Store> self).retain_from != max_sequence() and sequence < (<Store> self).retain_from:
+            return
+        (<Store> self).retain_from = sequence
+
+    # --- upkeep -------------------------------------------------------------------------------
+
+    def delete_range(self, start, stop, *, bint sync=False):
+        cdef WriteBatch batch = WriteBatch()
+        cdef Iterator keys = self.iterator(start=start, stop=stop, include_value=False)
+        try:
+            for key in keys:
+                batch.delete(key)
+        finally:
+            keys.close()
+        count = len(batch)
+        if count:
+            self.write(batch, sync=sync)
+        return count
+
+    def verify(self):
+        self.check_open()
+        verify_tables(self)
+
+    def approximate_sizes(self, *ranges):
+        self.check_open()
+        return table_bytes_of_ranges(self, ranges)
+
+    def get_property(self, name):
+        self.check_open()
+        return property_value(self, name)
+
+    def stats(self):
+        self.check_open()
+        return statistics(self)
+
+    def checkpoint(self, path):
+        self.check_writable()
+        self.flush_all()
+        copy_tables(self, os.fspath(path))
+
+    @property
+    def closed(self):
+        return not self.open
+
+    def shut_quietly(self):
+        try:
+            self.shut()
+        except (OSError, StorageError):
+            pass            # the error that opening ends with says more
+
+    def close(self):
+        if not self.open:
+            return
+        if self.forked:
+            self.open = False
+            return
+        self.open = False
+        self.attention = True
+        store_release(&self.stop_jobs, 1)
+        OPEN_STORES.discard(self)
+        with self.work:
+            self.work.notify_all()
+        with self.changed:
+            self.changed.notify_all()
+        for thread in self.threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        # Foreground jobs of other threads end soon after stop_jobs.
+        with self.flushing:
+            self.close_iterators()
+            with self.installing:
+                self.shut()
+
+
+def run_background(ends, work, job):
+    """A background thread: holds its database only while it works, so that it can go away."""
+    while True:
+        store = ends()
+        if store is None:
+            return
+        try:
+            done = store.step(job)
+        except Exception:                       # noqa: BLE001
+            # The store keeps it as `failure`, and every write raises it.
+            done = False
+        del store
+        if done is None:
+            return
+        if not done:
+            with work:
+                work.wait(0.5)
+
+
+def close_all():
+    """At interpreter exit: background threads end while they still can."""
+    for store in list(OPEN_STORES):
+        store.close()
+
+
+def mark_forked():
+    for store in list(OPEN_STORES):
+        store._after_fork()
+
+
+atexit.register(close_all)
+os.register_at_fork(after_in_child=mark_forked)
+
+
+cdef int check_numbers(Slice payload, uint64_t first) except -1:
+    """That the operations' own sequences don't descend."""
+    cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
+    cdef const uint8_t* end = payload.data + payload.size
+    cdef uint64_t sequence = first
+    cdef Operation operation
+    while at < end:
+        at = decode_operation(at, end, &operation)
+        if at == NULL:
+            raise InvalidArgumentError("the batch is damaged")
+        if operation.numbered:
+            if operation.sequence < sequence:
+                raise InvalidArgumentError(
+                    f"sequence {operation.sequence} comes after {sequence} in the batch"
+                )
+            sequence = operation.sequence
+    return 0

@@ -1,0 +1,65 @@
+"""What walks the database at one moment: Iterator (plyvel's), RawIterator (LevelDB's); Snapshot.
+
+An open iterator keeps the memtables and tables that it walks. GIL: its moves need it, since one of
+the memtables may be the mutable one. One thread at a time.
+"""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.store cimport IteratorLink, Store
+from kvstore._engine.user_cursor cimport UserCursor
+from kvstore._engine.version cimport Version
+
+
+cdef class Walk:
+    """A cursor on a store, and what it needs to stay valid."""
+    cdef Store store
+    cdef UserCursor cursor
+    cdef Version* version
+    cdef IteratorLink link
+    cdef bint live
+    cdef int begin(
+        self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
+    ) except -1
+    cdef void finish(self) noexcept
+    cdef int check(self) except -1
+    cdef int check_status(self) except -1
+
+
+cdef class Iterator(Walk):
+    cdef bint reverse
+    cdef bint include_key
+    cdef bint include_value
+    cdef Py_ssize_t strip           # bytes of a prefix that keys are shown without
+    cdef bytes within               # that prefix
+    cdef int place
+    cdef object item(self)
+    cdef object forward(self)
+    cdef object backward(self)
+
+
+cdef class RawIterator(Walk):
+    cdef int check_valid(self) except -1
+
+
+cdef class Snapshot:
+    cdef Store store
+    cdef readonly uint64_t sequence
+    cdef bytes prefix
+    cdef bint held
+    cdef int check(self) except -1
+
+
+cdef struct Range:
+    bint reverse
+    bint include_key
+    bint include_value
+    bint fill_cache
+
+
+cdef Iterator open_iterator(
+    Store store, uint64_t sequence, Range how, object start, object stop, bint include_start,
+    bint include_stop, object prefix, bytes within
+)
+cdef RawIterator open_raw_iterator(Store store, uint64_t sequence, bint fill_cache)
+cdef Snapshot open_snapshot(Store store, uint64_t sequence, bytes prefix)

@@ -1,0 +1,430 @@
+"""Iterator, RawIterator and Snapshot."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free
+
+from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.memtable cimport memtable_cursor
+from kvstore._engine.merge cimport merge_cursor
+from kvstore._engine.read cimport lookup
+from kvstore._engine.slice cimport Slice, slice_of
+from kvstore._engine.status cimport OK, Status, status_clear, status_error
+from kvstore._engine.store cimport MAX_FROZEN, Store
+from kvstore._engine.user_cursor cimport (
+    user_cursor_close,
+    user_cursor_open,
+    user_next,
+    user_prev,
+    user_seek,
+    user_seek_to_first,
+    user_seek_to_last,
+)
+from kvstore._engine.version cimport (
+    version_cursor_count,
+    version_cursors,
+    version_release,
+    version_retain,
+)
+
+from kvstore.errors import ClosedError, InvalidArgumentError
+
+
+cdef enum:
+    READ_AHEAD_BYTES = 1 << 17
+
+cdef enum Place:
+    # Where the gap is that an iterator stands in.
+    AT_START
+    AT_STOP
+    BEFORE_ENTRY                # just before the entry that the cursor stands on
+    AFTER_ENTRY
+
+
+cdef void close_walk(void* owner) noexcept:
+    (<Walk> owner).finish()
+
+
+cdef class Walk:
+    def __init__(self):
+        raise TypeError(f"make a {type(self).__name__} with the database's methods")
+
+    def __dealloc__(self):
+        if self.live:
+            self.finish()
+
+    cdef void finish(self) noexcept:
+        if not self.live:
+            return
+        self.live = False
+        self.store.unlink(&self.link)
+        with nogil:
+            user_cursor_close(&self.cursor)
+            version_release(self.version)
+
+    cdef int begin(
+        self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
+    ) except -1:
+        cdef int tables = version_cursor_count(store.version)
+        cdef int count = 1 + store.frozen_count + tables
+        cdef Cursor** cursors = <Cursor**> calloc(count, sizeof(Cursor*))
+        cdef Cursor* merged = NULL
+        cdef Slice low_slice, high_slice
+        cdef Slice* low_bound = NULL
+        cdef Slice* high_bound = NULL
+        cdef Status status
+        cdef int i
+        cdef int result = 0
+        cdef bint missing = cursors == NULL
+        status_clear(&status)
+        self.store = store
+        if not missing:
+            cursors[0] = memtable_cursor(store.memory)
+            for i in range(store.frozen_count):
+                cursors[1 + i] = memtable_cursor(store.frozen[i].table)
+            for i in range(count - tables):
+                missing = missing or cursors[i] == NULL
+        if not missing:
+            # Opens tables of level 0; short, and without the GIL the memtables could change.
+            result = version_cursors(
+                store.version, fill_cache, READ_AHEAD_BYTES, cursors + (count - tables), &status
+            )
+        if missing or result < 0:
+            for i in range(0 if cursors == NULL else count - tables):
+                if cursors[i] != NULL:
+                    cursors[i].free(cursors[i])
+            free(cursors)
+            raise MemoryError("no memory for an iterator") if missing else status_error(
+                &status, store.name
+            )
+        merged = merge_cursor(cursors, count)
+        free(cursors)
+        if merged == NULL:
+            raise MemoryError("no memory for an iterator")
+        self.version = store.version
+        version_retain(self.version)
+        if low is not None:
+            low_slice = slice_of(<const char*> low, len(low))
+            low_bound = &low_slice
+        if high is not None:
+            high_slice = slice_of(<const char*> high, len(high))
+            high_bound = &high_slice
+        result = user_cursor_open(&self.cursor, merged, sequence, low_bound, high_bound)
+        self.live = True
+        self.link.owner = <void*> self
+        self.link.close = close_walk
+        store.link(&self.link)
+        if result < 0:
+            self.finish()
+            raise MemoryError("no memory for an iterator")
+        return 0
+
+    cdef int check(self) except -1:
+        if not self.live:
+            self.store.check_open()
+            raise ClosedError("the iterator is closed")
+        return 0
+
+    cdef int check_status(self) except -1:
+        if self.cursor.status.code != OK:
+            raise status_error(&self.cursor.status, self.store.name)
+        return 0
+
+    def close(self):
+        self.finish()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.finish()
+
+
+cdef class Iterator(Walk):
+    cdef object item(self):
+        cdef Slice key, value
+        cdef object shown
+        if self.include_key:
+            key = self.cursor.key
+            shown = PyBytes_FromStringAndSize(
+                <const char*> key.data + self.strip, <Py_ssize_t> key.size - self.strip
+            )
+            if not self.include_value:
+                return shown
+            value = self.cursor.value
+            return shown, PyBytes_FromStringAndSize(
+                <const char*> value.data, <Py_ssize_t> value.size
+            )
+        if not self.include_value:
+            return None
+        value = self.cursor.value
+        return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
+
+    cdef object forward(self):
+        if not self.live:
+            self.check()
+        if self.place == AFTER_ENTRY:
+            user_next(&self.cursor)
+        elif self.place == AT_START:
+            user_seek_to_first(&self.cursor)
+        elif self.place == AT_STOP:
+            raise StopIteration
+        if not self.cursor.valid:
+            self.check_status()
+            self.place = AT_STOP
+            raise StopIteration
+        self.place = AFTER_ENTRY
+        return self.item()
+
+    cdef object backward(self):
+        if not self.live:
+            self.check()
+        if self.place == BEFORE_ENTRY:
+            user_prev(&self.cursor)
+        elif self.place == AT_STOP:
+            user_seek_to_last(&self.cursor)
+        elif self.place == AT_START:
+            raise StopIteration
+        if not self.cursor.valid:
+            self.check_status()
+            self.place = AT_START
+            raise StopIteration
+        self.place = BEFORE_ENTRY
+        return self.item()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.backward() if self.reverse else self.forward()
+
+    def next(self):
+        return self.backward() if self.reverse else self.forward()
+
+    def prev(self):
+        return self.forward() if self.reverse else self.backward()
+
+    def seek(self, target):
+        cdef BytesView view
+        cdef bytes whole
+        self.check()
+        view_open(target, &view, "target")
+        try:
+            if self.strip:
+                whole = self.within + <bytes> view.slice.data[: view.slice.size]
+                user_seek(&self.cursor, slice_of(<const char*> whole, len(whole)))
+            else:
+                user_seek(&self.cursor, view.slice)
+        finally:
+            view_close(&view)
+        if self.cursor.valid:
+            self.place = BEFORE_ENTRY
+        else:
+            self.check_status()
+            self.place = AT_STOP
+
+    def seek_to_start(self):
+        self.check()
+        self.place = AT_STOP if self.reverse else AT_START
+
+    def seek_to_stop(self):
+        self.check()
+        self.place = AT_START if self.reverse else AT_STOP
+
+
+cdef class RawIterator(Walk):
+    cdef int check_valid(self) except -1:
+        self.check()
+        if not self.cursor.valid:
+            raise InvalidArgumentError("the iterator stands on no entry")
+        return 0
+
+    def valid(self):
+        self.check()
+        return self.cursor.valid
+
+    def seek_to_first(self):
+        self.check()
+        user_seek_to_first(&self.cursor)
+        self.check_status()
+
+    def seek_to_last(self):
+        self.check()
+        user_seek_to_last(&self.cursor)
+        self.check_status()
+
+    def seek(self, target):
+        cdef BytesView view
+        self.check()
+        view_open(target, &view, "target")
+        user_seek(&self.cursor, view.slice)
+        view_close(&view)
+        self.check_status()
+
+    def next(self):
+        self.check_valid()
+        user_next(&self.cursor)
+        self.check_status()
+
+    def prev(self):
+        self.check_valid()
+        user_prev(&self.cursor)
+        self.check_status()
+
+    def key(self):
+        self.check_valid()
+        return <bytes> self.cursor.key.data[: self.cursor.key.size]
+
+    def value(self):
+        self.check_valid()
+        return <bytes> self.cursor.value.data[: self.cursor.value.size]
+
+    def item(self):
+        return self.key(), self.value()
+
+
+# --- making them ----------------------------------------------------------------------------
+
+cdef bytes after_prefix(bytes prefix):
+    """The smallest key after all that begin with `prefix`; None if there is none."""
+    short = prefix.rstrip(b"\xff")
+    last = len(short) - 1
+    return short[:last] + bytes([short[last] + 1]) if short else None
+
+
+cdef bytes as_bytes(object given, str what):
+    cdef BytesView view
+    view_open(given, &view, what)
+    try:
+        return <bytes> view.slice.data[: view.slice.size]
+    finally:
+        view_close(&view)
+
+
+cdef Iterator open_iterator(
+    Store store, uint64_t sequence, Range how, object start, object stop, bint include_start,
+    bint include_stop, object prefix, bytes within
+):
+    cdef Iterator iterator = Iterator.__new__(Iterator)
+    cdef bytes low = None
+    cdef bytes high = None
+    if prefix is not None:
+        if start is not None or stop is not None:
+            raise TypeError("prefix= can't be given together with start= or stop=")
+        low = within + as_bytes(prefix, "prefix")
+        high = after_prefix(low)
+    else:
+        if within:
+            low = within
+            high = after_prefix(within)
+        # The key that follows k at once is k + b"\0": so every bound becomes [low, high).
+        if start is not None:
+            low = within + as_bytes(start, "start") + (b"" if include_start else b"\0")
+        if stop is not None:
+            high = within + as_bytes(stop, "stop") + (b"\0" if include_stop else b"")
+    iterator.begin(store, sequence, low, high, how.fill_cache)
+    iterator.reverse = how.reverse
+    iterator.include_key = how.include_key
+    iterator.include_value = how.include_value
+    iterator.within = within
+    iterator.strip = len(within)
+    iterator.place = AT_STOP if how.reverse else AT_START
+    return iterator
+
+
+cdef RawIterator open_raw_iterator(Store store, uint64_t sequence, bint fill_cache):
+    cdef RawIterator iterator = RawIterator.__new__(RawIterator)
+    iterator.begin(store, sequence, None, None, fill_cache)
+    return iterator
+
+
+# --- snapshot -------------------------------------------------------------------------------
+
+cdef Snapshot open_snapshot(Store store, uint64_t sequence, bytes prefix):
+    cdef Snapshot snapshot = Snapshot.__new__(Snapshot)
+    snapshot.store = store
+    snapshot.sequence = sequence
+    snapshot.prefix = prefix
+    store.snapshots[sequence] = store.snapshots.get(sequence, 0) + 1
+    snapshot.held = True
+    return snapshot
+
+
+cdef class Snapshot:
+    def __init__(self):
+        raise TypeError("make a Snapshot with db.snapshot()")
+
+    def __dealloc__(self):
+        if self.held and self.store.snapshots is not None:
+            self.close()
+
+    cdef int check(self) except -1:
+        self.store.check_open()
+        if not self.held:
+            raise ClosedError("the snapshot is closed")
+        return 0
+
+    def close(self):
+        if not self.held:
+            return
+        self.held = False
+        left = self.store.snapshots[self.sequence] - 1
+        if left:
+            self.store.snapshots[self.sequence] = left
+        else:
+            del self.store.snapshots[self.sequence]
+
+    def release(self):
+        self.close()
+
+    def get(self, key, default=None, *, verify_checksums=False, fill_cache=True):
+        cdef BytesView view
+        self.check()
+        if self.prefix:
+            key = self.prefix + key
+        view_open(key, &view, "key")
+        try:
+            return lookup(self.store, view.slice, self.sequence, default)
+        finally:
+            view_close(&view)
+
+    def __contains__(self, key):
+        return self.get(key) is not None
+
+    def __getitem__(self, key):
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __iter__(self):
+        return self.iterator()
+
+    def iterator(
+        self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
+        bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
+        verify_checksums=False, bint fill_cache=True,
+    ):
+        cdef Range how
+        self.check()
+        how.reverse = reverse
+        how.include_key = include_key
+        how.include_value = include_value
+        how.fill_cache = fill_cache
+        return open_iterator(
+            self.store, self.sequence, how, start, stop, include_start, include_stop, prefix,
+            self.prefix,
+        )
+
+    def raw_iterator(self, *, verify_checksums=False, bint fill_cache=True):
+        self.check()
+        if self.prefix:
+            raise InvalidArgumentError("a raw iterator has no prefix; use iterator()")
+        return open_raw_iterator(self.store, self.sequence, fill_cache)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()

@@ -1,0 +1,14 @@
+"""Point lookups through memtables and tables."""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.slice cimport Slice
+from kvstore._engine.store cimport Store
+
+
+# The value of `key` as bytes, or `default`. The GIL is given up only to look into tables.
+cdef object lookup(Store store, Slice key, uint64_t sequence, object default)
+# The same for many keys, all of one moment, giving the GIL up once.
+cdef list lookup_many(Store store, list keys, uint64_t sequence, object default)
+# The sequence to read at for a user's `sequence=` (None: now). InvalidArgumentError if it isn't kept.
+cdef uint64_t readable_sequence(Store store, object sequence) except? 0

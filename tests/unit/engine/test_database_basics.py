@@ -1,0 +1,133 @@
+"""The way of one write: log, memtable, table, reopening; and a copy of it all."""
+
+import random
+
+import pytest
+
+from kvstore.engine import DB, destroy_db, repair_db
+from kvstore.errors import AlreadyOpenError, ClosedError, CorruptionError, StorageError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "db")
+
+
+def filled(db, count=20_000, seed=1):
+    chance = random.Random(seed)
+    expected = {}
+    for _ in range(count):
+        key = b"%06d" % chance.randrange(count // 2)
+        if chance.random() < 0.2:
+            db.delete(key)
+            expected.pop(key, None)
+        else:
+            expected[key] = chance.randbytes(60)
+            db.put(key, expected[key])
+    return expected
+
+
+def test_what_was_written_is_read_through_flushes_compactions_and_reopenings(path):
+    with DB(path, write_buffer_size=1 << 18) as db:
+        expected = filled(db)
+        assert dict(db) == expected
+        assert db.stats()["flushes"] > 0
+    with DB(path) as db:
+        assert dict(db) == expected
+        db.compact_range()
+        db.verify()
+        assert dict(db) == expected
+        assert [key for key, _ in db.iterator(reverse=True)] == sorted(expected, reverse=True)
+
+
+def test_a_checkpoint_is_a_database_of_its_own(path):
+    with DB(path) as db:
+        expected = filled(db, 1000)
+        db.checkpoint(path + "-copy")
+        db.put(b"later", b"")
+        with DB(path + "-copy") as copy:
+            assert dict(copy) == expected
+            copy.put(b"own", b"")
+        assert b"own" not in db
+
+
+def test_delete_range_says_how_many_it_deleted(path):
+    with DB(path) as db:
+        for number in range(100):
+            db.put(b"%03d" % number, b"")
+        assert db.delete_range(b"010", b"020") == 10
+        assert len(list(db)) == 90
+        assert db.delete_range(b"010", b"020") == 0
+
+
+def test_a_second_opening_is_refused_until_the_first_is_closed(path):
+    with DB(path) as db:
+        with pytest.raises(AlreadyOpenError):
+            DB(path)
+        db.put(b"k", b"v")
+    with DB(path) as db:
+        assert db[b"k"] == b"v"
+    with pytest.raises(ClosedError):
+        db.get(b"k")
+
+
+def test_a_foreign_directory_is_left_alone(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(StorageError, match="nothing was touched"):
+        DB(str(tmp_path))
+    with pytest.raises(StorageError, match="nothing was touched"):
+        destroy_db(str(tmp_path))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["precious"]
+
+
+def test_destroy_removes_the_database_and_its_directory(path, tmp_path):
+    with DB(path) as db:
+        filled(db, 1000)
+        db.flush()
+        with pytest.raises(AlreadyOpenError):
+            destroy_db(path)
+    destroy_db(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_repair_of_a_sound_database_changes_nothing(path):
+    with DB(path) as db:
+        expected = filled(db, 1000)
+        db.flush()
+    assert repair_db(path) == []
+    with DB(path) as db:
+        assert dict(db) == expected
+
+
+def test_repair_merges_tables_anew_when_the_manifest_is_lost(path, tmp_path):
+    with DB(path, write_buffer_size=1 << 18) as db:
+        expected = filled(db)
+        db.flush()
+        db.put(b"only in the log", b"")
+        expected[b"only in the log"] = b""
+    (tmp_path / "db" / "CURRENT").unlink()
+    with pytest.raises(CorruptionError):
+        DB(path)
+    assert any("merged anew" in line for line in repair_db(path))
+    with DB(path) as db:
+        found = dict(db)
+        assert {key: found[key] for key in expected} == expected
+        db.verify()
+        db.put(b"and on", b"")
+
+
+def test_repair_sets_a_damaged_table_aside(path, tmp_path):
+    with DB(path) as db:
+        db.put(b"lost", b"")
+        db.flush()
+        db.put(b"kept", b"")
+        db.flush()
+    oldest = min((tmp_path / "db").glob("*.sst"))
+    data = bytearray(oldest.read_bytes())
+    data[40] ^= 1
+    oldest.write_bytes(data)
+    report = repair_db(path)
+    assert any(oldest.name in line for line in report)
+    assert oldest.with_name(oldest.name + ".damaged").exists()
+    with DB(path) as db:
+        assert list(db) == [(b"kept", b"")]
