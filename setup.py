@@ -47,6 +47,9 @@ def extensions() -> list[Extension]:
 
 setup(
     ext_modules=cythonize(
-        extensions(), compiler_directives=DIRECTIVES, include_path=["src"], nthreads=os.cpu_count() or 1
+        extensions(),
+        compiler_directives=DIRECTIVES,
+        include_path=["src"],
+        nthreads=os.cpu_count() or 1,
     )
 )

@@ -1,9 +1,9 @@
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer
 
 from kvstore._engine.file import FileSystem
 

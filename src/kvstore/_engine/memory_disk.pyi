@@ -27,7 +27,7 @@ class MemoryFileSystem(FileSystem):
     capacity_bytes: int | None
     """What the files may hold together before ENOSPC; may be changed at any time."""
     on_operation: Callable[[str, str], None] | None
-    """Called before each operation with its name and path; an OSError that it raises is the result."""
+    """Called before each operation with its name and path; its OSError is the result."""
 
     def __init__(self, *, capacity_bytes: int | None = None) -> None: ...
     def fail(

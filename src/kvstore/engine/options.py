@@ -86,9 +86,7 @@ class Options:
                 if isinstance(value, bool) or not isinstance(value, int):
                     raise InvalidArgumentError(f"{field.name} must be an int, not {value!r}")
                 if not low <= value <= high:
-                    raise InvalidArgumentError(
-                        f"{field.name}={value} is outside [{low}, {high}]"
-                    )
+                    raise InvalidArgumentError(f"{field.name}={value} is outside [{low}, {high}]")
             elif field.name == "compression":
                 if value not in COMPRESSIONS:
                     raise InvalidArgumentError(

@@ -1,12 +1,12 @@
 """Is a history of puts, gets and deletes linearizable? (Herlihy and Wing, TOPLAS 1990)
 
-Each key is a register of its own, and linearizability is local: a history is linearizable if that of
-each key is. For one key the checker walks through calls and returns in the order of time and keeps
-every *configuration* that could be true by now: the register's value, and which of the operations
-under way have taken effect already. An operation is made to take effect as late as possible, when
-it (or another one that needs it) returns (just-in-time linearization: Lowe, "Testing for
-linearizability", 2017). No configuration left means that no order explains the history; more than
-``configurations_max`` means that the checker gives up, which is never a pass.
+Each key is a register of its own, and linearizability is local: a history is linearizable if that
+of each key is. For one key the checker walks through calls and returns in the order of time and
+keeps every *configuration* that could be true by now: the register's value, and which of the
+operations under way have taken effect already. An operation is made to take effect as late as
+possible, when it (or another one that needs it) returns (just-in-time linearization: Lowe,
+"Testing for linearizability", 2017). No configuration left means that no order explains the
+history; more than ``configurations_max`` means that the checker gives up, which is never a pass.
 
 An operation whose outcome nobody learnt may take effect at any time after its call, or never.
 """
