@@ -100,9 +100,10 @@ class StateMachine:
 
         ``data`` is empty for an entry that is no command (a new leader's, a membership): only the
         applied index moves. Raises CorruptionError for data that isn't a batch of commands, and
-        StorageError when the engine can't take it; nothing of the call is then applied.
+        StorageError when the engine can't take it; the machine is then not to be used again.
         """
         batch = WriteBatch()
+        first = self.revision
         # What this very call writes, before the engine can tell: key -> has a value now.
         present: dict[bytes, bool] = {}
         answers = [
@@ -117,7 +118,7 @@ class StateMachine:
             _STATE.pack(_STATE_VERSION, last.index, last.term, self.revision, self.state_hash),
             sequence=self.revision,
         )
-        self._db.write(batch, sequence=self.revision, applied_index=last.index)
+        self._db.write(batch, sequence=first, applied_index=last.index)
         return answers
 
     def _apply_entry(
