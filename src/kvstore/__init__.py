@@ -10,23 +10,56 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kvstore import errors
     from kvstore.client import TLS, AsyncClient, Client, RetryPolicy
+    from kvstore.engine import (
+        DB,
+        Iterator,
+        Options,
+        PrefixedDB,
+        RawIterator,
+        Snapshot,
+        WriteBatch,
+        destroy_db,
+        open,
+        repair_db,
+    )
 
-__all__ = ["TLS", "AsyncClient", "Client", "RetryPolicy"]
+    __version__: str
 
-_HOMES = {
-    "AsyncClient": "kvstore.client",
-    "Client": "kvstore.client",
-    "RetryPolicy": "kvstore.client",
-    "TLS": "kvstore.client",
-}
+__all__ = [
+    "DB",
+    "TLS",
+    "AsyncClient",
+    "Client",
+    "Iterator",
+    "Options",
+    "PrefixedDB",
+    "RawIterator",
+    "RetryPolicy",
+    "Snapshot",
+    "WriteBatch",
+    "__version__",
+    "destroy_db",
+    "errors",
+    "open",
+    "repair_db",
+]
+
+_CLIENT = ("AsyncClient", "Client", "RetryPolicy", "TLS")
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module 'kvstore' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    value: object
+    if name == "errors":
+        value = importlib.import_module("kvstore.errors")
+    elif name == "__version__":
+        value = importlib.import_module("kvstore.version").version()
+    else:
+        home = "kvstore.client" if name in _CLIENT else "kvstore.engine"
+        value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 
