@@ -61,7 +61,8 @@ stubs: build ## generate the gRPC stubs anew from proto/
 	$(BIN)/python tools/generate_stubs.py
 
 bench: $(VENV)/.bench-tools ## run the benchmarks beside their peers
-	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=build/benchmarks.json
+	$(BIN)/python -m benchmarks.report build/benchmarks.json
 
 simulate: build ## simulate SEEDS=2000 clusters under faults
 	$(BIN)/python -m kvstore.testing.simulation --seeds $(SEEDS)
