@@ -276,18 +276,19 @@ cdef class Database(Store):
         cdef int result
         cdef Log log = self.log
         status_clear(&status)
-        result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
-        if result == 0 and not waits:
+        if not waits:
             # Nobody is syncing, so this doesn't wait: it stores into a map, or is one write call.
-            result = log.write_out(&status)
+            result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
             if result == 0:
                 self.visible = last
                 return 0
-        if result == 0:
-            ticket = log.appended
-            self.attention = True
-            with nogil:
-                result = log.sync_to(ticket, &status)
+        else:
+            result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
+            if result == 0:
+                ticket = log.position()
+                self.attention = True
+                with nogil:
+                    result = log.sync_to(ticket, &status)
         if result < 0:
             error = status_error(&status, self.name)
             self.fail(error)

@@ -6,10 +6,10 @@ only fills memory; `write_out` moves what was appended into the file, `sync_to` 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libcpp.deque cimport deque
+from libcpp.map cimport map as ordered_map
 from libcpp.vector cimport vector
 
 from kvstore._engine.file cimport FileSystem, FileSystemOps
-from kvstore._engine.log_read cimport SegmentReader
 from kvstore._engine.slice cimport Slice
 from kvstore._engine.status cimport Status
 
@@ -23,30 +23,26 @@ cdef extern from "log_chunk.h" namespace "kvstore_log" nogil:
         uint32_t chain
         vector[uint8_t] bytes
 
+    cdef cppclass Sticky:
+        bint wanted
+        bint known
+        uint64_t index
+        uint64_t term
+        vector[uint8_t] payload
 
-cdef extern from *:
-    """
-    #include <condition_variable>
-    #include <mutex>
-    // A mutex with its condition: Cython's own declarations don't offer wait().
-    struct KvstoreMonitor {
-        std::mutex mutex;
-        std::condition_variable changed;
-        void lock() { mutex.lock(); }
-        void unlock() { mutex.unlock(); }
-        void wait() {
-            std::unique_lock<std::mutex> held(mutex, std::adopt_lock);
-            changed.wait(held);
-            held.release();
-        }
-        void notify() { changed.notify_all(); }
-    };
-    """
-    cdef cppclass KvstoreMonitor nogil:
+    cdef cppclass Monitor:
         void lock()
         void unlock()
         void wait()
         void notify()
+
+    void put_back(deque[Chunk]& pending, deque[Chunk]& taken)
+
+
+cdef enum FlusherState:
+    IDLE = 0
+    WRITING = 1         # what was taken is on its way into the file
+    SYNCING = 2         # all that was taken is in the file; later records may be stored beside it
 
 
 cdef class Log:
@@ -60,18 +56,21 @@ cdef class Log:
     cdef uint64_t segment_bytes
     cdef bint read_only
     cdef bint closed
-    cdef bint maps                      # stores through a map are worth trying (see write_out)
-    cdef dict sealed                    # number of each older segment -> largest index in it
-    cdef list sticky                    # for each kind None, False (is sticky), or its newest record
+    cdef bint maps                      # stores through a map are worth trying
+    cdef list found                     # numbers of the segments that opening found, for replay()
     cdef object writer                  # the writer thread, once started
     cdef int event                      # eventfd that it signals, or -1
 
-    # Guarded by `monitor`. Nobody takes the GIL while holding it.
-    cdef KvstoreMonitor monitor
+    # Guarded by `monitor`. Whoever holds it neither calls the disk nor takes the GIL, so it may be
+    # taken with the GIL held.
+    cdef Monitor monitor
     cdef deque[Chunk] pending           # appended, not yet with a flusher
+    cdef Sticky[256] sticky
+    cdef ordered_map[uint64_t, uint64_t] sealed     # number of each older segment -> largest index
     cdef Status failure                 # the first one; every later call repeats it
-    cdef bint flushing                  # one flusher at a time
+    cdef FlusherState flusher           # there is one at a time
     cdef bint stopping
+    cdef bint starved                   # no space for a new segment; what waits in `pending` is safe
     cdef uint64_t appended              # positions, see above
     cdef uint64_t written
     cdef uint64_t durable
@@ -83,34 +82,47 @@ cdef class Log:
     cdef uint64_t append_segment        # where the next record goes
     cdef uint64_t append_offset
     cdef uint64_t append_max_index
-    cdef uint64_t segment_limit         # 0 forces a new segment on the next append
+    cdef uint64_t append_limit          # records end before it; 0 forces a new segment
     cdef uint32_t chain
+    cdef uint32_t seed
 
-    # The flusher's.
+    # The flusher's while it is WRITING; else only read, under `monitor`.
     cdef void* file
     cdef uint64_t file_segment
     cdef uint64_t file_capacity
     cdef uint64_t file_end
     cdef uint8_t* memory                # the map of the current segment, or NULL
 
-    # Copies the payload into memory. -1: see `status`.
-    cdef int append_slice(self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status)
+    # Copies the payload into memory; ends with its ticket. -1: see `status`.
+    cdef int append_slice(
+        self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
+    ) noexcept nogil
+    # The same and write_out() in one: the short way for a single record that is not to be synced.
+    cdef int append_through(
+        self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
+    ) noexcept nogil
     # All that was appended so far is in the file: it survives the process, not the machine.
     cdef int write_out(self, Status* status) noexcept nogil
     # All up to position `ticket` survives the machine. Concurrent callers share one sync.
     cdef int sync_to(self, uint64_t ticket, Status* status) noexcept nogil
+    # The ticket of the last record that was appended.
+    cdef uint64_t position(self) noexcept nogil
     # The exception for a status that one of these filled.
     cdef object error(self, Status* status)
 
-    cdef void recover(self) except *
-    cdef uint64_t judge_end(self, SegmentReader* reader, str where) except? 0xFFFFFFFFFFFFFFFF
-    cdef void trust_tail(self, uint64_t number, uint64_t end) except *
-    cdef void begin_segment(self) except *
+    cdef int make_room(self, size_t payload_bytes, Status* status) noexcept nogil
+    cdef void begin_segment(self) noexcept nogil
     cdef void put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
+    cdef void encode(
+        self, uint8_t* at, int kind, uint64_t index, uint64_t term, Slice payload
+    ) noexcept nogil
+    cdef bint store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
     cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil
+    cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil
+    cdef int leave_mark(self, Status* status) noexcept nogil
     cdef int write_chunk(self, Chunk* chunk, bint durably, Status* status) noexcept nogil
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil
+    cdef int open_space(self, uint64_t recycled, uint64_t wanted, const char* spare, Status* status) noexcept nogil
     cdef int leave_segment(self, Status* status) noexcept nogil
-    cdef int leave_mark(self, Status* status) noexcept nogil
     cdef void run_writer(self) noexcept nogil
     cdef void release(self) noexcept

@@ -1,35 +1,27 @@
-"""The one durable log. Bytes: log_format.pxd. Reading: log_read.pyx. Ownership: log.pxd.
+"""The one durable log. Bytes: log_format.pxd. Opening: log_recovery.pyx. Ownership: log.pxd.
 
 Appending fills memory; one flusher at a time moves what gathered into the segment's file and, when
 asked, makes it durable with one sync (group commit). The first write or sync that fails ends the
 log: nothing is tried again, because after a failed sync the kernel may report pages as clean that
-never reached the disk ("Can Applications Recover from fsync Failures?", ATC'20).
+never reached the disk ("Can Applications Recover from fsync Failures?", ATC'20). Only the lack of
+space for a new segment is no failure: it shows before anything was written, and within a segment
+the space is reserved.
 
-Crash rules. A segment appears under its name only after its header is durable. Before the next one
-begins, all records of a segment are durable, and the next header says where they end. So the end of
-every segment but the newest is known exactly, and in the newest one a record's `synced` field
-proves how far the log had been durable when that record was made: whatever lies below is never cut.
+A segment appears under its name only after its header is durable, and its header only after all
+records of the segment before it are: what log_recovery.pyx proves rests on this order.
 """
 
 import os
 import threading
-from typing import NamedTuple
 
 from cython.operator cimport dereference
-from libc.errno cimport EEXIST, ENOENT
+from libc.errno cimport EDQUOT, EEXIST, ENOENT, ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from kvstore._engine.crc32c cimport crc32c_extend
-from kvstore._engine.file cimport (
-    OPEN_CREATE,
-    OPEN_READ,
-    OPEN_WRITE,
-    FileSystem,
-    list_directory,
-    os_failure,
-)
+from kvstore._engine.file cimport OPEN_CREATE, OPEN_WRITE, FileSystem, os_failure
 from kvstore._engine.log_format cimport (
     KIND_CLEAN_CLOSE,
     KIND_SYNC_MARK,
@@ -37,33 +29,28 @@ from kvstore._engine.log_format cimport (
     MAX_PAYLOAD_BYTES,
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
+    TERMINATOR_BYTES,
     RecordHeader,
     SegmentHeader,
     encode_record_header,
     encode_segment_header,
     record_bytes,
 )
-from kvstore._engine.log_read cimport (
-    SegmentReader,
-    segment_close,
-    segment_end_was_durable,
-    segment_next,
-    segment_open,
-)
+from kvstore._engine.log_read cimport SegmentReader, segment_close, segment_next, segment_open
+from kvstore._engine.log_recovery cimport Recovered, recover, segment_name
 from kvstore._engine.posix import PosixFileSystem
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.status cimport (
-    CHECKSUM_MISMATCH,
-    INVALID_MAGIC,
     INVALID_RECORD,
     OK,
-    TRUNCATED_RECORD,
     Status,
     status_clear,
     status_error,
     status_os_error,
     status_set,
 )
+
+from kvstore._engine.log_recovery import Recovery
 from kvstore.errors import ClosedError, InvalidArgumentError
 
 
@@ -80,17 +67,10 @@ cdef enum:
     PATH_BYTES = 4096
     MIN_SEGMENT_BYTES = 4096
     DEFAULT_SEGMENT_BYTES = 67108864
-
-
-class Recovery(NamedTuple):
-    """What opening a log found. Its docstring is in log.pyi."""
-
-    records: int
-    segments: int
-    cut_bytes: int
-    cut_path: str | None
-    cut_offset: int
-    clean: bool
+    # Kept free at the end of a segment, so that the mark of a close always fits, and the file of a
+    # log that was closed is always shorter than its segment.
+    CLOSE_BYTES = RECORD_HEADER_BYTES + TERMINATOR_BYTES
+    RETRY = -2                  # enter_segment: no space, nothing was written
 
 
 cdef void segment_path(char* into, const char* folder, uint64_t number, const char* suffix) noexcept nogil:
@@ -106,8 +86,12 @@ cdef class Log:
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bint maps=False,
     ):
-        if segment_bytes < MIN_SEGMENT_BYTES:
-            raise InvalidArgumentError(f"segment_bytes={segment_bytes} is below {MIN_SEGMENT_BYTES}")
+        if not MIN_SEGMENT_BYTES <= segment_bytes <= 1 << 40:
+            raise InvalidArgumentError(
+                f"segment_bytes={segment_bytes} is not within {MIN_SEGMENT_BYTES} and 1 TiB"
+            )
+        for kind in sticky_kinds:
+            check_kind(kind)
         self.filesystem = PosixFileSystem() if filesystem is None else filesystem
         self.ops = self.filesystem.ops
         self.disk = self.filesystem.disk
@@ -115,221 +99,115 @@ cdef class Log:
         self.path_bytes = os.fsencode(self.path)
         if len(self.path_bytes) > PATH_BYTES - 32:
             raise InvalidArgumentError(f"path of {len(self.path_bytes)} bytes is too long")
+        self.folder = self.path_bytes
         self.segment_bytes = segment_bytes
         self.read_only = read_only
         self.maps = maps
-        self.sealed = {}
-        self.sticky = [None] * (KIND_USER_MAX + 1)
-        for kind in sticky_kinds:
-            self.sticky[kind] = False
-        cdef int result
-        self.folder = self.path_bytes
         if not read_only:
-            result = self.ops.make_directory(self.disk, self.folder)
-            if result < 0 and result != -EEXIST:
-                raise os_failure(result, b"making the log's directory", self.path)
-        self.recover()
+            self.make_folder()
+        self.start_from(recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only))
+        for kind in sticky_kinds:
+            self.sticky[<int> kind].wanted = True
 
-    # --- opening -------------------------------------------------------------------------------
-
-    cdef void recover(self) except *:
-        cdef SegmentReader reader
-        cdef Status status
-        cdef RecordHeader record
-        cdef const uint8_t* payload = NULL
-        cdef uint64_t number = 0, previous = 0, end = 0, max_index, records = 0, cut = 0
-        cdef uint32_t chain = 0
-        cdef int result
-        cdef bint clean = True
-        cdef bytes raw
-        numbers = []
-        for name in list_directory(self.filesystem, self.path):
-            stem, _, suffix = name.partition(".")
-            if suffix == "wal" and stem.isdecimal():
-                numbers.append(int(stem))
-            elif suffix in ("spare", "trusted") and not self.read_only:
-                raw = os.fsencode(f"{self.path}/{name}")
-                self.ops.unlink(self.disk, raw)
-        numbers.sort()
-        for number in numbers:
-            where = self.segment_name(number)
-            if previous and number != previous + 1:
-                status_set(&status, INVALID_RECORD, b"a log segment before this one is missing", -1)
-                raise status_error(&status, where)
-            raw = os.fsencode(where)
-            status_clear(&status)
-            try:
-                if segment_open(&reader, self.ops, self.disk, raw, &status):
-                    raise status_error(&status, where)
-                if reader.header.number != number:
-                    status_set(&status, INVALID_RECORD, b"log segment under another one's name", 8)
-                    raise status_error(&status, where)
-                if previous and (reader.header.previous_end != end or reader.header.chain != chain):
-                    # Not `where`: the segment before is the one that doesn't end where it did.
-                    raise self.broken_end(previous, end, reader.header.previous_end)
-                max_index = 0
-                while True:
-                    result = segment_next(&reader, &record, &payload, &status)
-                    if result <= 0:
-                        break
-                    if record.kind > KIND_USER_MAX:
-                        continue
-                    records += 1
-                    max_index = max(max_index, record.index)
-                    if self.sticky[record.kind] is not None:
-                        self.sticky[record.kind] = (
-                            record.index, record.term, <bytes> payload[: record.payload_bytes]
-                        )
-                if result < 0:
-                    raise status_error(&status, where)
-                end = reader.position
-                chain = reader.chain
-                clean = reader.clean
-                if number == numbers[len(numbers) - 1]:
-                    cut = self.judge_end(&reader, where)
-                self.sealed[number] = max_index
-            finally:
-                segment_close(&reader)
-            previous = number
-        self.append_segment = previous
-        self.append_offset = end
-        self.chain = chain
-        if previous and not clean and not self.read_only:
-            self.trust_tail(previous, end)
-        self.recovery = Recovery(
-            records=records, segments=len(numbers), cut_bytes=cut,
-            cut_path=self.segment_name(previous) if cut else None, cut_offset=end if cut else 0,
-            clean=clean and not cut,
-        )
-
-    def broken_end(self, uint64_t number, uint64_t end, uint64_t promised):
-        """The error for a segment whose records don't end where its successor says they did."""
-        cdef SegmentReader reader
-        cdef Status status
-        cdef RecordHeader record
-        cdef const uint8_t* payload = NULL
-        where = self.segment_name(number)
-        cdef bytes raw = os.fsencode(where)
-        status_clear(&status)
-        try:
-            if segment_open(&reader, self.ops, self.disk, raw, &status) == 0:
-                while segment_next(&reader, &record, &payload, &status) > 0:
-                    pass
-                if status.code == OK:
-                    status = reader.stop
-        finally:
-            segment_close(&reader)
-        if status.code == OK:
-            status_set(
-                &status, TRUNCATED_RECORD if end < promised else INVALID_RECORD,
-                b"log segment does not end where the next one says", <int64_t> end,
-            )
-        return status_error(&status, where)
-
-    cdef uint64_t judge_end(self, SegmentReader* reader, str where) except? 0xFFFFFFFFFFFFFFFF:
-        """Bytes of a torn tail that may be cut from the newest segment; raises where it is damage."""
-        cdef Status status
-        status_clear(&status)
-        cdef int code = reader.stop.code
-        cdef int durable
-        if code not in (OK, CHECKSUM_MISMATCH, TRUNCATED_RECORD, INVALID_MAGIC):
-            # The header is intact, so no torn write made it.
-            raise status_error(&reader.stop, where)
-        durable = segment_end_was_durable(reader, &status)
-        if durable < 0:
-            raise status_error(&status, where)
-        if durable:
-            if code == OK:
-                status_set(
-                    &reader.stop, TRUNCATED_RECORD, b"durable log records are gone",
-                    <int64_t> reader.position,
-                )
-            raise status_error(&reader.stop, where)
-        return reader.file_bytes - reader.position if code != OK else 0
-
-    cdef void trust_tail(self, uint64_t number, uint64_t end) except *:
-        """Replaces the newest segment with a synced copy of its valid part.
-
-        The pages that were read may be a cache's memory of a write that the disk refused.
-        """
-        cdef char name[PATH_BYTES]
-        cdef char copy[PATH_BYTES]
-        cdef bytes buffer = bytes(1 << 20)
-        cdef uint8_t* raw = <uint8_t*> (<char*> buffer)
-        cdef void* source = NULL
-        cdef void* target = NULL
-        cdef uint64_t offset = 0
-        cdef int64_t count
-        cdef int result
-        segment_path(name, self.folder, number, b"wal")
-        segment_path(copy, self.folder, number, b"trusted")
-        result = self.ops.open(self.disk, name, OPEN_READ, &source)
-        if result == 0:
-            result = self.ops.open(self.disk, copy, OPEN_CREATE, &target)
-        with nogil:
-            while result == 0 and offset < end:
-                count = self.ops.pread(
-                    self.disk, source, raw, <size_t> min(<uint64_t> (1 << 20), end - offset), offset
-                )
-                if count <= 0:
-                    result = <int> count if count < 0 else -5
-                    break
-                result = self.ops.pwrite(self.disk, target, raw, <size_t> count, offset)
-                offset += <uint64_t> count
-            if result == 0:
-                result = self.ops.datasync(self.disk, target)
-        if source != NULL:
-            self.ops.close(self.disk, source)
-        if target != NULL:
-            self.ops.close(self.disk, target)
-        if result == 0:
-            result = self.ops.rename(self.disk, copy, name)
-        if result == 0:
-            result = self.ops.sync_directory(self.disk, self.folder)
+    def make_folder(self):
+        cdef int result = self.ops.make_directory(self.disk, self.folder)
+        if result < 0 and result != -EEXIST:
+            raise os_failure(result, b"making the log's directory", self.path)
+        # Also where it exists: whoever made it may have died before this.
+        parent = os.path.dirname(self.path.rstrip("/")) or ("/" if self.path.startswith("/") else ".")
+        result = self.ops.sync_directory(self.disk, os.fsencode(parent))
         if result < 0:
-            raise os_failure(result, b"making the log's tail durable", self.segment_name(number))
+            raise os_failure(result, b"syncing the directory above the log", parent)
 
-    def segment_name(self, uint64_t number):
-        return f"{self.path}/{number:06d}.wal"
+    def start_from(self, Recovered found):
+        cdef bytes content
+        cdef Sticky* held
+        self.recovery = found.summary
+        self.found = sorted(found.max_index)
+        for number, max_index in found.max_index.items():
+            self.sealed[<uint64_t> number] = max_index
+        for kind, (index, term, payload) in found.sticky.items():
+            content = payload
+            held = &self.sticky[<int> kind]
+            held.known = True
+            held.index = index
+            held.term = term
+            held.payload.assign(
+                <const uint8_t*> (<const char*> content),
+                <const uint8_t*> (<const char*> content) + len(content),
+            )
+        self.append_segment = found.number
+        self.append_offset = found.end
+        self.chain = found.chain
 
-    # --- appending -----------------------------------------------------------------------------
+    # --- appending; all under `monitor` ----------------------------------------------------------
 
-    cdef void begin_segment(self) except *:
-        """The next record opens a new segment. Under `monitor`, with the GIL."""
-        cdef Slice payload
-        cdef uint64_t previous = self.append_segment
-        self.pending.push_back(Chunk())
-        cdef Chunk* chunk = &self.pending.back()
-        if previous:
-            self.sealed[previous] = max(self.append_max_index, self.sealed.get(previous, 0))
-        self.append_segment = previous + 1
-        chunk.segment = self.append_segment
-        chunk.offset = SEGMENT_HEADER_BYTES
-        chunk.previous_end = self.append_offset
-        chunk.chain = self.chain
+    cdef int make_room(self, size_t payload_bytes, Status* status) noexcept nogil:
+        """Begins a segment if the next record needs one."""
+        if payload_bytes > MAX_PAYLOAD_BYTES:
+            return status_set(status, INVALID_RECORD, b"log record larger than the limit", -1)
+        if self.failure.code:
+            status[0] = self.failure
+            return -1
+        if self.append_offset + record_bytes(payload_bytes) > self.append_limit:
+            self.begin_segment()
+        return 0
+
+    cdef void begin_segment(self) noexcept nogil:
+        cdef SegmentHeader header
+        cdef uint8_t scratch[SEGMENT_HEADER_BYTES]
+        cdef Sticky* held
+        cdef int kind
+        header.number = self.append_segment + 1
+        header.previous_end = self.append_offset
+        header.chain = self.chain
+        if self.append_limit:
+            self.sealed[self.append_segment] = self.append_max_index
+        self.seed = encode_segment_header(scratch, &header)
+        self.append_segment = header.number
         self.append_offset = SEGMENT_HEADER_BYTES
         self.append_max_index = 0
-        self.segment_limit = self.segment_bytes
-        for kind, held in enumerate(self.sticky):
-            if held:
-                index, term, content = held
-                payload = slice_of(<const char*> (<bytes> content), len(<bytes> content))
-                self.put_record(kind, index, term, payload)
+        self.append_limit = self.segment_bytes - CLOSE_BYTES
+        self.pending.push_back(Chunk())
+        cdef Chunk* chunk = &self.pending.back()
+        chunk.segment = header.number
+        chunk.offset = SEGMENT_HEADER_BYTES
+        chunk.previous_end = header.previous_end
+        chunk.chain = header.chain
+        chunk.bytes.resize(TERMINATOR_BYTES)
+        for kind in range(KIND_USER_MAX + 1):
+            held = &self.sticky[kind]
+            if held.wanted and held.known:
+                self.put_record(
+                    kind, held.index, held.term, slice_of(held.payload.data(), held.payload.size())
+                )
 
     cdef void put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil:
-        """Encodes one record at the end of what is pending. Under `monitor`."""
-        cdef RecordHeader header
+        """Encodes one record at the end of what is pending."""
         cdef Chunk* chunk
-        cdef uint64_t size = record_bytes(payload.size)
-        if self.pending.empty() or self.pending.back().segment != self.append_segment:
+        cdef size_t start
+        if self.pending.empty():
             self.pending.push_back(Chunk())
             chunk = &self.pending.back()
             chunk.segment = self.append_segment
             chunk.offset = self.append_offset
+            chunk.bytes.resize(TERMINATOR_BYTES)
         chunk = &self.pending.back()
-        cdef size_t start = chunk.bytes.size()
-        chunk.bytes.resize(start + size)
-        cdef uint8_t* at = chunk.bytes.data() + start
+        start = chunk.bytes.size() - TERMINATOR_BYTES
+        chunk.bytes.resize(chunk.bytes.size() + record_bytes(payload.size))
+        self.encode(chunk.bytes.data() + start, kind, index, term, payload)
+
+    cdef void encode(
+        self, uint8_t* at, int kind, uint64_t index, uint64_t term, Slice payload
+    ) noexcept nogil:
+        """Writes one record and the terminator after it, and counts the record as appended."""
+        cdef RecordHeader header
+        cdef uint64_t size = record_bytes(payload.size)
+        # The padding and the terminator, which stand next to each other.
+        memset(at + RECORD_HEADER_BYTES + payload.size, 0,
+               size - RECORD_HEADER_BYTES - payload.size + TERMINATOR_BYTES)
+        if payload.size:
+            memcpy(at + RECORD_HEADER_BYTES, payload.data, payload.size)
         header.kind = kind
         header.payload_bytes = <uint32_t> payload.size
         header.segment = <uint32_t> self.append_segment
@@ -338,73 +216,192 @@ cdef class Log:
         header.term = term
         header.synced = self.durable_offset if self.durable_segment == self.append_segment else 0
         header.payload_crc = crc32c_extend(0, payload.data, payload.size)
-        encode_record_header(at, &header)
-        if payload.size:
-            memcpy(at + RECORD_HEADER_BYTES, payload.data, payload.size)
+        encode_record_header(at, &header, self.seed)
         self.chain = header.header_crc
         self.append_offset += size
         self.appended += size
-        if index > self.append_max_index:
+        if index > self.append_max_index and not self.sticky[kind].wanted:
             self.append_max_index = index
+
+    cdef bint store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil:
+        """Encodes one record right into the file, through the map; False if that can't be done now."""
+        if (
+            self.memory == NULL
+            or self.flusher == WRITING
+            or self.append_segment != self.file_segment
+            or not self.pending.empty()
+            or self.append_offset + record_bytes(payload.size) + TERMINATOR_BYTES > self.file_capacity
+        ):
+            return False
+        self.encode(self.memory + self.append_offset, kind, index, term, payload)
+        self.file_end = self.append_offset
+        self.written = self.appended
+        return True
 
     cdef int append_slice(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
-    ):
-        if payload.size > MAX_PAYLOAD_BYTES:
-            return status_set(status, INVALID_RECORD, b"log record larger than the limit", -1)
+    ) noexcept nogil:
+        cdef Sticky* held = &self.sticky[kind]
         self.monitor.lock()
-        if self.failure.code:
-            status[0] = self.failure
-            self.monitor.unlock()
-            return -1
-        if self.append_offset + record_bytes(payload.size) > self.segment_limit and (
-            self.append_offset > SEGMENT_HEADER_BYTES or self.segment_limit == 0
-        ):
-            self.begin_segment()
-        self.put_record(kind, index, term, payload)
+        cdef int result = self.make_room(payload.size, status)
+        if result == 0:
+            self.put_record(kind, index, term, payload)
+            if held.wanted:
+                held.known = True
+                held.index = index
+                held.term = term
+                held.payload.assign(payload.data, payload.data + payload.size)
         self.monitor.unlock()
-        return 0
+        return result
+
+    cdef int append_through(
+        self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
+    ) noexcept nogil:
+        cdef bint stored = False
+        self.monitor.lock()
+        cdef int result = self.make_room(payload.size, status)
+        if result == 0:
+            stored = self.store(kind, index, term, payload)
+        self.monitor.unlock()
+        if result or stored:
+            return result
+        if self.append_slice(kind, index, term, payload, status):
+            return -1
+        return self.write_out(status)
+
+    cdef uint64_t position(self) noexcept nogil:
+        self.monitor.lock()
+        cdef uint64_t result = self.appended
+        self.monitor.unlock()
+        return result
 
     def append(self, int kind, uint64_t index, uint64_t term, const uint8_t[::1] payload):
         cdef Status status
         cdef Slice content = slice_of(&payload[0] if payload.shape[0] else NULL, payload.shape[0])
         self.check_writable()
-        if not 1 <= kind <= KIND_USER_MAX:
-            raise InvalidArgumentError(f"log record kind {kind} is not within 1 and {KIND_USER_MAX}")
+        check_kind(kind)
+        if content.size > MAX_PAYLOAD_BYTES:
+            raise InvalidArgumentError(f"log record of {content.size} bytes is above the limit of 64 MiB")
         if self.append_slice(kind, index, term, content, &status):
             raise self.error(&status)
-        if self.sticky[kind] is not None:
-            self.sticky[kind] = (index, term, bytes(payload))
-        return self.appended
+        return self.position()
 
     def append_many(self, records):
         for kind, index, term, payload in records:
             self.append(kind, index, term, payload)
-        return self.appended
+        return self.position()
 
-    # --- writing and syncing -------------------------------------------------------------------
+    # --- writing and syncing: the flusher --------------------------------------------------------
 
-    cdef int leave_segment(self, Status* status) noexcept nogil:
-        """Makes the current segment durable and lets go of it."""
-        if self.file == NULL:
-            return 0
+    cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil:
+        cdef deque[Chunk] taken
+        cdef uint64_t target
+        cdef int result = 0
+        status_clear(status)
+        self.monitor.lock()
+        while True:
+            if self.failure.code:
+                status[0] = self.failure
+                self.monitor.unlock()
+                return -1
+            if (self.durable if durably else self.written) >= ticket:
+                self.monitor.unlock()
+                return 0
+            if self.flusher == IDLE:
+                break
+            self.monitor.wait()
+        self.flusher = WRITING
+        taken.swap(self.pending)
+        target = self.appended
+        self.monitor.unlock()
+
+        while result == 0 and not taken.empty():
+            result = self.write_chunk(&taken.front(), durably, status)
+            if result == 0:
+                taken.pop_front()
+
+        self.monitor.lock()
+        self.starved = result == RETRY
+        if result == RETRY:
+            put_back(self.pending, taken)
+        elif result == 0:
+            self.written = target
+            if durably:
+                result = self.sync_written(target, status)
+        if result == -1:
+            self.failure = status[0]
+        self.flusher = IDLE
+        self.monitor.notify()
+        self.monitor.unlock()
+        # What was asked for may be durable although the mark after it failed; the next call says so.
+        return 0 if (self.durable if durably else self.written) >= ticket else -1
+
+    cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil:
+        """The flusher's second half. Under `monitor`, which it gives up for the disk's work."""
+        cdef uint64_t end = self.file_end
+        self.flusher = SYNCING
+        self.monitor.unlock()
         cdef int result = self.ops.datasync(self.disk, self.file)
-        if self.memory != NULL:
-            self.ops.unmap(self.disk, self.file, self.memory, <size_t> self.file_capacity)
-            self.memory = NULL
-        self.ops.close(self.disk, self.file)
-        self.file = NULL
-        return status_os_error(status, -result, b"syncing the log", -1) if result < 0 else 0
+        self.monitor.lock()
+        if result < 0:
+            return status_os_error(status, -result, b"syncing the log", -1)
+        self.syncs += 1
+        self.durable = target
+        self.durable_segment = self.file_segment
+        self.durable_offset = end
+        # No record follows that would say so: a mark does. It needs no sync of its own, and those
+        # who wait need not wait for it.
+        if (
+            self.appended > target
+            or self.stopping
+            or self.append_offset + RECORD_HEADER_BYTES > self.append_limit
+        ):
+            return 0
+        return self.leave_mark(status)
+
+    cdef int leave_mark(self, Status* status) noexcept nogil:
+        cdef deque[Chunk] mark
+        cdef int result
+        # By a call, not through the map: the page that a store dirties may be part of a large folio,
+        # all of which the next sync would write (docs/performance.md).
+        self.put_record(KIND_SYNC_MARK, 0, 0, slice_of(NULL, 0))
+        mark.swap(self.pending)
+        self.durable = self.appended
+        self.flusher = WRITING
+        self.written = self.appended
+        self.monitor.notify()
+        self.monitor.unlock()
+        result = self.write_chunk(&mark.front(), True, status)
+        self.monitor.lock()
+        return result
+
+    cdef int write_chunk(self, Chunk* chunk, bint durably, Status* status) noexcept nogil:
+        cdef uint64_t end = chunk.offset + chunk.bytes.size() - TERMINATOR_BYTES
+        cdef size_t size = chunk.bytes.size()
+        cdef int result
+        if chunk.segment != self.file_segment:
+            result = self.enter_segment(chunk, status)
+            if result:
+                return result
+        # A store through the map costs a quarter of a call of the system, but a page that is
+        # stored to after each sync faults each time: so only for what is not synced at once.
+        if self.memory != NULL and not durably:
+            memcpy(self.memory + chunk.offset, chunk.bytes.data(), size)
+        else:
+            result = self.ops.pwrite(self.disk, self.file, chunk.bytes.data(), size, chunk.offset)
+            if result < 0:
+                return status_os_error(status, -result, b"writing the log", <int64_t> chunk.offset)
+        self.file_end = end
+        return 0
 
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil:
+        """Leaves the current segment and begins the chunk's; RETRY if there is no space for it."""
         cdef char name[PATH_BYTES]
         cdef char spare[PATH_BYTES]
         cdef uint8_t header_bytes[SEGMENT_HEADER_BYTES]
         cdef SegmentHeader header
         cdef uint64_t recycled
         cdef int result
-        cdef uint64_t wanted = chunk.offset + chunk.bytes.size()
-        cdef int64_t size
         if self.leave_segment(status):
             return -1
         self.monitor.lock()
@@ -413,18 +410,11 @@ cdef class Log:
         self.monitor.unlock()
         segment_path(name, self.folder, chunk.segment, b"wal")
         segment_path(spare, self.folder, recycled if recycled else chunk.segment, b"spare")
-        result = self.ops.open(self.disk, spare, OPEN_WRITE if recycled else OPEN_CREATE, &self.file)
-        if result < 0:
-            self.file = NULL
-            return status_os_error(status, -result, b"opening a new log segment", -1)
-        size = self.ops.size(self.disk, self.file)
-        self.file_capacity = max(self.segment_bytes, wanted)
-        if size >= <int64_t> self.file_capacity:
-            self.file_capacity = <uint64_t> size
-        else:
-            result = self.ops.allocate(self.disk, self.file, self.file_capacity)
-            if result < 0:
-                return status_os_error(status, -result, b"allocating a log segment", -1)
+        result = self.open_space(
+            recycled, chunk.offset + chunk.bytes.size() + CLOSE_BYTES, spare, status
+        )
+        if result:
+            return result
         header.number = chunk.segment
         header.previous_end = chunk.previous_end
         header.chain = chunk.chain
@@ -444,94 +434,54 @@ cdef class Log:
             self.memory = NULL
         return 0
 
-    cdef int write_chunk(self, Chunk* chunk, bint durably, Status* status) noexcept nogil:
-        cdef uint64_t end = chunk.offset + chunk.bytes.size()
-        cdef int result
-        if chunk.segment != self.file_segment and self.enter_segment(chunk, status):
-            return -1
-        # A store through the map costs a quarter of a call of the system, but a page that is
-        # stored to after each sync faults each time: so only for what is not synced at once.
-        if self.memory != NULL and not durably and end <= self.file_capacity:
-            memcpy(self.memory + chunk.offset, chunk.bytes.data(), chunk.bytes.size())
-        else:
-            result = self.ops.pwrite(
-                self.disk, self.file, chunk.bytes.data(), chunk.bytes.size(), chunk.offset
-            )
-            if result < 0:
-                return status_os_error(status, -result, b"writing the log", <int64_t> chunk.offset)
-        self.file_end = end
-        return 0
-
-    cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil:
-        cdef deque[Chunk] taken
-        cdef uint64_t target
-        cdef int result = 0
-        self.monitor.lock()
-        while True:
-            if self.failure.code:
-                status[0] = self.failure
-                self.monitor.unlock()
-                return -1
-            if (self.durable if durably else self.written) >= ticket:
-                self.monitor.unlock()
-                return 0
-            if not self.flushing:
-                break
-            self.monitor.wait()
-        self.flushing = True
-        taken.swap(self.pending)
-        target = self.appended
-        self.monitor.unlock()
-
-        status_clear(status)
-        while result == 0 and not taken.empty():
-            result = self.write_chunk(&taken.front(), durably, status)
-            taken.pop_front()
-        if result == 0 and durably:
-            result = self.ops.datasync(self.disk, self.file)
-            if result < 0:
-                status_os_error(status, -result, b"syncing the log", -1)
-
-        self.monitor.lock()
+    cdef int open_space(
+        self, uint64_t recycled, uint64_t wanted, const char* spare, Status* status
+    ) noexcept nogil:
+        """Opens a file, recycled or new, with all of a segment's space reserved."""
+        cdef int64_t size
+        cdef int result = self.ops.open(
+            self.disk, spare, OPEN_WRITE if recycled else OPEN_CREATE, &self.file
+        )
+        if result < 0:
+            self.file = NULL
+            status_os_error(status, -result, b"opening a new log segment", -1)
+            return RETRY if result in (-ENOSPC, -EDQUOT) else -1
+        size = self.ops.size(self.disk, self.file)
+        self.file_capacity = max(self.segment_bytes, wanted)
+        if size >= <int64_t> self.file_capacity:
+            self.file_capacity = <uint64_t> size
+            return 0
+        result = self.ops.allocate(self.disk, self.file, self.file_capacity)
         if result == 0:
-            self.written = target
-            if durably:
-                self.durable = target
-                self.durable_segment = self.file_segment
-                self.durable_offset = self.file_end
-                self.syncs += 1
-                if self.pending.empty() and not self.stopping:
-                    result = self.leave_mark(status)
-        if status.code:
-            self.failure = status[0]
-        self.flushing = False
-        self.monitor.notify()
-        self.monitor.unlock()
-        # What was asked for may be durable although the mark after it failed; the next call says so.
-        return 0 if (self.durable if durably else self.written) >= ticket else -1
+            return 0
+        status_os_error(status, -result, b"reserving space for a log segment", -1)
+        self.ops.close(self.disk, self.file)
+        self.file = NULL
+        self.ops.unlink(self.disk, spare)
+        return RETRY if result in (-ENOSPC, -EDQUOT) else -1
 
-    cdef int leave_mark(self, Status* status) noexcept nogil:
-        """Writes, unsynced, that all so far is durable, since no record follows that would say it.
-
-        Under `monitor`, with nothing pending; so short a write is not worth letting go of it.
-        """
-        cdef Chunk chunk
-        self.put_record(KIND_SYNC_MARK, 0, 0, slice_of(NULL, 0))
-        chunk = self.pending.back()
-        self.pending.clear()
-        self.written = self.durable = self.appended
-        return self.write_chunk(&chunk, True, status)
+    cdef int leave_segment(self, Status* status) noexcept nogil:
+        """Makes the current segment durable and lets go of it."""
+        if self.file == NULL:
+            return 0
+        cdef int result = self.ops.datasync(self.disk, self.file)
+        if self.memory != NULL:
+            self.ops.unmap(self.disk, self.file, self.memory, <size_t> self.file_capacity)
+            self.memory = NULL
+        self.ops.close(self.disk, self.file)
+        self.file = NULL
+        return status_os_error(status, -result, b"syncing the log", -1) if result < 0 else 0
 
     cdef int write_out(self, Status* status) noexcept nogil:
-        return self.flush(self.appended, False, status)
+        return self.flush(self.position(), False, status)
 
     cdef int sync_to(self, uint64_t ticket, Status* status) noexcept nogil:
         return self.flush(ticket, True, status)
 
     def write(self):
         cdef Status status
-        self.check_writable()
         cdef int result
+        self.check_writable()
         with nogil:
             result = self.write_out(&status)
         if result:
@@ -541,13 +491,12 @@ cdef class Log:
         cdef Status status
         cdef int result
         self.check_writable()
-        cdef uint64_t ticket = self.appended
         with nogil:
-            result = self.sync_to(ticket, &status)
+            result = self.sync_to(self.position(), &status)
         if result:
             raise self.error(&status)
 
-    # --- the writer thread ---------------------------------------------------------------------
+    # --- the writer thread -----------------------------------------------------------------------
 
     def start_writer(self):
         self.check_writable()
@@ -570,7 +519,10 @@ cdef class Log:
         cdef Status status
         while True:
             self.monitor.lock()
-            while self.submitted <= self.durable and not self.stopping and not self.failure.code:
+            while (
+                (self.submitted <= self.durable or self.starved)
+                and not self.stopping and not self.failure.code
+            ):
                 self.monitor.wait()
             if self.stopping or self.failure.code:
                 self.monitor.unlock()
@@ -585,67 +537,87 @@ cdef class Log:
     def submit(self):
         self.check_writable()
         self.monitor.lock()
-        self.submitted = self.appended
+        cdef uint64_t ticket = self.appended
+        self.submitted = ticket
+        self.starved = False
         self.monitor.notify()
         self.monitor.unlock()
-        return self.submitted
+        return ticket
 
     @property
     def durable_ticket(self):
         self.check_failed()
-        return self.durable
+        self.monitor.lock()
+        cdef uint64_t ticket = self.durable
+        self.monitor.unlock()
+        return ticket
+
+    @property
+    def out_of_space(self):
+        self.monitor.lock()
+        cdef bint starved = self.starved
+        self.monitor.unlock()
+        return starved
 
     @property
     def notify_fd(self):
         return self.event
 
-    # --- keeping it small ----------------------------------------------------------------------
+    # --- keeping it small ------------------------------------------------------------------------
 
     def remove_before(self, uint64_t index):
+        cdef uint64_t number
+        self.check_writable()
+        removed = 0
+        while True:
+            self.monitor.lock()
+            number = 0
+            # The sync that covered a later segment made its copies of the sticky records durable.
+            if (
+                not self.sealed.empty()
+                and dereference(self.sealed.begin()).first < self.durable_segment
+                and dereference(self.sealed.begin()).second < index
+            ):
+                number = dereference(self.sealed.begin()).first
+            self.monitor.unlock()
+            if not number:
+                return removed
+            self.remove_segment(number)
+            removed += 1
+
+    def remove_segment(self, uint64_t number):
+        """Removes the oldest segment, or puts it aside to be recycled."""
         cdef char name[PATH_BYTES]
         cdef char spare[PATH_BYTES]
         cdef int result
-        cdef uint64_t number
-        cdef bint recycle
-        self.check_writable()
-        removed = 0
-        for number in sorted(self.sealed):
-            # The newest sealed segment may still be the flusher's; the one appended to is not here.
-            if self.sealed[number] >= index or number >= self.append_segment:
-                break
-            self.monitor.lock()
-            busy = number >= self.file_segment and self.file != NULL
-            unflushed = not self.pending.empty() and self.pending.front().segment <= number
-            recycle = self.spare == 0
-            self.monitor.unlock()
-            if busy or unflushed:
-                break
-            segment_path(name, self.folder, number, b"wal")
-            segment_path(spare, self.folder, number, b"spare")
-            with nogil:
-                result = (
-                    self.ops.rename(self.disk, name, spare) if recycle
-                    else self.ops.unlink(self.disk, name)
-                )
-                # One by one and in order, so that no crash can leave a gap between segments.
-                if result == 0 or result == -ENOENT:
-                    result = self.ops.sync_directory(self.disk, self.folder)
-            if result < 0:
-                raise os_failure(result, b"removing a log segment", self.segment_name(number))
+        self.monitor.lock()
+        cdef bint recycle = self.spare == 0
+        self.monitor.unlock()
+        segment_path(name, self.folder, number, b"wal")
+        segment_path(spare, self.folder, number, b"spare")
+        with nogil:
             if recycle:
-                self.monitor.lock()
-                self.spare = number
-                self.monitor.unlock()
-            del self.sealed[number]
-            removed += 1
-        return removed
+                result = self.ops.rename(self.disk, name, spare)
+            else:
+                result = self.ops.unlink(self.disk, name)
+            # One by one and in order, so that no crash can leave a gap between segments.
+            if result == 0 or result == -ENOENT:
+                recycle = recycle and result == 0
+                result = self.ops.sync_directory(self.disk, self.folder)
+        if result < 0:
+            raise os_failure(result, b"removing a log segment", segment_name(self.path, number))
+        self.monitor.lock()
+        self.sealed.erase(number)
+        if recycle:
+            self.spare = number
+        self.monitor.unlock()
 
-    # --- reading back --------------------------------------------------------------------------
+    # --- reading back ----------------------------------------------------------------------------
 
     def replay(self):
-        return LogReplay(self, sorted(self.sealed))
+        return LogReplay(self, list(self.found))
 
-    # --- ending --------------------------------------------------------------------------------
+    # --- ending ----------------------------------------------------------------------------------
 
     def close(self):
         cdef Status status
@@ -653,36 +625,36 @@ cdef class Log:
         if self.closed:
             return
         self.closed = True
-        status_clear(&status)
         self.monitor.lock()
         self.stopping = True
         self.monitor.notify()
         self.monitor.unlock()
         if self.writer is not None:
             self.writer.join()
-        if not self.read_only and self.failure.code == OK and self.append_segment and self.segment_limit:
+        self.monitor.lock()
+        status = self.failure
+        if status.code == OK and self.append_limit:
+            self.put_record(KIND_CLEAN_CLOSE, 0, 0, slice_of(NULL, 0))
+        self.monitor.unlock()
+        if self.append_limit and status.code == OK:
             with nogil:
-                result = self.sync_to(self.appended, &status)
-                if result == 0:
-                    self.monitor.lock()
-                    self.put_record(KIND_CLEAN_CLOSE, 0, 0, slice_of(NULL, 0))
-                    self.monitor.unlock()
-                    result = self.sync_to(self.appended, &status)
-                if result == 0 and self.memory == NULL:
-                    # Gives back what was preallocated and not used.
-                    self.ops.truncate(self.disk, self.file, self.file_end)
+                result = self.sync_to(self.position(), &status)
+        if result == 0 and status.code == OK and self.file != NULL:
+            if self.memory != NULL:
+                self.ops.unmap(self.disk, self.file, self.memory, <size_t> self.file_capacity)
+                self.memory = NULL
+            # Gives back what was reserved and not used, and tells the next opening that the sync of
+            # all before it went well.
+            self.ops.truncate(self.disk, self.file, self.file_end)
         self.release()
         if result:
             raise self.error(&status)
 
     cdef void release(self) noexcept:
-        cdef Status status
         if self.file != NULL:
             if self.memory != NULL:
                 self.ops.unmap(self.disk, self.file, self.memory, <size_t> self.file_capacity)
                 self.memory = NULL
-                if self.closed and self.failure.code == OK:
-                    self.ops.truncate(self.disk, self.file, self.file_end)
             self.ops.close(self.disk, self.file)
             self.file = NULL
         if self.event >= 0:
@@ -699,14 +671,18 @@ cdef class Log:
     def __exit__(self, *exc):
         self.close()
 
-    # --- saying what is wrong ------------------------------------------------------------------
+    # --- saying what is wrong --------------------------------------------------------------------
 
     cdef object error(self, Status* status):
         return status_error(status, self.path)
 
     def check_failed(self):
-        if self.failure.code:
-            raise self.error(&self.failure)
+        cdef Status status
+        self.monitor.lock()
+        status = self.failure
+        self.monitor.unlock()
+        if status.code:
+            raise self.error(&status)
 
     def check_writable(self):
         if self.closed:
@@ -716,21 +692,35 @@ cdef class Log:
         self.check_failed()
 
     def stats(self):
+        self.monitor.lock()
+        cdef uint64_t appended = self.appended
+        cdef uint64_t durable = self.durable
+        cdef uint64_t syncs = self.syncs
+        cdef uint64_t segment = self.append_segment
+        cdef uint64_t segments = self.sealed.size() + (1 if self.append_limit else 0)
+        self.monitor.unlock()
         return {
-            "appended_bytes": self.appended,
-            "durable_bytes": self.durable,
-            "syncs": self.syncs,
-            "segments": len(self.sealed) + (self.append_segment not in self.sealed),
-            "segment": self.append_segment,
+            "appended_bytes": appended,
+            "durable_bytes": durable,
+            "syncs": syncs,
+            "segments": segments,
+            "segment": segment,
         }
 
 
+cdef int check_kind(kind) except -1:
+    if not 1 <= kind <= KIND_USER_MAX:
+        raise InvalidArgumentError(f"log record kind {kind} is not within 1 and {KIND_USER_MAX}")
+    return 0
+
+
 cdef class LogReplay:
-    """Iterates over the records of a log's sealed segments; streams, one segment open at a time."""
+    """Iterates over the records that opening found; streams, one segment open at a time."""
     cdef Log log
     cdef list numbers
     cdef SegmentReader reader
     cdef bint reading
+    cdef str where
 
     def __init__(self, Log log, list numbers):
         self.log = log
@@ -750,14 +740,14 @@ cdef class LogReplay:
             if not self.reading:
                 if not self.numbers:
                     raise StopIteration
-                where = self.log.segment_name(self.numbers.pop(0))
-                raw = os.fsencode(where)
+                self.where = segment_name(self.log.path, self.numbers.pop(0))
+                raw = os.fsencode(self.where)
                 self.reading = True
                 if segment_open(&self.reader, self.log.ops, self.log.disk, raw, &status):
-                    raise status_error(&status, where)
+                    raise status_error(&status, self.where)
             result = segment_next(&self.reader, &record, &payload, &status)
             if result < 0:
-                raise status_error(&status, self.log.path)
+                raise status_error(&status, self.where)
             if result == 0:
                 segment_close(&self.reader)
                 self.reading = False

@@ -1,7 +1,7 @@
 """The bytes of a log segment: its header, and the header of each record. All little-endian.
 
-Segment, `%06d.wal`: one segment header at 0, then records, each at a multiple of 8, then zeros (a
-fresh file) or the leavings of an older segment (a recycled one).
+Segment, `%06d.wal`: one segment header at 0, then records, each at a multiple of 8, then 8 zero bytes
+(where room is left), then zeros (a fresh file) or the leavings of an older segment (a recycled one).
 
 Segment header, 64 bytes:
 
@@ -13,7 +13,7 @@ Segment header, 64 bytes:
 | 16 | 8 | offset at which the records of the segment before it end, all of them durable; 0: none |
 | 24 | 4 | chain: header checksum of the last record of the segment before it |
 | 28 | 32 | zero |
-| 60 | 4 | CRC-32C of bytes 0 to 59 |
+| 60 | 4 | CRC-32C of bytes 0 to 59; also the seed of the segment's record headers |
 
 Record header, 48 bytes, then the payload, then zeros up to a multiple of 8:
 
@@ -23,16 +23,17 @@ Record header, 48 bytes, then the payload, then zeros up to a multiple of 8:
 | 2 | 1 | format version, 1 |
 | 3 | 1 | kind |
 | 4 | 4 | payload size in bytes |
-| 8 | 4 | low 32 bits of the segment number: a recycled file's old records are never taken as ours |
+| 8 | 4 | low 32 bits of the segment number |
 | 12 | 4 | chain: header checksum of the record before it |
 | 16 | 8 | index |
 | 24 | 8 | term |
 | 32 | 8 | synced: all of this segment below this offset was durable when the record was made |
 | 40 | 4 | CRC-32C of the payload |
-| 44 | 4 | CRC-32C of bytes 0 to 43 |
+| 44 | 4 | CRC-32C of bytes 0 to 43, continued from the segment's seed |
 
 The header has a checksum of its own, so a damaged size is known as damage and never taken for the
-end of the file ("Protocol-Aware Recovery", FAST'18 section 3.3).
+end of the file ("Protocol-Aware Recovery", FAST'18 section 3.3). The seed differs from segment to
+segment, so neither the leavings in a recycled file nor a log kept in a value pass for our records.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -47,6 +48,7 @@ cdef enum:
     SEGMENT_HEADER_BYTES = 64
     RECORD_MAGIC = 0x524B               # "KR"
     RECORD_HEADER_BYTES = 48
+    TERMINATOR_BYTES = 8                # zeros after the last record
     LOG_VERSION = 1
     # Kinds of the log itself; users have 1 to 0xEF.
     KIND_USER_MAX = 0xEF
@@ -81,17 +83,21 @@ cdef inline uint64_t record_bytes(uint64_t payload_bytes) noexcept nogil:
     return RECORD_HEADER_BYTES + padded(payload_bytes)
 
 
-cdef inline void encode_segment_header(uint8_t* at, const SegmentHeader* header) noexcept nogil:
+cdef inline uint32_t encode_segment_header(uint8_t* at, const SegmentHeader* header) noexcept nogil:
+    """Returns the seed."""
+    cdef uint32_t seed
     memset(at, 0, SEGMENT_HEADER_BYTES)
     put_fixed32(at, SEGMENT_MAGIC)
     put_fixed32(at + 4, LOG_VERSION)
     put_fixed64(at + 8, header.number)
     put_fixed64(at + 16, header.previous_end)
     put_fixed32(at + 24, header.chain)
-    put_fixed32(at + 60, crc32c_extend(0, at, 60))
+    seed = crc32c_extend(0, at, 60)
+    put_fixed32(at + 60, seed)
+    return seed
 
 
-cdef inline void encode_record_header(uint8_t* at, RecordHeader* header) noexcept nogil:
+cdef inline void encode_record_header(uint8_t* at, RecordHeader* header, uint32_t seed) noexcept nogil:
     """Fills in `header.header_crc` too: it is the chain of the next record."""
     put_fixed32(at, RECORD_MAGIC | (LOG_VERSION << 16) | (<uint32_t> header.kind << 24))
     put_fixed32(at + 4, header.payload_bytes)
@@ -101,12 +107,12 @@ cdef inline void encode_record_header(uint8_t* at, RecordHeader* header) noexcep
     put_fixed64(at + 24, header.term)
     put_fixed64(at + 32, header.synced)
     put_fixed32(at + 40, header.payload_crc)
-    header.header_crc = crc32c_extend(0, at, 44)
+    header.header_crc = crc32c_extend(seed, at, 44)
     put_fixed32(at + 44, header.header_crc)
 
 
-cdef inline bint record_header_intact(const uint8_t* at) noexcept nogil:
-    return crc32c_extend(0, at, 44) == get_fixed32(at + 44)
+cdef inline bint record_header_intact(const uint8_t* at, uint32_t seed) noexcept nogil:
+    return crc32c_extend(seed, at, 44) == get_fixed32(at + 44)
 
 
 cdef inline void decode_record_header(const uint8_t* at, RecordHeader* header) noexcept nogil:

@@ -13,10 +13,11 @@ cdef struct SegmentReader:
     void* file                      # owned
     uint64_t file_bytes
     SegmentHeader header
+    uint32_t seed                   # of the record headers' checksums
     uint32_t chain                  # what the next record must carry
     uint64_t position               # of the next record
-    # Why there is no further record, once segment_next returned 0: OK is an end in zeros, old
-    # leavings, or the end of the file; else the code of what stands at `position`.
+    # Why there is no further record, once segment_next returned 0: OK is an end in zeros or the end
+    # of the file; else the code of what stands at `position`.
     Status stop
     bint clean                      # the last record was KIND_CLEAN_CLOSE
     uint8_t* buffer                 # owned; holds the file from `buffer_start`
@@ -35,6 +36,9 @@ cdef int segment_next(
     SegmentReader* reader, RecordHeader* record, const uint8_t** payload, Status* status
 ) noexcept nogil
 # After segment_next returned 0: whether a later record of this segment proves that bytes at or
-# beyond `position` had been durable. 1 proven, 0 not, -1 unreadable.
-cdef int segment_end_was_durable(SegmentReader* reader, Status* status) noexcept nogil
+# beyond `position` had been durable. 1 proven, 0 not, -1 unreadable. `tail_end` is where the last
+# byte that isn't zero ends.
+cdef int segment_end_was_durable(
+    SegmentReader* reader, uint64_t* tail_end, Status* status
+) noexcept nogil
 cdef void segment_close(SegmentReader* reader) noexcept nogil

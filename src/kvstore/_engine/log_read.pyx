@@ -17,6 +17,7 @@ from kvstore._engine.log_format cimport (
     RECORD_MAGIC,
     SEGMENT_HEADER_BYTES,
     SEGMENT_MAGIC,
+    TERMINATOR_BYTES,
     RecordHeader,
     decode_record_header,
     record_bytes,
@@ -100,6 +101,7 @@ cdef int segment_open(
     reader.header.number = get_fixed64(at + 8)
     reader.header.previous_end = get_fixed64(at + 16)
     reader.header.chain = get_fixed32(at + 24)
+    reader.seed = get_fixed32(at + 60)
     reader.chain = reader.header.chain
     reader.position = SEGMENT_HEADER_BYTES
     return 0
@@ -124,21 +126,18 @@ cdef int segment_next(
     SegmentReader* reader, RecordHeader* record, const uint8_t** payload, Status* status
 ) noexcept nogil:
     cdef uint64_t left = reader.file_bytes - reader.position
+    cdef size_t wanted = <size_t> min(left, <uint64_t> RECORD_HEADER_BYTES)
     cdef const uint8_t* at
-    if left < RECORD_HEADER_BYTES:
-        if left == 0:
-            return 0
-        if fill(reader, reader.position, <size_t> left, status):
-            return -1
-        if all_zero(at_offset(reader, reader.position), <size_t> left):
-            return 0
-        return stop_at(reader, TRUNCATED_RECORD, b"log record header cut short")
-    if fill(reader, reader.position, RECORD_HEADER_BYTES, status):
+    if left == 0:
+        return 0
+    if fill(reader, reader.position, wanted, status):
         return -1
     at = at_offset(reader, reader.position)
-    if not record_header_intact(at):
-        if all_zero(at, RECORD_HEADER_BYTES):
-            return 0
+    if all_zero(at, min(wanted, <size_t> TERMINATOR_BYTES)):
+        return 0
+    if left < RECORD_HEADER_BYTES:
+        return stop_at(reader, TRUNCATED_RECORD, b"log record header cut short")
+    if not record_header_intact(at, reader.seed):
         if (at[0] | (<int> at[1] << 8)) != RECORD_MAGIC:
             return stop_at(reader, INVALID_MAGIC, b"no log record where one should begin")
         return stop_at(reader, CHECKSUM_MISMATCH, b"log record header checksum")
@@ -148,7 +147,7 @@ cdef int segment_next(
         return stop_at(reader, UNSUPPORTED_VERSION, b"log record of an unknown version")
     decode_record_header(at, record)
     if record.segment != <uint32_t> reader.header.number:
-        return 0                # the leavings of an older segment: the log ends here
+        return stop_at(reader, INVALID_RECORD, b"log record of another segment")
     if record.kind == 0 or (
         record.kind > KIND_USER_MAX and record.kind != KIND_SYNC_MARK and record.kind != KIND_CLEAN_CLOSE
     ):
@@ -170,18 +169,31 @@ cdef int segment_next(
     return 1
 
 
-cdef int segment_end_was_durable(SegmentReader* reader, Status* status) noexcept nogil:
+cdef int segment_end_was_durable(
+    SegmentReader* reader, uint64_t* tail_end, Status* status
+) noexcept nogil:
     cdef uint64_t offset = reader.position
+    cdef size_t size, i
     cdef const uint8_t* at
     cdef RecordHeader record
-    while offset + RECORD_HEADER_BYTES <= reader.file_bytes:
-        if fill(reader, offset, RECORD_HEADER_BYTES, status):
+    tail_end[0] = offset
+    while offset < reader.file_bytes:
+        size = <size_t> min(reader.file_bytes - offset, <uint64_t> RECORD_HEADER_BYTES)
+        if fill(reader, offset, size, status):
             return -1
         at = at_offset(reader, offset)
-        if at[0] == (RECORD_MAGIC & 0xFF) and at[1] == RECORD_MAGIC >> 8 and record_header_intact(at):
+        if (
+            size == RECORD_HEADER_BYTES
+            and at[0] == (RECORD_MAGIC & 0xFF)
+            and at[1] == RECORD_MAGIC >> 8
+            and record_header_intact(at, reader.seed)
+        ):
             decode_record_header(at, &record)
-            if record.segment == <uint32_t> reader.header.number and record.synced > reader.position:
+            if record.synced > reader.position:
                 return 1
+        for i in range(min(size, <size_t> 8)):
+            if at[i]:
+                tail_end[0] = offset + i + 1
         offset += 8
     return 0
 
