@@ -75,7 +75,8 @@ class Server:
         with Client(self.address, timeout=START_TIMEOUT_S) as client:
             client.get(b"demo/ready")  # returns as soon as there is a leader
             leader = client.status().leader_id
-        print(f"  five replicas, member {leader} leads, {time.monotonic() - started:.2f} s\n")
+        elapsed_s = time.monotonic() - started
+        print(f"  five replicas, led by member {leader}; ready in {elapsed_s:.2f} s\n")
 
     def kill(self) -> None:
         self.process.kill()

@@ -47,10 +47,24 @@ def environment(**extra: str) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": path, **extra}
 
 
-def run(program: str, *arguments: str, **kwargs: object) -> subprocess.CompletedProcess[bytes]:
-    """Run ``kvd`` or ``kvctl`` to its end and return what it said."""
-    given = {"env": environment(), "timeout": 60, "capture_output": True, **kwargs}
-    return subprocess.run([*command(program), *arguments], check=False, **given)  # type: ignore[call-overload, no-any-return]
+def run(
+    program: str,
+    *arguments: str,
+    stdin: bytes | None = None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    wrapper: Sequence[str] = (),
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ``kvd`` or ``kvctl`` to its end, inside ``wrapper`` if given; return what it said."""
+    return subprocess.run(
+        [*wrapper, *command(program), *arguments],
+        check=False,
+        capture_output=True,
+        input=b"" if stdin is None else stdin,
+        env=environment() if env is None else env,
+        cwd=cwd,
+        timeout=60,
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def value(answer: bool) -> Answer:
 
 def fails(code: grpc.StatusCode, details: str = "", **metadata: str) -> Answer:
     """Answer with a status; metadata names have ``_`` for ``-``."""
-    trailer = [(name.replace("_", "-"), text) for name, text in metadata.items()]
+    trailer = tuple((name.replace("_", "-"), text) for name, text in metadata.items())
 
     def answer(context: grpc.ServicerContext) -> NoReturn:
         context.set_trailing_metadata(trailer)

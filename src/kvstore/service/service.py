@@ -1,6 +1,7 @@
 """The rules of a request: limits, identity, idempotency, leadership, deadlines, errors.
 
-What arrives in one turn of the driving loop becomes one entry of the log, and one read point.
+Group commit: one entry of the log, and one read point, is for all that arrived while those before
+it were under way.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ __all__ = ["KVService"]
 # One entry of the log: up to this many commands, or this many bytes (one may be larger).
 ENTRY_COMMANDS_MAX = 1024
 ENTRY_BYTES_MAX = 1 << 20
+
+# Entries, and read points, under way at one time: one that is being committed and one behind it, so
+# that the disk never waits. With more, entries get smaller and each costs as much as a large one.
+ENTRIES_MAX = 2
+READ_POINTS_MAX = 2
 
 # Calls that wait at one time, and what their writes may weigh before they are proposed; one more
 # is refused with UnavailableError.
@@ -62,11 +68,16 @@ class KVService:
         self._now = now
         self._soon = soon
         self._deadlines = Deadlines()
-        # Gathered in this turn.
+        # Gathered, until there is room for them.
         self._writes: list[_Write] = []
         self._write_bytes = 0
         self._reads: list[tuple[bytes, Call, int]] = []
         self._flush_is_due = False
+        # Who was asked last, how much it has under way, and how often that one has changed.
+        self._member: Member | None = None
+        self._reign = 0
+        self._entries = 0
+        self._read_points = 0
         # Gathered or proposed, by the digest of the request id.
         self._under_way: dict[bytes, _Write] = {}
 
@@ -89,13 +100,13 @@ class KVService:
                 self._reads.append((operation.key, call, place))
             else:
                 self._gather(member, operation, (call, place))
-        if not self._flush_is_due and (self._writes or self._reads):
-            self._flush_is_due = True
-            self._soon(self._flush)
+        self._flush_soon()
 
     def expire(self) -> None:
         """Give up calls whose deadline has passed. To be called every 100 ms or so."""
         self._deadlines.expire(self._now())
+        # What waits behind a leader that went silent is told so.
+        self._flush_soon()
 
     def _refusal(self, deadline: float) -> Error | None:
         if deadline <= self._now():
@@ -127,27 +138,54 @@ class KVService:
         self._writes.append(write)
         self._write_bytes += command_bytes(command)
 
+    def _flush_soon(self) -> None:
+        if not self._flush_is_due and (self._writes or self._reads):
+            self._flush_is_due = True
+            self._soon(self._flush)
+
     def _flush(self) -> None:
-        """Hand on what this turn has gathered."""
+        """Hand on what was gathered, as far as there is room."""
         self._flush_is_due = False
-        writes, self._writes, self._write_bytes = self._writes, [], 0
-        reads, self._reads = self._reads, []
         member = self._route()
         if isinstance(member, Error):
-            self._proposed(writes, member)
-            for _, call, place in reads:
-                self._decide(call, place, member)
+            self._refuse_gathered(member)
             return
-        for batch in _batches(writes):
-            data = encode_commands([write.command for write in batch])
-            member.propose(data, partial(self._proposed, batch))
-        if reads:
-            member.read(partial(self._readable, member, reads))
+        if member is not self._member:
+            self._member = member
+            self._reign += 1
+            self._entries = self._read_points = 0
+        if self._writes and self._entries < ENTRIES_MAX:
+            writes, self._writes, self._write_bytes = self._writes, [], 0
+            for batch in _batches(writes):
+                self._entries += 1
+                data = encode_commands([write.command for write in batch])
+                member.propose(data, partial(self._proposed, self._reign, batch))
+        if self._reads and self._read_points < READ_POINTS_MAX:
+            reads, self._reads = self._reads, []
+            self._read_points += 1
+            member.read(partial(self._readable, self._reign, member, reads))
 
-    def _proposed(self, batch: Sequence[_Write], outcome: Sequence[CommandResult] | Error) -> None:
+    def _refuse_gathered(self, reason: Error) -> None:
+        writes, self._writes, self._write_bytes = self._writes, [], 0
+        reads, self._reads = self._reads, []
+        self._answer_writes(writes, [reason] * len(writes))
+        for _, call, place in reads:
+            self._decide(call, place, reason)
+
+    def _proposed(
+        self, reign: int, batch: Sequence[_Write], outcome: Sequence[CommandResult] | Error
+    ) -> None:
         """The entry of ``batch`` was applied, or it never will be, or nobody knows."""
-        results = [outcome] * len(batch) if isinstance(outcome, Error) else outcome
-        for write, result in zip(batch, results, strict=True):
+        if reign == self._reign:
+            self._entries -= 1
+            self._flush_soon()
+        if isinstance(outcome, Error):
+            self._answer_writes(batch, [outcome] * len(batch))
+        else:
+            self._answer_writes(batch, outcome)
+
+    def _answer_writes(self, writes: Sequence[_Write], results: Sequence[Result]) -> None:
+        for write, result in zip(writes, results, strict=True):
             digest = write.command.request
             if self._under_way.get(digest) is write:
                 del self._under_way[digest]
@@ -155,9 +193,16 @@ class KVService:
                 self._decide(call, place, result)
 
     def _readable(
-        self, member: Member, reads: list[tuple[bytes, Call, int]], refusal: Error | None
+        self,
+        reign: int,
+        member: Member,
+        reads: list[tuple[bytes, Call, int]],
+        refusal: Error | None,
     ) -> None:
         """``member`` may be read now, unless there is a ``refusal``."""
+        if reign == self._reign:
+            self._read_points -= 1
+            self._flush_soon()
         get = member.machine.get
         for key, call, place in reads:
             result: Result

@@ -16,7 +16,7 @@ from kvstore.errors import (
     UnavailableError,
 )
 from kvstore.service import Delete, Get, KVService, Operation, Put, Result
-from kvstore.service.service import CALLS_MAX, ENTRY_COMMANDS_MAX
+from kvstore.service.service import CALLS_MAX, ENTRIES_MAX, ENTRY_COMMANDS_MAX, READ_POINTS_MAX
 from kvstore.state import Command, CommandResult, decode_commands
 
 
@@ -142,6 +142,62 @@ def test_the_reads_of_a_turn_share_one_read_point(house: House) -> None:
     (confirmed,) = house.member.reads
     confirmed(None)
     assert calls == [[b"1"], [None]]
+
+
+def test_writes_wait_for_room_and_then_share_an_entry(house: House) -> None:
+    for n in range(ENTRIES_MAX + 3):
+        house.submit(put(n))
+        house.turn()
+    assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX
+    house.member.proposals[0]([False])
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX + [3]
+
+
+def test_reads_wait_for_room_and_then_share_a_read_point_asked_after_they_came(
+    house: House,
+) -> None:
+    calls = []
+    for _ in range(READ_POINTS_MAX + 3):
+        calls.append(house.submit(Get(b"a")))
+        house.turn()
+    assert len(house.member.reads) == READ_POINTS_MAX
+    house.member.reads[0](None)
+    house.turn()
+    assert len(house.member.reads) == READ_POINTS_MAX + 1
+    house.member.reads[-1](None)
+    answered = [bool(call) for call in calls]
+    assert answered == [True] + [False] * (READ_POINTS_MAX - 1) + [True] * 3
+
+
+def test_a_new_leader_has_room_although_the_old_one_never_answered(house: House) -> None:
+    for n in range(ENTRIES_MAX + 1):
+        house.submit(put(n))
+        house.turn()
+    old, house.member = house.member, ScriptedMember()
+    house.route = house.member
+    house.service.expire()
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [1]
+    # What the old one says late makes no room at the new one.
+    for done in old.proposals:
+        done(OutcomeUnknownError("leadership was lost"))
+    for n in range(10, 10 + ENTRIES_MAX):
+        house.submit(put(n))
+        house.turn()
+    assert len(house.member.entries) == ENTRIES_MAX
+
+
+def test_what_waits_for_room_is_refused_when_the_leader_is_gone(house: House) -> None:
+    for n in range(ENTRIES_MAX):
+        house.submit(put(n))
+        house.turn()
+    call = house.submit(put(99))
+    house.turn()
+    house.route = UnavailableError("no leader")
+    house.service.expire()
+    house.turn()
+    assert call == [house.route]
 
 
 def test_a_call_of_several_operations_is_done_when_the_last_one_is(house: House) -> None:

@@ -1,0 +1,169 @@
+"""What a kill or a stop may not take away."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from kvstore.client import Client
+from kvstore.errors import Error, InvalidArgumentError
+from tests.integration.process import Kvd
+
+WRITERS = 4
+WAIT_S = 30.0
+
+
+class Writer(threading.Thread):
+    """Writes until its server is gone, and remembers what it was promised.
+
+    Keys of its own: ``w/n`` is written once, ``w`` over and over with rising numbers.
+    """
+
+    def __init__(self, number: int, address: str, progress: threading.Semaphore) -> None:
+        super().__init__(daemon=True)
+        self.number = number
+        self.acknowledged = 0
+        self.attempted = 0
+        self._address = address
+        self._progress = progress
+
+    def key(self, n: int | None = None) -> bytes:
+        return f"{self.number}".encode() if n is None else f"{self.number}/{n}".encode()
+
+    def run(self) -> None:
+        with Client(self._address, timeout=0.5) as client:
+            try:
+                while True:
+                    self.attempted += 1
+                    client.put(self.key(self.attempted), b"once %d" % self.attempted)
+                    client.put(self.key(), b"%d" % self.attempted)
+                    self.acknowledged = self.attempted
+                    self._progress.release()
+            except Error:
+                return
+
+    def check(self, client: Client) -> None:
+        """Everything acknowledged is there, and of the rest all or nothing."""
+        for n in range(1, self.acknowledged + 1):
+            assert client.get(self.key(n)) == b"once %d" % n
+        assert client.get(self.key(self.attempted)) in (None, b"once %d" % self.attempted)
+        assert client.get(self.key(self.attempted + 1)) is None
+        last = client.get(self.key())
+        assert self.acknowledged <= int(last or 0) <= self.attempted
+
+
+def write_until(server: Kvd, rounds: int) -> tuple[list[Writer], threading.Semaphore]:
+    """Start the writers and return when together they have done ``rounds`` rounds of writes."""
+    progress = threading.Semaphore(0)
+    writers = [Writer(number, server.address, progress) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    for _ in range(rounds):
+        assert progress.acquire(timeout=WAIT_S), server.stderr
+    return writers, progress
+
+
+def join(writers: list[Writer]) -> None:
+    for writer in writers:
+        writer.join(WAIT_S)
+        assert not writer.is_alive()
+
+
+@pytest.mark.parametrize("rounds", [1, 8, 40, 120, 300])
+def test_after_sigkill_every_acknowledged_write_is_there(tmp_path: Path, rounds: int) -> None:
+    with Kvd(tmp_path / "data") as server:
+        server.wait_serving()
+        writers, _ = write_until(server, rounds)
+        server.kill()
+        join(writers)
+    assert sum(writer.acknowledged for writer in writers) >= rounds
+    with Kvd(tmp_path / "data") as server, server.client() as client:
+        for writer in writers:
+            writer.check(client)
+
+
+def test_it_survives_being_killed_again_and_again(tmp_path: Path) -> None:
+    written: list[bytes] = []
+    for run in range(4):
+        with Kvd(tmp_path / "data") as server, server.client(WAIT_S) as client:
+            for key in written:
+                assert client.get(key) == b"v"
+            for n in range(10):
+                client.put(b"%d/%d" % (run, n), b"v")
+                written.append(b"%d/%d" % (run, n))
+            server.kill()
+
+
+def test_request_ids_are_remembered_over_a_kill(tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data") as server, server.client(WAIT_S) as client:
+        assert client.put(b"k", b"1", request_id="first") is False
+        assert client.put(b"k", b"2", request_id="second") is True
+        assert client.delete(b"other", request_id="third") is False
+        server.kill()
+    with Kvd(tmp_path / "data") as server, server.client(WAIT_S) as client:
+        assert client.put(b"k", b"1", request_id="first") is False
+        assert client.get(b"k") == b"2"
+        assert client.put(b"other", b"v") is False
+        assert client.delete(b"other", request_id="third") is False
+        assert client.get(b"other") == b"v"
+        with pytest.raises(InvalidArgumentError, match="request_id"):
+            client.put(b"k", b"3", request_id="first")
+
+
+def test_sigterm_under_load_drains_and_exits_with_0(tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data") as server:
+        server.wait_serving()
+        writers, _ = write_until(server, 20)
+        started = time.monotonic()
+        assert server.terminate() == 0, server.stderr
+        assert time.monotonic() - started <= 5.5
+        join(writers)
+    with Kvd(tmp_path / "data") as server, server.client() as client:
+        for writer in writers:
+            writer.check(client)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_stops_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    with Kvd(tmp_path / "data") as server:
+        server.wait_serving()
+        started = time.monotonic()
+        server.signal(number)
+        assert server.wait() == 0, server.stderr
+        assert time.monotonic() - started < 3
+
+
+def test_a_second_sigterm_does_not_wait_for_the_drain(tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data") as server, server.channel() as channel:
+        # A stream that its client never ends holds the drain up.
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        status = health_pb2.HealthCheckResponse
+        while next(watch).status != status.SERVING:
+            pass
+        started = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert next(watch).status == status.NOT_SERVING
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 128 + signal.SIGTERM
+        assert time.monotonic() - started < 2
+
+
+def test_a_stopping_server_takes_no_new_calls(tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data") as server, server.channel() as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        status = health_pb2.HealthCheckResponse
+        while next(watch).status != status.SERVING:
+            pass
+        server.signal(signal.SIGTERM)
+        assert next(watch).status == status.NOT_SERVING
+        watch.cancel()
+        assert server.wait() == 0
+        with pytest.raises(grpc.RpcError) as raised, grpc.insecure_channel(server.address) as other:
+            health_pb2_grpc.HealthStub(other).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
