@@ -51,6 +51,7 @@ from kvstore._engine.memtable cimport (
     memtable_bytes,
     memtable_entries,
     memtable_new,
+    memtable_prefetch,
 )
 from kvstore._engine.read cimport lookup, lookup_many, readable_sequence
 from kvstore._engine.slice cimport Slice, slice_of
@@ -64,6 +65,7 @@ from kvstore.errors import InvalidArgumentError, StorageError
 
 cdef enum:
     LOG_KIND_BATCH = 1
+    APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
 cdef class Database(Store):
@@ -248,9 +250,17 @@ cdef class Database(Store):
         cdef const uint8_t* end = payload.data + payload.size
         cdef uint32_t count = get_fixed32(payload.data)
         cdef uint64_t sequence = first
+        cdef const uint8_t* ahead = at
         cdef Operation operation
+        cdef Operation later
         cdef uint32_t i
+        for i in range(min(count, <uint32_t> APPLY_AHEAD)):
+            ahead = decode_operation(ahead, end, &later)
         for i in range(count):
+            if i + APPLY_AHEAD < count:
+                # Each addition misses the CPU's cache in its own node: let the misses overlap.
+                ahead = decode_operation(ahead, end, &later)
+                memtable_prefetch(self.memory, later.key)
             at = decode_operation(at, end, &operation)
             if operation.numbered:
                 sequence = operation.sequence

@@ -50,7 +50,17 @@ cdef extern from *:
         }
         return (int) (base - heads) + (*base < target);
     }
-    static inline void kv_prefetch(const void* at) { __builtin_prefetch(at); }
+    /* Not __builtin_prefetch where it can be helped: GCC takes a function with nothing else in it
+       for one without effect and drops the call. */
+    static inline void kv_prefetch(const void* at) {
+    #if defined(__x86_64__)
+        __asm__ volatile("prefetcht0 %0" : : "m"(*(const char*) at));
+    #elif defined(__aarch64__)
+        __asm__ volatile("prfm pldl1keep, %0" : : "Q"(*(const char*) at));
+    #else
+        __builtin_prefetch(at);
+    #endif
+    }
     """
     uint64_t key_head "kv_key_head"(const uint8_t* key, size_t size, size_t skip) noexcept nogil
     size_t common_prefix "kv_common_prefix"(

@@ -27,6 +27,8 @@ cdef void memtable_release(MemTable* table) noexcept nogil
 cdef int memtable_add(
     MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value
 ) noexcept nogil
+# Brings the node that an addition of this key will change closer; changes nothing.
+cdef void memtable_prefetch(MemTable* table, Slice user_key) noexcept nogil
 # The newest version with sequence <= `sequence`; its sequence in `found_sequence`. `value` is
 # borrowed for as long as the caller holds a reference to the table.
 cdef int memtable_get(

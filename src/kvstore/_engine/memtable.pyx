@@ -41,6 +41,7 @@ from kvstore._engine.status cimport status_clear
 cdef enum:
     LEAF_SLOTS = 60             # a leaf is 16 cache lines
     INNER_SLOTS = 60
+    AHEAD = 6                   # entries that a cursor prefetches before it comes to them
     MAX_HEIGHT = 16             # inner levels: more than any address space fills
     ENTRY_HEADER_BYTES = 8
     CACHE_LINE_BYTES = 64
@@ -178,6 +179,13 @@ cdef inline void prefetch_leaf(Leaf* leaf) noexcept nogil:
     cdef const uint8_t* at = <const uint8_t*> leaf
     cdef int line
     for line in range(8):
+        prefetch(at + line * CACHE_LINE_BYTES)
+
+
+cdef inline void prefetch_whole_leaf(Leaf* leaf) noexcept nogil:
+    cdef const uint8_t* at = <const uint8_t*> leaf
+    cdef int line
+    for line in range(16):
         prefetch(at + line * CACHE_LINE_BYTES)
 
 
@@ -435,8 +443,10 @@ cdef int memtable_add(
 ) noexcept nogil:
     cdef Path path
     cdef uint64_t trailer = trailer_pack(sequence, kind)
+    cdef uint64_t head
     cdef Leaf* leaf
     cdef int slot
+    cdef bint within = False            # the tree's bounds stay as they are
     if user_key.size > MAX_KEY_BYTES or value.size > MAX_VALUE_BYTES:
         return -1
     cdef Entry entry = make_entry(&table.arena, user_key, trailer, value)
@@ -447,36 +457,53 @@ cdef int memtable_add(
         # Ascending keys: the place is known, and only a full leaf needs the way to it.
         leaf = table.last
         slot = <int> leaf.count
+    elif entry_compare(table.smallest, user_key, trailer) > 0:
+        leaf = table.first
+        slot = 0
     else:
-        if entry_compare(table.smallest, user_key, trailer) > 0:
-            leaf = table.first
-            slot = 0
-        else:
-            descend(table, user_key, trailer, &path)
-            leaf = path_leaf(table, &path)
-            slot = lower_slot(
-                leaf.heads, leaf.entries, <int> leaf.count,
-                key_head(user_key.data, user_key.size, leaf.prefix), user_key, trailer
-            )
-            if slot < <int> leaf.count and entry_compare(
-                leaf.entries[slot], user_key, trailer
-            ) == 0:
-                # The same version again (a log replayed over itself): the later one stands.
-                replace_entry(table, leaf, slot, entry)
-                return 0
+        within = True
+        descend(table, user_key, trailer, &path)
+        leaf = path_leaf(table, &path)
+        prefetch_whole_leaf(leaf)
+        head = key_head(user_key.data, user_key.size, leaf.prefix)
+        slot = lower_slot(
+            leaf.heads, leaf.entries, <int> leaf.count, head, user_key, trailer
+        )
+        # Only equal heads are worth the cache miss of looking at the entry.
+        if slot < <int> leaf.count and leaf.heads[slot] == head and entry_compare(
+            leaf.entries[slot], user_key, trailer
+        ) == 0:
+            # The same version again (a log replayed over itself): the later one stands.
+            replace_entry(table, leaf, slot, entry)
+            return 0
     if leaf.count < LEAF_SLOTS:
-        widen_bounds(table, entry)
+        if not within:
+            widen_bounds(table, entry)
         leaf_put(leaf, slot, entry)
     else:
         if not path.found:
             descend_edge(table, slot != 0, &path)
         if reserve_nodes(table, &path) < 0:
             return -1
-        widen_bounds(table, entry)
-        refresh_edges(table, &path)
+        if not within:
+            widen_bounds(table, entry)
+            refresh_edges(table, &path)
         split_leaf(table, leaf, slot, entry, &path)
     table.entries += 1
     return 0
+
+
+cdef void memtable_prefetch(MemTable* table, Slice user_key) noexcept nogil:
+    cdef void* node = table.root
+    cdef int level
+    if table.smallest == NULL:
+        return
+    for level in range(table.height):
+        node = (<Inner*> node).children[heads_lower(
+            (<Inner*> node).heads, <int> (<Inner*> node).count,
+            key_head(user_key.data, user_key.size, (<Inner*> node).prefix),
+        )]
+    prefetch_whole_leaf(<Leaf*> node)
 
 
 cdef void replace_entry(MemTable* table, Leaf* leaf, int slot, Entry entry) noexcept nogil:
@@ -568,6 +595,38 @@ cdef struct MemCursor:
     Entry entry                 # leaf.entries[slot] when it was last looked at
 
 
+cdef inline void prefetch_entry(Leaf* leaf, int slot) noexcept nogil:
+    """An entry that a walk comes to in a moment: entries lie in the order in which they came."""
+    cdef const uint8_t* at = leaf.entries[slot]
+    prefetch(at)
+    prefetch(at + CACHE_LINE_BYTES)
+    prefetch(at + 2 * CACHE_LINE_BYTES)
+
+
+cdef inline void prefetch_after(Leaf* leaf, int slot) noexcept nogil:
+    slot += AHEAD
+    if slot < <int> leaf.count:
+        prefetch_entry(leaf, slot)
+    elif leaf.next != NULL:
+        slot -= <int> leaf.count
+        if slot == 0:
+            prefetch_whole_leaf(leaf.next.next)
+        if slot < <int> leaf.next.count:
+            prefetch_entry(leaf.next, slot)
+
+
+cdef inline void prefetch_before(Leaf* leaf, int slot) noexcept nogil:
+    slot -= AHEAD
+    if slot >= 0:
+        prefetch_entry(leaf, slot)
+    elif leaf.prev != NULL:
+        slot += <int> leaf.prev.count
+        if slot == <int> leaf.prev.count - 1:
+            prefetch_whole_leaf(leaf.prev.prev)
+        if slot >= 0:
+            prefetch_entry(leaf.prev, slot)
+
+
 cdef inline void show(MemCursor* cursor, Leaf* leaf, int slot) noexcept nogil:
     cdef Entry entry = leaf.entries[slot]
     cursor.leaf = leaf
@@ -621,6 +680,7 @@ cdef void cursor_next(Cursor* self) noexcept nogil:
     if not self.valid:
         return
     find_again(cursor)
+    prefetch_after(cursor.leaf, cursor.slot + 1)
     if cursor.slot + 1 < <int> cursor.leaf.count:
         show(cursor, cursor.leaf, cursor.slot + 1)
     elif cursor.leaf.next != NULL:
@@ -634,6 +694,7 @@ cdef void cursor_prev(Cursor* self) noexcept nogil:
     if not self.valid:
         return
     find_again(cursor)
+    prefetch_before(cursor.leaf, cursor.slot - 1)
     if cursor.slot > 0:
         show(cursor, cursor.leaf, cursor.slot - 1)
     elif cursor.leaf.prev != NULL:
