@@ -13,6 +13,7 @@ from libcpp.vector cimport vector
 
 from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
 from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.disk cimport sync_directory
 from kvstore._engine.key cimport internal_user_key, max_sequence
 from kvstore._engine.live_table cimport LiveTable, live_table_new, live_table_release
 from kvstore._engine.memtable cimport (
@@ -114,6 +115,9 @@ cdef int install_outputs(
     cdef Change change
     cdef Output* output
     cdef size_t i
+    if job.outputs.size():
+        # The manifest must not name a file whose own name a power loss can take.
+        sync_directory(store.disk, store.name)
     try:
         for i in range(job.outputs.size()):
             output = &job.outputs[i]

@@ -339,6 +339,7 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
             result = table_job_run(job, &status)
         if result < 0:
             raise status_error(&status, path)
+        sync_directory(disk, path)
         for i in range(job.outputs.size()):
             merged.append(
                 TableEntry(
