@@ -1,0 +1,191 @@
+"""Whole members in one process: writes, failover, restarts, lagging and failing members."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from kvstore.errors import (
+    ConfigurationError,
+    CorruptionError,
+    InvalidArgumentError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    StorageError,
+    UnavailableError,
+)
+from kvstore.state import encode_commands
+from tests.unit.replica.driven_group import DrivenGroup, put_of
+
+
+def test_what_is_written_is_read_and_says_whether_there_was_a_value():
+    with DrivenGroup() as group:
+        assert group.put(b"k", b"1") == [False]
+        assert group.put(b"k", b"2") == [True]
+        assert group.read(b"k") == b"2"
+        assert group.delete(b"k", "d1") == [True]
+        assert group.delete(b"k", "d2") == [False]
+        assert group.read(b"k") is None
+
+
+def test_every_member_comes_to_the_same_state():
+    with DrivenGroup(members=5) as group:
+        for number in range(50):
+            group.put(b"%d" % (number % 7), b"%d" % number)
+        group.settle()
+        assert len(group.hashes()) == 1
+
+
+def test_the_same_request_is_done_once_and_answered_as_at_first():
+    with DrivenGroup() as group:
+        assert group.put(b"k", b"1", "same") == [False]
+        assert group.put(b"k", b"1", "same") == [False]
+        assert group.ask([put_of("twice", b"x", b""), put_of("twice", b"x", b"")]) == [
+            False,
+            False,
+        ]
+        (refused,) = group.put(b"k", b"other", "same")
+        assert isinstance(refused, InvalidArgumentError)
+        assert group.read(b"k") == b"1"
+
+
+def test_requests_are_remembered_over_failover_and_restart():
+    with DrivenGroup() as group:
+        assert group.put(b"k", b"1", "same") == [False]
+        old = group.leader().member
+        group.group.network.isolate(old, [m for m in group.group.replicas if m != old])
+        group.until(
+            lambda: group.group.leader_replica() and group.group.leader_replica().member != old
+        )
+        assert group.put(b"k", b"1", "same") == [False]
+        group.group.network.heal()
+        group.settle()
+        disk = group.power_off()
+    with DrivenGroup(disk, seed=2) as group:
+        assert group.put(b"k", b"1", "same") == [False]
+        assert group.put(b"k", b"1", "new") == [True]
+
+
+def test_the_oldest_requests_are_forgotten_by_all_alike():
+    with DrivenGroup() as group:
+        assert group.put(b"k", b"1", "first") == [False]
+        for number in range(70):
+            group.put(b"other", b"%d" % number)
+        assert group.put(b"k", b"1", "first") == [True]
+        group.settle()
+        assert len(group.hashes()) == 1
+
+
+@pytest.mark.parametrize("keep", ["none", "prefix", "random", "all"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_power_loss_of_all_loses_nothing_acknowledged(keep, seed):
+    with DrivenGroup() as group:
+        for number in range(40):
+            group.put(b"%d" % (number % 9), b"%d" % number)
+        expected = {b"%d" % key: group.read(b"%d" % key) for key in range(9)}
+        disk = group.power_off(seed, keep)
+    with DrivenGroup(disk, seed=seed) as group:
+        assert {key: group.read(key) for key in expected} == expected
+        group.settle()
+        assert len(group.hashes()) == 1
+
+
+def test_a_leader_without_a_majority_answers_neither_writes_nor_reads():
+    with DrivenGroup() as group:
+        group.put(b"k", b"1")
+        old = group.leader()
+        writes: list[object] = []
+        reads: list[object] = []
+        group.group.network.isolate(old.member, [m for m in (1, 2, 3) if m != old.member])
+        old.propose(encode_commands([put_of("lost", b"k", b"2")]), writes.append)
+        old.read(reads.append)
+        group.until(lambda: writes and reads)
+        assert isinstance(writes[0], OutcomeUnknownError)
+        assert isinstance(reads[0], UnavailableError | NotLeaderError)
+        assert not old.has_quorum_contact
+        group.group.network.heal()
+        group.settle()
+        assert group.read(b"k") == b"1"
+
+
+def test_a_follower_refuses_writes_and_names_the_leader():
+    with DrivenGroup() as group:
+        leader = group.leader().member
+        group.settle()
+        answer = group.ask([put_of("r", b"k", b"")], member=1 + leader % 3)
+        assert isinstance(answer, NotLeaderError)
+        assert answer.leader == leader
+
+
+def test_a_member_too_far_behind_gets_a_snapshot_and_catches_up():
+    with DrivenGroup() as group:
+        leader = group.leader().member
+        behind = 1 + leader % 3
+        group.group.network.isolate(behind, [m for m in (1, 2, 3) if m != behind])
+        for number in range(600):
+            group.put(b"%03d" % (number % 200), b"%d" % number * 20)
+        group.until(
+            lambda: (
+                group.group.replicas[leader].status().raft.first_index
+                > group.group.replicas[behind].status().raft.last_index + 1
+            )
+        )
+        group.group.network.heal()
+        group.settle()
+        assert len(group.hashes()) == 1
+        # The requests came along with the state.
+        assert group.put(b"199", b"599" * 20) == [True]
+        disk = group.power_off()
+    with DrivenGroup(disk, seed=2) as group:
+        group.settle()
+        assert group.read(b"199") == b"599" * 20
+        assert len(group.hashes()) == 1
+
+
+def test_a_sync_that_fails_fences_the_member_and_the_others_go_on():
+    with DrivenGroup() as group:
+        group.put(b"k", b"1")
+        leader = group.leader().member
+        group.disk.fail("datasync", errno.EIO, path=f"node{leader}/log")
+        answer = group.put(b"k", b"2", "r")
+        assert isinstance(answer, StorageError | OutcomeUnknownError)
+        assert isinstance(group.failed[leader], StorageError)
+        assert group.put(b"k", b"2", "r") in ([True], [True])
+        assert group.leader().member != leader
+        assert group.read(b"k") == b"2"
+
+
+def test_a_member_whose_log_lost_synced_records_refuses_to_start():
+    with DrivenGroup() as group:
+        for number in range(5):
+            group.put(b"k", b"%d" % number)
+        group.settle()
+        disk = group.power_off()
+    (segment,) = (name for name in disk.names("/data/node2/log") if name.endswith(".wal"))
+    path = f"/data/node2/log/{segment}"
+    disk.flip_bit(path, 200)
+    with pytest.raises(CorruptionError) as caught:
+        DrivenGroup(disk)
+    assert "node2/log" in str(caught.value.path)
+
+
+def test_a_member_that_lost_its_directory_is_not_founded_anew():
+    with DrivenGroup() as group:
+        group.put(b"k", b"1")
+        group.settle()
+        disk = group.power_off()
+    for path in disk.files("/data/node3"):
+        disk.remove_file(path)
+    with pytest.raises(ConfigurationError, match="node3 is empty"):
+        DrivenGroup(disk)
+
+
+def test_leadership_is_handed_over_on_request():
+    with DrivenGroup() as group:
+        old = group.leader()
+        group.settle()
+        new = 1 + old.member % 3
+        old.transfer_leadership(new)
+        group.until(lambda: group.group.replicas[new].is_leader)
+        assert group.put(b"k", b"1") == [False]

@@ -1,0 +1,132 @@
+"""A member's durable records: written, read back, replaced, cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore._engine.memory_disk import MemoryFileSystem
+from kvstore.errors import ConfigurationError, StorageError
+from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership, SnapshotMeta
+from kvstore.replica.storage import Identity, MemberLog
+
+ME = Identity("cluster-a", 1)
+MEMBERS = Membership(voters=frozenset({1, 2, 3}))
+
+
+def opened(disk: MemoryFileSystem, identity: Identity = ME, **options: int) -> MemberLog:
+    return MemberLog("/log", identity, filesystem=disk, **options)
+
+
+def entries(term: int, first: int, last: int, size: int = 3) -> list[Entry]:
+    return [Entry(term, i, EntryKind.COMMAND, b"%d" % term * size) for i in range(first, last + 1)]
+
+
+def save(log: MemberLog, **bundle: object) -> None:
+    log.save(Bundle(1, must_sync=True, **bundle))
+    log.sync()
+    assert log.take_durable()
+
+
+def places(log: MemberLog) -> list[tuple[int, int]]:
+    return [(entry.term, entry.index) for entry in log.entries]
+
+
+def test_a_new_log_is_founded_once_and_knows_its_member():
+    disk = MemoryFileSystem()
+    with_log = opened(disk)
+    assert with_log.is_new
+    with_log.found(MEMBERS)
+    with_log.close()
+    again = opened(disk)
+    assert not again.is_new
+    assert again.identity == ME
+    assert again.hard_state == HardState(term=1)
+    assert places(again) == [(1, 1)]
+
+
+@pytest.mark.parametrize("other", [Identity("cluster-b", 1), Identity("cluster-a", 2)])
+def test_a_log_of_another_member_or_cluster_is_refused_by_name(other):
+    disk = MemoryFileSystem()
+    log = opened(disk)
+    log.found(MEMBERS)
+    log.close()
+    with pytest.raises(ConfigurationError, match="belongs to member 1 of cluster 'cluster-a'"):
+        opened(disk, other)
+
+
+def test_entries_replace_the_conflicting_suffix():
+    disk = MemoryFileSystem()
+    log = opened(disk)
+    save(log, hard_state=HardState(1), entries=entries(1, 1, 5))
+    save(log, hard_state=HardState(2), entries=entries(2, 3, 4))
+    log.close()
+    again = opened(disk)
+    assert places(again) == [(1, 1), (1, 2), (2, 3), (2, 4)]
+    assert again.hard_state == HardState(2)
+
+
+def test_a_mark_within_the_log_keeps_what_follows_and_one_beyond_it_voids_all():
+    disk = MemoryFileSystem()
+    log = opened(disk)
+    save(log, hard_state=HardState(1), entries=entries(1, 1, 5))
+    log.write_mark(SnapshotMeta(3, 1, MEMBERS))
+    log.close()
+    again = opened(disk)
+    assert places(again) == [(1, 4), (1, 5)]
+    assert again.mark == SnapshotMeta(3, 1, MEMBERS)
+    save(again, snapshot=SnapshotMeta(9, 2, MEMBERS), hard_state=HardState(2))
+    save(again, entries=entries(2, 10, 11))
+    again.close()
+    last = opened(disk)
+    assert places(last) == [(2, 10), (2, 11)]
+
+
+def test_removing_segments_keeps_hard_state_mark_and_identity():
+    disk = MemoryFileSystem()
+    log = opened(disk, segment_bytes=4096)
+    save(log, hard_state=HardState(1, vote=2))
+    for first in range(1, 101, 10):
+        save(log, entries=entries(1, first, first + 9, size=100))
+    ticket = log.write_mark(SnapshotMeta(90, 1, MEMBERS))
+    assert not log.remove_before(91, ticket)
+    log.sync()
+    assert log.remove_before(91, ticket)
+    log.close()
+    assert len([name for name in disk.names("/log") if name.endswith(".wal")]) < 5
+    again = opened(disk, segment_bytes=4096)
+    assert again.hard_state == HardState(1, vote=2)
+    assert again.identity == ME
+    assert places(again) == [(1, index) for index in range(91, 101)]
+
+
+def test_what_was_synced_survives_a_power_loss_and_nothing_half_written_is_read():
+    disk = MemoryFileSystem()
+    log = opened(disk)
+    save(log, hard_state=HardState(1), entries=entries(1, 1, 3))
+    log.save(Bundle(2, must_sync=True, entries=entries(1, 4, 9)))
+    after = disk.crash()
+    again = opened(after)
+    assert places(again)[:3] == [(1, 1), (1, 2), (1, 3)]
+    assert again.hard_state == HardState(1)
+
+
+def test_a_bundle_is_given_back_only_when_it_is_durable():
+    log = opened(MemoryFileSystem())
+    log.save(Bundle(1, must_sync=True, entries=entries(1, 1, 1)))
+    assert log.take_durable() == []
+    assert log.busy
+    log.sync()
+    assert [bundle.number for bundle in log.take_durable()] == [1]
+    assert not log.busy
+
+
+def test_a_failed_sync_is_final():
+    disk = MemoryFileSystem()
+    log = opened(disk)
+    save(log, entries=entries(1, 1, 1))
+    disk.fail("datasync", 5)
+    log.save(Bundle(2, must_sync=True, entries=entries(1, 2, 2)))
+    with pytest.raises(StorageError):
+        log.sync()
+    with pytest.raises(StorageError):
+        log.take_durable()

@@ -1,0 +1,100 @@
+"""The state machine on its engine: results, replay after a crash, memory of requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore._engine.memory_disk import MemoryFileSystem
+from kvstore.engine import DB, Options, WriteBatch
+from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.state import (
+    StateMachine,
+    delete_command,
+    encode_commands,
+    put_command,
+    request_digest,
+)
+
+OPTIONS = Options(wal=False, background=False)
+
+
+def opened(disk: MemoryFileSystem, remembered: int = 8) -> StateMachine:
+    return StateMachine(
+        DB("/state", options=OPTIONS, filesystem=disk), remembered_requests=remembered
+    )
+
+
+def put(request: str, key: bytes, value: bytes) -> bytes:
+    return encode_commands([put_command(request_digest(request.encode()), key, value)])
+
+
+def history(count: int) -> list[tuple[int, int, bytes]]:
+    return [
+        (index, 1, put(f"r{index}", b"%d" % (index % 5), b"%d" % index))
+        for index in range(1, count + 1)
+    ]
+
+
+def test_results_say_whether_there_was_a_value_also_within_one_entry():
+    machine = opened(MemoryFileSystem())
+    digest = [request_digest(b"%d" % number) for number in range(4)]
+    data = encode_commands(
+        [
+            put_command(digest[0], b"k", b"1"),
+            delete_command(digest[1], b"k"),
+            delete_command(digest[2], b"k"),
+            put_command(digest[3], b"k", b"2"),
+        ]
+    )
+    (applied,) = machine.apply([(1, 1, data)])
+    assert applied.results == [False, True, False, False]
+    assert machine.get(b"k") == b"2"
+    assert machine.revision == 4
+
+
+def test_what_was_not_flushed_is_replayed_to_the_very_same_state():
+    disk = MemoryFileSystem()
+    machine = opened(disk)
+    entries = history(30)
+    machine.apply(entries[:12])
+    machine.flush()
+    machine.apply(entries[12:])
+    expected = (machine.revision, machine.state_hash, machine.applied_index)
+    again = opened(disk.crash())
+    assert again.applied_index == again.durable_index == 12
+    again.apply(entries[12:])
+    assert (again.revision, again.state_hash, again.applied_index) == expected
+    assert [again.get(b"%d" % key) for key in range(5)] == [
+        machine.get(b"%d" % key) for key in range(5)
+    ]
+    # Old requests are forgotten at the same place as without the restart.
+    for index in range(1, 31):
+        digest = request_digest(b"r%d" % index)
+        command = put_command(digest, b"%d" % (index % 5), b"%d" % index)
+        assert again.first_result(digest, command.fingerprint) == machine.first_result(
+            digest, command.fingerprint
+        )
+
+
+def test_an_entry_without_commands_moves_only_the_index():
+    machine = opened(MemoryFileSystem())
+    machine.apply([(1, 1, put("r", b"k", b"")), (2, 3, b"")])
+    assert (machine.applied_index, machine.applied_term, machine.revision) == (2, 3, 1)
+
+
+def test_data_that_is_no_batch_of_commands_is_refused():
+    machine = opened(MemoryFileSystem())
+    with pytest.raises(CorruptionError):
+        machine.apply([(1, 1, b"\x01\xff\xff\xff\xff")])
+
+
+def test_a_state_of_a_newer_format_is_refused():
+    disk = MemoryFileSystem()
+    database = DB("/state", options=OPTIONS, filesystem=disk)
+    batch = WriteBatch()
+    batch.put(b"\x00state", b"\x7f" + bytes(40))
+    database.write(batch, applied_index=1)
+    database.flush()
+    with pytest.raises(CorruptionError) as caught:
+        StateMachine(database, remembered_requests=8)
+    assert caught.value.code == IntegrityCode.UNSUPPORTED_VERSION
