@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.atomics cimport store_release
@@ -68,6 +69,8 @@ cdef enum:
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
 cdef class Database(Store):
     def __init__(self, str name, FileSystem filesystem not None, options, int compression):
         cdef bytes raw

@@ -2,6 +2,7 @@
 
 import os
 
+cimport cython
 from libc.errno cimport EAGAIN, EEXIST, ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
@@ -116,6 +117,8 @@ cdef int sync_directory(FileSystem disk, str path) except -1:
     return 0
 
 
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
 cdef class Appender:
     def __dealloc__(self):
         self.release()
@@ -160,6 +163,8 @@ cdef Appender create_file(FileSystem disk, str path):
     return appender
 
 
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
 cdef class DirectoryLock:
     def __dealloc__(self):
         if self.file != NULL:

@@ -2,6 +2,7 @@
 
 import os
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from kvstore._engine.file cimport FileSystem, list_directory
@@ -15,6 +16,8 @@ cdef int64_t checked(int64_t result, str path) except -1:
     return result
 
 
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
 cdef class OpenFile:
     """A file of some disk; every method raises OSError with the table's errno."""
     cdef FileSystem filesystem

@@ -1,5 +1,6 @@
 """Iterator, RawIterator and Snapshot."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
@@ -46,6 +47,8 @@ cdef void close_walk(void* owner) noexcept:
     (<Walk> owner).finish()
 
 
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
 cdef class Walk:
     def __init__(self):
         raise TypeError(f"make a {type(self).__name__} with the database's methods")
@@ -141,6 +144,7 @@ cdef class Walk:
         self.finish()
 
 
+@cython.no_gc_clear
 cdef class Iterator(Walk):
     cdef object item(self):
         cdef Slice key, value
@@ -233,6 +237,7 @@ cdef class Iterator(Walk):
         self.place = AT_START if self.reverse else AT_STOP
 
 
+@cython.no_gc_clear
 cdef class RawIterator(Walk):
     cdef int check_valid(self) except -1:
         self.check()
@@ -351,6 +356,7 @@ cdef Snapshot open_snapshot(Store store, uint64_t sequence, bytes prefix):
     return snapshot
 
 
+@cython.no_gc_clear
 cdef class Snapshot:
     def __init__(self):
         raise TypeError("make a Snapshot with db.snapshot()")

@@ -15,6 +15,7 @@ import os
 import threading
 
 from cython.operator cimport dereference
+cimport cython
 from libc.errno cimport EDQUOT, EEXIST, ENOENT, ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -77,6 +78,8 @@ cdef void segment_path(char* into, const char* folder, uint64_t number, const ch
     snprintf(into, PATH_BYTES, b"%s/%06llu.%s", folder, <unsigned long long> number, suffix)
 
 
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
 cdef class Log:
     def __cinit__(self):
         self.event = -1
@@ -714,6 +717,7 @@ cdef int check_kind(kind) except -1:
     return 0
 
 
+@cython.no_gc_clear
 cdef class LogReplay:
     """Iterates over the records that opening found; streams, one segment open at a time."""
     cdef Log log

@@ -4,6 +4,7 @@ import os
 import threading
 import weakref
 
+cimport cython
 from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
@@ -148,6 +149,8 @@ cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -
     return 0
 
 
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
 cdef class Store:
     def __cinit__(self, *_args, **_named):
         self.failure = None

@@ -1,9 +1,11 @@
 """The way of one write: log, memtable, table, reopening; and a copy of it all."""
 
+import gc
 import random
 
 import pytest
 
+from kvstore._engine.memory_disk import MemoryFileSystem
 from kvstore.engine import DB, destroy_db, repair_db
 from kvstore.errors import AlreadyOpenError, ClosedError, CorruptionError, StorageError
 
@@ -131,3 +133,17 @@ def test_repair_sets_a_damaged_table_aside(path, tmp_path):
     assert oldest.with_name(oldest.name + ".damaged").exists()
     with DB(path) as db:
         assert list(db) == [(b"kept", b"")]
+
+
+def test_the_collector_may_free_a_database_with_all_that_it_holds():
+    """Left open, and only reachable from a cycle."""
+    for _ in range(20):
+        disk = MemoryFileSystem()
+        db = DB("/db", filesystem=disk, background=False, write_buffer_size=1 << 16)
+        for number in range(2000):
+            db.put(b"%d" % number, b"x" * 50)
+        cycle = [db, db.iterator(), db.raw_iterator(), db.snapshot(), disk]
+        next(cycle[1])
+        cycle.append(cycle)
+        del cycle, db, disk
+        gc.collect()
