@@ -3,11 +3,11 @@
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 
 from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.cursor cimport Cursor
-from kvstore._engine.memtable cimport memtable_cursor
+from kvstore._engine.cursor cimport Cursor, cursor_memory
+from kvstore._engine.memtable cimport memtable_cursor, memtable_entries
 from kvstore._engine.merge cimport merge_cursor
 from kvstore._engine.read cimport lookup
 from kvstore._engine.slice cimport Slice, slice_of
@@ -70,8 +70,9 @@ cdef class Walk:
         self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
     ) except -1:
         cdef int tables = version_cursor_count(store.version)
-        cdef int count = 1 + store.frozen_count + tables
-        cdef Cursor** cursors = <Cursor**> calloc(count, sizeof(Cursor*))
+        cdef int most = 1 + store.frozen_count + tables
+        cdef int count = 0
+        cdef Cursor** cursors = <Cursor**> cursor_memory(most * sizeof(Cursor*))
         cdef Cursor* merged = NULL
         cdef Slice low_slice, high_slice
         cdef Slice* low_bound = NULL
@@ -83,25 +84,29 @@ cdef class Walk:
         status_clear(&status)
         self.store = store
         if not missing:
-            cursors[0] = memtable_cursor(store.memory)
+            # What is added to an empty memtable from now on is newer than what this may see.
+            if memtable_entries(store.memory) or most == 1:
+                cursors[0] = memtable_cursor(store.memory)
+                missing = cursors[0] == NULL
+                count = 1
             for i in range(store.frozen_count):
-                cursors[1 + i] = memtable_cursor(store.frozen[i].table)
-            for i in range(count - tables):
-                missing = missing or cursors[i] == NULL
+                cursors[count] = memtable_cursor(store.frozen[i].table)
+                missing = missing or cursors[count] == NULL
+                count += 1
         if not missing:
             # Opens tables of level 0; short, and without the GIL the memtables could change.
             result = version_cursors(
-                store.version, fill_cache, READ_AHEAD_BYTES, cursors + (count - tables), &status
+                store.version, fill_cache, READ_AHEAD_BYTES, cursors + count, &status
             )
         if missing or result < 0:
-            for i in range(0 if cursors == NULL else count - tables):
+            for i in range(count):
                 if cursors[i] != NULL:
                     cursors[i].free(cursors[i])
             free(cursors)
             raise MemoryError("no memory for an iterator") if missing else status_error(
                 &status, store.name
             )
-        merged = merge_cursor(cursors, count)
+        merged = merge_cursor(cursors, count + tables)
         free(cursors)
         if merged == NULL:
             raise MemoryError("no memory for an iterator")
@@ -300,6 +305,8 @@ cdef bytes after_prefix(bytes prefix):
 
 cdef bytes as_bytes(object given, str what):
     cdef BytesView view
+    if type(given) is bytes:
+        return <bytes> given
     view_open(given, &view, what)
     try:
         return <bytes> view.slice.data[: view.slice.size]
@@ -325,9 +332,17 @@ cdef Iterator open_iterator(
             high = after_prefix(within)
         # The key that follows k at once is k + b"\0": so every bound becomes [low, high).
         if start is not None:
-            low = within + as_bytes(start, "start") + (b"" if include_start else b"\0")
+            low = as_bytes(start, "start")
+            if within:
+                low = within + low
+            if not include_start:
+                low += b"\0"
         if stop is not None:
-            high = within + as_bytes(stop, "stop") + (b"\0" if include_stop else b"")
+            high = as_bytes(stop, "stop")
+            if within:
+                high = within + high
+            if include_stop:
+                high += b"\0"
     iterator.begin(store, sequence, low, high, how.fill_cache)
     iterator.reverse = how.reverse
     iterator.include_key = how.include_key

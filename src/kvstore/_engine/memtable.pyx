@@ -22,7 +22,7 @@ from libc.string cimport memcmp, memcpy, memmove
 
 from kvstore._engine.arena cimport Arena, arena_allocate, arena_free, arena_init, arena_reserve
 from kvstore._engine.atomics cimport reference_add, reference_drop
-from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.key cimport (
     KIND_DELETE,
     KIND_MAX,
@@ -709,7 +709,7 @@ cdef void cursor_free(Cursor* self) noexcept nogil:
 
 
 cdef Cursor* memtable_cursor(MemTable* table) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> calloc(1, sizeof(MemCursor))
+    cdef MemCursor* cursor = <MemCursor*> cursor_memory(sizeof(MemCursor))
     if cursor == NULL:
         return NULL
     memtable_retain(table)

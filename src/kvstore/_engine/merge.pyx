@@ -6,11 +6,11 @@ once; there are few, since a level is one child (level_cursor.pxd).
 """
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from kvstore._engine.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.key cimport (
     KIND_MAX,
     TRAILER_BYTES,
@@ -25,7 +25,7 @@ from kvstore._engine.status cimport OK, IO_ERROR, status_clear, status_set
 
 cdef struct MergeCursor:
     Cursor base
-    Cursor** children           # newest first
+    Cursor** children           # newest first; right behind this struct
     int count
     int current                 # the child stood on, -1 for none
     int rival                   # the valid child that comes next in this direction, -1 for none
@@ -211,7 +211,6 @@ cdef void merge_free(Cursor* self) noexcept nogil:
     for i in range(merge.count):
         merge.children[i].free(merge.children[i])
     buffer_free(&merge.place)
-    free(merge.children)
     free(merge)
 
 
@@ -220,14 +219,12 @@ cdef Cursor* merge_cursor(Cursor** children, int count) noexcept nogil:
     cdef int i
     if count == 1:
         return children[0]
-    merge = <MergeCursor*> calloc(1, sizeof(MergeCursor))
-    if merge != NULL:
-        merge.children = <Cursor**> calloc(count + 1, sizeof(Cursor*))
-    if merge == NULL or merge.children == NULL:
+    merge = <MergeCursor*> cursor_memory(sizeof(MergeCursor) + count * sizeof(Cursor*))
+    if merge == NULL:
         for i in range(count):
             children[i].free(children[i])
-        free(merge)
         return NULL
+    merge.children = <Cursor**> (merge + 1)
     for i in range(count):
         merge.children[i] = children[i]
     merge.count = count

@@ -1,7 +1,7 @@
 """The table cursor: root index -> partition -> data block, one of each held at a time."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from kvstore._engine.block cimport (
@@ -26,7 +26,7 @@ from kvstore._engine.cache cimport (
     cache_insert,
     cache_unpin,
 )
-from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.key cimport TRAILER_BYTES, internal_trailer, internal_user_key
 from kvstore._engine.slice cimport Slice
 from kvstore._engine.sstable cimport (
@@ -344,7 +344,7 @@ cdef void cursor_free(Cursor* self) noexcept nogil:
 
 
 cdef Cursor* table_cursor(Table* table, bint fill_cache, size_t read_ahead) noexcept nogil:
-    cdef TableCursor* cursor = <TableCursor*> calloc(1, sizeof(TableCursor))
+    cdef TableCursor* cursor = <TableCursor*> cursor_memory(sizeof(TableCursor))
     if cursor == NULL:
         return NULL
     table_retain(table)

@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, qsort
 
 from kvstore._engine.atomics cimport reference_add, reference_drop
-from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.key cimport internal_compare, internal_user_key
 from kvstore._engine.live_table cimport (
     LiveTable,
@@ -321,7 +321,7 @@ cdef void level_free(Cursor* self) noexcept nogil:
 cdef Cursor* level_cursor(
     LiveTable** files, int count, bint fill_cache, size_t read_ahead
 ) noexcept nogil:
-    cdef LevelCursor* cursor = <LevelCursor*> calloc(1, sizeof(LevelCursor))
+    cdef LevelCursor* cursor = <LevelCursor*> cursor_memory(sizeof(LevelCursor))
     if cursor == NULL:
         return NULL
     cursor.files = files
@@ -380,10 +380,16 @@ cdef int version_cursors(
         level = &version.levels[number]
         if level.count == 0:
             continue
-        cursor = level_cursor(level.files, level.count, fill_cache, read_ahead)
-        if cursor == NULL:
-            free_cursors(cursors, count)
-            return status_set(status, IO_ERROR, b"out of memory", -1)
+        if level.count == 1:
+            cursor = file_cursor(level.files[0], fill_cache, read_ahead, status)
+            if cursor == NULL:
+                free_cursors(cursors, count)
+                return -1
+        else:
+            cursor = level_cursor(level.files, level.count, fill_cache, read_ahead)
+            if cursor == NULL:
+                free_cursors(cursors, count)
+                return status_set(status, IO_ERROR, b"out of memory", -1)
         cursors[count] = cursor
         count += 1
     return 0
