@@ -246,15 +246,9 @@ cdef inline void copy_suffix(Block* block, uint8_t* into, BlockEntry* entry) noe
         memcpy(into, entry.suffix, size)
 
 
-cdef inline void step(BlockCursor* cursor, size_t user_key_size) noexcept nogil:
-    """Stand on the entry at next_key_at; `user_key_size` is that of the key in the buffer."""
-    cdef BlockEntry entry
-    if decode_entry(&cursor.block, cursor.next_key_at, cursor.next_value_at, &entry) < 0:
-        stop_damaged(cursor)
-        return
-    if entry.shared > user_key_size:
-        stop_damaged(cursor)
-        return
+cdef inline void stand_on(BlockCursor* cursor, BlockEntry* decoded) noexcept nogil:
+    """Build the key of an entry over the one before it, which `shared` is known to fit."""
+    cdef BlockEntry entry = decoded[0]
     cdef size_t size = <size_t> entry.shared + entry.unshared + TRAILER_BYTES
     if size + COPY_BYTES > cursor.key_capacity:
         if grow(&cursor.key_data, &cursor.key_capacity, size + COPY_BYTES) < 0:
@@ -266,6 +260,18 @@ cdef inline void step(BlockCursor* cursor, size_t user_key_size) noexcept nogil:
     cursor.next_key_at = entry.next_key_at
     cursor.next_value_at = entry.next_value_at
     cursor.valid = True
+
+
+cdef inline void step(BlockCursor* cursor, size_t user_key_size) noexcept nogil:
+    """Stand on the entry at next_key_at; `user_key_size` is that of the key in the buffer."""
+    cdef BlockEntry entry
+    if decode_entry(&cursor.block, cursor.next_key_at, cursor.next_value_at, &entry) < 0:
+        stop_damaged(cursor)
+        return
+    if entry.shared > user_key_size:
+        stop_damaged(cursor)
+        return
+    stand_on(cursor, &entry)
 
 
 cdef void start_group(BlockCursor* cursor, uint32_t restart) noexcept nogil:
@@ -447,7 +453,7 @@ cdef int check_step(
             if entry.trailer >= trailer:
                 return -1
     what[0] = NULL
-    step(walk, before)
+    stand_on(walk, &entry)
     return 0 if walk.valid else -1
 
 
