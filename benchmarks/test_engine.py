@@ -108,7 +108,7 @@ def multi_get(engine: Engine, data: Data) -> int:
 
 def scan(engine: Engine, data: Data) -> int:
     count = 0
-    for _ in engine.forward():
+    for _key, _value in engine.forward():
         count += 1
     assert count == KEYS
     return count
@@ -116,7 +116,7 @@ def scan(engine: Engine, data: Data) -> int:
 
 def scan_reverse(engine: Engine, data: Data) -> int:
     count = 0
-    for _ in engine.reverse():
+    for _key, _value in engine.reverse():
         count += 1
     assert count == KEYS
     return count

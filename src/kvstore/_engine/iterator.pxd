@@ -4,6 +4,7 @@ An open iterator keeps the memtables and tables that it walks. GIL: its moves ne
 the memtables may be the mutable one. One thread at a time.
 """
 
+cimport cython
 from libc.stdint cimport uint64_t
 
 from kvstore._engine.store cimport IteratorLink, Store
@@ -26,6 +27,7 @@ cdef class Walk:
     cdef int check_status(self) except -1
 
 
+@cython.final
 cdef class Iterator(Walk):
     cdef bint reverse
     cdef bint include_key
@@ -33,15 +35,18 @@ cdef class Iterator(Walk):
     cdef Py_ssize_t strip           # bytes of a prefix that keys are shown without
     cdef bytes within               # that prefix
     cdef int place
+    cdef tuple pair                 # the last one given out
     cdef object item(self)
     cdef object forward(self)
     cdef object backward(self)
 
 
+@cython.final
 cdef class RawIterator(Walk):
     cdef int check_valid(self) except -1
 
 
+@cython.final
 cdef class Snapshot:
     cdef Store store
     cdef readonly uint64_t sequence

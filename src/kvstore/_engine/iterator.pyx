@@ -1,7 +1,9 @@
 """Iterator, RawIterator and Snapshot."""
 
 cimport cython
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 
@@ -30,6 +32,25 @@ from kvstore._engine.version cimport (
 )
 
 from kvstore.errors import ClosedError, InvalidArgumentError
+
+
+cdef extern from *:
+    """
+    /* Whether nobody but its one owner holds the pair; if so it takes the new items. */
+    static inline int kv_refill_pair(PyObject* pair, PyObject* first, PyObject* second) {
+        if (pair == Py_None || Py_REFCNT(pair) != 1) return 0;
+        PyObject* old_first = PyTuple_GET_ITEM(pair, 0);
+        PyObject* old_second = PyTuple_GET_ITEM(pair, 1);
+        Py_INCREF(first);
+        Py_INCREF(second);
+        PyTuple_SET_ITEM(pair, 0, first);
+        PyTuple_SET_ITEM(pair, 1, second);
+        Py_DECREF(old_first);
+        Py_DECREF(old_second);
+        return 1;
+    }
+    """
+    bint refill_pair "kv_refill_pair"(PyObject* pair, PyObject* first, PyObject* second) noexcept
 
 
 cdef enum:
@@ -145,15 +166,17 @@ cdef class Walk:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind, error, trace):
         self.finish()
 
 
 @cython.no_gc_clear
+@cython.final
 cdef class Iterator(Walk):
     cdef object item(self):
         cdef Slice key, value
-        cdef object shown
+        cdef bytes shown
+        cdef bytes content
         if self.include_key:
             key = self.cursor.key
             shown = PyBytes_FromStringAndSize(
@@ -162,9 +185,15 @@ cdef class Iterator(Walk):
             if not self.include_value:
                 return shown
             value = self.cursor.value
-            return shown, PyBytes_FromStringAndSize(
+            content = PyBytes_FromStringAndSize(
                 <const char*> value.data, <Py_ssize_t> value.size
             )
+            # As zip() does: a loop that lets go of each pair costs no new one.
+            if not refill_pair(
+                <PyObject*> self.pair, <PyObject*> shown, <PyObject*> content
+            ):
+                self.pair = (shown, content)
+            return self.pair
         if not self.include_value:
             return None
         value = self.cursor.value
@@ -243,6 +272,7 @@ cdef class Iterator(Walk):
 
 
 @cython.no_gc_clear
+@cython.final
 cdef class RawIterator(Walk):
     cdef int check_valid(self) except -1:
         self.check()
@@ -372,6 +402,7 @@ cdef Snapshot open_snapshot(Store store, uint64_t sequence, bytes prefix):
 
 
 @cython.no_gc_clear
+@cython.final
 cdef class Snapshot:
     def __init__(self):
         raise TypeError("make a Snapshot with db.snapshot()")
@@ -447,5 +478,5 @@ cdef class Snapshot:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind, error, trace):
         self.close()

@@ -34,7 +34,7 @@ from kvstore._engine.key cimport (
     trailer_sequence,
 )
 from kvstore._engine.key_head cimport common_prefix, heads_lower, key_head, prefetch
-from kvstore._engine.slice cimport Slice, slice_compare, slice_of
+from kvstore._engine.slice cimport Slice, slice_compare, slice_equal, slice_of
 from kvstore._engine.status cimport status_clear
 
 
@@ -575,7 +575,7 @@ cdef int memtable_get(
     cdef Leaf* leaf
     cdef int slot
     cdef Entry entry = find(table, user_key, trailer_pack(sequence, KIND_MAX), &leaf, &slot)
-    if entry == NULL or slice_compare(entry_user_key(entry), user_key) != 0:
+    if entry == NULL or not slice_equal(entry_user_key(entry), user_key):
         return ABSENT
     cdef uint64_t trailer = entry_trailer(entry)
     found_sequence[0] = trailer_sequence(trailer)

@@ -65,6 +65,8 @@ cdef struct TableCursor:
     Partition partition             # .held NULL: none
     uint64_t block_slot             # of the held block in that partition, if any
     CachedBlock* held
+    bint was_cached                 # the held block was in the cache already
+    CachedBlock* following          # what a forward walk holds next, if it was in the cache
     BlockCursor walk                # over the held block
     # Read-ahead: bytes [window_at, window_at + window_size) of the file.
     size_t read_ahead
@@ -83,6 +85,9 @@ cdef void drop_block(TableCursor* cursor) noexcept nogil:
     if cursor.held != NULL:
         cache_unpin(cursor.held)
         cursor.held = NULL
+    if cursor.following != NULL:
+        cache_unpin(cursor.following)
+        cursor.following = NULL
 
 
 cdef void drop_partition(TableCursor* cursor) noexcept nogil:
@@ -188,11 +193,18 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
     cdef Handle handle
     cdef Slice last
     cdef Block block
+    cdef CachedBlock* found = NULL
     if cursor.held == NULL or cursor.block_slot != slot:
+        if cursor.following != NULL and cursor.block_slot + 1 == slot:
+            found = cursor.following
+            cursor.following = NULL
         drop_block(cursor)
+        cursor.held = found
         if index_entry(&cursor.partition.index, slot, &handle, &last) < 0:
             return fail(cursor, b"index entry in memory")
-        cursor.held = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+        if cursor.held == NULL:
+            cursor.held = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+        cursor.was_cached = cursor.held != NULL
         if cursor.held == NULL:
             cursor.held = load(cursor, handle, last)
         else:
@@ -221,6 +233,16 @@ cdef inline void show(TableCursor* cursor) noexcept nogil:
 
 # --- moves ----------------------------------------------------------------------------------
 
+cdef void take_following(TableCursor* cursor) noexcept nogil:
+    """Walking through cached blocks: find the next one now, so that its memory is on its way."""
+    cdef Handle handle
+    cdef Slice last
+    if cursor.was_cached and cursor.following == NULL and index_entry(
+        &cursor.partition.index, cursor.block_slot + 1, &handle, &last
+    ) == 0:
+        cursor.following = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+
+
 cdef void next_block(TableCursor* cursor) noexcept nogil:
     """On to the first entry of the block after the held one."""
     if cursor.block_slot + 1 < cursor.partition.index.entries:
@@ -235,6 +257,7 @@ cdef void next_block(TableCursor* cursor) noexcept nogil:
     else:
         cursor.base.valid = False
         return
+    take_following(cursor)
     block_cursor_first(&cursor.walk)
     show(cursor)
 

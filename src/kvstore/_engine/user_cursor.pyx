@@ -16,7 +16,7 @@ from kvstore._engine.key cimport (
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.slice cimport Slice, slice_compare, slice_of
+from kvstore._engine.slice cimport Slice, slice_compare, slice_equal, slice_of
 from kvstore._engine.status cimport IO_ERROR, OK, status_clear, status_set
 
 
@@ -95,7 +95,7 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
     cdef uint64_t trailer
     while merged.valid:
         user_key = internal_user_key(merged.key)
-        if passing and slice_compare(user_key, held(&cursor.current_key)) == 0:
+        if passing and slice_equal(user_key, held(&cursor.current_key)):
             merged.next(merged)
             continue
         trailer = internal_trailer(merged.key)
@@ -176,7 +176,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
     cdef bint started = False
     while merged.valid:
         user_key = internal_user_key(merged.key)
-        if started and slice_compare(user_key, held(&cursor.current_key)) != 0:
+        if started and not slice_equal(user_key, held(&cursor.current_key)):
             if found:
                 break
             started = False
@@ -237,8 +237,8 @@ cdef void user_prev(UserCursor* cursor) noexcept nogil:
         cursor.forward = False
         while True:
             merged.prev(merged)
-            if not merged.valid or slice_compare(
+            if not merged.valid or not slice_equal(
                 internal_user_key(merged.key), held(&cursor.current_key)
-            ) != 0:
+            ):
                 break
     settle_backward(cursor)
