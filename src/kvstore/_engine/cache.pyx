@@ -22,7 +22,7 @@ cdef extern from "<stdlib.h>" nogil:
 
 cdef enum:
     CACHE_LINE_BYTES = 64           # sizeof(CachedBlock)
-    PREFETCH_LINES = 12             # of a block that was found: about the keys of 4 KiB
+    PREFETCH_LINES = 8             # of a block that was found: about the keys of 4 KiB
     MAX_SHARDS = 16
     SHARD_BYTES_MIN = 2 << 20       # below this, fewer shards: a shard must hold large blocks too
     FIRST_BUCKETS = 64
@@ -244,6 +244,12 @@ cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offse
     cdef uint64_t hashed = block_hash(table_id, offset)
     cdef Shard* shard = shard_of(cache, hashed)
     pthread_mutex_lock(&shard.lock)
+    # A search goes from the bookkeeping to the header to the heads to the keys. The first block of
+    # the chain is nearly always the one: let all these misses overlap.
+    cdef const uint8_t* first = <const uint8_t*> bucket_of(shard, hashed)[0]
+    cdef int line
+    for line in range(PREFETCH_LINES):
+        prefetch(first + line * CACHE_LINE_BYTES)
     cdef CachedBlock* block = look_up(shard, hashed, table_id, offset)
     if block == NULL:
         shard.misses += 1
@@ -252,11 +258,6 @@ cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offse
         block.referenced = 1
         reference_add(&block.holders)
     pthread_mutex_unlock(&shard.lock)
-    cdef int line
-    if block != NULL:
-        # A search goes from header to heads to keys: let the misses overlap.
-        for line in range(1, PREFETCH_LINES + 1):
-            prefetch(<uint8_t*> block + line * CACHE_LINE_BYTES)
     return block
 
 

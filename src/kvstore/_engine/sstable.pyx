@@ -43,6 +43,7 @@ from kvstore._engine.key cimport (
     trailer_pack,
     trailer_sequence,
 )
+from kvstore._engine.key_head cimport prefetch
 from kvstore._engine.memtable cimport ABSENT, DELETED, FAILED, FOUND
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.sstable_frame cimport (
@@ -430,6 +431,9 @@ cdef int table_get(
     if result > 0 and trailer_kind(entry.trailer) != KIND_DELETE:
         found_sequence[0] = trailer_sequence(entry.trailer)
         value[0] = entry.value
+        # On its way while the caller makes room for it.
+        prefetch(entry.value.data)
+        prefetch(entry.value.data + 64)
         pin.handle = held
         return FOUND
     cache_unpin(held)
