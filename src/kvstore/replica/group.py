@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from kvstore._engine.file import FileSystem
 from kvstore._engine.posix import PosixFileSystem
@@ -20,6 +21,10 @@ __all__ = ["Group", "InProcessNetwork"]
 
 INBOX_MAX = 10_000
 """Packets that wait for one member; more are dropped, as a network does."""
+
+ROUNDS_MAX = 16
+"""How often one turn goes round the members. An entry or a read point needs three or four; what is
+left then waits for the next turn, so that whoever drives the group gets its say."""
 
 
 class InProcessNetwork:
@@ -62,6 +67,11 @@ class InProcessNetwork:
             self.shuffle.shuffle(packets)
         return packets
 
+    @property
+    def busy(self) -> bool:
+        """Something has arrived that nobody took yet."""
+        return bool(self._inboxes)
+
     def cut(self, sender: int, to: int) -> None:
         """Lose everything from ``sender`` to ``to`` from now on."""
         self._cut.add((sender, to))
@@ -86,7 +96,9 @@ class InProcessNetwork:
 class Group:
     """The members of an embedded cluster, each in its own directory ``node<id>``.
 
-    Driven as one: ``wake`` is asked for one call of :meth:`turn` soon.
+    Driven as one: ``wake`` is asked for one call of :meth:`turn` soon. A turn goes round those that
+    have something to do until none has, so that a question and its answers, which wait for no disk,
+    take one turn and not one for each message.
     """
 
     def __init__(
@@ -109,6 +121,8 @@ class Group:
         """
         self._wake = wake
         self._woken = False
+        # Who asked for a turn.
+        self._due: set[int] = set()
         self.network = InProcessNetwork(self._ask_for_turn)
         self.replicas: dict[int, Replica] = {}
         disk = PosixFileSystem() if filesystem is None else filesystem
@@ -125,7 +139,7 @@ class Group:
                     self.network,
                     options=options or ReplicaOptions(),
                     rng=random.Random(rng.getrandbits(64)),
-                    wake=self._ask_for_turn,
+                    wake=partial(self._make_due, member),
                     founders=founders,
                     filesystem=disk,
                     on_failure=_report(on_failure, member),
@@ -160,12 +174,26 @@ class Group:
 
     def turn(self) -> None:
         """Deliver what arrived and let each member do its work."""
+        self._woken = True
+        due = self._due
+        take = self.network.take
+        for _ in range(ROUNDS_MAX):
+            for member, replica in self.replicas.items():
+                packets = take(member)
+                if packets:
+                    replica.receive(packets)
+                if member in due:
+                    due.discard(member)
+                    replica.turn()
+            if not due and not self.network.busy:
+                break
         self._woken = False
-        for member, replica in self.replicas.items():
-            packets = self.network.take(member)
-            if packets:
-                replica.receive(packets)
-            replica.turn()
+        if due or self.network.busy:
+            self._ask_for_turn()
+
+    def _make_due(self, member: int) -> None:
+        self._due.add(member)
+        self._ask_for_turn()
 
     def _ask_for_turn(self) -> None:
         if not self._woken:

@@ -50,11 +50,13 @@ class EmbeddedNode:
             options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
             on_failure=lambda member, error: driver.fail(error),
         )
+        loop = asyncio.get_running_loop()
         self.service: Service
         self._service = self.service = KVService(
             self._leader_or_reason,
             now=time.monotonic,
-            soon=asyncio.get_running_loop().call_soon,
+            soon=loop.call_soon,
+            later=loop.call_later,
         )
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)

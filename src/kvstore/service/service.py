@@ -35,6 +35,10 @@ ENTRY_BYTES_MAX = 1 << 20
 ENTRIES_MAX = 2
 READ_POINTS_MAX = 2
 
+# Between two entries of a service that has several writes at one time. A loop takes calls in one by
+# one; while it only drives the members it takes none, and each write becomes an entry of its own.
+GATHER_S = 0.002
+
 # Calls that wait at one time, and what their writes may weigh before they are proposed; one more
 # is refused with UnavailableError.
 CALLS_MAX = 16_384
@@ -62,17 +66,25 @@ class KVService:
         *,
         now: Callable[[], float],
         soon: Callable[[Callable[[], None]], object],
+        later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
-        """``now`` is the monotonic clock in seconds; ``soon`` calls back once, after this turn."""
+        """``now`` is the monotonic clock in seconds. ``soon`` calls back once, after this turn, and
+        ``later`` after so many seconds; without it nothing is gathered for longer than a turn.
+        """
         self._route = route
         self._now = now
         self._soon = soon
+        self._later = later
         self._deadlines = Deadlines()
         # Gathered, until there is room for them.
         self._writes: list[_Write] = []
         self._write_bytes = 0
         self._reads: list[tuple[bytes, Call, int]] = []
-        self._flush_is_due = False
+        self._reads_are_due = False
+        self._writes_are_due = False
+        # When an entry was made last, and whether a write has met another one since.
+        self._proposed_at = now()
+        self._crowded = False
         # Who was asked last, how much it has under way, and how often that one has changed.
         self._member: Member | None = None
         self._reign = 0
@@ -134,36 +146,61 @@ class KVService:
         # An id that is under way for something else is proposed as well: the log decides which of
         # the two came first, and refuses the other.
         write = _Write(command, waiter)
+        if self._under_way:
+            self._crowded = True
         self._under_way[digest] = write
         self._writes.append(write)
         self._write_bytes += command_bytes(command)
 
     def _flush_soon(self) -> None:
-        if not self._flush_is_due and (self._writes or self._reads):
-            self._flush_is_due = True
-            self._soon(self._flush)
+        if self._reads and not self._reads_are_due:
+            self._reads_are_due = True
+            self._soon(self._flush_reads)
+        if self._writes and not self._writes_are_due:
+            self._writes_are_due = True
+            pause = 0.0
+            if self._crowded and self._later is not None:
+                pause = self._proposed_at + GATHER_S - self._now()
+                if pause > 0:
+                    self._later(pause, self._flush_writes)
+                    return
+            self._soon(self._flush_writes)
 
-    def _flush(self) -> None:
-        """Hand on what was gathered, as far as there is room."""
-        self._flush_is_due = False
+    def _leading(self) -> Member | None:
+        """The member to ask now; None when there is none, and all that was gathered is refused."""
         member = self._route()
         if isinstance(member, Error):
             self._refuse_gathered(member)
-            return
+            return None
         if member is not self._member:
             self._member = member
             self._reign += 1
             self._entries = self._read_points = 0
-        if self._writes and self._entries < ENTRIES_MAX:
-            writes, self._writes, self._write_bytes = self._writes, [], 0
-            for batch in _batches(writes):
-                self._entries += 1
-                data = encode_commands([write.command for write in batch])
-                member.propose(data, partial(self._proposed, self._reign, batch))
-        if self._reads and self._read_points < READ_POINTS_MAX:
-            reads, self._reads = self._reads, []
-            self._read_points += 1
-            member.read(partial(self._readable, self._reign, member, reads))
+        return member
+
+    def _flush_reads(self) -> None:
+        """Ask for a read point for what was gathered, if there is room for one more."""
+        self._reads_are_due = False
+        member = self._leading()
+        if member is None or not self._reads or self._read_points >= READ_POINTS_MAX:
+            return
+        reads, self._reads = self._reads, []
+        self._read_points += 1
+        member.read(partial(self._readable, self._reign, member, reads))
+
+    def _flush_writes(self) -> None:
+        """Propose what was gathered, if there is room for one more entry."""
+        self._writes_are_due = False
+        member = self._leading()
+        if member is None or not self._writes or self._entries >= ENTRIES_MAX:
+            return
+        writes, self._writes, self._write_bytes = self._writes, [], 0
+        self._proposed_at = self._now()
+        self._crowded = len(writes) > 1
+        for batch in _batches(writes):
+            self._entries += 1
+            data = encode_commands([write.command for write in batch])
+            member.propose(data, partial(self._proposed, self._reign, batch))
 
     def _refuse_gathered(self, reason: Error) -> None:
         writes, self._writes, self._write_bytes = self._writes, [], 0

@@ -16,7 +16,13 @@ from kvstore.errors import (
     UnavailableError,
 )
 from kvstore.service import Delete, Get, KVService, Operation, Put, Result
-from kvstore.service.service import CALLS_MAX, ENTRIES_MAX, ENTRY_COMMANDS_MAX, READ_POINTS_MAX
+from kvstore.service.service import (
+    CALLS_MAX,
+    ENTRIES_MAX,
+    ENTRY_COMMANDS_MAX,
+    GATHER_S,
+    READ_POINTS_MAX,
+)
 from kvstore.state import Command, CommandResult, decode_commands
 
 
@@ -59,8 +65,12 @@ class House:
         self.route: ScriptedMember | Error = self.member
         self.seconds = 1000.0
         self.soon: list[Callable[[], None]] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
         self.service = KVService(
-            lambda: self.route, now=lambda: self.seconds, soon=self.soon.append
+            lambda: self.route,
+            now=lambda: self.seconds,
+            soon=self.soon.append,
+            later=lambda delay, call: self.timers.append((self.seconds + delay, call)),
         )
 
     def submit(self, *operations: Operation, timeout: float = 10.0) -> list[Result]:
@@ -73,6 +83,14 @@ class House:
         calls, self.soon[:] = list(self.soon), []
         for call in calls:
             call()
+
+    def wait(self, seconds: float) -> None:
+        self.seconds += seconds
+        due = [call for at, call in self.timers if at <= self.seconds]
+        self.timers = [(at, call) for at, call in self.timers if at > self.seconds]
+        for call in due:
+            call()
+        self.turn()
 
 
 @pytest.fixture
@@ -147,11 +165,31 @@ def test_the_reads_of_a_turn_share_one_read_point(house: House) -> None:
 def test_writes_wait_for_room_and_then_share_an_entry(house: House) -> None:
     for n in range(ENTRIES_MAX + 3):
         house.submit(put(n))
-        house.turn()
+        house.wait(GATHER_S)
     assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX
     house.member.proposals[0]([False])
     house.turn()
     assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX + [3]
+
+
+def test_a_write_alone_never_waits_for_company(house: House) -> None:
+    for n in range(3):
+        house.submit(put(n))
+        house.turn()
+        assert len(house.member.entries) == n + 1
+        house.member.proposals[n]([False])
+
+
+def test_writes_in_a_crowd_gather_for_a_while(house: House) -> None:
+    house.submit(put(0))
+    house.turn()
+    house.submit(put(1))  # meets the first one
+    house.turn()
+    house.submit(put(2))
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [1]
+    house.wait(GATHER_S)
+    assert [len(entry) for entry in house.member.entries] == [1, 2]
 
 
 def test_reads_wait_for_room_and_then_share_a_read_point_asked_after_they_came(
@@ -173,7 +211,7 @@ def test_reads_wait_for_room_and_then_share_a_read_point_asked_after_they_came(
 def test_a_new_leader_has_room_although_the_old_one_never_answered(house: House) -> None:
     for n in range(ENTRIES_MAX + 1):
         house.submit(put(n))
-        house.turn()
+        house.wait(GATHER_S)
     old, house.member = house.member, ScriptedMember()
     house.route = house.member
     house.service.expire()
@@ -184,19 +222,19 @@ def test_a_new_leader_has_room_although_the_old_one_never_answered(house: House)
         done(OutcomeUnknownError("leadership was lost"))
     for n in range(10, 10 + ENTRIES_MAX):
         house.submit(put(n))
-        house.turn()
+        house.wait(GATHER_S)
     assert len(house.member.entries) == ENTRIES_MAX
 
 
 def test_what_waits_for_room_is_refused_when_the_leader_is_gone(house: House) -> None:
     for n in range(ENTRIES_MAX):
         house.submit(put(n))
-        house.turn()
+        house.wait(GATHER_S)
     call = house.submit(put(99))
-    house.turn()
+    house.wait(GATHER_S)
     house.route = UnavailableError("no leader")
     house.service.expire()
-    house.turn()
+    house.wait(GATHER_S)
     assert call == [house.route]
 
 
