@@ -98,6 +98,10 @@ cdef class MemoryFileSystem(FileSystem):
         cdef int short = 0
         if operation in OPERATIONS:
             self.counts[operation] += 1
+        if self.stopping:
+            # The operation to stop at was refused for another reason: it had nothing to act on.
+            self.stopping = False
+            self.stopped = True
         if self.stopped:
             raise failure(errno.EIO, path)
         if self.on_operation is not None:
