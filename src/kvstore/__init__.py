@@ -1,7 +1,7 @@
 """kvstore: an embedded, ordered key-value store and a replicated server, with clients for it.
 
-Names are loaded on first use, so that ``import kvstore`` costs nothing and a program that only
-embeds the store never loads gRPC.
+Names are loaded on first use, so that ``import kvstore`` costs nothing, a program that only
+embeds the store never loads gRPC, and one that is only a client never loads the store.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kvstore import errors
     from kvstore.client import TLS, AsyncClient, Client, RetryPolicy
     from kvstore.engine import (
         DB,
@@ -24,42 +23,75 @@ if TYPE_CHECKING:
         open,
         repair_db,
     )
-
-    __version__: str
+    from kvstore.errors import (
+        AlreadyOpenError,
+        ClosedError,
+        CorruptionError,
+        Error,
+        IntegrityCode,
+        InvalidArgumentError,
+        IteratorInvalidError,
+        StorageError,
+    )
 
 __all__ = [
     "DB",
     "TLS",
+    "AlreadyOpenError",
     "AsyncClient",
     "Client",
+    "ClosedError",
+    "CorruptionError",
+    "Error",
+    "IntegrityCode",
+    "InvalidArgumentError",
     "Iterator",
+    "IteratorInvalidError",
     "Options",
     "PrefixedDB",
     "RawIterator",
     "RetryPolicy",
     "Snapshot",
+    "StorageError",
     "WriteBatch",
-    "__version__",
     "destroy_db",
-    "errors",
     "open",
     "repair_db",
 ]
 
-_CLIENT = ("AsyncClient", "Client", "RetryPolicy", "TLS")
+_HOMES = {
+    "kvstore.client": ("AsyncClient", "Client", "RetryPolicy", "TLS"),
+    "kvstore.engine": (
+        "DB",
+        "Iterator",
+        "Options",
+        "PrefixedDB",
+        "RawIterator",
+        "Snapshot",
+        "WriteBatch",
+        "destroy_db",
+        "open",
+        "repair_db",
+    ),
+    "kvstore.errors": (
+        "AlreadyOpenError",
+        "ClosedError",
+        "CorruptionError",
+        "Error",
+        "IntegrityCode",
+        "InvalidArgumentError",
+        "IteratorInvalidError",
+        "StorageError",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    home = _HOME.get(name)
+    if home is None:
         raise AttributeError(f"module 'kvstore' has no attribute {name!r}")
-    value: object
-    if name == "errors":
-        value = importlib.import_module("kvstore.errors")
-    elif name == "__version__":
-        value = importlib.import_module("kvstore.version").version()
-    else:
-        home = "kvstore.client" if name in _CLIENT else "kvstore.engine"
-        value = getattr(importlib.import_module(home), name)
+    value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 

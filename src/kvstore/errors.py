@@ -19,6 +19,7 @@ __all__ = [
     "IntegrityCode",
     "InternalError",
     "InvalidArgumentError",
+    "IteratorInvalidError",
     "NotLeaderError",
     "OutcomeUnknownError",
     "StorageError",
@@ -44,6 +45,10 @@ class Error(Exception):
 
 class InvalidArgumentError(Error, ValueError):
     """The caller's input breaks a documented limit or rule; nothing was written."""
+
+
+class IteratorInvalidError(InvalidArgumentError):
+    """A raw iterator that stands on no entry was asked for one, or to move on from it."""
 
 
 class ClosedError(Error, RuntimeError):

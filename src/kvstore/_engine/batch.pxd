@@ -41,11 +41,17 @@ cdef int check_batch(const uint8_t* data, size_t size, uint32_t* count) noexcept
 cdef int check_sizes(Slice key, Slice value) except -1
 
 
+cdef class Gate:
+    """Whether the database that batches came from was closed meanwhile."""
+    cdef bint closed
+
+
 cdef class WriteBatch:
     cdef Buffer encoded         # header included
     cdef readonly uint32_t count
     cdef bint numbered          # some operation has a sequence of its own
     cdef object db              # what write() writes to, or None
+    cdef Gate gate              # of `db`, or None
     cdef bytes prefix
     cdef bint transaction
     cdef bint sync

@@ -19,6 +19,9 @@ class WriteBatch:
     def __len__(self) -> int:
         """The number of operations."""
     def write(self) -> None:
-        """Write to the database that the batch came from. The batch is empty afterwards."""
+        """Write to the database that the batch came from.
+
+        The operations stay in the batch, as plyvel's do: :meth:`clear` it to go on with others.
+        """
     def __enter__(self) -> WriteBatch: ...
     def __exit__(self, *exc: object) -> None: ...

@@ -16,7 +16,7 @@ from kvstore._engine.coding cimport (
 from kvstore._engine.key cimport KIND_DELETE, KIND_PUT, max_sequence
 from kvstore._engine.slice cimport Slice, slice_of
 
-from kvstore.errors import InvalidArgumentError
+from kvstore.errors import ClosedError, InvalidArgumentError
 
 
 cdef int encode_operation(
@@ -105,6 +105,10 @@ cdef int check_sizes(Slice key, Slice value) except -1:
     return 0
 
 
+cdef class Gate:
+    pass
+
+
 cdef class WriteBatch:
     def __cinit__(self, *_args, **_named):
         buffer_init(&self.encoded)
@@ -125,6 +129,8 @@ cdef class WriteBatch:
         cdef BytesView value_view
         cdef uint64_t number = 0
         cdef int result
+        if self.gate is not None and self.gate.closed:
+            raise ClosedError("the database that the batch is for is closed")
         if sequence is not None:
             if not 0 <= sequence <= max_sequence():
                 raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56)")
@@ -133,7 +139,9 @@ cdef class WriteBatch:
         value_view.held = False
         try:
             view_open(value, &value_view, "value")
-            check_sizes(key_view.slice, value_view.slice)
+            check_sizes(
+                slice_of(NULL, <size_t> len(self.prefix) + key_view.slice.size), value_view.slice
+            )
             if self.encoded.size + key_view.slice.size + value_view.slice.size > MAX_BATCH_BYTES:
                 raise InvalidArgumentError(f"a batch over {MAX_BATCH_BYTES} bytes")
             result = encode_operation(
@@ -184,7 +192,6 @@ cdef class WriteBatch:
         if self.db is None:
             raise InvalidArgumentError("this batch came from no database: use db.write(batch)")
         self.db.write(self, sync=self.sync)
-        self.clear()
 
     def __enter__(self):
         return self

@@ -27,7 +27,10 @@ cdef inline int view_open(object given, BytesView* view, str what) except -1:
         return 0
     if not PyObject_CheckBuffer(given):
         raise TypeError(f"{what} must be bytes-like, not {type(given).__name__}")
-    PyObject_GetBuffer(given, &view.buffer, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(given, &view.buffer, PyBUF_SIMPLE)
+    except BufferError as error:
+        raise TypeError(f"{what} must be one run of bytes: {error}") from None
     view.held = True
     view.slice = slice_of(view.buffer.buf, <size_t> view.buffer.len)
     return 0

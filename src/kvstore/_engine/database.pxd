@@ -2,12 +2,14 @@
 
 from libc.stdint cimport uint64_t
 
+from kvstore._engine.batch cimport Gate
 from kvstore._engine.buffer cimport Buffer
 from kvstore._engine.slice cimport Slice
 from kvstore._engine.store cimport Store
 
 
 cdef class Database(Store):
+    cdef Gate gate
     cdef Buffer scratch         # one operation as a batch, for the log
     cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1
     cdef int apply(self, Slice payload, uint64_t first, bint numbered) except -1

@@ -97,7 +97,6 @@ class Database:
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
-        within: bytes = b"",
     ) -> Iterator:
         """Walk a range of one moment, in key order (descending with ``reverse``).
 
@@ -145,7 +144,22 @@ class Database:
         delete a part of the range at a time.
         """
     def _new_batch(self, transaction: bool, sync: bool, prefix: bytes = b"") -> WriteBatch: ...
-    def _new_snapshot(self, prefix: bytes) -> Snapshot: ...
+    def _new_iterator(
+        self,
+        within: bytes,
+        *,
+        reverse: bool,
+        start: _Bytes | None,
+        stop: _Bytes | None,
+        include_start: bool,
+        include_stop: bool,
+        prefix: _Bytes | None,
+        include_key: bool,
+        include_value: bool,
+        fill_cache: bool,
+        sequence: int | None,
+    ) -> Iterator: ...
+    def _new_snapshot(self, prefix: bytes, sequence: int | None) -> Snapshot: ...
     def __init__(
         self, name: str, filesystem: FileSystem, options: object, compression: int
     ) -> None: ...

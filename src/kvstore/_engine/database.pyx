@@ -19,6 +19,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from kvstore._engine.atomics cimport store_release
 from kvstore._engine.batch cimport (
     BATCH_HEADER_BYTES,
+    Gate,
     Operation,
     WriteBatch,
     check_sizes,
@@ -77,6 +78,7 @@ cdef class Database(Store):
         if self.version != NULL:
             raise InvalidArgumentError("a database object opens once")
         buffer_init(&self.scratch)
+        self.gate = Gate()
         self.name = name
         self.disk = filesystem
         self.options = options
@@ -448,7 +450,17 @@ cdef class Database(Store):
     def iterator(
         self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
         bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
-        verify_checksums=False, bint fill_cache=True, sequence=None, bytes within=b"",
+        verify_checksums=False, bint fill_cache=True, sequence=None,
+    ):
+        return self._new_iterator(
+            b"", reverse=reverse, start=start, stop=stop, include_start=include_start,
+            include_stop=include_stop, prefix=prefix, include_key=include_key,
+            include_value=include_value, fill_cache=fill_cache, sequence=sequence,
+        )
+
+    def _new_iterator(
+        self, bytes within, *, bint reverse, start, stop, bint include_start, bint include_stop,
+        prefix, bint include_key, bint include_value, bint fill_cache, sequence,
     ):
         cdef Range how
         self.check_open()
@@ -472,14 +484,15 @@ cdef class Database(Store):
         self.check_open()
         return open_snapshot(self, readable_sequence(self, sequence), b"")
 
-    def _new_snapshot(self, bytes prefix):
+    def _new_snapshot(self, bytes prefix, sequence):
         self.check_open()
-        return open_snapshot(self, self.visible, prefix)
+        return open_snapshot(self, readable_sequence(self, sequence), prefix)
 
     def _new_batch(self, bint transaction, bint sync, bytes prefix=b""):
         cdef WriteBatch batch = WriteBatch()
         self.check_open()
         batch.db = self
+        batch.gate = self.gate
         batch.transaction = transaction
         batch.sync = sync
         batch.prefix = prefix
@@ -560,6 +573,7 @@ cdef class Database(Store):
             self.open = False
             return
         self.open = False
+        self.gate.closed = True
         self.attention = True
         store_release(&self.stop_jobs, 1)
         OPEN_STORES.discard(self)

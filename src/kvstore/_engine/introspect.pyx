@@ -206,6 +206,8 @@ cdef object property_value(Store store, object name):
     cdef LiveTable* file
     cdef int level, i
     cdef Slice key
+    if not isinstance(name, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"name must be str or bytes-like, not {type(name).__name__}")
     text = name if isinstance(name, str) else bytes(name).decode("utf-8", "replace")
     for prefix in PROPERTY_PREFIXES:
         if text.startswith(prefix):

@@ -1,6 +1,13 @@
+from collections.abc import Iterable
 from typing import Any, Self
 
 _Bytes = bytes | bytearray | memoryview
+
+def joined(prefix: bytes, key: _Bytes) -> bytes:
+    """``prefix + key`` for any bytes-like key; TypeError says what was wrong with it."""
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The smallest key after all that begin with ``prefix``; None if there is none."""
 
 class Iterator:
     """Walks a range of one moment.
@@ -51,9 +58,13 @@ class Snapshot:
         verify_checksums: bool = False,
         fill_cache: bool = True,
     ) -> Any: ...
+    def multi_get(self, keys: Iterable[_Bytes], default: Any = None) -> list[Any]: ...
     def __contains__(self, key: object) -> bool: ...
     def __getitem__(self, key: _Bytes) -> bytes: ...
     def __iter__(self) -> Iterator: ...
+    def keys(self) -> Iterator: ...
+    def values(self) -> Iterator: ...
+    def items(self) -> Iterator: ...
     def iterator(
         self,
         *,

@@ -11,7 +11,7 @@ from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
 from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.memtable cimport memtable_cursor, memtable_entries
 from kvstore._engine.merge cimport merge_cursor
-from kvstore._engine.read cimport lookup
+from kvstore._engine.read cimport lookup, lookup_many
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.status cimport OK, Status, status_clear, status_error
 from kvstore._engine.store cimport MAX_FROZEN, Store
@@ -31,7 +31,7 @@ from kvstore._engine.version cimport (
     version_retain,
 )
 
-from kvstore.errors import ClosedError, InvalidArgumentError
+from kvstore.errors import ClosedError, InvalidArgumentError, IteratorInvalidError
 
 
 cdef extern from *:
@@ -277,7 +277,7 @@ cdef class RawIterator(Walk):
     cdef int check_valid(self) except -1:
         self.check()
         if not self.cursor.valid:
-            raise InvalidArgumentError("the iterator stands on no entry")
+            raise IteratorInvalidError("the iterator stands on no entry")
         return 0
 
     def valid(self):
@@ -344,6 +344,14 @@ cdef bytes as_bytes(object given, str what):
         view_close(&view)
 
 
+def prefix_end(bytes prefix not None):
+    return after_prefix(prefix)
+
+
+def joined(bytes prefix not None, key):
+    return prefix + as_bytes(key, "key")
+
+
 cdef Iterator open_iterator(
     Store store, uint64_t sequence, Range how, object start, object stop, bint include_start,
     bint include_stop, object prefix, bytes within
@@ -353,7 +361,7 @@ cdef Iterator open_iterator(
     cdef bytes high = None
     if prefix is not None:
         if start is not None or stop is not None:
-            raise TypeError("prefix= can't be given together with start= or stop=")
+            raise TypeError("prefix can't be given together with start or stop")
         low = within + as_bytes(prefix, "prefix")
         high = after_prefix(low)
     else:
@@ -434,12 +442,18 @@ cdef class Snapshot:
         cdef BytesView view
         self.check()
         if self.prefix:
-            key = self.prefix + key
+            key = self.prefix + as_bytes(key, "key")
         view_open(key, &view, "key")
         try:
             return lookup(self.store, view.slice, self.sequence, default)
         finally:
             view_close(&view)
+
+    def multi_get(self, keys, default=None):
+        self.check()
+        if self.prefix:
+            keys = [self.prefix + as_bytes(key, "key") for key in keys]
+        return lookup_many(self.store, list(keys), self.sequence, default)
 
     def __contains__(self, key):
         return self.get(key) is not None
@@ -451,6 +465,15 @@ cdef class Snapshot:
         return value
 
     def __iter__(self):
+        return self.iterator()
+
+    def keys(self):
+        return self.iterator(include_value=False)
+
+    def values(self):
+        return self.iterator(include_key=False)
+
+    def items(self):
         return self.iterator()
 
     def iterator(

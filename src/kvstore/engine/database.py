@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from kvstore._engine.batch import WriteBatch
 from kvstore._engine.database import Database
 from kvstore._engine.file import FileSystem
+from kvstore._engine.iterator import Iterator
 from kvstore._engine.posix import PosixFileSystem
-from kvstore.engine.options import COMPRESSIONS, Options
+from kvstore.engine.options import COMPRESSIONS, Options, options_of
 from kvstore.engine.prefixed import PrefixedDB
-from kvstore.errors import InvalidArgumentError
 
 __all__ = ["DB", "open"]
 
@@ -29,12 +30,13 @@ class DB(Database):
     Raises :class:`~kvstore.errors.AlreadyOpenError` when the directory is in use,
     :class:`~kvstore.errors.CorruptionError` when it can't be trusted,
     :class:`~kvstore.errors.StorageError` when it can't be read or written or belongs to another
-    program, :class:`~kvstore.errors.InvalidArgumentError` for bad options.
+    program, :class:`~kvstore.errors.InvalidArgumentError` for options out of bounds, ``TypeError``
+    for options of a wrong name or type.
     """
 
     def __init__(
         self,
-        name: str | os.PathLike[str],
+        name: str | bytes | os.PathLike[str],
         create_if_missing: bool | None = None,
         *,
         options: Options | None = None,
@@ -44,15 +46,12 @@ class DB(Database):
         if create_if_missing is not None:
             settings["create_if_missing"] = create_if_missing
         if options is None:
-            try:
-                options = Options(**settings)
-            except TypeError as error:
-                raise InvalidArgumentError(str(error)) from None
+            options = options_of(settings)
         elif settings:
-            raise InvalidArgumentError("give either options= or single options, not both")
+            raise TypeError("give either options= or single options, not both")
         self.options = options
         super().__init__(
-            os.fspath(name),
+            os.fsdecode(name),
             filesystem if filesystem is not None else PosixFileSystem(),
             options,
             COMPRESSIONS[options.compression],
@@ -67,11 +66,36 @@ class DB(Database):
 
     def prefixed_db(self, prefix: Bytes) -> PrefixedDB:
         """A view of the keys that begin with ``prefix``, without it."""
-        return PrefixedDB(self, bytes(prefix))
+        return PrefixedDB(self, prefix)
 
     def approximate_size(self, start: Bytes, stop: Bytes) -> int:
         """Bytes on disk of the keys in [start, stop)."""
         return self.approximate_sizes((start, stop))[0]
+
+    def update(
+        self, items: Mapping[bytes, Bytes] | Iterable[tuple[Bytes, Bytes]], *, sync: bool = False
+    ) -> None:
+        """Put all of ``items``, a mapping or pairs of key and value, as one batch."""
+        batch = self.write_batch(sync=sync)
+        for key, value in items.items() if isinstance(items, Mapping) else items:
+            batch.put(key, value)
+        batch.write()
+
+    def keys(self) -> Iterator:
+        """All keys of this moment, in order.
+
+        Note that ``dict(db)`` looks each of them up by itself; ``dict(db.items())`` or
+        ``dict(snapshot)`` copies one moment.
+        """
+        return self.iterator(include_value=False)
+
+    def values(self) -> Iterator:
+        """The values of all keys of this moment, in the order of the keys."""
+        return self.iterator(include_key=False)
+
+    def items(self) -> Iterator:
+        """All pairs of this moment in key order: the same as iterating over the database."""
+        return self.iterator()
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +113,7 @@ class DB(Database):
 
 
 def open(
-    name: str | os.PathLike[str],
+    name: str | bytes | os.PathLike[str],
     *,
     options: Options | None = None,
     filesystem: FileSystem | None = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from kvstore.errors import InvalidArgumentError
 
@@ -84,15 +86,41 @@ class Options:
             if field.name in _BOUNDS:
                 low, high = _BOUNDS[field.name]
                 if isinstance(value, bool) or not isinstance(value, int):
-                    raise InvalidArgumentError(f"{field.name} must be an int, not {value!r}")
+                    raise TypeError(f"{field.name} must be an int, not {value!r}")
                 if not low <= value <= high:
                     raise InvalidArgumentError(f"{field.name}={value} is outside [{low}, {high}]")
             elif field.name == "compression":
+                if value is not None and not isinstance(value, str):
+                    raise TypeError(f"compression must be a str or None, not {value!r}")
                 if value not in COMPRESSIONS:
                     raise InvalidArgumentError(
                         f"compression={value!r}; expected None, 'lz4' or 'zstd'"
                     )
             elif not isinstance(value, bool):
-                raise InvalidArgumentError(f"{field.name} must be a bool, not {value!r}")
+                raise TypeError(f"{field.name} must be a bool, not {value!r}")
         if self.stop_files <= self.slowdown_files:
             raise InvalidArgumentError("stop_files must be larger than slowdown_files")
+
+
+_NAMES = frozenset(field.name for field in fields(Options))
+
+
+def options_of(settings: Mapping[str, Any]) -> Options:
+    """Options from keyword arguments as :class:`kvstore.DB` takes them.
+
+    ``None`` stands for the default, as in plyvel (for ``compression`` it means none). Raises
+    TypeError for names that are no options and values of a wrong type, InvalidArgumentError for
+    values out of bounds.
+    """
+    given = {}
+    for name, value in settings.items():
+        if name in ("comparator", "comparator_name"):
+            if value is not None:
+                raise InvalidArgumentError(
+                    "custom comparators are not offered: keys are in the order of their bytes"
+                )
+        elif name not in _NAMES:
+            raise TypeError(f"there is no option {name!r}; there are {', '.join(sorted(_NAMES))}")
+        elif value is not None or name == "compression":
+            given[name] = value
+    return Options(**given)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from kvstore._engine.iterator import joined, prefix_end
 
 if TYPE_CHECKING:
     from kvstore._engine.batch import WriteBatch
@@ -15,16 +18,26 @@ Bytes = bytes | bytearray | memoryview
 
 
 class PrefixedDB:
-    """A view of the keys of ``db`` that begin with ``prefix``, shown without it.
+    """A view of the keys of :attr:`db` that begin with :attr:`prefix`, shown without it.
 
-    Costs nothing to make, keeps nothing open; nests. Made by :meth:`DB.prefixed_db`.
+    Made by :meth:`DB.prefixed_db`; nests. It costs nothing to make and keeps nothing open, so it
+    has no ``close``: it ends with its database. Its methods are those of :class:`DB`, keys and
+    bounds always without the prefix; what concerns the whole database (flush, verify, checkpoint,
+    stats) is done on :attr:`db`.
     """
 
     __slots__ = ("db", "prefix")
 
-    def __init__(self, db: DB, prefix: bytes) -> None:
+    def __init__(self, db: DB, prefix: Bytes) -> None:
         self.db = db
-        self.prefix = prefix
+        """The database below, never itself a PrefixedDB."""
+        self.prefix = joined(b"", prefix)
+        """The whole prefix, those of the views that it was nested in included."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the database below is closed."""
+        return self.db.closed
 
     def get(
         self,
@@ -33,42 +46,138 @@ class PrefixedDB:
         *,
         verify_checksums: bool = False,
         fill_cache: bool = True,
+        sequence: int | None = None,
     ) -> Any:
-        return self.db.get(self.prefix + key, default, fill_cache=fill_cache)
+        """As :meth:`DB.get`."""
+        return self.db.get(
+            joined(self.prefix, key), default, fill_cache=fill_cache, sequence=sequence
+        )
+
+    def multi_get(
+        self, keys: Iterable[Bytes], default: Any = None, *, sequence: int | None = None
+    ) -> list[Any]:
+        """As :meth:`DB.multi_get`."""
+        prefix = self.prefix
+        return self.db.multi_get([joined(prefix, key) for key in keys], default, sequence=sequence)
 
     def put(self, key: Bytes, value: Bytes, *, sync: bool = False) -> None:
-        self.db.put(self.prefix + key, value, sync=sync)
+        """As :meth:`DB.put`."""
+        self.db.put(joined(self.prefix, key), value, sync=sync)
 
     def delete(self, key: Bytes, *, sync: bool = False) -> None:
-        self.db.delete(self.prefix + key, sync=sync)
+        """As :meth:`DB.delete`."""
+        self.db.delete(joined(self.prefix, key), sync=sync)
 
-    def __contains__(self, key: Bytes) -> bool:
-        return self.prefix + key in self.db
+    def delete_range(
+        self, start: Bytes | None = None, stop: Bytes | None = None, *, sync: bool = False
+    ) -> int:
+        """As :meth:`DB.delete_range`; without bounds it empties the view and nothing else."""
+        low, high = self._bounds(start, stop)
+        return self.db.delete_range(low, high, sync=sync)
+
+    def update(
+        self, items: Mapping[bytes, Bytes] | Iterable[tuple[Bytes, Bytes]], *, sync: bool = False
+    ) -> None:
+        """As :meth:`DB.update`."""
+        batch = self.write_batch(sync=sync)
+        for key, value in items.items() if isinstance(items, Mapping) else items:
+            batch.put(key, value)
+        batch.write()
+
+    def __contains__(self, key: object) -> bool:
+        return joined(self.prefix, key) in self.db  # type: ignore[arg-type]
 
     def __getitem__(self, key: Bytes) -> bytes:
-        value = self.db.get(self.prefix + key)
+        value: bytes | None = self.db.get(joined(self.prefix, key))
         if value is None:
             raise KeyError(key)
-        return bytes(value)
+        return value
 
     def __setitem__(self, key: Bytes, value: Bytes) -> None:
-        self.db.put(self.prefix + key, value)
+        self.db.put(joined(self.prefix, key), value)
 
     def __delitem__(self, key: Bytes) -> None:
-        del self.db[self.prefix + key]
+        if joined(self.prefix, key) not in self.db:
+            raise KeyError(key)
+        self.db.delete(joined(self.prefix, key))
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
+        """As :meth:`DB.write_batch`; keys put into the batch get the prefix."""
         return self.db._new_batch(transaction, sync, self.prefix)
 
-    def iterator(self, **arguments: Any) -> Iterator:
-        """As :meth:`DB.iterator`; bounds and yielded keys are without the prefix."""
-        return self.db.iterator(within=self.prefix, **arguments)
+    def iterator(
+        self,
+        *,
+        reverse: bool = False,
+        start: Bytes | None = None,
+        stop: Bytes | None = None,
+        include_start: bool = True,
+        include_stop: bool = False,
+        prefix: Bytes | None = None,
+        include_key: bool = True,
+        include_value: bool = True,
+        verify_checksums: bool = False,
+        fill_cache: bool = True,
+        sequence: int | None = None,
+    ) -> Iterator:
+        """As :meth:`DB.iterator`."""
+        return self.db._new_iterator(
+            self.prefix,
+            reverse=reverse,
+            start=start,
+            stop=stop,
+            include_start=include_start,
+            include_stop=include_stop,
+            prefix=prefix,
+            include_key=include_key,
+            include_value=include_value,
+            fill_cache=fill_cache,
+            sequence=sequence,
+        )
 
     def __iter__(self) -> Iterator:
         return self.iterator()
 
-    def snapshot(self) -> Snapshot:
-        return self.db._new_snapshot(self.prefix)
+    def keys(self) -> Iterator:
+        """As :meth:`DB.keys`."""
+        return self.iterator(include_value=False)
+
+    def values(self) -> Iterator:
+        """As :meth:`DB.values`."""
+        return self.iterator(include_key=False)
+
+    def items(self) -> Iterator:
+        """As :meth:`DB.items`."""
+        return self.iterator()
+
+    def snapshot(self, *, sequence: int | None = None) -> Snapshot:
+        """As :meth:`DB.snapshot`: of this view only."""
+        return self.db._new_snapshot(self.prefix, sequence)
 
     def prefixed_db(self, prefix: Bytes) -> PrefixedDB:
-        return PrefixedDB(self.db, self.prefix + prefix)
+        """The keys of this view that begin with ``prefix``."""
+        return PrefixedDB(self.db, joined(self.prefix, prefix))
+
+    def approximate_size(self, start: Bytes, stop: Bytes) -> int:
+        """As :meth:`DB.approximate_size`."""
+        return self.approximate_sizes((start, stop))[0]
+
+    def approximate_sizes(self, *ranges: tuple[Bytes, Bytes]) -> list[int]:
+        """As :meth:`DB.approximate_sizes`."""
+        return self.db.approximate_sizes(
+            *((joined(self.prefix, start), joined(self.prefix, stop)) for start, stop in ranges)
+        )
+
+    def compact_range(self, *, start: Bytes | None = None, stop: Bytes | None = None) -> None:
+        """As :meth:`DB.compact_range`, of this view's keys."""
+        low, high = self._bounds(start, stop)
+        self.db.compact_range(start=low, stop=high)
+
+    def _bounds(self, start: Bytes | None, stop: Bytes | None) -> tuple[bytes, bytes | None]:
+        return (
+            self.prefix if start is None else joined(self.prefix, start),
+            prefix_end(self.prefix) if stop is None else joined(self.prefix, stop),
+        )
+
+    def __repr__(self) -> str:
+        return f"<kvstore.PrefixedDB {self.prefix!r} of {self.db!r}>"
