@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,7 +82,7 @@ class KvstoreEngine:
 
     def from_key(self, key: bytes, count: int) -> list[Pair]:
         with self.db.iterator(start=key) as pairs:
-            return [pair for pair, _ in zip(pairs, range(count), strict=False)]
+            return list(islice(pairs, count))
 
     def settle(self) -> None:
         self.db.compact_range()
@@ -128,7 +129,7 @@ class PlyvelEngine:
 
     def from_key(self, key: bytes, count: int) -> list[Pair]:
         with self.db.iterator(start=key) as pairs:
-            return [pair for pair, _ in zip(pairs, range(count), strict=False)]
+            return list(islice(pairs, count))
 
     def settle(self) -> None:
         self.db.compact_range()
@@ -183,7 +184,7 @@ class RocksEngine:
 
     def from_key(self, key: bytes, count: int) -> list[Pair]:
         pairs = self.db.items(from_key=key)
-        return [pair for pair, _ in zip(pairs, range(count), strict=False)]
+        return list(islice(pairs, count))
 
     def settle(self) -> None:
         self.db.flush()
@@ -248,7 +249,7 @@ class LmdbEngine:
         with self.environment.begin() as transaction, transaction.cursor() as cursor:
             if not cursor.set_range(key):
                 return []
-            return [pair for pair, _ in zip(cursor, range(count), strict=False)]
+            return list(islice(cursor, count))
 
     def settle(self) -> None:
         self.environment.sync(True)

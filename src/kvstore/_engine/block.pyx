@@ -403,22 +403,61 @@ cdef inline void prefetch_values(BlockCursor* cursor) noexcept nogil:
         prefetch(cursor.value.data + line * 64)
 
 
+cdef inline bint is_below(
+    BlockEntry* entry, Slice user_key, uint64_t trailer, size_t* matched
+) noexcept nogil:
+    """Whether an entry is below the target; `matched` as in group_lower."""
+    cdef size_t more
+    if entry.shared != matched[0]:
+        return entry.shared > matched[0]
+    more = common_prefix(
+        entry.suffix, entry.unshared, user_key.data + matched[0], user_key.size - matched[0]
+    )
+    matched[0] += more
+    if more < entry.unshared:
+        return matched[0] < user_key.size and entry.suffix[more] < user_key.data[matched[0]]
+    return matched[0] < user_key.size or entry.trailer > trailer
+
+
 cdef void block_cursor_seek(BlockCursor* cursor, Slice user_key, uint64_t trailer) noexcept nogil:
-    cdef int64_t restart = block_restart_lower(&cursor.block, user_key, trailer)
-    cdef uint64_t own
+    cdef Block* block = &cursor.block
+    cdef int64_t restart = block_restart_lower(block, user_key, trailer)
+    cdef BlockEntry entry
+    cdef size_t matched, before
+    cdef uint32_t end
+    cdef bint below = True
     if restart < 0:
         stop_damaged(cursor)
         return
-    # The group before may hold it at its end; if it doesn't, the walk crosses into this one.
-    start_group(cursor, <uint32_t> (restart - 1 if restart else 0))
-    while cursor.valid:
-        memcpy(&own, cursor.key.data + cursor.key.size - TRAILER_BYTES, TRAILER_BYTES)
-        if order_of(
-            slice_of(cursor.key.data, cursor.key.size - TRAILER_BYTES), own, user_key, trailer
-        ) >= 0:
-            prefetch_values(cursor)
+    if restart == 0:
+        start_group(cursor, 0)
+        return
+    # The group before may hold it at its end; if it doesn't, this one's first entry is it.
+    end = block.key_bytes if restart == block.restarts else block.key_at[restart]
+    start_group(cursor, <uint32_t> (restart - 1))
+    if cursor.valid:
+        matched = common_prefix(
+            cursor.key.data, cursor.key.size - TRAILER_BYTES, user_key.data, user_key.size
+        )
+    while cursor.valid and below and cursor.next_key_at < end:
+        before = cursor.key.size - TRAILER_BYTES
+        if decode_entry(block, cursor.next_key_at, cursor.next_value_at, &entry) < 0 or (
+            entry.shared > before
+        ):
+            stop_damaged(cursor)
             return
-        block_cursor_next(cursor)
+        below = is_below(&entry, user_key, trailer, &matched)
+        cursor.place += 1
+        stand_on(cursor, &entry)
+    if not cursor.valid:
+        return
+    if below:
+        if restart == block.restarts:
+            cursor.valid = False
+            return
+        start_group(cursor, <uint32_t> restart)
+    if cursor.valid:
+        prefetch_values(cursor)
 
 
 # --- check ----------------------------------------------------------------------------------
