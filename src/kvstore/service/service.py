@@ -90,7 +90,7 @@ class KVService:
         self._reign = 0
         self._entries = 0
         self._read_points = 0
-        # Gathered or proposed, by the digest of the request id.
+        # Gathered, or proposed in this reign, by the digest of the request id.
         self._under_way: dict[bytes, _Write] = {}
 
     def submit(self, operations: Sequence[Operation], deadline: float, done: Done) -> None:
@@ -100,7 +100,7 @@ class KVService:
             return
         call = Call(len(operations), done)
         refusal = self._refusal(deadline)
-        member = refusal if refusal is not None else self._route()
+        member = refusal if refusal is not None else self._ask_route()
         self._deadlines.add(call, deadline)
         for place, operation in enumerate(operations):
             wrong = breach(operation)
@@ -166,16 +166,24 @@ class KVService:
                     return
             self._soon(self._flush_writes)
 
-    def _leading(self) -> Member | None:
-        """The member to ask now; None when there is none, and all that was gathered is refused."""
+    def _ask_route(self) -> Member | Error:
+        """The member to ask now, or why there is none; notes when that is another one."""
         member = self._route()
-        if isinstance(member, Error):
-            self._refuse_gathered(member)
-            return None
-        if member is not self._member:
+        if member is not self._member and not isinstance(member, Error):
             self._member = member
             self._reign += 1
             self._entries = self._read_points = 0
+            # The one before may never answer: a retry is proposed anew, and the log sees to it that
+            # it is done once.
+            self._under_way = {write.command.request: write for write in self._writes}
+        return member
+
+    def _leading(self) -> Member | None:
+        """The member to ask now; None when there is none, and all that was gathered is refused."""
+        member = self._ask_route()
+        if isinstance(member, Error):
+            self._refuse_gathered(member)
+            return None
         return member
 
     def _flush_reads(self) -> None:

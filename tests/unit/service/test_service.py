@@ -226,6 +226,21 @@ def test_a_new_leader_has_room_although_the_old_one_never_answered(house: House)
     assert len(house.member.entries) == ENTRIES_MAX
 
 
+def test_a_retry_is_proposed_to_a_new_leader_while_the_old_one_is_silent(house: House) -> None:
+    first = house.submit(put())
+    house.turn()
+    old, house.member = house.member, ScriptedMember()
+    house.route = house.member
+    retry = house.submit(put())
+    house.turn()
+    assert house.member.entries == old.entries
+    house.member.proposals[0]([True])
+    assert retry == [True]
+    assert first == []
+    old.proposals[0](OutcomeUnknownError("leadership was lost"))
+    assert isinstance(first[0], OutcomeUnknownError)
+
+
 def test_what_waits_for_room_is_refused_when_the_leader_is_gone(house: House) -> None:
     for n in range(ENTRIES_MAX):
         house.submit(put(n))
