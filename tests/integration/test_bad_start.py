@@ -38,6 +38,22 @@ def refusal(*arguments: str, **kwargs: Any) -> str:
             ["--tls_profile=secure", "--tls_cert=c.pem"],
             "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH",
         ),
+        (["--mode=cluster-node"], "--mode=cluster-node requires --config=PATH"),
+        (
+            ["--config=cluster.toml"],
+            "--config has no effect with --mode=embedded; use --mode=cluster-node",
+        ),
+        (["--data_dir="], "--data_dir is empty; expected the path of a directory"),
+        (
+            ["--tls_cert=c.pem"],
+            "--tls_cert and --tls_key have no effect with --tls_profile=dev; "
+            "use --tls_profile=secure",
+        ),
+        (
+            ["--log_level=loud"],
+            "unsupported --log_level=loud; expected debug, info, warning or error",
+        ),
+        (["--log_format=xml"], "unsupported --log_format=xml; expected json or console"),
         (
             ["--listen_addr=nowhere"],
             "failed to start gRPC server on nowhere: malformed address; expected host:port",

@@ -120,10 +120,16 @@ def kvd(
         tls_profile=tls_profile,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        config=config,
         log_level=log_level,
         log_format=log_format,
     )
-    serve(options, OPEN_NODE[mode])
+    open_node = OPEN_NODE.get(mode)
+    if open_node is None:
+        raise ConfigurationError(
+            f"this version of kvd can't serve --mode={mode} yet; use --mode=embedded"
+        )
+    serve(options, open_node)
 
 
 def main() -> None:

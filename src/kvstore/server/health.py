@@ -21,10 +21,11 @@ log = structlog.get_logger("kvstore.health")
 class HealthWatch:
     """Keeps the health service true; ``""`` and ``kvstore.v1.KV`` both answer for KV."""
 
-    def __init__(self, can_serve: Callable[[], bool]) -> None:
+    def __init__(self, leader: Callable[[], int]) -> None:
+        """``leader`` is the member that serves, 0 for none."""
         self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._can_serve = can_serve
-        self._serving: bool | None = None
+        self._leader = leader
+        self._leader_before: int | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -44,12 +45,15 @@ class HealthWatch:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        serving = self._can_serve()
-        if serving == self._serving:
+        leader, before = self._leader(), self._leader_before
+        if leader == before:
             return
-        self._serving = serving
+        self._leader_before = leader
         status = health_pb2.HealthCheckResponse.ServingStatus
-        value = status.SERVING if serving else status.NOT_SERVING
+        value = status.SERVING if leader else status.NOT_SERVING
         for service in ("", KV_SERVICE):
             await self.servicer.set(service, value)
-        log.info("serving" if serving else "not serving: no leader")
+        if leader:
+            log.info("serving", leader=leader)
+        elif before is not None:
+            log.warning("not serving: no leader", leader_before=before)

@@ -26,6 +26,7 @@ class ServerOptions:
     tls_profile: str = "dev"
     tls_cert: str | None = None
     tls_key: str | None = None
+    config: str | None = None
     log_level: str = "info"
     log_format: str = "console"
 
@@ -34,6 +35,14 @@ class ServerOptions:
         _require("tls_profile", self.tls_profile, TLS_PROFILES)
         _require("log_level", self.log_level, LOG_LEVELS)
         _require("log_format", self.log_format, LOG_FORMATS)
+        if not self.data_dir:
+            raise ConfigurationError("--data_dir is empty; expected the path of a directory")
+        if self.mode == "cluster-node" and not self.config:
+            raise ConfigurationError("--mode=cluster-node requires --config=PATH")
+        if self.mode == "embedded" and self.config:
+            raise ConfigurationError(
+                "--config has no effect with --mode=embedded; use --mode=cluster-node"
+            )
         if self.tls_profile == "secure" and not (self.tls_cert and self.tls_key):
             raise ConfigurationError(
                 "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH"

@@ -80,7 +80,7 @@ async def _serve_node(
     stop: asyncio.Event,
 ) -> None:
     """Answer clients until ``stop`` or the node's failure, which is raised."""
-    health = HealthWatch(lambda: node.leader() != 0)
+    health = HealthWatch(node.leader)
     _add_services(listener, node, health)
     await health.start()
     await listener.start()
