@@ -71,6 +71,8 @@ IDENTITY_HEAD = "kvstore engine"
 FORMAT_VERSION = 1
 LOG_KIND_BATCH = 1
 LOG_DIRECTORY = "wal"
+MIN_SEGMENT_BYTES = 1 << 20
+MAX_SEGMENT_BYTES = 64 << 20
 
 # Every open store, so that exit and fork find them.
 OPEN_STORES = weakref.WeakSet()
@@ -316,7 +318,10 @@ cdef class Store:
         if exists and error_if_exists:
             raise InvalidArgumentError(f"there is a database in {path} (error_if_exists is on)")
         if not exists:
-            if any(name.endswith(".sst") or name == LOG_DIRECTORY for name in names):
+            # A try to create it that was cut off leaves neither tables nor log segments.
+            if any(name.endswith(".sst") for name in names) or (
+                LOG_DIRECTORY in names and list_directory(self.disk, f"{path}/{LOG_DIRECTORY}")
+            ):
                 raise CorruptionError(
                     "CURRENT is missing beside a database's files",
                     code=IntegrityCode.INVALID_RECORD, path=f"{path}/CURRENT",
@@ -438,7 +443,11 @@ cdef class Store:
         return 0
 
     cdef int replay_log(self, str path) except -1:
-        self.log = Log(path, filesystem=self.disk, maps=True)
+        # A log is about as large as a memtable: its segments need not be larger than that.
+        self.log = Log(
+            path, filesystem=self.disk, maps=True,
+            segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
+        )
         for kind, index, _, payload in self.log.replay():
             if kind != LOG_KIND_BATCH:
                 raise CorruptionError(
