@@ -20,7 +20,20 @@ request_id_option = click.option(
 )
 
 
-@click.command("put", short_help="store a value")
+class DataCommand(click.Command):
+    """A command whose arguments are data, which may well begin with ``-``."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        try:
+            return super().parse_args(context, arguments)
+        except click.NoSuchOption as error:
+            hint = f"{error.message} A KEY or VALUE that begins with - goes after --."
+            raise click.NoSuchOption(
+                error.option_name, hint, error.possibilities, error.ctx
+            ) from None
+
+
+@click.command("put", cls=DataCommand, short_help="store a value")
 @click.argument("key")
 @click.argument("value")
 @hex_option
@@ -53,7 +66,7 @@ def put_command(
         click.echo("overwritten" if overwritten else "created")
 
 
-@click.command("get", short_help="print a value")
+@click.command("get", cls=DataCommand, short_help="print a value")
 @click.argument("key")
 @hex_option
 @connection_options
@@ -88,7 +101,7 @@ def get_command(context: click.Context, key: str, hexadecimal: bool) -> None:
         sys.exit(ExitCode.NOT_FOUND)
 
 
-@click.command("del", short_help="remove a key")
+@click.command("del", cls=DataCommand, short_help="remove a key")
 @click.argument("key")
 @hex_option
 @request_id_option

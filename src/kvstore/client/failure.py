@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -33,6 +34,14 @@ _PASSING = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
+)
+
+
+# What gRPC says of a server that can't be reached, less the words that help nobody.
+_CONNECTING = re.compile(
+    r"failed to connect to all addresses; last error: [A-Z_]+: "
+    r"(?:ipv[46]:)?(?P<where>\S+): (?:Failed to connect to remote host: )?(?P<why>.+)",
+    re.DOTALL,
 )
 
 
@@ -71,6 +80,9 @@ def _translated(
             hint = trailer.get(LEADER_HINT_KEY, "")
             return NotLeaderError(int(hint) if hint.isdecimal() else 0, address)
         case grpc.StatusCode.UNAVAILABLE:
+            connecting = _CONNECTING.fullmatch(details)
+            if connecting is not None:
+                details = f"cannot connect to {connecting['where']}: {connecting['why']}"
             return UnavailableError(details)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(details)

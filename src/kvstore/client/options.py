@@ -76,11 +76,14 @@ def _read_pem(what: str, path: str | Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(
             f"failed to read TLS {what} PEM from {path}: {error.strerror}"
         ) from error
+    if b"-----BEGIN " not in data:
+        raise ConfigurationError(f"failed to read TLS {what} PEM from {path}: not a PEM file")
+    return data
 
 
 @dataclass(frozen=True, slots=True)
