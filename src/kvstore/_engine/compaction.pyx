@@ -179,6 +179,8 @@ cdef bint flush_oldest(Store store) except -1:
                 memtable_release(table)
         if store.log is not None:
             try:
+                # A segment goes only when a later one is known to be durable.
+                store.log.sync()
                 store.log.remove_before(store.flushed_sequence + 1)
             except Exception as error:
                 store.fail(error)

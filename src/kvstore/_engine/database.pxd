@@ -11,6 +11,11 @@ from kvstore._engine.store cimport Store
 cdef class Database(Store):
     cdef Gate gate
     cdef Buffer scratch         # one operation as a batch, for the log
+    cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
+    cdef bint log_due           # that call
+    cdef int awaiting_sync      # writes that wait for their sync
+    cdef int call_log_sync(self) except -1
+    cdef int sync_log(self) except -1
     cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1
     cdef int apply(self, Slice payload, uint64_t first, bint numbered) except -1
     cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1

@@ -67,6 +67,7 @@ from kvstore.errors import InvalidArgumentError, StorageError
 
 cdef enum:
     LOG_KIND_BATCH = 1
+    LOG_BEHIND_BYTES = 8 << 20  # written to the log since a background thread last synced it
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -287,23 +288,33 @@ cdef class Database(Store):
         cdef Status status
         cdef uint64_t ticket
         cdef uint64_t last = self.assigned
-        cdef bint waits = sync or self.visible != first - 1
+        # A write behind others that await their sync waits with them.
+        cdef bint syncs = sync or self.awaiting_sync != 0
         cdef int result
         cdef Log log = self.log
         status_clear(&status)
-        if not waits:
-            # Nobody is syncing, so this doesn't wait: it stores into a map, or is one write call.
+        if not syncs and self.visible == first - 1:
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
             if result == 0:
                 self.visible = last
+                self.log_behind += payload.size
+                if self.log_behind >= LOG_BEHIND_BYTES and self.background:
+                    self.call_log_sync()
                 return 0
         else:
             result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
-            if result == 0:
+        if result >= 0:
+            self.attention = True
+            if syncs:
                 ticket = log.position()
-                self.attention = True
+                self.awaiting_sync += 1
                 with nogil:
                     result = log.sync_to(ticket, &status)
+                self.awaiting_sync -= 1
+            else:
+                # A disk that can't be mapped, or the end of a segment.
+                with nogil:
+                    result = log.write_out(&status)
         if result < 0:
             error = status_error(&status, self.name)
             self.fail(error)
@@ -311,6 +322,14 @@ cdef class Database(Store):
         if last > self.visible:
             self.visible = last
         self.refresh_attention()
+        return 0
+
+    cdef int call_log_sync(self) except -1:
+        """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
+        self.log_behind = 0
+        self.log_due = True
+        with self.work:
+            self.work.notify_all()
         return 0
 
     cdef int settle(self) except -1:
@@ -388,10 +407,21 @@ cdef class Database(Store):
         if not self.open or self.failure is not None or self.forked:
             return None if not self.open or self.forked else False
         done = flush_oldest(self) if job == "flush" else compact_once(self)
+        if job == "flush" and self.log_due and self.log is not None:
+            self.log_due = False
+            self.sync_log()
         if done:
             with self.work:
                 self.work.notify_all()
         return done
+
+    cdef int sync_log(self) except -1:
+        try:
+            self.log.sync()
+        except Exception as error:
+            self.fail(error)
+            raise
+        return 0
 
     cdef int flush_all(self) except -1:
         self.check_writable()

@@ -97,7 +97,8 @@ cdef class Log:
     cdef int append_slice(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil
-    # The same and write_out() in one: the short way for a single record that is not to be synced.
+    # The short way for a single record that is not to be synced. 0: it is in the file as by
+    # write_out(), and nothing waited; 1: only appended, write_out() is to follow without the GIL.
     cdef int append_through(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil

@@ -268,9 +268,7 @@ cdef class Log:
         self.monitor.unlock()
         if result or stored:
             return result
-        if self.append_slice(kind, index, term, payload, status):
-            return -1
-        return self.write_out(status)
+        return self.append_slice(kind, index, term, payload, status) or 1
 
     cdef uint64_t position(self) noexcept nogil:
         self.monitor.lock()
