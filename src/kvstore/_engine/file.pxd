@@ -50,6 +50,9 @@ cdef struct FileSystemOps:
     # file system that may run out of space at that moment kills the process instead of saying so).
     int (*map)(void* disk, void* file, size_t size, uint8_t** memory) noexcept nogil
     int (*unmap)(void* disk, void* file, uint8_t* memory, size_t size) noexcept nogil
+    # A part of a map, whole pages, won't be stored to soon: this process need not hold its memory.
+    # Changes nothing that can be seen; takes no lock, and not the GIL.
+    void (*forget)(void* disk, uint8_t* memory, size_t size) noexcept nogil
     # An exclusive lock held until the file is closed or the process dies; -EWOULDBLOCK if held.
     int (*lock)(void* disk, const char* path, void** file) noexcept nogil
     # Bytes free on the device that holds `path`.

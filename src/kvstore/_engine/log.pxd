@@ -92,6 +92,7 @@ cdef class Log:
     cdef uint64_t file_capacity
     cdef uint64_t file_end
     cdef uint8_t* memory                # the map of the current segment, or NULL
+    cdef uint64_t forgotten             # bytes at its front that were given back
 
     # Copies the payload into memory; ends with its ticket. -1: see `status`.
     cdef int append_slice(

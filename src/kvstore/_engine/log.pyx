@@ -68,6 +68,7 @@ cdef enum:
     PATH_BYTES = 4096
     MIN_SEGMENT_BYTES = 4096
     DEFAULT_SEGMENT_BYTES = 67108864
+    FORGET_BYTES = 4194304      # steps in which a map's memory is given back
     # Kept free at the end of a segment, so that the mark of a close always fits, and the file of a
     # log that was closed is always shorter than its segment.
     CLOSE_BYTES = RECORD_HEADER_BYTES + TERMINATOR_BYTES
@@ -239,6 +240,10 @@ cdef class Log:
         self.encode(self.memory + self.append_offset, kind, index, term, payload)
         self.file_end = self.append_offset
         self.written = self.appended
+        if self.file_end >= self.forgotten + 2 * FORGET_BYTES:
+            # All but the newest part of the map, which else would count as memory of this process.
+            self.ops.forget(self.disk, self.memory + self.forgotten, FORGET_BYTES)
+            self.forgotten += FORGET_BYTES
         return True
 
     cdef int append_slice(
@@ -431,6 +436,7 @@ cdef class Log:
             return status_os_error(status, -result, b"beginning a log segment", -1)
         self.file_segment = chunk.segment
         self.file_end = SEGMENT_HEADER_BYTES
+        self.forgotten = 0
         if self.maps and self.ops.map(self.disk, self.file, <size_t> self.file_capacity, &self.memory) < 0:
             self.memory = NULL
         return 0

@@ -581,6 +581,10 @@ cdef int memory_unmap(void* disk, void* file, uint8_t* memory, size_t size) noex
     return 0
 
 
+cdef void memory_forget(void* disk, uint8_t* memory, size_t size) noexcept nogil:
+    pass                        # it is all memory here
+
+
 cdef int memory_lock(void* disk, const char* path, void** file) noexcept with gil:
     try:
         hand_out((<MemoryFileSystem> disk).lock_file(decoded(path)), file)
@@ -619,5 +623,6 @@ MEMORY_OPS.list = memory_list
 MEMORY_OPS.kind = memory_kind
 MEMORY_OPS.map = memory_map
 MEMORY_OPS.unmap = memory_unmap
+MEMORY_OPS.forget = memory_forget
 MEMORY_OPS.lock = memory_lock
 MEMORY_OPS.free_bytes = memory_free_bytes

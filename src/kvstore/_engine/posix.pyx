@@ -44,6 +44,8 @@ cdef extern from *:
     bint overwrites_in_place "kvstore_overwrites_in_place"(int fd) nogil
     void* mmap(void* address, size_t size, int protection, int flags, int fd, off_t offset) nogil
     int munmap(void* address, size_t size) nogil
+    int madvise(void* address, size_t size, int advice) nogil
+    int MADV_DONTNEED
     void* MAP_FAILED
     int PROT_READ, PROT_WRITE, MAP_SHARED
     ctypedef struct DIR:
@@ -250,6 +252,11 @@ cdef int posix_unmap(void* disk, void* file, uint8_t* memory, size_t size) noexc
     return -errno if munmap(memory, size) else 0
 
 
+cdef void posix_forget(void* disk, uint8_t* memory, size_t size) noexcept nogil:
+    # Of a shared map this drops the pages from the process alone; the file keeps what was stored.
+    madvise(memory, size, MADV_DONTNEED)
+
+
 cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
     cdef int result = posix_open(disk, path, OPEN_CREATE, file)
     if result < 0:
@@ -288,6 +295,7 @@ POSIX_OPS.list = posix_list
 POSIX_OPS.kind = posix_kind
 POSIX_OPS.map = posix_map
 POSIX_OPS.unmap = posix_unmap
+POSIX_OPS.forget = posix_forget
 POSIX_OPS.lock = posix_lock
 POSIX_OPS.free_bytes = posix_free_bytes
 
