@@ -1,0 +1,121 @@
+"""The driver on a real event loop, with turns and ticks of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import pytest
+
+from kvstore.errors import Error, InternalError, StorageError
+from kvstore.server.driver import Driver
+
+
+def drive(story: Callable[[Driver], object]) -> None:
+    """Run ``story``, a coroutine function, on a loop with a driver."""
+
+    async def run() -> None:
+        driver = Driver()
+        try:
+            await asyncio.wait_for(story(driver), 10)  # type: ignore[arg-type]
+        finally:
+            driver.stop()
+
+    asyncio.run(run())
+
+
+class Turns:
+    """Counts its calls; each may be awaited."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._called = asyncio.Event()
+
+    def __call__(self) -> None:
+        self.count += 1
+        self._called.set()
+
+    async def next(self) -> None:
+        self._called.clear()
+        await self._called.wait()
+
+
+def test_it_begins_with_a_turn_and_many_wakes_make_one_more() -> None:
+    async def story(driver: Driver) -> None:
+        turns = Turns()
+        driver.wake()
+        driver.start(turns)
+        await turns.next()
+        for _ in range(5):
+            driver.wake()
+        await turns.next()
+        assert turns.count == 2
+
+    drive(story)
+
+
+def test_ticks_come_by_themselves() -> None:
+    async def story(driver: Driver) -> None:
+        one, two = Turns(), Turns()
+        driver.start(lambda: None, one, two)
+        for _ in range(3):
+            await two.next()
+        assert one.count == two.count == 3
+
+    drive(story)
+
+
+def test_a_signalled_log_is_heard_and_its_signal_taken() -> None:
+    async def story(driver: Driver) -> None:
+        ready = Turns()
+        eventfd = os.eventfd(0, os.EFD_NONBLOCK)
+        try:
+            driver.watch(eventfd, ready)
+            os.eventfd_write(eventfd, 3)
+            await ready.next()
+            with pytest.raises(BlockingIOError):
+                os.eventfd_read(eventfd)
+        finally:
+            driver.stop()
+            os.close(eventfd)
+
+    drive(story)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"), [(StorageError("the disk"), StorageError), (KeyError("k"), InternalError)]
+)
+def test_the_first_failure_ends_it(raised: Exception, kind: type[Error]) -> None:
+    async def story(driver: Driver) -> None:
+        calls = 0
+
+        def turn() -> None:
+            nonlocal calls
+            calls += 1
+            raise raised
+
+        driver.start(turn)
+        assert isinstance(await driver.failed, kind)
+        driver.fail(StorageError("another"))
+        driver.wake()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert calls == 1
+        assert isinstance(driver.failed.result(), kind)
+        assert "another" not in str(driver.failed.result())
+
+    drive(story)
+
+
+def test_after_stop_nothing_is_driven() -> None:
+    async def story(driver: Driver) -> None:
+        turns = Turns()
+        driver.start(turns)
+        driver.stop()
+        driver.wake()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert turns.count == 0
+
+    drive(story)
