@@ -56,10 +56,15 @@ class Engine(Protocol):
 
 
 class KvstoreEngine:
-    """kvstore with its default options but for the budgets."""
+    """kvstore with its defaults but for the budgets: two memtables, as LevelDB and RocksDB."""
 
     def __init__(self, path: Path, cache_bytes: int, write_buffer_bytes: int) -> None:
-        self.db: Any = DB(path, lru_cache_size=cache_bytes, write_buffer_size=write_buffer_bytes)
+        self.db: Any = DB(
+            path,
+            lru_cache_size=cache_bytes,
+            write_buffer_size=write_buffer_bytes,
+            max_write_buffers=2,
+        )
         self.put = self.db.put
         self.get = self.db.get
         self.delete = self.db.delete

@@ -8,6 +8,7 @@ else the machine does hits them alike. `python -m benchmarks.report FILE` makes 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -45,6 +46,7 @@ class Data:
         self.values = [pool[i % 4096 : i % 4096 + VALUE_BYTES] for i in range(KEYS)]
         self.ordered = [b"%016d" % (2 * i) for i in range(KEYS)]
         self.shuffled = [b"%016d" % (2 * i) for i in self.random.permutation(KEYS).tolist()]
+        self.pairs = list(zip(self.shuffled, self.values, strict=True))
         chosen = self.random.integers(0, KEYS, READS)
         self.reads = [b"%016d" % (2 * i) for i in chosen.tolist()]
         self.missing = [b"%016d" % (2 * i + 1) for i in chosen.tolist()]
@@ -77,9 +79,8 @@ def fill_random(engine: Engine, data: Data) -> int:
 
 
 def write_batches(engine: Engine, data: Data) -> int:
-    pairs = list(zip(data.shuffled, data.values, strict=True))
     for at in range(0, KEYS, BATCH):
-        engine.write(pairs[at : at + BATCH])
+        engine.write(data.pairs[at : at + BATCH])
     return KEYS
 
 
@@ -228,6 +229,9 @@ class Stores:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.data = Data()
+        # The collector must not walk them all each time an engine makes a few tuples.
+        gc.collect()
+        gc.freeze()
         self.shared: dict[tuple[str, str], Engine] = {}
         self.used: dict[str, Callable[[], None]] = {}
         self.made = 0

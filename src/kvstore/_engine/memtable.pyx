@@ -8,8 +8,8 @@ so `user key | trailer` is the internal key as cursors show it. Nodes hold, for 
 separator, an eight-byte head (key_head.pxd) and a pointer; a search touches a few lines of heads
 in each node and then, once, the entry. Separators are pointers to entries: nothing is copied.
 
-Every node skips a `prefix` that all keys in it share. It is the common prefix of the node's
-bounds (the separators around it; the smallest and largest key of the tree where there is none),
+Every node skips a `prefix` that all keys in it share. It is no more than the common prefix of the
+node's bounds (the separators around it; the smallest and largest key of the tree where there is none),
 so a key that the search led to a node shares that prefix without being asked.
 
 Nothing is ever removed. A cursor stays true across additions by remembering its entry: if that
@@ -41,6 +41,7 @@ from kvstore._engine.status cimport status_clear
 cdef enum:
     LEAF_SLOTS = 60             # a leaf is 16 cache lines
     INNER_SLOTS = 60
+    GROWTH = 4                  # bytes that a node's prefix must win to be worth new heads
     AHEAD = 6                   # entries that a cursor prefetches before it comes to them
     MAX_HEIGHT = 16             # inner levels: more than any address space fills
     ENTRY_HEADER_BYTES = 8
@@ -236,6 +237,15 @@ cdef void set_prefix(void* node, bint is_leaf, size_t prefix) noexcept nogil:
             inner.heads[i] = entry_head(inner.separators[i], prefix)
 
 
+cdef inline void grow_prefix(void* node, bint is_leaf, size_t old, size_t shared) noexcept nogil:
+    """After a split, skip what all keys share now: only where enough is won, since each key is read.
+
+    A key's head still has `8 - GROWTH` bytes after what is shared to tell the keys apart.
+    """
+    if shared >= old + GROWTH:
+        set_prefix(node, is_leaf, shared)
+
+
 cdef void loosen_edge(MemTable* table, size_t prefix, bint right) noexcept nogil:
     """The tree's own bound moved out: nodes along that edge may share no more than `prefix`."""
     cdef void* node = table.root
@@ -342,8 +352,10 @@ cdef Entry split_inner(
     memcpy(sibling.separators, &node.separators[keep + 1], moved * sizeof(Entry))
     memcpy(sibling.children, &node.children[keep + 1], (moved + 1) * sizeof(void*))
     node.count = <uint32_t> keep
-    set_prefix(node, False, entries_common_prefix(lower, middle))
-    set_prefix(sibling, False, entries_common_prefix(middle, upper))
+    memcpy(sibling.heads, &node.heads[keep + 1], moved * sizeof(uint64_t))
+    sibling.prefix = node.prefix
+    grow_prefix(node, False, node.prefix, entries_common_prefix(lower, middle))
+    grow_prefix(sibling, False, sibling.prefix, entries_common_prefix(middle, upper))
     if slot > keep:
         inner_put(sibling, slot - keep - 1, separator, right)
     else:
@@ -396,8 +408,10 @@ cdef void split_leaf(MemTable* table, Leaf* leaf, int slot, Entry entry, Path* p
         table.last = sibling
     leaf.next = sibling
     leaf.count = <uint32_t> keep
-    set_prefix(leaf, True, entries_common_prefix(lower, separator))
-    set_prefix(sibling, True, entries_common_prefix(separator, upper))
+    memcpy(sibling.heads, &leaf.heads[keep], moved * sizeof(uint64_t))
+    sibling.prefix = leaf.prefix
+    grow_prefix(leaf, True, leaf.prefix, entries_common_prefix(lower, separator))
+    grow_prefix(sibling, True, sibling.prefix, entries_common_prefix(separator, upper))
     if slot > keep or not moved:
         leaf_put(sibling, slot - keep, entry)
     else:
