@@ -121,7 +121,9 @@ class MemberLog:
             return  # said again at the head of a segment
         entries = self.entries
         place = mark.index - entries[0].index if entries else -1
-        if 0 <= place < len(entries) and entries[place].term == mark.term:
+        if place < 0:
+            pass  # of a time whose entries are gone already
+        elif place < len(entries) and entries[place].term == mark.term:
             del entries[: place + 1]
         else:
             # A snapshot from the leader: whatever was here is void (Raft §7).

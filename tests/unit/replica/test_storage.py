@@ -110,6 +110,21 @@ def test_what_was_synced_survives_a_power_loss_and_nothing_half_written_is_read(
     assert again.hard_state == HardState(1)
 
 
+def test_marks_of_a_time_whose_entries_are_gone_take_no_entries_with_them():
+    """Segments of old entries go while a mark before them is still in a later segment."""
+    disk = MemoryFileSystem()
+    log = opened(disk, segment_bytes=4096)
+    save(log, hard_state=HardState(1), entries=entries(1, 1, 100, 20))
+    log.write_mark(SnapshotMeta(10, 1, MEMBERS))
+    save(log, entries=entries(1, 101, 200, 20))
+    ticket = log.write_mark(SnapshotMeta(90, 1, MEMBERS))
+    log.sync()
+    assert log.remove_before(91, ticket)
+    again = opened(disk.crash(), segment_bytes=4096)
+    assert again.mark.index == 90
+    assert places(again) == [(1, index) for index in range(91, 201)]
+
+
 def test_a_bundle_is_given_back_only_when_it_is_durable():
     log = opened(MemoryFileSystem())
     log.save(Bundle(1, must_sync=True, entries=entries(1, 1, 1)))
