@@ -26,6 +26,7 @@ from kvstore.raft.codec import (
 )
 
 __all__ = [
+    "REFUSED",
     "Packet",
     "SnapshotPart",
     "SnapshotProgress",
@@ -33,6 +34,9 @@ __all__ = [
     "decode_packet",
     "encode_packet",
 ]
+
+REFUSED = (1 << 64) - 1
+"""As ``next`` of a progress: what arrived is damaged and was thrown away."""
 
 _MESSAGE, _PART, _PROGRESS = 1, 2, 3
 _PART_HEAD = struct.Struct("<QQQQQI")
@@ -57,7 +61,7 @@ class SnapshotPart:
 class SnapshotProgress:
     """The receiver of the snapshot ``index`` has everything below ``next``.
 
-    ``next == total`` says that it arrived whole.
+    ``next == total`` says that it arrived whole, ``REFUSED`` that it is damaged.
     """
 
     sender: int

@@ -18,6 +18,7 @@ from kvstore._engine.posix import PosixFileSystem
 from kvstore.engine import DB
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import (
+    CorruptionError,
     Error,
     InternalError,
     InvalidArgumentError,
@@ -38,7 +39,7 @@ from kvstore.raft import (
 )
 from kvstore.raft import Status as RaftStatus
 from kvstore.replica.directory import MemberDirectory
-from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress, Transport
+from kvstore.replica.packets import REFUSED, Packet, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.state import REMEMBERED_REQUESTS, StateMachine
@@ -174,7 +175,7 @@ class Replica:
         self._marked = self._log.mark.index
         self._ticks_to_compaction = COMPACTION_TICKS
         self._senders: dict[int, SnapshotSender] = {}
-        self._receiver = SnapshotReceiver(self._directory)
+        self._receiver = SnapshotReceiver(self._directory, self._verify_snapshot)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
         if threaded:
             self.notify_fd = self._log.start_writer()
@@ -462,7 +463,14 @@ class Replica:
 
     def _take_progress(self, progress: SnapshotProgress) -> None:
         sender = self._senders.get(progress.sender)
-        if sender is None or not sender.answered(progress):
+        if sender is None:
+            return
+        if progress.next == REFUSED and progress.index == sender.meta.index:
+            self._end_transfer(sender, ok=False)
+            # Was it damaged here? Then this member must not lead, nor hand its state on.
+            self.machine.verify()
+            return
+        if not sender.answered(progress):
             return
         if sender.done:
             self._end_transfer(sender, ok=True)
@@ -478,26 +486,37 @@ class Replica:
         """A part of a snapshot; the last one makes it known to the core."""
         if part.term < self._raft.term:
             return
-        if self._receiver.take(part):
+        try:
+            whole = self._receiver.take(part)
+        except CorruptionError:
+            self._answer_part(part, REFUSED)
+            return
+        if whole:
             self._ready_to_install[part.meta.index] = part.meta
             self._raft.step(
                 Message(
                     MessageKind.SNAPSHOT, self.member, part.sender, part.term, snapshot=part.meta
                 )
             )
+        self._answer_part(part, self._receiver.next)
+
+    def _answer_part(self, part: SnapshotPart, upto: int) -> None:
         self._transport.send(
-            (
-                SnapshotProgress(
-                    self.member, part.sender, part.term, part.meta.index, self._receiver.next
-                ),
-            )
+            (SnapshotProgress(self.member, part.sender, part.term, part.meta.index, upto),)
         )
+
+    def _verify_snapshot(self, path: str) -> None:
+        """Every byte of a received state; raises CorruptionError."""
+        with DB(path, options=self.options.engine, filesystem=self._filesystem) as database:
+            database.verify()
 
     def _install(self, mark: SnapshotMeta) -> None:
         """The log durably says that the state is the snapshot's: make it so."""
         if self._ready_to_install.pop(mark.index, None) != mark:
             raise InternalError(f"snapshot {mark.index} is to be installed but isn't here")
-        self._ready_to_install.clear()
+        # Newer ones may be on their way into the log already.
+        for index in [index for index in self._ready_to_install if index < mark.index]:
+            del self._ready_to_install[index]
         old = self._state_path
         self.machine.close()
         self._state_path = self._directory.install(mark.index)

@@ -13,6 +13,7 @@ goes on where it stopped. Inside, each block of each table has its checksum too.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kvstore._engine.file import FileSystem
@@ -124,8 +125,10 @@ class SnapshotSender:
 class SnapshotReceiver:
     """What a follower has of a snapshot. The state machine is untouched until all is verified."""
 
-    def __init__(self, directory: MemberDirectory) -> None:
+    def __init__(self, directory: MemberDirectory, verify: Callable[[str], None]) -> None:
+        """``verify`` raises CorruptionError unless all in a directory is what it should be."""
         self._directory = directory
+        self._verify = verify
         self._meta: SnapshotMeta | None = None
         self._sender = 0
         self._total = 0
@@ -148,8 +151,8 @@ class SnapshotReceiver:
     def take(self, part: SnapshotPart) -> bool:
         """Take a part; True when the snapshot became whole, durable and ready to be installed.
 
-        Parts out of order are ignored. Raises CorruptionError for a stream that makes no sense (it
-        then begins anew), StorageError when it can't be written.
+        Parts out of order are ignored. Raises CorruptionError for a snapshot that is damaged or
+        makes no sense (what came of it is forgotten), StorageError when it can't be written.
         """
         if not self._belongs(part):
             if part.offset != 0 or not self._may_begin(part):
@@ -160,21 +163,25 @@ class SnapshotReceiver:
             return False
         try:
             self._write(part.data)
+            self._next += len(part.data)
+            if self._next < self._total:
+                return False
+            self._finish()
         except CorruptionError:
             self._meta = None
             self._next = 0
             raise
-        self._next += len(part.data)
-        if self._next < self._total:
-            return False
+        self._directory.incoming_is_whole(part.meta.index)
+        return True
+
+    def _finish(self) -> None:
+        """All bytes are here: are they a snapshot? Parts were checked, what was sent was not."""
         if self._files is None:
-            self._meta = None
             raise _bad("snapshot without a header", IntegrityCode.TRUNCATED_RECORD)
         for name, size in self._files:
             if size == 0:
                 self._directory.filesystem.write(f"{self._path}/{name}", 0, b"")
-        self._directory.incoming_is_whole(part.meta.index)
-        return True
+        self._verify(self._path)
 
     def _belongs(self, part: SnapshotPart) -> bool:
         return self._meta == part.meta and self._sender == part.sender and self._total == part.total

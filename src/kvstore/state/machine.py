@@ -181,6 +181,10 @@ class StateMachine:
         """Bring everything applied into durable tables; :attr:`durable_index` follows."""
         self._db.flush()
 
+    def verify(self) -> None:
+        """Read and check every byte of the tables; raises CorruptionError at the first bad one."""
+        self._db.verify()
+
     def checkpoint(self, path: str) -> None:
         """Make ``path`` a durable copy of this very state (hard links)."""
         self._db.checkpoint(path)
