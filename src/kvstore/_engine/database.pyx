@@ -139,7 +139,10 @@ cdef class Database(Store):
 
     def __del__(self):
         if self.open and not self.forked:
-            self.close()
+            try:
+                self.close()
+            except (OSError, StorageError):
+                pass            # as a file's: nobody is there to be told
 
     # --- writing ------------------------------------------------------------------------------
 
