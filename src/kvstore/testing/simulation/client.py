@@ -1,0 +1,239 @@
+"""Clients: they call, wait, give up waiting, and try again elsewhere with the same request id."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kvstore.errors import Error, InvalidArgumentError, NotLeaderError
+from kvstore.service import Delete, Get, Operation, Put
+from kvstore.service.operations import Result
+from kvstore.testing import linearizability
+from kvstore.testing.linearizability import Kind
+from kvstore.testing.simulation.agenda import MILLISECOND, SECOND, Agenda
+from kvstore.testing.simulation.plan import Plan
+from kvstore.testing.simulation.process import Process
+from kvstore.testing.simulation.trace import Trace, Violation
+
+__all__ = ["Client"]
+
+PATIENCE_US = 6 * SECOND
+"""After this long a client gives an operation up."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One operation of a client, however often it is sent.
+
+    ``expected`` is what a retry of a finished write must get: its first result, or a refusal.
+    """
+
+    operation: Operation
+    called: int
+    expected: bool | type[InvalidArgumentError] | None = None
+    attempt: int = 0
+
+
+class Client:
+    """One client: one operation at a time, until told to stop."""
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        plan: Plan,
+        agenda: Agenda,
+        trace: Trace,
+        processes: Callable[[], Sequence[Process]],
+    ) -> None:
+        self.number = number
+        self.history: list[linearizability.Operation] = []
+        self.finished = 0
+        """Operations that were answered."""
+        self._plan = plan
+        self._agenda = agenda
+        self._trace = trace
+        self._processes = processes
+        self._rng = random.Random(f"{plan.seed}/client/{number}")
+        self._made = 0
+        self._task: Task | None = None
+        self._stopping = False
+        self._favourite = 0
+        self._patient = False
+        self._think()
+
+    @property
+    def idle(self) -> bool:
+        """It has stopped, and nothing is under way."""
+        return self._stopping and self._task is None
+
+    def stop(self) -> None:
+        """Begin nothing new; what is under way is followed to its end, however long it takes."""
+        self._stopping = True
+        self._patient = True
+
+    # --- operations ----------------------------------------------------------------------------
+
+    def _think(self) -> None:
+        pause = int(self._rng.expovariate(1.0 / self._plan.think_us))
+        self._agenda.after(pause, self._begin)
+
+    def _begin(self) -> None:
+        if self._stopping or self._task is not None:
+            return
+        self._start(Task(self._choose(), self._agenda.now))
+
+    @property
+    def left_to_read(self) -> bool:
+        """:meth:`read_all` isn't through yet."""
+        return bool(self._to_read)
+
+    def read_all(self, keys: Sequence[bytes]) -> None:
+        """Read ``keys`` one after the other, also when stopped."""
+        if self._task is None and keys:
+            first, *self._to_read = keys
+            self._start(Task(Get(first), self._agenda.now))
+
+    _to_read: Sequence[bytes] = ()
+
+    def _choose(self) -> Operation:
+        rng = self._rng
+        self._made += 1
+        key = b"key-%d" % rng.randrange(self._plan.keys)
+        kind = rng.random()
+        if kind < 0.4:
+            return Get(key)
+        request = b"%d/%d" % (self.number, self._made)
+        if kind < 0.85:
+            padding = bytes(rng.randrange(self._plan.value_bytes_max))
+            return Put(key, b"<" + request + b">" + padding, request)
+        return Delete(key, request)
+
+    def _start(self, task: Task) -> None:
+        self._task = task
+        self._attempt(task)
+
+    def _attempt(self, task: Task) -> None:
+        """Send the operation to somebody, and see to it that this isn't the last word."""
+        if self._task is not task:
+            return
+        if not self._patient and self._agenda.now - task.called > PATIENCE_US:
+            self._end(task, None)
+            return
+        task.attempt += 1
+        attempt = task.attempt
+        process = self._whom()
+        rng = self._rng
+        patience = rng.randint(200, 2000) * MILLISECOND
+        self._agenda.after(patience, lambda: self._retry(task, attempt))
+        if rng.random() < self._plan.loss and not self._patient:
+            return
+        self._agenda.after(rng.randint(*self._plan.delay_us), lambda: self._arrive(task, process))
+        if rng.random() < self._plan.doubling:
+            late = rng.randint(0, SECOND)
+            self._agenda.after(late, lambda: self._arrive(task, process))
+
+    def _whom(self) -> Process:
+        processes = self._processes()
+        for process in processes:
+            if process.member == self._favourite:
+                return process
+        return self._rng.choice(processes)
+
+    def _arrive(self, task: Task, process: Process) -> None:
+        """The call reaches a member. Its answer may get lost."""
+
+        def answer(result: Result) -> None:
+            if self._rng.random() >= self._plan.loss or self._patient:
+                delay = self._rng.randint(*self._plan.delay_us)
+                self._agenda.after(delay, lambda: self._answered(task, result))
+
+        operation = task.operation
+        if self._plan.follower_reads and isinstance(operation, Get):
+            process.read_here(operation, answer)
+        else:
+            process.call(operation, answer)
+
+    def _retry(self, task: Task, attempt: int) -> None:
+        if self._task is task and task.attempt == attempt:
+            self._favourite = 0
+            self._attempt(task)
+
+    def _answered(self, task: Task, result: Result) -> None:
+        if self._task is not task:
+            return
+        if isinstance(result, InvalidArgumentError):
+            if task.expected is not InvalidArgumentError:
+                raise Violation(f"{task.operation} was refused: {result}")
+        elif isinstance(result, Error):
+            self._favourite = result.leader if isinstance(result, NotLeaderError) else 0
+            attempt = task.attempt
+            pause = self._rng.randint(10, 200) * MILLISECOND
+            self._agenda.after(pause, lambda: self._retry_unless_sent(task, attempt))
+            return
+        self.finished += 1
+        self._end(task, result)
+
+    def _retry_unless_sent(self, task: Task, attempt: int) -> None:
+        if self._task is task and task.attempt == attempt:
+            self._attempt(task)
+
+    # --- what becomes of them ------------------------------------------------------------------
+
+    def _end(self, task: Task, result: Result) -> None:
+        """``result`` is the answer; with a task that was given up it is nothing."""
+        self._task = None
+        given_up = task.called + PATIENCE_US < self._agenda.now and not self._patient
+        if task.expected is not None:
+            self._check_retry(task, result, given_up)
+        else:
+            self._record(task, result, given_up)
+        if self._to_read:
+            self.read_all(self._to_read)
+            return
+        if self._stopping:
+            return
+        again = self._again(task, result) if not given_up else None
+        if again is not None:
+            self._start(again)
+        else:
+            self._think()
+
+    def _check_retry(self, task: Task, result: Result, given_up: bool) -> None:
+        if given_up:
+            return
+        if task.expected is InvalidArgumentError:
+            if not isinstance(result, InvalidArgumentError):
+                raise Violation(f"{task.operation} got {result!r}, though its id was used before")
+        elif result is not task.expected:
+            raise Violation(f"a retry of {task.operation} got {result!r}, first {task.expected}")
+
+    def _record(self, task: Task, result: Result, given_up: bool) -> None:
+        assert not isinstance(result, Error)
+        operation = task.operation
+        if isinstance(operation, Get):
+            kind, value = Kind.GET, None
+        elif isinstance(operation, Put):
+            kind, value = Kind.PUT, operation.value
+        else:
+            kind, value = Kind.DELETE, None
+        returned = None if given_up else self._agenda.now
+        record = linearizability.Operation(
+            self.number, kind, operation.key, value, task.called, returned, result
+        )
+        self.history.append(record)
+        self._trace.note(f"{record}"[:160])
+
+    def _again(self, task: Task, result: Result) -> Task | None:
+        """Sometimes a finished write is sent once more, or its id used for something else."""
+        operation = task.operation
+        if isinstance(operation, Get) or task.expected is not None or not isinstance(result, bool):
+            return None
+        chance = self._rng.random()
+        if chance < 0.06:
+            return Task(operation, self._agenda.now, expected=result)
+        if chance < 0.1:
+            other = Put(operation.key, b"something else", operation.request_id)
+            return Task(other, self._agenda.now, expected=InvalidArgumentError)
+        return None

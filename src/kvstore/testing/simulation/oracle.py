@@ -1,0 +1,205 @@
+"""What must hold after each step: the promises of Raft figure 3, and a model of the store.
+
+The oracle sees every entry that any member puts into its log or applies. It keeps the one history
+that all members must share, and applies it to plain dicts, with which each member is compared.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from zlib import crc32
+
+from kvstore.raft import Entry, EntryKind, Message, MessageKind, Role
+from kvstore.replica import Replica
+from kvstore.state import CommandKind, StateMachine, decode_commands
+from kvstore.testing.simulation.trace import Violation
+
+__all__ = ["Model", "Oracle"]
+
+
+class Model:
+    """The store as it must be after each index. Written to be obviously right."""
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.revisions = [0]
+        """The revision after each index."""
+        self._values: dict[bytes, list[tuple[int, bytes | None]]] = {}
+        # Request digest -> (index at which it was applied, fingerprint, result).
+        self._requests: dict[bytes, tuple[int, bytes, bool]] = {}
+
+    def apply(self, entry: Entry) -> None:
+        """Take the next entry of the history."""
+        assert entry.index == self.index + 1
+        self.index = entry.index
+        revision = self.revisions[-1]
+        if entry.kind is EntryKind.COMMAND:
+            for command in decode_commands(entry.data):
+                if command.request in self._requests:
+                    continue
+                existed = self.value(command.key, self.index) is not None
+                put = command.kind == CommandKind.PUT
+                self._values.setdefault(command.key, []).append(
+                    (self.index, command.value if put else None)
+                )
+                self._requests[command.request] = (self.index, command.fingerprint, existed)
+                revision += 1
+        self.revisions.append(revision)
+
+    def value(self, key: bytes, index: int) -> bytes | None:
+        """What ``key`` holds after ``index``."""
+        history = self._values.get(key, [])
+        place = bisect_right(history, index, key=lambda change: change[0])
+        return history[place - 1][1] if place else None
+
+    def compare(self, member: str, machine: StateMachine) -> None:
+        """Every key, every remembered request and the revision of a member, as of what it applied.
+
+        Raises Violation.
+        """
+        index = machine.applied_index
+        if index > self.index:
+            raise Violation(f"{member} applied {index}, but only {self.index} is committed")
+        if machine.revision != self.revisions[index]:
+            raise Violation(
+                f"{member} is at revision {machine.revision} after index {index}, "
+                f"expected {self.revisions[index]}: something was applied twice or never"
+            )
+        for key in self._values:
+            self.compare_key(member, machine, key)
+        for request, (applied, fingerprint, result) in self._requests.items():
+            if applied > index:
+                continue
+            remembered = machine.first_result(request, fingerprint)
+            if remembered is not result:
+                raise Violation(
+                    f"{member} remembers {remembered} of a request that got {result} at {applied}"
+                )
+
+    def compare_key(self, member: str, machine: StateMachine, key: bytes) -> None:
+        """One key of a member."""
+        expected = self.value(key, machine.applied_index)
+        actual = machine.get(key)
+        if actual != expected:
+            raise Violation(
+                f"{member} holds {_short(actual)} under {key!r} after index "
+                f"{machine.applied_index}, expected {_short(expected)}"
+            )
+
+
+class Oracle:
+    """The one history, and who did what in it. Every method raises Violation."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.committed: list[Entry] = []
+        """Index 1 first."""
+        self._hashes: dict[int, int] = {}
+        # (index, term) -> (term of the entry before it, checksum): equal in every log.
+        self._logs: dict[tuple[int, int], tuple[int, int]] = {}
+        self._leaders: dict[int, int] = {}
+        # (term, voter) -> for whom.
+        self._votes: dict[tuple[int, int], int] = {}
+
+    def saw_message(self, message: Message) -> None:
+        """A member sent this: one vote a term, also across restarts (Raft §5.2)."""
+        if message.kind is not MessageKind.VOTE_RESPONSE or message.reject:
+            return
+        given = self._votes.setdefault((message.term, message.sender), message.to)
+        if given != message.to:
+            raise Violation(
+                f"member {message.sender} voted for {given} and for {message.to} "
+                f"in term {message.term}"
+            )
+
+    def saw_entries(self, member: int, before_term: int, entries: Sequence[Entry]) -> None:
+        """A member puts ``entries`` into its log after one of ``before_term`` (log matching)."""
+        for entry in entries:
+            description = (before_term, crc32(entry.data, int(entry.kind)))
+            known = self._logs.setdefault((entry.index, entry.term), description)
+            if known != description:
+                raise Violation(
+                    f"member {member}'s log differs from another at index {entry.index}, "
+                    f"term {entry.term} (log matching, Raft §5.3)"
+                )
+            before_term = entry.term
+
+    def saw_committed(self, member: int, applied: int, entries: Sequence[Entry]) -> None:
+        """A member is about to apply ``entries`` to a state of index ``applied``."""
+        for entry in entries:
+            if entry.index != applied + 1:
+                raise Violation(
+                    f"member {member} applies {entry.index} after {applied}: not in order, once"
+                )
+            applied += 1
+            if applied > len(self.committed):
+                self.committed.append(entry)
+                self.model.apply(entry)
+            elif self.committed[applied - 1] != entry:
+                raise Violation(
+                    f"member {member} applies {_tell(entry)}, another one applied "
+                    f"{_tell(self.committed[applied - 1])} (state machine safety, Raft §5.4.3)"
+                )
+
+    def saw_applied(self, member: int, machine: StateMachine, entries: Sequence[Entry]) -> None:
+        """A member has applied ``entries``."""
+        self._check_hash(member, machine)
+        name = f"member {member}"
+        if machine.revision != self.model.revisions[machine.applied_index]:
+            self.model.compare(name, machine)
+        keys = {
+            command.key: None
+            for entry in entries
+            if entry.kind is EntryKind.COMMAND
+            for command in decode_commands(entry.data)
+        }
+        for key in keys:
+            self.model.compare_key(name, machine, key)
+
+    def saw_state(self, member: int, machine: StateMachine) -> None:
+        """A member has opened a state: after a restart, or from a snapshot."""
+        self._check_hash(member, machine)
+        self.model.compare(f"member {member}", machine)
+
+    def _check_hash(self, member: int, machine: StateMachine) -> None:
+        known = self._hashes.setdefault(machine.applied_index, machine.state_hash)
+        if known != machine.state_hash:
+            raise Violation(
+                f"member {member}'s state differs from another's at {machine.applied_index}"
+            )
+
+    def check_leader(self, replica: Replica) -> None:
+        """One leader a term (Raft §5.2), and it has all that is committed (Raft §5.4)."""
+        raft = replica._raft
+        if raft.role is not Role.LEADER:
+            return
+        if self._leaders.setdefault(raft.term, raft.id) != raft.id:
+            raise Violation(
+                f"members {self._leaders[raft.term]} and {raft.id} lead in term {raft.term}"
+            )
+        committed = len(self.committed)
+        log = raft._state.log
+        if log.offset >= committed or committed == 0:
+            return
+        newest = self.committed[-1]
+        if newest.term <= raft.term and log.term(committed) != newest.term:
+            raise Violation(
+                f"member {raft.id} leads in term {raft.term} without the committed "
+                f"{_tell(newest)} (leader completeness, Raft §5.4)"
+            )
+
+    @property
+    def terms(self) -> int:
+        """Terms that had a leader."""
+        return len(self._leaders)
+
+
+def _tell(entry: Entry) -> str:
+    return f"{entry.kind.name} entry {entry.index} of term {entry.term}"
+
+
+def _short(value: bytes | None) -> str:
+    if value is None or len(value) <= 24:
+        return repr(value)
+    return f"{value[:20]!r}... of {len(value)} bytes"

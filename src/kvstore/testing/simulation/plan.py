@@ -1,0 +1,131 @@
+"""What a seed decides before a run begins: the cluster, its load, and which troubles it meets.
+
+Swarm testing (Groce et al., ISSTA 2012): each seed leaves out some kinds of trouble and draws the
+strength of the others, which finds more than always having all of them at once.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from kvstore.engine import Options as EngineOptions
+from kvstore.raft import Options as RaftOptions
+from kvstore.replica import ReplicaOptions
+from kvstore.testing.simulation.agenda import MILLISECOND, SECOND
+
+__all__ = ["TICK_US", "TROUBLES", "Plan", "draw"]
+
+TICK_US = 20 * MILLISECOND
+"""A member's tick where its clock is right."""
+
+TROUBLES = {
+    "kill": 3,
+    "power loss": 3,
+    "power loss in the middle": 4,
+    "blackout": 1,
+    "isolate": 3,
+    "isolate leader": 2,
+    "split": 2,
+    "one-way cut": 2,
+    "bridge": 1,
+    "flap": 2,
+    "clog": 2,
+    "disk error": 2,
+    "disk full": 1,
+    "slow disk": 2,
+    "bit flip": 1,
+    "pause": 2,
+    "clock speed": 2,
+    "change members": 3,
+    "transfer": 2,
+}
+"""Kinds of trouble, and how often each comes beside the others where a seed has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One seed's cluster, load and troubles. Times in microseconds, rates from 0 to 1."""
+
+    seed: int
+    members: int
+    duration_us: int
+    replica: ReplicaOptions
+    clients: int
+    keys: int
+    value_bytes_max: int
+    think_us: int
+    follower_reads: bool
+    troubles: tuple[str, ...]
+    trouble_pause_us: int
+    delay_us: tuple[int, int]
+    loss: float
+    doubling: float
+    replay: float
+    corruption: float
+    reordering: bool
+    over_the_wire: bool
+    sync_us: tuple[int, int]
+
+    def __str__(self) -> str:
+        network = (
+            f"loss {self.loss:.0%}, doubling {self.doubling:.0%}, replay {self.replay:.0%}, "
+            f"corruption {self.corruption:.1%}"
+        )
+        return (
+            f"seed {self.seed}: {self.members} members, {self.clients} clients, {self.keys} keys, "
+            f"{self.duration_us / SECOND:.0f} s; {network}; "
+            f"troubles: {', '.join(self.troubles) or 'none'}"
+        )
+
+
+def draw(seed: int) -> Plan:
+    """The plan of ``seed``."""
+    rng = random.Random(f"{seed}/plan")
+    entries = rng.choice((40, 100, 100, 300, 2000))
+    raft = RaftOptions(
+        election_ticks=10,
+        heartbeat_ticks=rng.choice((1, 2, 3)),
+        message_bytes_max=rng.choice((200, 4096, 65536)),
+        message_entries_max=rng.choice((2, 16, 256)),
+        inflight_messages_max=rng.choice((1, 4, 64)),
+        inflight_bytes_max=rng.choice((2000, 65536)),
+        log_entries_max=entries,
+        tail_entries=rng.choice((0, 3, entries // 4)),
+        tail_bytes=rng.choice((1000, 1 << 20)),
+        promote_lag_max=20,
+    )
+    engine = EngineOptions(
+        wal=False,
+        background=False,
+        write_buffer_size=64 << 10,
+        max_file_size=64 << 10,
+        lru_cache_size=rng.choice((0, 1 << 20)),
+        block_size=rng.choice((256, 4096)),
+        bloom_filter_bits=rng.choice((0, 10)),
+        compaction_trigger=rng.choice((2, 4)),
+    )
+    quick = rng.choice((500, 1 * MILLISECOND, 5 * MILLISECOND))
+    return Plan(
+        seed=seed,
+        members=rng.choice((3, 3, 3, 5, 5, 7)),
+        duration_us=rng.randint(8, 20) * SECOND,
+        replica=ReplicaOptions(
+            raft=raft, engine=engine, segment_bytes=rng.choice((4096, 16384, 65536))
+        ),
+        clients=rng.randint(3, 7),
+        keys=rng.randint(2, 6),
+        value_bytes_max=rng.choice((20, 200, 3000)),
+        think_us=rng.choice((10, 40, 100)) * MILLISECOND,
+        follower_reads=rng.random() < 0.4,
+        troubles=tuple(kind for kind in TROUBLES if rng.random() < 0.4),
+        trouble_pause_us=rng.choice((300, 700, 1500)) * MILLISECOND,
+        delay_us=(quick // 4, quick * rng.choice((2, 4))),
+        loss=rng.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
+        doubling=rng.choice((0.0, 0.0, 0.05, 0.3)),
+        replay=rng.choice((0.0, 0.0, 0.02, 0.1)),
+        corruption=rng.choice((0.0, 0.0, 0.02)),
+        reordering=rng.random() < 0.6,
+        over_the_wire=rng.random() < 0.5,
+        sync_us=(100, rng.choice((500, 3 * MILLISECOND, 20 * MILLISECOND))),
+    )

@@ -1,0 +1,318 @@
+"""One member as a process: replica and service on a simulated disk, killed and started at will."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from kvstore._engine.memory_disk import MemoryFileSystem
+from kvstore.errors import (
+    ConfigurationError,
+    CorruptionError,
+    Error,
+    InternalError,
+    NotLeaderError,
+    StorageError,
+    UnavailableError,
+)
+from kvstore.raft import Bundle, Entry, Membership, Message, Role
+from kvstore.replica import Identity, Replica
+from kvstore.replica.packets import Packet
+from kvstore.service import Get, KVService, Operation
+from kvstore.service.operations import Result
+from kvstore.state import StateMachine
+from kvstore.testing.simulation.agenda import MILLISECOND, SECOND, Agenda
+from kvstore.testing.simulation.network import Network, tell
+from kvstore.testing.simulation.oracle import Oracle
+from kvstore.testing.simulation.plan import TICK_US, Plan
+from kvstore.testing.simulation.trace import Trace, Violation
+
+__all__ = ["Keep", "Process"]
+
+Keep = Literal["none", "prefix", "random", "all"]
+Answer = Callable[[Result], None]
+
+DIRECTORY = "/member"
+CALL_S = 1.0
+"""The deadline that calls come with."""
+EXPIRY_TICKS = 5
+
+
+class WatchedReplica(Replica):
+    """A replica that shows the oracle what it does."""
+
+    def __init__(self, oracle: Oracle, *arguments: object, **options: object) -> None:
+        self._oracle = oracle
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    def _open_machine(self) -> StateMachine:
+        machine = super()._open_machine()
+        self._oracle.saw_state(self.identity.member, machine)
+        return machine
+
+    def _perform(self, bundle: Bundle) -> None:
+        if bundle.entries:
+            before = self._raft._state.log.term(bundle.entries[0].index - 1)
+            self._oracle.saw_entries(self.member, before, bundle.entries)
+        super()._perform(bundle)
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        self._oracle.saw_committed(self.member, self.machine.applied_index, entries)
+        super()._apply(entries)
+        self._oracle.saw_applied(self.member, self.machine, entries)
+
+
+class Process:
+    """A member's machine: its disk, its clock, and the program where it runs.
+
+    ``gone`` says why it will never run again, None while it may.
+    """
+
+    def __init__(
+        self,
+        member: int,
+        founders: Membership | None,
+        *,
+        plan: Plan,
+        agenda: Agenda,
+        trace: Trace,
+        oracle: Oracle,
+        network: Network,
+    ) -> None:
+        self.member = member
+        self.gone: str | None = None
+        self.replica: WatchedReplica | None = None
+        self.speed = 1.0
+        """Of its clock: ticks come this much faster than they should."""
+        self.slowness = 1
+        """Factor on the time that a sync takes."""
+        self.excuses: set[str] = set()
+        """What was done to its disk, and explains a failure."""
+        self.disk = MemoryFileSystem()
+        self.restart_after_us: Callable[[], int] = lambda: 100 * MILLISECOND
+        self.starts = 0
+        self._founders = founders
+        self._plan = plan
+        self._agenda = agenda
+        self._trace = trace
+        self._oracle = oracle
+        self._network = network
+        self._rng = random.Random(f"{plan.seed}/process/{member}")
+        self._service: KVService | None = None
+        self._resume_at = 0
+        self._ticks = 0
+        self._turn_asked = False
+        self._syncing = False
+        self._told: tuple[Role, int] = (Role.FOLLOWER, 0)
+
+    # --- life ----------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        """The program runs (it may be paused)."""
+        return self.replica is not None
+
+    def start(self) -> None:
+        """Run the program on what is on the disk."""
+        if self.replica is not None or self.gone is not None:
+            return
+        self.starts += 1
+        self._syncing = False
+        self._turn_asked = False
+        self._resume_at = 0
+        try:
+            replica = WatchedReplica(
+                self._oracle,
+                Identity("simulated", self.member),
+                DIRECTORY,
+                self,
+                options=self._plan.replica,
+                rng=random.Random(f"{self._plan.seed}/member/{self.member}/{self.starts}"),
+                wake=self._wake,
+                founders=self._founders,
+                filesystem=self.disk,
+                threaded=False,
+            )
+        except Error as error:
+            self._stop_for(error)
+            return
+        self.replica = replica
+        self._service = KVService(self._route, now=self.clock_s, soon=self._soon)
+        status = replica.status()
+        self._trace.note(
+            f"member {self.member} starts: term {status.raft.term}, log to "
+            f"{status.raft.last_index}, applied {status.applied}"
+        )
+        # Once it has run it is no founder any more: an empty disk would be amnesia.
+        self.later(self._tick_us(), self._tick)
+        self._after_step()
+        self._wake()
+
+    def stop(self, keep: Keep, why: str) -> None:
+        """End the program at once; the disk keeps what ``keep`` says."""
+        self._trace.note(f"member {self.member} stops: {why}, disk keeps {keep}")
+        self.starts += 1
+        left = self.disk.crash(self._rng, keep)
+        self.abandon()
+        self.disk = left
+
+    def abandon(self) -> None:
+        """Let go of the program. What it still does to its disk, nobody will see."""
+        replica, self.replica, self._service = self.replica, None, None
+        if replica is not None:
+            with contextlib.suppress(Error):
+                replica.close()
+
+    def _stop_for(self, error: Error) -> None:
+        """The program ended itself with ``error``: is there a reason for it?"""
+        if isinstance(error, (InternalError, ConfigurationError)):
+            raise Violation(f"member {self.member} failed: {error!r}") from error
+        if isinstance(error, CorruptionError):
+            if "bit flip" not in self.excuses:
+                raise Violation(f"member {self.member} found damage: {error}") from error
+            self.gone = f"damaged: {error}"
+        elif not isinstance(error, StorageError) or not self.excuses:
+            raise Violation(f"member {self.member} failed: {error!r}") from error
+        power_lost = self.disk.stopped
+        self.disk.heal()
+        self.excuses.discard("disk error")
+        self.excuses.discard("power loss")
+        keep: Keep = self._rng.choice(("none", "prefix", "random")) if power_lost else "all"
+        self.stop(keep, str(error))
+        if self.gone is None:
+            self._agenda.after(self.restart_after_us(), self.start)
+
+    def pause(self, duration_us: int) -> None:
+        """Stand still, as with SIGSTOP; whatever comes waits."""
+        self._resume_at = max(self._resume_at, self._agenda.now + duration_us)
+
+    def later(self, delay_us: int, work: Callable[[], None]) -> None:
+        """Do ``work`` if this very program still runs then, and look at the member afterwards."""
+        incarnation = self.starts
+
+        def run() -> None:
+            if self.replica is None or self.starts != incarnation:
+                return
+            if self._agenda.now < self._resume_at:
+                self._agenda.after(self._resume_at - self._agenda.now, run)
+                return
+            work()
+            self._after_step()
+
+        self._agenda.after(delay_us, run)
+
+    def _after_step(self) -> None:
+        replica = self.replica
+        if replica is None:
+            return
+        if replica.failure is not None:
+            self._stop_for(replica.failure)
+            return
+        self._oracle.check_leader(replica)
+        raft = replica._raft
+        if (raft.role, raft.term) != self._told:
+            self._told = (raft.role, raft.term)
+            self._trace.note(f"member {self.member} is {raft.role.name} in term {raft.term}")
+        if replica.storage_busy and not self._syncing:
+            self._syncing = True
+            low, high = self._plan.sync_us
+            self.later(self._rng.randint(low, high) * self.slowness, self._sync)
+
+    # --- what drives it ------------------------------------------------------------------------
+
+    def clock_s(self) -> float:
+        """Its own clock in seconds: as fast as its ticks."""
+        return self._ticks * TICK_US / SECOND
+
+    def _tick_us(self) -> int:
+        return int(TICK_US / self.speed)
+
+    def _tick(self) -> None:
+        assert self.replica is not None
+        assert self._service is not None
+        self._ticks += 1
+        self.later(self._tick_us(), self._tick)
+        self.replica.tick()
+        if self._ticks % EXPIRY_TICKS == 0:
+            self._service.expire()
+
+    def _wake(self) -> None:
+        if not self._turn_asked:
+            self._turn_asked = True
+            self.later(self._rng.randint(0, 200), self._turn)
+
+    def _turn(self) -> None:
+        assert self.replica is not None
+        self._turn_asked = False
+        self.replica.turn()
+
+    def _sync(self) -> None:
+        assert self.replica is not None
+        self._syncing = False
+        self.replica.sync_storage()
+        self._trace.note(f"member {self.member} synced")
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        self.later(0, work)
+
+    # --- its peers -----------------------------------------------------------------------------
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        """Be the replica's transport."""
+        for packet in packets:
+            if isinstance(packet, Message):
+                self._oracle.saw_message(packet)
+        self._network.send(packets)
+
+    def receive(self, packet: Packet) -> None:
+        """A packet has arrived."""
+        self.later(0, lambda: self._take(packet))
+
+    def _take(self, packet: Packet) -> None:
+        assert self.replica is not None
+        self._trace.note(f"{packet.sender} -> {packet.to}  {tell(packet)}")
+        self.replica.receive((packet,))
+
+    # --- its clients ---------------------------------------------------------------------------
+
+    def _route(self) -> Replica | Error:
+        replica = self.replica
+        if replica is None:
+            return UnavailableError("not running")
+        if replica.is_leader and replica.has_quorum_contact:
+            return replica
+        if replica.leader and replica.leader != self.member and replica.has_quorum_contact:
+            return NotLeaderError(replica.leader)
+        return UnavailableError("no leader, or no contact with a majority")
+
+    def call(self, operation: Operation, answer: Answer) -> None:
+        """A client's call has arrived; ``answer`` is called unless the program ends before."""
+        incarnation = self.starts
+
+        def done(results: Sequence[Result]) -> None:
+            if self.replica is not None and self.starts == incarnation:
+                answer(results[0])
+
+        def take() -> None:
+            assert self._service is not None
+            self._service.submit((operation,), self.clock_s() + CALL_S, done)
+
+        self.later(0, take)
+
+    def read_here(self, operation: Get, answer: Answer) -> None:
+        """Read through this member, whether it leads or not."""
+        incarnation = self.starts
+
+        def done(refusal: Error | None) -> None:
+            replica = self.replica
+            if replica is None or self.starts != incarnation:
+                return
+            answer(replica.machine.get(operation.key) if refusal is None else refusal)
+
+        def take() -> None:
+            assert self.replica is not None
+            self.replica.read(done)
+
+        self.later(0, take)

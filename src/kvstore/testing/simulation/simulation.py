@@ -1,0 +1,209 @@
+"""One run: a cluster under load and trouble, then peace, in which it must answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kvstore.raft import Membership
+from kvstore.replica import Replica
+from kvstore.replica.packets import Packet
+from kvstore.testing import linearizability
+from kvstore.testing.linearizability import Verdict
+from kvstore.testing.simulation.agenda import SECOND, Agenda
+from kvstore.testing.simulation.client import Client
+from kvstore.testing.simulation.network import Network
+from kvstore.testing.simulation.oracle import Oracle
+from kvstore.testing.simulation.plan import TICK_US, Plan, draw
+from kvstore.testing.simulation.process import Process
+from kvstore.testing.simulation.trace import Trace, Violation
+from kvstore.testing.simulation.troubles import Troubles
+
+__all__ = ["Failed", "Outcome", "attempt", "replay_command", "simulate"]
+
+PEACE_TICKS = 1500
+"""Once the troubles are over, everything must be answered and equal within so many ticks."""
+
+OPERATIONS_MIN = 20
+"""A run that finishes fewer shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run that kept every promise. ``digest`` is that of its trace."""
+
+    seed: int
+    digest: str
+    operations: int
+    committed: int
+    terms: int
+    steps: int
+    troubles: dict[str, int]
+
+
+class Failed(AssertionError):
+    """A run that broke a promise; tells which one, the last lines of the trace, and the replay."""
+
+    def __init__(self, seed: int, why: BaseException | str, story: list[str]) -> None:
+        self.seed = seed
+        self.why = why if isinstance(why, str) else f"{type(why).__name__}: {why}"
+        lines = "\n".join(story)
+        super().__init__(f"seed {seed}: {self.why}\n{lines}\nreplay: {replay_command(seed)}")
+
+
+def replay_command(seed: int) -> str:
+    """What to type to see a run again, line by line."""
+    return f"python -m kvstore.testing.simulation --seed {seed} --trace"
+
+
+def simulate(seed: int, write: Callable[[str], object] | None = None) -> Outcome:
+    """Run ``seed``; ``write`` gets every line of its trace. Raises Failed."""
+    run = _Run(draw(seed), write)
+    try:
+        return run.run()
+    except Exception as error:
+        raise Failed(seed, error, [str(run.plan), *run.trace.tail]) from error
+    finally:
+        for process in run.processes.values():
+            process.abandon()
+
+
+def attempt(seed: int) -> Outcome | str:
+    """Run ``seed``, for another process: the outcome, or what a failure says."""
+    try:
+        return simulate(seed)
+    except Failed as error:
+        return str(error)
+
+
+class _Run:
+    def __init__(self, plan: Plan, write: Callable[[str], object] | None) -> None:
+        self.plan = plan
+        self.agenda = Agenda()
+        self.trace = Trace(self.agenda, write)
+        self.oracle = Oracle()
+        self.network = Network(plan, self.agenda, self.trace, self._deliver)
+        self.processes: dict[int, Process] = {}
+        founders = Membership(voters=frozenset(range(1, plan.members + 1)))
+        for member in sorted(founders.voters):
+            self._add(member, founders)
+        self.clients = [
+            Client(
+                number,
+                plan=plan,
+                agenda=self.agenda,
+                trace=self.trace,
+                processes=lambda: list(self.processes.values()),
+            )
+            for number in range(1, plan.clients + 1)
+        ]
+        self.troubles = Troubles(
+            plan, self.agenda, self.trace, self.network, self.processes, self._add
+        )
+
+    def _add(self, member: int, founders: Membership | None = None) -> None:
+        process = Process(
+            member,
+            founders,
+            plan=self.plan,
+            agenda=self.agenda,
+            trace=self.trace,
+            oracle=self.oracle,
+            network=self.network,
+        )
+        self.processes[member] = process
+        process.start()
+
+    def _deliver(self, packet: Packet) -> None:
+        process = self.processes.get(packet.to)
+        if process is not None:
+            process.receive(packet)
+
+    def run(self) -> Outcome:
+        self.trace.note(str(self.plan))
+        self._until(lambda: False, self.plan.duration_us)
+        self.trace.note("PEACE: no more trouble")
+        self.troubles.stop()
+        self.network.calm()
+        self._expect(self._enough, f"{OPERATIONS_MIN} operations are finished")
+        for client in self.clients:
+            client.stop()
+        self._expect(lambda: all(client.idle for client in self.clients), "every call is answered")
+        reader = self.clients[0]
+        reader.read_all([b"key-%d" % number for number in range(self.plan.keys)])
+        self._expect(lambda: reader.idle and not reader.left_to_read, "every key is read")
+        self._expect(self._equal, "every member holds the same")
+        self._check_history()
+        return Outcome(
+            seed=self.plan.seed,
+            digest=self.trace.digest,
+            operations=sum(client.finished for client in self.clients),
+            committed=len(self.oracle.committed),
+            terms=self.oracle.terms,
+            steps=self.agenda.steps,
+            troubles=self.troubles.made,
+        )
+
+    def _enough(self) -> bool:
+        """So many that the run shows something."""
+        return sum(client.finished for client in self.clients) >= OPERATIONS_MIN
+
+    def _until(self, condition: Callable[[], bool], duration_us: int) -> bool:
+        end = self.agenda.now + duration_us
+        while self.agenda.now < end:
+            if condition():
+                return True
+            if not self.agenda.step():
+                raise Violation("nothing will ever happen any more")
+        return condition()
+
+    def _expect(self, condition: Callable[[], bool], promise: str) -> None:
+        if not self._until(condition, PEACE_TICKS * TICK_US):
+            states = "; ".join(self._describe(process) for process in self.processes.values())
+            raise Violation(
+                f"not so within {PEACE_TICKS} ticks after the troubles: {promise} ({states})"
+            )
+
+    def _describe(self, process: Process) -> str:
+        replica = process.replica
+        if replica is None:
+            return f"member {process.member}: {process.gone or 'down'}"
+        raft = replica._raft
+        return (
+            f"member {process.member}: {raft.role.name} in term {raft.term}, "
+            f"applied {replica.machine.applied_index}, commit {raft.commit}"
+        )
+
+    def _leader(self) -> Replica | None:
+        for process in self.processes.values():
+            replica = process.replica
+            if replica is not None and replica.is_leader and replica.has_quorum_contact:
+                return replica
+        return None
+
+    def _equal(self) -> bool:
+        leader = self._leader()
+        if leader is None:
+            return False
+        membership = leader._raft.membership
+        if membership.outgoing:
+            return False
+        for member in sorted(membership.voters | membership.learners):
+            process = self.processes[member]
+            if process.gone is not None or "bit flip" in process.excuses:
+                continue
+            if process.replica is None or (
+                process.replica.machine.applied_index != leader.status().raft.last_index
+            ):
+                return False
+            self.oracle.model.compare(f"member {member}", process.replica.machine)
+        return True
+
+    def _check_history(self) -> None:
+        history = [operation for client in self.clients for operation in client.history]
+        report = linearizability.check(history)
+        if report.verdict is not Verdict.LINEARIZABLE:
+            raise Violation(f"the history is {report.verdict.value}: {report.story}")
+
+
+assert PEACE_TICKS * TICK_US <= 60 * SECOND

@@ -1,0 +1,388 @@
+"""Troubles: what the plan lets happen to machines, disks, links and members, and when it ends.
+
+Safety must hold through all of it. So that the cluster can answer once the troubles are over, what
+can't be undone (a damaged disk) never happens to more members than a majority can do without.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from kvstore.errors import Error, InvalidArgumentError
+from kvstore.raft import Membership
+from kvstore.testing.simulation.agenda import MILLISECOND, Agenda
+from kvstore.testing.simulation.network import Link, Network
+from kvstore.testing.simulation.plan import TROUBLES, Plan
+from kvstore.testing.simulation.process import Keep, Process
+from kvstore.testing.simulation.trace import Trace
+
+__all__ = ["Troubles"]
+
+MEMBERS_MAX = 9
+KEEPS: tuple[Keep, ...] = ("none", "prefix", "random")
+FAILING = ("open", "pwrite", "datasync", "rename", "sync_directory", "allocate", "pread")
+
+
+class Troubles:
+    """Makes trouble at the plan's pace until told to stop. ``add`` starts a new, empty member."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        agenda: Agenda,
+        trace: Trace,
+        network: Network,
+        processes: dict[int, Process],
+        add: Callable[[int], None],
+    ) -> None:
+        self._plan = plan
+        self._agenda = agenda
+        self._trace = trace
+        self._network = network
+        self._processes = processes
+        self._add = add
+        self._rng = random.Random(f"{plan.seed}/troubles")
+        self._over = False
+        self._made: dict[str, int] = {}
+        if plan.troubles:
+            self._wait()
+
+    def stop(self) -> None:
+        """No more trouble; mend what can be mended."""
+        self._over = True
+        for process in self._processes.values():
+            process.speed = 1.0
+            process.slowness = 1
+            process.disk.heal()
+            process.disk.capacity_bytes = None
+            process.restart_after_us = lambda: 100 * MILLISECOND
+            process.start()
+
+    @property
+    def made(self) -> dict[str, int]:
+        """How often each kind came."""
+        return self._made
+
+    def _wait(self) -> None:
+        self._agenda.after(int(self._rng.expovariate(1 / self._plan.trouble_pause_us)), self._next)
+
+    def _next(self) -> None:
+        if self._over:
+            return
+        kinds = self._plan.troubles
+        (kind,) = self._rng.choices(kinds, [TROUBLES[kind] for kind in kinds])
+        told = _MAKERS[kind](self)
+        if told is not None:
+            self._made[kind] = self._made.get(kind, 0) + 1
+            self._trace.note(f"TROUBLE {kind}: {told}")
+        self._wait()
+
+    def _later(self, low_ms: int, high_ms: int, undo: Callable[[], object]) -> None:
+        def unless_over() -> None:
+            if not self._over:
+                undo()
+
+        self._agenda.after(self._rng.randint(low_ms, high_ms) * MILLISECOND, unless_over)
+
+    # --- whom ----------------------------------------------------------------------------------
+
+    def _one(self) -> Process | None:
+        running = [process for process in self._processes.values() if process.up]
+        return self._rng.choice(running) if running else None
+
+    def _leader(self) -> Process | None:
+        leaders = [
+            process
+            for process in self._processes.values()
+            if process.replica is not None and process.replica.is_leader
+        ]
+        return self._rng.choice(leaders) if leaders else None
+
+    def _others(self, member: int) -> list[int]:
+        return [other for other in self._processes if other != member]
+
+    def _membership(self) -> Membership | None:
+        """As the leader that knows most has it."""
+        leaders = [p.replica for p in self._processes.values() if p.replica is not None]
+        if not leaders:
+            return None
+        return max(leaders, key=lambda replica: replica.last_log)._raft.membership
+
+    # --- machines ------------------------------------------------------------------------------
+
+    def _stop(self, process: Process, keep: Keep, why: str) -> str:
+        process.stop(keep, why)
+        self._later(20, 2500, process.start)
+        return f"member {process.member}"
+
+    def kill(self) -> str | None:
+        process = self._one()
+        return None if process is None else self._stop(process, "all", "killed")
+
+    def lose_power(self) -> str | None:
+        process = self._one()
+        if process is None:
+            return None
+        return self._stop(process, self._rng.choice(KEEPS), "power lost")
+
+    def lose_power_in_the_middle(self) -> str | None:
+        """At some operation of its disk soon: between a write and its sync, within a flush, ..."""
+        process = self._one()
+        if process is None or process.excuses:
+            return None
+        process.excuses.add("power loss")
+        operations = self._rng.choice((1, 3, 10, 40))
+        process.disk.stop_at(process.disk.operations + self._rng.randint(1, operations))
+        return f"member {process.member} within {operations} operations"
+
+    def black_out(self) -> str | None:
+        stopped = [p for p in self._processes.values() if p.up]
+        for process in stopped:
+            self._stop(process, self._rng.choice(KEEPS), "blackout")
+        return f"members {[process.member for process in stopped]}" if stopped else None
+
+    def pause(self) -> str | None:
+        process = self._leader() if self._rng.random() < 0.5 else self._one()
+        if process is None:
+            return None
+        duration = self._rng.randint(50, 3000)
+        process.pause(duration * MILLISECOND)
+        return f"member {process.member} for {duration} ms"
+
+    def turn_clock(self) -> str | None:
+        process = self._one()
+        if process is None:
+            return None
+        process.speed = self._rng.choice((0.5, 0.7, 1.4, 2.0))
+        self._later(500, 5000, lambda: setattr(process, "speed", 1.0))
+        return f"member {process.member} times {process.speed}"
+
+    # --- links ---------------------------------------------------------------------------------
+
+    def _cut(self, links: Sequence[Link]) -> str:
+        self._network.cut(links)
+        self._later(100, 1500, lambda: self._network.mend(links))
+        return " ".join(f"{sender}->{to}" for sender, to in links)
+
+    def _both_ways(self, first: Sequence[int], second: Sequence[int]) -> list[Link]:
+        return [link for a in first for b in second for link in ((a, b), (b, a))]
+
+    def isolate(self) -> str | None:
+        process = self._one()
+        if process is None:
+            return None
+        return self._cut(self._both_ways([process.member], self._others(process.member)))
+
+    def isolate_leader(self) -> str | None:
+        process = self._leader()
+        if process is None:
+            return None
+        return self._cut(self._both_ways([process.member], self._others(process.member)))
+
+    def split(self) -> str | None:
+        members = list(self._processes)
+        self._rng.shuffle(members)
+        place = self._rng.randint(1, len(members) - 1)
+        return self._cut(self._both_ways(members[:place], members[place:]))
+
+    def cut_one_way(self) -> str | None:
+        links = list(itertools.permutations(self._processes, 2))
+        if self._rng.random() < 0.5:
+            member = self._rng.choice(list(self._processes))
+            side = self._rng.randint(0, 1)
+            return self._cut([link for link in links if link[side] == member])
+        return self._cut(self._rng.sample(links, self._rng.randint(1, len(links) // 2)))
+
+    def bridge(self) -> str | None:
+        """Two halves that only one member can reach both of."""
+        members = list(self._processes)
+        self._rng.shuffle(members)
+        rest = members[1:]
+        half = len(rest) // 2
+        return self._cut(self._both_ways(rest[:half], rest[half:]))
+
+    def flap(self) -> str | None:
+        link = self._rng.choice(list(itertools.permutations(self._processes, 2)))
+        period = self._rng.randint(20, 300) * MILLISECOND
+
+        def change(times: int) -> None:
+            if self._over or not times:
+                return
+            self._network.cut([link])
+            self._agenda.after(period, lambda: self._network.mend([link]))
+            self._agenda.after(2 * period, lambda: change(times - 1))
+
+        change(self._rng.randint(3, 15))
+        return f"{link[0]}->{link[1]} every {period // MILLISECOND} ms"
+
+    def clog(self) -> str | None:
+        """Some links hold back what they are given and let go one by one in another order."""
+        links = list(itertools.permutations(self._processes, 2))
+        clogged = self._rng.sample(links, self._rng.randint(1, max(1, len(links) * 2 // 3)))
+        moment = 0
+        for link in clogged:
+            moment += self._rng.randint(0, 40)
+            self._agenda.after(moment * MILLISECOND, partial(self._clog, link))
+        self._rng.shuffle(clogged)
+        moment += self._rng.randint(50, 1200)
+        for link in clogged:
+            moment += self._rng.randint(0, 100)
+            self._agenda.after(moment * MILLISECOND, partial(self._network.free, link))
+        return f"{len(clogged)} links"
+
+    def _clog(self, link: Link) -> None:
+        if not self._over:
+            self._network.clog(link)
+
+    # --- disks ---------------------------------------------------------------------------------
+
+    def fail_disk(self) -> str | None:
+        process = self._one()
+        if process is None or process.excuses:
+            return None
+        process.excuses.add("disk error")
+        operation = self._rng.choice(FAILING)
+        process.disk.fail(operation, errno.EIO, at=self._rng.randint(1, 8))
+        return f"member {process.member} {operation}"
+
+    def fill_disk(self) -> str | None:
+        process = self._one()
+        if process is None or process.excuses:
+            return None
+        process.excuses.add("disk full")
+        process.disk.capacity_bytes = process.disk.used_bytes + self._rng.randint(0, 20_000)
+
+        def empty() -> None:
+            process.disk.capacity_bytes = None
+            process.excuses.discard("disk full")
+
+        self._later(200, 3000, empty)
+        return f"member {process.member}"
+
+    def slow_disk(self) -> str | None:
+        process = self._one()
+        if process is None:
+            return None
+        process.slowness = self._rng.choice((10, 50, 200))
+        self._later(200, 3000, lambda: setattr(process, "slowness", 1))
+        return f"member {process.member} times {process.slowness}"
+
+    def flip_bit(self) -> str | None:
+        """Damage at rest, where a majority can do without the member."""
+        membership = self._membership()
+        process = self._one()
+        if membership is None or process is None:
+            return None
+        hurt = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
+        for voters in (membership.voters, membership.outgoing):
+            if voters and len(voters & (hurt | {process.member})) > (len(voters) - 1) // 2:
+                return None
+        path = self._damageable(process)
+        if path is None:
+            return None
+        process.excuses.add("bit flip")
+        offset = self._rng.randrange(len(process.disk.read_file(path)))
+        process.disk.flip_bit(path, offset, self._rng.randrange(8))
+        return f"member {process.member} {path} at {offset}"
+
+    def _damageable(self, process: Process) -> str | None:
+        """A file whose damage can be told from a torn write: not the newest of the log."""
+        segments = sorted(path for path in process.disk.files() if path.endswith(".wal"))
+        unsynced = process.disk.unsynced_files()
+        paths = [
+            path
+            for path in process.disk.files()
+            if (path.endswith(".sst") or path in segments[:-1])
+            and path not in unsynced
+            and process.disk.read_file(path)
+        ]
+        return self._rng.choice(paths) if paths else None
+
+    # --- members -------------------------------------------------------------------------------
+
+    def transfer(self) -> str | None:
+        leader = self._leader()
+        if leader is None or leader.replica is None:
+            return None
+        to = self._rng.choice(self._others(leader.member))
+        try:
+            leader.replica.transfer_leadership(to)
+        except (Error, InvalidArgumentError):
+            return None
+        return f"from member {leader.member} to {to}"
+
+    def change_members(self) -> str | None:
+        leader = self._leader()
+        if leader is None or leader.replica is None:
+            return None
+        membership = leader.replica._raft.membership
+        target = self._target(membership)
+        if target is None:
+            return None
+        for member in sorted((target.voters | target.learners) - set(self._processes)):
+            self._add(member)
+        try:
+            leader.replica.propose_membership(target)
+        except (Error, InvalidArgumentError) as error:
+            return f"refused: {error}"
+        return f"voters {sorted(target.voters)}, learners {sorted(target.learners)}"
+
+    def _target(self, now: Membership) -> Membership | None:
+        """Add a learner, promote, remove, or change several voters at once (joint consensus)."""
+        rng = self._rng
+        voters, learners = set(now.voters), set(now.learners)
+        kinds = ["remove"]
+        if len(self._processes) < MEMBERS_MAX:
+            kinds += ["add", "add"]
+        if learners:
+            kinds += ["promote", "promote", "swap"]
+        kind = rng.choice(kinds)
+        new = max(self._processes) + 1
+        if kind == "add":
+            learners.add(new)
+        elif kind == "promote":
+            chosen = rng.choice(sorted(learners))
+            learners.discard(chosen)
+            voters.add(chosen)
+        elif kind == "swap":
+            voters.discard(rng.choice(sorted(voters)))
+            chosen = rng.choice(sorted(learners))
+            learners.discard(chosen)
+            voters.add(chosen)
+        elif learners and rng.random() < 0.3:
+            learners.discard(rng.choice(sorted(learners)))
+        else:
+            voters.discard(rng.choice(sorted(voters)))
+        # A majority of the voters must be able to answer in the end.
+        lost = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
+        if len(voters) < 3 or len(voters & lost) > (len(voters) - 1) // 2:
+            return None
+        return Membership(voters=frozenset(voters), learners=frozenset(learners))
+
+
+_MAKERS: dict[str, Callable[[Troubles], str | None]] = {
+    "kill": Troubles.kill,
+    "power loss": Troubles.lose_power,
+    "power loss in the middle": Troubles.lose_power_in_the_middle,
+    "blackout": Troubles.black_out,
+    "isolate": Troubles.isolate,
+    "isolate leader": Troubles.isolate_leader,
+    "split": Troubles.split,
+    "one-way cut": Troubles.cut_one_way,
+    "bridge": Troubles.bridge,
+    "flap": Troubles.flap,
+    "clog": Troubles.clog,
+    "disk error": Troubles.fail_disk,
+    "disk full": Troubles.fill_disk,
+    "slow disk": Troubles.slow_disk,
+    "bit flip": Troubles.flip_bit,
+    "pause": Troubles.pause,
+    "clock speed": Troubles.turn_clock,
+    "change members": Troubles.change_members,
+    "transfer": Troubles.transfer,
+}
+assert _MAKERS.keys() == TROUBLES.keys()
