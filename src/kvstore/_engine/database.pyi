@@ -113,6 +113,11 @@ class Database:
         Before the first call only the current moment and open snapshots are kept. Survives
         reopening once a flush has followed it.
         """
+    def sync(self) -> None:
+        """Make every write that returned before durable; without a log (``wal=False``) nothing is.
+
+        One sync, however many writes it is for. Raises as :meth:`put` does.
+        """
     def flush(self) -> None:
         """Write everything up to now into tables and wait until they are durable."""
     def compact_range(self, *, start: _Bytes | None = None, stop: _Bytes | None = None) -> None:

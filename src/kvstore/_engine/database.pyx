@@ -80,6 +80,7 @@ cdef class Database(Store):
             raise InvalidArgumentError("a database object opens once")
         buffer_init(&self.scratch)
         self.gate = Gate()
+        self.bell = Bell()
         self.name = name
         self.disk = filesystem
         self.options = options
@@ -253,6 +254,36 @@ cdef class Database(Store):
             self.log_write(first, payload, sync)
         return self.visible
 
+    cdef int write_encoded(self, Slice payload, bint sync) except -1:
+        cdef uint64_t first
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.make_room()
+        first = self.assigned + 1
+        self.apply(payload, first, False)
+        if self.log is None:
+            self.visible = self.assigned
+            return 0
+        return self.log_write(first, payload, sync)
+
+    def sync(self):
+        cdef Status status
+        cdef uint64_t ticket
+        cdef int result
+        cdef Log log = self.log
+        self.check_writable()
+        if log is None:
+            return
+        status_clear(&status)
+        ticket = log.position()
+        with nogil:
+            result = log.sync_to(ticket, &status)
+        if result < 0:
+            error = status_error(&status, self.name)
+            self.fail(error)
+            raise error
+
     cdef int apply(self, Slice payload, uint64_t first, bint numbered) except -1:
         """All operations into the memtable, unseen as yet."""
         cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
@@ -331,8 +362,7 @@ cdef class Database(Store):
         """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
         self.log_behind = 0
         self.log_due = True
-        with self.work:
-            self.work.notify_all()
+        self.bell.ring()
         return 0
 
     cdef int settle(self) except -1:
@@ -371,8 +401,7 @@ cdef class Database(Store):
         # Another thread may have frozen it meanwhile.
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.freeze()
-            with self.work:
-                self.work.notify_all()
+            self.bell.ring()
         return 0
 
     def must_stop(self):
@@ -399,7 +428,7 @@ cdef class Database(Store):
         jobs = ["flush"] + ["compact"] * self.options.compaction_threads
         for number, job in enumerate(jobs):
             thread = threading.Thread(
-                target=run_background, args=(ends, self.work, job),
+                target=run_background, args=(ends, self.bell, job),
                 name=f"kvstore-{job}-{number}", daemon=True,
             )
             self.threads.append(thread)
@@ -414,8 +443,7 @@ cdef class Database(Store):
             self.log_due = False
             self.sync_log()
         if done:
-            with self.work:
-                self.work.notify_all()
+            self.bell.ring()
         return done
 
     cdef int sync_log(self) except -1:
@@ -440,8 +468,7 @@ cdef class Database(Store):
         self.check_writable()
         self.flush_all()
         if self.background:
-            with self.work:
-                self.work.notify_all()
+            self.bell.ring()
         else:
             self.background_work()
 
@@ -610,8 +637,7 @@ cdef class Database(Store):
         self.attention = True
         store_release(&self.stop_jobs, 1)
         OPEN_STORES.discard(self)
-        with self.work:
-            self.work.notify_all()
+        self.bell.ring()
         with self.changed:
             self.changed.notify_all()
         for thread in self.threads:
@@ -624,9 +650,29 @@ cdef class Database(Store):
                 self.shut()
 
 
-def run_background(ends, work, job):
+class Bell:
+    """Wakes background threads, also one that is only about to sleep."""
+
+    def __init__(self):
+        self.rings = 0
+        self.condition = threading.Condition()
+
+    def ring(self):
+        with self.condition:
+            self.rings += 1
+            self.condition.notify_all()
+
+    def wait(self, heard, seconds):
+        """Until it has rung again since `heard` rings, at most `seconds`."""
+        with self.condition:
+            if self.rings == heard:
+                self.condition.wait(seconds)
+
+
+def run_background(ends, bell, job):
     """A background thread: holds its database only while it works, so that it can go away."""
     while True:
+        heard = bell.rings
         store = ends()
         if store is None:
             return
@@ -639,8 +685,7 @@ def run_background(ends, work, job):
         if done is None:
             return
         if not done:
-            with work:
-                work.wait(0.5)
+            bell.wait(heard, 0.5)
 
 
 def close_all():

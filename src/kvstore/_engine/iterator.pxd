@@ -7,6 +7,8 @@ the memtables may be the mutable one. One thread at a time.
 cimport cython
 from libc.stdint cimport uint64_t
 
+from kvstore._engine.memtable cimport MemTable
+from kvstore._engine.slice cimport Slice
 from kvstore._engine.store cimport IteratorLink, Store
 from kvstore._engine.user_cursor cimport UserCursor
 from kvstore._engine.version cimport Version
@@ -18,11 +20,20 @@ cdef class Walk:
     cdef UserCursor cursor
     cdef Version* version
     cdef IteratorLink link
-    cdef bint live
+    cdef MemTable* mutable          # the one it walks that was mutable when it began, or NULL
+    cdef bint live                  # it may be used: neither closed nor busy
+    cdef bint busy                  # it is being moved without the GIL
+    cdef bint doomed                # it was closed while busy
     cdef int begin(
         self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
     ) except -1
     cdef void finish(self) noexcept
+    cdef void release(self) noexcept
+    # Around moves without the GIL: nobody else can move it, and closing waits for `leave`.
+    cdef int enter(self) except -1
+    cdef int leave(self) except -1
+    # Whether its moves need the GIL.
+    cdef bint walks_mutable(self) noexcept
     cdef int check(self) except -1
     cdef int check_status(self) except -1
 
@@ -36,6 +47,11 @@ cdef class Iterator(Walk):
     cdef bytes within               # that prefix
     cdef int place
     cdef tuple pair                 # the last one given out
+    # Onto the next entry in its direction; false at the end, or where the status says why.
+    cdef bint step(self) noexcept nogil
+    cdef bint step_up(self) noexcept nogil
+    cdef bint step_down(self) noexcept nogil
+    cdef Slice shown_key(self) noexcept nogil
     cdef object item(self)
     cdef object forward(self)
     cdef object backward(self)

@@ -79,13 +79,35 @@ cdef class Walk:
             self.finish()
 
     cdef void finish(self) noexcept:
-        if not self.live:
-            return
-        self.live = False
-        self.store.unlink(&self.link)
+        if self.live:
+            self.live = False
+            self.store.unlink(&self.link)
+            self.release()
+        elif self.busy and not self.doomed:
+            self.doomed = True
+            self.store.unlink(&self.link)
+
+    cdef void release(self) noexcept:
         with nogil:
             user_cursor_close(&self.cursor)
             version_release(self.version)
+
+    cdef int enter(self) except -1:
+        self.check()
+        self.live = False
+        self.busy = True
+        return 0
+
+    cdef int leave(self) except -1:
+        self.busy = False
+        if self.doomed:
+            self.release()
+            self.check()
+        self.live = True
+        return 0
+
+    cdef bint walks_mutable(self) noexcept:
+        return self.mutable != NULL and self.mutable == self.store.memory
 
     cdef int begin(
         self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
@@ -108,6 +130,7 @@ cdef class Walk:
             # What is added to an empty memtable from now on is newer than what this may see.
             if memtable_entries(store.memory) or most == 1:
                 cursors[0] = memtable_cursor(store.memory)
+                self.mutable = store.memory
                 missing = cursors[0] == NULL
                 count = 1
             for i in range(store.frozen_count):
@@ -151,6 +174,8 @@ cdef class Walk:
 
     cdef int check(self) except -1:
         if not self.live:
+            if self.busy:
+                raise InvalidArgumentError("another thread is moving this iterator")
             self.store.check_open()
             raise ClosedError("the iterator is closed")
         return 0
@@ -199,36 +224,53 @@ cdef class Iterator(Walk):
         value = self.cursor.value
         return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
 
-    cdef object forward(self):
-        if not self.live:
-            self.check()
+    cdef Slice shown_key(self) noexcept nogil:
+        cdef Slice key = self.cursor.key
+        return slice_of(key.data + self.strip, key.size - <size_t> self.strip)
+
+    cdef bint step(self) noexcept nogil:
+        return self.step_down() if self.reverse else self.step_up()
+
+    cdef bint step_up(self) noexcept nogil:
         if self.place == AFTER_ENTRY:
             user_next(&self.cursor)
         elif self.place == AT_START:
             user_seek_to_first(&self.cursor)
         elif self.place == AT_STOP:
-            raise StopIteration
-        if not self.cursor.valid:
-            self.check_status()
+            return False
+        if self.cursor.valid:
+            self.place = AFTER_ENTRY
+        elif self.cursor.status.code == OK:
             self.place = AT_STOP
-            raise StopIteration
-        self.place = AFTER_ENTRY
-        return self.item()
+        return self.cursor.valid
 
-    cdef object backward(self):
-        if not self.live:
-            self.check()
+    cdef bint step_down(self) noexcept nogil:
         if self.place == BEFORE_ENTRY:
             user_prev(&self.cursor)
         elif self.place == AT_STOP:
             user_seek_to_last(&self.cursor)
         elif self.place == AT_START:
-            raise StopIteration
-        if not self.cursor.valid:
-            self.check_status()
+            return False
+        if self.cursor.valid:
+            self.place = BEFORE_ENTRY
+        elif self.cursor.status.code == OK:
             self.place = AT_START
+        return self.cursor.valid
+
+    cdef object forward(self):
+        if not self.live:
+            self.check()
+        if not self.step_up():
+            self.check_status()
             raise StopIteration
-        self.place = BEFORE_ENTRY
+        return self.item()
+
+    cdef object backward(self):
+        if not self.live:
+            self.check()
+        if not self.step_down():
+            self.check_status()
+            raise StopIteration
         return self.item()
 
     def __iter__(self):

@@ -39,13 +39,14 @@ cdef extern from *:
         while (i < limit && a[i] == b[i]) i++;
         return i;
     }
-    /* The first of `count` ascending heads that is >= target; no branch depends on the data. */
+    /* The first of `count` ascending heads that is >= target. No branch depends on the data (it
+       would be mispredicted half the time): hence the mask, where GCC makes a branch of `?:`. */
     static inline int kv_heads_lower(const uint64_t* heads, int count, uint64_t target) {
         const uint64_t* base = heads;
         if (count == 0) return 0;
         while (count > 1) {
             int half = count >> 1;
-            base += base[half - 1] < target ? half : 0;
+            base += (size_t) half & -(size_t) (base[half - 1] < target);
             count -= half;
         }
         return (int) (base - heads) + (*base < target);

@@ -4,8 +4,13 @@ from libc.stdint cimport uint64_t
 
 from kvstore._engine.slice cimport Slice
 from kvstore._engine.store cimport Store
+from kvstore._engine.version cimport Version
 
 
+# ABSENT (then look into tables), FOUND or DELETED. Needs the GIL; `value` is borrowed from the
+# memtable.
+cdef int look_in_memory(Store store, Slice key, uint64_t sequence, Slice* value) noexcept
+cdef bint has_tables(Version* version) noexcept nogil
 # The value of `key` as bytes, or `default`. The GIL is given up only to look into tables.
 cdef object lookup(Store store, Slice key, uint64_t sequence, object default)
 # The same for many keys, all of one moment, giving the GIL up once.

@@ -20,7 +20,7 @@ cdef inline bytes bytes_of(Slice value):
     return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
 
 
-cdef inline int look_in_memory(Store store, Slice key, uint64_t sequence, Slice* value) noexcept:
+cdef int look_in_memory(Store store, Slice key, uint64_t sequence, Slice* value) noexcept:
     cdef uint64_t found_sequence
     cdef int i
     cdef int found = memtable_get(store.memory, key, sequence, value, &found_sequence)

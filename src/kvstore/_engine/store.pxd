@@ -87,7 +87,7 @@ cdef class Store:
     cdef object installing
     cdef object flushing
     cdef object changed         # Condition: a flush or compaction ended, or the store failed
-    cdef object work            # Condition: background threads wait here
+    cdef object bell            # rung when there is work for background threads, or an end of it
     cdef list threads
 
     # --- counters since opening

@@ -161,7 +161,6 @@ cdef class Store:
         self.installing = threading.Lock()
         self.flushing = threading.Lock()
         self.changed = threading.Condition()
-        self.work = threading.Condition()
         self.attention = True
         self.retain_from = max_sequence()
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from collections.abc import Iterator as Iteration
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kvstore._engine.batch import WriteBatch
 from kvstore._engine.database import Database
 from kvstore._engine.file import FileSystem
 from kvstore._engine.iterator import Iterator
 from kvstore._engine.posix import PosixFileSystem
+from kvstore.engine import bulk
 from kvstore.engine.options import COMPRESSIONS, Options, options_of
 from kvstore.engine.prefixed import PrefixedDB
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from kvstore.engine.bulk import Bytes2D, Column, Runs
 
 __all__ = ["DB", "open"]
 
@@ -80,6 +88,50 @@ class DB(Database):
         for key, value in items.items() if isinstance(items, Mapping) else items:
             batch.put(key, value)
         batch.write()
+
+    def put_many(self, keys: Column, values: Column, *, sync: bool = False) -> int:
+        """Put the rows of two columns, keys and values; returns how many there were.
+
+        A column is an array or a pair (data, offsets), see :mod:`kvstore.engine.bulk`. Of equal
+        keys the last row stands. Rows are written as batches of up to 16,384 rows or about 4 MiB,
+        each atomic, one after another; with ``sync`` all are durable when the call returns.
+        Lengths and offsets are checked before anything is written.
+
+        Raises TypeError and InvalidArgumentError for what is no column, else as :meth:`put`; rows
+        before the batch that failed are written.
+        """
+        return bulk.put_many(self, b"", keys, values, sync)
+
+    def get_many(
+        self, keys: Column, *, value_width: int | None = None, sequence: int | None = None
+    ) -> tuple[NDArray[numpy.bool_], Bytes2D | Runs]:
+        """Whether each key of a column is there, and the column of their values.
+
+        All are of one moment. With ``value_width`` the values are a 2-D array, zeros where there
+        is none, and a value of another size raises InvalidArgumentError; else they are
+        :class:`~kvstore.engine.bulk.Runs`. Needs NumPy.
+        """
+        return bulk.get_many(self, b"", keys, value_width, sequence)
+
+    def scan(
+        self,
+        *,
+        rows: int = bulk.ROWS,
+        key_width: int | None = None,
+        value_width: int | None = None,
+        include_key: bool = True,
+        include_value: bool = True,
+        **bounds: Any,
+    ) -> Iteration[tuple[Bytes2D | Runs | None, Bytes2D | Runs | None]]:
+        """Walk a range in steps of ``rows`` entries: yields a column of keys and one of values.
+
+        All of one moment. ``bounds`` are the arguments of :meth:`iterator`. With a width a column
+        is a 2-D array, and a row of another size raises InvalidArgumentError; else it is
+        :class:`~kvstore.engine.bulk.Runs`, or ``None`` where it isn't included. Holds one step in
+        memory. Needs NumPy.
+        """
+        entries = self.iterator(**bounds)
+        return bulk.scan(entries, rows, key_width, value_width, include_key, include_value)
 
     def keys(self) -> Iterator:
         """All keys of this moment, in order.

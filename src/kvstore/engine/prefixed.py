@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Iterator as Iteration
 from typing import TYPE_CHECKING, Any
 
 from kvstore._engine.iterator import joined, prefix_end
+from kvstore.engine import bulk
 
 if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
     from kvstore._engine.batch import WriteBatch
     from kvstore._engine.iterator import Iterator, Snapshot
+    from kvstore.engine.bulk import Bytes2D, Column, Runs
     from kvstore.engine.database import DB
 
 __all__ = ["PrefixedDB"]
@@ -83,6 +89,30 @@ class PrefixedDB:
         for key, value in items.items() if isinstance(items, Mapping) else items:
             batch.put(key, value)
         batch.write()
+
+    def put_many(self, keys: Column, values: Column, *, sync: bool = False) -> int:
+        """As :meth:`DB.put_many`."""
+        return bulk.put_many(self.db, self.prefix, keys, values, sync)
+
+    def get_many(
+        self, keys: Column, *, value_width: int | None = None, sequence: int | None = None
+    ) -> tuple[NDArray[numpy.bool_], Bytes2D | Runs]:
+        """As :meth:`DB.get_many`."""
+        return bulk.get_many(self.db, self.prefix, keys, value_width, sequence)
+
+    def scan(
+        self,
+        *,
+        rows: int = bulk.ROWS,
+        key_width: int | None = None,
+        value_width: int | None = None,
+        include_key: bool = True,
+        include_value: bool = True,
+        **bounds: Any,
+    ) -> Iteration[tuple[Bytes2D | Runs | None, Bytes2D | Runs | None]]:
+        """As :meth:`DB.scan`."""
+        entries = self.iterator(**bounds)
+        return bulk.scan(entries, rows, key_width, value_width, include_key, include_value)
 
     def __contains__(self, key: object) -> bool:
         return joined(self.prefix, key) in self.db  # type: ignore[arg-type]

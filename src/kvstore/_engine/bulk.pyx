@@ -1,0 +1,847 @@
+"""Many keys and values at once, from and into arrays: no Python object for each.
+
+Rows are taken a chunk at a time. In a chunk keys are visited in their order, whatever order the
+rows have: neighbours share the path through the memtable's tree and the tables' blocks. What needs
+the GIL (the mutable memtable, see memtable.pxd) is done under it, the rest without.
+"""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
+    PyBUF_ND,
+    PyBUF_WRITABLE,
+    Py_buffer,
+    PyBuffer_FillInfo,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from kvstore._engine.batch cimport (
+    BATCH_HEADER_BYTES,
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    encode_operation,
+)
+from kvstore._engine.buffer cimport Buffer, buffer_append, buffer_free, buffer_init, buffer_reserve
+from kvstore._engine.coding cimport put_fixed32
+from kvstore._engine.cursor cimport Cursor, cursor_memory
+from kvstore._engine.database cimport Database
+from kvstore._engine.iterator cimport Iterator, Range, Snapshot, open_iterator, open_snapshot
+from kvstore._engine.key cimport KIND_PUT
+from kvstore._engine.key_head cimport common_prefix, key_head, prefetch
+from kvstore._engine.memtable cimport (
+    ABSENT,
+    DELETED,
+    FAILED,
+    FOUND,
+    memtable_entries,
+    memtable_prefetch,
+)
+from kvstore._engine.merge cimport merge_cursor
+from kvstore._engine.read cimport has_tables, look_in_memory, readable_sequence
+from kvstore._engine.slice cimport Slice, slice_compare, slice_of
+from kvstore._engine.sstable cimport Pinned, pinned_release
+from kvstore._engine.status cimport OK, Status, status_clear, status_error
+from kvstore._engine.store cimport Store
+from kvstore._engine.user_cursor cimport (
+    UserCursor,
+    user_cursor_close,
+    user_cursor_open,
+    user_next,
+    user_seek,
+)
+from kvstore._engine.version cimport (
+    Version,
+    version_cursor_count,
+    version_cursors,
+    version_get,
+    version_release,
+    version_retain,
+)
+
+from kvstore.errors import InvalidArgumentError
+
+
+cdef enum:
+    CHUNK_ROWS = 1 << 18        # sorted together
+    # What one hold of the GIL goes through at most (but one row).
+    WRITE_BYTES = 1 << 20
+    READ_ROWS = 1 << 12
+    AHEAD = 6                   # rows between the one looked up and the one prefetched
+    # A walk along the sorted keys beats a lookup for each where it passes few entries between
+    # them. It starts with some credit, earns with each key and pays for each step.
+    WALK_ROWS = 256             # with fewer keys it isn't worth opening
+    WALK_CREDIT = 4096
+    WALK_EARNS = 10
+    WALK_AHEAD_BYTES = 1 << 17
+    SEEK_STEPS = 16             # what a seek costs, in steps
+
+
+# --- columns --------------------------------------------------------------------------------
+
+cdef enum:
+    # Why a row wasn't taken.
+    NO_MEMORY = -1
+    MISFIT = -2
+
+cdef enum Layout:
+    FIXED                       # each row the same number of bytes
+    PADDED                      # the same, less the zero bytes at its end (NumPy's 'S')
+    RUNS                        # rows one after another, and where each begins
+
+
+@cython.no_gc_clear
+cdef class Column:
+    """The rows of an array, or of a pair (data, offsets). Holds the buffers; reads no row twice."""
+    cdef Py_buffer data
+    cdef Py_buffer offsets
+    cdef bint data_held
+    cdef bint offsets_held
+    cdef int layout
+    cdef size_t width           # FIXED, PADDED
+    cdef bint narrow            # offsets of 32 bits
+    cdef Py_ssize_t rows
+    cdef str what
+
+    def __init__(self, given, str what):
+        self.what = what
+        if isinstance(given, tuple):
+            if len(given) != 2:
+                raise TypeError(f"{what} must be an array or a pair (data, offsets)")
+            self.open_runs(given[0], given[1])
+        else:
+            self.open_array(given)
+
+    def __dealloc__(self):
+        if self.data_held:
+            PyBuffer_Release(&self.data)
+        if self.offsets_held:
+            PyBuffer_Release(&self.offsets)
+
+    cdef int open_buffer(self, object given, Py_buffer* view, str part) except -1:
+        if not PyObject_CheckBuffer(given):
+            raise TypeError(f"{part} must be an array, not {type(given).__name__}")
+        try:
+            PyObject_GetBuffer(given, view, PyBUF_ND | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        except (BufferError, ValueError) as error:
+            raise TypeError(f"{part} can't be read as one run of bytes: {error}") from None
+        return 0
+
+    cdef int open_array(self, object given) except -1:
+        cdef bytes form
+        self.open_buffer(given, &self.data, self.what)
+        self.data_held = True
+        form = self.data.format if self.data.format != NULL else b"B"
+        if self.data.ndim == 2 and self.data.itemsize == 1:
+            self.layout = FIXED
+            self.rows = self.data.shape[0]
+            self.width = <size_t> self.data.shape[1]
+        elif self.data.ndim == 1 and form.endswith(b"s"):
+            self.layout = PADDED
+            self.rows = self.data.shape[0]
+            self.width = <size_t> self.data.itemsize
+        elif self.data.ndim == 1 and self.data.itemsize > 1 and not form.endswith((b"w", b"O")):
+            self.layout = FIXED
+            self.rows = self.data.shape[0]
+            self.width = <size_t> self.data.itemsize
+        else:
+            raise TypeError(
+                f"{self.what}: give a 2-D array of bytes, a 1-D array of 'S' or of another type "
+                f"wider than a byte, or a pair (data, offsets); not {self.data.ndim}-D of "
+                f"{form.decode()!r}"
+            )
+        return 0
+
+    cdef int open_runs(self, object data, object offsets) except -1:
+        cdef bytes form
+        self.open_buffer(data, &self.data, f"{self.what}' data")
+        self.data_held = True
+        self.open_buffer(offsets, &self.offsets, f"{self.what}' offsets")
+        self.offsets_held = True
+        self.layout = RUNS
+        form = self.offsets.format if self.offsets.format != NULL else b"B"
+        if self.offsets.ndim != 1 or form.lstrip(b"@=<") not in (b"i", b"l", b"q") or (
+            self.offsets.itemsize not in (4, 8)
+        ):
+            raise TypeError(f"{self.what}' offsets must be a 1-D array of int64 or int32")
+        if self.offsets.shape[0] < 1:
+            raise InvalidArgumentError(f"{self.what}' offsets must have one more than the rows")
+        self.narrow = self.offsets.itemsize == 4
+        self.rows = self.offsets.shape[0] - 1
+        return 0
+
+    cdef inline int64_t offset(self, Py_ssize_t row) noexcept nogil:
+        if self.narrow:
+            return (<const int32_t*> self.offsets.buf)[row]
+        return (<const int64_t*> self.offsets.buf)[row]
+
+    cdef inline int row(self, Py_ssize_t row, Slice* found) noexcept nogil:
+        """-1 where the offsets say nonsense (checked each time: another thread may write them)."""
+        cdef const uint8_t* at
+        cdef size_t size
+        cdef int64_t start, stop
+        if self.layout == RUNS:
+            start = self.offset(row)
+            stop = self.offset(row + 1)
+            if not 0 <= start <= stop <= self.data.len:
+                return -1
+            found[0] = slice_of(<const uint8_t*> self.data.buf + start, <size_t> (stop - start))
+            return 0
+        at = <const uint8_t*> self.data.buf + <size_t> row * self.width
+        size = self.width
+        if self.layout == PADDED:
+            while size and at[size - 1] == 0:
+                size -= 1
+        found[0] = slice_of(at, size)
+        return 0
+
+    cdef int check(self, size_t more, size_t most) except -1:
+        """That each row can be read, and with `more` bytes before it is no longer than `most`."""
+        cdef Slice found
+        cdef Py_ssize_t i
+        cdef Py_ssize_t bad = -1
+        cdef Py_ssize_t long = -1
+        if self.layout != RUNS:
+            long = 0 if self.rows and more + self.width > most else -1
+        else:
+            with nogil:
+                for i in range(self.rows):
+                    if self.row(i, &found) < 0:
+                        bad = i
+                        break
+                    if more + found.size > most:
+                        long = i
+                        break
+        if bad >= 0:
+            raise InvalidArgumentError(
+                f"{self.what}' offsets {bad} and {bad + 1} are {self.offset(bad)} and "
+                f"{self.offset(bad + 1)}: not ascending within the data's {self.data.len} bytes"
+            )
+        if long >= 0:
+            raise InvalidArgumentError(f"row {long} of {self.what} is over {most} bytes")
+        return 0
+
+# --- a chunk of rows in the order of their keys ---------------------------------------------
+
+cdef extern from *:
+    """
+    #include <algorithm>
+    #include <cstdint>
+    #include <cstring>
+    struct kv_row { uint64_t head; uint32_t row; };
+    /* By key; rows of equal keys keep their order. First by head, a byte at a time from the last
+       on, then by the whole key where heads are equal. `spare` has room for `count` rows, too. */
+    template <typename Run>
+    static inline void kv_sort_rows(kv_row* rows, kv_row* spare, size_t count, const Run* keys) {
+        auto less = [keys](const kv_row& a, const kv_row& b) {
+            const Run& x = keys[a.row];
+            const Run& y = keys[b.row];
+            size_t shorter = x.size < y.size ? x.size : y.size;
+            int order = shorter ? memcmp(x.data, y.data, shorter) : 0;
+            if (order) return order < 0;
+            if (x.size != y.size) return x.size < y.size;
+            return a.row < b.row;
+        };
+        if (std::is_sorted(rows, rows + count, [&less](const kv_row& a, const kv_row& b) {
+                return a.head != b.head ? a.head < b.head : less(a, b); }))
+            return;
+        kv_row* from = rows;
+        kv_row* into = spare;
+        for (int shift = 0; shift < 64; shift += 8) {
+            size_t ends[256] = {0};
+            for (size_t i = 0; i < count; i++) ends[(from[i].head >> shift) & 255]++;
+            if (ends[(from[0].head >> shift) & 255] == count) continue;
+            size_t sum = 0;
+            for (size_t& end : ends) { size_t own = end; end = sum; sum += own; }
+            for (size_t i = 0; i < count; i++) into[ends[(from[i].head >> shift) & 255]++] = from[i];
+            std::swap(from, into);
+        }
+        if (from != rows) memcpy(rows, from, count * sizeof(kv_row));
+        for (size_t i = 0; i < count;) {
+            size_t end = i + 1;
+            while (end < count && rows[end].head == rows[i].head) end++;
+            if (end > i + 1) std::sort(rows + i, rows + end, less);
+            i = end;
+        }
+    }
+    """
+    struct Row "kv_row":
+        uint64_t head
+        uint32_t row
+    void sort_rows "kv_sort_rows"(
+        Row* rows, Row* spare, size_t count, const Slice* keys
+    ) noexcept nogil
+
+
+cdef class Chunk:
+    """Room for CHUNK_ROWS rows; what a call needs of it while it goes through its columns."""
+    cdef Slice* keys
+    cdef Slice* values
+    cdef Row* order
+    cdef Row* spare
+    cdef Py_ssize_t count
+    cdef Buffer bytes           # a batch; for reading, keys with their prefix
+    cdef Buffer found           # values of any size, in the order in which they were found
+
+    def __cinit__(self, Py_ssize_t rows):
+        cdef size_t room = <size_t> max(1, min(rows, <Py_ssize_t> CHUNK_ROWS))
+        buffer_init(&self.bytes)
+        buffer_init(&self.found)
+        self.keys = <Slice*> malloc(room * sizeof(Slice))
+        self.values = <Slice*> malloc(room * sizeof(Slice))
+        self.order = <Row*> malloc(room * sizeof(Row))
+        self.spare = <Row*> malloc(room * sizeof(Row))
+        if self.keys == NULL or self.values == NULL or self.order == NULL or self.spare == NULL:
+            raise MemoryError("no memory for a chunk of rows")
+
+    def __dealloc__(self):
+        free(self.keys)
+        free(self.values)
+        free(self.order)
+        free(self.spare)
+        buffer_free(&self.bytes)
+        buffer_free(&self.found)
+
+    cdef inline void expect(self, Py_ssize_t done) noexcept nogil:
+        """In the order of the keys the rows lie anywhere: bring those that come soon closer."""
+        cdef uint32_t row
+        if done + 2 * AHEAD < self.count:
+            row = self.order[done + 2 * AHEAD].row
+            prefetch(&self.keys[row])
+            prefetch(&self.values[row])
+            prefetch(self.keys[self.order[done + AHEAD].row].data)
+
+    cdef void sort(self) noexcept nogil:
+        # Heads are of what comes after the bytes that all keys share.
+        cdef size_t shared = self.keys[0].size if self.count else 0
+        cdef Py_ssize_t i
+        for i in range(1, self.count):
+            shared = common_prefix(
+                self.keys[0].data, shared, self.keys[i].data, self.keys[i].size
+            )
+        for i in range(self.count):
+            self.order[i].head = key_head(self.keys[i].data, self.keys[i].size, shared)
+            self.order[i].row = <uint32_t> i
+        sort_rows(self.order, self.spare, <size_t> self.count, self.keys)
+
+
+# --- writing --------------------------------------------------------------------------------
+
+def put_many(Database db not None, bytes prefix not None, keys, values, bint sync):
+    cdef Column key_column = Column(keys, "keys")
+    cdef Column value_column = Column(values, "values")
+    cdef Slice before = slice_of(<const char*> prefix, len(prefix))
+    cdef Chunk chunk
+    cdef Py_ssize_t first = 0
+    cdef Py_ssize_t done
+    cdef int code
+    db.check_writable()
+    if key_column.rows != value_column.rows:
+        raise InvalidArgumentError(
+            f"there are {key_column.rows} keys and {value_column.rows} values"
+        )
+    # All of it before anything is written.
+    key_column.check(before.size, MAX_KEY_BYTES)
+    value_column.check(0, MAX_VALUE_BYTES)
+    chunk = Chunk(key_column.rows)
+    while first < key_column.rows:
+        with nogil:
+            code = take_rows(chunk, key_column, value_column, first)
+        if code < 0:
+            raise InvalidArgumentError("the columns' offsets changed while they were read")
+        done = 0
+        while done < chunk.count:
+            with nogil:
+                code = encode_batch(
+                    chunk, before, min(<size_t> WRITE_BYTES, db.write_buffer_bytes), &done
+                )
+            if code < 0:
+                raise MemoryError("no memory for a batch")
+            db.write_encoded(slice_of(chunk.bytes.data, chunk.bytes.size), False)
+        first += chunk.count
+    if sync:
+        db.sync()
+    return key_column.rows
+
+
+cdef int take_rows(Chunk chunk, Column keys, Column values, Py_ssize_t first) noexcept nogil:
+    """The rows from `first` on, and their order. -1: nonsense."""
+    cdef Py_ssize_t i
+    chunk.count = min(keys.rows - first, <Py_ssize_t> CHUNK_ROWS)
+    for i in range(chunk.count):
+        if keys.row(first + i, &chunk.keys[i]) < 0 or values.row(first + i, &chunk.values[i]) < 0:
+            return -1
+    chunk.sort()
+    return 0
+
+
+cdef int encode_batch(Chunk chunk, Slice prefix, size_t most_bytes, Py_ssize_t* done) noexcept nogil:
+    """As many of the sorted rows from `done` on as make a batch. -1: no memory."""
+    cdef uint32_t count = 0
+    cdef uint32_t row
+    chunk.bytes.size = 0
+    if buffer_reserve(&chunk.bytes, BATCH_HEADER_BYTES) < 0:
+        return -1
+    chunk.bytes.size = BATCH_HEADER_BYTES
+    while done[0] < chunk.count and chunk.bytes.size < most_bytes:
+        chunk.expect(done[0])
+        if done[0] + AHEAD < chunk.count:
+            prefetch(chunk.values[chunk.order[done[0] + AHEAD].row].data)
+        row = chunk.order[done[0]].row
+        if encode_operation(
+            &chunk.bytes, KIND_PUT, False, 0, prefix, chunk.keys[row], chunk.values[row]
+        ) < 0:
+            return -1
+        done[0] += 1
+        count += 1
+    put_fixed32(chunk.bytes.data, count)
+    return 0
+
+
+# --- where rows go --------------------------------------------------------------------------
+
+@cython.no_gc_clear
+cdef class Memory:
+    """Bytes that arrays are made of without a copy."""
+    cdef Buffer bytes
+
+    def __cinit__(self):
+        buffer_init(&self.bytes)
+
+    def __dealloc__(self):
+        buffer_free(&self.bytes)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.bytes.data, <Py_ssize_t> self.bytes.size, False, flags)
+
+
+@cython.no_gc_clear
+cdef class Sink:
+    """Takes one row after another: into an array of fixed width, or as data and offsets."""
+    cdef Py_buffer array
+    cdef bint held
+    cdef size_t width
+    cdef Py_ssize_t capacity
+    cdef readonly Py_ssize_t rows
+    cdef Slice refused          # by put; only its size still means something
+    cdef Py_ssize_t refused_row
+    cdef readonly Memory data
+    cdef readonly Memory offsets
+
+    def __init__(self, array=None):
+        """`array`: writable, rows x width bytes; None: rows of any size."""
+        cdef int64_t zero = 0
+        if array is not None:
+            PyObject_GetBuffer(array, &self.array, PyBUF_ND | PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+            self.held = True
+            if self.array.ndim != 2 or self.array.itemsize != 1:
+                raise TypeError("an array to be filled must be 2-D, of bytes")
+            self.capacity = self.array.shape[0]
+            self.width = <size_t> self.array.shape[1]
+            return
+        self.data = Memory()
+        self.offsets = Memory()
+        if buffer_append(&self.offsets.bytes, &zero, sizeof(zero)) < 0:
+            raise MemoryError("no memory for rows")
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.array)
+
+    cdef inline int put(self, Py_ssize_t row, Slice value) noexcept nogil:
+        """Into its place in the array. MISFIT: not of its width, or beyond its end."""
+        if value.size != self.width or row >= self.capacity:
+            self.refused = value
+            self.refused_row = row
+            return MISFIT
+        if value.size:
+            memcpy(<uint8_t*> self.array.buf + <size_t> row * self.width, value.data, value.size)
+        return 0
+
+    cdef inline void blank(self, Py_ssize_t row) noexcept nogil:
+        if self.width:
+            memset(<uint8_t*> self.array.buf + <size_t> row * self.width, 0, self.width)
+
+    cdef inline int take(self, Slice value) noexcept nogil:
+        """The next row; NO_MEMORY or MISFIT."""
+        cdef int64_t end
+        if self.held:
+            if self.put(self.rows, value) < 0:
+                return MISFIT
+        else:
+            if buffer_append(&self.data.bytes, value.data, value.size) < 0:
+                return NO_MEMORY
+            end = <int64_t> self.data.bytes.size
+            if buffer_append(&self.offsets.bytes, &end, sizeof(end)) < 0:
+                return NO_MEMORY
+        self.rows += 1
+        return 0
+
+    cdef object refusal(self, int code, str what):
+        if code == NO_MEMORY:
+            return MemoryError("no memory for rows")
+        if self.refused_row >= self.capacity:
+            return InvalidArgumentError(f"the array has room for {self.capacity} {what}s only")
+        return InvalidArgumentError(
+            f"the {what} of row {self.refused_row} has {self.refused.size} bytes, the array's rows "
+            f"{self.width}"
+        )
+
+
+# --- reading --------------------------------------------------------------------------------
+
+def get_many(
+    Database db not None, bytes prefix not None, keys, Sink values not None, found, sequence
+):
+    """`found`: a writable buffer of a byte for each key."""
+    cdef Column column = Column(keys, "keys")
+    cdef Slice before = slice_of(<const char*> prefix, len(prefix))
+    cdef Py_buffer marks
+    cdef Chunk chunk
+    cdef Snapshot moment
+    cdef Py_ssize_t first = 0
+    db.check_open()
+    column.check(0, <size_t> 1 << 40)
+    PyObject_GetBuffer(found, &marks, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS | PyBUF_ND)
+    try:
+        if marks.len != column.rows:
+            raise InvalidArgumentError(f"{marks.len} marks for {column.rows} keys")
+        chunk = Chunk(column.rows)
+        # All chunks read one moment.
+        moment = open_snapshot(db, readable_sequence(db, sequence), b"")
+        with moment:
+            while first < column.rows:
+                get_chunk(
+                    db, chunk, column, before, first, moment.sequence, values,
+                    <uint8_t*> marks.buf + first
+                )
+                first += chunk.count
+    finally:
+        PyBuffer_Release(&marks)
+
+
+cdef int get_chunk(
+    Store store, Chunk chunk, Column keys, Slice prefix, Py_ssize_t first, uint64_t sequence,
+    Sink values, uint8_t* marks
+) except -1:
+    cdef Version* version
+    cdef Status status
+    cdef Iterator entries = None
+    cdef TableWalk tables = TableWalk()
+    cdef Py_ssize_t done = 0
+    cdef Py_ssize_t end
+    cdef int64_t credit = WALK_CREDIT
+    cdef bint unfinished
+    cdef int code
+    status_clear(&status)
+    with nogil:
+        code = take_keys(chunk, keys, prefix, first)
+    if code < 0:
+        raise MemoryError("no memory for keys") if code == NO_MEMORY else InvalidArgumentError(
+            "the keys' offsets changed while they were read"
+        )
+    memset(marks, ABSENT, <size_t> chunk.count)
+    if chunk.count < WALK_ROWS:
+        credit = -1
+    elif not has_tables(store.version):
+        entries = all_entries(store, sequence)
+    while done < chunk.count:
+        store.check_open()
+        end = min(done + READ_ROWS, chunk.count)
+        if entries is not None and credit >= 0:
+            entries.check()
+            code = walk(&entries.cursor, chunk, values, marks, &done, end, &credit)
+            entries.check_status()
+            if code == 0 and done < end:
+                continue
+        else:
+            code = from_memory(store, chunk, values, marks, done, end, sequence, &unfinished)
+            if code == 0 and unfinished and has_tables(store.version):
+                version = store.version
+                if credit >= 0:
+                    tables.open(store, sequence)
+                version_retain(version)
+                with nogil:
+                    if credit >= 0:
+                        code = walk(&tables.cursor, chunk, values, marks, &done, end, &credit)
+                        status = tables.cursor.status
+                    if code == 0 and done < end:
+                        code = from_tables(
+                            version, chunk, values, marks, done, end, sequence, &status
+                        )
+                    version_release(version)
+                if status.code != OK:
+                    raise status_error(&status, store.name)
+            done = end
+        if code < 0:
+            raise values.refusal(code, "value")
+    with nogil:
+        code = place_rows(chunk, values, marks)
+    if code < 0:
+        raise values.refusal(code, "value")
+    return 0
+
+
+cdef Iterator all_entries(Store store, uint64_t sequence):
+    cdef Range how
+    how.reverse = False
+    how.include_key = how.include_value = how.fill_cache = True
+    return open_iterator(store, sequence, how, None, None, True, False, None, b"")
+
+
+cdef class TableWalk:
+    """A cursor over the tables of one version."""
+    cdef UserCursor cursor
+    cdef Version* version
+
+    def __dealloc__(self):
+        self.close()
+
+    cdef void close(self) noexcept:
+        if self.version != NULL:
+            with nogil:
+                user_cursor_close(&self.cursor)
+                version_release(self.version)
+            self.version = NULL
+
+    cdef int open(self, Store store, uint64_t sequence) except -1:
+        """At the store's version; stays as it is if that hasn't changed."""
+        cdef int count = version_cursor_count(store.version)
+        cdef Cursor** cursors
+        cdef Cursor* merged
+        cdef Status status
+        cdef int result
+        if self.version == store.version:
+            return 0
+        self.close()
+        status_clear(&status)
+        cursors = <Cursor**> cursor_memory(max(1, count) * sizeof(Cursor*))
+        if cursors == NULL:
+            raise MemoryError("no memory for a walk")
+        result = version_cursors(store.version, True, WALK_AHEAD_BYTES, cursors, &status)
+        if result < 0:
+            free(cursors)
+            raise status_error(&status, store.name)
+        merged = merge_cursor(cursors, count)
+        free(cursors)
+        if merged == NULL:
+            raise MemoryError("no memory for a walk")
+        self.version = store.version
+        version_retain(self.version)
+        if user_cursor_open(&self.cursor, merged, sequence, NULL, NULL) < 0:
+            self.close()
+            raise MemoryError("no memory for a walk")
+        return 0
+
+
+cdef int walk(
+    UserCursor* cursor, Chunk chunk, Sink values, uint8_t* marks, Py_ssize_t* done, Py_ssize_t end,
+    int64_t* credit
+) noexcept nogil:
+    """Rows from `done` on that nothing is known of, along with the entries, as long as that pays."""
+    cdef Slice key
+    cdef uint32_t row
+    cdef int steps, order
+    cdef int code = 0
+    while done[0] < end and credit[0] >= 0:
+        row = chunk.order[done[0]].row
+        chunk.expect(done[0])
+        done[0] += 1
+        if marks[row] != ABSENT:
+            continue
+        key = chunk.keys[row]
+        if not cursor.valid:
+            # Before the first entry; or behind the last, and no seek finds one there either.
+            user_seek(cursor, key)
+            credit[0] -= SEEK_STEPS
+        steps = 0
+        order = 1
+        while cursor.valid:
+            order = slice_compare(cursor.key, key)
+            if order >= 0:
+                break
+            steps += 1
+            if steps == SEEK_STEPS:
+                user_seek(cursor, key)
+            else:
+                user_next(cursor)
+        if cursor.status.code != OK:
+            return MISFIT
+        if cursor.valid and order == 0:
+            marks[row] = FOUND
+            code = keep_value(chunk, values, row, cursor.value)
+            if code < 0:
+                return code
+        else:
+            marks[row] = DELETED
+        credit[0] = min(credit[0] + WALK_EARNS - steps, <int64_t> WALK_CREDIT)
+    return 0
+
+
+cdef int take_keys(Chunk chunk, Column keys, Slice prefix, Py_ssize_t first) noexcept nogil:
+    """The keys from `first` on, prefix included, and their order."""
+    cdef Py_ssize_t i
+    cdef size_t at = 0
+    chunk.count = min(keys.rows - first, <Py_ssize_t> CHUNK_ROWS)
+    chunk.bytes.size = chunk.found.size = 0
+    for i in range(chunk.count):
+        if keys.row(first + i, &chunk.keys[i]) < 0:
+            return MISFIT
+        if prefix.size and (
+            buffer_append(&chunk.bytes, prefix.data, prefix.size) < 0
+            or buffer_append(&chunk.bytes, chunk.keys[i].data, chunk.keys[i].size) < 0
+        ):
+            return NO_MEMORY
+    if prefix.size:
+        for i in range(chunk.count):
+            chunk.keys[i] = slice_of(chunk.bytes.data + at, prefix.size + chunk.keys[i].size)
+            at += chunk.keys[i].size
+    chunk.sort()
+    return 0
+
+
+cdef int from_memory(
+    Store store, Chunk chunk, Sink values, uint8_t* marks, Py_ssize_t start, Py_ssize_t end,
+    uint64_t sequence, bint* unfinished
+) noexcept:
+    """What the memtables know of these rows; with the GIL."""
+    cdef Slice value
+    cdef uint32_t row
+    cdef Py_ssize_t i
+    cdef int found
+    cdef int code = 0
+    cdef bint empty = store.frozen_count == 0 and memtable_entries(store.memory) == 0
+    unfinished[0] = empty
+    if empty:
+        return 0
+    for i in range(start, end):
+        row = chunk.order[i].row
+        chunk.expect(i)
+        if i + AHEAD < end:
+            memtable_prefetch(store.memory, chunk.keys[chunk.order[i + AHEAD].row])
+        found = look_in_memory(store, chunk.keys[row], sequence, &value)
+        marks[row] = <uint8_t> found
+        if found == FOUND:
+            code = keep_value(chunk, values, row, value)
+            if code < 0:
+                return code
+        elif found == ABSENT:
+            unfinished[0] = True
+    return 0
+
+
+cdef int from_tables(
+    Version* version, Chunk chunk, Sink values, uint8_t* marks, Py_ssize_t start, Py_ssize_t end,
+    uint64_t sequence, Status* status
+) noexcept nogil:
+    cdef Slice value
+    cdef Pinned pin
+    cdef uint64_t found_sequence
+    cdef uint32_t row
+    cdef Py_ssize_t i
+    cdef int found
+    cdef int code = 0
+    for i in range(start, end):
+        row = chunk.order[i].row
+        if marks[row] != ABSENT:
+            continue
+        pin.handle = NULL
+        found = version_get(
+            version, chunk.keys[row], sequence, &value, &found_sequence, &pin, status
+        )
+        marks[row] = <uint8_t> found
+        if found == FAILED:
+            return MISFIT
+        if found == FOUND:
+            code = keep_value(chunk, values, row, value)
+        pinned_release(&pin)
+        if code < 0:
+            return code
+    return 0
+
+
+cdef inline int keep_value(Chunk chunk, Sink values, uint32_t row, Slice value) noexcept nogil:
+    """Into its place at once where places are known, else aside until all sizes are."""
+    cdef size_t at = chunk.found.size
+    if values.held:
+        return values.put(values.rows + row, value)
+    if buffer_append(&chunk.found, value.data, value.size) < 0:
+        return NO_MEMORY
+    # The buffer may move: a place in it, not a pointer.
+    chunk.values[row] = slice_of(<const uint8_t*> at, value.size)
+    return 0
+
+
+cdef int place_rows(Chunk chunk, Sink values, uint8_t* marks) noexcept nogil:
+    """What was found in the order of the rows, zeros or nothing where nothing was."""
+    cdef Py_ssize_t i
+    cdef int code
+    for i in range(chunk.count):
+        marks[i] = marks[i] == FOUND
+        if values.held:
+            if not marks[i]:
+                values.blank(values.rows + i)
+            continue
+        if marks[i]:
+            code = values.take(
+                slice_of(chunk.found.data + <size_t> chunk.values[i].data, chunk.values[i].size)
+            )
+        else:
+            code = values.take(slice_of(NULL, 0))
+        if code < 0:
+            return code
+    if values.held:
+        values.rows += chunk.count
+    return 0
+
+
+def read_rows(Iterator rows not None, Py_ssize_t most, Sink keys, Sink values):
+    """Up to `most` of the iterator's next entries into the sinks; how many there were."""
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t wanted, taken
+    cdef int code = 0
+    while count < most:
+        rows.check()
+        wanted = min(most - count, <Py_ssize_t> READ_ROWS)
+        if rows.walks_mutable():
+            taken = fill(rows, wanted, keys, values, &code)
+        else:
+            rows.enter()
+            with nogil:
+                taken = fill(rows, wanted, keys, values, &code)
+            rows.leave()
+        if code < 0:
+            if keys is not None and (values is None or keys.rows <= values.rows):
+                raise keys.refusal(code, "key")
+            raise values.refusal(code, "value")
+        count += taken
+        if taken < wanted:
+            rows.check_status()
+            break
+    return count
+
+
+cdef Py_ssize_t fill(
+    Iterator rows, Py_ssize_t most, Sink keys, Sink values, int* code
+) noexcept nogil:
+    cdef Py_ssize_t count = 0
+    while count < most and rows.step():
+        if keys is not None:
+            code[0] = keys.take(rows.shown_key())
+            if code[0] < 0:
+                break
+        if values is not None:
+            code[0] = values.take(rows.cursor.value)
+            if code[0] < 0:
+                break
+        count += 1
+    return count
+
+
+def count_rows(keys):
+    return Column(keys, "keys").rows
