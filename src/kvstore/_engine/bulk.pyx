@@ -808,13 +808,13 @@ def read_rows(Iterator rows not None, Py_ssize_t most, Sink keys, Sink values):
     while count < most:
         rows.check()
         wanted = min(most - count, <Py_ssize_t> READ_ROWS)
+        rows.enter()
         if rows.walks_mutable():
             taken = fill(rows, wanted, keys, values, &code)
         else:
-            rows.enter()
             with nogil:
                 taken = fill(rows, wanted, keys, values, &code)
-            rows.leave()
+        rows.leave()
         if code < 0:
             if keys is not None and (values is None or keys.rows <= values.rows):
                 raise keys.refusal(code, "key")

@@ -1,7 +1,7 @@
 """What walks the database at one moment: Iterator (plyvel's), RawIterator (LevelDB's); Snapshot.
 
 An open iterator keeps the memtables and tables that it walks. GIL: its moves need it, since one of
-the memtables may be the mutable one. One thread at a time.
+the memtables may be the mutable one. One thread at a time; a second one is refused.
 """
 
 cimport cython
@@ -22,14 +22,15 @@ cdef class Walk:
     cdef IteratorLink link
     cdef MemTable* mutable          # the one it walks that was mutable when it began, or NULL
     cdef bint live                  # it may be used: neither closed nor busy
-    cdef bint busy                  # it is being moved without the GIL
+    # It is being moved: all without the GIL, or with it and without it where a block is read.
+    cdef bint busy
     cdef bint doomed                # it was closed while busy
     cdef int begin(
         self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
     ) except -1
     cdef void finish(self) noexcept
     cdef void release(self) noexcept
-    # Around moves without the GIL: nobody else can move it, and closing waits for `leave`.
+    # Around every move: nobody else can move it, and closing waits for `leave`.
     cdef int enter(self) except -1
     cdef int leave(self) except -1
     # Whether its moves need the GIL.

@@ -13,7 +13,8 @@ class Iterator:
     """Walks a range of one moment.
 
     Stands between entries, as plyvel's: :meth:`__next__` returns the entry after the place and
-    moves past it, :meth:`prev` the one before it and moves before it. One thread at a time.
+    moves past it, :meth:`prev` the one before it and moves before it. One thread at a time; a
+    second one is refused.
     """
 
     def __iter__(self) -> Self: ...

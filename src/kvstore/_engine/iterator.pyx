@@ -93,7 +93,8 @@ cdef class Walk:
             version_release(self.version)
 
     cdef int enter(self) except -1:
-        self.check()
+        if not self.live:
+            self.check()
         self.live = False
         self.busy = True
         return 0
@@ -258,17 +259,19 @@ cdef class Iterator(Walk):
         return self.cursor.valid
 
     cdef object forward(self):
-        if not self.live:
-            self.check()
-        if not self.step_up():
+        self.enter()
+        cdef bint moved = self.step_up()
+        self.leave()
+        if not moved:
             self.check_status()
             raise StopIteration
         return self.item()
 
     cdef object backward(self):
-        if not self.live:
-            self.check()
-        if not self.step_down():
+        self.enter()
+        cdef bint moved = self.step_down()
+        self.leave()
+        if not moved:
             self.check_status()
             raise StopIteration
         return self.item()
@@ -293,9 +296,12 @@ cdef class Iterator(Walk):
         try:
             if self.strip:
                 whole = self.within + <bytes> view.slice.data[: view.slice.size]
+            self.enter()
+            if self.strip:
                 user_seek(&self.cursor, slice_of(<const char*> whole, len(whole)))
             else:
                 user_seek(&self.cursor, view.slice)
+            self.leave()
         finally:
             view_close(&view)
         if self.cursor.valid:
@@ -327,31 +333,41 @@ cdef class RawIterator(Walk):
         return self.cursor.valid
 
     def seek_to_first(self):
-        self.check()
+        self.enter()
         user_seek_to_first(&self.cursor)
+        self.leave()
         self.check_status()
 
     def seek_to_last(self):
-        self.check()
+        self.enter()
         user_seek_to_last(&self.cursor)
+        self.leave()
         self.check_status()
 
     def seek(self, target):
         cdef BytesView view
         self.check()
         view_open(target, &view, "target")
-        user_seek(&self.cursor, view.slice)
-        view_close(&view)
+        try:
+            self.enter()
+            user_seek(&self.cursor, view.slice)
+            self.leave()
+        finally:
+            view_close(&view)
         self.check_status()
 
     def next(self):
         self.check_valid()
+        self.enter()
         user_next(&self.cursor)
+        self.leave()
         self.check_status()
 
     def prev(self):
         self.check_valid()
+        self.enter()
         user_prev(&self.cursor)
+        self.leave()
         self.check_status()
 
     def key(self):

@@ -173,7 +173,31 @@ cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* st
     )
 
 
+cdef extern from *:
+    """
+    /* A user's iterator moves with the GIL held, a job without it. Not PyGILState_Check, which says
+       yes to every thread once there are subinterpreters. */
+    static inline PyThreadState* kv_let_go_of_gil(void) {
+        PyThreadState* own = PyGILState_GetThisThreadState();
+        return own && own == _PyThreadState_UncheckedGet() ? PyEval_SaveThread() : NULL;
+    }
+    static inline void kv_take_gil(PyThreadState* own) { if (own) PyEval_RestoreThread(own); }
+    """
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState* let_go_of_gil "kv_let_go_of_gil"() noexcept nogil
+    void take_gil "kv_take_gil"(PyThreadState* own) noexcept nogil
+
+
 cdef CachedBlock* load(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
+    """Reads a block, without the GIL even if the caller holds it."""
+    cdef PyThreadState* own = let_go_of_gil()
+    cdef CachedBlock* block = load_block(cursor, handle, last)
+    take_gil(own)
+    return block
+
+
+cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
     cdef Status* status = &cursor.base.status
     cdef size_t size
     cdef uint8_t* frame = fetch(cursor, handle, &size, status)
