@@ -46,7 +46,7 @@ from kvstore._engine.merge cimport merge_cursor
 from kvstore._engine.read cimport has_tables, look_in_memory, readable_sequence
 from kvstore._engine.slice cimport Slice, slice_compare, slice_of
 from kvstore._engine.sstable cimport Pinned, pinned_release
-from kvstore._engine.status cimport OK, Status, status_clear, status_error
+from kvstore._engine.status cimport OK, Status, status_clear, status_error_in
 from kvstore._engine.store cimport Store
 from kvstore._engine.user_cursor cimport (
     UserCursor,
@@ -576,7 +576,7 @@ cdef int get_chunk(
                         )
                     version_release(version)
                 if status.code != OK:
-                    raise status_error(&status, store.name)
+                    raise status_error_in(&status, store.name)
             done = end
         if code < 0:
             raise values.refusal(code, "value")
@@ -626,7 +626,7 @@ cdef class TableWalk:
         result = version_cursors(store.version, True, WALK_AHEAD_BYTES, cursors, &status)
         if result < 0:
             free(cursors)
-            raise status_error(&status, store.name)
+            raise status_error_in(&status, store.name)
         merged = merge_cursor(cursors, count)
         free(cursors)
         if merged == NULL:

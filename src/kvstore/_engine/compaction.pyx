@@ -25,7 +25,7 @@ from kvstore._engine.memtable cimport (
 )
 from kvstore._engine.merge cimport merge_cursor
 from kvstore._engine.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.status cimport OK, Status, status_error
+from kvstore._engine.status cimport OK, Status, status_error_in
 from kvstore._engine.store cimport Store, table_entry
 from kvstore._engine.table_job cimport (
     Output,
@@ -104,7 +104,7 @@ cdef int run_job(Store store, TableJob* job) except -1:
         return 1
     if status.code == OK:
         return 0
-    raise status_error(&status, store.name)
+    raise status_error_in(&status, store.name)
 
 
 cdef int install_outputs(

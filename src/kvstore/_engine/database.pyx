@@ -138,6 +138,10 @@ cdef class Database(Store):
     def __dealloc__(self):
         buffer_free(&self.scratch)
 
+    def _after_fork(self):
+        self.gate.closed = True
+        super()._after_fork()
+
     def __del__(self):
         if self.open and not self.forked:
             try:
@@ -629,9 +633,6 @@ cdef class Database(Store):
     def close(self):
         if not self.open:
             return
-        if self.forked:
-            self.open = False
-            return
         self.open = False
         self.gate.closed = True
         self.attention = True
@@ -690,8 +691,14 @@ def run_background(ends, bell, job):
 
 def close_all():
     """At interpreter exit: background threads end while they still can."""
+    trouble = None
     for store in list(OPEN_STORES):
-        store.close()
+        try:
+            store.close()
+        except (OSError, StorageError) as error:
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
 
 
 def mark_forked():

@@ -28,7 +28,7 @@ from kvstore._engine.memtable cimport memtable_bytes, memtable_entries
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.sstable cimport Table, table_offset_of, table_release
 from kvstore._engine.sstable_verify cimport table_verify
-from kvstore._engine.status cimport Status, status_clear, status_error
+from kvstore._engine.status cimport Status, status_clear, status_error_in
 from kvstore._engine.store cimport Store, identity_text
 from kvstore._engine.version cimport LEVELS, Version, version_release, version_retain
 
@@ -61,7 +61,7 @@ cdef int verify_tables(Store store) except -1:
                 break
         version_release(version)
     if result < 0:
-        raise status_error(&status, store.name)
+        raise status_error_in(&status, store.name)
     return 0
 
 
@@ -104,7 +104,7 @@ cdef uint64_t bytes_before_key(Store store, Version* version, object key, str wh
         result = bytes_before(version, slice_of(internal.data, internal.size), &status)
         buffer_free(&internal)
     if status.code:
-        raise status_error(&status, store.name)
+        raise status_error_in(&status, store.name)
     return result
 
 

@@ -13,7 +13,7 @@ from kvstore._engine.memtable cimport memtable_cursor, memtable_entries
 from kvstore._engine.merge cimport merge_cursor
 from kvstore._engine.read cimport lookup, lookup_many
 from kvstore._engine.slice cimport Slice, slice_of
-from kvstore._engine.status cimport OK, Status, status_clear, status_error
+from kvstore._engine.status cimport OK, Status, status_clear, status_error_in
 from kvstore._engine.store cimport MAX_FROZEN, Store
 from kvstore._engine.user_cursor cimport (
     user_cursor_close,
@@ -88,6 +88,8 @@ cdef class Walk:
             self.store.unlink(&self.link)
 
     cdef void release(self) noexcept:
+        if self.store.forked:
+            return                      # see Store.__dealloc__
         with nogil:
             user_cursor_close(&self.cursor)
             version_release(self.version)
@@ -148,7 +150,7 @@ cdef class Walk:
                 if cursors[i] != NULL:
                     cursors[i].free(cursors[i])
             free(cursors)
-            raise MemoryError("no memory for an iterator") if missing else status_error(
+            raise MemoryError("no memory for an iterator") if missing else status_error_in(
                 &status, store.name
             )
         merged = merge_cursor(cursors, count + tables)
@@ -183,7 +185,7 @@ cdef class Walk:
 
     cdef int check_status(self) except -1:
         if self.cursor.status.code != OK:
-            raise status_error(&self.cursor.status, self.store.name)
+            raise status_error_in(&self.cursor.status, self.store.name)
         return 0
 
     def close(self):

@@ -191,6 +191,9 @@ cdef int segment_end_was_durable(
             decode_record_header(at, &record)
             if record.synced > reader.position:
                 return 1
+            # The file is cut to end with the mark of a clean close only after the sync of it all.
+            if record.kind == KIND_CLEAN_CLOSE and offset + size == reader.file_bytes:
+                return 1
         for i in range(min(size, <size_t> 8)):
             if at[i]:
                 tail_end[0] = offset + i + 1

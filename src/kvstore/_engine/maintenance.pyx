@@ -38,7 +38,7 @@ from kvstore._engine.manifest cimport Manifest, begin_manifest, load_manifest
 from kvstore._engine.merge cimport merge_cursor
 from kvstore._engine.slice cimport slice_of
 from kvstore._engine.sstable_build cimport TableSummary
-from kvstore._engine.status cimport Status, status_error
+from kvstore._engine.status cimport Status, status_error_in
 from kvstore._engine.store cimport check_identity, identity_text, is_own_name
 from kvstore._engine.table_job cimport TableJob, table_job_clear, table_job_run
 from kvstore._engine.version cimport level_cursor
@@ -338,7 +338,7 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
         with nogil:
             result = table_job_run(job, &status)
         if result < 0:
-            raise status_error(&status, path)
+            raise status_error_in(&status, path)
         sync_directory(disk, path)
         for i in range(job.outputs.size()):
             merged.append(

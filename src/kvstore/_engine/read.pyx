@@ -9,7 +9,7 @@ from kvstore._engine.key cimport max_sequence
 from kvstore._engine.memtable cimport ABSENT, DELETED, FAILED, FOUND, memtable_entries, memtable_get
 from kvstore._engine.slice cimport Slice
 from kvstore._engine.sstable cimport Pinned, pinned_release
-from kvstore._engine.status cimport OK, Status, status_clear, status_error
+from kvstore._engine.status cimport OK, Status, status_clear, status_error_in
 from kvstore._engine.store cimport Store
 from kvstore._engine.version cimport LEVELS, Version, version_get, version_release, version_retain
 
@@ -66,7 +66,7 @@ cdef object lookup(Store store, Slice key, uint64_t sequence, object default):
         finally:
             pinned_release(&pin)
     if found == FAILED:
-        raise status_error(&status, store.name)
+        raise status_error_in(&status, store.name)
     return default
 
 
@@ -114,7 +114,7 @@ cdef list lookup_many(Store store, list keys, uint64_t sequence, object default)
                         failed = True
                         break
             if failed:
-                raise status_error(&status, store.name)
+                raise status_error_in(&status, store.name)
             for i in range(count):
                 if wanted[i].pin.handle != NULL and wanted[i].found == FOUND:
                     results[i] = bytes_of(wanted[i].value)

@@ -331,6 +331,7 @@ cdef Table* table_open(
 ) noexcept nogil:
     cdef Table* table = <Table*> calloc(1, sizeof(Table))
     status_clear(status)
+    status.table = file_number
     if table == NULL:
         status_os_error(status, ENOMEM, b"memory for a table", -1)
         return NULL

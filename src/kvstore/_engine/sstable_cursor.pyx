@@ -337,6 +337,7 @@ cdef void cursor_prev(Cursor* self) noexcept nogil:
 cdef void cursor_seek_to_first(Cursor* self) noexcept nogil:
     cdef TableCursor* cursor = <TableCursor*> self.state
     status_clear(&self.status)
+    self.status.table = cursor.table.file_number
     self.valid = False
     if take_partition(cursor, 0) < 0 or take_block(cursor, 0) < 0:
         return
@@ -347,6 +348,7 @@ cdef void cursor_seek_to_first(Cursor* self) noexcept nogil:
 cdef void cursor_seek_to_last(Cursor* self) noexcept nogil:
     cdef TableCursor* cursor = <TableCursor*> self.state
     status_clear(&self.status)
+    self.status.table = cursor.table.file_number
     self.valid = False
     if take_partition(cursor, cursor.table.root.entries - 1) < 0:
         return
@@ -359,6 +361,7 @@ cdef void cursor_seek_to_last(Cursor* self) noexcept nogil:
 cdef void cursor_seek(Cursor* self, Slice target) noexcept nogil:
     cdef TableCursor* cursor = <TableCursor*> self.state
     status_clear(&self.status)
+    self.status.table = cursor.table.file_number
     self.valid = False
     if target.size < TRAILER_BYTES:
         fail(cursor, b"seek to a key without a trailer")
@@ -408,4 +411,5 @@ cdef Cursor* table_cursor(Table* table, bint fill_cache, size_t read_ahead) noex
     cursor.base.prev = cursor_prev
     cursor.base.free = cursor_free
     status_clear(&cursor.base.status)
+    cursor.base.status.table = table.file_number
     return &cursor.base

@@ -222,6 +222,7 @@ cdef int table_verify(Table* table, Status* status) noexcept nogil:
     cdef uint8_t* kept = NULL
     cdef int result
     status_clear(status)
+    status.table = table.file_number
     memset(&tally, 0, sizeof(tally))
     tally.seen.min_sequence = <uint64_t> -1
     block_cursor_init(&tally.walk)

@@ -1,6 +1,6 @@
 """How code without the GIL says what went wrong: a small struct, made an exception at the border."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 
 cdef enum Code:
@@ -19,6 +19,7 @@ cdef struct Status:
     int code            # one of Code
     int os_error        # errno of an IO_ERROR, else 0
     int64_t offset      # byte in the file at which the trouble begins, -1 if it is the whole file
+    uint64_t table      # number of the table that it is about, 0 if it is about something else
     const char* what    # static text, e.g. b"block checksum"; never freed
 
 
@@ -26,11 +27,12 @@ cdef inline void status_clear(Status* status) noexcept nogil:
     status.code = OK
     status.os_error = 0
     status.offset = -1
+    status.table = 0
     status.what = NULL
 
 
 cdef inline int status_set(Status* status, int code, const char* what, int64_t offset) noexcept nogil:
-    """Record a failure; returns -1 so that callers can ``return status_set(...)``."""
+    """Record a failure (of the table, if one is noted); returns -1 so that callers can, too."""
     status.code = code
     status.os_error = 0
     status.offset = offset
@@ -48,3 +50,5 @@ cdef inline int status_os_error(Status* status, int os_error, const char* what, 
 
 # Builds (does not raise) the StorageError or CorruptionError that says it.
 cdef object status_error(Status* status, str path)
+# The same where it may be about a table of the database in `directory`.
+cdef object status_error_in(Status* status, str directory)

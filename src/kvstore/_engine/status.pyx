@@ -14,3 +14,9 @@ cdef object status_error(Status* status, str path):
         message = f"{what}: {os.strerror(status.os_error)}" if status.os_error else what
         return StorageError(message, path=path, offset=offset, errno=status.os_error or None)
     return CorruptionError(what, code=CODES[status.code], path=path, offset=offset)
+
+
+cdef object status_error_in(Status* status, str directory):
+    return status_error(
+        status, f"{directory}/{status.table:06d}.sst" if status.table else directory
+    )

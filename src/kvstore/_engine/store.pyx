@@ -166,6 +166,9 @@ cdef class Store:
 
     def __dealloc__(self):
         cdef int i
+        if self.forked:
+            # A lock may be held for ever by a thread that isn't there, and files are the parent's.
+            return
         if self.memory != NULL:
             memtable_release(self.memory)
         for i in range(self.frozen_count):
@@ -216,8 +219,14 @@ cdef class Store:
         return 0
 
     def _after_fork(self):
+        """In the child: nothing of it is to be used, nor given back, but the copy of the lock."""
         self.forked = True
         self.attention = True
+        self.open = False
+        self.close_iterators()
+        if self.lock is not None:
+            # Else the directory stayed locked while the child lives, whatever becomes of the parent.
+            self.lock.close()
 
     # --- the set of tables --------------------------------------------------------------------
 

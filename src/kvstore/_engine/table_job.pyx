@@ -131,6 +131,7 @@ cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept
     buffer_init(&output.smallest)
     buffer_init(&output.largest)
     table_path(job.directory, output.number, path)
+    status.table = output.number
     progress.builder = table_builder_open(
         job.ops, job.disk, path, output.number, &job.options, status
     )

@@ -158,6 +158,7 @@ cdef int file_get(
     cdef Table* table = live_table_open(file, status)
     if table == NULL:
         return FAILED
+    status.table = file.number
     cdef int found = table_get(table, user_key, sequence, value, found_sequence, pin, status)
     table_release(table)
     return found

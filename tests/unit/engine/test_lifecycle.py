@@ -1,0 +1,292 @@
+"""Closing, forking and the end of the interpreter, with iterators open and threads at work."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import kvstore
+
+SMALL = {"write_buffer_size": 1 << 16, "max_file_size": 1 << 16, "level_size_base": 1 << 18}
+
+
+def run(program, path, expected=0):
+    """Run a program of its own; `PATH` in it is the database's."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", program.replace("PATH", repr(path))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (expected, "")
+    return done.stdout
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "db")
+
+
+def test_closing_closes_what_is_open_on_it(path):
+    db = kvstore.DB(path)
+    db.put(b"a", b"1")
+    db.put(b"b", b"2")
+    iterator, raw, snapshot = db.iterator(), db.raw_iterator(), db.snapshot()
+    of_snapshot = snapshot.iterator()
+    next(iterator)
+    raw.seek_to_first()
+    db.close()
+    for call in (
+        lambda: next(iterator),
+        iterator.prev,
+        iterator.seek_to_start,
+        raw.key,
+        raw.valid,
+        lambda: next(of_snapshot),
+        lambda: snapshot.get(b"a"),
+        snapshot.iterator,
+        lambda: db.get(b"a"),
+        lambda: db.sync(),
+        lambda: db.flush(),
+        lambda: db.verify(),
+        lambda: db.stats(),
+        lambda: db.checkpoint(path + "-copy"),
+        lambda: db.delete_range(b"a", b"b"),
+        lambda: db.retain_from(1),
+    ):
+        with pytest.raises(kvstore.ClosedError):
+            call()
+    for each in (iterator, raw, of_snapshot, snapshot, db):
+        each.close()
+    assert db.closed
+
+
+def test_a_database_that_is_let_go_of_is_closed(path):
+    db = kvstore.DB(path)
+    db.put(b"a", b"1")
+    iterator = db.iterator()
+    del db
+    # The iterator still holds it.
+    assert next(iterator) == (b"a", b"1")
+    del iterator
+    with kvstore.DB(path) as db:
+        assert db[b"a"] == b"1"
+
+
+def test_threads_are_told_when_it_is_closed_under_them(path):
+    """Each call works or raises ClosedError, and each write that returned is there."""
+    db = kvstore.DB(path, **SMALL)
+    warm = threading.Barrier(7)
+    written = [0] * 4
+    failures = []
+
+    def work(number):
+        for count in range(1, 1 << 30):
+            try:
+                if number < 2:
+                    db.put(b"%d:%08d" % (number, count), bytes(200), sync=number == 0)
+                    written[number] = count
+                elif number < 4:
+                    db.update({b"%d:%08d" % (number, count): b""})
+                    written[number] = count
+                elif number < 5:
+                    db.get(b"0:%08d" % count)
+                else:
+                    for _ in db.iterator(include_value=False):
+                        pass
+            except kvstore.ClosedError:
+                return
+            except BaseException as error:  # noqa: BLE001
+                failures.append(error)
+                return
+            finally:
+                if count == 50:
+                    warm.wait()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    warm.wait()
+    db.close()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with kvstore.DB(path) as db:
+        for number in range(4):
+            assert written[number] >= 50
+            assert b"%d:%08d" % (number, written[number]) in db
+
+
+def test_closing_waits_for_no_timeout(path):
+    """Background threads that are idle are woken at once; each would sleep half a second."""
+    program = """
+import time
+import kvstore
+began = time.monotonic()
+for _ in range(20):
+    kvstore.DB(PATH, compaction_threads=4).close()
+print(time.monotonic() - began < 5)
+"""
+    assert run(program, path) == "True\n"
+
+
+FORK = """
+import os
+import kvstore
+db = kvstore.DB(PATH, write_buffer_size=1 << 16)
+for number in range(3000):
+    db.put(b"%06d" % number, bytes(100))
+iterator, raw, snapshot, batch = db.iterator(), db.raw_iterator(), db.snapshot(), db.write_batch()
+next(iterator)
+raw.seek_to_first()
+view = db.prefixed_db(b"0")
+child = os.fork()
+if child == 0:
+    refused = []
+    for call in (
+        lambda: db.get(b"000001"),
+        lambda: db.put(b"a", b""),
+        lambda: db.multi_get([b"a"]),
+        lambda: next(iterator),
+        lambda: raw.key(),
+        lambda: snapshot.get(b"000001"),
+        lambda: view.get(b"000001"),
+        lambda: batch.put(b"a", b""),
+        lambda: db.flush(),
+        lambda: db.iterator(),
+    ):
+        try:
+            call()
+        except kvstore.ClosedError as error:
+            refused.append(str(error))
+    assert len(refused) == 10, refused
+    assert "before this process forked" in refused[0], refused[0]
+    try:
+        kvstore.DB(PATH)
+    except kvstore.AlreadyOpenError:
+        pass
+    else:
+        raise AssertionError("opened twice")
+    with kvstore.DB(PATH + "-other") as other:
+        other.put(b"a", b"")
+    iterator.close()
+    snapshot.close()
+    db.close()
+    del iterator, raw, snapshot, view, db
+    raise SystemExit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_a_forked_child_is_refused_and_harms_nothing(path):
+    """The child ends as any interpreter does, with everything freed; the parent goes on."""
+    program = (
+        FORK
+        + """
+assert len(list(iterator)) == 2999
+db.put(b"later", b"")
+db.compact_range()
+db.verify()
+db.close()
+with kvstore.DB(PATH) as db:
+    assert len(list(db)) == 3001
+"""
+    )
+    run(program, path)
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_the_directory(path):
+    program = """
+import os
+import sys
+import kvstore
+db = kvstore.DB(PATH)
+db.put(b"a", b"1", sync=True)
+read_end, write_end = os.pipe()
+if os.fork() == 0:
+    os.close(write_end)
+    sys.stdout.write("forked\\n")
+    sys.stdout.flush()
+    os.read(0, 1)
+    os._exit(0)
+os.read(read_end, 1)
+"""
+    opener = subprocess.Popen(
+        [sys.executable, "-c", program.replace("PATH", repr(path))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with opener:
+        assert opener.stdout.readline() == b"forked\n"
+        opener.send_signal(signal.SIGKILL)
+        opener.wait(timeout=30)
+        # The child still waits for its standard input to end.
+        with kvstore.DB(path) as db:
+            assert db[b"a"] == b"1"
+
+
+@pytest.mark.parametrize("how", ["", "sys.exit(0)", "del db", "db = None; gc.collect()"])
+def test_the_interpreter_ends_with_a_database_open_and_its_threads_busy(path, how):
+    program = f"""
+import gc
+import sys
+import kvstore
+db = kvstore.DB(PATH, write_buffer_size=1 << 16, max_file_size=1 << 16, level_size_base=1 << 18)
+for number in range(8000):
+    db.put(b"%06d" % (number * 7919 % 8000), bytes(100))
+db.snapshot(), db.iterator(), db.raw_iterator()
+iterator = db.iterator()
+next(iterator)
+print(db.stats()["flushes"] > 0)
+{how}
+"""
+    assert run(program, path) == "True\n"
+    with kvstore.DB(path) as db:
+        assert len(list(db)) == 8000
+        db.verify()
+
+
+def test_the_interpreter_ends_while_daemon_threads_write_and_read(path):
+    program = """
+import threading
+import kvstore
+db = kvstore.DB(PATH, write_buffer_size=1 << 16)
+ready = threading.Barrier(5)
+def work(number):
+    for count in range(1 << 30):
+        try:
+            db.put(b"%d%08d" % (number, count), bytes(100), sync=number == 0)
+            db.get(b"%d%08d" % (number, count // 2))
+            next(db.iterator(start=b"1"), None)
+        except kvstore.ClosedError:
+            return
+        if count == 100:
+            ready.wait()
+for number in range(4):
+    threading.Thread(target=work, args=(number,), daemon=True).start()
+ready.wait()
+"""
+    run(program, path)
+    with kvstore.DB(path) as db:
+        assert len(list(db)) >= 400
+        db.verify()
+
+
+def test_a_killed_process_leaves_a_database_that_opens(path):
+    program = """
+import os
+import signal
+import kvstore
+db = kvstore.DB(PATH, write_buffer_size=1 << 16)
+for number in range(5000):
+    db.put(b"%06d" % number, bytes(100))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run(program, path, -signal.SIGKILL)
+    with kvstore.DB(path) as db:
+        # What was written without sync survives the process, not the machine.
+        assert len(list(db)) == 5000
+        db.verify()
