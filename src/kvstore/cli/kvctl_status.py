@@ -52,7 +52,10 @@ def as_text(status: ClusterStatus) -> str:
         for member in status.members
     ]
     faults = [f"member {m.member_id}: {m.fault}" for m in status.members if m.fault]
-    return "\n".join([heading, *table(COLUMNS, rows), *faults])
+    # The members of an embedded kvd have no addresses of their own.
+    shown = len(COLUMNS) if any(member.client_address for member in status.members) else -1
+    lines = table(COLUMNS[:shown], [row[:shown] for row in rows])
+    return "\n".join([heading, *lines, *faults])
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
