@@ -60,6 +60,9 @@ class Client:
         self._task: Task | None = None
         self._stopping = False
         self._favourite = 0
+        self._home = self._rng.randint(1, plan.members)
+        self._homing = plan.homing
+        self._loss = plan.loss
         self._patient = False
         self._think()
 
@@ -67,6 +70,11 @@ class Client:
     def idle(self) -> bool:
         """It has stopped, and nothing is under way."""
         return self._stopping and self._task is None
+
+    def calm(self) -> None:
+        """The troubles are over: ask whoever leads, and nothing gets lost."""
+        self._homing = 0.0
+        self._loss = 0.0
 
     def stop(self) -> None:
         """Begin nothing new; what is under way is followed to its end, however long it takes."""
@@ -127,7 +135,7 @@ class Client:
         rng = self._rng
         patience = rng.randint(200, 2000) * MILLISECOND
         self._agenda.after(patience, lambda: self._retry(task, attempt))
-        if rng.random() < self._plan.loss and not self._patient:
+        if rng.random() < self._loss:
             return
         self._agenda.after(rng.randint(*self._plan.delay_us), lambda: self._arrive(task, process))
         if rng.random() < self._plan.doubling:
@@ -136,8 +144,10 @@ class Client:
 
     def _whom(self) -> Process:
         processes = self._processes()
+        at_home = self._rng.random() < self._homing
+        wanted = self._home if at_home else self._favourite
         for process in processes:
-            if process.member == self._favourite:
+            if process.member == wanted:
                 return process
         return self._rng.choice(processes)
 
@@ -145,7 +155,7 @@ class Client:
         """The call reaches a member. Its answer may get lost."""
 
         def answer(result: Result) -> None:
-            if self._rng.random() >= self._plan.loss or self._patient:
+            if self._rng.random() >= self._loss:
                 delay = self._rng.randint(*self._plan.delay_us)
                 self._agenda.after(delay, lambda: self._answered(task, result))
 

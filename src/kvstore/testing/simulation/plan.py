@@ -23,10 +23,10 @@ TROUBLES = {
     "kill": 3,
     "power loss": 3,
     "power loss in the middle": 4,
-    "blackout": 1,
+    "blackout": 3,
     "isolate": 3,
-    "isolate leader": 2,
-    "split": 2,
+    "isolate leader": 4,
+    "split": 3,
     "one-way cut": 2,
     "bridge": 1,
     "flap": 2,
@@ -35,9 +35,9 @@ TROUBLES = {
     "disk full": 1,
     "slow disk": 2,
     "bit flip": 1,
-    "pause": 2,
+    "pause": 3,
     "clock speed": 2,
-    "change members": 3,
+    "change members": 6,
     "transfer": 2,
 }
 """Kinds of trouble, and how often each comes beside the others where a seed has it."""
@@ -45,7 +45,10 @@ TROUBLES = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One seed's cluster, load and troubles. Times in microseconds, rates from 0 to 1."""
+    """One seed's cluster, load and troubles. Times in microseconds, rates from 0 to 1.
+
+    ``homing``: how often a client asks the member it is at home with, whoever leads.
+    """
 
     seed: int
     members: int
@@ -56,6 +59,7 @@ class Plan:
     value_bytes_max: int
     think_us: int
     follower_reads: bool
+    homing: float
     troubles: tuple[str, ...]
     trouble_pause_us: int
     delay_us: tuple[int, int]
@@ -93,7 +97,7 @@ def draw(seed: int) -> Plan:
         log_entries_max=entries,
         tail_entries=rng.choice((0, 3, entries // 4)),
         tail_bytes=rng.choice((1000, 1 << 20)),
-        promote_lag_max=20,
+        promote_lag_max=rng.choice((20, 100_000)),
     )
     engine = EngineOptions(
         wal=False,
@@ -118,6 +122,7 @@ def draw(seed: int) -> Plan:
         value_bytes_max=rng.choice((20, 200, 3000)),
         think_us=rng.choice((10, 40, 100)) * MILLISECOND,
         follower_reads=rng.random() < 0.4,
+        homing=rng.choice((0.0, 0.2, 0.5)),
         troubles=tuple(kind for kind in TROUBLES if rng.random() < 0.4),
         trouble_pause_us=rng.choice((300, 700, 1500)) * MILLISECOND,
         delay_us=(quick // 4, quick * rng.choice((2, 4))),

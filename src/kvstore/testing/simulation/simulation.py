@@ -125,6 +125,8 @@ class _Run:
         self.trace.note("PEACE: no more trouble")
         self.troubles.stop()
         self.network.calm()
+        for client in self.clients:
+            client.calm()
         self._expect(self._enough, f"{OPERATIONS_MIN} operations are finished")
         for client in self.clients:
             client.stop()

@@ -140,10 +140,26 @@ class Troubles:
         return f"member {process.member} within {operations} operations"
 
     def black_out(self) -> str | None:
-        stopped = [p for p in self._processes.values() if p.up]
-        for process in stopped:
-            self._stop(process, self._rng.choice(KEEPS), "blackout")
-        return f"members {[process.member for process in stopped]}" if stopped else None
+        """All lose power at one time, some with slow disks; some come back much later."""
+        rng = self._rng
+        up = [process for process in self._processes.values() if process.up]
+        if not up:
+            return None
+        warning = rng.choice((0, 20, 200))
+        for process in rng.sample(up, rng.randint(0, len(up))) if warning else ():
+            process.slowness = 200
+        late = {p.member for p in rng.sample(up, rng.randint(0, len(up) // 2))}
+
+        def strike() -> None:
+            for process in up:
+                process.slowness = 1
+                if process.up:
+                    process.stop(rng.choice(KEEPS), "blackout")
+                    slow = process.member in late
+                    self._later(*((1500, 4000) if slow else (20, 300)), process.start)
+
+        self._later(warning, warning, strike)
+        return f"members {[process.member for process in up]}, late {sorted(late)}"
 
     def pause(self) -> str | None:
         process = self._leader() if self._rng.random() < 0.5 else self._one()
@@ -181,6 +197,10 @@ class Troubles:
         process = self._leader()
         if process is None:
             return None
+        if self._rng.random() < 0.3:
+            # It takes longer to see that nobody answers.
+            process.speed = 0.5
+            self._later(500, 1500, lambda: setattr(process, "speed", 1.0))
         return self._cut(self._both_ways([process.member], self._others(process.member)))
 
     def split(self) -> str | None:
@@ -329,21 +349,63 @@ class Troubles:
             leader.replica.propose_membership(target)
         except (Error, InvalidArgumentError) as error:
             return f"refused: {error}"
+        self._put_under_fire(leader, membership, target)
         return f"voters {sorted(target.voters)}, learners {sorted(target.learners)}"
 
+    def _put_under_fire(self, leader: Process, old: Membership, new: Membership) -> None:
+        """More trouble while the change is under way: just there it must hold."""
+        kind = self._rng.choice(("nothing", "part", "isolate", "power", "another"))
+        before, after = sorted(old.voters - {leader.member}), sorted(new.voters - {leader.member})
+
+        def part() -> None:
+            with_leader = [leader.member, *(voter for voter in after if voter not in before)]
+            rest = [member for member in self._processes if member not in with_leader]
+            self._trace.note(f"TROUBLE members {with_leader} apart")
+            self._cut(self._both_ways(with_leader, rest))
+
+        def lose() -> None:
+            if leader.up:
+                self._stop(leader, self._rng.choice(KEEPS), "power lost")
+
+        if kind == "part":
+            self._later(0, 50, part)
+        elif kind == "isolate":
+            self._later(0, 50, self.isolate_leader)
+        elif kind == "power":
+            self._later(0, 50, lose)
+        elif kind == "another":
+            self._later(0, 100, self.change_members)
+
     def _target(self, now: Membership) -> Membership | None:
-        """Add a learner, promote, remove, or change several voters at once (joint consensus)."""
+        """Add, promote, demote, remove, take back, or several at once (joint consensus)."""
         rng = self._rng
         voters, learners = set(now.voters), set(now.learners)
-        kinds = ["remove"]
-        if len(self._processes) < MEMBERS_MAX:
-            kinds += ["add", "add"]
+        kinds = ["remove", "remove", "demote"]
+        room = MEMBERS_MAX - len(self._processes)
+        if room:
+            kinds += ["add", "add voter"]
+        if room > 1:
+            kinds += ["replace", "replace"]
         if learners:
             kinds += ["promote", "promote", "swap"]
+        former = sorted(set(self._processes) - now.members)
+        if former:
+            kinds += ["return", "return"]
         kind = rng.choice(kinds)
         new = max(self._processes) + 1
         if kind == "add":
             learners.add(new)
+        elif kind == "add voter":
+            voters.add(new)
+        elif kind == "return":
+            rng.choice((voters, learners)).add(rng.choice(former))
+        elif kind == "demote":
+            chosen = rng.choice(sorted(voters))
+            voters.discard(chosen)
+            learners.add(chosen)
+        elif kind == "replace":
+            voters.difference_update(rng.sample(sorted(voters), min(2, len(voters) - 1)))
+            voters.update((new, new + 1))
         elif kind == "promote":
             chosen = rng.choice(sorted(learners))
             learners.discard(chosen)
@@ -359,7 +421,7 @@ class Troubles:
             voters.discard(rng.choice(sorted(voters)))
         # A majority of the voters must be able to answer in the end.
         lost = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
-        if len(voters) < 3 or len(voters & lost) > (len(voters) - 1) // 2:
+        if not 2 <= len(voters) <= 7 or len(voters & lost) > (len(voters) - 1) // 2:
             return None
         return Membership(voters=frozenset(voters), learners=frozenset(learners))
 
