@@ -51,7 +51,7 @@ async def start(
     member: int,
     *,
     cluster: str = "c",
-    members: Iterable[int] = (1, 2, 3),
+    removed: Iterable[int] = (),
     incarnation: int | None = None,
     starts: int = 1,
     founders: str = "f",
@@ -63,8 +63,9 @@ async def start(
     identity = MemberIdentity(
         cluster, member, incarnation or member, starts, founders, Stage.MEMBER
     )
-    known = set(members)
-    introductions = Introductions(identity, PeerRegistry(directory), known.__contains__)
+    registry = PeerRegistry(directory)
+    registry.remove(removed)
+    introductions = Introductions(identity, registry)
     received: list[Packet] = []
     lost: list[int] = []
     transport = PeerTransport(
@@ -199,11 +200,26 @@ async def refusals(one: Member, two: Member) -> list[EventDict]:
     return logs
 
 
+def test_a_member_removed_while_it_talks_is_cut_off(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        two.introductions.registry.remove([1])
+        one.transport.send([heartbeat(1, 2, 1)])
+        await one.until(lambda member: member.lost == [2])
+        assert not two.received
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     ("caller", "called", "reason"),
     [
         ({"cluster": "x"}, {}, "member 1 belongs to cluster 'x', this is 'c'"),
-        ({}, {"members": (2, 3)}, "member 1 is not a member of cluster 'c'"),
+        ({}, {"removed": (1,)}, "member 1 was removed from cluster 'c'"),
         ({"founders": "g"}, {}, "was started with other [[nodes]]"),
     ],
 )

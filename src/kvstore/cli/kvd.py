@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 # gRPC's own log lines would stand between kvd's. Set GRPC_VERBOSITY to see them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import click
+from click.core import ParameterSource
 
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.errors import ConfigurationError, StorageError
-from kvstore.server.modes import OPEN_NODE
+from kvstore.server.cluster_config import OVERRIDES, load_cluster_config
+from kvstore.server.cluster_node import open_cluster_node
+from kvstore.server.embedded import open_embedded
 from kvstore.server.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LISTEN_ADDRESS,
@@ -28,7 +33,7 @@ from kvstore.version import version
 HELP = """Serve a kvstore over gRPC.
 
 Each flag can also be given as an environment variable: KVD_LISTEN_ADDR for --listen_addr, and so
-on. A flag on the command line wins.
+on. A flag on the command line wins; both win over the file of --config.
 
 \b
 Examples:
@@ -36,6 +41,8 @@ Examples:
   kvd --listen_addr=0.0.0.0:50051 --tls_profile=secure \\
       --tls_cert=server.pem --tls_key=server.key --data_dir=/var/lib/kvstore
   kvd --listen_addr=127.0.0.1:0          a free port; the first line printed says which
+  kvd --mode=cluster-node --config=node1.toml
+                                         one member of a cluster; see docs/operations.md
 
 \b
 Signals:
@@ -51,8 +58,68 @@ Exit status:
 """
 
 
+# Flags of a cluster node alone; the others have their own texts below.
+CLUSTER_FLAGS = {
+    "cluster_id": ("NAME", "The cluster that this member belongs to."),
+    "self_id": ("N", "The node_id of this member."),
+    "client_addr": ("HOST:PORT", "Where clients connect; the same as --listen_addr."),
+    "peer_addr": ("HOST:PORT", "Where other members connect."),
+    "tls_client_ca": ("FILE", "Ask clients for a certificate of this authority, PEM."),
+    "join": ("true|false", "The cluster exists; this member was added to it."),
+    "heartbeat_ms": ("MS", "Between two heartbeats of a leader."),
+    "election_timeout_ms": ("MS", "Without a heartbeat for this long, elect another leader."),
+    "snapshot_mib_per_s": ("MIB", "How fast a snapshot is sent to another member."),
+    "peer_tls": ("off", "Talk to other members in plain text."),
+    "peer_tls_ca": ("FILE", "Authority of the members' certificates, PEM."),
+    "peer_tls_cert": ("FILE", "This member's certificate, PEM."),
+    "peer_tls_key": ("FILE", "The key of --peer_tls_cert, PEM."),
+}
+
+
 def _one_of(values: tuple[str, ...]) -> str:
     return "|".join(values)
+
+
+def _cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    for key, (metavar, text) in reversed(CLUSTER_FLAGS.items()):
+        command = click.option(f"--{key}", metavar=metavar, help=f"Cluster node: {text}")(command)
+    return command
+
+
+def _given(context: click.Context) -> dict[str, str]:
+    """The flags that were given, on the command line or in the environment."""
+    unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {
+        key: value
+        for key, value in context.params.items()
+        if value is not None and context.get_parameter_source(key) not in unsaid
+    }
+
+
+def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
+    if "listen_addr" in given:
+        address = given.pop("listen_addr")
+        if given.setdefault("client_addr", address) != address:
+            raise ConfigurationError(
+                f"--listen_addr={address} and --client_addr={given['client_addr']} say the same "
+                "thing; give one of them"
+            )
+    config = load_cluster_config(path, {key: given[key] for key in OVERRIDES if key in given})
+    if config.forward:
+        raise ConfigurationError(f"{path}: forward = true is not supported by this version of kvd")
+    options = ServerOptions(
+        mode="cluster-node",
+        listen_addr=config.client_addr,
+        data_dir=config.data_dir,
+        tls_profile=config.tls_profile,
+        tls_cert=config.tls_cert,
+        tls_key=config.tls_key,
+        tls_client_ca=config.tls_client_ca,
+        config=path,
+        log_level=config.log_level,
+        log_format=config.log_format,
+    )
+    serve(options, partial(open_cluster_node, config))
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,7 +169,11 @@ def _one_of(values: tuple[str, ...]) -> str:
     help="For machines or for the eye.",
 )
 @click.version_option(version(), prog_name="kvd", message="%(prog)s %(version)s")
+@_cluster_options
+@click.pass_context
 def kvd(
+    context: click.Context,
+    /,
     mode: str,
     listen_addr: str,
     data_dir: str,
@@ -112,7 +183,12 @@ def kvd(
     config: str | None,
     log_level: str,
     log_format: str,
+    **_cluster_flags: str | None,
 ) -> None:
+    given = _given(context)
+    if mode == "cluster-node" and config:
+        _serve_cluster_node(config, given)
+        return
     options = ServerOptions(
         mode=mode,
         listen_addr=listen_addr,
@@ -121,15 +197,16 @@ def kvd(
         tls_cert=tls_cert,
         tls_key=tls_key,
         config=config,
+        tls_client_ca=given.pop("tls_client_ca", None),
         log_level=log_level,
         log_format=log_format,
     )
-    open_node = OPEN_NODE.get(mode)
-    if open_node is None:
-        raise ConfigurationError(
-            f"this version of kvd can't serve --mode={mode} yet; use --mode=embedded"
-        )
-    serve(options, open_node)
+    for key in CLUSTER_FLAGS:
+        if key in given:
+            raise ConfigurationError(
+                f"--{key} has no effect with --mode=embedded; use --mode=cluster-node"
+            )
+    serve(options, open_embedded)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """One member of a cluster: core, log, state machine, transport and time, tied together."""
 
-from kvstore.replica.group import Group, InProcessNetwork
+from kvstore.replica.group import Group, InProcessNetwork, is_fresh
 from kvstore.replica.packets import (
     Packet,
     SnapshotPart,
@@ -25,4 +25,5 @@ __all__ = [
     "Transport",
     "decode_packet",
     "encode_packet",
+    "is_fresh",
 ]

@@ -17,7 +17,7 @@ from kvstore.replica.packets import Packet
 from kvstore.replica.replica import Replica, ReplicaOptions
 from kvstore.replica.storage import Identity
 
-__all__ = ["Group", "InProcessNetwork"]
+__all__ = ["Group", "InProcessNetwork", "is_fresh"]
 
 INBOX_MAX = 10_000
 """Packets that wait for one member; more are dropped, as a network does."""
@@ -127,7 +127,7 @@ class Group:
         self.replicas: dict[int, Replica] = {}
         disk = PosixFileSystem() if filesystem is None else filesystem
         founders = Membership(voters=frozenset(range(1, members + 1)))
-        fresh = [member for member in founders.voters if _is_fresh(disk, f"{path}/node{member}")]
+        fresh = [member for member in founders.voters if is_fresh(disk, f"{path}/node{member}")]
         try:
             # Those that have run before come first: they tell whether the others may be founded.
             for member in sorted(founders.voters, key=lambda member: (member in fresh, member)):
@@ -212,8 +212,8 @@ class Group:
             raise failure
 
 
-def _is_fresh(disk: FileSystem, path: str) -> bool:
-    """No log was ever begun there."""
+def is_fresh(disk: FileSystem, path: str) -> bool:
+    """No log was ever begun in a member's directory ``path``."""
     log = f"{path}/log"
     return disk.kind(log) == 0 or not any(name.endswith(".wal") for name in disk.names(log))
 

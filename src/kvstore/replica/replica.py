@@ -212,6 +212,16 @@ class Replica:
         return self.failure is None and self._raft.has_quorum_contact
 
     @property
+    def membership(self) -> Membership:
+        """The newest configuration in its log, committed or not."""
+        return self._raft.membership
+
+    @property
+    def membership_is_committed(self) -> bool:
+        """:attr:`membership` holds for good."""
+        return self._raft.membership_index <= self._raft.commit
+
+    @property
     def last_log(self) -> tuple[int, int]:
         """Term and index of its last entry: of two members the larger knows more."""
         status = self._raft.status()
@@ -261,6 +271,11 @@ class Replica:
         """Hand leadership over; raises what ``Raft.transfer_leadership`` raises."""
         self._raft.transfer_leadership(to)
         self._wake()
+
+    def unreachable(self, member: int) -> None:
+        """The transport lost packets to ``member``."""
+        if self.failure is None:
+            self._raft.unreachable(member)
 
     def campaign(self) -> None:
         """Stand for election now."""

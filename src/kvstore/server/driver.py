@@ -26,7 +26,8 @@ class Driver:
     :attr:`failed`, and nothing is driven after it: half-done work can't be gone on with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tick_s: float = TICK_S) -> None:
+        self._tick_s = tick_s
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[Error] = self._loop.create_future()
         self._turn: Callable[[], None] | None = None
@@ -36,10 +37,10 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, turn: Callable[[], None], *ticks: Callable[[], None]) -> None:
-        """Call ``turn`` after each :meth:`wake`, and each of ``ticks`` every :data:`TICK_S`."""
+        """Call ``turn`` after each :meth:`wake`, and each of ``ticks`` every ``tick_s``."""
         self._turn = turn
         self._ticks = list(ticks)
-        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._timer = self._loop.call_later(self._tick_s, self._tick)
         self.wake()
 
     def watch(self, eventfd: int, ready: Callable[[], None]) -> None:
@@ -82,7 +83,7 @@ class Driver:
     def _tick(self) -> None:
         # A loop that was held up, or a process that was stopped, ticks once and not for all the
         # time that it missed: a peer's silence can't be told from one's own sleep.
-        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._timer = self._loop.call_later(self._tick_s, self._tick)
         for tick in self._ticks:
             self._run(tick)
 

@@ -26,6 +26,8 @@ class Stage(enum.StrEnum):
 
     REGISTERING = "registering"
     """A founder that has not been noted by enough other founders; it holds no log."""
+    JOINING = "joining"
+    """To be added to a cluster that exists; its log is being made."""
     FOUNDING = "founding"
     """Noted; its log is being made."""
     MEMBER = "member"
@@ -59,7 +61,7 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
             incarnation=secrets.randbits(63) | 1,
             starts=1,
             founders="" if config.join else config.founders_digest,
-            stage=Stage.MEMBER if config.join else Stage.REGISTERING,
+            stage=Stage.JOINING if config.join else Stage.REGISTERING,
         )
     else:
         identity = _parse(fields, path)

@@ -26,6 +26,7 @@ class ServerOptions:
     tls_profile: str = "dev"
     tls_cert: str | None = None
     tls_key: str | None = None
+    tls_client_ca: str | None = None
     config: str | None = None
     log_level: str = "info"
     log_format: str = "console"
@@ -46,6 +47,10 @@ class ServerOptions:
         if self.tls_profile == "secure" and not (self.tls_cert and self.tls_key):
             raise ConfigurationError(
                 "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH"
+            )
+        if self.tls_profile == "dev" and self.tls_client_ca:
+            raise ConfigurationError(
+                "--tls_client_ca has no effect with --tls_profile=dev; use --tls_profile=secure"
             )
         if self.tls_profile == "dev" and (self.tls_cert or self.tls_key):
             raise ConfigurationError(

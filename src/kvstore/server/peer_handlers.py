@@ -130,11 +130,10 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def _take(self, packets: Sequence[Packet], sender: int, context: Context) -> None:
         """Hand packets on, if they are from whom they should be, and still welcome."""
         own = self._introductions.member
-        if not self._introductions.is_member(sender):
-            removed = RefusedPeerError(
-                grpc.StatusCode.FAILED_PRECONDITION, f"member {sender} was removed"
-            )
-            await self._refuse(context, removed)
+        try:
+            self._introductions.refuse_removed(sender)
+        except RefusedPeerError as error:
+            await self._refuse(context, error)
         for packet in packets:
             if packet.sender != sender or packet.to != own:
                 await self._damaged(

@@ -1,13 +1,13 @@
 """Who may talk to whom between members, decided before the first message of a call is read.
 
 Both sides introduce themselves: the caller in the call's metadata, the called one in its initial
-metadata. Cluster, member id, the name in the certificate, the member list and the memory of the
-other's data directory must all agree.
+metadata. Cluster, member id, the name in the certificate and the memory of the other
+(peer_registry) must all agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -35,29 +35,16 @@ class RefusedPeerError(Error):
 
 
 class Introductions:
-    """This member's own words, and its judgement of those of others.
+    """This member's own words, and its judgement of those of others."""
 
-    ``is_member`` says whether an id is one of the cluster's members, as far as is known here.
-    """
-
-    def __init__(
-        self,
-        identity: MemberIdentity,
-        registry: PeerRegistry,
-        is_member: Callable[[int], bool],
-    ) -> None:
+    def __init__(self, identity: MemberIdentity, registry: PeerRegistry) -> None:
         self.identity = identity
         self.registry = registry
-        self._is_member = is_member
 
     @property
     def member(self) -> int:
         """This member's id."""
         return self.identity.member
-
-    def is_member(self, member: int) -> bool:
-        """Whether messages of this member are welcome still."""
-        return self._is_member(member)
 
     def to(self, receiver: int) -> tuple[tuple[str, bytes], ...]:
         """Metadata that introduces this member to ``receiver``."""
@@ -108,6 +95,15 @@ class Introductions:
             )
         self._judge(introduction)
 
+    def refuse_removed(self, member: int) -> None:
+        """Raise RefusedPeerError when a member was taken out of the cluster."""
+        if self.registry.is_removed(member):
+            raise RefusedPeerError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"member {member} was removed from cluster {self.identity.cluster_id!r}; "
+                "add it under a new id, with an empty data directory",
+            )
+
     def _judge(self, introduction: raft_pb2.Introduction) -> None:
         own = self.identity
         sender = introduction.sender
@@ -133,11 +129,7 @@ class Introductions:
                 f"member {sender} was started with other [[nodes]] than member {own.member}; all "
                 "founders need the same list, and one that is added later needs join = true",
             )
-        if not self._is_member(sender):
-            raise RefusedPeerError(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"member {sender} is not a member of cluster {own.cluster_id!r}",
-            )
+        self.refuse_removed(sender)
         try:
             self.registry.admit(sender, Known(introduction.incarnation, introduction.starts))
         except StaleMemberError as error:

@@ -1,8 +1,12 @@
-"""What a member remembers of the others' data directories, so that none comes back with amnesia.
+"""What a member remembers of the others, so that none comes back with amnesia.
 
-``PEERS`` maps each member ever heard of to the incarnation of its directory and the highest number
-of starts. It is written before the first message of a start is taken from a peer: who acted on a
-member's vote or answer can tell that member from a wiped or rolled back one for ever after.
+``PEERS`` maps each member ever heard of to the incarnation of its data directory and the highest
+number of starts. It is written before the first message of a start is taken from a peer: who acted
+on a member's vote or answer can tell that member from a wiped or rolled back one for ever after.
+
+It also lists those that were taken out of the cluster. Whoever is not in this member's list is not
+refused for that: a member that was away may know none of those who are the cluster by now, and must
+hear them to find out (dissertation §4.1).
 """
 
 from __future__ import annotations
@@ -37,10 +41,14 @@ class PeerRegistry:
     def __init__(self, directory: Path) -> None:
         """Read what is known. Raises StorageError."""
         self._path = directory / FILE
-        fields = read_sealed(self._path) or {}
+        fields = read_sealed(self._path) or {"known": {}, "removed": []}
         try:
-            self._known = {int(m): Known(*_pair(value)) for m, value in fields.items()}
-        except (TypeError, ValueError) as error:
+            known, removed = fields["known"], fields["removed"]
+            if not isinstance(known, dict) or not isinstance(removed, list):
+                raise TypeError(fields)
+            self._known = {int(member): Known(*_pair(value)) for member, value in known.items()}
+            self._removed = frozenset(int(member) for member in removed)
+        except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError(
                 "not a list of peers", code=IntegrityCode.INVALID_RECORD, path=str(self._path)
             ) from error
@@ -72,12 +80,31 @@ class PeerRegistry:
         if news:
             self._note(news)
 
+    def is_removed(self, member: int) -> bool:
+        """Whether the member was taken out of the cluster; its id never comes back."""
+        return member in self._removed
+
+    def remove(self, members: Iterable[int]) -> None:
+        """Note that members were taken out, once that is committed."""
+        removed = self._removed | frozenset(members)
+        if removed != self._removed:
+            self._save(self._known, removed)
+
     def _note(self, news: dict[int, Known]) -> None:
         known = {**self._known, **news}
         if len(known) > KNOWN_MAX:
             raise StaleMemberError(f"more than {KNOWN_MAX} members are remembered")
-        write_sealed(self._path, {str(member): list(seen) for member, seen in known.items()})
-        self._known = known
+        self._save(known, self._removed)
+
+    def _save(self, known: dict[int, Known], removed: frozenset[int]) -> None:
+        write_sealed(
+            self._path,
+            {
+                "known": {str(member): list(seen) for member, seen in known.items()},
+                "removed": sorted(removed),
+            },
+        )
+        self._known, self._removed = known, removed
 
 
 def check(member: int, before: Known | None, seen: Known) -> None:

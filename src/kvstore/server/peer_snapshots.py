@@ -53,13 +53,22 @@ class SnapshotLane:
         self._dialler = dialler
         self._bytes_per_s = bytes_per_s
         self._parts: deque[SnapshotPart] = deque()
+        # What is being sent or was sent last, until the limit allows the next.
+        self._sending: tuple[int, int, int] | None = None
         self._wake = asyncio.Event()
         self._logged = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     def send(self, part: SnapshotPart) -> None:
-        """Queue a chunk, or drop it."""
-        if len(self._parts) >= QUEUE_PARTS_MAX:
+        """Queue a chunk, or drop it.
+
+        One that waits or is being sent already is not sent again: its answer is only late because
+        of the limit.
+        """
+        place = _place(part)
+        if len(self._parts) >= QUEUE_PARTS_MAX or place == self._sending:
+            return
+        if any(_place(waiting) == place for waiting in self._parts):
             return
         self._parts.append(part)
         self._wake.set()
@@ -84,6 +93,7 @@ class SnapshotLane:
             log.warning("snapshot interrupted", peer=self._peer, reason="the stream ended")
         finally:
             self._parts.clear()
+            self._sending = None
 
     async def _stream(self, channel: grpc.aio.Channel) -> None:
         stub: raft_pb2_grpc.RaftPeerAsyncStub = raft_pb2_grpc.RaftPeerStub(channel)  # type: ignore[assignment]
@@ -96,10 +106,12 @@ class SnapshotLane:
             self._introductions.judge_called(answer, self._peer)
             while await self._has_parts():
                 part = self._parts.popleft()
+                self._sending = _place(part)
                 await call.write(to_request(part, self._introductions.identity.cluster_id))
                 self.sent_bytes += len(part.data)
                 self._log_progress(part)
                 await asyncio.sleep(len(part.data) / self._bytes_per_s)
+                self._sending = None
             await call.done_writing()
             await asyncio.wait_for(call, CONNECT_TIMEOUT_S)
         finally:
@@ -129,6 +141,10 @@ class SnapshotLane:
                 of=part.total,
                 percent=100 * end // max(part.total, 1),
             )
+
+
+def _place(part: SnapshotPart) -> tuple[int, int, int]:
+    return part.meta.index, part.meta.term, part.offset
 
 
 def to_request(part: SnapshotPart, cluster_id: str) -> raft_pb2.InstallSnapshotRequest:

@@ -20,13 +20,13 @@ from grpc_reflection.v1alpha import reflection
 from kvstore.api.handlers.admin import AdminHandlers
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.v1 import admin_pb2, admin_pb2_grpc, kv_pb2, kv_pb2_grpc
+from kvstore.server.certificate_files import CertificateFiles
 from kvstore.server.data_directory import DataDirectory
 from kvstore.server.health import HealthWatch
 from kvstore.server.listener import bind, new_server
 from kvstore.server.logs import configure_logs
 from kvstore.server.node import Node
 from kvstore.server.options import ServerOptions
-from kvstore.server.tls import server_credentials
 
 # From the first signal to the exit, at most: calls under way get DRAIN_S, closing gets the rest.
 STOP_S = 5.0
@@ -52,7 +52,9 @@ def serve(options: ServerOptions, open_node: OpenNode) -> None:
     if options.tls_profile == "secure":
         assert options.tls_cert is not None
         assert options.tls_key is not None
-        credentials = server_credentials(options.tls_cert, options.tls_key)
+        credentials = CertificateFiles(
+            cert=options.tls_cert, key=options.tls_key, ca=options.tls_client_ca
+        ).server_credentials()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, credentials, open_node))
 

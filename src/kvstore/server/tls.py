@@ -1,25 +1,11 @@
-"""Server credentials from PEM files."""
+"""PEM files, read and checked so that each complaint names the file."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
 
-import grpc
-
 from kvstore.errors import ConfigurationError
-
-
-def server_credentials(certificate_path: str, key_path: str) -> grpc.ServerCredentials:
-    """Read and check a certificate chain and its private key.
-
-    Raises ConfigurationError that names the file which can't be read or isn't what it should be.
-    gRPC itself would say no more than that the port can't be bound.
-    """
-    certificate = read_pem("certificate", certificate_path)
-    key = read_pem("private key", key_path)
-    check_pair(certificate_path, key_path)
-    return grpc.ssl_server_credentials([(key, certificate)])
 
 
 def read_pem(what: str, path: str) -> bytes:

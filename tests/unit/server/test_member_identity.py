@@ -36,7 +36,7 @@ def test_each_start_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
 
 def test_one_that_joins_founds_nothing(tmp_path: Path) -> None:
     joined = start_identity(tmp_path, config(join=True))
-    assert (joined.stage, joined.founders) == (Stage.MEMBER, "")
+    assert (joined.stage, joined.founders) == (Stage.JOINING, "")
 
 
 def test_the_directory_of_another_cluster_or_member_is_refused(tmp_path: Path) -> None:
@@ -89,3 +89,12 @@ def test_what_others_remember_is_learned_but_never_overrides(tmp_path: Path) -> 
     registry.learn([(2, Known(7, 6)), (3, Known(1, 1))])
     registry.learn([(2, Known(7, 2))])
     assert PeerRegistry(tmp_path).known() == {2: Known(7, 6), 3: Known(1, 1)}
+
+
+def test_a_removed_member_stays_removed(tmp_path: Path) -> None:
+    registry = PeerRegistry(tmp_path)
+    registry.admit(2, Known(7, 5))
+    registry.remove([2, 3])
+    again = PeerRegistry(tmp_path)
+    assert [again.is_removed(member) for member in (1, 2, 3)] == [False, True, True]
+    assert again.known() == {2: Known(7, 5)}

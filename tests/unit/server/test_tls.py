@@ -9,7 +9,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.tls import server_credentials
+from kvstore.server.certificate_files import CertificateFiles
 
 
 @pytest.fixture
@@ -22,12 +22,13 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def complaint(certificate: Path, key: Path) -> str:
     with pytest.raises(ConfigurationError) as raised:
-        server_credentials(str(certificate), str(key))
+        CertificateFiles(cert=str(certificate), key=str(key))
     return str(raised.value)
 
 
 def test_a_good_pair_is_accepted(pair: tuple[Path, Path]) -> None:
-    assert server_credentials(*map(str, pair)) is not None
+    certificate, key = map(str, pair)
+    assert CertificateFiles(cert=certificate, key=key).server_credentials() is not None
 
 
 def test_a_missing_file_is_named(pair: tuple[Path, Path]) -> None:

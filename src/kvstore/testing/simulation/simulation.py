@@ -187,7 +187,7 @@ class _Run:
         leader = self._leader()
         if leader is None:
             return False
-        membership = leader._raft.membership
+        membership = leader.membership
         if membership.outgoing:
             return False
         for member in sorted(membership.voters | membership.learners):

@@ -110,7 +110,7 @@ class Troubles:
         leaders = [p.replica for p in self._processes.values() if p.replica is not None]
         if not leaders:
             return None
-        return max(leaders, key=lambda replica: replica.last_log)._raft.membership
+        return max(leaders, key=lambda replica: replica.last_log).membership
 
     # --- machines ------------------------------------------------------------------------------
 
@@ -339,7 +339,7 @@ class Troubles:
         leader = self._leader()
         if leader is None or leader.replica is None:
             return None
-        membership = leader.replica._raft.membership
+        membership = leader.replica.membership
         target = self._target(membership)
         if target is None:
             return None

@@ -1,0 +1,247 @@
+"""Cluster mode: one member in this process, the others reached over the network."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from kvstore._engine.posix import PosixFileSystem
+from kvstore.api.v1 import admin_pb2
+from kvstore.engine import Options as EngineOptions
+from kvstore.errors import ConfigurationError, Error, NotLeaderError, UnavailableError
+from kvstore.raft import Membership
+from kvstore.raft import Options as RaftOptions
+from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, is_fresh
+from kvstore.server.certificate_files import CertificateFiles
+from kvstore.server.cluster_config import ClusterConfig, Node
+from kvstore.server.driver import Driver
+from kvstore.server.member_addresses import founding_membership, nodes_of
+from kvstore.server.member_identity import MemberIdentity, Stage, reach_stage, start_identity
+from kvstore.server.members import member_status
+from kvstore.server.options import ServerOptions
+from kvstore.server.peer_introductions import Introductions
+from kvstore.server.peer_registration import register
+from kvstore.server.peer_registry import PeerRegistry
+from kvstore.server.peer_transport import PeerTransport
+from kvstore.service import KVService, Service
+
+__all__ = ["ClusterNode", "open_cluster_node"]
+
+ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=64 << 20, lru_cache_size=256 << 20)
+SEGMENT_BYTES = 64 << 20
+
+_DISK = PosixFileSystem()
+
+log = structlog.get_logger("kvstore.cluster")
+
+
+async def open_cluster_node(
+    config: ClusterConfig, options: ServerOptions, directory: Path
+) -> ClusterNode:
+    """Open the member below ``directory`` and let it talk to the others.
+
+    A founder that starts for the first time waits here until a majority of the founders knows it
+    (``peer_registration``). Raises ConfigurationError, CorruptionError, StorageError.
+    """
+    identity = start_identity(directory, config)
+    _refuse_lost_log(directory, identity)
+    introductions = Introductions(identity, PeerRegistry(directory))
+    certificates = None
+    if config.peer_tls is not None:
+        tls = config.peer_tls
+        certificates = CertificateFiles(cert=tls.cert, key=tls.key, ca=tls.ca)
+    node = ClusterNode(config, directory, introductions, certificates)
+    try:
+        await node.join_others()
+    except BaseException:
+        await node.close()
+        raise
+    return node
+
+
+def _member_path(directory: Path, member: int) -> str:
+    return str(directory / f"node{member}")
+
+
+def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
+    """A member whose log is gone has forgotten its votes: it must not begin a new one."""
+    if identity.stage is Stage.MEMBER and is_fresh(_DISK, _member_path(directory, identity.member)):
+        raise ConfigurationError(
+            f"{directory} says that it holds member {identity.member}, but its log is gone: take "
+            f"it out with 'kvctl member remove {identity.member}' and add it under a new id"
+        )
+
+
+class ClusterNode:
+    """A :class:`kvstore.server.node.Node` of one member."""
+
+    mode = "cluster-node"
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        directory: Path,
+        introductions: Introductions,
+        certificates: CertificateFiles | None,
+    ) -> None:
+        """Take the peer address. Raises ConfigurationError when it can't be had."""
+        self._config = config
+        self._directory = directory
+        self._introductions = introductions
+        self._loop = asyncio.get_running_loop()
+        self._driver = Driver(config.heartbeat_ms / 1000)
+        self._replica: Replica | None = None
+        self._transport = PeerTransport(
+            introductions,
+            certificates,
+            self._receive,
+            self._lost,
+            snapshot_bytes_per_s=config.snapshot_mib_per_s << 20,
+        )
+        self._nodes: Mapping[int, Node] = {node.node_id: node for node in config.nodes}
+        self._membership = Membership()
+        self._settled = frozenset[int]()
+        self.peer_address = self._transport.bind(config.peer_addr)
+        self.service: Service
+        self._service = self.service = KVService(
+            self._self_or_reason,
+            now=time.monotonic,
+            soon=self._loop.call_soon,
+            later=self._loop.call_later,
+        )
+
+    async def join_others(self) -> None:
+        """Talk to the other members, and open the replica as soon as it may."""
+        introductions = self._introductions
+        await self._transport.start()
+        others = self._others()
+        if introductions.identity.stage is Stage.REGISTERING:
+            await register(introductions, self._transport.dialler, others)
+            self._reach(Stage.FOUNDING)
+        self._transport.update_members(others)
+        self._open_replica()
+        self._reach(Stage.MEMBER)
+
+    def _reach(self, stage: Stage) -> None:
+        if self._introductions.identity.stage is not stage:
+            self._introductions.identity = reach_stage(
+                self._directory, self._introductions.identity, stage
+            )
+
+    def _others(self) -> dict[int, str]:
+        """The peer addresses of all members but this one."""
+        return {
+            member: node.peer_addr
+            for member, node in self._nodes.items()
+            if member != self._config.self_id
+        }
+
+    def _open_replica(self) -> None:
+        config = self._config
+        founders = None
+        if self._introductions.identity.stage is Stage.FOUNDING:
+            founders = founding_membership(config.nodes)
+        ticks = round(config.election_timeout_ms / config.heartbeat_ms)
+        self._replica = replica = Replica(
+            Identity(config.cluster_id, config.self_id),
+            _member_path(self._directory, config.self_id),
+            self._transport,
+            options=ReplicaOptions(
+                raft=RaftOptions(election_ticks=ticks, heartbeat_ticks=1),
+                engine=ENGINE_OPTIONS,
+                segment_bytes=SEGMENT_BYTES,
+            ),
+            rng=random.SystemRandom(),
+            wake=self._driver.wake,
+            founders=founders,
+            on_failure=self._driver.fail,
+        )
+        self._driver.watch(replica.notify_fd, replica.storage_ready)
+        self._driver.start(self._turn, replica.tick, self._service.expire)
+        log.info(
+            "member opened",
+            cluster=config.cluster_id,
+            member=config.self_id,
+            peer_address=self.peer_address,
+            applied=replica.machine.applied_index,
+        )
+
+    # --- driving it ------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        assert self._replica is not None
+        self._replica.turn()
+        membership = self._replica.membership
+        if membership is not self._membership and membership.members:
+            self._follow(membership)
+        if self._membership.members != self._settled and self._replica.membership_is_committed:
+            self._settle()
+
+    def _follow(self, membership: Membership) -> None:
+        """Talk to the members of the newest configuration."""
+        self._membership = membership
+        self._nodes = nodes_of(membership)
+        self._transport.update_members(self._others())
+
+    def _settle(self) -> None:
+        """The configuration holds for good: whoever isn't in it any more never comes back."""
+        members = self._membership.members
+        gone = self._settled - members
+        if gone:
+            log.info("members removed", members=sorted(gone))
+            self._introductions.registry.remove(gone)
+        self._settled = members
+
+    def _receive(self, packets: Sequence[Packet]) -> None:
+        if self._replica is not None:
+            self._replica.receive(packets)
+
+    def _lost(self, peer: int) -> None:
+        # Possibly from within a send: the core isn't to be entered twice.
+        if self._replica is not None:
+            self._loop.call_soon(self._replica.unreachable, peer)
+
+    # --- what it is ------------------------------------------------------------------------------
+
+    @property
+    def failed(self) -> asyncio.Future[Error]:
+        return self._driver.failed
+
+    def leader(self) -> int:
+        """The leader that this member hears, or is: who isn't it says where it is."""
+        replica = self._replica
+        if replica is None or not replica.has_quorum_contact:
+            return 0
+        return replica.leader
+
+    def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
+        if self._replica is None:
+            return []
+        own = self._nodes.get(self._config.self_id)
+        return [
+            member_status(
+                self._replica.status(),
+                client_address="" if own is None else own.client_addr,
+                peer_address="" if own is None else own.peer_addr,
+            )
+        ]
+
+    def _self_or_reason(self) -> Replica | Error:
+        replica = self._replica
+        if replica is None or not replica.has_quorum_contact:
+            return UnavailableError("no leader, or no contact with a majority; try again")
+        if replica.is_leader:
+            return replica
+        leader = self._nodes.get(replica.leader)
+        return NotLeaderError(replica.leader, None if leader is None else leader.client_addr)
+
+    async def close(self) -> None:
+        self._driver.stop()
+        await self._transport.close()
+        if self._replica is not None:
+            self._replica.close()

@@ -1,0 +1,123 @@
+"""Several kvd processes as one cluster on loopback, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kvstore.client import Client
+from tests.integration.process import Kvd, run
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses that the kernel has just given out, and nobody has now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+
+
+class Cluster:
+    """Members 1 to ``size`` below ``directory``, each to be started, killed and started again."""
+
+    def __init__(
+        self,
+        directory: Path,
+        size: int = 3,
+        *,
+        settings: str = "",
+        mutual_tls: bool = False,
+    ) -> None:
+        self.directory = directory
+        self.members = range(1, size + 1)
+        addresses = free_addresses(2 * size)
+        self.clients = dict(zip(self.members, addresses[:size], strict=True))
+        self.peers = dict(zip(self.members, addresses[size:], strict=True))
+        self.running: dict[int, Kvd] = {}
+        self._settings = settings
+        self._mutual_tls = mutual_tls
+        if mutual_tls:
+            self._make_certificates()
+        for member in self.members:
+            self.write_config(member)
+
+    def _make_certificates(self) -> None:
+        pki = f"--dir={self.directory / 'pki'}"
+        made = run("kvctl", "pki", "init", pki, "--cluster-id=test")
+        assert made.returncode == 0, made.stderr
+        for member in self.members:
+            made = run("kvctl", "pki", "issue", pki, f"--member={member}", "--host=127.0.0.1")
+            assert made.returncode == 0, made.stderr
+
+    def config(self, member: int) -> Path:
+        return self.directory / f"member{member}.toml"
+
+    def data(self, member: int) -> Path:
+        return self.directory / f"data{member}"
+
+    def write_config(self, member: int, *, cluster: str = "test", settings: str = "") -> Path:
+        nodes = "".join(
+            f"[[nodes]]\nnode_id = {other}\n"
+            f'client_addr = "{self.clients[other]}"\npeer_addr = "{self.peers[other]}"\n'
+            for other in self.members
+        )
+        tls = ""
+        if self._mutual_tls:
+            pki = self.directory / "pki"
+            tls = (
+                f'[peer_tls]\nca = "{pki}/peer-ca.pem"\n'
+                f'cert = "{pki}/member-{member}/peer.pem"\nkey = "{pki}/member-{member}/peer.key"\n'
+            )
+        path = self.config(member)
+        path.write_text(
+            f'cluster_id = "{cluster}"\nself_id = {member}\ndata_dir = "{self.data(member)}"\n'
+            f"{self._settings}\n{settings}\n{nodes}{tls}"
+        )
+        return path
+
+    def start(self, *members: int) -> None:
+        """Start members (all by default) and wait until each knows a leader."""
+        chosen = members or tuple(self.members)
+        with ThreadPoolExecutor(len(chosen)) as pool:
+            for member, kvd in zip(chosen, pool.map(self._start, chosen), strict=True):
+                self.running[member] = kvd
+            list(pool.map(lambda member: self.running[member].wait_serving(), chosen))
+
+    def _start(self, member: int) -> Kvd:
+        return Kvd(
+            self.data(member),
+            "--mode=cluster-node",
+            f"--config={self.config(member)}",
+            listen=self.clients[member],
+        )
+
+    def kill(self, *members: int) -> None:
+        """SIGKILL members (all by default)."""
+        for member in members or tuple(self.running):
+            self.running.pop(member).kill()
+
+    def client(self, timeout: float = 15.0) -> Client:
+        """A client that knows every member."""
+        return Client(",".join(self.clients.values()), timeout=timeout)
+
+    def leader(self) -> int:
+        """The leader that the members agree on, as the first of them says."""
+        member = next(iter(self.running))
+        with Client(self.clients[member], timeout=15.0) as client:
+            return client.status().leader_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()

@@ -1,0 +1,205 @@
+"""Several kvd on loopback: what is acknowledged survives whoever is killed, stopped or wiped."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from kvstore.client import Client
+from kvstore.errors import Error, NotLeaderError, UnavailableError
+from tests.integration.cluster import Cluster
+from tests.integration.process import Kvd, run
+
+
+class Writer(threading.Thread):
+    """Puts rising numbers under keys of its own through any member, until told to stop."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        super().__init__(daemon=True)
+        self.number = number
+        self.acknowledged = 0
+        self.progress = threading.Semaphore(0)
+        self.stopping = threading.Event()
+        self.failure: Error | None = None
+        self._cluster = cluster
+
+    def key(self, n: int) -> bytes:
+        return b"%d/%d" % (self.number, n)
+
+    def run(self) -> None:
+        with self._cluster.client(timeout=30) as client:
+            try:
+                while not self.stopping.is_set():
+                    n = self.acknowledged + 1
+                    assert client.put(self.key(n), b"%d" % n) is False
+                    self.acknowledged = n
+                    self.progress.release()
+            except Error as error:
+                self.failure = error
+
+    def wait_for(self, more: int) -> None:
+        for _ in range(more):
+            assert self.progress.acquire(timeout=40), self.failure
+
+    def finish(self) -> None:
+        self.stopping.set()
+        self.join(40)
+        assert self.failure is None
+
+    def check(self, client: Client) -> None:
+        for n in range(1, self.acknowledged + 1):
+            assert client.get(self.key(n)) == b"%d" % n
+        assert client.get(self.key(self.acknowledged + 1)) is None
+
+
+def test_any_member_takes_calls_and_names_the_leader(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        leader = cluster.leader()
+        follower = 1 + leader % 3
+        with cluster.client() as client:
+            assert client.put(b"k", b"v") is False
+            assert client.get(b"k") == b"v"
+        with Client(cluster.clients[follower]) as client:
+            # One address is enough: the hint says where the leader is.
+            assert client.get(b"k") == b"v"
+            assert client.delete(b"k") is True
+            assert client.status().mode == "cluster-node"
+
+
+def test_writes_go_on_when_the_leader_is_killed_and_nothing_acknowledged_is_lost(
+    tmp_path: Path,
+) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        writers = [Writer(cluster, number) for number in range(3)]
+        for writer in writers:
+            writer.start()
+        for _ in range(2):
+            writers[0].wait_for(20)
+            leader = cluster.leader()
+            cluster.kill(leader)
+            writers[1].wait_for(20)
+            cluster.start(leader)
+        for writer in writers:
+            writer.finish()
+        with cluster.client() as client:
+            for writer in writers:
+                writer.check(client)
+
+
+def test_a_kill_of_all_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 5) as cluster:
+        cluster.start()
+        with cluster.client() as client:
+            for n in range(200):
+                client.put(b"%d" % n, b"%d" % n)
+        cluster.kill()
+        cluster.start()
+        with cluster.client() as client:
+            assert [client.get(b"%d" % n) for n in range(200)] == [b"%d" % n for n in range(200)]
+
+
+def test_without_a_majority_calls_are_refused_and_served_again_with_one(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        with cluster.client() as client:
+            client.put(b"k", b"1")
+        stopped = [1, 2]
+        for member in stopped:
+            cluster.running[member].signal(signal.SIGSTOP)
+        with Client(cluster.clients[3], timeout=3) as client:
+            with pytest.raises((UnavailableError, NotLeaderError, TimeoutError)):
+                client.put(b"k", b"2")
+            with pytest.raises((UnavailableError, NotLeaderError, TimeoutError)):
+                client.get(b"k")
+        for member in stopped:
+            cluster.running[member].signal(signal.SIGCONT)
+        with cluster.client(timeout=30) as client:
+            client.put(b"k", b"3")
+            assert client.get(b"k") == b"3"
+
+
+def test_a_wiped_member_does_not_come_back_under_its_id(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        with cluster.client() as client:
+            client.put(b"k", b"v")
+        cluster.kill(3)
+        shutil.rmtree(cluster.data(3))
+        refused = run("kvd", "--mode=cluster-node", f"--config={cluster.config(3)}")
+        assert refused.returncode == 1
+        assert b"stale id: member 3 was known with another data directory" in refused.stderr
+        with cluster.client() as client:
+            assert client.get(b"k") == b"v"
+
+
+def test_a_member_that_lost_its_log_does_not_begin_another(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        cluster.kill(2)
+        shutil.rmtree(cluster.data(2) / "node2")
+        refused = run("kvd", "--mode=cluster-node", f"--config={cluster.config(2)}")
+        assert refused.returncode == 1
+        assert b"its log is gone" in refused.stderr
+
+
+def test_a_member_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        cluster.kill(3)
+        cluster.write_config(3, cluster="other")
+        refused = run("kvd", "--mode=cluster-node", f"--config={cluster.config(3)}")
+        assert refused.returncode == 1
+        assert b"belongs to cluster 'test', not to 'other'" in refused.stderr
+
+
+def test_members_talk_over_mutual_tls(tmp_path: Path) -> None:
+    with Cluster(tmp_path, mutual_tls=True) as cluster:
+        cluster.start()
+        with cluster.client() as client:
+            client.put(b"k", b"v")
+            leader = cluster.leader()
+            cluster.kill(leader)
+            assert client.get(b"k") == b"v"
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, 1)
+    with Kvd(
+        tmp_path / "elsewhere",
+        "--mode=cluster-node",
+        f"--config={cluster.config(1)}",
+        listen=cluster.clients[1],
+        env={"KVD_LOG_FORMAT": "json"},
+    ) as kvd:
+        kvd.wait_serving()
+        assert (tmp_path / "elsewhere" / "MEMBER").exists()
+        assert not cluster.data(1).exists()
+        assert '"event"' in kvd.stderr
+        with Client(kvd.address) as client:
+            assert client.put(b"k", b"v") is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--config=/nowhere.toml"], b"failed to read --config=/nowhere.toml"),
+        ([], b"--mode=cluster-node requires --config=PATH"),
+    ],
+)
+def test_a_configuration_that_is_no_good_is_named(arguments: list[str], complaint: bytes) -> None:
+    refused = run("kvd", "--mode=cluster-node", *arguments)
+    assert refused.returncode == 1
+    assert complaint in refused.stderr
+
+
+def test_flags_of_a_cluster_node_have_no_effect_alone(tmp_path: Path) -> None:
+    refused = run("kvd", "--peer_addr=127.0.0.1:1", f"--data_dir={tmp_path / 'data'}")
+    assert refused.returncode == 1
+    assert b"--peer_addr has no effect with --mode=embedded" in refused.stderr
+    assert not (tmp_path / "data").exists()
