@@ -9,9 +9,15 @@ class WriteBatch:
 
     def __init__(self) -> None: ...
     def put(self, key: _Bytes, value: _Bytes, *, sequence: int | None = None) -> None:
-        """``sequence``: see :meth:`DB.write`."""
-    def delete(self, key: _Bytes, *, sequence: int | None = None) -> None: ...
-    def clear(self) -> None: ...
+        """Set ``key`` to ``value``. ``sequence``: see :meth:`DB.write`.
+
+        Raises InvalidArgumentError for what is too long, ClosedError where the database that the
+        batch came from is closed.
+        """
+    def delete(self, key: _Bytes, *, sequence: int | None = None) -> None:
+        """Remove ``key``; no error when it is not there. ``sequence`` as for :meth:`put`."""
+    def clear(self) -> None:
+        """Forget all operations."""
     def append(self, source: WriteBatch) -> None:
         """Add the operations of another batch after those of this one."""
     def approximate_size(self) -> int:

@@ -104,7 +104,8 @@ class Database:
         """
     def raw_iterator(
         self, *, verify_checksums: bool = False, fill_cache: bool = True
-    ) -> RawIterator: ...
+    ) -> RawIterator:
+        """LevelDB's own iterator over everything of this moment."""
     def snapshot(self, *, sequence: int | None = None) -> Snapshot:
         """One moment to read from until it is closed: now, or as of ``sequence``."""
     def retain_from(self, sequence: int) -> None:
@@ -124,7 +125,8 @@ class Database:
         """Flush, then merge all tables that overlap [start, stop] down to the last level; waits."""
     def approximate_sizes(self, *ranges: tuple[_Bytes, _Bytes]) -> list[int]:
         """Bytes on disk for each (start, stop)."""
-    def get_property(self, name: bytes | str) -> bytes | None: ...
+    def get_property(self, name: bytes | str) -> bytes | None:
+        """One of LevelDB's properties, ``None`` for an unknown name; see docs/engine.md."""
     def verify(self) -> None:
         """Read and check every byte of every live table.
 

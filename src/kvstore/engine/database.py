@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Iterator as Iteration
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from kvstore._engine.batch import WriteBatch
 from kvstore._engine.database import Database
@@ -14,7 +14,7 @@ from kvstore._engine.file import FileSystem
 from kvstore._engine.iterator import Iterator
 from kvstore._engine.posix import PosixFileSystem
 from kvstore.engine import bulk
-from kvstore.engine.options import COMPRESSIONS, Options, options_of
+from kvstore.engine.options import COMPRESSIONS, Options, OtherSettings, Settings, options_of
 from kvstore.engine.prefixed import PrefixedDB
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ class DB(Database):
         *,
         options: Options | None = None,
         filesystem: FileSystem | None = None,
-        **settings: Any,
+        **settings: Unpack[OtherSettings],
     ) -> None:
-        if create_if_missing is not None:
-            settings["create_if_missing"] = create_if_missing
+        given: Settings = {"create_if_missing": create_if_missing, **settings}
         if options is None:
-            options = options_of(settings)
-        elif settings:
+            options = options_of(given)
+        elif settings or create_if_missing is not None:
             raise TypeError("give either options= or single options, not both")
         self.options = options
         super().__init__(
@@ -169,7 +168,7 @@ def open(
     *,
     options: Options | None = None,
     filesystem: FileSystem | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> DB:
     """Open the database in directory ``name``, creating it where there is none; see :class:`DB`."""
     return DB(name, options=options, filesystem=filesystem, **settings)

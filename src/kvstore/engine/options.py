@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from kvstore.errors import InvalidArgumentError
 
-__all__ = ["Options"]
+__all__ = ["Options", "Settings"]
 
 COMPRESSIONS = {None: 0, "none": 0, "lz4": 1, "zstd": 2}
 
@@ -100,6 +100,37 @@ class Options:
                 raise TypeError(f"{field.name} must be a bool, not {value!r}")
         if self.stop_files <= self.slowdown_files:
             raise InvalidArgumentError("stop_files must be larger than slowdown_files")
+
+
+class OtherSettings(TypedDict, total=False):
+    """The fields of :class:`Options`, but the one that :class:`kvstore.DB` also takes by place."""
+
+    error_if_exists: bool | None
+    paranoid_checks: bool | None
+    write_buffer_size: int | None
+    max_open_files: int | None
+    lru_cache_size: int | None
+    block_size: int | None
+    block_restart_interval: int | None
+    max_file_size: int | None
+    compression: str | None
+    bloom_filter_bits: int | None
+    wal: bool | None
+    background: bool | None
+    max_write_buffers: int | None
+    level_size_base: int | None
+    level_size_multiplier: int | None
+    compaction_trigger: int | None
+    compaction_threads: int | None
+    compaction_rate_limit: int | None
+    slowdown_files: int | None
+    stop_files: int | None
+
+
+class Settings(OtherSettings, total=False):
+    """The fields of :class:`Options` as keyword arguments; ``None`` stands for the default."""
+
+    create_if_missing: bool | None
 
 
 _NAMES = frozenset(field.name for field in fields(Options))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Unpack
 
 from kvstore._engine import maintenance
 from kvstore._engine.file import FileSystem
 from kvstore._engine.posix import PosixFileSystem
-from kvstore.engine.options import options_of
+from kvstore.engine.options import Settings, options_of
 
 __all__ = ["destroy_db", "repair_db"]
 
@@ -28,7 +28,7 @@ def repair_db(
     name: str | bytes | os.PathLike[str],
     *,
     filesystem: FileSystem | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> list[str]:
     """Make a database whose manifest or tables are damaged openable again.
 

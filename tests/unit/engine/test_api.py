@@ -1,9 +1,12 @@
 """What goes beyond plyvel: bytes-like objects, mapping habits, complete views, clear refusals."""
 
+import dataclasses
+
 import pytest
 
 import kvstore
 from kvstore._engine.memory_disk import MemoryFileSystem
+from kvstore.engine.options import Settings
 
 FORMS = {
     "bytes": bytes,
@@ -221,3 +224,11 @@ def test_what_the_package_offers_is_there():
     with kvstore.open("/db", filesystem=MemoryFileSystem()) as db:
         assert isinstance(db, kvstore.DB)
         assert issubclass(kvstore.IteratorInvalidError, kvstore.Error)
+
+
+def test_the_types_of_keyword_options_are_those_of_options():
+    fields = {field.name: field.type for field in dataclasses.fields(kvstore.Options)}
+    settings = Settings.__annotations__
+    assert {name: kind.__forward_arg__ for name, kind in settings.items()} == {
+        name: kind if "None" in kind else f"{kind} | None" for name, kind in fields.items()
+    }
