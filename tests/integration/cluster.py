@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -60,11 +61,18 @@ class Cluster:
     def data(self, member: int) -> Path:
         return self.directory / f"data{member}"
 
-    def write_config(self, member: int, *, cluster: str = "test", settings: str = "") -> Path:
-        nodes = "".join(
+    def write_config(
+        self,
+        member: int,
+        *,
+        cluster: str = "test",
+        settings: str = "",
+        nodes: Iterable[int] | None = None,
+    ) -> Path:
+        tables = "".join(
             f"[[nodes]]\nnode_id = {other}\n"
             f'client_addr = "{self.clients[other]}"\npeer_addr = "{self.peers[other]}"\n'
-            for other in self.members
+            for other in nodes or self.members
         )
         tls = ""
         if self._mutual_tls:
@@ -76,7 +84,7 @@ class Cluster:
         path = self.config(member)
         path.write_text(
             f'cluster_id = "{cluster}"\nself_id = {member}\ndata_dir = "{self.data(member)}"\n'
-            f"{self._settings}\n{settings}\n{nodes}{tls}"
+            f"{self._settings}\n{settings}\n{tables}{tls}"
         )
         return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.client import Client
-from kvstore.errors import Error, NotLeaderError, UnavailableError
+from kvstore.errors import Error, InvalidArgumentError, NotLeaderError, UnavailableError
 from tests.integration.cluster import Cluster
 from tests.integration.process import Kvd, run
 
@@ -203,3 +204,70 @@ def test_flags_of_a_cluster_node_have_no_effect_alone(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert b"--peer_addr has no effect with --mode=embedded" in refused.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_lost_member_is_replaced_while_the_cluster_serves(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 4) as cluster:
+        # The first three found the cluster; the fourth joins it.
+        founders = [1, 2, 3]
+        for member in founders:
+            cluster.write_config(member, nodes=founders)
+        cluster.start(*founders)
+        with cluster.client() as client:
+            for n in range(50):
+                client.put(b"%d" % n, b"%d" % n)
+            lost = next(member for member in founders if member != cluster.leader())
+            cluster.kill(lost)
+            assert client.remove_member(lost) == client.remove_member(lost)
+            client.add_member(4, cluster.clients[4], cluster.peers[4])
+            with pytest.raises(InvalidArgumentError, match="was removed before"):
+                client.add_member(lost, cluster.clients[lost], cluster.peers[lost])
+            cluster.write_config(4, settings="join = true")
+            cluster.start(4)
+            members = client.promote_member(4)
+            assert [(m.member_id, m.learner) for m in members.members] == sorted(
+                (member, False) for member in {1, 2, 3, 4} - {lost}
+            )
+            other = next(member for member in founders if member not in (lost, members.leader_id))
+            cluster.kill(other)
+            # The new one's vote and log count: only two of three are left.
+            client.put(b"more", b"")
+            assert [client.get(b"%d" % n) for n in range(50)] == [b"%d" % n for n in range(50)]
+        shutil.rmtree(cluster.data(lost))
+        cluster.write_config(lost, settings="join = true")
+        returned = Kvd(
+            cluster.data(lost),
+            "--mode=cluster-node",
+            f"--config={cluster.config(lost)}",
+            listen=cluster.clients[lost],
+        )
+        refused = pytest.raises((UnavailableError, NotLeaderError, TimeoutError))
+        with returned, Client(returned.address, timeout=2) as client, refused:
+            client.get(b"1")
+
+
+def test_leadership_is_handed_over_and_kvctl_says_so(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        old = cluster.leader()
+        new = 1 + old % 3
+        addresses = f"--addr={','.join(cluster.clients.values())}"
+        handed = run("kvctl", addresses, "leader", "transfer", str(new))
+        assert (handed.returncode, handed.stdout) == (0, b"member %d leads\n" % new)
+        listed = run("kvctl", addresses, "member", "list", "--output=json")
+        shown = json.loads(listed.stdout)
+        assert shown["leader_id"] == new
+        assert [member["member_id"] for member in shown["members"]] == [1, 2, 3]
+        refused = run("kvctl", addresses, "leader", "transfer", "9")
+        assert refused.returncode == 1
+        assert b"member 9 is not another voter" in refused.stderr
+        refused = run("kvctl", addresses, "member", "promote", "9")
+        assert refused.returncode == 1
+        assert b"there is no member 9" in refused.stderr
+
+
+def test_an_embedded_kvd_has_no_members_to_change(tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data") as kvd:
+        refused = run("kvctl", f"--addr={kvd.wait_serving().address}", "member", "remove", "1")
+    assert refused.returncode == 1
+    assert b"an embedded kvd has five members of its own" in refused.stderr

@@ -13,6 +13,7 @@ import click
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
 from kvstore.cli.kvctl_data import delete_command, get_command, put_command
+from kvstore.cli.kvctl_member import leader_group, member_group
 from kvstore.cli.kvctl_status import status_command
 from kvstore.cli.pki import pki_group
 from kvstore.errors import (
@@ -58,6 +59,8 @@ kvctl.add_command(put_command)
 kvctl.add_command(get_command)
 kvctl.add_command(delete_command)
 kvctl.add_command(status_command)
+kvctl.add_command(member_group)
+kvctl.add_command(leader_group)
 kvctl.add_command(pki_group)
 
 

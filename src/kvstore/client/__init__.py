@@ -3,6 +3,15 @@
 from kvstore.client.asynchronous import AsyncClient
 from kvstore.client.blocking import Client
 from kvstore.client.options import TLS, RetryPolicy
-from kvstore.client.status import ClusterStatus, MemberStatus
+from kvstore.client.status import ClusterStatus, Member, Members, MemberStatus
 
-__all__ = ["TLS", "AsyncClient", "Client", "ClusterStatus", "MemberStatus", "RetryPolicy"]
+__all__ = [
+    "TLS",
+    "AsyncClient",
+    "Client",
+    "ClusterStatus",
+    "Member",
+    "MemberStatus",
+    "Members",
+    "RetryPolicy",
+]

@@ -23,7 +23,7 @@ from kvstore.client.options import (
     parse_addresses,
 )
 from kvstore.client.requests import BytesLike, delete_request, get_request, put_request
-from kvstore.client.status import ClusterStatus
+from kvstore.client.status import ClusterStatus, Members
 from kvstore.errors import ClosedError
 
 Request = TypeVar("Request", contravariant=True)
@@ -108,6 +108,47 @@ class AsyncClient:
         answer = await self._call(_status, admin_pb2.StatusRequest(), timeout)
         return ClusterStatus.from_message(answer)
 
+    async def members(self, *, timeout: float | None = None) -> Members:
+        """Return who belongs to the cluster. Raises as :meth:`put` does."""
+        answer = await self._call(_members, admin_pb2.MembersRequest(), timeout)
+        return Members.from_message(answer)
+
+    async def add_member(
+        self,
+        member_id: int,
+        client_address: str,
+        peer_address: str,
+        *,
+        timeout: float | None = None,
+    ) -> Members:
+        """Add a member under an id never used, as a learner. Returns when that is committed.
+
+        Raises InvalidArgumentError for an id or address that is taken, UnavailableError while
+        another change is under way, and as :meth:`put` does.
+        """
+        new = admin_pb2.Member(
+            member_id=member_id, client_address=client_address, peer_address=peer_address
+        )
+        return await self._change(admin_pb2.ChangeMembersRequest(add=new), timeout)
+
+    async def promote_member(self, member_id: int, *, timeout: float | None = None) -> Members:
+        """Let a learner vote; raises UnavailableError while it lacks too much of the log."""
+        return await self._change(admin_pb2.ChangeMembersRequest(promote=member_id), timeout)
+
+    async def remove_member(self, member_id: int, *, timeout: float | None = None) -> Members:
+        """Take a member out for good: its id can't be used again."""
+        return await self._change(admin_pb2.ChangeMembersRequest(remove=member_id), timeout)
+
+    async def _change(
+        self, request: admin_pb2.ChangeMembersRequest, timeout: float | None
+    ) -> Members:
+        return Members.from_message(await self._call(_change_members, request, timeout))
+
+    async def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
+        """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
+        request = admin_pb2.TransferLeadershipRequest(to=to)
+        return (await self._call(_transfer_leadership, request, timeout)).leader_id
+
     async def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
         self._closed = True
@@ -180,3 +221,19 @@ def _delete(server: _Server) -> _Method[kv_pb2.DeleteRequest, kv_pb2.DeleteRespo
 
 def _status(server: _Server) -> _Method[admin_pb2.StatusRequest, admin_pb2.StatusResponse]:
     return server.admin.Status
+
+
+def _members(server: _Server) -> _Method[admin_pb2.MembersRequest, admin_pb2.MembersResponse]:
+    return server.admin.Members
+
+
+def _change_members(
+    server: _Server,
+) -> _Method[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]:
+    return server.admin.ChangeMembers
+
+
+def _transfer_leadership(
+    server: _Server,
+) -> _Method[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]:
+    return server.admin.TransferLeadership

@@ -47,6 +47,34 @@ class ClusterStatus:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a cluster; a ``learner`` gets the log and doesn't vote."""
+
+    member_id: int
+    client_address: str
+    peer_address: str
+    learner: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Who belongs to the cluster, by id, and who leads it."""
+
+    leader_id: int
+    members: tuple[Member, ...]
+
+    @classmethod
+    def from_message(cls, message: admin_pb2.MembersResponse) -> Members:
+        return cls(
+            leader_id=message.leader_id,
+            members=tuple(
+                Member(one.member_id, one.client_address, one.peer_address, one.learner)
+                for one in message.members
+            ),
+        )
+
+
 def _member(message: admin_pb2.MemberStatus) -> MemberStatus:
     return MemberStatus(
         member_id=message.member_id,

@@ -23,6 +23,7 @@ from kvstore.server.driver import Driver
 from kvstore.server.member_addresses import founding_membership, nodes_of
 from kvstore.server.member_identity import MemberIdentity, Stage, reach_stage, start_identity
 from kvstore.server.members import member_status
+from kvstore.server.operators import Operators
 from kvstore.server.options import ServerOptions
 from kvstore.server.peer_introductions import Introductions
 from kvstore.server.peer_registration import register
@@ -107,6 +108,7 @@ class ClusterNode:
         self._membership = Membership()
         self._settled = frozenset[int]()
         self.peer_address = self._transport.bind(config.peer_addr)
+        self._operators = Operators(self._self_or_reason, introductions.registry.is_removed)
         self.service: Service
         self._service = self.service = KVService(
             self._self_or_reason,
@@ -239,6 +241,17 @@ class ClusterNode:
             return replica
         leader = self._nodes.get(replica.leader)
         return NotLeaderError(replica.leader, None if leader is None else leader.client_addr)
+
+    def members(self) -> admin_pb2.MembersResponse:
+        return self._operators.members()
+
+    async def change_members(
+        self, request: admin_pb2.ChangeMembersRequest
+    ) -> admin_pb2.MembersResponse:
+        return await self._operators.change(request)
+
+    async def transfer_leadership(self, to: int) -> int:
+        return await self._operators.transfer(to)
 
     async def close(self) -> None:
         self._driver.stop()

@@ -15,6 +15,7 @@ from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Group, Replica, ReplicaOptions
 from kvstore.server.driver import Driver
 from kvstore.server.members import member_status
+from kvstore.server.operators import refuse_embedded
 from kvstore.server.options import ServerOptions
 from kvstore.service import KVService, Service
 
@@ -76,6 +77,17 @@ class EmbeddedNode:
     def _leader_or_reason(self) -> Replica | Error:
         leader = self._group.leader_replica()
         return UnavailableError("no leader yet; try again") if leader is None else leader
+
+    def members(self) -> admin_pb2.MembersResponse:
+        refuse_embedded()
+
+    async def change_members(
+        self, request: admin_pb2.ChangeMembersRequest
+    ) -> admin_pb2.MembersResponse:
+        refuse_embedded()
+
+    async def transfer_leadership(self, to: int) -> int:
+        refuse_embedded()
 
     async def close(self) -> None:
         self._driver.stop()

@@ -32,5 +32,16 @@ class Node(Protocol):
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         """What each member here has to say."""
 
+    def members(self) -> admin_pb2.MembersResponse:
+        """Who belongs to the cluster. This and the next two raise what ``Operators`` raises."""
+
+    async def change_members(
+        self, request: admin_pb2.ChangeMembersRequest
+    ) -> admin_pb2.MembersResponse:
+        """Add, promote or remove a member, and wait until that is committed."""
+
+    async def transfer_leadership(self, to: int) -> int:
+        """Hand leadership over, and wait for the one who leads then."""
+
     async def close(self) -> None:
         """Stop the members and close their files. Nothing acknowledged depends on it."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc.aio
 
+from kvstore.api.handlers.failures import failure_of
 from kvstore.api.v1 import admin_pb2, admin_pb2_grpc
+from kvstore.errors import Error
 from kvstore.version import version
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,6 +26,15 @@ class Node(Protocol):
         """The member that leads and can serve; 0 when there is none."""
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]: ...
+
+    def members(self) -> admin_pb2.MembersResponse:
+        """Who belongs to the cluster. This and the next two raise kvstore's errors."""
+
+    async def change_members(
+        self, request: admin_pb2.ChangeMembersRequest
+    ) -> admin_pb2.MembersResponse: ...
+
+    async def transfer_leadership(self, to: int) -> int: ...
 
 
 class AdminHandlers(admin_pb2_grpc.AdminServicer):
@@ -43,3 +54,33 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
             members=self._node.member_statuses(),
             uptime_seconds=time.monotonic() - self._started,
         )
+
+    async def Members(
+        self, request: admin_pb2.MembersRequest, context: Context
+    ) -> admin_pb2.MembersResponse:
+        try:
+            return self._node.members()
+        except Error as error:
+            await _refuse(context, error)
+
+    async def ChangeMembers(
+        self, request: admin_pb2.ChangeMembersRequest, context: Context
+    ) -> admin_pb2.MembersResponse:
+        try:
+            return await self._node.change_members(request)
+        except Error as error:
+            await _refuse(context, error)
+
+    async def TransferLeadership(
+        self, request: admin_pb2.TransferLeadershipRequest, context: Context
+    ) -> admin_pb2.TransferLeadershipResponse:
+        try:
+            leader = await self._node.transfer_leadership(request.to)
+        except Error as error:
+            await _refuse(context, error)
+        return admin_pb2.TransferLeadershipResponse(leader_id=leader)
+
+
+async def _refuse(context: Context, error: Error) -> NoReturn:
+    failure = failure_of(error)
+    await context.abort(failure.code, failure.details, failure.trailer)

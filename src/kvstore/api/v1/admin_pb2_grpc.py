@@ -19,6 +19,21 @@ class AdminStub(object):
                 request_serializer=kvstore_dot_v1_dot_admin__pb2.StatusRequest.SerializeToString,
                 response_deserializer=kvstore_dot_v1_dot_admin__pb2.StatusResponse.FromString,
                 )
+        self.Members = channel.unary_unary(
+                '/kvstore.v1.Admin/Members',
+                request_serializer=kvstore_dot_v1_dot_admin__pb2.MembersRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_admin__pb2.MembersResponse.FromString,
+                )
+        self.ChangeMembers = channel.unary_unary(
+                '/kvstore.v1.Admin/ChangeMembers',
+                request_serializer=kvstore_dot_v1_dot_admin__pb2.ChangeMembersRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_admin__pb2.MembersResponse.FromString,
+                )
+        self.TransferLeadership = channel.unary_unary(
+                '/kvstore.v1.Admin/TransferLeadership',
+                request_serializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -31,6 +46,29 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Members(self, request, context):
+        """The three below are answered by the leader of a cluster; others fail with its hint, as for KV.
+
+        Who belongs to the cluster, as committed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeMembers(self, request, context):
+        """One change; answered when it is committed. Asking again for what is so already succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeadership(self, request, context):
+        """Answered when the other one leads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -38,6 +76,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=kvstore_dot_v1_dot_admin__pb2.StatusRequest.FromString,
                     response_serializer=kvstore_dot_v1_dot_admin__pb2.StatusResponse.SerializeToString,
+            ),
+            'Members': grpc.unary_unary_rpc_method_handler(
+                    servicer.Members,
+                    request_deserializer=kvstore_dot_v1_dot_admin__pb2.MembersRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_admin__pb2.MembersResponse.SerializeToString,
+            ),
+            'ChangeMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMembers,
+                    request_deserializer=kvstore_dot_v1_dot_admin__pb2.ChangeMembersRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_admin__pb2.MembersResponse.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -63,5 +116,56 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/Status',
             kvstore_dot_v1_dot_admin__pb2.StatusRequest.SerializeToString,
             kvstore_dot_v1_dot_admin__pb2.StatusResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Members(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/Members',
+            kvstore_dot_v1_dot_admin__pb2.MembersRequest.SerializeToString,
+            kvstore_dot_v1_dot_admin__pb2.MembersResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ChangeMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/ChangeMembers',
+            kvstore_dot_v1_dot_admin__pb2.ChangeMembersRequest.SerializeToString,
+            kvstore_dot_v1_dot_admin__pb2.MembersResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/TransferLeadership',
+            kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
+            kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

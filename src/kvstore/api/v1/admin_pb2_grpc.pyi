@@ -10,10 +10,16 @@ from kvstore.api.v1 import admin_pb2
 class AdminStub:
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None: ...
     Status: grpc.UnaryUnaryMultiCallable[admin_pb2.StatusRequest, admin_pb2.StatusResponse]
+    Members: grpc.UnaryUnaryMultiCallable[admin_pb2.MembersRequest, admin_pb2.MembersResponse]
+    ChangeMembers: grpc.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
+    TransferLeadership: grpc.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
 
 # The same class over a grpc.aio channel; a name for type checkers only.
 class AdminAsyncStub:
     Status: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.StatusRequest, admin_pb2.StatusResponse]
+    Members: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.MembersRequest, admin_pb2.MembersResponse]
+    ChangeMembers: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
+    TransferLeadership: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
 
 class AdminServicer:
     def Status(
@@ -21,6 +27,21 @@ class AdminServicer:
         request: admin_pb2.StatusRequest,
         context: grpc.aio.ServicerContext[admin_pb2.StatusRequest, admin_pb2.StatusResponse],
     ) -> Awaitable[admin_pb2.StatusResponse]: ...
+    def Members(
+        self,
+        request: admin_pb2.MembersRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.MembersRequest, admin_pb2.MembersResponse],
+    ) -> Awaitable[admin_pb2.MembersResponse]: ...
+    def ChangeMembers(
+        self,
+        request: admin_pb2.ChangeMembersRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse],
+    ) -> Awaitable[admin_pb2.MembersResponse]: ...
+    def TransferLeadership(
+        self,
+        request: admin_pb2.TransferLeadershipRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse],
+    ) -> Awaitable[admin_pb2.TransferLeadershipResponse]: ...
 
 def add_AdminServicer_to_server(
     servicer: AdminServicer, server: grpc.Server | grpc.aio.Server

@@ -1,0 +1,107 @@
+"""``kvctl member`` and ``kvctl leader``: who belongs to the cluster, and who leads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from kvstore.cli.kvctl_connection import connection_options, settings_of
+from kvstore.cli.kvctl_status import table
+from kvstore.client import Members
+
+member_id = click.IntRange(1, (1 << 63) - 1)
+
+
+def _show(context: click.Context, members: Members) -> None:
+    if settings_of(context).output == "json":
+        click.echo(json.dumps(dataclasses.asdict(members)))
+        return
+    rows = [
+        (
+            str(member.member_id),
+            "learner" if member.learner else "voter",
+            "leads" if member.member_id == members.leader_id else "",
+            member.client_address,
+            member.peer_address,
+        )
+        for member in members.members
+    ]
+    click.echo("\n".join(table(("member", "kind", "", "clients", "peers"), rows)))
+
+
+@click.group("member", short_help="list, add, promote and remove members")
+def member_group() -> None:
+    """List, add, promote and remove the members of a cluster, one change at a time.
+
+    \b
+    Replace a lost machine:
+      kvctl member remove 3
+      kvctl member add 4 --client-addr db4:50051 --peer-addr db4:50052
+      (start member 4 with join = true and an empty data directory)
+      kvctl member promote 4
+    """
+
+
+@member_group.command("list", short_help="show who belongs to the cluster")
+@connection_options
+@click.pass_context
+def list_command(context: click.Context) -> None:
+    """Show the members, as the leader knows them."""
+    with settings_of(context).connect() as client:
+        _show(context, client.members())
+
+
+@member_group.command("add", short_help="add a member that doesn't vote yet")
+@click.argument("member", type=member_id)
+@click.option("--client-addr", required=True, metavar="HOST:PORT", help="Where clients reach it.")
+@click.option("--peer-addr", required=True, metavar="HOST:PORT", help="Where members reach it.")
+@connection_options
+@click.pass_context
+def add_command(context: click.Context, member: int, client_addr: str, peer_addr: str) -> None:
+    """Add MEMBER, under an id that was never used, as a learner: it gets the data and has no vote.
+
+    Then start it with join = true and an empty data directory, and promote it.
+    """
+    with settings_of(context).connect() as client:
+        _show(context, client.add_member(member, client_addr, peer_addr))
+
+
+@member_group.command("promote", short_help="let a learner vote")
+@click.argument("member", type=member_id)
+@connection_options
+@click.pass_context
+def promote_command(context: click.Context, member: int) -> None:
+    """Let MEMBER vote. Refused while it lacks more than 1,000 entries: try again."""
+    with settings_of(context).connect() as client:
+        _show(context, client.promote_member(member))
+
+
+@member_group.command("remove", short_help="take a member out for good")
+@click.argument("member", type=member_id)
+@connection_options
+@click.pass_context
+def remove_command(context: click.Context, member: int) -> None:
+    """Take MEMBER out for good; its id can't be used again."""
+    with settings_of(context).connect() as client:
+        _show(context, client.remove_member(member))
+
+
+@click.group("leader", short_help="hand leadership over")
+def leader_group() -> None:
+    """Who leads, and handing that over."""
+
+
+@leader_group.command("transfer", short_help="let another member lead")
+@click.argument("member", type=member_id, required=False)
+@connection_options
+@click.pass_context
+def transfer_command(context: click.Context, member: int | None) -> None:
+    """Let MEMBER lead, or, without one, the member that is furthest; say who leads then."""
+    with settings_of(context).connect() as client:
+        leader = client.transfer_leadership(member or 0)
+    if settings_of(context).output == "json":
+        click.echo(json.dumps({"leader_id": leader}))
+    else:
+        click.echo(f"member {leader} leads")

@@ -1,0 +1,169 @@
+"""What operators change while the cluster runs: its members, and who leads.
+
+Asked of the leader; each change is answered when it is committed. A caller that gives up leaves it
+under way, and asking again for what is so already succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from typing import NoReturn
+
+from kvstore.api.v1 import admin_pb2
+from kvstore.errors import Error, InvalidArgumentError, OutcomeUnknownError, UnavailableError
+from kvstore.raft import Membership
+from kvstore.replica import Replica
+from kvstore.server.cluster_config import Node
+from kvstore.server.member_addresses import encode_context, nodes_of
+
+__all__ = ["Operators", "refuse_embedded"]
+
+LOOK_INTERVAL_S = 0.02
+
+
+def refuse_embedded() -> NoReturn:
+    """Raise InvalidArgumentError: there is nothing to change in an embedded kvd."""
+    raise InvalidArgumentError(
+        "an embedded kvd has five members of its own; members can be changed and leadership handed "
+        "over with --mode=cluster-node"
+    )
+
+
+class Operators:
+    """``leading`` gives the replica while it leads, or why it can't serve; ``was_removed`` says
+    whether an id was taken out of the cluster before."""
+
+    def __init__(
+        self, leading: Callable[[], Replica | Error], was_removed: Callable[[int], bool]
+    ) -> None:
+        self._leading = leading
+        self._was_removed = was_removed
+
+    def _replica(self) -> Replica:
+        replica = self._leading()
+        if isinstance(replica, Error):
+            raise replica
+        return replica
+
+    def members(self) -> admin_pb2.MembersResponse:
+        """The members of the newest configuration. Raises NotLeaderError, UnavailableError."""
+        replica = self._replica()
+        return _response(replica.membership, replica.leader)
+
+    async def change(self, request: admin_pb2.ChangeMembersRequest) -> admin_pb2.MembersResponse:
+        """Add, promote or remove a member.
+
+        Raises InvalidArgumentError for what makes no sense, UnavailableError while another change
+        is under way or a learner lacks too much, OutcomeUnknownError when leadership was lost.
+        """
+        replica = self._replica()
+        target = self._target(replica.membership, request)
+        if target is not None:
+            replica.propose_membership(target)
+            while not (replica.membership == target and replica.membership_is_committed):
+                if not replica.is_leader:
+                    raise OutcomeUnknownError("leadership was lost; look with 'kvctl member list'")
+                await asyncio.sleep(LOOK_INTERVAL_S)
+        return _response(replica.membership, replica.leader)
+
+    def _target(
+        self, now: Membership, request: admin_pb2.ChangeMembersRequest
+    ) -> Membership | None:
+        """The members to be; None when that is so already."""
+        match request.WhichOneof("change"):
+            case "add":
+                return self._with(now, request.add)
+            case "promote":
+                return _promoted(now, request.promote)
+            case "remove":
+                return _without(now, request.remove)
+        raise InvalidArgumentError("say which change: add, promote or remove")
+
+    def _with(self, now: Membership, new: admin_pb2.Member) -> Membership | None:
+        node = Node(new.member_id, new.client_address, new.peer_address)
+        if not (node.node_id and node.client_addr and node.peer_addr):
+            raise InvalidArgumentError("a member has an id above 0, a client and a peer address")
+        if node.node_id in now.members:
+            if nodes_of(now)[node.node_id] == node:
+                return None
+            raise InvalidArgumentError(
+                f"member {node.node_id} exists with other addresses; remove it first"
+            )
+        if self._was_removed(node.node_id):
+            raise InvalidArgumentError(
+                f"member {node.node_id} was removed before; a new member needs an id never used"
+            )
+        taken = {
+            address
+            for other in nodes_of(now).values()
+            for address in (other.client_addr, other.peer_addr)
+        }
+        for address in (node.client_addr, node.peer_addr):
+            if address in taken:
+                raise InvalidArgumentError(f"{address} is another member's address")
+        return dataclasses.replace(
+            now,
+            learners=now.learners | {node.node_id},
+            contexts=tuple(sorted([*now.contexts, (node.node_id, encode_context(node))])),
+        )
+
+    async def transfer(self, to: int) -> int:
+        """Hand leadership to a voter (0: the one that has most); returns who leads then.
+
+        Raises InvalidArgumentError for one that can't, UnavailableError when it didn't take over.
+        """
+        replica = self._replica()
+        status = replica.status().raft
+        if to == status.id:
+            return to
+        if not to:
+            voters = [peer for peer in status.peers if peer.member in status.membership.voters]
+            if not voters:
+                raise InvalidArgumentError("there is no other voter")
+            to = max(voters, key=lambda peer: (peer.match, -peer.member)).member
+        replica.transfer_leadership(to)
+        while replica.is_leader:
+            if not replica.status().raft.transfer_to:
+                raise UnavailableError(f"member {to} did not take over in time")
+            await asyncio.sleep(LOOK_INTERVAL_S)
+        while not replica.leader:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+        return replica.leader
+
+
+def _promoted(now: Membership, member: int) -> Membership | None:
+    if member in now.voters:
+        return None
+    if member not in now.learners:
+        raise InvalidArgumentError(f"there is no member {member}")
+    return dataclasses.replace(now, voters=now.voters | {member}, learners=now.learners - {member})
+
+
+def _without(now: Membership, member: int) -> Membership | None:
+    if member not in now.members:
+        return None
+    if now.voters == {member}:
+        raise InvalidArgumentError(f"member {member} is the last voter")
+    return dataclasses.replace(
+        now,
+        voters=now.voters - {member},
+        learners=now.learners - {member},
+        contexts=tuple(pair for pair in now.contexts if pair[0] != member),
+    )
+
+
+def _response(membership: Membership, leader: int) -> admin_pb2.MembersResponse:
+    return admin_pb2.MembersResponse(
+        members=[
+            admin_pb2.Member(
+                member_id=member,
+                client_address=node.client_addr,
+                peer_address=node.peer_addr,
+                learner=member not in membership.voters,
+            )
+            for member, node in sorted(nodes_of(membership).items())
+        ],
+        leader_id=leader,
+    )
