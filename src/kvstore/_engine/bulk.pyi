@@ -1,23 +1,17 @@
 from typing import Any
 
+from kvstore._engine.column import Sink
 from kvstore._engine.database import Database
 from kvstore._engine.iterator import Iterator
 
-class Memory:
-    """A buffer; arrays are made of it without a copy."""
+def put_many(db: Database, prefix: bytes, keys: object, values: object, sync: bool) -> int:
+    """Write the rows of two columns; how many there were."""
 
-class Sink:
-    """Takes rows: into a writable 2-D array of bytes, or of any size as data and offsets."""
-
-    rows: int
-    data: Memory
-    offsets: Memory
-    def __init__(self, array: Any = None) -> None: ...
-
-def put_many(db: Database, prefix: bytes, keys: object, values: object, sync: bool) -> int: ...
 def get_many(
     db: Database, prefix: bytes, keys: object, values: Sink, found: Any, sequence: int | None
-) -> None: ...
+) -> None:
+    """The values of the keys into the sink; ``found``: a writable buffer of a byte for each key."""
+
 def count_rows(keys: object) -> int:
     """The rows of an array or a pair (data, offsets)."""
 

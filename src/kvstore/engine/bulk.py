@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvstore._engine import bulk
+from kvstore._engine.column import Sink
 from kvstore._engine.database import Database
 from kvstore._engine.iterator import Iterator
 from kvstore.errors import InvalidArgumentError
@@ -119,7 +120,7 @@ class Taken:
             raise InvalidArgumentError(f"a width of {width} is outside [0, {MAX_WIDTH}]")
         self.numpy = numpy
         self.array = None if width is None else numpy.empty((rows, width), numpy.uint8)
-        self.sink = bulk.Sink(self.array)
+        self.sink = Sink(self.array)
 
     def column(self) -> Any:
         """What was taken, as an array or as runs."""
