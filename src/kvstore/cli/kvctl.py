@@ -11,6 +11,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from kvstore.cli.exit_codes import ExitCode
+from kvstore.cli.kvctl_cluster import cluster_group
 from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
 from kvstore.cli.kvctl_data import delete_command, get_command, put_command
 from kvstore.cli.kvctl_member import leader_group, member_group
@@ -59,6 +60,7 @@ kvctl.add_command(put_command)
 kvctl.add_command(get_command)
 kvctl.add_command(delete_command)
 kvctl.add_command(status_command)
+kvctl.add_command(cluster_group)
 kvctl.add_command(member_group)
 kvctl.add_command(leader_group)
 kvctl.add_command(pki_group)

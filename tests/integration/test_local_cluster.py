@@ -1,0 +1,59 @@
+"""``kvctl cluster``: real processes that outlive the command that started them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.process import run
+
+
+def kvctl(*arguments: str) -> str:
+    done = run("kvctl", *arguments)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_local_cluster_is_started_broken_and_stopped(tmp_path: Path, tls: bool) -> None:
+    directory = f"--dir={tmp_path / 'c'}"
+    secure = ["--tls"] if tls else []
+    try:
+        said = kvctl("cluster", "start", directory, "--nodes=3", *secure)
+        assert said.startswith("3 members run: kvctl --addr ")
+        addresses = kvctl("cluster", "addresses", directory).strip()
+        ca = [f"--tls-ca={tmp_path / 'c' / 'pki' / 'ca.pem'}"] if tls else []
+        client = [f"--addr={addresses}", "--timeout=20", *ca]
+        assert kvctl(*client, "put", "k", "v") == "created\n"
+        assert kvctl("cluster", "kill", "1", directory) == "member 1 is dead\n"
+        assert kvctl(*client, "get", "k") == "v"
+        status = kvctl("cluster", "status", directory)
+        assert [line.split()[1] for line in status.splitlines()[1:]] == ["down", "runs", "runs"]
+        assert kvctl("cluster", "pause", "2", directory) == "member 2 stands still\n"
+        assert kvctl("cluster", "resume", "2", directory) == "member 2 goes on\n"
+        kvctl("cluster", "start", directory)
+        assert kvctl(*client, "get", "k") == "v"
+        assert "serving" in kvctl("cluster", "logs", "1", directory)
+        twice = run("kvctl", "cluster", "start", directory, "--nodes=5")
+        assert twice.returncode == 1
+        assert b"holds 3 members already" in twice.stderr
+        unknown = run("kvctl", "cluster", "kill", "7", directory)
+        assert unknown.returncode == 1
+        assert b"there is no member 7" in unknown.stderr
+    finally:
+        stopped = run("kvctl", "cluster", "stop", directory)
+    assert stopped.stdout == b"stopped 3 members\n"
+    again = run("kvctl", "cluster", "kill", "1", directory)
+    assert again.returncode == 1
+    assert b"member 1 doesn't run" in again.stderr
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    refused = run("kvctl", "cluster", "start", f"--dir={tmp_path}")
+    assert refused.returncode == 1
+    assert b"isn't empty and holds no local cluster" in refused.stderr
+    missing = run("kvctl", "cluster", "status", f"--dir={tmp_path / 'nowhere'}")
+    assert missing.returncode == 1
+    assert b"there is no local cluster" in missing.stderr
