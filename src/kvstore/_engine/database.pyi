@@ -40,7 +40,8 @@ class Database:
 
         ``sequence`` reads as of that sequence: it must be covered by :meth:`retain_from` or an
         open snapshot, and at most :attr:`last_sequence`. Checksums are always verified when a
-        block comes from disk; ``verify_checksums`` is accepted and changes nothing.
+        block comes from disk, and blocks that were read are kept in the cache:
+        ``verify_checksums`` and ``fill_cache`` are accepted and change nothing here.
 
         Raises InvalidArgumentError (history no longer kept), CorruptionError, StorageError,
         ClosedError.
