@@ -325,9 +325,10 @@ cdef int get_chunk(
         else:
             code = from_memory(store, chunk, values, marks, done, end, sequence, &unfinished)
             if code == 0 and unfinished and has_tables(store.version):
-                version = store.version
                 if credit >= 0:
                     tables.open(store, sequence)
+                # A newer version than the memory was looked at with does, an older one would not.
+                version = store.version
                 version_retain(version)
                 with nogil:
                     if credit >= 0:
@@ -374,19 +375,22 @@ cdef class TableWalk:
 
     cdef int open(self, Store store, uint64_t sequence) except -1:
         """At the store's version; stays as it is if that hasn't changed."""
-        cdef int count = version_cursor_count(store.version)
+        cdef Version* version
         cdef Cursor** cursors
         cdef Cursor* merged
         cdef Status status
-        cdef int result
+        cdef int count, result
         if self.version == store.version:
             return 0
+        # Gives up the GIL, so that the store's version may be another one afterwards.
         self.close()
+        version = store.version
+        count = version_cursor_count(version)
         status_clear(&status)
         cursors = <Cursor**> cursor_memory(max(1, count) * sizeof(Cursor*))
         if cursors == NULL:
             raise MemoryError("no memory for a walk")
-        result = version_cursors(store.version, True, WALK_AHEAD_BYTES, cursors, &status)
+        result = version_cursors(version, True, WALK_AHEAD_BYTES, cursors, &status)
         if result < 0:
             free(cursors)
             raise status_error_in(&status, store.name)
@@ -394,8 +398,8 @@ cdef class TableWalk:
         free(cursors)
         if merged == NULL:
             raise MemoryError("no memory for a walk")
-        self.version = store.version
-        version_retain(self.version)
+        self.version = version
+        version_retain(version)
         if user_cursor_open(&self.cursor, merged, sequence, NULL, NULL) < 0:
             self.close()
             raise MemoryError("no memory for a walk")

@@ -355,3 +355,57 @@ with kvstore.DB("/db", filesystem=MemoryFileSystem()) as db:
             raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_columns_are_read_and_written_while_tables_come_and_go(tmp_path):
+    """Each read is of one moment, no older than the last write that had ended when it began."""
+    keys = numpy.arange(20_000, dtype=">u8")
+    ended = [0]
+    wrong = []
+
+    def round_of(number):
+        return numpy.full((len(keys), 4), number, ">u8").view(numpy.uint8)
+
+    def check(values, least, rows):
+        seen = values.view(">u8")
+        if not (len(seen) == rows and (seen == seen[:, :1]).all() and seen.min() >= least):
+            wrong.append((len(seen), rows, seen.min(), least))
+
+    with kvstore.DB(
+        tmp_path / "db",
+        write_buffer_size=1 << 18,
+        max_file_size=1 << 18,
+        level_size_base=1 << 20,
+        max_open_files=16,
+    ) as db:
+        db.put_many(keys, round_of(0))
+
+        def write():
+            for number in range(1, 11):
+                db.put_many(keys, round_of(number))
+                ended[0] = number
+
+        def get(step):
+            while ended[0] < 10 and not wrong:
+                least = ended[0]
+                asked = keys[::step].copy()
+                found, values = db.get_many(asked, value_width=32)
+                check(values, least, found.sum())
+                check(values, least, len(asked))
+
+        def scan(rows):
+            while ended[0] < 10 and not wrong:
+                least = ended[0]
+                steps = db.scan(rows=rows, include_key=False, value_width=32)
+                check(numpy.concatenate([values for _, values in steps]), least, len(keys))
+
+        threads = [
+            threading.Thread(target=work, args=args)
+            for work, *args in ((write,), (get, 1), (get, 7), (scan, 500), (scan, 1 << 16))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        db.verify()
