@@ -40,7 +40,7 @@ from kvstore.raft import (
 from kvstore.raft import Status as RaftStatus
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import REFUSED, Packet, SnapshotPart, SnapshotProgress, Transport
-from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
+from kvstore.replica.snapshots import PART_BYTES, SnapshotReceiver, SnapshotSender
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.state import REMEMBERED_REQUESTS, StateMachine
 from kvstore.state.machine import CommandResult
@@ -61,7 +61,8 @@ class ReplicaOptions:
     """Settings of one member.
 
     ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
-    off: the Raft log is the log). ``remembered_requests`` must be the same on all members.
+    off: the Raft log is the log). ``snapshot_part_bytes``: what a snapshot moves at a time.
+    ``remembered_requests`` must be the same on all members.
     """
 
     raft: Options = field(default_factory=Options)
@@ -69,6 +70,7 @@ class ReplicaOptions:
         default_factory=lambda: EngineOptions(wal=False, write_buffer_size=16 << 20)
     )
     segment_bytes: int = 16 << 20
+    snapshot_part_bytes: int = PART_BYTES
     remembered_requests: int = REMEMBERED_REQUESTS
 
 
@@ -472,6 +474,7 @@ class Replica:
             message.to,
             self._raft.term,
             self._raft.snapshot_meta(self.machine.applied_index),
+            self.options.snapshot_part_bytes,
         )
         self._senders[message.to] = sender
         self._transport.send((sender.part(),))
@@ -513,7 +516,7 @@ class Replica:
                     MessageKind.SNAPSHOT, self.member, part.sender, part.term, snapshot=part.meta
                 )
             )
-        self._answer_part(part, self._receiver.next)
+        self._answer_part(part, self._receiver.received(part))
 
     def _answer_part(self, part: SnapshotPart, upto: int) -> None:
         self._transport.send(

@@ -47,6 +47,7 @@ class SnapshotSender:
     to: int
     term: int
     meta: SnapshotMeta
+    part_bytes: int = PART_BYTES
     offset: int = 0
     silent_ticks: int = 0
     _files: list[tuple[str, int]] = field(default_factory=list)
@@ -70,7 +71,7 @@ class SnapshotSender:
 
     def part(self) -> SnapshotPart:
         """What stands at :attr:`offset`. Raises StorageError."""
-        data = self._read(self.offset, min(PART_BYTES, self._total - self.offset))
+        data = self._read(self.offset, min(self.part_bytes, self._total - self.offset))
         return SnapshotPart(
             self.sender, self.to, self.term, self.meta, self._total, self.offset, data
         )
@@ -131,6 +132,7 @@ class SnapshotReceiver:
         self._verify = verify
         self._meta: SnapshotMeta | None = None
         self._sender = 0
+        self._term = 0
         self._total = 0
         self._next = 0
         self._silent_ticks = 0
@@ -139,10 +141,12 @@ class SnapshotReceiver:
         self._files: list[tuple[str, int]] | None = None
         self._header_bytes = 0
 
-    @property
-    def next(self) -> int:
-        """The offset up to which everything is here."""
-        return self._next
+    def received(self, part: SnapshotPart) -> int:
+        """The offset up to which everything of the snapshot of ``part`` is here.
+
+        0 while another one is being received: its sender must not go on from there.
+        """
+        return self._next if self._belongs(part) else 0
 
     def tick(self) -> None:
         """One tick has passed."""
@@ -187,11 +191,15 @@ class SnapshotReceiver:
         return self._meta == part.meta and self._sender == part.sender and self._total == part.total
 
     def _may_begin(self, part: SnapshotPart) -> bool:
-        """One at a time, unless it is finished, has gone silent, or this one is newer."""
+        """One at a time, unless it is finished, has gone silent, or this one is newer.
+
+        The leader of a later term has a say as well: the one before sends nothing more.
+        """
         return (
             self._meta is None
             or self._next == self._total
             or self._silent_ticks >= SILENT_TICKS
+            or part.term > self._term
             or part.meta.index > self._meta.index
         )
 
@@ -199,6 +207,7 @@ class SnapshotReceiver:
         self._path = self._directory.make_incoming()
         self._meta = part.meta
         self._sender = part.sender
+        self._term = part.term
         self._total = part.total
         self._next = 0
         self._header = bytearray()

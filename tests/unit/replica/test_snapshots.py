@@ -1,0 +1,84 @@
+"""Receiving snapshots: from a new leader while the old one's was on its way."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore._engine.memory_disk import MemoryFileSystem
+from kvstore.raft import Membership, SnapshotMeta
+from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.packets import SnapshotPart, SnapshotProgress
+from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
+
+META = SnapshotMeta(index=7, term=2, membership=Membership(voters=frozenset((1, 2, 3))))
+CONTENT = {"first": b"a" * 700, "second": b"b" * 300, "third": b""}
+
+
+def sender(member: int, term: int) -> SnapshotSender:
+    """A transfer of CONTENT from ``member``, 100 bytes at a time."""
+    disk = MemoryFileSystem()
+    disk.make_directory("/out")
+    for name, content in CONTENT.items():
+        disk.write(f"/out/{name}", 0, content)
+    return SnapshotSender(disk, "/out", member, 3, term, META, part_bytes=100)
+
+
+@pytest.fixture
+def disk():
+    disk = MemoryFileSystem()
+    disk.make_directory("/member")
+    return disk
+
+
+@pytest.fixture
+def receiver(disk):
+    return SnapshotReceiver(MemberDirectory("/member", disk), lambda path: None)
+
+
+def move(receiver: SnapshotReceiver, source: SnapshotSender) -> bool:
+    """Send the sender's part and bring back the answer; True when all is there."""
+    part: SnapshotPart = source.part()
+    whole = receiver.take(part)
+    upto = receiver.received(part)
+    source.answered(SnapshotProgress(part.to, part.sender, part.term, part.meta.index, upto))
+    return whole
+
+
+def test_a_snapshot_arrives_in_parts(receiver, disk):
+    source = sender(1, term=2)
+    while not move(receiver, source):
+        pass
+    assert source.done
+    ready = f"/member/ready-{META.index:020d}"
+    assert {name: disk.read_file(f"{ready}/{name}") for name in CONTENT} == CONTENT
+
+
+def test_the_leader_of_a_later_term_starts_over(receiver):
+    old, new = sender(1, term=2), sender(2, term=3)
+    for _ in range(3):
+        move(receiver, old)
+    assert not move(receiver, new)
+    assert new.offset == 100
+    for _ in range(50):
+        if move(receiver, new):
+            break
+    assert new.done
+
+
+def test_a_sender_does_not_go_on_where_another_one_stopped(receiver):
+    old, other = sender(1, term=2), sender(2, term=2)
+    for _ in range(3):
+        move(receiver, old)
+    move(receiver, other)
+    assert other.offset == 0
+    assert receiver.received(old.part()) == 300
+
+
+def test_a_silent_sender_is_replaced(receiver):
+    old, other = sender(1, term=2), sender(2, term=2)
+    for _ in range(3):
+        move(receiver, old)
+    for _ in range(100):
+        receiver.tick()
+    move(receiver, other)
+    assert other.offset == 100
