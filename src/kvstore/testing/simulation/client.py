@@ -21,6 +21,9 @@ __all__ = ["Client"]
 PATIENCE_US = 6 * SECOND
 """After this long a client gives an operation up."""
 
+CALM_PATIENCE_US = (200 * MILLISECOND, 2 * SECOND)
+"""How long a client waits for an answer once the troubles are over."""
+
 
 @dataclass(slots=True)
 class Task:
@@ -61,6 +64,7 @@ class Client:
         self._stopping = False
         self._favourite = 0
         self._home = self._rng.randint(1, plan.members)
+        self._troubled = True
         self._homing = plan.homing
         self._loss = plan.loss
         self._patient = False
@@ -73,6 +77,7 @@ class Client:
 
     def calm(self) -> None:
         """The troubles are over: ask whoever leads, and nothing gets lost."""
+        self._troubled = False
         self._homing = 0.0
         self._loss = 0.0
 
@@ -133,14 +138,16 @@ class Client:
         attempt = task.attempt
         process = self._whom()
         rng = self._rng
-        patience = rng.randint(200, 2000) * MILLISECOND
+        low, high = self._plan.patience_us if self._troubled else CALM_PATIENCE_US
+        patience = rng.randint(low, high)
         self._agenda.after(patience, lambda: self._retry(task, attempt))
         if rng.random() < self._loss:
             return
         self._agenda.after(rng.randint(*self._plan.delay_us), lambda: self._arrive(task, process))
         if rng.random() < self._plan.doubling:
             late = rng.randint(0, SECOND)
-            self._agenda.after(late, lambda: self._arrive(task, process))
+            other = rng.choice((process, rng.choice(self._processes())))
+            self._agenda.after(late, lambda: self._arrive(task, other))
 
     def _whom(self) -> Process:
         processes = self._processes()

@@ -103,13 +103,20 @@ class Oracle:
         self._votes: dict[tuple[int, int], int] = {}
 
     def saw_message(self, message: Message) -> None:
-        """A member sent this: one vote a term, also across restarts (Raft §5.2)."""
-        if message.kind is not MessageKind.VOTE_RESPONSE or message.reject:
+        """A member sent this: one vote a term, also across restarts (Raft §5.2).
+
+        Whoever asks for votes has voted for itself.
+        """
+        if message.kind is MessageKind.VOTE:
+            candidate = message.sender
+        elif message.kind is MessageKind.VOTE_RESPONSE and not message.reject:
+            candidate = message.to
+        else:
             return
-        given = self._votes.setdefault((message.term, message.sender), message.to)
-        if given != message.to:
+        given = self._votes.setdefault((message.term, message.sender), candidate)
+        if given != candidate:
             raise Violation(
-                f"member {message.sender} voted for {given} and for {message.to} "
+                f"member {message.sender} voted for {given} and for {candidate} "
                 f"in term {message.term}"
             )
 

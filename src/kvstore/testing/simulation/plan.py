@@ -23,9 +23,11 @@ TROUBLES = {
     "kill": 3,
     "power loss": 3,
     "power loss in the middle": 4,
+    "power loss after a promise": 4,
     "blackout": 3,
     "isolate": 3,
     "isolate leader": 4,
+    "rivals": 3,
     "split": 3,
     "one-way cut": 2,
     "bridge": 1,
@@ -48,6 +50,7 @@ class Plan:
     """One seed's cluster, load and troubles. Times in microseconds, rates from 0 to 1.
 
     ``homing``: how often a client asks the member it is at home with, whoever leads.
+    ``patience_us``: how long it waits for an answer before it tries again.
     """
 
     seed: int
@@ -60,6 +63,7 @@ class Plan:
     think_us: int
     follower_reads: bool
     homing: float
+    patience_us: tuple[int, int]
     troubles: tuple[str, ...]
     trouble_pause_us: int
     delay_us: tuple[int, int]
@@ -115,7 +119,10 @@ def draw(seed: int) -> Plan:
         members=rng.choice((3, 3, 3, 5, 5, 7)),
         duration_us=rng.randint(8, 20) * SECOND,
         replica=ReplicaOptions(
-            raft=raft, engine=engine, segment_bytes=rng.choice((4096, 16384, 65536))
+            raft=raft,
+            engine=engine,
+            segment_bytes=rng.choice((4096, 16384, 65536)),
+            snapshot_part_bytes=rng.choice((300, 5000, 1 << 20)),
         ),
         clients=rng.randint(3, 7),
         keys=rng.randint(2, 6),
@@ -123,6 +130,9 @@ def draw(seed: int) -> Plan:
         think_us=rng.choice((10, 40, 100)) * MILLISECOND,
         follower_reads=rng.random() < 0.4,
         homing=rng.choice((0.0, 0.2, 0.5)),
+        patience_us=rng.choice(
+            ((20 * MILLISECOND, 200 * MILLISECOND), (200 * MILLISECOND, 2 * SECOND))
+        ),
         troubles=tuple(kind for kind in TROUBLES if rng.random() < 0.4),
         trouble_pause_us=rng.choice((300, 700, 1500)) * MILLISECOND,
         delay_us=(quick // 4, quick * rng.choice((2, 4))),

@@ -17,7 +17,7 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
-from kvstore.raft import Bundle, Entry, Membership, Message, Role
+from kvstore.raft import Bundle, Entry, Membership, Message, MessageKind, Role
 from kvstore.replica import Identity, Replica
 from kvstore.replica.packets import Packet
 from kvstore.service import Get, KVService, Operation
@@ -88,6 +88,8 @@ class Process:
         """Of its clock: ticks come this much faster than they should."""
         self.slowness = 1
         """Factor on the time that a sync takes."""
+        self.fatal_promise: MessageKind | None = None
+        """Power is lost as soon as it has sent one of these."""
         self.excuses: set[str] = set()
         """What was done to its disk, and explains a failure."""
         self.disk = MemoryFileSystem()
@@ -264,7 +266,14 @@ class Process:
         for packet in packets:
             if isinstance(packet, Message):
                 self._oracle.saw_message(packet)
+                if packet.kind is self.fatal_promise:
+                    self.fatal_promise = None
+                    self.later(0, self._lose_power)
         self._network.send(packets)
+
+    def _lose_power(self) -> None:
+        self.stop(self._rng.choice(("none", "prefix", "random")), "power lost after a promise")
+        self._agenda.after(self._rng.randint(20, 400) * MILLISECOND, self.start)
 
     def receive(self, packet: Packet) -> None:
         """A packet has arrived."""

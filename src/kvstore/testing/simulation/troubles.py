@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kvstore.errors import Error, InvalidArgumentError
-from kvstore.raft import Membership
+from kvstore.raft import Membership, MessageKind
 from kvstore.testing.simulation.agenda import MILLISECOND, Agenda
 from kvstore.testing.simulation.network import Link, Network
 from kvstore.testing.simulation.plan import TROUBLES, Plan
@@ -23,6 +23,13 @@ from kvstore.testing.simulation.trace import Trace
 __all__ = ["Troubles"]
 
 MEMBERS_MAX = 9
+PROMISES = (
+    MessageKind.VOTE,
+    MessageKind.VOTE_RESPONSE,
+    MessageKind.VOTE_RESPONSE,
+    MessageKind.APPEND,
+    MessageKind.APPEND_RESPONSE,
+)
 KEEPS: tuple[Keep, ...] = ("none", "prefix", "random")
 FAILING = ("open", "pwrite", "datasync", "rename", "sync_directory", "allocate", "pread")
 
@@ -57,6 +64,7 @@ class Troubles:
         for process in self._processes.values():
             process.speed = 1.0
             process.slowness = 1
+            process.fatal_promise = None
             process.disk.heal()
             process.disk.capacity_bytes = None
             process.restart_after_us = lambda: 100 * MILLISECOND
@@ -139,6 +147,14 @@ class Troubles:
         process.disk.stop_at(process.disk.operations + self._rng.randint(1, operations))
         return f"member {process.member} within {operations} operations"
 
+    def lose_power_after_a_promise(self) -> str | None:
+        """Once it has sent the next message of a kind: was all durable that this rests on?"""
+        process = self._one()
+        if process is None:
+            return None
+        process.fatal_promise = self._rng.choice(PROMISES)
+        return f"member {process.member} after {process.fatal_promise.name}"
+
     def black_out(self) -> str | None:
         """All lose power at one time, some with slow disks; some come back much later."""
         rng = self._rng
@@ -202,6 +218,25 @@ class Troubles:
             process.speed = 0.5
             self._later(500, 1500, lambda: setattr(process, "speed", 1.0))
         return self._cut(self._both_ways([process.member], self._others(process.member)))
+
+    def rivals(self) -> str | None:
+        """The leader is gone, two stand for election at one time; a voter may lose power."""
+        leader = self._leader()
+        if leader is None or len(self._processes) < 3:
+            return None
+        others = [self._processes[member] for member in self._others(leader.member)]
+        self._rng.shuffle(others)
+        self._cut(self._both_ways([leader.member], self._others(leader.member)))
+        if self._rng.random() < 0.7:
+            others[-1].fatal_promise = MessageKind.VOTE_RESPONSE
+
+        def stand() -> None:
+            for process in others[:2]:
+                if process.replica is not None:
+                    process.replica.campaign()
+
+        self._later(200, 300, stand)
+        return f"members {[process.member for process in others[:2]]}"
 
     def split(self) -> str | None:
         members = list(self._processes)
@@ -430,9 +465,11 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "kill": Troubles.kill,
     "power loss": Troubles.lose_power,
     "power loss in the middle": Troubles.lose_power_in_the_middle,
+    "power loss after a promise": Troubles.lose_power_after_a_promise,
     "blackout": Troubles.black_out,
     "isolate": Troubles.isolate,
     "isolate leader": Troubles.isolate_leader,
+    "rivals": Troubles.rivals,
     "split": Troubles.split,
     "one-way cut": Troubles.cut_one_way,
     "bridge": Troubles.bridge,
