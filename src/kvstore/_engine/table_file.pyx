@@ -181,7 +181,9 @@ cdef class TableFile:
     def offset_of(self, bytes key, uint64_t sequence):
         """Bytes of the file before the entry, to the precision of a block."""
         self.require_open()
-        return table_offset_of(self.table, slice_of_bytes(internal_key(key, sequence, 1)))
+        # The slice lasts as long as what it is a slice of.
+        internal = internal_key(key, sequence, 1)
+        return table_offset_of(self.table, slice_of_bytes(internal))
 
 
 # Freeing it still needs the disk: the collector must not clear the reference first.
