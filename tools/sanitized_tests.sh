@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Builds the engine with sanitizers beside the normal build and runs the engine's tests on it.
-# usage: tools/sanitized_tests.sh address,undefined|thread PYTEST_ARGUMENT...
+# usage: tools/sanitized_tests.sh [address,undefined|thread [PYTEST_ARGUMENT...]]
+# Without arguments: the address and undefined-behaviour sanitizers, all tests of the engine.
+# PYTHON is the interpreter, by default that of `make build`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-sanitize="$1"
-shift
-python=.venv/bin/python
+sanitize="${1:-address,undefined}"
+[ $# = 0 ] || shift
+[ $# != 0 ] || set -- --quiet --numprocesses 2 tests/unit/engine tests/fuzz tests/crash
+python="${PYTHON:-.venv/bin/python}"
 base="build/sanitized-${sanitize//,/-}"
 
 KVSTORE_SANITIZE="$sanitize" "$python" setup.py --quiet build --build-base "$base" --parallel 2 \
