@@ -100,6 +100,9 @@ class Options:
                 raise TypeError(f"{field.name} must be a bool, not {value!r}")
         if self.stop_files <= self.slowdown_files:
             raise InvalidArgumentError("stop_files must be larger than slowdown_files")
+        if self.compaction_trigger > self.slowdown_files:
+            # Else writers would wait for a compaction that isn't due.
+            raise InvalidArgumentError("compaction_trigger must not be over slowdown_files")
 
 
 class OtherSettings(TypedDict, total=False):
