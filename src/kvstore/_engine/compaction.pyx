@@ -14,7 +14,7 @@ from libcpp.vector cimport vector
 from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
 from kvstore._engine.cursor cimport Cursor
 from kvstore._engine.disk cimport sync_directory
-from kvstore._engine.key cimport internal_user_key, max_sequence
+from kvstore._engine.key cimport internal_user_key
 from kvstore._engine.live_table cimport LiveTable, live_table_new, live_table_release
 from kvstore._engine.memtable cimport (
     MemTable,
@@ -84,6 +84,7 @@ cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t
         job.guarded.push_back(sequence)
     # Writes that still await their sync become visible one by one while the job runs.
     job.retain_from = min(store.retain_from, store.visible)
+    store.history_from = max(store.history_from, job.retain_from)
     job.version = version
     job.output_level = output_level
     job.cancelled = &store.stop_jobs
@@ -156,8 +157,6 @@ cdef bint flush_oldest(Store store) except -1:
         table = store.frozen[store.frozen_count - 1].table
         memtable_retain(table)
         edit = Edit(flushed_sequence=last, last_sequence=last, applied_index=applied)
-        if store.retain_from != max_sequence():
-            edit.retain_from = store.retain_from
         # No table of any level is older than what lies below level 0, so tombstones stay.
         job = new_job(store, 0, NULL, 0)
         try:
@@ -168,8 +167,6 @@ cdef bint flush_oldest(Store store) except -1:
             store.flushes += 1
             store.flushed_bytes += job.bytes_written
             store.dropped_entries += job.entries_dropped
-            store.flushed_sequence = max(store.flushed_sequence, last)
-            store.flushed_applied = max(store.flushed_applied, applied)
         except Exception as error:
             store.fail(error)
             raise

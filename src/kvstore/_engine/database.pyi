@@ -26,7 +26,7 @@ class Database:
         """
     @property
     def retained_sequence(self) -> int | None:
-        """What :meth:`retain_from` was last called with, ``None`` if never."""
+        """From where on history is kept, ``None`` while only the present is."""
     def get(
         self,
         key: _Bytes,
@@ -112,8 +112,9 @@ class Database:
     def retain_from(self, sequence: int) -> None:
         """Keep every version that a read at ``sequence`` or later can see; never goes back.
 
-        Before the first call only the current moment and open snapshots are kept. Survives
-        reopening once a flush has followed it.
+        Before the first call only the current moment and open snapshots are kept: where that has
+        let go of history after ``sequence`` already, it is kept from there on, see
+        :attr:`retained_sequence`. Survives reopening once a flush has followed it.
         """
     def sync(self) -> None:
         """Make every write that returned before durable; without a log (``wal=False``) nothing is.

@@ -461,8 +461,8 @@ cdef class Database(Store):
     cdef int flush_all(self) except -1:
         self.check_writable()
         if memtable_entries(self.memory) or self.applied_index > self.flushed_applied:
-            if self.frozen_count >= self.max_frozen:
-                flush_oldest(self)
+            while self.frozen_count >= self.max_frozen and flush_oldest(self):
+                pass
             self.freeze()
         while flush_oldest(self):
             pass
@@ -574,7 +574,8 @@ cdef class Database(Store):
 
     @property
     def retained_sequence(self):
-        return None if self.retain_from == max_sequence() else self.retain_from
+        cdef uint64_t oldest = (<Store> self).retain_from     # `self.retain_from` is the method
+        return None if oldest == max_sequence() else oldest
 
     def retain_from(self, sequence):
         self.check_open()
@@ -582,7 +583,8 @@ cdef class Database(Store):
             raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56 - 1)")
         if (<Store> self).retain_from != max_sequence() and sequence < (<Store> self).retain_from:
             return
-        (<Store> self).retain_from = sequence
+        # What is gone already can't be kept.
+        (<Store> self).retain_from = max(sequence, self.history_from)
 
     # --- upkeep -------------------------------------------------------------------------------
 

@@ -187,6 +187,8 @@ cdef dict statistics(Store store):
             "misses": cache.misses,
             "evictions": cache.evictions,
         },
+        "manifest_bytes": store.manifest.size,
+        "manifest_rolls": store.manifest_rolls,
         "failure": None if store.failure is None else str(store.failure),
     }
 
@@ -248,8 +250,7 @@ cdef int copy_tables(Store store, str path) except -1:
     cdef int level, i
     if kind_of(store.disk, path) != 0:
         raise InvalidArgumentError(f"{path} exists already; a checkpoint makes it")
-    # Between a flush's new version and its `flushed_sequence` no copy may be taken.
-    with store.flushing, store.installing:
+    with store.installing:
         store.check_open()
         version = store.version
         version_retain(version)

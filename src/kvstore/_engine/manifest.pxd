@@ -11,6 +11,7 @@ cdef class Manifest:
     cdef Appender file
     cdef readonly uint64_t number
     cdef readonly uint64_t edits
+    cdef readonly uint64_t first_bytes      # size with the first edit alone, which says everything
 
 
 # (number, [Edit], torn bytes) of the manifest that CURRENT names.

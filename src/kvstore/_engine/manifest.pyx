@@ -12,7 +12,8 @@ is left out, a bad edit that another follows is damage. Should the last edit hav
 damaged later, its consequences show: a file that it let go of is missing, or the log begins after
 the last sequence that the tables then hold.
 
-Each opening writes a new manifest whose first edit says everything, then points CURRENT to it.
+Each opening writes a new manifest whose first edit says everything, then points CURRENT to it; so
+does a store that has run long, when most of its manifest is about what is past.
 """
 
 import struct
@@ -240,16 +241,16 @@ cdef tuple edit_at(bytes data, Py_ssize_t at, object number):
 
 
 cdef bint any_edit_after(bytes data, Py_ssize_t at, object number):
-    """Whether a valid edit with a higher number lies anywhere behind `at`.
+    """Whether a valid edit with this number or a higher one lies at `at` or anywhere behind it.
 
     Its header is looked for at every byte: the cheap comparison of the number's upper half, zero
     in practice, keeps that fast.
     """
     cdef Py_ssize_t place
     cdef Py_ssize_t end = len(data) - EDIT_HEADER.size - CRC.size
-    for place in range(at + 1, end + 1):
+    for place in range(at, end + 1):
         _, _, found = EDIT_HEADER.unpack_from(data, place)
-        if number < found <= number + 1_000_000:
+        if number <= found <= number + 1_000_000:
             payload, _ = edit_at(data, place, found)
             if payload is not None:
                 return True
@@ -342,6 +343,7 @@ cdef Manifest begin_manifest(FileSystem disk, str directory, uint64_t number, ob
     manifest.file = create_file(disk, f"{directory}/{manifest_name(number)}")
     manifest.edits = 1
     manifest.file.append_synced(file_header(number) + frame_edit(1, encode_edit(everything)))
+    manifest.first_bytes = manifest.file.size
     sync_directory(disk, directory)
     replace_whole(disk, directory, "CURRENT", b"%s %08x\n" % (name, crc32c(name)))
     return manifest

@@ -74,6 +74,7 @@ cdef class Store:
     cdef uint64_t flushed_applied       # what tables hold durably
     cdef uint64_t flushed_sequence
     cdef uint64_t retain_from   # no sequence from here on may be lost to readers
+    cdef uint64_t history_from  # jobs have let go of versions that readers before it would need
     cdef dict snapshots         # sequence -> how many hold it
     cdef IteratorLink* open_iterators
 
@@ -103,6 +104,7 @@ cdef class Store:
     cdef uint64_t stalls
     cdef double stall_seconds
     cdef uint64_t torn_manifest_bytes
+    cdef uint64_t manifest_rolls
 
     cdef int check_open(self) except -1
     cdef int check_writable(self) except -1
@@ -110,12 +112,14 @@ cdef class Store:
     cdef int refresh_attention(self) except -1
     # Takes over the memory table as the newest frozen one. The caller has seen to the room.
     cdef int freeze(self) except -1
-    # Makes an edit durable and the version that it leads to current. `frozen_done`: the oldest
-    # frozen table is now in `added`.
+    # Makes an edit durable, and the version and the marks that it leads to current. `frozen_done`:
+    # the oldest frozen table is now in `added`.
     cdef int install(
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, bint frozen_done
     ) except -1
+    # A fresh manifest in the place of one that has grown long. Under `installing`.
+    cdef int roll_manifest(self) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1

@@ -9,6 +9,7 @@ from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
+from kvstore._engine.atomics cimport counter_next
 from kvstore._engine.batch cimport (
     BATCH_HEADER_BYTES,
     Operation,
@@ -37,7 +38,7 @@ from kvstore._engine.live_table cimport (
 )
 from kvstore._engine.log cimport Log
 from kvstore._engine.manifest import Edit, TableEntry, manifest_name
-from kvstore._engine.manifest cimport begin_manifest, load_manifest
+from kvstore._engine.manifest cimport Manifest, begin_manifest, load_manifest
 from kvstore._engine.memtable cimport (
     memtable_add,
     memtable_bytes,
@@ -71,6 +72,11 @@ IDENTITY_HEAD = "kvstore engine"
 FORMAT_VERSION = 1
 LOG_KIND_BATCH = 1
 LOG_DIRECTORY = "wal"
+
+cdef enum:
+    # A manifest is begun anew when it is longer than so many times its first edit, and this on top.
+    ROLL_FACTOR = 4
+    ROLL_BYTES = 1 << 20
 MIN_SEGMENT_BYTES = 1 << 20
 MAX_SEGMENT_BYTES = 64 << 20
 
@@ -255,6 +261,8 @@ cdef class Store:
         with self.installing:
             self.check_writable()
             edit.next_number = self.next_number
+            # What the job let go of by it must not be asked for after a crash either.
+            edit.retain_from = None if self.retain_from == max_sequence() else self.retain_from
             try:
                 self.manifest.append(edit)
             except Exception as error:
@@ -271,6 +279,10 @@ cdef class Store:
                 raise error
             old = self.version
             self.version = next_version
+            if edit.flushed_sequence is not None:
+                self.flushed_sequence = max(self.flushed_sequence, edit.flushed_sequence)
+            if edit.applied_index is not None:
+                self.flushed_applied = max(self.flushed_applied, edit.applied_index)
             if frozen_done:
                 self.frozen_count -= 1
                 memtable_release(self.frozen[self.frozen_count].table)
@@ -278,7 +290,26 @@ cdef class Store:
                 removed[i].file.obsolete = not kept(next_version, removed[i].file)
             with nogil:
                 version_release(old)
+            if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
+                self.roll_manifest()
         self.refresh_attention()
+        return 0
+
+    cdef int roll_manifest(self) except -1:
+        cdef Manifest grown = self.manifest
+        cdef uint64_t number = counter_next(&self.next_number)
+        try:
+            self.manifest = begin_manifest(self.disk, self.name, number, self.everything())
+        except Exception as error:
+            # Which of the two CURRENT names is not known any more.
+            self.fail(error)
+            raise
+        self.manifest_rolls += 1
+        try:
+            grown.close()
+            remove_file(self.disk, f"{self.name}/{manifest_name(grown.number)}")
+        except StorageError:
+            pass            # nobody reads it again; the next opening removes it
         return 0
 
     cdef list protected_sequences(self):
@@ -411,6 +442,7 @@ cdef class Store:
                 self.next_number = max(self.next_number, edit.next_number)
         self.applied_index = self.flushed_applied
         self.assigned = self.visible = self.flushed_sequence
+        self.history_from = min(self.retain_from, self.flushed_sequence)
         empty = self.version
         handles = bytearray(max(1, len(tables)) * sizeof(Change))
         changes = <Change*> <char*> handles
