@@ -373,20 +373,20 @@ def test_columns_are_read_and_written_while_tables_come_and_go(tmp_path):
 
     with kvstore.DB(
         tmp_path / "db",
-        write_buffer_size=1 << 18,
-        max_file_size=1 << 18,
-        level_size_base=1 << 20,
+        write_buffer_size=1 << 16,
+        max_file_size=1 << 20,
+        level_size_base=1 << 23,
         max_open_files=16,
     ) as db:
         db.put_many(keys, round_of(0))
 
         def write():
-            for number in range(1, 11):
+            for number in range(1, 7):
                 db.put_many(keys, round_of(number))
                 ended[0] = number
 
         def get(step):
-            while ended[0] < 10 and not wrong:
+            while ended[0] < 6 and not wrong:
                 least = ended[0]
                 asked = keys[::step].copy()
                 found, values = db.get_many(asked, value_width=32)
@@ -394,7 +394,7 @@ def test_columns_are_read_and_written_while_tables_come_and_go(tmp_path):
                 check(values, least, len(asked))
 
         def scan(rows):
-            while ended[0] < 10 and not wrong:
+            while ended[0] < 6 and not wrong:
                 least = ended[0]
                 steps = db.scan(rows=rows, include_key=False, value_width=32)
                 check(numpy.concatenate([values for _, values in steps]), least, len(keys))
