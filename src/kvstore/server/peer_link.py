@@ -90,6 +90,7 @@ class PeerLink:
         self._dialler = dialler
         self._lost = lost
         self._connected = False
+        self._closed = False
         # Packets without entries overtake those with: a heartbeat must not wait behind a megabyte.
         self._urgent: deque[bytes] = deque()
         self._bulk: deque[bytes] = deque()
@@ -130,6 +131,7 @@ class PeerLink:
 
     async def close(self) -> None:
         """End the stream."""
+        self._closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -148,6 +150,8 @@ class PeerLink:
                 self._complain("unreachable", str(error) or "no answer in time")
             attempts = 0 if self.counters.connects > connects else attempts + 1
             self._disconnected()
+            if self._closed:  # whatever became of the cancellation
+                return
             # Jitter, so that members that lost each other don't meet in step.
             pause = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(attempts, 10))
             await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
@@ -160,9 +164,12 @@ class PeerLink:
             call = stub.Messages(metadata=metadata)  # type: ignore[call-arg]
             call.add_done_callback(lambda _: self._wake.set())
             try:
-                answer = await asyncio.wait_for(call.initial_metadata(), CONNECT_TIMEOUT_S)
+                # Not wait_for: in Python 3.11 it loses a cancellation that comes with the answer.
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    answer = await call.initial_metadata()
                 if not introduced(answer):
-                    await asyncio.wait_for(call, CONNECT_TIMEOUT_S)  # raises why
+                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                        await call  # raises why
                 self._introductions.judge_called(answer, self.peer)
                 self._accepted()
                 await self._pump(call)

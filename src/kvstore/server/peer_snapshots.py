@@ -100,9 +100,12 @@ class SnapshotLane:
         metadata = self._introductions.to(self._peer)
         call = stub.InstallSnapshot(metadata=metadata)  # type: ignore[call-arg]
         try:
-            answer = await asyncio.wait_for(call.initial_metadata(), CONNECT_TIMEOUT_S)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes with the answer.
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                answer = await call.initial_metadata()
             if not introduced(answer):
-                await asyncio.wait_for(call, CONNECT_TIMEOUT_S)  # raises why
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await call  # raises why
             self._introductions.judge_called(answer, self._peer)
             while await self._has_parts():
                 part = self._parts.popleft()
@@ -113,7 +116,8 @@ class SnapshotLane:
                 await asyncio.sleep(len(part.data) / self._bytes_per_s)
                 self._sending = None
             await call.done_writing()
-            await asyncio.wait_for(call, CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await call
         finally:
             call.cancel()
 
@@ -123,7 +127,8 @@ class SnapshotLane:
             return True
         self._wake.clear()
         try:
-            await asyncio.wait_for(self._wake.wait(), IDLE_S)
+            async with asyncio.timeout(IDLE_S):
+                await self._wake.wait()
         except TimeoutError:
             return False
         return True
