@@ -1,9 +1,9 @@
-"""Markdown tables of a pytest-benchmark JSON file that test_engine.py left.
+"""Markdown tables of pytest-benchmark JSON files that runs of test_engine.py left.
 
-    python -m benchmarks.report FILE
+    python -m benchmarks.report FILE...
 
-Microseconds an operation, the fastest of all turns. The ratios say how many times faster kvstore
-is: than the faster of plyvel and rocksdict, and than lmdb.
+Microseconds an operation, the fastest of all turns of all runs. The ratios say how many times
+faster kvstore is: than the faster of plyvel and rocksdict, and than lmdb.
 """
 
 from __future__ import annotations
@@ -61,10 +61,14 @@ def footprint_table(benchmarks: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    benchmarks = json.loads(Path(sys.argv[1]).read_text())["benchmarks"]
-    measured = [each for each in benchmarks if "engine" in each["extra_info"]]
+    measured = [
+        each
+        for file in sys.argv[1:]
+        for each in json.loads(Path(file).read_text())["benchmarks"]
+        if "engine" in each["extra_info"]
+    ]
     if not measured:
-        sys.exit(f"{sys.argv[1]} holds nothing of test_engine.py")
+        sys.exit("nothing of test_engine.py in these files")
     info = measured[0]["extra_info"]
     print(f"{info['keys']:,} keys of 16 bytes, values of {info['value_bytes']} bytes\n")
     print("\n".join([*speed_table(measured), "", *footprint_table(measured)]))

@@ -20,6 +20,10 @@ from kvstore._engine.slice cimport Slice, slice_compare, slice_equal, slice_of
 from kvstore._engine.status cimport IO_ERROR, OK, status_clear, status_set
 
 
+cdef enum:
+    STEPS_MAX = 8               # over versions of one key that aren't shown, before a seek past them
+
+
 cdef inline Slice held(Buffer* buffer) noexcept nogil:
     return slice_of(buffer.data, buffer.size)
 
@@ -93,14 +97,32 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
     cdef Cursor* merged = cursor.merged
     cdef Slice user_key
     cdef uint64_t trailer
+    cdef int passed = 0
+    cdef int unseen = 0
     while merged.valid:
         user_key = internal_user_key(merged.key)
         if passing and slice_equal(user_key, held(&cursor.current_key)):
-            merged.next(merged)
+            passed += 1
+            if passed == STEPS_MAX:
+                # A key that is often written has many: past all of them but the very first.
+                seek_merged(cursor, held(&cursor.current_key), 0)
+                if cursor.status.code != OK:
+                    cursor.valid = False
+                    return
+            else:
+                merged.next(merged)
             continue
+        passed = 0
         trailer = internal_trailer(merged.key)
         if trailer_sequence(trailer) > cursor.sequence:
-            merged.next(merged)
+            unseen += 1
+            if unseen % STEPS_MAX == 0:
+                seek_merged(cursor, user_key, cursor.sequence)
+                if cursor.status.code != OK:
+                    cursor.valid = False
+                    return
+            else:
+                merged.next(merged)
             continue
         if cursor.bounded_high and slice_compare(user_key, held(&cursor.high)) >= 0:
             cursor.valid = False
@@ -163,6 +185,28 @@ cdef void user_next(UserCursor* cursor) noexcept nogil:
 
 # --- backward -------------------------------------------------------------------------------
 
+cdef bint newest_visible(UserCursor* cursor, bint* found) noexcept nogil:
+    """Of a key with many versions: takes the one to be shown, and moves `merged` before them all.
+
+    False with the cursor failed.
+    """
+    cdef Cursor* merged = cursor.merged
+    found[0] = False
+    seek_merged(cursor, held(&cursor.current_key), cursor.sequence)
+    if cursor.status.code != OK:
+        return False
+    if merged.valid and slice_equal(internal_user_key(merged.key), held(&cursor.current_key)):
+        found[0] = trailer_kind(internal_trailer(merged.key)) != KIND_DELETE
+        if found[0] and not hold(cursor, &cursor.current_value, merged.value):
+            return False
+    seek_merged(cursor, held(&cursor.current_key), max_sequence())
+    if cursor.status.code != OK:
+        return False
+    if merged.valid:
+        merged.prev(merged)
+    return True
+
+
 cdef void settle_backward(UserCursor* cursor) noexcept nogil:
     """From where `merged` stands, backwards: the next key whose newest visible version is a put.
 
@@ -174,6 +218,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
     cdef uint64_t trailer
     cdef bint found = False
     cdef bint started = False
+    cdef int versions = 0
     while merged.valid:
         user_key = internal_user_key(merged.key)
         if started and not slice_equal(user_key, held(&cursor.current_key)):
@@ -186,6 +231,13 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
             if not hold(cursor, &cursor.current_key, user_key):
                 return
             started = True
+            versions = 0
+        versions += 1
+        if versions == STEPS_MAX:
+            if not newest_visible(cursor, &found):
+                cursor.valid = False
+                return
+            continue
         trailer = internal_trailer(merged.key)
         if trailer_sequence(trailer) <= cursor.sequence:
             found = trailer_kind(trailer) != KIND_DELETE
