@@ -6,7 +6,7 @@ SEEDS ?= 2000
 ENGINE_SOURCES := $(wildcard src/kvstore/_engine/*.pyx src/kvstore/_engine/*.pxd src/kvstore/_engine/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan lint format stubs bench simulate chaos wheel clean
+.PHONY: help build run demo test test-asan lint format stubs bench simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -45,6 +45,9 @@ demo: build ## the same, and exit
 
 test: build ## run every test
 	$(BIN)/python -m pytest
+
+test-asan: build ## run the engine's tests with the address and undefined-behaviour sanitizers
+	@PYTHON=$(BIN)/python tools/sanitized_tests.sh
 
 lint: $(VENV)/.lint-tools ## format, lint, types, import rules, generated stubs
 	$(BIN)/ruff format --check .
