@@ -28,6 +28,7 @@ TROUBLES = {
     "isolate": 3,
     "isolate leader": 4,
     "rivals": 3,
+    "forgotten leader": 3,
     "split": 3,
     "one-way cut": 2,
     "bridge": 1,
@@ -129,7 +130,7 @@ def draw(seed: int) -> Plan:
         value_bytes_max=rng.choice((20, 200, 3000)),
         think_us=rng.choice((10, 40, 100)) * MILLISECOND,
         follower_reads=rng.random() < 0.4,
-        homing=rng.choice((0.0, 0.2, 0.5)),
+        homing=rng.choice((0.0, 0.3, 0.6)),
         patience_us=rng.choice(
             ((20 * MILLISECOND, 200 * MILLISECOND), (200 * MILLISECOND, 2 * SECOND))
         ),

@@ -213,10 +213,7 @@ class Troubles:
         process = self._leader()
         if process is None:
             return None
-        if self._rng.random() < 0.3:
-            # It takes longer to see that nobody answers.
-            process.speed = 0.5
-            self._later(500, 1500, lambda: setattr(process, "speed", 1.0))
+        self._hold_up(process)
         return self._cut(self._both_ways([process.member], self._others(process.member)))
 
     def rivals(self) -> str | None:
@@ -226,6 +223,7 @@ class Troubles:
             return None
         others = [self._processes[member] for member in self._others(leader.member)]
         self._rng.shuffle(others)
+        self._hold_up(leader)
         self._cut(self._both_ways([leader.member], self._others(leader.member)))
         if self._rng.random() < 0.7:
             others[-1].fatal_promise = MessageKind.VOTE_RESPONSE
@@ -237,6 +235,38 @@ class Troubles:
 
         self._later(200, 300, stand)
         return f"members {[process.member for process in others[:2]]}"
+
+    def _hold_up(self, leader: Process) -> None:
+        """Sometimes a leader that is cut off takes longer to see that nobody answers."""
+        kind = self._rng.choice(("nothing", "slow", "pause"))
+        if kind == "slow":
+            leader.speed = 0.5
+            self._later(500, 1500, lambda: setattr(leader, "speed", 1.0))
+        elif kind == "pause":
+            leader.pause(self._rng.randint(150, 800) * MILLISECOND)
+
+    def forget_leader(self) -> str | None:
+        """It stands still, cut off, until another one leads; then it runs again, still cut off."""
+        leader = self._leader()
+        if leader is None:
+            return None
+        links = self._both_ways([leader.member], self._others(leader.member))
+        self._network.cut(links)
+        step = 50 * MILLISECOND
+
+        def watch(left: int) -> None:
+            if self._over:
+                return
+            others = [p.replica for p in self._processes.values() if p is not leader]
+            if left and not any(other is not None and other.is_leader for other in others):
+                leader.pause(step + MILLISECOND)
+                self._agenda.after(step, lambda: watch(left - 1))
+                return
+            leader.pause(self._rng.randint(0, 200) * MILLISECOND)
+            self._later(300, 600, lambda: self._network.mend(links))
+
+        watch(20)
+        return f"member {leader.member}"
 
     def split(self) -> str | None:
         members = list(self._processes)
@@ -470,6 +500,7 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "isolate": Troubles.isolate,
     "isolate leader": Troubles.isolate_leader,
     "rivals": Troubles.rivals,
+    "forgotten leader": Troubles.forget_leader,
     "split": Troubles.split,
     "one-way cut": Troubles.cut_one_way,
     "bridge": Troubles.bridge,

@@ -1,0 +1,48 @@
+"""The planted bugs fit the source as it is, and the simulator finds the quickest of them.
+
+``python -m kvstore.testing.simulation.planted`` hunts them all, in some minutes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kvstore.testing.simulation.planted import describe, hunt, plant
+
+PLANTED = Path(__file__).parent / "planted"
+PATCHES = sorted(PLANTED.glob("*.patch"))
+
+
+def test_there_are_at_least_thirty():
+    assert len(PATCHES) >= 30
+
+
+@pytest.mark.parametrize("patch", sorted(PLANTED.rglob("*.patch")), ids=lambda patch: patch.stem)
+def test_each_fits_the_source_and_says_what_it_breaks(patch, tmp_path):
+    plant(patch, tmp_path)
+    assert describe(patch).endswith((".", ")"))
+
+
+def test_a_patch_that_does_not_fit_is_told(tmp_path):
+    patch = tmp_path / "again.patch"
+    patch.write_text(PATCHES[0].read_text().replace("\n-", "\n-something else"))
+    with pytest.raises(subprocess.CalledProcessError):
+        plant(patch, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["heartbeat_commits_unmatched", "requests_forgotten"])
+def test_the_simulator_finds(name):
+    assert 0 < hunt(PLANTED / f"{name}.patch", 20).seeds <= 20
+
+
+def test_a_patch_that_breaks_nothing_is_not_found(tmp_path):
+    patch = tmp_path / "harmless.patch"
+    patch.write_text(
+        "A comment that nobody reads.\n\n"
+        "--- a/src/kvstore/replica/harmless.py\n+++ b/src/kvstore/replica/harmless.py\n"
+        "@@ -0,0 +1 @@\n+# Nothing.\n"
+    )
+    assert hunt(patch, 1).seeds == 0
