@@ -392,6 +392,7 @@ cdef class Database(Store):
         if not self.background:
             self.freeze()
             self.background_work()
+            self.check_writable()
             return 0
         if self.must_stop():
             self.stalls += 1
@@ -406,6 +407,8 @@ cdef class Database(Store):
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.freeze()
             self.bell.ring()
+            # Whoever rings may lose the GIL, and find the database closed.
+            self.check_writable()
         return 0
 
     def must_stop(self):

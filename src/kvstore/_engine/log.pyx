@@ -43,6 +43,7 @@ from kvstore._engine.posix import PosixFileSystem
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.status cimport (
     INVALID_RECORD,
+    IO_ERROR,
     OK,
     Status,
     status_clear,
@@ -153,6 +154,8 @@ cdef class Log:
         if self.failure.code:
             status[0] = self.failure
             return -1
+        if self.stopping:
+            return status_set(status, IO_ERROR, b"the log is closed", -1)
         if self.append_offset + record_bytes(payload_bytes) > self.append_limit:
             self.begin_segment()
         return 0
