@@ -144,7 +144,9 @@ cdef class MemoryFileSystem(FileSystem):
         if keep not in KEEP:
             raise ValueError(f"keep={keep!r} is not one of {sorted(KEEP)}")
         cdef MemoryFileSystem result = MemoryFileSystem(capacity_bytes=self.capacity_bytes)
-        result.tree = self.tree.survivor(keep, random_module.Random(0) if random is None else random)
+        if random is None:
+            random = random_module.Random(0)
+        result.tree = self.tree.copy().survivor(keep, random)
         return result
 
     # --- contents, for tests -------------------------------------------------------------------

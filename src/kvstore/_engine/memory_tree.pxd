@@ -47,4 +47,6 @@ cdef class Tree:
     cdef void change(self, tuple changes) except *
     cdef void sync_directory(self, Directory directory) except *
     cdef list inodes(self)
+    cdef Tree copy(self)
+    # What a power loss may leave, of a copy: it draws from `random`, and threads come between.
     cdef Tree survivor(self, str keep, object random)
