@@ -100,7 +100,7 @@ class PlyvelEngine:
     """LevelDB. Its tables grow to 32 MiB like ours: with its 2 MiB it opens many more files."""
 
     def __init__(self, path: Path, cache_bytes: int, write_buffer_bytes: int) -> None:
-        self.db = plyvel.DB(
+        self.db: Any = plyvel.DB(
             os.fspath(path),
             create_if_missing=True,
             write_buffer_size=write_buffer_bytes,
@@ -161,7 +161,7 @@ class RocksEngine:
         options.set_compression_type(rocksdict.DBCompressionType.none())
         options.set_max_background_jobs(2)
         options.set_max_open_files(1000)
-        self.db = rocksdict.Rdict(os.fspath(path), options)
+        self.db: Any = rocksdict.Rdict(os.fspath(path), options)
         self.synced = rocksdict.WriteOptions()
         self.synced.sync = True
         self.put = self.db.put
@@ -263,7 +263,7 @@ class LmdbEngine:
         self.environment.close()
 
 
-ENGINES: dict[str, Callable[[Path, int, int], Engine]] = {
+ENGINES: dict[str, Callable[[Path, int, int], Any]] = {
     "kvstore": KvstoreEngine,
     "plyvel": PlyvelEngine,
     "rocksdict": RocksEngine,

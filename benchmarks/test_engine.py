@@ -242,7 +242,8 @@ class Stores:
         if kind.endswith("memory"):
             buffer = max(buffer, 2 * DATA_BYTES)
         cache = DATA_BYTES // 10 if kind == "small cache" else max(64 << 20, 2 * DATA_BYTES)
-        return ENGINES[name](path, cache, buffer)
+        store: Engine = ENGINES[name](path, cache, buffer)
+        return store
 
     def fresh(self, name: str, kind: str, path: Path) -> Engine:
         remove(path)
