@@ -184,6 +184,34 @@ def test_5_2_one_vote_a_term_first_come_first_served() -> None:
     assert answers == {(2, False), (3, True)}
 
 
+def test_5_2_vote_in_a_term_that_is_saved_already_is_saved_before_it_leaves() -> None:
+    core = make()
+    core.step(Message(K.VOTE, 1, 3, 2))
+    assert [m.reject for m in take(core)] == [True], "the log of 3 is too short"
+    core.step(Message(K.VOTE, 1, 2, 2, log_index=1, log_term=1))
+    bundle = core.ready()
+    assert isinstance(bundle, Bundle)
+    assert bundle.hard_state == HardState(2, 2)
+    assert (bundle.must_sync, bundle.messages) == (True, [])
+    core.stored(bundle.number)
+    assert [(m.to, m.reject) for m in take(core)] == [(2, False)]
+
+
+def test_5_2_vote_of_an_earlier_term_does_not_count() -> None:
+    core = make(size=5)
+    core.campaign()
+    take(core)
+    for voter in (2, 3):
+        core.step(Message(K.PRE_VOTE_RESPONSE, 1, voter, 2))
+    take(core)
+    for voter in (2, 3, 4):
+        core.step(Message(K.VOTE_RESPONSE, 1, voter, 1))
+    assert (core.role, core.term) == (Role.CANDIDATE, 2)
+    for voter in (2, 3):
+        core.step(Message(K.VOTE_RESPONSE, 1, voter, 2))
+    assert core.role is Role.LEADER
+
+
 def test_5_2_candidate_follows_a_leader_of_its_term() -> None:
     core = make()
     core.campaign()
@@ -387,12 +415,14 @@ def test_7_snapshot_replaces_the_log_unless_its_last_entry_is_there() -> None:
     known = Message(K.SNAPSHOT, 1, 2, 1, snapshot=SnapshotMeta(2, 1, membership))
     core.step(known)
     assert (core.commit, core.status().last_index) == (2, 3), "entries after it are kept"
-    ahead = Message(K.SNAPSHOT, 1, 2, 1, snapshot=SnapshotMeta(8, 1, membership))
+    larger = Membership(frozenset({1, 2, 3, 4}))
+    ahead = Message(K.SNAPSHOT, 1, 2, 1, snapshot=SnapshotMeta(8, 1, larger))
     core.step(ahead)
     bundle = core.ready()
     assert isinstance(bundle, Bundle)
-    assert bundle.snapshot == SnapshotMeta(8, 1, membership)
+    assert bundle.snapshot == SnapshotMeta(8, 1, larger)
     assert (core.commit, core.status().first_index, core.status().last_index) == (8, 9, 8)
+    assert core.membership == larger
 
 
 def test_7_old_snapshot_is_answered_and_ignored() -> None:
@@ -402,6 +432,18 @@ def test_7_old_snapshot_is_answered_and_ignored() -> None:
     core.step(Message(K.SNAPSHOT, 1, 2, 1, snapshot=SnapshotMeta(2, 1, Membership())))
     (answer,) = take(core)
     assert (answer.kind, answer.log_index, core.status().last_index) == (K.APPEND_RESPONSE, 3, 3)
+
+
+def test_7_snapshot_carries_the_configuration_of_its_index_not_a_newer_one() -> None:
+    core = make()
+    lead(core, 2)
+    acknowledge(core, 2, 2)
+    take(core)
+    changed = Membership(frozenset({1, 2, 3}), learners=frozenset({4}))
+    core.propose_membership(changed)
+    take(core)
+    assert core.membership == changed
+    assert core.snapshot_meta(2) == SnapshotMeta(2, 2, Membership(frozenset({1, 2, 3})))
 
 
 def test_8_new_leader_commits_an_empty_entry_first() -> None:
