@@ -266,7 +266,7 @@ BATCH = (3).to_bytes(4, "little") + (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_no_batch_or_a_whole_one(payload: bytes) -> None:
     replay(payload)
