@@ -1,6 +1,6 @@
 """plyvel's behaviour, recorded from plyvel itself, is ours.
 
-Each ``plyvel/*.txt`` is a conversation: a line ``>>> expression`` (or statement) and the line that
+Each ``recorded_from_plyvel/*.txt`` is a conversation: a line ``>>> expression`` (or statement) and the line that
 answered it: the value, ``!`` and the kind of error, or nothing for None. Where plyvel answers
 otherwise (a comment says why we don't) its answer follows after ``plyvel:``.
 
@@ -19,7 +19,7 @@ import pytest
 
 import kvstore
 
-SCRIPTS = sorted((Path(__file__).parent / "plyvel").glob("*.txt"))
+SCRIPTS = sorted((Path(__file__).parent / "recorded_from_plyvel").glob("*.txt"))
 ENGINES = ["kvstore", *(["plyvel"] if importlib.util.find_spec("plyvel") else [])]
 
 OTHERWISE = "plyvel: "
