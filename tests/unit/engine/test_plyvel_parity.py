@@ -1,8 +1,8 @@
 """plyvel's behaviour, recorded from plyvel itself, is ours.
 
-Each ``recorded_from_plyvel/*.txt`` is a conversation: a line ``>>> expression`` (or statement) and the line that
-answered it: the value, ``!`` and the kind of error, or nothing for None. Where plyvel answers
-otherwise (a comment says why we don't) its answer follows after ``plyvel:``.
+Each ``recorded_from_plyvel/*.txt`` is a conversation: a line ``>>> expression`` (or statement) and
+the line that answered it: the value, ``!`` and the kind of error, or nothing for None. Where
+plyvel answers otherwise (a comment says why we don't) its answer follows after ``plyvel:``.
 
 Where plyvel is installed (it has no wheels for every platform and Python that we support) it is
 held to the same record. ``python tests/unit/engine/test_plyvel_parity.py`` records a changed
