@@ -308,11 +308,8 @@ class Replica:
             return
         self._raft.tick()
         self._receiver.tick()
-        for sender in list(self._senders.values()):
-            if sender.failed:
-                self._end_transfer(sender, ok=False)
-            elif sender.tick():
-                self._transport.send((sender.part(),))
+        if self._senders:
+            self._guard(self._tick_senders)
         self._ticks_to_compaction -= 1
         if self._ticks_to_compaction <= 0 or self._raft.wants_compaction:
             self._ticks_to_compaction = COMPACTION_TICKS
@@ -345,6 +342,8 @@ class Replica:
         self._guard(self._turn)
 
     def _guard(self, work: Callable[[], None]) -> None:
+        if self.failure is not None:
+            return
         try:
             work()
         except Error as error:
@@ -478,6 +477,13 @@ class Replica:
         )
         self._senders[message.to] = sender
         self._transport.send((sender.part(),))
+
+    def _tick_senders(self) -> None:
+        for sender in list(self._senders.values()):
+            if sender.failed:
+                self._end_transfer(sender, ok=False)
+            elif sender.tick():
+                self._transport.send((sender.part(),))
 
     def _take_progress(self, progress: SnapshotProgress) -> None:
         sender = self._senders.get(progress.sender)

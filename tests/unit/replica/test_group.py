@@ -15,6 +15,7 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
+from kvstore.replica import SnapshotPart
 from kvstore.state import encode_commands
 from tests.unit.replica.driven_group import DrivenGroup, put_of
 
@@ -141,6 +142,32 @@ def test_a_member_too_far_behind_gets_a_snapshot_and_catches_up():
         group.settle()
         assert group.read(b"199") == b"599" * 20
         assert len(group.hashes()) == 1
+
+
+def test_a_snapshot_that_cannot_be_read_again_fences_the_sender_and_the_others_go_on():
+    """The second time it is read is in a tick, when no answer came."""
+    with DrivenGroup() as group:
+        leader = group.leader().member
+        behind = 1 + leader % 3
+        network = group.group.network
+        network.isolate(behind, [m for m in (1, 2, 3) if m != behind])
+        for number in range(600):
+            group.put(b"%03d" % (number % 200), b"%d" % number * 20)
+        group.until(
+            lambda: (
+                group.group.replicas[leader].status().raft.first_index
+                > group.group.replicas[behind].status().raft.last_index + 1
+            )
+        )
+        sent: list[object] = []
+        network.hold = lambda packet: isinstance(packet, SnapshotPart) and not sent.append(packet)
+        network.heal()
+        group.until(lambda: sent)
+        group.disk.fail("pread", errno.EIO, always=True, path=f"node{leader}/outgoing")
+        group.until(lambda: leader in group.failed)
+        assert isinstance(group.failed[leader], StorageError)
+        network.release()
+        assert group.put(b"k", b"v") == [False]
 
 
 def test_a_sync_that_fails_fences_the_member_and_the_others_go_on():
