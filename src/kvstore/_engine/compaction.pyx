@@ -56,14 +56,20 @@ cdef enum:
 
 
 cdef class Task:
-    """Tables of one level, and those of the next that they must be merged with. Holds the version."""
+    """Tables of one level, and those of the next that they must be merged with. Holds the version.
+
+    They are marked in the same breath in which they were found free: even to let go of another Task
+    lets other threads in.
+    """
     cdef Version* version
+    cdef bint marked
     cdef int level
     cdef int output_level
     cdef vector[LiveTable*] upper       # in level 0 newest first, else in key order
     cdef vector[LiveTable*] lower
 
     def __dealloc__(self):
+        mark(self, False)
         if self.version != NULL:
             with nogil:
                 version_release(self.version)
@@ -80,10 +86,11 @@ cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t
     job.options = store.table_options
     job.max_file_bytes = max_file_bytes
     job.next_number = &store.next_number
+    # Writes that still await their sync become visible one by one while the job runs, some perhaps
+    # while the snapshots are listed: this first.
+    job.retain_from = min(store.retain_from, store.visible)
     for sequence in store.protected_sequences():
         job.guarded.push_back(sequence)
-    # Writes that still await their sync become visible one by one while the job runs.
-    job.retain_from = min(store.retain_from, store.visible)
     store.history_from = max(store.history_from, job.retain_from)
     job.version = version
     job.output_level = output_level
@@ -255,8 +262,19 @@ cdef void hull(vector[LiveTable*]* files, Slice* low, Slice* high) noexcept:
             high[0] = internal_user_key(files[0][i].largest)
 
 
-cdef bint add_lower(Task task):
-    """Fills `lower` with what `upper` overlaps; False if another job works on any of it."""
+cdef void mark(Task task, bint compacting) noexcept:
+    cdef size_t i
+    if task.marked == compacting:
+        return
+    task.marked = compacting
+    for i in range(task.upper.size()):
+        task.upper[i].compacting = compacting
+    for i in range(task.lower.size()):
+        task.lower[i].compacting = compacting
+
+
+cdef bint add_lower(Task task) noexcept:
+    """Fills `lower` with what `upper` overlaps, and marks all; False if a job works on any of it."""
     cdef Slice low, high
     cdef Level* level = &task.version.levels[task.output_level]
     cdef int first, end, i
@@ -266,6 +284,7 @@ cdef bint add_lower(Task task):
         return False
     for i in range(first, end):
         task.lower.push_back(level.files[i])
+    mark(task, True)
     return True
 
 
@@ -349,14 +368,6 @@ cdef Task pick(Store store):
 
 
 # --- doing ----------------------------------------------------------------------------------
-
-cdef void mark(Task task, bint compacting) noexcept:
-    cdef size_t i
-    for i in range(task.upper.size()):
-        task.upper[i].compacting = compacting
-    for i in range(task.lower.size()):
-        task.lower[i].compacting = compacting
-
 
 cdef Cursor* task_input(Task task) except? NULL:
     """One cursor over all inputs, newest first. NULL: no memory."""
@@ -452,7 +463,6 @@ cdef int merge(Store store, Task task) except -1:
 
 
 cdef int run_task(Store store, Task task, bint may_move) except -1:
-    mark(task, True)
     try:
         store.check_writable()
         if may_move and task.lower.empty() and (task.level > 0 or task.upper.size() == 1):

@@ -263,20 +263,20 @@ cdef class Store:
             edit.next_number = self.next_number
             # What the job let go of by it must not be asked for after a crash either.
             edit.retain_from = None if self.retain_from == max_sequence() else self.retain_from
-            try:
-                self.manifest.append(edit)
-            except Exception as error:
-                self.fail(error)
-                raise
             next_version = version_change(
                 self.version, removed, removed_count, added, added_count
             )
-            if next_version == NULL or version_check(next_version) < 0:
-                error = InternalError("a change of tables leads to no valid version")
+            try:
+                if next_version == NULL:
+                    raise MemoryError("no memory for a version")
+                if version_check(next_version) < 0:
+                    raise InternalError("a change of tables leads to no valid version")
+                self.manifest.append(edit)
+            except Exception as error:
                 if next_version != NULL:
                     version_release(next_version)
                 self.fail(error)
-                raise error
+                raise
             old = self.version
             self.version = next_version
             if edit.flushed_sequence is not None:

@@ -182,6 +182,33 @@ def test_everything_at_once_leaves_exactly_what_was_written() -> None:
         assert tables == live_tables(again)
 
 
+def test_threads_that_compact_the_same_range_never_work_on_the_same_tables() -> None:
+    disk = MemoryFileSystem()
+    crew = Crew()
+
+    def compact(db: DB) -> None:
+        for _ in range(60):
+            db.compact_range()
+
+    def write(db: DB) -> None:
+        for number in range(20_000):
+            db.put(b"%05d" % (number * 7919 % 1500), b"%06d" % number + PAD)
+
+    with DB("/db", filesystem=disk, **TINY) as db:
+        crew.start(write, db)
+        for _ in range(3):
+            crew.start(compact, db)
+        crew.join()
+        assert [number_in(value) for _, value in db] == sorted_last_writes(20_000, 1500)
+    with DB("/db", filesystem=disk, background=False) as again:
+        again.verify()
+
+
+def sorted_last_writes(count: int, keys: int) -> list[int]:
+    last = {number * 7919 % keys: number for number in range(count)}
+    return [last[key] for key in sorted(last)]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_closing_in_the_middle_ends_every_thread_and_keeps_what_was_acknowledged(seed: int) -> None:
     disk = MemoryFileSystem()
