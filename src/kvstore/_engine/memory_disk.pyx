@@ -5,6 +5,7 @@ import os
 import random as random_module
 
 cimport cython
+from cpython.exc cimport PyErr_WriteUnraisable
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport malloc
@@ -383,6 +384,14 @@ cdef inline str decoded(const char* path):
     return os.fsdecode(<bytes> path)
 
 
+cdef int refused(object error) noexcept:
+    """What the table answers for `error`: a hook's own error must not look like success either."""
+    if isinstance(error, OSError) and error.errno:
+        return -<int> error.errno
+    PyErr_WriteUnraisable(error)
+    return -<int> errno.EIO
+
+
 cdef inline void hand_out(Handle handle, void** file) except *:
     Py_INCREF(handle)
     file[0] = <void*> handle
@@ -391,8 +400,8 @@ cdef inline void hand_out(Handle handle, void** file) except *:
 cdef int memory_open(void* disk, const char* path, int mode, void** file) noexcept with gil:
     try:
         hand_out((<MemoryFileSystem> disk).open_file(decoded(path), mode), file)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -403,8 +412,8 @@ cdef int memory_close(void* disk, void* file) noexcept with gil:
     Py_DECREF(handle)
     try:
         (<MemoryFileSystem> disk).begin("close", handle.path)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -413,8 +422,8 @@ cdef int memory_pwrite(
 ) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).write_at(<Handle> file, (<const char*> data)[:size], offset)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -434,31 +443,31 @@ cdef int64_t memory_pread(
             count //= 2
         memcpy(into, <const uint8_t*> (<char*> handle.inode.data) + offset, count)
         return <int64_t> count
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
 
 
 cdef int memory_datasync(void* disk, void* file) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).sync_file(<Handle> file)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
 cdef int memory_allocate(void* disk, void* file, uint64_t size) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).allocate_file(<Handle> file, size)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
 cdef int memory_truncate(void* disk, void* file, uint64_t size) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).truncate_file(<Handle> file, size)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -466,56 +475,56 @@ cdef int64_t memory_size(void* disk, void* file) noexcept with gil:
     cdef Handle handle = <Handle> file
     try:
         (<MemoryFileSystem> disk).begin("size", handle.path)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return len(handle.inode.data)
 
 
 cdef int memory_rename(void* disk, const char* old, const char* new) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).rename_node(decoded(old), decoded(new))
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
 cdef int memory_link(void* disk, const char* old, const char* new) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).link_file(decoded(old), decoded(new))
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
 cdef int memory_unlink(void* disk, const char* path) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).unlink_file(decoded(path))
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
 cdef int memory_make_directory(void* disk, const char* path) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).add_directory(decoded(path))
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
 cdef int memory_remove_directory(void* disk, const char* path) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).drop_directory(decoded(path))
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
 cdef int memory_sync_directory(void* disk, const char* path) noexcept with gil:
     try:
         (<MemoryFileSystem> disk).sync_names(decoded(path))
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -533,8 +542,8 @@ cdef int memory_list(void* disk, const char* path, void* context, list_visitor v
                 stop = visit(context, raw)
             if stop:
                 break
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -546,8 +555,8 @@ cdef int memory_kind(void* disk, const char* path) noexcept with gil:
         if node is None:
             return -<int> errno.ENOENT
         return 2 if isinstance(node, Directory) else 1
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
 
 
 cdef int memory_map(void* disk, void* file, size_t size, uint8_t** memory) noexcept with gil:
@@ -566,8 +575,8 @@ cdef int memory_map(void* disk, void* file, size_t size, uint8_t** memory) noexc
         handle.inode.maps.append(mapped)
         memory[0] = mapped.memory
         return 0
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
 
 
 cdef int memory_unmap(void* disk, void* file, uint8_t* memory, size_t size) noexcept with gil:
@@ -578,8 +587,8 @@ cdef int memory_unmap(void* disk, void* file, uint8_t* memory, size_t size) noex
     handle.inode.maps = [mapped for mapped in handle.inode.maps if mapped.memory != memory]
     try:
         self.begin("unmap", handle.path)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -590,8 +599,8 @@ cdef void memory_forget(void* disk, uint8_t* memory, size_t size) noexcept nogil
 cdef int memory_lock(void* disk, const char* path, void** file) noexcept with gil:
     try:
         hand_out((<MemoryFileSystem> disk).lock_file(decoded(path)), file)
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     return 0
 
 
@@ -599,8 +608,8 @@ cdef int64_t memory_free_bytes(void* disk, const char* path) noexcept with gil:
     cdef MemoryFileSystem self = <MemoryFileSystem> disk
     try:
         self.begin("free_bytes", decoded(path))
-    except OSError as error:
-        return -error.errno
+    except BaseException as error:
+        return refused(error)
     if self.capacity_bytes is None:
         return <int64_t> 1 << 62
     return max(self.capacity_bytes - self.used_bytes, 0)

@@ -3,6 +3,9 @@
 What survives is chosen as strictly as POSIX allows. A file's bytes count only after a datasync of
 that file, in units of 512-byte sectors, each with any of the contents that it had since; its name
 counts only after a sync of the directory that holds it.
+
+A step here is one step for all threads: what it allocates may start the garbage collector, which
+may run anybody's code and let other threads in, so the collector waits meanwhile.
 """
 
 import errno
@@ -11,8 +14,17 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
+cdef extern from "Python.h":
+    int PyGC_Disable() noexcept
+    int PyGC_Enable() noexcept
+
 cdef enum:
     SECTOR_BYTES = 512          # what a device writes whole or not at all
+
+
+cdef inline void resume_collector(int was_on) noexcept:
+    if was_on:
+        PyGC_Enable()
 
 
 cdef class Map:
@@ -45,42 +57,58 @@ cdef class Inode:
         cdef Map mapped
         cdef size_t size = len(content)
         cdef const uint8_t* source = <const uint8_t*> (<const char*> content)
-        self.fold(sequence)
-        apply(self.data, offset, content)
-        self.journal.append((sequence, offset, content))
-        for mapped in self.maps:
-            if offset < mapped.size:
-                memcpy(mapped.memory + offset, source, min(size, mapped.size - offset))
+        cdef int was_on = PyGC_Disable()
+        try:
+            self.fold(sequence)
+            apply(self.data, offset, content)
+            self.journal.append((sequence, offset, content))
+            for mapped in self.maps:
+                if offset < mapped.size:
+                    memcpy(mapped.memory + offset, source, min(size, mapped.size - offset))
+        finally:
+            resume_collector(was_on)
 
     cdef void resize(self, uint64_t sequence, uint64_t size) except *:
         cdef Map mapped
-        self.fold(sequence)
-        apply(self.data, size, None)
-        self.journal.append((sequence, size, None))
-        for mapped in self.maps:
-            if size < mapped.size:
-                memset(mapped.memory + size, 0, mapped.size - size)
+        cdef int was_on = PyGC_Disable()
+        try:
+            self.fold(sequence)
+            apply(self.data, size, None)
+            self.journal.append((sequence, size, None))
+            for mapped in self.maps:
+                if size < mapped.size:
+                    memset(mapped.memory + size, 0, mapped.size - size)
+        finally:
+            resume_collector(was_on)
 
     cdef void fold(self, uint64_t sequence) except *:
         cdef Map mapped
         cdef size_t offset, size, end
         cdef const uint8_t* data
-        for mapped in self.maps:
-            end = min(mapped.size, <size_t> len(self.data))
-            offset = 0
-            while offset < end:
-                size = min(<size_t> SECTOR_BYTES, end - offset)
-                data = <const uint8_t*> (<char*> self.data)
-                if memcmp(mapped.memory + offset, data + offset, size):
-                    content = <bytes> (<char*> mapped.memory)[offset : offset + size]
-                    apply(self.data, offset, content)
-                    self.journal.append((sequence, offset, content))
-                offset += size
+        cdef int was_on = PyGC_Disable()
+        try:
+            for mapped in self.maps:
+                end = min(mapped.size, <size_t> len(self.data))
+                offset = 0
+                while offset < end:
+                    size = min(<size_t> SECTOR_BYTES, end - offset)
+                    data = <const uint8_t*> (<char*> self.data)
+                    if memcmp(mapped.memory + offset, data + offset, size):
+                        content = <bytes> (<char*> mapped.memory)[offset : offset + size]
+                        apply(self.data, offset, content)
+                        self.journal.append((sequence, offset, content))
+                    offset += size
+        finally:
+            resume_collector(was_on)
 
     cdef void sync(self) except *:
-        for _, offset, content in self.journal:
-            apply(self.durable, offset, content)
-        self.journal.clear()
+        cdef int was_on = PyGC_Disable()
+        try:
+            for _, offset, content in self.journal:
+                apply(self.durable, offset, content)
+            self.journal.clear()
+        finally:
+            resume_collector(was_on)
 
     cdef void forget(self) except *:
         """As a kernel does after a failed sync: the pages are clean, and will never be written."""
@@ -168,34 +196,42 @@ cdef class Tree:
 
     cdef void change(self, tuple changes) except *:
         cdef Directory directory
-        for directory, name, node in changes:
-            if node is None:
-                directory.entries.pop(name, None)
-            else:
-                directory.entries[name] = node
-        self.journal.append((self.next_sequence(), changes))
+        cdef int was_on = PyGC_Disable()
+        try:
+            for directory, name, node in changes:
+                if node is None:
+                    directory.entries.pop(name, None)
+                else:
+                    directory.entries[name] = node
+            self.journal.append((self.next_sequence(), changes))
+        finally:
+            resume_collector(was_on)
 
     cdef void sync_directory(self, Directory directory) except *:
         """Makes its changes durable, and all earlier ones of directories that those touch too."""
         cdef list kept = []
         cdef list chosen = []
         cdef Directory touched
-        touching = {id(directory)}
-        for step in reversed(self.journal):
-            ids = {id(change[0]) for change in step[1]}
-            if ids & touching:
-                touching |= ids
-                chosen.append(step)
-            else:
-                kept.append(step)
-        for _, changes in reversed(chosen):
-            for touched, name, node in changes:
-                if node is None:
-                    touched.durable.pop(name, None)
+        cdef int was_on = PyGC_Disable()
+        try:
+            touching = {id(directory)}
+            for step in reversed(self.journal):
+                ids = {id(change[0]) for change in step[1]}
+                if ids & touching:
+                    touching |= ids
+                    chosen.append(step)
                 else:
-                    touched.durable[name] = node
-        kept.reverse()
-        self.journal = kept
+                    kept.append(step)
+            for _, changes in reversed(chosen):
+                for touched, name, node in changes:
+                    if node is None:
+                        touched.durable.pop(name, None)
+                    else:
+                        touched.durable[name] = node
+            kept.reverse()
+            self.journal = kept
+        finally:
+            resume_collector(was_on)
 
     cdef list inodes(self):
         """Every file that is seen or on the device, once, in a fixed order."""
@@ -225,16 +261,20 @@ cdef class Tree:
         cdef Inode inode
         cdef dict made = {}
         cdef list moved
-        for inode in self.inodes():
-            inode.fold(self.next_sequence())
-        result.sequence = self.sequence
-        result.root = copied(self.root, made)
-        for sequence, changes in self.journal:
-            moved = []
-            for directory, name, node in changes:
-                moved.append((copied(directory, made), name, copied(node, made)))
-            result.journal.append((sequence, tuple(moved)))
-        return result
+        cdef int was_on = PyGC_Disable()
+        try:
+            for inode in self.inodes():
+                inode.fold(self.next_sequence())
+            result.sequence = self.sequence
+            result.root = copied(self.root, made)
+            for sequence, changes in self.journal:
+                moved = []
+                for directory, name, node in changes:
+                    moved.append((copied(directory, made), name, copied(node, made)))
+                result.journal.append((sequence, tuple(moved)))
+            return result
+        finally:
+            resume_collector(was_on)
 
     cdef Tree survivor(self, str keep, object random):
         cdef Inode inode
