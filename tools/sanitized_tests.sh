@@ -23,8 +23,15 @@ esac
 
 # CPython frees little at exit, so leaks are not asked for here. Each allocation goes to malloc, so
 # that the sanitizer sees the bounds of Python's own bytes objects too.
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1
-export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1
+# What a sanitizer has to say goes to a file: the tests run in workers whose own output may be lost.
+report="$PWD/$base.report"
+rm -f "$report".*
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:log_path="$report"
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path="$report"
+export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1:log_path="$report"
 PYTHONMALLOC=malloc PYTHONPATH="$lib" LD_PRELOAD="$runtime" \
-    "$python" -m pytest -p no:cacheprovider "$@"
+    "$python" -m pytest -p no:cacheprovider "$@" 2>&1 || {
+        status=$?
+        cat "$report".* 2> /dev/null || true
+        exit $status
+    }
