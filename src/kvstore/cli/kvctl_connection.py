@@ -29,12 +29,15 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT_S
     output: str = "text"
 
-    def connect(self) -> Client:
-        """Return a client; raises ConfigurationError for an address or PEM file that is no good."""
+    def connect(self, addr: str | None = None) -> Client:
+        """Return a client, of ``addr`` if given.
+
+        Raises ConfigurationError for an address or PEM file that is no good.
+        """
         tls = None
         if self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name:
             tls = TLS(self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
-        return Client(self.addr, tls=tls, timeout=self.timeout)
+        return Client(addr or self.addr, tls=tls, timeout=self.timeout)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:

@@ -4,65 +4,142 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 
 import click
 
 from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.client import ClusterStatus
+from kvstore.cli.member_reports import Report, Reports, gather, lag_of
 
-COLUMNS = ("member", "role", "term", "commit", "applied", "last", "revision", "address")
+COLUMNS = (
+    "member",
+    "role",
+    "term",
+    "commit",
+    "applied",
+    "lag",
+    "revision",
+    "tables",
+    "log",
+    "free",
+    "memory",
+    "cache",
+    "address",
+)
+NUMBER = re.compile(r"[0-9]+|[0-9.]+[KMGTPE]iB|[0-9]+B|-")
 
 
-@click.command("status", short_help="show members, leader, terms and indexes")
+@click.command("status", short_help="show members, leader, terms, indexes, disk and cache use")
 @connection_options
 @click.pass_context
 def status_command(context: click.Context) -> None:
-    """Show the members that the server knows, and what each is doing.
+    """Show the members, and what each is doing.
+
+    Give one address, or several: the others are found through the leader. Without a leader only
+    the given ones are asked. Ends with 0 as soon as one member answers.
 
     \b
     Examples:
       kvctl status
-      kvctl status --output=json | jq .leader_id
+      kvctl --addr db1:50051 status
+      kvctl status --output=json | jq '.members[] | {member_id, role, lag}'
     """
     settings = settings_of(context)
-    with settings.connect() as client:
-        status = client.status()
+    reports = gather(settings)
     if settings.output == "json":
-        click.echo(json.dumps(dataclasses.asdict(status)))
+        click.echo(json.dumps(as_json(reports)))
     else:
-        click.echo(as_text(status))
+        click.echo(as_text(reports))
 
 
-def as_text(status: ClusterStatus) -> str:
-    """Return the status as a heading and a table."""
-    leader = f"leader {status.leader_id}" if status.leader_id else "no leader"
-    heading = f"kvd {status.version}, {status.mode}, {leader}, up {_duration(status.uptime_s)}"
-    rows = [
-        (
-            str(member.member_id),
-            member.role,
-            str(member.term),
-            str(member.commit_index),
-            str(member.applied_index),
-            str(member.last_index),
-            str(member.revision),
-            member.client_address,
-        )
-        for member in status.members
-    ]
-    faults = [f"member {m.member_id}: {m.fault}" for m in status.members if m.fault]
+def as_json(reports: Reports) -> dict[str, object]:
+    """Return everything that is known; a member that didn't answer has ``reachable`` false."""
+    members: list[dict[str, object]] = []
+    for report in reports.members:
+        fields: dict[str, object] = {
+            "member_id": report.member_id,
+            "client_address": report.address,
+            "reachable": report.said is not None,
+        }
+        if report.said is None:
+            fields |= {"role": "unreachable", "fault": report.silence}
+        else:
+            fields |= dataclasses.asdict(report.said)
+            fields |= {
+                "lag": lag_of(report, reports),
+                "version": report.version,
+                "uptime_s": report.uptime_s,
+            }
+        members.append(fields)
+    asked = reports.asked
+    return {
+        "version": asked.version,
+        "mode": asked.mode,
+        "leader_id": asked.leader_id,
+        "uptime_s": asked.uptime_s,
+        "members": members,
+    }
+
+
+def as_text(reports: Reports) -> str:
+    """Return the reports as a heading and a table."""
+    asked = reports.asked
+    leader = f"leader {asked.leader_id}" if asked.leader_id else "no leader"
+    heading = f"kvd {asked.version}, {asked.mode}, {leader}, up {_duration(asked.uptime_s)}"
+    rows = [_row(report, reports) for report in reports.members]
+    faults = []
+    for report in reports.members:
+        fault = report.silence if report.said is None else report.said.fault
+        if fault:
+            faults.append(f"member {report.member_id or '?'}: {fault}")
     # The members of an embedded kvd have no addresses of their own.
-    shown = len(COLUMNS) if any(member.client_address for member in status.members) else -1
+    shown = len(COLUMNS) if asked.mode == "cluster-node" else -1
     lines = table(COLUMNS[:shown], [row[:shown] for row in rows])
     return "\n".join([heading, *lines, *faults])
+
+
+def _row(report: Report, reports: Reports) -> tuple[str, ...]:
+    said = report.said
+    if said is None:
+        nothing = ["-"] * (len(COLUMNS) - 3)
+        return (str(report.member_id or "-"), "unreachable", *nothing, report.address)
+    return (
+        str(said.member_id),
+        said.role,
+        str(said.term),
+        str(said.commit_index),
+        str(said.applied_index),
+        str(lag_of(report, reports)),
+        str(said.revision),
+        size(said.table_bytes),
+        size(said.log_bytes),
+        size(said.free_bytes),
+        size(said.memory_bytes),
+        size(said.cache_bytes),
+        report.address,
+    )
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in three digits or so: ``0B``, ``1.5MiB``, ``120GiB``."""
+    if count < 1024:
+        return f"{count}B"
+    amount = float(count)
+    for unit in "KMGTPE":
+        amount /= 1024
+        if amount < 1000 or unit == "E":
+            break
+    return f"{amount:.{0 if amount >= 99.95 else 1}f}{unit}iB"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return lines of aligned columns; numbers to the right, words to the left."""
     lines = [columns, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    numeric = [bool(rows) and all(row[i].isdecimal() for row in rows) for i in range(len(columns))]
+    numeric = [
+        bool(rows) and all(NUMBER.fullmatch(row[i]) for row in rows) for i in range(len(columns))
+    ]
     return [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)

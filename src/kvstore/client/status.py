@@ -24,6 +24,19 @@ class MemberStatus:
     peer_address: str
     fault: str
     """Why it stopped; empty while it works."""
+    table_bytes: int = 0
+    """Its state on disk."""
+    log_bytes: int = 0
+    """Its log on disk, reserved space included."""
+    free_bytes: int = 0
+    """What its disk has left."""
+    memory_bytes: int = 0
+    """Writes that are not in tables yet."""
+    cache_bytes: int = 0
+    """Blocks in memory, of ``cache_capacity_bytes`` at most."""
+    cache_capacity_bytes: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +101,12 @@ def _member(message: admin_pb2.MemberStatus) -> MemberStatus:
         client_address=message.client_address,
         peer_address=message.peer_address,
         fault=message.fault,
+        table_bytes=message.table_bytes,
+        log_bytes=message.log_bytes,
+        free_bytes=message.free_bytes,
+        memory_bytes=message.memory_bytes,
+        cache_bytes=message.cache_bytes,
+        cache_capacity_bytes=message.cache_capacity_bytes,
+        cache_hits=message.cache_hits,
+        cache_misses=message.cache_misses,
     )

@@ -14,8 +14,11 @@ the state is now that of index N. A crash between the two is finished at the nex
 
 from __future__ import annotations
 
+import contextlib
+
 from kvstore._engine.file import FileSystem
-from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore._engine.file_face import free_bytes
+from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
 __all__ = ["MemberDirectory"]
 
@@ -100,6 +103,19 @@ class MemberDirectory:
         path = f"{self.path}/outgoing-{member}"
         self.filesystem.remove_tree(path)
         return path
+
+    def log_bytes(self) -> int:
+        """What the log takes on the disk, reserved and spare segments included."""
+        total = 0
+        for name in self.filesystem.names(self.log):
+            # The log's thread may have renamed or removed it by now.
+            with contextlib.suppress(StorageError):
+                total += self.filesystem.size(f"{self.log}/{name}")
+        return total
+
+    def free_bytes(self) -> int:
+        """What the disk below the directory has left."""
+        return free_bytes(self.filesystem, self.path)
 
     def _name(self, kind: str, index: int) -> str:
         return f"{self.path}/{kind}-{index:0{_INDEX_DIGITS}d}"

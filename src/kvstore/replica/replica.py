@@ -135,9 +135,9 @@ class Replica:
         self._wake = wake
         self._on_failure = on_failure
         self._filesystem = PosixFileSystem() if filesystem is None else filesystem
-        self._directory = MemberDirectory(path, self._filesystem)
+        self.directory = MemberDirectory(path, self._filesystem)
         self._log = MemberLog(
-            self._directory.log,
+            self.directory.log,
             identity,
             filesystem=self._filesystem,
             segment_bytes=options.segment_bytes,
@@ -145,7 +145,7 @@ class Replica:
         try:
             if self._log.is_new and founders is not None:
                 self._log.found(founders)
-            self._state_path = self._directory.current_state(self._log.mark.index)
+            self._state_path = self.directory.current_state(self._log.mark.index)
             self.machine = self._open_machine()
         except BaseException:
             self._log.close()
@@ -177,7 +177,7 @@ class Replica:
         self._marked = self._log.mark.index
         self._ticks_to_compaction = COMPACTION_TICKS
         self._senders: dict[int, SnapshotSender] = {}
-        self._receiver = SnapshotReceiver(self._directory, self._verify_snapshot)
+        self._receiver = SnapshotReceiver(self.directory, self._verify_snapshot)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
         if threaded:
             self.notify_fd = self._log.start_writer()
@@ -464,7 +464,7 @@ class Replica:
         old = self._senders.pop(message.to, None)
         if old is not None:
             old.finish()
-        path = self._directory.outgoing(message.to)
+        path = self.directory.outgoing(message.to)
         self.machine.checkpoint(path)
         sender = SnapshotSender(
             self._filesystem,
@@ -543,7 +543,7 @@ class Replica:
             del self._ready_to_install[index]
         old = self._state_path
         self.machine.close()
-        self._state_path = self._directory.install(mark.index)
+        self._state_path = self.directory.install(mark.index)
         self.machine = self._open_machine()
         if self.machine.applied_index != mark.index:
             raise InternalError(

@@ -227,7 +227,7 @@ class ClusterNode:
         own = self._nodes.get(self._config.self_id)
         return [
             member_status(
-                self._replica.status(),
+                self._replica,
                 client_address="" if own is None else own.client_addr,
                 peer_address="" if own is None else own.peer_addr,
             )

@@ -72,7 +72,7 @@ class EmbeddedNode:
         return 0 if leader is None else leader.member
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
-        return [member_status(replica.status()) for replica in self._group.replicas.values()]
+        return [member_status(replica) for replica in self._group.replicas.values()]
 
     def _leader_or_reason(self) -> Replica | Error:
         leader = self._group.leader_replica()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kvstore.api.v1 import admin_pb2
 from kvstore.raft import Role
-from kvstore.replica import ReplicaStatus
+from kvstore.replica import Replica
 
 __all__ = ["member_status"]
 
@@ -17,10 +19,13 @@ _ROLES = {
 
 
 def member_status(
-    status: ReplicaStatus, *, client_address: str = "", peer_address: str = ""
+    replica: Replica, *, client_address: str = "", peer_address: str = ""
 ) -> admin_pb2.MemberStatus:
     """Return the message for one replica's status."""
+    status = replica.status()
     raft = status.raft
+    engine: Any = status.engine
+    cache = engine["cache"]
     role = _ROLES[raft.role]
     if raft.id in raft.membership.learners:
         role = admin_pb2.ROLE_LEARNER
@@ -38,4 +43,12 @@ def member_status(
         client_address=client_address,
         peer_address=peer_address,
         fault="" if status.failure is None else str(status.failure),
+        table_bytes=engine["table_bytes"],
+        log_bytes=replica.directory.log_bytes(),
+        free_bytes=replica.directory.free_bytes(),
+        memory_bytes=engine["memtable_bytes"],
+        cache_bytes=cache["used_bytes"],
+        cache_capacity_bytes=cache["capacity_bytes"],
+        cache_hits=cache["hits"],
+        cache_misses=cache["misses"],
     )

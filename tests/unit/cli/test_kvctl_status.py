@@ -2,52 +2,94 @@
 
 from __future__ import annotations
 
-from kvstore.cli.kvctl_status import as_text
+import pytest
+
+from kvstore.cli.kvctl_status import as_json, as_text, size
+from kvstore.cli.member_reports import Report, Reports
 from kvstore.client import ClusterStatus, MemberStatus
 
 
-def member(number: int, role: str, address: str = "", fault: str = "") -> MemberStatus:
+def member(number: int, role: str, *, applied: int = 1041, fault: str = "") -> MemberStatus:
     return MemberStatus(
         member_id=number,
         role=role,
         term=2,
         leader_id=1,
-        commit_index=1041,
-        applied_index=1041,
+        commit_index=applied,
+        applied_index=applied,
         last_index=1041,
         revision=7,
-        client_address=address,
+        client_address="",
         peer_address="",
         fault=fault,
+        table_bytes=3 << 20,
+        log_bytes=16 << 20,
+        free_bytes=120 << 30,
+        memory_bytes=900,
+        cache_bytes=1536,
     )
 
 
-def status(*members: MemberStatus, leader: int = 1, uptime_s: float = 3.0) -> ClusterStatus:
-    return ClusterStatus("0.1.0", "embedded", leader, uptime_s, members)
+def reports(mode: str, *members: Report, leader: int = 1, uptime_s: float = 3.0) -> Reports:
+    return Reports(ClusterStatus("0.1.0", mode, leader, uptime_s, ()), members)
 
 
 def test_members_without_addresses_have_no_column_for_them() -> None:
-    assert as_text(status(member(1, "leader"), member(2, "follower"))).splitlines() == [
-        "kvd 0.1.0, embedded, leader 1, up 3s",
-        "member  role      term  commit  applied  last  revision",
-        "     1  leader       2    1041     1041  1041         7",
-        "     2  follower     2    1041     1041  1041         7",
-    ]
-
-
-def test_addresses_and_faults_are_shown_where_there_are_any() -> None:
     text = as_text(
-        status(
-            member(1, "leader", "db1:50051"),
-            member(2, "stopped", "db2:50051", "IO_ERROR: the disk"),
-            leader=0,
-            uptime_s=90_061,
+        reports(
+            "embedded",
+            Report(1, "db1:50051", said=member(1, "leader")),
+            Report(2, "db1:50051", said=member(2, "follower", applied=1000)),
         )
     )
     assert text.splitlines() == [
-        "kvd 0.1.0, embedded, no leader, up 1d 1h",
-        "member  role     term  commit  applied  last  revision  address",
-        "     1  leader      2    1041     1041  1041         7  db1:50051",
-        "     2  stopped     2    1041     1041  1041         7  db2:50051",
-        "member 2: IO_ERROR: the disk",
+        "kvd 0.1.0, embedded, leader 1, up 3s",
+        "member  role      term  commit  applied  lag  revision"
+        "  tables      log    free  memory   cache",
+        "     1  leader       2    1041     1041    0         7"
+        "  3.0MiB  16.0MiB  120GiB    900B  1.5KiB",
+        "     2  follower     2    1000     1000   41         7"
+        "  3.0MiB  16.0MiB  120GiB    900B  1.5KiB",
     ]
+
+
+def test_addresses_faults_and_silence_are_shown_where_there_are_any() -> None:
+    shown = reports(
+        "cluster-node",
+        Report(1, "db1:50051", said=member(1, "stopped", fault="IO_ERROR: the disk")),
+        Report(2, "db2:50051", silence="cannot connect"),
+        leader=0,
+        uptime_s=90_061,
+    )
+    assert as_text(shown).splitlines() == [
+        "kvd 0.1.0, cluster-node, no leader, up 1d 1h",
+        "member  role         term  commit  applied  lag  revision"
+        "  tables      log    free  memory   cache  address",
+        "     1  stopped         2    1041     1041    0         7"
+        "  3.0MiB  16.0MiB  120GiB    900B  1.5KiB  db1:50051",
+        "     2  unreachable     -       -        -    -         -"
+        "       -        -       -       -       -  db2:50051",
+        "member 1: IO_ERROR: the disk",
+        "member 2: cannot connect",
+    ]
+    members = as_json(shown)["members"]
+    assert isinstance(members, list)
+    assert [one["reachable"] for one in members] == [True, False]
+    assert members[0]["lag"] == 0
+    assert members[1]["fault"] == "cannot connect"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0B"),
+        (1023, "1023B"),
+        (1024, "1.0KiB"),
+        (1000 << 10, "1.0MiB"),
+        (99 << 20, "99.0MiB"),
+        (100 << 20, "100MiB"),
+        (5 << 50, "5.0PiB"),
+    ],
+)
+def test_sizes_are_short(count: int, text: str) -> None:
+    assert size(count) == text

@@ -86,7 +86,7 @@ class StatusResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., mode: _Optional[str] = ..., leader_id: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping[str, object]]]] = ..., uptime_seconds: _Optional[float] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("member_id", "role", "term", "leader_id", "commit_index", "applied_index", "last_index", "revision", "client_address", "peer_address", "fault")
+    __slots__ = ("member_id", "role", "term", "leader_id", "commit_index", "applied_index", "last_index", "revision", "client_address", "peer_address", "fault", "table_bytes", "log_bytes", "free_bytes", "memory_bytes", "cache_bytes", "cache_capacity_bytes", "cache_hits", "cache_misses")
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,14 @@ class MemberStatus(_message.Message):
     CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    TABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_MISSES_FIELD_NUMBER: _ClassVar[int]
     member_id: int
     role: Role
     term: int
@@ -109,4 +117,12 @@ class MemberStatus(_message.Message):
     client_address: str
     peer_address: str
     fault: str
-    def __init__(self, member_id: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., revision: _Optional[int] = ..., client_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., fault: _Optional[str] = ...) -> None: ...
+    table_bytes: int
+    log_bytes: int
+    free_bytes: int
+    memory_bytes: int
+    cache_bytes: int
+    cache_capacity_bytes: int
+    cache_hits: int
+    cache_misses: int
+    def __init__(self, member_id: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., revision: _Optional[int] = ..., client_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., fault: _Optional[str] = ..., table_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ...) -> None: ...
