@@ -40,7 +40,7 @@ from kvstore._engine.memtable cimport (
     memtable_prefetch,
 )
 from kvstore._engine.merge cimport merge_cursor
-from kvstore._engine.read cimport has_tables, look_in_memory, readable_sequence
+from kvstore._engine.read cimport has_tables, look_in_memory
 from kvstore._engine.slice cimport Slice, slice_compare, slice_of
 from kvstore._engine.sstable cimport Pinned, pinned_release
 from kvstore._engine.status cimport OK, Status, status_clear, status_error_in
@@ -276,7 +276,7 @@ def get_many(
             raise InvalidArgumentError(f"{marks.len} marks for {column.rows} keys")
         chunk = Chunk(column.rows)
         # All chunks read one moment.
-        moment = open_snapshot(db, readable_sequence(db, sequence), b"")
+        moment = open_snapshot(db, sequence, b"")
         with moment:
             while first < column.rows:
                 get_chunk(
@@ -317,8 +317,9 @@ cdef int get_chunk(
         store.check_open()
         end = min(done + READ_ROWS, chunk.count)
         if entries is not None and credit >= 0:
-            entries.check()
+            entries.enter()
             code = walk(&entries.cursor, chunk, values, marks, &done, end, &credit)
+            entries.leave()
             entries.check_status()
             if code == 0 and done < end:
                 continue
@@ -390,16 +391,18 @@ cdef class TableWalk:
         cursors = <Cursor**> cursor_memory(max(1, count) * sizeof(Cursor*))
         if cursors == NULL:
             raise MemoryError("no memory for a walk")
+        version_retain(version)
         result = version_cursors(version, True, WALK_AHEAD_BYTES, cursors, &status)
         if result < 0:
             free(cursors)
+            version_release(version)
             raise status_error_in(&status, store.name)
         merged = merge_cursor(cursors, count)
         free(cursors)
         if merged == NULL:
+            version_release(version)
             raise MemoryError("no memory for a walk")
         self.version = version
-        version_retain(version)
         if user_cursor_open(&self.cursor, merged, sequence, NULL, NULL) < 0:
             self.close()
             raise MemoryError("no memory for a walk")

@@ -223,6 +223,11 @@ cdef class Database(Store):
         cdef uint64_t first
         cdef Slice payload
         self.check_open()
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.make_room()
+        # From here on nothing lets other threads in, until all of it is in the memtable and the log.
         if (sequence is not None or applied_index is not None or batch.numbered) and self.uses_log:
             raise InvalidArgumentError("sequence= and applied_index= are for wal=False")
         if applied_index is not None and applied_index < self.applied_index:
@@ -242,10 +247,6 @@ cdef class Database(Store):
             )
         if batch.numbered:
             check_numbers(payload, sequence)
-        if self.attention:
-            self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.make_room()
         if applied_index is not None:
             self.applied_index = applied_index
         if batch.count == 0:
@@ -512,7 +513,7 @@ cdef class Database(Store):
 
     def multi_get(self, keys, default=None, *, sequence=None):
         self.check_open()
-        return lookup_many(self, list(keys), readable_sequence(self, sequence), default)
+        return lookup_many(self, list(keys), sequence, default)
 
     def iterator(
         self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
@@ -536,8 +537,7 @@ cdef class Database(Store):
         how.include_value = include_value
         how.fill_cache = fill_cache
         return open_iterator(
-            self, readable_sequence(self, sequence), how, start, stop, include_start, include_stop,
-            prefix, within,
+            self, sequence, how, start, stop, include_start, include_stop, prefix, within,
         )
 
     def __iter__(self):
@@ -545,15 +545,15 @@ cdef class Database(Store):
 
     def raw_iterator(self, *, verify_checksums=False, bint fill_cache=True):
         self.check_open()
-        return open_raw_iterator(self, self.visible, fill_cache)
+        return open_raw_iterator(self, None, fill_cache)
 
     def snapshot(self, *, sequence=None):
         self.check_open()
-        return open_snapshot(self, readable_sequence(self, sequence), b"")
+        return open_snapshot(self, sequence, b"")
 
     def _new_snapshot(self, bytes prefix, sequence):
         self.check_open()
-        return open_snapshot(self, readable_sequence(self, sequence), prefix)
+        return open_snapshot(self, sequence, prefix)
 
     def _new_batch(self, bint transaction, bint sync, bytes prefix=b""):
         cdef WriteBatch batch = WriteBatch()

@@ -26,7 +26,7 @@ cdef class Walk:
     cdef bint busy
     cdef bint doomed                # it was closed while busy
     cdef int begin(
-        self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
+        self, Store store, object sequence, bytes low, bytes high, bint fill_cache
     ) except -1
     cdef void finish(self) noexcept
     cdef void release(self) noexcept
@@ -80,8 +80,8 @@ cdef struct Range:
 
 
 cdef Iterator open_iterator(
-    Store store, uint64_t sequence, Range how, object start, object stop, bint include_start,
+    Store store, object sequence, Range how, object start, object stop, bint include_start,
     bint include_stop, object prefix, bytes within
 )
-cdef RawIterator open_raw_iterator(Store store, uint64_t sequence, bint fill_cache)
-cdef Snapshot open_snapshot(Store store, uint64_t sequence, bytes prefix)
+cdef RawIterator open_raw_iterator(Store store, object sequence, bint fill_cache)
+cdef Snapshot open_snapshot(Store store, object sequence, bytes prefix)

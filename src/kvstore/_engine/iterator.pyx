@@ -1,7 +1,6 @@
 """Iterator, RawIterator and Snapshot."""
 
 cimport cython
-cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
@@ -11,7 +10,7 @@ from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
 from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.memtable cimport memtable_cursor, memtable_entries
 from kvstore._engine.merge cimport merge_cursor
-from kvstore._engine.read cimport lookup, lookup_many
+from kvstore._engine.read cimport lookup, lookup_many, readable_sequence
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.status cimport OK, Status, status_clear, status_error_in
 from kvstore._engine.store cimport MAX_FROZEN, Store
@@ -25,6 +24,7 @@ from kvstore._engine.user_cursor cimport (
     user_seek_to_last,
 )
 from kvstore._engine.version cimport (
+    Version,
     version_cursor_count,
     version_cursors,
     version_release,
@@ -113,9 +113,13 @@ cdef class Walk:
         return self.mutable != NULL and self.mutable == self.store.memory
 
     cdef int begin(
-        self, Store store, uint64_t sequence, bytes low, bytes high, bint fill_cache
+        self, Store store, object sequence, bytes low, bytes high, bint fill_cache
     ) except -1:
-        cdef int tables = version_cursor_count(store.version)
+        # The moment, the memtables and the version belong together: until all are held, nothing
+        # may let other threads in.
+        cdef uint64_t moment = readable_sequence(store, sequence)
+        cdef Version* version = store.version
+        cdef int tables = version_cursor_count(version)
         cdef int most = 1 + store.frozen_count + tables
         cdef int count = 0
         cdef Cursor** cursors = <Cursor**> cursor_memory(most * sizeof(Cursor*))
@@ -128,6 +132,7 @@ cdef class Walk:
         cdef int result = 0
         cdef bint missing = cursors == NULL
         status_clear(&status)
+        version_retain(version)
         self.store = store
         if not missing:
             # What is added to an empty memtable from now on is newer than what this may see.
@@ -141,37 +146,37 @@ cdef class Walk:
                 missing = missing or cursors[count] == NULL
                 count += 1
         if not missing:
-            # Opens tables of level 0; short, and without the GIL the memtables could change.
-            result = version_cursors(
-                store.version, fill_cache, READ_AHEAD_BYTES, cursors + count, &status
-            )
+            # Opens tables of level 0. A disk that is written in Python lets other threads in.
+            result = version_cursors(version, fill_cache, READ_AHEAD_BYTES, cursors + count, &status)
         if missing or result < 0:
             for i in range(count):
                 if cursors[i] != NULL:
                     cursors[i].free(cursors[i])
             free(cursors)
+            version_release(version)
             raise MemoryError("no memory for an iterator") if missing else status_error_in(
                 &status, store.name
             )
         merged = merge_cursor(cursors, count + tables)
         free(cursors)
         if merged == NULL:
+            version_release(version)
             raise MemoryError("no memory for an iterator")
-        self.version = store.version
-        version_retain(self.version)
+        self.version = version
         if low is not None:
             low_slice = slice_of(<const char*> low, len(low))
             low_bound = &low_slice
         if high is not None:
             high_slice = slice_of(<const char*> high, len(high))
             high_bound = &high_slice
-        result = user_cursor_open(&self.cursor, merged, sequence, low_bound, high_bound)
+        result = user_cursor_open(&self.cursor, merged, moment, low_bound, high_bound)
         self.live = True
         self.link.owner = <void*> self
         self.link.close = close_walk
         store.link(&self.link)
-        if result < 0:
+        if result < 0 or not store.open:
             self.finish()
+            store.check_open()
             raise MemoryError("no memory for an iterator")
         return 0
 
@@ -413,7 +418,7 @@ def joined(bytes prefix not None, key):
 
 
 cdef Iterator open_iterator(
-    Store store, uint64_t sequence, Range how, object start, object stop, bint include_start,
+    Store store, object sequence, Range how, object start, object stop, bint include_start,
     bint include_stop, object prefix, bytes within
 ):
     cdef Iterator iterator = Iterator.__new__(Iterator)
@@ -451,7 +456,7 @@ cdef Iterator open_iterator(
     return iterator
 
 
-cdef RawIterator open_raw_iterator(Store store, uint64_t sequence, bint fill_cache):
+cdef RawIterator open_raw_iterator(Store store, object sequence, bint fill_cache):
     cdef RawIterator iterator = RawIterator.__new__(RawIterator)
     iterator.begin(store, sequence, None, None, fill_cache)
     return iterator
@@ -459,12 +464,15 @@ cdef RawIterator open_raw_iterator(Store store, uint64_t sequence, bint fill_cac
 
 # --- snapshot -------------------------------------------------------------------------------
 
-cdef Snapshot open_snapshot(Store store, uint64_t sequence, bytes prefix):
+cdef Snapshot open_snapshot(Store store, object sequence, bytes prefix):
     cdef Snapshot snapshot = Snapshot.__new__(Snapshot)
     snapshot.store = store
-    snapshot.sequence = sequence
     snapshot.prefix = prefix
-    store.snapshots[sequence] = store.snapshots.get(sequence, 0) + 1
+    # From here to the last line nothing may let other threads in: a compaction could take away
+    # what is only about to be held.
+    cdef uint64_t moment = readable_sequence(store, sequence)
+    snapshot.sequence = moment
+    store.snapshots[moment] = store.snapshots.get(moment, 0) + 1
     snapshot.held = True
     return snapshot
 

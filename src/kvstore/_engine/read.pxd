@@ -14,6 +14,6 @@ cdef bint has_tables(Version* version) noexcept nogil
 # The value of `key` as bytes, or `default`. The GIL is given up only to look into tables.
 cdef object lookup(Store store, Slice key, uint64_t sequence, object default)
 # The same for many keys, all of one moment, giving the GIL up once.
-cdef list lookup_many(Store store, list keys, uint64_t sequence, object default)
+cdef list lookup_many(Store store, list keys, object sequence, object default)
 # The sequence to read at for a user's `sequence=` (None: now). InvalidArgumentError if it isn't kept.
 cdef uint64_t readable_sequence(Store store, object sequence) except? 0

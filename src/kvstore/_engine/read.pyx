@@ -77,7 +77,7 @@ cdef struct Wanted:
     int found
 
 
-cdef list lookup_many(Store store, list keys, uint64_t sequence, object default):
+cdef list lookup_many(Store store, list keys, object sequence, object default):
     cdef Py_ssize_t count = len(keys)
     cdef Py_ssize_t i
     cdef Wanted* wanted = <Wanted*> calloc(count + 1, sizeof(Wanted))
@@ -87,13 +87,17 @@ cdef list lookup_many(Store store, list keys, uint64_t sequence, object default)
     cdef bint failed = False
     cdef list results = [default] * count
     cdef bint unfinished = False
+    cdef uint64_t moment
     if wanted == NULL:
         raise MemoryError("no memory for the keys")
     status_clear(&status)
     try:
         for i in range(count):
             view_open(keys[i], &wanted[i].key, "key")
-            wanted[i].found = look_in_memory(store, wanted[i].key.slice, sequence, &wanted[i].value)
+        # From here on nothing lets other threads in, until the version is held.
+        moment = readable_sequence(store, sequence)
+        for i in range(count):
+            wanted[i].found = look_in_memory(store, wanted[i].key.slice, moment, &wanted[i].value)
             if wanted[i].found == FOUND:
                 # Before anything can let go of the memtable.
                 results[i] = bytes_of(wanted[i].value)
@@ -107,7 +111,7 @@ cdef list lookup_many(Store store, list keys, uint64_t sequence, object default)
                     if wanted[i].found != ABSENT:
                         continue
                     wanted[i].found = version_get(
-                        version, wanted[i].key.slice, sequence, &wanted[i].value, &found_sequence,
+                        version, wanted[i].key.slice, moment, &wanted[i].value, &found_sequence,
                         &wanted[i].pin, &status
                     )
                     if wanted[i].found == FAILED:

@@ -209,6 +209,39 @@ def sorted_last_writes(count: int, keys: int) -> list[int]:
     return [last[key] for key in sorted(last)]
 
 
+@pytest.mark.parametrize("how", ["iterator", "raw_iterator", "snapshot"])
+def test_what_opens_its_tables_while_a_compaction_replaces_them_keeps_its_moment(how: str) -> None:
+    disk = MemoryFileSystem()
+    with DB("/db", filesystem=disk, background=False, **TINY) as db:
+        for key in range(64):
+            db.put(b"%04d" % key, b"%06d" % 1 + PAD)
+        db.flush()
+    crew = Crew()
+    seen: list[bytes] = []
+
+    def walk(db: DB) -> None:
+        if how == "raw_iterator":
+            raw = db.raw_iterator()
+            raw.seek_to_first()
+            while raw.valid():
+                seen.append(raw.value())
+                raw.next()
+            return
+        source = db.snapshot() if how == "snapshot" else db
+        seen.extend(source.iterator(include_key=False))
+
+    with DB("/db", filesystem=disk, background=False, **TINY) as db:
+        gate = Gate(disk, "open", ".sst")
+        crew.start(walk, db)
+        gate.wait_until_reached()
+        for key in range(64):
+            db.put(b"%04d" % key, b"%06d" % 2 + PAD)
+        db.compact_range()
+        gate.opened.set()
+        crew.join()
+    assert [number_in(value) for value in seen] == [1] * 64
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_closing_in_the_middle_ends_every_thread_and_keeps_what_was_acknowledged(seed: int) -> None:
     disk = MemoryFileSystem()
