@@ -15,6 +15,7 @@ from kvstore.cli.kvctl_cluster import cluster_group
 from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
 from kvstore.cli.kvctl_data import delete_command, get_command, put_command
 from kvstore.cli.kvctl_member import leader_group, member_group
+from kvstore.cli.kvctl_snapshot import snapshot_group
 from kvstore.cli.kvctl_status import status_command
 from kvstore.cli.pki import pki_group
 from kvstore.errors import (
@@ -63,6 +64,7 @@ kvctl.add_command(status_command)
 kvctl.add_command(cluster_group)
 kvctl.add_command(member_group)
 kvctl.add_command(leader_group)
+kvctl.add_command(snapshot_group)
 kvctl.add_command(pki_group)
 
 

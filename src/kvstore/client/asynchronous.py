@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeVar, cast
 
@@ -148,6 +148,33 @@ class AsyncClient:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
         request = admin_pb2.TransferLeadershipRequest(to=to)
         return (await self._call(_transfer_leadership, request, timeout)).leader_id
+
+    async def save_snapshot(
+        self, *, stale: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield a backup file of the member that answers; see :meth:`Client.save_snapshot`."""
+        attempts = Attempts(self._endpoints, self._retry, checked_timeout(timeout, self._timeout))
+        request = admin_pb2.SaveSnapshotRequest(stale=stale)
+        begun = False
+        while True:
+            attempts.next()
+            try:
+                async for response in self._server(attempts.address).admin.SaveSnapshot(request):
+                    begun = True
+                    yield response.data
+                return
+            except grpc.RpcError as error:
+                if self._closed:
+                    raise ClosedError("the client was closed during the call") from error
+                failure = understand(error)
+                if begun:
+                    raise failure.error from error
+                delay = attempts.failed(failure)
+            except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+                if self._closed and not _task_is_cancelled():
+                    raise ClosedError("the client was closed during the call") from error
+                raise
+            await asyncio.sleep(delay)
 
     async def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -164,6 +164,40 @@ class Client:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
         request = admin_pb2.TransferLeadershipRequest(to=to)
         return (self._call(_transfer_leadership, request, timeout)).leader_id
+
+    def save_snapshot(
+        self, *, stale: bool = False, timeout: float | None = None
+    ) -> Iterator[bytes]:
+        """Yield a backup file of the member that answers, piece by piece (docs/storage-format.md).
+
+        It holds every write that was acknowledged, to anyone, before the call. With ``stale`` it is
+        what that member has, for when a majority is lost. ``timeout`` bounds finding a member that
+        can begin, not the transfer; members are only changed before the first piece.
+
+        Raises CorruptionError when the member's data is damaged, and as :meth:`put` does.
+        """
+        attempts = Attempts(self._endpoints, self._retry, checked_timeout(timeout, self._timeout))
+        request = admin_pb2.SaveSnapshotRequest(stale=stale)
+        begun = False
+        while True:
+            attempts.next()
+            try:
+                for response in self._server(attempts.address).admin.SaveSnapshot(request):
+                    begun = True
+                    yield response.data
+                return
+            except grpc.RpcError as error:
+                if self._closed.is_set():
+                    raise ClosedError("the client was closed during the call") from error
+                failure = understand(error)
+                if begun:
+                    raise failure.error from error
+                delay = attempts.failed(failure)
+            except ValueError as error:  # what gRPC raises for a channel that close() has closed
+                if self._closed.is_set():
+                    raise ClosedError("the client was closed during the call") from error
+                raise
+            self._closed.wait(delay)
 
     def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""

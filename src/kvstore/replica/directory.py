@@ -7,6 +7,7 @@
 | ``incoming/`` | a snapshot that is being received |
 | ``ready-<index>/`` | one that arrived whole, verified and durable, to be installed |
 | ``outgoing-<member>/`` | a checkpoint that is being sent |
+| ``outgoing-backup/`` | a checkpoint that is being saved into a file |
 
 A snapshot is installed with one rename, ``ready-N`` to ``state-N``, after the log durably says that
 the state is now that of index N. A crash between the two is finished at the next start.
@@ -104,6 +105,12 @@ class MemberDirectory:
         self.filesystem.remove_tree(path)
         return path
 
+    def backup(self) -> str:
+        """Where the checkpoint for a backup is made; nothing is there yet."""
+        path = f"{self.path}/outgoing-backup"
+        self.filesystem.remove_tree(path)
+        return path
+
     def log_bytes(self) -> int:
         """What the log takes on the disk, reserved and spare segments included."""
         total = 0
@@ -114,8 +121,11 @@ class MemberDirectory:
         return total
 
     def free_bytes(self) -> int:
-        """What the disk below the directory has left."""
-        return free_bytes(self.filesystem, self.path)
+        """What the disk below the directory has left; 0 when it doesn't say."""
+        try:
+            return free_bytes(self.filesystem, self.path)
+        except OSError:
+            return 0
 
     def _name(self, kind: str, index: int) -> str:
         return f"{self.path}/{kind}-{index:0{_INDEX_DIGITS}d}"

@@ -1,9 +1,4 @@
-"""Moving a snapshot from a leader to a follower: a checkpoint's files as one stream of bytes.
-
-The stream is a header, then the files' contents one after the other (little-endian)::
-
-    u32 "KVSN"   u32 version (1)   u32 number of files
-    for each file: u16 size of its name, u64 size of the file, the name
+"""Moving a snapshot from a leader to a follower: a checkpoint's stream (``checkpoint_stream``).
 
 It travels in parts, each with a checksum of its own. The receiver answers each part with the offset
 up to which it has everything, so a lost or doubled part costs one part, and a transfer that was cut
@@ -12,13 +7,13 @@ goes on where it stopped. Inside, each block of each table has its checksum too.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kvstore._engine.file import FileSystem
-from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.errors import CorruptionError
 from kvstore.raft import SnapshotMeta
+from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import SnapshotPart, SnapshotProgress
 
@@ -29,12 +24,6 @@ RESEND_TICKS = 5
 """A part without an answer for this long is sent again."""
 SILENT_TICKS = 100
 """A transfer without any answer for this long has failed, or at the receiver: may be replaced."""
-FILES_MAX = 1 << 20
-
-_MAGIC = 0x4E53564B
-_VERSION = 1
-_HEAD = struct.Struct("<III")
-_FILE = struct.Struct("<HQ")
 
 
 @dataclass(slots=True)
@@ -50,52 +39,26 @@ class SnapshotSender:
     part_bytes: int = PART_BYTES
     offset: int = 0
     silent_ticks: int = 0
-    _files: list[tuple[str, int]] = field(default_factory=list)
-    _header: bytes = b""
-    _total: int = 0
+    _stream: CheckpointReader = field(init=False)
 
     def __post_init__(self) -> None:
-        names = self.filesystem.names(self.path)
-        self._files = [(name, self.filesystem.size(f"{self.path}/{name}")) for name in names]
-        parts = [_HEAD.pack(_MAGIC, _VERSION, len(self._files))]
-        for name, size in self._files:
-            encoded = name.encode()
-            parts.append(_FILE.pack(len(encoded), size) + encoded)
-        self._header = b"".join(parts)
-        self._total = len(self._header) + sum(size for _, size in self._files)
+        self._stream = CheckpointReader(self.filesystem, self.path)
 
     @property
     def total(self) -> int:
         """Bytes of the whole stream."""
-        return self._total
+        return self._stream.total
 
     def part(self) -> SnapshotPart:
         """What stands at :attr:`offset`. Raises StorageError."""
-        data = self._read(self.offset, min(self.part_bytes, self._total - self.offset))
+        data = self._stream.read(self.offset, self.part_bytes)
         return SnapshotPart(
-            self.sender, self.to, self.term, self.meta, self._total, self.offset, data
+            self.sender, self.to, self.term, self.meta, self.total, self.offset, data
         )
-
-    def _read(self, offset: int, size: int) -> bytes:
-        parts = [self._header[offset : offset + size]]
-        got = len(parts[0])
-        start = len(self._header)
-        for name, length in self._files:
-            if got == size:
-                break
-            inside = offset + got - start
-            if inside < length:
-                data = self.filesystem.read(
-                    f"{self.path}/{name}", inside, min(size - got, length - inside)
-                )
-                parts.append(data)
-                got += len(data)
-            start += length
-        return b"".join(parts)
 
     def answered(self, progress: SnapshotProgress) -> bool:
         """Note an answer; True when it moves the transfer on."""
-        if progress.index != self.meta.index or progress.next > self._total:
+        if progress.index != self.meta.index or progress.next > self.total:
             return False
         self.silent_ticks = 0
         if progress.next == self.offset:
@@ -106,7 +69,7 @@ class SnapshotSender:
     @property
     def done(self) -> bool:
         """The receiver has everything."""
-        return self.offset == self._total
+        return self.offset == self.total
 
     def tick(self) -> bool:
         """True when the part should be sent again."""
@@ -137,9 +100,7 @@ class SnapshotReceiver:
         self._next = 0
         self._silent_ticks = 0
         self._path = ""
-        self._header = bytearray()
-        self._files: list[tuple[str, int]] | None = None
-        self._header_bytes = 0
+        self._writer: CheckpointWriter | None = None
 
     def received(self, part: SnapshotPart) -> int:
         """The offset up to which everything of the snapshot of ``part`` is here.
@@ -166,26 +127,19 @@ class SnapshotReceiver:
         if part.offset != self._next or self._next == self._total:
             return False
         try:
-            self._write(part.data)
+            assert self._writer is not None, "begun with the part of offset 0"
+            self._writer.write(part.data)
             self._next += len(part.data)
             if self._next < self._total:
                 return False
-            self._finish()
+            self._writer.finish()
+            self._verify(self._path)
         except CorruptionError:
             self._meta = None
             self._next = 0
             raise
         self._directory.incoming_is_whole(part.meta.index)
         return True
-
-    def _finish(self) -> None:
-        """All bytes are here: are they a snapshot? Parts were checked, what was sent was not."""
-        if self._files is None:
-            raise _bad("snapshot without a header", IntegrityCode.TRUNCATED_RECORD)
-        for name, size in self._files:
-            if size == 0:
-                self._directory.filesystem.write(f"{self._path}/{name}", 0, b"")
-        self._verify(self._path)
 
     def _belongs(self, part: SnapshotPart) -> bool:
         return self._meta == part.meta and self._sender == part.sender and self._total == part.total
@@ -210,62 +164,4 @@ class SnapshotReceiver:
         self._term = part.term
         self._total = part.total
         self._next = 0
-        self._header = bytearray()
-        self._files = None
-
-    def _write(self, data: bytes) -> None:
-        offset = self._next
-        if self._files is None:
-            self._header += data
-            self._files = self._parse_header()
-            if self._files is None:
-                return
-            offset = self._header_bytes
-            data = bytes(self._header[self._header_bytes :])
-            self._header = bytearray()
-        start = self._header_bytes
-        for name, size in self._files:
-            inside = offset - start
-            if data and 0 <= inside < size:
-                here = data[: size - inside]
-                self._directory.filesystem.write(f"{self._path}/{name}", inside, here)
-                data = data[len(here) :]
-                offset += len(here)
-            start += size
-        if data:
-            raise _bad("bytes after the snapshot's last file", IntegrityCode.INVALID_RECORD)
-
-    def _parse_header(self) -> list[tuple[str, int]] | None:
-        """The files, or None while the header isn't whole. Sets its size."""
-        header = self._header
-        if len(header) < _HEAD.size:
-            return None
-        magic, version, count = _HEAD.unpack_from(header)
-        if magic != _MAGIC:
-            raise _bad("not a snapshot", IntegrityCode.INVALID_MAGIC)
-        if version != _VERSION:
-            raise _bad(f"snapshot of version {version}", IntegrityCode.UNSUPPORTED_VERSION)
-        if count > FILES_MAX:
-            raise _bad(f"snapshot of {count} files", IntegrityCode.INVALID_RECORD)
-        at = _HEAD.size
-        files = []
-        for _ in range(count):
-            if at + _FILE.size > len(header):
-                return None
-            name_size, size = _FILE.unpack_from(header, at)
-            at += _FILE.size
-            if at + name_size > len(header):
-                return None
-            name = bytes(header[at : at + name_size]).decode(errors="replace")
-            if not name or "/" in name or "\0" in name or name in (".", ".."):
-                raise _bad(f"snapshot with a file named {name!r}", IntegrityCode.INVALID_RECORD)
-            files.append((name, size))
-            at += name_size
-        if at + sum(size for _, size in files) != self._total:
-            raise _bad("snapshot whose sizes don't add up", IntegrityCode.INVALID_RECORD)
-        self._header_bytes = at
-        return files
-
-
-def _bad(message: str, code: IntegrityCode) -> CorruptionError:
-    return CorruptionError(message, code=code, path="a snapshot being received")
+        self._writer = CheckpointWriter(self._directory.filesystem, self._path, part.total)

@@ -159,6 +159,13 @@ class MemberLog:
         self._append(self.hard_state, None, self.entries)
         self._log.sync()
 
+    def begin_after(self, mark: SnapshotMeta) -> None:
+        """Write what a member of a new cluster begins with whose state is ``mark``'s, durably."""
+        self.hard_state = HardState(term=mark.term, commit=mark.index)
+        self.mark = mark
+        self._append(self.hard_state, mark, [])
+        self._log.sync()
+
     def _append(
         self, hard_state: HardState | None, mark: SnapshotMeta | None, entries: list[Entry]
     ) -> int:

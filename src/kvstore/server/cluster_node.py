@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,8 +17,10 @@ from kvstore.errors import ConfigurationError, Error, NotLeaderError, Unavailabl
 from kvstore.raft import Membership
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, is_fresh
+from kvstore.server.backups import Backups
 from kvstore.server.certificate_files import CertificateFiles
 from kvstore.server.cluster_config import ClusterConfig, Node
+from kvstore.server.data_directory import member_path
 from kvstore.server.driver import Driver
 from kvstore.server.member_addresses import founding_membership, nodes_of
 from kvstore.server.member_identity import MemberIdentity, Stage, reach_stage, start_identity
@@ -65,13 +67,9 @@ async def open_cluster_node(
     return node
 
 
-def _member_path(directory: Path, member: int) -> str:
-    return str(directory / f"node{member}")
-
-
 def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
     """A member whose log is gone has forgotten its votes: it must not begin a new one."""
-    if identity.stage is Stage.MEMBER and is_fresh(_DISK, _member_path(directory, identity.member)):
+    if identity.stage is Stage.MEMBER and is_fresh(_DISK, member_path(directory, identity.member)):
         raise ConfigurationError(
             f"{directory} says that it holds member {identity.member}, but its log is gone: take "
             f"it out with 'kvctl member remove {identity.member}' and add it under a new id"
@@ -109,6 +107,7 @@ class ClusterNode:
         self._settled = frozenset[int]()
         self.peer_address = self._transport.bind(config.peer_addr)
         self._operators = Operators(self._self_or_reason, introductions.registry.is_removed)
+        self._backups = Backups()
         self.service: Service
         self._service = self.service = KVService(
             self._self_or_reason,
@@ -151,7 +150,7 @@ class ClusterNode:
         ticks = round(config.election_timeout_ms / config.heartbeat_ms)
         self._replica = replica = Replica(
             Identity(config.cluster_id, config.self_id),
-            _member_path(self._directory, config.self_id),
+            member_path(self._directory, config.self_id),
             self._transport,
             options=ReplicaOptions(
                 raft=RaftOptions(election_ticks=ticks, heartbeat_ticks=1),
@@ -252,6 +251,11 @@ class ClusterNode:
 
     async def transfer_leadership(self, to: int) -> int:
         return await self._operators.transfer(to)
+
+    def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
+        if self._replica is None:
+            raise UnavailableError("this member is starting; try again")
+        return self._backups.stream(self._replica, stale)
 
     async def close(self) -> None:
         self._driver.stop()

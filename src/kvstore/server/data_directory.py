@@ -54,7 +54,7 @@ class DataDirectory:
                 mode
             )  # again: somebody may have been faster before we had the lock
             if not (path / MARKER).exists():
-                self._write_marker(mode)
+                write_marker(path, mode)
             self._probe_writing()
         except OSError as error:
             self.close()
@@ -128,23 +128,49 @@ class DataDirectory:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         return lock
 
-    def _write_marker(self, mode: str) -> None:
-        text = f"kvstore-data format={FORMAT_VERSION} mode={mode}"
-        new = self.path / f"{MARKER}.new"
-        with open(new, "wb") as file:
-            file.write(f"{text} crc32={zlib.crc32(text.encode()):08x}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(self.path / MARKER)
-        for directory in (self.path, self.path.resolve().parent):
-            _sync_directory(directory)
-
     def _probe_writing(self) -> None:
         """A directory may be readable and locked, and still refuse files: say so at the start."""
         probe = self.path / f"{MARKER}.probe"
         with open(probe, "wb"):
             pass
         probe.unlink()
+
+
+def member_path(directory: Path, member: int) -> str:
+    """Where a member lives in a data directory."""
+    return str(directory / f"node{member}")
+
+
+def refuse_used(path: Path) -> None:
+    """Raise ConfigurationError unless ``path`` could be made, or is an empty directory."""
+    try:
+        others = sorted(set(os.listdir(path)) - {"lost+found"})
+    except FileNotFoundError:
+        if not path.absolute().parent.is_dir():
+            raise ConfigurationError(
+                f"cannot use data directory {path}: its parent directory does not exist"
+            ) from None
+        return
+    except OSError as error:
+        raise ConfigurationError(f"cannot use data directory {path}: {_reason(error)}") from error
+    if others:
+        raise ConfigurationError(
+            f"data directory {path} is not empty: it holds {others[0]!r}; "
+            "give an empty or a new directory"
+        )
+
+
+def write_marker(path: Path, mode: str) -> None:
+    """Make the directory ours, durably. Raises OSError."""
+    text = f"kvstore-data format={FORMAT_VERSION} mode={mode}"
+    new = path / f"{MARKER}.new"
+    with open(new, "wb") as file:
+        file.write(f"{text} crc32={zlib.crc32(text.encode()):08x}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path / MARKER)
+    for directory in (path, path.resolve().parent):
+        _sync_directory(directory)
 
 
 def _sync_directory(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from kvstore.api.v1 import admin_pb2
@@ -13,6 +13,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, UnavailableError
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Group, Replica, ReplicaOptions
+from kvstore.server.backups import Backups
 from kvstore.server.driver import Driver
 from kvstore.server.members import member_status
 from kvstore.server.operators import refuse_embedded
@@ -22,6 +23,7 @@ from kvstore.service import KVService, Service
 __all__ = ["EmbeddedNode", "open_embedded"]
 
 MEMBERS = 5
+CLUSTER_ID = "embedded"
 
 # Ticks are driver.TICK_S long. The members share a process, so silence means a stopped member and
 # never a slow network; long timeouts cost nothing, and the first leader is not waited for (Group
@@ -44,13 +46,14 @@ class EmbeddedNode:
         self._driver = driver = Driver()
         self._group = group = Group(
             str(directory),
-            cluster=self.mode,
+            cluster=CLUSTER_ID,
             wake=driver.wake,
             rng=random.SystemRandom(),
             members=MEMBERS,
             options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
             on_failure=lambda member, error: driver.fail(error),
         )
+        self._backups = Backups()
         loop = asyncio.get_running_loop()
         self.service: Service
         self._service = self.service = KVService(
@@ -88,6 +91,13 @@ class EmbeddedNode:
 
     async def transfer_leadership(self, to: int) -> int:
         refuse_embedded()
+
+    def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
+        # All five stop together: what any of them holds is the leader's as well.
+        leader = self._leader_or_reason()
+        if isinstance(leader, Error):
+            raise leader
+        return self._backups.stream(leader, stale)
 
     async def close(self) -> None:
         self._driver.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from kvstore.api.v1 import admin_pb2
@@ -42,6 +42,9 @@ class Node(Protocol):
 
     async def transfer_leadership(self, to: int) -> int:
         """Hand leadership over, and wait for the one who leads then."""
+
+    def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
+        """A backup file's bytes; see ``Backups.stream``. Raises UnavailableError."""
 
     async def close(self) -> None:
         """Stop the members and close their files. Nothing acknowledged depends on it."""

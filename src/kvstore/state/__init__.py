@@ -12,7 +12,13 @@ from kvstore.state.commands import (
     put_command,
     request_digest,
 )
-from kvstore.state.machine import Applied, CommandResult, StateMachine
+from kvstore.state.machine import (
+    Applied,
+    CommandResult,
+    StateMachine,
+    StoredState,
+    stored_state,
+)
 from kvstore.state.requests import REMEMBERED_REQUESTS
 
 __all__ = [
@@ -24,10 +30,12 @@ __all__ = [
     "CommandKind",
     "CommandResult",
     "StateMachine",
+    "StoredState",
     "command_bytes",
     "decode_commands",
     "delete_command",
     "encode_commands",
     "put_command",
     "request_digest",
+    "stored_state",
 ]

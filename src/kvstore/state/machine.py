@@ -31,7 +31,7 @@ from kvstore.state.requests import (
     encode_record,
 )
 
-__all__ = ["Applied", "CommandResult", "StateMachine"]
+__all__ = ["Applied", "CommandResult", "StateMachine", "StoredState", "stored_state"]
 
 _USER = b"\x01"
 _STATE_KEY = b"\x00state"
@@ -55,6 +55,29 @@ class Applied(NamedTuple):
     results: Sequence[CommandResult]
 
 
+class StoredState(NamedTuple):
+    """How far a stored state is, and the hash of all that was applied to it."""
+
+    applied_index: int
+    applied_term: int
+    revision: int
+    state_hash: int
+
+
+def stored_state(db: DB) -> StoredState | None:
+    """What ``db`` says of itself; None where nothing was ever applied. Raises CorruptionError."""
+    stored = db.get(_STATE_KEY)
+    if stored is None:
+        return None
+    if len(stored) != _STATE.size or stored[0] != _STATE_VERSION:
+        raise CorruptionError(
+            "the state record has another format",
+            code=IntegrityCode.UNSUPPORTED_VERSION,
+            path=db.name,
+        )
+    return StoredState(*_STATE.unpack(stored)[1:])
+
+
 class StateMachine:
     """One member's copy. One thread at a time; owns ``db``."""
 
@@ -73,17 +96,9 @@ class StateMachine:
         self.applied_term = 0
         self.revision = 0
         self.state_hash = 0
-        stored = self._db.get(_STATE_KEY)
+        stored = stored_state(self._db)
         if stored is not None:
-            if len(stored) != _STATE.size or stored[0] != _STATE_VERSION:
-                raise CorruptionError(
-                    "the state record has another format",
-                    code=IntegrityCode.UNSUPPORTED_VERSION,
-                    path=self._db.name,
-                )
-            _, self.applied_index, self.applied_term, self.revision, self.state_hash = (
-                _STATE.unpack(stored)
-            )
+            self.applied_index, self.applied_term, self.revision, self.state_hash = stored
         if self.applied_index > self._db.flushed_index:
             raise CorruptionError(
                 f"the state is of index {self.applied_index} but the manifest says "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, NoReturn, Protocol
 
 import grpc.aio
@@ -28,13 +29,15 @@ class Node(Protocol):
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]: ...
 
     def members(self) -> admin_pb2.MembersResponse:
-        """Who belongs to the cluster. This and the next two raise kvstore's errors."""
+        """Who belongs to the cluster. This and the next three raise kvstore's errors."""
 
     async def change_members(
         self, request: admin_pb2.ChangeMembersRequest
     ) -> admin_pb2.MembersResponse: ...
 
     async def transfer_leadership(self, to: int) -> int: ...
+
+    def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]: ...
 
 
 class AdminHandlers(admin_pb2_grpc.AdminServicer):
@@ -79,6 +82,16 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
         except Error as error:
             await _refuse(context, error)
         return admin_pb2.TransferLeadershipResponse(leader_id=leader)
+
+    async def SaveSnapshot(
+        self, request: admin_pb2.SaveSnapshotRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.SaveSnapshotResponse]:
+        try:
+            async with contextlib.aclosing(self._node.save_snapshot(request.stale)) as pieces:
+                async for piece in pieces:
+                    yield admin_pb2.SaveSnapshotResponse(data=piece)
+        except Error as error:
+            await _refuse(context, error)
 
 
 async def _refuse(context: Context, error: Error) -> NoReturn:

@@ -34,6 +34,11 @@ class AdminStub(object):
                 request_serializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
                 )
+        self.SaveSnapshot = channel.unary_stream(
+                '/kvstore.v1.Admin/SaveSnapshot',
+                request_serializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotResponse.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -69,6 +74,14 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveSnapshot(self, request, context):
+        """A backup file (docs/storage-format.md) of the member asked: the data of all messages, in order.
+        It holds every write that was acknowledged, to anyone, before the call, unless it is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +104,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'SaveSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveSnapshot,
+                    request_deserializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -167,5 +185,22 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/TransferLeadership',
             kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
             kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SaveSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/kvstore.v1.Admin/SaveSnapshot',
+            kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.SerializeToString,
+            kvstore_dot_v1_dot_admin__pb2.SaveSnapshotResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

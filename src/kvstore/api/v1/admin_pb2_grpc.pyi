@@ -1,6 +1,6 @@
 """Types of admin_pb2_grpc.py, by tools/generate_stubs.py. Do not edit."""
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 
 import grpc
 import grpc.aio
@@ -13,6 +13,7 @@ class AdminStub:
     Members: grpc.UnaryUnaryMultiCallable[admin_pb2.MembersRequest, admin_pb2.MembersResponse]
     ChangeMembers: grpc.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
     TransferLeadership: grpc.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
+    SaveSnapshot: grpc.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
 
 # The same class over a grpc.aio channel; a name for type checkers only.
 class AdminAsyncStub:
@@ -20,6 +21,7 @@ class AdminAsyncStub:
     Members: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.MembersRequest, admin_pb2.MembersResponse]
     ChangeMembers: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
     TransferLeadership: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
+    SaveSnapshot: grpc.aio.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
 
 class AdminServicer:
     def Status(
@@ -42,6 +44,11 @@ class AdminServicer:
         request: admin_pb2.TransferLeadershipRequest,
         context: grpc.aio.ServicerContext[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse],
     ) -> Awaitable[admin_pb2.TransferLeadershipResponse]: ...
+    def SaveSnapshot(
+        self,
+        request: admin_pb2.SaveSnapshotRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse],
+    ) -> AsyncIterator[admin_pb2.SaveSnapshotResponse]: ...
 
 def add_AdminServicer_to_server(
     servicer: AdminServicer, server: grpc.Server | grpc.aio.Server

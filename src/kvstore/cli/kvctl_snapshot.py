@@ -1,0 +1,158 @@
+"""``kvctl snapshot``: back a cluster up into a file, look at the file, begin a cluster from it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from kvstore.cli.kvctl_connection import connection_options, settings_of
+from kvstore.cli.kvctl_status import size, table
+from kvstore.errors import ConfigurationError, StorageError
+from kvstore.replica.backup_file import BackupInfo, BackupParser, read_backup
+from kvstore.server.cluster_config import load_cluster_config
+from kvstore.server.restore import restore_cluster, restore_embedded
+from kvstore.server.sealed_file import sync_directory
+
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group("snapshot", short_help="save, check and restore backups")
+def snapshot_group() -> None:
+    """Save all keys into a file, check such a file, and begin a new cluster with what it holds.
+
+    \b
+    Examples:
+      kvctl snapshot save monday.kvs
+      kvctl snapshot status monday.kvs
+      kvctl snapshot restore monday.kvs --config /etc/kvstore/kvd.toml    on each machine
+      kvctl snapshot restore monday.kvs --data-dir ./data                 for an embedded kvd
+    """
+
+
+@snapshot_group.command("save", short_help="save all keys into a file")
+@file_argument
+@click.option(
+    "--stale",
+    is_flag=True,
+    help="Save what the member asked has, without a leader: for when a majority is lost.",
+)
+@connection_options
+@click.pass_context
+def save_command(context: click.Context, file: Path, stale: bool) -> None:
+    """Save what the cluster holds now into FILE, while it serves.
+
+    FILE holds every write that was acknowledged before. It appears under its name only once it is
+    whole, checked and on disk; a file that exists is not replaced. --timeout bounds the wait for a
+    member that can begin, not the transfer.
+    """
+    if file.exists():
+        raise ConfigurationError(f"{file} exists already; give another name")
+    with settings_of(context).connect() as client:
+        info = _save(client.save_snapshot(stale=stale), file)
+    _show(context, file, info, "saved")
+
+
+def _save(pieces: Iterable[bytes], file: Path) -> BackupInfo:
+    """Write and check the pieces; returns once the file is durable under its name."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    parser = BackupParser(str(file))
+    written = False
+    try:
+        # All keys and values are in it: nobody else may read it.
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as output:
+                for piece in pieces:
+                    parser.feed(piece)
+                    output.write(piece)
+                info = parser.finish()
+                output.flush()
+                os.fsync(output.fileno())
+            partial.rename(file)
+            written = True
+        finally:
+            if not written:
+                with contextlib.suppress(OSError):
+                    partial.unlink()
+        sync_directory(file.absolute().parent)
+    except StorageError:
+        raise
+    except TimeoutError:  # a call's deadline, not the disk's
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"failed to write: {error.strerror}", path=str(file), errno=error.errno
+        ) from error
+    return info
+
+
+@snapshot_group.command("status", short_help="check a file and say what it holds")
+@file_argument
+@connection_options
+@click.pass_context
+def status_command(context: click.Context, file: Path) -> None:
+    """Read all of FILE, check every checksum, and say what it is a snapshot of.
+
+    Exits with 5 when the file is damaged.
+    """
+    _show(context, file, read_backup(str(file)), "whole")
+
+
+@snapshot_group.command("restore", short_help="begin a new cluster with what a file holds")
+@file_argument
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="FILE",
+    help="The configuration of a member of the new cluster; once for each to be made here.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="The data directory of a new embedded kvd.",
+)
+@connection_options
+@click.pass_context
+def restore_command(
+    context: click.Context, file: Path, configs: tuple[str, ...], data_dir: Path | None
+) -> None:
+    """Make data directories that begin with what FILE holds; then start kvd on them.
+
+    With --config they are those of a new cluster's members, which has a cluster_id of its own. Run
+    it for every founder, on its machine, with the same FILE. Directories must be new or empty.
+    Everything is checked before anything is made.
+    """
+    if bool(configs) == (data_dir is not None):
+        raise click.UsageError("give --config for members of a cluster, or --data-dir")
+    if data_dir is not None:
+        info = restore_embedded(str(file), data_dir)
+    else:
+        info = restore_cluster(str(file), [load_cluster_config(config) for config in configs])
+    _show(context, file, info, "restored")
+
+
+def _show(context: click.Context, file: Path, info: BackupInfo, outcome: str) -> None:
+    if settings_of(context).output == "json":
+        fields = {"file": str(file), "outcome": outcome, "bytes": file.stat().st_size}
+        click.echo(json.dumps(fields | info._asdict()))
+        return
+    saved_at = datetime.datetime.fromtimestamp(info.saved_at, datetime.UTC)
+    columns = ("outcome", "cluster", "member", "index", "term", "revision", "size", "saved at")
+    row = (
+        outcome,
+        info.cluster,
+        str(info.member),
+        str(info.index),
+        str(info.term),
+        str(info.revision),
+        size(file.stat().st_size),
+        f"{saved_at:%Y-%m-%dT%H:%M:%SZ}",
+    )
+    click.echo("\n".join(table(columns, [row])))

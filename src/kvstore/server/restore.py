@@ -1,0 +1,158 @@
+"""A new cluster from a backup: the data directories that its members start with."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvstore._engine.posix import PosixFileSystem
+from kvstore.errors import ConfigurationError, StorageError
+from kvstore.raft import Membership
+from kvstore.replica import Identity
+from kvstore.replica.backup import restore_member
+from kvstore.replica.backup_file import BackupInfo, read_backup
+from kvstore.server.cluster_config import ClusterConfig
+from kvstore.server.data_directory import MARKER, member_path, refuse_used, write_marker
+from kvstore.server.embedded import CLUSTER_ID, MEMBERS
+from kvstore.server.member_addresses import founding_membership
+from kvstore.server.member_identity import FILE, MemberIdentity, Stage, save_identity
+
+__all__ = ["restore_cluster", "restore_embedded"]
+
+_DISK = PosixFileSystem()
+
+
+def restore_embedded(backup: str, directory: Path) -> BackupInfo:
+    """Make ``directory`` the data directory of an embedded kvd that holds what ``backup`` does.
+
+    Everything is checked before anything is made, and what a failure left is removed. Raises
+    ConfigurationError for a directory in use, CorruptionError, StorageError.
+    """
+    refuse_used(directory)
+    info = read_backup(backup)
+    members = Membership(voters=frozenset(range(1, MEMBERS + 1)))
+    with _Made() as made:
+        made.make(directory)
+        for member in sorted(members.voters):
+            path = made.member(directory, member)
+            restore_member(backup, path, Identity(CLUSTER_ID, member), members)
+        made.mark(directory, "embedded")
+    return info
+
+
+def restore_cluster(backup: str, configs: Sequence[ClusterConfig]) -> BackupInfo:
+    """Make the data directories of those founders of a new cluster whose ``configs`` are given.
+
+    The others may be made elsewhere, from the same file. The new cluster has a name of its own,
+    and its members are those of ``nodes``. Raises as :func:`restore_embedded`.
+    """
+    info = _checked(backup, configs)
+    with _Made() as made:
+        for config in configs:
+            directory = Path(config.data_dir)
+            made.make(directory)
+            path = made.member(directory, config.self_id)
+            members = founding_membership(config.nodes)
+            restore_member(backup, path, Identity(config.cluster_id, config.self_id), members)
+            made.identity(directory, config)
+        for config in configs:
+            made.mark(Path(config.data_dir), "cluster-node")
+    return info
+
+
+def _checked(backup: str, configs: Sequence[ClusterConfig]) -> BackupInfo:
+    """What the backup is of, once nothing speaks against restoring it."""
+    first = configs[0]
+    taken: set[Path] = set()
+    members: set[int] = set()
+    for config in configs:
+        who = f"member {config.self_id}"
+        if config.join:
+            raise ConfigurationError(
+                f"{who} has join = true: it gets its data from the cluster; restore the founders"
+            )
+        if config.founders_digest != first.founders_digest:
+            raise ConfigurationError(
+                f"{who} has another cluster_id or other [[nodes]] than member {first.self_id}"
+            )
+        directory = Path(config.data_dir)
+        refuse_used(directory)
+        if config.self_id in members or directory.resolve() in taken:
+            raise ConfigurationError(f"{who} or its data_dir {directory} is given twice")
+        members.add(config.self_id)
+        taken.add(directory.resolve())
+    info = read_backup(backup)
+    if info.cluster == first.cluster_id:
+        raise ConfigurationError(
+            f"cluster_id = {first.cluster_id!r} is the cluster that was saved: give the new one "
+            "another name, so that none of the old one's members can talk to it"
+        )
+    return info
+
+
+class _Made:
+    """What was made so far; removed again unless the block ends well."""
+
+    def __init__(self) -> None:
+        self._paths: list[str] = []
+        self._directories: list[Path] = []
+
+    def __enter__(self) -> _Made:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        for path in self._paths:
+            _DISK.remove_tree(path)
+        for directory in self._directories:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    def make(self, directory: Path) -> None:
+        """Make a data directory that isn't there."""
+        try:
+            if not directory.exists():
+                directory.mkdir(mode=0o700)
+                self._directories.append(directory)
+        except OSError as error:
+            raise _unusable(directory, error) from error
+
+    def member(self, directory: Path, member: int) -> str:
+        """Where a member is to be made."""
+        path = member_path(directory, member)
+        self._paths.append(path)
+        return path
+
+    def identity(self, directory: Path, config: ClusterConfig) -> None:
+        """Say whose directory it is: a founder that the others don't know yet."""
+        self._paths.append(str(directory / FILE))
+        save_identity(
+            directory,
+            MemberIdentity(
+                cluster_id=config.cluster_id,
+                member=config.self_id,
+                incarnation=secrets.randbits(63) | 1,
+                starts=0,
+                founders=config.founders_digest,
+                stage=Stage.REGISTERING,
+            ),
+        )
+
+    def mark(self, directory: Path, mode: str) -> None:
+        """The directory is complete; without this mark kvd refuses it."""
+        self._paths.append(str(directory / MARKER))
+        try:
+            write_marker(directory, mode)
+        except OSError as error:
+            raise _unusable(directory, error) from error
+
+
+def _unusable(directory: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"failed to make the data directory: {error.strerror}",
+        path=str(directory),
+        errno=error.errno,
+    )
