@@ -6,12 +6,14 @@ import asyncio
 import json
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kvstore.client import AsyncClient, Client
-from kvstore.errors import Error
+from kvstore.errors import Error, StorageError, UnavailableError
+from kvstore.replica.backup_file import BackupParser
 from tests.integration.cluster import Cluster
 from tests.integration.process import Kvd, run
 
@@ -232,3 +234,42 @@ def test_one_snapshot_at_a_time_and_a_client_that_left_leaves_nothing(tmp_path: 
         # The first one's end is noticed, and its checkpoint is gone before the next one begins.
         assert sum(map(len, client.save_snapshot(timeout=30))) > 64 << 20
     assert not list((tmp_path / "data").glob("node*/outgoing*"))
+
+
+def test_a_full_disk_leaves_neither_half_a_file_nor_half_a_directory(
+    saved: Path, tmp_path: Path
+) -> None:
+    small = ["prlimit", "--fsize=20000"]
+    restoring = [f"--data-dir={tmp_path / 'data'}"]
+    ended = run("kvctl", "snapshot", "restore", str(saved), *restoring, wrapper=small)
+    assert ended.returncode == 5
+    assert b"IO_ERROR" in ended.stderr
+    with Kvd(tmp_path / "other") as kvd, kvd.wait_serving().client() as client:
+        fill(client)
+        before = set(tmp_path.iterdir())
+        saving = [f"--addr={kvd.address}", "snapshot", "save", str(tmp_path / "file.kvs")]
+        ended = run("kvctl", *saving, wrapper=small)
+    assert ended.returncode == 5
+    assert b"IO_ERROR: failed to write: File too large in " in ended.stderr
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_kvd_that_is_told_to_stop_in_the_middle_of_a_save_stops(tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data") as kvd, kvd.wait_serving().client() as client:
+        for n in range(64):
+            client.put(b"%d" % n, bytes([n]) * (1 << 20))
+        pieces = client.save_snapshot()
+        parser = BackupParser("file.kvs")
+        parser.feed(next(pieces))
+        assert kvd.terminate() == 0
+        with pytest.raises((UnavailableError, StorageError)):
+            finish(parser, pieces)
+    with Kvd(tmp_path / "data") as kvd, kvd.wait_serving().client() as client:
+        assert client.get(b"63") == bytes([63]) * (1 << 20)
+    assert not list((tmp_path / "data").glob("node*/outgoing*"))
+
+
+def finish(parser: BackupParser, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        parser.feed(piece)
+    parser.finish()

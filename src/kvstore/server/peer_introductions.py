@@ -126,8 +126,9 @@ class Introductions:
         if introduction.founders and own.founders and introduction.founders != own.founders:
             raise RefusedPeerError(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"member {sender} was started with other [[nodes]] than member {own.member}; all "
-                "founders need the same list, and one that is added later needs join = true",
+                f"member {sender} was started with other [[nodes]] than member {own.member}, or "
+                "not restored from the same snapshot; all founders need the same list and file, "
+                "and one that is added later needs join = true",
             )
         self.refuse_removed(sender)
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +39,8 @@ def restore_embedded(backup: str, directory: Path) -> BackupInfo:
         made.make(directory)
         for member in sorted(members.voters):
             path = made.member(directory, member)
-            restore_member(backup, path, Identity(CLUSTER_ID, member), members)
+            identity = Identity(CLUSTER_ID, member)
+            _refuse_other(backup, info, restore_member(backup, path, identity, members))
         made.mark(directory, "embedded")
     return info
 
@@ -55,8 +58,9 @@ def restore_cluster(backup: str, configs: Sequence[ClusterConfig]) -> BackupInfo
             made.make(directory)
             path = made.member(directory, config.self_id)
             members = founding_membership(config.nodes)
-            restore_member(backup, path, Identity(config.cluster_id, config.self_id), members)
-            made.identity(directory, config)
+            identity = Identity(config.cluster_id, config.self_id)
+            _refuse_other(backup, info, restore_member(backup, path, identity, members))
+            made.identity(directory, config, info)
         for config in configs:
             made.mark(Path(config.data_dir), "cluster-node")
     return info
@@ -90,6 +94,21 @@ def _checked(backup: str, configs: Sequence[ClusterConfig]) -> BackupInfo:
             "another name, so that none of the old one's members can talk to it"
         )
     return info
+
+
+def _refuse_other(backup: str, checked: BackupInfo, restored: BackupInfo) -> None:
+    if restored != checked:
+        raise ConfigurationError(f"{backup} was replaced by another snapshot meanwhile")
+
+
+def _founders_digest(config: ClusterConfig, info: BackupInfo) -> str:
+    """Equal for founders of one list that were restored from one file.
+
+    Members refuse each other where it differs, and so a founder that was forgotten, or restored
+    from another file, can't take part: its history would be another one.
+    """
+    founders = json.dumps([config.founders_digest, *info])
+    return hashlib.sha256(founders.encode()).hexdigest()[:16]
 
 
 class _Made:
@@ -126,7 +145,7 @@ class _Made:
         self._paths.append(path)
         return path
 
-    def identity(self, directory: Path, config: ClusterConfig) -> None:
+    def identity(self, directory: Path, config: ClusterConfig, info: BackupInfo) -> None:
         """Say whose directory it is: a founder that the others don't know yet."""
         self._paths.append(str(directory / FILE))
         save_identity(
@@ -136,7 +155,7 @@ class _Made:
                 member=config.self_id,
                 incarnation=secrets.randbits(63) | 1,
                 starts=0,
-                founders=config.founders_digest,
+                founders=_founders_digest(config, info),
                 stage=Stage.REGISTERING,
             ),
         )
