@@ -162,6 +162,7 @@ def test_a_save_while_clients_write_holds_all_that_was_acknowledged_before(tmp_p
         assert client.get(b"%d" % revision) == b"x" * 5000
         assert client.get(b"%d" % (revision + 1)) is None
         assert all(client.get(b"%d" % n) is not None for n in range(1, revision, 7))
+        assert client.put(b"1", b"goes on") is True
 
 
 def test_what_is_left_of_a_lost_majority_can_be_saved_stale(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ Exit status:
   2  wrong usage
   3  the key has no value
   4  no server, no leader, or no answer in time: try again
-  5  the server found its stored data damaged
+  5  stored data is damaged, at the server or in a snapshot file
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from kvstore.client import ClusterStatus, MemberStatus
 from kvstore.client.options import parse_addresses
 from kvstore.errors import Error
 
-__all__ = ["Report", "Reports", "gather", "lag_of"]
+__all__ = ["Report", "Reports", "gather", "lag_of", "merged"]
 
 ASK_TIMEOUT_S = 2.0
 """How long the leader is asked for the members, and each member for its status, at most."""
@@ -57,8 +58,22 @@ def gather(settings: Settings) -> Reports:
         answers = pool.map(
             lambda pair: _ask(settings, pair[0], pair[1], timeout), list(members.items())
         )
-        reports = {report.address: report for answer in answers for report in answer}
-    return Reports(asked, tuple(sorted(reports.values(), key=lambda report: report.member_id)))
+        reports = [report for answer in answers for report in answer]
+    return Reports(asked, merged([*_reports_of(asked, settings.addr), *reports]))
+
+
+def merged(reports: Sequence[Report]) -> tuple[Report, ...]:
+    """One report for each member, by id: the last in which it said something, if there is one.
+
+    A member may be reached at the address that was given and not at the one that the cluster knows,
+    as through a forwarded port. Addresses whose member is unknown stand by themselves.
+    """
+    chosen: dict[tuple[int, str], Report] = {}
+    for report in reports:
+        key = (report.member_id, "" if report.member_id else report.address)
+        if report.said is not None or key not in chosen:
+            chosen[key] = report
+    return tuple(sorted(chosen.values(), key=lambda report: report.member_id))
 
 
 def _ask(settings: Settings, address: str, member: int, timeout: float) -> tuple[Report, ...]:

@@ -35,6 +35,8 @@ class Backups:
         """
         if self._busy:
             raise UnavailableError("another snapshot of this member is being saved; try again")
+        if replica.failure is not None:
+            raise replica.failure
         self._busy = True
         loop = asyncio.get_running_loop()
         # One thread, so that what ends the backup comes after whatever it still does.

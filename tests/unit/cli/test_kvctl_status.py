@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvstore.cli.kvctl_status import as_json, as_text, size
-from kvstore.cli.member_reports import Report, Reports
+from kvstore.cli.member_reports import Report, Reports, merged
 from kvstore.client import ClusterStatus, MemberStatus
 
 
@@ -93,3 +93,12 @@ def test_addresses_faults_and_silence_are_shown_where_there_are_any() -> None:
 )
 def test_sizes_are_short(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_a_member_is_shown_once_by_what_it_said_last_through_any_address() -> None:
+    given = Report(1, "localhost:7001", said=member(1, "leader"))
+    known = Report(1, "db1:50051", said=member(1, "leader"))
+    assert merged([given, Report(1, "db1:50051", silence="no route")]) == (given,)
+    assert merged([given, known]) == (known,)
+    unknown = [Report(0, "db8:50051", silence="?"), Report(0, "db9:50051", silence="?")]
+    assert merged([given, *unknown]) == (*unknown, given)
