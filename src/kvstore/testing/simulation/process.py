@@ -38,6 +38,7 @@ DIRECTORY = "/member"
 CALL_S = 1.0
 """The deadline that calls come with."""
 EXPIRY_TICKS = 5
+PROMISE_OUTAGE_MS = (20, 400)
 
 
 class WatchedReplica(Replica):
@@ -90,6 +91,8 @@ class Process:
         """Factor on the time that a sync takes."""
         self.fatal_promise: MessageKind | None = None
         """Power is lost as soon as it has sent one of these."""
+        self.outage_ms = PROMISE_OUTAGE_MS
+        """How long it is then off."""
         self.excuses: set[str] = set()
         """What was done to its disk, and explains a failure."""
         self.disk = MemoryFileSystem()
@@ -273,7 +276,8 @@ class Process:
 
     def _lose_power(self) -> None:
         self.stop(self._rng.choice(("none", "prefix", "random")), "power lost after a promise")
-        self._agenda.after(self._rng.randint(20, 400) * MILLISECOND, self.start)
+        self._agenda.after(self._rng.randint(*self.outage_ms) * MILLISECOND, self.start)
+        self.outage_ms = PROMISE_OUTAGE_MS
 
     def receive(self, packet: Packet) -> None:
         """A packet has arrived."""

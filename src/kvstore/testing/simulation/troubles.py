@@ -18,6 +18,7 @@ from kvstore.testing.simulation.agenda import MILLISECOND, Agenda
 from kvstore.testing.simulation.network import Link, Network
 from kvstore.testing.simulation.plan import TROUBLES, Plan
 from kvstore.testing.simulation.process import Keep, Process
+from kvstore.testing.simulation.staged import Sides, Staged
 from kvstore.testing.simulation.trace import Trace
 
 __all__ = ["Troubles"]
@@ -55,6 +56,7 @@ class Troubles:
         self._rng = random.Random(f"{plan.seed}/troubles")
         self._over = False
         self._made: dict[str, int] = {}
+        self._stage = Staged(agenda, self._rng, network, processes, lambda: self._over)
         if plan.troubles:
             self._wait()
 
@@ -113,12 +115,13 @@ class Troubles:
     def _others(self, member: int) -> list[int]:
         return [other for other in self._processes if other != member]
 
-    def _membership(self) -> Membership | None:
-        """As the leader that knows most has it."""
-        leaders = [p.replica for p in self._processes.values() if p.replica is not None]
-        if not leaders:
+    def _settled_membership(self) -> Membership | None:
+        """The committed configuration, where no log may hold another one that comes back."""
+        leader = self._leader()
+        if leader is None or leader.replica is None or not leader.replica.membership_is_committed:
             return None
-        return max(leaders, key=lambda replica: replica.last_log).membership
+        all_there = all(p.up or p.gone for p in self._processes.values())
+        return leader.replica.membership if all_there else None
 
     # --- machines ------------------------------------------------------------------------------
 
@@ -268,6 +271,21 @@ class Troubles:
         watch(20)
         return f"member {leader.member}"
 
+    def duel(self) -> str | None:
+        sides = self._stage.sides()
+        if sides is None:
+            return None
+        self._stage.run(self._stage.duel(sides))
+        return _tell(sides)
+
+    def play_figure_eight(self) -> str | None:
+        leader = self._leader()
+        sides = self._stage.sides(leader) if leader is not None else None
+        if sides is None:
+            return None
+        self._stage.run(self._stage.figure_eight(sides))
+        return _tell(sides)
+
     def split(self) -> str | None:
         members = list(self._processes)
         self._rng.shuffle(members)
@@ -358,7 +376,7 @@ class Troubles:
 
     def flip_bit(self) -> str | None:
         """Damage at rest, where a majority can do without the member."""
-        membership = self._membership()
+        membership = self._settled_membership()
         process = self._one()
         if membership is None or process is None:
             return None
@@ -419,7 +437,10 @@ class Troubles:
 
     def _put_under_fire(self, leader: Process, old: Membership, new: Membership) -> None:
         """More trouble while the change is under way: just there it must hold."""
-        kind = self._rng.choice(("nothing", "part", "isolate", "power", "another"))
+        kinds = ["nothing", "part", "isolate", "power", "another"]
+        if len(new.voters - old.voters) > 1:
+            kinds += ["forget"] * 5
+        kind = self._rng.choice(kinds)
         before, after = sorted(old.voters - {leader.member}), sorted(new.voters - {leader.member})
 
         def part() -> None:
@@ -434,6 +455,8 @@ class Troubles:
 
         if kind == "part":
             self._later(0, 50, part)
+        elif kind == "forget":
+            self._stage.run(self._stage.forget_change(leader, old, new))
         elif kind == "isolate":
             self._later(0, 50, self.isolate_leader)
         elif kind == "power":
@@ -491,6 +514,12 @@ class Troubles:
         return Membership(voters=frozenset(voters), learners=frozenset(learners))
 
 
+def _tell(sides: Sides) -> str:
+    first, swing, second = sides
+    parts = ([p.member for p in first], swing.member, [p.member for p in second])
+    return "members {} and {} between them and {}".format(*parts)
+
+
 _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "kill": Troubles.kill,
     "power loss": Troubles.lose_power,
@@ -501,6 +530,8 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "isolate leader": Troubles.isolate_leader,
     "rivals": Troubles.rivals,
     "forgotten leader": Troubles.forget_leader,
+    "duel": Troubles.duel,
+    "figure eight": Troubles.play_figure_eight,
     "split": Troubles.split,
     "one-way cut": Troubles.cut_one_way,
     "bridge": Troubles.bridge,
