@@ -158,7 +158,7 @@ def test_read_without_a_leader_fails_in_the_end() -> None:
     assert cluster.members[1].reads_failed == [9]
 
 
-def test_lease_ends_with_the_ticks_and_with_a_transfer() -> None:
+def test_lease_ends_with_a_transfer() -> None:
     options = Options(lease_ticks=5)
     cluster = Cluster(voters(1, 2, 3), options=options)
     cluster.tick(10)
@@ -172,6 +172,27 @@ def test_lease_ends_with_the_ticks_and_with_a_transfer() -> None:
     assert [m.kind for m in member.collect()] == [K.TIMEOUT_NOW]
     cluster[1].read_index(2)
     assert [m for m in member.collect() if m.kind is K.HEARTBEAT]
+    assert 2 not in member.reads
+
+
+def test_lease_counts_from_when_the_heartbeats_were_sent_however_late_the_answers_come() -> None:
+    cluster = Cluster(voters(1, 2, 3), options=Options(lease_ticks=5))
+    cluster.tick(10)
+    cluster.elect(1)
+    cluster[1].tick()
+    answers = caught_on_the_wire(cluster, K.HEARTBEAT_RESPONSE)
+    member = cluster.members[1]
+    for _ in range(4):
+        cluster[1].tick()
+        member.collect()
+    for answer in answers:
+        cluster.deliver(answer)
+    cluster[1].read_index(1)
+    member.collect()
+    assert 1 in member.reads
+    cluster[1].tick()
+    cluster[1].read_index(2)
+    member.collect()
     assert 2 not in member.reads
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 
 import click
 
@@ -32,6 +33,7 @@ def _one(seed: int, trace: bool) -> bool:
 def _many(seeds: range, jobs: int) -> bool:
     began = time.monotonic()
     failed = operations = steps = 0
+    troubles: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
     with (
         concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool,
@@ -43,12 +45,16 @@ def _many(seeds: range, jobs: int) -> bool:
             if isinstance(outcome, Outcome):
                 operations += outcome.operations
                 steps += outcome.steps
+                troubles.update(outcome.troubles)
             else:
                 failed += 1
                 click.echo(f"\n{outcome}\n")
     click.echo(
         f"{len(seeds)} seeds from {seeds.start} on, {failed} failed: {operations} operations, "
         f"{steps} steps, {time.monotonic() - began:.0f} s"
+    )
+    click.echo(
+        "troubles: " + ", ".join(f"{kind} {count}" for kind, count in troubles.most_common())
     )
     return not failed
 

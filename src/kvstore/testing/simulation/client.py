@@ -75,6 +75,12 @@ class Client:
         """It has stopped, and nothing is under way."""
         return self._stopping and self._task is None
 
+    def turn_to(self, member: int) -> None:
+        """Ask that member from now on, also for what is under way."""
+        self._favourite = self._home = member
+        if self._task is not None:
+            self._attempt(self._task)
+
     def calm(self) -> None:
         """The troubles are over: ask whoever leads, and nothing gets lost."""
         self._troubled = False

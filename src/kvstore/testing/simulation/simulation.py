@@ -98,7 +98,13 @@ class _Run:
             for number in range(1, plan.clients + 1)
         ]
         self.troubles = Troubles(
-            plan, self.agenda, self.trace, self.network, self.processes, self._add
+            plan,
+            self.agenda,
+            self.trace,
+            self.network,
+            self.processes,
+            self.clients,
+            self._add,
         )
 
     def _add(self, member: int, founders: Membership | None = None) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from kvstore.raft import Membership, MessageKind, Role
 from kvstore.testing.simulation.agenda import MILLISECOND, SECOND, Agenda
+from kvstore.testing.simulation.client import Client
 from kvstore.testing.simulation.network import Link, Network
 from kvstore.testing.simulation.process import Process
 
@@ -41,12 +42,14 @@ class Staged:
         rng: random.Random,
         network: Network,
         processes: dict[int, Process],
+        clients: Sequence[Client],
         over: Callable[[], bool],
     ) -> None:
         self._agenda = agenda
         self._rng = rng
         self._network = network
         self._processes = processes
+        self._clients = clients
         self._over = over
 
     def run(self, play: Play) -> None:
@@ -64,7 +67,7 @@ class Staged:
     # --- what plays are made of ----------------------------------------------------------------
 
     def sides(self, first: Process | None = None) -> Sides | None:
-        """Sides of the running voters, drawn, with ``first`` on the first one. None: not possible."""
+        """Sides of the running voters, ``first`` on the first one; None where there are none."""
         running = [process for process in self._processes.values() if process.replica is not None]
         known = [process.replica.membership for process in running if process.replica is not None]
         if not known or any(membership != known[0] for membership in known):
@@ -109,21 +112,23 @@ class Staged:
             yield step_us
         return True
 
-    def _lead(self, process: Process, limit_us: int) -> Generator[int, None, bool]:
-        """Let it stand for election until it leads."""
+    def _lead(
+        self, process: Process, limit_us: int, step_us: int = 60 * MILLISECOND
+    ) -> Generator[int, None, bool]:
+        """Let it stand for election again and again until it leads."""
         end = self._agenda.now + limit_us
         while self._agenda.now < end:
             if process.replica is None:
                 return False
             process.replica.campaign()
-            if (yield from self._wait_for(lambda: leads(process), 60 * MILLISECOND)):
+            if (yield from self._wait_for(lambda: leads(process), step_us)):
                 return True
         return False
 
     # --- the plays -----------------------------------------------------------------------------
 
     def duel(self, sides: Sides) -> Play:
-        """Two stand in one term. Who gives one of them the vote loses power, then hears the other."""
+        """Two stand in one term. Who votes for one of them loses power, then hears the other."""
         first, swing, second = sides
         one, other = first[0], second[0]
         with self._apart(first, second), contextlib.ExitStack() as lonely:
@@ -195,6 +200,42 @@ class Staged:
                 yield from self._lead(rival, SECOND)
                 yield 100 * MILLISECOND
 
+    def outlast_lease(self, leader: Process, clock_speeds: Sequence[float]) -> Play:
+        """A leader with a slow clock is cut off; the others, in a hurry, elect another one.
+
+        Some forget in a restart that they have heard the leader, or what they answered it comes
+        late. Clients ask both leaders.
+        """
+        others = [process for process in self._processes.values() if process is not leader]
+        leader.speed = min(clock_speeds)
+        for process in others:
+            process.speed = max(clock_speeds)
+        rival = max(others, key=knowledge)
+        to_leader = [(process.member, leader.member) for process in others]
+        how = self._rng.choice(("restart", "late answers", "nothing"))
+        try:
+            with self._cut([(to, sender) for sender, to in to_leader]):
+                if how == "restart":
+                    for process in others:
+                        if process.up:
+                            process.stop("all", "killed")
+                            process.start()
+                elif how == "late answers":
+                    for link in to_leader:
+                        self._network.clog(link)
+                    yield 100 * MILLISECOND
+                    for link in to_leader:
+                        self._network.free(link)
+                    yield 20 * MILLISECOND
+                with self._cut(to_leader):
+                    yield from self._lead(rival, 300 * MILLISECOND, 25 * MILLISECOND)
+                    for number, client in enumerate(self._clients):
+                        client.turn_to((leader, rival)[number % 2].member)
+                    yield 150 * MILLISECOND
+        finally:
+            for process in self._processes.values():
+                process.speed = 1.0
+
     def forget_change(self, leader: Process, old: Membership, new: Membership) -> Play:
         """Part a leader from the old members just as the joint configuration is committed.
 
@@ -221,6 +262,14 @@ def role(process: Process) -> Role | None:
 def leads(process: Process) -> bool:
     """Whether it believes that it leads."""
     return process.replica is not None and process.replica.is_leader
+
+
+def knowledge(process: Process) -> tuple[bool, int, int]:
+    """Of two members the larger is the more likely to win an election."""
+    replica = process.replica
+    if replica is None:
+        return False, 0, 0
+    return process.member in replica.membership.voters, *replica.last_log
 
 
 def last_index(process: Process) -> int:

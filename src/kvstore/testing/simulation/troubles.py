@@ -15,6 +15,7 @@ from functools import partial
 from kvstore.errors import Error, InvalidArgumentError
 from kvstore.raft import Membership, MessageKind
 from kvstore.testing.simulation.agenda import MILLISECOND, Agenda
+from kvstore.testing.simulation.client import Client
 from kvstore.testing.simulation.network import Link, Network
 from kvstore.testing.simulation.plan import TROUBLES, Plan
 from kvstore.testing.simulation.process import Keep, Process
@@ -45,6 +46,7 @@ class Troubles:
         trace: Trace,
         network: Network,
         processes: dict[int, Process],
+        clients: Sequence[Client],
         add: Callable[[int], None],
     ) -> None:
         self._plan = plan
@@ -56,7 +58,7 @@ class Troubles:
         self._rng = random.Random(f"{plan.seed}/troubles")
         self._over = False
         self._made: dict[str, int] = {}
-        self._stage = Staged(agenda, self._rng, network, processes, lambda: self._over)
+        self._stage = Staged(agenda, self._rng, network, processes, clients, lambda: self._over)
         if plan.troubles:
             self._wait()
 
@@ -182,7 +184,7 @@ class Troubles:
 
     def pause(self) -> str | None:
         process = self._leader() if self._rng.random() < 0.5 else self._one()
-        if process is None:
+        if process is None or not self._plan.pauses:
             return None
         duration = self._rng.randint(50, 3000)
         process.pause(duration * MILLISECOND)
@@ -192,7 +194,7 @@ class Troubles:
         process = self._one()
         if process is None:
             return None
-        process.speed = self._rng.choice((0.5, 0.7, 1.4, 2.0))
+        process.speed = self._rng.choice(self._plan.clock_speeds)
         self._later(500, 5000, lambda: setattr(process, "speed", 1.0))
         return f"member {process.member} times {process.speed}"
 
@@ -243,15 +245,15 @@ class Troubles:
         """Sometimes a leader that is cut off takes longer to see that nobody answers."""
         kind = self._rng.choice(("nothing", "slow", "pause"))
         if kind == "slow":
-            leader.speed = 0.5
+            leader.speed = min(self._plan.clock_speeds)
             self._later(500, 1500, lambda: setattr(leader, "speed", 1.0))
-        elif kind == "pause":
+        elif kind == "pause" and self._plan.pauses:
             leader.pause(self._rng.randint(150, 800) * MILLISECOND)
 
     def forget_leader(self) -> str | None:
         """It stands still, cut off, until another one leads; then it runs again, still cut off."""
         leader = self._leader()
-        if leader is None:
+        if leader is None or not self._plan.pauses:
             return None
         links = self._both_ways([leader.member], self._others(leader.member))
         self._network.cut(links)
@@ -270,6 +272,13 @@ class Troubles:
 
         watch(20)
         return f"member {leader.member}"
+
+    def outlast_lease(self) -> str | None:
+        leader = self._leader()
+        if leader is None or len(self._processes) < 2:
+            return None
+        self._stage.run(self._stage.outlast_lease(leader, self._plan.clock_speeds))
+        return f"member {leader.member} cut off, its clock slow"
 
     def duel(self) -> str | None:
         sides = self._stage.sides()
@@ -530,6 +539,7 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "isolate leader": Troubles.isolate_leader,
     "rivals": Troubles.rivals,
     "forgotten leader": Troubles.forget_leader,
+    "lease": Troubles.outlast_lease,
     "duel": Troubles.duel,
     "figure eight": Troubles.play_figure_eight,
     "split": Troubles.split,
