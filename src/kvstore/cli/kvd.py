@@ -105,8 +105,6 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
                 "thing; give one of them"
             )
     config = load_cluster_config(path, {key: given[key] for key in OVERRIDES if key in given})
-    if config.forward:
-        raise ConfigurationError(f"{path}: forward = true is not supported by this version of kvd")
     options = ServerOptions(
         mode="cluster-node",
         listen_addr=config.client_addr,

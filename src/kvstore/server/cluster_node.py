@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from kvstore._engine.posix import PosixFileSystem
+from kvstore.api.handlers.kv import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import ConfigurationError, Error, NotLeaderError, UnavailableError
@@ -22,6 +23,7 @@ from kvstore.server.certificate_files import CertificateFiles
 from kvstore.server.cluster_config import ClusterConfig, Node
 from kvstore.server.data_directory import member_path
 from kvstore.server.driver import Driver
+from kvstore.server.forwarding import Forwarder
 from kvstore.server.member_addresses import founding_membership, nodes_of
 from kvstore.server.member_identity import MemberIdentity, Stage, reach_stage, start_identity
 from kvstore.server.members import member_status
@@ -115,6 +117,16 @@ class ClusterNode:
             soon=self._loop.call_soon,
             later=self._loop.call_later,
         )
+        self._transport.answer_forwarded(self.service)
+        self._forwarder = Forwarder(introductions, self._transport.dialler, self._peer_address_of)
+
+    @property
+    def forward(self) -> Forward | None:
+        return self._forwarder.forward if self._config.forward else None
+
+    def _peer_address_of(self, member: int) -> str | None:
+        node = self._nodes.get(member)
+        return None if node is None else node.peer_addr
 
     async def join_others(self) -> None:
         """Talk to the other members, and open the replica as soon as it may."""
@@ -259,6 +271,7 @@ class ClusterNode:
 
     async def close(self) -> None:
         self._driver.stop()
+        await self._forwarder.close()
         await self._transport.close()
         if self._replica is not None:
             self._replica.close()

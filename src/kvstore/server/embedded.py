@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
+from kvstore.api.handlers.kv import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, UnavailableError
@@ -65,6 +66,10 @@ class EmbeddedNode:
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
         driver.start(group.turn, group.tick, self._service.expire)
+
+    @property
+    def forward(self) -> Forward | None:
+        return None  # every member is here
 
     @property
     def failed(self) -> asyncio.Future[Error]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from kvstore.api.handlers.kv import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.service.operations import Service
@@ -21,6 +22,10 @@ class Node(Protocol):
     @property
     def service(self) -> Service:
         """Where the calls of clients go."""
+
+    @property
+    def forward(self) -> Forward | None:
+        """Passes calls on that :attr:`service` leaves to another member; None: nobody does."""
 
     @property
     def failed(self) -> asyncio.Future[Error]:

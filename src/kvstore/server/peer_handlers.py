@@ -50,7 +50,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def Messages(
         self, request_iterator: AsyncIterator[raft_pb2.MessageFrame], context: Context
     ) -> raft_pb2.MessageFrameReply:
-        sender = await self._admit(context)
+        sender = await self.admit(context)
         await context.send_initial_metadata(self._introductions.to(sender))
         received = 0
         async for frame in request_iterator:
@@ -65,7 +65,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def InstallSnapshot(
         self, request_iterator: AsyncIterator[raft_pb2.InstallSnapshotRequest], context: Context
     ) -> raft_pb2.InstallSnapshotResponse:
-        sender = await self._admit(context)
+        sender = await self.admit(context)
         await context.send_initial_metadata(self._introductions.to(sender))
         received = 0
         async for request in request_iterator:
@@ -80,7 +80,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def RequestVote(
         self, request: raft_pb2.RequestVoteRequest, context: Context
     ) -> raft_pb2.RequestVoteResponse:
-        sender = await self._admit(context)
+        sender = await self.admit(context)
         try:
             message = vote_message(request, self._introductions.member)
         except CorruptionError as error:
@@ -91,7 +91,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def AppendEntries(
         self, request: raft_pb2.AppendEntriesRequest, context: Context
     ) -> raft_pb2.AppendEntriesResponse:
-        sender = await self._admit(context)
+        sender = await self.admit(context)
         try:
             message = append_message(request, self._introductions.member)
         except CorruptionError as error:
@@ -102,7 +102,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def Register(
         self, request: raft_pb2.RegisterRequest, context: Context
     ) -> raft_pb2.RegisterResponse:
-        sender = await self._admit(context)
+        sender = await self.admit(context)
         await context.send_initial_metadata(self._introductions.to(sender))
         return raft_pb2.RegisterResponse(
             known=[
@@ -147,7 +147,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
                 )
         self._receive(packets)
 
-    async def _admit(self, context: Context) -> int:
+    async def admit(self, context: Context) -> int:
         """The member that calls; ends the call when it isn't welcome."""
         try:
             return self._introductions.judge_caller(

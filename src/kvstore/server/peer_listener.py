@@ -14,8 +14,9 @@ from kvstore.server.peer_frames import FRAME_BYTES_MAX
 KEEPALIVE_MS = 2_000
 KEEPALIVE_TIMEOUT_MS = 2_000
 
-# A stream, a snapshot and a few unary calls from each of at most 31 others.
-CALLS_MAX = 256
+# From each of at most 31 others: a stream, a snapshot, a few unary calls, and as many calls that it
+# forwards as one connection carries.
+CALLS_MAX = 2048
 
 PEER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", FRAME_BYTES_MAX),

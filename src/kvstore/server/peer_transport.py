@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-from kvstore.api.v1 import raft_pb2_grpc
+from kvstore.api.v1 import kv_pb2_grpc, raft_pb2_grpc
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, SnapshotPart
 from kvstore.server.certificate_files import CertificateFiles
+from kvstore.server.forwarding import ForwardedCalls
 from kvstore.server.listener import bind
 from kvstore.server.peer_handlers import PeerHandlers, Receive
 from kvstore.server.peer_introductions import Introductions
@@ -16,6 +17,7 @@ from kvstore.server.peer_link import Dialler, PeerLink
 from kvstore.server.peer_listener import new_peer_server
 from kvstore.server.peer_snapshots import SnapshotLane
 from kvstore.server.peer_unary import UnaryCalls
+from kvstore.service import Service
 
 
 class PeerTransport:
@@ -44,8 +46,14 @@ class PeerTransport:
         self._closing: set[asyncio.Task[None]] = set()
         self.dialler = Dialler(introductions.identity.cluster_id, certificates)
         self._server = new_peer_server()
-        handlers = PeerHandlers(introductions, receive, self._unary)
-        raft_pb2_grpc.add_RaftPeerServicer_to_server(handlers, self._server)
+        self._handlers = PeerHandlers(introductions, receive, self._unary)
+        raft_pb2_grpc.add_RaftPeerServicer_to_server(self._handlers, self._server)
+
+    def answer_forwarded(self, service: Service) -> None:
+        """Let ``service`` answer what followers pass on. To be called before :meth:`start`."""
+        kv_pb2_grpc.add_KVServicer_to_server(
+            ForwardedCalls(service, self._handlers.admit), self._server
+        )
 
     def bind(self, address: str) -> str:
         """Take the listen address. Raises ConfigurationError when it can't be had."""

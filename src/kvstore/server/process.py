@@ -115,7 +115,7 @@ async def _serve_node(
 
 
 def _add_services(listener: grpc.aio.Server, node: Node, health: HealthWatch) -> None:
-    kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service), listener)
+    kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), listener)
     admin_pb2_grpc.add_AdminServicer_to_server(AdminHandlers(node), listener)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, listener)
     reflection.enable_server_reflection(

@@ -19,6 +19,7 @@ from kvstore.errors import (
 LEADER_HINT_KEY = "kvstore-leader-hint"
 LEADER_ADDRESS_KEY = "kvstore-leader-address"
 INTEGRITY_CODE_KEY = "kvstore-integrity-code"
+TRAILER_KEYS = (LEADER_HINT_KEY, LEADER_ADDRESS_KEY, INTEGRITY_CODE_KEY)
 
 # gRPC carries a message in a header; a longer one could exceed a client's limit on headers.
 DETAILS_CHARACTERS_MAX = 1024

@@ -1,0 +1,116 @@
+"""Calls of clients that a follower passes on to the leader, over the way that members talk.
+
+The leader knows whom they come from as it knows every member. What it is passed, it answers or
+refuses by itself: a call goes over two members at most, also when leadership moves meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from kvstore.api.handlers.failures import LEADER_HINT_KEY, TRAILER_KEYS, Failure
+from kvstore.api.handlers.kv import Context, KVHandlers
+from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
+from kvstore.server.peer_introductions import Introductions
+from kvstore.server.peer_link import Dialler
+from kvstore.service import Service
+
+__all__ = ["ForwardedCalls", "Forwarder"]
+
+# What the leader's service says of a call. Anything else is said of the way there.
+_ANSWERS = frozenset(
+    (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.INTERNAL,
+    )
+)
+
+
+class ForwardedCalls(KVHandlers):
+    """``kvstore.v1.KV`` for other members only; ``admit`` ends the calls of anybody else."""
+
+    def __init__(self, service: Service, admit: Callable[[Context], Awaitable[int]]) -> None:
+        super().__init__(service)
+        self._admit = admit
+
+    async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
+        await self._admit(context)
+        return await super().Put(request, context)
+
+    async def Get(self, request: kv_pb2.GetRequest, context: Context) -> kv_pb2.GetResponse:
+        await self._admit(context)
+        return await super().Get(request, context)
+
+    async def Delete(
+        self, request: kv_pb2.DeleteRequest, context: Context
+    ) -> kv_pb2.DeleteResponse:
+        await self._admit(context)
+        return await super().Delete(request, context)
+
+
+class Forwarder:
+    """A follower's side: one channel, to whoever leads. ``address_of`` knows the members."""
+
+    def __init__(
+        self,
+        introductions: Introductions,
+        dialler: Dialler,
+        address_of: Callable[[int], str | None],
+    ) -> None:
+        self._introductions = introductions
+        self._dialler = dialler
+        self._address_of = address_of
+        self._way: tuple[int, str] | None = None
+        self._channel: grpc.aio.Channel | None = None
+
+    async def forward(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
+        """The response of member ``leader``, or the Failure that the call ends with.
+
+        None when it can't be passed on at all: the leader's address isn't known, or its kvd is too
+        old to be asked. The client is then told who leads.
+        """
+        address = self._address_of(leader)
+        if address is None:
+            return None
+        stub = kv_pb2_grpc.KVStub(await self._to(leader, address))
+        try:
+            return await getattr(stub, method)(
+                request, timeout=timeout_s, metadata=self._introductions.to(leader)
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return None
+            return _failure(error, leader)
+
+    async def _to(self, leader: int, address: str) -> grpc.aio.Channel:
+        if self._channel is None or self._way != (leader, address):
+            former, self._channel = self._channel, self._dialler.dial(leader, address)
+            self._way = (leader, address)
+            if former is not None:
+                # Calls under way may still end well: nothing is done twice.
+                await former.close(grace=1.0)
+        return self._channel
+
+    async def close(self) -> None:
+        """Forward nothing any more."""
+        if self._channel is not None:
+            await self._channel.close(grace=None)
+
+
+def _failure(error: grpc.aio.AioRpcError, leader: int) -> Failure:
+    metadata: Iterable[Any] = error.trailing_metadata() or ()
+    trailer = tuple((key, value) for key, value in metadata if key in TRAILER_KEYS)
+    moved = error.code() is grpc.StatusCode.FAILED_PRECONDITION and any(
+        key == LEADER_HINT_KEY for key, _ in trailer
+    )
+    details = error.details() or error.code().name
+    if moved or error.code() in _ANSWERS:
+        return Failure(error.code(), details, trailer)
+    return Failure(grpc.StatusCode.UNAVAILABLE, f"member {leader}, the leader: {details}")
