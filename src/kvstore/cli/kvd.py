@@ -65,6 +65,7 @@ CLUSTER_FLAGS = {
     "client_addr": ("HOST:PORT", "Where clients connect; the same as --listen_addr."),
     "peer_addr": ("HOST:PORT", "Where other members connect."),
     "tls_client_ca": ("FILE", "Ask clients for a certificate of this authority, PEM."),
+    "forward": ("true|false", "Pass calls on to the leader instead of naming it."),
     "join": ("true|false", "The cluster exists; this member was added to it."),
     "heartbeat_ms": ("MS", "Between two heartbeats of a leader."),
     "election_timeout_ms": ("MS", "Without a heartbeat for this long, elect another leader."),

@@ -27,6 +27,7 @@ from kvstore.server.listener import bind, new_server
 from kvstore.server.logs import configure_logs
 from kvstore.server.node import Node
 from kvstore.server.options import ServerOptions
+from kvstore.server.supervisor import notify
 
 # From the first signal to the exit, at most: calls under way get DRAIN_S, closing gets the rest.
 STOP_S = 5.0
@@ -96,6 +97,7 @@ async def _serve_node(
         flush=True,
     )
     log.info("started", mode=node.mode, address=address, pid=os.getpid())
+    notify("READY=1")
     # What lives now lives until the end: the collector need not walk it again and again.
     gc.collect()
     gc.freeze()
@@ -107,6 +109,7 @@ async def _serve_node(
         if node.failed.done():
             raise node.failed.result()
         log.info("stopping: finishing the calls under way", drain_s=DRAIN_S)
+        notify("STOPPING=1")
         await health.stop()
         await listener.stop(grace=DRAIN_S)
     finally:
