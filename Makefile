@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 2000
+ROUNDS ?= 3
 ENGINE_SOURCES := $(wildcard src/kvstore/_engine/*.pyx src/kvstore/_engine/*.pxd src/kvstore/_engine/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan lint format stubs bench planted simulate wheel clean
+.PHONY: help build run demo test test-asan chaos lint format stubs bench planted simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -66,6 +67,10 @@ stubs: build ## generate the gRPC stubs anew from proto/
 bench: $(VENV)/.bench-tools ## run the benchmarks beside their peers
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=build/benchmarks.json
 	$(BIN)/python -m benchmarks.report build/benchmarks.json
+
+chaos: build ## hurt five real kvd processes in every way, for a quarter of an hour (needs root)
+	@sh tools/chaos_prerequisites.sh
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
 
 planted: build ## plant known bugs and count the simulated seeds until each is found
 	$(BIN)/python -m kvstore.testing.simulation.planted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ class Cluster:
         mutual_tls: bool = False,
     ) -> None:
         self.directory = directory
-        self.members = range(1, size + 1)
+        self.members: Sequence[int] = range(1, size + 1)
         addresses = free_addresses(2 * size)
         self.clients = dict(zip(self.members, addresses[:size], strict=True))
         self.peers = dict(zip(self.members, addresses[size:], strict=True))

@@ -33,7 +33,7 @@ from kvstore.server.cluster_config import check_cluster_id
 from kvstore.server.member_names import member_name
 
 # Machines whose clocks run a little behind must not refuse what was just signed.
-_BACKDATED = datetime.timedelta(minutes=10)
+_BACKDATED = datetime.timedelta(hours=1)
 
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 

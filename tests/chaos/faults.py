@@ -1,0 +1,306 @@
+"""The faults, one function each. A fault yields between what it does and what undoes it.
+
+Before the first ``yield`` it hurts the cluster; after it, it heals what it hurt. What it yields
+says from when on calls should come back: ``SERVES`` (from the injection on, but for an election),
+or ``REFUSES`` (only once it is healed, and writes that come back before are a violation).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.chaos.links import between
+from tests.chaos.members import ChaosCluster, NamespaceCluster, ProxiedCluster, command
+from tests.integration.process import run
+
+SERVES, REFUSES = "serves", "refuses"
+Play = Iterator[str]
+
+SYNC_MS = 150
+CLOCK_SHIFT = "40m"
+LAG_VALUE_BYTES = 200_000
+LAG_VALUES = 900
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def kill_leader(cluster: ChaosCluster) -> Play:
+    cluster.kill(cluster.leader())
+    yield SERVES
+    cluster.start_missing()
+
+
+def kill_follower(cluster: ChaosCluster) -> Play:
+    cluster.kill(random.choice(cluster.followers()))
+    yield SERVES
+    cluster.start_missing()
+
+
+def kill_majority(cluster: ChaosCluster) -> Play:
+    leader = cluster.leader()
+    cluster.kill(leader, *cluster.followers()[: len(cluster.members) // 2])
+    yield REFUSES
+    cluster.start_missing()
+
+
+def kill_all(cluster: ChaosCluster) -> Play:
+    cluster.kill()
+    yield REFUSES
+    cluster.start_missing()
+
+
+def stop_leader(cluster: ChaosCluster) -> Play:
+    cluster.running[cluster.leader()].signal(signal.SIGSTOP)
+    yield SERVES
+    cluster.start_missing()
+
+
+def stop_majority(cluster: ChaosCluster) -> Play:
+    for member in cluster.followers()[: len(cluster.members) // 2 + 1]:
+        cluster.running[member].signal(signal.SIGSTOP)
+    yield REFUSES
+    cluster.start_missing()
+
+
+def rolling_restart(cluster: ChaosCluster) -> Play:
+    for member in cluster.members:
+        assert cluster.running.pop(member).terminate() == 0
+        cluster.start(member)
+    yield SERVES
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def cut_off_leader(cluster: ProxiedCluster) -> Play:
+    leader = cluster.leader()
+    cluster.links.stall(between([leader], cluster.followers()))
+    yield SERVES
+    cluster.links.heal()
+
+
+def split_off_minority(cluster: ProxiedCluster) -> Play:
+    leader, followers = cluster.leader(), cluster.followers()
+    half = len(cluster.members) // 2
+    cluster.links.stall(between([leader, *followers[: half - 1]], followers[half - 1 :]))
+    yield SERVES
+    cluster.links.heal()
+
+
+def leader_is_not_heard(cluster: ProxiedCluster) -> Play:
+    leader = cluster.leader()
+    cluster.links.stall((leader, member) for member in cluster.followers())
+    yield SERVES
+    cluster.links.heal()
+
+
+def leader_hears_nobody(cluster: ProxiedCluster) -> Play:
+    leader = cluster.leader()
+    cluster.links.stall((member, leader) for member in cluster.followers())
+    yield SERVES
+    cluster.links.heal()
+
+
+def bridge(cluster: ProxiedCluster) -> Play:
+    """Two halves that only one follower reaches both of."""
+    leader, followers = cluster.leader(), cluster.followers()
+    middle, rest = followers[0], followers[1:]
+    half = len(rest) // 2
+    cluster.links.stall(between([leader, *rest[:half]], rest[half:]))
+    assert middle not in rest
+    yield SERVES
+    cluster.links.heal()
+
+
+def slow_links(cluster: ProxiedCluster) -> Play:
+    """20 ms each way, 2 MB/s."""
+    cluster.links.slow(between(cluster.members, cluster.members), 0.02, 2e6)
+    yield SERVES
+    cluster.links.heal()
+
+
+def lose_one_way(cluster: NamespaceCluster) -> Play:
+    """Nothing that the leader sends arrives at half of the others, whatever they send it does."""
+    leader, followers = cluster.leader(), cluster.followers()
+    cluster.lose([(leader, member) for member in followers[: len(followers) // 2 + 1]])
+    yield SERVES
+    cluster.heal()
+
+
+def lose_some(cluster: NamespaceCluster) -> Play:
+    """A tenth of all packets between members."""
+    cluster.lose(between(cluster.members, cluster.members), 0.1)
+    yield SERVES
+    cluster.heal()
+
+
+def part_namespaces(cluster: NamespaceCluster) -> Play:
+    """The leader and one more on one side, the others on the other one; packets are dropped."""
+    leader, followers = cluster.leader(), cluster.followers()
+    half = len(cluster.members) // 2
+    cluster.lose(between([leader, *followers[: half - 1]], followers[half - 1 :]))
+    yield SERVES
+    cluster.heal()
+
+
+# --- disks and clocks -----------------------------------------------------------------------------
+
+
+def fill_disk(cluster: ChaosCluster) -> Play:
+    """One member on a small tmpfs that fills up: it stops itself, the others go on."""
+    member = random.choice(cluster.followers())
+    data = cluster.data(member)
+    cluster.running.pop(member).terminate()
+    kept = data.with_name(f"{data.name}.kept")
+    data.rename(kept)
+    data.mkdir()
+    size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
+    command("mount", "-t", "tmpfs", "-o", f"size={size + (96 << 20)}", "tmpfs", str(data))
+    shutil.copytree(kept, data, dirs_exist_ok=True)
+    cluster.start(member)
+    kvd = cluster.running.pop(member)
+    filler = data / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 20)):
+            pass
+    yield SERVES
+    # It may have stopped itself; what it acknowledged is there in any case.
+    kvd.kill()
+    filler.unlink()
+    for path in list(kept.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(data, kept, dirs_exist_ok=True)
+    command("umount", str(data))
+    data.rmdir()
+    kept.rename(data)
+    cluster.start_missing()
+
+
+def slow_disk(cluster: ChaosCluster) -> Play:
+    """Each sync of the leader and one more takes 150 ms longer."""
+    with tempfile.TemporaryDirectory() as name:
+        library = Path(name) / "slow_sync.so"
+        source = Path(__file__).with_name("slow_sync.c")
+        command("cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl")
+        env = {"LD_PRELOAD": str(library), "CHAOS_SYNC_MS": str(SYNC_MS)}
+        hurt = [cluster.leader(), cluster.followers()[0]]
+        _restart(cluster, hurt, env)
+        yield SERVES
+        _restart(cluster, hurt, {})
+
+
+def move_clock(cluster: ChaosCluster) -> Play:
+    """The leader's wall clock is 40 minutes ahead, another one's behind (libfaketime)."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        raise RuntimeError("libfaketime is not installed: apt-get install libfaketime")
+    leader, other = cluster.leader(), cluster.followers()[0]
+    for member, sign in ((leader, "+"), (other, "-")):
+        env = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME": f"{sign}{CLOCK_SHIFT}",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        _restart(cluster, [member], env)
+    yield SERVES
+    _restart(cluster, [leader, other], {})
+
+
+def _restart(cluster: ChaosCluster, members: list[int], env: dict[str, str]) -> None:
+    for member in members:
+        cluster.running.pop(member).terminate()
+        cluster.environments[member] = env
+        cluster.start(member)
+
+
+# --- members and certificates ---------------------------------------------------------------------
+
+
+def replace_member(cluster: ChaosCluster) -> Play:
+    """A follower's disk is gone: it is removed, and added again under a new id."""
+    gone = random.choice(cluster.followers())
+    new = max(cluster.members) + 1
+    cluster.kill(gone)
+    _kvctl(cluster, "member", "remove", str(gone))
+    shutil.rmtree(cluster.data(gone))
+    cluster.rename(gone, new)
+    client, peer = f"--client-addr={cluster.clients[new]}", f"--peer-addr={cluster.peers[new]}"
+    _kvctl(cluster, "member", "add", str(new), client, peer)
+    cluster.write_config(new, settings="join = true")
+    cluster.start(new)
+    cluster.wait_equal()
+    _kvctl(cluster, "member", "promote", str(new))
+    yield SERVES
+
+
+def rotate_certificates(cluster: ChaosCluster) -> Play:
+    """New certificates for every member, while all serve."""
+    pki = f"--dir={cluster.directory / 'pki'}"
+    made = run("kvctl", "pki", "renew", pki, "--all")
+    assert made.returncode == 0, made.stderr
+    # Connections that begin now use the new ones.
+    cluster.kill(cluster.leader())
+    yield SERVES
+    cluster.start_missing()
+
+
+def _kvctl(cluster: ChaosCluster, *words: str) -> None:
+    address = ",".join(cluster.clients.values())
+    done = run("kvctl", f"--addr={address}", *words)
+    assert done.returncode == 0, done.stderr
+
+
+def lag_behind(cluster: ChaosCluster) -> Play:
+    """A follower misses more than the log keeps: it needs a snapshot, which is cut midway."""
+    member = random.choice(cluster.followers())
+    cluster.kill(member)
+    with cluster.client(timeout=60) as client:
+        for number in range(LAG_VALUES):
+            client.put(b"lag/%d" % number, random.randbytes(LAG_VALUE_BYTES))
+    leader = cluster.running[cluster.leader()]
+    said = len(leader.stderr)
+    kvd = cluster.launch(member)
+    end = time.monotonic() + 60
+    while "snapshot sent" not in leader.stderr[said:] and time.monotonic() < end:
+        time.sleep(0.01)
+    kvd.kill()
+    assert "snapshot sent" in leader.stderr[said:], "no snapshot was sent"
+    yield SERVES
+    cluster.start_missing()
+
+
+LOOPBACK: dict[str, Callable[[ProxiedCluster], Play]] = {
+    "kill the leader": kill_leader,
+    "kill a follower": kill_follower,
+    "kill a majority": kill_majority,
+    "kill all": kill_all,
+    "stop the leader (SIGSTOP)": stop_leader,
+    "stop a majority (SIGSTOP)": stop_majority,
+    "restart one after the other": rolling_restart,
+    "cut the leader off": cut_off_leader,
+    "split the leader's minority off": split_off_minority,
+    "nobody hears the leader": leader_is_not_heard,
+    "the leader hears nobody": leader_hears_nobody,
+    "bridge": bridge,
+    "slow links": slow_links,
+    "full disk (tmpfs)": fill_disk,
+    "slow disks": slow_disk,
+    "wall clocks moved": move_clock,
+    "follower far behind, cut midway": lag_behind,
+    "replace a member": replace_member,
+    "rotate certificates": rotate_certificates,
+}
+NAMESPACES: dict[str, Callable[[NamespaceCluster], Play]] = {
+    "namespaces: leader killed": kill_leader,
+    "namespaces: partition": part_namespaces,
+    "namespaces: one-way loss": lose_one_way,
+    "namespaces: a tenth is lost": lose_some,
+}
