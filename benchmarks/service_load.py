@@ -1,8 +1,10 @@
 """A load generator in a process of its own: closed loop, N calls in flight, latency of each.
 
-    python -m benchmarks.service_load ADDRESS OPERATION IN_FLIGHT SECONDS
+    python -m benchmarks.service_load SERVER ADDRESS OPERATION IN_FLIGHT SECONDS
 
-Prints one JSON object: calls, seconds, calls_per_s and latency percentiles in milliseconds.
+SERVER is kvd or etcd. Both get the same keys and values over one channel of grpc.aio; etcd's few
+messages are encoded by hand. Prints one JSON object: calls, seconds, calls_per_s and latency
+percentiles in milliseconds.
 """
 
 from __future__ import annotations
@@ -12,23 +14,45 @@ import json
 import random
 import sys
 import time
+from collections.abc import Awaitable, Callable
 
 import grpc.aio
 import uvloop
 
+from benchmarks.etcd import put_request, range_request
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
+
+Call = Callable[[bytes, str], Awaitable[object]]
 
 KEYS = 10_000
 VALUE = random.Random(1).randbytes(100)
 
 
+def calls_of(server: str, channel: grpc.aio.Channel) -> dict[str, Call]:
+    """What an operation is in that server's words: key and request id to an awaitable."""
+    if server == "etcd":
+        put = channel.unary_unary("/etcdserverpb.KV/Put")
+        get = channel.unary_unary("/etcdserverpb.KV/Range")
+        return {
+            "put": lambda key, _: put(put_request(key, VALUE)),
+            "get": lambda key, _: get(range_request(key)),
+        }
+    stub = kv_pb2_grpc.KVStub(channel)
+    return {
+        "put": lambda key, request_id: stub.Put(
+            kv_pb2.PutRequest(key=key, value=VALUE, request_id=request_id)
+        ),
+        "get": lambda key, _: stub.Get(kv_pb2.GetRequest(key=key)),
+    }
+
+
 async def generate(
-    address: str, operation: str, in_flight: int, seconds: float
+    server: str, address: str, operation: str, in_flight: int, seconds: float
 ) -> dict[str, float]:
     """Keep ``in_flight`` calls going for ``seconds``; keys are drawn at random."""
     latencies: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = kv_pb2_grpc.KVStub(channel)
+        call = calls_of(server, channel)[operation]
         started = time.perf_counter()
         end = started + seconds
 
@@ -37,13 +61,9 @@ async def generate(
             sequence = 0
             now = time.perf_counter()
             while now < end:
+                sequence += 1
                 key = b"bench/%012d" % draw.randrange(KEYS)
-                if operation == "put":
-                    sequence += 1
-                    request_id = f"{started}-{number}-{sequence}"
-                    await stub.Put(kv_pb2.PutRequest(key=key, value=VALUE, request_id=request_id))
-                else:
-                    await stub.Get(kv_pb2.GetRequest(key=key))
+                await call(key, f"{started}-{number}-{sequence}")
                 before, now = now, time.perf_counter()
                 latencies.append(now - before)
 
@@ -61,9 +81,9 @@ async def generate(
 
 
 def main() -> None:
-    address, operation, in_flight, seconds = sys.argv[1:]
+    server, address, operation, in_flight, seconds = sys.argv[1:]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(generate(address, operation, int(in_flight), float(seconds)))
+        result = runner.run(generate(server, address, operation, int(in_flight), float(seconds)))
     print(json.dumps(result))
 
 

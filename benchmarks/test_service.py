@@ -33,7 +33,7 @@ def load(kvd: Kvd, operation: str, in_flight: int, seconds: float) -> dict[str, 
     """Run the load generator and return what it measured."""
     generator = [sys.executable, "-m", "benchmarks.service_load"]
     printed = subprocess.check_output(
-        [*generator, kvd.address, operation, str(in_flight), str(seconds)],
+        [*generator, "kvd", kvd.address, operation, str(in_flight), str(seconds)],
         env=environment(),
         cwd=ROOT,
     )
