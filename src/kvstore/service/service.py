@@ -35,8 +35,9 @@ ENTRY_BYTES_MAX = 1 << 20
 ENTRIES_MAX = 2
 READ_POINTS_MAX = 2
 
-# Between two entries of a service that has several writes at one time. A loop takes calls in one by
-# one; while it only drives the members it takes none, and each write becomes an entry of its own.
+# Between two entries of a service that has several writes at one time, and between two read points of
+# one that has several reads. A loop takes calls in one by one; while it only drives the members it
+# takes none, and each call becomes an entry, or a round of heartbeats, of its own.
 GATHER_S = 0.002
 
 # Calls that wait at one time, and what their writes may weigh before they are proposed; one more
@@ -85,6 +86,9 @@ class KVService:
         # When an entry was made last, and whether a write has met another one since.
         self._proposed_at = now()
         self._crowded = False
+        # The same of read points.
+        self._asked_at = now()
+        self._reads_crowded = False
         # Who was asked last, how much it has under way, and how often that one has changed.
         self._member: Member | None = None
         self._reign = 0
@@ -155,16 +159,20 @@ class KVService:
     def _flush_soon(self) -> None:
         if self._reads and not self._reads_are_due:
             self._reads_are_due = True
-            self._soon(self._flush_reads)
+            crowded = self._reads_crowded or len(self._reads) > 1
+            self._flush_after(self._asked_at, crowded, self._flush_reads)
         if self._writes and not self._writes_are_due:
             self._writes_are_due = True
-            pause = 0.0
-            if self._crowded and self._later is not None:
-                pause = self._proposed_at + GATHER_S - self._now()
-                if pause > 0:
-                    self._later(pause, self._flush_writes)
-                    return
-            self._soon(self._flush_writes)
+            self._flush_after(self._proposed_at, self._crowded, self._flush_writes)
+
+    def _flush_after(self, before: float, crowded: bool, flush: Callable[[], None]) -> None:
+        """Call ``flush`` soon, and where there is a crowd not sooner than the pause says."""
+        if crowded and self._later is not None:
+            pause = before + GATHER_S - self._now()
+            if pause > 0:
+                self._later(pause, flush)
+                return
+        self._soon(flush)
 
     def _ask_route(self) -> Member | Error:
         """The member to ask now, or why there is none; notes when that is another one."""
@@ -193,6 +201,8 @@ class KVService:
         if member is None or not self._reads or self._read_points >= READ_POINTS_MAX:
             return
         reads, self._reads = self._reads, []
+        self._asked_at = self._now()
+        self._reads_crowded = len(reads) > 1
         self._read_points += 1
         member.read(partial(self._readable, self._reign, member, reads))
 

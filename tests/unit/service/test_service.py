@@ -201,11 +201,31 @@ def test_reads_wait_for_room_and_then_share_a_read_point_asked_after_they_came(
         house.turn()
     assert len(house.member.reads) == READ_POINTS_MAX
     house.member.reads[0](None)
-    house.turn()
+    house.wait(GATHER_S)
     assert len(house.member.reads) == READ_POINTS_MAX + 1
     house.member.reads[-1](None)
     answered = [bool(call) for call in calls]
     assert answered == [True] + [False] * (READ_POINTS_MAX - 1) + [True] * 3
+
+
+def test_a_read_alone_never_waits_for_company(house: House) -> None:
+    for n in range(3):
+        house.submit(Get(b"a"))
+        house.turn()
+        assert len(house.member.reads) == n + 1
+        house.member.reads[n](None)
+
+
+def test_reads_in_a_crowd_gather_for_a_while(house: House) -> None:
+    house.submit(Get(b"a"))
+    house.submit(Get(b"b"))
+    house.wait(GATHER_S)
+    assert len(house.member.reads) == 1
+    house.submit(Get(b"a"))
+    house.turn()
+    assert len(house.member.reads) == 1
+    house.wait(GATHER_S)
+    assert len(house.member.reads) == 2
 
 
 def test_a_new_leader_has_room_although_the_old_one_never_answered(house: House) -> None:
