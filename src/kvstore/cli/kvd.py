@@ -114,6 +114,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         tls_cert=config.tls_cert,
         tls_key=config.tls_key,
         tls_client_ca=config.tls_client_ca,
+        metrics_addr=given.get("metrics_addr", config.metrics_address),
         config=path,
         log_level=config.log_level,
         log_format=config.log_format,
@@ -152,6 +153,11 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
 )
 @click.option("--tls_cert", metavar="FILE", help="Server certificate chain, PEM.")
 @click.option("--tls_key", metavar="FILE", help="Private key of the certificate, PEM.")
+@click.option(
+    "--metrics_addr",
+    metavar="HOST:PORT",
+    help="Serve Prometheus metrics at http://HOST:PORT/metrics; not encrypted. Off by default.",
+)
 @click.option("--config", metavar="FILE", help="TOML file of a cluster node.")
 @click.option(
     "--log_level",
@@ -179,6 +185,7 @@ def kvd(
     tls_profile: str,
     tls_cert: str | None,
     tls_key: str | None,
+    metrics_addr: str | None,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -195,6 +202,7 @@ def kvd(
         tls_profile=tls_profile,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        metrics_addr=metrics_addr,
         config=config,
         tls_client_ca=given.pop("tls_client_ca", None),
         log_level=log_level,

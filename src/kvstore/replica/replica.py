@@ -38,6 +38,7 @@ from kvstore.raft import (
     SnapshotMeta,
 )
 from kvstore.raft import Status as RaftStatus
+from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import REFUSED, Packet, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import PART_BYTES, SnapshotReceiver, SnapshotSender
@@ -166,6 +167,8 @@ class Replica:
             raise
         self._log.entries = []
         self._was_leader = False
+        self.counters = ReplicaCounters()
+        self._leader_known = 0
         self._proposals: list[tuple[bytes, ProposalDone]] = []
         self._proposed: dict[int, _Waiting] = {}
         self._reads: list[ReadDone] = []
@@ -369,6 +372,9 @@ class Replica:
                 OutcomeUnknownError("leadership was lost; retry with the same id")
             )
         self._was_leader = leads
+        if raft.leader != self._leader_known and raft.leader:
+            self._leader_known = raft.leader
+            self.counters.leader_changes += 1
 
     def _perform(self, bundle: Bundle) -> None:
         if bundle.must_sync:
@@ -494,9 +500,12 @@ class Replica:
             # Was it damaged here? Then this member must not lead, nor hand its state on.
             self.machine.verify()
             return
+        before = sender.offset
         if not sender.answered(progress):
             return
+        self.counters.snapshot_sent_bytes += max(0, sender.offset - before)
         if sender.done:
+            self.counters.snapshots_sent += 1
             self._end_transfer(sender, ok=True)
         else:
             self._transport.send((sender.part(),))
@@ -510,19 +519,23 @@ class Replica:
         """A part of a snapshot; the last one makes it known to the core."""
         if part.term < self._raft.term:
             return
+        before = self._receiver.received(part)
         try:
             whole = self._receiver.take(part)
         except CorruptionError:
             self._answer_part(part, REFUSED)
             return
+        after = self._receiver.received(part)
+        self.counters.snapshot_received_bytes += max(0, after - before)
         if whole:
+            self.counters.snapshots_received += 1
             self._ready_to_install[part.meta.index] = part.meta
             self._raft.step(
                 Message(
                     MessageKind.SNAPSHOT, self.member, part.sender, part.term, snapshot=part.meta
                 )
             )
-        self._answer_part(part, self._receiver.received(part))
+        self._answer_part(part, after)
 
     def _answer_part(self, part: SnapshotPart, upto: int) -> None:
         self._transport.send(

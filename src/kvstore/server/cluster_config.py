@@ -57,7 +57,7 @@ class ClusterConfig:
     dial; they differ behind ``0.0.0.0``. ``join`` says that the cluster exists already and has
     been told of this node by ``kvctl member add``: it founds nothing. ``forward`` lets a follower
     pass writes and reads on to the leader instead of naming it. ``peer_tls`` is None when peers
-    talk in plain text.
+    talk in plain text. ``metrics_address`` is where ``/metrics`` is served; None: nowhere.
     """
 
     cluster_id: str
@@ -76,6 +76,7 @@ class ClusterConfig:
     heartbeat_ms: int = HEARTBEAT_MS_DEFAULT
     election_timeout_ms: int = ELECTION_TIMEOUT_MS_DEFAULT
     snapshot_mib_per_s: int = SNAPSHOT_MIB_PER_S_DEFAULT
+    metrics_address: str | None = None
     log_level: str = "info"
     log_format: str = "console"
 
@@ -356,6 +357,7 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "heartbeat_ms": _timing_ms,
     "election_timeout_ms": _timing_ms,
     "snapshot_mib_per_s": _rate,
+    "metrics_address": _address,
     "log_level": _choice(*LOG_LEVELS),
     "log_format": _choice(*LOG_FORMATS),
 }
@@ -377,7 +379,11 @@ _MEANING = {
     "peer_addr": 'give "host:port" for the other members',
 }
 
-OVERRIDES = (*_KEYS, "peer_tls", *(f"peer_tls_{key}" for key in _PEER_TLS_KEYS))
+OVERRIDES = (
+    *(key for key in _KEYS if key != "metrics_address"),  # its flag is --metrics_addr
+    "peer_tls",
+    *(f"peer_tls_{key}" for key in _PEER_TLS_KEYS),
+)
 """Every key that a flag ``--key=`` or an environment variable ``KVD_KEY`` may override."""
 
 

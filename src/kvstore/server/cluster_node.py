@@ -27,6 +27,7 @@ from kvstore.server.forwarding import Forwarder
 from kvstore.server.member_addresses import founding_membership, nodes_of
 from kvstore.server.member_identity import MemberIdentity, Stage, reach_stage, start_identity
 from kvstore.server.members import member_status
+from kvstore.server.node import NodeFigures
 from kvstore.server.operators import Operators
 from kvstore.server.options import ServerOptions
 from kvstore.server.peer_introductions import Introductions
@@ -94,6 +95,7 @@ class ClusterNode:
         self._config = config
         self._directory = directory
         self._introductions = introductions
+        self._certificates = certificates
         self._loop = asyncio.get_running_loop()
         self._driver = Driver(config.heartbeat_ms / 1000)
         self._replica: Replica | None = None
@@ -243,6 +245,13 @@ class ClusterNode:
                 peer_address="" if own is None else own.peer_addr,
             )
         ]
+
+    def figures(self) -> NodeFigures:
+        return NodeFigures(
+            () if self._replica is None else (self._replica,),
+            {peer: link.figures() for peer, link in self._transport.links().items()},
+            {} if self._certificates is None else {"peer": self._certificates},
+        )
 
     def _self_or_reason(self) -> Replica | Error:
         replica = self._replica

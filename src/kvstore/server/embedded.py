@@ -17,6 +17,7 @@ from kvstore.replica import Group, Replica, ReplicaOptions
 from kvstore.server.backups import Backups
 from kvstore.server.driver import Driver
 from kvstore.server.members import member_status
+from kvstore.server.node import NodeFigures
 from kvstore.server.operators import refuse_embedded
 from kvstore.server.options import ServerOptions
 from kvstore.service import KVService, Service
@@ -81,6 +82,9 @@ class EmbeddedNode:
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         return [member_status(replica) for replica in self._group.replicas.values()]
+
+    def figures(self) -> NodeFigures:
+        return NodeFigures(tuple(self._group.replicas.values()))
 
     def _leader_or_reason(self) -> Replica | Error:
         leader = self._group.leader_replica()

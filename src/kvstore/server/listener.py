@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -44,9 +46,13 @@ LISTENER_OPTIONS: list[tuple[str, int]] = [
 _HOST_PORT = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 
 
-def new_server() -> grpc.aio.Server:
+def new_server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+) -> grpc.aio.Server:
     """Return a server with our bounds, not bound to an address yet."""
-    return grpc.aio.server(options=LISTENER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+    return grpc.aio.server(
+        interceptors=interceptors, options=LISTENER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
+    )
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvstore.api.handlers.kv import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
+from kvstore.replica import Replica
+from kvstore.server.certificate_files import CertificateFiles
+from kvstore.server.peer_link import LinkFigures
 from kvstore.service.operations import Service
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFigures:
+    """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use."""
+
+    replicas: Sequence[Replica]
+    links: Mapping[int, LinkFigures] = field(default_factory=dict)
+    certificates: Mapping[str, CertificateFiles] = field(default_factory=dict)
 
 
 class Node(Protocol):
@@ -36,6 +49,9 @@ class Node(Protocol):
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         """What each member here has to say."""
+
+    def figures(self) -> NodeFigures:
+        """This moment, for metrics; takes no time and no disk."""
 
     def members(self) -> admin_pb2.MembersResponse:
         """Who belongs to the cluster. This and the next two raise what ``Operators`` raises."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore.errors import ConfigurationError
+from kvstore.server.metrics_endpoint import parse_metrics_address
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:50051"
 DEFAULT_DATA_DIR = "./data"
@@ -27,6 +28,7 @@ class ServerOptions:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None
+    metrics_addr: str | None = None
     config: str | None = None
     log_level: str = "info"
     log_format: str = "console"
@@ -36,6 +38,8 @@ class ServerOptions:
         _require("tls_profile", self.tls_profile, TLS_PROFILES)
         _require("log_level", self.log_level, LOG_LEVELS)
         _require("log_format", self.log_format, LOG_FORMATS)
+        if self.metrics_addr is not None:
+            parse_metrics_address(self.metrics_addr)
         if not self.data_dir:
             raise ConfigurationError("--data_dir is empty; expected the path of a directory")
         if self.mode == "cluster-node" and not self.config:

@@ -49,6 +49,16 @@ class LinkCounters:
     connects: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LinkFigures:
+    """A link at one moment: whether its stream is open, and what it did since it was made."""
+
+    connected: bool
+    messages: int
+    bytes: int
+    dropped: int
+
+
 class Dialler:
     """Makes channels to members, with what their certificates must say."""
 
@@ -104,6 +114,11 @@ class PeerLink:
     def connected(self) -> bool:
         """Whether the peer has accepted this member's stream."""
         return self._connected
+
+    def figures(self) -> LinkFigures:
+        """This moment."""
+        counters = self.counters
+        return LinkFigures(self._connected, counters.messages, counters.bytes, counters.dropped)
 
     def send(self, packet: Packet) -> None:
         """Queue a packet, or drop it."""

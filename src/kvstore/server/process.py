@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import grpc.aio
 import structlog
 import uvloop
@@ -25,6 +24,7 @@ from kvstore.server.data_directory import DataDirectory
 from kvstore.server.health import HealthWatch
 from kvstore.server.listener import bind, new_server
 from kvstore.server.logs import configure_logs
+from kvstore.server.metrics_switch import open_metrics
 from kvstore.server.node import Node
 from kvstore.server.options import ServerOptions
 from kvstore.server.supervisor import notify
@@ -49,33 +49,36 @@ def serve(options: ServerOptions, open_node: OpenNode) -> None:
     Raises ConfigurationError when it can't start and whatever made the node fail while serving.
     """
     configure_logs(options.log_level, options.log_format)
-    credentials = None
+    certificates = None
     if options.tls_profile == "secure":
         assert options.tls_cert is not None
         assert options.tls_key is not None
-        credentials = CertificateFiles(
+        certificates = CertificateFiles(
             cert=options.tls_cert, key=options.tls_key, ca=options.tls_client_ca
-        ).server_credentials()
+        )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, credentials, open_node))
+        runner.run(_serve(options, certificates, open_node))
 
 
 async def _serve(
-    options: ServerOptions, credentials: grpc.ServerCredentials | None, open_node: OpenNode
+    options: ServerOptions, certificates: CertificateFiles | None, open_node: OpenNode
 ) -> None:
     stop = _stop_on_signals()
-    listener = new_server()
-    # The address first: if it can't be had, nothing was written.
-    address = bind(listener, options.listen_addr, credentials)
-    try:
-        with DataDirectory(options.data_path, options.mode) as directory:
-            node = await open_node(options, directory.path)
-            try:
-                await _serve_node(options, listener, address, node, stop)
-            finally:
-                await node.close()
-    finally:
-        await listener.stop(grace=None)
+    credentials = None if certificates is None else certificates.server_credentials()
+    with open_metrics(options.metrics_addr, certificates) as metrics:
+        listener = new_server(metrics.interceptors)
+        # The address first: if it can't be had, nothing was written.
+        address = bind(listener, options.listen_addr, credentials)
+        try:
+            with DataDirectory(options.data_path, options.mode) as directory:
+                node = await open_node(options, directory.path)
+                try:
+                    with metrics.of(node):
+                        await _serve_node(options, listener, address, node, stop)
+                finally:
+                    await node.close()
+        finally:
+            await listener.stop(grace=None)
     log.info("stopped")
 
 

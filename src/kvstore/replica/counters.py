@@ -1,0 +1,21 @@
+"""What a member did since it was opened, for those who watch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ReplicaCounters"]
+
+
+@dataclass(slots=True)
+class ReplicaCounters:
+    """``leader_changes`` counts each other leader that it came to know, itself included.
+
+    Bytes of snapshots move with each part that the receiver has; snapshots are counted when whole.
+    """
+
+    leader_changes: int = 0
+    snapshots_sent: int = 0
+    snapshot_sent_bytes: int = 0
+    snapshots_received: int = 0
+    snapshot_received_bytes: int = 0

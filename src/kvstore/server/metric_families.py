@@ -1,0 +1,177 @@
+"""The series that are read, not counted: a moment of a node in Prometheus' words."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from kvstore.errors import StorageError
+from kvstore.raft import Role
+from kvstore.replica import ReplicaStatus
+from kvstore.replica.counters import ReplicaCounters
+from kvstore.replica.directory import MemberDirectory
+from kvstore.server.node import NodeFigures
+from kvstore.server.peer_link import LinkFigures
+from kvstore.version import version
+
+__all__ = ["Moment", "families_of", "take_moment"]
+
+ROLES = ("leader", "follower", "candidate", "learner", "stopped")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemberMoment:
+    """A member at one moment; sizes on the disk are read from ``directory`` later."""
+
+    directory: MemberDirectory
+    status: ReplicaStatus
+    counters: ReplicaCounters
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Moment:
+    """What was read on the event loop. ``expiries``: when each certificate ends, by use."""
+
+    members: tuple[MemberMoment, ...]
+    links: Mapping[int, LinkFigures]
+    expiries: Mapping[str, datetime.datetime]
+
+
+def take_moment(figures: NodeFigures) -> Moment:
+    """Copy what is to be told. On the event loop's thread."""
+    return Moment(
+        tuple(
+            MemberMoment(replica.directory, replica.status(), dataclasses.replace(replica.counters))
+            for replica in figures.replicas
+        ),
+        figures.links,
+        {use: files.expires() for use, files in figures.certificates.items()},
+    )
+
+
+class _Book:
+    """Families in the order of their first sample."""
+
+    def __init__(self) -> None:
+        self.families: dict[str, Metric] = {}
+
+    def gauge(self, name: str, text: str, value: float, **labels: object) -> None:
+        self._add(GaugeMetricFamily, name, text, value, labels)
+
+    def counter(self, name: str, text: str, value: float, **labels: object) -> None:
+        self._add(CounterMetricFamily, name, text, value, labels)
+
+    def _add(
+        self, kind: Any, name: str, text: str, value: float, labels: Mapping[str, object]
+    ) -> None:
+        family: Any = self.families.get(name)
+        if family is None:
+            family = self.families[name] = kind(f"kvstore_{name}", text, labels=list(labels))
+        family.add_metric([str(label) for label in labels.values()], value)
+
+
+def families_of(moment: Moment) -> list[Metric]:
+    """The series. Reads sizes on the disk: not on the event loop's thread."""
+    book = _Book()
+    book.gauge("build_info", "Always 1", 1, version=version())
+    for member in moment.members:
+        _raft(book, member.status)
+        _counters(book, member.status.raft.id, member.counters)
+        _disk(book, member.status.raft.id, member.directory)
+        _engine(book, member.status.raft.id, member.status.engine)
+    for peer, link in moment.links.items():
+        book.gauge("peer_connected", "1: the stream to it is open", link.connected, peer=peer)
+        book.counter("peer_sent_messages", "Messages sent to it", link.messages, peer=peer)
+        book.counter("peer_sent_bytes", "Bytes of messages sent to it", link.bytes, peer=peer)
+        book.counter("peer_dropped_messages", "Messages dropped", link.dropped, peer=peer)
+    now = datetime.datetime.now(datetime.UTC)
+    for use, end in moment.expiries.items():
+        left = (end - now).total_seconds()
+        book.gauge("certificate_expiry_seconds", "Until it ends; below 0: ended", left, use=use)
+    return list(book.families.values())
+
+
+def _raft(book: _Book, status: ReplicaStatus) -> None:
+    raft = status.raft
+    member = raft.id
+    role = {Role.LEADER: "leader", Role.FOLLOWER: "follower"}.get(raft.role, "candidate")
+    if member in raft.membership.learners:
+        role = "learner"
+    if status.failure is not None:
+        role = "stopped"
+    for name in ROLES:
+        book.gauge(
+            "raft_role", "1 for the role that it has", name == role, member=member, role=name
+        )
+    book.gauge("raft_term", "Term", raft.term, member=member)
+    book.gauge("raft_leader", "Leader that it knows; 0: none", raft.leader, member=member)
+    book.gauge("raft_commit_index", "Known to be committed", raft.commit, member=member)
+    book.gauge("raft_applied_index", "In its state", status.applied, member=member)
+    book.gauge("raft_last_index", "Last in its log", raft.last_index, member=member)
+    contact = raft.has_quorum_contact
+    book.gauge("raft_quorum_contact", "1: hears a majority or a leader", contact, member=member)
+    for peer in raft.peers:
+        if peer.member != member:
+            lag = max(0, raft.last_index - peer.match)
+            book.gauge(
+                "raft_peer_lag_entries",
+                "Entries that a peer lacks, as its leader knows",
+                lag,
+                member=member,
+                peer=peer.member,
+            )
+
+
+def _counters(book: _Book, member: int, counters: ReplicaCounters) -> None:
+    for name, text in (
+        ("leader_changes", "Other leaders that it came to know"),
+        ("snapshots_sent", "Snapshots that a peer has whole"),
+        ("snapshot_sent_bytes", "Bytes of snapshots that peers have"),
+        ("snapshots_received", "Snapshots received whole"),
+        ("snapshot_received_bytes", "Bytes of snapshots received"),
+    ):
+        book.counter(f"raft_{name}", text, getattr(counters, name), member=member)
+
+
+def _disk(book: _Book, member: int, directory: MemberDirectory) -> None:
+    try:
+        log, free = directory.log_bytes(), directory.free_bytes()
+    except StorageError:
+        return  # closed or gone since; the other series still tell
+    book.gauge("log_disk_bytes", "Log on disk, reserved segments included", log, member=member)
+    book.gauge("disk_free_bytes", "Left on the disk", free, member=member)
+
+
+def _engine(book: _Book, member: int, engine: Any) -> None:
+    for name, text in (
+        ("table_bytes", "Tables on disk"),
+        ("memtable_bytes", "Writes in memory, not in tables yet"),
+        ("frozen_memtables", "Memtables that wait for a flush"),
+        ("compaction_score", "Most urgent compaction; from 1 on it is due"),
+        ("write_amplification", "Bytes written to tables for each byte written"),
+        ("space_amplification", "Bytes of all levels for each of the lowest"),
+    ):
+        book.gauge(f"engine_{name}", text, engine[name], member=member)
+    for name, text in (
+        ("user_bytes", "Keys and values written"),
+        ("flushes", "Memtables written to tables"),
+        ("flushed_bytes", "Bytes that flushes wrote"),
+        ("compactions", "Compactions"),
+        ("compaction_read_bytes", "Bytes that compactions read"),
+        ("compacted_bytes", "Bytes that compactions wrote"),
+        ("slowdowns", "Writes delayed for compactions"),
+        ("stalls", "Writes that waited for compactions"),
+        ("stall_seconds", "Time that writes waited"),
+    ):
+        book.counter(f"engine_{name}", text, engine[name], member=member)
+    cache = engine["cache"]
+    book.gauge("block_cache_bytes", "Blocks in the cache", cache["used_bytes"], member=member)
+    book.gauge(
+        "block_cache_capacity_bytes", "Bound of the cache", cache["capacity_bytes"], member=member
+    )
+    for name in ("hits", "misses", "evictions"):
+        book.counter(f"block_cache_{name}", f"Block cache {name}", cache[name], member=member)

@@ -1,0 +1,125 @@
+"""``/metrics`` over plain HTTP, in threads of its own: a slow scraper holds up nobody else."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import structlog
+
+from kvstore.errors import ConfigurationError, UnavailableError
+
+__all__ = ["MetricsEndpoint", "parse_metrics_address"]
+
+# Scrapes at one time; a connection beyond is closed at once.
+SCRAPES_MAX = 4
+
+# How long a scraper may be silent.
+SILENCE_S = 5.0
+
+_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+
+log = structlog.get_logger("kvstore.metrics")
+
+
+def parse_metrics_address(address: str) -> tuple[str, int]:
+    """Host (without brackets) and port of ``host:port``. Raises ConfigurationError."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise ConfigurationError(f"unsupported --metrics_addr={address}; expected host:port")
+    return match["host"].strip("[]"), int(match["port"])
+
+
+class MetricsEndpoint:
+    """Serves what ``render`` gives, a content type and a body, on one address.
+
+    ``render`` is called on the scrape's thread with the Accept header; UnavailableError from it is
+    answered with 503.
+    """
+
+    def __init__(self, address: str, render: Callable[[str], tuple[str, bytes]]) -> None:
+        """Take the address. Raises ConfigurationError that says why it can't be had."""
+        host, port = parse_metrics_address(address)
+        try:
+            family, _, _, _, endpoint = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            self._server = _server(family, endpoint, render)
+        except OSError as error:
+            raise ConfigurationError(
+                f"failed to serve metrics on {address}: {error.strerror or error}"
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{shown}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="metrics", daemon=True
+        )
+
+    def start(self) -> None:
+        """Answer scrapes."""
+        self._thread.start()
+        log.info("metrics served", address=self.address)
+
+    def close(self) -> None:
+        """Give the address back. Scrapes under way are not waited for."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+def _server(
+    family: int, endpoint: Any, render: Callable[[str], tuple[str, bytes]]
+) -> ThreadingHTTPServer:
+    free = threading.BoundedSemaphore(SCRAPES_MAX)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = SILENCE_S
+
+        def do_GET(self) -> None:
+            if self.path.partition("?")[0] != "/metrics":
+                self.send_error(404, "only /metrics is here")
+                return
+            try:
+                kind, body = render(self.headers.get("Accept", ""))
+            except UnavailableError as error:
+                self.send_error(503, str(error))
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            log.debug("scrape", line=format % args)
+
+    class Server(ThreadingHTTPServer):
+        address_family = family
+        daemon_threads = True
+        block_on_close = False
+
+        def server_bind(self) -> None:
+            # HTTPServer's own asks the resolver for this machine's full name.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind(self.server_address)
+            self.server_address = self.socket.getsockname()
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if not free.acquire(blocking=False):
+                self.shutdown_request(request)
+                return
+            super().process_request(request, client_address)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                free.release()
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            log.warning("scrape failed", exc_info=True)
+
+    return Server(endpoint, Handler)

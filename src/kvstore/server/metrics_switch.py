@@ -1,0 +1,78 @@
+"""Metrics on or off: the only way to them that works without the ``prometheus_client`` package."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from kvstore.errors import ConfigurationError
+from kvstore.server.certificate_files import CertificateFiles
+from kvstore.server.metrics_endpoint import MetricsEndpoint
+from kvstore.server.node import Node
+
+if TYPE_CHECKING:
+    from kvstore.server.metrics import Metrics
+
+__all__ = ["MetricsSwitch", "open_metrics"]
+
+
+class MetricsSwitch:
+    """Metrics of a process, or none of them."""
+
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        endpoint: MetricsEndpoint | None = None,
+    ) -> None:
+        self._metrics = metrics
+        self._endpoint = endpoint
+
+    @property
+    def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor[Any, Any]]:
+        """What the listener of clients needs to count calls."""
+        return () if self._metrics is None else (self._metrics.calls,)
+
+    @contextlib.contextmanager
+    def of(self, node: Node) -> Iterator[None]:
+        """Serve ``node``'s figures as long as the context lasts."""
+        if self._metrics is None or self._endpoint is None:
+            yield
+            return
+        self._metrics.watch(node)
+        self._endpoint.start()
+        try:
+            yield
+        finally:
+            self._metrics.watch(None)
+
+
+@contextlib.contextmanager
+def open_metrics(
+    address: str | None, certificates: CertificateFiles | None
+) -> Iterator[MetricsSwitch]:
+    """Take ``address`` for metrics; None: no metrics. On the running event loop.
+
+    ``certificates`` are the client listener's. Raises ConfigurationError when the address can't be
+    had or the package is missing.
+    """
+    if address is None:
+        yield MetricsSwitch()
+        return
+    try:
+        from kvstore.server.metrics import Metrics
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("prometheus_client"):
+            raise
+        raise ConfigurationError(
+            "--metrics_addr needs the 'prometheus_client' package: pip install 'kvstore[metrics]'"
+        ) from error
+    metrics = Metrics(asyncio.get_running_loop(), certificates)
+    endpoint = MetricsEndpoint(address, metrics.render)
+    try:
+        yield MetricsSwitch(metrics, endpoint)
+    finally:
+        endpoint.close()
