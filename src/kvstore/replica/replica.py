@@ -364,6 +364,9 @@ class Replica:
         if self._reads:
             self._ask_gathered()
         raft = self._raft
+        if raft.leader != self._leader_known and raft.leader:
+            self._leader_known = raft.leader
+            self.counters.leader_changes += 1
         while (bundle_or_none := raft.ready()) is not None:
             self._perform(bundle_or_none)
         leads = raft.role is Role.LEADER
@@ -372,9 +375,6 @@ class Replica:
                 OutcomeUnknownError("leadership was lost; retry with the same id")
             )
         self._was_leader = leads
-        if raft.leader != self._leader_known and raft.leader:
-            self._leader_known = raft.leader
-            self.counters.leader_changes += 1
 
     def _perform(self, bundle: Bundle) -> None:
         if bundle.must_sync:

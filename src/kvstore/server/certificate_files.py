@@ -26,6 +26,9 @@ LOOK_INTERVAL_S = 1.0
 
 EXPIRY_WARNING = datetime.timedelta(days=30)
 
+# How often a process that reads no new certificate warns of the old one's end, at most.
+WARNING_INTERVAL_S = 24 * 3600.0
+
 log = structlog.get_logger("kvstore.tls")
 
 
@@ -60,6 +63,8 @@ class CertificateFiles:
             if now - self._looked >= LOOK_INTERVAL_S:
                 self._looked = now
                 self._look()
+                if now - self._warned >= WARNING_INTERVAL_S:
+                    self.warn_of_expiry()
             return self._current
 
     def expires(self) -> datetime.datetime:
@@ -68,6 +73,7 @@ class CertificateFiles:
 
     def warn_of_expiry(self) -> None:
         """Log a warning if the certificate in use ends soon, an error if it has ended."""
+        self._warned = time.monotonic()
         left = self.expires() - datetime.datetime.now(datetime.UTC)
         if left <= datetime.timedelta(0):
             log.error("certificate has expired", file=self._paths[1], expired=str(self.expires()))

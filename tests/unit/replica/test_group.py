@@ -135,6 +135,10 @@ def test_a_member_too_far_behind_gets_a_snapshot_and_catches_up():
         group.group.network.heal()
         group.settle()
         assert len(group.hashes()) == 1
+        sent = group.group.replicas[leader].counters
+        received = group.group.replicas[behind].counters
+        assert sent.snapshots_sent == received.snapshots_received == 1
+        assert sent.snapshot_sent_bytes == received.snapshot_received_bytes > 0
         # The requests came along with the state.
         assert group.put(b"199", b"599" * 20) == [True]
         disk = group.power_off()
@@ -206,6 +210,25 @@ def test_a_member_that_lost_its_directory_is_not_founded_anew():
         disk.remove_file(path)
     with pytest.raises(ConfigurationError, match="node3 is empty"):
         DrivenGroup(disk)
+
+
+def test_each_other_leader_is_counted_once():
+    with DrivenGroup() as group:
+        first = group.leader().member
+        group.settle()
+        assert [replica.counters.leader_changes for replica in group.group.replicas.values()] == [
+            1,
+            1,
+            1,
+        ]
+        group.leader().transfer_leadership(1 + first % 3)
+        group.until(lambda: group.leader().member != first)
+        group.settle()
+        assert [replica.counters.leader_changes for replica in group.group.replicas.values()] == [
+            2,
+            2,
+            2,
+        ]
 
 
 def test_leadership_is_handed_over_on_request():

@@ -91,6 +91,20 @@ def test_an_end_that_is_near_is_logged(
     assert [entry["log_level"] for entry in logs] == ([] if level is None else [level])
 
 
+def test_a_certificate_that_nobody_renews_is_warned_of_again(
+    authority: pki.Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority.issue_member(1, ["a"], 10)
+    files = files_of(authority)
+    monkeypatch.setattr("kvstore.server.certificate_files.LOOK_INTERVAL_S", 0.0)
+    with structlog.testing.capture_logs() as logs:
+        files.current()
+        assert not logs
+        monkeypatch.setattr("kvstore.server.certificate_files.WARNING_INTERVAL_S", 0.0)
+        files.current()
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+
+
 def test_a_missing_file_is_named_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"certificate PEM from .*none\.pem"):
         CertificateFiles(cert=str(tmp_path / "none.pem"), key="k")
