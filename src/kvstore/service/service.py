@@ -35,9 +35,9 @@ ENTRY_BYTES_MAX = 1 << 20
 ENTRIES_MAX = 2
 READ_POINTS_MAX = 2
 
-# Between two entries of a service that has several writes at one time, and between two read points of
-# one that has several reads. A loop takes calls in one by one; while it only drives the members it
-# takes none, and each call becomes an entry, or a round of heartbeats, of its own.
+# Between two entries of a service that has several writes at one time, and between two read points
+# of one that has several reads. A loop takes calls in one by one; while it only drives the members
+# it takes none, and each call becomes an entry, or a round of heartbeats, of its own.
 GATHER_S = 0.002
 
 # Calls that wait at one time, and what their writes may weigh before they are proposed; one more
