@@ -40,6 +40,12 @@ READ_POINTS_MAX = 2
 # it takes none, and each call becomes an entry, or a round of heartbeats, of its own.
 GATHER_S = 0.002
 
+# With many writes under way entries are further apart, so long for each of those writes, up to a
+# bound: an entry costs a cluster its frames and syncs, a millisecond of processor time, whatever
+# it holds.
+GATHER_A_WRITE_S = 0.0005
+GATHER_MAX_S = 0.005
+
 # Calls that wait at one time, and what their writes may weigh before they are proposed; one more
 # is refused with UnavailableError.
 CALLS_MAX = 16_384
@@ -86,6 +92,7 @@ class KVService:
         # When an entry was made last, and whether a write has met another one since.
         self._proposed_at = now()
         self._crowded = False
+        self._write_pause = GATHER_S
         # The same of read points.
         self._asked_at = now()
         self._reads_crowded = False
@@ -114,6 +121,8 @@ class KVService:
                 self._decide(call, place, member)
             elif isinstance(operation, Get):
                 self._reads.append((operation.key, call, place))
+                if self._read_points:
+                    self._reads_crowded = True
             else:
                 self._gather(member, operation, (call, place))
         self._flush_soon()
@@ -160,15 +169,17 @@ class KVService:
         if self._reads and not self._reads_are_due:
             self._reads_are_due = True
             crowded = self._reads_crowded or len(self._reads) > 1
-            self._flush_after(self._asked_at, crowded, self._flush_reads)
+            earliest = self._asked_at + GATHER_S if crowded else 0.0
+            self._flush_at(earliest, self._flush_reads)
         if self._writes and not self._writes_are_due:
             self._writes_are_due = True
-            self._flush_after(self._proposed_at, self._crowded, self._flush_writes)
+            earliest = self._proposed_at + self._write_pause if self._crowded else 0.0
+            self._flush_at(earliest, self._flush_writes)
 
-    def _flush_after(self, before: float, crowded: bool, flush: Callable[[], None]) -> None:
-        """Call ``flush`` soon, and where there is a crowd not sooner than the pause says."""
-        if crowded and self._later is not None:
-            pause = before + GATHER_S - self._now()
+    def _flush_at(self, earliest: float, flush: Callable[[], None]) -> None:
+        """Call ``flush`` soon, but not before ``earliest`` where something can call later."""
+        if self._later is not None:
+            pause = earliest - self._now()
             if pause > 0:
                 self._later(pause, flush)
                 return
@@ -215,6 +226,8 @@ class KVService:
         writes, self._writes, self._write_bytes = self._writes, [], 0
         self._proposed_at = self._now()
         self._crowded = len(writes) > 1
+        wanted = GATHER_A_WRITE_S * len(self._under_way)
+        self._write_pause = min(max(wanted, GATHER_S), GATHER_MAX_S)
         for batch in _batches(writes):
             self._entries += 1
             data = encode_commands([write.command for write in batch])

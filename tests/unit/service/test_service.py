@@ -20,6 +20,7 @@ from kvstore.service.service import (
     CALLS_MAX,
     ENTRIES_MAX,
     ENTRY_COMMANDS_MAX,
+    GATHER_MAX_S,
     GATHER_S,
     READ_POINTS_MAX,
 )
@@ -192,13 +193,33 @@ def test_writes_in_a_crowd_gather_for_a_while(house: House) -> None:
     assert [len(entry) for entry in house.member.entries] == [1, 2]
 
 
+def test_entries_are_further_apart_with_many_writes_under_way(house: House) -> None:
+    house.submit(*map(put, range(100)))
+    house.wait(GATHER_S)
+    house.submit(put(100))
+    house.wait(GATHER_S)
+    assert [len(entry) for entry in house.member.entries] == [100]
+    house.wait(GATHER_MAX_S)
+    assert [len(entry) for entry in house.member.entries] == [100, 1]
+
+
+def test_a_read_that_meets_another_one_gathers_for_a_while(house: House) -> None:
+    house.submit(Get(b"a"))
+    house.turn()
+    house.submit(Get(b"a"))
+    house.turn()
+    assert len(house.member.reads) == 1
+    house.wait(GATHER_S)
+    assert len(house.member.reads) == 2
+
+
 def test_reads_wait_for_room_and_then_share_a_read_point_asked_after_they_came(
     house: House,
 ) -> None:
     calls = []
     for _ in range(READ_POINTS_MAX + 3):
         calls.append(house.submit(Get(b"a")))
-        house.turn()
+        house.wait(GATHER_S)
     assert len(house.member.reads) == READ_POINTS_MAX
     house.member.reads[0](None)
     house.wait(GATHER_S)
