@@ -7,7 +7,7 @@ ROUNDS ?= 3
 ENGINE_SOURCES := $(wildcard src/kvstore/_engine/*.pyx src/kvstore/_engine/*.pxd src/kvstore/_engine/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan chaos lint format stubs bench planted simulate wheel clean
+.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench planted simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,6 +49,9 @@ test: build ## run every test
 
 test-asan: build ## run the engine's tests with the address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tools/sanitized_tests.sh
+
+test-tsan: build ## run the engine's threads with the thread sanitizer
+	@PYTHON=$(BIN)/python tools/sanitized_tests.sh thread
 
 lint: $(VENV)/.lint-tools ## format, lint, types, import rules, generated stubs
 	$(BIN)/ruff format --check .

@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # Builds the engine with sanitizers beside the normal build and runs the engine's tests on it.
 # usage: tools/sanitized_tests.sh [address,undefined|thread [PYTEST_ARGUMENT...]]
-# Without arguments: the address and undefined-behaviour sanitizers, all tests of the engine.
+# Without further arguments: all tests of the engine, or with `thread` those that have threads.
 # PYTHON is the interpreter, by default that of `make build`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 sanitize="${1:-address,undefined}"
 [ $# = 0 ] || shift
-[ $# != 0 ] || set -- --quiet --numprocesses 2 tests/unit/engine tests/fuzz tests/crash
+unit=tests/unit/engine
+if [ $# = 0 ] && [ "$sanitize" = thread ]; then
+    set -- --quiet "$unit"/test_{database_threads,log,block_cache,file}.py
+elif [ $# = 0 ]; then
+    set -- --quiet --numprocesses 2 "$unit" tests/fuzz tests/crash
+fi
 python="${PYTHON:-.venv/bin/python}"
 base="build/sanitized-${sanitize//,/-}"
 
@@ -28,6 +33,7 @@ report="$PWD/$base.report"
 rm -f "$report".*
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:log_path="$report"
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path="$report"
+# The interpreter isn't instrumented, but its GIL is a mutex and a condition, which are seen.
 export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1:log_path="$report"
 PYTHONMALLOC=malloc PYTHONPATH="$lib" LD_PRELOAD="$runtime" \
     "$python" -m pytest -p no:cacheprovider "$@" 2>&1 || {

@@ -22,7 +22,7 @@ from kvstore._engine.key cimport (
     max_sequence,
     trailer_pack,
 )
-from kvstore._engine.live_table cimport LiveTable, live_table_open
+from kvstore._engine.live_table cimport LiveTable, live_table_open, open_tables_count
 from kvstore._engine.manifest cimport Manifest, begin_manifest
 from kvstore._engine.memtable cimport memtable_bytes, memtable_entries
 from kvstore._engine.slice cimport Slice, slice_of
@@ -157,7 +157,7 @@ cdef dict statistics(Store store):
         "table_bytes": table_bytes,
         "table_entries": live_entries,
         "table_tombstones": tombstones,
-        "open_tables": store.tables.open_count,
+        "open_tables": open_tables_count(store.tables),
         "memtable_bytes": memory_bytes,
         "memtable_entries": memory_entries,
         "frozen_memtables": store.frozen_count,

@@ -52,6 +52,7 @@ cdef OpenTables* open_tables_new(
     const FileSystemOps* ops, void* disk, BlockCache* cache, const char* directory, int max_open
 ) noexcept nogil                        # NULL: out of memory
 cdef void open_tables_release(OpenTables* tables) noexcept nogil
+cdef int open_tables_count(OpenTables* tables) noexcept nogil
 # `path` has room for MAX_PATH_BYTES.
 cdef void table_path(const char* directory, uint64_t number, char* path) noexcept nogil
 

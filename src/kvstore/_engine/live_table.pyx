@@ -91,14 +91,18 @@ cdef void live_table_retain(LiveTable* file) noexcept nogil:
 
 cdef void live_table_release(LiveTable* file) noexcept nogil:
     cdef OpenTables* tables = file.tables
+    cdef Table* table
     cdef char path[MAX_PATH_BYTES]
     if not reference_drop(&file.references):
         return
-    if file.table != NULL:
-        tables.lock.lock()
+    # Nobody opens it any more, but whoever opens another one may be closing it just now.
+    tables.lock.lock()
+    table = file.table
+    if table != NULL:
         unlink_open(file)
-        tables.lock.unlock()
-        table_release(file.table)
+    tables.lock.unlock()
+    if table != NULL:
+        table_release(table)
     if load_acquire(&file.obsolete):
         # A file that stays behind because this fails is removed at the next open.
         table_path(tables.directory, file.number, path)
@@ -128,6 +132,13 @@ cdef void unlink_open(LiveTable* file) noexcept nogil:
     if file.next_open != NULL:
         file.next_open.prev_open = file.prev_open
     tables.open_count -= 1
+
+
+cdef int open_tables_count(OpenTables* tables) noexcept nogil:
+    tables.lock.lock()
+    cdef int count = tables.open_count
+    tables.lock.unlock()
+    return count
 
 
 cdef Table* close_least_used(OpenTables* tables) noexcept nogil:

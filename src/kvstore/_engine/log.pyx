@@ -340,10 +340,11 @@ cdef class Log:
         if result == -1:
             self.failure = status[0]
         self.flusher = IDLE
+        # What was asked for may be durable although the mark after it failed; the next call says so.
+        cdef bint reached = (self.durable if durably else self.written) >= ticket
         self.monitor.notify()
         self.monitor.unlock()
-        # What was asked for may be durable although the mark after it failed; the next call says so.
-        return 0 if (self.durable if durably else self.written) >= ticket else -1
+        return 0 if reached else -1
 
     cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil:
         """The flusher's second half. Under `monitor`, which it gives up for the disk's work."""

@@ -9,7 +9,7 @@ from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
-from kvstore._engine.atomics cimport counter_next
+from kvstore._engine.atomics cimport counter_next, load_acquire
 from kvstore._engine.batch cimport (
     BATCH_HEADER_BYTES,
     Operation,
@@ -260,7 +260,7 @@ cdef class Store:
         cdef int i
         with self.installing:
             self.check_writable()
-            edit.next_number = self.next_number
+            edit.next_number = load_acquire(&self.next_number)
             # What the job let go of by it must not be asked for after a crash either.
             edit.retain_from = None if self.retain_from == max_sequence() else self.retain_from
             next_version = version_change(
@@ -401,7 +401,8 @@ cdef class Store:
                 added.append(table_entry(level, file))
         return Edit(
             last_sequence=self.flushed_sequence, flushed_sequence=self.flushed_sequence,
-            applied_index=self.flushed_applied, next_number=self.next_number, added=added,
+            applied_index=self.flushed_applied, next_number=load_acquire(&self.next_number),
+            added=added,
             retain_from=None if self.retain_from == max_sequence() else self.retain_from,
         )
 
