@@ -68,11 +68,13 @@ stubs: build ## generate the gRPC stubs anew from proto/
 	$(BIN)/python tools/generate_stubs.py
 
 bench: $(VENV)/.bench-tools ## run the benchmarks beside their peers
+	@sh tools/install_missing.sh etcd=etcd-server etcdctl=etcd-client
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=build/benchmarks.json
 	$(BIN)/python -m benchmarks.report build/benchmarks.json
 
 chaos: build ## hurt five real kvd processes in every way, for a quarter of an hour (needs root)
-	@sh tools/chaos_prerequisites.sh
+	@[ "$$(id -u)" = 0 ] || { echo "make chaos needs root: it makes network namespaces and mounts a tmpfs"; exit 1; }
+	@sh tools/install_missing.sh nft=nftables ip=iproute2 cc=gcc '/usr/lib/*/faketime/libfaketimeMT.so.1=libfaketime'
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
 
 planted: build ## plant known bugs and count the simulated seeds until each is found
