@@ -10,6 +10,7 @@ from libcpp.map cimport map as ordered_map
 from libcpp.vector cimport vector
 
 from kvstore._engine.file cimport FileSystem, FileSystemOps
+from kvstore._engine.log_file cimport LogFile
 from kvstore._engine.slice cimport Slice
 from kvstore._engine.status cimport Status
 
@@ -53,10 +54,8 @@ cdef class Log:
     cdef readonly object recovery
     cdef bytes path_bytes
     cdef const char* folder             # path_bytes, for code without the GIL
-    cdef uint64_t segment_bytes
     cdef bint read_only
     cdef bint closed
-    cdef bint maps                      # stores through a map are worth trying
     cdef list found                     # numbers of the segments that opening found, for replay()
     cdef object writer                  # the writer thread, once started
     cdef int event                      # eventfd that it signals, or -1
@@ -86,20 +85,16 @@ cdef class Log:
     cdef uint32_t chain
     cdef uint32_t seed
 
-    # The flusher's while it is WRITING; else only read, under `monitor`.
-    cdef void* file
-    cdef uint64_t file_segment
-    cdef uint64_t file_capacity
-    cdef uint64_t file_end
-    cdef uint8_t* memory                # the map of the current segment, or NULL
-    cdef uint64_t forgotten             # bytes at its front that were given back
+    # The flusher's while it is WRITING; else under `monitor`.
+    cdef LogFile file
+    cdef vector[uint8_t] direct         # a record on its way into the file past `pending`
 
     # Copies the payload into memory; ends with its ticket. -1: see `status`.
     cdef int append_slice(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil
     # The short way for a single record that is not to be synced. 0: it is in the file as by
-    # write_out(), and nothing waited; 1: only appended, write_out() is to follow without the GIL.
+    # write_out(), and no other thread was waited for; 1: only appended, write_out() is to follow without the GIL.
     cdef int append_through(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil
@@ -118,13 +113,15 @@ cdef class Log:
     cdef void encode(
         self, uint8_t* at, int kind, uint64_t index, uint64_t term, Slice payload
     ) noexcept nogil
-    cdef bint store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
+    cdef bint fits_file(self, size_t payload_bytes) noexcept nogil
+    cdef void store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
+    cdef int write_directly(
+        self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
+    ) noexcept nogil
     cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil
     cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil
     cdef int leave_mark(self, Status* status) noexcept nogil
     cdef int write_chunk(self, Chunk* chunk, bint durably, Status* status) noexcept nogil
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil
-    cdef int open_space(self, uint64_t recycled, uint64_t wanted, const char* spare, Status* status) noexcept nogil
-    cdef int leave_segment(self, Status* status) noexcept nogil
     cdef void run_writer(self) noexcept nogil
     cdef void release(self) noexcept

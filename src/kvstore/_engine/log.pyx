@@ -16,13 +16,23 @@ import threading
 
 from cython.operator cimport dereference
 cimport cython
-from libc.errno cimport EDQUOT, EEXIST, ENOENT, ENOSPC
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
+from libc.errno cimport EEXIST, ENOENT
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kvstore._engine.crc32c cimport crc32c_extend
-from kvstore._engine.file cimport OPEN_CREATE, OPEN_WRITE, FileSystem, os_failure
+from kvstore._engine.file cimport FileSystem, os_failure
+from kvstore._engine.log_file cimport (
+    CALL_BYTES,
+    PATH_BYTES,
+    RETRY,
+    log_file_begin,
+    log_file_close,
+    log_file_forgettable,
+    log_file_trim,
+    log_file_write,
+    segment_path,
+)
 from kvstore._engine.log_format cimport (
     KIND_CLEAN_CLOSE,
     KIND_SYNC_MARK,
@@ -66,18 +76,14 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef enum:
-    PATH_BYTES = 4096
     MIN_SEGMENT_BYTES = 4096
     DEFAULT_SEGMENT_BYTES = 67108864
     FORGET_BYTES = 4194304      # steps in which a map's memory is given back
+    SYNC_FORGET_BYTES = 65536   # so much of it is given back before a sync
+    DIRECT_BYTES = 1048576      # the largest record that is written without the log's own copy of it
     # Kept free at the end of a segment, so that the mark of a close always fits, and the file of a
     # log that was closed is always shorter than its segment.
     CLOSE_BYTES = RECORD_HEADER_BYTES + TERMINATOR_BYTES
-    RETRY = -2                  # enter_segment: no space, nothing was written
-
-
-cdef void segment_path(char* into, const char* folder, uint64_t number, const char* suffix) noexcept nogil:
-    snprintf(into, PATH_BYTES, b"%s/%06llu.%s", folder, <unsigned long long> number, suffix)
 
 
 # Freeing it still needs what it refers to: the collector must not clear the references first.
@@ -98,16 +104,16 @@ cdef class Log:
         for kind in sticky_kinds:
             check_kind(kind)
         self.filesystem = PosixFileSystem() if filesystem is None else filesystem
-        self.ops = self.filesystem.ops
-        self.disk = self.filesystem.disk
+        self.ops = self.file.ops = self.filesystem.ops
+        self.disk = self.file.disk = self.filesystem.disk
         self.path = os.fspath(path)
         self.path_bytes = os.fsencode(self.path)
         if len(self.path_bytes) > PATH_BYTES - 32:
             raise InvalidArgumentError(f"path of {len(self.path_bytes)} bytes is too long")
-        self.folder = self.path_bytes
-        self.segment_bytes = segment_bytes
+        self.folder = self.file.folder = self.path_bytes
+        self.file.segment_bytes = segment_bytes
         self.read_only = read_only
-        self.maps = maps
+        self.file.maps = maps
         if not read_only:
             self.make_folder()
         self.start_from(recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only))
@@ -174,7 +180,7 @@ cdef class Log:
         self.append_segment = header.number
         self.append_offset = SEGMENT_HEADER_BYTES
         self.append_max_index = 0
-        self.append_limit = self.segment_bytes - CLOSE_BYTES
+        self.append_limit = self.file.segment_bytes - CLOSE_BYTES
         self.pending.push_back(Chunk())
         cdef Chunk* chunk = &self.pending.back()
         chunk.segment = header.number
@@ -230,24 +236,52 @@ cdef class Log:
         if index > self.append_max_index and not self.sticky[kind].wanted:
             self.append_max_index = index
 
-    cdef bint store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil:
-        """Encodes one record right into the file, through the map; False if that can't be done now."""
-        if (
-            self.memory == NULL
-            or self.flusher == WRITING
-            or self.append_segment != self.file_segment
-            or not self.pending.empty()
-            or self.append_offset + record_bytes(payload.size) + TERMINATOR_BYTES > self.file_capacity
-        ):
-            return False
-        self.encode(self.memory + self.append_offset, kind, index, term, payload)
-        self.file_end = self.append_offset
+    cdef bint fits_file(self, size_t payload_bytes) noexcept nogil:
+        """Whether the next record may go into the file past `pending` and the flusher."""
+        return (
+            self.file.memory != NULL
+            and self.flusher != WRITING
+            and self.append_segment == self.file.segment
+            and self.pending.empty()
+            and self.append_offset + record_bytes(payload_bytes) + TERMINATOR_BYTES <= self.file.capacity
+        )
+
+    cdef void store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil:
+        """Encodes one record right into the file, through the map."""
+        cdef uint8_t* pages = NULL
+        cdef size_t forgettable
+        self.encode(self.file.memory + self.append_offset, kind, index, term, payload)
+        self.file.end = self.append_offset
         self.written = self.appended
-        if self.file_end >= self.forgotten + 2 * FORGET_BYTES:
-            # All but the newest part of the map, which else would count as memory of this process.
-            self.ops.forget(self.disk, self.memory + self.forgotten, FORGET_BYTES)
-            self.forgotten += FORGET_BYTES
-        return True
+        # All but the newest part of the map would else count as memory of this process.
+        forgettable = log_file_forgettable(&self.file, FORGET_BYTES, &pages)
+        if forgettable:
+            self.ops.forget(self.disk, pages, forgettable)
+
+    cdef int write_directly(
+        self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
+    ) noexcept nogil:
+        """Writes one record with a call. Under `monitor`, which it gives up for the disk's work."""
+        cdef uint64_t offset = self.append_offset
+        cdef size_t size = record_bytes(payload.size) + TERMINATOR_BYTES
+        cdef uint64_t target
+        cdef int result
+        if self.direct.size() < size:
+            self.direct.resize(size)
+        self.encode(self.direct.data(), kind, index, term, payload)
+        target = self.appended
+        self.flusher = WRITING
+        self.monitor.unlock()
+        result = log_file_write(&self.file, self.direct.data(), size, offset, False, status)
+        self.monitor.lock()
+        if result == 0:
+            self.file.end = offset + size - TERMINATOR_BYTES
+            self.written = target
+        else:
+            self.failure = status[0]
+        self.flusher = IDLE
+        self.monitor.notify()
+        return result
 
     cdef int append_slice(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
@@ -268,13 +302,18 @@ cdef class Log:
     cdef int append_through(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil:
-        cdef bint stored = False
+        cdef bint done = False
         self.monitor.lock()
         cdef int result = self.make_room(payload.size, status)
-        if result == 0:
-            stored = self.store(kind, index, term, payload)
+        if result == 0 and self.fits_file(payload.size):
+            if payload.size < CALL_BYTES or (self.flusher == SYNCING and payload.size <= DIRECT_BYTES):
+                self.store(kind, index, term, payload)
+                done = True
+            elif payload.size <= DIRECT_BYTES:
+                result = self.write_directly(kind, index, term, payload, status)
+                done = True
         self.monitor.unlock()
-        if result or stored:
+        if result or done:
             return result
         return self.append_slice(kind, index, term, payload, status) or 1
 
@@ -348,16 +387,22 @@ cdef class Log:
 
     cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil:
         """The flusher's second half. Under `monitor`, which it gives up for the disk's work."""
-        cdef uint64_t end = self.file_end
+        cdef uint64_t end = self.file.end
+        cdef uint8_t* pages = NULL
+        # The sync would take each page of the map back from this process one by one, and interrupt
+        # every CPU that runs a thread of it for each.
+        cdef size_t forgettable = log_file_forgettable(&self.file, SYNC_FORGET_BYTES, &pages)
         self.flusher = SYNCING
         self.monitor.unlock()
-        cdef int result = self.ops.datasync(self.disk, self.file)
+        if forgettable:
+            self.ops.forget(self.disk, pages, forgettable)
+        cdef int result = self.ops.datasync(self.disk, self.file.file)
         self.monitor.lock()
         if result < 0:
             return status_os_error(status, -result, b"syncing the log", -1)
         self.syncs += 1
         self.durable = target
-        self.durable_segment = self.file_segment
+        self.durable_segment = self.file.segment
         self.durable_offset = end
         # No record follows that would say so: a mark does. It needs no sync of its own, and those
         # who wait need not wait for it.
@@ -389,99 +434,31 @@ cdef class Log:
         cdef uint64_t end = chunk.offset + chunk.bytes.size() - TERMINATOR_BYTES
         cdef size_t size = chunk.bytes.size()
         cdef int result
-        if chunk.segment != self.file_segment:
+        if chunk.segment != self.file.segment:
             result = self.enter_segment(chunk, status)
             if result:
                 return result
-        # A store through the map costs a quarter of a call of the system, but a page that is
-        # stored to after each sync faults each time: so only for what is not synced at once.
-        if self.memory != NULL and not durably:
-            memcpy(self.memory + chunk.offset, chunk.bytes.data(), size)
-        else:
-            result = self.ops.pwrite(self.disk, self.file, chunk.bytes.data(), size, chunk.offset)
-            if result < 0:
-                return status_os_error(status, -result, b"writing the log", <int64_t> chunk.offset)
-        self.file_end = end
-        return 0
+        result = log_file_write(
+            &self.file, chunk.bytes.data(), size, chunk.offset, durably, status
+        )
+        if result == 0:
+            self.file.end = end
+        return result
 
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil:
         """Leaves the current segment and begins the chunk's; RETRY if there is no space for it."""
-        cdef char name[PATH_BYTES]
-        cdef char spare[PATH_BYTES]
-        cdef uint8_t header_bytes[SEGMENT_HEADER_BYTES]
         cdef SegmentHeader header
         cdef uint64_t recycled
-        cdef int result
-        if self.leave_segment(status):
-            return -1
+        header.number = chunk.segment
+        header.previous_end = chunk.previous_end
+        header.chain = chunk.chain
         self.monitor.lock()
         recycled = self.spare
         self.spare = 0
         self.monitor.unlock()
-        segment_path(name, self.folder, chunk.segment, b"wal")
-        segment_path(spare, self.folder, recycled if recycled else chunk.segment, b"spare")
-        result = self.open_space(
-            recycled, chunk.offset + chunk.bytes.size() + CLOSE_BYTES, spare, status
+        return log_file_begin(
+            &self.file, &header, recycled, chunk.offset + chunk.bytes.size() + CLOSE_BYTES, status
         )
-        if result:
-            return result
-        header.number = chunk.segment
-        header.previous_end = chunk.previous_end
-        header.chain = chunk.chain
-        encode_segment_header(header_bytes, &header)
-        result = self.ops.pwrite(self.disk, self.file, header_bytes, SEGMENT_HEADER_BYTES, 0)
-        if result == 0:
-            result = self.ops.datasync(self.disk, self.file)
-        if result == 0:
-            result = self.ops.rename(self.disk, spare, name)
-        if result == 0:
-            result = self.ops.sync_directory(self.disk, self.folder)
-        if result < 0:
-            return status_os_error(status, -result, b"beginning a log segment", -1)
-        self.file_segment = chunk.segment
-        self.file_end = SEGMENT_HEADER_BYTES
-        self.forgotten = 0
-        if self.maps and self.ops.map(self.disk, self.file, <size_t> self.file_capacity, &self.memory) < 0:
-            self.memory = NULL
-        return 0
-
-    cdef int open_space(
-        self, uint64_t recycled, uint64_t wanted, const char* spare, Status* status
-    ) noexcept nogil:
-        """Opens a file, recycled or new, with all of a segment's space reserved."""
-        cdef int64_t size
-        cdef int result = self.ops.open(
-            self.disk, spare, OPEN_WRITE if recycled else OPEN_CREATE, &self.file
-        )
-        if result < 0:
-            self.file = NULL
-            status_os_error(status, -result, b"opening a new log segment", -1)
-            return RETRY if result in (-ENOSPC, -EDQUOT) else -1
-        size = self.ops.size(self.disk, self.file)
-        self.file_capacity = max(self.segment_bytes, wanted)
-        if size >= <int64_t> self.file_capacity:
-            self.file_capacity = <uint64_t> size
-            return 0
-        result = self.ops.allocate(self.disk, self.file, self.file_capacity)
-        if result == 0:
-            return 0
-        status_os_error(status, -result, b"reserving space for a log segment", -1)
-        self.ops.close(self.disk, self.file)
-        self.file = NULL
-        self.ops.unlink(self.disk, spare)
-        return RETRY if result in (-ENOSPC, -EDQUOT) else -1
-
-    cdef int leave_segment(self, Status* status) noexcept nogil:
-        """Makes the current segment durable and lets go of it."""
-        if self.file == NULL:
-            return 0
-        cdef int result = self.ops.datasync(self.disk, self.file)
-        if self.memory != NULL:
-            self.ops.unmap(self.disk, self.file, self.memory, <size_t> self.file_capacity)
-            self.memory = NULL
-        self.ops.close(self.disk, self.file)
-        self.file = NULL
-        return status_os_error(status, -result, b"syncing the log", -1) if result < 0 else 0
 
     cdef int write_out(self, Status* status) noexcept nogil:
         return self.flush(self.position(), False, status)
@@ -650,24 +627,15 @@ cdef class Log:
         if self.append_limit and status.code == OK:
             with nogil:
                 result = self.sync_to(self.position(), &status)
-        if result == 0 and status.code == OK and self.file != NULL:
-            if self.memory != NULL:
-                self.ops.unmap(self.disk, self.file, self.memory, <size_t> self.file_capacity)
-                self.memory = NULL
-            # Gives back what was reserved and not used, and tells the next opening that the sync of
-            # all before it went well.
-            self.ops.truncate(self.disk, self.file, self.file_end)
+        if result == 0 and status.code == OK:
+            # Tells the next opening, too, that the sync of all before it went well.
+            log_file_trim(&self.file)
         self.release()
         if result:
             raise self.error(&status)
 
     cdef void release(self) noexcept:
-        if self.file != NULL:
-            if self.memory != NULL:
-                self.ops.unmap(self.disk, self.file, self.memory, <size_t> self.file_capacity)
-                self.memory = NULL
-            self.ops.close(self.disk, self.file)
-            self.file = NULL
+        log_file_close(&self.file)
         if self.event >= 0:
             os_close(self.event)
             self.event = -1
