@@ -215,7 +215,7 @@ def put_many(Database db not None, bytes prefix not None, keys, values, bint syn
                 )
             if code < 0:
                 raise MemoryError("no memory for a batch")
-            db.write_encoded(slice_of(chunk.bytes.data, chunk.bytes.size), False)
+            db.write_ascending(slice_of(chunk.bytes.data, chunk.bytes.size))
         first += chunk.count
     if sync:
         db.sync()
@@ -493,7 +493,7 @@ cdef int from_memory(
         row = chunk.order[i].row
         chunk.expect(i)
         if i + AHEAD < end:
-            memtable_prefetch(store.memory, chunk.keys[chunk.order[i + AHEAD].row])
+            memtable_prefetch(store.memory, chunk.keys[chunk.order[i + AHEAD].row], False)
         found = look_in_memory(store, chunk.keys[row], sequence, &value)
         marks[row] = <uint8_t> found
         if found == FOUND:

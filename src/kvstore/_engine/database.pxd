@@ -17,9 +17,11 @@ cdef class Database(Store):
     cdef int call_log_sync(self) except -1
     cdef int sync_log(self) except -1
     cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1
-    # A batch's bytes, as WriteBatch encodes them; each operation takes the next sequence.
-    cdef int write_encoded(self, Slice payload, bint sync) except -1
-    cdef int apply(self, Slice payload, uint64_t first, bint numbered) except -1
+    # Puts in the order of their keys, as WriteBatch encodes them; each takes the next sequence.
+    cdef int write_ascending(self, Slice payload) except -1
+    cdef int apply(
+        self, Slice payload, uint64_t first, bint numbered, bint ascending
+    ) except -1
     cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
     cdef int make_room(self) except -1
     cdef int settle(self) except -1

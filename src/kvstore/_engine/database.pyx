@@ -210,7 +210,7 @@ cdef class Database(Store):
                     "the log takes"
                 )
         sequence = self.assigned + 1
-        if memtable_add(self.memory, key, sequence, kind, value) < 0:
+        if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
             raise MemoryError("no memory for a write")
         self.assigned = sequence
         self.user_bytes += key.size + value.size
@@ -252,25 +252,25 @@ cdef class Database(Store):
         if batch.count == 0:
             return self.visible
         first = self.assigned + 1 if sequence is None else sequence
-        self.apply(payload, first, sequence is not None)
+        self.apply(payload, first, sequence is not None, False)
         if self.log is None:
             self.visible = self.assigned
         else:
             self.log_write(first, payload, sync)
         return self.visible
 
-    cdef int write_encoded(self, Slice payload, bint sync) except -1:
+    cdef int write_ascending(self, Slice payload) except -1:
         cdef uint64_t first
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.make_room()
         first = self.assigned + 1
-        self.apply(payload, first, False)
+        self.apply(payload, first, False, True)
         if self.log is None:
             self.visible = self.assigned
             return 0
-        return self.log_write(first, payload, sync)
+        return self.log_write(first, payload, False)
 
     def sync(self):
         cdef Status status
@@ -289,7 +289,9 @@ cdef class Database(Store):
             self.fail(error)
             raise error
 
-    cdef int apply(self, Slice payload, uint64_t first, bint numbered) except -1:
+    cdef int apply(
+        self, Slice payload, uint64_t first, bint numbered, bint ascending
+    ) except -1:
         """All operations into the memtable, unseen as yet."""
         cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
         cdef const uint8_t* end = payload.data + payload.size
@@ -305,14 +307,15 @@ cdef class Database(Store):
             if i + APPLY_AHEAD < count:
                 # Each addition misses the CPU's cache in its own node: let the misses overlap.
                 ahead = decode_operation(ahead, end, &later)
-                memtable_prefetch(self.memory, later.key)
+                memtable_prefetch(self.memory, later.key, ascending and i > 0)
             at = decode_operation(at, end, &operation)
             if operation.numbered:
                 sequence = operation.sequence
             elif not numbered:
                 sequence = first + i
             if memtable_add(
-                self.memory, operation.key, sequence, operation.kind, operation.value
+                self.memory, operation.key, sequence, operation.kind, operation.value,
+                ascending and i > 0,
             ) < 0:
                 error = MemoryError("no memory for a batch")
                 # A part of it is in the memtable, above every sequence that is ever seen.

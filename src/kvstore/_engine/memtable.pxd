@@ -23,12 +23,14 @@ cdef struct MemTable        # defined in memtable.pyx
 cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory
 cdef void memtable_retain(MemTable* table) noexcept nogil
 cdef void memtable_release(MemTable* table) noexcept nogil
-# Copies key and value into the arena. -1: out of memory, nothing changed.
+# Copies key and value into the arena. -1: out of memory, nothing changed. `ascending` saves
+# time; only for a key that isn't below the one added last, with a sequence above all others.
 cdef int memtable_add(
-    MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value
+    MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value, bint ascending
 ) noexcept nogil
-# Brings the node that an addition of this key will change closer; changes nothing.
-cdef void memtable_prefetch(MemTable* table, Slice user_key) noexcept nogil
+# Brings the node that an addition of this key will change closer; changes nothing. `ascending`: no
+# key is added before it that is below the one added last.
+cdef void memtable_prefetch(MemTable* table, Slice user_key, bint ascending) noexcept nogil
 # The newest version with sequence <= `sequence`; its sequence in `found_sequence`. `value` is
 # borrowed for as long as the caller holds a reference to the table.
 cdef int memtable_get(

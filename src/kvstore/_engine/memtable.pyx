@@ -81,6 +81,10 @@ cdef struct MemTable:
     Leaf* last
     Entry smallest              # of the whole tree; NULL while it is empty
     Entry largest
+    # The leaf that the last addition went to, and the bound above it. NULL where it moved a bound of
+    # the tree or split a leaf.
+    Leaf* near
+    Entry near_upper
     size_t entries
 
 
@@ -398,6 +402,7 @@ cdef void split_leaf(MemTable* table, Leaf* leaf, int slot, Entry entry, Path* p
     cdef Entry separator = leaf.entries[keep] if moved else entry
     cdef Entry lower = path.lower[table.height]
     cdef Entry upper = path.upper[table.height]
+    table.near = NULL
     memcpy(sibling.entries, &leaf.entries[keep], moved * sizeof(Entry))
     sibling.count = <uint32_t> moved
     sibling.prev = leaf
@@ -452,8 +457,13 @@ cdef Entry make_entry(Arena* arena, Slice user_key, uint64_t trailer, Slice valu
     return at
 
 
+cdef inline bint is_near(MemTable* table, Slice user_key) noexcept nogil:
+    """Whether a key that isn't below the last one added belongs into the same leaf."""
+    return table.near != NULL and slice_compare(user_key, entry_user_key(table.near_upper)) < 0
+
+
 cdef int memtable_add(
-    MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value
+    MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value, bint ascending
 ) noexcept nogil:
     cdef Path path
     cdef uint64_t trailer = trailer_pack(sequence, kind)
@@ -469,16 +479,23 @@ cdef int memtable_add(
     path.found = False
     if table.largest == NULL or entry_compare(table.largest, user_key, trailer) < 0:
         # Ascending keys: the place is known, and only a full leaf needs the way to it.
+        table.near = NULL
         leaf = table.last
         slot = <int> leaf.count
     elif entry_compare(table.smallest, user_key, trailer) > 0:
+        table.near = NULL
         leaf = table.first
         slot = 0
     else:
         within = True
-        descend(table, user_key, trailer, &path)
-        leaf = path_leaf(table, &path)
-        prefetch_whole_leaf(leaf)
+        if ascending and is_near(table, user_key):
+            leaf = table.near
+        else:
+            descend(table, user_key, trailer, &path)
+            leaf = path_leaf(table, &path)
+            prefetch_whole_leaf(leaf)
+            table.near = leaf
+            table.near_upper = path.upper[table.height]
         head = key_head(user_key.data, user_key.size, leaf.prefix)
         slot = lower_slot(
             leaf.heads, leaf.entries, <int> leaf.count, head, user_key, trailer
@@ -495,7 +512,9 @@ cdef int memtable_add(
             widen_bounds(table, entry)
         leaf_put(leaf, slot, entry)
     else:
-        if not path.found:
+        if not path.found and within:
+            descend(table, user_key, trailer, &path)
+        elif not path.found:
             descend_edge(table, slot != 0, &path)
         if reserve_nodes(table, &path) < 0:
             return -1
@@ -507,10 +526,13 @@ cdef int memtable_add(
     return 0
 
 
-cdef void memtable_prefetch(MemTable* table, Slice user_key) noexcept nogil:
+cdef void memtable_prefetch(MemTable* table, Slice user_key, bint ascending) noexcept nogil:
     cdef void* node = table.root
     cdef int level
-    if table.smallest == NULL:
+    # Ascending keys need no way, and the last leaf is in the cache.
+    if table.largest == NULL or slice_compare(user_key, entry_user_key(table.largest)) > 0:
+        return
+    if ascending and is_near(table, user_key):
         return
     for level in range(table.height):
         node = (<Inner*> node).children[heads_lower(

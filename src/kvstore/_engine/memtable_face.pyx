@@ -39,11 +39,11 @@ cdef class MemTableFace:
     def memory_bytes(self):
         return memtable_bytes(self.table)
 
-    def add(self, bytes key, uint64_t sequence, int kind, bytes value):
+    def add(self, bytes key, uint64_t sequence, int kind, bytes value, bint ascending=False):
         """Raises MemoryError, with the table unchanged, when there is no memory for it."""
         if memtable_add(
             self.table, slice_of(<const unsigned char*> key, len(key)), sequence, kind,
-            slice_of(<const unsigned char*> value, len(value)),
+            slice_of(<const unsigned char*> value, len(value)), ascending,
         ) < 0:
             raise MemoryError("no memory for an entry")
 

@@ -521,7 +521,7 @@ cdef class Store:
         for sequence in range(first, first + count):
             at = decode_operation(at, end, &operation)
             if sequence > self.flushed_sequence and memtable_add(
-                self.memory, operation.key, sequence, operation.kind, operation.value
+                self.memory, operation.key, sequence, operation.kind, operation.value, False
             ) < 0:
                 raise MemoryError("no memory to replay the log")
         self.assigned = max(self.assigned, first + count - 1)

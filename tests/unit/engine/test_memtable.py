@@ -107,6 +107,29 @@ def test_any_order_of_insertion_reads_back_sorted(shape: str) -> None:
             assert table.get(other, NEWEST) == model.get(other, NEWEST)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sorted_runs_are_merged_in(shape: str) -> None:
+    chance = random.Random(shape)
+    table, model = MemTableFace(), Model()
+    keys = SHAPES[shape](chance) * 2
+    sequence = 0
+    while keys:
+        run, keys = sorted(keys[:400]), keys[400:]
+        for at, key in enumerate(run):
+            sequence += 1
+            table.add(key, sequence, PUT, b"%d" % sequence, ascending=at > 0)
+            model.add(key, sequence, PUT, b"%d" % sequence)
+        # Between runs, single additions may split the leaf that the last run ended in.
+        for key in chance.choices(run, k=50):
+            sequence += 1
+            table.add(key + b"+", sequence, DELETE, b"")
+            model.add(key + b"+", sequence, DELETE, b"")
+    assert forwards(table) == model.versions
+    assert backwards(table) == model.versions[::-1]
+    for key, at, _, _ in chance.sample(model.versions, 200):
+        assert table.get(key, at) == model.get(key, at)
+
+
 @settings(max_examples=60)
 @given(
     st.lists(
