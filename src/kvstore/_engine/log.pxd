@@ -36,6 +36,8 @@ cdef extern from "log_chunk.h" namespace "kvstore_log" nogil:
         void unlock()
         void wait()
         void notify()
+        void wait_in_line(bint again)
+        void call_next()
 
     void put_back(deque[Chunk]& pending, deque[Chunk]& taken)
 
@@ -118,6 +120,7 @@ cdef class Log:
     cdef int write_directly(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil
+    cdef void fail(self, const Status* status) noexcept nogil
     cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil
     cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil
     cdef int leave_mark(self, Status* status) noexcept nogil

@@ -278,9 +278,9 @@ cdef class Log:
             self.file.end = offset + size - TERMINATOR_BYTES
             self.written = target
         else:
-            self.failure = status[0]
+            self.fail(status)
         self.flusher = IDLE
-        self.monitor.notify()
+        self.monitor.call_next()
         return result
 
     cdef int append_slice(
@@ -341,23 +341,30 @@ cdef class Log:
 
     # --- writing and syncing: the flusher --------------------------------------------------------
 
+    cdef void fail(self, const Status* status) noexcept nogil:
+        """Ends the log. Under `monitor`; whoever waits in line is told in turn."""
+        self.failure = status[0]
+        self.monitor.notify()
+
     cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil:
         cdef deque[Chunk] taken
         cdef uint64_t target
         cdef int result = 0
+        cdef bint waited = False
         status_clear(status)
         self.monitor.lock()
         while True:
             if self.failure.code:
                 status[0] = self.failure
+                result = -1
+            if result or (self.durable if durably else self.written) >= ticket:
+                self.monitor.call_next()
                 self.monitor.unlock()
-                return -1
-            if (self.durable if durably else self.written) >= ticket:
-                self.monitor.unlock()
-                return 0
+                return result
             if self.flusher == IDLE:
                 break
-            self.monitor.wait()
+            self.monitor.wait_in_line(waited)
+            waited = True
         self.flusher = WRITING
         taken.swap(self.pending)
         target = self.appended
@@ -377,11 +384,11 @@ cdef class Log:
             if durably:
                 result = self.sync_written(target, status)
         if result == -1:
-            self.failure = status[0]
+            self.fail(status)
         self.flusher = IDLE
         # What was asked for may be durable although the mark after it failed; the next call says so.
         cdef bint reached = (self.durable if durably else self.written) >= ticket
-        self.monitor.notify()
+        self.monitor.call_next()
         self.monitor.unlock()
         return 0 if reached else -1
 
@@ -424,7 +431,7 @@ cdef class Log:
         self.durable = self.appended
         self.flusher = WRITING
         self.written = self.appended
-        self.monitor.notify()
+        self.monitor.call_next()
         self.monitor.unlock()
         result = self.write_chunk(&mark.front(), True, status)
         self.monitor.lock()

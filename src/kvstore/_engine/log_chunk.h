@@ -38,10 +38,17 @@ inline void put_back(std::deque<Chunk>& pending, std::deque<Chunk>& taken) {
     }
 }
 
-// A mutex with its condition.
+// A mutex, a condition for the writer thread, and a line of those who wait for the flusher. They are
+// called one at a time, each by the one before it: woken all at once they would only meet again at the
+// next lock (Python's).
 struct Monitor {
+    struct Waiter {
+        std::condition_variable condition;
+        bool called = false;
+    };
     std::mutex mutex;
     std::condition_variable changed;
+    std::deque<Waiter*> line;
     void lock() { mutex.lock(); }
     void unlock() { mutex.unlock(); }
     void wait() {
@@ -50,6 +57,21 @@ struct Monitor {
         held.release();
     }
     void notify() { changed.notify_all(); }
+    // `again`: at the head, as one who was called in vain.
+    void wait_in_line(bool again) {
+        Waiter own;
+        if (again) line.push_front(&own); else line.push_back(&own);
+        std::unique_lock<std::mutex> held(mutex, std::adopt_lock);
+        own.condition.wait(held, [&own] { return own.called; });
+        held.release();
+    }
+    void call_next() {
+        if (line.empty()) return;
+        Waiter* next = line.front();
+        line.pop_front();
+        next->called = true;
+        next->condition.notify_one();
+    }
 };
 
 }  // namespace kvstore_log
