@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
 
-# How long an example takes says more about the machine's load than about the code.
-settings.register_profile("kvstore", deadline=None)
+# How long an example takes says more about the machine's load than about the code. Each run tries
+# the same examples, so that none fails for another reason than a change; KVSTORE_FRESH_EXAMPLES=1
+# draws new ones, and a failure prints the line that repeats it.
+settings.register_profile(
+    "kvstore",
+    deadline=None,
+    derandomize=os.environ.get("KVSTORE_FRESH_EXAMPLES") != "1",
+    print_blob=True,
+)
 settings.load_profile("kvstore")

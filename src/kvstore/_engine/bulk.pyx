@@ -522,7 +522,7 @@ cdef int from_tables(
             continue
         pin.handle = NULL
         found = version_get(
-            version, chunk.keys[row], sequence, &value, &found_sequence, &pin, status
+            version, chunk.keys[row], sequence, True, &value, &found_sequence, &pin, status
         )
         marks[row] = <uint8_t> found
         if found == FAILED:

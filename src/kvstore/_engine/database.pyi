@@ -39,9 +39,9 @@ class Database:
         """The value of ``key`` as ``bytes``, or ``default`` when there is none.
 
         ``sequence`` reads as of that sequence: it must be covered by :meth:`retain_from` or an
-        open snapshot, and at most :attr:`last_sequence`. Checksums are always verified when a
-        block comes from disk, and blocks that were read are kept in the cache:
-        ``verify_checksums`` and ``fill_cache`` are accepted and change nothing here.
+        open snapshot, and at most :attr:`last_sequence`. With ``fill_cache=False`` a block that has
+        to be read from disk isn't kept in the cache. Checksums are always verified when a block
+        comes from disk, so ``verify_checksums`` changes nothing.
 
         Raises InvalidArgumentError (history no longer kept), CorruptionError, StorageError,
         ClosedError.
@@ -51,7 +51,7 @@ class Database:
 
         Raises StorageError when the write failed; the database is then read-only until it is
         reopened. Raises ClosedError when closed, InvalidArgumentError for a key over 1 MiB or a
-        value over 1 GiB (256 MiB with a log).
+        value over 1 GiB (with a log, 64 bytes less together with its key).
         """
     def delete(self, key: _Bytes, *, sync: bool = False) -> None:
         """Remove ``key``; no error when it is not there. Otherwise as :meth:`put`."""

@@ -68,6 +68,8 @@ from kvstore.errors import InvalidArgumentError, StorageError
 cdef enum:
     LOG_KIND_BATCH = 1
     LOG_BEHIND_BYTES = 8 << 20  # written to the log since a background thread last synced it
+    OPERATION_BYTES = 64        # an operation takes at most so much beside its key and value
+    KEPT_SCRATCH_BYTES = 1 << 20
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -179,7 +181,7 @@ cdef class Database(Store):
         self.check_open()
         view_open(key, &view, "key")
         try:
-            if lookup(self, view.slice, self.visible, None) is None:
+            if lookup(self, view.slice, self.visible, None, True) is None:
                 raise KeyError(key)
             self.put_one(KIND_DELETE, view.slice, slice_of(NULL, 0), False)
         finally:
@@ -193,6 +195,11 @@ cdef class Database(Store):
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.make_room()
         if self.log is not None:
+            if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
+                raise InvalidArgumentError(
+                    f"a write of {key.size + value.size} bytes is over "
+                    f"{MAX_PAYLOAD_BYTES - OPERATION_BYTES}, the most that the log takes"
+                )
             self.scratch.size = BATCH_HEADER_BYTES
             if self.scratch.capacity < BATCH_HEADER_BYTES:
                 self.scratch.size = 0
@@ -204,11 +211,6 @@ cdef class Database(Store):
                 &self.scratch, kind, False, 0, slice_of(NULL, 0), key, value
             ) < 0:
                 raise MemoryError("no memory for a write")
-            if self.scratch.size > MAX_PAYLOAD_BYTES:
-                raise InvalidArgumentError(
-                    f"a write of {self.scratch.size} bytes is over {MAX_PAYLOAD_BYTES}, the most that "
-                    "the log takes"
-                )
         sequence = self.assigned + 1
         if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
             raise MemoryError("no memory for a write")
@@ -217,7 +219,10 @@ cdef class Database(Store):
         if self.log is None:
             self.visible = sequence
             return 0
-        return self.log_write(sequence, slice_of(self.scratch.data, self.scratch.size), sync)
+        self.log_write(sequence, slice_of(self.scratch.data, self.scratch.size), sync)
+        if self.scratch.capacity > KEPT_SCRATCH_BYTES:
+            buffer_free(&self.scratch)
+        return 0
 
     def write(self, WriteBatch batch not None, *, bint sync=False, sequence=None, applied_index=None):
         cdef uint64_t first
@@ -491,7 +496,7 @@ cdef class Database(Store):
     # --- reading ------------------------------------------------------------------------------
 
     def get(
-        self, key, default=None, *, verify_checksums=False, fill_cache=True, sequence=None
+        self, key, default=None, *, verify_checksums=False, bint fill_cache=True, sequence=None
     ):
         cdef BytesView view
         if self.attention:
@@ -500,7 +505,8 @@ cdef class Database(Store):
         try:
             return lookup(
                 self, view.slice,
-                self.visible if sequence is None else readable_sequence(self, sequence), default
+                self.visible if sequence is None else readable_sequence(self, sequence), default,
+                fill_cache,
             )
         finally:
             view_close(&view)

@@ -54,7 +54,7 @@ class Log:
         maps: bool = False,
     ) -> None: ...
     def append(self, kind: int, index: int, term: int, payload: Buffer) -> int:
-        """Add a record (kind 1 to 239, payload up to 64 MiB) in memory; returns its ticket."""
+        """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket."""
 
     def append_many(self, records: Iterable[tuple[int, int, int, Buffer]]) -> int:
         """Add several records; returns the ticket of the last one."""

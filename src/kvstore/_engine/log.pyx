@@ -329,7 +329,7 @@ cdef class Log:
         self.check_writable()
         check_kind(kind)
         if content.size > MAX_PAYLOAD_BYTES:
-            raise InvalidArgumentError(f"log record of {content.size} bytes is above the limit of 64 MiB")
+            raise InvalidArgumentError(f"log record of {content.size} bytes is above the limit of 1 GiB")
         if self.append_slice(kind, index, term, content, &status):
             raise self.error(&status)
         return self.position()

@@ -54,7 +54,7 @@ cdef enum:
     KIND_USER_MAX = 0xEF
     KIND_SYNC_MARK = 0xF0               # only carries `synced`
     KIND_CLEAN_CLOSE = 0xF1             # the log was closed after a sync of all before it
-    MAX_PAYLOAD_BYTES = 67108864
+    MAX_PAYLOAD_BYTES = 1073741824
 
 
 cdef struct SegmentHeader:

@@ -41,7 +41,7 @@ cdef bint has_tables(Version* version) noexcept nogil:
     return False
 
 
-cdef object lookup(Store store, Slice key, uint64_t sequence, object default):
+cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache):
     cdef Slice value
     cdef uint64_t found_sequence
     cdef Pinned pin
@@ -58,7 +58,9 @@ cdef object lookup(Store store, Slice key, uint64_t sequence, object default):
     status_clear(&status)
     version_retain(version)
     with nogil:
-        found = version_get(version, key, sequence, &value, &found_sequence, &pin, &status)
+        found = version_get(
+            version, key, sequence, fill_cache, &value, &found_sequence, &pin, &status
+        )
         version_release(version)
     if found == FOUND:
         try:
@@ -111,8 +113,8 @@ cdef list lookup_many(Store store, list keys, object sequence, object default):
                     if wanted[i].found != ABSENT:
                         continue
                     wanted[i].found = version_get(
-                        version, wanted[i].key.slice, moment, &wanted[i].value, &found_sequence,
-                        &wanted[i].pin, &status
+                        version, wanted[i].key.slice, moment, True, &wanted[i].value,
+                        &found_sequence, &wanted[i].pin, &status
                     )
                     if wanted[i].found == FAILED:
                         failed = True

@@ -46,9 +46,10 @@ cdef struct Pinned:
 
 # Lookup code of memtable.pxd; `value` is borrowed until pinned_release, which FOUND alone asks for
 # and any other answer allows (the handle is NULL then).
+# A block that is read goes into the cache if `fill_cache`.
 cdef int table_get(
-    Table* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence,
-    Pinned* pin, Status* status
+    Table* table, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil
 cdef void pinned_release(Pinned* pin) noexcept nogil
 # Bytes of the file that lie before the internal key, for approximate_sizes: exact to the block if

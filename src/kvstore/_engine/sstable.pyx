@@ -251,7 +251,9 @@ cdef int table_partition(
     return 0
 
 
-cdef CachedBlock* load_data(Table* table, Handle handle, Slice last, Status* status) noexcept nogil:
+cdef CachedBlock* load_data(
+    Table* table, Handle handle, Slice last, bint fill_cache, Status* status
+) noexcept nogil:
     cdef size_t size
     cdef uint8_t* frame = table_read_frame(table, handle, FRAME_DATA, &size, status)
     if frame == NULL:
@@ -259,7 +261,9 @@ cdef CachedBlock* load_data(Table* table, Handle handle, Slice last, Status* sta
     if check_data(frame, size, last, <int64_t> handle.offset, status) < 0:
         block_free(frame)
         return NULL
-    return cache_insert(table.cache, table.id, handle.offset, frame, FRAME_HEADER_BYTES + size)
+    return cache_insert(
+        table.cache if fill_cache else NULL, table.id, handle.offset, frame, FRAME_HEADER_BYTES + size
+    )
 
 
 # --- open and close -------------------------------------------------------------------------
@@ -384,7 +388,8 @@ cdef int get_in_block(
 
 
 cdef int find_block(
-    Table* table, Slice user_key, uint64_t trailer, Handle* handle, CachedBlock** held, Status* status
+    Table* table, Slice user_key, uint64_t trailer, bint fill_cache, Handle* handle,
+    CachedBlock** held, Status* status
 ) noexcept nogil:
     """The data block that a version of the key would be in, held; ABSENT, FOUND or FAILED."""
     cdef Partition partition
@@ -411,21 +416,21 @@ cdef int find_block(
         if index_entry(&partition.index, <uint64_t> slot, handle, &last) < 0:
             failed_in_memory(status, table.root_handle)
         else:
-            held[0] = load_data(table, handle[0], last, status)
+            held[0] = load_data(table, handle[0], last, fill_cache, status)
     cache_unpin(partition.held)
     return FOUND if held[0] != NULL else FAILED
 
 
 cdef int table_get(
-    Table* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence,
-    Pinned* pin, Status* status
+    Table* table, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef Handle handle
     cdef CachedBlock* held = NULL
     cdef BlockEntry entry
     cdef uint64_t trailer = trailer_pack(sequence, KIND_MAX)
     pin.handle = NULL
-    cdef int result = find_block(table, user_key, trailer, &handle, &held, status)
+    cdef int result = find_block(table, user_key, trailer, fill_cache, &handle, &held, status)
     if result != FOUND:
         return result
     result = get_in_block(table, held, user_key, trailer, &entry)

@@ -149,7 +149,9 @@ cdef class TableFile:
         cdef int found
         status_clear(&status)
         with nogil:
-            found = table_get(self.table, wanted, sequence, &value, &found_sequence, &pin, &status)
+            found = table_get(
+                self.table, wanted, sequence, True, &value, &found_sequence, &pin, &status
+            )
         if found == FAILED:
             raise status_error(&status, self.path)
         if found == ABSENT:

@@ -46,8 +46,8 @@ cdef int version_check(Version* version) noexcept nogil
 
 # Lookup codes and meaning as table_get.
 cdef int version_get(
-    Version* version, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence,
-    Pinned* pin, Status* status
+    Version* version, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil
 # The first table of a sorted level whose largest user key is >= user_key; `count` if none.
 cdef int level_find(const Level* level, Slice user_key) noexcept nogil

@@ -152,21 +152,23 @@ cdef void level_range(
 
 
 cdef int file_get(
-    LiveTable* file, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence,
-    Pinned* pin, Status* status
+    LiveTable* file, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef Table* table = live_table_open(file, status)
     if table == NULL:
         return FAILED
     status.table = file.number
-    cdef int found = table_get(table, user_key, sequence, value, found_sequence, pin, status)
+    cdef int found = table_get(
+        table, user_key, sequence, fill_cache, value, found_sequence, pin, status
+    )
     table_release(table)
     return found
 
 
 cdef int version_get(
-    Version* version, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence,
-    Pinned* pin, Status* status
+    Version* version, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef Level* level = &version.levels[0]
     cdef LiveTable* file
@@ -175,7 +177,9 @@ cdef int version_get(
         file = level.files[i]
         if not file_overlaps(file, &user_key, &user_key):
             continue
-        found = file_get(file, user_key, sequence, value, found_sequence, pin, status)
+        found = file_get(
+            file, user_key, sequence, fill_cache, value, found_sequence, pin, status
+        )
         if found != ABSENT:
             return found
     for number in range(1, LEVELS):
@@ -188,7 +192,9 @@ cdef int version_get(
         file = level.files[i]
         if slice_compare(internal_user_key(file.smallest), user_key) > 0:
             continue
-        found = file_get(file, user_key, sequence, value, found_sequence, pin, status)
+        found = file_get(
+            file, user_key, sequence, fill_cache, value, found_sequence, pin, status
+        )
         if found != ABSENT:
             return found
     return ABSENT

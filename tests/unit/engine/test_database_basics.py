@@ -42,6 +42,33 @@ def test_what_was_written_is_read_through_flushes_compactions_and_reopenings(pat
         assert [key for key, _ in db.iterator(reverse=True)] == sorted(expected, reverse=True)
 
 
+def test_a_batch_larger_than_a_log_segment_survives_the_process(path):
+    with DB(path, write_buffer_size=1 << 16) as db, db.write_batch() as batch:
+        for number in range(80):
+            batch.put(b"%02d" % number, bytes([number]) * (1 << 20))
+    with DB(path) as db:
+        assert [value == bytes([key]) * (1 << 20) for key, value in enumerate(db.values())] == (
+            [True] * 80
+        )
+        assert db.delete_range(None, None) == 80
+
+
+def test_reads_that_are_not_to_fill_the_cache_leave_it_alone(path):
+    with DB(path) as db:
+        for number in range(1000):
+            db.put(b"%04d" % number, bytes(100))
+        db.compact_range()
+        db.get(b"0000")  # its block, and the index
+        cached = db.stats()["cache"]["blocks"]
+        with db.snapshot() as moment:
+            for number in range(1000):
+                assert db.get(b"%04d" % number, fill_cache=False) == bytes(100)
+                assert moment.get(b"%04d" % number, fill_cache=False) == bytes(100)
+        assert db.stats()["cache"]["blocks"] == cached
+        db.get(b"0999")
+        assert db.stats()["cache"]["blocks"] == cached + 1
+
+
 def test_a_checkpoint_is_a_database_of_its_own(path):
     with DB(path) as db:
         expected = filled(db, 1000)

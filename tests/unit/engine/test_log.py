@@ -215,8 +215,8 @@ def test_a_closed_log_and_bad_arguments_are_refused(tmp_path):
     for kind in (0, 240, -1, 256):
         with pytest.raises(InvalidArgumentError):
             log.append(kind, 1, 1, b"")
-    with pytest.raises(InvalidArgumentError, match="64 MiB"):
-        log.append(COMMAND, 1, 1, bytes((64 << 20) + 1))
+    with pytest.raises(InvalidArgumentError, match="1 GiB"):
+        log.append(COMMAND, 1, 1, bytes((1 << 30) + 1))
     log.close()
     log.close()
     with pytest.raises(ClosedError):
