@@ -7,11 +7,9 @@ of what was written. A write that fails after it was begun is never seen, and th
 read-only from then on.
 """
 
-import atexit
 import os
 import threading
 import time
-import weakref
 
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -59,9 +57,9 @@ from kvstore._engine.read cimport lookup, lookup_many, readable_sequence
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.status cimport Status, status_clear, status_error
 from kvstore._engine.store cimport Store
-from kvstore._engine.store import OPEN_STORES
 from kvstore._engine.version cimport version_empty
 
+from kvstore._engine.background import OPEN_STORES, Bell, start_threads
 from kvstore.errors import InvalidArgumentError, StorageError
 
 
@@ -135,7 +133,9 @@ cdef class Database(Store):
             raise
         OPEN_STORES.add(self)
         if self.background:
-            self.start_threads()
+            self.threads = start_threads(
+                self, self.bell, ["flush"] + ["compact"] * options.compaction_threads
+            )
 
     def __dealloc__(self):
         buffer_free(&self.scratch)
@@ -439,17 +439,6 @@ cdef class Database(Store):
             pass
         return 0
 
-    def start_threads(self):
-        ends = weakref.ref(self)
-        jobs = ["flush"] + ["compact"] * self.options.compaction_threads
-        for number, job in enumerate(jobs):
-            thread = threading.Thread(
-                target=run_background, args=(ends, self.bell, job),
-                name=f"kvstore-{job}-{number}", daemon=True,
-            )
-            self.threads.append(thread)
-            thread.start()
-
     def step(self, job):
         """One piece of work for a background thread; False if there is none, None at the end."""
         if not self.open or self.failure is not None or self.forked:
@@ -663,65 +652,6 @@ cdef class Database(Store):
             self.close_iterators()
             with self.installing:
                 self.shut()
-
-
-class Bell:
-    """Wakes background threads, also one that is only about to sleep."""
-
-    def __init__(self):
-        self.rings = 0
-        self.condition = threading.Condition()
-
-    def ring(self):
-        with self.condition:
-            self.rings += 1
-            self.condition.notify_all()
-
-    def wait(self, heard, seconds):
-        """Until it has rung again since `heard` rings, at most `seconds`."""
-        with self.condition:
-            if self.rings == heard:
-                self.condition.wait(seconds)
-
-
-def run_background(ends, bell, job):
-    """A background thread: holds its database only while it works, so that it can go away."""
-    while True:
-        heard = bell.rings
-        store = ends()
-        if store is None:
-            return
-        try:
-            done = store.step(job)
-        except Exception:                       # noqa: BLE001
-            # The store keeps it as `failure`, and every write raises it.
-            done = False
-        del store
-        if done is None:
-            return
-        if not done:
-            bell.wait(heard, 0.5)
-
-
-def close_all():
-    """At interpreter exit: background threads end while they still can."""
-    trouble = None
-    for store in list(OPEN_STORES):
-        try:
-            store.close()
-        except (OSError, StorageError) as error:
-            trouble = trouble or error
-    if trouble is not None:
-        raise trouble
-
-
-def mark_forked():
-    for store in list(OPEN_STORES):
-        store._after_fork()
-
-
-atexit.register(close_all)
-os.register_at_fork(after_in_child=mark_forked)
 
 
 cdef int check_numbers(Slice payload, uint64_t first) except -1:

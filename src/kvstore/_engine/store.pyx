@@ -2,7 +2,6 @@
 
 import os
 import threading
-import weakref
 
 cimport cython
 from libc.errno cimport ENOENT
@@ -79,10 +78,6 @@ cdef enum:
     ROLL_BYTES = 1 << 20
 MIN_SEGMENT_BYTES = 1 << 20
 MAX_SEGMENT_BYTES = 64 << 20
-
-# Every open store, so that exit and fork find them.
-OPEN_STORES = weakref.WeakSet()
-
 
 # --- the directory --------------------------------------------------------------------------
 
