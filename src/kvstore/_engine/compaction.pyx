@@ -18,11 +18,11 @@ from kvstore._engine.key cimport internal_user_key
 from kvstore._engine.live_table cimport LiveTable, live_table_new, live_table_release
 from kvstore._engine.memtable cimport (
     MemTable,
-    memtable_cursor,
     memtable_entries,
     memtable_release,
     memtable_retain,
 )
+from kvstore._engine.memtable_cursor cimport memtable_cursor
 from kvstore._engine.merge cimport merge_cursor
 from kvstore._engine.slice cimport Slice, slice_compare, slice_of
 from kvstore._engine.status cimport OK, Status, status_error_in

@@ -8,7 +8,8 @@ from libc.stdlib cimport free
 
 from kvstore._engine.bytes_view cimport BytesView, view_close, view_open
 from kvstore._engine.cursor cimport Cursor, cursor_memory
-from kvstore._engine.memtable cimport memtable_cursor, memtable_entries
+from kvstore._engine.memtable cimport memtable_entries
+from kvstore._engine.memtable_cursor cimport memtable_cursor
 from kvstore._engine.merge cimport merge_cursor
 from kvstore._engine.read cimport lookup, lookup_many, readable_sequence
 from kvstore._engine.slice cimport Slice, slice_of

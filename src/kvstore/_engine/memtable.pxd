@@ -7,7 +7,7 @@ read from any thread without the GIL. Reference-counted; every cursor holds a re
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.cursor cimport Cursor
+from kvstore._engine.memtable_node cimport Entry, Leaf, MemTable
 from kvstore._engine.slice cimport Slice
 
 
@@ -17,8 +17,6 @@ cdef enum Lookup:
     DELETED = 2             # a tombstone: stop looking
     FAILED = 3              # see the status
 
-
-cdef struct MemTable        # defined in memtable.pyx
 
 cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory
 cdef void memtable_retain(MemTable* table) noexcept nogil
@@ -38,5 +36,7 @@ cdef int memtable_get(
 ) noexcept nogil
 cdef size_t memtable_bytes(MemTable* table) noexcept nogil          # memory held, arena slack included
 cdef size_t memtable_entries(MemTable* table) noexcept nogil
-# Survives later additions (it finds its place again); must then be moved with the GIL held.
-cdef Cursor* memtable_cursor(MemTable* table) noexcept nogil        # NULL: out of memory
+# The first entry that is >= (user_key, trailer) and its place; NULL where there is none.
+cdef Entry memtable_find(
+    MemTable* table, Slice user_key, uint64_t trailer, Leaf** at, int* slot
+) noexcept nogil

@@ -1,91 +1,50 @@
-"""The memtable: a B+tree over an arena, laid out by cache lines.
-
-An entry is written once and never moves:
-
-    u32 key bytes | u32 value bytes | user key | u64 trailer | value
-
-so `user key | trailer` is the internal key as cursors show it. Nodes hold, for each entry or
-separator, an eight-byte head (key_head.pxd) and a pointer; a search touches a few lines of heads
-in each node and then, once, the entry. Separators are pointers to entries: nothing is copied.
+"""The memtable's tree: search and insertion. Its nodes and entries: memtable_node.pxd.
 
 Every node skips a `prefix` that all keys in it share. It is no more than the common prefix of the
 node's bounds (the separators around it; the smallest and largest key of the tree where there is none),
 so a key that the search led to a node shares that prefix without being asked.
-
-Nothing is ever removed. A cursor stays true across additions by remembering its entry: if that
-isn't where it was left, the tree is searched for it again.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memmove
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove
 
 from kvstore._engine.arena cimport Arena, arena_allocate, arena_free, arena_init, arena_reserve
 from kvstore._engine.atomics cimport reference_add, reference_drop
-from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.key cimport (
     KIND_DELETE,
     KIND_MAX,
     TRAILER_BYTES,
-    internal_trailer,
-    internal_user_key,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.key_head cimport common_prefix, heads_lower, key_head, prefetch
-from kvstore._engine.slice cimport Slice, slice_compare, slice_equal, slice_of
-from kvstore._engine.status cimport status_clear
+from kvstore._engine.key_head cimport heads_lower, key_head, prefetch
+from kvstore._engine.memtable_node cimport (
+    CACHE_LINE_BYTES,
+    ENTRY_HEADER_BYTES,
+    INNER_SLOTS,
+    LEAF_SLOTS,
+    Entry,
+    Inner,
+    Leaf,
+    MemTable,
+    entries_common_prefix,
+    entry_compare,
+    entry_head,
+    entry_trailer,
+    entry_user_key,
+    entry_value,
+    prefetch_whole_leaf,
+)
+from kvstore._engine.slice cimport Slice, slice_compare, slice_equal
 
 
 cdef enum:
-    LEAF_SLOTS = 60             # a leaf is 16 cache lines
-    INNER_SLOTS = 60
     GROWTH = 4                  # bytes that a node's prefix must win to be worth new heads
-    AHEAD = 6                   # entries that a cursor prefetches before it comes to them
     MAX_HEIGHT = 16             # inner levels: more than any address space fills
-    ENTRY_HEADER_BYTES = 8
-    CACHE_LINE_BYTES = 64
     MAX_KEY_BYTES = 1 << 30
     MAX_VALUE_BYTES = 1 << 30
-
-
-ctypedef const uint8_t* Entry
-
-
-cdef struct Leaf:
-    uint32_t count
-    uint32_t prefix             # bytes that all keys here share; heads start after them
-    Leaf* next
-    Leaf* prev
-    uint64_t heads[LEAF_SLOTS]
-    Entry entries[LEAF_SLOTS]
-
-
-cdef struct Inner:
-    # children[i] holds what lies before separators[i], children[count] the rest; a separator is
-    # the first entry that ever stood on its right.
-    uint32_t count
-    uint32_t prefix
-    uint64_t heads[INNER_SLOTS]
-    Entry separators[INNER_SLOTS]
-    void* children[INNER_SLOTS + 1]
-
-
-cdef struct MemTable:
-    uint64_t references
-    Arena arena
-    void* root                  # a Leaf where height is 0, else an Inner
-    int height                  # inner levels above the leaves
-    Leaf* first
-    Leaf* last
-    Entry smallest              # of the whole tree; NULL while it is empty
-    Entry largest
-    # The leaf that the last addition went to, and the bound above it. NULL where it moved a bound of
-    # the tree or split a leaf.
-    Leaf* near
-    Entry near_upper
-    size_t entries
 
 
 cdef struct Path:
@@ -95,52 +54,6 @@ cdef struct Path:
     int slots[MAX_HEIGHT]       # the child taken in each
     Entry lower[MAX_HEIGHT + 1]     # bounds of the node at each level; the leaf's at [height]
     Entry upper[MAX_HEIGHT + 1]
-
-
-# --- entries --------------------------------------------------------------------------------
-
-cdef inline uint32_t load_u32(const uint8_t* at) noexcept nogil:
-    cdef uint32_t value
-    memcpy(&value, at, 4)
-    return value
-
-
-cdef inline Slice entry_user_key(Entry entry) noexcept nogil:
-    return slice_of(entry + ENTRY_HEADER_BYTES, load_u32(entry))
-
-
-cdef inline Slice entry_internal_key(Entry entry) noexcept nogil:
-    return slice_of(entry + ENTRY_HEADER_BYTES, <size_t> load_u32(entry) + TRAILER_BYTES)
-
-
-cdef inline Slice entry_value(Entry entry) noexcept nogil:
-    return slice_of(
-        entry + ENTRY_HEADER_BYTES + load_u32(entry) + TRAILER_BYTES, load_u32(entry + 4)
-    )
-
-
-cdef inline uint64_t entry_trailer(Entry entry) noexcept nogil:
-    return internal_trailer(entry_internal_key(entry))
-
-
-cdef inline int entry_compare(Entry entry, Slice user_key, uint64_t trailer) noexcept nogil:
-    """Order of the entry's internal key against (user_key, trailer)."""
-    cdef int order = slice_compare(entry_user_key(entry), user_key)
-    if order:
-        return order
-    cdef uint64_t own = entry_trailer(entry)
-    return -1 if own > trailer else (1 if own < trailer else 0)
-
-
-cdef inline uint64_t entry_head(Entry entry, size_t prefix) noexcept nogil:
-    cdef Slice key = entry_user_key(entry)
-    return key_head(key.data, key.size, prefix)
-
-
-cdef inline size_t entries_common_prefix(Entry a, Entry b) noexcept nogil:
-    cdef Slice left = entry_user_key(a)
-    cdef Slice right = entry_user_key(b)
-    return common_prefix(left.data, left.size, right.data, right.size)
 
 
 # --- search ---------------------------------------------------------------------------------
@@ -187,14 +100,9 @@ cdef inline void prefetch_leaf(Leaf* leaf) noexcept nogil:
         prefetch(at + line * CACHE_LINE_BYTES)
 
 
-cdef inline void prefetch_whole_leaf(Leaf* leaf) noexcept nogil:
-    cdef const uint8_t* at = <const uint8_t*> leaf
-    cdef int line
-    for line in range(16):
-        prefetch(at + line * CACHE_LINE_BYTES)
-
-
-cdef Entry find(MemTable* table, Slice user_key, uint64_t trailer, Leaf** at, int* slot) noexcept nogil:
+cdef Entry memtable_find(
+    MemTable* table, Slice user_key, uint64_t trailer, Leaf** at, int* slot
+) noexcept nogil:
     """The first entry that is >= (user_key, trailer) and its place; NULL where there is none."""
     if table.smallest == NULL or slice_compare(user_key, entry_user_key(table.largest)) > 0:
         return NULL
@@ -610,7 +518,9 @@ cdef int memtable_get(
 ) noexcept nogil:
     cdef Leaf* leaf
     cdef int slot
-    cdef Entry entry = find(table, user_key, trailer_pack(sequence, KIND_MAX), &leaf, &slot)
+    cdef Entry entry = memtable_find(
+        table, user_key, trailer_pack(sequence, KIND_MAX), &leaf, &slot
+    )
     if entry == NULL or not slice_equal(entry_user_key(entry), user_key):
         return ABSENT
     cdef uint64_t trailer = entry_trailer(entry)
@@ -619,143 +529,3 @@ cdef int memtable_get(
         return DELETED
     value[0] = entry_value(entry)
     return FOUND
-
-
-# --- cursor ---------------------------------------------------------------------------------
-
-cdef struct MemCursor:
-    Cursor base
-    MemTable* table
-    Leaf* leaf
-    int slot
-    Entry entry                 # leaf.entries[slot] when it was last looked at
-
-
-cdef inline void prefetch_entry(Leaf* leaf, int slot) noexcept nogil:
-    """An entry that a walk comes to in a moment: entries lie in the order in which they came."""
-    cdef const uint8_t* at = leaf.entries[slot]
-    prefetch(at)
-    prefetch(at + CACHE_LINE_BYTES)
-    prefetch(at + 2 * CACHE_LINE_BYTES)
-
-
-cdef inline void prefetch_after(Leaf* leaf, int slot) noexcept nogil:
-    slot += AHEAD
-    if slot < <int> leaf.count:
-        prefetch_entry(leaf, slot)
-    elif leaf.next != NULL:
-        slot -= <int> leaf.count
-        if slot == 0:
-            prefetch_whole_leaf(leaf.next.next)
-        if slot < <int> leaf.next.count:
-            prefetch_entry(leaf.next, slot)
-
-
-cdef inline void prefetch_before(Leaf* leaf, int slot) noexcept nogil:
-    slot -= AHEAD
-    if slot >= 0:
-        prefetch_entry(leaf, slot)
-    elif leaf.prev != NULL:
-        slot += <int> leaf.prev.count
-        if slot == <int> leaf.prev.count - 1:
-            prefetch_whole_leaf(leaf.prev.prev)
-        if slot >= 0:
-            prefetch_entry(leaf.prev, slot)
-
-
-cdef inline void show(MemCursor* cursor, Leaf* leaf, int slot) noexcept nogil:
-    cdef Entry entry = leaf.entries[slot]
-    cursor.leaf = leaf
-    cursor.slot = slot
-    cursor.entry = entry
-    cursor.base.key = entry_internal_key(entry)
-    cursor.base.value = entry_value(entry)
-    cursor.base.valid = True
-
-
-cdef inline void find_again(MemCursor* cursor) noexcept nogil:
-    """Additions may have moved the pointer to our entry: make leaf and slot true again."""
-    if cursor.slot < <int> cursor.leaf.count and cursor.leaf.entries[cursor.slot] == cursor.entry:
-        return
-    find(
-        cursor.table, entry_user_key(cursor.entry), entry_trailer(cursor.entry),
-        &cursor.leaf, &cursor.slot
-    )
-
-
-cdef void cursor_seek_to_first(Cursor* self) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> self.state
-    if cursor.table.entries == 0:
-        self.valid = False
-        return
-    show(cursor, cursor.table.first, 0)
-
-
-cdef void cursor_seek_to_last(Cursor* self) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> self.state
-    if cursor.table.entries == 0:
-        self.valid = False
-        return
-    show(cursor, cursor.table.last, <int> cursor.table.last.count - 1)
-
-
-cdef void cursor_seek(Cursor* self, Slice target) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> self.state
-    cdef Leaf* leaf
-    cdef int slot
-    if find(
-        cursor.table, internal_user_key(target), internal_trailer(target), &leaf, &slot
-    ) == NULL:
-        self.valid = False
-        return
-    show(cursor, leaf, slot)
-
-
-cdef void cursor_next(Cursor* self) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> self.state
-    if not self.valid:
-        return
-    find_again(cursor)
-    prefetch_after(cursor.leaf, cursor.slot + 1)
-    if cursor.slot + 1 < <int> cursor.leaf.count:
-        show(cursor, cursor.leaf, cursor.slot + 1)
-    elif cursor.leaf.next != NULL:
-        show(cursor, cursor.leaf.next, 0)
-    else:
-        self.valid = False
-
-
-cdef void cursor_prev(Cursor* self) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> self.state
-    if not self.valid:
-        return
-    find_again(cursor)
-    prefetch_before(cursor.leaf, cursor.slot - 1)
-    if cursor.slot > 0:
-        show(cursor, cursor.leaf, cursor.slot - 1)
-    elif cursor.leaf.prev != NULL:
-        show(cursor, cursor.leaf.prev, <int> cursor.leaf.prev.count - 1)
-    else:
-        self.valid = False
-
-
-cdef void cursor_free(Cursor* self) noexcept nogil:
-    memtable_release((<MemCursor*> self.state).table)
-    free(self.state)
-
-
-cdef Cursor* memtable_cursor(MemTable* table) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> cursor_memory(sizeof(MemCursor))
-    if cursor == NULL:
-        return NULL
-    memtable_retain(table)
-    cursor.table = table
-    cursor.base.state = cursor
-    cursor.base.seek_to_first = cursor_seek_to_first
-    cursor.base.seek_to_last = cursor_seek_to_last
-    cursor.base.seek = cursor_seek
-    cursor.base.next = cursor_next
-    cursor.base.prev = cursor_prev
-    cursor.base.free = cursor_free
-    status_clear(&cursor.base.status)
-    return &cursor.base

@@ -9,12 +9,12 @@ from kvstore._engine.memtable cimport (
     MemTable,
     memtable_add,
     memtable_bytes,
-    memtable_cursor,
     memtable_entries,
     memtable_get,
     memtable_new,
     memtable_release,
 )
+from kvstore._engine.memtable_cursor cimport memtable_cursor
 from kvstore._engine.slice cimport Slice, slice_of
 
 
