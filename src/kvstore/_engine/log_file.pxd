@@ -27,6 +27,7 @@ cdef struct LogFile:
     uint64_t segment            # its number
     uint64_t capacity           # bytes that are reserved for it
     uint64_t end                # of its last record
+    uint64_t written            # bytes at its front that aren't just reserved
     uint8_t* memory             # the map, or NULL
     uint64_t forgotten          # bytes at the front of the map whose memory was given back
 

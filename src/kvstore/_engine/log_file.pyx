@@ -10,8 +10,16 @@ from kvstore._engine.log_format cimport SEGMENT_HEADER_BYTES, SegmentHeader, enc
 from kvstore._engine.status cimport Status, status_os_error
 
 
+cdef extern from *:
+    """
+    static const unsigned char kv_zeros[1 << 18] = {0};
+    """
+    const uint8_t* zeros "kv_zeros"
+
+
 cdef enum:
     PAGE_BYTES = 4096
+    ZEROS_BYTES = 1 << 18       # written ahead of records that are synced
 
 
 cdef void segment_path(char* into, const char* folder, uint64_t number, const char* suffix) noexcept nogil:
@@ -44,6 +52,7 @@ cdef int log_file_begin(
         return status_os_error(status, -result, b"beginning a log segment", -1)
     self.segment = header.number
     self.end = SEGMENT_HEADER_BYTES
+    self.written = self.capacity if recycled else SEGMENT_HEADER_BYTES
     self.forgotten = 0
     if self.maps and self.ops.map(self.disk, self.file, <size_t> self.capacity, &self.memory) < 0:
         self.memory = NULL
@@ -98,9 +107,22 @@ cdef int log_file_write(
         memcpy(self.memory + offset, data, size)
         return 0
     result = self.ops.pwrite(self.disk, self.file, data, size, offset)
+    if result == 0 and durably and size < ZEROS_BYTES and offset + size > self.written:
+        result = write_ahead(self, offset + size)
     if result < 0:
         return status_os_error(status, -result, b"writing the log", <int64_t> offset)
     return 0
+
+
+cdef int write_ahead(LogFile* self, uint64_t end) noexcept nogil:
+    """Zeros behind a record that is about to be synced, for those after it to be written over.
+
+    A first write to reserved space changes the file's extents, and a sync after it waits for the
+    file system's journal, too: nearly each sync, with records of a page (docs/performance.md).
+    """
+    cdef uint64_t size = min(self.capacity - end, <uint64_t> ZEROS_BYTES)
+    self.written = end + size
+    return self.ops.pwrite(self.disk, self.file, zeros, <size_t> size, end)
 
 
 cdef size_t log_file_forgettable(LogFile* self, size_t least, uint8_t** pages) noexcept nogil:

@@ -107,6 +107,31 @@ def test_old_segments_go_and_are_used_again():
     assert left[0][1] <= 350
 
 
+def test_synced_records_are_written_over_zeros_that_went_ahead_of_them():
+    disk = MemoryFileSystem()
+
+    def writes(records):
+        before = disk.counts["pwrite"]
+        for _ in range(records):
+            log.append(COMMAND, 1, 1, bytes(1024))
+            log.sync()
+        return disk.counts["pwrite"] - before
+
+    with Log("/log", filesystem=disk, segment_bytes=1 << 20) as log:
+        assert writes(1) == 4  # the segment's header, the record, zeros, the mark
+        assert writes(200) == 2 * 200
+        assert writes(200) == 2 * 200 + 1
+        while log.stats()["segment"] == 1:
+            log.append(COMMAND, 1, 1, bytes(1024))
+        log.sync()
+        assert log.remove_before(2) == 1
+        while log.stats()["segment"] == 2:
+            log.append(COMMAND, 3, 1, bytes(1024))
+        log.sync()
+        # The third is in the first one's file, all of which was written once.
+        assert writes(400) == 2 * 400
+
+
 def test_nothing_goes_before_a_later_segment_is_durable():
     disk = MemoryFileSystem()
     log = Log("/log", filesystem=disk, segment_bytes=4096, sticky_kinds=[STATE])
