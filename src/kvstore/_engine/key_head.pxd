@@ -62,6 +62,12 @@ cdef extern from *:
         __builtin_prefetch(at);
     #endif
     }
+    /* All of a run up to a block of the usual size: so much is in flight while a caller makes room. */
+    static inline void kv_prefetch_run(const void* at, size_t size) {
+        const char* line = (const char*) at;
+        const char* end = line + (size < 4608 ? size : 4608);
+        for (; line < end; line += 64) kv_prefetch(line);
+    }
     """
     uint64_t key_head "kv_key_head"(const uint8_t* key, size_t size, size_t skip) noexcept nogil
     size_t common_prefix "kv_common_prefix"(
@@ -69,3 +75,4 @@ cdef extern from *:
     ) noexcept nogil
     int heads_lower "kv_heads_lower"(const uint64_t* heads, int count, uint64_t target) noexcept nogil
     void prefetch "kv_prefetch"(const void* at) noexcept nogil
+    void prefetch_run "kv_prefetch_run"(const void* at, size_t size) noexcept nogil

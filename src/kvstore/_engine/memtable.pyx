@@ -19,7 +19,7 @@ from kvstore._engine.key cimport (
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.key_head cimport heads_lower, key_head, prefetch
+from kvstore._engine.key_head cimport heads_lower, key_head, prefetch, prefetch_run
 from kvstore._engine.memtable_node cimport (
     CACHE_LINE_BYTES,
     ENTRY_HEADER_BYTES,
@@ -528,4 +528,5 @@ cdef int memtable_get(
     if trailer_kind(trailer) == KIND_DELETE:
         return DELETED
     value[0] = entry_value(entry)
+    prefetch_run(value.data, value.size)
     return FOUND

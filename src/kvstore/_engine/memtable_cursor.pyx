@@ -9,7 +9,7 @@ from libc.stdlib cimport free
 
 from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.key cimport internal_trailer, internal_user_key
-from kvstore._engine.key_head cimport prefetch
+from kvstore._engine.key_head cimport prefetch, prefetch_run
 from kvstore._engine.memtable cimport memtable_find, memtable_release, memtable_retain
 from kvstore._engine.memtable_node cimport (
     CACHE_LINE_BYTES,
@@ -46,7 +46,17 @@ cdef inline void prefetch_entry(Leaf* leaf, int slot) noexcept nogil:
     prefetch(at + 2 * CACHE_LINE_BYTES)
 
 
+cdef inline void prefetch_value(Leaf* leaf, int slot) noexcept nogil:
+    """The rest of a long value that comes next; what is before it was prefetched with the entry."""
+    cdef Slice value
+    if 0 <= slot < <int> leaf.count:
+        value = entry_value(leaf.entries[slot])
+        if value.size > 2 * CACHE_LINE_BYTES:
+            prefetch_run(value.data, value.size)
+
+
 cdef inline void prefetch_after(Leaf* leaf, int slot) noexcept nogil:
+    prefetch_value(leaf, slot + 1)
     slot += AHEAD
     if slot < <int> leaf.count:
         prefetch_entry(leaf, slot)
@@ -59,6 +69,7 @@ cdef inline void prefetch_after(Leaf* leaf, int slot) noexcept nogil:
 
 
 cdef inline void prefetch_before(Leaf* leaf, int slot) noexcept nogil:
+    prefetch_value(leaf, slot - 1)
     slot -= AHEAD
     if slot >= 0:
         prefetch_entry(leaf, slot)

@@ -43,7 +43,7 @@ from kvstore._engine.key cimport (
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.key_head cimport prefetch
+from kvstore._engine.key_head cimport prefetch_run
 from kvstore._engine.memtable cimport ABSENT, DELETED, FAILED, FOUND
 from kvstore._engine.slice cimport Slice, slice_of
 from kvstore._engine.sstable_frame cimport (
@@ -438,8 +438,7 @@ cdef int table_get(
         found_sequence[0] = trailer_sequence(entry.trailer)
         value[0] = entry.value
         # On its way while the caller makes room for it.
-        prefetch(entry.value.data)
-        prefetch(entry.value.data + 64)
+        prefetch_run(entry.value.data, entry.value.size)
         pin.handle = held
         return FOUND
     cache_unpin(held)

@@ -28,6 +28,7 @@ from kvstore._engine.cache cimport (
 )
 from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.key cimport TRAILER_BYTES, internal_trailer, internal_user_key
+from kvstore._engine.key_head cimport prefetch_run
 from kvstore._engine.slice cimport Slice
 from kvstore._engine.sstable cimport (
     Partition,
@@ -66,7 +67,9 @@ cdef struct TableCursor:
     uint64_t block_slot             # of the held block in that partition, if any
     CachedBlock* held
     bint was_cached                 # the held block was in the cache already
-    CachedBlock* following          # what a forward walk holds next, if it was in the cache
+    CachedBlock* neighbour          # what the walk holds next, if it was in the cache
+    uint64_t neighbour_slot
+    bint walks                      # through a second block by now: this is no short scan
     BlockCursor walk                # over the held block
     # Read-ahead: bytes [window_at, window_at + window_size) of the file.
     size_t read_ahead
@@ -85,9 +88,9 @@ cdef void drop_block(TableCursor* cursor) noexcept nogil:
     if cursor.held != NULL:
         cache_unpin(cursor.held)
         cursor.held = NULL
-    if cursor.following != NULL:
-        cache_unpin(cursor.following)
-        cursor.following = NULL
+    if cursor.neighbour != NULL:
+        cache_unpin(cursor.neighbour)
+        cursor.neighbour = NULL
 
 
 cdef void drop_partition(TableCursor* cursor) noexcept nogil:
@@ -219,9 +222,9 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
     cdef Block block
     cdef CachedBlock* found = NULL
     if cursor.held == NULL or cursor.block_slot != slot:
-        if cursor.following != NULL and cursor.block_slot + 1 == slot:
-            found = cursor.following
-            cursor.following = NULL
+        if cursor.neighbour != NULL and cursor.neighbour_slot == slot:
+            found = cursor.neighbour
+            cursor.neighbour = NULL
         drop_block(cursor)
         cursor.held = found
         if index_entry(&cursor.partition.index, slot, &handle, &last) < 0:
@@ -257,14 +260,19 @@ cdef inline void show(TableCursor* cursor) noexcept nogil:
 
 # --- moves ----------------------------------------------------------------------------------
 
-cdef void take_following(TableCursor* cursor) noexcept nogil:
+cdef void take_neighbour(TableCursor* cursor, uint64_t slot) noexcept nogil:
     """Walking through cached blocks: find the next one now, so that its memory is on its way."""
     cdef Handle handle
     cdef Slice last
-    if cursor.was_cached and cursor.following == NULL and index_entry(
-        &cursor.partition.index, cursor.block_slot + 1, &handle, &last
-    ) == 0:
-        cursor.following = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+    if not cursor.was_cached or cursor.neighbour != NULL or index_entry(
+        &cursor.partition.index, slot, &handle, &last
+    ) < 0:
+        return
+    cursor.neighbour = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+    cursor.neighbour_slot = slot
+    if cursor.neighbour != NULL and cursor.walks:
+        prefetch_run(cursor.neighbour.data, cursor.neighbour.size)
+    cursor.walks = True
 
 
 cdef void next_block(TableCursor* cursor) noexcept nogil:
@@ -281,7 +289,7 @@ cdef void next_block(TableCursor* cursor) noexcept nogil:
     else:
         cursor.base.valid = False
         return
-    take_following(cursor)
+    take_neighbour(cursor, cursor.block_slot + 1)
     block_cursor_first(&cursor.walk)
     show(cursor)
 
@@ -302,6 +310,8 @@ cdef void prev_block(TableCursor* cursor) noexcept nogil:
     else:
         cursor.base.valid = False
         return
+    if cursor.block_slot > 0:
+        take_neighbour(cursor, cursor.block_slot - 1)
     block_cursor_last(&cursor.walk)
     show(cursor)
 
@@ -366,6 +376,7 @@ cdef void cursor_seek(Cursor* self, Slice target) noexcept nogil:
     if target.size < TRAILER_BYTES:
         fail(cursor, b"seek to a key without a trailer")
         return
+    cursor.walks = False
     cdef Slice user_key = internal_user_key(target)
     cdef uint64_t trailer = internal_trailer(target)
     cdef int64_t slot = block_restart_lower(&cursor.table.root, user_key, trailer)
