@@ -73,7 +73,7 @@ def test_writing(benchmark, tmp_path, call):
         made.append(kvstore.DB(tmp_path / str(len(made)), write_buffer_size=256 << 20))
         return (made[-1],), {}
 
-    benchmark.pedantic(call, setup=fresh, rounds=3)
+    benchmark.pedantic(call, setup=fresh, rounds=9)
     assert made[-1].last_sequence == ROWS
     made[-1].close()
 

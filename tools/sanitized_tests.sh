@@ -10,7 +10,7 @@ sanitize="${1:-address,undefined}"
 [ $# = 0 ] || shift
 unit=tests/unit/engine
 if [ $# = 0 ] && [ "$sanitize" = thread ]; then
-    set -- --quiet "$unit"/test_{database_threads,log,block_cache,file}.py
+    set -- --quiet "$unit"/test_{database_threads,bulk,log,block_cache,file}.py
 elif [ $# = 0 ]; then
     set -- --quiet --numprocesses 2 "$unit" tests/fuzz tests/crash
 fi

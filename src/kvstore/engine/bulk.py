@@ -19,7 +19,7 @@ from collections.abc import Iterator as Iteration
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kvstore._engine import bulk
+from kvstore._engine import bulk_read, bulk_write
 from kvstore._engine.column import Sink
 from kvstore._engine.database import Database
 from kvstore._engine.iterator import Iterator
@@ -67,17 +67,17 @@ def arrays() -> Any:
 
 
 def put_many(db: Database, prefix: bytes, keys: Column, values: Column, sync: bool) -> int:
-    return bulk.put_many(db, prefix, keys, values, sync)
+    return bulk_write.put_many(db, prefix, keys, values, sync)
 
 
 def get_many(
     db: Database, prefix: bytes, keys: Column, value_width: int | None, sequence: int | None
 ) -> tuple[NDArray[numpy.bool_], Bytes2D | Runs]:
     numpy = arrays()
-    count = bulk.count_rows(keys)
+    count = bulk_read.count_rows(keys)
     found = numpy.zeros(count, numpy.uint8)
     values = Taken(numpy, count, value_width)
-    bulk.get_many(db, prefix, keys, values.sink, found, sequence)
+    bulk_read.get_many(db, prefix, keys, values.sink, found, sequence)
     return found.view(numpy.bool_), values.column()
 
 
@@ -96,7 +96,7 @@ def scan(
         while True:
             keys = Taken(numpy, rows, key_width) if include_key else None
             values = Taken(numpy, rows, value_width) if include_value else None
-            count = bulk.read_rows(
+            count = bulk_read.read_rows(
                 entries,
                 rows,
                 None if keys is None else keys.sink,

@@ -150,6 +150,20 @@ def test_of_equal_keys_the_last_row_stands(db):
     assert [int.from_bytes(value) for value in db.values()] == list(range(count - 5, count))
 
 
+def test_rows_of_two_chunks_are_one_column():
+    """A chunk is 2**19 rows; keys descend, so that the later one goes before the earlier."""
+    count = (1 << 19) + 1000
+    numbers = numpy.arange(count, 0, -1).astype(">u4")
+    with opened(wal=False, write_buffer_size=256 << 20) as db:
+        assert db.put_many(numbers, numbers) == count
+        ((keys, values),) = db.scan(rows=count + 1, key_width=4, value_width=4)
+        assert (keys == values).all()
+        assert (keys.view(">u4").ravel() == numbers[::-1]).all()
+        found, values = db.get_many(numbers, value_width=4)
+        assert found.all()
+        assert (values.view(">u4").ravel() == numbers).all()
+
+
 def test_no_rows_are_no_trouble(db):
     assert db.put_many(numpy.empty((0, 5), numpy.uint8), numpy.empty((0, 9), numpy.uint8)) == 0
     assert db.put_many(runs([]), runs([])) == 0
@@ -308,6 +322,24 @@ def test_synced_rows_survive_a_crash():
     db.put_many(fixed(KEYS), fixed(VALUES), sync=True)
     with kvstore.DB("/db", filesystem=disk.crash(), background=False) as again:
         assert list(again) == sorted(zip(KEYS, VALUES, strict=True))
+
+
+def test_a_disk_that_fails_between_batches_ends_the_call_and_the_database():
+    """The batch that is made meanwhile is let go of; what was written before stands."""
+    disk = MemoryFileSystem()
+    db = kvstore.DB("/db", filesystem=disk, background=False, write_buffer_size=128 << 20)
+    db.put(b"kept", b"1", sync=True)
+    disk.capacity_bytes = disk.used_bytes
+    keys = numpy.arange(40_000, dtype=">u8")
+    with pytest.raises(kvstore.StorageError, match="No space left"):
+        db.put_many(keys, numpy.zeros((40_000, 2000), numpy.uint8))
+    assert db.last_sequence > 1
+    with pytest.raises(kvstore.StorageError, match="read-only"):
+        db.put_many(keys[:1], keys[:1])
+    crashed = disk.crash()
+    crashed.capacity_bytes = None
+    with kvstore.DB("/db", filesystem=crashed, background=False) as again:
+        assert again[b"kept"] == b"1"
 
 
 def test_closing_while_another_thread_scans_is_safe(tmp_path):

@@ -198,6 +198,33 @@ with kvstore.DB(PATH) as db:
     run(program, path)
 
 
+def test_a_fork_in_the_middle_of_a_bulk_put_ends_the_childs_copy_of_it(path):
+    """As a signal's handler may: where Python code runs, with the thread beside at work."""
+    program = """
+import os
+import sys
+import kvstore
+rows = memoryview(b"".join(b"%016d" % number for number in range(100_000))).cast("B", (100_000, 16))
+db = kvstore.DB(PATH, write_buffer_size=1 << 18)
+child = None
+def fork(frame, event, _):
+    global child
+    if child is None and frame.f_code.co_name == "ring":
+        child = os.fork()
+sys.setprofile(fork)
+try:
+    db.put_many(rows, rows)
+except kvstore.ClosedError as error:
+    assert child == 0 and "before this process forked" in str(error), error
+    raise SystemExit(7)
+sys.setprofile(None)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert len(list(db)) == 100_000
+db.verify()
+"""
+    run(program, path)
+
+
 def test_a_child_that_outlives_its_parent_does_not_keep_the_directory(path):
     program = """
 import os

@@ -1,8 +1,7 @@
-"""Many keys and values at once, from and into arrays: no Python object for each.
+"""Many values at once into arrays: no Python object for each.
 
-Rows are taken a chunk at a time. In a chunk keys are visited in their order, whatever order the
-rows have: neighbours share the path through the memtable's tree and the tables' blocks. What needs
-the GIL (the mutable memtable, see memtable.pxd) is done under it, the rest without.
+Rows are taken a chunk at a time. What needs the GIL (the mutable memtable, see memtable.pxd) is done
+under it, the rest without.
 """
 
 from cpython.buffer cimport (
@@ -14,23 +13,24 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kvstore._engine.batch cimport (
-    BATCH_HEADER_BYTES,
-    MAX_KEY_BYTES,
-    MAX_VALUE_BYTES,
-    encode_operation,
+from kvstore._engine.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
+from kvstore._engine.bulk_rows cimport (
+    AHEAD,
+    CHUNK_ROWS,
+    Rows,
+    rows_expect,
+    rows_free,
+    rows_init,
+    rows_reserve,
+    rows_sort,
 )
-from kvstore._engine.buffer cimport Buffer, buffer_append, buffer_free, buffer_init, buffer_reserve
-from kvstore._engine.coding cimport put_fixed32
 from kvstore._engine.column cimport MISFIT, NO_MEMORY, Column, Sink
 from kvstore._engine.cursor cimport Cursor, cursor_memory
 from kvstore._engine.database cimport Database
 from kvstore._engine.iterator cimport Iterator, Range, Snapshot, open_iterator, open_snapshot
-from kvstore._engine.key cimport KIND_PUT
-from kvstore._engine.key_head cimport common_prefix, key_head, prefetch
 from kvstore._engine.memtable cimport (
     ABSENT,
     DELETED,
@@ -65,11 +65,7 @@ from kvstore.errors import InvalidArgumentError
 
 
 cdef enum:
-    CHUNK_ROWS = 1 << 18        # sorted together
-    # What one hold of the GIL goes through at most (but one row).
-    WRITE_BYTES = 1 << 20
-    READ_ROWS = 1 << 12
-    AHEAD = 6                   # rows between the one looked up and the one prefetched
+    READ_ROWS = 1 << 12         # what one hold of the GIL goes through at most
     # A walk along the sorted keys beats a lookup for each where it passes few entries between
     # them. It starts with some credit, earns with each key and pays for each step.
     WALK_ROWS = 256             # with fewer keys it isn't worth opening
@@ -79,184 +75,23 @@ cdef enum:
     SEEK_STEPS = 16             # what a seek costs, in steps
 
 
-# --- a chunk of rows in the order of their keys ---------------------------------------------
-
-cdef extern from *:
-    """
-    #include <algorithm>
-    #include <cstdint>
-    #include <cstring>
-    struct kv_row { uint64_t head; uint32_t row; };
-    /* By key; rows of equal keys keep their order. First by head, a byte at a time from the last
-       on, then by the whole key where heads are equal. `spare` has room for `count` rows, too. */
-    template <typename Run>
-    static inline void kv_sort_rows(kv_row* rows, kv_row* spare, size_t count, const Run* keys) {
-        auto less = [keys](const kv_row& a, const kv_row& b) {
-            const Run& x = keys[a.row];
-            const Run& y = keys[b.row];
-            size_t shorter = x.size < y.size ? x.size : y.size;
-            int order = shorter ? memcmp(x.data, y.data, shorter) : 0;
-            if (order) return order < 0;
-            if (x.size != y.size) return x.size < y.size;
-            return a.row < b.row;
-        };
-        if (std::is_sorted(rows, rows + count, [&less](const kv_row& a, const kv_row& b) {
-                return a.head != b.head ? a.head < b.head : less(a, b); }))
-            return;
-        kv_row* from = rows;
-        kv_row* into = spare;
-        for (int shift = 0; shift < 64; shift += 8) {
-            size_t ends[256] = {0};
-            for (size_t i = 0; i < count; i++) ends[(from[i].head >> shift) & 255]++;
-            if (ends[(from[0].head >> shift) & 255] == count) continue;
-            size_t sum = 0;
-            for (size_t& end : ends) { size_t own = end; end = sum; sum += own; }
-            for (size_t i = 0; i < count; i++) into[ends[(from[i].head >> shift) & 255]++] = from[i];
-            std::swap(from, into);
-        }
-        if (from != rows) memcpy(rows, from, count * sizeof(kv_row));
-        for (size_t i = 0; i < count;) {
-            size_t end = i + 1;
-            while (end < count && rows[end].head == rows[i].head) end++;
-            if (end > i + 1) std::sort(rows + i, rows + end, less);
-            i = end;
-        }
-    }
-    """
-    struct Row "kv_row":
-        uint64_t head
-        uint32_t row
-    void sort_rows "kv_sort_rows"(
-        Row* rows, Row* spare, size_t count, const Slice* keys
-    ) noexcept nogil
-
-
 cdef class Chunk:
-    """Room for CHUNK_ROWS rows; what a call needs of it while it goes through its columns."""
-    cdef Slice* keys
-    cdef Slice* values
-    cdef Row* order
-    cdef Row* spare
-    cdef Py_ssize_t count
-    cdef Buffer bytes           # a batch; for reading, keys with their prefix
+    """The keys that are asked for together, and what was found."""
+    cdef Rows rows
+    cdef Buffer prefixed        # keys with their prefix
     cdef Buffer found           # values of any size, in the order in which they were found
 
-    def __cinit__(self, Py_ssize_t rows):
-        cdef size_t room = <size_t> max(1, min(rows, <Py_ssize_t> CHUNK_ROWS))
-        buffer_init(&self.bytes)
+    def __cinit__(self, Py_ssize_t most):
+        rows_init(&self.rows)
+        buffer_init(&self.prefixed)
         buffer_init(&self.found)
-        self.keys = <Slice*> malloc(room * sizeof(Slice))
-        self.values = <Slice*> malloc(room * sizeof(Slice))
-        self.order = <Row*> malloc(room * sizeof(Row))
-        self.spare = <Row*> malloc(room * sizeof(Row))
-        if self.keys == NULL or self.values == NULL or self.order == NULL or self.spare == NULL:
+        if rows_reserve(&self.rows, most) < 0:
             raise MemoryError("no memory for a chunk of rows")
 
     def __dealloc__(self):
-        free(self.keys)
-        free(self.values)
-        free(self.order)
-        free(self.spare)
-        buffer_free(&self.bytes)
+        rows_free(&self.rows)
+        buffer_free(&self.prefixed)
         buffer_free(&self.found)
-
-    cdef inline void expect(self, Py_ssize_t done) noexcept nogil:
-        """In the order of the keys the rows lie anywhere: bring those that come soon closer."""
-        cdef uint32_t row
-        if done + 2 * AHEAD < self.count:
-            row = self.order[done + 2 * AHEAD].row
-            prefetch(&self.keys[row])
-            prefetch(&self.values[row])
-            prefetch(self.keys[self.order[done + AHEAD].row].data)
-
-    cdef void sort(self) noexcept nogil:
-        # Heads are of what comes after the bytes that all keys share.
-        cdef size_t shared = self.keys[0].size if self.count else 0
-        cdef Py_ssize_t i
-        for i in range(1, self.count):
-            shared = common_prefix(
-                self.keys[0].data, shared, self.keys[i].data, self.keys[i].size
-            )
-        for i in range(self.count):
-            self.order[i].head = key_head(self.keys[i].data, self.keys[i].size, shared)
-            self.order[i].row = <uint32_t> i
-        sort_rows(self.order, self.spare, <size_t> self.count, self.keys)
-
-
-# --- writing --------------------------------------------------------------------------------
-
-def put_many(Database db not None, bytes prefix not None, keys, values, bint sync):
-    cdef Column key_column = Column(keys, "keys")
-    cdef Column value_column = Column(values, "values")
-    cdef Slice before = slice_of(<const char*> prefix, len(prefix))
-    cdef Chunk chunk
-    cdef Py_ssize_t first = 0
-    cdef Py_ssize_t done
-    cdef int code
-    db.check_writable()
-    if key_column.rows != value_column.rows:
-        raise InvalidArgumentError(
-            f"there are {key_column.rows} keys and {value_column.rows} values"
-        )
-    # All of it before anything is written.
-    key_column.check(before.size, MAX_KEY_BYTES)
-    value_column.check(0, MAX_VALUE_BYTES)
-    chunk = Chunk(key_column.rows)
-    while first < key_column.rows:
-        with nogil:
-            code = take_rows(chunk, key_column, value_column, first)
-        if code < 0:
-            raise InvalidArgumentError("the columns' offsets changed while they were read")
-        done = 0
-        while done < chunk.count:
-            with nogil:
-                code = encode_batch(
-                    chunk, before, min(<size_t> WRITE_BYTES, db.write_buffer_bytes), &done
-                )
-            if code < 0:
-                raise MemoryError("no memory for a batch")
-            db.write_ascending(slice_of(chunk.bytes.data, chunk.bytes.size))
-        first += chunk.count
-    if sync:
-        db.sync()
-    return key_column.rows
-
-
-cdef int take_rows(Chunk chunk, Column keys, Column values, Py_ssize_t first) noexcept nogil:
-    """The rows from `first` on, and their order. -1: nonsense."""
-    cdef Py_ssize_t i
-    chunk.count = min(keys.rows - first, <Py_ssize_t> CHUNK_ROWS)
-    for i in range(chunk.count):
-        if keys.row(first + i, &chunk.keys[i]) < 0 or values.row(first + i, &chunk.values[i]) < 0:
-            return -1
-    chunk.sort()
-    return 0
-
-
-cdef int encode_batch(Chunk chunk, Slice prefix, size_t most_bytes, Py_ssize_t* done) noexcept nogil:
-    """As many of the sorted rows from `done` on as make a batch. -1: no memory."""
-    cdef uint32_t count = 0
-    cdef uint32_t row
-    chunk.bytes.size = 0
-    if buffer_reserve(&chunk.bytes, BATCH_HEADER_BYTES) < 0:
-        return -1
-    chunk.bytes.size = BATCH_HEADER_BYTES
-    while done[0] < chunk.count and chunk.bytes.size < most_bytes:
-        chunk.expect(done[0])
-        if done[0] + AHEAD < chunk.count:
-            prefetch(chunk.values[chunk.order[done[0] + AHEAD].row].data)
-        row = chunk.order[done[0]].row
-        if encode_operation(
-            &chunk.bytes, KIND_PUT, False, 0, prefix, chunk.keys[row], chunk.values[row]
-        ) < 0:
-            return -1
-        done[0] += 1
-        count += 1
-    put_fixed32(chunk.bytes.data, count)
-    return 0
-
-
-# --- reading --------------------------------------------------------------------------------
 
 def get_many(
     Database db not None, bytes prefix not None, keys, Sink values not None, found, sequence
@@ -283,7 +118,7 @@ def get_many(
                     db, chunk, column, before, first, moment.sequence, values,
                     <uint8_t*> marks.buf + first
                 )
-                first += chunk.count
+                first += chunk.rows.count
     finally:
         PyBuffer_Release(&marks)
 
@@ -308,14 +143,14 @@ cdef int get_chunk(
         raise MemoryError("no memory for keys") if code == NO_MEMORY else InvalidArgumentError(
             "the keys' offsets changed while they were read"
         )
-    memset(marks, ABSENT, <size_t> chunk.count)
-    if chunk.count < WALK_ROWS:
+    memset(marks, ABSENT, <size_t> chunk.rows.count)
+    if chunk.rows.count < WALK_ROWS:
         credit = -1
     elif not has_tables(store.version):
         entries = all_entries(store, sequence)
-    while done < chunk.count:
+    while done < chunk.rows.count:
         store.check_open()
-        end = min(done + READ_ROWS, chunk.count)
+        end = min(done + READ_ROWS, chunk.rows.count)
         if entries is not None and credit >= 0:
             entries.enter()
             code = walk(&entries.cursor, chunk, values, marks, &done, end, &credit)
@@ -419,12 +254,12 @@ cdef int walk(
     cdef int steps, order
     cdef int code = 0
     while done[0] < end and credit[0] >= 0:
-        row = chunk.order[done[0]].row
-        chunk.expect(done[0])
+        row = chunk.rows.order[done[0]].row
+        rows_expect(&chunk.rows, done[0])
         done[0] += 1
         if marks[row] != ABSENT:
             continue
-        key = chunk.keys[row]
+        key = chunk.rows.keys[row]
         if not cursor.valid:
             # Before the first entry; or behind the last, and no seek finds one there either.
             user_seek(cursor, key)
@@ -457,21 +292,21 @@ cdef int take_keys(Chunk chunk, Column keys, Slice prefix, Py_ssize_t first) noe
     """The keys from `first` on, prefix included, and their order."""
     cdef Py_ssize_t i
     cdef size_t at = 0
-    chunk.count = min(keys.rows - first, <Py_ssize_t> CHUNK_ROWS)
-    chunk.bytes.size = chunk.found.size = 0
-    for i in range(chunk.count):
-        if keys.row(first + i, &chunk.keys[i]) < 0:
+    chunk.rows.count = min(keys.rows - first, <Py_ssize_t> CHUNK_ROWS)
+    chunk.prefixed.size = chunk.found.size = 0
+    for i in range(chunk.rows.count):
+        if keys.row(first + i, &chunk.rows.keys[i]) < 0:
             return MISFIT
         if prefix.size and (
-            buffer_append(&chunk.bytes, prefix.data, prefix.size) < 0
-            or buffer_append(&chunk.bytes, chunk.keys[i].data, chunk.keys[i].size) < 0
+            buffer_append(&chunk.prefixed, prefix.data, prefix.size) < 0
+            or buffer_append(&chunk.prefixed, chunk.rows.keys[i].data, chunk.rows.keys[i].size) < 0
         ):
             return NO_MEMORY
     if prefix.size:
-        for i in range(chunk.count):
-            chunk.keys[i] = slice_of(chunk.bytes.data + at, prefix.size + chunk.keys[i].size)
-            at += chunk.keys[i].size
-    chunk.sort()
+        for i in range(chunk.rows.count):
+            chunk.rows.keys[i] = slice_of(chunk.prefixed.data + at, prefix.size + chunk.rows.keys[i].size)
+            at += chunk.rows.keys[i].size
+    rows_sort(&chunk.rows)
     return 0
 
 
@@ -490,11 +325,11 @@ cdef int from_memory(
     if empty:
         return 0
     for i in range(start, end):
-        row = chunk.order[i].row
-        chunk.expect(i)
+        row = chunk.rows.order[i].row
+        rows_expect(&chunk.rows, i)
         if i + AHEAD < end:
-            memtable_prefetch(store.memory, chunk.keys[chunk.order[i + AHEAD].row], False)
-        found = look_in_memory(store, chunk.keys[row], sequence, &value)
+            memtable_prefetch(store.memory, chunk.rows.keys[chunk.rows.order[i + AHEAD].row], False)
+        found = look_in_memory(store, chunk.rows.keys[row], sequence, &value)
         marks[row] = <uint8_t> found
         if found == FOUND:
             code = keep_value(chunk, values, row, value)
@@ -517,12 +352,12 @@ cdef int from_tables(
     cdef int found
     cdef int code = 0
     for i in range(start, end):
-        row = chunk.order[i].row
+        row = chunk.rows.order[i].row
         if marks[row] != ABSENT:
             continue
         pin.handle = NULL
         found = version_get(
-            version, chunk.keys[row], sequence, True, &value, &found_sequence, &pin, status
+            version, chunk.rows.keys[row], sequence, True, &value, &found_sequence, &pin, status
         )
         marks[row] = <uint8_t> found
         if found == FAILED:
@@ -543,7 +378,7 @@ cdef inline int keep_value(Chunk chunk, Sink values, uint32_t row, Slice value) 
     if buffer_append(&chunk.found, value.data, value.size) < 0:
         return NO_MEMORY
     # The buffer may move: a place in it, not a pointer.
-    chunk.values[row] = slice_of(<const uint8_t*> at, value.size)
+    chunk.rows.values[row] = slice_of(<const uint8_t*> at, value.size)
     return 0
 
 
@@ -551,7 +386,7 @@ cdef int place_rows(Chunk chunk, Sink values, uint8_t* marks) noexcept nogil:
     """What was found in the order of the rows, zeros or nothing where nothing was."""
     cdef Py_ssize_t i
     cdef int code
-    for i in range(chunk.count):
+    for i in range(chunk.rows.count):
         marks[i] = marks[i] == FOUND
         if values.held:
             if not marks[i]:
@@ -559,14 +394,14 @@ cdef int place_rows(Chunk chunk, Sink values, uint8_t* marks) noexcept nogil:
             continue
         if marks[i]:
             code = values.take(
-                slice_of(chunk.found.data + <size_t> chunk.values[i].data, chunk.values[i].size)
+                slice_of(chunk.found.data + <size_t> chunk.rows.values[i].data, chunk.rows.values[i].size)
             )
         else:
             code = values.take(slice_of(NULL, 0))
         if code < 0:
             return code
     if values.held:
-        values.rows += chunk.count
+        values.rows += chunk.rows.count
     return 0
 
 

@@ -4,9 +4,6 @@ from kvstore._engine.column import Sink
 from kvstore._engine.database import Database
 from kvstore._engine.iterator import Iterator
 
-def put_many(db: Database, prefix: bytes, keys: object, values: object, sync: bool) -> int:
-    """Write the rows of two columns; how many there were."""
-
 def get_many(
     db: Database, prefix: bytes, keys: object, values: Sink, found: Any, sequence: int | None
 ) -> None:
