@@ -23,8 +23,7 @@ from kvstore._engine.bulk_rows cimport (
     Rows,
     rows_expect,
     rows_free,
-    rows_init,
-    rows_reserve,
+    rows_open,
     rows_sort,
 )
 from kvstore._engine.column cimport MISFIT, NO_MEMORY, Column, Sink
@@ -82,16 +81,16 @@ cdef class Chunk:
     cdef Buffer found           # values of any size, in the order in which they were found
 
     def __cinit__(self, Py_ssize_t most):
-        rows_init(&self.rows)
         buffer_init(&self.prefixed)
         buffer_init(&self.found)
-        if rows_reserve(&self.rows, most) < 0:
+        if rows_open(&self.rows, most) < 0:
             raise MemoryError("no memory for a chunk of rows")
 
     def __dealloc__(self):
         rows_free(&self.rows)
         buffer_free(&self.prefixed)
         buffer_free(&self.found)
+
 
 def get_many(
     Database db not None, bytes prefix not None, keys, Sink values not None, found, sequence
@@ -290,23 +289,24 @@ cdef int walk(
 
 cdef int take_keys(Chunk chunk, Column keys, Slice prefix, Py_ssize_t first) noexcept nogil:
     """The keys from `first` on, prefix included, and their order."""
+    cdef Rows* rows = &chunk.rows
     cdef Py_ssize_t i
     cdef size_t at = 0
-    chunk.rows.count = min(keys.rows - first, <Py_ssize_t> CHUNK_ROWS)
+    rows.count = min(keys.rows - first, <Py_ssize_t> CHUNK_ROWS)
     chunk.prefixed.size = chunk.found.size = 0
-    for i in range(chunk.rows.count):
-        if keys.row(first + i, &chunk.rows.keys[i]) < 0:
+    for i in range(rows.count):
+        if keys.row(first + i, &rows.keys[i]) < 0:
             return MISFIT
         if prefix.size and (
             buffer_append(&chunk.prefixed, prefix.data, prefix.size) < 0
-            or buffer_append(&chunk.prefixed, chunk.rows.keys[i].data, chunk.rows.keys[i].size) < 0
+            or buffer_append(&chunk.prefixed, rows.keys[i].data, rows.keys[i].size) < 0
         ):
             return NO_MEMORY
     if prefix.size:
-        for i in range(chunk.rows.count):
-            chunk.rows.keys[i] = slice_of(chunk.prefixed.data + at, prefix.size + chunk.rows.keys[i].size)
-            at += chunk.rows.keys[i].size
-    rows_sort(&chunk.rows)
+        for i in range(rows.count):
+            rows.keys[i] = slice_of(chunk.prefixed.data + at, prefix.size + rows.keys[i].size)
+            at += rows.keys[i].size
+    rows_sort(rows)
     return 0
 
 
@@ -315,6 +315,7 @@ cdef int from_memory(
     uint64_t sequence, bint* unfinished
 ) noexcept:
     """What the memtables know of these rows; with the GIL."""
+    cdef const Rows* rows = &chunk.rows
     cdef Slice value
     cdef uint32_t row
     cdef Py_ssize_t i
@@ -325,11 +326,11 @@ cdef int from_memory(
     if empty:
         return 0
     for i in range(start, end):
-        row = chunk.rows.order[i].row
-        rows_expect(&chunk.rows, i)
+        row = rows.order[i].row
+        rows_expect(rows, i)
         if i + AHEAD < end:
-            memtable_prefetch(store.memory, chunk.rows.keys[chunk.rows.order[i + AHEAD].row], False)
-        found = look_in_memory(store, chunk.rows.keys[row], sequence, &value)
+            memtable_prefetch(store.memory, rows.keys[rows.order[i + AHEAD].row], False)
+        found = look_in_memory(store, rows.keys[row], sequence, &value)
         marks[row] = <uint8_t> found
         if found == FOUND:
             code = keep_value(chunk, values, row, value)
@@ -384,6 +385,7 @@ cdef inline int keep_value(Chunk chunk, Sink values, uint32_t row, Slice value) 
 
 cdef int place_rows(Chunk chunk, Sink values, uint8_t* marks) noexcept nogil:
     """What was found in the order of the rows, zeros or nothing where nothing was."""
+    cdef Slice place
     cdef Py_ssize_t i
     cdef int code
     for i in range(chunk.rows.count):
@@ -393,9 +395,8 @@ cdef int place_rows(Chunk chunk, Sink values, uint8_t* marks) noexcept nogil:
                 values.blank(values.rows + i)
             continue
         if marks[i]:
-            code = values.take(
-                slice_of(chunk.found.data + <size_t> chunk.rows.values[i].data, chunk.rows.values[i].size)
-            )
+            place = chunk.rows.values[i]
+            code = values.take(slice_of(chunk.found.data + <size_t> place.data, place.size))
         else:
             code = values.take(slice_of(NULL, 0))
         if code < 0:

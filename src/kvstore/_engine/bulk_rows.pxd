@@ -34,9 +34,8 @@ cdef struct Rows:
     Arena memory
 
 
-cdef void rows_init(Rows* rows) noexcept nogil
-# Room for the chunks of a column of `most` rows; free with rows_free. -1: no memory.
-cdef int rows_reserve(Rows* rows, Py_ssize_t most) noexcept nogil
+# Room for the chunks of a column of `most` rows. -1: no memory, nothing to free.
+cdef int rows_open(Rows* rows, Py_ssize_t most) noexcept nogil
 cdef void rows_free(Rows* rows) noexcept nogil
 # Makes `order` that of the first `count` keys; equal ones keep theirs.
 cdef void rows_sort(Rows* rows) noexcept nogil

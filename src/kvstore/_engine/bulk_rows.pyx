@@ -58,20 +58,11 @@ cdef enum:
     ALIGNMENT = 64
 
 
-cdef void rows_init(Rows* rows) noexcept nogil:
-    rows.keys = rows.values = NULL
-    rows.order = NULL
-    rows.count = 0
-    arena_init(&rows.memory)
-
-
-cdef void rows_free(Rows* rows) noexcept nogil:
-    arena_free(&rows.memory)
-
-
-cdef int rows_reserve(Rows* rows, Py_ssize_t most) noexcept nogil:
+cdef int rows_open(Rows* rows, Py_ssize_t most) noexcept nogil:
     cdef size_t room = <size_t> max(1, min(most, <Py_ssize_t> CHUNK_ROWS))
     cdef size_t value_bytes = room * max(sizeof(Slice), sizeof(Row))
+    rows.count = 0
+    arena_init(&rows.memory)
     # In one piece: a large one has huge pages, which rows that are visited in any order need.
     if arena_reserve(
         &rows.memory, room * (sizeof(Slice) + sizeof(Row)) + value_bytes + 3 * ALIGNMENT
@@ -81,6 +72,10 @@ cdef int rows_reserve(Rows* rows, Py_ssize_t most) noexcept nogil:
     rows.values = <Slice*> arena_allocate(&rows.memory, value_bytes, ALIGNMENT)
     rows.order = <Row*> arena_allocate(&rows.memory, room * sizeof(Row), ALIGNMENT)
     return 0
+
+
+cdef void rows_free(Rows* rows) noexcept nogil:
+    arena_free(&rows.memory)
 
 
 cdef void rows_sort(Rows* rows) noexcept nogil:

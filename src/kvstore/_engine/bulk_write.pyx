@@ -20,8 +20,7 @@ from kvstore._engine.bulk_rows cimport (
     Rows,
     rows_expect,
     rows_free,
-    rows_init,
-    rows_reserve,
+    rows_open,
     rows_sort,
 )
 from kvstore._engine.coding cimport put_fixed32
@@ -104,14 +103,13 @@ cdef class Batches:
         self.keys = keys
         self.values = values
         self.running = False
-        rows_init(&self.packer.rows)
         buffer_init(&self.packer.batch)
         buffer_init(&self.present)
         self.packer.prefix = slice_of(<const char*> prefix, len(prefix))
         self.packer.most_bytes = min(<size_t> WRITE_BYTES, db.write_buffer_bytes)
         self.packer.done = 0
         self.packer.no_memory = False
-        if rows_reserve(&self.packer.rows, keys.rows) < 0:
+        if rows_open(&self.packer.rows, keys.rows) < 0:
             raise MemoryError("no memory for a chunk of rows")
 
     def __dealloc__(self):
