@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 2000
 ROUNDS ?= 3
-ENGINE_SOURCES := $(wildcard src/kvstore/_engine/*.pyx src/kvstore/_engine/*.pxd src/kvstore/_engine/*.h)
+ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind)))
 
 .DEFAULT_GOAL := help
 .PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench planted simulate wheel clean

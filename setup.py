@@ -34,14 +34,15 @@ if SANITIZE:
 def extensions() -> list[Extension]:
     return [
         Extension(
-            f"kvstore._engine.{source.stem}",
+            f"kvstore._engine.{source.parent.name}.{source.stem}",
             [str(source)],
             language="c++",
+            include_dirs=["src"],
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,
-            depends=[str(header) for header in sorted(ENGINE.glob("*.h"))],
+            depends=[str(header) for header in sorted(ENGINE.glob("*/*.h"))],
         )
-        for source in sorted(ENGINE.glob("*.pyx"))
+        for source in sorted(ENGINE.glob("*/*.pyx"))
     ]
 
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.log import Log
-from kvstore._engine.manifest import (
+from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.log.log import Log
+from kvstore._engine.version.manifest import (
     Edit,
     TableEntry,
     decode_edit,
@@ -25,7 +26,6 @@ from kvstore._engine.manifest import (
     frame_edit,
     parse_manifest,
 )
-from kvstore._engine.memory_disk import MemoryFileSystem
 from kvstore.engine import DB
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 

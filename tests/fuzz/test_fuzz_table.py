@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.block_face import BlockFace, build_block
-from kvstore._engine.posix import PosixFileSystem
-from kvstore._engine.table_file import CacheFace, TableFile, TableWriter
+from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.table.block_face import BlockFace, build_block
+from kvstore._engine.table.table_file import CacheFace, TableFile, TableWriter
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
 PUT = 1

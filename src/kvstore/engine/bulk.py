@@ -19,10 +19,10 @@ from collections.abc import Iterator as Iteration
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kvstore._engine import bulk_read, bulk_write
-from kvstore._engine.column import Sink
-from kvstore._engine.database import Database
-from kvstore._engine.iterator import Iterator
+from kvstore._engine.database import bulk_read, bulk_write
+from kvstore._engine.database.column import Sink
+from kvstore._engine.database.database import Database
+from kvstore._engine.database.iterator import Iterator
 from kvstore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

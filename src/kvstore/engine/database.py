@@ -8,11 +8,11 @@ from collections.abc import Iterator as Iteration
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from kvstore._engine.batch import WriteBatch
-from kvstore._engine.database import Database
-from kvstore._engine.file import FileSystem
-from kvstore._engine.iterator import Iterator
-from kvstore._engine.posix import PosixFileSystem
+from kvstore._engine.database.batch import WriteBatch
+from kvstore._engine.database.database import Database
+from kvstore._engine.database.iterator import Iterator
+from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.posix import PosixFileSystem
 from kvstore.engine import bulk
 from kvstore.engine.options import COMPRESSIONS, Options, OtherSettings, Settings, options_of
 from kvstore.engine.prefixed import PrefixedDB

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Unpack
 
-from kvstore._engine import maintenance
-from kvstore._engine.file import FileSystem
-from kvstore._engine.posix import PosixFileSystem
+from kvstore._engine.database import maintenance
+from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.posix import PosixFileSystem
 from kvstore.engine.options import Settings, options_of
 
 __all__ = ["destroy_db", "repair_db"]

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import contextlib
 
-from kvstore._engine.file import FileSystem
-from kvstore._engine.file_face import free_bytes
+from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.file_face import free_bytes
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
 __all__ = ["MemberDirectory"]

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kvstore._engine.file import FileSystem
-from kvstore._engine.posix import PosixFileSystem
+from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.posix import PosixFileSystem
 from kvstore.engine import DB
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import (

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvstore._engine import file_face
-from kvstore._engine.file import FileSystem
-from kvstore._engine.memory_disk import MemoryFileSystem
-from kvstore._engine.posix import PosixFileSystem
+from kvstore._engine.files import file_face
+from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.posix import PosixFileSystem
 
 
 @pytest.fixture(params=["posix", "memory"])

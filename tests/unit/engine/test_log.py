@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from kvstore._engine.log import Log
-from kvstore._engine.memory_disk import MemoryFileSystem
-from kvstore._engine.posix import PosixFileSystem
+from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.log.log import Log
 from kvstore.errors import (
     ClosedError,
     CorruptionError,

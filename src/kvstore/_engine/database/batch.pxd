@@ -1,0 +1,59 @@
+"""A batch of operations in the bytes in which the log keeps it.
+
+    u32 operations, then for each
+    u8 kind (key.pxd), plus 0x80 if a sequence of its own follows
+    [varint sequence] | varint key bytes | key | for a put: varint value bytes | value
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from kvstore._engine.primitives.buffer cimport Buffer
+from kvstore._engine.primitives.slice cimport Slice
+
+
+cdef enum:
+    BATCH_HEADER_BYTES = 4
+    OWN_SEQUENCE = 0x80
+    MAX_KEY_BYTES = 1 << 20
+    MAX_VALUE_BYTES = 1 << 30
+    MAX_BATCH_BYTES = 1 << 31
+
+
+cdef struct Operation:
+    int kind
+    bint numbered               # `sequence` was given with it
+    uint64_t sequence
+    Slice key                   # borrowed from the batch's bytes
+    Slice value                 # empty for a delete
+
+
+# -1: out of memory, nothing changed.
+cdef int encode_operation(
+    Buffer* into, int kind, bint numbered, uint64_t sequence, Slice prefix, Slice key, Slice value
+) noexcept nogil
+# The byte after the operation at `at`, NULL if there is no whole, valid one before `end`.
+cdef const uint8_t* decode_operation(
+    const uint8_t* at, const uint8_t* end, Operation* operation
+) noexcept nogil
+# -1 unless the bytes are exactly as many operations as they say.
+cdef int check_batch(const uint8_t* data, size_t size, uint32_t* count) noexcept nogil
+# InvalidArgumentError for a key or value beyond the limits.
+cdef int check_sizes(Slice key, Slice value) except -1
+
+
+cdef class Gate:
+    """Whether the database that batches came from was closed meanwhile."""
+    cdef bint closed
+
+
+cdef class WriteBatch:
+    cdef Buffer encoded         # header included
+    cdef readonly uint32_t count
+    cdef bint numbered          # some operation has a sequence of its own
+    cdef object db              # what write() writes to, or None
+    cdef Gate gate              # of `db`, or None
+    cdef bytes prefix
+    cdef bint transaction
+    cdef bint sync
+    cdef int add(self, int kind, object key, object value, object sequence) except -1
+    cdef Slice payload(self) noexcept

@@ -1,0 +1,203 @@
+"""WriteBatch: operations gathered as the bytes that the log will keep."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init, buffer_reserve
+from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.primitives.coding cimport (
+    MAX_VARINT64_BYTES,
+    get_fixed32,
+    get_varint32,
+    get_varint64,
+    put_fixed32,
+    put_varint64,
+)
+from kvstore._engine.primitives.key cimport KIND_DELETE, KIND_PUT, max_sequence
+from kvstore._engine.primitives.slice cimport Slice, slice_of
+
+from kvstore.errors import ClosedError, InvalidArgumentError
+
+
+cdef int encode_operation(
+    Buffer* into, int kind, bint numbered, uint64_t sequence, Slice prefix, Slice key, Slice value
+) noexcept nogil:
+    cdef uint8_t* at
+    cdef uint8_t* start
+    if buffer_reserve(
+        into, 1 + 3 * MAX_VARINT64_BYTES + prefix.size + key.size + value.size
+    ) < 0:
+        return -1
+    start = at = into.data + into.size
+    at[0] = <uint8_t> (kind | (OWN_SEQUENCE if numbered else 0))
+    at += 1
+    if numbered:
+        at = put_varint64(at, sequence)
+    at = put_varint64(at, prefix.size + key.size)
+    if prefix.size:
+        memcpy(at, prefix.data, prefix.size)
+        at += prefix.size
+    if key.size:
+        memcpy(at, key.data, key.size)
+        at += key.size
+    if kind == KIND_PUT:
+        at = put_varint64(at, value.size)
+        if value.size:
+            memcpy(at, value.data, value.size)
+            at += value.size
+    into.size += at - start
+    return 0
+
+
+cdef inline const uint8_t* decode_run(const uint8_t* at, const uint8_t* end, Slice* run) noexcept nogil:
+    cdef uint32_t size = 0
+    at = get_varint32(at, end, &size)
+    if at == NULL or size > <size_t> (end - at):
+        return NULL
+    run[0] = slice_of(at, size)
+    return at + size
+
+
+cdef const uint8_t* decode_operation(
+    const uint8_t* at, const uint8_t* end, Operation* operation
+) noexcept nogil:
+    if at >= end:
+        return NULL
+    operation.numbered = at[0] & OWN_SEQUENCE
+    operation.kind = at[0] & 0x7F
+    operation.sequence = 0
+    at += 1
+    if operation.kind != KIND_PUT and operation.kind != KIND_DELETE:
+        return NULL
+    if operation.numbered:
+        at = get_varint64(at, end, &operation.sequence)
+        if at == NULL or operation.sequence > max_sequence():
+            return NULL
+    at = decode_run(at, end, &operation.key)
+    if at == NULL:
+        return NULL
+    if operation.kind == KIND_PUT:
+        return decode_run(at, end, &operation.value)
+    operation.value = slice_of(NULL, 0)
+    return at
+
+
+cdef int check_batch(const uint8_t* data, size_t size, uint32_t* count) noexcept nogil:
+    cdef Operation operation
+    cdef const uint8_t* at = data + BATCH_HEADER_BYTES
+    cdef const uint8_t* end = data + size
+    cdef uint32_t i
+    if size < BATCH_HEADER_BYTES:
+        return -1
+    count[0] = get_fixed32(data)
+    for i in range(count[0]):
+        at = decode_operation(at, end, &operation)
+        if at == NULL:
+            return -1
+    return 0 if at == end else -1
+
+
+cdef int check_sizes(Slice key, Slice value) except -1:
+    if key.size > MAX_KEY_BYTES:
+        raise InvalidArgumentError(f"a key of {key.size} bytes is over {MAX_KEY_BYTES}")
+    if value.size > MAX_VALUE_BYTES:
+        raise InvalidArgumentError(f"a value of {value.size} bytes is over {MAX_VALUE_BYTES}")
+    return 0
+
+
+cdef class Gate:
+    pass
+
+
+cdef class WriteBatch:
+    def __cinit__(self, *_args, **_named):
+        buffer_init(&self.encoded)
+        self.prefix = b""
+
+    def __init__(self):
+        self.clear()
+
+    def __dealloc__(self):
+        buffer_free(&self.encoded)
+
+    cdef Slice payload(self) noexcept:
+        put_fixed32(self.encoded.data, self.count)
+        return slice_of(self.encoded.data, self.encoded.size)
+
+    cdef int add(self, int kind, object key, object value, object sequence) except -1:
+        cdef BytesView key_view
+        cdef BytesView value_view
+        cdef uint64_t number = 0
+        cdef int result
+        if self.gate is not None and self.gate.closed:
+            raise ClosedError("the database that the batch is for is closed")
+        if sequence is not None:
+            if not 0 <= sequence <= max_sequence():
+                raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56)")
+            number = sequence
+        view_open(key, &key_view, "key")
+        value_view.held = False
+        try:
+            view_open(value, &value_view, "value")
+            check_sizes(
+                slice_of(NULL, <size_t> len(self.prefix) + key_view.slice.size), value_view.slice
+            )
+            if self.encoded.size + key_view.slice.size + value_view.slice.size > MAX_BATCH_BYTES:
+                raise InvalidArgumentError(f"a batch over {MAX_BATCH_BYTES} bytes")
+            result = encode_operation(
+                &self.encoded, kind, sequence is not None, number,
+                slice_of(<const char*> self.prefix, len(self.prefix)),
+                key_view.slice, value_view.slice,
+            )
+        finally:
+            view_close(&key_view)
+            view_close(&value_view)
+        if result < 0:
+            raise MemoryError("no memory for a batch")
+        self.count += 1
+        self.numbered = self.numbered or sequence is not None
+        return 0
+
+    def put(self, key, value, *, sequence=None):
+        self.add(KIND_PUT, key, value, sequence)
+
+    def delete(self, key, *, sequence=None):
+        self.add(KIND_DELETE, key, b"", sequence)
+
+    def clear(self):
+        self.encoded.size = 0
+        self.count = 0
+        self.numbered = False
+        if buffer_reserve(&self.encoded, BATCH_HEADER_BYTES) < 0:
+            raise MemoryError("no memory for a batch")
+        self.encoded.size = BATCH_HEADER_BYTES
+
+    def append(self, WriteBatch source not None):
+        cdef size_t size = source.encoded.size - BATCH_HEADER_BYTES
+        if self.encoded.size + size > MAX_BATCH_BYTES:
+            raise InvalidArgumentError(f"a batch over {MAX_BATCH_BYTES} bytes")
+        if buffer_reserve(&self.encoded, size) < 0:
+            raise MemoryError("no memory for a batch")
+        buffer_append(&self.encoded, source.encoded.data + BATCH_HEADER_BYTES, size)
+        self.count += source.count
+        self.numbered = self.numbered or source.numbered
+
+    def approximate_size(self):
+        return self.encoded.size
+
+    def __len__(self):
+        return self.count
+
+    def write(self):
+        if self.db is None:
+            raise InvalidArgumentError("this batch came from no database: use db.write(batch)")
+        self.db.write(self, sync=self.sync)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if self.transaction and kind is not None:
+            self.clear()
+            return
+        self.write()

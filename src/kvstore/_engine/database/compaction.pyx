@@ -1,0 +1,568 @@
+"""What to compact, and doing it.
+
+Level 0 is due by its number of tables, each other level by its bytes over its target. Of the
+levels that are due the one that exceeds most goes first. From level 0 the oldest table goes with all
+that overlap it, directly or through each other; from any other level the one table that drags the
+fewest bytes of the next level along for each of its own. A table that overlaps nothing below is
+moved by the manifest alone.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free
+from libcpp.vector cimport vector
+
+from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.primitives.cursor cimport Cursor
+from kvstore._engine.files.disk cimport sync_directory
+from kvstore._engine.primitives.key cimport internal_user_key
+from kvstore._engine.version.live_table cimport LiveTable, live_table_new, live_table_release
+from kvstore._engine.memtable.memtable cimport (
+    MemTable,
+    memtable_entries,
+    memtable_release,
+    memtable_retain,
+)
+from kvstore._engine.memtable.memtable_cursor cimport memtable_cursor
+from kvstore._engine.version.merge cimport merge_cursor
+from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
+from kvstore._engine.primitives.status cimport OK, Status, status_error_in
+from kvstore._engine.database.store cimport Store, table_entry
+from kvstore._engine.version.table_job cimport (
+    Output,
+    TableJob,
+    table_job_clear,
+    table_job_run,
+    table_job_unlink,
+)
+from kvstore._engine.version.version cimport (
+    LEVELS,
+    Change,
+    Level,
+    Version,
+    file_overlaps,
+    level_cursor,
+    level_range,
+    version_release,
+    version_retain,
+)
+
+from kvstore._engine.version.manifest import Edit
+from kvstore.errors import InternalError
+
+
+cdef enum:
+    READ_AHEAD_BYTES = 1 << 18      # a compaction reads its inputs from end to end
+    MAX_RANGE_TABLES = 8            # of one level that a step of compact_range takes along
+
+
+cdef class Task:
+    """Tables of one level, and those of the next that they must be merged with. Holds the version.
+
+    They are marked in the same breath in which they were found free: even to let go of another Task
+    lets other threads in.
+    """
+    cdef Version* version
+    cdef bint marked
+    cdef int level
+    cdef int output_level
+    cdef vector[LiveTable*] upper       # in level 0 newest first, else in key order
+    cdef vector[LiveTable*] lower
+
+    def __dealloc__(self):
+        mark(self, False)
+        if self.version != NULL:
+            with nogil:
+                version_release(self.version)
+
+
+# --- running a job --------------------------------------------------------------------------
+
+cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t max_file_bytes) except NULL:
+    cdef TableJob* job = new TableJob()
+    job.input = NULL
+    job.ops = store.disk.ops
+    job.disk = store.disk.disk
+    job.directory = store.tables.directory
+    job.options = store.table_options
+    job.max_file_bytes = max_file_bytes
+    job.next_number = &store.next_number
+    # Writes that still await their sync become visible one by one while the job runs, some perhaps
+    # while the snapshots are listed: this first.
+    job.retain_from = min(store.retain_from, store.visible)
+    for sequence in store.protected_sequences():
+        job.guarded.push_back(sequence)
+    store.history_from = max(store.history_from, job.retain_from)
+    job.version = version
+    job.output_level = output_level
+    job.cancelled = &store.stop_jobs
+    job.rate_limit = 0
+    job.entries_read = job.entries_dropped = job.bytes_written = 0
+    return job
+
+
+cdef int run_job(Store store, TableJob* job) except -1:
+    """1 when done, 0 when the store is closing."""
+    cdef Status status
+    cdef int result
+    if job.input == NULL:
+        raise MemoryError("no memory for a compaction")
+    with nogil:
+        result = table_job_run(job, &status)
+    if result == 0:
+        return 1
+    if status.code == OK:
+        return 0
+    raise status_error_in(&status, store.name)
+
+
+cdef int install_outputs(
+    Store store, TableJob* job, int level, object edit, vector[Change]* removed, bint frozen_done
+) except -1:
+    """The tables of a finished job become current."""
+    cdef vector[Change] added
+    cdef Change change
+    cdef Output* output
+    cdef size_t i
+    if job.outputs.size():
+        # The manifest must not name a file whose own name a power loss can take.
+        sync_directory(store.disk, store.name)
+    try:
+        for i in range(job.outputs.size()):
+            output = &job.outputs[i]
+            change.level = level
+            change.file = live_table_new(
+                store.tables, output.number, &output.summary,
+                slice_of(output.smallest.data, output.smallest.size),
+                slice_of(output.largest.data, output.largest.size),
+            )
+            if change.file == NULL:
+                raise MemoryError("no memory for a table")
+            added.push_back(change)
+            edit.added.append(table_entry(level, change.file))
+        store.install(
+            edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
+        )
+    finally:
+        for i in range(added.size()):
+            live_table_release(added[i].file)
+    return 0
+
+
+# --- flush ----------------------------------------------------------------------------------
+
+cdef bint flush_oldest(Store store) except -1:
+    cdef TableJob* job
+    cdef MemTable* table
+    cdef vector[Change] nothing
+    cdef uint64_t last, applied
+    with store.flushing:
+        if store.frozen_count == 0:
+            return False
+        store.check_writable()
+        last = store.frozen[store.frozen_count - 1].last_sequence
+        applied = store.frozen[store.frozen_count - 1].applied_index
+        table = store.frozen[store.frozen_count - 1].table
+        memtable_retain(table)
+        edit = Edit(flushed_sequence=last, last_sequence=last, applied_index=applied)
+        # No table of any level is older than what lies below level 0, so tombstones stay.
+        job = new_job(store, 0, NULL, 0)
+        try:
+            job.input = memtable_cursor(table)
+            if not run_job(store, job):
+                return False
+            install_outputs(store, job, 0, edit, &nothing, True)
+            store.flushes += 1
+            store.flushed_bytes += job.bytes_written
+            store.dropped_entries += job.entries_dropped
+        except Exception as error:
+            store.fail(error)
+            raise
+        finally:
+            with nogil:
+                free_job(job)
+                memtable_release(table)
+        if store.log is not None:
+            try:
+                # A segment goes only when a later one is known to be durable.
+                store.log.sync()
+                store.log.remove_before(store.flushed_sequence + 1)
+            except Exception as error:
+                store.fail(error)
+                raise
+    with store.changed:
+        store.changed.notify_all()
+    return True
+
+
+cdef void free_job(TableJob* job) noexcept nogil:
+    if job.input != NULL:
+        job.input.free(job.input)
+    table_job_clear(job)
+    del job
+
+
+# --- choosing -------------------------------------------------------------------------------
+
+cdef uint64_t level_target(Store store, int level) noexcept:
+    cdef double target = <double> store.level_base_bytes
+    cdef int i
+    for i in range(1, level):
+        target *= store.level_multiplier
+    return <uint64_t> target if target < 9e18 else <uint64_t> 9e18
+
+
+cdef double level_score(Store store, int number) noexcept:
+    cdef Level* level = &store.version.levels[number]
+    cdef uint64_t busy = 0
+    cdef int i
+    cdef int waiting = 0
+    for i in range(level.count):
+        if not level.files[i].compacting:
+            waiting += 1
+            busy += level.files[i].summary.file_bytes
+    if number == 0:
+        return <double> waiting / store.compaction_trigger
+    return <double> busy / <double> level_target(store, number)
+
+
+cdef double compaction_score(Store store) noexcept:
+    cdef double best = 0
+    cdef int level
+    for level in range(LEVELS - 1):
+        best = max(best, level_score(store, level))
+    return best
+
+
+cdef bint any_compacting(LiveTable** files, int first, int end) noexcept:
+    cdef int i
+    for i in range(first, end):
+        if files[i].compacting:
+            return True
+    return False
+
+
+cdef Task new_task(Store store, int level, int output_level):
+    cdef Task task = Task.__new__(Task)
+    task.version = store.version
+    version_retain(task.version)
+    task.level = level
+    task.output_level = output_level
+    return task
+
+
+cdef void hull(vector[LiveTable*]* files, Slice* low, Slice* high) noexcept:
+    """The range of user keys that the tables cover; there is at least one."""
+    cdef size_t i
+    low[0] = internal_user_key(files[0][0].smallest)
+    high[0] = internal_user_key(files[0][0].largest)
+    for i in range(1, files.size()):
+        if slice_compare(internal_user_key(files[0][i].smallest), low[0]) < 0:
+            low[0] = internal_user_key(files[0][i].smallest)
+        if slice_compare(internal_user_key(files[0][i].largest), high[0]) > 0:
+            high[0] = internal_user_key(files[0][i].largest)
+
+
+cdef void mark(Task task, bint compacting) noexcept:
+    cdef size_t i
+    if task.marked == compacting:
+        return
+    task.marked = compacting
+    for i in range(task.upper.size()):
+        task.upper[i].compacting = compacting
+    for i in range(task.lower.size()):
+        task.lower[i].compacting = compacting
+
+
+cdef bint add_lower(Task task) noexcept:
+    """Fills `lower` with what `upper` overlaps, and marks all; False if a job works on any of it."""
+    cdef Slice low, high
+    cdef Level* level = &task.version.levels[task.output_level]
+    cdef int first, end, i
+    hull(&task.upper, &low, &high)
+    level_range(level, &low, &high, &first, &end)
+    if any_compacting(level.files, first, end):
+        return False
+    for i in range(first, end):
+        task.lower.push_back(level.files[i])
+    mark(task, True)
+    return True
+
+
+cdef Task pick_level_zero(Store store):
+    cdef Task task
+    cdef Level* level = &store.version.levels[0]
+    cdef vector[bint] taken
+    cdef Slice low, high
+    cdef bint grown = True
+    cdef int i
+    if level.count == 0 or any_compacting(level.files, 0, level.count):
+        return None
+    task = new_task(store, 0, 1)
+    taken.resize(level.count, False)
+    task.upper.push_back(level.files[level.count - 1])
+    taken[level.count - 1] = True
+    while grown:
+        grown = False
+        hull(&task.upper, &low, &high)
+        for i in range(level.count):
+            if not taken[i] and file_overlaps(level.files[i], &low, &high):
+                taken[i] = True
+                task.upper.push_back(level.files[i])
+                grown = True
+    task.upper.clear()
+    for i in range(level.count):
+        if taken[i]:
+            task.upper.push_back(level.files[i])
+    return task if add_lower(task) else None
+
+
+cdef Task pick_sorted_level(Store store, int number):
+    cdef Task task
+    cdef Level* level = &store.version.levels[number]
+    cdef Level* below = &store.version.levels[number + 1]
+    cdef Slice low, high
+    cdef int first, end, i, j
+    cdef int best = -1
+    cdef double cost, best_cost = 0
+    cdef uint64_t dragged
+    for i in range(level.count):
+        if level.files[i].compacting:
+            continue
+        low = internal_user_key(level.files[i].smallest)
+        high = internal_user_key(level.files[i].largest)
+        level_range(below, &low, &high, &first, &end)
+        if any_compacting(below.files, first, end):
+            continue
+        dragged = 0
+        for j in range(first, end):
+            dragged += below.files[j].summary.file_bytes
+        cost = <double> dragged / <double> (level.files[i].summary.file_bytes + 1)
+        if best < 0 or cost < best_cost:
+            best = i
+            best_cost = cost
+    if best < 0:
+        return None
+    task = new_task(store, number, number + 1)
+    task.upper.push_back(level.files[best])
+    return task if add_lower(task) else None
+
+
+cdef Task pick(Store store):
+    """The most urgent task that can be done now, or None."""
+    cdef double scores[LEVELS]
+    cdef int level, best
+    cdef Task task
+    for level in range(LEVELS - 1):
+        scores[level] = level_score(store, level)
+    while True:
+        best = 0
+        for level in range(1, LEVELS - 1):
+            if scores[level] > scores[best]:
+                best = level
+        if scores[best] < 1:
+            return None
+        task = pick_level_zero(store) if best == 0 else pick_sorted_level(store, best)
+        if task is not None:
+            return task
+        scores[best] = 0
+
+
+# --- doing ----------------------------------------------------------------------------------
+
+cdef Cursor* task_input(Task task) except? NULL:
+    """One cursor over all inputs, newest first. NULL: no memory."""
+    cdef int count = 0
+    cdef int upper_count = <int> task.upper.size()
+    cdef size_t i
+    cdef Cursor** cursors = <Cursor**> calloc(upper_count + 2, sizeof(Cursor*))
+    cdef Cursor* merged
+    if cursors == NULL:
+        return NULL
+    if task.level == 0:
+        for i in range(task.upper.size()):
+            cursors[count] = level_cursor(&task.upper[i], 1, False, READ_AHEAD_BYTES)
+            count += 1
+    else:
+        cursors[count] = level_cursor(task.upper.data(), upper_count, False, READ_AHEAD_BYTES)
+        count += 1
+    if task.lower.size():
+        cursors[count] = level_cursor(
+            task.lower.data(), <int> task.lower.size(), False, READ_AHEAD_BYTES
+        )
+        count += 1
+    for i in range(<size_t> count):
+        if cursors[i] == NULL:
+            for j in range(count):
+                if cursors[j] != NULL:
+                    cursors[j].free(cursors[j])
+            free(cursors)
+            return NULL
+    merged = merge_cursor(cursors, count)
+    free(cursors)
+    return merged
+
+
+cdef vector[Change] removals(Task task, object edit):
+    cdef vector[Change] removed
+    cdef Change change
+    cdef size_t i
+    for i in range(task.upper.size()):
+        change.level = task.level
+        change.file = task.upper[i]
+        removed.push_back(change)
+        edit.removed.append((task.level, change.file.number))
+    for i in range(task.lower.size()):
+        change.level = task.output_level
+        change.file = task.lower[i]
+        removed.push_back(change)
+        edit.removed.append((task.output_level, change.file.number))
+    return removed
+
+
+cdef int move(Store store, Task task) except -1:
+    """Nothing to merge: the tables change their level and stay what they are."""
+    cdef vector[Change] added
+    cdef Change change
+    cdef size_t i
+    edit = Edit()
+    cdef vector[Change] removed = removals(task, edit)
+    for i in range(task.upper.size()):
+        change.level = task.output_level
+        change.file = task.upper[i]
+        added.push_back(change)
+        edit.added.append(table_entry(task.output_level, change.file))
+    store.install(
+        edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), False
+    )
+    store.trivial_moves += 1
+    return 0
+
+
+cdef int merge(Store store, Task task) except -1:
+    cdef TableJob* job = new_job(store, task.output_level, task.version, store.max_file_bytes)
+    cdef vector[Change] removed
+    cdef size_t i
+    job.rate_limit = store.options.compaction_rate_limit
+    try:
+        job.input = task_input(task)
+        if not run_job(store, job):
+            return 0
+        edit = Edit()
+        removed = removals(task, edit)
+        # Should this fail, the files stay for the next open: the manifest may hold the edit.
+        install_outputs(store, job, task.output_level, edit, &removed, False)
+        store.compactions += 1
+        store.compacted_bytes += job.bytes_written
+        store.dropped_entries += job.entries_dropped
+        for i in range(removed.size()):
+            store.compaction_read_bytes += removed[i].file.summary.file_bytes
+    finally:
+        with nogil:
+            free_job(job)
+    return 0
+
+
+cdef int run_task(Store store, Task task, bint may_move) except -1:
+    try:
+        store.check_writable()
+        if may_move and task.lower.empty() and (task.level > 0 or task.upper.size() == 1):
+            move(store, task)
+        else:
+            merge(store, task)
+    except Exception as error:
+        store.fail(error)
+        raise
+    finally:
+        mark(task, False)
+    with store.changed:
+        store.changed.notify_all()
+    return 0
+
+
+cdef bint compact_once(Store store) except -1:
+    cdef Task task = pick(store)
+    if task is None:
+        return False
+    run_task(store, task, True)
+    return True
+
+
+cdef Task pick_range(Store store, int number, const Slice* low, const Slice* high):
+    """All of a level's tables that overlap the range, with what must go along. None: none, or busy."""
+    cdef Task task
+    cdef Level* level = &store.version.levels[number]
+    cdef int first = 0
+    cdef int end = level.count
+    cdef int i
+    if number == 0:
+        for i in range(level.count):
+            if file_overlaps(level.files[i], low, high):
+                return pick_level_zero(store)
+        return None
+    level_range(level, low, high, &first, &end)
+    # A bounded piece at a time: the next call takes the next one.
+    end = min(end, first + MAX_RANGE_TABLES)
+    if first >= end or any_compacting(level.files, first, end):
+        return None
+    task = new_task(store, number, number + 1)
+    for i in range(first, end):
+        task.upper.push_back(level.files[i])
+    return task if add_lower(task) else None
+
+
+cdef bint range_has_tables(Store store, int number, const Slice* low, const Slice* high) noexcept:
+    cdef Level* level = &store.version.levels[number]
+    cdef int first = 0
+    cdef int end = level.count
+    cdef int i
+    if number == 0:
+        for i in range(level.count):
+            if file_overlaps(level.files[i], low, high):
+                return True
+        return False
+    level_range(level, low, high, &first, &end)
+    return first < end
+
+
+cdef int last_level_of_range(Store store, const Slice* low, const Slice* high) noexcept:
+    cdef int number
+    for number in range(LEVELS - 1, 0, -1):
+        if range_has_tables(store, number, low, high):
+            return number
+    return 1
+
+
+cdef int compact_range(Store store, object start, object stop) except -1:
+    """Level by level down to the lowest one that the range is in now (level 1 at least)."""
+    cdef BytesView low_view
+    cdef BytesView high_view
+    cdef Slice* low = NULL
+    cdef Slice* high = NULL
+    cdef Task task
+    cdef int number, bottom
+    low_view.held = high_view.held = False
+    try:
+        if start is not None:
+            view_open(start, &low_view, "start")
+            low = &low_view.slice
+        if stop is not None:
+            view_open(stop, &high_view, "stop")
+            high = &high_view.slice
+        bottom = last_level_of_range(store, low, high)
+        number = 0
+        while number < bottom:
+            store.check_writable()
+            if not range_has_tables(store, number, low, high):
+                number += 1
+                continue
+            task = pick_range(store, number, low, high)
+            if task is not None:
+                run_task(store, task, False)
+                continue
+            # Another job holds some of it; its end is announced.
+            with store.changed:
+                store.changed.wait(0.05)
+    finally:
+        view_close(&low_view)
+        view_close(&high_view)
+    return 0

@@ -1,0 +1,30 @@
+"""Database: what every call of a user reaches first."""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.database.batch cimport Gate
+from kvstore._engine.primitives.buffer cimport Buffer
+from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.database.store cimport Store
+
+
+cdef class Database(Store):
+    cdef Gate gate
+    cdef Buffer scratch         # one operation as a batch, for the log
+    cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
+    cdef bint log_due           # that call
+    cdef int awaiting_sync      # writes that wait for their sync
+    cdef int call_log_sync(self) except -1
+    cdef int sync_log(self) except -1
+    cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1
+    # Puts in the order of their keys, as WriteBatch encodes them; each takes the next sequence.
+    cdef int write_ascending(self, Slice payload) except -1
+    cdef int apply(
+        self, Slice payload, uint64_t first, bint numbered, bint ascending
+    ) except -1
+    cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
+    cdef int make_room(self) except -1
+    cdef int settle(self) except -1
+    cdef int slow_down(self) except -1
+    cdef int background_work(self) except -1
+    cdef int flush_all(self) except -1

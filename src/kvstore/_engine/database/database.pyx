@@ -1,0 +1,673 @@
+"""Database: writes, reads and the running of background work.
+
+A write goes into the mutable memtable and the log under the GIL, in one order. It is not seen
+until `visible` reaches its sequence: at once when it needn't be durable, else after the sync. A
+write behind others that await their sync waits with them, so that what is seen is always a prefix
+of what was written. A write that fails after it was begun is never seen, and the store is
+read-only from then on.
+"""
+
+import os
+import threading
+import time
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from kvstore._engine.primitives.atomics cimport store_release
+from kvstore._engine.database.batch cimport (
+    BATCH_HEADER_BYTES,
+    Gate,
+    Operation,
+    WriteBatch,
+    check_sizes,
+    decode_operation,
+    encode_operation,
+)
+from kvstore._engine.primitives.buffer cimport buffer_free, buffer_init, buffer_reserve
+from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.table.cache cimport cache_new
+from kvstore._engine.primitives.coding cimport get_fixed32, put_fixed32
+from kvstore._engine.database.compaction cimport compact_once, compact_range, flush_oldest
+from kvstore._engine.files.file cimport FileSystem
+from kvstore._engine.database.introspect cimport (
+    copy_tables,
+    property_value,
+    statistics,
+    table_bytes_of_ranges,
+    verify_tables,
+)
+from kvstore._engine.database.iterator cimport Iterator, Range, open_iterator, open_raw_iterator, open_snapshot
+from kvstore._engine.primitives.key cimport (
+    KIND_DELETE,
+    KIND_PUT,
+    max_sequence,
+)
+from kvstore._engine.version.live_table cimport open_tables_new
+from kvstore._engine.log.log cimport Log
+from kvstore._engine.log.log_format cimport MAX_PAYLOAD_BYTES
+from kvstore._engine.memtable.memtable cimport (
+    memtable_add,
+    memtable_bytes,
+    memtable_entries,
+    memtable_new,
+    memtable_prefetch,
+)
+from kvstore._engine.database.read cimport lookup, lookup_many, readable_sequence
+from kvstore._engine.primitives.slice cimport Slice, slice_of
+from kvstore._engine.primitives.status cimport Status, status_clear, status_error
+from kvstore._engine.database.store cimport Store
+from kvstore._engine.version.version cimport version_empty
+
+from kvstore._engine.database.background import OPEN_STORES, Bell, start_threads
+from kvstore.errors import InvalidArgumentError, StorageError
+
+
+cdef enum:
+    LOG_KIND_BATCH = 1
+    LOG_BEHIND_BYTES = 8 << 20  # written to the log since a background thread last synced it
+    OPERATION_BYTES = 64        # an operation takes at most so much beside its key and value
+    KEPT_SCRATCH_BYTES = 1 << 20
+    APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
+
+
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
+cdef class Database(Store):
+    def __init__(self, str name, FileSystem filesystem not None, options, int compression):
+        cdef bytes raw
+        if self.version != NULL:
+            raise InvalidArgumentError("a database object opens once")
+        buffer_init(&self.scratch)
+        self.gate = Gate()
+        self.bell = Bell()
+        self.name = name
+        self.disk = filesystem
+        self.options = options
+        self.write_buffer_bytes = options.write_buffer_size
+        self.max_frozen = options.max_write_buffers - 1
+        self.max_file_bytes = options.max_file_size
+        self.level_base_bytes = options.level_size_base
+        self.level_multiplier = options.level_size_multiplier
+        self.compaction_trigger = options.compaction_trigger
+        self.slowdown_files = options.slowdown_files
+        self.stop_files = options.stop_files
+        self.uses_log = options.wal
+        self.background = options.background
+        self.table_options.block_bytes = options.block_size
+        self.table_options.restart_interval = options.block_restart_interval
+        self.table_options.bloom_bits = options.bloom_filter_bits
+        self.table_options.compression = compression
+        raw = os.fsencode(name)
+        if b"\0" in raw or len(raw) > 3500 or not raw:
+            raise InvalidArgumentError(f"{name!r} is no usable path")
+        self.version = version_empty()
+        self.memory = memtable_new()
+        if options.lru_cache_size:
+            self.cache = cache_new(options.lru_cache_size)
+        self.tables = open_tables_new(
+            filesystem.ops, filesystem.disk, self.cache, raw, options.max_open_files
+        )
+        if self.version == NULL or self.memory == NULL or self.tables == NULL or (
+            options.lru_cache_size and self.cache == NULL
+        ):
+            raise MemoryError("no memory for a database")
+        try:
+            self.open_directory(name)
+            self.recover(options.create_if_missing, options.error_if_exists)
+            self.open = True
+            if options.paranoid_checks:
+                self.verify()
+            self.refresh_attention()
+            while flush_oldest(self):
+                pass
+            if not self.uses_log and self.log is not None:
+                # Written by an earlier opening with a log: into tables, then the log is done with.
+                self.flush_all()
+                self.log.close()
+                self.log = None
+        except BaseException:
+            self.open = False
+            self.attention = True
+            self.shut_quietly()
+            raise
+        OPEN_STORES.add(self)
+        if self.background:
+            self.threads = start_threads(
+                self, self.bell, ["flush"] + ["compact"] * options.compaction_threads
+            )
+
+    def __dealloc__(self):
+        buffer_free(&self.scratch)
+
+    def _after_fork(self):
+        self.gate.closed = True
+        super()._after_fork()
+
+    def __del__(self):
+        if self.open and not self.forked:
+            try:
+                self.close()
+            except (OSError, StorageError):
+                pass            # as a file's: nobody is there to be told
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def put(self, key, value, *, bint sync=False):
+        cdef BytesView key_view
+        cdef BytesView value_view
+        view_open(key, &key_view, "key")
+        value_view.held = False
+        try:
+            view_open(value, &value_view, "value")
+            self.put_one(KIND_PUT, key_view.slice, value_view.slice, sync)
+        finally:
+            view_close(&key_view)
+            view_close(&value_view)
+
+    def delete(self, key, *, bint sync=False):
+        cdef BytesView key_view
+        view_open(key, &key_view, "key")
+        try:
+            self.put_one(KIND_DELETE, key_view.slice, slice_of(NULL, 0), sync)
+        finally:
+            view_close(&key_view)
+
+    def __setitem__(self, key, value):
+        self.put(key, value)
+
+    def __delitem__(self, key):
+        cdef BytesView view
+        self.check_open()
+        view_open(key, &view, "key")
+        try:
+            if lookup(self, view.slice, self.visible, None, True) is None:
+                raise KeyError(key)
+            self.put_one(KIND_DELETE, view.slice, slice_of(NULL, 0), False)
+        finally:
+            view_close(&view)
+
+    cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1:
+        cdef uint64_t sequence
+        check_sizes(key, value)
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.make_room()
+        if self.log is not None:
+            if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
+                raise InvalidArgumentError(
+                    f"a write of {key.size + value.size} bytes is over "
+                    f"{MAX_PAYLOAD_BYTES - OPERATION_BYTES}, the most that the log takes"
+                )
+            self.scratch.size = BATCH_HEADER_BYTES
+            if self.scratch.capacity < BATCH_HEADER_BYTES:
+                self.scratch.size = 0
+                if buffer_reserve(&self.scratch, 256) < 0:
+                    raise MemoryError("no memory for a write")
+                self.scratch.size = BATCH_HEADER_BYTES
+            put_fixed32(self.scratch.data, 1)
+            if encode_operation(
+                &self.scratch, kind, False, 0, slice_of(NULL, 0), key, value
+            ) < 0:
+                raise MemoryError("no memory for a write")
+        sequence = self.assigned + 1
+        if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
+            raise MemoryError("no memory for a write")
+        self.assigned = sequence
+        self.user_bytes += key.size + value.size
+        if self.log is None:
+            self.visible = sequence
+            return 0
+        self.log_write(sequence, slice_of(self.scratch.data, self.scratch.size), sync)
+        if self.scratch.capacity > KEPT_SCRATCH_BYTES:
+            buffer_free(&self.scratch)
+        return 0
+
+    def write(self, WriteBatch batch not None, *, bint sync=False, sequence=None, applied_index=None):
+        cdef uint64_t first
+        cdef Slice payload
+        self.check_open()
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.make_room()
+        # From here on nothing lets other threads in, until all of it is in the memtable and the log.
+        if (sequence is not None or applied_index is not None or batch.numbered) and self.uses_log:
+            raise InvalidArgumentError("sequence= and applied_index= are for wal=False")
+        if applied_index is not None and applied_index < self.applied_index:
+            raise InvalidArgumentError(
+                f"applied_index {applied_index} is below {self.applied_index}, the last one"
+            )
+        if batch.numbered and sequence is None:
+            raise InvalidArgumentError("the batch's operations are numbered: give sequence=, too")
+        if sequence is not None and not self.assigned <= sequence <= max_sequence():
+            raise InvalidArgumentError(
+                f"sequence {sequence} is below {self.assigned}, the last one, or over 2**56 - 1"
+            )
+        payload = batch.payload()
+        if self.uses_log and payload.size > MAX_PAYLOAD_BYTES:
+            raise InvalidArgumentError(
+                f"a batch of {payload.size} bytes is over {MAX_PAYLOAD_BYTES}, the most that the log takes"
+            )
+        if batch.numbered:
+            check_numbers(payload, sequence)
+        if applied_index is not None:
+            self.applied_index = applied_index
+        if batch.count == 0:
+            return self.visible
+        first = self.assigned + 1 if sequence is None else sequence
+        self.apply(payload, first, sequence is not None, False)
+        if self.log is None:
+            self.visible = self.assigned
+        else:
+            self.log_write(first, payload, sync)
+        return self.visible
+
+    cdef int write_ascending(self, Slice payload) except -1:
+        cdef uint64_t first
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.make_room()
+        first = self.assigned + 1
+        self.apply(payload, first, False, True)
+        if self.log is None:
+            self.visible = self.assigned
+            return 0
+        return self.log_write(first, payload, False)
+
+    def sync(self):
+        cdef Status status
+        cdef uint64_t ticket
+        cdef int result
+        cdef Log log = self.log
+        self.check_writable()
+        if log is None:
+            return
+        status_clear(&status)
+        ticket = log.position()
+        with nogil:
+            result = log.sync_to(ticket, &status)
+        if result < 0:
+            error = status_error(&status, self.name)
+            self.fail(error)
+            raise error
+
+    cdef int apply(
+        self, Slice payload, uint64_t first, bint numbered, bint ascending
+    ) except -1:
+        """All operations into the memtable, unseen as yet."""
+        cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
+        cdef const uint8_t* end = payload.data + payload.size
+        cdef uint32_t count = get_fixed32(payload.data)
+        cdef uint64_t sequence = first
+        cdef const uint8_t* ahead = at
+        cdef Operation operation
+        cdef Operation later
+        cdef uint32_t i
+        for i in range(min(count, <uint32_t> APPLY_AHEAD)):
+            ahead = decode_operation(ahead, end, &later)
+        for i in range(count):
+            if i + APPLY_AHEAD < count:
+                # Each addition misses the CPU's cache in its own node: let the misses overlap.
+                ahead = decode_operation(ahead, end, &later)
+                memtable_prefetch(self.memory, later.key, ascending and i > 0)
+            at = decode_operation(at, end, &operation)
+            if operation.numbered:
+                sequence = operation.sequence
+            elif not numbered:
+                sequence = first + i
+            if memtable_add(
+                self.memory, operation.key, sequence, operation.kind, operation.value,
+                ascending and i > 0,
+            ) < 0:
+                error = MemoryError("no memory for a batch")
+                # A part of it is in the memtable, above every sequence that is ever seen.
+                self.assigned += 1
+                self.fail(error)
+                raise error
+            self.user_bytes += operation.key.size + operation.value.size
+        self.assigned = sequence
+        return 0
+
+    cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1:
+        cdef Status status
+        cdef uint64_t ticket
+        cdef uint64_t last = self.assigned
+        # A write behind others that await their sync waits with them.
+        cdef bint syncs = sync or self.awaiting_sync != 0
+        cdef int result
+        cdef Log log = self.log
+        status_clear(&status)
+        if not syncs and self.visible == first - 1:
+            result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
+            if result == 0:
+                self.visible = last
+                self.log_behind += payload.size
+                if self.log_behind >= LOG_BEHIND_BYTES and self.background:
+                    self.call_log_sync()
+                return 0
+        else:
+            result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
+        if result >= 0:
+            self.attention = True
+            if syncs:
+                ticket = log.position()
+                self.awaiting_sync += 1
+                with nogil:
+                    result = log.sync_to(ticket, &status)
+                self.awaiting_sync -= 1
+            else:
+                # A disk that can't be mapped, or the end of a segment.
+                with nogil:
+                    result = log.write_out(&status)
+        if result < 0:
+            error = status_error(&status, self.name)
+            self.fail(error)
+            raise error
+        if last > self.visible:
+            self.visible = last
+        self.refresh_attention()
+        return 0
+
+    cdef int call_log_sync(self) except -1:
+        """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
+        self.log_behind = 0
+        self.log_due = True
+        self.bell.ring()
+        return 0
+
+    cdef int settle(self) except -1:
+        """What keeps a write from the short way: refuse it, or slow it down."""
+        self.check_writable()
+        if self.version.levels[0].count >= self.slowdown_files and self.background:
+            self.slow_down()
+        return 0
+
+    cdef int slow_down(self) except -1:
+        """A delay that grows with the tables of level 0, until a compaction has caught up."""
+        cdef int over = self.version.levels[0].count - self.slowdown_files + 1
+        cdef int room = self.stop_files - self.slowdown_files
+        self.slowdowns += 1
+        time.sleep(0.001 * over / room)
+        self.check_writable()
+        return 0
+
+    cdef int make_room(self) except -1:
+        """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
+        cdef double began
+        self.check_writable()
+        if not self.background:
+            self.freeze()
+            self.background_work()
+            self.check_writable()
+            return 0
+        if self.must_stop():
+            self.stalls += 1
+            began = time.monotonic()
+            with self.changed:
+                while self.must_stop():
+                    self.check_writable()
+                    self.changed.wait(0.1)
+            self.stall_seconds += time.monotonic() - began
+            self.check_writable()
+        # Another thread may have frozen it meanwhile.
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.freeze()
+            self.bell.ring()
+            # Whoever rings may lose the GIL, and find the database closed.
+            self.check_writable()
+        return 0
+
+    def must_stop(self):
+        return (
+            memtable_bytes(self.memory) >= self.write_buffer_bytes
+            and (
+                self.frozen_count >= self.max_frozen
+                or self.version.levels[0].count >= self.stop_files
+            )
+        )
+
+    # --- background work ----------------------------------------------------------------------
+
+    cdef int background_work(self) except -1:
+        """All that is due, in this thread."""
+        while flush_oldest(self):
+            pass
+        while compact_once(self):
+            pass
+        return 0
+
+    def step(self, job):
+        """One piece of work for a background thread; False if there is none, None at the end."""
+        if not self.open or self.failure is not None or self.forked:
+            return None if not self.open or self.forked else False
+        done = flush_oldest(self) if job == "flush" else compact_once(self)
+        if job == "flush" and self.log_due and self.log is not None:
+            self.log_due = False
+            self.sync_log()
+        if done:
+            self.bell.ring()
+        return done
+
+    cdef int sync_log(self) except -1:
+        try:
+            self.log.sync()
+        except Exception as error:
+            self.fail(error)
+            raise
+        return 0
+
+    cdef int flush_all(self) except -1:
+        self.check_writable()
+        if memtable_entries(self.memory) or self.applied_index > self.flushed_applied:
+            while self.frozen_count >= self.max_frozen and flush_oldest(self):
+                pass
+            self.freeze()
+        while flush_oldest(self):
+            pass
+        return 0
+
+    def flush(self):
+        self.check_writable()
+        self.flush_all()
+        if self.background:
+            self.bell.ring()
+        else:
+            self.background_work()
+
+    def compact_range(self, *, start=None, stop=None):
+        self.check_writable()
+        self.flush_all()
+        compact_range(self, start, stop)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def get(
+        self, key, default=None, *, verify_checksums=False, bint fill_cache=True, sequence=None
+    ):
+        cdef BytesView view
+        if self.attention:
+            self.check_open()
+        view_open(key, &view, "key")
+        try:
+            return lookup(
+                self, view.slice,
+                self.visible if sequence is None else readable_sequence(self, sequence), default,
+                fill_cache,
+            )
+        finally:
+            view_close(&view)
+
+    def __contains__(self, key):
+        return self.get(key) is not None
+
+    def __getitem__(self, key):
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def multi_get(self, keys, default=None, *, sequence=None):
+        self.check_open()
+        return lookup_many(self, list(keys), sequence, default)
+
+    def iterator(
+        self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
+        bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
+        verify_checksums=False, bint fill_cache=True, sequence=None,
+    ):
+        return self._new_iterator(
+            b"", reverse=reverse, start=start, stop=stop, include_start=include_start,
+            include_stop=include_stop, prefix=prefix, include_key=include_key,
+            include_value=include_value, fill_cache=fill_cache, sequence=sequence,
+        )
+
+    def _new_iterator(
+        self, bytes within, *, bint reverse, start, stop, bint include_start, bint include_stop,
+        prefix, bint include_key, bint include_value, bint fill_cache, sequence,
+    ):
+        cdef Range how
+        self.check_open()
+        how.reverse = reverse
+        how.include_key = include_key
+        how.include_value = include_value
+        how.fill_cache = fill_cache
+        return open_iterator(
+            self, sequence, how, start, stop, include_start, include_stop, prefix, within,
+        )
+
+    def __iter__(self):
+        return self.iterator()
+
+    def raw_iterator(self, *, verify_checksums=False, bint fill_cache=True):
+        self.check_open()
+        return open_raw_iterator(self, None, fill_cache)
+
+    def snapshot(self, *, sequence=None):
+        self.check_open()
+        return open_snapshot(self, sequence, b"")
+
+    def _new_snapshot(self, bytes prefix, sequence):
+        self.check_open()
+        return open_snapshot(self, sequence, prefix)
+
+    def _new_batch(self, bint transaction, bint sync, bytes prefix=b""):
+        cdef WriteBatch batch = WriteBatch()
+        self.check_open()
+        batch.db = self
+        batch.gate = self.gate
+        batch.transaction = transaction
+        batch.sync = sync
+        batch.prefix = prefix
+        return batch
+
+    # --- history ------------------------------------------------------------------------------
+
+    @property
+    def last_sequence(self):
+        return self.visible
+
+    @property
+    def flushed_index(self):
+        return self.flushed_applied
+
+    @property
+    def retained_sequence(self):
+        cdef uint64_t oldest = (<Store> self).retain_from     # `self.retain_from` is the method
+        return None if oldest == max_sequence() else oldest
+
+    def retain_from(self, sequence):
+        self.check_open()
+        if not 0 <= sequence < max_sequence():
+            raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56 - 1)")
+        if (<Store> self).retain_from != max_sequence() and sequence < (<Store> self).retain_from:
+            return
+        # What is gone already can't be kept.
+        (<Store> self).retain_from = max(sequence, self.history_from)
+
+    # --- upkeep -------------------------------------------------------------------------------
+
+    def delete_range(self, start, stop, *, bint sync=False):
+        cdef WriteBatch batch = WriteBatch()
+        cdef Iterator keys = self.iterator(start=start, stop=stop, include_value=False)
+        try:
+            for key in keys:
+                batch.delete(key)
+        finally:
+            keys.close()
+        count = len(batch)
+        if count:
+            self.write(batch, sync=sync)
+        return count
+
+    def verify(self):
+        self.check_open()
+        verify_tables(self)
+
+    def approximate_sizes(self, *ranges):
+        self.check_open()
+        return table_bytes_of_ranges(self, ranges)
+
+    def get_property(self, name):
+        self.check_open()
+        return property_value(self, name)
+
+    def stats(self):
+        self.check_open()
+        return statistics(self)
+
+    def checkpoint(self, path):
+        self.check_writable()
+        self.flush_all()
+        copy_tables(self, os.fspath(path))
+
+    @property
+    def closed(self):
+        return not self.open
+
+    def shut_quietly(self):
+        try:
+            self.shut()
+        except (OSError, StorageError):
+            pass            # the error that opening ends with says more
+
+    def close(self):
+        if not self.open:
+            return
+        self.open = False
+        self.gate.closed = True
+        self.attention = True
+        store_release(&self.stop_jobs, 1)
+        OPEN_STORES.discard(self)
+        self.bell.ring()
+        with self.changed:
+            self.changed.notify_all()
+        for thread in self.threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        # Foreground jobs of other threads end soon after stop_jobs.
+        with self.flushing:
+            self.close_iterators()
+            with self.installing:
+                self.shut()
+
+
+cdef int check_numbers(Slice payload, uint64_t first) except -1:
+    """That the operations' own sequences don't descend."""
+    cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
+    cdef const uint8_t* end = payload.data + payload.size
+    cdef uint64_t sequence = first
+    cdef Operation operation
+    while at < end:
+        at = decode_operation(at, end, &operation)
+        if at == NULL:
+            raise InvalidArgumentError("the batch is damaged")
+        if operation.numbered:
+            if operation.sequence < sequence:
+                raise InvalidArgumentError(
+                    f"sequence {operation.sequence} comes after {sequence} in the batch"
+                )
+            sequence = operation.sequence
+    return 0

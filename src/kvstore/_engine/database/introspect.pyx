@@ -1,0 +1,274 @@
+"""What an open database says about itself; see introspect.pxd."""
+
+import os
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
+from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.table.cache cimport CacheStats, cache_stats
+from kvstore._engine.database.compaction cimport compaction_score
+from kvstore._engine.files.disk cimport (
+    kind_of,
+    link_file,
+    make_directory,
+    replace_whole,
+    sync_directory,
+)
+from kvstore._engine.primitives.key cimport (
+    KIND_MAX,
+    TRAILER_BYTES,
+    internal_user_key,
+    max_sequence,
+    trailer_pack,
+)
+from kvstore._engine.version.live_table cimport LiveTable, live_table_open, open_tables_count
+from kvstore._engine.version.manifest cimport Manifest, begin_manifest
+from kvstore._engine.memtable.memtable cimport memtable_bytes, memtable_entries
+from kvstore._engine.primitives.slice cimport Slice, slice_of
+from kvstore._engine.table.sstable cimport Table, table_offset_of, table_release
+from kvstore._engine.table.sstable_verify cimport table_verify
+from kvstore._engine.primitives.status cimport Status, status_clear, status_error_in
+from kvstore._engine.database.store cimport Store, identity_text
+from kvstore._engine.version.version cimport LEVELS, Version, version_release, version_retain
+
+from kvstore.errors import InvalidArgumentError
+
+PROPERTY_PREFIXES = ("leveldb.", "kvstore.")
+FILES_AT_LEVEL = "num-files-at-level"
+
+
+cdef int verify_tables(Store store) except -1:
+    cdef Version* version = store.version
+    cdef Table* table
+    cdef Status status
+    cdef int level, i
+    cdef int result = 0
+    version_retain(version)
+    status_clear(&status)
+    with nogil:
+        for level in range(LEVELS):
+            for i in range(version.levels[level].count):
+                table = live_table_open(version.levels[level].files[i], &status)
+                if table == NULL:
+                    result = -1
+                    break
+                result = table_verify(table, &status)
+                table_release(table)
+                if result < 0:
+                    break
+            if result < 0:
+                break
+        version_release(version)
+    if result < 0:
+        raise status_error_in(&status, store.name)
+    return 0
+
+
+cdef uint64_t bytes_before(Version* version, Slice internal, Status* status) noexcept nogil:
+    """Bytes of all tables that lie before the internal key."""
+    cdef uint64_t total = 0
+    cdef LiveTable* file
+    cdef Table* table
+    cdef int level, i
+    for level in range(LEVELS):
+        for i in range(version.levels[level].count):
+            file = version.levels[level].files[i]
+            table = live_table_open(file, status)
+            if table == NULL:
+                return 0
+            total += table_offset_of(table, internal)
+            table_release(table)
+    return total
+
+
+cdef uint64_t bytes_before_key(Store store, Version* version, object key, str what) except? 0:
+    cdef BytesView view
+    cdef Buffer internal
+    cdef Status status
+    cdef uint64_t result = 0
+    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_MAX)
+    cdef bint failed
+    buffer_init(&internal)
+    status_clear(&status)
+    view_open(key, &view, what)
+    failed = (
+        buffer_append(&internal, view.slice.data, view.slice.size) < 0
+        or buffer_append(&internal, &trailer, TRAILER_BYTES) < 0
+    )
+    view_close(&view)
+    if failed:
+        buffer_free(&internal)
+        raise MemoryError("no memory for a key")
+    with nogil:
+        result = bytes_before(version, slice_of(internal.data, internal.size), &status)
+        buffer_free(&internal)
+    if status.code:
+        raise status_error_in(&status, store.name)
+    return result
+
+
+cdef list table_bytes_of_ranges(Store store, tuple ranges):
+    cdef Version* version = store.version
+    version_retain(version)
+    try:
+        sizes = []
+        for start, stop in ranges:
+            low = bytes_before_key(store, version, start, "start")
+            sizes.append(max(0, bytes_before_key(store, version, stop, "stop") - low))
+        return sizes
+    finally:
+        with nogil:
+            version_release(version)
+
+
+cdef dict statistics(Store store):
+    cdef CacheStats cache
+    cdef int level, i
+    cdef uint64_t live_entries = 0
+    cdef uint64_t tombstones = 0
+    cdef uint64_t table_bytes = 0
+    cdef uint64_t memory_bytes = memtable_bytes(store.memory)
+    cdef uint64_t memory_entries = memtable_entries(store.memory)
+    levels = []
+    for level in range(LEVELS):
+        for i in range(store.version.levels[level].count):
+            live_entries += store.version.levels[level].files[i].summary.entries
+            tombstones += store.version.levels[level].files[i].summary.tombstones
+        table_bytes += store.version.levels[level].bytes
+        levels.append(
+            {
+                "tables": store.version.levels[level].count,
+                "bytes": store.version.levels[level].bytes,
+            }
+        )
+    for i in range(store.frozen_count):
+        memory_bytes += memtable_bytes(store.frozen[i].table)
+        memory_entries += memtable_entries(store.frozen[i].table)
+    cache.capacity_bytes = cache.used_bytes = cache.blocks = 0
+    cache.hits = cache.misses = cache.evictions = 0
+    if store.cache != NULL:
+        cache_stats(store.cache, &cache)
+    written = store.flushed_bytes + store.compacted_bytes
+    return {
+        "last_sequence": store.visible,
+        "flushed_sequence": store.flushed_sequence,
+        "levels": levels,
+        "table_bytes": table_bytes,
+        "table_entries": live_entries,
+        "table_tombstones": tombstones,
+        "open_tables": open_tables_count(store.tables),
+        "memtable_bytes": memory_bytes,
+        "memtable_entries": memory_entries,
+        "frozen_memtables": store.frozen_count,
+        "snapshots": len(store.snapshots),
+        "user_bytes": store.user_bytes,
+        "flushes": store.flushes,
+        "flushed_bytes": store.flushed_bytes,
+        "compactions": store.compactions,
+        "compaction_read_bytes": store.compaction_read_bytes,
+        "compacted_bytes": store.compacted_bytes,
+        "compaction_score": compaction_score(store),
+        "trivial_moves": store.trivial_moves,
+        "dropped_entries": store.dropped_entries,
+        # What reached tables for each byte of keys and values written; the log comes on top.
+        "write_amplification": written / store.user_bytes if store.user_bytes else 0.0,
+        # Bytes of all levels for each byte of the lowest one: what old versions may take.
+        "space_amplification": space_amplification(store),
+        "slowdowns": store.slowdowns,
+        "stalls": store.stalls,
+        "stall_seconds": store.stall_seconds,
+        "log": None if store.log is None else store.log.stats(),
+        "cache": {
+            "capacity_bytes": cache.capacity_bytes,
+            "used_bytes": cache.used_bytes,
+            "blocks": cache.blocks,
+            "hits": cache.hits,
+            "misses": cache.misses,
+            "evictions": cache.evictions,
+        },
+        "manifest_bytes": store.manifest.size,
+        "manifest_rolls": store.manifest_rolls,
+        "failure": None if store.failure is None else str(store.failure),
+    }
+
+
+cdef double space_amplification(Store store) noexcept:
+    cdef uint64_t total = 0
+    cdef uint64_t lowest = 0
+    cdef int level
+    for level in range(LEVELS):
+        if store.version.levels[level].count:
+            total += store.version.levels[level].bytes
+            lowest = store.version.levels[level].bytes
+    return <double> total / <double> lowest if lowest else 0.0
+
+
+cdef object property_value(Store store, object name):
+    cdef LiveTable* file
+    cdef int level, i
+    cdef Slice key
+    if not isinstance(name, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"name must be str or bytes-like, not {type(name).__name__}")
+    text = name if isinstance(name, str) else bytes(name).decode("utf-8", "replace")
+    for prefix in PROPERTY_PREFIXES:
+        if text.startswith(prefix):
+            text = text[len(prefix):]
+            break
+    else:
+        return None
+    if text.startswith(FILES_AT_LEVEL):
+        number = text[len(FILES_AT_LEVEL):]
+        if not number.isdecimal() or int(number) >= LEVELS:
+            return None
+        return b"%d" % store.version.levels[<int> int(number)].count
+    if text == "approximate-memory-usage":
+        state = statistics(store)
+        return b"%d" % (state["memtable_bytes"] + state["cache"]["used_bytes"])
+    if text == "stats":
+        state = statistics(store)
+        del state["levels"]
+        return "".join(f"{key}: {value}\n" for key, value in state.items()).encode()
+    if text == "sstables":
+        lines = []
+        for level in range(LEVELS):
+            lines.append(f"--- level {level} ---\n")
+            for i in range(store.version.levels[level].count):
+                file = store.version.levels[level].files[i]
+                key = internal_user_key(file.smallest)
+                low = <bytes> key.data[: key.size]
+                key = internal_user_key(file.largest)
+                high = <bytes> key.data[: key.size]
+                lines.append(f" {file.number}:{file.summary.file_bytes}[{low!r} .. {high!r}]\n")
+        return "".join(lines).encode()
+    return None
+
+
+cdef int copy_tables(Store store, str path) except -1:
+    cdef Manifest manifest
+    cdef Version* version
+    cdef int level, i
+    if kind_of(store.disk, path) != 0:
+        raise InvalidArgumentError(f"{path} exists already; a checkpoint makes it")
+    with store.installing:
+        store.check_open()
+        version = store.version
+        version_retain(version)
+        everything = store.everything()
+    try:
+        make_directory(store.disk, path)
+        for level in range(LEVELS):
+            for i in range(version.levels[level].count):
+                name = f"{version.levels[level].files[i].number:06d}.sst"
+                link_file(store.disk, f"{store.name}/{name}", f"{path}/{name}")
+        replace_whole(store.disk, path, "IDENTITY", identity_text(os.urandom(16).hex()).encode())
+        # CURRENT comes last: without it the directory is no database.
+        manifest = begin_manifest(
+            store.disk, path, everything.next_number + 1, everything
+        )
+        manifest.close()
+        sync_directory(store.disk, os.path.dirname(path) or ".")
+    finally:
+        with nogil:
+            version_release(version)
+    return 0

@@ -1,0 +1,87 @@
+"""What walks the database at one moment: Iterator (plyvel's), RawIterator (LevelDB's); Snapshot.
+
+An open iterator keeps the memtables and tables that it walks. GIL: its moves need it, since one of
+the memtables may be the mutable one. One thread at a time; a second one is refused.
+"""
+
+cimport cython
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.memtable.memtable cimport MemTable
+from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.database.store cimport IteratorLink, Store
+from kvstore._engine.version.user_cursor cimport UserCursor
+from kvstore._engine.version.version cimport Version
+
+
+cdef class Walk:
+    """A cursor on a store, and what it needs to stay valid."""
+    cdef Store store
+    cdef UserCursor cursor
+    cdef Version* version
+    cdef IteratorLink link
+    cdef MemTable* mutable          # the one it walks that was mutable when it began, or NULL
+    cdef bint live                  # it may be used: neither closed nor busy
+    # It is being moved: all without the GIL, or with it and without it where a block is read.
+    cdef bint busy
+    cdef bint doomed                # it was closed while busy
+    cdef int begin(
+        self, Store store, object sequence, bytes low, bytes high, bint fill_cache
+    ) except -1
+    cdef void finish(self) noexcept
+    cdef void release(self) noexcept
+    # Around every move: nobody else can move it, and closing waits for `leave`.
+    cdef int enter(self) except -1
+    cdef int leave(self) except -1
+    # Whether its moves need the GIL.
+    cdef bint walks_mutable(self) noexcept
+    cdef int check(self) except -1
+    cdef int check_status(self) except -1
+
+
+@cython.final
+cdef class Iterator(Walk):
+    cdef bint reverse
+    cdef bint include_key
+    cdef bint include_value
+    cdef Py_ssize_t strip           # bytes of a prefix that keys are shown without
+    cdef bytes within               # that prefix
+    cdef int place
+    cdef tuple pair                 # the last one given out
+    # Onto the next entry in its direction; false at the end, or where the status says why.
+    cdef bint step(self) noexcept nogil
+    cdef bint step_up(self) noexcept nogil
+    cdef bint step_down(self) noexcept nogil
+    cdef Slice shown_key(self) noexcept nogil
+    cdef object item(self)
+    cdef object forward(self)
+    cdef object backward(self)
+
+
+@cython.final
+cdef class RawIterator(Walk):
+    cdef int check_valid(self) except -1
+
+
+@cython.final
+cdef class Snapshot:
+    cdef Store store
+    cdef readonly uint64_t sequence
+    cdef bytes prefix
+    cdef bint held
+    cdef int check(self) except -1
+
+
+cdef struct Range:
+    bint reverse
+    bint include_key
+    bint include_value
+    bint fill_cache
+
+
+cdef Iterator open_iterator(
+    Store store, object sequence, Range how, object start, object stop, bint include_start,
+    bint include_stop, object prefix, bytes within
+)
+cdef RawIterator open_raw_iterator(Store store, object sequence, bint fill_cache)
+cdef Snapshot open_snapshot(Store store, object sequence, bytes prefix)

@@ -1,0 +1,574 @@
+"""Iterator, RawIterator and Snapshot."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+
+from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.memtable.memtable cimport memtable_entries
+from kvstore._engine.memtable.memtable_cursor cimport memtable_cursor
+from kvstore._engine.version.merge cimport merge_cursor
+from kvstore._engine.database.read cimport lookup, lookup_many, readable_sequence
+from kvstore._engine.primitives.slice cimport Slice, slice_of
+from kvstore._engine.primitives.status cimport OK, Status, status_clear, status_error_in
+from kvstore._engine.database.store cimport MAX_FROZEN, Store
+from kvstore._engine.version.user_cursor cimport (
+    user_cursor_close,
+    user_cursor_open,
+    user_next,
+    user_prev,
+    user_seek,
+    user_seek_to_first,
+    user_seek_to_last,
+)
+from kvstore._engine.version.version cimport (
+    Version,
+    version_cursor_count,
+    version_cursors,
+    version_release,
+    version_retain,
+)
+
+from kvstore.errors import ClosedError, InvalidArgumentError, IteratorInvalidError
+
+
+cdef extern from *:
+    """
+    /* Whether nobody but its one owner holds the pair; if so it takes the new items. */
+    static inline int kv_refill_pair(PyObject* pair, PyObject* first, PyObject* second) {
+        if (pair == Py_None || Py_REFCNT(pair) != 1) return 0;
+        PyObject* old_first = PyTuple_GET_ITEM(pair, 0);
+        PyObject* old_second = PyTuple_GET_ITEM(pair, 1);
+        Py_INCREF(first);
+        Py_INCREF(second);
+        PyTuple_SET_ITEM(pair, 0, first);
+        PyTuple_SET_ITEM(pair, 1, second);
+        Py_DECREF(old_first);
+        Py_DECREF(old_second);
+        return 1;
+    }
+    """
+    bint refill_pair "kv_refill_pair"(PyObject* pair, PyObject* first, PyObject* second) noexcept
+
+
+cdef enum:
+    READ_AHEAD_BYTES = 1 << 17
+
+cdef enum Place:
+    # Where the gap is that an iterator stands in.
+    AT_START
+    AT_STOP
+    BEFORE_ENTRY                # just before the entry that the cursor stands on
+    AFTER_ENTRY
+
+
+cdef void close_walk(void* owner) noexcept:
+    (<Walk> owner).finish()
+
+
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
+cdef class Walk:
+    def __init__(self):
+        raise TypeError(f"make a {type(self).__name__} with the database's methods")
+
+    def __dealloc__(self):
+        if self.live:
+            self.finish()
+
+    cdef void finish(self) noexcept:
+        if self.live:
+            self.live = False
+            self.store.unlink(&self.link)
+            self.release()
+        elif self.busy and not self.doomed:
+            self.doomed = True
+            self.store.unlink(&self.link)
+
+    cdef void release(self) noexcept:
+        if self.store.forked:
+            return                      # see Store.__dealloc__
+        with nogil:
+            user_cursor_close(&self.cursor)
+            version_release(self.version)
+
+    cdef int enter(self) except -1:
+        if not self.live:
+            self.check()
+        self.live = False
+        self.busy = True
+        return 0
+
+    cdef int leave(self) except -1:
+        self.busy = False
+        if self.doomed:
+            self.release()
+            self.check()
+        self.live = True
+        return 0
+
+    cdef bint walks_mutable(self) noexcept:
+        return self.mutable != NULL and self.mutable == self.store.memory
+
+    cdef int begin(
+        self, Store store, object sequence, bytes low, bytes high, bint fill_cache
+    ) except -1:
+        # The moment, the memtables and the version belong together: until all are held, nothing
+        # may let other threads in.
+        cdef uint64_t moment = readable_sequence(store, sequence)
+        cdef Version* version = store.version
+        cdef int tables = version_cursor_count(version)
+        cdef int most = 1 + store.frozen_count + tables
+        cdef int count = 0
+        cdef Cursor** cursors = <Cursor**> cursor_memory(most * sizeof(Cursor*))
+        cdef Cursor* merged = NULL
+        cdef Slice low_slice, high_slice
+        cdef Slice* low_bound = NULL
+        cdef Slice* high_bound = NULL
+        cdef Status status
+        cdef int i
+        cdef int result = 0
+        cdef bint missing = cursors == NULL
+        status_clear(&status)
+        version_retain(version)
+        self.store = store
+        if not missing:
+            # What is added to an empty memtable from now on is newer than what this may see.
+            if memtable_entries(store.memory) or most == 1:
+                cursors[0] = memtable_cursor(store.memory)
+                self.mutable = store.memory
+                missing = cursors[0] == NULL
+                count = 1
+            for i in range(store.frozen_count):
+                cursors[count] = memtable_cursor(store.frozen[i].table)
+                missing = missing or cursors[count] == NULL
+                count += 1
+        if not missing:
+            # Opens tables of level 0. A disk that is written in Python lets other threads in.
+            result = version_cursors(version, fill_cache, READ_AHEAD_BYTES, cursors + count, &status)
+        if missing or result < 0:
+            for i in range(count):
+                if cursors[i] != NULL:
+                    cursors[i].free(cursors[i])
+            free(cursors)
+            version_release(version)
+            raise MemoryError("no memory for an iterator") if missing else status_error_in(
+                &status, store.name
+            )
+        merged = merge_cursor(cursors, count + tables)
+        free(cursors)
+        if merged == NULL:
+            version_release(version)
+            raise MemoryError("no memory for an iterator")
+        self.version = version
+        if low is not None:
+            low_slice = slice_of(<const char*> low, len(low))
+            low_bound = &low_slice
+        if high is not None:
+            high_slice = slice_of(<const char*> high, len(high))
+            high_bound = &high_slice
+        result = user_cursor_open(&self.cursor, merged, moment, low_bound, high_bound)
+        self.live = True
+        self.link.owner = <void*> self
+        self.link.close = close_walk
+        store.link(&self.link)
+        if result < 0 or not store.open:
+            self.finish()
+            store.check_open()
+            raise MemoryError("no memory for an iterator")
+        return 0
+
+    cdef int check(self) except -1:
+        if not self.live:
+            if self.busy:
+                raise InvalidArgumentError("another thread is moving this iterator")
+            self.store.check_open()
+            raise ClosedError("the iterator is closed")
+        return 0
+
+    cdef int check_status(self) except -1:
+        if self.cursor.status.code != OK:
+            raise status_error_in(&self.cursor.status, self.store.name)
+        return 0
+
+    def close(self):
+        self.finish()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.finish()
+
+
+@cython.no_gc_clear
+@cython.final
+cdef class Iterator(Walk):
+    cdef object item(self):
+        cdef Slice key, value
+        cdef bytes shown
+        cdef bytes content
+        if self.include_key:
+            key = self.cursor.key
+            shown = PyBytes_FromStringAndSize(
+                <const char*> key.data + self.strip, <Py_ssize_t> key.size - self.strip
+            )
+            if not self.include_value:
+                return shown
+            value = self.cursor.value
+            content = PyBytes_FromStringAndSize(
+                <const char*> value.data, <Py_ssize_t> value.size
+            )
+            # As zip() does: a loop that lets go of each pair costs no new one.
+            if not refill_pair(
+                <PyObject*> self.pair, <PyObject*> shown, <PyObject*> content
+            ):
+                self.pair = (shown, content)
+            return self.pair
+        if not self.include_value:
+            return None
+        value = self.cursor.value
+        return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
+
+    cdef Slice shown_key(self) noexcept nogil:
+        cdef Slice key = self.cursor.key
+        return slice_of(key.data + self.strip, key.size - <size_t> self.strip)
+
+    cdef bint step(self) noexcept nogil:
+        return self.step_down() if self.reverse else self.step_up()
+
+    cdef bint step_up(self) noexcept nogil:
+        if self.place == AFTER_ENTRY:
+            user_next(&self.cursor)
+        elif self.place == AT_START:
+            user_seek_to_first(&self.cursor)
+        elif self.place == AT_STOP:
+            return False
+        if self.cursor.valid:
+            self.place = AFTER_ENTRY
+        elif self.cursor.status.code == OK:
+            self.place = AT_STOP
+        return self.cursor.valid
+
+    cdef bint step_down(self) noexcept nogil:
+        if self.place == BEFORE_ENTRY:
+            user_prev(&self.cursor)
+        elif self.place == AT_STOP:
+            user_seek_to_last(&self.cursor)
+        elif self.place == AT_START:
+            return False
+        if self.cursor.valid:
+            self.place = BEFORE_ENTRY
+        elif self.cursor.status.code == OK:
+            self.place = AT_START
+        return self.cursor.valid
+
+    cdef object forward(self):
+        self.enter()
+        cdef bint moved = self.step_up()
+        self.leave()
+        if not moved:
+            self.check_status()
+            raise StopIteration
+        return self.item()
+
+    cdef object backward(self):
+        self.enter()
+        cdef bint moved = self.step_down()
+        self.leave()
+        if not moved:
+            self.check_status()
+            raise StopIteration
+        return self.item()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.backward() if self.reverse else self.forward()
+
+    def next(self):
+        return self.backward() if self.reverse else self.forward()
+
+    def prev(self):
+        return self.forward() if self.reverse else self.backward()
+
+    def seek(self, target):
+        cdef BytesView view
+        cdef bytes whole
+        self.check()
+        view_open(target, &view, "target")
+        try:
+            if self.strip:
+                whole = self.within + <bytes> view.slice.data[: view.slice.size]
+            self.enter()
+            if self.strip:
+                user_seek(&self.cursor, slice_of(<const char*> whole, len(whole)))
+            else:
+                user_seek(&self.cursor, view.slice)
+            self.leave()
+        finally:
+            view_close(&view)
+        if self.cursor.valid:
+            self.place = BEFORE_ENTRY
+        else:
+            self.check_status()
+            self.place = AT_STOP
+
+    def seek_to_start(self):
+        self.check()
+        self.place = AT_STOP if self.reverse else AT_START
+
+    def seek_to_stop(self):
+        self.check()
+        self.place = AT_START if self.reverse else AT_STOP
+
+
+@cython.no_gc_clear
+@cython.final
+cdef class RawIterator(Walk):
+    cdef int check_valid(self) except -1:
+        self.check()
+        if not self.cursor.valid:
+            raise IteratorInvalidError("the iterator stands on no entry")
+        return 0
+
+    def valid(self):
+        self.check()
+        return self.cursor.valid
+
+    def seek_to_first(self):
+        self.enter()
+        user_seek_to_first(&self.cursor)
+        self.leave()
+        self.check_status()
+
+    def seek_to_last(self):
+        self.enter()
+        user_seek_to_last(&self.cursor)
+        self.leave()
+        self.check_status()
+
+    def seek(self, target):
+        cdef BytesView view
+        self.check()
+        view_open(target, &view, "target")
+        try:
+            self.enter()
+            user_seek(&self.cursor, view.slice)
+            self.leave()
+        finally:
+            view_close(&view)
+        self.check_status()
+
+    def next(self):
+        self.check_valid()
+        self.enter()
+        user_next(&self.cursor)
+        self.leave()
+        self.check_status()
+
+    def prev(self):
+        self.check_valid()
+        self.enter()
+        user_prev(&self.cursor)
+        self.leave()
+        self.check_status()
+
+    def key(self):
+        self.check_valid()
+        return <bytes> self.cursor.key.data[: self.cursor.key.size]
+
+    def value(self):
+        self.check_valid()
+        return <bytes> self.cursor.value.data[: self.cursor.value.size]
+
+    def item(self):
+        return self.key(), self.value()
+
+
+# --- making them ----------------------------------------------------------------------------
+
+cdef bytes after_prefix(bytes prefix):
+    """The smallest key after all that begin with `prefix`; None if there is none."""
+    short = prefix.rstrip(b"\xff")
+    last = len(short) - 1
+    return short[:last] + bytes([short[last] + 1]) if short else None
+
+
+cdef bytes as_bytes(object given, str what):
+    cdef BytesView view
+    if type(given) is bytes:
+        return <bytes> given
+    view_open(given, &view, what)
+    try:
+        return <bytes> view.slice.data[: view.slice.size]
+    finally:
+        view_close(&view)
+
+
+def prefix_end(bytes prefix not None):
+    return after_prefix(prefix)
+
+
+def joined(bytes prefix not None, key):
+    return prefix + as_bytes(key, "key")
+
+
+cdef Iterator open_iterator(
+    Store store, object sequence, Range how, object start, object stop, bint include_start,
+    bint include_stop, object prefix, bytes within
+):
+    cdef Iterator iterator = Iterator.__new__(Iterator)
+    cdef bytes low = None
+    cdef bytes high = None
+    if prefix is not None:
+        if start is not None or stop is not None:
+            raise TypeError("prefix can't be given together with start or stop")
+        low = within + as_bytes(prefix, "prefix")
+        high = after_prefix(low)
+    else:
+        if within:
+            low = within
+            high = after_prefix(within)
+        # The key that follows k at once is k + b"\0": so every bound becomes [low, high).
+        if start is not None:
+            low = as_bytes(start, "start")
+            if within:
+                low = within + low
+            if not include_start:
+                low += b"\0"
+        if stop is not None:
+            high = as_bytes(stop, "stop")
+            if within:
+                high = within + high
+            if include_stop:
+                high += b"\0"
+    iterator.begin(store, sequence, low, high, how.fill_cache)
+    iterator.reverse = how.reverse
+    iterator.include_key = how.include_key
+    iterator.include_value = how.include_value
+    iterator.within = within
+    iterator.strip = len(within)
+    iterator.place = AT_STOP if how.reverse else AT_START
+    return iterator
+
+
+cdef RawIterator open_raw_iterator(Store store, object sequence, bint fill_cache):
+    cdef RawIterator iterator = RawIterator.__new__(RawIterator)
+    iterator.begin(store, sequence, None, None, fill_cache)
+    return iterator
+
+
+# --- snapshot -------------------------------------------------------------------------------
+
+cdef Snapshot open_snapshot(Store store, object sequence, bytes prefix):
+    cdef Snapshot snapshot = Snapshot.__new__(Snapshot)
+    snapshot.store = store
+    snapshot.prefix = prefix
+    # From here to the last line nothing may let other threads in: a compaction could take away
+    # what is only about to be held.
+    cdef uint64_t moment = readable_sequence(store, sequence)
+    snapshot.sequence = moment
+    store.snapshots[moment] = store.snapshots.get(moment, 0) + 1
+    snapshot.held = True
+    return snapshot
+
+
+@cython.no_gc_clear
+@cython.final
+cdef class Snapshot:
+    def __init__(self):
+        raise TypeError("make a Snapshot with db.snapshot()")
+
+    def __dealloc__(self):
+        if self.held and self.store.snapshots is not None:
+            self.close()
+
+    cdef int check(self) except -1:
+        self.store.check_open()
+        if not self.held:
+            raise ClosedError("the snapshot is closed")
+        return 0
+
+    def close(self):
+        if not self.held:
+            return
+        self.held = False
+        left = self.store.snapshots[self.sequence] - 1
+        if left:
+            self.store.snapshots[self.sequence] = left
+        else:
+            del self.store.snapshots[self.sequence]
+
+    def release(self):
+        self.close()
+
+    def get(self, key, default=None, *, verify_checksums=False, bint fill_cache=True):
+        cdef BytesView view
+        self.check()
+        if self.prefix:
+            key = self.prefix + as_bytes(key, "key")
+        view_open(key, &view, "key")
+        try:
+            return lookup(self.store, view.slice, self.sequence, default, fill_cache)
+        finally:
+            view_close(&view)
+
+    def multi_get(self, keys, default=None):
+        self.check()
+        if self.prefix:
+            keys = [self.prefix + as_bytes(key, "key") for key in keys]
+        return lookup_many(self.store, list(keys), self.sequence, default)
+
+    def __contains__(self, key):
+        return self.get(key) is not None
+
+    def __getitem__(self, key):
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __iter__(self):
+        return self.iterator()
+
+    def keys(self):
+        return self.iterator(include_value=False)
+
+    def values(self):
+        return self.iterator(include_key=False)
+
+    def items(self):
+        return self.iterator()
+
+    def iterator(
+        self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
+        bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
+        verify_checksums=False, bint fill_cache=True,
+    ):
+        cdef Range how
+        self.check()
+        how.reverse = reverse
+        how.include_key = include_key
+        how.include_value = include_value
+        how.fill_cache = fill_cache
+        return open_iterator(
+            self.store, self.sequence, how, start, stop, include_start, include_stop, prefix,
+            self.prefix,
+        )
+
+    def raw_iterator(self, *, verify_checksums=False, bint fill_cache=True):
+        self.check()
+        if self.prefix:
+            raise InvalidArgumentError("a raw iterator has no prefix; use iterator()")
+        return open_raw_iterator(self.store, self.sequence, fill_cache)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.close()

@@ -1,0 +1,363 @@
+"""Work on a database that nobody has open: destroying it, and saving what is left of a damaged one.
+
+Repair keeps every table that verifies byte for byte. With a good manifest they keep their levels.
+Without one nothing says which of two tables is the newer, so all are merged anew by sequence.
+"""
+
+import os
+
+from libc.errno cimport ENOENT
+from libc.stdint cimport uint64_t
+from libcpp.vector cimport vector
+
+from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.primitives.cursor cimport Cursor
+from kvstore._engine.files.disk cimport (
+    DirectoryLock,
+    kind_of,
+    lock_file,
+    read_whole,
+    remove_directory,
+    remove_file,
+    rename_file,
+    replace_whole,
+    sync_directory,
+)
+from kvstore._engine.files.file cimport FileSystem, list_directory
+from kvstore._engine.primitives.key cimport TRAILER_BYTES
+from kvstore._engine.version.live_table cimport (
+    LiveTable,
+    OpenTables,
+    live_table_new,
+    live_table_release,
+    open_tables_new,
+    open_tables_release,
+)
+from kvstore._engine.log.log cimport Log
+from kvstore._engine.version.manifest cimport Manifest, begin_manifest, load_manifest
+from kvstore._engine.version.merge cimport merge_cursor
+from kvstore._engine.primitives.slice cimport slice_of
+from kvstore._engine.table.sstable_build cimport TableSummary
+from kvstore._engine.primitives.status cimport Status, status_error_in
+from kvstore._engine.database.store cimport check_identity, identity_text, is_own_name
+from kvstore._engine.version.table_job cimport TableJob, table_job_clear, table_job_run
+from kvstore._engine.version.version cimport level_cursor
+
+from kvstore._engine.version.manifest import Edit, TableEntry
+from kvstore._engine.table.table_file import TableFile
+from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError, StorageError
+
+cdef enum:
+    REPAIR_LEVEL = 1
+    REPAIR_FILE_BYTES = 1 << 25
+    REPAIR_OPEN_TABLES = 1000
+    READ_AHEAD_BYTES = 1 << 18
+    BLOCK_BYTES = 4096
+    RESTART_INTERVAL = 16
+    BLOOM_BITS = 10
+
+LOG_DIRECTORY = "wal"
+IDENTITY = "IDENTITY"
+DAMAGED = ".damaged"
+
+
+def destroy(str path, FileSystem filesystem not None):
+    cdef DirectoryLock lock
+    if kind_of(filesystem, path) == 0:
+        return
+    names = own_names(filesystem, path)
+    lock = lock_file(filesystem, f"{path}/LOCK")
+    try:
+        # The identity last: what a crash leaves is still known as ours, and can be destroyed again.
+        for name in sorted(names, key=lambda name: (name == IDENTITY, name)):
+            if name == LOG_DIRECTORY:
+                destroy_log(filesystem, f"{path}/{name}")
+            elif name != "LOCK":
+                remove_file(filesystem, f"{path}/{name}")
+        remove_file(filesystem, f"{path}/LOCK")
+    finally:
+        lock.close()
+    if not list_directory(filesystem, path):
+        remove_directory(filesystem, path)
+        sync_directory(filesystem, os.path.dirname(path) or ".")
+
+
+cdef int destroy_log(FileSystem disk, str path) except -1:
+    for name in list_directory(disk, path):
+        remove_file(disk, f"{path}/{name}")
+    remove_directory(disk, path)
+    return 0
+
+
+cdef list own_names(FileSystem disk, str path):
+    """The database's own files in the directory; an error where it holds no database."""
+    if kind_of(disk, path) != 2:
+        raise StorageError(
+            "not a database's directory", code=IntegrityCode.INVALID_MAGIC, path=path
+        )
+    names = list_directory(disk, path)
+    own = [name for name in names if is_own_name(name)]
+    if IDENTITY in names:
+        try:
+            check_identity(read_whole(disk, f"{path}/{IDENTITY}"), f"{path}/{IDENTITY}")
+        except CorruptionError as error:
+            if error.code == IntegrityCode.UNSUPPORTED_VERSION:
+                raise
+            if not any(name.endswith(".sst") or name.startswith("MANIFEST-") for name in own):
+                raise
+    elif set(names) - {"LOCK", f"{IDENTITY}.new"} and not (
+        any(name.startswith("MANIFEST-") for name in own) and len(own) == len(names)
+    ):
+        raise StorageError(
+            "the directory holds no kvstore database; nothing was touched",
+            code=IntegrityCode.INVALID_MAGIC, path=path,
+        )
+    return own
+
+
+# --- repair ---------------------------------------------------------------------------------
+
+def repair(str path, FileSystem filesystem not None):
+    cdef DirectoryLock lock
+    if kind_of(filesystem, path) == 0:
+        raise InvalidArgumentError(f"there is no database in {path}")
+    names = own_names(filesystem, path)
+    lock = lock_file(filesystem, f"{path}/LOCK")
+    try:
+        return Repair(filesystem, path, names).run()
+    finally:
+        lock.close()
+
+
+class Repair:
+    def __init__(self, FileSystem disk, str path, list names):
+        self.disk = disk
+        self.path = path
+        self.names = names
+        self.report = []
+        # number -> TableEntry of level 0; of tables that verify
+        self.good = {}
+        self.next_number = 1 + max(
+            (number_of_name(name) for name in names), default=0
+        )
+
+    def run(self):
+        self.mend_identity()
+        self.check_tables()
+        everything = self.from_manifest()
+        first_logged, last_logged = self.check_log()
+        if everything is None:
+            everything = self.from_tables(first_logged, last_logged)
+        if self.report:
+            everything.next_number = self.next_number
+            self.next_number += 1
+            write_manifest(self.disk, self.path, self.next_number, everything)
+        return self.report
+
+    def set_aside(self, name, why):
+        rename_file(self.disk, f"{self.path}/{name}", f"{self.path}/{name}{DAMAGED}")
+        sync_directory(self.disk, self.path)
+        self.report.append(f"{name}: set aside as {name}{DAMAGED}: {why}")
+
+    def mend_identity(self):
+        try:
+            check_identity(
+                read_whole(self.disk, f"{self.path}/{IDENTITY}"), f"{self.path}/{IDENTITY}"
+            )
+        except StorageError as error:
+            write_identity(self.disk, self.path)
+            self.report.append(f"{IDENTITY}: written anew: {error}")
+
+    def check_tables(self):
+        for name in sorted(self.names):
+            if not name.endswith(".sst"):
+                continue
+            number = number_of_name(name)
+            try:
+                self.good[number] = verified_entry(self.disk, f"{self.path}/{name}", number)
+            except CorruptionError as error:
+                self.set_aside(name, error)
+
+    def from_manifest(self):
+        """What the manifest says, less the tables that are gone; None if it can't be read."""
+        try:
+            _, edits, _ = read_manifest(self.disk, self.path)
+        except StorageError as error:
+            if isinstance(error, CorruptionError) or error.errno == ENOENT:
+                self.report.append(f"the manifest can't be used: {error}")
+                return None
+            raise
+        tables = {}
+        whole = Edit()
+        for edit in edits:
+            for key in edit.removed:
+                tables.pop(key, None)
+            for entry in edit.added:
+                tables[entry.level, entry.number] = entry
+            for field in ("last_sequence", "flushed_sequence", "applied_index", "retain_from"):
+                if getattr(edit, field) is not None:
+                    setattr(whole, field, getattr(edit, field))
+        for (_, number), entry in tables.items():
+            if number in self.good:
+                whole.added.append(entry)
+            else:
+                self.report.append(
+                    f"{number:06d}.sst: lost, with up to {entry.entries} entries from "
+                    f"{user_key(entry.smallest)!r} to {user_key(entry.largest)!r}"
+                )
+        return whole
+
+    def check_log(self):
+        """First and last sequence in the log, (0, 0) for none."""
+        if LOG_DIRECTORY not in self.names:
+            return 0, 0
+        first = last = 0
+        try:
+            log = Log(f"{self.path}/{LOG_DIRECTORY}", filesystem=self.disk)
+            try:
+                for _, index, _, payload in log.replay():
+                    first = first or index
+                    last = index + int.from_bytes(payload[:4], "little") - 1
+            finally:
+                log.close()
+        except CorruptionError as error:
+            self.set_aside(LOG_DIRECTORY, error)
+            return 0, 0
+        return first, last
+
+    def from_tables(self, first_logged, last_logged):
+        newest = max((entry.max_sequence for entry in self.good.values()), default=0)
+        whole = Edit(last_sequence=newest, flushed_sequence=newest, applied_index=0)
+        if first_logged and last_logged >= newest:
+            # All of the log is replayed once more: what tables hold of it already is the same.
+            whole.flushed_sequence = whole.last_sequence = first_logged - 1
+        whole.added, self.next_number = merge_tables(
+            self.disk, self.path, list(self.good.values()), self.next_number
+        )
+        self.report.append(
+            f"{len(self.good)} tables merged anew; keys deleted since may be back"
+        )
+        return whole
+
+
+cdef bytes user_key(bytes internal):
+    return internal[: len(internal) - TRAILER_BYTES]
+
+
+cdef uint64_t number_of_name(str name):
+    stem = name.removeprefix("MANIFEST-").partition(".")[0]
+    return int(stem) if stem.isdecimal() else 0
+
+
+def write_identity(FileSystem disk, str path):
+    replace_whole(disk, path, IDENTITY, identity_text(os.urandom(16).hex()).encode())
+
+
+def read_manifest(FileSystem disk, str path):
+    return load_manifest(disk, path)
+
+
+def write_manifest(FileSystem disk, str path, uint64_t number, everything):
+    cdef Manifest manifest = begin_manifest(disk, path, number, everything)
+    manifest.close()
+
+
+def verified_entry(FileSystem disk, str path, uint64_t number):
+    with TableFile(disk, path, number) as table:
+        table.verify()
+        properties = table.properties
+    return TableEntry(
+        0, number, properties["file_bytes"], properties["entries"], properties["tombstones"],
+        properties["min_sequence"], properties["max_sequence"], properties["smallest"],
+        properties["largest"],
+    )
+
+
+def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
+    """All entries of all tables, in fresh tables of one level: (their TableEntry, next number)."""
+    cdef vector[LiveTable*] files
+    cdef vector[Cursor*] cursors
+    cdef TableJob* job
+    cdef OpenTables* tables
+    cdef LiveTable* file
+    cdef TableSummary summary
+    cdef Status status
+    cdef BytesView low, high
+    cdef uint64_t stop = 0
+    cdef int result
+    cdef size_t i
+    cdef bytes raw = os.fsencode(path)
+    if not entries:
+        return [], next_number
+    merged = []
+    tables = open_tables_new(disk.ops, disk.disk, NULL, raw, REPAIR_OPEN_TABLES)
+    if tables == NULL:
+        raise MemoryError("no memory for the tables")
+    job = new TableJob()
+    job.input = NULL
+    try:
+        for entry in entries:
+            summary.file_bytes = entry.file_bytes
+            summary.entries = entry.entries
+            summary.tombstones = entry.tombstones
+            summary.min_sequence = entry.min_sequence
+            summary.max_sequence = entry.max_sequence
+            view_open(entry.smallest, &low, "smallest")
+            view_open(entry.largest, &high, "largest")
+            file = live_table_new(tables, entry.number, &summary, low.slice, high.slice)
+            view_close(&low)
+            view_close(&high)
+            if file == NULL:
+                raise MemoryError("no memory for the tables")
+            files.push_back(file)
+        for i in range(files.size()):
+            cursors.push_back(level_cursor(&files[i], 1, False, READ_AHEAD_BYTES))
+            if cursors.back() == NULL:
+                cursors.pop_back()
+                raise MemoryError("no memory for the tables")
+        job.input = merge_cursor(cursors.data(), <int> cursors.size())
+        cursors.clear()
+        if job.input == NULL:
+            raise MemoryError("no memory for the tables")
+        job.ops = disk.ops
+        job.disk = disk.disk
+        job.directory = raw
+        job.options.block_bytes = BLOCK_BYTES
+        job.options.restart_interval = RESTART_INTERVAL
+        job.options.bloom_bits = BLOOM_BITS
+        job.options.compression = 0
+        job.max_file_bytes = REPAIR_FILE_BYTES
+        job.next_number = &next_number
+        job.guarded.push_back(0)
+        job.retain_from = 0
+        job.version = NULL
+        job.output_level = REPAIR_LEVEL
+        job.cancelled = &stop
+        job.rate_limit = 0
+        job.entries_read = job.entries_dropped = job.bytes_written = 0
+        with nogil:
+            result = table_job_run(job, &status)
+        if result < 0:
+            raise status_error_in(&status, path)
+        sync_directory(disk, path)
+        for i in range(job.outputs.size()):
+            merged.append(
+                TableEntry(
+                    REPAIR_LEVEL, job.outputs[i].number, job.outputs[i].summary.file_bytes,
+                    job.outputs[i].summary.entries, job.outputs[i].summary.tombstones,
+                    job.outputs[i].summary.min_sequence, job.outputs[i].summary.max_sequence,
+                    <bytes> job.outputs[i].smallest.data[: job.outputs[i].smallest.size],
+                    <bytes> job.outputs[i].largest.data[: job.outputs[i].largest.size],
+                )
+            )
+    finally:
+        for i in range(cursors.size()):
+            cursors[i].free(cursors[i])
+        if job.input != NULL:
+            job.input.free(job.input)
+        table_job_clear(job)
+        del job
+        for i in range(files.size()):
+            live_table_release(files[i])
+        open_tables_release(tables)
+    return merged, next_number + 1

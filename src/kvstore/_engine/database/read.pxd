@@ -1,0 +1,19 @@
+"""Point lookups through memtables and tables."""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.database.store cimport Store
+from kvstore._engine.version.version cimport Version
+
+
+# ABSENT (then look into tables), FOUND or DELETED. Needs the GIL; `value` is borrowed from the
+# memtable.
+cdef int look_in_memory(Store store, Slice key, uint64_t sequence, Slice* value) noexcept
+cdef bint has_tables(Version* version) noexcept nogil
+# The value of `key` as bytes, or `default`. The GIL is given up only to look into tables.
+cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache)
+# The same for many keys, all of one moment, giving the GIL up once.
+cdef list lookup_many(Store store, list keys, object sequence, object default)
+# The sequence to read at for a user's `sequence=` (None: now). InvalidArgumentError if it isn't kept.
+cdef uint64_t readable_sequence(Store store, object sequence) except? 0

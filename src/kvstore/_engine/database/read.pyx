@@ -1,0 +1,150 @@
+"""Point lookups: mutable memtable, frozen ones, then the tables, newest first."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free
+
+from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
+from kvstore._engine.primitives.key cimport max_sequence
+from kvstore._engine.memtable.memtable cimport ABSENT, DELETED, FAILED, FOUND, memtable_entries, memtable_get
+from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.table.sstable cimport Pinned, pinned_release
+from kvstore._engine.primitives.status cimport OK, Status, status_clear, status_error_in
+from kvstore._engine.database.store cimport Store
+from kvstore._engine.version.version cimport LEVELS, Version, version_get, version_release, version_retain
+
+from kvstore.errors import InvalidArgumentError
+
+
+cdef inline bytes bytes_of(Slice value):
+    return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
+
+
+cdef int look_in_memory(Store store, Slice key, uint64_t sequence, Slice* value) noexcept:
+    cdef uint64_t found_sequence
+    cdef int i
+    cdef int found = memtable_get(store.memory, key, sequence, value, &found_sequence)
+    if found != ABSENT:
+        return found
+    for i in range(store.frozen_count):
+        found = memtable_get(store.frozen[i].table, key, sequence, value, &found_sequence)
+        if found != ABSENT:
+            return found
+    return ABSENT
+
+
+cdef bint has_tables(Version* version) noexcept nogil:
+    cdef int level
+    for level in range(LEVELS):
+        if version.levels[level].count:
+            return True
+    return False
+
+
+cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache):
+    cdef Slice value
+    cdef uint64_t found_sequence
+    cdef Pinned pin
+    cdef Status status
+    cdef Version* version
+    cdef object result
+    cdef int found = look_in_memory(store, key, sequence, &value)
+    if found == FOUND:
+        return bytes_of(value)
+    version = store.version
+    if found == DELETED or not has_tables(version):
+        return default
+    pin.handle = NULL
+    status_clear(&status)
+    version_retain(version)
+    with nogil:
+        found = version_get(
+            version, key, sequence, fill_cache, &value, &found_sequence, &pin, &status
+        )
+        version_release(version)
+    if found == FOUND:
+        try:
+            return bytes_of(value)
+        finally:
+            pinned_release(&pin)
+    if found == FAILED:
+        raise status_error_in(&status, store.name)
+    return default
+
+
+cdef struct Wanted:
+    BytesView key
+    Slice value
+    Pinned pin
+    int found
+
+
+cdef list lookup_many(Store store, list keys, object sequence, object default):
+    cdef Py_ssize_t count = len(keys)
+    cdef Py_ssize_t i
+    cdef Wanted* wanted = <Wanted*> calloc(count + 1, sizeof(Wanted))
+    cdef Version* version = NULL
+    cdef Status status
+    cdef uint64_t found_sequence
+    cdef bint failed = False
+    cdef list results = [default] * count
+    cdef bint unfinished = False
+    cdef uint64_t moment
+    if wanted == NULL:
+        raise MemoryError("no memory for the keys")
+    status_clear(&status)
+    try:
+        for i in range(count):
+            view_open(keys[i], &wanted[i].key, "key")
+        # From here on nothing lets other threads in, until the version is held.
+        moment = readable_sequence(store, sequence)
+        for i in range(count):
+            wanted[i].found = look_in_memory(store, wanted[i].key.slice, moment, &wanted[i].value)
+            if wanted[i].found == FOUND:
+                # Before anything can let go of the memtable.
+                results[i] = bytes_of(wanted[i].value)
+            elif wanted[i].found == ABSENT:
+                unfinished = True
+        if unfinished and has_tables(store.version):
+            version = store.version
+            version_retain(version)
+            with nogil:
+                for i in range(count):
+                    if wanted[i].found != ABSENT:
+                        continue
+                    wanted[i].found = version_get(
+                        version, wanted[i].key.slice, moment, True, &wanted[i].value,
+                        &found_sequence, &wanted[i].pin, &status
+                    )
+                    if wanted[i].found == FAILED:
+                        failed = True
+                        break
+            if failed:
+                raise status_error_in(&status, store.name)
+            for i in range(count):
+                if wanted[i].pin.handle != NULL and wanted[i].found == FOUND:
+                    results[i] = bytes_of(wanted[i].value)
+        return results
+    finally:
+        for i in range(count):
+            view_close(&wanted[i].key)
+            pinned_release(&wanted[i].pin)
+        free(wanted)
+        if version != NULL:
+            with nogil:
+                version_release(version)
+
+
+cdef uint64_t readable_sequence(Store store, object sequence) except? 0:
+    cdef uint64_t wanted
+    if sequence is None:
+        return store.visible
+    if not 0 <= sequence <= store.visible:
+        raise InvalidArgumentError(
+            f"sequence {sequence} is outside [0, {store.visible}], the last one written"
+        )
+    wanted = sequence
+    if wanted < store.retain_from and wanted != store.visible and wanted not in store.snapshots:
+        kept = "" if store.retain_from == max_sequence() else f", kept from {store.retain_from} on"
+        raise InvalidArgumentError(f"the history at sequence {sequence} isn't kept{kept}")
+    return wanted

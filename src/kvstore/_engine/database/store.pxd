@@ -1,0 +1,141 @@
+"""The state of an open database, its opening and closing, and how its set of tables changes.
+
+The GIL guards every field; what runs without it (jobs, lookups in tables) works on references
+taken under it. `installing` serialises changes of the manifest, `flushing` keeps flushes in order.
+"""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.table.cache cimport BlockCache
+from kvstore._engine.files.disk cimport DirectoryLock
+from kvstore._engine.files.file cimport FileSystem, FileSystemOps
+from kvstore._engine.version.live_table cimport LiveTable, OpenTables
+from kvstore._engine.log.log cimport Log
+from kvstore._engine.version.manifest cimport Manifest
+from kvstore._engine.memtable.memtable cimport MemTable
+from kvstore._engine.table.sstable_build cimport TableOptions
+from kvstore._engine.version.version cimport LEVELS, Change, Version
+
+
+cdef enum:
+    MAX_FROZEN = 64
+
+
+cdef struct Frozen:
+    # A memtable that waits for its flush.
+    MemTable* table
+    uint64_t last_sequence      # of what it holds
+    uint64_t applied_index      # what its flush makes durable
+
+
+cdef struct IteratorLink:
+    # One open iterator in its store's list, so that closing the store closes it.
+    IteratorLink* next
+    IteratorLink* prev
+    bint linked
+    void* owner
+    void (*close)(void* owner) noexcept
+
+
+cdef class Store:
+    # --- configuration, constant once open
+    cdef readonly str name
+    cdef FileSystem disk
+    cdef object options
+    cdef TableOptions table_options
+    cdef size_t write_buffer_bytes
+    cdef int max_frozen
+    cdef uint64_t max_file_bytes
+    cdef uint64_t level_base_bytes
+    cdef int level_multiplier
+    cdef int compaction_trigger
+    cdef int slowdown_files
+    cdef int stop_files
+    cdef bint uses_log
+    cdef bint background
+
+    # --- whether it may be used
+    cdef bint open
+    # Set whenever a write can't take the short way: closed, failed, slowed down, or earlier writes
+    # wait for their sync.
+    cdef bint attention
+    cdef readonly object failure        # the error that made it read-only, or None
+    cdef bint forked            # this is a child of the process that opened it
+    cdef uint64_t stop_jobs     # atomic; 1: jobs end at once
+
+    # --- contents
+    cdef MemTable* memory
+    cdef Frozen frozen[MAX_FROZEN]      # newest first
+    cdef int frozen_count
+    cdef Version* version
+    cdef uint64_t assigned      # the last sequence given to a write
+    cdef uint64_t visible       # the last sequence that readers see; behind while a sync is awaited
+    cdef uint64_t applied_index         # of the newest write
+    cdef uint64_t flushed_applied       # what tables hold durably
+    cdef uint64_t flushed_sequence
+    cdef uint64_t retain_from   # no sequence from here on may be lost to readers
+    cdef uint64_t history_from  # jobs have let go of versions that readers before it would need
+    cdef dict snapshots         # sequence -> how many hold it
+    cdef IteratorLink* open_iterators
+
+    # --- files
+    cdef Log log
+    cdef Manifest manifest
+    cdef DirectoryLock lock
+    cdef BlockCache* cache
+    cdef OpenTables* tables
+    cdef uint64_t next_number   # atomic: the last file number given out
+    cdef object installing
+    cdef object flushing
+    cdef object changed         # Condition: a flush or compaction ended, or the store failed
+    cdef object bell            # rung when there is work for background threads, or an end of it
+    cdef list threads
+
+    # --- counters since opening
+    cdef uint64_t user_bytes
+    cdef uint64_t flushed_bytes
+    cdef uint64_t compacted_bytes
+    cdef uint64_t compaction_read_bytes
+    cdef uint64_t flushes
+    cdef uint64_t compactions
+    cdef uint64_t trivial_moves
+    cdef uint64_t dropped_entries
+    cdef uint64_t slowdowns
+    cdef uint64_t stalls
+    cdef double stall_seconds
+    cdef uint64_t torn_manifest_bytes
+    cdef uint64_t manifest_rolls
+
+    cdef int check_open(self) except -1
+    cdef int check_writable(self) except -1
+    cdef int fail(self, object error) except -1
+    cdef int refresh_attention(self) except -1
+    # Takes over the memory table as the newest frozen one. The caller has seen to the room.
+    cdef int freeze(self) except -1
+    # Makes an edit durable, and the version and the marks that it leads to current. `frozen_done`:
+    # the oldest frozen table is now in `added`.
+    cdef int install(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, bint frozen_done
+    ) except -1
+    # A fresh manifest in the place of one that has grown long. Under `installing`.
+    cdef int roll_manifest(self) except -1
+    cdef list protected_sequences(self)
+    cdef int open_directory(self, str path) except -1
+    cdef int recover(self, object create_if_missing, object error_if_exists) except -1
+    cdef int load(self) except -1
+    cdef int replay_log(self, str path) except -1
+    cdef int replay_batch(self, uint64_t first, bytes payload, str path) except -1
+    cdef int remove_leftovers(self, list names) except -1
+    cdef object everything(self)
+    cdef void link(self, IteratorLink* link) noexcept
+    cdef void unlink(self, IteratorLink* link) noexcept
+    cdef void close_iterators(self) noexcept
+    cdef int shut(self) except -1
+
+
+cdef object table_entry(int level, LiveTable* file)
+cdef str identity_text(str token)
+# The identity token in the file's bytes; errors as for a foreign or newer database.
+cdef str check_identity(bytes data, str path)
+cdef bint is_own_name(str name)

@@ -1,0 +1,49 @@
+"""Whole files, as the manifest and the upkeep of a directory need them, over the table of file.pxd.
+
+The GIL is released around each call of the disk.
+"""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.files.file cimport FileSystem
+
+
+# All bytes; StorageError (errno ENOENT among them) where it can't be read.
+cdef bytes read_whole(FileSystem disk, str path)
+# Under `path` + ".new", synced, renamed onto `path`, the directory synced.
+cdef int replace_whole(FileSystem disk, str directory, str name, bytes data) except -1
+# 0 absent, 1 file, 2 directory.
+cdef int kind_of(FileSystem disk, str path) except -1
+# False if it wasn't there.
+cdef bint remove_file(FileSystem disk, str path) except -1
+cdef int rename_file(FileSystem disk, str old, str new) except -1
+cdef int link_file(FileSystem disk, str old, str new) except -1
+# False if it was there.
+cdef bint make_directory(FileSystem disk, str path) except -1
+cdef int remove_directory(FileSystem disk, str path) except -1
+cdef int sync_directory(FileSystem disk, str path) except -1
+
+
+cdef class Appender:
+    """A file that grows at its end. One thread at a time."""
+    cdef FileSystem disk
+    cdef readonly str path
+    cdef void* file
+    cdef readonly uint64_t size
+    cdef int append_synced(self, bytes data) except -1
+    cdef int close(self) except -1
+    cdef int release(self) noexcept
+
+
+# The file must not exist.
+cdef Appender create_file(FileSystem disk, str path)
+
+
+cdef class DirectoryLock:
+    """Held until closed."""
+    cdef FileSystem disk
+    cdef void* file
+    cdef int close(self) except -1
+
+
+cdef DirectoryLock lock_file(FileSystem disk, str path)

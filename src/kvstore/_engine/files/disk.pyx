@@ -1,0 +1,192 @@
+"""Whole files over the table of file.pxd: read, replace atomically, append and sync, list, lock."""
+
+import os
+
+cimport cython
+from libc.errno cimport EAGAIN, EEXIST, ENOENT
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from kvstore._engine.files.file cimport OPEN_EXCLUSIVE, OPEN_READ, FileSystem, os_failure
+
+from kvstore.errors import AlreadyOpenError
+
+
+cdef bytes read_whole(FileSystem disk, str path):
+    cdef bytes raw = os.fsencode(path)
+    cdef const char* at = raw
+    cdef void* file = NULL
+    cdef int64_t size, done
+    cdef int result
+    with nogil:
+        result = disk.ops.open(disk.disk, at, OPEN_READ, &file)
+    if result < 0:
+        raise os_failure(result, b"opening a file", path)
+    size = disk.ops.size(disk.disk, file)
+    cdef bytearray data = bytearray(size if size > 0 else 0)
+    cdef uint8_t* into = <uint8_t*> <char*> data
+    done = size
+    if size > 0:
+        with nogil:
+            done = disk.ops.pread(disk.disk, file, into, <size_t> size, 0)
+    disk.ops.close(disk.disk, file)
+    if done < 0:
+        raise os_failure(<int> done, b"reading a file", path)
+    return bytes(data[:done])
+
+
+cdef int replace_whole(FileSystem disk, str directory, str name, bytes data) except -1:
+    cdef str fresh = f"{directory}/{name}.new"
+    remove_file(disk, fresh)
+    cdef Appender file = create_file(disk, fresh)
+    try:
+        file.append_synced(data)
+    finally:
+        file.close()
+    rename_file(disk, fresh, f"{directory}/{name}")
+    sync_directory(disk, directory)
+    return 0
+
+
+cdef int kind_of(FileSystem disk, str path) except -1:
+    cdef bytes raw = os.fsencode(path)
+    cdef int result = disk.ops.kind(disk.disk, raw)
+    if result == -ENOENT:
+        return 0
+    if result < 0:
+        raise os_failure(result, b"looking for a file", path)
+    return result
+
+
+cdef bint remove_file(FileSystem disk, str path) except -1:
+    cdef bytes raw = os.fsencode(path)
+    cdef const char* at = raw
+    cdef int result
+    with nogil:
+        result = disk.ops.unlink(disk.disk, at)
+    if result == -ENOENT:
+        return False
+    if result < 0:
+        raise os_failure(result, b"removing a file", path)
+    return True
+
+
+cdef int rename_file(FileSystem disk, str old, str new) except -1:
+    cdef bytes raw = os.fsencode(old)
+    cdef bytes raw_new = os.fsencode(new)
+    cdef int result = disk.ops.rename(disk.disk, raw, raw_new)
+    if result < 0:
+        raise os_failure(result, b"renaming a file", old)
+    return 0
+
+
+cdef int link_file(FileSystem disk, str old, str new) except -1:
+    cdef bytes raw = os.fsencode(old)
+    cdef bytes raw_new = os.fsencode(new)
+    cdef int result = disk.ops.link(disk.disk, raw, raw_new)
+    if result < 0:
+        raise os_failure(result, b"linking a file", new)
+    return 0
+
+
+cdef bint make_directory(FileSystem disk, str path) except -1:
+    cdef bytes raw = os.fsencode(path)
+    cdef int result = disk.ops.make_directory(disk.disk, raw)
+    if result == -EEXIST:
+        return False
+    if result < 0:
+        raise os_failure(result, b"making a directory", path)
+    return True
+
+
+cdef int remove_directory(FileSystem disk, str path) except -1:
+    cdef bytes raw = os.fsencode(path)
+    cdef int result = disk.ops.remove_directory(disk.disk, raw)
+    if result < 0 and result != -ENOENT:
+        raise os_failure(result, b"removing a directory", path)
+    return 0
+
+
+cdef int sync_directory(FileSystem disk, str path) except -1:
+    cdef bytes raw = os.fsencode(path)
+    cdef const char* at = raw
+    cdef int result
+    with nogil:
+        result = disk.ops.sync_directory(disk.disk, at)
+    if result < 0:
+        raise os_failure(result, b"syncing a directory", path)
+    return 0
+
+
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
+cdef class Appender:
+    def __dealloc__(self):
+        self.release()
+
+    cdef int release(self) noexcept:
+        cdef void* file = self.file
+        self.file = NULL
+        return self.disk.ops.close(self.disk.disk, file) if file != NULL else 0
+
+    cdef int append_synced(self, bytes data) except -1:
+        cdef const uint8_t* at = data
+        cdef size_t size = len(data)
+        cdef int result
+        with nogil:
+            result = self.disk.ops.pwrite(self.disk.disk, self.file, at, size, self.size)
+            if result >= 0:
+                result = self.disk.ops.datasync(self.disk.disk, self.file)
+        if result < 0:
+            raise os_failure(result, b"writing and syncing", self.path)
+        self.size += size
+        return 0
+
+    cdef int close(self) except -1:
+        cdef int result = self.release()
+        if result < 0:
+            raise os_failure(result, b"closing a file", self.path)
+        return 0
+
+
+cdef Appender create_file(FileSystem disk, str path):
+    cdef Appender appender = Appender.__new__(Appender)
+    cdef bytes raw = os.fsencode(path)
+    cdef const char* at = raw
+    cdef int result
+    appender.disk = disk
+    appender.path = path
+    with nogil:
+        result = disk.ops.open(disk.disk, at, OPEN_EXCLUSIVE, &appender.file)
+    if result < 0:
+        appender.file = NULL
+        raise os_failure(result, b"creating a file", path)
+    return appender
+
+
+# Freeing it still needs what it refers to: the collector must not clear the references first.
+@cython.no_gc_clear
+cdef class DirectoryLock:
+    def __dealloc__(self):
+        if self.file != NULL:
+            self.disk.ops.close(self.disk.disk, self.file)
+
+    cdef int close(self) except -1:
+        cdef void* file = self.file
+        self.file = NULL
+        if file != NULL:
+            self.disk.ops.close(self.disk.disk, file)
+        return 0
+
+
+cdef DirectoryLock lock_file(FileSystem disk, str path):
+    cdef DirectoryLock lock = DirectoryLock.__new__(DirectoryLock)
+    cdef bytes raw = os.fsencode(path)
+    lock.disk = disk
+    cdef int result = disk.ops.lock(disk.disk, raw, &lock.file)
+    if result == -EAGAIN:
+        lock.file = NULL
+        raise AlreadyOpenError("the database is open already", path=path, errno=EAGAIN)
+    if result < 0:
+        lock.file = NULL
+        raise os_failure(result, b"locking the directory", path)
+    return lock

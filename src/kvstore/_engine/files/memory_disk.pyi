@@ -1,0 +1,81 @@
+from collections.abc import Callable
+from os import PathLike
+from random import Random
+from typing import Literal
+
+from kvstore._engine.files.file import FileSystem
+
+_Path = str | PathLike[str]
+
+class MemoryFileSystem(FileSystem):
+    """A disk in memory that can lose power, run full and fail, for tests and simulation.
+
+    A file's bytes are durable only after a datasync of that file, and its name only after a sync
+    of its directory, as strictly as POSIX allows; :meth:`crash` says what is left. Everything is
+    deterministic. Paths are absolute; the root exists.
+
+    Operations are named as in the table of ``file.pxd``: ``open close pwrite pread datasync
+    allocate truncate size rename link unlink make_directory remove_directory sync_directory list
+    kind map unmap lock free_bytes``.
+    """
+
+    counts: dict[str, int]
+    """How often each operation was called."""
+    operations: int
+    """How many calls so far may have changed the disk (what :meth:`stop_at` counts)."""
+    stopped: bool
+    capacity_bytes: int | None
+    """What the files may hold together before ENOSPC; may be changed at any time."""
+    on_operation: Callable[[str, str], None] | None
+    """Called before each operation with its name and path; its OSError is the result."""
+
+    def __init__(self, *, capacity_bytes: int | None = None) -> None: ...
+    def fail(
+        self, operation: str, error: int, *, at: int = 1, always: bool = False, path: str = ""
+    ) -> None:
+        """Let the ``at``-th such call from now on fail with errno ``error``, without effect.
+
+        With ``always`` each later one too. ``path`` limits it to paths that contain it. After a
+        failed datasync what it should have made durable never will be, as with a real kernel.
+        """
+    def shorten_read(self, *, at: int = 1, always: bool = False, path: str = "") -> None:
+        """Let the ``at``-th pread return half of what is there."""
+    def heal(self) -> None:
+        """Forget all faults that were asked for."""
+    def stop_at(self, operation: int) -> None:
+        """Cut the power at that number of :attr:`operations`.
+
+        It acts on what a reader would see (a sync does not act at all), fails with EIO, and so does
+        everything after it; :meth:`crash` then gives the states that a restart may find.
+        """
+    @property
+    def used_bytes(self) -> int: ...
+    def crash(
+        self,
+        random: Random | None = None,
+        keep: Literal["none", "prefix", "random", "all"] = "none",
+    ) -> MemoryFileSystem:
+        """The disk as found after a power loss; this one stays as it is.
+
+        ``none``: only what was made durable. ``prefix``: what came before some moment as well, the
+        write at that moment torn at any byte. ``random``: each 512-byte sector as it was at any
+        moment since it was durable, and any subset of the changes of directories. ``all``:
+        everything, as when only the process died. The same seed of ``random`` gives the same disk.
+        """
+    def exists(self, path: _Path) -> bool: ...
+    def names(self, path: _Path = "/") -> list[str]:
+        """The sorted names in a directory."""
+    def files(self, path: _Path = "/") -> list[str]:
+        """The sorted paths of all files below a directory."""
+    def unsynced_files(self) -> list[str]:
+        """The files whose content is not all durable."""
+    def read_file(self, path: _Path) -> bytes: ...
+    def write_file(self, path: _Path, content: bytes) -> None:
+        """Put a file there, directories included, all of it durable at once."""
+    def make_directories(self, path: _Path) -> object:
+        """Make a directory and those above it, durable at once."""
+    def remove_file(self, path: _Path) -> None: ...
+    def copy(self, source: _Path, target: _Path) -> None:
+        """Copy a file or a tree of files as a reader sees them; the copy is durable at once."""
+    def flip_bit(self, path: _Path, offset: int, bit: int = 0) -> None:
+        """Change one bit of a file at rest."""

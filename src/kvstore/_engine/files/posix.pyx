@@ -1,0 +1,306 @@
+"""The operating system's files behind the table of file.pxd."""
+
+from libc.errno cimport EINTR, EINVAL, EOPNOTSUPP, errno
+from libc.stdint cimport int64_t, intptr_t, uint8_t, uint64_t
+from posix.fcntl cimport O_CREAT, O_EXCL, O_RDONLY, O_RDWR
+from posix.fcntl cimport open as os_open
+from posix.stat cimport S_ISDIR, fstat, stat, struct_stat
+from posix.types cimport mode_t, off_t
+from posix.unistd cimport close, fdatasync, fsync, ftruncate, link, pread, pwrite, rmdir, unlink
+
+from kvstore._engine.files.file cimport (
+    OPEN_CREATE,
+    OPEN_EXCLUSIVE,
+    OPEN_READ,
+    FileSystem,
+    FileSystemOps,
+    list_visitor,
+)
+
+
+cdef extern from *:
+    """
+    #include <dirent.h>
+    #include <fcntl.h>
+    #include <stdio.h>
+    #include <sys/file.h>
+    #include <sys/mman.h>
+    #include <sys/stat.h>
+    #include <sys/statvfs.h>
+    #if defined(__linux__)
+    #include <linux/magic.h>
+    #include <sys/vfs.h>
+    // File systems that overwrite allocated blocks in place: a store to a map can't lack space.
+    static inline int kvstore_overwrites_in_place(int fd) {
+        struct statfs info;
+        if (fstatfs(fd, &info)) return 0;
+        return info.f_type == EXT4_SUPER_MAGIC || info.f_type == 0x58465342 /* XFS */ ||
+               info.f_type == TMPFS_MAGIC;
+    }
+    #else
+    static inline int kvstore_overwrites_in_place(int) { return 0; }
+    #endif
+    """
+    bint overwrites_in_place "kvstore_overwrites_in_place"(int fd) nogil
+    void* mmap(void* address, size_t size, int protection, int flags, int fd, off_t offset) nogil
+    int munmap(void* address, size_t size) nogil
+    int madvise(void* address, size_t size, int advice) nogil
+    int MADV_DONTNEED
+    void* MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+    ctypedef struct DIR:
+        pass
+    struct dirent:
+        char* d_name
+    DIR* opendir(const char* path) nogil
+    dirent* readdir(DIR* directory) nogil
+    int closedir(DIR* directory) nogil
+    int flock(int fd, int operation) nogil
+    int mkdir(const char* path, mode_t mode) nogil
+    int rename(const char* old, const char* new) nogil
+    int posix_fallocate(int fd, off_t offset, off_t size) nogil
+    int O_CLOEXEC, O_DIRECTORY, LOCK_EX, LOCK_NB
+    struct statvfs_t "statvfs":
+        unsigned long f_frsize
+        unsigned long f_bavail
+    int statvfs(const char* path, statvfs_t* result) nogil
+
+
+cdef enum:
+    DIRECTORY_MODE = 0o777      # the umask decides
+    FILE_MODE = 0o666
+
+
+# A `void* file` is the descriptor plus one, so that no open file is NULL.
+cdef inline void* file_of(int fd) noexcept nogil:
+    return <void*> (<intptr_t> fd + 1)
+
+
+cdef inline int fd_of(void* file) noexcept nogil:
+    return <int> (<intptr_t> file - 1)
+
+
+cdef int posix_open(void* disk, const char* path, int mode, void** file) noexcept nogil:
+    cdef int flags = O_RDWR
+    if mode == OPEN_READ:
+        flags = O_RDONLY
+    elif mode == OPEN_CREATE:
+        flags = O_RDWR | O_CREAT
+    elif mode == OPEN_EXCLUSIVE:
+        flags = O_RDWR | O_CREAT | O_EXCL
+    cdef int fd
+    while True:
+        fd = os_open(path, flags | O_CLOEXEC, <mode_t> FILE_MODE)
+        if fd >= 0:
+            file[0] = file_of(fd)
+            return 0
+        if errno != EINTR:
+            return -errno
+
+
+cdef int posix_close(void* disk, void* file) noexcept nogil:
+    # Linux closes the descriptor even when it reports EINTR: never a second try.
+    return -errno if close(fd_of(file)) and errno != EINTR else 0
+
+
+cdef int posix_pwrite(
+    void* disk, void* file, const uint8_t* data, size_t size, uint64_t offset
+) noexcept nogil:
+    cdef int fd = fd_of(file)
+    cdef ssize_t written
+    while size:
+        written = pwrite(fd, data, size, <off_t> offset)
+        if written < 0:
+            if errno == EINTR:
+                continue
+            return -errno
+        data += written
+        offset += <uint64_t> written
+        size -= <size_t> written
+    return 0
+
+
+cdef int64_t posix_pread(void* disk, void* file, uint8_t* into, size_t size, uint64_t offset) noexcept nogil:
+    cdef int fd = fd_of(file)
+    cdef size_t done = 0
+    cdef ssize_t count
+    while done < size:
+        count = pread(fd, into + done, size - done, <off_t> (offset + done))
+        if count < 0:
+            if errno == EINTR:
+                continue
+            return -errno
+        if count == 0:
+            break
+        done += <size_t> count
+    return <int64_t> done
+
+
+cdef int posix_datasync(void* disk, void* file) noexcept nogil:
+    # EINTR included: after a failed sync nothing is known of the pages, so there is no second try.
+    return -errno if fdatasync(fd_of(file)) else 0
+
+
+cdef int posix_allocate(void* disk, void* file, uint64_t size) noexcept nogil:
+    cdef int fd = fd_of(file)
+    cdef int error
+    while True:
+        error = posix_fallocate(fd, 0, <off_t> size)
+        if error != EINTR:
+            break
+    if error == EOPNOTSUPP or error == EINVAL:
+        # The file system can't reserve; a hole reads as zeros just the same.
+        if posix_size(disk, file) >= <int64_t> size:
+            return 0
+        return posix_truncate(disk, file, size)
+    return -error
+
+
+cdef int posix_truncate(void* disk, void* file, uint64_t size) noexcept nogil:
+    while ftruncate(fd_of(file), <off_t> size):
+        if errno != EINTR:
+            return -errno
+    return 0
+
+
+cdef int64_t posix_size(void* disk, void* file) noexcept nogil:
+    cdef struct_stat info
+    if fstat(fd_of(file), &info):
+        return -errno
+    return <int64_t> info.st_size
+
+
+cdef int posix_rename(void* disk, const char* old, const char* new) noexcept nogil:
+    return -errno if rename(old, new) else 0
+
+
+cdef int posix_link(void* disk, const char* old, const char* new) noexcept nogil:
+    return -errno if link(old, new) else 0
+
+
+cdef int posix_unlink(void* disk, const char* path) noexcept nogil:
+    return -errno if unlink(path) else 0
+
+
+cdef int posix_make_directory(void* disk, const char* path) noexcept nogil:
+    return -errno if mkdir(path, <mode_t> DIRECTORY_MODE) else 0
+
+
+cdef int posix_remove_directory(void* disk, const char* path) noexcept nogil:
+    return -errno if rmdir(path) else 0
+
+
+cdef int posix_sync_directory(void* disk, const char* path) noexcept nogil:
+    cdef int fd = os_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    if fd < 0:
+        return -errno
+    cdef int result = -errno if fsync(fd) else 0
+    close(fd)
+    return result
+
+
+cdef bint is_dot(const char* name) noexcept nogil:
+    return name[0] == b"." and (name[1] == 0 or (name[1] == b"." and name[2] == 0))
+
+
+cdef int posix_list(void* disk, const char* path, void* context, list_visitor visit) noexcept nogil:
+    cdef DIR* directory = opendir(path)
+    if directory == NULL:
+        return -errno
+    cdef dirent* entry
+    cdef int result = 0
+    while True:
+        # readdir tells the end from a failure by errno alone.
+        errno_clear()
+        entry = readdir(directory)
+        if entry == NULL:
+            result = -errno
+            break
+        if not is_dot(entry.d_name) and visit(context, entry.d_name):
+            break
+    closedir(directory)
+    return result
+
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    static inline void kvstore_errno_clear(void) { errno = 0; }
+    """
+    void errno_clear "kvstore_errno_clear"() noexcept nogil
+
+
+cdef int posix_kind(void* disk, const char* path) noexcept nogil:
+    cdef struct_stat info
+    if stat(path, &info):
+        return -errno
+    return 2 if S_ISDIR(info.st_mode) else 1
+
+
+cdef int posix_map(void* disk, void* file, size_t size, uint8_t** memory) noexcept nogil:
+    cdef int fd = fd_of(file)
+    if not overwrites_in_place(fd):
+        return -EOPNOTSUPP
+    cdef void* address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    if address == MAP_FAILED:
+        return -errno
+    memory[0] = <uint8_t*> address
+    return 0
+
+
+cdef int posix_unmap(void* disk, void* file, uint8_t* memory, size_t size) noexcept nogil:
+    return -errno if munmap(memory, size) else 0
+
+
+cdef void posix_forget(void* disk, uint8_t* memory, size_t size) noexcept nogil:
+    # Of a shared map this drops the pages from the process alone; the file keeps what was stored.
+    madvise(memory, size, MADV_DONTNEED)
+
+
+cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
+    cdef int result = posix_open(disk, path, OPEN_CREATE, file)
+    if result < 0:
+        return result
+    # flock belongs to the open file: a second handle is refused in this process too, and the
+    # kernel lets go of it when the process dies. -EWOULDBLOCK where somebody holds it.
+    if flock(fd_of(file[0]), LOCK_EX | LOCK_NB):
+        result = -errno
+        posix_close(disk, file[0])
+    return result
+
+
+cdef int64_t posix_free_bytes(void* disk, const char* path) noexcept nogil:
+    cdef statvfs_t info
+    if statvfs(path, &info):
+        return -errno
+    return <int64_t> info.f_bavail * <int64_t> info.f_frsize
+
+
+cdef FileSystemOps POSIX_OPS
+POSIX_OPS.open = posix_open
+POSIX_OPS.close = posix_close
+POSIX_OPS.pwrite = posix_pwrite
+POSIX_OPS.pread = posix_pread
+POSIX_OPS.datasync = posix_datasync
+POSIX_OPS.allocate = posix_allocate
+POSIX_OPS.truncate = posix_truncate
+POSIX_OPS.size = posix_size
+POSIX_OPS.rename = posix_rename
+POSIX_OPS.link = posix_link
+POSIX_OPS.unlink = posix_unlink
+POSIX_OPS.make_directory = posix_make_directory
+POSIX_OPS.remove_directory = posix_remove_directory
+POSIX_OPS.sync_directory = posix_sync_directory
+POSIX_OPS.list = posix_list
+POSIX_OPS.kind = posix_kind
+POSIX_OPS.map = posix_map
+POSIX_OPS.unmap = posix_unmap
+POSIX_OPS.forget = posix_forget
+POSIX_OPS.lock = posix_lock
+POSIX_OPS.free_bytes = posix_free_bytes
+
+
+cdef class PosixFileSystem(FileSystem):
+    def __cinit__(self):
+        self.ops = &POSIX_OPS
+        self.disk = NULL

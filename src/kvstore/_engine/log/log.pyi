@@ -1,0 +1,101 @@
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from typing_extensions import Buffer
+
+from kvstore._engine.files.file import FileSystem
+
+class Recovery(NamedTuple):
+    """What opening a log found.
+
+    ``cut_bytes`` (at ``cut_offset`` of ``cut_path``) is a torn tail that no record proves to have
+    been durable; ``clean`` says that the log had been closed properly.
+    """
+
+    records: int
+    segments: int
+    cut_bytes: int
+    cut_path: str | None
+    cut_offset: int
+    clean: bool
+
+class Log:
+    """An append-only log of checksummed records in preallocated, recycled segments.
+
+    Opening it checks every record: a torn tail is cut off and reported in :attr:`recovery`; any
+    other damage raises :class:`kvstore.errors.CorruptionError` with its code, and nothing is
+    changed. Appending after that begins a new segment.
+
+    One thread appends; ``write``, ``sync`` and ``durable_ticket`` may be used from any thread. The
+    first write or sync that fails is final: every later call raises the same error.
+
+    :param path: directory of the segments, made if absent.
+    :param filesystem: the disk to stand on; the operating system's by default.
+    :param segment_bytes: size of a segment, at least 4096; a larger record gets one of its own.
+    :param sticky_kinds: kinds whose newest record is written again at the head of each new segment,
+        so that removing old segments never loses it. Their index must be 0.
+    :param read_only: only :attr:`recovery` and :meth:`replay`; nothing is written.
+    :param maps: write unsynced records through a memory map where the file system allows it.
+    """
+
+    path: str
+    recovery: Recovery
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        filesystem: FileSystem | None = None,
+        segment_bytes: int = 67_108_864,
+        sticky_kinds: Iterable[int] = (),
+        read_only: bool = False,
+        maps: bool = False,
+    ) -> None: ...
+    def append(self, kind: int, index: int, term: int, payload: Buffer) -> int:
+        """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket."""
+
+    def append_many(self, records: Iterable[tuple[int, int, int, Buffer]]) -> int:
+        """Add several records; returns the ticket of the last one."""
+
+    def write(self) -> None:
+        """Move what was appended into the file: it survives the process, not the machine."""
+
+    def sync(self) -> None:
+        """Make what was appended durable. Concurrent callers share one sync."""
+
+    def start_writer(self) -> int:
+        """Start the writer thread; returns the eventfd that it signals after each sync."""
+
+    def submit(self) -> int:
+        """Ask the writer thread to make what was appended durable; returns the ticket."""
+
+    @property
+    def durable_ticket(self) -> int:
+        """The ticket up to which all is durable; raises the log's failure if it has one."""
+
+    @property
+    def notify_fd(self) -> int:
+        """The eventfd of the writer thread, -1 before :meth:`start_writer`."""
+
+    def remove_before(self, index: int) -> int:
+        """Remove whole segments that hold only indexes below ``index``; returns how many."""
+
+    def replay(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """The records ``(kind, index, term, payload)`` that opening found, in written order.
+
+        Use it before anything is appended or removed.
+        """
+
+    def stats(self) -> dict[str, int]: ...
+    def close(self) -> None:
+        """Sync, mark the log as closed properly, and give back what was preallocated."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...

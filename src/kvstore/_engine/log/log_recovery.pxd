@@ -1,0 +1,21 @@
+"""Opening of a log: every record of every segment is checked, and the tail judged."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from kvstore._engine.files.file cimport FileSystem
+
+
+cdef class Recovered:
+    """What a log's directory holds."""
+    cdef readonly object summary        # the Recovery that users see
+    cdef readonly dict max_index        # number of each segment -> largest index of a record in it
+    cdef readonly dict sticky           # kind -> (index, term, payload) of the newest such record
+    cdef uint64_t number                # of the newest segment, 0 none
+    cdef uint64_t end                   # of its valid part
+    cdef uint32_t chain                 # of its last record
+
+
+cdef str segment_name(str path, uint64_t number)
+# Raises CorruptionError or StorageError; changes nothing unless `repair`, which makes the newest
+# segment's valid part durable and removes files that were left half made.
+cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint repair)

@@ -1,0 +1,255 @@
+"""Opening of a log; see log_recovery.pxd.
+
+The end of every segment but the newest is known exactly: the next one's header says where it is, and
+was written after all before it was durable. In the newest, a record's `synced` field proves how far
+the log had been durable when that record was made. What lies below is never cut; what lies beyond and
+is not valid was never promised to anybody, and is cut off.
+"""
+
+import os
+from typing import NamedTuple
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from kvstore._engine.files.file cimport (
+    OPEN_CREATE,
+    OPEN_READ,
+    FileSystem,
+    list_directory,
+    os_failure,
+)
+from kvstore._engine.log.log_format cimport KIND_USER_MAX, RecordHeader
+from kvstore._engine.log.log_read cimport (
+    SegmentReader,
+    segment_close,
+    segment_end_was_durable,
+    segment_next,
+    segment_open,
+)
+from kvstore._engine.primitives.status cimport (
+    CHECKSUM_MISMATCH,
+    INVALID_MAGIC,
+    INVALID_RECORD,
+    OK,
+    TRUNCATED_RECORD,
+    Status,
+    status_clear,
+    status_error,
+    status_set,
+)
+
+cdef enum:
+    COPY_BYTES = 1048576
+
+
+class Recovery(NamedTuple):
+    """What opening a log found. Its docstring is in log.pyi."""
+
+    records: int
+    segments: int
+    cut_bytes: int
+    cut_path: str | None
+    cut_offset: int
+    clean: bool
+
+
+cdef class Recovered:
+    def __init__(self):
+        self.max_index = {}
+        self.sticky = {}
+
+
+cdef str segment_name(str path, uint64_t number):
+    return f"{path}/{number:06d}.wal"
+
+
+cdef list segment_numbers(FileSystem disk, str path, bint repair):
+    cdef list numbers = []
+    cdef bytes raw
+    cdef int result
+    for name in list_directory(disk, path):
+        stem, _, suffix = name.partition(".")
+        if suffix == "wal" and stem.isdecimal():
+            numbers.append(int(stem))
+        elif suffix in ("spare", "trusted") and repair:
+            raw = os.fsencode(f"{path}/{name}")
+            result = disk.ops.unlink(disk.disk, raw)
+            if result < 0:
+                raise os_failure(result, b"removing an unused log segment", f"{path}/{name}")
+    numbers.sort()
+    return numbers
+
+
+cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint repair):
+    cdef Recovered found = Recovered()
+    cdef SegmentReader reader
+    cdef Status status
+    cdef uint64_t number, records = 0, cut = 0
+    cdef bint clean = True
+    cdef bytes raw
+    cdef list numbers = segment_numbers(disk, path, repair)
+    for number in numbers:
+        where = segment_name(path, number)
+        status_clear(&status)
+        if found.number and number != found.number + 1:
+            status_set(&status, INVALID_RECORD, b"the log segment before this one is missing", -1)
+            raise status_error(&status, where)
+        raw = os.fsencode(where)
+        try:
+            if segment_open(&reader, disk.ops, disk.disk, raw, &status):
+                raise status_error(&status, where)
+            if reader.header.number != number:
+                status_set(&status, INVALID_RECORD, b"log segment under another one's name", 8)
+                raise status_error(&status, where)
+            if found.number and (
+                reader.header.previous_end != found.end or reader.header.chain != found.chain
+            ):
+                raise broken_end(disk, path, found, reader.header.previous_end)
+            records += read_segment(&reader, found, sticky_kinds, where)
+            found.number = number
+            found.end = reader.position
+            found.chain = reader.chain
+            if number == numbers[len(numbers) - 1]:
+                cut = judge_end(&reader, where)
+                # The mark of a clean close may be a cache's memory of a sync that failed; but the
+                # file is cut to its length only after that sync went well.
+                clean = reader.clean and reader.position == reader.file_bytes
+        finally:
+            segment_close(&reader)
+    if found.number and not clean and repair:
+        make_durable(disk, path, found.number, found.end)
+    found.summary = Recovery(
+        records=records, segments=len(numbers), cut_bytes=cut,
+        cut_path=segment_name(path, found.number) if cut else None, cut_offset=found.end if cut else 0,
+        clean=clean,
+    )
+    return found
+
+
+cdef uint64_t read_segment(
+    SegmentReader* reader, Recovered found, frozenset sticky_kinds, str where
+) except? 0xFFFFFFFFFFFFFFFF:
+    """Reads all records up to the end, wherever and whatever that is; returns how many of users."""
+    cdef Status status
+    cdef RecordHeader record
+    cdef const uint8_t* payload = NULL
+    cdef uint64_t records = 0, max_index = 0
+    cdef int result
+    cdef bint[256] is_sticky
+    cdef int kind
+    for kind in range(256):
+        is_sticky[kind] = kind in sticky_kinds
+    status_clear(&status)
+    with nogil:
+        while True:
+            result = segment_next(reader, &record, &payload, &status)
+            if result <= 0:
+                break
+            if record.kind > KIND_USER_MAX:
+                continue
+            records += 1
+            if is_sticky[record.kind]:
+                with gil:
+                    found.sticky[record.kind] = (
+                        record.index, record.term, <bytes> payload[: record.payload_bytes]
+                    )
+            elif record.index > max_index:
+                max_index = record.index
+    if result < 0:
+        raise status_error(&status, where)
+    found.max_index[reader.header.number] = max_index
+    return records
+
+
+cdef object broken_end(FileSystem disk, str path, Recovered found, uint64_t promised):
+    """The error for a segment whose records don't end where its successor says they did."""
+    cdef SegmentReader reader
+    cdef Status status
+    cdef RecordHeader record
+    cdef const uint8_t* payload = NULL
+    where = segment_name(path, found.number)
+    cdef bytes raw = os.fsencode(where)
+    status_clear(&status)
+    try:
+        if segment_open(&reader, disk.ops, disk.disk, raw, &status) == 0:
+            while segment_next(&reader, &record, &payload, &status) > 0:
+                pass
+            if status.code == OK:
+                status = reader.stop
+    finally:
+        segment_close(&reader)
+    if status.code == OK:
+        status_set(
+            &status, TRUNCATED_RECORD if found.end < promised else INVALID_RECORD,
+            b"log segment does not end where the next one says", <int64_t> found.end,
+        )
+    return status_error(&status, where)
+
+
+cdef uint64_t judge_end(SegmentReader* reader, str where) except? 0xFFFFFFFFFFFFFFFF:
+    """Bytes of a torn tail that may be cut from the newest segment; raises where it is damage."""
+    cdef Status status
+    cdef uint64_t tail_end
+    cdef int durable
+    status_clear(&status)
+    if reader.stop.code not in (OK, CHECKSUM_MISMATCH, TRUNCATED_RECORD, INVALID_MAGIC):
+        # The header is intact, so no torn write made it.
+        raise status_error(&reader.stop, where)
+    with nogil:
+        durable = segment_end_was_durable(reader, &tail_end, &status)
+    if durable < 0:
+        raise status_error(&status, where)
+    if durable:
+        if reader.stop.code == OK:
+            status_set(
+                &reader.stop, TRUNCATED_RECORD, b"durable log records are gone",
+                <int64_t> reader.position,
+            )
+        raise status_error(&reader.stop, where)
+    return tail_end - reader.position if reader.stop.code != OK else 0
+
+
+cdef int make_durable(FileSystem disk, str path, uint64_t number, uint64_t end) except -1:
+    """Replaces the newest segment with a synced copy of its valid part.
+
+    The pages that were read may be a cache's memory of a write that the device refused.
+    """
+    cdef bytes name = os.fsencode(segment_name(path, number))
+    cdef bytes copy = os.fsencode(f"{path}/{number:06d}.trusted")
+    cdef bytes folder = os.fsencode(path)
+    cdef bytearray buffer = bytearray(min(<uint64_t> COPY_BYTES, end))
+    cdef uint8_t* raw = <uint8_t*> (<char*> buffer)
+    cdef const char* name_raw = name
+    cdef const char* copy_raw = copy
+    cdef const char* folder_raw = folder
+    cdef void* source = NULL
+    cdef void* target = NULL
+    cdef uint64_t offset = 0
+    cdef int64_t count
+    cdef int result
+    with nogil:
+        result = disk.ops.open(disk.disk, name_raw, OPEN_READ, &source)
+        if result == 0:
+            result = disk.ops.open(disk.disk, copy_raw, OPEN_CREATE, &target)
+        while result == 0 and offset < end:
+            count = disk.ops.pread(
+                disk.disk, source, raw, <size_t> min(<uint64_t> COPY_BYTES, end - offset), offset
+            )
+            if count <= 0:
+                result = <int> count if count < 0 else -5
+                break
+            result = disk.ops.pwrite(disk.disk, target, raw, <size_t> count, offset)
+            offset += <uint64_t> count
+        if result == 0:
+            result = disk.ops.datasync(disk.disk, target)
+        if source != NULL:
+            disk.ops.close(disk.disk, source)
+        if target != NULL:
+            disk.ops.close(disk.disk, target)
+        if result == 0:
+            result = disk.ops.rename(disk.disk, copy_raw, name_raw)
+        if result == 0:
+            result = disk.ops.sync_directory(disk.disk, folder_raw)
+    if result < 0:
+        raise os_failure(result, b"making the log's tail durable", segment_name(path, number))
+    return 0

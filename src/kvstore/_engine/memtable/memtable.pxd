@@ -1,0 +1,42 @@
+"""The ordered in-memory table of the newest writes.
+
+Concurrency: the mutable memtable is touched only with the GIL held (the GIL is its lock; a
+Python-level put or get is shorter than a lock's round trip). Once frozen it never changes and is
+read from any thread without the GIL. Reference-counted; every cursor holds a reference.
+"""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.memtable.memtable_node cimport Entry, Leaf, MemTable
+from kvstore._engine.primitives.slice cimport Slice
+
+
+cdef enum Lookup:
+    ABSENT = 0              # nothing known here: look further down
+    FOUND = 1
+    DELETED = 2             # a tombstone: stop looking
+    FAILED = 3              # see the status
+
+
+cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory
+cdef void memtable_retain(MemTable* table) noexcept nogil
+cdef void memtable_release(MemTable* table) noexcept nogil
+# Copies key and value into the arena. -1: out of memory, nothing changed. `ascending` saves
+# time; only for a key that isn't below the one added last, with a sequence above all others.
+cdef int memtable_add(
+    MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value, bint ascending
+) noexcept nogil
+# Brings the node that an addition of this key will change closer; changes nothing. `ascending`: no
+# key is added before it that is below the one added last.
+cdef void memtable_prefetch(MemTable* table, Slice user_key, bint ascending) noexcept nogil
+# The newest version with sequence <= `sequence`; its sequence in `found_sequence`. `value` is
+# borrowed for as long as the caller holds a reference to the table.
+cdef int memtable_get(
+    MemTable* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence
+) noexcept nogil
+cdef size_t memtable_bytes(MemTable* table) noexcept nogil          # memory held, arena slack included
+cdef size_t memtable_entries(MemTable* table) noexcept nogil
+# The first entry that is >= (user_key, trailer) and its place; NULL where there is none.
+cdef Entry memtable_find(
+    MemTable* table, Slice user_key, uint64_t trailer, Leaf** at, int* slot
+) noexcept nogil

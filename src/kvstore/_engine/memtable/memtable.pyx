@@ -1,0 +1,532 @@
+"""The memtable's tree: search and insertion. Its nodes and entries: memtable_node.pxd.
+
+Every node skips a `prefix` that all keys in it share. It is no more than the common prefix of the
+node's bounds (the separators around it; the smallest and largest key of the tree where there is none),
+so a key that the search led to a node shares that prefix without being asked.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove
+
+from kvstore._engine.primitives.arena cimport Arena, arena_allocate, arena_free, arena_init, arena_reserve
+from kvstore._engine.primitives.atomics cimport reference_add, reference_drop
+from kvstore._engine.primitives.key cimport (
+    KIND_DELETE,
+    KIND_MAX,
+    TRAILER_BYTES,
+    trailer_kind,
+    trailer_pack,
+    trailer_sequence,
+)
+from kvstore._engine.primitives.key_head cimport heads_lower, key_head, prefetch, prefetch_run
+from kvstore._engine.memtable.memtable_node cimport (
+    CACHE_LINE_BYTES,
+    ENTRY_HEADER_BYTES,
+    INNER_SLOTS,
+    LEAF_SLOTS,
+    Entry,
+    Inner,
+    Leaf,
+    MemTable,
+    entries_common_prefix,
+    entry_compare,
+    entry_head,
+    entry_trailer,
+    entry_user_key,
+    entry_value,
+    prefetch_whole_leaf,
+)
+from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_equal
+
+
+cdef enum:
+    GROWTH = 4                  # bytes that a node's prefix must win to be worth new heads
+    MAX_HEIGHT = 16             # inner levels: more than any address space fills
+    MAX_KEY_BYTES = 1 << 30
+    MAX_VALUE_BYTES = 1 << 30
+
+
+cdef struct Path:
+    # The way from the root to a leaf, and the bounds of that leaf.
+    bint found                  # whether the rest is filled in
+    Inner* nodes[MAX_HEIGHT]
+    int slots[MAX_HEIGHT]       # the child taken in each
+    Entry lower[MAX_HEIGHT + 1]     # bounds of the node at each level; the leaf's at [height]
+    Entry upper[MAX_HEIGHT + 1]
+
+
+# --- search ---------------------------------------------------------------------------------
+
+cdef inline int lower_slot(
+    const uint64_t* heads, const Entry* entries, int count, uint64_t head,
+    Slice user_key, uint64_t trailer
+) noexcept nogil:
+    """The first slot whose internal key is >= (user_key, trailer)."""
+    cdef int low = heads_lower(heads, count, head)
+    if low == count or heads[low] != head:
+        return low
+    # Keys that differ past their heads, or versions of one key: compare in full.
+    cdef int high = low + 1
+    if high < count and heads[high] == head:
+        high = count if head == <uint64_t> -1 else heads_lower(heads, count, head + 1)
+    cdef int middle
+    while low < high:
+        middle = (low + high) >> 1
+        if entry_compare(entries[middle], user_key, trailer) < 0:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef inline int child_slot(Inner* node, Slice user_key, uint64_t trailer) noexcept nogil:
+    """The child that (user_key, trailer) belongs to: an equal separator is on the left of it."""
+    cdef uint64_t head = key_head(user_key.data, user_key.size, node.prefix)
+    cdef int slot = lower_slot(
+        node.heads, node.separators, <int> node.count, head, user_key, trailer
+    )
+    if slot < <int> node.count and node.heads[slot] == head and entry_compare(
+        node.separators[slot], user_key, trailer
+    ) == 0:
+        slot += 1
+    return slot
+
+
+cdef inline void prefetch_leaf(Leaf* leaf) noexcept nogil:
+    cdef const uint8_t* at = <const uint8_t*> leaf
+    cdef int line
+    for line in range(8):
+        prefetch(at + line * CACHE_LINE_BYTES)
+
+
+cdef Entry memtable_find(
+    MemTable* table, Slice user_key, uint64_t trailer, Leaf** at, int* slot
+) noexcept nogil:
+    """The first entry that is >= (user_key, trailer) and its place; NULL where there is none."""
+    if table.smallest == NULL or slice_compare(user_key, entry_user_key(table.largest)) > 0:
+        return NULL
+    if slice_compare(user_key, entry_user_key(table.smallest)) < 0:
+        at[0] = table.first
+        slot[0] = 0
+        return table.smallest
+    cdef void* node = table.root
+    cdef int level
+    for level in range(table.height):
+        node = (<Inner*> node).children[child_slot(<Inner*> node, user_key, trailer)]
+    cdef Leaf* leaf = <Leaf*> node
+    prefetch_leaf(leaf)
+    cdef int found = lower_slot(
+        leaf.heads, leaf.entries, <int> leaf.count,
+        key_head(user_key.data, user_key.size, leaf.prefix), user_key, trailer
+    )
+    if found == <int> leaf.count:
+        leaf = leaf.next
+        found = 0
+        if leaf == NULL:
+            return NULL
+    at[0] = leaf
+    slot[0] = found
+    return leaf.entries[found]
+
+
+# --- insertion ------------------------------------------------------------------------------
+
+cdef void set_prefix(void* node, bint is_leaf, size_t prefix) noexcept nogil:
+    """Make the node skip `prefix` bytes, which all its keys are known to share."""
+    cdef Leaf* leaf
+    cdef Inner* inner
+    cdef uint32_t i
+    if is_leaf:
+        leaf = <Leaf*> node
+        leaf.prefix = <uint32_t> prefix
+        for i in range(leaf.count):
+            leaf.heads[i] = entry_head(leaf.entries[i], prefix)
+    else:
+        inner = <Inner*> node
+        inner.prefix = <uint32_t> prefix
+        for i in range(inner.count):
+            inner.heads[i] = entry_head(inner.separators[i], prefix)
+
+
+cdef inline void grow_prefix(void* node, bint is_leaf, size_t old, size_t shared) noexcept nogil:
+    """After a split, skip what all keys share now: only where enough is won, since each key is read.
+
+    A key's head still has `8 - GROWTH` bytes after what is shared to tell the keys apart.
+    """
+    if shared >= old + GROWTH:
+        set_prefix(node, is_leaf, shared)
+
+
+cdef void loosen_edge(MemTable* table, size_t prefix, bint right) noexcept nogil:
+    """The tree's own bound moved out: nodes along that edge may share no more than `prefix`."""
+    cdef void* node = table.root
+    cdef int level
+    for level in range(table.height):
+        if (<Inner*> node).prefix > prefix:
+            set_prefix(node, False, prefix)
+        node = (<Inner*> node).children[(<Inner*> node).count if right else 0]
+    if (<Leaf*> node).prefix > prefix:
+        set_prefix(node, True, prefix)
+
+
+cdef void descend(MemTable* table, Slice user_key, uint64_t trailer, Path* path) noexcept nogil:
+    cdef void* node = table.root
+    cdef Inner* inner
+    cdef int level, slot
+    path.found = True
+    path.lower[0] = table.smallest
+    path.upper[0] = table.largest
+    for level in range(table.height):
+        inner = <Inner*> node
+        slot = child_slot(inner, user_key, trailer)
+        path.nodes[level] = inner
+        path.slots[level] = slot
+        path.lower[level + 1] = inner.separators[slot - 1] if slot > 0 else path.lower[level]
+        path.upper[level + 1] = inner.separators[slot] if slot < <int> inner.count else path.upper[level]
+        node = inner.children[slot]
+
+
+cdef void descend_edge(MemTable* table, bint right, Path* path) noexcept nogil:
+    """The way to the last leaf, or to the first."""
+    cdef void* node = table.root
+    cdef int level
+    cdef Inner* inner
+    path.found = True
+    path.lower[0] = table.smallest
+    path.upper[0] = table.largest
+    for level in range(table.height):
+        inner = <Inner*> node
+        path.nodes[level] = inner
+        path.slots[level] = <int> inner.count if right else 0
+        path.lower[level + 1] = path.lower[level]
+        path.upper[level + 1] = path.upper[level]
+        if inner.count and right:
+            path.lower[level + 1] = inner.separators[inner.count - 1]
+        elif inner.count:
+            path.upper[level + 1] = inner.separators[0]
+        node = inner.children[path.slots[level]]
+
+
+cdef inline Leaf* path_leaf(MemTable* table, Path* path) noexcept nogil:
+    if table.height == 0:
+        return <Leaf*> table.root
+    return <Leaf*> path.nodes[table.height - 1].children[path.slots[table.height - 1]]
+
+
+cdef inline void leaf_put(Leaf* leaf, int slot, Entry entry) noexcept nogil:
+    cdef int moved = <int> leaf.count - slot
+    if moved:
+        memmove(&leaf.heads[slot + 1], &leaf.heads[slot], moved * sizeof(uint64_t))
+        memmove(&leaf.entries[slot + 1], &leaf.entries[slot], moved * sizeof(Entry))
+    leaf.heads[slot] = entry_head(entry, leaf.prefix)
+    leaf.entries[slot] = entry
+    leaf.count += 1
+
+
+cdef void inner_put(Inner* node, int slot, Entry separator, void* right) noexcept nogil:
+    cdef int moved = <int> node.count - slot
+    if moved:
+        memmove(&node.heads[slot + 1], &node.heads[slot], moved * sizeof(uint64_t))
+        memmove(&node.separators[slot + 1], &node.separators[slot], moved * sizeof(Entry))
+        memmove(&node.children[slot + 2], &node.children[slot + 1], moved * sizeof(void*))
+    node.heads[slot] = entry_head(separator, node.prefix)
+    node.separators[slot] = separator
+    node.children[slot + 1] = right
+    node.count += 1
+
+
+cdef inline int reserve_nodes(MemTable* table, Path* path) noexcept nogil:
+    """Room for every node that splitting this path can need, so that a split never stops midway."""
+    cdef size_t size = sizeof(Leaf) + CACHE_LINE_BYTES
+    cdef int level = table.height - 1
+    while level >= 0 and path.nodes[level].count == INNER_SLOTS:
+        size += sizeof(Inner) + CACHE_LINE_BYTES
+        level -= 1
+    if level < 0:
+        if table.height == MAX_HEIGHT:
+            return -1
+        size += sizeof(Inner) + CACHE_LINE_BYTES
+    return arena_reserve(&table.arena, size)
+
+
+cdef Entry split_inner(
+    MemTable* table, Inner* node, int slot, Entry separator, void* right,
+    Entry lower, Entry upper, Inner** added
+) noexcept nogil:
+    """Split a full inner node while adding to it; returns the separator between the halves."""
+    cdef Inner* sibling = <Inner*> arena_allocate(&table.arena, sizeof(Inner), CACHE_LINE_BYTES)
+    # Ascending insertion leaves full nodes behind; anything else halves.
+    cdef int keep = INNER_SLOTS - 1 if slot == INNER_SLOTS else INNER_SLOTS // 2
+    cdef int moved = INNER_SLOTS - keep - 1
+    cdef Entry middle = node.separators[keep]
+    sibling.count = <uint32_t> moved
+    memcpy(sibling.separators, &node.separators[keep + 1], moved * sizeof(Entry))
+    memcpy(sibling.children, &node.children[keep + 1], (moved + 1) * sizeof(void*))
+    node.count = <uint32_t> keep
+    memcpy(sibling.heads, &node.heads[keep + 1], moved * sizeof(uint64_t))
+    sibling.prefix = node.prefix
+    grow_prefix(node, False, node.prefix, entries_common_prefix(lower, middle))
+    grow_prefix(sibling, False, sibling.prefix, entries_common_prefix(middle, upper))
+    if slot > keep:
+        inner_put(sibling, slot - keep - 1, separator, right)
+    else:
+        inner_put(node, slot, separator, right)
+    added[0] = sibling
+    return middle
+
+
+cdef void add_separator(MemTable* table, Path* path, Entry separator, void* right) noexcept nogil:
+    """Enter a new right sibling into the parents, splitting upwards where they are full."""
+    cdef int level = table.height - 1
+    cdef Inner* node
+    cdef Inner* added = NULL
+    cdef Inner* root
+    while level >= 0:
+        node = path.nodes[level]
+        if node.count < INNER_SLOTS:
+            inner_put(node, path.slots[level], separator, right)
+            return
+        separator = split_inner(
+            table, node, path.slots[level], separator, right,
+            path.lower[level], path.upper[level], &added
+        )
+        right = added
+        level -= 1
+    root = <Inner*> arena_allocate(&table.arena, sizeof(Inner), CACHE_LINE_BYTES)
+    root.count = 0
+    root.prefix = <uint32_t> entries_common_prefix(table.smallest, table.largest)
+    root.children[0] = table.root
+    inner_put(root, 0, separator, right)
+    table.root = root
+    table.height += 1
+
+
+cdef void split_leaf(MemTable* table, Leaf* leaf, int slot, Entry entry, Path* path) noexcept nogil:
+    cdef Leaf* sibling = <Leaf*> arena_allocate(&table.arena, sizeof(Leaf), CACHE_LINE_BYTES)
+    cdef int keep = LEAF_SLOTS if slot == LEAF_SLOTS else LEAF_SLOTS // 2
+    cdef int moved = LEAF_SLOTS - keep
+    # An entry that falls between the halves goes left, which keeps the separator an old entry.
+    cdef Entry separator = leaf.entries[keep] if moved else entry
+    cdef Entry lower = path.lower[table.height]
+    cdef Entry upper = path.upper[table.height]
+    table.near = NULL
+    memcpy(sibling.entries, &leaf.entries[keep], moved * sizeof(Entry))
+    sibling.count = <uint32_t> moved
+    sibling.prev = leaf
+    sibling.next = leaf.next
+    if leaf.next != NULL:
+        leaf.next.prev = sibling
+    else:
+        table.last = sibling
+    leaf.next = sibling
+    leaf.count = <uint32_t> keep
+    memcpy(sibling.heads, &leaf.heads[keep], moved * sizeof(uint64_t))
+    sibling.prefix = leaf.prefix
+    grow_prefix(leaf, True, leaf.prefix, entries_common_prefix(lower, separator))
+    grow_prefix(sibling, True, sibling.prefix, entries_common_prefix(separator, upper))
+    if slot > keep or not moved:
+        leaf_put(sibling, slot - keep, entry)
+    else:
+        leaf_put(leaf, slot, entry)
+    add_separator(table, path, separator, sibling)
+
+
+cdef void widen_bounds(MemTable* table, Entry entry) noexcept nogil:
+    """Take a new entry into the tree's own bounds, before it is searched for its place."""
+    cdef Slice key = entry_user_key(entry)
+    cdef uint64_t trailer = entry_trailer(entry)
+    if table.smallest == NULL:
+        table.smallest = table.largest = entry
+        table.first.prefix = <uint32_t> key.size
+        return
+    if entry_compare(table.largest, key, trailer) < 0:
+        loosen_edge(table, entries_common_prefix(table.largest, entry), True)
+        table.largest = entry
+    elif entry_compare(table.smallest, key, trailer) > 0:
+        loosen_edge(table, entries_common_prefix(entry, table.smallest), False)
+        table.smallest = entry
+
+
+cdef Entry make_entry(Arena* arena, Slice user_key, uint64_t trailer, Slice value) noexcept nogil:
+    cdef size_t size = ENTRY_HEADER_BYTES + user_key.size + TRAILER_BYTES + value.size
+    cdef uint8_t* at = <uint8_t*> arena_allocate(arena, size, 1)
+    if at == NULL:
+        return NULL
+    cdef uint32_t key_size = <uint32_t> user_key.size
+    cdef uint32_t value_size = <uint32_t> value.size
+    memcpy(at, &key_size, 4)
+    memcpy(at + 4, &value_size, 4)
+    if user_key.size:
+        memcpy(at + ENTRY_HEADER_BYTES, user_key.data, user_key.size)
+    memcpy(at + ENTRY_HEADER_BYTES + user_key.size, &trailer, TRAILER_BYTES)
+    if value.size:
+        memcpy(at + ENTRY_HEADER_BYTES + user_key.size + TRAILER_BYTES, value.data, value.size)
+    return at
+
+
+cdef inline bint is_near(MemTable* table, Slice user_key) noexcept nogil:
+    """Whether a key that isn't below the last one added belongs into the same leaf."""
+    return table.near != NULL and slice_compare(user_key, entry_user_key(table.near_upper)) < 0
+
+
+cdef int memtable_add(
+    MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value, bint ascending
+) noexcept nogil:
+    cdef Path path
+    cdef uint64_t trailer = trailer_pack(sequence, kind)
+    cdef uint64_t head
+    cdef Leaf* leaf
+    cdef int slot
+    cdef bint within = False            # the tree's bounds stay as they are
+    if user_key.size > MAX_KEY_BYTES or value.size > MAX_VALUE_BYTES:
+        return -1
+    cdef Entry entry = make_entry(&table.arena, user_key, trailer, value)
+    if entry == NULL:
+        return -1
+    path.found = False
+    if table.largest == NULL or entry_compare(table.largest, user_key, trailer) < 0:
+        # Ascending keys: the place is known, and only a full leaf needs the way to it.
+        table.near = NULL
+        leaf = table.last
+        slot = <int> leaf.count
+    elif entry_compare(table.smallest, user_key, trailer) > 0:
+        table.near = NULL
+        leaf = table.first
+        slot = 0
+    else:
+        within = True
+        if ascending and is_near(table, user_key):
+            leaf = table.near
+        else:
+            descend(table, user_key, trailer, &path)
+            leaf = path_leaf(table, &path)
+            prefetch_whole_leaf(leaf)
+            table.near = leaf
+            table.near_upper = path.upper[table.height]
+        head = key_head(user_key.data, user_key.size, leaf.prefix)
+        slot = lower_slot(
+            leaf.heads, leaf.entries, <int> leaf.count, head, user_key, trailer
+        )
+        # Only equal heads are worth the cache miss of looking at the entry.
+        if slot < <int> leaf.count and leaf.heads[slot] == head and entry_compare(
+            leaf.entries[slot], user_key, trailer
+        ) == 0:
+            # The same version again (a log replayed over itself): the later one stands.
+            replace_entry(table, leaf, slot, entry)
+            return 0
+    if leaf.count < LEAF_SLOTS:
+        if not within:
+            widen_bounds(table, entry)
+        leaf_put(leaf, slot, entry)
+    else:
+        if not path.found and within:
+            descend(table, user_key, trailer, &path)
+        elif not path.found:
+            descend_edge(table, slot != 0, &path)
+        if reserve_nodes(table, &path) < 0:
+            return -1
+        if not within:
+            widen_bounds(table, entry)
+            refresh_edges(table, &path)
+        split_leaf(table, leaf, slot, entry, &path)
+    table.entries += 1
+    return 0
+
+
+cdef void memtable_prefetch(MemTable* table, Slice user_key, bint ascending) noexcept nogil:
+    cdef void* node = table.root
+    cdef int level
+    # Ascending keys need no way, and the last leaf is in the cache.
+    if table.largest == NULL or slice_compare(user_key, entry_user_key(table.largest)) > 0:
+        return
+    if ascending and is_near(table, user_key):
+        return
+    for level in range(table.height):
+        node = (<Inner*> node).children[heads_lower(
+            (<Inner*> node).heads, <int> (<Inner*> node).count,
+            key_head(user_key.data, user_key.size, (<Inner*> node).prefix),
+        )]
+    prefetch_whole_leaf(<Leaf*> node)
+
+
+cdef void replace_entry(MemTable* table, Leaf* leaf, int slot, Entry entry) noexcept nogil:
+    if leaf.entries[slot] == table.smallest:
+        table.smallest = entry
+    if leaf.entries[slot] == table.largest:
+        table.largest = entry
+    leaf.entries[slot] = entry
+
+
+cdef void refresh_edges(MemTable* table, Path* path) noexcept nogil:
+    """Replace the tree's bounds in a path by those of now."""
+    cdef int level
+    cdef bint left = True
+    cdef bint right = True
+    for level in range(table.height + 1):
+        if left:
+            path.lower[level] = table.smallest
+        if right:
+            path.upper[level] = table.largest
+        if level < table.height:
+            left = left and path.slots[level] == 0
+            right = right and path.slots[level] == <int> path.nodes[level].count
+
+
+# --- the public face ------------------------------------------------------------------------
+
+cdef MemTable* memtable_new() noexcept nogil:
+    cdef MemTable* table = <MemTable*> calloc(1, sizeof(MemTable))
+    if table == NULL:
+        return NULL
+    table.references = 1
+    arena_init(&table.arena)
+    cdef Leaf* leaf = <Leaf*> arena_allocate(&table.arena, sizeof(Leaf), CACHE_LINE_BYTES)
+    if leaf == NULL:
+        free(table)
+        return NULL
+    leaf.count = 0
+    leaf.prefix = 0
+    leaf.next = NULL
+    leaf.prev = NULL
+    table.root = leaf
+    table.first = leaf
+    table.last = leaf
+    return table
+
+
+cdef void memtable_retain(MemTable* table) noexcept nogil:
+    reference_add(&table.references)
+
+
+cdef void memtable_release(MemTable* table) noexcept nogil:
+    if reference_drop(&table.references):
+        arena_free(&table.arena)
+        free(table)
+
+
+cdef size_t memtable_bytes(MemTable* table) noexcept nogil:
+    return sizeof(MemTable) + table.arena.bytes
+
+
+cdef size_t memtable_entries(MemTable* table) noexcept nogil:
+    return table.entries
+
+
+cdef int memtable_get(
+    MemTable* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence
+) noexcept nogil:
+    cdef Leaf* leaf
+    cdef int slot
+    cdef Entry entry = memtable_find(
+        table, user_key, trailer_pack(sequence, KIND_MAX), &leaf, &slot
+    )
+    if entry == NULL or not slice_equal(entry_user_key(entry), user_key):
+        return ABSENT
+    cdef uint64_t trailer = entry_trailer(entry)
+    found_sequence[0] = trailer_sequence(trailer)
+    if trailer_kind(trailer) == KIND_DELETE:
+        return DELETED
+    value[0] = entry_value(entry)
+    prefetch_run(value.data, value.size)
+    return FOUND

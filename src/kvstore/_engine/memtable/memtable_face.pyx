@@ -1,0 +1,65 @@
+"""A Python face over one memtable, so that tests reach it without a DB around it."""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.primitives.cursor_face cimport cursor_face
+from kvstore._engine.memtable.memtable cimport (
+    ABSENT,
+    DELETED,
+    MemTable,
+    memtable_add,
+    memtable_bytes,
+    memtable_entries,
+    memtable_get,
+    memtable_new,
+    memtable_release,
+)
+from kvstore._engine.memtable.memtable_cursor cimport memtable_cursor
+from kvstore._engine.primitives.slice cimport Slice, slice_of
+
+
+cdef class MemTableFace:
+    """One memtable. Every method needs the GIL, which is the memtable's lock."""
+
+    cdef MemTable* table
+
+    def __cinit__(self):
+        self.table = memtable_new()
+        if self.table == NULL:
+            raise MemoryError("no memory for a memtable")
+
+    def __dealloc__(self):
+        if self.table != NULL:
+            memtable_release(self.table)
+
+    def __len__(self):
+        return memtable_entries(self.table)
+
+    @property
+    def memory_bytes(self):
+        return memtable_bytes(self.table)
+
+    def add(self, bytes key, uint64_t sequence, int kind, bytes value, bint ascending=False):
+        """Raises MemoryError, with the table unchanged, when there is no memory for it."""
+        if memtable_add(
+            self.table, slice_of(<const unsigned char*> key, len(key)), sequence, kind,
+            slice_of(<const unsigned char*> value, len(value)), ascending,
+        ) < 0:
+            raise MemoryError("no memory for an entry")
+
+    def get(self, bytes key, uint64_t sequence):
+        """None where nothing is known, (sequence, None) for a tombstone, else (sequence, value)."""
+        cdef Slice value
+        cdef uint64_t found_sequence
+        cdef int found = memtable_get(
+            self.table, slice_of(<const unsigned char*> key, len(key)), sequence, &value,
+            &found_sequence,
+        )
+        if found == ABSENT:
+            return None
+        if found == DELETED:
+            return found_sequence, None
+        return found_sequence, value.data[: value.size]
+
+    def cursor(self):
+        return cursor_face(memtable_cursor(self.table), "", None)

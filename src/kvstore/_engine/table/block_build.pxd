@@ -1,0 +1,28 @@
+"""Builds one block: the bytes that block.pxd reads. The layout stands in block_build.pyx."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from kvstore._engine.primitives.buffer cimport Buffer
+from kvstore._engine.primitives.slice cimport Slice
+
+
+cdef struct BlockBuilder:
+    uint32_t interval           # entries from one restart point to the next
+    uint32_t entries
+    uint32_t since_restart
+    Buffer keys
+    Buffer values
+    Buffer restarts             # u32 offset into keys, u32 offset into values, of each
+    Buffer last_key             # the user key of the entry added last
+
+
+cdef void block_builder_init(BlockBuilder* builder, uint32_t interval) noexcept nogil
+cdef void block_builder_free(BlockBuilder* builder) noexcept nogil
+# Back to an empty block, memory kept.
+cdef void block_builder_reset(BlockBuilder* builder) noexcept nogil
+# The caller keeps internal keys strictly ascending. -1: no memory, the block is spoilt.
+cdef int block_builder_add(BlockBuilder* builder, Slice user_key, uint64_t trailer, Slice value) noexcept nogil
+# Bytes that block_builder_finish would append now.
+cdef size_t block_builder_bytes(BlockBuilder* builder) noexcept nogil
+# Appends the block, which must not be empty, to `into`. -1: no memory.
+cdef int block_builder_finish(BlockBuilder* builder, Buffer* into) noexcept nogil

@@ -1,0 +1,242 @@
+"""Python faces over one block, one filter and the cache's pins, so that tests reach them alone."""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from kvstore._engine.table.block cimport (
+    Block,
+    BlockCursor,
+    BlockEntry,
+    block_check,
+    block_cursor_first,
+    block_cursor_free,
+    block_cursor_init,
+    block_cursor_last,
+    block_cursor_next,
+    block_cursor_prev,
+    block_cursor_reset,
+    block_cursor_seek,
+    block_get,
+    block_view,
+)
+from kvstore._engine.table.block_build cimport (
+    BlockBuilder,
+    block_builder_add,
+    block_builder_bytes,
+    block_builder_finish,
+    block_builder_free,
+    block_builder_init,
+)
+from kvstore._engine.primitives.buffer cimport Buffer, buffer_free, buffer_init
+from kvstore._engine.table.cache cimport (
+    CachedBlock,
+    block_allocate,
+    cache_forget_table,
+    cache_get,
+    cache_insert,
+    cache_unpin,
+)
+from kvstore._engine.table.filter cimport (
+    filter_add,
+    filter_bytes,
+    filter_hash,
+    filter_may_contain,
+    filter_probes,
+)
+from kvstore._engine.primitives.key cimport (
+    KIND_MAX,
+    TRAILER_BYTES,
+    internal_trailer,
+    trailer_kind,
+    trailer_pack,
+    trailer_sequence,
+)
+from kvstore._engine.primitives.slice cimport Slice, slice_of
+from kvstore._engine.primitives.status cimport INVALID_RECORD, Status, status_clear, status_error, status_set
+from kvstore._engine.table.table_file cimport CacheFace
+
+
+cdef inline Slice slice_of_bytes(bytes data):
+    return slice_of(<const unsigned char*> data, len(data))
+
+
+def build_block(entries, uint64_t restart_interval):
+    """The bytes of a block; ``entries`` are (key, sequence, kind, value) in order."""
+    cdef BlockBuilder builder
+    cdef Buffer into
+    cdef size_t told
+    block_builder_init(&builder, restart_interval)
+    buffer_init(&into)
+    try:
+        for key, sequence, kind, value in entries:
+            if block_builder_add(
+                &builder, slice_of_bytes(key), trailer_pack(sequence, kind), slice_of_bytes(value)
+            ) < 0:
+                raise MemoryError
+        told = block_builder_bytes(&builder)
+        if block_builder_finish(&builder, &into) < 0:
+            raise MemoryError
+        assert into.size == told, (into.size, told)
+        return into.data[: into.size]
+    finally:
+        block_builder_free(&builder)
+        buffer_free(&into)
+
+
+cdef class BlockFace:
+    """A block read from a copy of exactly its own size, where a sanitizer sees one byte too far."""
+
+    cdef uint8_t* data
+    cdef Block block
+    cdef BlockCursor walk
+
+    def __cinit__(self, bytes data):
+        cdef Status status
+        block_cursor_init(&self.walk)
+        self.data = <uint8_t*> malloc(len(data) or 1)
+        if self.data == NULL:
+            raise MemoryError
+        memcpy(self.data, <const unsigned char*> data, len(data))
+        if block_view(&self.block, self.data, len(data)) < 0:
+            status_clear(&status)
+            status_set(&status, INVALID_RECORD, b"block size", 0)
+            raise status_error(&status, "block")
+        block_cursor_reset(&self.walk, &self.block)
+
+    def __dealloc__(self):
+        block_cursor_free(&self.walk)
+        free(self.data)
+
+    cdef object standing(self):
+        cdef Status status
+        if self.walk.damaged:
+            status_clear(&status)
+            status_set(&status, INVALID_RECORD, b"block entry", 0)
+            raise status_error(&status, "block")
+        if not self.walk.valid:
+            return None
+        cdef uint64_t trailer = internal_trailer(self.walk.key)
+        return (
+            self.walk.key.data[: self.walk.key.size - TRAILER_BYTES], trailer_sequence(trailer),
+            trailer_kind(trailer), self.walk.value.data[: self.walk.value.size],
+        )
+
+    def check(self):
+        cdef Status status
+        status_clear(&status)
+        if block_check(&self.block, slice_of(NULL, 0), 0, &status) < 0:
+            raise status_error(&status, "block")
+
+    def get(self, bytes key, uint64_t sequence):
+        """(sequence, kind, value) of the newest version at ``sequence``, or None."""
+        cdef BlockEntry entry
+        cdef Status status
+        cdef int found = block_get(
+            &self.block, slice_of_bytes(key), trailer_pack(sequence, KIND_MAX), &entry
+        )
+        if found < 0:
+            status_clear(&status)
+            status_set(&status, INVALID_RECORD, b"block entry", 0)
+            raise status_error(&status, "block")
+        if not found:
+            return None
+        return (
+            trailer_sequence(entry.trailer), trailer_kind(entry.trailer),
+            entry.value.data[: entry.value.size],
+        )
+
+    def first(self):
+        self.walk.damaged = False
+        block_cursor_first(&self.walk)
+        return self.standing()
+
+    def last(self):
+        self.walk.damaged = False
+        block_cursor_last(&self.walk)
+        return self.standing()
+
+    def seek(self, bytes key, uint64_t sequence, int kind=KIND_MAX):
+        self.walk.damaged = False
+        block_cursor_seek(&self.walk, slice_of_bytes(key), trailer_pack(sequence, kind))
+        return self.standing()
+
+    def next(self):
+        block_cursor_next(&self.walk)
+        return self.standing()
+
+    def prev(self):
+        block_cursor_prev(&self.walk)
+        return self.standing()
+
+
+cdef class FilterFace:
+    """A filter over the given keys."""
+
+    cdef uint8_t* data
+    cdef size_t size
+    cdef int probes
+
+    def __cinit__(self, keys, int bits_per_key):
+        self.size = filter_bytes(len(keys), bits_per_key)
+        self.probes = filter_probes(bits_per_key)
+        self.data = <uint8_t*> calloc(1, self.size)
+        if self.data == NULL:
+            raise MemoryError
+        for key in keys:
+            filter_add(
+                self.data, self.size, self.probes,
+                filter_hash(<const unsigned char*> (<bytes> key), len(key)),
+            )
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def __len__(self):
+        return self.size
+
+    def __contains__(self, bytes key):
+        return filter_may_contain(
+            self.data, self.size, self.probes, filter_hash(<const unsigned char*> key, len(key))
+        )
+
+
+cdef class Pin:
+    """A block held in a cache."""
+
+    cdef CachedBlock* block
+
+    def __dealloc__(self):
+        self.release()
+
+    @property
+    def data(self):
+        return self.block.data[: self.block.size]
+
+    def release(self):
+        if self.block != NULL:
+            cache_unpin(self.block)
+            self.block = NULL
+
+
+cdef Pin pin_of(CachedBlock* block):
+    cdef Pin pin = Pin.__new__(Pin)
+    pin.block = block
+    return pin
+
+
+def cache_put(CacheFace cache, uint64_t table_id, uint64_t offset, bytes data):
+    cdef uint8_t* copy = block_allocate(len(data))
+    if copy == NULL:
+        raise MemoryError
+    memcpy(copy, <const unsigned char*> data, len(data))
+    return pin_of(cache_insert(cache.cache, table_id, offset, copy, len(data)))
+
+
+def cache_find(CacheFace cache, uint64_t table_id, uint64_t offset):
+    cdef CachedBlock* block = cache_get(cache.cache, table_id, offset)
+    return None if block == NULL else pin_of(block)
+
+
+def cache_forget(CacheFace cache, uint64_t table_id):
+    cache_forget_table(cache.cache, table_id)

@@ -1,0 +1,317 @@
+"""The block cache: see cache.pxd."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from kvstore._engine.primitives.atomics cimport counter_next, load_acquire, reference_add, reference_drop
+from kvstore._engine.primitives.key_head cimport prefetch
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attributes)
+    int pthread_mutex_destroy(pthread_mutex_t* mutex)
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+
+
+cdef extern from "<stdlib.h>" nogil:
+    void* aligned_alloc(size_t alignment, size_t size)
+
+
+cdef enum:
+    CACHE_LINE_BYTES = 64           # sizeof(CachedBlock)
+    PREFETCH_LINES = 8             # of a block that was found: about the keys of 4 KiB
+    MAX_SHARDS = 16
+    SHARD_BYTES_MIN = 2 << 20       # below this, fewer shards: a shard must hold large blocks too
+    FIRST_BUCKETS = 64
+    KEEP_FRACTION = 4               # a block above 1/4 of its shard is not kept
+
+
+cdef struct Shard:
+    pthread_mutex_t lock
+    CachedBlock** buckets
+    size_t bucket_mask
+    CachedBlock* hand               # the next candidate for eviction; NULL while empty
+    size_t blocks
+    size_t capacity
+    size_t used
+    uint64_t hits
+    uint64_t misses
+    uint64_t evictions
+    uint8_t padding[64]             # neighbours' locks on other cache lines
+
+
+cdef struct BlockCache:
+    uint64_t references
+    size_t shard_mask
+    Shard shards[MAX_SHARDS]
+
+
+cdef uint64_t last_table_id = 0
+
+
+cdef uint8_t* block_allocate(size_t size) noexcept nogil:
+    if size >> 32:
+        return NULL
+    size = (size + 2 * CACHE_LINE_BYTES - 1) & ~<size_t> (CACHE_LINE_BYTES - 1)
+    cdef uint8_t* memory = <uint8_t*> aligned_alloc(CACHE_LINE_BYTES, size)
+    if memory == NULL:
+        return NULL
+    return memory + CACHE_LINE_BYTES
+
+
+cdef void block_free(uint8_t* data) noexcept nogil:
+    if data != NULL:
+        free(data - CACHE_LINE_BYTES)
+
+
+cdef uint64_t cache_next_table_id() noexcept nogil:
+    return counter_next(&last_table_id)
+
+
+cdef inline uint64_t block_hash(uint64_t table_id, uint64_t offset) noexcept nogil:
+    cdef uint64_t mixed = (offset ^ (table_id << 44) ^ table_id) * <uint64_t> 0x9E3779B97F4A7C15
+    mixed ^= mixed >> 32
+    return mixed * <uint64_t> 0xD6E8FEB86659FD93
+
+
+cdef inline Shard* shard_of(BlockCache* cache, uint64_t hashed) noexcept nogil:
+    return &cache.shards[(hashed >> 60) & cache.shard_mask]
+
+
+cdef inline CachedBlock** bucket_of(Shard* shard, uint64_t hashed) noexcept nogil:
+    return &shard.buckets[(hashed >> 16) & shard.bucket_mask]
+
+
+cdef inline size_t block_cost(CachedBlock* block) noexcept nogil:
+    return block.size + sizeof(CachedBlock)
+
+
+cdef inline CachedBlock* look_up(
+    Shard* shard, uint64_t hashed, uint64_t table_id, uint64_t offset
+) noexcept nogil:
+    cdef CachedBlock* block = bucket_of(shard, hashed)[0]
+    while block != NULL and (block.offset != offset or block.table_id != table_id):
+        block = block.chain
+    return block
+
+
+cdef void grow_buckets(Shard* shard) noexcept nogil:
+    """Twice the buckets; without memory for them the chains just stay longer."""
+    cdef size_t old_count = shard.bucket_mask + 1
+    cdef CachedBlock** buckets = <CachedBlock**> calloc(2 * old_count, sizeof(CachedBlock*))
+    if buckets == NULL:
+        return
+    cdef CachedBlock** old = shard.buckets
+    cdef CachedBlock** bucket
+    cdef CachedBlock* block
+    cdef CachedBlock* rest
+    cdef size_t i
+    shard.buckets = buckets
+    shard.bucket_mask = 2 * old_count - 1
+    for i in range(old_count):
+        block = old[i]
+        while block != NULL:
+            rest = block.chain
+            bucket = bucket_of(shard, block_hash(block.table_id, block.offset))
+            block.chain = bucket[0]
+            bucket[0] = block
+            block = rest
+    free(old)
+
+
+cdef void link_in(Shard* shard, uint64_t hashed, CachedBlock* block) noexcept nogil:
+    if shard.blocks > shard.bucket_mask:
+        grow_buckets(shard)
+    cdef CachedBlock** bucket = bucket_of(shard, hashed)
+    block.chain = bucket[0]
+    bucket[0] = block
+    if shard.hand == NULL:
+        block.after = block.before = block
+        shard.hand = block
+    else:
+        # Just behind the hand: the last to be looked at.
+        block.after = shard.hand
+        block.before = shard.hand.before
+        block.before.after = block
+        shard.hand.before = block
+    shard.blocks += 1
+    shard.used += block_cost(block)
+
+
+cdef void link_out(Shard* shard, CachedBlock* block) noexcept nogil:
+    cdef CachedBlock** link = bucket_of(shard, block_hash(block.table_id, block.offset))
+    while link[0] != block:
+        link = &link[0].chain
+    link[0] = block.chain
+    if block.after == block:
+        shard.hand = NULL
+    else:
+        block.after.before = block.before
+        block.before.after = block.after
+        if shard.hand == block:
+            shard.hand = block.after
+    shard.blocks -= 1
+    shard.used -= block_cost(block)
+
+
+cdef void make_room(Shard* shard, size_t needed) noexcept nogil:
+    """Evict until `needed` bytes fit, in at most two rounds of the hand."""
+    cdef size_t steps = 2 * shard.blocks
+    cdef CachedBlock* block
+    while steps and shard.used + needed > shard.capacity:
+        steps -= 1
+        block = shard.hand
+        if load_acquire(&block.holders) > 1:
+            shard.hand = block.after
+        elif block.referenced:
+            block.referenced = 0
+            shard.hand = block.after
+        else:
+            link_out(shard, block)
+            shard.evictions += 1
+            cache_unpin(block)
+
+
+# --- the public face ------------------------------------------------------------------------
+
+cdef BlockCache* cache_new(size_t capacity_bytes) noexcept nogil:
+    cdef BlockCache* cache = <BlockCache*> calloc(1, sizeof(BlockCache))
+    if cache == NULL:
+        return NULL
+    cdef size_t shards = 1
+    cdef size_t i
+    cdef bint failed = False
+    while shards < MAX_SHARDS and capacity_bytes // (2 * shards) >= SHARD_BYTES_MIN:
+        shards *= 2
+    cache.references = 1
+    cache.shard_mask = shards - 1
+    for i in range(shards):
+        pthread_mutex_init(&cache.shards[i].lock, NULL)
+        cache.shards[i].capacity = capacity_bytes // shards
+        cache.shards[i].bucket_mask = FIRST_BUCKETS - 1
+        cache.shards[i].buckets = <CachedBlock**> calloc(FIRST_BUCKETS, sizeof(CachedBlock*))
+        failed = failed or cache.shards[i].buckets == NULL
+    if failed:
+        cache_release(cache)
+        return NULL
+    return cache
+
+
+cdef void cache_retain(BlockCache* cache) noexcept nogil:
+    reference_add(&cache.references)
+
+
+cdef void cache_release(BlockCache* cache) noexcept nogil:
+    cdef size_t i
+    cdef Shard* shard
+    cdef CachedBlock* block
+    if not reference_drop(&cache.references):
+        return
+    for i in range(cache.shard_mask + 1):
+        shard = &cache.shards[i]
+        while shard.hand != NULL:
+            block = shard.hand
+            link_out(shard, block)
+            cache_unpin(block)
+        free(shard.buckets)
+        pthread_mutex_destroy(&shard.lock)
+    free(cache)
+
+
+cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil:
+    cdef size_t i
+    cdef Shard* shard
+    stats.capacity_bytes = stats.used_bytes = stats.blocks = 0
+    stats.hits = stats.misses = stats.evictions = 0
+    for i in range(cache.shard_mask + 1):
+        shard = &cache.shards[i]
+        pthread_mutex_lock(&shard.lock)
+        stats.capacity_bytes += shard.capacity
+        stats.used_bytes += shard.used
+        stats.blocks += shard.blocks
+        stats.hits += shard.hits
+        stats.misses += shard.misses
+        stats.evictions += shard.evictions
+        pthread_mutex_unlock(&shard.lock)
+
+
+cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil:
+    if cache == NULL:
+        return NULL
+    cdef uint64_t hashed = block_hash(table_id, offset)
+    cdef Shard* shard = shard_of(cache, hashed)
+    pthread_mutex_lock(&shard.lock)
+    # A search goes from the bookkeeping to the header to the heads to the keys. The first block of
+    # the chain is nearly always the one: let all these misses overlap.
+    cdef const uint8_t* first = <const uint8_t*> bucket_of(shard, hashed)[0]
+    cdef int line
+    for line in range(PREFETCH_LINES):
+        prefetch(first + line * CACHE_LINE_BYTES)
+    cdef CachedBlock* block = look_up(shard, hashed, table_id, offset)
+    if block == NULL:
+        shard.misses += 1
+    else:
+        shard.hits += 1
+        block.referenced = 1
+        reference_add(&block.holders)
+    pthread_mutex_unlock(&shard.lock)
+    return block
+
+
+cdef CachedBlock* cache_insert(
+    BlockCache* cache, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
+) noexcept nogil:
+    cdef CachedBlock* block = <CachedBlock*> (data - CACHE_LINE_BYTES)
+    block.data = data
+    block.size = <uint32_t> size
+    block.referenced = 0
+    block.table_id = table_id
+    block.offset = offset
+    block.holders = 1
+    if cache == NULL:
+        return block
+    cdef uint64_t hashed = block_hash(table_id, offset)
+    cdef Shard* shard = shard_of(cache, hashed)
+    if block_cost(block) > shard.capacity // KEEP_FRACTION:
+        return block
+    pthread_mutex_lock(&shard.lock)
+    cdef CachedBlock* existing = look_up(shard, hashed, table_id, offset)
+    if existing != NULL:
+        reference_add(&existing.holders)
+    else:
+        make_room(shard, block_cost(block))
+        block.holders = 2
+        link_in(shard, hashed, block)
+    pthread_mutex_unlock(&shard.lock)
+    if existing != NULL:
+        cache_unpin(block)
+        return existing
+    return block
+
+
+cdef void cache_unpin(CachedBlock* block) noexcept nogil:
+    if reference_drop(&block.holders):
+        free(block)
+
+
+cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogil:
+    cdef size_t i, left
+    cdef Shard* shard
+    cdef CachedBlock* block
+    cdef CachedBlock* rest
+    for i in range(cache.shard_mask + 1):
+        shard = &cache.shards[i]
+        pthread_mutex_lock(&shard.lock)
+        left = shard.blocks
+        block = shard.hand
+        while left:
+            left -= 1
+            rest = block.after
+            if block.table_id == table_id:
+                link_out(shard, block)
+                cache_unpin(block)
+            block = rest
+        pthread_mutex_unlock(&shard.lock)

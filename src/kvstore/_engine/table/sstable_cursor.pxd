@@ -1,0 +1,11 @@
+"""A cursor over a whole table, in both directions."""
+
+from kvstore._engine.primitives.cursor cimport Cursor
+from kvstore._engine.table.sstable cimport Table
+
+
+# Holds the table. `fill_cache` 0 for scans that should not push out the hot blocks (what is cached
+# already is still used). `read_ahead` is the most bytes read at once by a forward walk, 0 off; the
+# window starts small and doubles, so that short scans don't read what nobody asks for. NULL: no
+# memory.
+cdef Cursor* table_cursor(Table* table, bint fill_cache, size_t read_ahead) noexcept nogil

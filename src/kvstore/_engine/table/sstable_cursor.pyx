@@ -1,0 +1,426 @@
+"""The table cursor: root index -> partition -> data block, one of each held at a time."""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from kvstore._engine.table.block cimport (
+    Block,
+    BlockCursor,
+    block_cursor_first,
+    block_cursor_free,
+    block_cursor_init,
+    block_cursor_last,
+    block_cursor_next,
+    block_cursor_prev,
+    block_cursor_reset,
+    block_cursor_seek,
+    block_restart_lower,
+    block_view,
+)
+from kvstore._engine.table.cache cimport (
+    CachedBlock,
+    block_allocate,
+    block_free,
+    cache_get,
+    cache_insert,
+    cache_unpin,
+)
+from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.primitives.key cimport TRAILER_BYTES, internal_trailer, internal_user_key
+from kvstore._engine.primitives.key_head cimport prefetch_run
+from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.table.sstable cimport (
+    Partition,
+    Table,
+    check_data,
+    index_entry,
+    table_partition,
+    table_read_frame,
+    table_release,
+    table_retain,
+)
+from kvstore._engine.table.sstable_frame cimport (
+    FRAME_DATA,
+    FRAME_HEADER_BYTES,
+    Handle,
+    frame_open,
+    read_exactly,
+)
+from kvstore._engine.primitives.status cimport INVALID_RECORD, OK, Status, status_clear, status_os_error, status_set
+
+
+cdef extern from "<errno.h>" nogil:
+    int ENOMEM
+
+
+cdef enum:
+    FIRST_WINDOW_BYTES = 32 << 10
+
+
+cdef struct TableCursor:
+    Cursor base
+    Table* table
+    bint fill_cache
+    uint64_t partition_slot         # of the held partition, if any
+    Partition partition             # .held NULL: none
+    uint64_t block_slot             # of the held block in that partition, if any
+    CachedBlock* held
+    bint was_cached                 # the held block was in the cache already
+    CachedBlock* neighbour          # what the walk holds next, if it was in the cache
+    uint64_t neighbour_slot
+    bint walks                      # through a second block by now: this is no short scan
+    BlockCursor walk                # over the held block
+    # Read-ahead: bytes [window_at, window_at + window_size) of the file.
+    size_t read_ahead
+    uint8_t* window
+    uint64_t window_at
+    size_t window_size
+    size_t window_next              # bytes of the next window
+    uint64_t forward_at             # where a forward walk reads next, if it goes on
+
+
+# --- what is held ---------------------------------------------------------------------------
+
+cdef void drop_block(TableCursor* cursor) noexcept nogil:
+    cursor.base.valid = False
+    cursor.walk.valid = False
+    if cursor.held != NULL:
+        cache_unpin(cursor.held)
+        cursor.held = NULL
+    if cursor.neighbour != NULL:
+        cache_unpin(cursor.neighbour)
+        cursor.neighbour = NULL
+
+
+cdef void drop_partition(TableCursor* cursor) noexcept nogil:
+    drop_block(cursor)
+    if cursor.partition.held != NULL:
+        cache_unpin(cursor.partition.held)
+        cursor.partition.held = NULL
+
+
+cdef int fail(TableCursor* cursor, const char* what) noexcept nogil:
+    cursor.base.valid = False
+    return status_set(&cursor.base.status, INVALID_RECORD, what, -1)
+
+
+cdef int take_partition(TableCursor* cursor, uint64_t slot) noexcept nogil:
+    if cursor.partition.held != NULL and cursor.partition_slot == slot:
+        return 0
+    drop_partition(cursor)
+    cursor.partition.held = NULL
+    if table_partition(
+        cursor.table, slot, cursor.fill_cache, &cursor.partition, &cursor.base.status
+    ) < 0:
+        cursor.partition.held = NULL
+        return -1
+    cursor.partition_slot = slot
+    return 0
+
+
+cdef int fill_window(TableCursor* cursor, Handle handle, Status* status) noexcept nogil:
+    """Read ahead from a frame on. 1: done, 0: not worth it or no memory, -1: see status."""
+    cdef uint64_t left = cursor.table.root_handle.offset - handle.offset
+    cdef size_t size = cursor.window_next
+    if handle.offset != cursor.forward_at:
+        # Not where the walk would go on: begin again with a small window.
+        cursor.window_next = FIRST_WINDOW_BYTES
+        return 0
+    if size > cursor.read_ahead:
+        size = cursor.read_ahead
+    if size > left:
+        size = left
+    if size <= handle.bytes:
+        return 0
+    if cursor.window == NULL:
+        cursor.window = <uint8_t*> malloc(cursor.read_ahead)
+        if cursor.window == NULL:
+            return 0
+    cursor.window_size = 0
+    if read_exactly(
+        cursor.table.ops, cursor.table.disk, cursor.table.file, cursor.window, size, handle.offset,
+        b"read table", status,
+    ) < 0:
+        return -1
+    cursor.window_at = handle.offset
+    cursor.window_size = size
+    cursor.window_next *= 2
+    return 1
+
+
+cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* status) noexcept nogil:
+    """A data frame from the window or from disk, opened; NULL: see status."""
+    cdef uint8_t* frame
+    cdef int filled
+    cdef bint inside = (
+        handle.offset >= cursor.window_at
+        and handle.offset + handle.bytes <= cursor.window_at + cursor.window_size
+    )
+    if not inside and cursor.read_ahead:
+        filled = fill_window(cursor, handle, status)
+        if filled < 0:
+            return NULL
+        inside = filled != 0
+    cursor.forward_at = handle.offset + handle.bytes
+    if not inside:
+        return table_read_frame(cursor.table, handle, FRAME_DATA, size, status)
+    frame = block_allocate(handle.bytes)
+    if frame == NULL:
+        status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
+        return NULL
+    memcpy(frame, cursor.window + (handle.offset - cursor.window_at), handle.bytes)
+    return frame_open(
+        frame, handle, FRAME_DATA, cursor.table.file_number,
+        cursor.table.properties.largest_block_bytes, size, status,
+    )
+
+
+cdef extern from *:
+    """
+    /* A user's iterator moves with the GIL held, a job without it. Not PyGILState_Check, which says
+       yes to every thread once there are subinterpreters. */
+    static inline PyThreadState* kv_let_go_of_gil(void) {
+        PyThreadState* own = PyGILState_GetThisThreadState();
+        return own && own == _PyThreadState_UncheckedGet() ? PyEval_SaveThread() : NULL;
+    }
+    static inline void kv_take_gil(PyThreadState* own) { if (own) PyEval_RestoreThread(own); }
+    """
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState* let_go_of_gil "kv_let_go_of_gil"() noexcept nogil
+    void take_gil "kv_take_gil"(PyThreadState* own) noexcept nogil
+
+
+cdef CachedBlock* load(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
+    """Reads a block, without the GIL even if the caller holds it."""
+    cdef PyThreadState* own = let_go_of_gil()
+    cdef CachedBlock* block = load_block(cursor, handle, last)
+    take_gil(own)
+    return block
+
+
+cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
+    cdef Status* status = &cursor.base.status
+    cdef size_t size
+    cdef uint8_t* frame = fetch(cursor, handle, &size, status)
+    if frame == NULL:
+        return NULL
+    if check_data(frame, size, last, <int64_t> handle.offset, status) < 0:
+        block_free(frame)
+        return NULL
+    return cache_insert(
+        cursor.table.cache if cursor.fill_cache else NULL, cursor.table.id, handle.offset, frame,
+        FRAME_HEADER_BYTES + size,
+    )
+
+
+cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
+    """Hold a data block of the held partition, with the walk standing nowhere in it."""
+    cdef Handle handle
+    cdef Slice last
+    cdef Block block
+    cdef CachedBlock* found = NULL
+    if cursor.held == NULL or cursor.block_slot != slot:
+        if cursor.neighbour != NULL and cursor.neighbour_slot == slot:
+            found = cursor.neighbour
+            cursor.neighbour = NULL
+        drop_block(cursor)
+        cursor.held = found
+        if index_entry(&cursor.partition.index, slot, &handle, &last) < 0:
+            return fail(cursor, b"index entry in memory")
+        if cursor.held == NULL:
+            cursor.held = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+        cursor.was_cached = cursor.held != NULL
+        if cursor.held == NULL:
+            cursor.held = load(cursor, handle, last)
+        else:
+            cursor.forward_at = handle.offset + handle.bytes
+        if cursor.held == NULL:
+            return -1
+        cursor.block_slot = slot
+    if block_view(
+        &block, cursor.held.data + FRAME_HEADER_BYTES, cursor.held.size - FRAME_HEADER_BYTES
+    ) < 0:
+        return fail(cursor, b"block in memory")
+    block_cursor_reset(&cursor.walk, &block)
+    return 0
+
+
+cdef inline void show(TableCursor* cursor) noexcept nogil:
+    if cursor.walk.valid:
+        cursor.base.key = cursor.walk.key
+        cursor.base.value = cursor.walk.value
+        cursor.base.valid = True
+    elif cursor.walk.damaged:
+        fail(cursor, b"block in memory")
+    else:
+        cursor.base.valid = False
+
+
+# --- moves ----------------------------------------------------------------------------------
+
+cdef void take_neighbour(TableCursor* cursor, uint64_t slot) noexcept nogil:
+    """Walking through cached blocks: find the next one now, so that its memory is on its way."""
+    cdef Handle handle
+    cdef Slice last
+    if not cursor.was_cached or cursor.neighbour != NULL or index_entry(
+        &cursor.partition.index, slot, &handle, &last
+    ) < 0:
+        return
+    cursor.neighbour = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+    cursor.neighbour_slot = slot
+    if cursor.neighbour != NULL and cursor.walks:
+        prefetch_run(cursor.neighbour.data, cursor.neighbour.size)
+    cursor.walks = True
+
+
+cdef void next_block(TableCursor* cursor) noexcept nogil:
+    """On to the first entry of the block after the held one."""
+    if cursor.block_slot + 1 < cursor.partition.index.entries:
+        if take_block(cursor, cursor.block_slot + 1) < 0:
+            cursor.base.valid = False
+            return
+    elif cursor.partition_slot + 1 < cursor.table.root.entries:
+        # The partition's own frame lies between: a forward walk steps over it.
+        if take_partition(cursor, cursor.partition_slot + 1) < 0 or take_block(cursor, 0) < 0:
+            cursor.base.valid = False
+            return
+    else:
+        cursor.base.valid = False
+        return
+    take_neighbour(cursor, cursor.block_slot + 1)
+    block_cursor_first(&cursor.walk)
+    show(cursor)
+
+
+cdef void prev_block(TableCursor* cursor) noexcept nogil:
+    """Back to the last entry of the block before the held one."""
+    if cursor.block_slot > 0:
+        if take_block(cursor, cursor.block_slot - 1) < 0:
+            cursor.base.valid = False
+            return
+    elif cursor.partition_slot > 0:
+        if (
+            take_partition(cursor, cursor.partition_slot - 1) < 0
+            or take_block(cursor, cursor.partition.index.entries - 1) < 0
+        ):
+            cursor.base.valid = False
+            return
+    else:
+        cursor.base.valid = False
+        return
+    if cursor.block_slot > 0:
+        take_neighbour(cursor, cursor.block_slot - 1)
+    block_cursor_last(&cursor.walk)
+    show(cursor)
+
+
+cdef void cursor_next(Cursor* self) noexcept nogil:
+    cdef TableCursor* cursor = <TableCursor*> self.state
+    if not self.valid:
+        return
+    block_cursor_next(&cursor.walk)
+    if cursor.walk.valid:
+        self.key = cursor.walk.key
+        self.value = cursor.walk.value
+    elif cursor.walk.damaged:
+        fail(cursor, b"block in memory")
+    else:
+        next_block(cursor)
+
+
+cdef void cursor_prev(Cursor* self) noexcept nogil:
+    cdef TableCursor* cursor = <TableCursor*> self.state
+    if not self.valid:
+        return
+    block_cursor_prev(&cursor.walk)
+    if cursor.walk.valid:
+        self.key = cursor.walk.key
+        self.value = cursor.walk.value
+    elif cursor.walk.damaged:
+        fail(cursor, b"block in memory")
+    else:
+        prev_block(cursor)
+
+
+cdef void cursor_seek_to_first(Cursor* self) noexcept nogil:
+    cdef TableCursor* cursor = <TableCursor*> self.state
+    status_clear(&self.status)
+    self.status.table = cursor.table.file_number
+    self.valid = False
+    if take_partition(cursor, 0) < 0 or take_block(cursor, 0) < 0:
+        return
+    block_cursor_first(&cursor.walk)
+    show(cursor)
+
+
+cdef void cursor_seek_to_last(Cursor* self) noexcept nogil:
+    cdef TableCursor* cursor = <TableCursor*> self.state
+    status_clear(&self.status)
+    self.status.table = cursor.table.file_number
+    self.valid = False
+    if take_partition(cursor, cursor.table.root.entries - 1) < 0:
+        return
+    if take_block(cursor, cursor.partition.index.entries - 1) < 0:
+        return
+    block_cursor_last(&cursor.walk)
+    show(cursor)
+
+
+cdef void cursor_seek(Cursor* self, Slice target) noexcept nogil:
+    cdef TableCursor* cursor = <TableCursor*> self.state
+    status_clear(&self.status)
+    self.status.table = cursor.table.file_number
+    self.valid = False
+    if target.size < TRAILER_BYTES:
+        fail(cursor, b"seek to a key without a trailer")
+        return
+    cursor.walks = False
+    cdef Slice user_key = internal_user_key(target)
+    cdef uint64_t trailer = internal_trailer(target)
+    cdef int64_t slot = block_restart_lower(&cursor.table.root, user_key, trailer)
+    if slot < 0:
+        fail(cursor, b"root index in memory")
+        return
+    if slot == cursor.table.root.restarts or take_partition(cursor, <uint64_t> slot) < 0:
+        return
+    slot = block_restart_lower(&cursor.partition.index, user_key, trailer)
+    if slot < 0 or slot == cursor.partition.index.restarts:
+        fail(cursor, b"partition in memory")
+        return
+    if take_block(cursor, <uint64_t> slot) < 0:
+        return
+    block_cursor_seek(&cursor.walk, user_key, trailer)
+    show(cursor)
+
+
+cdef void cursor_free(Cursor* self) noexcept nogil:
+    cdef TableCursor* cursor = <TableCursor*> self.state
+    drop_partition(cursor)
+    block_cursor_free(&cursor.walk)
+    free(cursor.window)
+    table_release(cursor.table)
+    free(cursor)
+
+
+cdef Cursor* table_cursor(Table* table, bint fill_cache, size_t read_ahead) noexcept nogil:
+    cdef TableCursor* cursor = <TableCursor*> cursor_memory(sizeof(TableCursor))
+    if cursor == NULL:
+        return NULL
+    table_retain(table)
+    cursor.table = table
+    cursor.fill_cache = fill_cache
+    cursor.read_ahead = read_ahead
+    cursor.window_next = FIRST_WINDOW_BYTES
+    block_cursor_init(&cursor.walk)
+    cursor.base.state = cursor
+    cursor.base.seek_to_first = cursor_seek_to_first
+    cursor.base.seek_to_last = cursor_seek_to_last
+    cursor.base.seek = cursor_seek
+    cursor.base.next = cursor_next
+    cursor.base.prev = cursor_prev
+    cursor.base.free = cursor_free
+    status_clear(&cursor.base.status)
+    cursor.base.status.table = table.file_number
+    return &cursor.base

@@ -1,0 +1,24 @@
+"""The Python face of one table file: for inspection, verification, repair, and tests."""
+
+from kvstore._engine.table.cache cimport BlockCache
+from kvstore._engine.files.file cimport FileSystem
+from kvstore._engine.table.sstable cimport Table
+from kvstore._engine.table.sstable_build cimport TableBuilder
+
+
+cdef class CacheFace:
+    cdef BlockCache* cache
+
+
+cdef class TableFile:
+    cdef Table* table
+    cdef FileSystem filesystem
+    cdef readonly str path
+    cdef int require_open(self) except -1
+
+
+cdef class TableWriter:
+    cdef TableBuilder* builder
+    cdef FileSystem filesystem
+    cdef readonly str path
+    cdef int require_open(self) except -1

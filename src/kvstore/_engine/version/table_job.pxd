@@ -1,0 +1,52 @@
+"""One unit of background work: an ordered input written out as tables, without what nobody needs.
+
+No GIL. Used by flushes (one memtable in, one table out) and compactions.
+"""
+
+from libc.stdint cimport uint64_t
+from libcpp.vector cimport vector
+
+from kvstore._engine.primitives.buffer cimport Buffer
+from kvstore._engine.primitives.cursor cimport Cursor
+from kvstore._engine.files.file cimport FileSystemOps
+from kvstore._engine.table.sstable_build cimport TableOptions, TableSummary
+from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.version.version cimport Version
+
+
+cdef struct Output:
+    uint64_t number
+    TableSummary summary
+    Buffer smallest             # internal keys
+    Buffer largest
+
+
+cdef cppclass TableJob:
+    # Input, all of it the caller's, who keeps it until the job is over.
+    Cursor* input
+    const FileSystemOps* ops
+    void* disk
+    const char* directory
+    TableOptions options
+    uint64_t max_file_bytes     # a table is closed at the first new user key beyond; 0: never
+    uint64_t* next_number       # atomic: the last number given to a file
+    vector[uint64_t] guarded  # sequences that somebody may read at, ascending, never empty
+    uint64_t retain_from        # every sequence from here on may be read at
+    # Below `output_level` of `version` may lie older versions of a key; NULL: always suppose so.
+    Version* version
+    int output_level
+    uint64_t* cancelled         # atomic; the job stops soon after it is not 0
+    uint64_t rate_limit         # bytes a second, 0 for none
+    # Result
+    vector[Output] outputs
+    uint64_t entries_read
+    uint64_t entries_dropped
+    uint64_t bytes_written
+
+
+# -1: see status; nothing of the outputs is left on disk. Cancelled: -1 with status OK.
+cdef int table_job_run(TableJob* job, Status* status) noexcept nogil
+# Frees what the outputs hold (not the files).
+cdef void table_job_clear(TableJob* job) noexcept nogil
+# Unlinks the finished files of a job whose result nobody wants.
+cdef void table_job_unlink(TableJob* job) noexcept nogil

@@ -1,0 +1,41 @@
+"""The entries that a user sees at one sequence: newest visible versions, without tombstones."""
+
+from libc.stdint cimport uint64_t
+
+from kvstore._engine.primitives.buffer cimport Buffer
+from kvstore._engine.primitives.cursor cimport Cursor
+from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.primitives.status cimport Status
+
+
+cdef struct UserCursor:
+    # Stands on an entry within [low, high), or is not `valid`.
+    bint valid
+    Slice key                   # user key; borrowed until the next move
+    Slice value
+    Cursor* merged              # owned
+    uint64_t sequence           # what is newer is not seen
+    bint forward                # `merged` stands on the entry; else before all versions of it
+    bint bounded_low
+    bint bounded_high
+    Buffer low                  # included
+    Buffer high                 # not included
+    Buffer current_key          # the key stood on, or being passed over
+    Buffer current_value        # the value stood on, while going backward
+    Buffer target
+    Status status
+
+
+# Takes ownership of `merged`, whose sources the caller keeps. NULL bounds: none. -1: out of memory.
+cdef int user_cursor_open(
+    UserCursor* cursor, Cursor* merged, uint64_t sequence, const Slice* low, const Slice* high
+) noexcept nogil
+cdef void user_cursor_close(UserCursor* cursor) noexcept nogil
+cdef void user_seek_to_first(UserCursor* cursor) noexcept nogil
+cdef void user_seek_to_last(UserCursor* cursor) noexcept nogil
+# The first entry >= key. A key outside the bounds is moved to the nearer one.
+cdef void user_seek(UserCursor* cursor, Slice key) noexcept nogil
+# The last entry < key.
+cdef void user_seek_before(UserCursor* cursor, Slice key) noexcept nogil
+cdef void user_next(UserCursor* cursor) noexcept nogil
+cdef void user_prev(UserCursor* cursor) noexcept nogil

@@ -1,0 +1,296 @@
+"""Resolving versions: from all internal entries in order to what one moment's reader sees."""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
+
+from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free
+from kvstore._engine.primitives.cursor cimport Cursor
+from kvstore._engine.primitives.key cimport (
+    KIND_DELETE,
+    KIND_MAX,
+    TRAILER_BYTES,
+    internal_trailer,
+    internal_user_key,
+    max_sequence,
+    trailer_kind,
+    trailer_pack,
+    trailer_sequence,
+)
+from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_equal, slice_of
+from kvstore._engine.primitives.status cimport IO_ERROR, OK, status_clear, status_set
+
+
+cdef enum:
+    STEPS_MAX = 8               # over versions of one key that aren't shown, before a seek past them
+
+
+cdef inline Slice held(Buffer* buffer) noexcept nogil:
+    return slice_of(buffer.data, buffer.size)
+
+
+cdef inline bint hold(UserCursor* cursor, Buffer* buffer, Slice what) noexcept nogil:
+    """False, with the cursor failed, where there is no memory."""
+    if what.size <= buffer.capacity:
+        # The common case, without a call: the buffer has seen a key of this size before.
+        if what.size:
+            memcpy(buffer.data, what.data, what.size)
+        buffer.size = what.size
+        return True
+    buffer.size = 0
+    if buffer_append(buffer, what.data, what.size) == 0:
+        return True
+    cursor.valid = False
+    status_set(&cursor.status, IO_ERROR, b"out of memory", -1)
+    return False
+
+
+cdef int user_cursor_open(
+    UserCursor* cursor, Cursor* merged, uint64_t sequence, const Slice* low, const Slice* high
+) noexcept nogil:
+    memset(cursor, 0, sizeof(UserCursor))
+    status_clear(&cursor.status)
+    cursor.merged = merged
+    cursor.sequence = sequence
+    if low != NULL:
+        cursor.bounded_low = True
+        if not hold(cursor, &cursor.low, low[0]):
+            return -1
+    if high != NULL:
+        cursor.bounded_high = True
+        if not hold(cursor, &cursor.high, high[0]):
+            return -1
+    return 0
+
+
+cdef void user_cursor_close(UserCursor* cursor) noexcept nogil:
+    if cursor.merged != NULL:
+        cursor.merged.free(cursor.merged)
+        cursor.merged = NULL
+    cursor.valid = False
+    buffer_free(&cursor.low)
+    buffer_free(&cursor.high)
+    buffer_free(&cursor.current_key)
+    buffer_free(&cursor.current_value)
+    buffer_free(&cursor.target)
+
+
+cdef inline void end(UserCursor* cursor) noexcept nogil:
+    cursor.valid = False
+    if cursor.merged.status.code != OK:
+        cursor.status = cursor.merged.status
+
+
+cdef void seek_merged(UserCursor* cursor, Slice user_key, uint64_t sequence) noexcept nogil:
+    cdef uint64_t trailer = trailer_pack(sequence, KIND_MAX)
+    if not hold(cursor, &cursor.target, user_key):
+        return
+    if buffer_append(&cursor.target, &trailer, TRAILER_BYTES) < 0:
+        status_set(&cursor.status, IO_ERROR, b"out of memory", -1)
+        return
+    cursor.merged.seek(cursor.merged, held(&cursor.target))
+
+
+# --- forward --------------------------------------------------------------------------------
+
+cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
+    """From where `merged` stands, the next entry to be seen. With `passing`, `current_key` is done."""
+    cdef Cursor* merged = cursor.merged
+    cdef Slice user_key
+    cdef uint64_t trailer
+    cdef int passed = 0
+    cdef int unseen = 0
+    while merged.valid:
+        user_key = internal_user_key(merged.key)
+        if passing and slice_equal(user_key, held(&cursor.current_key)):
+            passed += 1
+            if passed == STEPS_MAX:
+                # A key that is often written has many: past all of them but the very first.
+                seek_merged(cursor, held(&cursor.current_key), 0)
+                if cursor.status.code != OK:
+                    cursor.valid = False
+                    return
+            else:
+                merged.next(merged)
+            continue
+        passed = 0
+        trailer = internal_trailer(merged.key)
+        if trailer_sequence(trailer) > cursor.sequence:
+            unseen += 1
+            if unseen % STEPS_MAX == 0:
+                seek_merged(cursor, user_key, cursor.sequence)
+                if cursor.status.code != OK:
+                    cursor.valid = False
+                    return
+            else:
+                merged.next(merged)
+            continue
+        if cursor.bounded_high and slice_compare(user_key, held(&cursor.high)) >= 0:
+            cursor.valid = False
+            return
+        if not hold(cursor, &cursor.current_key, user_key):
+            return
+        passing = True
+        if trailer_kind(trailer) == KIND_DELETE:
+            merged.next(merged)
+            continue
+        cursor.key = user_key
+        cursor.value = merged.value
+        cursor.valid = True
+        return
+    end(cursor)
+
+
+cdef void user_seek_to_first(UserCursor* cursor) noexcept nogil:
+    status_clear(&cursor.status)
+    cursor.forward = True
+    cursor.valid = False
+    if cursor.bounded_low:
+        seek_merged(cursor, held(&cursor.low), max_sequence())
+    else:
+        cursor.merged.seek_to_first(cursor.merged)
+    if cursor.status.code == OK:
+        settle_forward(cursor, False)
+
+
+cdef void user_seek(UserCursor* cursor, Slice key) noexcept nogil:
+    if cursor.bounded_low and slice_compare(key, held(&cursor.low)) < 0:
+        user_seek_to_first(cursor)
+        return
+    status_clear(&cursor.status)
+    cursor.forward = True
+    cursor.valid = False
+    seek_merged(cursor, key, cursor.sequence)
+    if cursor.status.code == OK:
+        settle_forward(cursor, False)
+
+
+cdef void user_next(UserCursor* cursor) noexcept nogil:
+    cdef Cursor* merged = cursor.merged
+    if not cursor.valid:
+        return
+    if not cursor.forward:
+        # `merged` stands before all versions of the current key.
+        cursor.forward = True
+        if merged.valid:
+            merged.next(merged)
+        else:
+            seek_merged(cursor, held(&cursor.current_key), max_sequence())
+        if cursor.status.code != OK:
+            cursor.valid = False
+            return
+    else:
+        merged.next(merged)
+    settle_forward(cursor, True)
+
+
+# --- backward -------------------------------------------------------------------------------
+
+cdef bint newest_visible(UserCursor* cursor, bint* found) noexcept nogil:
+    """Of a key with many versions: takes the one to be shown, and moves `merged` before them all.
+
+    False with the cursor failed.
+    """
+    cdef Cursor* merged = cursor.merged
+    found[0] = False
+    seek_merged(cursor, held(&cursor.current_key), cursor.sequence)
+    if cursor.status.code != OK:
+        return False
+    if merged.valid and slice_equal(internal_user_key(merged.key), held(&cursor.current_key)):
+        found[0] = trailer_kind(internal_trailer(merged.key)) != KIND_DELETE
+        if found[0] and not hold(cursor, &cursor.current_value, merged.value):
+            return False
+    seek_merged(cursor, held(&cursor.current_key), max_sequence())
+    if cursor.status.code != OK:
+        return False
+    if merged.valid:
+        merged.prev(merged)
+    return True
+
+
+cdef void settle_backward(UserCursor* cursor) noexcept nogil:
+    """From where `merged` stands, backwards: the next key whose newest visible version is a put.
+
+    Versions come oldest first this way, so each one seen replaces the one before it, until the
+    user key changes.
+    """
+    cdef Cursor* merged = cursor.merged
+    cdef Slice user_key
+    cdef uint64_t trailer
+    cdef bint found = False
+    cdef bint started = False
+    cdef int versions = 0
+    while merged.valid:
+        user_key = internal_user_key(merged.key)
+        if started and not slice_equal(user_key, held(&cursor.current_key)):
+            if found:
+                break
+            started = False
+        if not started:
+            if cursor.bounded_low and slice_compare(user_key, held(&cursor.low)) < 0:
+                break
+            if not hold(cursor, &cursor.current_key, user_key):
+                return
+            started = True
+            versions = 0
+        versions += 1
+        if versions == STEPS_MAX:
+            if not newest_visible(cursor, &found):
+                cursor.valid = False
+                return
+            continue
+        trailer = internal_trailer(merged.key)
+        if trailer_sequence(trailer) <= cursor.sequence:
+            found = trailer_kind(trailer) != KIND_DELETE
+            if found and not hold(cursor, &cursor.current_value, merged.value):
+                return
+        merged.prev(merged)
+    if merged.status.code != OK or not found:
+        end(cursor)
+        return
+    cursor.key = held(&cursor.current_key)
+    cursor.value = held(&cursor.current_value)
+    cursor.valid = True
+
+
+cdef void user_seek_to_last(UserCursor* cursor) noexcept nogil:
+    if cursor.bounded_high:
+        user_seek_before(cursor, held(&cursor.high))
+        return
+    status_clear(&cursor.status)
+    cursor.forward = False
+    cursor.valid = False
+    cursor.merged.seek_to_last(cursor.merged)
+    settle_backward(cursor)
+
+
+cdef void user_seek_before(UserCursor* cursor, Slice key) noexcept nogil:
+    cdef Cursor* merged = cursor.merged
+    if cursor.bounded_high and slice_compare(key, held(&cursor.high)) > 0:
+        key = held(&cursor.high)
+    status_clear(&cursor.status)
+    cursor.forward = False
+    cursor.valid = False
+    seek_merged(cursor, key, max_sequence())
+    if cursor.status.code != OK:
+        return
+    if merged.valid:
+        merged.prev(merged)
+    elif merged.status.code == OK:
+        merged.seek_to_last(merged)
+    settle_backward(cursor)
+
+
+cdef void user_prev(UserCursor* cursor) noexcept nogil:
+    cdef Cursor* merged = cursor.merged
+    if not cursor.valid:
+        return
+    if cursor.forward:
+        # Newer, unseen versions of the key may lie before the one stood on.
+        cursor.forward = False
+        while True:
+            merged.prev(merged)
+            if not merged.valid or not slice_equal(
+                internal_user_key(merged.key), held(&cursor.current_key)
+            ):
+                break
+    settle_backward(cursor)
