@@ -16,6 +16,7 @@ the state is now that of index N. A crash between the two is finished at the nex
 from __future__ import annotations
 
 import contextlib
+import os
 
 from kvstore._engine.files.file import FileSystem
 from kvstore._engine.files.file_face import free_bytes
@@ -31,11 +32,11 @@ class MemberDirectory:
 
     def __init__(self, path: str, filesystem: FileSystem) -> None:
         """Make the directory where it is missing; its parent must exist."""
-        self.path = path
+        self.path = path = filesystem.resolve(path)
         self.filesystem = filesystem
         if filesystem.kind(path) == 0:
             filesystem.make_directory(path)
-            filesystem.sync_directory(path.rpartition("/")[0] or ".")
+            filesystem.sync_directory(os.path.dirname(path))
         self.log = f"{path}/log"
         if filesystem.kind(self.log) == 0:
             filesystem.make_directory(self.log)

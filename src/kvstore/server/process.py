@@ -71,7 +71,7 @@ async def _serve(
         address = bind(listener, options.listen_addr, credentials)
         try:
             with DataDirectory(options.data_path, options.mode) as directory:
-                node = await open_node(options, directory.path)
+                node = await open_node(options, directory.path.resolve())
                 try:
                     with metrics.of(node):
                         await _serve_node(options, listener, address, node, stop)

@@ -73,7 +73,7 @@ def stored_state(db: DB) -> StoredState | None:
         raise CorruptionError(
             "the state record has another format",
             code=IntegrityCode.UNSUPPORTED_VERSION,
-            path=db.name,
+            path=db.path,
         )
     return StoredState(*_STATE.unpack(stored)[1:])
 
@@ -104,7 +104,7 @@ class StateMachine:
                 f"the state is of index {self.applied_index} but the manifest says "
                 f"{self._db.flushed_index}",
                 code=IntegrityCode.INVALID_RECORD,
-                path=self._db.name,
+                path=self._db.path,
             )
         for key, value in self._db.iterator(prefix=_REQUESTS):
             (index,) = _INDEX.unpack(key[len(_REQUESTS) :])

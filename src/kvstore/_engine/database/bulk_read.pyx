@@ -175,7 +175,7 @@ cdef int get_chunk(
                         )
                     version_release(version)
                 if status.code != OK:
-                    raise status_error_in(&status, store.name)
+                    raise status_error_in(&status, store.path)
             done = end
         if code < 0:
             raise values.refusal(code, "value")
@@ -230,7 +230,7 @@ cdef class TableWalk:
         if result < 0:
             free(cursors)
             version_release(version)
-            raise status_error_in(&status, store.name)
+            raise status_error_in(&status, store.path)
         merged = merge_cursor(cursors, count)
         free(cursors)
         if merged == NULL:

@@ -112,7 +112,7 @@ cdef int run_job(Store store, TableJob* job) except -1:
         return 1
     if status.code == OK:
         return 0
-    raise status_error_in(&status, store.name)
+    raise status_error_in(&status, store.path)
 
 
 cdef int install_outputs(
@@ -125,7 +125,7 @@ cdef int install_outputs(
     cdef size_t i
     if job.outputs.size():
         # The manifest must not name a file whose own name a power loss can take.
-        sync_directory(store.disk, store.name)
+        sync_directory(store.disk, store.path)
     try:
         for i in range(job.outputs.size()):
             output = &job.outputs[i]

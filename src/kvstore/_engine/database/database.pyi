@@ -11,6 +11,9 @@ class Database:
     """The part of :class:`kvstore.DB` that must be fast; see there."""
 
     name: str
+    """The directory as it was given."""
+    path: str
+    """The directory from the root on, found once at opening: it doesn't follow ``chdir``."""
 
     @property
     def closed(self) -> bool: ...

@@ -98,8 +98,9 @@ cdef class Database(Store):
         self.table_options.restart_interval = options.block_restart_interval
         self.table_options.bloom_bits = options.bloom_filter_bits
         self.table_options.compression = compression
-        raw = os.fsencode(name)
-        if b"\0" in raw or len(raw) > 3500 or not raw:
+        self.path = filesystem.resolve(name)
+        raw = os.fsencode(self.path)
+        if len(raw) > 3500:
             raise InvalidArgumentError(f"{name!r} is no usable path")
         self.version = version_empty()
         self.memory = memtable_new()
@@ -113,7 +114,7 @@ cdef class Database(Store):
         ):
             raise MemoryError("no memory for a database")
         try:
-            self.open_directory(name)
+            self.open_directory(self.path)
             self.recover(options.create_if_missing, options.error_if_exists)
             self.open = True
             if options.paranoid_checks:
@@ -290,7 +291,7 @@ cdef class Database(Store):
         with nogil:
             result = log.sync_to(ticket, &status)
         if result < 0:
-            error = status_error(&status, self.name)
+            error = status_error(&status, self.path)
             self.fail(error)
             raise error
 
@@ -363,7 +364,7 @@ cdef class Database(Store):
                 with nogil:
                     result = log.write_out(&status)
         if result < 0:
-            error = status_error(&status, self.name)
+            error = status_error(&status, self.path)
             self.fail(error)
             raise error
         if last > self.visible:
@@ -621,7 +622,7 @@ cdef class Database(Store):
     def checkpoint(self, path):
         self.check_writable()
         self.flush_all()
-        copy_tables(self, os.fspath(path))
+        copy_tables(self, os.fsdecode(path))
 
     @property
     def closed(self):

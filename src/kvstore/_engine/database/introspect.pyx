@@ -61,7 +61,7 @@ cdef int verify_tables(Store store) except -1:
                 break
         version_release(version)
     if result < 0:
-        raise status_error_in(&status, store.name)
+        raise status_error_in(&status, store.path)
     return 0
 
 
@@ -104,7 +104,7 @@ cdef uint64_t bytes_before_key(Store store, Version* version, object key, str wh
         result = bytes_before(version, slice_of(internal.data, internal.size), &status)
         buffer_free(&internal)
     if status.code:
-        raise status_error_in(&status, store.name)
+        raise status_error_in(&status, store.path)
     return result
 
 
@@ -248,6 +248,7 @@ cdef int copy_tables(Store store, str path) except -1:
     cdef Manifest manifest
     cdef Version* version
     cdef int level, i
+    path = store.disk.resolve(path)
     if kind_of(store.disk, path) != 0:
         raise InvalidArgumentError(f"{path} exists already; a checkpoint makes it")
     with store.installing:
@@ -260,14 +261,14 @@ cdef int copy_tables(Store store, str path) except -1:
         for level in range(LEVELS):
             for i in range(version.levels[level].count):
                 name = f"{version.levels[level].files[i].number:06d}.sst"
-                link_file(store.disk, f"{store.name}/{name}", f"{path}/{name}")
+                link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
         replace_whole(store.disk, path, "IDENTITY", identity_text(os.urandom(16).hex()).encode())
         # CURRENT comes last: without it the directory is no database.
         manifest = begin_manifest(
             store.disk, path, everything.next_number + 1, everything
         )
         manifest.close()
-        sync_directory(store.disk, os.path.dirname(path) or ".")
+        sync_directory(store.disk, os.path.dirname(path))
     finally:
         with nogil:
             version_release(version)

@@ -156,7 +156,7 @@ cdef class Walk:
             free(cursors)
             version_release(version)
             raise MemoryError("no memory for an iterator") if missing else status_error_in(
-                &status, store.name
+                &status, store.path
             )
         merged = merge_cursor(cursors, count + tables)
         free(cursors)
@@ -191,7 +191,7 @@ cdef class Walk:
 
     cdef int check_status(self) except -1:
         if self.cursor.status.code != OK:
-            raise status_error_in(&self.cursor.status, self.store.name)
+            raise status_error_in(&self.cursor.status, self.store.path)
         return 0
 
     def close(self):

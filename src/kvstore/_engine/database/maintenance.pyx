@@ -63,6 +63,7 @@ DAMAGED = ".damaged"
 
 def destroy(str path, FileSystem filesystem not None):
     cdef DirectoryLock lock
+    path = filesystem.resolve(path)
     if kind_of(filesystem, path) == 0:
         return
     names = own_names(filesystem, path)
@@ -79,7 +80,7 @@ def destroy(str path, FileSystem filesystem not None):
         lock.close()
     if not list_directory(filesystem, path):
         remove_directory(filesystem, path)
-        sync_directory(filesystem, os.path.dirname(path) or ".")
+        sync_directory(filesystem, os.path.dirname(path))
 
 
 cdef int destroy_log(FileSystem disk, str path) except -1:
@@ -119,6 +120,7 @@ cdef list own_names(FileSystem disk, str path):
 
 def repair(str path, FileSystem filesystem not None):
     cdef DirectoryLock lock
+    path = filesystem.resolve(path)
     if kind_of(filesystem, path) == 0:
         raise InvalidArgumentError(f"there is no database in {path}")
     names = own_names(filesystem, path)

@@ -68,7 +68,7 @@ cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bi
         finally:
             pinned_release(&pin)
     if found == FAILED:
-        raise status_error_in(&status, store.name)
+        raise status_error_in(&status, store.path)
     return default
 
 
@@ -120,7 +120,7 @@ cdef list lookup_many(Store store, list keys, object sequence, object default):
                         failed = True
                         break
             if failed:
-                raise status_error_in(&status, store.name)
+                raise status_error_in(&status, store.path)
             for i in range(count):
                 if wanted[i].pin.handle != NULL and wanted[i].found == FOUND:
                     results[i] = bytes_of(wanted[i].value)

@@ -39,7 +39,8 @@ cdef struct IteratorLink:
 
 cdef class Store:
     # --- configuration, constant once open
-    cdef readonly str name
+    cdef readonly str name              # as it was given; for people
+    cdef readonly str path              # the same directory, whatever becomes of the working one
     cdef FileSystem disk
     cdef object options
     cdef TableOptions table_options

@@ -197,7 +197,7 @@ cdef class Store:
         if self.failure is not None:
             raise StorageError(
                 f"the database is read-only since a failure ({self.failure}); reopen it",
-                code=getattr(self.failure, "code", IntegrityCode.IO_ERROR), path=self.name,
+                code=getattr(self.failure, "code", IntegrityCode.IO_ERROR), path=self.path,
                 errno=getattr(self.failure, "errno", None),
             )
         return 0
@@ -294,7 +294,7 @@ cdef class Store:
         cdef Manifest grown = self.manifest
         cdef uint64_t number = counter_next(&self.next_number)
         try:
-            self.manifest = begin_manifest(self.disk, self.name, number, self.everything())
+            self.manifest = begin_manifest(self.disk, self.path, number, self.everything())
         except Exception as error:
             # Which of the two CURRENT names is not known any more.
             self.fail(error)
@@ -302,7 +302,7 @@ cdef class Store:
         self.manifest_rolls += 1
         try:
             grown.close()
-            remove_file(self.disk, f"{self.name}/{manifest_name(grown.number)}")
+            remove_file(self.disk, f"{self.path}/{manifest_name(grown.number)}")
         except StorageError:
             pass            # nobody reads it again; the next opening removes it
         return 0
@@ -327,7 +327,7 @@ cdef class Store:
                     f"there is no database in {path} (create_if_missing is off)"
                 )
             make_directory(self.disk, path)
-            sync_directory(self.disk, os.path.dirname(path) or ".")
+            sync_directory(self.disk, os.path.dirname(path))
             names = []
         else:
             names = list_directory(self.disk, path)
@@ -346,7 +346,7 @@ cdef class Store:
         return 0
 
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1:
-        cdef str path = self.name
+        cdef str path = self.path
         names = list_directory(self.disk, path)
         cdef bint exists = "CURRENT" in names
         if exists and error_if_exists:
@@ -410,8 +410,8 @@ cdef class Store:
         cdef Version* empty
         cdef Change* changes
         cdef int i
-        number, edits, self.torn_manifest_bytes = load_manifest(self.disk, self.name)
-        manifest_path = f"{self.name}/{manifest_name(number)}"
+        number, edits, self.torn_manifest_bytes = load_manifest(self.disk, self.path)
+        manifest_path = f"{self.path}/{manifest_name(number)}"
         self.next_number = number
         tables = {}
         for edit in edits:
@@ -445,7 +445,7 @@ cdef class Store:
         i = 0
         try:
             for entry in tables.values():
-                path = f"{self.name}/{entry.number:06d}.sst"
+                path = f"{self.path}/{entry.number:06d}.sst"
                 check_table_file(self.disk, path, entry.file_bytes)
                 summary.file_bytes = entry.file_bytes
                 summary.entries = entry.entries
@@ -536,7 +536,7 @@ cdef class Store:
         for name in names:
             number = number_of(name)
             if (number and number not in live) or name.endswith(".new"):
-                remove_file(self.disk, f"{self.name}/{name}")
+                remove_file(self.disk, f"{self.path}/{name}")
         return 0
 
     cdef void link(self, IteratorLink* link) noexcept:

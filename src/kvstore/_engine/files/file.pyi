@@ -7,6 +7,12 @@ class FileSystem:
     :class:`kvstore.errors.StorageError` when the disk refuses.
     """
 
+    def resolve(self, path: str) -> str:
+        """``path`` from the root on, without links, ``..`` and a slash at its end.
+
+        Whoever keeps a path keeps this one: it follows neither ``chdir`` nor a link that is
+        changed, and its ``dirname`` is the directory that holds its name.
+        """
     def names(self, path: str) -> list[str]:
         """The sorted names in a directory."""
     def kind(self, path: str) -> int:

@@ -8,11 +8,25 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from kvstore._engine.primitives.status cimport Status, status_error, status_os_error
 
+from kvstore.errors import InvalidArgumentError, StorageError
+
 
 cdef class FileSystem:
     def __init__(self):
         if type(self) is FileSystem:
             raise TypeError("FileSystem is abstract; use PosixFileSystem or MemoryFileSystem")
+
+    def resolve(self, str path):
+        # Not os.path.abspath: that takes `link/..` for the directory that holds the link.
+        if not path or "\0" in path:
+            raise InvalidArgumentError(f"{path!r} is no usable path")
+        try:
+            return os.path.realpath(path)
+        except OSError as error:
+            # There is no working directory any more.
+            raise StorageError(
+                f"finding the directory: {error.strerror}", path=path, errno=error.errno
+            ) from None
 
     # Whole-file work for Python code that is not on a hot path (snapshots, identity files). What
     # they mean is in file.pyi; failures are StorageErrors.

@@ -12,7 +12,7 @@ class MemoryFileSystem(FileSystem):
 
     A file's bytes are durable only after a datasync of that file, and its name only after a sync
     of its directory, as strictly as POSIX allows; :meth:`crash` says what is left. Everything is
-    deterministic. Paths are absolute; the root exists.
+    deterministic. Paths begin at the root, which exists.
 
     Operations are named as in the table of ``file.pxd``: ``open close pwrite pread datasync
     allocate truncate size rename link unlink make_directory remove_directory sync_directory list

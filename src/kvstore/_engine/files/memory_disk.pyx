@@ -21,6 +21,8 @@ from kvstore._engine.files.file cimport (
 )
 from kvstore._engine.files.memory_tree cimport Directory, Inode, Map, Tree
 
+from kvstore.errors import InvalidArgumentError
+
 cdef frozenset OPERATIONS = frozenset((
     "open", "close", "pwrite", "pread", "datasync", "allocate", "truncate", "size", "rename", "link",
     "unlink", "make_directory", "remove_directory", "sync_directory", "list", "kind", "map", "unmap",
@@ -63,6 +65,12 @@ cdef class MemoryFileSystem(FileSystem):
         self.counts = dict.fromkeys(sorted(OPERATIONS), 0)
         self.faults = []
         self.capacity_bytes = capacity_bytes
+
+    def resolve(self, str path):
+        # There are no links here, and the working directory is the root.
+        if not path or "\0" in path:
+            raise InvalidArgumentError(f"{path!r} is no usable path")
+        return os.path.normpath("/" + path.lstrip("/"))
 
     # --- faults --------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ cdef class Log:
         self.filesystem = PosixFileSystem() if filesystem is None else filesystem
         self.ops = self.file.ops = self.filesystem.ops
         self.disk = self.file.disk = self.filesystem.disk
-        self.path = os.fspath(path)
+        self.path = self.filesystem.resolve(os.fsdecode(path))
         self.path_bytes = os.fsencode(self.path)
         if len(self.path_bytes) > PATH_BYTES - 32:
             raise InvalidArgumentError(f"path of {len(self.path_bytes)} bytes is too long")
@@ -125,7 +125,7 @@ cdef class Log:
         if result < 0 and result != -EEXIST:
             raise os_failure(result, b"making the log's directory", self.path)
         # Also where it exists: whoever made it may have died before this.
-        parent = os.path.dirname(self.path.rstrip("/")) or ("/" if self.path.startswith("/") else ".")
+        parent = os.path.dirname(self.path)
         result = self.ops.sync_directory(self.disk, os.fsencode(parent))
         if result < 0:
             raise os_failure(result, b"syncing the directory above the log", parent)
