@@ -165,7 +165,7 @@ CHANGES: dict[str, Callable[[bytes, int], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("compression", [None, "zstd", "snappy"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_table_with_any_byte_changed_is_never_read_wrong(
     tmp_path: Path, change: str, compression: str | None

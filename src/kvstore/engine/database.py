@@ -13,8 +13,9 @@ from kvstore._engine.database.database import Database
 from kvstore._engine.database.iterator import Iterator
 from kvstore._engine.files.file import FileSystem
 from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.table.compression import compression_of
 from kvstore.engine import bulk
-from kvstore.engine.options import COMPRESSIONS, Options, OtherSettings, Settings, options_of
+from kvstore.engine.options import Options, OtherSettings, Settings, options_of
 from kvstore.engine.prefixed import PrefixedDB
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class DB(Database):
             os.fsdecode(name),
             filesystem if filesystem is not None else PosixFileSystem(),
             options,
-            COMPRESSIONS[options.compression],
+            compression_of(options.compression),
         )
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:

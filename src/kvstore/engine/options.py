@@ -10,7 +10,7 @@ from kvstore.errors import InvalidArgumentError
 
 __all__ = ["Options", "Settings"]
 
-COMPRESSIONS = {None: 0, "none": 0, "lz4": 1, "zstd": 2}
+COMPRESSIONS = (None, "none", "lz4", "zstd", "snappy")
 
 _BOUNDS: dict[str, tuple[int, int]] = {
     "write_buffer_size": (64 << 10, 4 << 30),
@@ -57,7 +57,7 @@ class Options:
     max_file_size: int = 32 << 20
     """A table that has grown to this is closed and the next begun."""
     compression: str | None = None
-    """``None``, ``"lz4"`` or ``"zstd"``, for data blocks that shrink by it."""
+    """``None``, ``"lz4"``, ``"zstd"`` or ``"snappy"``, for data blocks that shrink by it."""
     bloom_filter_bits: int = 10
     """Bits a key in the filter of each table; 0 for none."""
 
@@ -94,7 +94,7 @@ class Options:
                     raise TypeError(f"compression must be a str or None, not {value!r}")
                 if value not in COMPRESSIONS:
                     raise InvalidArgumentError(
-                        f"compression={value!r}; expected None, 'lz4' or 'zstd'"
+                        f"compression={value!r}; expected None, 'lz4', 'zstd' or 'snappy'"
                     )
             elif not isinstance(value, bool):
                 raise TypeError(f"{field.name} must be a bool, not {value!r}")

@@ -100,6 +100,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "large blocks": {"block_bytes": 1 << 16, "restart_interval": 64},
     "lz4": {"compression": "lz4"},
     "zstd": {"compression": "zstd", "block_bytes": 16_384},
+    "snappy": {"compression": "snappy"},
 }
 
 
@@ -214,7 +215,7 @@ def test_compression_is_kept_only_where_it_pays(tmp_path: Path) -> None:
     chance = random.Random(1)
     noise = [(b"%05d" % k, k, PUT, chance.randbytes(200)) for k in range(500)]
     text = [(b"%05d" % k, k, PUT, b"the same words " * 13) for k in range(500)]
-    for name in ("lz4", "zstd"):
+    for name in ("lz4", "zstd", "snappy"):
         sizes = {}
         for what, versions in (("noise", noise), ("text", text)):
             plain = write(tmp_path / "plain", versions)["file_bytes"]

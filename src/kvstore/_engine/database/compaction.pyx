@@ -30,7 +30,9 @@ from kvstore._engine.database.store cimport Store, table_entry
 from kvstore._engine.version.table_job cimport (
     Output,
     TableJob,
-    table_job_clear,
+    table_job_free,
+    table_job_guard,
+    table_job_new,
     table_job_run,
     table_job_unlink,
 )
@@ -78,8 +80,9 @@ cdef class Task:
 # --- running a job --------------------------------------------------------------------------
 
 cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t max_file_bytes) except NULL:
-    cdef TableJob* job = new TableJob()
-    job.input = NULL
+    cdef TableJob* job = table_job_new()
+    if job == NULL:
+        raise MemoryError("no memory for a compaction")
     job.ops = store.disk.ops
     job.disk = store.disk.disk
     job.directory = store.tables.directory
@@ -89,14 +92,17 @@ cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t
     # Writes that still await their sync become visible one by one while the job runs, some perhaps
     # while the snapshots are listed: this first.
     job.retain_from = min(store.retain_from, store.visible)
-    for sequence in store.protected_sequences():
-        job.guarded.push_back(sequence)
+    try:
+        for sequence in store.protected_sequences():
+            if table_job_guard(job, sequence) < 0:
+                raise MemoryError("no memory for a compaction")
+    except MemoryError:
+        table_job_free(job)
+        raise
     store.history_from = max(store.history_from, job.retain_from)
     job.version = version
     job.output_level = output_level
     job.cancelled = &store.stop_jobs
-    job.rate_limit = 0
-    job.entries_read = job.entries_dropped = job.bytes_written = 0
     return job
 
 
@@ -123,11 +129,11 @@ cdef int install_outputs(
     cdef Change change
     cdef Output* output
     cdef size_t i
-    if job.outputs.size():
+    if job.outputs_count:
         # The manifest must not name a file whose own name a power loss can take.
         sync_directory(store.disk, store.path)
     try:
-        for i in range(job.outputs.size()):
+        for i in range(job.outputs_count):
             output = &job.outputs[i]
             change.level = level
             change.file = live_table_new(
@@ -179,7 +185,7 @@ cdef bint flush_oldest(Store store) except -1:
             raise
         finally:
             with nogil:
-                free_job(job)
+                table_job_free(job)
                 memtable_release(table)
         if store.log is not None:
             try:
@@ -192,13 +198,6 @@ cdef bint flush_oldest(Store store) except -1:
     with store.changed:
         store.changed.notify_all()
     return True
-
-
-cdef void free_job(TableJob* job) noexcept nogil:
-    if job.input != NULL:
-        job.input.free(job.input)
-    table_job_clear(job)
-    del job
 
 
 # --- choosing -------------------------------------------------------------------------------
@@ -458,7 +457,7 @@ cdef int merge(Store store, Task task) except -1:
             store.compaction_read_bytes += removed[i].file.summary.file_bytes
     finally:
         with nogil:
-            free_job(job)
+            table_job_free(job)
     return 0
 
 

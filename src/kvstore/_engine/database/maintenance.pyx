@@ -40,7 +40,13 @@ from kvstore._engine.primitives.slice cimport slice_of
 from kvstore._engine.table.sstable_build cimport TableSummary
 from kvstore._engine.primitives.status cimport Status, status_error_in
 from kvstore._engine.database.store cimport check_identity, identity_text, is_own_name
-from kvstore._engine.version.table_job cimport TableJob, table_job_clear, table_job_run
+from kvstore._engine.version.table_job cimport (
+    TableJob,
+    table_job_free,
+    table_job_guard,
+    table_job_new,
+    table_job_run,
+)
 from kvstore._engine.version.version cimport level_cursor
 
 from kvstore._engine.version.manifest import Edit, TableEntry
@@ -295,9 +301,10 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
     tables = open_tables_new(disk.ops, disk.disk, NULL, raw, REPAIR_OPEN_TABLES)
     if tables == NULL:
         raise MemoryError("no memory for the tables")
-    job = new TableJob()
-    job.input = NULL
+    job = table_job_new()
     try:
+        if job == NULL:
+            raise MemoryError("no memory for the tables")
         for entry in entries:
             summary.file_bytes = entry.file_bytes
             summary.entries = entry.entries
@@ -330,19 +337,18 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
         job.options.compression = 0
         job.max_file_bytes = REPAIR_FILE_BYTES
         job.next_number = &next_number
-        job.guarded.push_back(0)
+        if table_job_guard(job, 0) < 0:
+            raise MemoryError("no memory for the tables")
         job.retain_from = 0
         job.version = NULL
         job.output_level = REPAIR_LEVEL
         job.cancelled = &stop
-        job.rate_limit = 0
-        job.entries_read = job.entries_dropped = job.bytes_written = 0
         with nogil:
             result = table_job_run(job, &status)
         if result < 0:
             raise status_error_in(&status, path)
         sync_directory(disk, path)
-        for i in range(job.outputs.size()):
+        for i in range(job.outputs_count):
             merged.append(
                 TableEntry(
                     REPAIR_LEVEL, job.outputs[i].number, job.outputs[i].summary.file_bytes,
@@ -355,10 +361,8 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
     finally:
         for i in range(cursors.size()):
             cursors[i].free(cursors[i])
-        if job.input != NULL:
-            job.input.free(job.input)
-        table_job_clear(job)
-        del job
+        if job != NULL:
+            table_job_free(job)
         for i in range(files.size()):
             live_table_release(files[i])
         open_tables_release(tables)

@@ -12,7 +12,7 @@
 A frame:
 
     0       1       kind: 1 data, 2 partition, 3 root, 4 properties
-    1       1       compression of the payload: 0 none, 1 LZ4 block, 2 Zstandard frame
+    1       1       compression of the payload: 0 none, 1 LZ4 block, 2 Zstandard frame, 3 Snappy
     2       2       zero
     4       4       bytes of the payload as stored
     8       4       bytes of the payload uncompressed
@@ -40,6 +40,7 @@ from kvstore._engine.table.compression cimport (
     COMPRESSION_MAX,
     COMPRESSION_NONE,
     DECOMPRESS_MISSING,
+    DECOMPRESS_NO_MEMORY,
     DECOMPRESSED,
     compress,
     decompress,
@@ -267,9 +268,10 @@ cdef uint8_t* uncompressed(
     block_free(replacement)
     if result == DECOMPRESS_MISSING:
         status_set(
-            status, UNSUPPORTED_VERSION, b"block compressed by a package that is not installed",
-            offset,
+            status, UNSUPPORTED_VERSION, b"block compressed by a codec that is not installed", offset
         )
+    elif result == DECOMPRESS_NO_MEMORY:
+        status_os_error(status, ENOMEM, b"memory for a codec", offset)
     else:
         status_set(status, INVALID_RECORD, b"compressed block", offset)
     return NULL

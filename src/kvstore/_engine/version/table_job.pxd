@@ -4,7 +4,6 @@ No GIL. Used by flushes (one memtable in, one table out) and compactions.
 """
 
 from libc.stdint cimport uint64_t
-from libcpp.vector cimport vector
 
 from kvstore._engine.primitives.buffer cimport Buffer
 from kvstore._engine.primitives.cursor cimport Cursor
@@ -21,8 +20,8 @@ cdef struct Output:
     Buffer largest
 
 
-cdef cppclass TableJob:
-    # Input, all of it the caller's, who keeps it until the job is over.
+cdef struct TableJob:
+    # Made by table_job_new, all zero. Input, all of it the caller's, who keeps it until the job is over.
     Cursor* input
     const FileSystemOps* ops
     void* disk
@@ -30,7 +29,10 @@ cdef cppclass TableJob:
     TableOptions options
     uint64_t max_file_bytes     # a table is closed at the first new user key beyond; 0: never
     uint64_t* next_number       # atomic: the last number given to a file
-    vector[uint64_t] guarded  # sequences that somebody may read at, ascending, never empty
+    # Sequences that somebody may read at, ascending, never empty: table_job_guard.
+    uint64_t* guarded
+    size_t guarded_count
+    size_t guarded_capacity
     uint64_t retain_from        # every sequence from here on may be read at
     # Below `output_level` of `version` may lie older versions of a key; NULL: always suppose so.
     Version* version
@@ -38,12 +40,19 @@ cdef cppclass TableJob:
     uint64_t* cancelled         # atomic; the job stops soon after it is not 0
     uint64_t rate_limit         # bytes a second, 0 for none
     # Result
-    vector[Output] outputs
+    Output* outputs
+    size_t outputs_count
+    size_t outputs_capacity
     uint64_t entries_read
     uint64_t entries_dropped
     uint64_t bytes_written
 
 
+cdef TableJob* table_job_new() noexcept nogil               # NULL: no memory
+# Frees the job, its input and what the outputs hold (not the files).
+cdef void table_job_free(TableJob* job) noexcept nogil
+# One more sequence that somebody may read at, above those before it. -1: no memory.
+cdef int table_job_guard(TableJob* job, uint64_t sequence) noexcept nogil
 # -1: see status; nothing of the outputs is left on disk. Cancelled: -1 with status OK.
 cdef int table_job_run(TableJob* job, Status* status) noexcept nogil
 # Frees what the outputs hold (not the files).

@@ -7,6 +7,7 @@ nothing older below it and no reader at a sequence before its own.
 """
 
 from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
@@ -49,6 +50,48 @@ cdef struct Progress:
     uint64_t grandparent_bytes      # overlapped by the present table
 
 
+# --- the job itself -------------------------------------------------------------------------
+
+cdef TableJob* table_job_new() noexcept nogil:
+    return <TableJob*> calloc(1, sizeof(TableJob))
+
+
+cdef void table_job_free(TableJob* job) noexcept nogil:
+    if job.input != NULL:
+        job.input.free(job.input)
+    table_job_clear(job)
+    free(job.outputs)
+    free(job.guarded)
+    free(job)
+
+
+cdef bint grow(void** array, size_t* capacity, size_t count, size_t item_bytes) noexcept nogil:
+    """Room for one more item; False: no memory, nothing changed."""
+    cdef size_t larger
+    cdef void* moved
+    if count < capacity[0]:
+        return True
+    larger = 2 * capacity[0] if capacity[0] else 16
+    moved = realloc(array[0], larger * item_bytes)
+    if moved == NULL:
+        return False
+    array[0] = moved
+    capacity[0] = larger
+    return True
+
+
+cdef int table_job_guard(TableJob* job, uint64_t sequence) noexcept nogil:
+    if not grow(
+        <void**> &job.guarded, &job.guarded_capacity, job.guarded_count, sizeof(uint64_t)
+    ):
+        return -1
+    job.guarded[job.guarded_count] = sequence
+    job.guarded_count += 1
+    return 0
+
+
+# --- running it -----------------------------------------------------------------------------
+
 cdef inline uint64_t now_ns() noexcept nogil:
     cdef timespec at
     clock_gettime(CLOCK_MONOTONIC, &at)
@@ -77,7 +120,7 @@ cdef void keep_to_rate(TableJob* job, Progress* progress) noexcept nogil:
 cdef bint needed(TableJob* job, uint64_t sequence, uint64_t newer) noexcept nogil:
     """Whether somebody may read at a sequence in [sequence, newer)."""
     cdef size_t low = 0
-    cdef size_t high = job.guarded.size()
+    cdef size_t high = job.guarded_count
     cdef size_t middle
     if newer > job.retain_from:
         return True
@@ -87,7 +130,7 @@ cdef bint needed(TableJob* job, uint64_t sequence, uint64_t newer) noexcept nogi
             low = middle + 1
         else:
             high = middle
-    return low < job.guarded.size() and job.guarded[low] < newer
+    return low < job.guarded_count and job.guarded[low] < newer
 
 
 cdef bint nothing_below(TableJob* job, Progress* progress, Slice user_key) noexcept nogil:
@@ -125,8 +168,12 @@ cdef bint overlaps_too_much(TableJob* job, Progress* progress, Slice user_key) n
 
 cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept nogil:
     cdef char path[MAX_PATH_BYTES]
-    cdef Output output
-    memset(&output, 0, sizeof(Output))
+    cdef Output* output
+    # Room first: once there is a file, it is noted.
+    if not grow(<void**> &job.outputs, &job.outputs_capacity, job.outputs_count, sizeof(Output)):
+        return status_set(status, IO_ERROR, b"out of memory", -1)
+    output = &job.outputs[job.outputs_count]
+    memset(output, 0, sizeof(Output))
     output.number = counter_next(job.next_number)
     buffer_init(&output.smallest)
     buffer_init(&output.largest)
@@ -137,13 +184,13 @@ cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept
     )
     if progress.builder == NULL:
         return -1
-    job.outputs.push_back(output)
+    job.outputs_count += 1
     progress.grandparent_bytes = 0
     return 0
 
 
 cdef int finish_table(TableJob* job, Progress* progress, Buffer* last, Status* status) noexcept nogil:
-    cdef Output* output = &job.outputs.back()
+    cdef Output* output = &job.outputs[job.outputs_count - 1]
     cdef TableBuilder* builder = progress.builder
     progress.builder = NULL
     if table_builder_finish(builder, &output.summary, status) < 0:
@@ -160,7 +207,7 @@ cdef int write_entry(TableJob* job, Progress* progress, Slice key, Slice value, 
     if progress.builder == NULL:
         if begin_table(job, progress, status) < 0:
             return -1
-        if buffer_append(&job.outputs.back().smallest, key.data, key.size) < 0:
+        if buffer_append(&job.outputs[job.outputs_count - 1].smallest, key.data, key.size) < 0:
             return status_set(status, IO_ERROR, b"out of memory", -1)
     return table_builder_add(progress.builder, key, value, status)
 
@@ -257,16 +304,16 @@ cdef int table_job_run(TableJob* job, Status* status) noexcept nogil:
 
 cdef void table_job_clear(TableJob* job) noexcept nogil:
     cdef size_t i
-    for i in range(job.outputs.size()):
+    for i in range(job.outputs_count):
         buffer_free(&job.outputs[i].smallest)
         buffer_free(&job.outputs[i].largest)
-    job.outputs.clear()
+    job.outputs_count = 0
 
 
 cdef void table_job_unlink(TableJob* job) noexcept nogil:
     cdef char path[MAX_PATH_BYTES]
     cdef size_t i
-    for i in range(job.outputs.size()):
+    for i in range(job.outputs_count):
         table_path(job.directory, job.outputs[i].number, path)
         # What stays behind because this fails is removed at the next open.
         job.ops.unlink(job.disk, path)
