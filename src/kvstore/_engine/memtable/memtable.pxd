@@ -21,7 +21,8 @@ cdef enum Lookup:
 cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory
 cdef void memtable_retain(MemTable* table) noexcept nogil
 cdef void memtable_release(MemTable* table) noexcept nogil
-# Copies key and value into the arena. -1: out of memory, nothing changed. `ascending` saves
+# Copies key and value into the arena. -1: out of memory, nothing changed. What the key had at this
+# very sequence before, put or tombstone, is replaced. `ascending` saves
 # time; only for a key that isn't below the one added last, with a sequence above all others.
 cdef int memtable_add(
     MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value, bint ascending

@@ -62,7 +62,7 @@ cdef inline int lower_slot(
     const uint64_t* heads, const Entry* entries, int count, uint64_t head,
     Slice user_key, uint64_t trailer
 ) noexcept nogil:
-    """The first slot whose internal key is >= (user_key, trailer)."""
+    """The first slot whose entry is >= (user_key, trailer), see entry_compare."""
     cdef int low = heads_lower(heads, count, head)
     if low == count or heads[low] != head:
         return low
@@ -412,7 +412,7 @@ cdef int memtable_add(
         if slot < <int> leaf.count and leaf.heads[slot] == head and entry_compare(
             leaf.entries[slot], user_key, trailer
         ) == 0:
-            # The same version again (a log replayed over itself): the later one stands.
+            # The same sequence again, of the same kind or another: the later one stands.
             replace_entry(table, leaf, slot, entry)
             return 0
     if leaf.count < LEAF_SLOTS:

@@ -15,7 +15,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kvstore._engine.primitives.arena cimport Arena
-from kvstore._engine.primitives.key cimport TRAILER_BYTES, internal_trailer
+from kvstore._engine.primitives.key cimport TRAILER_BYTES, internal_trailer, trailer_sequence
 from kvstore._engine.primitives.key_head cimport common_prefix, key_head, prefetch
 from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
 
@@ -90,12 +90,16 @@ cdef inline uint64_t entry_trailer(Entry entry) noexcept nogil:
 
 
 cdef inline int entry_compare(Entry entry, Slice user_key, uint64_t trailer) noexcept nogil:
-    """Order of the entry's internal key against (user_key, trailer)."""
+    """Order of the entry against (user_key, trailer), whatever their kinds.
+
+    A key has one entry for each sequence: what is done to it later at the same sequence replaces it.
+    """
     cdef int order = slice_compare(entry_user_key(entry), user_key)
     if order:
         return order
-    cdef uint64_t own = entry_trailer(entry)
-    return -1 if own > trailer else (1 if own < trailer else 0)
+    cdef uint64_t own = trailer_sequence(entry_trailer(entry))
+    cdef uint64_t other = trailer_sequence(trailer)
+    return -1 if own > other else (1 if own < other else 0)
 
 
 cdef inline uint64_t entry_head(Entry entry, size_t prefix) noexcept nogil:
