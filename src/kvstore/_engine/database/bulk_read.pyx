@@ -13,7 +13,6 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
@@ -27,7 +26,7 @@ from kvstore._engine.database.bulk_rows cimport (
     rows_sort,
 )
 from kvstore._engine.database.column cimport MISFIT, NO_MEMORY, Column, Sink
-from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.primitives.cursor cimport Cursor
 from kvstore._engine.database.database cimport Database
 from kvstore._engine.database.iterator cimport Iterator, Range, Snapshot, open_iterator, open_snapshot
 from kvstore._engine.memtable.memtable cimport (
@@ -38,6 +37,7 @@ from kvstore._engine.memtable.memtable cimport (
     memtable_entries,
     memtable_prefetch,
 )
+from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
 from kvstore._engine.version.merge cimport merge_cursor
 from kvstore._engine.database.read cimport has_tables, look_in_memory
 from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
@@ -222,17 +222,17 @@ cdef class TableWalk:
         version = store.version
         count = version_cursor_count(version)
         status_clear(&status)
-        cursors = <Cursor**> cursor_memory(max(1, count) * sizeof(Cursor*))
+        cursors = <Cursor**> kv_zeroed(max(1, count) * sizeof(Cursor*))
         if cursors == NULL:
             raise MemoryError("no memory for a walk")
         version_retain(version)
         result = version_cursors(version, True, WALK_AHEAD_BYTES, cursors, &status)
         if result < 0:
-            free(cursors)
+            kv_free(cursors)
             version_release(version)
             raise status_error_in(&status, store.path)
         merged = merge_cursor(cursors, count)
-        free(cursors)
+        kv_free(cursors)
         if merged == NULL:
             version_release(version)
             raise MemoryError("no memory for a walk")

@@ -8,13 +8,13 @@ moved by the manifest alone.
 """
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
 from libcpp.vector cimport vector
 
 from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
 from kvstore._engine.primitives.cursor cimport Cursor
 from kvstore._engine.files.disk cimport sync_directory
 from kvstore._engine.primitives.key cimport internal_user_key
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
 from kvstore._engine.version.live_table cimport LiveTable, live_table_new, live_table_release
 from kvstore._engine.memtable.memtable cimport (
     MemTable,
@@ -373,7 +373,7 @@ cdef Cursor* task_input(Task task) except? NULL:
     cdef int count = 0
     cdef int upper_count = <int> task.upper.size()
     cdef size_t i
-    cdef Cursor** cursors = <Cursor**> calloc(upper_count + 2, sizeof(Cursor*))
+    cdef Cursor** cursors = <Cursor**> kv_calloc(upper_count + 2, sizeof(Cursor*))
     cdef Cursor* merged
     if cursors == NULL:
         return NULL
@@ -394,10 +394,10 @@ cdef Cursor* task_input(Task task) except? NULL:
             for j in range(count):
                 if cursors[j] != NULL:
                     cursors[j].free(cursors[j])
-            free(cursors)
+            kv_free(cursors)
             return NULL
     merged = merge_cursor(cursors, count)
-    free(cursors)
+    kv_free(cursors)
     return merged
 
 

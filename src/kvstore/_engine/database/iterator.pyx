@@ -4,12 +4,12 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free
 
 from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.primitives.cursor cimport Cursor
 from kvstore._engine.memtable.memtable cimport memtable_entries
 from kvstore._engine.memtable.memtable_cursor cimport memtable_cursor
+from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
 from kvstore._engine.version.merge cimport merge_cursor
 from kvstore._engine.database.read cimport lookup, lookup_many, readable_sequence
 from kvstore._engine.primitives.slice cimport Slice, slice_of
@@ -123,7 +123,7 @@ cdef class Walk:
         cdef int tables = version_cursor_count(version)
         cdef int most = 1 + store.frozen_count + tables
         cdef int count = 0
-        cdef Cursor** cursors = <Cursor**> cursor_memory(most * sizeof(Cursor*))
+        cdef Cursor** cursors = <Cursor**> kv_zeroed(most * sizeof(Cursor*))
         cdef Cursor* merged = NULL
         cdef Slice low_slice, high_slice
         cdef Slice* low_bound = NULL
@@ -153,13 +153,13 @@ cdef class Walk:
             for i in range(count):
                 if cursors[i] != NULL:
                     cursors[i].free(cursors[i])
-            free(cursors)
+            kv_free(cursors)
             version_release(version)
             raise MemoryError("no memory for an iterator") if missing else status_error_in(
                 &status, store.path
             )
         merged = merge_cursor(cursors, count + tables)
-        free(cursors)
+        kv_free(cursors)
         if merged == NULL:
             version_release(version)
             raise MemoryError("no memory for an iterator")

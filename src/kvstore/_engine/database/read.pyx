@@ -2,11 +2,11 @@
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
 
 from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
 from kvstore._engine.primitives.key cimport max_sequence
 from kvstore._engine.memtable.memtable cimport ABSENT, DELETED, FAILED, FOUND, memtable_entries, memtable_get
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
 from kvstore._engine.primitives.slice cimport Slice
 from kvstore._engine.table.sstable cimport Pinned, pinned_release
 from kvstore._engine.primitives.status cimport OK, Status, status_clear, status_error_in
@@ -82,7 +82,7 @@ cdef struct Wanted:
 cdef list lookup_many(Store store, list keys, object sequence, object default):
     cdef Py_ssize_t count = len(keys)
     cdef Py_ssize_t i
-    cdef Wanted* wanted = <Wanted*> calloc(count + 1, sizeof(Wanted))
+    cdef Wanted* wanted = <Wanted*> kv_calloc(count + 1, sizeof(Wanted))
     cdef Version* version = NULL
     cdef Status status
     cdef uint64_t found_sequence
@@ -129,7 +129,7 @@ cdef list lookup_many(Store store, list keys, object sequence, object default):
         for i in range(count):
             view_close(&wanted[i].key)
             pinned_release(&wanted[i].pin)
-        free(wanted)
+        kv_free(wanted)
         if version != NULL:
             with nogil:
                 version_release(version)

@@ -8,7 +8,6 @@ cimport cython
 from cpython.exc cimport PyErr_WriteUnraisable
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
 from kvstore._engine.files.file cimport (
@@ -20,6 +19,7 @@ from kvstore._engine.files.file cimport (
     list_visitor,
 )
 from kvstore._engine.files.memory_tree cimport Directory, Inode, Map, Tree
+from kvstore._engine.primitives.memory cimport kv_malloc
 
 from kvstore.errors import InvalidArgumentError
 
@@ -574,7 +574,7 @@ cdef int memory_map(void* disk, void* file, size_t size, uint8_t** memory) noexc
         (<MemoryFileSystem> disk).begin("map", handle.path)
         if size == 0 or size > <size_t> len(handle.inode.data):
             raise failure(errno.EINVAL, handle.path)
-        mapped.memory = <uint8_t*> malloc(size)
+        mapped.memory = <uint8_t*> kv_malloc(size)
         if mapped.memory == NULL:
             raise failure(errno.ENOMEM, handle.path)
         mapped.size = size

@@ -11,8 +11,9 @@ may run anybody's code and let other threads in, so the collector waits meanwhil
 import errno
 
 from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
+
+from kvstore._engine.primitives.memory cimport kv_free
 
 cdef extern from "Python.h":
     int PyGC_Disable() noexcept
@@ -29,7 +30,7 @@ cdef inline void resume_collector(int was_on) noexcept:
 
 cdef class Map:
     def __dealloc__(self):
-        free(self.memory)
+        kv_free(self.memory)
 
 
 cdef void apply(bytearray target, uint64_t offset, bytes content) except *:

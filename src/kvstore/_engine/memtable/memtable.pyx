@@ -6,7 +6,6 @@ so a key that the search led to a node shares that prefix without being asked.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
 
 from kvstore._engine.primitives.arena cimport Arena, arena_allocate, arena_free, arena_init, arena_reserve
@@ -37,6 +36,7 @@ from kvstore._engine.memtable.memtable_node cimport (
     entry_value,
     prefetch_whole_leaf,
 )
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
 from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_equal
 
 
@@ -476,14 +476,14 @@ cdef void refresh_edges(MemTable* table, Path* path) noexcept nogil:
 # --- the public face ------------------------------------------------------------------------
 
 cdef MemTable* memtable_new() noexcept nogil:
-    cdef MemTable* table = <MemTable*> calloc(1, sizeof(MemTable))
+    cdef MemTable* table = <MemTable*> kv_calloc(1, sizeof(MemTable))
     if table == NULL:
         return NULL
     table.references = 1
     arena_init(&table.arena)
     cdef Leaf* leaf = <Leaf*> arena_allocate(&table.arena, sizeof(Leaf), CACHE_LINE_BYTES)
     if leaf == NULL:
-        free(table)
+        kv_free(table)
         return NULL
     leaf.count = 0
     leaf.prefix = 0
@@ -502,7 +502,7 @@ cdef void memtable_retain(MemTable* table) noexcept nogil:
 cdef void memtable_release(MemTable* table) noexcept nogil:
     if reference_drop(&table.references):
         arena_free(&table.arena)
-        free(table)
+        kv_free(table)
 
 
 cdef size_t memtable_bytes(MemTable* table) noexcept nogil:

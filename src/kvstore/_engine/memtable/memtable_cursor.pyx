@@ -5,9 +5,8 @@ tree is searched for it again.
 """
 
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport free
 
-from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.primitives.cursor cimport Cursor
 from kvstore._engine.primitives.key cimport internal_trailer, internal_user_key
 from kvstore._engine.primitives.key_head cimport prefetch, prefetch_run
 from kvstore._engine.memtable.memtable cimport memtable_find, memtable_release, memtable_retain
@@ -22,6 +21,7 @@ from kvstore._engine.memtable.memtable_node cimport (
     entry_value,
     prefetch_whole_leaf,
 )
+from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
 from kvstore._engine.primitives.slice cimport Slice
 from kvstore._engine.primitives.status cimport status_clear
 
@@ -159,11 +159,11 @@ cdef void cursor_prev(Cursor* self) noexcept nogil:
 
 cdef void cursor_free(Cursor* self) noexcept nogil:
     memtable_release((<MemCursor*> self.state).table)
-    free(self.state)
+    kv_free(self.state)
 
 
 cdef Cursor* memtable_cursor(MemTable* table) noexcept nogil:
-    cdef MemCursor* cursor = <MemCursor*> cursor_memory(sizeof(MemCursor))
+    cdef MemCursor* cursor = <MemCursor*> kv_zeroed(sizeof(MemCursor))
     if cursor == NULL:
         return NULL
     memtable_retain(table)

@@ -1,7 +1,8 @@
 """Arena: see arena.pxd."""
 
 from libc.stdint cimport uint8_t, uintptr_t
-from libc.stdlib cimport free, malloc
+
+from kvstore._engine.primitives.memory cimport kv_free, kv_gave_back, kv_malloc, kv_may_allocate
 
 
 cdef extern from *:
@@ -51,14 +52,24 @@ cdef void arena_free(Arena* arena) noexcept nogil:
         older = chunk.older
         if chunk.mapped:
             unmap(chunk, chunk.size)
+            kv_gave_back()
         else:
-            free(chunk)
+            kv_free(chunk)
         chunk = older
     arena_init(arena)
 
 
+cdef void* map_chunk(size_t size) noexcept nogil:
+    if not kv_may_allocate():
+        return NULL
+    cdef void* memory = map_huge(size)
+    if memory == NULL:
+        kv_gave_back()
+    return memory
+
+
 cdef Chunk* add_chunk(Arena* arena, size_t size, bint mapped) noexcept nogil:
-    cdef void* memory = map_huge(size) if mapped else malloc(size)
+    cdef void* memory = map_chunk(size) if mapped else kv_malloc(size)
     if memory == NULL:
         return NULL
     cdef Chunk* chunk = <Chunk*> memory

@@ -1,8 +1,9 @@
 """A growing run of bytes, for builders. One owner; freed with buffer_free."""
 
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
+
+from kvstore._engine.primitives.memory cimport kv_free, kv_realloc
 
 
 cdef struct Buffer:
@@ -18,7 +19,7 @@ cdef inline void buffer_init(Buffer* buffer) noexcept nogil:
 
 
 cdef inline void buffer_free(Buffer* buffer) noexcept nogil:
-    free(buffer.data)
+    kv_free(buffer.data)
     buffer_init(buffer)
 
 
@@ -33,7 +34,7 @@ cdef inline int buffer_reserve(Buffer* buffer, size_t more) noexcept nogil:
         capacity = 256
     if capacity < buffer.size + more:
         capacity = buffer.size + more
-    data = <uint8_t*> realloc(buffer.data, capacity)
+    data = <uint8_t*> kv_realloc(buffer.data, capacity)
     if data == NULL:
         return -1
     buffer.data = data

@@ -23,20 +23,3 @@ cdef struct Cursor:
     void (*next)(Cursor* self) noexcept nogil
     void (*prev)(Cursor* self) noexcept nogil
     void (*free)(Cursor* self) noexcept nogil
-
-
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #include <string.h>
-    /* glibc's calloc passes by the thread's own lists of free pieces, so malloc is the faster; the
-       barrier keeps GCC from making a calloc of the two calls. */
-    static inline void* kv_zeroed(size_t size) {
-        void* memory = malloc(size);
-        if (!memory) return NULL;
-        __asm__ volatile("" : "+r"(memory));
-        return memset(memory, 0, size);
-    }
-    """
-    # Zeroed memory for a cursor, to be given back with free(); NULL: none.
-    void* cursor_memory "kv_zeroed"(size_t size) noexcept nogil

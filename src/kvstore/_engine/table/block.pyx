@@ -1,12 +1,12 @@
 """Block search, check and cursor: see block.pxd for the face, block_build.pyx for the layout."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy
 
 from kvstore._engine.primitives.coding cimport get_varint32
 from kvstore._engine.primitives.key cimport KIND_MAX, TRAILER_BYTES, trailer_kind
 from kvstore._engine.primitives.key_head cimport common_prefix, heads_lower, key_head, prefetch
+from kvstore._engine.primitives.memory cimport kv_free, kv_realloc
 from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
 from kvstore._engine.primitives.status cimport INVALID_RECORD, Status, status_os_error, status_set
 
@@ -206,9 +206,9 @@ cdef void block_cursor_init(BlockCursor* cursor) noexcept nogil:
 
 
 cdef void block_cursor_free(BlockCursor* cursor) noexcept nogil:
-    free(cursor.key_data)
-    free(cursor.group)
-    free(cursor.group_keys)
+    kv_free(cursor.key_data)
+    kv_free(cursor.group)
+    kv_free(cursor.group_keys)
     block_cursor_init(cursor)
 
 
@@ -230,7 +230,7 @@ cdef int grow(uint8_t** data, size_t* capacity, size_t needed) noexcept nogil:
         size = needed
     if size < 256:
         size = 256
-    cdef uint8_t* grown = <uint8_t*> realloc(data[0], size)
+    cdef uint8_t* grown = <uint8_t*> kv_realloc(data[0], size)
     if grown == NULL:
         return -1
     data[0] = grown

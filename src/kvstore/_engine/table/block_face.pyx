@@ -1,9 +1,9 @@
 """Python faces over one block, one filter and the cache's pins, so that tests reach them alone."""
 
 from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_malloc
 from kvstore._engine.table.block cimport (
     Block,
     BlockCursor,
@@ -94,7 +94,7 @@ cdef class BlockFace:
     def __cinit__(self, bytes data):
         cdef Status status
         block_cursor_init(&self.walk)
-        self.data = <uint8_t*> malloc(len(data) or 1)
+        self.data = <uint8_t*> kv_malloc(len(data) or 1)
         if self.data == NULL:
             raise MemoryError
         memcpy(self.data, <const unsigned char*> data, len(data))
@@ -106,7 +106,7 @@ cdef class BlockFace:
 
     def __dealloc__(self):
         block_cursor_free(&self.walk)
-        free(self.data)
+        kv_free(self.data)
 
     cdef object standing(self):
         cdef Status status
@@ -180,7 +180,7 @@ cdef class FilterFace:
     def __cinit__(self, keys, int bits_per_key):
         self.size = filter_bytes(len(keys), bits_per_key)
         self.probes = filter_probes(bits_per_key)
-        self.data = <uint8_t*> calloc(1, self.size)
+        self.data = <uint8_t*> kv_calloc(1, self.size)
         if self.data == NULL:
             raise MemoryError
         for key in keys:
@@ -190,7 +190,7 @@ cdef class FilterFace:
             )
 
     def __dealloc__(self):
-        free(self.data)
+        kv_free(self.data)
 
     def __len__(self):
         return self.size

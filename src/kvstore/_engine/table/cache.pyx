@@ -1,10 +1,10 @@
 """The block cache: see cache.pxd."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 
 from kvstore._engine.primitives.atomics cimport counter_next, load_acquire, reference_add, reference_drop
 from kvstore._engine.primitives.key_head cimport prefetch
+from kvstore._engine.primitives.memory cimport kv_aligned_alloc, kv_calloc, kv_free
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -14,10 +14,6 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_destroy(pthread_mutex_t* mutex)
     int pthread_mutex_lock(pthread_mutex_t* mutex)
     int pthread_mutex_unlock(pthread_mutex_t* mutex)
-
-
-cdef extern from "<stdlib.h>" nogil:
-    void* aligned_alloc(size_t alignment, size_t size)
 
 
 cdef enum:
@@ -56,7 +52,7 @@ cdef uint8_t* block_allocate(size_t size) noexcept nogil:
     if size >> 32:
         return NULL
     size = (size + 2 * CACHE_LINE_BYTES - 1) & ~<size_t> (CACHE_LINE_BYTES - 1)
-    cdef uint8_t* memory = <uint8_t*> aligned_alloc(CACHE_LINE_BYTES, size)
+    cdef uint8_t* memory = <uint8_t*> kv_aligned_alloc(CACHE_LINE_BYTES, size)
     if memory == NULL:
         return NULL
     return memory + CACHE_LINE_BYTES
@@ -64,7 +60,7 @@ cdef uint8_t* block_allocate(size_t size) noexcept nogil:
 
 cdef void block_free(uint8_t* data) noexcept nogil:
     if data != NULL:
-        free(data - CACHE_LINE_BYTES)
+        kv_free(data - CACHE_LINE_BYTES)
 
 
 cdef uint64_t cache_next_table_id() noexcept nogil:
@@ -101,7 +97,7 @@ cdef inline CachedBlock* look_up(
 cdef void grow_buckets(Shard* shard) noexcept nogil:
     """Twice the buckets; without memory for them the chains just stay longer."""
     cdef size_t old_count = shard.bucket_mask + 1
-    cdef CachedBlock** buckets = <CachedBlock**> calloc(2 * old_count, sizeof(CachedBlock*))
+    cdef CachedBlock** buckets = <CachedBlock**> kv_calloc(2 * old_count, sizeof(CachedBlock*))
     if buckets == NULL:
         return
     cdef CachedBlock** old = shard.buckets
@@ -119,7 +115,7 @@ cdef void grow_buckets(Shard* shard) noexcept nogil:
             block.chain = bucket[0]
             bucket[0] = block
             block = rest
-    free(old)
+    kv_free(old)
 
 
 cdef void link_in(Shard* shard, uint64_t hashed, CachedBlock* block) noexcept nogil:
@@ -178,7 +174,7 @@ cdef void make_room(Shard* shard, size_t needed) noexcept nogil:
 # --- the public face ------------------------------------------------------------------------
 
 cdef BlockCache* cache_new(size_t capacity_bytes) noexcept nogil:
-    cdef BlockCache* cache = <BlockCache*> calloc(1, sizeof(BlockCache))
+    cdef BlockCache* cache = <BlockCache*> kv_calloc(1, sizeof(BlockCache))
     if cache == NULL:
         return NULL
     cdef size_t shards = 1
@@ -192,7 +188,7 @@ cdef BlockCache* cache_new(size_t capacity_bytes) noexcept nogil:
         pthread_mutex_init(&cache.shards[i].lock, NULL)
         cache.shards[i].capacity = capacity_bytes // shards
         cache.shards[i].bucket_mask = FIRST_BUCKETS - 1
-        cache.shards[i].buckets = <CachedBlock**> calloc(FIRST_BUCKETS, sizeof(CachedBlock*))
+        cache.shards[i].buckets = <CachedBlock**> kv_calloc(FIRST_BUCKETS, sizeof(CachedBlock*))
         failed = failed or cache.shards[i].buckets == NULL
     if failed:
         cache_release(cache)
@@ -216,9 +212,9 @@ cdef void cache_release(BlockCache* cache) noexcept nogil:
             block = shard.hand
             link_out(shard, block)
             cache_unpin(block)
-        free(shard.buckets)
+        kv_free(shard.buckets)
         pthread_mutex_destroy(&shard.lock)
-    free(cache)
+    kv_free(cache)
 
 
 cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil:
@@ -294,7 +290,7 @@ cdef CachedBlock* cache_insert(
 
 cdef void cache_unpin(CachedBlock* block) noexcept nogil:
     if reference_drop(&block.holders):
-        free(block)
+        kv_free(block)
 
 
 cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogil:

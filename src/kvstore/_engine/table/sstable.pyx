@@ -1,9 +1,9 @@
 """The table reader: open, point lookup, and the loading of blocks. See sstable.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 
 from kvstore._engine.primitives.atomics cimport reference_add, reference_drop
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
 from kvstore._engine.table.block cimport (
     Block,
     BlockEntry,
@@ -333,7 +333,7 @@ cdef Table* table_open(
     const FileSystemOps* ops, void* disk, const char* path, uint64_t file_number,
     BlockCache* cache, Status* status
 ) noexcept nogil:
-    cdef Table* table = <Table*> calloc(1, sizeof(Table))
+    cdef Table* table = <Table*> kv_calloc(1, sizeof(Table))
     status_clear(status)
     status.table = file_number
     if table == NULL:
@@ -367,7 +367,7 @@ cdef void table_release(Table* table) noexcept nogil:
         table.ops.close(table.disk, table.file)
     block_free(table.root_frame)
     block_free(table.properties_frame)
-    free(table)
+    kv_free(table)
 
 
 # --- lookup ---------------------------------------------------------------------------------

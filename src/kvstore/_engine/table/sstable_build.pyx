@@ -6,9 +6,9 @@ The layout of the file stands in sstable_frame.pyx.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memset, strdup
+from libc.string cimport memset
 
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_strdup
 from kvstore._engine.table.block_build cimport (
     BlockBuilder,
     block_builder_add,
@@ -118,8 +118,8 @@ cdef void builder_free(TableBuilder* builder) noexcept nogil:
     buffer_free(&builder.hashes)
     buffer_free(&builder.smallest)
     buffer_free(&builder.largest)
-    free(builder.path)
-    free(builder)
+    kv_free(builder.path)
+    kv_free(builder)
 
 
 cdef TableBuilder* table_builder_open(
@@ -129,13 +129,13 @@ cdef TableBuilder* table_builder_open(
     cdef int result
     if check_options(options, status) < 0:
         return NULL
-    cdef TableBuilder* builder = <TableBuilder*> calloc(1, sizeof(TableBuilder))
+    cdef TableBuilder* builder = <TableBuilder*> kv_calloc(1, sizeof(TableBuilder))
     if builder == NULL:
         no_memory(status)
         return NULL
     builder.ops = ops
     builder.disk = disk
-    builder.path = strdup(path)
+    builder.path = kv_strdup(path)
     builder.file_number = file_number
     builder.options = options[0]
     builder.properties.min_sequence = <uint64_t> -1

@@ -1,9 +1,9 @@
 """The table cursor: root index -> partition -> data block, one of each held at a time."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from kvstore._engine.primitives.memory cimport kv_free, kv_malloc, kv_zeroed
 from kvstore._engine.table.block cimport (
     Block,
     BlockCursor,
@@ -26,7 +26,7 @@ from kvstore._engine.table.cache cimport (
     cache_insert,
     cache_unpin,
 )
-from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.primitives.cursor cimport Cursor
 from kvstore._engine.primitives.key cimport TRAILER_BYTES, internal_trailer, internal_user_key
 from kvstore._engine.primitives.key_head cimport prefetch_run
 from kvstore._engine.primitives.slice cimport Slice
@@ -134,7 +134,7 @@ cdef int fill_window(TableCursor* cursor, Handle handle, Status* status) noexcep
     if size <= handle.bytes:
         return 0
     if cursor.window == NULL:
-        cursor.window = <uint8_t*> malloc(cursor.read_ahead)
+        cursor.window = <uint8_t*> kv_malloc(cursor.read_ahead)
         if cursor.window == NULL:
             return 0
     cursor.window_size = 0
@@ -399,13 +399,13 @@ cdef void cursor_free(Cursor* self) noexcept nogil:
     cdef TableCursor* cursor = <TableCursor*> self.state
     drop_partition(cursor)
     block_cursor_free(&cursor.walk)
-    free(cursor.window)
+    kv_free(cursor.window)
     table_release(cursor.table)
-    free(cursor)
+    kv_free(cursor)
 
 
 cdef Cursor* table_cursor(Table* table, bint fill_cache, size_t read_ahead) noexcept nogil:
-    cdef TableCursor* cursor = <TableCursor*> cursor_memory(sizeof(TableCursor))
+    cdef TableCursor* cursor = <TableCursor*> kv_zeroed(sizeof(TableCursor))
     if cursor == NULL:
         return NULL
     table_retain(table)

@@ -2,11 +2,11 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 from libcpp.mutex cimport mutex
 
 from kvstore._engine.primitives.atomics cimport load_acquire, reference_add, reference_drop
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_malloc
 from kvstore._engine.table.cache cimport BlockCache, cache_release, cache_retain
 from kvstore._engine.files.file cimport FileSystemOps
 from kvstore._engine.primitives.slice cimport Slice, slice_of
@@ -18,28 +18,29 @@ from kvstore._engine.primitives.status cimport IO_ERROR, Status, status_set
 cdef extern from *:
     """
     #include <mutex>
-    static inline std::mutex* kv_mutex_new() { return new (std::nothrow) std::mutex(); }
-    static inline void kv_mutex_delete(std::mutex* m) { delete m; }
+    #include <new>
+    static inline std::mutex* kv_mutex_at(void* memory) { return new (memory) std::mutex(); }
+    static inline void kv_mutex_destroy(std::mutex* m) { m->~mutex(); }
     """
-    mutex* mutex_new "kv_mutex_new"() noexcept nogil
-    void mutex_delete "kv_mutex_delete"(mutex* lock) noexcept nogil
+    mutex* mutex_at "kv_mutex_at"(void* memory) noexcept nogil
+    void mutex_destroy "kv_mutex_destroy"(mutex* lock) noexcept nogil
 
 
 cdef OpenTables* open_tables_new(
     const FileSystemOps* ops, void* disk, BlockCache* cache, const char* directory, int max_open
 ) noexcept nogil:
-    cdef OpenTables* tables = <OpenTables*> calloc(1, sizeof(OpenTables))
+    cdef OpenTables* tables = <OpenTables*> kv_calloc(1, sizeof(OpenTables))
     cdef size_t size = strlen(directory) + 1
     if tables == NULL:
         return NULL
-    tables.directory = <char*> malloc(size)
-    tables.lock = mutex_new()
-    if tables.directory == NULL or tables.lock == NULL:
-        free(tables.directory)
-        if tables.lock != NULL:
-            mutex_delete(tables.lock)
-        free(tables)
+    tables.directory = <char*> kv_malloc(size)
+    cdef void* lock = kv_malloc(sizeof(mutex))
+    if tables.directory == NULL or lock == NULL:
+        kv_free(tables.directory)
+        kv_free(lock)
+        kv_free(tables)
         return NULL
+    tables.lock = mutex_at(lock)
     memcpy(tables.directory, directory, size)
     tables.references = 1
     tables.ops = ops
@@ -56,9 +57,10 @@ cdef void open_tables_release(OpenTables* tables) noexcept nogil:
         return
     if tables.cache != NULL:
         cache_release(tables.cache)
-    mutex_delete(tables.lock)
-    free(tables.directory)
-    free(tables)
+    mutex_destroy(tables.lock)
+    kv_free(tables.lock)
+    kv_free(tables.directory)
+    kv_free(tables)
 
 
 cdef void table_path(const char* directory, uint64_t number, char* path) noexcept nogil:
@@ -68,7 +70,7 @@ cdef void table_path(const char* directory, uint64_t number, char* path) noexcep
 cdef LiveTable* live_table_new(
     OpenTables* tables, uint64_t number, const TableSummary* summary, Slice smallest, Slice largest
 ) noexcept nogil:
-    cdef LiveTable* file = <LiveTable*> calloc(1, sizeof(LiveTable) + smallest.size + largest.size)
+    cdef LiveTable* file = <LiveTable*> kv_calloc(1, sizeof(LiveTable) + smallest.size + largest.size)
     cdef uint8_t* keys
     if file == NULL:
         return NULL
@@ -107,7 +109,7 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
         # A file that stays behind because this fails is removed at the next open.
         table_path(tables.directory, file.number, path)
         tables.ops.unlink(tables.disk, path)
-    free(file)
+    kv_free(file)
     open_tables_release(tables)
 
 

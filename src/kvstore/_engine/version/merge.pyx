@@ -6,11 +6,10 @@ once; there are few, since a level is one child (level_cursor.pxd).
 """
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.primitives.cursor cimport Cursor
 from kvstore._engine.primitives.key cimport (
     KIND_MAX,
     TRAILER_BYTES,
@@ -19,6 +18,7 @@ from kvstore._engine.primitives.key cimport (
     trailer_pack,
     trailer_sequence,
 )
+from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
 from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
 from kvstore._engine.primitives.status cimport OK, IO_ERROR, status_clear, status_set
 
@@ -211,7 +211,7 @@ cdef void merge_free(Cursor* self) noexcept nogil:
     for i in range(merge.count):
         merge.children[i].free(merge.children[i])
     buffer_free(&merge.place)
-    free(merge)
+    kv_free(merge)
 
 
 cdef Cursor* merge_cursor(Cursor** children, int count) noexcept nogil:
@@ -219,7 +219,7 @@ cdef Cursor* merge_cursor(Cursor** children, int count) noexcept nogil:
     cdef int i
     if count == 1:
         return children[0]
-    merge = <MergeCursor*> cursor_memory(sizeof(MergeCursor) + count * sizeof(Cursor*))
+    merge = <MergeCursor*> kv_zeroed(sizeof(MergeCursor) + count * sizeof(Cursor*))
     if merge == NULL:
         for i in range(count):
             children[i].free(children[i])

@@ -7,7 +7,6 @@ nothing older below it and no reader at a sequence before its own.
 """
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
@@ -22,6 +21,7 @@ from kvstore._engine.primitives.key cimport (
     trailer_kind,
     trailer_sequence,
 )
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_realloc
 from kvstore._engine.version.live_table cimport MAX_PATH_BYTES, table_path
 from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
 from kvstore._engine.table.sstable_build cimport (
@@ -53,16 +53,16 @@ cdef struct Progress:
 # --- the job itself -------------------------------------------------------------------------
 
 cdef TableJob* table_job_new() noexcept nogil:
-    return <TableJob*> calloc(1, sizeof(TableJob))
+    return <TableJob*> kv_calloc(1, sizeof(TableJob))
 
 
 cdef void table_job_free(TableJob* job) noexcept nogil:
     if job.input != NULL:
         job.input.free(job.input)
     table_job_clear(job)
-    free(job.outputs)
-    free(job.guarded)
-    free(job)
+    kv_free(job.outputs)
+    kv_free(job.guarded)
+    kv_free(job)
 
 
 cdef bint grow(void** array, size_t* capacity, size_t count, size_t item_bytes) noexcept nogil:
@@ -72,7 +72,7 @@ cdef bint grow(void** array, size_t* capacity, size_t count, size_t item_bytes) 
     if count < capacity[0]:
         return True
     larger = 2 * capacity[0] if capacity[0] else 16
-    moved = realloc(array[0], larger * item_bytes)
+    moved = kv_realloc(array[0], larger * item_bytes)
     if moved == NULL:
         return False
     array[0] = moved

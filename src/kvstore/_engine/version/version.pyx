@@ -1,11 +1,12 @@
 """Versions: building one from another, and finding the way to a key through the levels."""
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free, qsort
+from libc.stdlib cimport qsort
 
 from kvstore._engine.primitives.atomics cimport reference_add, reference_drop
-from kvstore._engine.primitives.cursor cimport Cursor, cursor_memory
+from kvstore._engine.primitives.cursor cimport Cursor
 from kvstore._engine.primitives.key cimport internal_compare, internal_user_key
+from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_zeroed
 from kvstore._engine.version.live_table cimport (
     LiveTable,
     live_table_open,
@@ -25,7 +26,7 @@ from kvstore._engine.primitives.status cimport IO_ERROR, OK, Status, status_clea
 
 
 cdef Version* version_empty() noexcept nogil:
-    cdef Version* version = <Version*> calloc(1, sizeof(Version))
+    cdef Version* version = <Version*> kv_calloc(1, sizeof(Version))
     if version != NULL:
         version.references = 1
     return version
@@ -42,8 +43,8 @@ cdef void version_release(Version* version) noexcept nogil:
     for level in range(LEVELS):
         for i in range(version.levels[level].count):
             live_table_release(version.levels[level].files[i])
-        free(version.levels[level].files)
-    free(version)
+        kv_free(version.levels[level].files)
+    kv_free(version)
 
 
 # --- change ---------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ cdef Version* version_change(
         return NULL
     for number in range(LEVELS):
         level = &version.levels[number]
-        level.files = <LiveTable**> calloc(
+        level.files = <LiveTable**> kv_calloc(
             base.levels[number].count + added_count + 1, sizeof(LiveTable*)
         )
         if level.files == NULL:
@@ -322,13 +323,13 @@ cdef void level_prev(Cursor* self) noexcept nogil:
 cdef void level_free(Cursor* self) noexcept nogil:
     cdef LevelCursor* cursor = <LevelCursor*> self.state
     drop_inner(cursor)
-    free(cursor)
+    kv_free(cursor)
 
 
 cdef Cursor* level_cursor(
     LiveTable** files, int count, bint fill_cache, size_t read_ahead
 ) noexcept nogil:
-    cdef LevelCursor* cursor = <LevelCursor*> cursor_memory(sizeof(LevelCursor))
+    cdef LevelCursor* cursor = <LevelCursor*> kv_zeroed(sizeof(LevelCursor))
     if cursor == NULL:
         return NULL
     cursor.files = files
