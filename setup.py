@@ -42,7 +42,7 @@ def extensions() -> list[Extension]:
             extra_link_args=LINK_ARGS,
             depends=[str(header) for header in sorted(ENGINE.glob("*/*.h"))],
         )
-        for source in sorted(ENGINE.glob("*/*.pyx"))
+        for source in [*sorted(ENGINE.glob("*/native.pyx")), ENGINE / "files/file_face.pyx"]
     ]
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, WriteBatch
 from kvstore.errors import ClosedError, IntegrityCode, StorageError
 

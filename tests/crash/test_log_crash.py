@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.log.log import Log
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.log.native import Log
 from kvstore.errors import StorageError
 
 COMMAND, STATE = 1, 9
@@ -121,7 +121,7 @@ def test_a_power_loss_during_recovery_loses_nothing_either():
 
 WRITER = """
 import sys
-from kvstore._engine.log.log import Log
+from kvstore._engine.log.native import Log
 log = Log(sys.argv[1], segment_bytes=65536, maps=True)
 index = log.recovery.records
 while True:

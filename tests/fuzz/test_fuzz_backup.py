@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.primitives.crc32c import crc32c
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.replica.backup_file import BackupInfo, BackupParser, encode_backup, read_backup
 from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter

@@ -7,8 +7,8 @@ import functools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.log.log import Log
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.log.native import Log
 from kvstore.errors import CorruptionError, IntegrityCode
 
 RECORDS = [(1, index, index // 4, b"%d" % index * (index % 9)) for index in range(1, 40)]

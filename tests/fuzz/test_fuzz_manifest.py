@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.log.log import Log
-from kvstore._engine.version.manifest import (
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.log.native import Log
+from kvstore._engine.version.native import (
     Edit,
     TableEntry,
     decode_edit,

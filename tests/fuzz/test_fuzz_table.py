@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.files.posix import PosixFileSystem
-from kvstore._engine.table.block_face import BlockFace, build_block
-from kvstore._engine.table.table_file import CacheFace, TableFile, TableWriter
+from kvstore._engine.files.native import PosixFileSystem
+from kvstore._engine.table.native import BlockFace, CacheFace, TableFile, TableWriter, build_block
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
 PUT = 1

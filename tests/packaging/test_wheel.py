@@ -122,7 +122,7 @@ def test_the_wheel_holds_extensions_stubs_types_and_commands(wheel: Path) -> Non
         commands = archive.read(entry_points).decode()
         (licence,) = (name for name in names if name.endswith("LICENSE"))
     sources = ROOT / "src"
-    for extension in sources.glob("kvstore/_engine/*/*.pyx"):
+    for extension in sources.glob("kvstore/_engine/*/native.pyx"):
         pattern = re.compile(rf"kvstore/_engine/{extension.parent.name}/{extension.stem}\.[^/]*so")
         assert any(pattern.fullmatch(name) for name in names), extension.stem
     for wanted in ("*.py", "*.pyi", "*.pxd", "py.typed"):

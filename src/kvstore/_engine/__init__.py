@@ -12,4 +12,9 @@ table      sorted tables on disk: blocks, filters, index, and the cache of block
 version    which tables make up the database: manifest, versions, merging cursors, table jobs
 database   it all put together: writes, reads, flush, compaction, iterators, upkeep
 ========== ==================================================================================
+
+Each room is one extension module, ``native``: ``native.pyx`` and ``native.pxd`` include the room's
+parts, whose names are one namespace, so that calls between them can be inlined. Another room's
+names are cimported from its ``native``; ``native.pyi`` has what Python sees. Only
+``files.file_face``, the tests' way to single calls of a file system, is a module of its own.
 """

@@ -1,7 +1,6 @@
 """The embedded store: an ordered map of bytes to bytes in a directory."""
 
-from kvstore._engine.database.batch import WriteBatch
-from kvstore._engine.database.iterator import Iterator, RawIterator, Snapshot
+from kvstore._engine.database.native import Iterator, RawIterator, Snapshot, WriteBatch
 from kvstore.engine.database import DB, open
 from kvstore.engine.options import Options
 from kvstore.engine.prefixed import PrefixedDB

@@ -19,10 +19,8 @@ from collections.abc import Iterator as Iteration
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kvstore._engine.database import bulk_read, bulk_write
-from kvstore._engine.database.column import Sink
-from kvstore._engine.database.database import Database
-from kvstore._engine.database.iterator import Iterator
+from kvstore._engine.database import native
+from kvstore._engine.database.native import Database, Iterator, Sink
 from kvstore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -67,17 +65,17 @@ def arrays() -> Any:
 
 
 def put_many(db: Database, prefix: bytes, keys: Column, values: Column, sync: bool) -> int:
-    return bulk_write.put_many(db, prefix, keys, values, sync)
+    return native.put_many(db, prefix, keys, values, sync)
 
 
 def get_many(
     db: Database, prefix: bytes, keys: Column, value_width: int | None, sequence: int | None
 ) -> tuple[NDArray[numpy.bool_], Bytes2D | Runs]:
     numpy = arrays()
-    count = bulk_read.count_rows(keys)
+    count = native.count_rows(keys)
     found = numpy.zeros(count, numpy.uint8)
     values = Taken(numpy, count, value_width)
-    bulk_read.get_many(db, prefix, keys, values.sink, found, sequence)
+    native.get_many(db, prefix, keys, values.sink, found, sequence)
     return found.view(numpy.bool_), values.column()
 
 
@@ -96,7 +94,7 @@ def scan(
         while True:
             keys = Taken(numpy, rows, key_width) if include_key else None
             values = Taken(numpy, rows, value_width) if include_value else None
-            count = bulk_read.read_rows(
+            count = native.read_rows(
                 entries,
                 rows,
                 None if keys is None else keys.sink,

@@ -8,12 +8,9 @@ from collections.abc import Iterator as Iteration
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from kvstore._engine.database.batch import WriteBatch
-from kvstore._engine.database.database import Database
-from kvstore._engine.database.iterator import Iterator
-from kvstore._engine.files.file import FileSystem
-from kvstore._engine.files.posix import PosixFileSystem
-from kvstore._engine.table.compression import compression_of
+from kvstore._engine.database.native import Database, Iterator, WriteBatch
+from kvstore._engine.files.native import FileSystem, PosixFileSystem
+from kvstore._engine.table.native import compression_of
 from kvstore.engine import bulk
 from kvstore.engine.options import Options, OtherSettings, Settings, options_of
 from kvstore.engine.prefixed import PrefixedDB

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Iterator as Iteration
 from typing import TYPE_CHECKING, Any
 
-from kvstore._engine.database.iterator import joined, prefix_end
+from kvstore._engine.database.native import joined, prefix_end
 from kvstore.engine import bulk
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    from kvstore._engine.database.batch import WriteBatch
-    from kvstore._engine.database.iterator import Iterator, Snapshot
+    from kvstore._engine.database.native import Iterator, Snapshot, WriteBatch
     from kvstore.engine.bulk import Bytes2D, Column, Runs
     from kvstore.engine.database import DB
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Unpack
 
-from kvstore._engine.database import maintenance
-from kvstore._engine.files.file import FileSystem
-from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.database import native
+from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.engine.options import Settings, options_of
 
 __all__ = ["destroy_db", "repair_db"]
@@ -21,7 +20,7 @@ def destroy_db(
     Raises AlreadyOpenError when it is open, StorageError when ``name`` holds something else. A
     directory that does not exist is fine.
     """
-    maintenance.destroy(os.fsdecode(name), filesystem or PosixFileSystem())
+    native.destroy(os.fsdecode(name), filesystem or PosixFileSystem())
 
 
 def repair_db(
@@ -44,4 +43,4 @@ def repair_db(
     InvalidArgumentError when there is nothing there, TypeError when a setting is no option.
     """
     options_of(settings)
-    return maintenance.repair(os.fsdecode(name), filesystem or PosixFileSystem())
+    return native.repair(os.fsdecode(name), filesystem or PosixFileSystem())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvstore._engine.files.file import FileSystem
-from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.engine import DB
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import CorruptionError, IntegrityCode, UnavailableError

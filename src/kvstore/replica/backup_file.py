@@ -21,7 +21,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kvstore._engine.primitives.crc32c import crc32c
+from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.replica.checkpoint_stream import CheckpointWriter
 

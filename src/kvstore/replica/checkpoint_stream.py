@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 
-from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.native import FileSystem
 from kvstore.errors import CorruptionError, IntegrityCode
 
 __all__ = ["CheckpointReader", "CheckpointWriter"]

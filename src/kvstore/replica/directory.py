@@ -18,8 +18,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from kvstore._engine.files.file import FileSystem
 from kvstore._engine.files.file_face import free_bytes
+from kvstore._engine.files.native import FileSystem
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
 __all__ = ["MemberDirectory"]

@@ -9,8 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from kvstore._engine.files.file import FileSystem
-from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.errors import ConfigurationError, Error
 from kvstore.raft import Membership
 from kvstore.replica.packets import Packet

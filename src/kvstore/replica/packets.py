@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvstore._engine.primitives.crc32c import crc32c
+from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft import Message, SnapshotMeta
 from kvstore.raft.codec import (

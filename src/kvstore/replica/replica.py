@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kvstore._engine.files.file import FileSystem
-from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.engine import DB
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.native import FileSystem
 from kvstore.errors import CorruptionError
 from kvstore.raft import SnapshotMeta
 from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter

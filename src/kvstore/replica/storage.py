@@ -16,8 +16,8 @@ import struct
 from collections import deque
 from typing import NamedTuple
 
-from kvstore._engine.files.file import FileSystem
-from kvstore._engine.log.log import Log, Recovery
+from kvstore._engine.files.native import FileSystem
+from kvstore._engine.log.native import Log, Recovery
 from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
 from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership, SnapshotMeta, bootstrap
 from kvstore.raft.codec import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.files.native import PosixFileSystem
 from kvstore.api.handlers.kv import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from kvstore._engine.primitives.crc32c import crc32c
+from kvstore._engine.primitives.native import crc32c
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft.codec import decode_snapshot_meta, encode_snapshot_meta

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.files.native import PosixFileSystem
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.raft import Membership
 from kvstore.replica import Identity

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kvstore._engine.primitives.crc32c import crc32c
+from kvstore._engine.primitives.native import crc32c
 from kvstore.engine import DB, WriteBatch
 from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError
 from kvstore.state.commands import CommandKind, decode_commands

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import kvstore
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine.options import Settings
 
 FORMS = {

@@ -11,7 +11,7 @@ import pytest
 
 import kvstore
 from kvstore import AlreadyOpenError, CorruptionError, IntegrityCode, StorageError
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_current_that_names_a_missing_manifest_is_refused(db_path):
 
 
 def test_a_newer_format_is_refused_by_its_number(db_path):
-    from kvstore._engine.primitives.crc32c import crc32c
+    from kvstore._engine.primitives.native import crc32c
 
     identity = db_path / "IDENTITY"
     body = identity.read_bytes().rpartition(b"crc ")[0].replace(b"format 1", b"format 2")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.table.block_face import BlockFace, build_block
+from kvstore._engine.table.native import BlockFace, build_block
 from kvstore.errors import CorruptionError
 
 DELETE, PUT = 0, 1

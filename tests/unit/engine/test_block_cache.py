@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import threading
 
-from kvstore._engine.table.block_face import Pin, cache_find, cache_forget, cache_put
-from kvstore._engine.table.table_file import CacheFace
+from kvstore._engine.table.native import CacheFace, Pin, cache_find, cache_forget, cache_put
 
 KIB = 1 << 10
 

@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 import kvstore
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine.bulk import Runs
 
 
@@ -373,7 +373,7 @@ def test_without_numpy_writing_works_and_reading_says_what_to_install():
 import sys
 sys.modules["numpy"] = None
 import kvstore
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 with kvstore.DB("/db", filesystem=MemoryFileSystem()) as db:
     pairs = memoryview(b"aabb").cast("B", (2, 2))
     assert db.put_many(pairs, pairs) == 2

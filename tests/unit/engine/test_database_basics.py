@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, destroy_db, repair_db
 from kvstore.errors import AlreadyOpenError, ClosedError, CorruptionError, StorageError
 

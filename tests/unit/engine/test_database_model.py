@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Iterator, Snapshot, WriteBatch
 
 SMALL = {

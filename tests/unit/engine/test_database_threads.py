@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, WriteBatch
 from kvstore.errors import ClosedError, InvalidArgumentError, StorageError
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import kvstore
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 
 TEXT = (Path(__file__).parents[3] / "docs" / "engine.md").read_text()
 

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvstore._engine.files import file_face
-from kvstore._engine.files.file import FileSystem
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.files.posix import PosixFileSystem
+from kvstore._engine.files.native import FileSystem, MemoryFileSystem, PosixFileSystem
 
 
 @pytest.fixture(params=["posix", "memory"])

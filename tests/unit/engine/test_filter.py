@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore._engine.table.block_face import FilterFace
+from kvstore._engine.table.native import FilterFace
 
 KEYS: dict[str, Callable[[int], bytes]] = {
     "decimal": lambda i: b"%016d" % i,

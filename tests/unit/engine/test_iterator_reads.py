@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB
 from kvstore.errors import ClosedError, InvalidArgumentError
 

@@ -8,9 +8,8 @@ import threading
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.files.posix import PosixFileSystem
-from kvstore._engine.log.log import Log
+from kvstore._engine.files.native import MemoryFileSystem, PosixFileSystem
+from kvstore._engine.log.native import Log
 from kvstore.errors import (
     ClosedError,
     CorruptionError,

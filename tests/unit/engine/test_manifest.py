@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB
 from kvstore.errors import InvalidArgumentError, StorageError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
-from kvstore._engine.primitives import memory
+from kvstore._engine.primitives import native as memory
 
 
 @pytest.fixture(autouse=True)

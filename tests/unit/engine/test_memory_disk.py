@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from kvstore._engine.files import file_face
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 
 
 def durable_file(disk: MemoryFileSystem, path: str, content: bytes) -> file_face.OpenFile:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.memtable.memtable_face import MemTableFace
+from kvstore._engine.memtable.native import MemTableFace
 
 DELETE, PUT = 0, 1
 NEWEST = (1 << 56) - 1
@@ -254,7 +254,7 @@ def test_running_out_of_memory_is_reported_and_loses_nothing() -> None:
     script = textwrap.dedent(
         """
         import resource
-        from kvstore._engine.memtable.memtable_face import MemTableFace
+        from kvstore._engine.memtable.native import MemTableFace
 
         now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         table = MemTableFace()

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.files.posix import PosixFileSystem
-from kvstore._engine.log.log import Log
+from kvstore._engine.files.native import MemoryFileSystem, PosixFileSystem
+from kvstore._engine.log.native import Log
 from kvstore.errors import InvalidArgumentError, StorageError
 from kvstore.replica.directory import MemberDirectory
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, WriteBatch
 
 SMALL = {

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvstore._engine.files.posix import PosixFileSystem
-from kvstore._engine.table.table_file import CacheFace, TableFile, TableWriter
+from kvstore._engine.files.native import PosixFileSystem
+from kvstore._engine.table.native import CacheFace, TableFile, TableWriter
 from kvstore.errors import ClosedError, CorruptionError, IntegrityCode, StorageError
 
 DELETE, PUT = 0, 1

@@ -10,8 +10,8 @@ import textwrap
 import pytest
 
 from kvstore._engine.files.file_face import sync_directory
-from kvstore._engine.files.memory_disk import MemoryFileSystem
-from kvstore._engine.table.table_file import CacheFace, TableFile, TableWriter
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.table.native import CacheFace, TableFile, TableWriter
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
 PUT = 1
@@ -132,8 +132,8 @@ def test_running_out_of_memory_is_an_error_and_passes() -> None:
     script = textwrap.dedent(
         """
         import errno, resource
-        from kvstore._engine.files.memory_disk import MemoryFileSystem
-        from kvstore._engine.table.table_file import TableFile, TableWriter
+        from kvstore._engine.files.native import MemoryFileSystem
+        from kvstore._engine.table.native import TableFile, TableWriter
         from kvstore.errors import StorageError
 
         disk = MemoryFileSystem()

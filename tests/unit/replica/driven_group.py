@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error
 from kvstore.raft import Options

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft import Membership
 from kvstore.replica import Identity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.raft import Membership, SnapshotMeta
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import SnapshotPart, SnapshotProgress

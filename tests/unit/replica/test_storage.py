@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership, SnapshotMeta
 from kvstore.replica.storage import Identity, MemberLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Options, WriteBatch
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state import (

@@ -7,8 +7,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.buffer cimport Buffer
-from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
 cdef enum:

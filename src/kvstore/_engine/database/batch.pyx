@@ -3,18 +3,27 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init, buffer_reserve
-from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.primitives.coding cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    BytesView,
+    KIND_DELETE,
+    KIND_PUT,
     MAX_VARINT64_BYTES,
+    Slice,
+    buffer_append,
+    buffer_free,
+    buffer_init,
+    buffer_reserve,
     get_fixed32,
     get_varint32,
     get_varint64,
+    max_sequence,
     put_fixed32,
     put_varint64,
+    slice_of,
+    view_close,
+    view_open,
 )
-from kvstore._engine.primitives.key cimport KIND_DELETE, KIND_PUT, max_sequence
-from kvstore._engine.primitives.slice cimport Slice, slice_of
 
 from kvstore.errors import ClosedError, InvalidArgumentError
 

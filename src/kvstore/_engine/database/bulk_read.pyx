@@ -15,21 +15,23 @@ from cpython.buffer cimport (
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.database.bulk_rows cimport (
-    AHEAD,
-    CHUNK_ROWS,
-    Rows,
-    rows_expect,
-    rows_free,
-    rows_open,
-    rows_sort,
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    Cursor,
+    OK,
+    Slice,
+    Status,
+    buffer_append,
+    buffer_free,
+    buffer_init,
+    kv_free,
+    kv_zeroed,
+    slice_compare,
+    slice_of,
+    status_clear,
+    status_error_in,
 )
-from kvstore._engine.database.column cimport MISFIT, NO_MEMORY, Column, Sink
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.database.database cimport Database
-from kvstore._engine.database.iterator cimport Iterator, Range, Snapshot, open_iterator, open_snapshot
-from kvstore._engine.memtable.memtable cimport (
+from kvstore._engine.memtable.native cimport (
     ABSENT,
     DELETED,
     FAILED,
@@ -37,22 +39,15 @@ from kvstore._engine.memtable.memtable cimport (
     memtable_entries,
     memtable_prefetch,
 )
-from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
-from kvstore._engine.version.merge cimport merge_cursor
-from kvstore._engine.database.read cimport has_tables, look_in_memory
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.table.sstable cimport Pinned, pinned_release
-from kvstore._engine.primitives.status cimport OK, Status, status_clear, status_error_in
-from kvstore._engine.database.store cimport Store
-from kvstore._engine.version.user_cursor cimport (
+from kvstore._engine.table.native cimport Pinned, pinned_release
+from kvstore._engine.version.native cimport (
     UserCursor,
+    Version,
+    merge_cursor,
     user_cursor_close,
     user_cursor_open,
     user_next,
     user_seek,
-)
-from kvstore._engine.version.version cimport (
-    Version,
     version_cursor_count,
     version_cursors,
     version_get,

@@ -6,9 +6,7 @@ tree and the tables' blocks.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from kvstore._engine.primitives.arena cimport Arena
-from kvstore._engine.primitives.key_head cimport prefetch
-from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.primitives.native cimport Arena, Slice, prefetch
 
 
 cdef enum:

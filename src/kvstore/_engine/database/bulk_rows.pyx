@@ -2,9 +2,15 @@
 
 from libc.stdint cimport uint32_t
 
-from kvstore._engine.primitives.arena cimport arena_allocate, arena_free, arena_init, arena_reserve
-from kvstore._engine.primitives.key_head cimport common_prefix, key_head
-from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.primitives.native cimport (
+    Slice,
+    arena_allocate,
+    arena_free,
+    arena_init,
+    arena_reserve,
+    common_prefix,
+    key_head,
+)
 
 
 cdef extern from *:

@@ -7,28 +7,17 @@ beside makes the next one.
 cimport cython
 from libc.stdint cimport uint32_t
 
-from kvstore._engine.database.batch cimport (
-    BATCH_HEADER_BYTES,
-    MAX_KEY_BYTES,
-    MAX_VALUE_BYTES,
-    encode_operation,
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    KIND_PUT,
+    Slice,
+    buffer_free,
+    buffer_init,
+    buffer_reserve,
+    prefetch_run,
+    put_fixed32,
+    slice_of,
 )
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_free, buffer_init, buffer_reserve
-from kvstore._engine.database.bulk_rows cimport (
-    AHEAD,
-    CHUNK_ROWS,
-    Rows,
-    rows_expect,
-    rows_free,
-    rows_open,
-    rows_sort,
-)
-from kvstore._engine.primitives.coding cimport put_fixed32
-from kvstore._engine.database.column cimport Column
-from kvstore._engine.database.database cimport Database
-from kvstore._engine.primitives.key cimport KIND_PUT
-from kvstore._engine.primitives.key_head cimport prefetch_run
-from kvstore._engine.primitives.slice cimport Slice, slice_of
 
 from kvstore.errors import InvalidArgumentError
 

@@ -3,8 +3,7 @@
 from cpython.buffer cimport Py_buffer
 from libc.stdint cimport int64_t
 
-from kvstore._engine.primitives.buffer cimport Buffer
-from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
 cdef enum:

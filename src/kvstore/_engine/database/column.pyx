@@ -15,8 +15,13 @@ from cpython.buffer cimport (
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
-from kvstore._engine.primitives.buffer cimport buffer_append, buffer_free, buffer_init
-from kvstore._engine.primitives.slice cimport Slice, slice_of
+from kvstore._engine.primitives.native cimport (
+    Slice,
+    buffer_append,
+    buffer_free,
+    buffer_init,
+    slice_of,
+)
 
 from kvstore.errors import InvalidArgumentError
 

@@ -1,6 +1,5 @@
 """Flushing memtables and moving tables down the levels. The GIL is given up while a job runs."""
 
-from kvstore._engine.database.store cimport Store
 
 
 # Flushes the oldest frozen memtable; False if there is none.

@@ -10,50 +10,58 @@ moved by the manifest alone.
 from libc.stdint cimport uint64_t
 from libcpp.vector cimport vector
 
-from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.files.disk cimport sync_directory
-from kvstore._engine.primitives.key cimport internal_user_key
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
-from kvstore._engine.version.live_table cimport LiveTable, live_table_new, live_table_release
-from kvstore._engine.memtable.memtable cimport (
+from kvstore._engine.primitives.native cimport (
+    BytesView,
+    Cursor,
+    OK,
+    Slice,
+    Status,
+    internal_user_key,
+    kv_calloc,
+    kv_free,
+    slice_compare,
+    slice_of,
+    status_error_in,
+    view_close,
+    view_open,
+)
+from kvstore._engine.files.native cimport sync_directory
+from kvstore._engine.memtable.native cimport (
     MemTable,
+    memtable_cursor,
     memtable_entries,
     memtable_release,
     memtable_retain,
 )
-from kvstore._engine.memtable.memtable_cursor cimport memtable_cursor
-from kvstore._engine.version.merge cimport merge_cursor
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.primitives.status cimport OK, Status, status_error_in
-from kvstore._engine.database.store cimport Store, table_entry
-from kvstore._engine.version.table_job cimport (
+from kvstore._engine.version.native cimport (
+    Change,
+    LEVELS,
+    Level,
+    LiveTable,
     Output,
     TableJob,
+    Version,
+    file_overlaps,
+    level_cursor,
+    level_range,
+    live_table_new,
+    live_table_release,
+    merge_cursor,
     table_job_free,
     table_job_guard,
     table_job_new,
     table_job_run,
     table_job_unlink,
-)
-from kvstore._engine.version.version cimport (
-    LEVELS,
-    Change,
-    Level,
-    Version,
-    file_overlaps,
-    level_cursor,
-    level_range,
     version_release,
     version_retain,
 )
+from kvstore._engine.version.native import Edit
 
-from kvstore._engine.version.manifest import Edit
 from kvstore.errors import InternalError
 
 
 cdef enum:
-    READ_AHEAD_BYTES = 1 << 18      # a compaction reads its inputs from end to end
+    COMPACTION_READ_AHEAD_BYTES = 1 << 18      # a compaction reads its inputs from end to end
     MAX_RANGE_TABLES = 8            # of one level that a step of compact_range takes along
 
 
@@ -379,14 +387,14 @@ cdef Cursor* task_input(Task task) except? NULL:
         return NULL
     if task.level == 0:
         for i in range(task.upper.size()):
-            cursors[count] = level_cursor(&task.upper[i], 1, False, READ_AHEAD_BYTES)
+            cursors[count] = level_cursor(&task.upper[i], 1, False, COMPACTION_READ_AHEAD_BYTES)
             count += 1
     else:
-        cursors[count] = level_cursor(task.upper.data(), upper_count, False, READ_AHEAD_BYTES)
+        cursors[count] = level_cursor(task.upper.data(), upper_count, False, COMPACTION_READ_AHEAD_BYTES)
         count += 1
     if task.lower.size():
         cursors[count] = level_cursor(
-            task.lower.data(), <int> task.lower.size(), False, READ_AHEAD_BYTES
+            task.lower.data(), <int> task.lower.size(), False, COMPACTION_READ_AHEAD_BYTES
         )
         count += 1
     for i in range(<size_t> count):

@@ -2,10 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.database.batch cimport Gate
-from kvstore._engine.primitives.buffer cimport Buffer
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.database.store cimport Store
+from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
 cdef class Database(Store):

@@ -14,57 +14,42 @@ import time
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.atomics cimport store_release
-from kvstore._engine.database.batch cimport (
-    BATCH_HEADER_BYTES,
-    Gate,
-    Operation,
-    WriteBatch,
-    check_sizes,
-    decode_operation,
-    encode_operation,
-)
-from kvstore._engine.primitives.buffer cimport buffer_free, buffer_init, buffer_reserve
-from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.table.cache cimport cache_new
-from kvstore._engine.primitives.coding cimport get_fixed32, put_fixed32
-from kvstore._engine.database.compaction cimport compact_once, compact_range, flush_oldest
-from kvstore._engine.files.file cimport FileSystem
-from kvstore._engine.database.introspect cimport (
-    copy_tables,
-    property_value,
-    statistics,
-    table_bytes_of_ranges,
-    verify_tables,
-)
-from kvstore._engine.database.iterator cimport Iterator, Range, open_iterator, open_raw_iterator, open_snapshot
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    BytesView,
     KIND_DELETE,
     KIND_PUT,
+    Slice,
+    Status,
+    buffer_free,
+    buffer_init,
+    buffer_reserve,
+    get_fixed32,
     max_sequence,
+    put_fixed32,
+    slice_of,
+    status_clear,
+    status_error,
+    store_release,
+    view_close,
+    view_open,
 )
-from kvstore._engine.version.live_table cimport open_tables_new
-from kvstore._engine.log.log cimport Log
-from kvstore._engine.log.log_format cimport MAX_PAYLOAD_BYTES
-from kvstore._engine.memtable.memtable cimport (
+from kvstore._engine.files.native cimport FileSystem
+from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES
+from kvstore._engine.memtable.native cimport (
     memtable_add,
     memtable_bytes,
     memtable_entries,
     memtable_new,
     memtable_prefetch,
 )
-from kvstore._engine.database.read cimport lookup, lookup_many, readable_sequence
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.primitives.status cimport Status, status_clear, status_error
-from kvstore._engine.database.store cimport Store
-from kvstore._engine.version.version cimport version_empty
+from kvstore._engine.table.native cimport cache_new
+from kvstore._engine.version.native cimport open_tables_new, version_empty
 
 from kvstore._engine.database.background import OPEN_STORES, Bell, start_threads
 from kvstore.errors import InvalidArgumentError, StorageError
 
 
 cdef enum:
-    LOG_KIND_BATCH = 1
     LOG_BEHIND_BYTES = 8 << 20  # written to the log since a background thread last synced it
     OPERATION_BYTES = 64        # an operation takes at most so much beside its key and value
     KEPT_SCRATCH_BYTES = 1 << 20

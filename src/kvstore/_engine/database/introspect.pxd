@@ -3,7 +3,6 @@
 The caller has checked that the store is open.
 """
 
-from kvstore._engine.database.store cimport Store
 
 
 cdef int verify_tables(Store store) except -1

@@ -4,33 +4,52 @@ import os
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.table.cache cimport CacheStats, cache_stats
-from kvstore._engine.database.compaction cimport compaction_score
-from kvstore._engine.files.disk cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    BytesView,
+    KIND_MAX,
+    Slice,
+    Status,
+    TRAILER_BYTES,
+    buffer_append,
+    buffer_free,
+    buffer_init,
+    internal_user_key,
+    max_sequence,
+    slice_of,
+    status_clear,
+    status_error_in,
+    trailer_pack,
+    view_close,
+    view_open,
+)
+from kvstore._engine.files.native cimport (
     kind_of,
     link_file,
     make_directory,
     replace_whole,
     sync_directory,
 )
-from kvstore._engine.primitives.key cimport (
-    KIND_MAX,
-    TRAILER_BYTES,
-    internal_user_key,
-    max_sequence,
-    trailer_pack,
+from kvstore._engine.memtable.native cimport memtable_bytes, memtable_entries
+from kvstore._engine.table.native cimport (
+    CacheStats,
+    Table,
+    cache_stats,
+    table_offset_of,
+    table_release,
+    table_verify,
 )
-from kvstore._engine.version.live_table cimport LiveTable, live_table_open, open_tables_count
-from kvstore._engine.version.manifest cimport Manifest, begin_manifest
-from kvstore._engine.memtable.memtable cimport memtable_bytes, memtable_entries
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.table.sstable cimport Table, table_offset_of, table_release
-from kvstore._engine.table.sstable_verify cimport table_verify
-from kvstore._engine.primitives.status cimport Status, status_clear, status_error_in
-from kvstore._engine.database.store cimport Store, identity_text
-from kvstore._engine.version.version cimport LEVELS, Version, version_release, version_retain
+from kvstore._engine.version.native cimport (
+    LEVELS,
+    LiveTable,
+    Manifest,
+    Version,
+    begin_manifest,
+    live_table_open,
+    open_tables_count,
+    version_release,
+    version_retain,
+)
 
 from kvstore.errors import InvalidArgumentError
 

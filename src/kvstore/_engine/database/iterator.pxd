@@ -7,11 +7,9 @@ the memtables may be the mutable one. One thread at a time; a second one is refu
 cimport cython
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.memtable.memtable cimport MemTable
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.database.store cimport IteratorLink, Store
-from kvstore._engine.version.user_cursor cimport UserCursor
-from kvstore._engine.version.version cimport Version
+from kvstore._engine.primitives.native cimport Slice
+from kvstore._engine.memtable.native cimport MemTable
+from kvstore._engine.version.native cimport UserCursor, Version
 
 
 cdef class Walk:

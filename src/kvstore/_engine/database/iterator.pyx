@@ -5,17 +5,24 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.memtable.memtable cimport memtable_entries
-from kvstore._engine.memtable.memtable_cursor cimport memtable_cursor
-from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
-from kvstore._engine.version.merge cimport merge_cursor
-from kvstore._engine.database.read cimport lookup, lookup_many, readable_sequence
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.primitives.status cimport OK, Status, status_clear, status_error_in
-from kvstore._engine.database.store cimport MAX_FROZEN, Store
-from kvstore._engine.version.user_cursor cimport (
+from kvstore._engine.primitives.native cimport (
+    BytesView,
+    Cursor,
+    OK,
+    Slice,
+    Status,
+    kv_free,
+    kv_zeroed,
+    slice_of,
+    status_clear,
+    status_error_in,
+    view_close,
+    view_open,
+)
+from kvstore._engine.memtable.native cimport memtable_cursor, memtable_entries
+from kvstore._engine.version.native cimport (
+    Version,
+    merge_cursor,
     user_cursor_close,
     user_cursor_open,
     user_next,
@@ -23,9 +30,6 @@ from kvstore._engine.version.user_cursor cimport (
     user_seek,
     user_seek_to_first,
     user_seek_to_last,
-)
-from kvstore._engine.version.version cimport (
-    Version,
     version_cursor_count,
     version_cursors,
     version_release,
@@ -55,7 +59,7 @@ cdef extern from *:
 
 
 cdef enum:
-    READ_AHEAD_BYTES = 1 << 17
+    ITERATOR_READ_AHEAD_BYTES = 1 << 17
 
 cdef enum Place:
     # Where the gap is that an iterator stands in.
@@ -148,7 +152,7 @@ cdef class Walk:
                 count += 1
         if not missing:
             # Opens tables of level 0. A disk that is written in Python lets other threads in.
-            result = version_cursors(version, fill_cache, READ_AHEAD_BYTES, cursors + count, &status)
+            result = version_cursors(version, fill_cache, ITERATOR_READ_AHEAD_BYTES, cursors + count, &status)
         if missing or result < 0:
             for i in range(count):
                 if cursors[i] != NULL:

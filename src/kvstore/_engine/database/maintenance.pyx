@@ -10,11 +10,21 @@ from libc.errno cimport ENOENT
 from libc.stdint cimport uint64_t
 from libcpp.vector cimport vector
 
-from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.files.disk cimport (
+from kvstore._engine.primitives.native cimport (
+    BytesView,
+    Cursor,
+    Status,
+    TRAILER_BYTES,
+    slice_of,
+    status_error_in,
+    view_close,
+    view_open,
+)
+from kvstore._engine.files.native cimport (
     DirectoryLock,
+    FileSystem,
     kind_of,
+    list_directory,
     lock_file,
     read_whole,
     remove_directory,
@@ -23,47 +33,40 @@ from kvstore._engine.files.disk cimport (
     replace_whole,
     sync_directory,
 )
-from kvstore._engine.files.file cimport FileSystem, list_directory
-from kvstore._engine.primitives.key cimport TRAILER_BYTES
-from kvstore._engine.version.live_table cimport (
+from kvstore._engine.log.native cimport Log
+from kvstore._engine.table.native cimport TableSummary
+from kvstore._engine.table.native import TableFile
+from kvstore._engine.version.native cimport (
     LiveTable,
+    Manifest,
     OpenTables,
+    TableJob,
+    begin_manifest,
+    level_cursor,
     live_table_new,
     live_table_release,
+    load_manifest,
+    merge_cursor,
     open_tables_new,
     open_tables_release,
-)
-from kvstore._engine.log.log cimport Log
-from kvstore._engine.version.manifest cimport Manifest, begin_manifest, load_manifest
-from kvstore._engine.version.merge cimport merge_cursor
-from kvstore._engine.primitives.slice cimport slice_of
-from kvstore._engine.table.sstable_build cimport TableSummary
-from kvstore._engine.primitives.status cimport Status, status_error_in
-from kvstore._engine.database.store cimport check_identity, identity_text, is_own_name
-from kvstore._engine.version.table_job cimport (
-    TableJob,
     table_job_free,
     table_job_guard,
     table_job_new,
     table_job_run,
 )
-from kvstore._engine.version.version cimport level_cursor
+from kvstore._engine.version.native import Edit, TableEntry
 
-from kvstore._engine.version.manifest import Edit, TableEntry
-from kvstore._engine.table.table_file import TableFile
 from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError, StorageError
 
 cdef enum:
     REPAIR_LEVEL = 1
     REPAIR_FILE_BYTES = 1 << 25
     REPAIR_OPEN_TABLES = 1000
-    READ_AHEAD_BYTES = 1 << 18
+    REPAIR_READ_AHEAD_BYTES = 1 << 18
     BLOCK_BYTES = 4096
     RESTART_INTERVAL = 16
     BLOOM_BITS = 10
 
-LOG_DIRECTORY = "wal"
-IDENTITY = "IDENTITY"
 DAMAGED = ".damaged"
 
 
@@ -320,7 +323,7 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
                 raise MemoryError("no memory for the tables")
             files.push_back(file)
         for i in range(files.size()):
-            cursors.push_back(level_cursor(&files[i], 1, False, READ_AHEAD_BYTES))
+            cursors.push_back(level_cursor(&files[i], 1, False, REPAIR_READ_AHEAD_BYTES))
             if cursors.back() == NULL:
                 cursors.pop_back()
                 raise MemoryError("no memory for the tables")

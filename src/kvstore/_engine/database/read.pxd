@@ -2,9 +2,8 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.database.store cimport Store
-from kvstore._engine.version.version cimport Version
+from kvstore._engine.primitives.native cimport Slice
+from kvstore._engine.version.native cimport Version
 
 
 # ABSENT (then look into tables), FOUND or DELETED. Needs the GIL; `value` is borrowed from the

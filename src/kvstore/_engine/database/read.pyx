@@ -3,15 +3,35 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.bytes_view cimport BytesView, view_close, view_open
-from kvstore._engine.primitives.key cimport max_sequence
-from kvstore._engine.memtable.memtable cimport ABSENT, DELETED, FAILED, FOUND, memtable_entries, memtable_get
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.table.sstable cimport Pinned, pinned_release
-from kvstore._engine.primitives.status cimport OK, Status, status_clear, status_error_in
-from kvstore._engine.database.store cimport Store
-from kvstore._engine.version.version cimport LEVELS, Version, version_get, version_release, version_retain
+from kvstore._engine.primitives.native cimport (
+    BytesView,
+    OK,
+    Slice,
+    Status,
+    kv_calloc,
+    kv_free,
+    max_sequence,
+    status_clear,
+    status_error_in,
+    view_close,
+    view_open,
+)
+from kvstore._engine.memtable.native cimport (
+    ABSENT,
+    DELETED,
+    FAILED,
+    FOUND,
+    memtable_entries,
+    memtable_get,
+)
+from kvstore._engine.table.native cimport Pinned, pinned_release
+from kvstore._engine.version.native cimport (
+    LEVELS,
+    Version,
+    version_get,
+    version_release,
+    version_retain,
+)
 
 from kvstore.errors import InvalidArgumentError
 

@@ -6,15 +6,11 @@ taken under it. `installing` serialises changes of the manifest, `flushing` keep
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.table.cache cimport BlockCache
-from kvstore._engine.files.disk cimport DirectoryLock
-from kvstore._engine.files.file cimport FileSystem, FileSystemOps
-from kvstore._engine.version.live_table cimport LiveTable, OpenTables
-from kvstore._engine.log.log cimport Log
-from kvstore._engine.version.manifest cimport Manifest
-from kvstore._engine.memtable.memtable cimport MemTable
-from kvstore._engine.table.sstable_build cimport TableOptions
-from kvstore._engine.version.version cimport LEVELS, Change, Version
+from kvstore._engine.files.native cimport DirectoryLock, FileSystem, FileSystemOps
+from kvstore._engine.log.native cimport Log
+from kvstore._engine.memtable.native cimport MemTable
+from kvstore._engine.table.native cimport BlockCache, TableOptions
+from kvstore._engine.version.native cimport Change, LEVELS, LiveTable, Manifest, OpenTables, Version
 
 
 cdef enum:

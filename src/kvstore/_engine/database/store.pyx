@@ -8,54 +8,48 @@ from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
-from kvstore._engine.primitives.atomics cimport counter_next, load_acquire
-from kvstore._engine.database.batch cimport (
-    BATCH_HEADER_BYTES,
-    Operation,
-    check_batch,
-    decode_operation,
-)
-from kvstore._engine.table.cache cimport cache_new, cache_release
-from kvstore._engine.primitives.crc32c import crc32c
-from kvstore._engine.files.disk cimport (
+from kvstore._engine.primitives.native cimport counter_next, load_acquire, max_sequence, slice_of
+from kvstore._engine.primitives.native import crc32c
+from kvstore._engine.files.native cimport (
+    FileSystem,
+    OPEN_READ,
     kind_of,
+    list_directory,
     lock_file,
     make_directory,
+    os_failure,
     read_whole,
     remove_file,
     replace_whole,
     sync_directory,
 )
-from kvstore._engine.files.file cimport OPEN_READ, FileSystem, list_directory, os_failure
-from kvstore._engine.primitives.key cimport max_sequence
-from kvstore._engine.version.live_table cimport (
-    LiveTable,
-    live_table_new,
-    live_table_release,
-    open_tables_new,
-    open_tables_release,
-)
-from kvstore._engine.log.log cimport Log
-from kvstore._engine.version.manifest import Edit, TableEntry, manifest_name
-from kvstore._engine.version.manifest cimport Manifest, begin_manifest, load_manifest
-from kvstore._engine.memtable.memtable cimport (
+from kvstore._engine.log.native cimport Log
+from kvstore._engine.memtable.native cimport (
     memtable_add,
     memtable_bytes,
     memtable_entries,
     memtable_new,
     memtable_release,
 )
-from kvstore._engine.primitives.slice cimport slice_of
-from kvstore._engine.table.sstable_build cimport TableSummary
-from kvstore._engine.version.version cimport (
-    LEVELS,
+from kvstore._engine.table.native cimport TableSummary, cache_new, cache_release
+from kvstore._engine.version.native cimport (
     Change,
+    LEVELS,
+    LiveTable,
+    Manifest,
     Version,
+    begin_manifest,
+    live_table_new,
+    live_table_release,
+    load_manifest,
+    open_tables_new,
+    open_tables_release,
     version_change,
     version_check,
     version_empty,
     version_release,
 )
+from kvstore._engine.version.native import Edit, TableEntry, manifest_name
 
 from kvstore.errors import (
     ClosedError,

@@ -5,7 +5,6 @@ The GIL is released around each call of the disk.
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.files.file cimport FileSystem
 
 
 # All bytes; StorageError (errno ENOENT among them) where it can't be read.

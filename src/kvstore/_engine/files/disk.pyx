@@ -6,7 +6,6 @@ cimport cython
 from libc.errno cimport EAGAIN, EEXIST, ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from kvstore._engine.files.file cimport OPEN_EXCLUSIVE, OPEN_READ, FileSystem, os_failure
 
 from kvstore.errors import AlreadyOpenError
 

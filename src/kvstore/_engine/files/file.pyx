@@ -6,7 +6,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EEXIST, ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from kvstore._engine.primitives.status cimport Status, status_error, status_os_error
+from kvstore._engine.primitives.native cimport Status, status_error, status_os_error
 
 from kvstore.errors import InvalidArgumentError, StorageError
 

@@ -2,7 +2,7 @@ from typing import Literal
 
 from typing_extensions import Buffer
 
-from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.native import FileSystem
 
 class OpenFile:
     """A file of some disk; every method raises OSError with the table's errno."""

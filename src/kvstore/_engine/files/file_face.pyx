@@ -5,7 +5,7 @@ import os
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from kvstore._engine.files.file cimport FileSystem, list_directory
+from kvstore._engine.files.native cimport FileSystem, list_directory
 
 MODES = {"read": 0, "write": 1, "create": 2, "exclusive": 3}
 

@@ -6,8 +6,6 @@ another thread waits for with the GIL held; that would stall a whole process on 
 
 from libc.stdint cimport int64_t
 
-from kvstore._engine.files.file cimport FileSystem
-from kvstore._engine.files.memory_tree cimport Inode, Tree
 
 
 cdef class Handle:

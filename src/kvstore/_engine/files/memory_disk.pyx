@@ -10,16 +10,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.files.file cimport (
-    OPEN_CREATE,
-    OPEN_EXCLUSIVE,
-    OPEN_READ,
-    FileSystem,
-    FileSystemOps,
-    list_visitor,
-)
-from kvstore._engine.files.memory_tree cimport Directory, Inode, Map, Tree
-from kvstore._engine.primitives.memory cimport kv_malloc
+from kvstore._engine.primitives.native cimport kv_malloc
 
 from kvstore.errors import InvalidArgumentError
 

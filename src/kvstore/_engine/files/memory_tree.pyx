@@ -13,7 +13,7 @@ import errno
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kvstore._engine.primitives.memory cimport kv_free
+from kvstore._engine.primitives.native cimport kv_free
 
 cdef extern from "Python.h":
     int PyGC_Disable() noexcept

@@ -1,6 +1,7 @@
 """The operating system's files behind the table of file.pxd."""
 
-from libc.errno cimport EINTR, EINVAL, EOPNOTSUPP, errno
+from libc.errno cimport EINTR, EINVAL, EOPNOTSUPP
+from libc.errno cimport errno as os_errno
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint64_t
 from posix.fcntl cimport O_CREAT, O_EXCL, O_RDONLY, O_RDWR
 from posix.fcntl cimport open as os_open
@@ -8,14 +9,6 @@ from posix.stat cimport S_ISDIR, fstat, stat, struct_stat
 from posix.types cimport mode_t, off_t
 from posix.unistd cimport close, fdatasync, fsync, ftruncate, link, pread, pwrite, rmdir, unlink
 
-from kvstore._engine.files.file cimport (
-    OPEN_CREATE,
-    OPEN_EXCLUSIVE,
-    OPEN_READ,
-    FileSystem,
-    FileSystemOps,
-    list_visitor,
-)
 
 
 cdef extern from *:
@@ -94,13 +87,13 @@ cdef int posix_open(void* disk, const char* path, int mode, void** file) noexcep
         if fd >= 0:
             file[0] = file_of(fd)
             return 0
-        if errno != EINTR:
-            return -errno
+        if os_errno != EINTR:
+            return -os_errno
 
 
 cdef int posix_close(void* disk, void* file) noexcept nogil:
     # Linux closes the descriptor even when it reports EINTR: never a second try.
-    return -errno if close(fd_of(file)) and errno != EINTR else 0
+    return -os_errno if close(fd_of(file)) and os_errno != EINTR else 0
 
 
 cdef int posix_pwrite(
@@ -111,9 +104,9 @@ cdef int posix_pwrite(
     while size:
         written = pwrite(fd, data, size, <off_t> offset)
         if written < 0:
-            if errno == EINTR:
+            if os_errno == EINTR:
                 continue
-            return -errno
+            return -os_errno
         data += written
         offset += <uint64_t> written
         size -= <size_t> written
@@ -127,9 +120,9 @@ cdef int64_t posix_pread(void* disk, void* file, uint8_t* into, size_t size, uin
     while done < size:
         count = pread(fd, into + done, size - done, <off_t> (offset + done))
         if count < 0:
-            if errno == EINTR:
+            if os_errno == EINTR:
                 continue
-            return -errno
+            return -os_errno
         if count == 0:
             break
         done += <size_t> count
@@ -138,7 +131,7 @@ cdef int64_t posix_pread(void* disk, void* file, uint8_t* into, size_t size, uin
 
 cdef int posix_datasync(void* disk, void* file) noexcept nogil:
     # EINTR included: after a failed sync nothing is known of the pages, so there is no second try.
-    return -errno if fdatasync(fd_of(file)) else 0
+    return -os_errno if fdatasync(fd_of(file)) else 0
 
 
 cdef int posix_allocate(void* disk, void* file, uint64_t size) noexcept nogil:
@@ -158,43 +151,43 @@ cdef int posix_allocate(void* disk, void* file, uint64_t size) noexcept nogil:
 
 cdef int posix_truncate(void* disk, void* file, uint64_t size) noexcept nogil:
     while ftruncate(fd_of(file), <off_t> size):
-        if errno != EINTR:
-            return -errno
+        if os_errno != EINTR:
+            return -os_errno
     return 0
 
 
 cdef int64_t posix_size(void* disk, void* file) noexcept nogil:
     cdef struct_stat info
     if fstat(fd_of(file), &info):
-        return -errno
+        return -os_errno
     return <int64_t> info.st_size
 
 
 cdef int posix_rename(void* disk, const char* old, const char* new) noexcept nogil:
-    return -errno if rename(old, new) else 0
+    return -os_errno if rename(old, new) else 0
 
 
 cdef int posix_link(void* disk, const char* old, const char* new) noexcept nogil:
-    return -errno if link(old, new) else 0
+    return -os_errno if link(old, new) else 0
 
 
 cdef int posix_unlink(void* disk, const char* path) noexcept nogil:
-    return -errno if unlink(path) else 0
+    return -os_errno if unlink(path) else 0
 
 
 cdef int posix_make_directory(void* disk, const char* path) noexcept nogil:
-    return -errno if mkdir(path, <mode_t> DIRECTORY_MODE) else 0
+    return -os_errno if mkdir(path, <mode_t> DIRECTORY_MODE) else 0
 
 
 cdef int posix_remove_directory(void* disk, const char* path) noexcept nogil:
-    return -errno if rmdir(path) else 0
+    return -os_errno if rmdir(path) else 0
 
 
 cdef int posix_sync_directory(void* disk, const char* path) noexcept nogil:
     cdef int fd = os_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     if fd < 0:
-        return -errno
-    cdef int result = -errno if fsync(fd) else 0
+        return -os_errno
+    cdef int result = -os_errno if fsync(fd) else 0
     close(fd)
     return result
 
@@ -206,15 +199,15 @@ cdef bint is_dot(const char* name) noexcept nogil:
 cdef int posix_list(void* disk, const char* path, void* context, list_visitor visit) noexcept nogil:
     cdef DIR* directory = opendir(path)
     if directory == NULL:
-        return -errno
+        return -os_errno
     cdef dirent* entry
     cdef int result = 0
     while True:
-        # readdir tells the end from a failure by errno alone.
+        # readdir tells the end from a failure by os_errno alone.
         errno_clear()
         entry = readdir(directory)
         if entry == NULL:
-            result = -errno
+            result = -os_errno
             break
         if not is_dot(entry.d_name) and visit(context, entry.d_name):
             break
@@ -233,7 +226,7 @@ cdef extern from *:
 cdef int posix_kind(void* disk, const char* path) noexcept nogil:
     cdef struct_stat info
     if stat(path, &info):
-        return -errno
+        return -os_errno
     return 2 if S_ISDIR(info.st_mode) else 1
 
 
@@ -243,13 +236,13 @@ cdef int posix_map(void* disk, void* file, size_t size, uint8_t** memory) noexce
         return -EOPNOTSUPP
     cdef void* address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
     if address == MAP_FAILED:
-        return -errno
+        return -os_errno
     memory[0] = <uint8_t*> address
     return 0
 
 
 cdef int posix_unmap(void* disk, void* file, uint8_t* memory, size_t size) noexcept nogil:
-    return -errno if munmap(memory, size) else 0
+    return -os_errno if munmap(memory, size) else 0
 
 
 cdef void posix_forget(void* disk, uint8_t* memory, size_t size) noexcept nogil:
@@ -264,7 +257,7 @@ cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
     # flock belongs to the open file: a second handle is refused in this process too, and the
     # kernel lets go of it when the process dies. -EWOULDBLOCK where somebody holds it.
     if flock(fd_of(file[0]), LOCK_EX | LOCK_NB):
-        result = -errno
+        result = -os_errno
         posix_close(disk, file[0])
     return result
 
@@ -272,7 +265,7 @@ cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
 cdef int64_t posix_free_bytes(void* disk, const char* path) noexcept nogil:
     cdef statvfs_t info
     if statvfs(path, &info):
-        return -errno
+        return -os_errno
     return <int64_t> info.f_bavail * <int64_t> info.f_frsize
 
 

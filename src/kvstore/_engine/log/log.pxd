@@ -9,10 +9,8 @@ from libcpp.deque cimport deque
 from libcpp.map cimport map as ordered_map
 from libcpp.vector cimport vector
 
-from kvstore._engine.files.file cimport FileSystem, FileSystemOps
-from kvstore._engine.log.log_file cimport LogFile
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Slice, Status
+from kvstore._engine.files.native cimport FileSystem, FileSystemOps
 
 
 cdef extern from "kvstore/_engine/log/log_chunk.h" namespace "kvstore_log" nogil:

@@ -20,49 +20,22 @@ from libc.errno cimport EEXIST, ENOENT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from kvstore._engine.primitives.crc32c cimport crc32c_extend
-from kvstore._engine.files.file cimport FileSystem, os_failure
-from kvstore._engine.log.log_file cimport (
-    CALL_BYTES,
-    PATH_BYTES,
-    RETRY,
-    log_file_begin,
-    log_file_close,
-    log_file_forgettable,
-    log_file_trim,
-    log_file_write,
-    segment_path,
-)
-from kvstore._engine.log.log_format cimport (
-    KIND_CLEAN_CLOSE,
-    KIND_SYNC_MARK,
-    KIND_USER_MAX,
-    MAX_PAYLOAD_BYTES,
-    RECORD_HEADER_BYTES,
-    SEGMENT_HEADER_BYTES,
-    TERMINATOR_BYTES,
-    RecordHeader,
-    SegmentHeader,
-    encode_record_header,
-    encode_segment_header,
-    record_bytes,
-)
-from kvstore._engine.log.log_read cimport SegmentReader, segment_close, segment_next, segment_open
-from kvstore._engine.log.log_recovery cimport Recovered, recover, segment_name
-from kvstore._engine.files.posix import PosixFileSystem
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.primitives.status cimport (
+from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
     IO_ERROR,
     OK,
+    Slice,
     Status,
+    crc32c_extend,
+    slice_of,
     status_clear,
     status_error,
     status_os_error,
     status_set,
 )
+from kvstore._engine.files.native cimport FileSystem, os_failure
+from kvstore._engine.files.native import PosixFileSystem
 
-from kvstore._engine.log.log_recovery import Recovery
 from kvstore.errors import ClosedError, InvalidArgumentError
 
 

@@ -5,9 +5,8 @@ One thread at a time uses it: the log's flusher, or whoever stores through the m
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.log.log_format cimport SegmentHeader
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Status
+from kvstore._engine.files.native cimport FileSystemOps
 
 
 cdef enum:

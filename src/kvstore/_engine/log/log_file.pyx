@@ -5,9 +5,8 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from kvstore._engine.files.file cimport OPEN_CREATE, OPEN_WRITE
-from kvstore._engine.log.log_format cimport SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
-from kvstore._engine.primitives.status cimport Status, status_os_error
+from kvstore._engine.primitives.native cimport Status, status_os_error
+from kvstore._engine.files.native cimport OPEN_CREATE, OPEN_WRITE
 
 
 cdef extern from *:

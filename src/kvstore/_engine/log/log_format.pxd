@@ -39,8 +39,13 @@ segment, so neither the leavings in a recycled file nor a log kept in a value pa
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kvstore._engine.primitives.coding cimport get_fixed32, get_fixed64, put_fixed32, put_fixed64
-from kvstore._engine.primitives.crc32c cimport crc32c_extend
+from kvstore._engine.primitives.native cimport (
+    crc32c_extend,
+    get_fixed32,
+    get_fixed64,
+    put_fixed32,
+    put_fixed64,
+)
 
 
 cdef enum:

@@ -2,9 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.log.log_format cimport RecordHeader, SegmentHeader
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Status
+from kvstore._engine.files.native cimport FileSystemOps
 
 
 cdef struct SegmentReader:

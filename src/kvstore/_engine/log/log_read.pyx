@@ -4,38 +4,23 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
-from kvstore._engine.primitives.coding cimport get_fixed32, get_fixed64
-from kvstore._engine.primitives.crc32c cimport crc32c_extend
-from kvstore._engine.files.file cimport OPEN_READ, FileSystemOps
-from kvstore._engine.log.log_format cimport (
-    KIND_CLEAN_CLOSE,
-    KIND_SYNC_MARK,
-    KIND_USER_MAX,
-    LOG_VERSION,
-    MAX_PAYLOAD_BYTES,
-    RECORD_HEADER_BYTES,
-    RECORD_MAGIC,
-    SEGMENT_HEADER_BYTES,
-    SEGMENT_MAGIC,
-    TERMINATOR_BYTES,
-    RecordHeader,
-    decode_record_header,
-    record_bytes,
-    record_header_intact,
-)
-from kvstore._engine.primitives.status cimport (
+from kvstore._engine.primitives.native cimport (
     CHECKSUM_MISMATCH,
     INVALID_MAGIC,
     INVALID_OPERATION,
     INVALID_RECORD,
     OK,
+    Status,
     TRUNCATED_RECORD,
     UNSUPPORTED_VERSION,
-    Status,
+    crc32c_extend,
+    get_fixed32,
+    get_fixed64,
     status_clear,
     status_os_error,
     status_set,
 )
+from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
 
 
 cdef enum:

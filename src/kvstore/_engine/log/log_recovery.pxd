@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from kvstore._engine.files.file cimport FileSystem
+from kvstore._engine.files.native cimport FileSystem
 
 
 cdef class Recovered:

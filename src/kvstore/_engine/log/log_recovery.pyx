@@ -11,31 +11,23 @@ from typing import NamedTuple
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.files.file cimport (
-    OPEN_CREATE,
-    OPEN_READ,
-    FileSystem,
-    list_directory,
-    os_failure,
-)
-from kvstore._engine.log.log_format cimport KIND_USER_MAX, RecordHeader
-from kvstore._engine.log.log_read cimport (
-    SegmentReader,
-    segment_close,
-    segment_end_was_durable,
-    segment_next,
-    segment_open,
-)
-from kvstore._engine.primitives.status cimport (
+from kvstore._engine.primitives.native cimport (
     CHECKSUM_MISMATCH,
     INVALID_MAGIC,
     INVALID_RECORD,
     OK,
-    TRUNCATED_RECORD,
     Status,
+    TRUNCATED_RECORD,
     status_clear,
     status_error,
     status_set,
+)
+from kvstore._engine.files.native cimport (
+    FileSystem,
+    OPEN_CREATE,
+    OPEN_READ,
+    list_directory,
+    os_failure,
 )
 
 cdef enum:

@@ -7,8 +7,7 @@ read from any thread without the GIL. Reference-counted; every cursor holds a re
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.memtable.memtable_node cimport Entry, Leaf, MemTable
-from kvstore._engine.primitives.slice cimport Slice
+from kvstore._engine.primitives.native cimport Slice
 
 
 cdef enum Lookup:

@@ -8,36 +8,30 @@ so a key that the search led to a node shares that prefix without being asked.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from kvstore._engine.primitives.arena cimport Arena, arena_allocate, arena_free, arena_init, arena_reserve
-from kvstore._engine.primitives.atomics cimport reference_add, reference_drop
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    Arena,
     KIND_DELETE,
     KIND_MAX,
+    Slice,
     TRAILER_BYTES,
+    arena_allocate,
+    arena_free,
+    arena_init,
+    arena_reserve,
+    heads_lower,
+    key_head,
+    kv_calloc,
+    kv_free,
+    prefetch,
+    prefetch_run,
+    reference_add,
+    reference_drop,
+    slice_compare,
+    slice_equal,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.primitives.key_head cimport heads_lower, key_head, prefetch, prefetch_run
-from kvstore._engine.memtable.memtable_node cimport (
-    CACHE_LINE_BYTES,
-    ENTRY_HEADER_BYTES,
-    INNER_SLOTS,
-    LEAF_SLOTS,
-    Entry,
-    Inner,
-    Leaf,
-    MemTable,
-    entries_common_prefix,
-    entry_compare,
-    entry_head,
-    entry_trailer,
-    entry_user_key,
-    entry_value,
-    prefetch_whole_leaf,
-)
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_equal
 
 
 cdef enum:

@@ -1,7 +1,6 @@
 """A cursor over the memtable."""
 
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.memtable.memtable_node cimport MemTable
+from kvstore._engine.primitives.native cimport Cursor
 
 
 # Survives later additions (it finds its place again); must then be moved with the GIL held.

@@ -6,24 +6,17 @@ tree is searched for it again.
 
 from libc.stdint cimport uint8_t
 
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.key cimport internal_trailer, internal_user_key
-from kvstore._engine.primitives.key_head cimport prefetch, prefetch_run
-from kvstore._engine.memtable.memtable cimport memtable_find, memtable_release, memtable_retain
-from kvstore._engine.memtable.memtable_node cimport (
-    CACHE_LINE_BYTES,
-    Entry,
-    Leaf,
-    MemTable,
-    entry_internal_key,
-    entry_trailer,
-    entry_user_key,
-    entry_value,
-    prefetch_whole_leaf,
+from kvstore._engine.primitives.native cimport (
+    Cursor,
+    Slice,
+    internal_trailer,
+    internal_user_key,
+    kv_free,
+    kv_zeroed,
+    prefetch,
+    prefetch_run,
+    status_clear,
 )
-from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.primitives.status cimport status_clear
 
 
 cdef enum:

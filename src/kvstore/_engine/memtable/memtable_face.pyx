@@ -2,20 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.cursor_face cimport cursor_face
-from kvstore._engine.memtable.memtable cimport (
-    ABSENT,
-    DELETED,
-    MemTable,
-    memtable_add,
-    memtable_bytes,
-    memtable_entries,
-    memtable_get,
-    memtable_new,
-    memtable_release,
-)
-from kvstore._engine.memtable.memtable_cursor cimport memtable_cursor
-from kvstore._engine.primitives.slice cimport Slice, slice_of
+from kvstore._engine.primitives.native cimport Slice, cursor_face, slice_of
 
 
 cdef class MemTableFace:

@@ -14,10 +14,18 @@ Nothing is ever removed.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.arena cimport Arena
-from kvstore._engine.primitives.key cimport TRAILER_BYTES, internal_trailer, trailer_sequence
-from kvstore._engine.primitives.key_head cimport common_prefix, key_head, prefetch
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
+from kvstore._engine.primitives.native cimport (
+    Arena,
+    Slice,
+    TRAILER_BYTES,
+    common_prefix,
+    internal_trailer,
+    key_head,
+    prefetch,
+    slice_compare,
+    slice_of,
+    trailer_sequence,
+)
 
 
 cdef enum:

@@ -2,7 +2,6 @@
 
 from libc.stdint cimport uint8_t, uintptr_t
 
-from kvstore._engine.primitives.memory cimport kv_free, kv_gave_back, kv_malloc, kv_may_allocate
 
 
 cdef extern from *:

@@ -3,7 +3,6 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.memory cimport kv_free, kv_realloc
 
 
 cdef struct Buffer:

@@ -9,7 +9,6 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 
-from kvstore._engine.primitives.slice cimport Slice, slice_of
 
 
 cdef struct BytesView:

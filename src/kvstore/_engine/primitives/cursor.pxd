@@ -6,8 +6,6 @@ and fills `status`. Whoever makes a cursor frees it with `cursor.free(cursor)`; 
 it reads (reference counts), so its source may be dropped before it.
 """
 
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.primitives.status cimport Status
 
 
 cdef struct Cursor:

@@ -1,6 +1,5 @@
 """A Python face over any Cursor, for tests and inspection tools; DB has its own, faster one."""
 
-from kvstore._engine.primitives.cursor cimport Cursor
 
 
 cdef class CursorFace:

@@ -3,17 +3,6 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.key cimport (
-    KIND_MAX,
-    TRAILER_BYTES,
-    internal_trailer,
-    trailer_kind,
-    trailer_pack,
-    trailer_sequence,
-)
-from kvstore._engine.primitives.slice cimport slice_of
-from kvstore._engine.primitives.status cimport OK, status_error
 
 
 cdef CursorFace cursor_face(Cursor* cursor, str path, object keep_alive):

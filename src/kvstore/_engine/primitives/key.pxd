@@ -7,7 +7,6 @@ first and seeking to (key, s) lands on the newest version that is visible at seq
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
 
 
 cdef enum Kind:

@@ -7,8 +7,7 @@ still bound every access, so that even a block damaged in memory can't lead outs
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Slice, Status
 
 
 cdef struct Block:

@@ -3,12 +3,25 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from kvstore._engine.primitives.coding cimport get_varint32
-from kvstore._engine.primitives.key cimport KIND_MAX, TRAILER_BYTES, trailer_kind
-from kvstore._engine.primitives.key_head cimport common_prefix, heads_lower, key_head, prefetch
-from kvstore._engine.primitives.memory cimport kv_free, kv_realloc
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.primitives.status cimport INVALID_RECORD, Status, status_os_error, status_set
+from kvstore._engine.primitives.native cimport (
+    INVALID_RECORD,
+    KIND_MAX,
+    Slice,
+    Status,
+    TRAILER_BYTES,
+    common_prefix,
+    get_varint32,
+    heads_lower,
+    key_head,
+    kv_free,
+    kv_realloc,
+    prefetch,
+    slice_compare,
+    slice_of,
+    status_os_error,
+    status_set,
+    trailer_kind,
+)
 
 
 cdef extern from "<errno.h>" nogil:

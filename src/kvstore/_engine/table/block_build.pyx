@@ -24,16 +24,21 @@ block is the same thing with a restart at every entry.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init, buffer_reserve
-from kvstore._engine.primitives.coding cimport MAX_VARINT32_BYTES, get_varint32, put_varint64
-from kvstore._engine.primitives.key cimport TRAILER_BYTES
-from kvstore._engine.primitives.key_head cimport common_prefix, key_head
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-
-
-cdef enum:
-    HEADER_BYTES = 16
-    RESTART_BYTES = 16
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    MAX_VARINT32_BYTES,
+    Slice,
+    TRAILER_BYTES,
+    buffer_append,
+    buffer_free,
+    buffer_init,
+    buffer_reserve,
+    common_prefix,
+    get_varint32,
+    key_head,
+    put_varint64,
+    slice_of,
+)
 
 
 cdef void block_builder_init(BlockBuilder* builder, uint32_t interval) noexcept nogil:

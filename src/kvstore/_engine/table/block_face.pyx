@@ -3,62 +3,27 @@
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_malloc
-from kvstore._engine.table.block cimport (
-    Block,
-    BlockCursor,
-    BlockEntry,
-    block_check,
-    block_cursor_first,
-    block_cursor_free,
-    block_cursor_init,
-    block_cursor_last,
-    block_cursor_next,
-    block_cursor_prev,
-    block_cursor_reset,
-    block_cursor_seek,
-    block_get,
-    block_view,
-)
-from kvstore._engine.table.block_build cimport (
-    BlockBuilder,
-    block_builder_add,
-    block_builder_bytes,
-    block_builder_finish,
-    block_builder_free,
-    block_builder_init,
-)
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_free, buffer_init
-from kvstore._engine.table.cache cimport (
-    CachedBlock,
-    block_allocate,
-    cache_forget_table,
-    cache_get,
-    cache_insert,
-    cache_unpin,
-)
-from kvstore._engine.table.filter cimport (
-    filter_add,
-    filter_bytes,
-    filter_hash,
-    filter_may_contain,
-    filter_probes,
-)
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    INVALID_RECORD,
     KIND_MAX,
+    Slice,
+    Status,
     TRAILER_BYTES,
+    buffer_free,
+    buffer_init,
     internal_trailer,
+    kv_calloc,
+    kv_free,
+    kv_malloc,
+    slice_of,
+    status_clear,
+    status_error,
+    status_set,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.primitives.status cimport INVALID_RECORD, Status, status_clear, status_error, status_set
-from kvstore._engine.table.table_file cimport CacheFace
-
-
-cdef inline Slice slice_of_bytes(bytes data):
-    return slice_of(<const unsigned char*> data, len(data))
 
 
 def build_block(entries, uint64_t restart_interval):

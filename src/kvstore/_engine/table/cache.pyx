@@ -2,9 +2,16 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.atomics cimport counter_next, load_acquire, reference_add, reference_drop
-from kvstore._engine.primitives.key_head cimport prefetch
-from kvstore._engine.primitives.memory cimport kv_aligned_alloc, kv_calloc, kv_free
+from kvstore._engine.primitives.native cimport (
+    counter_next,
+    kv_aligned_alloc,
+    kv_calloc,
+    kv_free,
+    load_acquire,
+    prefetch,
+    reference_add,
+    reference_drop,
+)
 
 
 cdef extern from "<pthread.h>" nogil:

@@ -8,7 +8,7 @@ are now.
 
 from libc.stdint cimport uint8_t
 
-from kvstore._engine.primitives.buffer cimport Buffer
+from kvstore._engine.primitives.native cimport Buffer
 
 
 cdef enum:

@@ -6,7 +6,7 @@ import threading
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_free, buffer_init, buffer_reserve
+from kvstore._engine.primitives.native cimport Buffer, buffer_free, buffer_init, buffer_reserve
 from kvstore.errors import ConfigurationError, InvalidArgumentError
 
 

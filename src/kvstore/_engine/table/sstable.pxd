@@ -6,12 +6,8 @@ Layout and checksums: docs/storage-format.md and sstable_frame.pyx. Any thread, 
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from kvstore._engine.table.block cimport Block
-from kvstore._engine.table.cache cimport BlockCache, CachedBlock
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.table.sstable_frame cimport Footer, Handle, Properties
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Slice, Status
+from kvstore._engine.files.native cimport FileSystemOps
 
 
 cdef struct Table:

@@ -2,77 +2,32 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.atomics cimport reference_add, reference_drop
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free
-from kvstore._engine.table.block cimport (
-    Block,
-    BlockEntry,
-    block_check,
-    block_entry,
-    block_get,
-    block_restart_lower,
-    block_view,
-)
-from kvstore._engine.table.cache cimport (
-    CachedBlock,
-    block_allocate,
-    block_free,
-    cache_forget_table,
-    cache_get,
-    cache_insert,
-    cache_next_table_id,
-    cache_release,
-    cache_retain,
-    cache_unpin,
-)
-from kvstore._engine.primitives.coding cimport get_fixed32
-from kvstore._engine.files.file cimport OPEN_READ, FileSystemOps
-from kvstore._engine.table.filter cimport (
-    FILTER_LINE_BYTES,
-    FILTER_PROBES_MAX,
-    filter_hash,
-    filter_may_contain,
-)
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    INVALID_RECORD,
     KIND_DELETE,
     KIND_MAX,
+    Slice,
+    Status,
+    TRUNCATED_RECORD,
+    get_fixed32,
     internal_compare,
     internal_trailer,
     internal_user_key,
+    kv_calloc,
+    kv_free,
+    prefetch_run,
+    reference_add,
+    reference_drop,
+    slice_of,
+    status_clear,
+    status_os_error,
+    status_set,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.primitives.key_head cimport prefetch_run
-from kvstore._engine.memtable.memtable cimport ABSENT, DELETED, FAILED, FOUND
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.table.sstable_frame cimport (
-    FRAME_DATA,
-    FRAME_HEADER_BYTES,
-    FRAME_PARTITION,
-    FRAME_PROPERTIES,
-    FRAME_ROOT,
-    HANDLE_BYTES,
-    PARTITION_HEADER_BYTES,
-    TABLE_FOOTER_BYTES,
-    TABLE_HEADER_BYTES,
-    Footer,
-    Handle,
-    footer_get,
-    frame_open,
-    handle_get,
-    header_check,
-    properties_get,
-    read_exactly,
-)
-from kvstore._engine.primitives.status cimport (
-    INVALID_RECORD,
-    TRUNCATED_RECORD,
-    Status,
-    status_clear,
-    status_os_error,
-    status_set,
-)
+from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
+from kvstore._engine.memtable.native cimport ABSENT, DELETED, FAILED, FOUND
 
 
 cdef extern from "<errno.h>" nogil:

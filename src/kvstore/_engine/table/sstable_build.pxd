@@ -5,9 +5,8 @@ Layout and checksums: docs/storage-format.md, and the comments in sstable_build.
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Slice, Status
+from kvstore._engine.files.native cimport FileSystemOps
 
 
 cdef struct TableOptions:

@@ -8,55 +8,32 @@ The layout of the file stands in sstable_frame.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_strdup
-from kvstore._engine.table.block_build cimport (
-    BlockBuilder,
-    block_builder_add,
-    block_builder_bytes,
-    block_builder_finish,
-    block_builder_free,
-    block_builder_init,
-    block_builder_reset,
-)
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init, buffer_reserve
-from kvstore._engine.primitives.coding cimport put_fixed32
-from kvstore._engine.table.compression cimport COMPRESSION_MAX, COMPRESSION_NONE
-from kvstore._engine.files.file cimport OPEN_EXCLUSIVE, FileSystemOps
-from kvstore._engine.table.filter cimport filter_add, filter_bytes, filter_hash, filter_probes
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    INVALID_OPERATION,
     KIND_DELETE,
     KIND_MAX,
+    Slice,
+    Status,
     TRAILER_BYTES,
+    buffer_append,
+    buffer_free,
+    buffer_init,
+    buffer_reserve,
     internal_trailer,
     internal_user_key,
+    kv_calloc,
+    kv_free,
+    kv_strdup,
+    put_fixed32,
+    slice_compare,
+    slice_of,
+    status_os_error,
+    status_set,
     trailer_kind,
     trailer_sequence,
 )
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.table.sstable_frame cimport (
-    FRAME_DATA,
-    FRAME_PARTITION,
-    FRAME_PROPERTIES,
-    FRAME_ROOT,
-    HANDLE_BYTES,
-    PARTITION_HEADER_BYTES,
-    TABLE_FOOTER_BYTES,
-    TABLE_HEADER_BYTES,
-    Footer,
-    Handle,
-    Properties,
-    footer_put,
-    frame_append,
-    handle_put,
-    header_put,
-    properties_put,
-)
-from kvstore._engine.primitives.status cimport (
-    INVALID_OPERATION,
-    Status,
-    status_os_error,
-    status_set,
-)
+from kvstore._engine.files.native cimport FileSystemOps, OPEN_EXCLUSIVE
 
 
 cdef extern from "<errno.h>" nogil:

@@ -1,7 +1,6 @@
 """A cursor over a whole table, in both directions."""
 
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.table.sstable cimport Table
+from kvstore._engine.primitives.native cimport Cursor
 
 
 # Holds the table. `fill_cache` 0 for scans that should not push out the hot blocks (what is cached

@@ -3,51 +3,23 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.memory cimport kv_free, kv_malloc, kv_zeroed
-from kvstore._engine.table.block cimport (
-    Block,
-    BlockCursor,
-    block_cursor_first,
-    block_cursor_free,
-    block_cursor_init,
-    block_cursor_last,
-    block_cursor_next,
-    block_cursor_prev,
-    block_cursor_reset,
-    block_cursor_seek,
-    block_restart_lower,
-    block_view,
+from kvstore._engine.primitives.native cimport (
+    Cursor,
+    INVALID_RECORD,
+    OK,
+    Slice,
+    Status,
+    TRAILER_BYTES,
+    internal_trailer,
+    internal_user_key,
+    kv_free,
+    kv_malloc,
+    kv_zeroed,
+    prefetch_run,
+    status_clear,
+    status_os_error,
+    status_set,
 )
-from kvstore._engine.table.cache cimport (
-    CachedBlock,
-    block_allocate,
-    block_free,
-    cache_get,
-    cache_insert,
-    cache_unpin,
-)
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.key cimport TRAILER_BYTES, internal_trailer, internal_user_key
-from kvstore._engine.primitives.key_head cimport prefetch_run
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.table.sstable cimport (
-    Partition,
-    Table,
-    check_data,
-    index_entry,
-    table_partition,
-    table_read_frame,
-    table_release,
-    table_retain,
-)
-from kvstore._engine.table.sstable_frame cimport (
-    FRAME_DATA,
-    FRAME_HEADER_BYTES,
-    Handle,
-    frame_open,
-    read_exactly,
-)
-from kvstore._engine.primitives.status cimport INVALID_RECORD, OK, Status, status_clear, status_os_error, status_set
 
 
 cdef extern from "<errno.h>" nogil:
@@ -192,7 +164,7 @@ cdef extern from *:
     void take_gil "kv_take_gil"(PyThreadState* own) noexcept nogil
 
 
-cdef CachedBlock* load(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
+cdef CachedBlock* load_without_gil(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
     """Reads a block, without the GIL even if the caller holds it."""
     cdef PyThreadState* own = let_go_of_gil()
     cdef CachedBlock* block = load_block(cursor, handle, last)
@@ -233,7 +205,7 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
             cursor.held = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
         cursor.was_cached = cursor.held != NULL
         if cursor.held == NULL:
-            cursor.held = load(cursor, handle, last)
+            cursor.held = load_without_gil(cursor, handle, last)
         else:
             cursor.forward_at = handle.offset + handle.bytes
         if cursor.held == NULL:

@@ -2,10 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.buffer cimport Buffer
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Buffer, Slice, Status
+from kvstore._engine.files.native cimport FileSystemOps
 
 
 cdef enum:

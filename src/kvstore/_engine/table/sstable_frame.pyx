@@ -33,32 +33,28 @@ Numbers are little-endian.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_reserve
-from kvstore._engine.table.cache cimport block_allocate, block_free
-from kvstore._engine.primitives.coding cimport get_fixed32, get_fixed64, put_fixed32, put_fixed64
-from kvstore._engine.table.compression cimport (
-    COMPRESSION_MAX,
-    COMPRESSION_NONE,
-    DECOMPRESS_MISSING,
-    DECOMPRESS_NO_MEMORY,
-    DECOMPRESSED,
-    compress,
-    decompress,
-)
-from kvstore._engine.primitives.crc32c cimport crc32c_extend
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.primitives.key cimport TRAILER_BYTES
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.primitives.status cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
     CHECKSUM_MISMATCH,
     INVALID_MAGIC,
     INVALID_RECORD,
+    Slice,
+    Status,
+    TRAILER_BYTES,
     TRUNCATED_RECORD,
     UNSUPPORTED_VERSION,
-    Status,
+    buffer_append,
+    buffer_reserve,
+    crc32c_extend,
+    get_fixed32,
+    get_fixed64,
+    put_fixed32,
+    put_fixed64,
+    slice_of,
     status_os_error,
     status_set,
 )
+from kvstore._engine.files.native cimport FileSystemOps
 
 
 cdef extern from "<errno.h>" nogil:

@@ -1,7 +1,6 @@
 """The check of a whole table, byte for byte."""
 
-from kvstore._engine.table.sstable cimport Table
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Status
 
 
 # Reads every byte of the file anew, past the cache: checksums, bounds, the order of all keys, each

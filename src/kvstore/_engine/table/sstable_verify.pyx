@@ -3,51 +3,26 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kvstore._engine.table.block cimport (
-    Block,
-    BlockCursor,
-    block_check,
-    block_cursor_first,
-    block_cursor_free,
-    block_cursor_init,
-    block_cursor_next,
-    block_cursor_reset,
-    block_view,
-)
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.table.cache cimport CachedBlock, block_free
-from kvstore._engine.table.filter cimport filter_hash, filter_may_contain
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    INVALID_RECORD,
     KIND_DELETE,
+    Slice,
+    Status,
+    buffer_append,
+    buffer_free,
+    buffer_init,
     internal_compare,
     internal_trailer,
     internal_user_key,
+    slice_compare,
+    slice_of,
+    status_clear,
+    status_os_error,
+    status_set,
     trailer_kind,
     trailer_sequence,
 )
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.table.sstable cimport (
-    Partition,
-    Table,
-    check_data,
-    check_partition,
-    index_entry,
-    partition_view,
-    table_read_ends,
-    table_read_frame,
-)
-from kvstore._engine.table.sstable_frame cimport (
-    FRAME_DATA,
-    FRAME_HEADER_BYTES,
-    FRAME_PARTITION,
-    FRAME_PROPERTIES,
-    FRAME_ROOT,
-    Footer,
-    Handle,
-    Properties,
-    properties_get,
-)
-from kvstore._engine.primitives.status cimport INVALID_RECORD, Status, status_clear, status_os_error, status_set
 
 
 cdef extern from "<errno.h>" nogil:

@@ -1,9 +1,6 @@
 """The Python face of one table file: for inspection, verification, repair, and tests."""
 
-from kvstore._engine.table.cache cimport BlockCache
-from kvstore._engine.files.file cimport FileSystem
-from kvstore._engine.table.sstable cimport Table
-from kvstore._engine.table.sstable_build cimport TableBuilder
+from kvstore._engine.files.native cimport FileSystem
 
 
 cdef class CacheFace:

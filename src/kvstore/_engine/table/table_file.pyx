@@ -5,34 +5,19 @@ import os
 cimport cython
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.table.cache cimport BlockCache, CacheStats, cache_new, cache_release, cache_stats
-from kvstore._engine.table.compression cimport compression_of
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.cursor_face cimport cursor_face
-from kvstore._engine.files.file cimport FileSystem
-from kvstore._engine.primitives.key cimport TRAILER_BYTES, trailer_pack
-from kvstore._engine.memtable.memtable cimport ABSENT, DELETED, FAILED
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.table.sstable cimport (
-    Pinned,
-    pinned_release,
-    table_get,
-    table_offset_of,
-    table_open,
-    table_release,
+from kvstore._engine.primitives.native cimport (
+    Cursor,
+    Slice,
+    Status,
+    TRAILER_BYTES,
+    cursor_face,
+    slice_of,
+    status_clear,
+    status_error,
+    trailer_pack,
 )
-from kvstore._engine.table.sstable_build cimport (
-    TableOptions,
-    TableSummary,
-    table_builder_add,
-    table_builder_bytes,
-    table_builder_discard,
-    table_builder_finish,
-    table_builder_open,
-)
-from kvstore._engine.table.sstable_cursor cimport table_cursor
-from kvstore._engine.table.sstable_verify cimport table_verify
-from kvstore._engine.primitives.status cimport Status, status_clear, status_error
+from kvstore._engine.files.native cimport FileSystem
+from kvstore._engine.memtable.native cimport ABSENT, DELETED, FAILED
 from kvstore.errors import ClosedError
 
 

@@ -7,12 +7,9 @@ obsolete file unlinks it. Any thread, no GIL.
 from libc.stdint cimport uint64_t
 from libcpp.mutex cimport mutex
 
-from kvstore._engine.table.cache cimport BlockCache
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.table.sstable cimport Table
-from kvstore._engine.table.sstable_build cimport TableSummary
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Slice, Status
+from kvstore._engine.files.native cimport FileSystemOps
+from kvstore._engine.table.native cimport BlockCache, Table, TableSummary
 
 
 cdef enum:

@@ -5,14 +5,30 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 from libcpp.mutex cimport mutex
 
-from kvstore._engine.primitives.atomics cimport load_acquire, reference_add, reference_drop
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_malloc
-from kvstore._engine.table.cache cimport BlockCache, cache_release, cache_retain
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.primitives.slice cimport Slice, slice_of
-from kvstore._engine.table.sstable cimport Table, table_open, table_release, table_retain
-from kvstore._engine.table.sstable_build cimport TableSummary
-from kvstore._engine.primitives.status cimport IO_ERROR, Status, status_set
+from kvstore._engine.primitives.native cimport (
+    IO_ERROR,
+    Slice,
+    Status,
+    kv_calloc,
+    kv_free,
+    kv_malloc,
+    load_acquire,
+    reference_add,
+    reference_drop,
+    slice_of,
+    status_set,
+)
+from kvstore._engine.files.native cimport FileSystemOps
+from kvstore._engine.table.native cimport (
+    BlockCache,
+    Table,
+    TableSummary,
+    cache_release,
+    cache_retain,
+    table_open,
+    table_release,
+    table_retain,
+)
 
 
 cdef extern from *:

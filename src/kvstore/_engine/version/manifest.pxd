@@ -2,8 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.files.disk cimport Appender
-from kvstore._engine.files.file cimport FileSystem
+from kvstore._engine.files.native cimport Appender, FileSystem
 
 
 cdef class Manifest:

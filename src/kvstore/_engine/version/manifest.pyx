@@ -22,15 +22,15 @@ from typing import NamedTuple
 from libc.errno cimport ENOENT
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.crc32c import crc32c
-from kvstore._engine.files.disk cimport (
+from kvstore._engine.primitives.native import crc32c
+from kvstore._engine.files.native cimport (
     Appender,
+    FileSystem,
     create_file,
     read_whole,
     replace_whole,
     sync_directory,
 )
-from kvstore._engine.files.file cimport FileSystem
 
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
@@ -57,7 +57,6 @@ SCALARS = {
     TAG_RETAIN_FROM: "retain_from",
     TAG_NEXT_NUMBER: "next_number",
 }
-LEVELS = 7
 
 
 class TableEntry(NamedTuple):

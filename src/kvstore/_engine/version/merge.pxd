@@ -1,6 +1,6 @@
 """Several cursors walked as one, in internal key order. Same rules as its children's for threads."""
 
-from kvstore._engine.primitives.cursor cimport Cursor
+from kvstore._engine.primitives.native cimport Cursor
 
 
 # `children` newest source first: of two entries with the same user key and sequence, whatever

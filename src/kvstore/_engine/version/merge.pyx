@@ -8,19 +8,28 @@ once; there are few, since a level is one child (level_cursor.pxd).
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    Cursor,
+    IO_ERROR,
     KIND_MAX,
+    OK,
+    Slice,
     TRAILER_BYTES,
+    buffer_append,
+    buffer_free,
+    buffer_init,
     internal_trailer,
     internal_user_key,
+    kv_free,
+    kv_zeroed,
+    slice_compare,
+    slice_of,
+    status_clear,
+    status_set,
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.primitives.memory cimport kv_free, kv_zeroed
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.primitives.status cimport OK, IO_ERROR, status_clear, status_set
 
 
 cdef struct MergeCursor:
@@ -45,7 +54,7 @@ cdef inline bint before(MergeCursor* merge, int a, int b) noexcept nogil:
     return own > other if own != other else a < b
 
 
-cdef inline void show(MergeCursor* merge) noexcept nogil:
+cdef inline void merge_show(MergeCursor* merge) noexcept nogil:
     cdef Cursor* child
     if merge.current < 0:
         merge.base.valid = False
@@ -88,7 +97,7 @@ cdef void choose(MergeCursor* merge) noexcept nogil:
             second = i
     merge.current = best
     merge.rival = second
-    show(merge)
+    merge_show(merge)
 
 
 cdef inline void moved(MergeCursor* merge) noexcept nogil:

@@ -5,12 +5,9 @@ No GIL. Used by flushes (one memtable in, one table out) and compactions.
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.buffer cimport Buffer
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.files.file cimport FileSystemOps
-from kvstore._engine.table.sstable_build cimport TableOptions, TableSummary
-from kvstore._engine.primitives.status cimport Status
-from kvstore._engine.version.version cimport Version
+from kvstore._engine.primitives.native cimport Buffer, Cursor, Status
+from kvstore._engine.files.native cimport FileSystemOps
+from kvstore._engine.table.native cimport TableOptions, TableSummary
 
 
 cdef struct Output:

@@ -10,21 +10,33 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
-from kvstore._engine.primitives.atomics cimport counter_next, load_acquire
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free, buffer_init
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    Cursor,
+    IO_ERROR,
     KIND_DELETE,
+    OK,
+    Slice,
+    Status,
+    buffer_append,
+    buffer_free,
+    buffer_init,
+    counter_next,
     internal_trailer,
     internal_user_key,
+    kv_calloc,
+    kv_free,
+    kv_realloc,
+    load_acquire,
     max_sequence,
+    slice_compare,
+    slice_of,
+    status_clear,
+    status_set,
     trailer_kind,
     trailer_sequence,
 )
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_realloc
-from kvstore._engine.version.live_table cimport MAX_PATH_BYTES, table_path
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_of
-from kvstore._engine.table.sstable_build cimport (
+from kvstore._engine.table.native cimport (
     TableBuilder,
     table_builder_add,
     table_builder_bytes,
@@ -32,8 +44,6 @@ from kvstore._engine.table.sstable_build cimport (
     table_builder_finish,
     table_builder_open,
 )
-from kvstore._engine.primitives.status cimport IO_ERROR, OK, Status, status_clear, status_set
-from kvstore._engine.version.version cimport LEVELS, Level
 
 
 cdef enum:

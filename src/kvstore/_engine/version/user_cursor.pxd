@@ -2,10 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.buffer cimport Buffer
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.primitives.status cimport Status
+from kvstore._engine.primitives.native cimport Buffer, Cursor, Slice, Status
 
 
 cdef struct UserCursor:

@@ -3,21 +3,29 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from kvstore._engine.primitives.buffer cimport Buffer, buffer_append, buffer_free
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.key cimport (
+from kvstore._engine.primitives.native cimport (
+    Buffer,
+    Cursor,
+    IO_ERROR,
     KIND_DELETE,
     KIND_MAX,
+    OK,
+    Slice,
     TRAILER_BYTES,
+    buffer_append,
+    buffer_free,
     internal_trailer,
     internal_user_key,
     max_sequence,
+    slice_compare,
+    slice_equal,
+    slice_of,
+    status_clear,
+    status_set,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
 )
-from kvstore._engine.primitives.slice cimport Slice, slice_compare, slice_equal, slice_of
-from kvstore._engine.primitives.status cimport IO_ERROR, OK, status_clear, status_set
 
 
 cdef enum:

@@ -6,11 +6,8 @@ are in key order and no user key is in two of them.
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.slice cimport Slice
-from kvstore._engine.table.sstable cimport Pinned
-from kvstore._engine.primitives.status cimport Status
-from kvstore._engine.version.live_table cimport LiveTable
+from kvstore._engine.primitives.native cimport Cursor, Slice, Status
+from kvstore._engine.table.native cimport Pinned
 
 
 cdef enum:

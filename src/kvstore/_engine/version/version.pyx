@@ -3,26 +3,25 @@
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport qsort
 
-from kvstore._engine.primitives.atomics cimport reference_add, reference_drop
-from kvstore._engine.primitives.cursor cimport Cursor
-from kvstore._engine.primitives.key cimport internal_compare, internal_user_key
-from kvstore._engine.primitives.memory cimport kv_calloc, kv_free, kv_zeroed
-from kvstore._engine.version.live_table cimport (
-    LiveTable,
-    live_table_open,
-    live_table_release,
-    live_table_retain,
+from kvstore._engine.primitives.native cimport (
+    Cursor,
+    IO_ERROR,
+    OK,
+    Slice,
+    Status,
+    internal_compare,
+    internal_user_key,
+    kv_calloc,
+    kv_free,
+    kv_zeroed,
+    reference_add,
+    reference_drop,
+    slice_compare,
+    status_clear,
+    status_set,
 )
-from kvstore._engine.memtable.memtable cimport ABSENT, FAILED
-from kvstore._engine.primitives.slice cimport Slice, slice_compare
-from kvstore._engine.table.sstable cimport (
-    Pinned,
-    Table,
-    table_get,
-    table_release,
-)
-from kvstore._engine.table.sstable_cursor cimport table_cursor
-from kvstore._engine.primitives.status cimport IO_ERROR, OK, Status, status_clear, status_set
+from kvstore._engine.memtable.native cimport ABSENT, FAILED
+from kvstore._engine.table.native cimport Pinned, Table, table_cursor, table_get, table_release
 
 
 cdef Version* version_empty() noexcept nogil:
@@ -240,7 +239,7 @@ cdef bint open_inner(LevelCursor* cursor, int at) noexcept nogil:
     return True
 
 
-cdef inline bint show(LevelCursor* cursor) noexcept nogil:
+cdef inline bint level_show(LevelCursor* cursor) noexcept nogil:
     """Takes over the inner cursor's place; False where it stands nowhere and hasn't failed."""
     cdef Cursor* inner = cursor.inner
     if inner.valid:
@@ -261,7 +260,7 @@ cdef void level_seek_to_first(Cursor* self) noexcept nogil:
     self.valid = False
     if open_inner(cursor, 0):
         cursor.inner.seek_to_first(cursor.inner)
-        if not show(cursor):
+        if not level_show(cursor):
             forward_to_next_file(cursor)
 
 
@@ -271,21 +270,21 @@ cdef void level_seek_to_last(Cursor* self) noexcept nogil:
     self.valid = False
     if open_inner(cursor, cursor.count - 1):
         cursor.inner.seek_to_last(cursor.inner)
-        if not show(cursor):
+        if not level_show(cursor):
             back_to_previous_file(cursor)
 
 
 cdef void forward_to_next_file(LevelCursor* cursor) noexcept nogil:
     while open_inner(cursor, cursor.at + 1):
         cursor.inner.seek_to_first(cursor.inner)
-        if show(cursor):
+        if level_show(cursor):
             return
 
 
 cdef void back_to_previous_file(LevelCursor* cursor) noexcept nogil:
     while open_inner(cursor, cursor.at - 1):
         cursor.inner.seek_to_last(cursor.inner)
-        if show(cursor):
+        if level_show(cursor):
             return
 
 
@@ -298,7 +297,7 @@ cdef void level_seek(Cursor* self, Slice target) noexcept nogil:
     level.count = cursor.count
     if open_inner(cursor, level_find(&level, internal_user_key(target))):
         cursor.inner.seek(cursor.inner, target)
-        if not show(cursor):
+        if not level_show(cursor):
             forward_to_next_file(cursor)
 
 
@@ -307,7 +306,7 @@ cdef void level_next(Cursor* self) noexcept nogil:
     if not self.valid:
         return
     cursor.inner.next(cursor.inner)
-    if not show(cursor):
+    if not level_show(cursor):
         forward_to_next_file(cursor)
 
 
@@ -316,7 +315,7 @@ cdef void level_prev(Cursor* self) noexcept nogil:
     if not self.valid:
         return
     cursor.inner.prev(cursor.inner)
-    if not show(cursor):
+    if not level_show(cursor):
         back_to_previous_file(cursor)
 
 

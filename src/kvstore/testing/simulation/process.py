@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from kvstore._engine.files.memory_disk import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import (
     ConfigurationError,
     CorruptionError,

@@ -1,3 +1,5 @@
+"""Types of the room log."""
+
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from types import TracebackType
@@ -5,7 +7,9 @@ from typing import NamedTuple, Self
 
 from typing_extensions import Buffer
 
-from kvstore._engine.files.file import FileSystem
+from kvstore._engine.files.native import FileSystem
+
+# log.pyx
 
 class Recovery(NamedTuple):
     """What opening a log found.

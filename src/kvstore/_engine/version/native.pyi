@@ -1,4 +1,8 @@
+"""Types of the room version."""
+
 from typing import Any, NamedTuple
+
+# manifest.pyx
 
 class TableEntry(NamedTuple):
     level: int

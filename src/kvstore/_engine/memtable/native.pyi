@@ -1,4 +1,8 @@
-from kvstore._engine.primitives.cursor_face import CursorFace
+"""Types of the room memtable."""
+
+from kvstore._engine.primitives.native import CursorFace
+
+# memtable_face.pyx
 
 class MemTableFace:
     def __len__(self) -> int: ...

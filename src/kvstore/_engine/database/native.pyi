@@ -1,11 +1,78 @@
-from collections.abc import Iterable
-from typing import Any
+"""Types of the room database."""
 
-from kvstore._engine.database.batch import WriteBatch
-from kvstore._engine.database.iterator import Iterator, RawIterator, Snapshot
-from kvstore._engine.files.file import FileSystem
+from collections.abc import Iterable
+from typing import Any, Self
+
+from kvstore._engine.files.native import FileSystem
 
 _Bytes = bytes | bytearray | memoryview
+
+# batch.pyx
+
+class WriteBatch:
+    """Operations that are applied together, in order, or not at all.
+
+    One thread at a time. Get one from :meth:`DB.write_batch` (then :meth:`write`, or leaving a
+    ``with`` block, writes it), or make one and hand it to :meth:`DB.write`.
+    """
+
+    def __init__(self) -> None: ...
+    def put(self, key: _Bytes, value: _Bytes, *, sequence: int | None = None) -> None:
+        """Set ``key`` to ``value``. ``sequence``: see :meth:`DB.write`.
+
+        Raises InvalidArgumentError for what is too long, ClosedError where the database that the
+        batch came from is closed.
+        """
+    def delete(self, key: _Bytes, *, sequence: int | None = None) -> None:
+        """Remove ``key``; no error when it is not there. ``sequence`` as for :meth:`put`."""
+    def clear(self) -> None:
+        """Forget all operations."""
+    def append(self, source: WriteBatch) -> None:
+        """Add the operations of another batch after those of this one."""
+    def approximate_size(self) -> int:
+        """Bytes that the batch takes in the log."""
+    def __len__(self) -> int:
+        """The number of operations."""
+    def write(self) -> None:
+        """Write to the database that the batch came from.
+
+        The operations stay in the batch, as plyvel's do: :meth:`clear` it to go on with others.
+        """
+    def __enter__(self) -> WriteBatch: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+# bulk_read.pyx
+
+def get_many(
+    db: Database, prefix: bytes, keys: object, values: Sink, found: Any, sequence: int | None
+) -> None:
+    """The values of the keys into the sink; ``found``: a writable buffer of a byte for each key."""
+
+def count_rows(keys: object) -> int:
+    """The rows of an array or a pair (data, offsets)."""
+
+def read_rows(rows: Iterator, most: int, keys: Sink | None, values: Sink | None) -> int:
+    """Up to ``most`` of the iterator's next entries into the sinks; how many there were."""
+
+# bulk_write.pyx
+
+def put_many(db: Database, prefix: bytes, keys: object, values: object, sync: bool) -> int:
+    """Write the rows of two columns; how many there were."""
+
+# column.pyx
+
+class Memory:
+    """A buffer; arrays are made of it without a copy."""
+
+class Sink:
+    """Takes rows: into a writable 2-D array of bytes, or of any size as data and offsets."""
+
+    rows: int
+    data: Memory
+    offsets: Memory
+    def __init__(self, array: Any = None) -> None: ...
+
+# database.pyx
 
 class Database:
     """The part of :class:`kvstore.DB` that must be fast; see there."""
@@ -175,3 +242,123 @@ class Database:
     def __init__(
         self, name: str, filesystem: FileSystem, options: object, compression: int
     ) -> None: ...
+
+# iterator.pyx
+
+def joined(prefix: bytes, key: _Bytes) -> bytes:
+    """``prefix + key`` for any bytes-like key; TypeError says what was wrong with it."""
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The smallest key after all that begin with ``prefix``; None if there is none."""
+
+class Iterator:
+    """Walks a range of one moment.
+
+    Stands between entries, as plyvel's: :meth:`__next__` returns the entry after the place and
+    moves past it, :meth:`prev` the one before it and moves before it. One thread at a time; a
+    second one is refused.
+    """
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any:
+        """The entry after the place; raises CorruptionError, StorageError, ClosedError."""
+    def next(self) -> Any:
+        """The same as ``next(iterator)``."""
+    def prev(self) -> Any:
+        """The entry before the place; raises StopIteration at the start."""
+    def seek(self, target: _Bytes) -> None:
+        """Stand before the first key >= ``target``, in key order also when reversed."""
+    def seek_to_start(self) -> None:
+        """Rewind: to where it stood when it was made."""
+    def seek_to_stop(self) -> None:
+        """Stand behind the last entry: :meth:`prev` gives it, ``next`` raises StopIteration."""
+    def close(self) -> None:
+        """Let go of what it keeps; any later use raises ClosedError. Closing twice is fine."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+class RawIterator:
+    """LevelDB's own iterator: stands on an entry, or is not valid, as when it is made.
+
+    One thread at a time; a second one is refused.
+    """
+
+    def valid(self) -> bool:
+        """Whether it stands on an entry."""
+    def seek_to_first(self) -> None:
+        """Stand on the first entry, if there is one."""
+    def seek_to_last(self) -> None:
+        """Stand on the last entry, if there is one."""
+    def seek(self, target: _Bytes) -> None:
+        """Stand on the first entry whose key is >= ``target``, if there is one."""
+    def next(self) -> None:
+        """Move on to the next entry; raises IteratorInvalidError where it stands on none."""
+    def prev(self) -> None:
+        """Move back to the entry before; raises IteratorInvalidError where it stands on none."""
+    def key(self) -> bytes:
+        """The key stood on; raises IteratorInvalidError where there is none."""
+    def value(self) -> bytes:
+        """The value stood on; raises IteratorInvalidError where there is none."""
+    def item(self) -> tuple[bytes, bytes]:
+        """Key and value stood on; raises IteratorInvalidError where there is none."""
+    def close(self) -> None:
+        """Let go of what it keeps; any later use raises ClosedError. Closing twice is fine."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+class Snapshot:
+    """One moment of the database; reads what was there then until it is closed."""
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the newest write that it sees."""
+    def get(
+        self,
+        key: _Bytes,
+        default: Any = None,
+        *,
+        verify_checksums: bool = False,
+        fill_cache: bool = True,
+    ) -> Any:
+        """As :meth:`DB.get`, of that moment."""
+    def multi_get(self, keys: Iterable[_Bytes], default: Any = None) -> list[Any]:
+        """As :meth:`DB.multi_get`, of that moment."""
+    def __contains__(self, key: object) -> bool: ...
+    def __getitem__(self, key: _Bytes) -> bytes: ...
+    def __iter__(self) -> Iterator: ...
+    def keys(self) -> Iterator:
+        """All keys, in order."""
+    def values(self) -> Iterator:
+        """The values of all keys, in the order of the keys."""
+    def items(self) -> Iterator:
+        """All pairs, in the order of the keys."""
+    def iterator(
+        self,
+        *,
+        reverse: bool = False,
+        start: _Bytes | None = None,
+        stop: _Bytes | None = None,
+        include_start: bool = True,
+        include_stop: bool = False,
+        prefix: _Bytes | None = None,
+        include_key: bool = True,
+        include_value: bool = True,
+        verify_checksums: bool = False,
+        fill_cache: bool = True,
+    ) -> Iterator:
+        """As :meth:`DB.iterator`, of that moment. It outlives the snapshot."""
+    def raw_iterator(
+        self, *, verify_checksums: bool = False, fill_cache: bool = True
+    ) -> RawIterator:
+        """As :meth:`DB.raw_iterator`, of that moment; a prefixed snapshot has none."""
+    def close(self) -> None:
+        """Let go of the moment; any later use raises ClosedError. Closing twice is fine."""
+    def release(self) -> None:
+        """The same as :meth:`close`, by LevelDB's name."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+# maintenance.pyx
+
+def destroy(path: str, filesystem: FileSystem) -> None: ...
+def repair(path: str, filesystem: FileSystem) -> list[str]: ...

@@ -1,9 +1,46 @@
+"""Types of the room files."""
+
 from collections.abc import Callable
 from os import PathLike
 from random import Random
 from typing import Literal
 
-from kvstore._engine.files.file import FileSystem
+from typing_extensions import Buffer
+
+# file.pyx
+
+class FileSystem:
+    """A disk that :class:`kvstore.DB` and the log can stand on (their ``filesystem=`` argument).
+
+    The methods are for whole files off the hot path; each raises
+    :class:`kvstore.errors.StorageError` when the disk refuses.
+    """
+
+    def resolve(self, path: str) -> str:
+        """``path`` from the root on, without links, ``..`` and a slash at its end.
+
+        Whoever keeps a path keeps this one: it follows neither ``chdir`` nor a link that is
+        changed, and its ``dirname`` is the directory that holds its name.
+        """
+    def names(self, path: str) -> list[str]:
+        """The sorted names in a directory."""
+    def kind(self, path: str) -> int:
+        """0 nothing there, 1 a file, 2 a directory."""
+    def size(self, path: str) -> int: ...
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``, fewer only at the end of the file."""
+    def write(self, path: str, offset: int, data: Buffer) -> None:
+        """Write at ``offset``, making the file if it is absent; not durable before :meth:`sync`."""
+    def sync(self, path: str) -> None: ...
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable."""
+    def rename(self, old: str, new: str) -> None: ...
+    def make_directory(self, path: str) -> None:
+        """Make a directory; one that exists is fine."""
+    def remove_tree(self, path: str) -> None:
+        """Remove a file, or a directory with all in it; nothing there is fine."""
+
+# memory_disk.pyx
 
 _Path = str | PathLike[str]
 
@@ -79,3 +116,8 @@ class MemoryFileSystem(FileSystem):
         """Copy a file or a tree of files as a reader sees them; the copy is durable at once."""
     def flip_bit(self, path: _Path, offset: int, bit: int = 0) -> None:
         """Change one bit of a file at rest."""
+
+# posix.pyx
+
+class PosixFileSystem(FileSystem):
+    """The operating system's files. Stateless: any number of instances are the same disk."""

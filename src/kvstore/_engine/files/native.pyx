@@ -1,0 +1,7 @@
+"""The extension module of the room files: its parts, in the order of their needs."""
+
+include "file.pyx"
+include "disk.pyx"
+include "memory_tree.pyx"
+include "memory_disk.pyx"
+include "posix.pyx"

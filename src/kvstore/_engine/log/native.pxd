@@ -1,0 +1,5 @@
+include "log_format.pxd"
+include "log_file.pxd"
+include "log.pxd"
+include "log_read.pxd"
+include "log_recovery.pxd"

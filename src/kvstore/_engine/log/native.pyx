@@ -1,0 +1,6 @@
+"""The extension module of the room log: its parts, in the order of their needs."""
+
+include "log_file.pyx"
+include "log_read.pyx"
+include "log_recovery.pyx"
+include "log.pyx"

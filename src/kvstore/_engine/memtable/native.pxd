@@ -1,0 +1,3 @@
+include "memtable_node.pxd"
+include "memtable.pxd"
+include "memtable_cursor.pxd"

@@ -1,0 +1,6 @@
+include "live_table.pxd"
+include "manifest.pxd"
+include "merge.pxd"
+include "version.pxd"
+include "table_job.pxd"
+include "user_cursor.pxd"
