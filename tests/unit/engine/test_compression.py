@@ -180,9 +180,7 @@ def test_a_flush_needs_no_gil_for_its_blocks(tmp_path: Path, codec: str) -> None
 TAKE_THE_GIL = re.compile(r"native_(de)?compress_with_gil$")
 
 
-@pytest.mark.parametrize(
-    "module", ["primitives/native", "memtable/native", "table/native", "version/native"]
-)
+@pytest.mark.parametrize("module", ["primitives/native", "memtable/native", "table/native"])
 def test_generated_code_takes_the_gil_nowhere_else(module: str) -> None:
     source = ENGINE / f"{module}.cpp"
     if not source.exists():
