@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kvstore.errors import CorruptionError
 from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
 from kvstore.replica.packets import SnapshotProgress, encode_packet
-from kvstore.server.peer_frames import join, split
+from kvstore.server.peers.frames import join, split
 
 GOOD = [
     Message(MessageKind.HEARTBEAT, 2, 1, 3, commit=7, entries=[]),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvstore.server.data_directory import MARKER
+from kvstore.server.config.data_directory import MARKER
 from tests.integration.process import Certificates, Kvd, environment, run
 
 ANY_PORT = "--listen_addr=127.0.0.1:0"

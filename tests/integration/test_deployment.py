@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from kvstore.cli.kvd import kvd as kvd_command
-from kvstore.server.cluster_config import load_cluster_config
+from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.supervisor import notify
 from tests.integration.cluster import Cluster
 from tests.integration.process import Certificates, Kvd, run

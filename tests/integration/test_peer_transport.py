@@ -18,14 +18,14 @@ from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError
 from kvstore.raft.messages import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
 from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress
-from kvstore.server import pki
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.member_identity import MemberIdentity, Stage
-from kvstore.server.peer_introductions import Introductions
-from kvstore.server.peer_registration import register
-from kvstore.server.peer_registry import Known, PeerRegistry
-from kvstore.server.peer_snapshots import to_request
-from kvstore.server.peer_transport import PeerTransport
+from kvstore.server.peers.identity import MemberIdentity, Stage
+from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.registration import register
+from kvstore.server.peers.registry import Known, PeerRegistry
+from kvstore.server.peers.snapshots import to_request
+from kvstore.server.peers.transport import PeerTransport
+from kvstore.server.tls import pki
+from kvstore.server.tls.certificate_files import CertificateFiles
 
 WAIT_S = 10.0
 

@@ -15,10 +15,8 @@ from click.core import ParameterSource
 
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.errors import ConfigurationError, StorageError
-from kvstore.server.cluster_config import OVERRIDES, load_cluster_config
-from kvstore.server.cluster_node import open_cluster_node
-from kvstore.server.embedded import open_embedded
-from kvstore.server.options import (
+from kvstore.server.config.cluster_config import OVERRIDES, load_cluster_config
+from kvstore.server.config.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LISTEN_ADDRESS,
     LOG_FORMATS,
@@ -27,6 +25,8 @@ from kvstore.server.options import (
     TLS_PROFILES,
     ServerOptions,
 )
+from kvstore.server.nodes.cluster_node import open_cluster_node
+from kvstore.server.nodes.embedded import open_embedded
 from kvstore.server.process import serve
 from kvstore.version import version
 

@@ -16,10 +16,10 @@ from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_connection import Command, connection_options, settings_of
 from kvstore.cli.kvctl_status import table
 from kvstore.errors import ConfigurationError
-from kvstore.server.cluster_config import load_cluster_config
+from kvstore.server.config.cluster_config import load_cluster_config
 
 if TYPE_CHECKING:
-    from kvstore.server.pki import CertificateFacts
+    from kvstore.server.tls.pki import CertificateFacts
 
 DEFAULT_DIRECTORY = "pki"
 RENEW_WITHIN_DAYS = 30
@@ -46,7 +46,7 @@ def days_option(default: int, what: str) -> Callable[[Command], Command]:
 def _library() -> ModuleType:
     """The part that needs the ``cryptography`` package, which not every machine has."""
     try:
-        from kvstore.server import pki
+        from kvstore.server.tls import pki
     except ImportError as error:
         if not (error.name or "").startswith("cryptography"):
             raise

@@ -19,15 +19,15 @@ from grpc_reflection.v1alpha import reflection
 from kvstore.api.handlers.admin import AdminHandlers
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.v1 import admin_pb2, admin_pb2_grpc, kv_pb2, kv_pb2_grpc
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.data_directory import DataDirectory
+from kvstore.server.config.data_directory import DataDirectory
+from kvstore.server.config.options import ServerOptions
 from kvstore.server.health import HealthWatch
 from kvstore.server.listener import bind, new_server
 from kvstore.server.logs import configure_logs
-from kvstore.server.metrics_switch import open_metrics
-from kvstore.server.node import Node
-from kvstore.server.options import ServerOptions
+from kvstore.server.metrics.switch import open_metrics
+from kvstore.server.nodes.node import Node
 from kvstore.server.supervisor import notify
+from kvstore.server.tls.certificate_files import CertificateFiles
 
 # From the first signal to the exit, at most: calls under way get DRAIN_S, closing gets the rest.
 STOP_S = 5.0

@@ -7,8 +7,8 @@ import pytest
 import structlog
 
 from kvstore.errors import ConfigurationError
-from kvstore.server import pki
-from kvstore.server.certificate_files import CertificateFiles, not_after
+from kvstore.server.tls import pki
+from kvstore.server.tls.certificate_files import CertificateFiles, not_after
 
 
 @pytest.fixture
@@ -96,11 +96,11 @@ def test_a_certificate_that_nobody_renews_is_warned_of_again(
 ) -> None:
     authority.issue_member(1, ["a"], 10)
     files = files_of(authority)
-    monkeypatch.setattr("kvstore.server.certificate_files.LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr("kvstore.server.tls.certificate_files.LOOK_INTERVAL_S", 0.0)
     with structlog.testing.capture_logs() as logs:
         files.current()
         assert not logs
-        monkeypatch.setattr("kvstore.server.certificate_files.WARNING_INTERVAL_S", 0.0)
+        monkeypatch.setattr("kvstore.server.tls.certificate_files.WARNING_INTERVAL_S", 0.0)
         files.current()
     assert [entry["log_level"] for entry in logs] == ["warning"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.cluster_config import (
+from kvstore.server.config.cluster_config import (
     OVERRIDES,
     ClusterConfig,
     Node,

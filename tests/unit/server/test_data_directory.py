@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.data_directory import LOCK, MARKER, DataDirectory
+from kvstore.server.config.data_directory import LOCK, MARKER, DataDirectory
 
 
 def names(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from kvstore.errors import Error, InternalError, StorageError
-from kvstore.server.driver import Driver
+from kvstore.server.nodes.driver import Driver
 
 
 def drive(story: Callable[[Driver], object]) -> None:

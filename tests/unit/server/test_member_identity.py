@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import ConfigurationError, CorruptionError
-from kvstore.server.cluster_config import ClusterConfig, Node
-from kvstore.server.member_identity import Stage, reach_stage, start_identity
-from kvstore.server.peer_registry import Known, PeerRegistry, StaleMemberError
+from kvstore.server.config.cluster_config import ClusterConfig, Node
+from kvstore.server.peers.identity import Stage, reach_stage, start_identity
+from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError
 
 NODES = (Node(1, "a:1", "a:2"), Node(2, "b:1", "b:2"))
 

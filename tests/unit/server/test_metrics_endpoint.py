@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import pytest
 
 from kvstore.errors import ConfigurationError, UnavailableError
-from kvstore.server import metrics_endpoint
-from kvstore.server.metrics import Metrics
-from kvstore.server.metrics_endpoint import MetricsEndpoint, parse_metrics_address
+from kvstore.server.metrics import endpoint as metrics_endpoint
+from kvstore.server.metrics.calls import Metrics
+from kvstore.server.metrics.endpoint import MetricsEndpoint, parse_metrics_address
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def test_a_scrape_beyond_the_bound_is_hung_up_on(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_event_loop_that_is_held_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvstore.server.metrics.LOOP_WAIT_S", 0.01)
+    monkeypatch.setattr("kvstore.server.metrics.calls.LOOP_WAIT_S", 0.01)
     loop = asyncio.new_event_loop()
     try:
         with pytest.raises(UnavailableError, match="busy"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.options import ServerOptions
+from kvstore.server.config.options import ServerOptions
 
 
 @pytest.mark.parametrize(

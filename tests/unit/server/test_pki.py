@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from kvstore.cli.kvctl import kvctl
 from kvstore.errors import ConfigurationError
-from kvstore.server import pki
-from kvstore.server.member_names import member_name, parse_member_name
+from kvstore.server.peers.names import member_name, parse_member_name
+from kvstore.server.tls import pki
 
 CONFIG = """\
 cluster_id = "{cluster}"
@@ -192,8 +192,8 @@ def test_an_authority_is_never_overwritten(authority: pki.Authority) -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delitem(sys.modules, "kvstore.server.pki")
-    monkeypatch.delattr("kvstore.server.pki")
+    monkeypatch.delitem(sys.modules, "kvstore.server.tls.pki")
+    monkeypatch.delattr("kvstore.server.tls.pki")
     monkeypatch.setitem(sys.modules, "cryptography", None)
     outcome = run("show", "--dir", tmp_path)
     assert "pip install 'kvstore[pki]'" in str(outcome.exception)

@@ -10,11 +10,11 @@ from kvstore.engine import DB
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.replica.backup_file import BackupInfo, encode_backup
 from kvstore.replica.checkpoint_stream import CheckpointReader
-from kvstore.server import restore
-from kvstore.server.cluster_config import ClusterConfig, Node
-from kvstore.server.data_directory import DataDirectory
-from kvstore.server.member_identity import MemberIdentity, Stage, start_identity
-from kvstore.server.restore import restore_cluster, restore_embedded
+from kvstore.server.config.cluster_config import ClusterConfig, Node
+from kvstore.server.config.data_directory import DataDirectory
+from kvstore.server.nodes import restore
+from kvstore.server.nodes.restore import restore_cluster, restore_embedded
+from kvstore.server.peers.identity import MemberIdentity, Stage, start_identity
 from kvstore.state import StateMachine, encode_commands, put_command, request_digest
 
 NODES = tuple(Node(n, f"db{n}:50051", f"db{n}:50052") for n in (1, 2, 3))

@@ -9,7 +9,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.certificate_files import CertificateFiles
+from kvstore.server.tls.certificate_files import CertificateFiles
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from kvstore.raft import Role
 from kvstore.replica import ReplicaStatus
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
-from kvstore.server.node import NodeFigures
-from kvstore.server.peer_link import LinkFigures
+from kvstore.server.nodes.node import NodeFigures
+from kvstore.server.peers.link import LinkFigures
 from kvstore.version import version
 
 __all__ = ["Moment", "families_of", "take_moment"]

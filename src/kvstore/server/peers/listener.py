@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import grpc.aio
 
-from kvstore.server.peer_frames import FRAME_BYTES_MAX
+from kvstore.server.peers.frames import FRAME_BYTES_MAX
 
 # Two peers that vanished must be noticed within five seconds, and before the next election is due
 # messages must go to the member's new connection.

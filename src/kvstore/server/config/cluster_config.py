@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.options import LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
+from kvstore.server.config.options import LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
 
 VOTERS_MAX = 9
 MEMBER_ID_MAX = (1 << 63) - 1

@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.cluster_config import check_cluster_id
-from kvstore.server.member_names import member_name
+from kvstore.server.config.cluster_config import check_cluster_id
+from kvstore.server.peers.names import member_name
 
 # Machines whose clocks run a little behind must not refuse what was just signed.
 _BACKDATED = datetime.timedelta(hours=1)

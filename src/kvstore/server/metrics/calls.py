@@ -21,9 +21,9 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
 from kvstore.errors import Error, UnavailableError
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.metric_families import Moment, families_of, take_moment
-from kvstore.server.node import Node
+from kvstore.server.metrics.families import Moment, families_of, take_moment
+from kvstore.server.nodes.node import Node
+from kvstore.server.tls.certificate_files import CertificateFiles
 
 __all__ = ["CallMetrics", "Metrics"]
 

@@ -15,8 +15,8 @@ from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error, InvalidArgumentError, OutcomeUnknownError, UnavailableError
 from kvstore.raft import Membership
 from kvstore.replica import Replica
-from kvstore.server.cluster_config import Node
-from kvstore.server.member_addresses import encode_context, nodes_of
+from kvstore.server.config.cluster_config import Node
+from kvstore.server.peers.addresses import encode_context, nodes_of
 
 __all__ = ["Operators", "refuse_embedded"]
 

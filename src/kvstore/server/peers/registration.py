@@ -17,9 +17,9 @@ import structlog
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError
-from kvstore.server.peer_introductions import Introductions, RefusedPeerError
-from kvstore.server.peer_link import Dialler
-from kvstore.server.peer_registry import Known
+from kvstore.server.peers.introductions import Introductions, RefusedPeerError
+from kvstore.server.peers.link import Dialler
+from kvstore.server.peers.registry import Known
 
 TRY_TIMEOUT_S = 3.0
 PAUSE_S = 0.1

@@ -19,7 +19,7 @@ import grpc
 import structlog
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.tls import check_pair, read_pem
+from kvstore.server.tls.pem_files import check_pair, read_pem
 
 # How often the files are looked at, at most; a handshake between two looks gets what was seen last.
 LOOK_INTERVAL_S = 1.0

@@ -8,15 +8,15 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from kvstore.api.v1 import kv_pb2_grpc, raft_pb2_grpc
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, SnapshotPart
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.forwarding import ForwardedCalls
 from kvstore.server.listener import bind
-from kvstore.server.peer_handlers import PeerHandlers, Receive
-from kvstore.server.peer_introductions import Introductions
-from kvstore.server.peer_link import Dialler, PeerLink
-from kvstore.server.peer_listener import new_peer_server
-from kvstore.server.peer_snapshots import SnapshotLane
-from kvstore.server.peer_unary import UnaryCalls
+from kvstore.server.peers.forwarding import ForwardedCalls
+from kvstore.server.peers.handlers import PeerHandlers, Receive
+from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.link import Dialler, PeerLink
+from kvstore.server.peers.listener import new_peer_server
+from kvstore.server.peers.snapshots import SnapshotLane
+from kvstore.server.peers.unary import UnaryCalls
+from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import Service
 
 

@@ -14,12 +14,12 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, UnavailableError
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Group, Replica, ReplicaOptions
-from kvstore.server.backups import Backups
-from kvstore.server.driver import Driver
-from kvstore.server.members import member_status
-from kvstore.server.node import NodeFigures
-from kvstore.server.operators import refuse_embedded
-from kvstore.server.options import ServerOptions
+from kvstore.server.config.options import ServerOptions
+from kvstore.server.nodes.backups import Backups
+from kvstore.server.nodes.driver import Driver
+from kvstore.server.nodes.members import member_status
+from kvstore.server.nodes.node import NodeFigures
+from kvstore.server.nodes.operators import refuse_embedded
 from kvstore.service import KVService, Service
 
 __all__ = ["EmbeddedNode", "open_embedded"]
@@ -40,7 +40,7 @@ async def open_embedded(options: ServerOptions, directory: Path) -> EmbeddedNode
 
 
 class EmbeddedNode:
-    """A :class:`kvstore.server.node.Node` of five members."""
+    """A :class:`kvstore.server.nodes.node.Node` of five members."""
 
     mode = "embedded"
 

@@ -11,8 +11,8 @@ from kvstore.api.handlers.kv import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.replica import Replica
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.peer_link import LinkFigures
+from kvstore.server.peers.link import LinkFigures
+from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service.operations import Service
 
 

@@ -18,22 +18,22 @@ from kvstore.errors import ConfigurationError, Error, NotLeaderError, Unavailabl
 from kvstore.raft import Membership
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, is_fresh
-from kvstore.server.backups import Backups
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.cluster_config import ClusterConfig, Node
-from kvstore.server.data_directory import member_path
-from kvstore.server.driver import Driver
-from kvstore.server.forwarding import Forwarder
-from kvstore.server.member_addresses import founding_membership, nodes_of
-from kvstore.server.member_identity import MemberIdentity, Stage, reach_stage, start_identity
-from kvstore.server.members import member_status
-from kvstore.server.node import NodeFigures
-from kvstore.server.operators import Operators
-from kvstore.server.options import ServerOptions
-from kvstore.server.peer_introductions import Introductions
-from kvstore.server.peer_registration import register
-from kvstore.server.peer_registry import PeerRegistry
-from kvstore.server.peer_transport import PeerTransport
+from kvstore.server.config.cluster_config import ClusterConfig, Node
+from kvstore.server.config.data_directory import member_path
+from kvstore.server.config.options import ServerOptions
+from kvstore.server.nodes.backups import Backups
+from kvstore.server.nodes.driver import Driver
+from kvstore.server.nodes.members import member_status
+from kvstore.server.nodes.node import NodeFigures
+from kvstore.server.nodes.operators import Operators
+from kvstore.server.peers.addresses import founding_membership, nodes_of
+from kvstore.server.peers.forwarding import Forwarder
+from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
+from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.registration import register
+from kvstore.server.peers.registry import PeerRegistry
+from kvstore.server.peers.transport import PeerTransport
+from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
 
 __all__ = ["ClusterNode", "open_cluster_node"]
@@ -80,7 +80,7 @@ def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
 
 
 class ClusterNode:
-    """A :class:`kvstore.server.node.Node` of one member."""
+    """A :class:`kvstore.server.nodes.node.Node` of one member."""
 
     mode = "cluster-node"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft.messages import Membership
-from kvstore.server.cluster_config import Node
+from kvstore.server.config.cluster_config import Node
 
 
 def encode_context(node: Node) -> bytes:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.metrics_endpoint import MetricsEndpoint
-from kvstore.server.node import Node
+from kvstore.server.metrics.endpoint import MetricsEndpoint
+from kvstore.server.nodes.node import Node
+from kvstore.server.tls.certificate_files import CertificateFiles
 
 if TYPE_CHECKING:
-    from kvstore.server.metrics import Metrics
+    from kvstore.server.metrics.calls import Metrics
 
 __all__ = ["MetricsSwitch", "open_metrics"]
 
@@ -63,7 +63,7 @@ def open_metrics(
         yield MetricsSwitch()
         return
     try:
-        from kvstore.server.metrics import Metrics
+        from kvstore.server.metrics.calls import Metrics
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("prometheus_client"):
             raise

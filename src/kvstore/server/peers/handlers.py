@@ -14,11 +14,11 @@ from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.raft.messages import Message, MessageKind
 from kvstore.replica.packets import Packet
-from kvstore.server.peer_frames import split
-from kvstore.server.peer_introductions import Introductions, RefusedPeerError
-from kvstore.server.peer_registry import Known
-from kvstore.server.peer_snapshots import from_request
-from kvstore.server.peer_unary import (
+from kvstore.server.peers.frames import split
+from kvstore.server.peers.introductions import Introductions, RefusedPeerError
+from kvstore.server.peers.registry import Known
+from kvstore.server.peers.snapshots import from_request
+from kvstore.server.peers.unary import (
     UnaryCalls,
     append_message,
     append_response,

@@ -15,11 +15,11 @@ from kvstore.raft import Membership
 from kvstore.replica import Identity
 from kvstore.replica.backup import restore_member
 from kvstore.replica.backup_file import BackupInfo, read_backup
-from kvstore.server.cluster_config import ClusterConfig
-from kvstore.server.data_directory import MARKER, member_path, refuse_used, write_marker
-from kvstore.server.embedded import CLUSTER_ID, MEMBERS
-from kvstore.server.member_addresses import founding_membership
-from kvstore.server.member_identity import FILE, MemberIdentity, Stage, save_identity
+from kvstore.server.config.cluster_config import ClusterConfig
+from kvstore.server.config.data_directory import MARKER, member_path, refuse_used, write_marker
+from kvstore.server.nodes.embedded import CLUSTER_ID, MEMBERS
+from kvstore.server.peers.addresses import founding_membership
+from kvstore.server.peers.identity import FILE, MemberIdentity, Stage, save_identity
 
 __all__ = ["restore_cluster", "restore_embedded"]
 

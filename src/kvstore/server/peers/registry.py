@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.errors import CorruptionError, Error, IntegrityCode
-from kvstore.server.sealed_file import read_sealed, write_sealed
+from kvstore.server.config.sealed_file import read_sealed, write_sealed
 
 FILE = "PEERS"
 

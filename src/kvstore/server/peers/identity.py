@@ -14,8 +14,8 @@ import secrets
 from pathlib import Path
 
 from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
-from kvstore.server.cluster_config import ClusterConfig
-from kvstore.server.sealed_file import read_sealed, write_sealed
+from kvstore.server.config.cluster_config import ClusterConfig
+from kvstore.server.config.sealed_file import read_sealed, write_sealed
 
 FILE = "MEMBER"
 FORMAT_VERSION = 1

@@ -15,8 +15,8 @@ import grpc.aio
 from kvstore.api.handlers.failures import LEADER_HINT_KEY, TRAILER_KEYS, Failure
 from kvstore.api.handlers.kv import Context, KVHandlers
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
-from kvstore.server.peer_introductions import Introductions
-from kvstore.server.peer_link import Dialler
+from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.link import Dialler
 from kvstore.service import Service
 
 __all__ = ["ForwardedCalls", "Forwarder"]

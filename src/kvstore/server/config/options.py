@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.metrics_endpoint import parse_metrics_address
+from kvstore.server.metrics.endpoint import parse_metrics_address
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:50051"
 DEFAULT_DATA_DIR = "./data"

@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 
 from kvstore.api.v1 import raft_pb2
 from kvstore.errors import Error
-from kvstore.server.member_identity import MemberIdentity
-from kvstore.server.member_names import parse_member_name
-from kvstore.server.peer_registry import Known, PeerRegistry, StaleMemberError
+from kvstore.server.peers.identity import MemberIdentity
+from kvstore.server.peers.names import parse_member_name
+from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError
 from kvstore.version import version
 
 METADATA_KEY = "kvstore-introduction-bin"

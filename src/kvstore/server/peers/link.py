@@ -18,11 +18,11 @@ import structlog
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, encode_packet
-from kvstore.server.certificate_files import CertificateFiles
-from kvstore.server.member_names import member_name
-from kvstore.server.peer_frames import FRAME_BYTES, join
-from kvstore.server.peer_introductions import Introductions, RefusedPeerError, introduced
-from kvstore.server.peer_listener import CHANNEL_OPTIONS
+from kvstore.server.peers.frames import FRAME_BYTES, join
+from kvstore.server.peers.introductions import Introductions, RefusedPeerError, introduced
+from kvstore.server.peers.listener import CHANNEL_OPTIONS
+from kvstore.server.peers.names import member_name
+from kvstore.server.tls.certificate_files import CertificateFiles
 
 # Bounds of what waits for a connected peer, beyond what HTTP/2's window has taken.
 QUEUE_BYTES_MAX = 32 << 20
