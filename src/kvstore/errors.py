@@ -21,6 +21,7 @@ __all__ = [
     "InvalidArgumentError",
     "IteratorInvalidError",
     "NotLeaderError",
+    "OutOfMemoryError",
     "OutcomeUnknownError",
     "StorageError",
     "UnavailableError",
@@ -92,6 +93,10 @@ class CorruptionError(StorageError):
 
 class AlreadyOpenError(StorageError):
     """Another process, or another handle in this one, holds the directory's lock."""
+
+
+class OutOfMemoryError(StorageError, MemoryError):
+    """There was no memory for something that storage needed; ``errno`` is ``ENOMEM``."""
 
 
 class UnavailableError(Error):

@@ -1,5 +1,6 @@
 """How code without the GIL says what went wrong: a small struct, made an exception at the border."""
 
+from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint64_t
 
 
@@ -48,7 +49,12 @@ cdef inline int status_os_error(Status* status, int os_error, const char* what, 
     return -1
 
 
-# Builds (does not raise) the StorageError or CorruptionError that says it.
+cdef inline int status_no_memory(Status* status, const char* what) noexcept nogil:
+    """There was no memory for `what`: at the border a MemoryError that is a StorageError as well."""
+    return status_os_error(status, ENOMEM, what, -1)
+
+
+# Builds (does not raise) the StorageError, CorruptionError or OutOfMemoryError that says it.
 cdef object status_error(Status* status, str path)
 # The same where it may be about a table of the database in `directory`.
 cdef object status_error_in(Status* status, str directory)

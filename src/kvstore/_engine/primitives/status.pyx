@@ -2,7 +2,9 @@
 
 import os
 
-from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from libc.errno cimport ENOMEM
+
+from kvstore.errors import CorruptionError, IntegrityCode, OutOfMemoryError, StorageError
 
 cdef tuple CODES = (None, *IntegrityCode)
 
@@ -10,6 +12,8 @@ cdef tuple CODES = (None, *IntegrityCode)
 cdef object status_error(Status* status, str path):
     what = status.what.decode() if status.what != NULL else "unspecified"
     offset = status.offset if status.offset >= 0 else None
+    if status.code == IO_ERROR and status.os_error == ENOMEM:
+        return OutOfMemoryError(f"no {what}", path=path, offset=offset, errno=ENOMEM)
     if status.code == IO_ERROR:
         message = f"{what}: {os.strerror(status.os_error)}" if status.os_error else what
         return StorageError(message, path=path, offset=offset, errno=status.os_error or None)

@@ -18,14 +18,10 @@ from kvstore._engine.primitives.native cimport (
     prefetch,
     slice_compare,
     slice_of,
-    status_os_error,
+    status_no_memory,
     status_set,
     trailer_kind,
 )
-
-
-cdef extern from "<errno.h>" nogil:
-    int ENOMEM
 
 
 cdef enum:
@@ -539,7 +535,7 @@ cdef int check_with(
         count += 1
         what = b"block size"
     if walk.damaged and what == NULL:
-        return status_os_error(status, ENOMEM, b"memory for a key", offset)
+        return status_no_memory(status, b"memory for a key")
     if walk.next_key_at != block.key_bytes or not walk.valid:
         return status_set(status, INVALID_RECORD, what, offset)
     if count != block.entries or restart != block.restarts:

@@ -20,6 +20,7 @@ from kvstore._engine.primitives.native cimport (
     reference_drop,
     slice_of,
     status_clear,
+    status_no_memory,
     status_os_error,
     status_set,
     trailer_kind,
@@ -30,10 +31,6 @@ from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
 from kvstore._engine.memtable.native cimport ABSENT, DELETED, FAILED, FOUND
 
 
-cdef extern from "<errno.h>" nogil:
-    int ENOMEM
-
-
 # --- frames ---------------------------------------------------------------------------------
 
 cdef uint8_t* table_read_frame(
@@ -42,7 +39,7 @@ cdef uint8_t* table_read_frame(
     """A frame from disk, checksum verified and uncompressed; NULL: see status."""
     cdef uint8_t* frame = block_allocate(handle.bytes)
     if frame == NULL:
-        status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
+        status_no_memory(status, b"memory for a block")
         return NULL
     if read_exactly(
         table.ops, table.disk, table.file, frame, handle.bytes, handle.offset, b"read table", status
@@ -292,7 +289,7 @@ cdef Table* table_open(
     status_clear(status)
     status.table = file_number
     if table == NULL:
-        status_os_error(status, ENOMEM, b"memory for a table", -1)
+        status_no_memory(status, b"memory for a table")
         return NULL
     table.references = 1
     table.ops = ops

@@ -18,7 +18,6 @@ from kvstore._engine.primitives.native cimport (
     TRAILER_BYTES,
     buffer_append,
     buffer_free,
-    buffer_init,
     buffer_reserve,
     internal_trailer,
     internal_user_key,
@@ -28,16 +27,13 @@ from kvstore._engine.primitives.native cimport (
     put_fixed32,
     slice_compare,
     slice_of,
+    status_no_memory,
     status_os_error,
     status_set,
     trailer_kind,
     trailer_sequence,
 )
 from kvstore._engine.files.native cimport FileSystemOps, OPEN_EXCLUSIVE
-
-
-cdef extern from "<errno.h>" nogil:
-    int ENOMEM
 
 
 cdef enum:
@@ -69,7 +65,7 @@ cdef struct TableBuilder:
 
 
 cdef int no_memory(Status* status) noexcept nogil:
-    return status_os_error(status, ENOMEM, b"memory for building a table", -1)
+    return status_no_memory(status, b"memory for building a table")
 
 
 cdef int check_options(const TableOptions* options, Status* status) noexcept nogil:

@@ -6,7 +6,6 @@ from libc.string cimport memcpy
 from kvstore._engine.primitives.native cimport (
     Cursor,
     INVALID_RECORD,
-    OK,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -17,13 +16,9 @@ from kvstore._engine.primitives.native cimport (
     kv_zeroed,
     prefetch_run,
     status_clear,
-    status_os_error,
+    status_no_memory,
     status_set,
 )
-
-
-cdef extern from "<errno.h>" nogil:
-    int ENOMEM
 
 
 cdef enum:
@@ -139,7 +134,7 @@ cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* st
         return table_read_frame(cursor.table, handle, FRAME_DATA, size, status)
     frame = block_allocate(handle.bytes)
     if frame == NULL:
-        status_os_error(status, ENOMEM, b"memory for a block", <int64_t> handle.offset)
+        status_no_memory(status, b"memory for a block")
         return NULL
     memcpy(frame, cursor.window + (handle.offset - cursor.window_at), handle.bytes)
     return frame_open(

@@ -51,14 +51,11 @@ from kvstore._engine.primitives.native cimport (
     put_fixed32,
     put_fixed64,
     slice_of,
+    status_no_memory,
     status_os_error,
     status_set,
 )
 from kvstore._engine.files.native cimport FileSystemOps
-
-
-cdef extern from "<errno.h>" nogil:
-    int ENOMEM
 
 
 cdef enum:
@@ -253,7 +250,7 @@ cdef uint8_t* uncompressed(
     cdef uint8_t* replacement = block_allocate(FRAME_HEADER_BYTES + raw)
     cdef int result
     if replacement == NULL:
-        status_os_error(status, ENOMEM, b"memory for a block", offset)
+        status_no_memory(status, b"memory for a block")
         return NULL
     memcpy(replacement, frame, FRAME_HEADER_BYTES)
     result = decompress(
@@ -267,7 +264,7 @@ cdef uint8_t* uncompressed(
             status, UNSUPPORTED_VERSION, b"block compressed by a codec that is not installed", offset
         )
     elif result == DECOMPRESS_NO_MEMORY:
-        status_os_error(status, ENOMEM, b"memory for a codec", offset)
+        status_no_memory(status, b"memory for a codec")
     else:
         status_set(status, INVALID_RECORD, b"compressed block", offset)
     return NULL

@@ -18,15 +18,11 @@ from kvstore._engine.primitives.native cimport (
     slice_compare,
     slice_of,
     status_clear,
-    status_os_error,
+    status_no_memory,
     status_set,
     trailer_kind,
     trailer_sequence,
 )
-
-
-cdef extern from "<errno.h>" nogil:
-    int ENOMEM
 
 
 cdef struct Tally:
@@ -45,12 +41,12 @@ cdef int tally_entry(
     cdef uint64_t sequence = trailer_sequence(trailer)
     if tally.seen.entries == 0:
         if buffer_append(&tally.smallest, key.data, key.size) < 0:
-            return status_os_error(status, ENOMEM, b"memory for a key", offset)
+            return status_no_memory(status, b"memory for a key")
     elif internal_compare(slice_of(tally.last.data, tally.last.size), key) >= 0:
         return status_set(status, INVALID_RECORD, b"table order", offset)
     tally.last.size = 0
     if buffer_append(&tally.last, key.data, key.size) < 0:
-        return status_os_error(status, ENOMEM, b"memory for a key", offset)
+        return status_no_memory(status, b"memory for a key")
     if partition.filter != NULL and not filter_may_contain(
         partition.filter, partition.filter_bytes, partition.filter_probes,
         filter_hash(user_key.data, user_key.size),

@@ -6,7 +6,6 @@ from libc.string cimport memcpy, strlen
 from libcpp.mutex cimport mutex
 
 from kvstore._engine.primitives.native cimport (
-    IO_ERROR,
     Slice,
     Status,
     kv_calloc,
@@ -16,7 +15,6 @@ from kvstore._engine.primitives.native cimport (
     reference_add,
     reference_drop,
     slice_of,
-    status_set,
 )
 from kvstore._engine.files.native cimport FileSystemOps
 from kvstore._engine.table.native cimport (

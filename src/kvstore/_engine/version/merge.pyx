@@ -11,7 +11,6 @@ from libc.string cimport memcpy
 from kvstore._engine.primitives.native cimport (
     Buffer,
     Cursor,
-    IO_ERROR,
     KIND_MAX,
     OK,
     Slice,
@@ -26,7 +25,7 @@ from kvstore._engine.primitives.native cimport (
     slice_compare,
     slice_of,
     status_clear,
-    status_set,
+    status_no_memory,
     trailer_pack,
     trailer_sequence,
 )
@@ -152,7 +151,7 @@ cdef bint turn(MergeCursor* merge, bint forward) noexcept nogil:
     cdef bint same
     merge.place.size = 0
     if buffer_append(&merge.place, merge.base.key.data, merge.base.key.size) < 0:
-        status_set(&merge.base.status, IO_ERROR, b"out of memory", -1)
+        status_no_memory(&merge.base.status, b"memory for a merge")
         merge.base.valid = False
         merge.current = -1
         return False

@@ -13,7 +13,6 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from kvstore._engine.primitives.native cimport (
     Buffer,
     Cursor,
-    IO_ERROR,
     KIND_DELETE,
     OK,
     Slice,
@@ -28,11 +27,10 @@ from kvstore._engine.primitives.native cimport (
     kv_free,
     kv_realloc,
     load_acquire,
-    max_sequence,
     slice_compare,
     slice_of,
     status_clear,
-    status_set,
+    status_no_memory,
     trailer_kind,
     trailer_sequence,
 )
@@ -181,7 +179,7 @@ cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept
     cdef Output* output
     # Room first: once there is a file, it is noted.
     if not grow(<void**> &job.outputs, &job.outputs_capacity, job.outputs_count, sizeof(Output)):
-        return status_set(status, IO_ERROR, b"out of memory", -1)
+        return status_no_memory(status, b"memory for a table")
     output = &job.outputs[job.outputs_count]
     memset(output, 0, sizeof(Output))
     output.number = counter_next(job.next_number)
@@ -207,7 +205,7 @@ cdef int finish_table(TableJob* job, Progress* progress, Buffer* last, Status* s
         # Its file is not among those that table_job_unlink finds whole, so it goes here.
         return -1
     if buffer_append(&output.largest, last.data, last.size) < 0:
-        return status_set(status, IO_ERROR, b"out of memory", -1)
+        return status_no_memory(status, b"memory for a table")
     progress.finished_bytes += output.summary.file_bytes
     job.bytes_written += output.summary.file_bytes
     return 0
@@ -218,14 +216,14 @@ cdef int write_entry(TableJob* job, Progress* progress, Slice key, Slice value, 
         if begin_table(job, progress, status) < 0:
             return -1
         if buffer_append(&job.outputs[job.outputs_count - 1].smallest, key.data, key.size) < 0:
-            return status_set(status, IO_ERROR, b"out of memory", -1)
+            return status_no_memory(status, b"memory for a table")
     return table_builder_add(progress.builder, key, value, status)
 
 
 cdef inline int remember(Buffer* buffer, Slice what, Status* status) noexcept nogil:
     buffer.size = 0
     if buffer_append(buffer, what.data, what.size) < 0:
-        return status_set(status, IO_ERROR, b"out of memory", -1)
+        return status_no_memory(status, b"memory for a table")
     return 0
 
 

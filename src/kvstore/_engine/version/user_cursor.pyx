@@ -6,7 +6,6 @@ from libc.string cimport memcpy, memset
 from kvstore._engine.primitives.native cimport (
     Buffer,
     Cursor,
-    IO_ERROR,
     KIND_DELETE,
     KIND_MAX,
     OK,
@@ -21,7 +20,7 @@ from kvstore._engine.primitives.native cimport (
     slice_equal,
     slice_of,
     status_clear,
-    status_set,
+    status_no_memory,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
@@ -48,7 +47,7 @@ cdef inline bint hold(UserCursor* cursor, Buffer* buffer, Slice what) noexcept n
     if buffer_append(buffer, what.data, what.size) == 0:
         return True
     cursor.valid = False
-    status_set(&cursor.status, IO_ERROR, b"out of memory", -1)
+    status_no_memory(&cursor.status, b"memory for a cursor")
     return False
 
 
@@ -93,7 +92,7 @@ cdef void seek_merged(UserCursor* cursor, Slice user_key, uint64_t sequence) noe
     if not hold(cursor, &cursor.target, user_key):
         return
     if buffer_append(&cursor.target, &trailer, TRAILER_BYTES) < 0:
-        status_set(&cursor.status, IO_ERROR, b"out of memory", -1)
+        status_no_memory(&cursor.status, b"memory for a cursor")
         return
     cursor.merged.seek(cursor.merged, held(&cursor.target))
 

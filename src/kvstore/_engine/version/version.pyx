@@ -5,7 +5,6 @@ from libc.stdlib cimport qsort
 
 from kvstore._engine.primitives.native cimport (
     Cursor,
-    IO_ERROR,
     OK,
     Slice,
     Status,
@@ -18,7 +17,7 @@ from kvstore._engine.primitives.native cimport (
     reference_drop,
     slice_compare,
     status_clear,
-    status_set,
+    status_no_memory,
 )
 from kvstore._engine.memtable.native cimport ABSENT, FAILED
 from kvstore._engine.table.native cimport Pinned, Table, table_cursor, table_get, table_release
@@ -233,7 +232,7 @@ cdef bint open_inner(LevelCursor* cursor, int at) noexcept nogil:
     cursor.inner = table_cursor(table, cursor.fill_cache, cursor.read_ahead)
     table_release(table)
     if cursor.inner == NULL:
-        status_set(&cursor.base.status, IO_ERROR, b"out of memory", -1)
+        status_no_memory(&cursor.base.status, b"memory for a cursor")
         return False
     cursor.at = at
     return True
@@ -365,7 +364,7 @@ cdef Cursor* file_cursor(
     cursor = table_cursor(table, fill_cache, read_ahead)
     table_release(table)
     if cursor == NULL:
-        status_set(status, IO_ERROR, b"out of memory", -1)
+        status_no_memory(status, b"memory for a cursor")
     return cursor
 
 
@@ -396,7 +395,7 @@ cdef int version_cursors(
             cursor = level_cursor(level.files, level.count, fill_cache, read_ahead)
             if cursor == NULL:
                 free_cursors(cursors, count)
-                return status_set(status, IO_ERROR, b"out of memory", -1)
+                return status_no_memory(status, b"memory for a cursor")
         cursors[count] = cursor
         count += 1
     return 0
