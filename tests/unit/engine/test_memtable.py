@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore._engine.memtable.native import MemTableFace
+from kvstore._engine.primitives import native as memory
 
 DELETE, PUT = 0, 1
 NEWEST = (1 << 56) - 1
@@ -278,3 +279,69 @@ def test_running_out_of_memory_is_reported_and_loses_nothing() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("kept")
+
+
+def shuffled(count: int, rng: random.Random) -> list[int]:
+    numbers = list(range(count))
+    rng.shuffle(numbers)
+    return numbers
+
+
+PATTERNS: dict[str, Callable[[int, random.Random], list[int]]] = {
+    "ascending": lambda count, rng: list(range(count)),
+    "descending": lambda count, rng: list(range(count, 0, -1)),
+    "random": shuffled,
+    "in the gaps": lambda count, rng: [rng.randrange(count) * 100 + 50 for _ in range(count)],
+    "one key": lambda count, rng: [5900] * count,
+}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100, 3000])
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("before", [0, 61, 6000])
+def test_what_room_was_provided_for_cannot_lack_memory(
+    before: int, pattern: str, batch: int
+) -> None:
+    rng = random.Random(f"{before} {pattern} {batch}")
+    table, sequence = MemTableFace(), 0
+    for i in range(before):
+        sequence += 1
+        table.add(b"%08d" % (i * 100), sequence, PUT, b"v" * 10)
+    for _ in range(3 if batch > 100 else 30):
+        keys = [b"%08d" % n for n in PATTERNS[pattern](batch, rng)]
+        values = [b"v" * rng.choice((0, 1, 100, 5000) if batch < 1000 else (0, 10)) for _ in keys]
+        table.provide(len(keys), sum(map(len, keys)) + sum(map(len, values)))
+        memory.fail_allocation(1, times=None)
+        try:
+            for key, value in zip(keys, values, strict=True):
+                sequence += 1
+                table.add(key, sequence, PUT, value)
+        finally:
+            memory.reset()
+    assert forwards(table) == list(reversed(backwards(table)))
+    assert len(forwards(table)) == len(table)
+
+
+def test_room_that_cannot_be_had_changes_nothing() -> None:
+    table = MemTableFace()
+    table.add(b"a", 1, PUT, b"1")
+    before = table.memory_bytes
+    memory.fail_allocation(1)
+    try:
+        with pytest.raises(MemoryError):
+            table.provide(100_000, 10_000_000)
+    finally:
+        memory.reset()
+    assert (table.memory_bytes, forwards(table)) == (before, [(b"a", 1, PUT, b"1")])
+
+
+def test_versions_of_a_key_at_the_edge_of_a_full_leaf_do_not_get_a_leaf_each() -> None:
+    table = MemTableFace()
+    # The 60 keys of the first leaf, and the one that begins the next.
+    for i in range(61):
+        table.add(b"%04d" % i, i + 1, PUT, b"")
+    before = table.memory_bytes
+    for version in range(10_000):
+        table.add(b"0060", 100 + version, PUT, b"")
+    # An entry is 28 bytes, a leaf a kilobyte for 30 at least.
+    assert table.memory_bytes - before < 10_000 * (28 + 2 * 1088 / 30) + (4 << 20)

@@ -8,17 +8,18 @@ moved by the manifest alone.
 """
 
 from libc.stdint cimport uint64_t
-from libcpp.vector cimport vector
 
 from kvstore._engine.primitives.native cimport (
     BytesView,
     Cursor,
     OK,
+    PodVector,
     Slice,
     Status,
     internal_user_key,
     kv_calloc,
     kv_free,
+    kv_realloc,
     slice_compare,
     slice_of,
     status_error_in,
@@ -75,8 +76,8 @@ cdef class Task:
     cdef bint marked
     cdef int level
     cdef int output_level
-    cdef vector[LiveTable*] upper       # in level 0 newest first, else in key order
-    cdef vector[LiveTable*] lower
+    cdef PodVector[LiveTable*] upper       # in level 0 newest first, else in key order
+    cdef PodVector[LiveTable*] lower
 
     def __dealloc__(self):
         mark(self, False)
@@ -130,13 +131,15 @@ cdef int run_job(Store store, TableJob* job) except -1:
 
 
 cdef int install_outputs(
-    Store store, TableJob* job, int level, object edit, vector[Change]* removed, bint frozen_done
+    Store store, TableJob* job, int level, object edit, PodVector[Change]* removed, bint frozen_done
 ) except -1:
     """The tables of a finished job become current."""
-    cdef vector[Change] added
+    cdef PodVector[Change] added
     cdef Change change
     cdef Output* output
     cdef size_t i
+    if added.reserve(job.outputs_count, kv_realloc) < 0:
+        raise MemoryError("no memory for tables")
     if job.outputs_count:
         # The manifest must not name a file whose own name a power loss can take.
         sync_directory(store.disk, store.path)
@@ -151,7 +154,7 @@ cdef int install_outputs(
             )
             if change.file == NULL:
                 raise MemoryError("no memory for a table")
-            added.push_back(change)
+            added.push_reserved(change)
             edit.added.append(table_entry(level, change.file))
         store.install(
             edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
@@ -167,7 +170,7 @@ cdef int install_outputs(
 cdef bint flush_oldest(Store store) except -1:
     cdef TableJob* job
     cdef MemTable* table
-    cdef vector[Change] nothing
+    cdef PodVector[Change] nothing
     cdef uint64_t last, applied
     with store.flushing:
         if store.frozen_count == 0:
@@ -257,7 +260,7 @@ cdef Task new_task(Store store, int level, int output_level):
     return task
 
 
-cdef void hull(vector[LiveTable*]* files, Slice* low, Slice* high) noexcept:
+cdef void hull(PodVector[LiveTable*]* files, Slice* low, Slice* high) noexcept:
     """The range of user keys that the tables cover; there is at least one."""
     cdef size_t i
     low[0] = internal_user_key(files[0][0].smallest)
@@ -280,7 +283,13 @@ cdef void mark(Task task, bint compacting) noexcept:
         task.lower[i].compacting = compacting
 
 
-cdef bint add_lower(Task task) noexcept:
+cdef int push(PodVector[LiveTable*]* tables, LiveTable* table) except -1:
+    if tables.push(table, kv_realloc) < 0:
+        raise MemoryError("no memory for a compaction")
+    return 0
+
+
+cdef bint add_lower(Task task) except -1:
     """Fills `lower` with what `upper` overlaps, and marks all; False if a job works on any of it."""
     cdef Slice low, high
     cdef Level* level = &task.version.levels[task.output_level]
@@ -290,7 +299,7 @@ cdef bint add_lower(Task task) noexcept:
     if any_compacting(level.files, first, end):
         return False
     for i in range(first, end):
-        task.lower.push_back(level.files[i])
+        push(&task.lower, level.files[i])
     mark(task, True)
     return True
 
@@ -298,15 +307,16 @@ cdef bint add_lower(Task task) noexcept:
 cdef Task pick_level_zero(Store store):
     cdef Task task
     cdef Level* level = &store.version.levels[0]
-    cdef vector[bint] taken
+    cdef PodVector[bint] taken
     cdef Slice low, high
     cdef bint grown = True
     cdef int i
     if level.count == 0 or any_compacting(level.files, 0, level.count):
         return None
     task = new_task(store, 0, 1)
-    taken.resize(level.count, False)
-    task.upper.push_back(level.files[level.count - 1])
+    if taken.resize(level.count, kv_realloc) < 0:
+        raise MemoryError("no memory for a compaction")
+    push(&task.upper, level.files[level.count - 1])
     taken[level.count - 1] = True
     while grown:
         grown = False
@@ -314,12 +324,12 @@ cdef Task pick_level_zero(Store store):
         for i in range(level.count):
             if not taken[i] and file_overlaps(level.files[i], &low, &high):
                 taken[i] = True
-                task.upper.push_back(level.files[i])
+                push(&task.upper, level.files[i])
                 grown = True
     task.upper.clear()
     for i in range(level.count):
         if taken[i]:
-            task.upper.push_back(level.files[i])
+            push(&task.upper, level.files[i])
     return task if add_lower(task) else None
 
 
@@ -350,7 +360,7 @@ cdef Task pick_sorted_level(Store store, int number):
     if best < 0:
         return None
     task = new_task(store, number, number + 1)
-    task.upper.push_back(level.files[best])
+    push(&task.upper, level.files[best])
     return task if add_lower(task) else None
 
 
@@ -409,34 +419,38 @@ cdef Cursor* task_input(Task task) except? NULL:
     return merged
 
 
-cdef vector[Change] removals(Task task, object edit):
-    cdef vector[Change] removed
+cdef int note_removals(Task task, object edit, PodVector[Change]* removed) except -1:
     cdef Change change
     cdef size_t i
+    if removed.reserve(task.upper.size() + task.lower.size(), kv_realloc) < 0:
+        raise MemoryError("no memory for a compaction")
     for i in range(task.upper.size()):
         change.level = task.level
         change.file = task.upper[i]
-        removed.push_back(change)
+        removed.push_reserved(change)
         edit.removed.append((task.level, change.file.number))
     for i in range(task.lower.size()):
         change.level = task.output_level
         change.file = task.lower[i]
-        removed.push_back(change)
+        removed.push_reserved(change)
         edit.removed.append((task.output_level, change.file.number))
-    return removed
+    return 0
 
 
 cdef int move(Store store, Task task) except -1:
     """Nothing to merge: the tables change their level and stay what they are."""
-    cdef vector[Change] added
+    cdef PodVector[Change] added
+    cdef PodVector[Change] removed
     cdef Change change
     cdef size_t i
     edit = Edit()
-    cdef vector[Change] removed = removals(task, edit)
+    note_removals(task, edit, &removed)
+    if added.reserve(task.upper.size(), kv_realloc) < 0:
+        raise MemoryError("no memory for a compaction")
     for i in range(task.upper.size()):
         change.level = task.output_level
         change.file = task.upper[i]
-        added.push_back(change)
+        added.push_reserved(change)
         edit.added.append(table_entry(task.output_level, change.file))
     store.install(
         edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), False
@@ -447,7 +461,7 @@ cdef int move(Store store, Task task) except -1:
 
 cdef int merge(Store store, Task task) except -1:
     cdef TableJob* job = new_job(store, task.output_level, task.version, store.max_file_bytes)
-    cdef vector[Change] removed
+    cdef PodVector[Change] removed
     cdef size_t i
     job.rate_limit = store.options.compaction_rate_limit
     try:
@@ -455,7 +469,7 @@ cdef int merge(Store store, Task task) except -1:
         if not run_job(store, job):
             return 0
         edit = Edit()
-        removed = removals(task, edit)
+        note_removals(task, edit, &removed)
         # Should this fail, the files stay for the next open: the manifest may hold the edit.
         install_outputs(store, job, task.output_level, edit, &removed, False)
         store.compactions += 1
@@ -513,7 +527,7 @@ cdef Task pick_range(Store store, int number, const Slice* low, const Slice* hig
         return None
     task = new_task(store, number, number + 1)
     for i in range(first, end):
-        task.upper.push_back(level.files[i])
+        push(&task.upper, level.files[i])
     return task if add_lower(task) else None
 
 

@@ -41,12 +41,13 @@ from kvstore._engine.memtable.native cimport (
     memtable_entries,
     memtable_new,
     memtable_prefetch,
+    memtable_provide,
 )
 from kvstore._engine.table.native cimport cache_new
 from kvstore._engine.version.native cimport open_tables_new, version_empty
 
 from kvstore._engine.database.background import OPEN_STORES, Bell, start_threads
-from kvstore.errors import InvalidArgumentError, StorageError
+from kvstore.errors import InternalError, InvalidArgumentError, StorageError
 
 
 cdef enum:
@@ -238,12 +239,13 @@ cdef class Database(Store):
             )
         if batch.numbered:
             check_numbers(payload, sequence)
+        if batch.count:
+            first = self.assigned + 1 if sequence is None else sequence
+            self.apply(payload, first, sequence is not None, False)
         if applied_index is not None:
             self.applied_index = applied_index
         if batch.count == 0:
             return self.visible
-        first = self.assigned + 1 if sequence is None else sequence
-        self.apply(payload, first, sequence is not None, False)
         if self.log is None:
             self.visible = self.assigned
         else:
@@ -283,7 +285,7 @@ cdef class Database(Store):
     cdef int apply(
         self, Slice payload, uint64_t first, bint numbered, bint ascending
     ) except -1:
-        """All operations into the memtable, unseen as yet."""
+        """All operations into the memtable, unseen as yet, or none of them."""
         cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
         cdef const uint8_t* end = payload.data + payload.size
         cdef uint32_t count = get_fixed32(payload.data)
@@ -292,6 +294,8 @@ cdef class Database(Store):
         cdef Operation operation
         cdef Operation later
         cdef uint32_t i
+        if memtable_provide(self.memory, count, payload.size) < 0:
+            raise MemoryError("no memory for a batch")
         for i in range(min(count, <uint32_t> APPLY_AHEAD)):
             ahead = decode_operation(ahead, end, &later)
         for i in range(count):
@@ -308,8 +312,8 @@ cdef class Database(Store):
                 self.memory, operation.key, sequence, operation.kind, operation.value,
                 ascending and i > 0,
             ) < 0:
-                error = MemoryError("no memory for a batch")
-                # A part of it is in the memtable, above every sequence that is ever seen.
+                # A key or value beyond every limit: its batch was refused before.
+                error = InternalError("an operation of a batch doesn't fit the memtable")
                 self.assigned += 1
                 self.fail(error)
                 raise error

@@ -8,14 +8,14 @@ import os
 
 from libc.errno cimport ENOENT
 from libc.stdint cimport uint64_t
-from libcpp.vector cimport vector
 
 from kvstore._engine.primitives.native cimport (
     BytesView,
     Cursor,
+    PodVector,
     Status,
     TRAILER_BYTES,
-    slice_of,
+    kv_realloc,
     status_error_in,
     view_close,
     view_open,
@@ -286,8 +286,8 @@ def verified_entry(FileSystem disk, str path, uint64_t number):
 
 def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
     """All entries of all tables, in fresh tables of one level: (their TableEntry, next number)."""
-    cdef vector[LiveTable*] files
-    cdef vector[Cursor*] cursors
+    cdef PodVector[LiveTable*] files
+    cdef PodVector[Cursor*] cursors
     cdef TableJob* job
     cdef OpenTables* tables
     cdef LiveTable* file
@@ -306,7 +306,9 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
         raise MemoryError("no memory for the tables")
     job = table_job_new()
     try:
-        if job == NULL:
+        if job == NULL or files.reserve(len(entries), kv_realloc) < 0 or cursors.reserve(
+            len(entries), kv_realloc
+        ) < 0:
             raise MemoryError("no memory for the tables")
         for entry in entries:
             summary.file_bytes = entry.file_bytes
@@ -321,11 +323,11 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
             view_close(&high)
             if file == NULL:
                 raise MemoryError("no memory for the tables")
-            files.push_back(file)
+            files.push_reserved(file)
         for i in range(files.size()):
-            cursors.push_back(level_cursor(&files[i], 1, False, REPAIR_READ_AHEAD_BYTES))
+            cursors.push_reserved(level_cursor(&files[i], 1, False, REPAIR_READ_AHEAD_BYTES))
             if cursors.back() == NULL:
-                cursors.pop_back()
+                cursors.pop()
                 raise MemoryError("no memory for the tables")
         job.input = merge_cursor(cursors.data(), <int> cursors.size())
         cursors.clear()

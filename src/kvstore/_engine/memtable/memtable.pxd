@@ -26,6 +26,9 @@ cdef void memtable_release(MemTable* table) noexcept nogil
 cdef int memtable_add(
     MemTable* table, Slice user_key, uint64_t sequence, int kind, Slice value, bint ascending
 ) noexcept nogil
+# Room for `count` additions of keys and values of `bytes` in all: none of them can lack memory then,
+# where each key and value is within the limits. -1: no memory, nothing changed.
+cdef int memtable_provide(MemTable* table, size_t count, size_t bytes) noexcept nogil
 # Brings the node that an addition of this key will change closer; changes nothing. `ascending`: no
 # key is added before it that is below the one added last.
 cdef void memtable_prefetch(MemTable* table, Slice user_key, bint ascending) noexcept nogil

@@ -17,6 +17,7 @@ from kvstore._engine.primitives.native cimport (
     arena_allocate,
     arena_free,
     arena_init,
+    arena_provide,
     arena_reserve,
     heads_lower,
     key_head,
@@ -37,6 +38,7 @@ from kvstore._engine.primitives.native cimport (
 cdef enum:
     GROWTH = 4                  # bytes that a node's prefix must win to be worth new heads
     MAX_HEIGHT = 16             # inner levels: more than any address space fills
+    HEIGHT_GROWTH = 5           # levels that one batch can add: 2**20 leaves and more
     MAX_KEY_BYTES = 1 << 30
     MAX_VALUE_BYTES = 1 << 30
 
@@ -250,6 +252,7 @@ cdef Entry split_inner(
 ) noexcept nogil:
     """Split a full inner node while adding to it; returns the separator between the halves."""
     cdef Inner* sibling = <Inner*> arena_allocate(&table.arena, sizeof(Inner), CACHE_LINE_BYTES)
+    table.inners += 1
     # Ascending insertion leaves full nodes behind; anything else halves.
     cdef int keep = INNER_SLOTS - 1 if slot == INNER_SLOTS else INNER_SLOTS // 2
     cdef int moved = INNER_SLOTS - keep - 1
@@ -289,6 +292,7 @@ cdef void add_separator(MemTable* table, Path* path, Entry separator, void* righ
         level -= 1
     root = <Inner*> arena_allocate(&table.arena, sizeof(Inner), CACHE_LINE_BYTES)
     root.count = 0
+    table.inners += 1
     root.prefix = <uint32_t> entries_common_prefix(table.smallest, table.largest)
     root.children[0] = table.root
     inner_put(root, 0, separator, right)
@@ -298,13 +302,19 @@ cdef void add_separator(MemTable* table, Path* path, Entry separator, void* righ
 
 cdef void split_leaf(MemTable* table, Leaf* leaf, int slot, Entry entry, Path* path) noexcept nogil:
     cdef Leaf* sibling = <Leaf*> arena_allocate(&table.arena, sizeof(Leaf), CACHE_LINE_BYTES)
-    cdef int keep = LEAF_SLOTS if slot == LEAF_SLOTS else LEAF_SLOTS // 2
+    # Ascending insertion leaves full leaves behind; anything else halves. Versions of one key come in
+    # descending order: beside a leaf that is nearly empty they would get a leaf each.
+    cdef bint apart = slot == LEAF_SLOTS and (
+        leaf.next == NULL or leaf.next.count >= LEAF_SLOTS // 2
+    )
+    cdef int keep = LEAF_SLOTS if apart else LEAF_SLOTS // 2
     cdef int moved = LEAF_SLOTS - keep
     # An entry that falls between the halves goes left, which keeps the separator an old entry.
     cdef Entry separator = leaf.entries[keep] if moved else entry
     cdef Entry lower = path.lower[table.height]
     cdef Entry upper = path.upper[table.height]
     table.near = NULL
+    table.leaves += 1
     memcpy(sibling.entries, &leaf.entries[keep], moved * sizeof(Entry))
     sibling.count = <uint32_t> moved
     sibling.prev = leaf
@@ -428,6 +438,25 @@ cdef int memtable_add(
     return 0
 
 
+cdef int memtable_provide(MemTable* table, size_t count, size_t bytes) noexcept nogil:
+    # A leaf that is full now may split at once, and each is at most left full once more; any other
+    # split needs half a leaf of additions before it. An inner node that was split has room for one
+    # child at least.
+    cdef size_t splits = min(count, 2 * table.leaves + count // (LEAF_SLOTS // 4) + 2)
+    cdef size_t inner_splits = min(
+        splits * (table.height + 1) + 1, 2 * table.inners + splits + HEIGHT_GROWTH
+    )
+    if count > (<size_t> -1 >> 20) or bytes > (<size_t> -1 >> 2):
+        return -1
+    # Nodes are reserved one path at a time before they are allocated: room for one path more.
+    return arena_provide(
+        &table.arena,
+        bytes + count * (ENTRY_HEADER_BYTES + TRAILER_BYTES)
+        + (splits + 1) * (sizeof(Leaf) + CACHE_LINE_BYTES)
+        + (inner_splits + table.height + HEIGHT_GROWTH) * (sizeof(Inner) + CACHE_LINE_BYTES),
+    )
+
+
 cdef void memtable_prefetch(MemTable* table, Slice user_key, bint ascending) noexcept nogil:
     cdef void* node = table.root
     cdef int level
@@ -486,6 +515,7 @@ cdef MemTable* memtable_new() noexcept nogil:
     table.root = leaf
     table.first = leaf
     table.last = leaf
+    table.leaves = 1
     return table
 
 

@@ -34,6 +34,11 @@ cdef class MemTableFace:
         ) < 0:
             raise MemoryError("no memory for an entry")
 
+    def provide(self, size_t count, size_t size):
+        """Room for `count` additions of `size` bytes in all; raises MemoryError where there is none."""
+        if memtable_provide(self.table, count, size) < 0:
+            raise MemoryError("no memory for entries")
+
     def get(self, bytes key, uint64_t sequence):
         """None where nothing is known, (sequence, None) for a tombstone, else (sequence, value)."""
         cdef Slice value

@@ -71,6 +71,8 @@ cdef struct MemTable:
     Leaf* near
     Entry near_upper
     size_t entries
+    size_t leaves
+    size_t inners
 
 
 cdef inline uint32_t load_u32(const uint8_t* at) noexcept nogil:

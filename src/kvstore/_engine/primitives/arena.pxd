@@ -15,6 +15,7 @@ cdef struct Chunk:
 
 cdef struct Arena:
     Chunk* newest
+    Chunk* spare            # obtained by arena_provide, not yet begun; not counted in `bytes`
     uint8_t* at             # the next free byte of the current chunk
     size_t left             # bytes free from there on
     size_t next_size        # of the chunk to come
@@ -25,5 +26,8 @@ cdef void arena_init(Arena* arena) noexcept nogil
 cdef void arena_free(Arena* arena) noexcept nogil
 # Makes room, so that allocations of `size` bytes in all (alignment included) can't fail. -1: no memory.
 cdef int arena_reserve(Arena* arena, size_t size) noexcept nogil
+# The same for any number of pieces, without giving the rest of the current chunk up: what no longer
+# fits there goes into a spare chunk. -1: no memory, nothing changed.
+cdef int arena_provide(Arena* arena, size_t size) noexcept nogil
 # NULL: no memory. `alignment` is a power of two, at most 64.
 cdef void* arena_allocate(Arena* arena, size_t size, size_t alignment) noexcept nogil

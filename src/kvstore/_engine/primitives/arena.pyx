@@ -38,22 +38,30 @@ cdef enum:
 
 cdef void arena_init(Arena* arena) noexcept nogil:
     arena.newest = NULL
+    arena.spare = NULL
     arena.at = NULL
     arena.left = 0
     arena.next_size = FIRST_CHUNK_BYTES
     arena.bytes = 0
 
 
+cdef void free_chunk(Chunk* chunk) noexcept nogil:
+    if chunk == NULL:
+        return
+    if chunk.mapped:
+        unmap(chunk, chunk.size)
+        kv_gave_back()
+    else:
+        kv_free(chunk)
+
+
 cdef void arena_free(Arena* arena) noexcept nogil:
     cdef Chunk* chunk = arena.newest
     cdef Chunk* older
+    free_chunk(arena.spare)
     while chunk != NULL:
         older = chunk.older
-        if chunk.mapped:
-            unmap(chunk, chunk.size)
-            kv_gave_back()
-        else:
-            kv_free(chunk)
+        free_chunk(chunk)
         chunk = older
     arena_init(arena)
 
@@ -67,35 +75,75 @@ cdef void* map_chunk(size_t size) noexcept nogil:
     return memory
 
 
-cdef Chunk* add_chunk(Arena* arena, size_t size, bint mapped) noexcept nogil:
+cdef Chunk* new_chunk(size_t size, bint mapped) noexcept nogil:
     cdef void* memory = map_chunk(size) if mapped else kv_malloc(size)
     if memory == NULL:
         return NULL
     cdef Chunk* chunk = <Chunk*> memory
     chunk.size = size
     chunk.mapped = mapped
+    return chunk
+
+
+cdef void take_chunk(Arena* arena, Chunk* chunk) noexcept nogil:
+    """It belongs to the arena, and costs what it costs."""
     chunk.older = arena.newest
     arena.newest = chunk
-    arena.bytes += size
+    arena.bytes += chunk.size
     if arena.next_size < LARGEST_CHUNK_BYTES:
         arena.next_size *= 2
-    return chunk
+
+
+cdef Chunk* chunk_for(Arena* arena, size_t size) noexcept nogil:
+    """A new chunk with room for `size` bytes. NULL: no memory."""
+    cdef size_t chunk_bytes = arena.next_size
+    # malloc aligns to 16 bytes only: up to 48 are lost on reaching a cache line.
+    while chunk_bytes < size + 2 * CHUNK_HEADER_BYTES and chunk_bytes < LARGEST_CHUNK_BYTES:
+        chunk_bytes *= 2
+    if chunk_bytes < size + 2 * CHUNK_HEADER_BYTES:
+        if size > <size_t> -1 - 2 * LARGEST_CHUNK_BYTES:
+            return NULL
+        chunk_bytes = (size + 2 * CHUNK_HEADER_BYTES + LARGEST_CHUNK_BYTES - 1) & ~(
+            <size_t> LARGEST_CHUNK_BYTES - 1
+        )
+    return new_chunk(chunk_bytes, chunk_bytes >= LARGEST_CHUNK_BYTES)
+
+
+cdef inline size_t chunk_start(Chunk* chunk) noexcept nogil:
+    """Where in a chunk its first piece may be."""
+    cdef uintptr_t start = <uintptr_t> chunk + sizeof(Chunk) + CHUNK_HEADER_BYTES - 1
+    return <size_t> ((start & ~(<uintptr_t> CHUNK_HEADER_BYTES - 1)) - <uintptr_t> chunk)
+
+
+cdef inline bint spare_holds(Arena* arena, size_t size) noexcept nogil:
+    return arena.spare != NULL and size <= arena.spare.size - chunk_start(arena.spare)
 
 
 cdef int arena_reserve(Arena* arena, size_t size) noexcept nogil:
     if size <= arena.left:
         return 0
-    cdef size_t chunk_bytes = arena.next_size
-    # malloc aligns to 16 bytes only: up to 48 are lost on reaching a cache line.
-    while chunk_bytes < size + 2 * CHUNK_HEADER_BYTES:
-        chunk_bytes *= 2
-    cdef Chunk* chunk = add_chunk(arena, chunk_bytes, chunk_bytes >= LARGEST_CHUNK_BYTES)
+    cdef Chunk* chunk = arena.spare
+    if spare_holds(arena, size):
+        arena.spare = NULL
+    else:
+        chunk = chunk_for(arena, size)
     if chunk == NULL:
         return -1
-    cdef uintptr_t start = <uintptr_t> chunk + sizeof(Chunk)
-    start = (start + CHUNK_HEADER_BYTES - 1) & ~(<uintptr_t> CHUNK_HEADER_BYTES - 1)
-    arena.at = <uint8_t*> start
-    arena.left = chunk_bytes - <size_t> (start - <uintptr_t> chunk)
+    take_chunk(arena, chunk)
+    arena.at = <uint8_t*> chunk + chunk_start(chunk)
+    arena.left = chunk.size - chunk_start(chunk)
+    return 0
+
+
+cdef int arena_provide(Arena* arena, size_t size) noexcept nogil:
+    cdef Chunk* chunk
+    if size <= arena.left or spare_holds(arena, size):
+        return 0
+    chunk = chunk_for(arena, size)
+    if chunk == NULL:
+        return -1
+    free_chunk(arena.spare)
+    arena.spare = chunk
     return 0
 
 
@@ -103,17 +151,17 @@ cdef void* allocate_alone(Arena* arena, size_t size) noexcept nogil:
     """A chunk of its own for a large piece, so that the current chunk isn't thrown away for it."""
     if size > <size_t> -1 - 2 * CHUNK_HEADER_BYTES:
         return NULL
-    cdef Chunk* chunk = add_chunk(arena, size + 2 * CHUNK_HEADER_BYTES, False)
+    cdef Chunk* chunk = new_chunk(size + 2 * CHUNK_HEADER_BYTES, False)
     if chunk == NULL:
         return NULL
-    cdef uintptr_t start = <uintptr_t> chunk + sizeof(Chunk)
-    return <void*> ((start + CHUNK_HEADER_BYTES - 1) & ~(<uintptr_t> CHUNK_HEADER_BYTES - 1))
+    take_chunk(arena, chunk)
+    return <uint8_t*> chunk + chunk_start(chunk)
 
 
 cdef void* arena_allocate(Arena* arena, size_t size, size_t alignment) noexcept nogil:
     cdef size_t padding = (alignment - (<uintptr_t> arena.at & (alignment - 1))) & (alignment - 1)
     if size + padding > arena.left:
-        if size > arena.next_size // 4:
+        if size > arena.next_size // 4 and not spare_holds(arena, size + alignment):
             return allocate_alone(arena, size)
         if arena_reserve(arena, size + alignment) < 0:
             return NULL
