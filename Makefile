@@ -23,7 +23,7 @@ $(VENV)/.dependencies: pyproject.toml tools/check_prerequisites.sh
 $(VENV)/.built: $(VENV)/.dependencies setup.py $(ENGINE_SOURCES)
 	@echo "building the engine (the first time takes a minute or two)"
 	@mkdir -p build
-	@$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2 > build/extensions.log 2>&1 \
+	@$(if $(filter setup.py,$?),CYTHON_FORCE_REGEN=1) $(BIN)/python setup.py --quiet build_ext --inplace --parallel 2 $(if $(filter setup.py,$?),--force) > build/extensions.log 2>&1 \
 		|| { cat build/extensions.log; exit 1; }
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@

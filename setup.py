@@ -22,6 +22,8 @@ DIRECTIVES = {
     "wraparound": DEBUG,
     "cdivision": not DEBUG,
     "embedsignature": True,
+    # Copied fields of a C object would be two owners of one thing: nothing here is pickled.
+    "auto_pickle": False,
 }
 
 # Line numbers for whoever looks for a fault; a user's package is half as large without.

@@ -8,7 +8,7 @@ from collections.abc import Iterator as Iteration
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from kvstore._engine.database.native import Database, Iterator, WriteBatch
+from kvstore._engine.database.native import Database, Iterator, WriteBatch, new_batch
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore._engine.table.native import compression_of
 from kvstore.engine import bulk
@@ -67,7 +67,7 @@ class DB(Database):
 
         With ``transaction`` a block left by an exception writes nothing.
         """
-        return self._new_batch(transaction, sync)
+        return new_batch(self, b"", transaction, sync)
 
     def prefixed_db(self, prefix: Bytes) -> PrefixedDB:
         """A view of the keys that begin with ``prefix``, without it."""

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Iterator as Iteration
 from typing import TYPE_CHECKING, Any
 
-from kvstore._engine.database.native import joined, prefix_end
+from kvstore._engine.database.native import (
+    joined,
+    new_batch,
+    new_iterator,
+    new_snapshot,
+    prefix_end,
+)
 from kvstore.engine import bulk
 
 if TYPE_CHECKING:
@@ -132,7 +138,7 @@ class PrefixedDB:
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
         """As :meth:`DB.write_batch`; keys put into the batch get the prefix."""
-        return self.db._new_batch(transaction, sync, self.prefix)
+        return new_batch(self.db, self.prefix, transaction, sync)
 
     def iterator(
         self,
@@ -150,7 +156,8 @@ class PrefixedDB:
         sequence: int | None = None,
     ) -> Iterator:
         """As :meth:`DB.iterator`."""
-        return self.db._new_iterator(
+        return new_iterator(
+            self.db,
             self.prefix,
             reverse=reverse,
             start=start,
@@ -181,7 +188,7 @@ class PrefixedDB:
 
     def snapshot(self, *, sequence: int | None = None) -> Snapshot:
         """As :meth:`DB.snapshot`: of this view only."""
-        return self.db._new_snapshot(self.prefix, sequence)
+        return new_snapshot(self.db, self.prefix, sequence)
 
     def prefixed_db(self, prefix: Bytes) -> PrefixedDB:
         """The keys of this view that begin with ``prefix``."""

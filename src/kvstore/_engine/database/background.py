@@ -9,15 +9,12 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
 class Store(Protocol):
     """An open database, as its threads see it."""
-
-    def step(self, job: str) -> bool | None:
-        """One piece of work; False if there is none, None at the end."""
 
     def close(self) -> None: ...
 
@@ -46,12 +43,15 @@ class Bell:
                 self.condition.wait(seconds)
 
 
-def start_threads(store: Store, bell: Bell, jobs: Sequence[str]) -> list[threading.Thread]:
+def start_threads(
+    store: Store, step: Callable[[Store, str], bool | None], bell: Bell, jobs: Sequence[str]
+) -> list[threading.Thread]:
+    """``step`` does one piece of a job; False if there is none, None at the end."""
     threads = []
     for number, job in enumerate(jobs):
         thread = threading.Thread(
             target=_run,
-            args=(weakref.ref(store), bell, job),
+            args=(weakref.ref(store), step, bell, job),
             name=f"kvstore-{job}-{number}",
             daemon=True,
         )
@@ -60,14 +60,16 @@ def start_threads(store: Store, bell: Bell, jobs: Sequence[str]) -> list[threadi
     return threads
 
 
-def _run(reference: weakref.ref[Store], bell: Bell, job: str) -> None:
+def _run(
+    reference: weakref.ref[Store], step: Callable[[Store, str], bool | None], bell: Bell, job: str
+) -> None:
     while True:
         heard = bell.rings
         store = reference()
         if store is None:
             return
         try:
-            done = store.step(job)
+            done = step(store, job)
         except Exception:  # noqa: BLE001
             # The store keeps it as `failure`, and every write raises it.
             done = False

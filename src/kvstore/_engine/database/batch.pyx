@@ -129,6 +129,9 @@ cdef class WriteBatch:
     def __dealloc__(self):
         buffer_free(&self.encoded)
 
+    def __reduce__(self):
+        raise TypeError("a WriteBatch can't be copied or pickled: append() it to another one")
+
     cdef Slice payload(self) noexcept:
         put_fixed32(self.encoded.data, self.count)
         return slice_of(self.encoded.data, self.encoded.size)

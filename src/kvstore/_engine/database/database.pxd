@@ -25,3 +25,6 @@ cdef class Database(Store):
     cdef int slow_down(self) except -1
     cdef int background_work(self) except -1
     cdef int flush_all(self) except -1
+    # Whether a writer has to wait for a flush or a compaction.
+    cdef bint must_stop(self) noexcept
+    cdef int shut_quietly(self) except -1

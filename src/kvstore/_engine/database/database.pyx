@@ -121,7 +121,7 @@ cdef class Database(Store):
         OPEN_STORES.add(self)
         if self.background:
             self.threads = start_threads(
-                self, self.bell, ["flush"] + ["compact"] * options.compaction_threads
+                self, background_step, self.bell, ["flush"] + ["compact"] * options.compaction_threads
             )
 
     def __dealloc__(self):
@@ -410,7 +410,7 @@ cdef class Database(Store):
             self.check_writable()
         return 0
 
-    def must_stop(self):
+    cdef bint must_stop(self) noexcept:
         return (
             memtable_bytes(self.memory) >= self.write_buffer_bytes
             and (
@@ -428,18 +428,6 @@ cdef class Database(Store):
         while compact_once(self):
             pass
         return 0
-
-    def step(self, job):
-        """One piece of work for a background thread; False if there is none, None at the end."""
-        if not self.open or self.failure is not None or self.forked:
-            return None if not self.open or self.forked else False
-        done = flush_oldest(self) if job == "flush" else compact_once(self)
-        if job == "flush" and self.log_due and self.log is not None:
-            self.log_due = False
-            self.sync_log()
-        if done:
-            self.bell.ring()
-        return done
 
     cdef int sync_log(self) except -1:
         try:
@@ -508,16 +496,6 @@ cdef class Database(Store):
         bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
         verify_checksums=False, bint fill_cache=True, sequence=None,
     ):
-        return self._new_iterator(
-            b"", reverse=reverse, start=start, stop=stop, include_start=include_start,
-            include_stop=include_stop, prefix=prefix, include_key=include_key,
-            include_value=include_value, fill_cache=fill_cache, sequence=sequence,
-        )
-
-    def _new_iterator(
-        self, bytes within, *, bint reverse, start, stop, bint include_start, bint include_stop,
-        prefix, bint include_key, bint include_value, bint fill_cache, sequence,
-    ):
         cdef Range how
         self.check_open()
         how.reverse = reverse
@@ -525,7 +503,7 @@ cdef class Database(Store):
         how.include_value = include_value
         how.fill_cache = fill_cache
         return open_iterator(
-            self, sequence, how, start, stop, include_start, include_stop, prefix, within,
+            self, sequence, how, start, stop, include_start, include_stop, prefix, b"",
         )
 
     def __iter__(self):
@@ -538,20 +516,6 @@ cdef class Database(Store):
     def snapshot(self, *, sequence=None):
         self.check_open()
         return open_snapshot(self, sequence, b"")
-
-    def _new_snapshot(self, bytes prefix, sequence):
-        self.check_open()
-        return open_snapshot(self, sequence, prefix)
-
-    def _new_batch(self, bint transaction, bint sync, bytes prefix=b""):
-        cdef WriteBatch batch = WriteBatch()
-        self.check_open()
-        batch.db = self
-        batch.gate = self.gate
-        batch.transaction = transaction
-        batch.sync = sync
-        batch.prefix = prefix
-        return batch
 
     # --- history ------------------------------------------------------------------------------
 
@@ -617,11 +581,12 @@ cdef class Database(Store):
     def closed(self):
         return not self.open
 
-    def shut_quietly(self):
+    cdef int shut_quietly(self) except -1:
         try:
             self.shut()
         except (OSError, StorageError):
             pass            # the error that opening ends with says more
+        return 0
 
     def close(self):
         if not self.open:
@@ -661,3 +626,49 @@ cdef int check_numbers(Slice payload, uint64_t first) except -1:
                 )
             sequence = operation.sequence
     return 0
+
+
+# --- for the Python around it: functions, so that a DB shows none of them -------------------------
+
+def background_step(Database db not None, job):
+    """One piece of work for a background thread; False if there is none, None at the end."""
+    if not db.open or db.failure is not None or db.forked:
+        return None if not db.open or db.forked else False
+    done = flush_oldest(db) if job == "flush" else compact_once(db)
+    if job == "flush" and db.log_due and db.log is not None:
+        db.log_due = False
+        db.sync_log()
+    if done:
+        db.bell.ring()
+    return done
+
+
+def new_iterator(
+    Database db not None, bytes within not None, *, bint reverse, start, stop, bint include_start,
+    bint include_stop, prefix, bint include_key, bint include_value, bint fill_cache, sequence,
+):
+    cdef Range how
+    db.check_open()
+    how.reverse = reverse
+    how.include_key = include_key
+    how.include_value = include_value
+    how.fill_cache = fill_cache
+    return open_iterator(
+        db, sequence, how, start, stop, include_start, include_stop, prefix, within,
+    )
+
+
+def new_snapshot(Database db not None, bytes prefix not None, sequence):
+    db.check_open()
+    return open_snapshot(db, sequence, prefix)
+
+
+def new_batch(Database db not None, bytes prefix not None, bint transaction, bint sync):
+    cdef WriteBatch batch = WriteBatch()
+    db.check_open()
+    batch.db = db
+    batch.gate = db.gate
+    batch.transaction = transaction
+    batch.sync = sync
+    batch.prefix = prefix
+    return batch

@@ -83,6 +83,9 @@ cdef class Walk:
         if self.live:
             self.finish()
 
+    def __reduce__(self):
+        raise TypeError(f"a {type(self).__name__} can't be copied or pickled: make another one")
+
     cdef void finish(self) noexcept:
         if self.live:
             self.live = False
@@ -189,6 +192,8 @@ cdef class Walk:
         if not self.live:
             if self.busy:
                 raise InvalidArgumentError("another thread is moving this iterator")
+            if self.store is None:
+                raise ClosedError("the iterator was not made by a database")
             self.store.check_open()
             raise ClosedError("the iterator is closed")
         return 0
@@ -492,7 +497,12 @@ cdef class Snapshot:
         if self.held and self.store.snapshots is not None:
             self.close()
 
+    def __reduce__(self):
+        raise TypeError("a Snapshot can't be copied or pickled: make another one")
+
     cdef int check(self) except -1:
+        if self.store is None:
+            raise ClosedError("the snapshot was not made by a database")
         self.store.check_open()
         if not self.held:
             raise ClosedError("the snapshot is closed")
@@ -502,11 +512,11 @@ cdef class Snapshot:
         if not self.held:
             return
         self.held = False
-        left = self.store.snapshots[self.sequence] - 1
-        if left:
+        left = self.store.snapshots.get(self.sequence, 0) - 1
+        if left > 0:
             self.store.snapshots[self.sequence] = left
         else:
-            del self.store.snapshots[self.sequence]
+            self.store.snapshots.pop(self.sequence, None)
 
     def release(self):
         self.close()

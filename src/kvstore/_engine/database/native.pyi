@@ -222,26 +222,32 @@ class Database:
         Returns how many. Raises InvalidArgumentError where they are too many for one batch: then
         delete a part of the range at a time.
         """
-    def _new_batch(self, transaction: bool, sync: bool, prefix: bytes = b"") -> WriteBatch: ...
-    def _new_iterator(
-        self,
-        within: bytes,
-        *,
-        reverse: bool,
-        start: _Bytes | None,
-        stop: _Bytes | None,
-        include_start: bool,
-        include_stop: bool,
-        prefix: _Bytes | None,
-        include_key: bool,
-        include_value: bool,
-        fill_cache: bool,
-        sequence: int | None,
-    ) -> Iterator: ...
-    def _new_snapshot(self, prefix: bytes, sequence: int | None) -> Snapshot: ...
     def __init__(
         self, name: str, filesystem: FileSystem, options: object, compression: int
     ) -> None: ...
+
+def new_iterator(
+    db: Database,
+    within: bytes,
+    *,
+    reverse: bool,
+    start: _Bytes | None,
+    stop: _Bytes | None,
+    include_start: bool,
+    include_stop: bool,
+    prefix: _Bytes | None,
+    include_key: bool,
+    include_value: bool,
+    fill_cache: bool,
+    sequence: int | None,
+) -> Iterator:
+    """As :meth:`Database.iterator`, of the keys that begin with ``within``, shown without it."""
+
+def new_snapshot(db: Database, prefix: bytes, sequence: int | None) -> Snapshot:
+    """As :meth:`Database.snapshot`, of the keys that begin with ``prefix``, shown without it."""
+
+def new_batch(db: Database, prefix: bytes, transaction: bool, sync: bool) -> WriteBatch:
+    """A batch that :meth:`WriteBatch.write` writes to ``db``, ``prefix`` before each key."""
 
 # iterator.pyx
 

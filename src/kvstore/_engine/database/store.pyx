@@ -175,6 +175,9 @@ cdef class Store:
         if self.cache != NULL:
             cache_release(self.cache)
 
+    def __reduce__(self):
+        raise TypeError("an open database can't be copied or pickled: hand on its path")
+
     # --- whether it may be used ---------------------------------------------------------------
 
     cdef int check_open(self) except -1:

@@ -12,9 +12,13 @@ from kvstore.errors import InvalidArgumentError, StorageError
 
 
 cdef class FileSystem:
-    def __init__(self):
-        if type(self) is FileSystem:
+    def __cinit__(self):
+        # Not in __init__, which a subclass need not call: `ops` must never be NULL.
+        if not isinstance(self, (PosixFileSystem, MemoryFileSystem)):
             raise TypeError("FileSystem is abstract; use PosixFileSystem or MemoryFileSystem")
+
+    def __reduce__(self):
+        raise TypeError(f"a {type(self).__name__} can't be copied or pickled")
 
     def resolve(self, str path):
         # Not os.path.abspath: that takes `link/..` for the directory that holds the link.
@@ -63,7 +67,7 @@ cdef class FileSystem:
             raise os_failure(<int> count, b"reading a file", path)
         return content[:count]
 
-    def write(self, str path, uint64_t offset, const uint8_t[::1] data):
+    def write(self, str path, uint64_t offset, const uint8_t[::1] data not None):
         cdef void* file = open_file(self, path, OPEN_CREATE)
         cdef size_t size = <size_t> data.shape[0]
         cdef const uint8_t* source = &data[0] if size else NULL

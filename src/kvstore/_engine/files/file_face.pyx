@@ -26,10 +26,16 @@ cdef class OpenFile:
     cdef uint8_t* memory
     cdef size_t memory_bytes
 
-    def pwrite(self, const uint8_t[::1] data, uint64_t offset):
+    cdef int check(self) except -1:
+        if self.file == NULL:
+            raise ValueError("the file is not open")
+        return 0
+
+    def pwrite(self, const uint8_t[::1] data not None, uint64_t offset):
         cdef size_t size = data.shape[0]
         cdef const uint8_t* at = &data[0] if size else NULL
         cdef int result
+        self.check()
         with nogil:
             result = self.filesystem.ops.pwrite(self.filesystem.disk, self.file, at, size, offset)
         checked(result, self.path)
@@ -38,34 +44,40 @@ cdef class OpenFile:
         cdef bytearray into = bytearray(size + 1)
         cdef uint8_t* at = <uint8_t*> (<char*> into)
         cdef int64_t result
+        self.check()
         with nogil:
             result = self.filesystem.ops.pread(self.filesystem.disk, self.file, at, size, offset)
         return bytes(into[: checked(result, self.path)])
 
     def datasync(self):
         cdef int result
+        self.check()
         with nogil:
             result = self.filesystem.ops.datasync(self.filesystem.disk, self.file)
         checked(result, self.path)
 
     def allocate(self, uint64_t size):
+        self.check()
         checked(self.filesystem.ops.allocate(self.filesystem.disk, self.file, size), self.path)
 
     def truncate(self, uint64_t size):
+        self.check()
         checked(self.filesystem.ops.truncate(self.filesystem.disk, self.file, size), self.path)
 
     def size(self):
+        self.check()
         return checked(self.filesystem.ops.size(self.filesystem.disk, self.file), self.path)
 
     def map(self, size_t size):
+        self.check()
         checked(
             self.filesystem.ops.map(self.filesystem.disk, self.file, size, &self.memory), self.path
         )
         self.memory_bytes = size
 
-    def store(self, bytes data, size_t offset):
+    def store(self, bytes data not None, size_t offset):
         """Stores through the map."""
-        if offset + len(data) > self.memory_bytes:
+        if offset > self.memory_bytes or len(data) > self.memory_bytes - offset:
             raise ValueError("beyond the map")
         cdef const uint8_t* source = <const uint8_t*> (<const char*> data)
         cdef size_t i
@@ -74,6 +86,7 @@ cdef class OpenFile:
 
     def unmap(self):
         cdef uint8_t* memory = self.memory
+        self.check()
         self.memory = NULL
         checked(
             self.filesystem.ops.unmap(self.filesystem.disk, self.file, memory, self.memory_bytes),
@@ -88,7 +101,7 @@ cdef class OpenFile:
             checked(self.filesystem.ops.close(self.filesystem.disk, file), self.path)
 
 
-def open_file(FileSystem filesystem, str path, str mode="create"):
+def open_file(FileSystem filesystem not None, str path, str mode="create"):
     cdef OpenFile result = OpenFile()
     cdef bytes raw = os.fsencode(path)
     result.filesystem = filesystem
@@ -99,7 +112,7 @@ def open_file(FileSystem filesystem, str path, str mode="create"):
     return result
 
 
-def lock(FileSystem filesystem, str path):
+def lock(FileSystem filesystem not None, str path):
     cdef OpenFile result = OpenFile()
     cdef bytes raw = os.fsencode(path)
     result.filesystem = filesystem
@@ -110,38 +123,38 @@ def lock(FileSystem filesystem, str path):
     return result
 
 
-def rename(FileSystem filesystem, str old, str new):
+def rename(FileSystem filesystem not None, str old, str new):
     checked(filesystem.ops.rename(filesystem.disk, os.fsencode(old), os.fsencode(new)), old)
 
 
-def link(FileSystem filesystem, str old, str new):
+def link(FileSystem filesystem not None, str old, str new):
     checked(filesystem.ops.link(filesystem.disk, os.fsencode(old), os.fsencode(new)), old)
 
 
-def unlink(FileSystem filesystem, str path):
+def unlink(FileSystem filesystem not None, str path):
     checked(filesystem.ops.unlink(filesystem.disk, os.fsencode(path)), path)
 
 
-def make_directory(FileSystem filesystem, str path):
+def make_directory(FileSystem filesystem not None, str path):
     checked(filesystem.ops.make_directory(filesystem.disk, os.fsencode(path)), path)
 
 
-def remove_directory(FileSystem filesystem, str path):
+def remove_directory(FileSystem filesystem not None, str path):
     checked(filesystem.ops.remove_directory(filesystem.disk, os.fsencode(path)), path)
 
 
-def sync_directory(FileSystem filesystem, str path):
+def sync_directory(FileSystem filesystem not None, str path):
     checked(filesystem.ops.sync_directory(filesystem.disk, os.fsencode(path)), path)
 
 
-def names(FileSystem filesystem, str path):
+def names(FileSystem filesystem not None, str path):
     return list_directory(filesystem, path)
 
 
-def kind(FileSystem filesystem, str path):
+def kind(FileSystem filesystem not None, str path):
     """1 a file, 2 a directory."""
     return checked(filesystem.ops.kind(filesystem.disk, os.fsencode(path)), path)
 
 
-def free_bytes(FileSystem filesystem, str path):
+def free_bytes(FileSystem filesystem not None, str path):
     return checked(filesystem.ops.free_bytes(filesystem.disk, os.fsencode(path)), path)

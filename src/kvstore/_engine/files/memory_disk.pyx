@@ -50,11 +50,11 @@ cdef class MemoryFileSystem(FileSystem):
     def __cinit__(self):
         self.ops = &MEMORY_OPS
         self.disk = <void*> self
-
-    def __init__(self, *, capacity_bytes=None):
         self.tree = Tree()
         self.counts = dict.fromkeys(sorted(OPERATIONS), 0)
         self.faults = []
+
+    def __init__(self, *, capacity_bytes=None):
         self.capacity_bytes = capacity_bytes
 
     def resolve(self, str path):
@@ -75,7 +75,7 @@ cdef class MemoryFileSystem(FileSystem):
     def shorten_read(self, *, int at=1, bint always=False, str path=""):
         self.add_fault("pread", 0, at, always, path)
 
-    def add_fault(self, str operation, int error, int at, bint always, str path):
+    cdef int add_fault(self, str operation, int error, int at, bint always, str path) except -1:
         cdef Fault fault = Fault()
         fault.operation = operation
         fault.error = error
@@ -83,6 +83,7 @@ cdef class MemoryFileSystem(FileSystem):
         fault.always = always
         fault.path = path
         self.faults.append(fault)
+        return 0
 
     def heal(self):
         self.faults.clear()
@@ -229,7 +230,7 @@ cdef class MemoryFileSystem(FileSystem):
 
     # --- for the table -------------------------------------------------------------------------
 
-    def directory(self, str path):
+    cdef object directory(self, str path):
         node = self.tree.find(path)
         if node is None:
             raise failure(errno.ENOENT, path)
@@ -237,7 +238,7 @@ cdef class MemoryFileSystem(FileSystem):
             raise failure(errno.ENOTDIR, path)
         return node
 
-    def file(self, str path):
+    cdef object file(self, str path):
         node = self.tree.find(path)
         if node is None:
             raise failure(errno.ENOENT, path)
@@ -245,7 +246,7 @@ cdef class MemoryFileSystem(FileSystem):
             raise failure(errno.EISDIR, path)
         return node
 
-    def open_file(self, str path, int mode):
+    cdef Handle open_file(self, str path, int mode):
         cdef Handle handle = Handle()
         self.begin("open", path)
         node = self.tree.find(path)
@@ -266,7 +267,7 @@ cdef class MemoryFileSystem(FileSystem):
         handle.writable = mode != OPEN_READ
         return handle
 
-    def write_at(self, Handle handle, bytes content, uint64_t offset):
+    cdef int write_at(self, Handle handle, bytes content, uint64_t offset) except -1:
         cdef int64_t more = <int64_t> (offset + len(content)) - <int64_t> len(handle.inode.data)
         self.begin("pwrite", handle.path)
         if not handle.writable:
@@ -280,8 +281,9 @@ cdef class MemoryFileSystem(FileSystem):
                 raise failure(errno.ENOSPC, handle.path)
         handle.inode.write(self.tree.next_sequence(), offset, content)
         self.end()
+        return 0
 
-    def sync_file(self, Handle handle):
+    cdef int sync_file(self, Handle handle) except -1:
         try:
             self.begin("datasync", handle.path)
         except OSError:
@@ -292,24 +294,27 @@ cdef class MemoryFileSystem(FileSystem):
         self.end()
         handle.inode.fold(self.tree.next_sequence())
         handle.inode.sync()
+        return 0
 
-    def allocate_file(self, Handle handle, uint64_t size):
+    cdef int allocate_file(self, Handle handle, uint64_t size) except -1:
         cdef int64_t more = <int64_t> size - <int64_t> len(handle.inode.data)
         self.begin("allocate", handle.path)
         if more > 0:
             self.claim(more)
             handle.inode.resize(self.tree.next_sequence(), size)
         self.end()
+        return 0
 
-    def truncate_file(self, Handle handle, uint64_t size):
+    cdef int truncate_file(self, Handle handle, uint64_t size) except -1:
         cdef int64_t more = <int64_t> size - <int64_t> len(handle.inode.data)
         self.begin("truncate", handle.path)
         if more > 0:
             self.claim(more)
         handle.inode.resize(self.tree.next_sequence(), size)
         self.end()
+        return 0
 
-    def rename_node(self, str old, str new):
+    cdef int rename_node(self, str old, str new) except -1:
         self.begin("rename", old)
         source, old_name = self.tree.parent_of(old)
         target, new_name = self.tree.parent_of(new)
@@ -327,8 +332,9 @@ cdef class MemoryFileSystem(FileSystem):
         if replaced is not node:
             self.tree.change(((source, old_name, None), (target, new_name, node)))
         self.end()
+        return 0
 
-    def link_file(self, str old, str new):
+    cdef int link_file(self, str old, str new) except -1:
         self.begin("link", old)
         node = self.file(old)
         directory, name = self.tree.parent_of(new)
@@ -336,37 +342,42 @@ cdef class MemoryFileSystem(FileSystem):
             raise failure(errno.EEXIST, new)
         self.tree.change(((directory, name, node),))
         self.end()
+        return 0
 
-    def unlink_file(self, str path):
+    cdef int unlink_file(self, str path) except -1:
         self.begin("unlink", path)
         self.file(path)
         directory, name = self.tree.parent_of(path)
         self.tree.change(((directory, name, None),))
         self.end()
+        return 0
 
-    def add_directory(self, str path):
+    cdef int add_directory(self, str path) except -1:
         self.begin("make_directory", path)
         if self.tree.find(path) is not None:
             raise failure(errno.EEXIST, path)
         parent, name = self.tree.parent_of(path)
         self.tree.change(((parent, name, Directory()),))
         self.end()
+        return 0
 
-    def drop_directory(self, str path):
+    cdef int drop_directory(self, str path) except -1:
         self.begin("remove_directory", path)
         if (<Directory> self.directory(path)).entries:
             raise failure(errno.ENOTEMPTY, path)
         parent, name = self.tree.parent_of(path)
         self.tree.change(((parent, name, None),))
         self.end()
+        return 0
 
-    def sync_names(self, str path):
+    cdef int sync_names(self, str path) except -1:
         self.begin("sync_directory", path)
         directory = self.directory(path)
         self.end()
         self.tree.sync_directory(directory)
+        return 0
 
-    def lock_file(self, str path):
+    cdef Handle lock_file(self, str path):
         cdef Handle handle
         self.begin("lock", path)
         handle = self.open_file(path, OPEN_CREATE)

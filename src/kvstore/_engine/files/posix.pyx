@@ -10,7 +10,6 @@ from posix.types cimport mode_t, off_t
 from posix.unistd cimport close, fdatasync, fsync, ftruncate, link, pread, pwrite, rmdir, unlink
 
 
-
 cdef extern from *:
     """
     #include <dirent.h>

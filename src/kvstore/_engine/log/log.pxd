@@ -40,6 +40,9 @@ cdef extern from "kvstore/_engine/log/log_chunk.h" namespace "kvstore_log" nogil
     void put_back(deque[Chunk]& pending, deque[Chunk]& taken)
 
 
+cdef class Recovered
+
+
 cdef enum FlusherState:
     IDLE = 0
     WRITING = 1         # what was taken is on its way into the file
@@ -106,6 +109,12 @@ cdef class Log:
     cdef uint64_t position(self) noexcept nogil
     # The exception for a status that one of these filled.
     cdef object error(self, Status* status)
+    cdef int check_failed(self) except -1
+    cdef int check_writable(self) except -1
+
+    cdef int make_folder(self) except -1
+    cdef int start_from(self, Recovered found) except -1
+    cdef int remove_segment(self, uint64_t number) except -1
 
     cdef int make_room(self, size_t payload_bytes, Status* status) noexcept nogil
     cdef void begin_segment(self) noexcept nogil

@@ -64,12 +64,16 @@ cdef enum:
 cdef class Log:
     def __cinit__(self):
         self.event = -1
+        # Until __init__ has gone through.
+        self.closed = self.stopping = True
         status_clear(&self.failure)
 
     def __init__(
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bint maps=False,
     ):
+        if self.ops != NULL:
+            raise InvalidArgumentError("a log object opens once")
         if not MIN_SEGMENT_BYTES <= segment_bytes <= 1 << 40:
             raise InvalidArgumentError(
                 f"segment_bytes={segment_bytes} is not within {MIN_SEGMENT_BYTES} and 1 TiB"
@@ -92,8 +96,12 @@ cdef class Log:
         self.start_from(recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only))
         for kind in sticky_kinds:
             self.sticky[<int> kind].wanted = True
+        self.closed = self.stopping = False
 
-    def make_folder(self):
+    def __reduce__(self):
+        raise TypeError("an open log can't be copied or pickled: hand on its path")
+
+    cdef int make_folder(self) except -1:
         cdef int result = self.ops.make_directory(self.disk, self.folder)
         if result < 0 and result != -EEXIST:
             raise os_failure(result, b"making the log's directory", self.path)
@@ -102,8 +110,9 @@ cdef class Log:
         result = self.ops.sync_directory(self.disk, os.fsencode(parent))
         if result < 0:
             raise os_failure(result, b"syncing the directory above the log", parent)
+        return 0
 
-    def start_from(self, Recovered found):
+    cdef int start_from(self, Recovered found) except -1:
         cdef bytes content
         cdef Sticky* held
         self.recovery = found.summary
@@ -123,6 +132,7 @@ cdef class Log:
         self.append_segment = found.number
         self.append_offset = found.end
         self.chain = found.chain
+        return 0
 
     # --- appending; all under `monitor` ----------------------------------------------------------
 
@@ -296,7 +306,7 @@ cdef class Log:
         self.monitor.unlock()
         return result
 
-    def append(self, int kind, uint64_t index, uint64_t term, const uint8_t[::1] payload):
+    def append(self, int kind, uint64_t index, uint64_t term, const uint8_t[::1] payload not None):
         cdef Status status
         cdef Slice content = slice_of(&payload[0] if payload.shape[0] else NULL, payload.shape[0])
         self.check_writable()
@@ -473,13 +483,9 @@ cdef class Log:
         self.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.event < 0:
             raise OSError("no event descriptor for the log's writer thread")
-        self.writer = threading.Thread(target=self._write_loop, name="kvstore-log", daemon=True)
+        self.writer = threading.Thread(target=run_writer, args=(self,), name="kvstore-log", daemon=True)
         self.writer.start()
         return self.event
-
-    def _write_loop(self):
-        with nogil:
-            self.run_writer()
 
     cdef void run_writer(self) noexcept nogil:
         cdef uint64_t one = 1
@@ -553,7 +559,7 @@ cdef class Log:
             self.remove_segment(number)
             removed += 1
 
-    def remove_segment(self, uint64_t number):
+    cdef int remove_segment(self, uint64_t number) except -1:
         """Removes the oldest segment, or puts it aside to be recycled."""
         cdef char name[PATH_BYTES]
         cdef char spare[PATH_BYTES]
@@ -579,6 +585,7 @@ cdef class Log:
         if recycle:
             self.spare = number
         self.monitor.unlock()
+        return 0
 
     # --- reading back ----------------------------------------------------------------------------
 
@@ -635,20 +642,21 @@ cdef class Log:
     cdef object error(self, Status* status):
         return status_error(status, self.path)
 
-    def check_failed(self):
+    cdef int check_failed(self) except -1:
         cdef Status status
         self.monitor.lock()
         status = self.failure
         self.monitor.unlock()
         if status.code:
             raise self.error(&status)
+        return 0
 
-    def check_writable(self):
+    cdef int check_writable(self) except -1:
         if self.closed:
             raise ClosedError(f"the log {self.path} is closed")
         if self.read_only:
             raise InvalidArgumentError(f"the log {self.path} was opened for reading only")
-        self.check_failed()
+        return self.check_failed()
 
     def stats(self):
         self.monitor.lock()
@@ -667,6 +675,11 @@ cdef class Log:
         }
 
 
+def run_writer(Log log not None):
+    with nogil:
+        log.run_writer()
+
+
 cdef int check_kind(kind) except -1:
     if not 1 <= kind <= KIND_USER_MAX:
         raise InvalidArgumentError(f"log record kind {kind} is not within 1 and {KIND_USER_MAX}")
@@ -682,7 +695,7 @@ cdef class LogReplay:
     cdef bint reading
     cdef str where
 
-    def __init__(self, Log log, list numbers):
+    def __init__(self, Log log not None, list numbers not None):
         self.log = log
         self.numbers = numbers
 

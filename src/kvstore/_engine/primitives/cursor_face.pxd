@@ -6,6 +6,7 @@ cdef class CursorFace:
     cdef Cursor* cursor
     cdef str path               # named in errors
     cdef object keep_alive      # whatever the cursor's functions need to stay loaded and open
+    cdef int check(self) except -1
     cdef object standing(self)
 
 

@@ -24,6 +24,11 @@ cdef class CursorFace:
         if self.cursor != NULL:
             self.cursor.free(self.cursor)
 
+    cdef int check(self) except -1:
+        if self.cursor == NULL:
+            raise ValueError("no cursor: make it with the table's or memtable's cursor()")
+        return 0
+
     cdef object standing(self):
         if self.cursor.status.code != OK:
             raise status_error(&self.cursor.status, self.path)
@@ -36,27 +41,33 @@ cdef class CursorFace:
 
     def current(self):
         """(key, sequence, kind, value) of the entry stood on, or None; raises what went wrong."""
+        self.check()
         return self.standing()
 
     def first(self):
+        self.check()
         self.cursor.seek_to_first(self.cursor)
         return self.standing()
 
     def last(self):
+        self.check()
         self.cursor.seek_to_last(self.cursor)
         return self.standing()
 
     def seek(self, bytes key, uint64_t sequence, int kind=KIND_MAX):
         """Stand on the first entry at or after (key, sequence, kind)."""
+        self.check()
         cdef uint64_t trailer = trailer_pack(sequence, kind)
         cdef bytes target = key + (<unsigned char*> &trailer)[:TRAILER_BYTES]
         self.cursor.seek(self.cursor, slice_of(<const unsigned char*> target, len(target)))
         return self.standing()
 
     def next(self):
+        self.check()
         self.cursor.next(self.cursor)
         return self.standing()
 
     def prev(self):
+        self.check()
         self.cursor.prev(self.cursor)
         return self.standing()

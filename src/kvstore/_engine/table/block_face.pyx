@@ -176,6 +176,8 @@ cdef class Pin:
 
     @property
     def data(self):
+        if self.block == NULL:
+            raise ValueError("the block was released")
         return self.block.data[: self.block.size]
 
     def release(self):
@@ -190,7 +192,7 @@ cdef Pin pin_of(CachedBlock* block):
     return pin
 
 
-def cache_put(CacheFace cache, uint64_t table_id, uint64_t offset, bytes data):
+def cache_put(CacheFace cache not None, uint64_t table_id, uint64_t offset, bytes data):
     cdef uint8_t* copy = block_allocate(len(data))
     if copy == NULL:
         raise MemoryError
@@ -198,10 +200,10 @@ def cache_put(CacheFace cache, uint64_t table_id, uint64_t offset, bytes data):
     return pin_of(cache_insert(cache.cache, table_id, offset, copy, len(data)))
 
 
-def cache_find(CacheFace cache, uint64_t table_id, uint64_t offset):
+def cache_find(CacheFace cache not None, uint64_t table_id, uint64_t offset):
     cdef CachedBlock* block = cache_get(cache.cache, table_id, offset)
     return None if block == NULL else pin_of(block)
 
 
-def cache_forget(CacheFace cache, uint64_t table_id):
+def cache_forget(CacheFace cache not None, uint64_t table_id):
     cache_forget_table(cache.cache, table_id)

@@ -57,7 +57,7 @@ cdef class TableFile:
     Raises CorruptionError with code and offset for damage, StorageError where the disk fails.
     """
 
-    def __init__(self, FileSystem filesystem, path, uint64_t file_number, CacheFace cache=None):
+    def __init__(self, FileSystem filesystem not None, path, uint64_t file_number, CacheFace cache=None):
         cdef Status status
         if self.table != NULL:
             raise RuntimeError("already open")
@@ -179,7 +179,7 @@ cdef class TableWriter:
     """Writes one table. One thread; discarded unless finished."""
 
     def __init__(
-        self, FileSystem filesystem, path, uint64_t file_number, *, size_t block_bytes=4096,
+        self, FileSystem filesystem not None, path, uint64_t file_number, *, size_t block_bytes=4096,
         int restart_interval=16, int bloom_bits=10, compression=None,
     ):
         cdef Status status

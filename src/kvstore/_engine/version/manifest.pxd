@@ -10,6 +10,7 @@ cdef class Manifest:
     cdef Appender file
     cdef readonly uint64_t number
     cdef readonly uint64_t edits
+    cdef int check(self) except -1
     cdef readonly uint64_t first_bytes      # size with the first edit alone, which says everything
 
 

@@ -324,14 +324,22 @@ cdef tuple load_manifest(FileSystem disk, str directory):
 cdef class Manifest:
     def append(self, edit):
         """Make an edit durable. After a failure the manifest must not be used again."""
+        self.check()
         self.edits += 1
         self.file.append_synced(frame_edit(self.edits, encode_edit(edit)))
 
     def close(self):
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
+
+    cdef int check(self) except -1:
+        if self.file is None:
+            raise ValueError("no manifest: begin_manifest makes them")
+        return 0
 
     @property
     def size(self):
+        self.check()
         return self.file.size
 
 

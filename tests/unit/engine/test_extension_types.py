@@ -1,0 +1,95 @@
+"""No type of the engine can be made, copied or pickled into a crash."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kvstore
+from kvstore._engine.files.native import FileSystem, MemoryFileSystem, PosixFileSystem
+from kvstore._engine.log.native import Log
+from tests.unit.engine import unmade_objects
+
+SCRIPT = Path(__file__).with_name("unmade_objects.py")
+
+
+@pytest.fixture
+def db():
+    with kvstore.DB("/db", filesystem=MemoryFileSystem()) as db:
+        db.put(b"a", b"1")
+        db.put(b"b", b"2")
+        yield db
+
+
+def test_objects_that_were_never_initialised_raise_and_kill_nobody():
+    done = subprocess.run(
+        [sys.executable, SCRIPT], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.stdout == f"{len(unmade_objects.extension_types())} types\n", done.stderr
+
+
+def test_the_walk_finds_the_types_that_users_hold():
+    assert {cls.__name__ for cls in unmade_objects.extension_types().values()} >= {
+        *("Database", "Iterator", "RawIterator", "Snapshot", "WriteBatch", "Log"),
+        *("MemoryFileSystem", "PosixFileSystem", "Column", "CursorFace"),
+    }
+
+
+@pytest.mark.parametrize("make", ["copy", "deepcopy", *range(pickle.HIGHEST_PROTOCOL + 1)])
+def test_no_object_of_the_engine_is_copied(db, make):
+    fork = {"copy": copy.copy, "deepcopy": copy.deepcopy}.get(
+        make, lambda value: pickle.loads(pickle.dumps(value, make))
+    )
+    with db.snapshot() as snapshot, db.iterator() as iterator, db.raw_iterator() as raw:
+        held = [db, snapshot, iterator, raw, db.write_batch(), PosixFileSystem()]
+        held += [MemoryFileSystem(), Log("/log", filesystem=MemoryFileSystem())]
+        for value in held:
+            with pytest.raises(TypeError, match=r"can't be copied or pickled"):
+                fork(value)
+
+
+def test_a_snapshot_keeps_its_moment_whatever_is_tried_with_copies(db):
+    snapshot = db.snapshot()
+    with pytest.raises(TypeError):
+        copy.copy(snapshot).close()
+    db.put(b"a", b"later")
+    db.flush()
+    db.compact_range()
+    assert snapshot.get(b"a") == b"1"
+    snapshot.close()
+
+
+def test_a_class_of_ones_own_may_say_how_it_is_pickled(tmp_path):
+    with OpenAgain(tmp_path / "db") as db:
+        made = db.__reduce_ex__(2)
+    assert made == (OpenAgain, (str(tmp_path / "db"),))
+
+
+class OpenAgain(kvstore.DB):
+    def __reduce__(self):
+        return OpenAgain, (self.name,)
+
+
+def test_a_disk_is_one_of_those_that_have_functions():
+    class Mine(FileSystem):
+        def __init__(self):
+            pass
+
+    for kind in (FileSystem, Mine):
+        with pytest.raises(TypeError, match="abstract"):
+            kind()
+
+    class Faulty(MemoryFileSystem):
+        def __init__(self):
+            super().__init__(capacity_bytes=8 << 20)
+
+    with kvstore.DB("/db", filesystem=Faulty(), write_buffer_size=1 << 20) as db:
+        db.put(b"k", b"v")
+
+
+def test_a_database_shows_no_workings():
+    shown = {name for name in dir(kvstore.DB) if not name.startswith("_")}
+    assert not shown & {"step", "must_stop", "shut_quietly", "run_job", "new_iterator"}
