@@ -24,6 +24,10 @@ DIRECTIVES = {
     "embedsignature": True,
     # Copied fields of a C object would be two owners of one thing: nothing here is pickled.
     "auto_pickle": False,
+    # What the GIL guards: a free-threaded interpreter takes it back when it imports the engine, and
+    # a subinterpreter is refused. Both are the defaults; they are said, not forgotten.
+    "freethreading_compatible": False,
+    "subinterpreters_compatible": "no",
 }
 
 # Line numbers for whoever looks for a fault; a user's package is half as large without.

@@ -92,4 +92,38 @@ def test_a_disk_is_one_of_those_that_have_functions():
 
 def test_a_database_shows_no_workings():
     shown = {name for name in dir(kvstore.DB) if not name.startswith("_")}
-    assert not shown & {"step", "must_stop", "shut_quietly", "run_job", "new_iterator"}
+    assert not shown & {"step", "must_stop", "shut_quietly", "background_step", "new_iterator"}
+
+
+def test_pairs_that_are_let_go_of_hash_as_their_own(db):
+    """3.14 and later keep a tuple's hash in it, so one that was hashed can't be filled again."""
+    assert [*map(hash, db)] == [hash((b"a", b"1")), hash((b"b", b"2"))]
+    assert {(b"b", b"2")}.intersection(db) == {(b"b", b"2")}
+
+
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+number = interpreters.create()
+program = '''
+try:
+    import kvstore._engine.primitives.native
+except ImportError as error:
+    print("refused")
+else:
+    print("imported")
+'''
+getattr(interpreters, "exec", None) and interpreters.exec(number, program) or (
+    hasattr(interpreters, "exec") or interpreters.run_string(number, program)
+)
+"""
+
+
+def test_a_subinterpreter_is_refused():
+    program = "import kvstore._engine.primitives.native\n" + SUBINTERPRETER
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "refused\n", done.stderr

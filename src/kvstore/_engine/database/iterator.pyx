@@ -41,8 +41,10 @@ from kvstore.errors import ClosedError, InvalidArgumentError, IteratorInvalidErr
 
 cdef extern from *:
     """
-    /* Whether nobody but its one owner holds the pair; if so it takes the new items. */
+    /* Whether nobody but its one owner holds the pair; if so it takes the new items. From 3.14 on a
+       tuple keeps the hash that was once asked for, and nothing public makes it forget that. */
     static inline int kv_refill_pair(PyObject* pair, PyObject* first, PyObject* second) {
+        if (PY_VERSION_HEX >= 0x030E0000) return 0;
         if (pair == Py_None || Py_REFCNT(pair) != 1) return 0;
         PyObject* old_first = PyTuple_GET_ITEM(pair, 0);
         PyObject* old_second = PyTuple_GET_ITEM(pair, 1);

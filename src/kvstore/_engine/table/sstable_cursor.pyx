@@ -146,10 +146,16 @@ cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* st
 cdef extern from *:
     """
     /* A user's iterator moves with the GIL held, a job without it. Not PyGILState_Check, which says
-       yes to every thread once there are subinterpreters. */
+       yes to every thread once there are subinterpreters; before 3.13 what answers this without
+       failing for a thread that doesn't hold it has only a private name. */
+    #if PY_VERSION_HEX >= 0x030D0000
+    #define kv_current_thread_state PyThreadState_GetUnchecked
+    #else
+    #define kv_current_thread_state _PyThreadState_UncheckedGet
+    #endif
     static inline PyThreadState* kv_let_go_of_gil(void) {
         PyThreadState* own = PyGILState_GetThisThreadState();
-        return own && own == _PyThreadState_UncheckedGet() ? PyEval_SaveThread() : NULL;
+        return own && own == kv_current_thread_state() ? PyEval_SaveThread() : NULL;
     }
     static inline void kv_take_gil(PyThreadState* own) { if (own) PyEval_RestoreThread(own); }
     """
