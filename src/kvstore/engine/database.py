@@ -90,8 +90,8 @@ class DB(Database):
         """Put the rows of two columns, keys and values; returns how many there were.
 
         A column is an array or a pair (data, offsets), see :mod:`kvstore.engine.bulk`. Of equal
-        keys the last row stands. Rows are written as batches of up to 16,384 rows or about 4 MiB,
-        each atomic, one after another; with ``sync`` all are durable when the call returns.
+        keys the last row stands. Rows are written as batches of about 1 MiB (or one row), each
+        atomic, one after another; with ``sync`` all are durable when the call returns.
         Lengths and offsets are checked before anything is written.
 
         Raises TypeError and InvalidArgumentError for what is no column, else as :meth:`put`; rows

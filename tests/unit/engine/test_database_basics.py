@@ -119,6 +119,16 @@ def test_destroy_removes_the_database_and_its_directory(path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_destroy_leaves_what_others_put_beside_the_log(path, tmp_path):
+    with DB(path) as db:
+        filled(db, 1000)
+    mine = [tmp_path / "db" / "wal" / name for name in ("notes.txt", "000001.wal.bak")]
+    for file in mine:
+        file.write_text("mine")
+    destroy_db(path)
+    assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(mine)
+
+
 def test_repair_of_a_sound_database_changes_nothing(path):
     with DB(path) as db:
         expected = filled(db, 1000)

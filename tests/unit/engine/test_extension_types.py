@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,29 @@ def test_a_disk_is_one_of_those_that_have_functions():
 def test_a_database_shows_no_workings():
     shown = {name for name in dir(kvstore.DB) if not name.startswith("_")}
     assert not shown & {"step", "must_stop", "shut_quietly", "background_step", "new_iterator"}
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_asking_whether_a_key_is_there_copies_no_value(db, flushed):
+    db.put(b"large", bytes(8 << 20))
+    if flushed:
+        db.flush()
+    prefixed = db.prefixed_db(b"lar")
+    with db.snapshot() as snapshot:
+        tracemalloc.start()
+        assert b"large" in db
+        assert b"ge" in prefixed
+        assert b"large" in snapshot
+        assert b"larger" not in db
+        assert b"larger" not in snapshot
+        del db[b"large"]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1 << 20
+        assert b"large" in snapshot
+        assert b"large" not in db
+        with pytest.raises(KeyError):
+            del db[b"large"]
 
 
 def test_pairs_that_are_let_go_of_hash_as_their_own(db):

@@ -168,7 +168,7 @@ cdef class Database(Store):
         self.check_open()
         view_open(key, &view, "key")
         try:
-            if lookup(self, view.slice, self.visible, None, True) is None:
+            if not is_there(self, view.slice, self.visible):
                 raise KeyError(key)
             self.put_one(KIND_DELETE, view.slice, slice_of(NULL, 0), False)
         finally:
@@ -479,7 +479,14 @@ cdef class Database(Store):
             view_close(&view)
 
     def __contains__(self, key):
-        return self.get(key) is not None
+        cdef BytesView view
+        if self.attention:
+            self.check_open()
+        view_open(key, &view, "key")
+        try:
+            return is_there(self, view.slice, self.visible)
+        finally:
+            view_close(&view)
 
     def __getitem__(self, key):
         value = self.get(key)

@@ -541,7 +541,15 @@ cdef class Snapshot:
         return lookup_many(self.store, list(keys), self.sequence, default)
 
     def __contains__(self, key):
-        return self.get(key) is not None
+        cdef BytesView view
+        self.check()
+        if self.prefix:
+            key = self.prefix + as_bytes(key, "key")
+        view_open(key, &view, "key")
+        try:
+            return is_there(self.store, view.slice, self.sequence)
+        finally:
+            view_close(&view)
 
     def __getitem__(self, key):
         value = self.get(key)

@@ -33,7 +33,7 @@ from kvstore._engine.files.native cimport (
     replace_whole,
     sync_directory,
 )
-from kvstore._engine.log.native cimport Log
+from kvstore._engine.log.native cimport Log, is_own_log_name
 from kvstore._engine.table.native cimport TableSummary
 from kvstore._engine.table.native import TableFile
 from kvstore._engine.version.native cimport (
@@ -94,8 +94,10 @@ def destroy(str path, FileSystem filesystem not None):
 
 cdef int destroy_log(FileSystem disk, str path) except -1:
     for name in list_directory(disk, path):
-        remove_file(disk, f"{path}/{name}")
-    remove_directory(disk, path)
+        if is_own_log_name(name):
+            remove_file(disk, f"{path}/{name}")
+    if not list_directory(disk, path):
+        remove_directory(disk, path)
     return 0
 
 

@@ -12,7 +12,9 @@ cdef int look_in_memory(Store store, Slice key, uint64_t sequence, Slice* value)
 cdef bint has_tables(Version* version) noexcept nogil
 # The value of `key` as bytes, or `default`. The GIL is given up only to look into tables.
 cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache)
-# The same for many keys, all of one moment, giving the GIL up once.
+# Whether there is one; it is not copied.
+cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1
+# The values of many keys, all of one moment, giving the GIL up once.
 cdef list lookup_many(Store store, list keys, object sequence, object default)
 # The sequence to read at for a user's `sequence=` (None: now). InvalidArgumentError if it isn't kept.
 cdef uint64_t readable_sequence(Store store, object sequence) except? 0

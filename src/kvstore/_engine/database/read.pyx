@@ -61,35 +61,55 @@ cdef bint has_tables(Version* version) noexcept nogil:
     return False
 
 
-cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache):
-    cdef Slice value
+cdef inline bint look_in_tables(
+    Store store, Slice key, uint64_t sequence, bint fill_cache, Slice* value, Pinned* pin
+) except -1:
+    """Whether the key is there; its value is borrowed from what `pin` is to be released of."""
     cdef uint64_t found_sequence
-    cdef Pinned pin
     cdef Status status
-    cdef Version* version
-    cdef object result
-    cdef int found = look_in_memory(store, key, sequence, &value)
-    if found == FOUND:
-        return bytes_of(value)
-    version = store.version
-    if found == DELETED or not has_tables(version):
-        return default
+    cdef int found
+    cdef Version* version = store.version
     pin.handle = NULL
     status_clear(&status)
     version_retain(version)
     with nogil:
         found = version_get(
-            version, key, sequence, fill_cache, &value, &found_sequence, &pin, &status
+            version, key, sequence, fill_cache, value, &found_sequence, pin, &status
         )
         version_release(version)
-    if found == FOUND:
-        try:
-            return bytes_of(value)
-        finally:
-            pinned_release(&pin)
     if found == FAILED:
         raise status_error_in(&status, store.path)
-    return default
+    return found == FOUND
+
+
+cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache):
+    cdef Slice value
+    cdef Pinned pin
+    cdef int found = look_in_memory(store, key, sequence, &value)
+    if found == FOUND:
+        return bytes_of(value)
+    if found == DELETED or not has_tables(store.version):
+        return default
+    if not look_in_tables(store, key, sequence, fill_cache, &value, &pin):
+        return default
+    try:
+        return bytes_of(value)
+    finally:
+        pinned_release(&pin)
+
+
+cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1:
+    cdef Slice value
+    cdef Pinned pin
+    cdef int found = look_in_memory(store, key, sequence, &value)
+    if found != ABSENT:
+        return found == FOUND
+    if not has_tables(store.version) or not look_in_tables(
+        store, key, sequence, True, &value, &pin
+    ):
+        return False
+    pinned_release(&pin)
+    return True
 
 
 cdef struct Wanted:

@@ -16,6 +16,8 @@ cdef class Recovered:
 
 
 cdef str segment_name(str path, uint64_t number)
+# Whether a file of this name in a log's directory may be the log's.
+cdef bint is_own_log_name(str name)
 # Raises CorruptionError or StorageError; changes nothing unless `repair`, which makes the newest
 # segment's valid part durable and removes files that were left half made.
 cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint repair)

@@ -55,6 +55,11 @@ cdef str segment_name(str path, uint64_t number):
     return f"{path}/{number:06d}.wal"
 
 
+cdef bint is_own_log_name(str name):
+    stem, _, suffix = name.partition(".")
+    return stem.isdecimal() and suffix in ("wal", "spare", "trusted")
+
+
 cdef list segment_numbers(FileSystem disk, str path, bint repair):
     cdef list numbers = []
     cdef bytes raw
