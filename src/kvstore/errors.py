@@ -8,6 +8,7 @@ once, at the border: to a gRPC status in ``kvstore.api``, to an exit code in ``k
 from __future__ import annotations
 
 import enum
+import errno as system
 
 __all__ = [
     "AlreadyOpenError",
@@ -38,6 +39,9 @@ class IntegrityCode(enum.StrEnum):
     INVALID_OPERATION = "INVALID_OPERATION"
     INVALID_RECORD = "INVALID_RECORD"
     IO_ERROR = "IO_ERROR"
+
+
+_RETRYABLE = {system.ENOSPC, system.EDQUOT, system.EMFILE, system.ENFILE, system.ENOMEM}
 
 
 class Error(Exception):
@@ -85,6 +89,11 @@ class StorageError(Error, OSError):
         self.path = path
         self.offset = offset
         self.errno = errno
+
+    @property
+    def retryable(self) -> bool:
+        """The system lacked space, descriptors or memory: the same may go well later."""
+        return self.errno in _RETRYABLE
 
 
 class CorruptionError(StorageError):

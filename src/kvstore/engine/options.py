@@ -44,6 +44,8 @@ class Options:
     """Refuse a directory that already holds a database."""
     paranoid_checks: bool = False
     """Verify every byte of every table when opening."""
+    read_only: bool = False
+    """Write nothing into the directory: for a disk that is full or can't be written."""
     write_buffer_size: int = 64 << 20
     """A memtable that has grown to this is frozen and flushed."""
     max_open_files: int = 1000
@@ -110,6 +112,7 @@ class OtherSettings(TypedDict, total=False):
 
     error_if_exists: bool | None
     paranoid_checks: bool | None
+    read_only: bool | None
     write_buffer_size: int | None
     max_open_files: int | None
     lru_cache_size: int | None

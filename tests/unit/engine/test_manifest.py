@@ -92,7 +92,36 @@ def test_a_power_loss_at_any_moment_of_beginning_it_anew_loses_nothing() -> None
 
 
 @pytest.mark.parametrize("operation", ["open", "pwrite", "datasync", "sync_directory", "rename"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE])
+def test_a_manifest_that_lacks_room_to_be_begun_anew_goes_on(operation: str, code: int) -> None:
+    disk = MemoryFileSystem()
+    path = {"sync_directory": "", "rename": "CURRENT"}.get(operation, "MANIFEST")
+    with DB("/db", filesystem=disk, **SMALL) as db:
+        written = 0
+        while not db.stats()["manifest_rolls"]:
+            # Only where it is begun anew: its edits are another matter.
+            roll_soon = db.stats()["manifest_bytes"] > 1 << 20
+            if roll_soon:
+                disk.fail(operation, code, at=1 if operation == "rename" else 2, path=path)
+            try:
+                write_and_flush(db, range(written, written + 1))
+            except StorageError as error:
+                assert error.errno == code
+            assert db.stats()["failure"] is None or operation == "datasync"
+            if db.stats()["failure"] is not None:
+                break
+            disk.heal()
+            written += 1
+            assert written < 200
+        then = list(db)
+    disk.heal()
+    with DB("/db", filesystem=disk, **SMALL) as again:
+        again.verify()
+        assert list(again) == then
+
+
+@pytest.mark.parametrize("operation", ["open", "pwrite", "datasync", "sync_directory", "rename"])
+@pytest.mark.parametrize("code", [errno.EIO])
 def test_a_manifest_that_cannot_be_begun_anew_makes_the_store_read_only(
     operation: str, code: int
 ) -> None:

@@ -6,6 +6,7 @@ A thread holds its database only while it works, so that one that nobody uses an
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import threading
 import weakref
@@ -24,34 +25,39 @@ class Store(Protocol):
 OPEN_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
-class Bell:
-    """Wakes background threads, also one that is only about to sleep."""
+class EventCount:
+    """Wakes background threads, also one that is only about to sleep: nobody polls."""
 
     def __init__(self) -> None:
-        self.rings = 0
+        self.count = 0
         self.condition = threading.Condition()
 
-    def ring(self) -> None:
+    def advance(self) -> None:
+        """Let everybody look for work."""
         with self.condition:
-            self.rings += 1
+            self.count += 1
             self.condition.notify_all()
 
-    def wait(self, heard: int, seconds: float) -> None:
-        """Until it has rung again since `heard` rings, at most `seconds`."""
+    def wait(self, seen: int, seconds: float) -> None:
+        """Until it has advanced beyond ``seen``, at most ``seconds``."""
         with self.condition:
-            if self.rings == heard:
-                self.condition.wait(seconds)
+            if self.count == seen:
+                self.condition.wait(None if seconds == math.inf else seconds)
 
 
 def start_threads(
-    store: Store, step: Callable[[Store, str], bool | None], bell: Bell, jobs: Sequence[str]
+    store: Store,
+    step: Callable[[Store, str], float | None],
+    work: EventCount,
+    jobs: Sequence[str],
 ) -> list[threading.Thread]:
-    """``step`` does one piece of a job; False if there is none, None at the end."""
+    """``step`` does one piece of a job; it gives the seconds until the next look, infinity where
+    that waits for an advance of ``work``, None at the end. It raises nothing."""
     threads = []
     for number, job in enumerate(jobs):
         thread = threading.Thread(
             target=_run,
-            args=(weakref.ref(store), step, bell, job),
+            args=(weakref.ref(store), step, work, job),
             name=f"kvstore-{job}-{number}",
             daemon=True,
         )
@@ -61,23 +67,23 @@ def start_threads(
 
 
 def _run(
-    reference: weakref.ref[Store], step: Callable[[Store, str], bool | None], bell: Bell, job: str
+    reference: weakref.ref[Store],
+    step: Callable[[Store, str], float | None],
+    work: EventCount,
+    job: str,
 ) -> None:
+    # A database that goes away closes itself, and that advances the count.
     while True:
-        heard = bell.rings
+        seen = work.count
         store = reference()
         if store is None:
             return
-        try:
-            done = step(store, job)
-        except Exception:  # noqa: BLE001
-            # The store keeps it as `failure`, and every write raises it.
-            done = False
+        seconds = step(store, job)
         del store
-        if done is None:
+        if seconds is None:
             return
-        if not done:
-            bell.wait(heard, 0.5)
+        if seconds:
+            work.wait(seen, seconds)
 
 
 def _close_all() -> None:

@@ -58,7 +58,7 @@ from kvstore._engine.version.native cimport (
 )
 from kvstore._engine.version.native import Edit
 
-from kvstore.errors import InternalError
+from kvstore.errors import StorageError
 
 
 cdef enum:
@@ -115,8 +115,8 @@ cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t
     return job
 
 
-cdef int run_job(Store store, TableJob* job) except -1:
-    """1 when done, 0 when the store is closing."""
+cdef int run_job(Store store, TableJob* job, Task task) except -1:
+    """1 when done, 0 when the store is closing. Of `task`, if any, a table that is bad is noted."""
     cdef Status status
     cdef int result
     if job.input == NULL:
@@ -127,7 +127,24 @@ cdef int run_job(Store store, TableJob* job) except -1:
         return 1
     if status.code == OK:
         return 0
-    raise status_error_in(&status, store.path)
+    error = status_error_in(&status, store.path)
+    if task is not None and not is_retryable(error):
+        note_damage(store, task, status.table, error)
+    raise error
+
+
+cdef int note_damage(Store store, Task task, uint64_t number, object error) except -1:
+    """Nobody's data is worse off for it than before: other compactions go on, and all writes."""
+    cdef size_t i
+    for i in range(task.upper.size()):
+        if task.upper[i].number == number:
+            task.upper[i].damaged = True
+            store.damaged_tables[number] = error
+    for i in range(task.lower.size()):
+        if task.lower[i].number == number:
+            task.lower[i].damaged = True
+            store.damaged_tables[number] = error
+    return 0
 
 
 cdef int install_outputs(
@@ -140,10 +157,10 @@ cdef int install_outputs(
     cdef size_t i
     if added.reserve(job.outputs_count, kv_realloc) < 0:
         raise MemoryError("no memory for tables")
-    if job.outputs_count:
-        # The manifest must not name a file whose own name a power loss can take.
-        sync_directory(store.disk, store.path)
     try:
+        if job.outputs_count:
+            # The manifest must not name a file whose own name a power loss can take.
+            sync_directory(store.disk, store.path)
         for i in range(job.outputs_count):
             output = &job.outputs[i]
             change.level = level
@@ -159,6 +176,12 @@ cdef int install_outputs(
         store.install(
             edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
         )
+    except Exception as error:
+        # Unless the manifest may hold the edit, nobody will ask for these files.
+        if store.failure is None and is_retryable(error):
+            with nogil:
+                table_job_unlink(job)
+        raise
     finally:
         for i in range(added.size()):
             live_table_release(added[i].file)
@@ -168,47 +191,66 @@ cdef int install_outputs(
 # --- flush ----------------------------------------------------------------------------------
 
 cdef bint flush_oldest(Store store) except -1:
-    cdef TableJob* job
-    cdef MemTable* table
-    cdef PodVector[Change] nothing
-    cdef uint64_t last, applied
+    cdef bint done
     with store.flushing:
         if store.frozen_count == 0:
             return False
         store.check_writable()
-        last = store.frozen[store.frozen_count - 1].last_sequence
-        applied = store.frozen[store.frozen_count - 1].applied_index
-        table = store.frozen[store.frozen_count - 1].table
-        memtable_retain(table)
-        edit = Edit(flushed_sequence=last, last_sequence=last, applied_index=applied)
-        # No table of any level is older than what lies below level 0, so tombstones stay.
-        job = new_job(store, 0, NULL, 0)
         try:
-            job.input = memtable_cursor(table)
-            if not run_job(store, job):
-                return False
-            install_outputs(store, job, 0, edit, &nothing, True)
-            store.flushes += 1
-            store.flushed_bytes += job.bytes_written
-            store.dropped_entries += job.entries_dropped
+            try:
+                done = write_oldest(store)
+            except Exception as error:
+                if not store.make_space(error):
+                    raise
+                done = write_oldest(store)
         except Exception as error:
+            store.job_failed(store.flush_retry, error)
+            raise
+        if done:
+            remove_flushed_log(store)
+            store.job_done(store.flush_retry)
+    return done
+
+
+cdef bint write_oldest(Store store) except -1:
+    """The oldest frozen memtable into a table. Under `flushing`."""
+    cdef TableJob* job
+    cdef PodVector[Change] nothing
+    cdef MemTable* table = store.frozen[store.frozen_count - 1].table
+    cdef uint64_t last = store.frozen[store.frozen_count - 1].last_sequence
+    cdef uint64_t applied = store.frozen[store.frozen_count - 1].applied_index
+    edit = Edit(flushed_sequence=last, last_sequence=last, applied_index=applied)
+    # No table of any level is older than what lies below level 0, so tombstones stay.
+    job = new_job(store, 0, NULL, 0)
+    memtable_retain(table)
+    try:
+        job.input = memtable_cursor(table)
+        if not run_job(store, job, None):
+            return False
+        install_outputs(store, job, 0, edit, &nothing, True)
+        store.flushes += 1
+        store.flushed_bytes += job.bytes_written
+        store.dropped_entries += job.entries_dropped
+    finally:
+        with nogil:
+            table_job_free(job)
+            memtable_release(table)
+    return True
+
+
+cdef int remove_flushed_log(Store store) except -1:
+    """Segments of which tables hold everything; where that can't be done yet, the next flush does."""
+    if store.log is None:
+        return 0
+    try:
+        # A segment goes only when a later one is known to be durable.
+        store.log.sync()
+        store.log.remove_before(store.flushed_sequence + 1)
+    except Exception as error:
+        if store.log_has_failed() or not is_retryable(error):
             store.fail(error)
             raise
-        finally:
-            with nogil:
-                table_job_free(job)
-                memtable_release(table)
-        if store.log is not None:
-            try:
-                # A segment goes only when a later one is known to be durable.
-                store.log.sync()
-                store.log.remove_before(store.flushed_sequence + 1)
-            except Exception as error:
-                store.fail(error)
-                raise
-    with store.changed:
-        store.changed.notify_all()
-    return True
+    return 0
 
 
 # --- choosing -------------------------------------------------------------------------------
@@ -227,7 +269,7 @@ cdef double level_score(Store store, int number) noexcept:
     cdef int i
     cdef int waiting = 0
     for i in range(level.count):
-        if not level.files[i].compacting:
+        if not (level.files[i].compacting or level.files[i].damaged):
             waiting += 1
             busy += level.files[i].summary.file_bytes
     if number == 0:
@@ -243,10 +285,11 @@ cdef double compaction_score(Store store) noexcept:
     return best
 
 
-cdef bint any_compacting(LiveTable** files, int first, int end) noexcept:
+cdef bint any_taken(LiveTable** files, int first, int end) noexcept:
+    """Whether a job works on any of them, or none can."""
     cdef int i
     for i in range(first, end):
-        if files[i].compacting:
+        if files[i].compacting or files[i].damaged:
             return True
     return False
 
@@ -296,7 +339,7 @@ cdef bint add_lower(Task task) except -1:
     cdef int first, end, i
     hull(&task.upper, &low, &high)
     level_range(level, &low, &high, &first, &end)
-    if any_compacting(level.files, first, end):
+    if any_taken(level.files, first, end):
         return False
     for i in range(first, end):
         push(&task.lower, level.files[i])
@@ -305,32 +348,52 @@ cdef bint add_lower(Task task) except -1:
 
 
 cdef Task pick_level_zero(Store store):
-    cdef Task task
-    cdef Level* level = &store.version.levels[0]
-    cdef PodVector[bint] taken
+    """The oldest table with all that overlap it. None while a job works on any of level 0."""
+    # One task for all tries: to let go of one lets other threads in.
+    cdef Task task = new_task(store, 0, 1)
+    cdef Level* level = &task.version.levels[0]
+    cdef bytearray seen = bytearray(level.count)
+    cdef bytearray taken
+    cdef int i, oldest
+    cdef bint damaged
+    for i in range(level.count):
+        if level.files[i].compacting:
+            return None
+    for oldest in range(level.count - 1, -1, -1):
+        if seen[oldest]:
+            continue
+        taken = overlapping(task, level, oldest)
+        damaged = False
+        task.upper.clear()
+        for i in range(level.count):
+            if taken[i]:
+                seen[i] = True
+                damaged = damaged or level.files[i].damaged
+                push(&task.upper, level.files[i])
+        # What overlaps a damaged table stays above it, or beside it.
+        if not damaged and add_lower(task):
+            return task
+    return None
+
+
+cdef bytearray overlapping(Task task, Level* level, int start):
+    """Which tables of level 0 overlap the one at `start`, directly or through each other."""
+    cdef bytearray taken = bytearray(level.count)
     cdef Slice low, high
     cdef bint grown = True
     cdef int i
-    if level.count == 0 or any_compacting(level.files, 0, level.count):
-        return None
-    task = new_task(store, 0, 1)
-    if taken.resize(level.count, kv_realloc) < 0:
-        raise MemoryError("no memory for a compaction")
-    push(&task.upper, level.files[level.count - 1])
-    taken[level.count - 1] = True
+    task.upper.clear()
+    push(&task.upper, level.files[start])
+    taken[start] = True
     while grown:
         grown = False
         hull(&task.upper, &low, &high)
         for i in range(level.count):
             if not taken[i] and file_overlaps(level.files[i], &low, &high):
-                taken[i] = True
                 push(&task.upper, level.files[i])
+                taken[i] = True
                 grown = True
-    task.upper.clear()
-    for i in range(level.count):
-        if taken[i]:
-            push(&task.upper, level.files[i])
-    return task if add_lower(task) else None
+    return taken
 
 
 cdef Task pick_sorted_level(Store store, int number):
@@ -343,12 +406,12 @@ cdef Task pick_sorted_level(Store store, int number):
     cdef double cost, best_cost = 0
     cdef uint64_t dragged
     for i in range(level.count):
-        if level.files[i].compacting:
+        if level.files[i].compacting or level.files[i].damaged:
             continue
         low = internal_user_key(level.files[i].smallest)
         high = internal_user_key(level.files[i].largest)
         level_range(below, &low, &high, &first, &end)
-        if any_compacting(below.files, first, end):
+        if any_taken(below.files, first, end):
             continue
         dragged = 0
         for j in range(first, end):
@@ -466,11 +529,10 @@ cdef int merge(Store store, Task task) except -1:
     job.rate_limit = store.options.compaction_rate_limit
     try:
         job.input = task_input(task)
-        if not run_job(store, job):
+        if not run_job(store, job, task):
             return 0
         edit = Edit()
         note_removals(task, edit, &removed)
-        # Should this fail, the files stay for the next open: the manifest may hold the edit.
         install_outputs(store, job, task.output_level, edit, &removed, False)
         store.compactions += 1
         store.compacted_bytes += job.bytes_written
@@ -484,19 +546,22 @@ cdef int merge(Store store, Task task) except -1:
 
 
 cdef int run_task(Store store, Task task, bint may_move) except -1:
+    store.check_writable()
+    may_move = may_move and task.lower.empty() and (task.level > 0 or task.upper.size() == 1)
     try:
-        store.check_writable()
-        if may_move and task.lower.empty() and (task.level > 0 or task.upper.size() == 1):
-            move(store, task)
-        else:
-            merge(store, task)
+        try:
+            move(store, task) if may_move else merge(store, task)
+        except Exception as error:
+            if not store.make_space(error):
+                raise
+            move(store, task) if may_move else merge(store, task)
     except Exception as error:
-        store.fail(error)
-        raise
-    finally:
+        # Before it is announced.
         mark(task, False)
-    with store.changed:
-        store.changed.notify_all()
+        store.job_failed(store.compaction_retry, error)
+        raise
+    mark(task, False)
+    store.job_done(store.compaction_retry)
     return 0
 
 
@@ -504,7 +569,12 @@ cdef bint compact_once(Store store) except -1:
     cdef Task task = pick(store)
     if task is None:
         return False
-    run_task(store, task, True)
+    try:
+        run_task(store, task, True)
+    except StorageError as error:
+        # It is left alone from here on; the next task may do without it.
+        if not any(error is known for known in store.damaged_tables.values()):
+            raise
     return True
 
 
@@ -523,7 +593,7 @@ cdef Task pick_range(Store store, int number, const Slice* low, const Slice* hig
     level_range(level, low, high, &first, &end)
     # A bounded piece at a time: the next call takes the next one.
     end = min(end, first + MAX_RANGE_TABLES)
-    if first >= end or any_compacting(level.files, first, end):
+    if first >= end or any_taken(level.files, first, end):
         return None
     task = new_task(store, number, number + 1)
     for i in range(first, end):
@@ -543,6 +613,15 @@ cdef bint range_has_tables(Store store, int number, const Slice* low, const Slic
         return False
     level_range(level, low, high, &first, &end)
     return first < end
+
+
+cdef bint any_compacting(Store store) noexcept:
+    cdef int level, i
+    for level in range(LEVELS):
+        for i in range(store.version.levels[level].count):
+            if store.version.levels[level].files[i].compacting:
+                return True
+    return False
 
 
 cdef int last_level_of_range(Store store, const Slice* low, const Slice* high) noexcept:
@@ -580,9 +659,16 @@ cdef int compact_range(Store store, object start, object stop) except -1:
             if task is not None:
                 run_task(store, task, False)
                 continue
-            # Another job holds some of it; its end is announced.
+            # Another job holds some of it, and its end is announced; or a damaged table does.
             with store.changed:
-                store.changed.wait(0.05)
+                if any_compacting(store):
+                    store.changed.wait()
+                    continue
+            task = pick_range(store, number, low, high)
+            if task is not None:
+                run_task(store, task, False)
+            elif store.damaged_tables:
+                raise next(iter(store.damaged_tables.values()))
     finally:
         view_close(&low_view)
         view_close(&high_view)

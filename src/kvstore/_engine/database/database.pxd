@@ -20,11 +20,14 @@ cdef class Database(Store):
         self, Slice payload, uint64_t first, bint numbered, bint ascending
     ) except -1
     cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
+    cdef int flush_recovered(self) except -1
     cdef int make_room(self) except -1
+    cdef int make_room_here(self) except -1
+    cdef int check_flushes(self) except -1
+    cdef bint must_stop(self) except -1
     cdef int settle(self) except -1
     cdef int slow_down(self) except -1
     cdef int background_work(self) except -1
     cdef int flush_all(self) except -1
     # Whether a writer has to wait for a flush or a compaction.
-    cdef bint must_stop(self) noexcept
     cdef int shut_quietly(self) except -1

@@ -12,6 +12,8 @@ import threading
 import time
 
 cimport cython
+from libc.errno cimport ENOMEM
+from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport (
@@ -44,9 +46,9 @@ from kvstore._engine.memtable.native cimport (
     memtable_provide,
 )
 from kvstore._engine.table.native cimport cache_new
-from kvstore._engine.version.native cimport open_tables_new, version_empty
+from kvstore._engine.version.native cimport LEVELS, open_tables_new, version_empty
 
-from kvstore._engine.database.background import OPEN_STORES, Bell, start_threads
+from kvstore._engine.database.background import OPEN_STORES, EventCount, start_threads
 from kvstore.errors import InternalError, InvalidArgumentError, StorageError
 
 
@@ -66,7 +68,7 @@ cdef class Database(Store):
             raise InvalidArgumentError("a database object opens once")
         buffer_init(&self.scratch)
         self.gate = Gate()
-        self.bell = Bell()
+        self.work = EventCount()
         self.name = name
         self.disk = filesystem
         self.options = options
@@ -79,7 +81,8 @@ cdef class Database(Store):
         self.slowdown_files = options.slowdown_files
         self.stop_files = options.stop_files
         self.uses_log = options.wal
-        self.background = options.background
+        self.read_only = options.read_only
+        self.background = options.background and not self.read_only
         self.table_options.block_bytes = options.block_size
         self.table_options.restart_interval = options.block_restart_interval
         self.table_options.bloom_bits = options.bloom_filter_bits
@@ -100,19 +103,17 @@ cdef class Database(Store):
         ):
             raise MemoryError("no memory for a database")
         try:
-            self.open_directory(self.path)
-            self.recover(options.create_if_missing, options.error_if_exists)
+            if self.read_only:
+                self.open_to_read(self.path)
+            else:
+                self.open_directory(self.path)
+                self.recover(options.create_if_missing, options.error_if_exists)
             self.open = True
             if options.paranoid_checks:
                 self.verify()
             self.refresh_attention()
-            while flush_oldest(self):
-                pass
-            if not self.uses_log and self.log is not None:
-                # Written by an earlier opening with a log: into tables, then the log is done with.
-                self.flush_all()
-                self.log.close()
-                self.log = None
+            if not self.read_only:
+                self.flush_recovered()
         except BaseException:
             self.open = False
             self.attention = True
@@ -121,8 +122,23 @@ cdef class Database(Store):
         OPEN_STORES.add(self)
         if self.background:
             self.threads = start_threads(
-                self, background_step, self.bell, ["flush"] + ["compact"] * options.compaction_threads
+                self, background_step, self.work, ["flush"] + ["compact"] * options.compaction_threads
             )
+
+    cdef int flush_recovered(self) except -1:
+        try:
+            while flush_oldest(self):
+                pass
+        except Exception as error:
+            # As in any other write: it waits in memory, and in the log.
+            if self.failure is not None or not is_retryable(error) or not self.uses_log:
+                raise
+        if not self.uses_log and self.log is not None:
+            # Written by an earlier opening with a log: into tables, then the log is done with.
+            self.flush_all()
+            self.log.close()
+            self.log = None
+        return 0
 
     def __dealloc__(self):
         buffer_free(&self.scratch)
@@ -365,7 +381,7 @@ cdef class Database(Store):
         """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
         self.log_behind = 0
         self.log_due = True
-        self.bell.ring()
+        self.work.advance()
         return 0
 
     cdef int settle(self) except -1:
@@ -380,7 +396,7 @@ cdef class Database(Store):
         cdef int over = self.version.levels[0].count - self.slowdown_files + 1
         cdef int room = self.stop_files - self.slowdown_files
         self.slowdowns += 1
-        time.sleep(0.001 * over / room)
+        time.sleep(0.001 * min(over, room) / room)
         self.check_writable()
         return 0
 
@@ -389,53 +405,104 @@ cdef class Database(Store):
         cdef double began
         self.check_writable()
         if not self.background:
-            self.freeze()
-            self.background_work()
-            self.check_writable()
-            return 0
+            return self.make_room_here()
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
             with self.changed:
                 while self.must_stop():
                     self.check_writable()
-                    self.changed.wait(0.1)
+                    self.check_flushes()
+                    self.changed.wait()
             self.stall_seconds += time.monotonic() - began
             self.check_writable()
         # Another thread may have frozen it meanwhile.
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.freeze()
-            self.bell.ring()
-            # Whoever rings may lose the GIL, and find the database closed.
+            self.work.advance()
+            # Whoever notifies may lose the GIL, and find the database closed.
             self.check_writable()
         return 0
 
-    cdef bint must_stop(self) noexcept:
-        return (
-            memtable_bytes(self.memory) >= self.write_buffer_bytes
-            and (
-                self.frozen_count >= self.max_frozen
-                or self.version.levels[0].count >= self.stop_files
-            )
+    cdef int make_room_here(self) except -1:
+        """Without threads: what is due is done in this one."""
+        if self.frozen_count >= self.max_frozen:
+            if self.flush_retry.seconds_left() > 0:
+                self.check_flushes()
+            flush_oldest(self)
+        self.freeze()
+        try:
+            self.background_work()
+        except Exception as error:
+            # There is room for this write, whatever becomes of the flush.
+            if self.failure is not None or not is_retryable(error):
+                raise
+        return self.check_writable()
+
+    cdef int check_flushes(self) except -1:
+        """Raises, for one write, why there is no room for it; it may go well later."""
+        error = self.flush_retry.error
+        if error is None:
+            return 0
+        raise StorageError(
+            f"no room for the write: memory waits for a flush, which failed ({error}) and is "
+            "tried again", path=self.path, errno=getattr(error, "errno", ENOMEM),
+        )
+
+    cdef bint must_stop(self) except -1:
+        """A write must wait: for a flush, or for a compaction of level 0 if there can be one."""
+        if memtable_bytes(self.memory) < self.write_buffer_bytes:
+            return False
+        return self.frozen_count >= self.max_frozen or (
+            self.version.levels[0].count >= self.stop_files
+            and self.compaction_retry.error is None and not self.damaged_tables
         )
 
     # --- background work ----------------------------------------------------------------------
 
     cdef int background_work(self) except -1:
         """All that is due, in this thread."""
-        while flush_oldest(self):
-            pass
-        while compact_once(self):
-            pass
+        if self.flush_retry.seconds_left() == 0:
+            while flush_oldest(self):
+                pass
+        if self.compaction_retry.seconds_left() == 0:
+            while compact_once(self):
+                pass
         return 0
 
     cdef int sync_log(self) except -1:
         try:
             self.log.sync()
         except Exception as error:
-            self.fail(error)
+            if self.log_has_failed() or not is_retryable(error):
+                self.fail(error)
             raise
         return 0
+
+    def resume(self):
+        cdef int level, i
+        self.check_writable()
+        # Perhaps they can be read again.
+        for level in range(LEVELS):
+            for i in range(self.version.levels[level].count):
+                self.version.levels[level].files[i].damaged = False
+        tried = self.compaction_retry.error is not None or self.damaged_tables
+        self.damaged_tables = {}
+        while flush_oldest(self):
+            pass
+        with self.installing:
+            try:
+                self.need_manifest()
+            except Exception as error:
+                self.job_failed(self.flush_retry, error)
+                raise
+        self.job_done(self.flush_retry)
+        if tried:
+            compact_once(self)
+            if self.damaged_tables:
+                raise next(iter(self.damaged_tables.values()))
+            self.job_done(self.compaction_retry)
+        self.work.advance()
 
     cdef int flush_all(self) except -1:
         self.check_writable()
@@ -451,7 +518,7 @@ cdef class Database(Store):
         self.check_writable()
         self.flush_all()
         if self.background:
-            self.bell.ring()
+            self.work.advance()
         else:
             self.background_work()
 
@@ -603,7 +670,7 @@ cdef class Database(Store):
         self.attention = True
         store_release(&self.stop_jobs, 1)
         OPEN_STORES.discard(self)
-        self.bell.ring()
+        self.work.advance()
         with self.changed:
             self.changed.notify_all()
         for thread in self.threads:
@@ -637,17 +704,30 @@ cdef int check_numbers(Slice payload, uint64_t first) except -1:
 
 # --- for the Python around it: functions, so that a DB shows none of them -------------------------
 
-def background_step(Database db not None, job):
-    """One piece of work for a background thread; False if there is none, None at the end."""
-    if not db.open or db.failure is not None or db.forked:
-        return None if not db.open or db.forked else False
-    done = flush_oldest(db) if job == "flush" else compact_once(db)
-    if job == "flush" and db.log_due and db.log is not None:
-        db.log_due = False
-        db.sync_log()
-    if done:
-        db.bell.ring()
-    return done
+def background_step(Database store not None, job):
+    """One piece of work; the seconds until the next look, infinity: not before there is work.
+
+    None at the end.
+    """
+    cdef Retry retry = store.flush_retry if job == "flush" else store.compaction_retry
+    if not store.open or store.forked:
+        return None
+    if store.failure is not None:
+        return INFINITY
+    try:
+        if retry.seconds_left() == 0 and (
+            flush_oldest(store) if job == "flush" else compact_once(store)
+        ):
+            # A flush may make a compaction due.
+            store.work.advance()
+            return 0
+        if job == "flush" and store.log_due and store.log is not None:
+            store.log_due = False
+            store.sync_log()
+    except Exception:
+        # It is kept: as `failure`, or to be tried again.
+        pass
+    return retry.seconds_left() or INFINITY
 
 
 def new_iterator(

@@ -206,10 +206,19 @@ cdef dict statistics(Store store):
             "misses": cache.misses,
             "evictions": cache.evictions,
         },
-        "manifest_bytes": store.manifest.size,
+        "manifest_bytes": 0 if store.manifest is None else store.manifest.size,
         "manifest_rolls": store.manifest_rolls,
+        "background_error": background_error(store),
+        "damaged_tables": sorted(store.damaged_tables),
         "failure": None if store.failure is None else str(store.failure),
     }
+
+
+cdef object background_error(Store store):
+    """What flushes or compactions wait for to go away, or meet and leave alone; None: nothing."""
+    errors = [store.flush_retry.error, store.compaction_retry.error, *store.damaged_tables.values()]
+    errors = [str(error) for error in errors if error is not None]
+    return errors[0] if errors else None
 
 
 cdef double space_amplification(Store store) noexcept:

@@ -1,6 +1,8 @@
 include "batch.pxd"
 include "bulk_rows.pxd"
 include "column.pxd"
+include "identity.pxd"
+include "retry.pxd"
 include "store.pxd"
 include "compaction.pxd"
 include "database.pxd"

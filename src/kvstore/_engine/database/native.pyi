@@ -191,6 +191,13 @@ class Database:
 
         One sync, however many writes it is for. Raises as :meth:`put` does.
         """
+    def resume(self) -> None:
+        """Try at once what a full disk or a lack of descriptors or memory has put off.
+
+        Flushes and compactions that failed for it are tried again by themselves, ever more rarely
+        (every 5 s at last); this doesn't wait for that. Raises what still stands in the way, and
+        StorageError where the failure is for good and the database must be opened anew.
+        """
     def flush(self) -> None:
         """Write everything up to now into tables and wait until they are durable."""
     def compact_range(self, *, start: _Bytes | None = None, stop: _Bytes | None = None) -> None:

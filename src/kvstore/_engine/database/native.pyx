@@ -3,6 +3,8 @@
 include "batch.pyx"
 include "bulk_rows.pyx"
 include "column.pyx"
+include "identity.pyx"
+include "retry.pyx"
 include "store.pyx"
 include "compaction.pyx"
 include "introspect.pyx"

@@ -57,6 +57,10 @@ cdef class Store:
     # wait for their sync.
     cdef bint attention
     cdef readonly object failure        # the error that made it read-only, or None
+    cdef bint read_only         # opened so: nothing of the directory is written
+    cdef Retry flush_retry      # errors that go away by themselves stop no write that has room
+    cdef Retry compaction_retry
+    cdef dict damaged_tables    # number -> what a compaction that read it met
     cdef bint forked            # this is a child of the process that opened it
     cdef uint64_t stop_jobs     # atomic; 1: jobs end at once
 
@@ -77,7 +81,9 @@ cdef class Store:
 
     # --- files
     cdef Log log
-    cdef Manifest manifest
+    cdef Manifest manifest      # None where a full disk had no room for it yet
+    cdef bint current_unsynced  # CURRENT was switched, but a power loss may take that back
+    cdef bint reserve_taken
     cdef DirectoryLock lock
     cdef BlockCache* cache
     cdef OpenTables* tables
@@ -85,7 +91,7 @@ cdef class Store:
     cdef object installing
     cdef object flushing
     cdef object changed         # Condition: a flush or compaction ended, or the store failed
-    cdef object bell            # rung when there is work for background threads, or an end of it
+    cdef object work            # EventCount: there is work for background threads, or an end of it
     cdef list threads
 
     # --- counters since opening
@@ -100,12 +106,19 @@ cdef class Store:
     cdef uint64_t slowdowns
     cdef uint64_t stalls
     cdef double stall_seconds
+    cdef uint64_t loaded_manifest       # the number of the one that opening read; 0: a new database
     cdef uint64_t torn_manifest_bytes
     cdef uint64_t manifest_rolls
 
     cdef int check_open(self) except -1
     cdef int check_writable(self) except -1
     cdef int fail(self, object error) except -1
+    # After a job that failed, or went well. A failure that won't go away ends all writes.
+    cdef int job_failed(self, Retry retry, object error) except -1
+    cdef int job_done(self, Retry retry) except -1
+    cdef bint log_has_failed(self) except -1
+    # True where the error was lack of space, and some of it is there now: try once more.
+    cdef bint make_space(self, object error) except -1
     cdef int refresh_attention(self) except -1
     # Takes over the memory table as the newest frozen one. The caller has seen to the room.
     cdef int freeze(self) except -1
@@ -115,10 +128,15 @@ cdef class Store:
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, bint frozen_done
     ) except -1
+    # The manifest of this opening, where it isn't there yet. Under `installing`.
+    cdef int need_manifest(self) except -1
     # A fresh manifest in the place of one that has grown long. Under `installing`.
     cdef int roll_manifest(self) except -1
+    cdef int switch_manifest(self, Manifest fresh) except -1
+    cdef int sync_current(self) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1
+    cdef int open_to_read(self, str path) except -1
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1
     cdef int load(self) except -1
     cdef int replay_log(self, str path) except -1
@@ -132,7 +150,3 @@ cdef class Store:
 
 
 cdef object table_entry(int level, LiveTable* file)
-cdef str identity_text(str token)
-# The identity token in the file's bytes; errors as for a foreign or newer database.
-cdef str check_identity(bytes data, str path)
-cdef bint is_own_name(str name)

@@ -4,20 +4,18 @@ import os
 import threading
 
 cimport cython
-from libc.errno cimport ENOENT
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.errno cimport EROFS
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
 from kvstore._engine.primitives.native cimport counter_next, load_acquire, max_sequence, slice_of
-from kvstore._engine.primitives.native import crc32c
 from kvstore._engine.files.native cimport (
     FileSystem,
-    OPEN_READ,
     kind_of,
     list_directory,
     lock_file,
+    lock_file_shared,
     make_directory,
-    os_failure,
     read_whole,
     remove_file,
     replace_whole,
@@ -38,12 +36,14 @@ from kvstore._engine.version.native cimport (
     LiveTable,
     Manifest,
     Version,
-    begin_manifest,
+    create_manifest,
     live_table_new,
     live_table_release,
     load_manifest,
     open_tables_new,
     open_tables_release,
+    point_current,
+    remove_quietly,
     version_change,
     version_check,
     version_empty,
@@ -60,11 +60,7 @@ from kvstore.errors import (
     StorageError,
 )
 
-IDENTITY = "IDENTITY"
-IDENTITY_HEAD = "kvstore engine"
-FORMAT_VERSION = 1
 LOG_KIND_BATCH = 1
-LOG_DIRECTORY = "wal"
 
 cdef enum:
     # A manifest is begun anew when it is longer than so many times its first edit, and this on top.
@@ -73,84 +69,14 @@ cdef enum:
 MIN_SEGMENT_BYTES = 1 << 20
 MAX_SEGMENT_BYTES = 64 << 20
 
-# --- the directory --------------------------------------------------------------------------
-
-cdef str identity_text(str token):
-    cdef str body = f"{IDENTITY_HEAD}\nformat {FORMAT_VERSION}\nid {token}\n"
-    return f"{body}crc {crc32c(body.encode()):08x}\n"
-
-
-cdef str check_identity(bytes data, str path):
-    if not data.startswith(IDENTITY_HEAD.encode() + b"\n"):
-        raise CorruptionError(
-            "not a kvstore database's identity", code=IntegrityCode.INVALID_MAGIC, path=path
-        )
-    lines = data.decode("utf-8", "replace").splitlines()
-    body, _, check = data.rpartition(b"crc ")
-    if len(lines) != 4 or check != b"%08x\n" % crc32c(body):
-        raise CorruptionError(
-            "identity checksum", code=IntegrityCode.CHECKSUM_MISMATCH, path=path
-        )
-    if lines[1] != f"format {FORMAT_VERSION}":
-        raise CorruptionError(
-            f"{lines[1]}, this program reads format {FORMAT_VERSION}",
-            code=IntegrityCode.UNSUPPORTED_VERSION, path=path,
-        )
-    return lines[2].removeprefix("id ")
-
-
-cdef bint is_own_name(str name):
-    """Whether a file of this name may be a database's own."""
-    stem, _, suffix = name.partition(".")
-    if name.startswith("MANIFEST-"):
-        return name[9:].removesuffix(".new").isdecimal()
-    if name.removesuffix(".new") in ("LOCK", "CURRENT", IDENTITY, LOG_DIRECTORY):
-        return True
-    return suffix == "sst" and stem.isdecimal()
-
-
-cdef uint64_t number_of(str name):
-    """The number of a table or manifest, 0 for any other file."""
-    stem, _, suffix = name.partition(".")
-    if suffix == "sst" and stem.isdecimal():
-        return int(stem)
-    if name.startswith("MANIFEST-") and name[9:].isdecimal():
-        return int(name[9:])
-    return 0
-
-
-cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -1:
-    """That the file is there and of its size; what is in it is checked as it is read."""
-    cdef bytes raw = os.fsencode(path)
-    cdef void* file = NULL
-    cdef int64_t size
-    cdef int result = disk.ops.open(disk.disk, raw, OPEN_READ, &file)
-    if result == -ENOENT:
-        raise CorruptionError(
-            "the manifest names a table that is missing", code=IntegrityCode.INVALID_RECORD,
-            path=path,
-        )
-    if result < 0:
-        raise os_failure(result, b"opening a table", path)
-    size = disk.ops.size(disk.disk, file)
-    disk.ops.close(disk.disk, file)
-    if size < 0:
-        raise os_failure(<int> size, b"sizing a table", path)
-    if <uint64_t> size != expected:
-        raise CorruptionError(
-            f"a table of {size} bytes, the manifest says {expected}",
-            code=IntegrityCode.TRUNCATED_RECORD if <uint64_t> size < expected
-            else IntegrityCode.INVALID_RECORD,
-            path=path, offset=min(<uint64_t> size, expected),
-        )
-    return 0
-
-
 # Freeing it still needs what it refers to: the collector must not clear the references first.
 @cython.no_gc_clear
 cdef class Store:
     def __cinit__(self, *_args, **_named):
         self.failure = None
+        self.flush_retry = Retry()
+        self.compaction_retry = Retry()
+        self.damaged_tables = {}
         self.snapshots = {}
         self.threads = []
         self.installing = threading.Lock()
@@ -191,6 +117,11 @@ cdef class Store:
 
     cdef int check_writable(self) except -1:
         self.check_open()
+        if self.read_only:
+            raise StorageError(
+                f"the database {self.name} was opened with read_only=True", path=self.path,
+                errno=EROFS,
+            )
         if self.failure is not None:
             raise StorageError(
                 f"the database is read-only since a failure ({self.failure}); reopen it",
@@ -208,9 +139,43 @@ cdef class Store:
             self.changed.notify_all()
         return 0
 
+    cdef int job_failed(self, Retry retry, object error) except -1:
+        if self.failure is None and is_retryable(error):
+            retry.failed(error)
+            # What was half written is gone, so there may be room for it again.
+            if not self.reserve_taken and is_lack_of_space(error):
+                self.reserve_taken = take_reserve(self.disk, self.path)
+            with self.changed:
+                self.changed.notify_all()
+        elif not any(error is known for known in self.damaged_tables.values()):
+            self.fail(error)
+        return 0
+
+    cdef int job_done(self, Retry retry) except -1:
+        retry.succeeded()
+        if not self.reserve_taken and has_room(self.disk, self.path):
+            self.reserve_taken = take_reserve(self.disk, self.path)
+        with self.changed:
+            self.changed.notify_all()
+        return 0
+
+    cdef bint log_has_failed(self) except -1:
+        """Else what it raised was lack of something, and nothing of it is lost."""
+        try:
+            self.log.check_failed()
+        except StorageError:
+            return True
+        return False
+
+    cdef bint make_space(self, object error) except -1:
+        if not self.reserve_taken or self.failure is not None or not is_lack_of_space(error):
+            return False
+        self.reserve_taken = False
+        return release_reserve(self.disk, self.path)
+
     cdef int refresh_attention(self) except -1:
         self.attention = (
-            not self.open or self.forked or self.failure is not None
+            not self.open or self.forked or self.read_only or self.failure is not None
             or self.assigned != self.visible
             or self.version.levels[0].count >= self.slowdown_files
         )
@@ -252,22 +217,29 @@ cdef class Store:
         cdef int i
         with self.installing:
             self.check_writable()
+            self.need_manifest()
             edit.next_number = load_acquire(&self.next_number)
             # What the job let go of by it must not be asked for after a crash either.
             edit.retain_from = None if self.retain_from == max_sequence() else self.retain_from
             next_version = version_change(
                 self.version, removed, removed_count, added, added_count
             )
+            if next_version == NULL:
+                raise MemoryError("no memory for a version")
             try:
-                if next_version == NULL:
-                    raise MemoryError("no memory for a version")
                 if version_check(next_version) < 0:
-                    raise InternalError("a change of tables leads to no valid version")
+                    error = InternalError("a change of tables leads to no valid version")
+                    self.fail(error)
+                    raise error
                 self.manifest.append(edit)
-            except Exception as error:
-                if next_version != NULL:
-                    version_release(next_version)
-                self.fail(error)
+                try:
+                    self.manifest.sync()
+                except Exception as error:
+                    # Whether the edit holds is not known any more.
+                    self.fail(error)
+                    raise
+            except BaseException:
+                version_release(next_version)
                 raise
             old = self.version
             self.version = next_version
@@ -287,21 +259,66 @@ cdef class Store:
         self.refresh_attention()
         return 0
 
+    cdef int need_manifest(self) except -1:
+        if self.manifest is None:
+            number = counter_next(&self.next_number)
+            self.switch_manifest(create_manifest(self.disk, self.path, number, self.everything()))
+        if self.current_unsynced:
+            self.sync_current()
+        return 0
+
     cdef int roll_manifest(self) except -1:
         cdef Manifest grown = self.manifest
         cdef uint64_t number = counter_next(&self.next_number)
         try:
-            self.manifest = begin_manifest(self.disk, self.path, number, self.everything())
+            self.switch_manifest(create_manifest(self.disk, self.path, number, self.everything()))
         except Exception as error:
-            # Which of the two CURRENT names is not known any more.
-            self.fail(error)
-            raise
+            if not is_retryable(error):
+                self.fail(error)
+                raise
+            # The old one does as well. Not with each edit from here on.
+            grown.first_bytes = grown.size
+            return 0
         self.manifest_rolls += 1
         try:
-            grown.close()
-            remove_file(self.disk, f"{self.path}/{manifest_name(grown.number)}")
+            self.sync_current()
+        except Exception as error:
+            if self.failure is not None:
+                raise
+            # Before the next edit, then.
+        return 0
+
+    cdef int switch_manifest(self, Manifest fresh) except -1:
+        """Where this fails the old one is in force, and nothing is left of the fresh one."""
+        cdef Manifest old = self.manifest
+        try:
+            point_current(self.disk, self.path, fresh.number)
         except StorageError:
-            pass            # nobody reads it again; the next opening removes it
+            fresh.file.release()
+            remove_quietly(self.disk, f"{self.path}/{manifest_name(fresh.number)}")
+            raise
+        self.manifest = fresh
+        self.current_unsynced = True
+        if old is not None:
+            old.file.release()
+        return 0
+
+    cdef int sync_current(self) except -1:
+        try:
+            sync_directory(self.disk, self.path)
+        except StorageError as error:
+            # A sync that never began, for want of a descriptor or memory, may be tried again.
+            if not is_retryable(error) or is_lack_of_space(error):
+                self.fail(error)
+            raise
+        self.current_unsynced = False
+        try:
+            names = list_directory(self.disk, self.path)
+        except StorageError:
+            return 0        # the next opening removes it
+        for name in names:
+            if name.startswith("MANIFEST-") and number_of(name) < self.manifest.number:
+                remove_quietly(self.disk, f"{self.path}/{name}")
         return 0
 
     cdef list protected_sequences(self):
@@ -342,6 +359,18 @@ cdef class Store:
         self.lock = lock_file(self.disk, f"{path}/LOCK")
         return 0
 
+    cdef int open_to_read(self, str path) except -1:
+        """As open_directory, of what is there, and nothing is written."""
+        if kind_of(self.disk, path) != 2 or "CURRENT" not in list_directory(self.disk, path):
+            raise InvalidArgumentError(f"there is no database in {path} to be read")
+        check_identity(read_whole(self.disk, f"{path}/{IDENTITY}"), f"{path}/{IDENTITY}")
+        self.lock = lock_file_shared(self.disk, f"{path}/LOCK")
+        self.load()
+        log_path = f"{path}/{LOG_DIRECTORY}"
+        if kind_of(self.disk, log_path) == 2:
+            self.replay_log(log_path)
+        return 0
+
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1:
         cdef str path = self.path
         names = list_directory(self.disk, path)
@@ -373,14 +402,32 @@ cdef class Store:
         else:
             self.load()
         log_path = f"{path}/{LOG_DIRECTORY}"
+        self.reserve_taken = RESERVE in names
         if self.uses_log or kind_of(self.disk, log_path) == 2:
-            self.replay_log(log_path)
+            try:
+                self.replay_log(log_path)
+            except StorageError as error:
+                if not self.make_space(error):
+                    raise
+                self.replay_log(log_path)
+        # What interrupted jobs left is in nobody's way, but on a full disk.
+        self.remove_leftovers(names)
         for name in names:
             self.next_number = max(self.next_number, number_of(name))
-        self.next_number += 1
-        number = self.next_number
-        self.manifest = begin_manifest(self.disk, path, number, self.everything())
-        self.remove_leftovers(names)
+        try:
+            try:
+                self.need_manifest()
+            except StorageError as error:
+                if not self.make_space(error):
+                    raise
+                self.need_manifest()
+        except StorageError as error:
+            # The old one says all there is to say until tables change.
+            if not exists or self.failure is not None or not is_retryable(error):
+                raise
+            self.flush_retry.failed(error)
+        if not self.reserve_taken:
+            self.reserve_taken = take_reserve(self.disk, path)
         return 0
 
     cdef object everything(self):
@@ -409,7 +456,7 @@ cdef class Store:
         cdef int i
         number, edits, self.torn_manifest_bytes = load_manifest(self.disk, self.path)
         manifest_path = f"{self.path}/{manifest_name(number)}"
-        self.next_number = number
+        self.next_number = self.loaded_manifest = number
         tables = {}
         for edit in edits:
             for level, table_number in edit.removed:
@@ -478,7 +525,7 @@ cdef class Store:
     cdef int replay_log(self, str path) except -1:
         # A log is about as large as a memtable: its segments need not be larger than that.
         self.log = Log(
-            path, filesystem=self.disk, maps=True,
+            path, filesystem=self.disk, maps=True, read_only=self.read_only,
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
         )
         for kind, index, _, payload in self.log.replay():
@@ -524,9 +571,9 @@ cdef class Store:
         return 0
 
     cdef int remove_leftovers(self, list names) except -1:
-        """Files that no manifest mentions: of interrupted jobs, and manifests of before."""
+        """Files that the manifest in force doesn't mention: of interrupted jobs, older manifests."""
         cdef int level, i
-        live = {self.manifest.number}
+        live = {self.loaded_manifest}
         for level in range(LEVELS):
             for i in range(self.version.levels[level].count):
                 live.add(self.version.levels[level].files[i].number)

@@ -29,7 +29,10 @@ cdef class Appender:
     cdef readonly str path
     cdef void* file
     cdef readonly uint64_t size
-    cdef int append_synced(self, bytes data) except -1
+    # At the end, which stays where it was if this fails; durable only with the next sync().
+    cdef int append(self, bytes data) except -1
+    # A sync that fails is never tried again: nothing more may be appended after it.
+    cdef int sync(self) except -1
     cdef int close(self) except -1
     cdef int release(self) noexcept
 
@@ -45,4 +48,7 @@ cdef class DirectoryLock:
     cdef int close(self) except -1
 
 
+# Makes the file where there is none. AlreadyOpenError where somebody holds it.
 cdef DirectoryLock lock_file(FileSystem disk, str path)
+# Beside others that only read. Writes nothing; None where there is no file to lock.
+cdef DirectoryLock lock_file_shared(FileSystem disk, str path)

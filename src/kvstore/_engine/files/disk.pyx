@@ -38,7 +38,8 @@ cdef int replace_whole(FileSystem disk, str directory, str name, bytes data) exc
     remove_file(disk, fresh)
     cdef Appender file = create_file(disk, fresh)
     try:
-        file.append_synced(data)
+        file.append(data)
+        file.sync()
     finally:
         file.close()
     rename_file(disk, fresh, f"{directory}/{name}")
@@ -127,17 +128,26 @@ cdef class Appender:
         self.file = NULL
         return self.disk.ops.close(self.disk.disk, file) if file != NULL else 0
 
-    cdef int append_synced(self, bytes data) except -1:
+    cdef int append(self, bytes data) except -1:
         cdef const uint8_t* at = data
         cdef size_t size = len(data)
         cdef int result
         with nogil:
             result = self.disk.ops.pwrite(self.disk.disk, self.file, at, size, self.size)
-            if result >= 0:
-                result = self.disk.ops.datasync(self.disk.disk, self.file)
+            if result < 0:
+                # Should this fail as well, the next append writes over what is there.
+                self.disk.ops.truncate(self.disk.disk, self.file, self.size)
         if result < 0:
-            raise os_failure(result, b"writing and syncing", self.path)
+            raise os_failure(result, b"writing", self.path)
         self.size += size
+        return 0
+
+    cdef int sync(self) except -1:
+        cdef int result
+        with nogil:
+            result = self.disk.ops.datasync(self.disk.disk, self.file)
+        if result < 0:
+            raise os_failure(result, b"syncing", self.path)
         return 0
 
     cdef int close(self) except -1:
@@ -182,10 +192,26 @@ cdef DirectoryLock lock_file(FileSystem disk, str path):
     cdef bytes raw = os.fsencode(path)
     lock.disk = disk
     cdef int result = disk.ops.lock(disk.disk, raw, &lock.file)
-    if result == -EAGAIN:
-        lock.file = NULL
-        raise AlreadyOpenError("the database is open already", path=path, errno=EAGAIN)
-    if result < 0:
-        lock.file = NULL
-        raise os_failure(result, b"locking the directory", path)
+    check_lock(lock, result, path)
     return lock
+
+
+cdef DirectoryLock lock_file_shared(FileSystem disk, str path):
+    cdef DirectoryLock lock = DirectoryLock.__new__(DirectoryLock)
+    cdef bytes raw = os.fsencode(path)
+    lock.disk = disk
+    cdef int result = disk.ops.lock_shared(disk.disk, raw, &lock.file)
+    if result == -ENOENT:
+        lock.file = NULL
+        return None
+    check_lock(lock, result, path)
+    return lock
+
+
+cdef int check_lock(DirectoryLock lock, int result, str path) except -1:
+    if result >= 0:
+        return 0
+    lock.file = NULL
+    if result == -EAGAIN:
+        raise AlreadyOpenError("the database is open already", path=path, errno=EAGAIN)
+    raise os_failure(result, b"locking the directory", path)

@@ -55,6 +55,8 @@ cdef struct FileSystemOps:
     void (*forget)(void* disk, uint8_t* memory, size_t size) noexcept nogil
     # An exclusive lock held until the file is closed or the process dies; -EWOULDBLOCK if held.
     int (*lock)(void* disk, const char* path, void** file) noexcept nogil
+    # A lock beside others of this kind, on a file that must exist; writes nothing.
+    int (*lock_shared)(void* disk, const char* path, void** file) noexcept nogil
     # Bytes free on the device that holds `path`.
     int64_t (*free_bytes)(void* disk, const char* path) noexcept nogil
 

@@ -13,7 +13,7 @@ cdef class Handle:
     cdef Inode inode
     cdef str path
     cdef bint writable
-    cdef bint locks
+    cdef int lock               # what closing gives back: -1 exclusive, 1 shared, 0 none
 
 
 cdef class MemoryFileSystem(FileSystem):

@@ -17,7 +17,7 @@ from kvstore.errors import InvalidArgumentError
 cdef frozenset OPERATIONS = frozenset((
     "open", "close", "pwrite", "pread", "datasync", "allocate", "truncate", "size", "rename", "link",
     "unlink", "make_directory", "remove_directory", "sync_directory", "list", "kind", "map", "unmap",
-    "lock", "free_bytes",
+    "lock", "lock_shared", "free_bytes",
 ))
 # Those that may change the disk: what stop_at() counts.
 cdef frozenset CHANGES = frozenset((
@@ -381,10 +381,19 @@ cdef class MemoryFileSystem(FileSystem):
         cdef Handle handle
         self.begin("lock", path)
         handle = self.open_file(path, OPEN_CREATE)
-        if handle.inode.locked:
+        if handle.inode.locks:
             raise failure(errno.EWOULDBLOCK, path)
-        handle.inode.locked = True
-        handle.locks = True
+        handle.inode.locks = handle.lock = -1
+        return handle
+
+    def lock_file_shared(self, str path):
+        cdef Handle handle
+        self.begin("lock_shared", path)
+        handle = self.open_file(path, OPEN_READ)
+        if handle.inode.locks < 0:
+            raise failure(errno.EWOULDBLOCK, path)
+        handle.inode.locks += 1
+        handle.lock = 1
         return handle
 
 
@@ -417,8 +426,7 @@ cdef int memory_open(void* disk, const char* path, int mode, void** file) noexce
 
 cdef int memory_close(void* disk, void* file) noexcept with gil:
     cdef Handle handle = <Handle> file
-    if handle.locks:
-        handle.inode.locked = False
+    handle.inode.locks -= handle.lock
     Py_DECREF(handle)
     try:
         (<MemoryFileSystem> disk).begin("close", handle.path)
@@ -614,6 +622,14 @@ cdef int memory_lock(void* disk, const char* path, void** file) noexcept with gi
     return 0
 
 
+cdef int memory_lock_shared(void* disk, const char* path, void** file) noexcept with gil:
+    try:
+        hand_out((<MemoryFileSystem> disk).lock_file_shared(decoded(path)), file)
+    except BaseException as error:
+        return refused(error)
+    return 0
+
+
 cdef int64_t memory_free_bytes(void* disk, const char* path) noexcept with gil:
     cdef MemoryFileSystem self = <MemoryFileSystem> disk
     try:
@@ -646,4 +662,5 @@ MEMORY_OPS.map = memory_map
 MEMORY_OPS.unmap = memory_unmap
 MEMORY_OPS.forget = memory_forget
 MEMORY_OPS.lock = memory_lock
+MEMORY_OPS.lock_shared = memory_lock_shared
 MEMORY_OPS.free_bytes = memory_free_bytes

@@ -19,7 +19,7 @@ cdef class Inode:
     # (sequence, new size, None).
     cdef list journal
     cdef list maps
-    cdef bint locked
+    cdef int locks              # -1 an exclusive one, else how many shared ones
 
     cdef void write(self, uint64_t sequence, uint64_t offset, bytes content) except *
     cdef void resize(self, uint64_t sequence, uint64_t size) except *

@@ -51,7 +51,7 @@ cdef extern from *:
     int mkdir(const char* path, mode_t mode) nogil
     int rename(const char* old, const char* new) nogil
     int posix_fallocate(int fd, off_t offset, off_t size) nogil
-    int O_CLOEXEC, O_DIRECTORY, LOCK_EX, LOCK_NB
+    int O_CLOEXEC, O_DIRECTORY, LOCK_EX, LOCK_NB, LOCK_SH
     struct statvfs_t "statvfs":
         unsigned long f_frsize
         unsigned long f_bavail
@@ -261,6 +261,16 @@ cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
     return result
 
 
+cdef int posix_lock_shared(void* disk, const char* path, void** file) noexcept nogil:
+    cdef int result = posix_open(disk, path, OPEN_READ, file)
+    if result < 0:
+        return result
+    if flock(fd_of(file[0]), LOCK_SH | LOCK_NB):
+        result = -os_errno
+        posix_close(disk, file[0])
+    return result
+
+
 cdef int64_t posix_free_bytes(void* disk, const char* path) noexcept nogil:
     cdef statvfs_t info
     if statvfs(path, &info):
@@ -289,6 +299,7 @@ POSIX_OPS.map = posix_map
 POSIX_OPS.unmap = posix_unmap
 POSIX_OPS.forget = posix_forget
 POSIX_OPS.lock = posix_lock
+POSIX_OPS.lock_shared = posix_lock_shared
 POSIX_OPS.free_bytes = posix_free_bytes
 
 

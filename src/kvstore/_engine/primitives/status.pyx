@@ -13,7 +13,9 @@ cdef object status_error(Status* status, str path):
     what = status.what.decode() if status.what != NULL else "unspecified"
     offset = status.offset if status.offset >= 0 else None
     if status.code == IO_ERROR and status.os_error == ENOMEM:
-        return OutOfMemoryError(f"no {what}", path=path, offset=offset, errno=ENOMEM)
+        # Of ours, or the system's.
+        message = f"no {what}" if what.startswith("memory") else f"{what}: {os.strerror(ENOMEM)}"
+        return OutOfMemoryError(message, path=path, offset=offset, errno=ENOMEM)
     if status.code == IO_ERROR:
         message = f"{what}: {os.strerror(status.os_error)}" if status.os_error else what
         return StorageError(message, path=path, offset=offset, errno=status.os_error or None)

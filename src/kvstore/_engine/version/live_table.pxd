@@ -39,6 +39,7 @@ cdef struct LiveTable:
     Slice largest
     uint64_t obsolete       # atomic; 1: unlink when the last reference goes
     bint compacting         # GIL; a compaction job has it as input
+    bint damaged            # GIL; a compaction couldn't read it: no other one tries
     Table* table            # NULL while it is not open
     uint64_t used           # OpenTables.clock at the last use
     LiveTable* next_open

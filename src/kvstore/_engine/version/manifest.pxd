@@ -16,5 +16,11 @@ cdef class Manifest:
 
 # (number, [Edit], torn bytes) of the manifest that CURRENT names.
 cdef tuple load_manifest(FileSystem disk, str directory)
-# Creates MANIFEST-<number> with `everything` as its first edit and switches CURRENT to it.
+# A durable MANIFEST-<number> with `everything` as its first edit. Leaves nothing where it fails.
+cdef Manifest create_manifest(FileSystem disk, str directory, uint64_t number, object everything)
+# Switches CURRENT to it; durable only with the next sync of the directory. Where it fails CURRENT is
+# what it was.
+cdef int point_current(FileSystem disk, str directory, uint64_t number) except -1
+# Both, durable.
 cdef Manifest begin_manifest(FileSystem disk, str directory, uint64_t number, object everything)
+cdef int remove_quietly(FileSystem disk, str path) except -1

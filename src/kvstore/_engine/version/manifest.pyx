@@ -28,7 +28,8 @@ from kvstore._engine.files.native cimport (
     FileSystem,
     create_file,
     read_whole,
-    replace_whole,
+    remove_file,
+    rename_file,
     sync_directory,
 )
 
@@ -323,10 +324,15 @@ cdef tuple load_manifest(FileSystem disk, str directory):
 
 cdef class Manifest:
     def append(self, edit):
-        """Make an edit durable. After a failure the manifest must not be used again."""
+        """Write an edit: :meth:`sync` makes it durable. After a failure nothing is written."""
         self.check()
+        self.file.append(frame_edit(self.edits + 1, encode_edit(edit)))
         self.edits += 1
-        self.file.append_synced(frame_edit(self.edits, encode_edit(edit)))
+
+    def sync(self):
+        """After a failure nobody knows whether the last edit holds: not to be used again."""
+        self.check()
+        self.file.sync()
 
     def close(self):
         if self.file is not None:
@@ -344,13 +350,51 @@ cdef class Manifest:
 
 
 cdef Manifest begin_manifest(FileSystem disk, str directory, uint64_t number, object everything):
-    cdef Manifest manifest = Manifest.__new__(Manifest)
-    cdef bytes name = manifest_name(number).encode()
-    manifest.number = number
-    manifest.file = create_file(disk, f"{directory}/{manifest_name(number)}")
-    manifest.edits = 1
-    manifest.file.append_synced(file_header(number) + frame_edit(1, encode_edit(everything)))
-    manifest.first_bytes = manifest.file.size
+    cdef Manifest manifest = create_manifest(disk, directory, number, everything)
+    point_current(disk, directory, number)
     sync_directory(disk, directory)
-    replace_whole(disk, directory, "CURRENT", b"%s %08x\n" % (name, crc32c(name)))
     return manifest
+
+
+cdef Manifest create_manifest(FileSystem disk, str directory, uint64_t number, object everything):
+    cdef Manifest manifest = Manifest.__new__(Manifest)
+    cdef str path = f"{directory}/{manifest_name(number)}"
+    manifest.number = number
+    manifest.edits = 1
+    manifest.file = create_file(disk, path)
+    try:
+        manifest.file.append(file_header(number) + frame_edit(1, encode_edit(everything)))
+        manifest.file.sync()
+        manifest.first_bytes = manifest.file.size
+        sync_directory(disk, directory)
+    except StorageError:
+        manifest.file.release()
+        remove_quietly(disk, path)
+        raise
+    return manifest
+
+
+cdef int point_current(FileSystem disk, str directory, uint64_t number) except -1:
+    cdef bytes name = manifest_name(number).encode()
+    cdef str fresh = f"{directory}/CURRENT.new"
+    remove_file(disk, fresh)
+    cdef Appender file = create_file(disk, fresh)
+    try:
+        file.append(b"%s %08x\n" % (name, crc32c(name)))
+        file.sync()
+        file.close()
+        rename_file(disk, fresh, f"{directory}/CURRENT")
+    except StorageError:
+        file.release()
+        remove_quietly(disk, fresh)
+        raise
+    return 0
+
+
+cdef int remove_quietly(FileSystem disk, str path) except -1:
+    """What stays behind because this fails is removed by the next opening."""
+    try:
+        remove_file(disk, path)
+    except StorageError:
+        pass
+    return 0

@@ -1,0 +1,88 @@
+"""Whose directory it is, and which of its files are a database's own."""
+
+import os
+
+from libc.errno cimport ENOENT
+from libc.stdint cimport int64_t, uint64_t
+
+from kvstore._engine.files.native cimport OPEN_READ, FileSystem, os_failure
+from kvstore._engine.primitives.native import crc32c
+
+from kvstore.errors import CorruptionError, IntegrityCode
+
+IDENTITY = "IDENTITY"
+IDENTITY_HEAD = "kvstore engine"
+FORMAT_VERSION = 1
+LOG_DIRECTORY = "wal"
+RESERVE = "RESERVE"
+
+
+cdef str identity_text(str token):
+    cdef str body = f"{IDENTITY_HEAD}\nformat {FORMAT_VERSION}\nid {token}\n"
+    return f"{body}crc {crc32c(body.encode()):08x}\n"
+
+
+cdef str check_identity(bytes data, str path):
+    if not data.startswith(IDENTITY_HEAD.encode() + b"\n"):
+        raise CorruptionError(
+            "not a kvstore database's identity", code=IntegrityCode.INVALID_MAGIC, path=path
+        )
+    lines = data.decode("utf-8", "replace").splitlines()
+    body, _, check = data.rpartition(b"crc ")
+    if len(lines) != 4 or check != b"%08x\n" % crc32c(body):
+        raise CorruptionError(
+            "identity checksum", code=IntegrityCode.CHECKSUM_MISMATCH, path=path
+        )
+    if lines[1] != f"format {FORMAT_VERSION}":
+        raise CorruptionError(
+            f"{lines[1]}, this program reads format {FORMAT_VERSION}",
+            code=IntegrityCode.UNSUPPORTED_VERSION, path=path,
+        )
+    return lines[2].removeprefix("id ")
+
+
+cdef bint is_own_name(str name):
+    """Whether a file of this name may be a database's own."""
+    stem, _, suffix = name.partition(".")
+    if name.startswith("MANIFEST-"):
+        return name[9:].removesuffix(".new").isdecimal()
+    if name.removesuffix(".new") in ("LOCK", "CURRENT", IDENTITY, LOG_DIRECTORY, RESERVE):
+        return True
+    return suffix == "sst" and stem.isdecimal()
+
+
+cdef uint64_t number_of(str name):
+    """The number of a table or manifest, 0 for any other file."""
+    stem, _, suffix = name.partition(".")
+    if suffix == "sst" and stem.isdecimal():
+        return int(stem)
+    if name.startswith("MANIFEST-") and name[9:].isdecimal():
+        return int(name[9:])
+    return 0
+
+
+cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -1:
+    """That the file is there and of its size; what is in it is checked as it is read."""
+    cdef bytes raw = os.fsencode(path)
+    cdef void* file = NULL
+    cdef int64_t size
+    cdef int result = disk.ops.open(disk.disk, raw, OPEN_READ, &file)
+    if result == -ENOENT:
+        raise CorruptionError(
+            "the manifest names a table that is missing", code=IntegrityCode.INVALID_RECORD,
+            path=path,
+        )
+    if result < 0:
+        raise os_failure(result, b"opening a table", path)
+    size = disk.ops.size(disk.disk, file)
+    disk.ops.close(disk.disk, file)
+    if size < 0:
+        raise os_failure(<int> size, b"sizing a table", path)
+    if <uint64_t> size != expected:
+        raise CorruptionError(
+            f"a table of {size} bytes, the manifest says {expected}",
+            code=IntegrityCode.TRUNCATED_RECORD if <uint64_t> size < expected
+            else IntegrityCode.INVALID_RECORD,
+            path=path, offset=min(<uint64_t> size, expected),
+        )
+    return 0
