@@ -3,24 +3,20 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport (
+    Lock,
     counter_next,
     kv_aligned_alloc,
     kv_calloc,
     kv_free,
     load_acquire,
+    lock_destroy,
+    lock_init,
+    lock_leave,
+    lock_take,
     prefetch,
     reference_add,
     reference_drop,
 )
-
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attributes)
-    int pthread_mutex_destroy(pthread_mutex_t* mutex)
-    int pthread_mutex_lock(pthread_mutex_t* mutex)
-    int pthread_mutex_unlock(pthread_mutex_t* mutex)
 
 
 cdef enum:
@@ -33,7 +29,7 @@ cdef enum:
 
 
 cdef struct Shard:
-    pthread_mutex_t lock
+    Lock lock
     CachedBlock** buckets
     size_t bucket_mask
     CachedBlock* hand               # the next candidate for eviction; NULL while empty
@@ -192,7 +188,7 @@ cdef BlockCache* cache_new(size_t capacity_bytes) noexcept nogil:
     cache.references = 1
     cache.shard_mask = shards - 1
     for i in range(shards):
-        pthread_mutex_init(&cache.shards[i].lock, NULL)
+        lock_init(&cache.shards[i].lock)
         cache.shards[i].capacity = capacity_bytes // shards
         cache.shards[i].bucket_mask = FIRST_BUCKETS - 1
         cache.shards[i].buckets = <CachedBlock**> kv_calloc(FIRST_BUCKETS, sizeof(CachedBlock*))
@@ -220,7 +216,7 @@ cdef void cache_release(BlockCache* cache) noexcept nogil:
             link_out(shard, block)
             cache_unpin(block)
         kv_free(shard.buckets)
-        pthread_mutex_destroy(&shard.lock)
+        lock_destroy(&shard.lock)
     kv_free(cache)
 
 
@@ -231,14 +227,14 @@ cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil:
     stats.hits = stats.misses = stats.evictions = 0
     for i in range(cache.shard_mask + 1):
         shard = &cache.shards[i]
-        pthread_mutex_lock(&shard.lock)
+        lock_take(&shard.lock)
         stats.capacity_bytes += shard.capacity
         stats.used_bytes += shard.used
         stats.blocks += shard.blocks
         stats.hits += shard.hits
         stats.misses += shard.misses
         stats.evictions += shard.evictions
-        pthread_mutex_unlock(&shard.lock)
+        lock_leave(&shard.lock)
 
 
 cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil:
@@ -246,7 +242,7 @@ cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offse
         return NULL
     cdef uint64_t hashed = block_hash(table_id, offset)
     cdef Shard* shard = shard_of(cache, hashed)
-    pthread_mutex_lock(&shard.lock)
+    lock_take(&shard.lock)
     # A search goes from the bookkeeping to the header to the heads to the keys. The first block of
     # the chain is nearly always the one: let all these misses overlap.
     cdef const uint8_t* first = <const uint8_t*> bucket_of(shard, hashed)[0]
@@ -260,7 +256,7 @@ cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offse
         shard.hits += 1
         block.referenced = 1
         reference_add(&block.holders)
-    pthread_mutex_unlock(&shard.lock)
+    lock_leave(&shard.lock)
     return block
 
 
@@ -280,7 +276,7 @@ cdef CachedBlock* cache_insert(
     cdef Shard* shard = shard_of(cache, hashed)
     if block_cost(block) > shard.capacity // KEEP_FRACTION:
         return block
-    pthread_mutex_lock(&shard.lock)
+    lock_take(&shard.lock)
     cdef CachedBlock* existing = look_up(shard, hashed, table_id, offset)
     if existing != NULL:
         reference_add(&existing.holders)
@@ -288,7 +284,7 @@ cdef CachedBlock* cache_insert(
         make_room(shard, block_cost(block))
         block.holders = 2
         link_in(shard, hashed, block)
-    pthread_mutex_unlock(&shard.lock)
+    lock_leave(&shard.lock)
     if existing != NULL:
         cache_unpin(block)
         return existing
@@ -307,7 +303,7 @@ cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogi
     cdef CachedBlock* rest
     for i in range(cache.shard_mask + 1):
         shard = &cache.shards[i]
-        pthread_mutex_lock(&shard.lock)
+        lock_take(&shard.lock)
         left = shard.blocks
         block = shard.hand
         while left:
@@ -317,4 +313,4 @@ cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogi
                 link_out(shard, block)
                 cache_unpin(block)
             block = rest
-        pthread_mutex_unlock(&shard.lock)
+        lock_leave(&shard.lock)

@@ -5,9 +5,8 @@ obsolete file unlinks it. Any thread, no GIL.
 """
 
 from libc.stdint cimport uint64_t
-from libcpp.mutex cimport mutex
 
-from kvstore._engine.primitives.native cimport Slice, Status
+from kvstore._engine.primitives.native cimport Lock, Slice, Status
 from kvstore._engine.files.native cimport FileSystemOps
 from kvstore._engine.table.native cimport BlockCache, Table, TableSummary
 
@@ -23,7 +22,7 @@ cdef struct OpenTables:
     void* disk
     BlockCache* cache
     char* directory
-    mutex* lock             # guards all below and the `table`, `used`, links of every LiveTable
+    Lock lock               # guards all below and the `table`, `used`, links of every LiveTable
     LiveTable* newest       # the open ones, in no order
     int open_count
     int max_open

@@ -3,7 +3,6 @@
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
-from libcpp.mutex cimport mutex
 
 from kvstore._engine.primitives.native cimport (
     Slice,
@@ -12,6 +11,10 @@ from kvstore._engine.primitives.native cimport (
     kv_free,
     kv_malloc,
     load_acquire,
+    lock_destroy,
+    lock_init,
+    lock_leave,
+    lock_take,
     reference_add,
     reference_drop,
     slice_of,
@@ -29,17 +32,6 @@ from kvstore._engine.table.native cimport (
 )
 
 
-cdef extern from *:
-    """
-    #include <mutex>
-    #include <new>
-    static inline std::mutex* kv_mutex_at(void* memory) { return new (memory) std::mutex(); }
-    static inline void kv_mutex_destroy(std::mutex* m) { m->~mutex(); }
-    """
-    mutex* mutex_at "kv_mutex_at"(void* memory) noexcept nogil
-    void mutex_destroy "kv_mutex_destroy"(mutex* lock) noexcept nogil
-
-
 cdef OpenTables* open_tables_new(
     const FileSystemOps* ops, void* disk, BlockCache* cache, const char* directory, int max_open
 ) noexcept nogil:
@@ -48,13 +40,10 @@ cdef OpenTables* open_tables_new(
     if tables == NULL:
         return NULL
     tables.directory = <char*> kv_malloc(size)
-    cdef void* lock = kv_malloc(sizeof(mutex))
-    if tables.directory == NULL or lock == NULL:
-        kv_free(tables.directory)
-        kv_free(lock)
+    if tables.directory == NULL:
         kv_free(tables)
         return NULL
-    tables.lock = mutex_at(lock)
+    lock_init(&tables.lock)
     memcpy(tables.directory, directory, size)
     tables.references = 1
     tables.ops = ops
@@ -71,8 +60,7 @@ cdef void open_tables_release(OpenTables* tables) noexcept nogil:
         return
     if tables.cache != NULL:
         cache_release(tables.cache)
-    mutex_destroy(tables.lock)
-    kv_free(tables.lock)
+    lock_destroy(&tables.lock)
     kv_free(tables.directory)
     kv_free(tables)
 
@@ -112,11 +100,11 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
     if not reference_drop(&file.references):
         return
     # Nobody opens it any more, but whoever opens another one may be closing it just now.
-    tables.lock.lock()
+    lock_take(&tables.lock)
     table = file.table
     if table != NULL:
         unlink_open(file)
-    tables.lock.unlock()
+    lock_leave(&tables.lock)
     if table != NULL:
         table_release(table)
     if load_acquire(&file.obsolete):
@@ -151,9 +139,9 @@ cdef void unlink_open(LiveTable* file) noexcept nogil:
 
 
 cdef int open_tables_count(OpenTables* tables) noexcept nogil:
-    tables.lock.lock()
+    lock_take(&tables.lock)
     cdef int count = tables.open_count
-    tables.lock.unlock()
+    lock_leave(&tables.lock)
     return count
 
 
@@ -178,13 +166,13 @@ cdef Table* live_table_open(LiveTable* file, Status* status) noexcept nogil:
     cdef Table* evicted = NULL
     cdef Table* surplus = NULL
     cdef char path[MAX_PATH_BYTES]
-    tables.lock.lock()
+    lock_take(&tables.lock)
     tables.clock += 1
     file.used = tables.clock
     table = file.table
     if table != NULL:
         table_retain(table)
-    tables.lock.unlock()
+    lock_leave(&tables.lock)
     if table != NULL:
         return table
     # Opened outside the lock: it reads from disk. Two threads may; one result is dropped.
@@ -192,7 +180,7 @@ cdef Table* live_table_open(LiveTable* file, Status* status) noexcept nogil:
     table = table_open(tables.ops, tables.disk, path, file.number, tables.cache, status)
     if table == NULL:
         return NULL
-    tables.lock.lock()
+    lock_take(&tables.lock)
     if file.table != NULL:
         surplus = table
         table = file.table
@@ -202,7 +190,7 @@ cdef Table* live_table_open(LiveTable* file, Status* status) noexcept nogil:
         file.table = table
         link_open(file)
     table_retain(table)
-    tables.lock.unlock()
+    lock_leave(&tables.lock)
     if surplus != NULL:
         table_release(surplus)
     if evicted != NULL:
