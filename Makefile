@@ -53,11 +53,12 @@ test-asan: build ## run the engine's tests with the address and undefined-behavi
 test-tsan: build ## run the engine's threads with the thread sanitizer
 	@PYTHON=$(BIN)/python tools/sanitized_tests.sh thread
 
-lint: $(VENV)/.lint-tools ## format, lint, types, import rules, generated stubs
+lint: $(VENV)/.lint-tools ## format, lint, types, import rules, the engine's own rules, generated stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_engine_sources.py
 	$(BIN)/python tools/generate_stubs.py --check
 
 format: $(VENV)/.lint-tools ## format the Python and mend what ruff can mend

@@ -17,4 +17,8 @@ Each room is one extension module, ``native``: ``native.pyx`` and ``native.pxd``
 parts, whose names are one namespace, so that calls between them can be inlined. Another room's
 names are cimported from its ``native``; ``native.pyi`` has what Python sees. Only
 ``files.file_face``, the tests' way to single calls of a file system, is a module of its own.
+
+No C++ exception and no Python object passes through code without the GIL, and all C memory is taken
+through ``primitives/memory.pxd``. ``tools/check_engine_sources.py`` (``make lint``) holds these
+rules and the order of the rooms, in the sources and in the C++ that Cython makes of them.
 """

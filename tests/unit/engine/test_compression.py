@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import subprocess
 import sys
 import textwrap
@@ -16,7 +15,6 @@ import kvstore
 from kvstore._engine.table import native as compression
 
 CODECS = ("lz4", "zstd", "snappy")
-ENGINE = Path(compression.__file__).parent.parent
 chance = random.Random(7)
 PAYLOADS = {
     "zeros": bytes(10_000),
@@ -174,21 +172,3 @@ def test_a_flush_needs_no_gil_for_its_blocks(tmp_path: Path, codec: str) -> None
         timeout=120,
     )
     assert said.stdout.split() == ["early", "whole"]
-
-
-# Functions that take the GIL on purpose, by the names that Cython gives them.
-TAKE_THE_GIL = re.compile(r"native_(de)?compress_with_gil$")
-
-
-@pytest.mark.parametrize("module", ["primitives/native", "memtable/native", "table/native"])
-def test_generated_code_takes_the_gil_nowhere_else(module: str) -> None:
-    source = ENGINE / f"{module}.cpp"
-    if not source.exists():
-        pytest.skip("the generated C++ isn't there; this is an installed package")
-    function, taking = "", set()
-    for line in source.read_text().splitlines():
-        if line.startswith("static") and line.endswith("{"):
-            function = line.partition("(")[0].split()[-1].lstrip("*")
-        elif "__Pyx_PyGILState_Ensure()" in line and function.startswith("__pyx_f_"):
-            taking.add(function)
-    assert {name for name in taking if not TAKE_THE_GIL.search(name)} == set()
