@@ -2,13 +2,15 @@
 
 Each ``recorded_from_plyvel/*.txt`` is a conversation: a line ``>>> expression`` (or statement) and
 the line that answered it: the value, ``!`` and the kind of error, or nothing for None. Where
-plyvel answers otherwise (a comment says why we don't) its answer follows after ``plyvel:``.
+plyvel answers otherwise (a comment says why ``kvstore`` doesn't) its answer follows after
+``plyvel:``, and is that of ``kvstore.compat.plyvel``, too, unless that has a line ``compat:``.
 
 Where plyvel is installed (it has no wheels for every platform and Python that we support) it is
 held to the same record. ``python tests/unit/engine/test_plyvel_parity.py`` records a changed
-script anew, from both.
+script anew, from all three.
 """
 
+import importlib
 import importlib.util
 import shutil
 import sys
@@ -20,9 +22,11 @@ import pytest
 import kvstore
 
 SCRIPTS = sorted((Path(__file__).parent / "recorded_from_plyvel").glob("*.txt"))
-ENGINES = ["kvstore", *(["plyvel"] if importlib.util.find_spec("plyvel") else [])]
+COMPAT = "kvstore.compat.plyvel"
+ENGINES = ["kvstore", COMPAT, *(["plyvel"] if importlib.util.find_spec("plyvel") else [])]
 
-OTHERWISE = "plyvel: "
+# Before an answer: whose it is.
+OTHERWISE = {"plyvel:": ("plyvel", COMPAT), "compat:": (COMPAT,)}
 
 # What a script can tell apart; the classes' own names differ, what a program catches must not.
 KINDS = (StopIteration, KeyError, TypeError, AttributeError, RuntimeError, OSError)
@@ -39,7 +43,7 @@ def kind_of(error, module):
 
 def names_for(engine, directory):
     """The names that scripts use; ``create`` hides that we create databases by default."""
-    module = __import__(engine)
+    module = importlib.import_module(engine)
 
     def create(name="db", **options):
         return module.DB(f"{directory}/{name}", create_if_missing=True, **options)
@@ -69,12 +73,13 @@ def answers_of(script, engine):
     """The recorded answers of one engine, one for each question."""
     answers = []
     for line in script.splitlines():
+        whose, answer = line[:7], line[8:]
         if not line or line.startswith(("#", ">>> ")):
             answers.append("")
-        elif not line.startswith(OTHERWISE):
+        elif whose not in OTHERWISE:
             answers[-1] = line
-        elif engine == "plyvel":
-            answers[-1] = line.removeprefix(OTHERWISE)
+        elif engine in OTHERWISE[whose]:
+            answers[-1] = answer
     return answers
 
 
@@ -133,19 +138,21 @@ def record():
     for path in SCRIPTS:
         script = path.read_text()
         answers = []
-        for engine in ("kvstore", "plyvel"):
+        for engine in ("kvstore", "plyvel", COMPAT):
             directory = tempfile.mkdtemp()
             try:
                 answers.append(perform(script, engine, directory))
             finally:
                 shutil.rmtree(directory)
         lines = []
-        for question, ours, theirs in zip(questions(script), *answers, strict=True):
+        for question, ours, theirs, compat in zip(questions(script), *answers, strict=True):
             lines.append(question)
             if ours:
                 lines.append(ours)
             if theirs != ours:
-                lines.append(f"{OTHERWISE}{theirs}")
+                lines.append(f"plyvel: {theirs}".rstrip())
+            if compat != theirs:
+                lines.append(f"compat: {compat}".rstrip())
         path.write_text("\n".join(lines) + "\n")
 
 

@@ -1,0 +1,1 @@
+"""Other libraries' interfaces over the embedded store, for programs that move."""
