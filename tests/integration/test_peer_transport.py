@@ -14,7 +14,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
+from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError
 from kvstore.raft.messages import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
 from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress
@@ -26,6 +26,7 @@ from kvstore.server.peers.snapshots import to_request
 from kvstore.server.peers.transport import PeerTransport
 from kvstore.server.tls import pki
 from kvstore.server.tls.certificate_files import CertificateFiles
+from kvstore.service.operations import Operation, Result
 
 WAIT_S = 10.0
 
@@ -46,6 +47,21 @@ class Member:
                 await asyncio.sleep(0.005)
 
 
+class Asked:
+    """A service that notes what it was asked, and answers nothing."""
+
+    def __init__(self, asked: list[object]) -> None:
+        self._asked = asked
+
+    def submit(
+        self,
+        operations: Sequence[Operation],
+        deadline: float,
+        done: Callable[[Sequence[Result]], None],
+    ) -> None:
+        self._asked += operations
+
+
 async def start(
     directory: Path,
     member: int,
@@ -58,14 +74,17 @@ async def start(
     certificates: CertificateFiles | None = None,
     address: str = "127.0.0.1:0",
     snapshot_bytes_per_s: int = 1 << 30,
+    members: Iterable[int] = (1, 2, 3),
+    asked: list[object] | None = None,
 ) -> Member:
+    """``asked`` gets the calls of clients that another member passed on."""
     directory.mkdir(exist_ok=True)
     identity = MemberIdentity(
         cluster, member, incarnation or member, starts, founders, Stage.MEMBER
     )
     registry = PeerRegistry(directory)
     registry.remove(removed)
-    introductions = Introductions(identity, registry)
+    introductions = Introductions(identity, registry, members)
     received: list[Packet] = []
     lost: list[int] = []
     transport = PeerTransport(
@@ -76,6 +95,8 @@ async def start(
         snapshot_bytes_per_s=snapshot_bytes_per_s,
     )
     made = Member(transport, introductions, received, lost)
+    if asked is not None:
+        transport.answer_forwarded(Asked(asked))
     made.address = transport.bind(address)
     await transport.start()
     return made
@@ -218,7 +239,7 @@ def test_a_member_removed_while_it_talks_is_cut_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("caller", "called", "reason"),
     [
-        ({"cluster": "x"}, {}, "member 1 belongs to cluster 'x', this is 'c'"),
+        ({"cluster": "x"}, {}, "member 1 belongs to cluster 'x', this is "),
         ({}, {"removed": (1,)}, "member 1 was removed from cluster 'c'"),
         ({"founders": "g"}, {}, "was started with other [[nodes]]"),
     ],
@@ -231,6 +252,71 @@ def test_a_stranger_is_refused_with_the_reason_on_both_sides(
         two = await start(tmp_path / "2", 2, **called)
         logs = await refusals(one, two)
         assert all(reason in entry["reason"] for entry in logs)
+
+    run(test())
+
+
+def test_a_stranger_isnt_told_the_clusters_name(tmp_path: Path) -> None:
+    async def test() -> None:
+        one = await start(tmp_path / "1", 1, cluster="x")
+        two = await start(tmp_path / "2", 2, cluster="the-name")
+        hello = one.introductions.to(2)
+        for method, request in (
+            ("Register", raft_pb2.RegisterRequest()),
+            ("RequestVote", raft_pb2.RequestVoteRequest(term=4, candidate_id=1)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await call(two, method, request, hello)
+            said = [refusal.value.details(), *map(str, refusal.value.initial_metadata() or ())]
+            said += map(str, refusal.value.trailing_metadata() or ())
+            assert "the-name" not in "".join(map(str, said))
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_certificate_is_no_membership(
+    tmp_path: Path, authority: pki.Authority, tls: bool
+) -> None:
+    """Who holds one for an id that was never added gets no answer but to Raft's own messages."""
+
+    async def test() -> None:
+        files = {member: peer_files(authority, member) for member in (1, 78)} if tls else {}
+        stranger = await start(tmp_path / "78", 78, certificates=files.get(78))
+        asked: list[object] = []
+        one = await start(
+            tmp_path / "1", 1, certificates=files.get(1), asked=asked, members=(1, 2, 3)
+        )
+        hello = stranger.introductions.to(1)
+        vote = raft_pb2.RequestVoteRequest(term=4, candidate_id=78)
+        append = raft_pb2.AppendEntriesRequest(term=4, leader_id=78)
+        async with stranger.transport.dialler.dial(1, one.address) as channel:
+            stub: Any = raft_pb2_grpc.RaftPeerStub(channel)
+            kv: Any = kv_pb2_grpc.KVStub(channel)
+            for method, request in (
+                (stub.Register, raft_pb2.RegisterRequest()),
+                (stub.RequestVote, vote),
+                (stub.AppendEntries, append),
+                (kv.Get, kv_pb2.GetRequest(key=b"secret")),
+                (kv.Put, kv_pb2.PutRequest(key=b"k", request_id="r")),
+                (kv.Delete, kv_pb2.DeleteRequest(key=b"k", request_id="r")),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                    await method(request, metadata=hello, timeout=WAIT_S)
+                assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert refusal.value.details() == "78 is no member"
+        assert not one.received
+        assert not asked
+        # A member that is new to this one must be heard all the same: the core decides.
+        connect(stranger, one)
+        await stranger.until(connected(1))
+        stranger.transport.send([heartbeat(78, 1, 1)])
+        await one.until(lambda member: len(member.received) == 1)
+        assert not one.introductions.registry.known()
+        await stranger.transport.close()
+        await one.transport.close()
 
     run(test())
 
@@ -276,7 +362,7 @@ def test_a_member_with_amnesia_is_refused_by_whoever_knew_it(
 def test_whoever_dials_a_member_with_amnesia_refuses_it_too(tmp_path: Path) -> None:
     async def test() -> None:
         one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
-        one.introductions.registry.admit(2, Known(99, 1))
+        one.introductions.registry.admit(2, Known(99, 1), present=True)
         logs = await refusals(one, two)
         assert "stale id: member 2" in logs[0]["reason"]
 
@@ -294,7 +380,7 @@ def test_a_founder_is_noted_by_a_majority_and_learns_what_they_know(tmp_path: Pa
         one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
         three = await start(tmp_path / "3", 3)
         await three.transport.close()
-        two.introductions.registry.admit(9, Known(5, 6))
+        two.introductions.registry.admit(9, Known(5, 6), present=True)
         await _register(one, two, three)
         assert two.introductions.registry.known()[1] == Known(1, 1)
         assert one.introductions.registry.known()[9] == Known(5, 6)
@@ -307,7 +393,7 @@ def test_a_founder_is_noted_by_a_majority_and_learns_what_they_know(tmp_path: Pa
 def test_a_founder_whose_id_is_known_with_another_directory_stops(tmp_path: Path) -> None:
     async def test() -> None:
         one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
-        two.introductions.registry.admit(1, Known(77, 3))
+        two.introductions.registry.admit(1, Known(77, 3), present=True)
         with pytest.raises(ConfigurationError, match="member 2 refuses this new data directory"):
             await _register(one, two)
         await one.transport.close()
@@ -474,7 +560,7 @@ def test_a_damaged_chunk_reaches_nobody(tmp_path: Path, damage: dict[str, Any]) 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> pki.Authority:
     made = pki.init(tmp_path_factory.mktemp("pki") / "pki", "c", 100)
-    for member in (1, 2, 3):
+    for member in (1, 2, 3, 78):
         made.issue_member(member, ["127.0.0.1"], 50)
     return made
 

@@ -11,8 +11,13 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
 
-from kvstore.errors import InvalidArgumentError, NotLeaderError, UnavailableError
+from kvstore.errors import (
+    InvalidArgumentError,
+    NotLeaderError,
+    UnavailableError,
+)
 from kvstore.raft import (
+    admission,
     changes,
     damage,
     durability,
@@ -142,20 +147,39 @@ class Raft:
     def step(self, message: Message) -> None:
         """Take a message from a peer: late, doubled, reordered or from a former member, it is safe.
 
+        One that isn't in the configuration is heard only where that is needed (``admission.py``).
+
         A SNAPSHOT is stepped when the snapshot has arrived whole and was verified, with the meta
         of what arrived. If it is wanted the next bundle has it in ``snapshot``; if not (it is
         older than what is committed here) nothing comes and the bytes can go.
 
-        Raises CorruptionError, with nothing changed, for a membership entry that can't be read.
+        Raises CorruptionError, with the log as it was, for what no member sends: a membership entry
+        that can't be read, a term that leaps, a second leader of one term.
         """
         state = self._state
         if message.to != state.id or message.sender in (NOBODY, state.id):
             return
-        if message.term != state.term and not self._settle_term(message):
+        if not admission.hears(state, message):
             return
+        if message.term != state.term:
+            admission.check_term(state, message.term)
+            if not self._settle_term(message):
+                return
         self._dispatch(message)
         if state.damaged:
             damage.heal(state)
+
+    def hears(self, message: Message) -> bool:
+        """Whether :meth:`step` would listen to the sender of ``message``, as things stand.
+
+        For a SNAPSHOT before its bytes are taken. Raises CorruptionError as :meth:`step` would.
+        """
+        state = self._state
+        admission.check_term(state, message.term)
+        if not admission.hears(state, message):
+            return False
+        admission.check_leader(state, message)
+        return True
 
     def _settle_term(self, message: Message) -> bool:
         """Compare terms first (Raft §5.1); False when the message goes no further."""
@@ -195,7 +219,7 @@ class Raft:
             _HANDLERS[message.kind](self._state, message)
 
     def _on_append(self, message: Message) -> None:
-        self._hear_leader(message.sender)
+        self._hear_leader(message)
         replication.handle_append(self._state, message)
 
     def _on_append_response(self, message: Message) -> None:
@@ -204,7 +228,7 @@ class Raft:
 
     def _on_heartbeat(self, message: Message) -> None:
         state = self._state
-        self._hear_leader(message.sender)
+        self._hear_leader(message)
         if replication.handle_heartbeat(state, message):
             damage.found(state)
             state.send(MessageKind.APPEND_RESPONSE, message.sender, reject=True, damaged=True)
@@ -214,18 +238,17 @@ class Raft:
         reads.confirm(self._state)
 
     def _on_snapshot(self, message: Message) -> None:
-        self._hear_leader(message.sender)
+        self._hear_leader(message)
         snapshots.handle_snapshot(self._state, message)
 
-    def _hear_leader(self, leader: int) -> None:
+    def _hear_leader(self, message: Message) -> None:
         """A message of this term's leader: follow it (Raft §5.2)."""
         state = self._state
-        assert state.role is not _LEADER, f"members {state.id} and {leader} lead one term"
-        if state.leader == leader:
+        if state.leader == message.sender:
             state.heard = state.now
             return
-        assert state.leader == NOBODY, f"members {state.leader} and {leader} lead one term"
-        roles.become_follower(state, state.term, leader)
+        admission.check_leader(state, message)
+        roles.become_follower(state, state.term, message.sender)
 
     def _advance(self) -> None:
         """Let the commit index follow, and the membership change that waits for it."""

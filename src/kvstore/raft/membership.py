@@ -20,6 +20,7 @@ __all__ = [
     "VOTERS_MAX",
     "History",
     "check",
+    "check_held",
     "final_step",
     "first_step",
 ]
@@ -51,6 +52,20 @@ def check(target: Membership) -> None:
             raise InvalidArgumentError(
                 f"context of member {member} has {len(context)} bytes; at most {CONTEXT_BYTES_MAX}"
             )
+
+
+def check_held(membership: Membership) -> None:
+    """Raise InvalidArgumentError unless ``membership`` can stand in a log, joint or not.
+
+    For what comes from others: our own changes give nothing else.
+    """
+    outgoing = membership.outgoing
+    if len(outgoing) > VOTERS_MAX:
+        raise InvalidArgumentError(f"{len(outgoing)} outgoing voters; at most {VOTERS_MAX}")
+    members = membership.members
+    if not all(NOBODY < member < 1 << 63 for member in members) or len(members) > MEMBERS_MAX:
+        raise InvalidArgumentError(f"{len(members)} members, or one with an id out of range")
+    check(final_step(membership))
 
 
 def first_step(current: Membership, target: Membership) -> Membership:
@@ -92,7 +107,7 @@ class History:
     The first is the one at the log's start (in the snapshot), so the list is never empty.
     """
 
-    __slots__ = ("configurations", "current", "index", "indexes")
+    __slots__ = ("configurations", "current", "index", "indexes", "members")
 
     def __init__(self, index: int, membership: Membership) -> None:
         self.indexes = [index]
@@ -102,6 +117,7 @@ class History:
     def _hold_last(self) -> None:
         self.index = self.indexes[-1]
         self.current = self.configurations[-1]
+        self.members = self.current.members
 
     def append(self, index: int, membership: Membership) -> None:
         """A membership entry is in the log at ``index``; it holds from now on (§4.1)."""

@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.engine import DB
@@ -19,6 +20,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.errors import (
     CorruptionError,
     Error,
+    IntegrityCode,
     InternalError,
     InvalidArgumentError,
     OutcomeUnknownError,
@@ -39,6 +41,7 @@ from kvstore.raft import (
 from kvstore.raft import Status as RaftStatus
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.packets import REFUSED, Packet, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import PART_BYTES, SnapshotReceiver, SnapshotSender
 from kvstore.replica.storage import Identity, MemberLog
@@ -116,6 +119,7 @@ class Replica:
         filesystem: FileSystem | None = None,
         on_failure: Callable[[Error], None] | None = None,
         threaded: bool = True,
+        judge_membership: JudgeMembership = lambda membership: None,
     ) -> None:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
 
@@ -123,6 +127,8 @@ class Replica:
         run; None for one that must have run before or joins later with nothing. ``rng`` must not
         repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
         readable; otherwise whoever drives the replica calls :meth:`sync_storage`.
+        ``judge_membership`` raises CorruptionError for a list of members, come from another one,
+        that this program could not follow.
 
         Raises ConfigurationError (another member's directory), CorruptionError (damage),
         StorageError (can't be read or written).
@@ -134,6 +140,7 @@ class Replica:
         self._transport = transport
         self._wake = wake
         self._on_failure = on_failure
+        self._judge_membership = judge_membership
         self._filesystem = PosixFileSystem() if filesystem is None else filesystem
         self.directory = MemberDirectory(path, self._filesystem)
         self._log = MemberLog(
@@ -288,21 +295,28 @@ class Replica:
             self._wake()
 
     def receive(self, packets: Sequence[Packet]) -> None:
-        """Take packets from other members: late, doubled or reordered, they are safe."""
+        """Take packets from other members: late, doubled or reordered, they are safe.
+
+        Raises CorruptionError for one that no member sends (``incoming.py``): nothing of it was
+        kept, and those after it were not looked at. It is no reason to stop.
+        """
         if self.failure is not None:
             return
-        try:
-            for packet in packets:
-                if isinstance(packet, Message):
-                    self._raft.step(packet)
-                elif isinstance(packet, SnapshotPart):
-                    self._take_part(packet)
-                else:
-                    self._take_progress(packet)
-        except Error as error:
-            self._fail(error)
-            return
         self._wake()
+        for packet in packets:
+            check_packet(packet, self._judge_membership)
+            if isinstance(packet, Message):
+                try:
+                    self._raft.step(packet)
+                except CorruptionError:
+                    raise
+                except Error as error:
+                    self._fail(error)
+            elif isinstance(packet, SnapshotPart):
+                if self._raft.hears(_snapshot_message(packet)):
+                    self._guard(partial(self._take_part, packet))
+            else:
+                self._guard(partial(self._take_progress, packet))
 
     def tick(self) -> None:
         """One tick of the clock has passed."""
@@ -529,11 +543,7 @@ class Replica:
         if whole:
             self.counters.snapshots_received += 1
             self._ready_to_install[part.meta.index] = part.meta
-            self._raft.step(
-                Message(
-                    MessageKind.SNAPSHOT, self.member, part.sender, part.term, snapshot=part.meta
-                )
-            )
+            self._raft.step(_snapshot_message(part))
         self._answer_part(part, after)
 
     def _answer_part(self, part: SnapshotPart, upto: int) -> None:
@@ -541,10 +551,22 @@ class Replica:
             (SnapshotProgress(self.member, part.sender, part.term, part.meta.index, upto),)
         )
 
-    def _verify_snapshot(self, path: str) -> None:
-        """Every byte of a received state; raises CorruptionError."""
+    def _verify_snapshot(self, path: str, meta: SnapshotMeta) -> None:
+        """Every byte of a received state, and that it is the one it is said to be.
+
+        Raises CorruptionError: what passes here can be opened when it is installed.
+        """
         with DB(path, options=self.options.engine, filesystem=self._filesystem) as database:
             database.verify()
+            remembered = self.options.remembered_requests
+            state = StateMachine(database, remembered_requests=remembered)
+            if (state.applied_index, state.applied_term) != (meta.index, meta.term):
+                raise CorruptionError(
+                    f"a snapshot of index {meta.index}, term {meta.term} holds index "
+                    f"{state.applied_index}, term {state.applied_term}",
+                    code=IntegrityCode.INVALID_RECORD,
+                    path=path,
+                )
 
     def _install(self, mark: SnapshotMeta) -> None:
         """The log durably says that the state is the snapshot's: make it so."""
@@ -612,3 +634,8 @@ class Replica:
         except Error:
             if not failed:
                 raise
+
+
+def _snapshot_message(part: SnapshotPart) -> Message:
+    """What the core is told once the snapshot of ``part`` is whole."""
+    return Message(MessageKind.SNAPSHOT, part.to, part.sender, part.term, snapshot=part.meta)

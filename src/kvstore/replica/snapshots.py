@@ -89,8 +89,10 @@ class SnapshotSender:
 class SnapshotReceiver:
     """What a follower has of a snapshot. The state machine is untouched until all is verified."""
 
-    def __init__(self, directory: MemberDirectory, verify: Callable[[str], None]) -> None:
-        """``verify`` raises CorruptionError unless all in a directory is what it should be."""
+    def __init__(
+        self, directory: MemberDirectory, verify: Callable[[str, SnapshotMeta], None]
+    ) -> None:
+        """``verify`` raises CorruptionError unless a directory holds the snapshot of a mark."""
         self._directory = directory
         self._verify = verify
         self._meta: SnapshotMeta | None = None
@@ -133,7 +135,7 @@ class SnapshotReceiver:
             if self._next < self._total:
                 return False
             self._writer.finish()
-            self._verify(self._path)
+            self._verify(self._path, part.meta)
         except CorruptionError:
             self._meta = None
             self._next = 0

@@ -32,6 +32,7 @@ __all__ = [
     "VALUE_BYTES_MAX",
     "Command",
     "CommandKind",
+    "check_commands",
     "command_bytes",
     "decode_commands",
     "delete_command",
@@ -141,6 +142,34 @@ def decode_commands(data: bytes) -> list[Command]:
     if at != end:
         raise _bad(IntegrityCode.INVALID_RECORD, "bytes after the last command", at)
     return commands
+
+
+def check_commands(data: bytes) -> None:
+    """Raise CorruptionError where :func:`decode_commands` would; makes nothing of them."""
+    end = len(data)
+    if end < _HEAD.size:
+        decode_commands(data)
+    version, count = _HEAD.unpack_from(data)
+    at, size = _HEAD.size, _COMMAND.size
+    if version == _VERSION and count <= (end - at) // size:
+        unpack = _COMMAND.unpack_from
+        for _ in range(count):
+            if at + size > end:
+                break
+            kind, _, _, key_bytes, value_bytes = unpack(data, at)
+            if not (
+                0 < key_bytes <= KEY_BYTES_MAX
+                and (
+                    (kind == _PUT and value_bytes <= VALUE_BYTES_MAX)
+                    or (kind == _DELETE and not value_bytes)
+                )
+            ):
+                break
+            at += size + key_bytes + value_bytes
+        else:
+            if at == end:
+                return
+    decode_commands(data)  # says what is wrong, and where
 
 
 def _bad(code: IntegrityCode, message: str, offset: int) -> CorruptionError:

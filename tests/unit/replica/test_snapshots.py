@@ -32,7 +32,7 @@ def disk():
 
 @pytest.fixture
 def receiver(disk):
-    return SnapshotReceiver(MemberDirectory("/member", disk), lambda path: None)
+    return SnapshotReceiver(MemberDirectory("/member", disk), lambda path, meta: None)
 
 
 def move(receiver: SnapshotReceiver, source: SnapshotSender) -> bool:

@@ -7,7 +7,14 @@ import pytest
 from kvstore.errors import ConfigurationError, CorruptionError
 from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.peers.identity import Stage, reach_stage, start_identity
-from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError
+from kvstore.server.peers.registry import (
+    PASSING_MAX,
+    STARTS_LEAP_MAX,
+    STARTS_MAX,
+    Known,
+    PeerRegistry,
+    StaleMemberError,
+)
 
 NODES = (Node(1, "a:1", "a:2"), Node(2, "b:1", "b:2"))
 
@@ -52,7 +59,7 @@ def test_the_directory_of_another_cluster_or_member_is_refused(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["MEMBER", "PEERS"])
 def test_every_flipped_bit_is_noticed(tmp_path: Path, name: str) -> None:
     start_identity(tmp_path, config())
-    PeerRegistry(tmp_path).admit(2, Known(7, 1))
+    PeerRegistry(tmp_path).admit(2, Known(7, 1), present=True)
     good = (tmp_path / name).read_bytes()
     for bit in range(len(good) * 8):
         bad = bytearray(good)
@@ -65,7 +72,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, name: str) -> None:
 def test_a_known_directory_is_admitted_again_and_again(tmp_path: Path) -> None:
     registry = PeerRegistry(tmp_path)
     for starts in (1, 1, 2, 9):
-        registry.admit(2, Known(7, starts))
+        registry.admit(2, Known(7, starts), present=True)
     assert PeerRegistry(tmp_path).known() == {2: Known(7, 9)}
 
 
@@ -75,16 +82,16 @@ def test_a_known_directory_is_admitted_again_and_again(tmp_path: Path) -> None:
 def test_amnesia_is_refused_also_after_a_restart(
     tmp_path: Path, seen: Known, complaint: str
 ) -> None:
-    PeerRegistry(tmp_path).admit(2, Known(7, 5))
+    PeerRegistry(tmp_path).admit(2, Known(7, 5), present=True)
     with pytest.raises(StaleMemberError, match=complaint) as refusal:
-        PeerRegistry(tmp_path).admit(2, seen)
+        PeerRegistry(tmp_path).admit(2, seen, present=True)
     assert "kvctl member remove 2" in str(refusal.value)
     assert PeerRegistry(tmp_path).known() == {2: Known(7, 5)}
 
 
 def test_what_others_remember_is_learned_but_never_overrides(tmp_path: Path) -> None:
     registry = PeerRegistry(tmp_path)
-    registry.admit(2, Known(7, 5))
+    registry.admit(2, Known(7, 5), present=True)
     registry.learn([(2, Known(8, 9)), (3, Known(1, 1))])
     registry.learn([(2, Known(7, 6)), (3, Known(1, 1))])
     registry.learn([(2, Known(7, 2))])
@@ -93,8 +100,45 @@ def test_what_others_remember_is_learned_but_never_overrides(tmp_path: Path) -> 
 
 def test_a_removed_member_stays_removed(tmp_path: Path) -> None:
     registry = PeerRegistry(tmp_path)
-    registry.admit(2, Known(7, 5))
+    registry.admit(2, Known(7, 5), present=True)
     registry.remove([2, 3])
     again = PeerRegistry(tmp_path)
     assert [again.is_removed(member) for member in (1, 2, 3)] == [False, True, True]
     assert again.known() == {2: Known(7, 5)}
+
+
+def test_who_is_no_member_is_remembered_in_memory_and_noted_when_it_becomes_one(
+    tmp_path: Path,
+) -> None:
+    registry = PeerRegistry(tmp_path)
+    registry.admit(2, Known(7, 5), present=False)
+    assert not registry.known()
+    assert not (tmp_path / "PEERS").exists()
+    with pytest.raises(StaleMemberError, match="wiped"):
+        registry.admit(2, Known(8, 5), present=False)
+    registry.settle([1, 2, 3])
+    assert PeerRegistry(tmp_path).known() == {2: Known(7, 5)}
+
+
+def test_made_up_members_write_nothing_and_take_no_place(tmp_path: Path) -> None:
+    registry = PeerRegistry(tmp_path)
+    for member in range(100, 20_000):
+        registry.admit(member, Known(member, 1), present=False)
+    assert len(registry._passing) == PASSING_MAX
+    registry.admit(2, Known(7, 1), present=True)
+    assert registry.known() == {2: Known(7, 1)}
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_starts_that_leap_are_refused_and_the_real_member_comes_back(
+    tmp_path: Path, present: bool
+) -> None:
+    registry = PeerRegistry(tmp_path)
+    with pytest.raises(StaleMemberError, match="so many can't have been missed"):
+        registry.admit(2, Known(7, STARTS_MAX + 1), present=present)
+    registry.admit(2, Known(7, 3), present=present)
+    for starts in (1 << 62, (1 << 64) - 1, 3 + STARTS_LEAP_MAX + 1):
+        with pytest.raises(StaleMemberError, match="so many can't have been missed"):
+            registry.admit(2, Known(7, starts), present=present)
+        registry.learn([(2, Known(7, starts))])
+    registry.admit(2, Known(7, 3 + STARTS_LEAP_MAX), present=present)

@@ -28,7 +28,9 @@ ELECTION_TIMEOUT_MS_DEFAULT = 500
 SNAPSHOT_MIB_PER_S_DEFAULT = 256
 
 _CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(
+    r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,15 @@ def check_cluster_id(cluster_id: str) -> None:
     """Raise ConfigurationError unless a cluster may have this name."""
     try:
         _cluster_id("cluster_id", cluster_id)
+    except _Refused as refused:
+        raise ConfigurationError(str(refused)) from None
+
+
+def check_dialled(node: Node) -> None:
+    """Raise ConfigurationError unless both addresses can be dialled, and are no more than that."""
+    try:
+        _dialled("client address", node.client_addr)
+        _dialled("peer address", node.peer_addr)
     except _Refused as refused:
         raise ConfigurationError(str(refused)) from None
 

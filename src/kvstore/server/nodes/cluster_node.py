@@ -56,7 +56,8 @@ async def open_cluster_node(
     """
     identity = start_identity(directory, config)
     _refuse_lost_log(directory, identity)
-    introductions = Introductions(identity, PeerRegistry(directory))
+    members = [node.node_id for node in config.nodes]
+    introductions = Introductions(identity, PeerRegistry(directory), members)
     certificates = None
     if config.peer_tls is not None:
         tls = config.peer_tls
@@ -175,6 +176,7 @@ class ClusterNode:
             wake=self._driver.wake,
             founders=founders,
             on_failure=self._driver.fail,
+            judge_membership=nodes_of,
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
         self._driver.start(self._turn, replica.tick, self._service.expire)
@@ -201,6 +203,7 @@ class ClusterNode:
         """Talk to the members of the newest configuration."""
         self._membership = membership
         self._nodes = nodes_of(membership)
+        self._introductions.follow(membership.members)
         self._transport.update_members(self._others())
 
     def _settle(self) -> None:

@@ -12,10 +12,16 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from kvstore.api.v1 import admin_pb2
-from kvstore.errors import Error, InvalidArgumentError, OutcomeUnknownError, UnavailableError
+from kvstore.errors import (
+    ConfigurationError,
+    Error,
+    InvalidArgumentError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from kvstore.raft import Membership
 from kvstore.replica import Replica
-from kvstore.server.config.cluster_config import Node
+from kvstore.server.config.cluster_config import Node, check_dialled
 from kvstore.server.peers.addresses import encode_context, nodes_of
 
 __all__ = ["Operators", "refuse_embedded"]
@@ -85,6 +91,10 @@ class Operators:
         node = Node(new.member_id, new.client_address, new.peer_address)
         if not (node.node_id and node.client_addr and node.peer_addr):
             raise InvalidArgumentError("a member has an id above 0, a client and a peer address")
+        try:
+            check_dialled(node)
+        except ConfigurationError as error:
+            raise InvalidArgumentError(str(error)) from None
         if node.node_id in now.members:
             if nodes_of(now)[node.node_id] == node:
                 return None

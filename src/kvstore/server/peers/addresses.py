@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
 from kvstore.raft.messages import Membership
-from kvstore.server.config.cluster_config import Node
+from kvstore.server.config.cluster_config import Node, check_dialled
 
 
 def encode_context(node: Node) -> bytes:
@@ -29,14 +29,15 @@ def founding_membership(nodes: Iterable[Node]) -> Membership:
 
 
 def nodes_of(membership: Membership) -> dict[int, Node]:
-    """Every member with its addresses. Raises CorruptionError for what isn't ours."""
+    """Every member with its addresses. Raises CorruptionError for what can't be dialled."""
     nodes = {}
     for member in sorted(membership.members):
         context = membership.context(member)
         try:
             fields = json.loads(context)
-            nodes[member] = Node(member, str(fields["client"]), str(fields["peer"]))
-        except (ValueError, KeyError, TypeError) as error:
+            nodes[member] = node = Node(member, str(fields["client"]), str(fields["peer"]))
+            check_dialled(node)
+        except (ValueError, KeyError, TypeError, RecursionError, ConfigurationError) as error:
             raise CorruptionError(
                 f"the member list has no addresses for member {member}",
                 code=IntegrityCode.INVALID_RECORD,

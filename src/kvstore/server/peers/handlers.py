@@ -38,7 +38,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     """Lets members in, checks what they send and hands it to ``receive``.
 
     ``receive`` gets only whole packets with good checksums, to this member, from the member that
-    the call is from.
+    the call is from, and raises CorruptionError for what it can't take.
     """
 
     def __init__(self, introductions: Introductions, receive: Receive, unary: UnaryCalls) -> None:
@@ -80,7 +80,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def RequestVote(
         self, request: raft_pb2.RequestVoteRequest, context: Context
     ) -> raft_pb2.RequestVoteResponse:
-        sender = await self.admit(context)
+        sender = await self.admit_member(context)
         try:
             message = vote_message(request, self._introductions.member)
         except CorruptionError as error:
@@ -91,7 +91,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def AppendEntries(
         self, request: raft_pb2.AppendEntriesRequest, context: Context
     ) -> raft_pb2.AppendEntriesResponse:
-        sender = await self.admit(context)
+        sender = await self.admit_member(context)
         try:
             message = append_message(request, self._introductions.member)
         except CorruptionError as error:
@@ -102,7 +102,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     async def Register(
         self, request: raft_pb2.RegisterRequest, context: Context
     ) -> raft_pb2.RegisterResponse:
-        sender = await self.admit(context)
+        sender = await self.admit_member(context)
         await context.send_initial_metadata(self._introductions.to(sender))
         return raft_pb2.RegisterResponse(
             known=[
@@ -145,10 +145,26 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
                         code=IntegrityCode.INVALID_RECORD,
                     ),
                 )
-        self._receive(packets)
+        try:
+            self._receive(packets)
+        except CorruptionError as error:
+            await self._damaged(context, sender, error)
+
+    async def admit_member(self, context: Context) -> int:
+        """The present member that calls; ends the call of anybody else."""
+        sender = await self.admit(context)
+        try:
+            self._introductions.refuse_absent(sender)
+        except RefusedPeerError as error:
+            await self._refuse(context, error)
+        return sender
 
     async def admit(self, context: Context) -> int:
-        """The member that calls; ends the call when it isn't welcome."""
+        """Who calls; ends the call when it isn't who it says, or isn't welcome.
+
+        It need not be a member: what it sends is heard where the protocol needs it
+        (``kvstore.raft.admission``).
+        """
         try:
             return self._introductions.judge_caller(
                 context.invocation_metadata() or (), context.auth_context()
@@ -167,7 +183,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
                 self._refused.clear()
             self._refused[place] = str(error)
             log.warning("peer refused", address=context.peer(), reason=str(error))
-        await context.abort(error.code, str(error))
+        await context.abort(error.code, error.told)
 
     async def _damaged(self, context: Context, sender: int, error: CorruptionError) -> NoReturn:
         log.error("message from a peer can't be trusted", peer=sender, error=str(error))

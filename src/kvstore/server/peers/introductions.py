@@ -27,19 +27,34 @@ log = structlog.get_logger("kvstore.peer")
 
 
 class RefusedPeerError(Error):
-    """A peer that is not who it should be; ``code`` is what its call ends with."""
+    """A peer that is not who it should be; ``code`` is what its call ends with.
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+    ``told`` is what the peer is told, where the message, for this member's log, says more.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str, told: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.told = told or message
 
 
 class Introductions:
-    """This member's own words, and its judgement of those of others."""
+    """This member's own words, and its judgement of those of others.
 
-    def __init__(self, identity: MemberIdentity, registry: PeerRegistry) -> None:
+    ``members`` are those of the newest configuration, or to begin with those of the file.
+    """
+
+    def __init__(
+        self, identity: MemberIdentity, registry: PeerRegistry, members: Iterable[int]
+    ) -> None:
         self.identity = identity
         self.registry = registry
+        self.members = frozenset(members)
+
+    def follow(self, members: Iterable[int]) -> None:
+        """Another configuration holds. Raises StorageError when its members can't be noted."""
+        self.members = frozenset(members)
+        self.registry.settle(self.members)
 
     @property
     def member(self) -> int:
@@ -81,9 +96,20 @@ class Introductions:
                 grpc.StatusCode.PERMISSION_DENIED,
                 "certificate names no member; it must carry the DNS name "
                 f"member-<id>.{self.identity.cluster_id.lower()}.kvstore",
+                "certificate names no member; it must carry the DNS name "
+                "member-<id>.<cluster id>.kvstore",
             )
         self._judge(introduction)
         return introduction.sender
+
+    def refuse_absent(self, member: int) -> None:
+        """Raise RefusedPeerError unless the member is one: a certificate is no membership."""
+        if member not in self.members:
+            raise RefusedPeerError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{member} is no member of cluster {self.identity.cluster_id!r}",
+                f"{member} is no member",
+            )
 
     def judge_called(self, metadata: Iterable[Any], expected: int) -> None:
         """The member that was dialled. Raises RefusedPeerError unless it is ``expected``."""
@@ -112,6 +138,8 @@ class Introductions:
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"member {sender} belongs to cluster {introduction.cluster_id!r}, this is "
                 f"{own.cluster_id!r}",
+                # Who only guesses isn't helped: the name opens a port without certificates.
+                f"member {sender} belongs to cluster {introduction.cluster_id!r}, this is another",
             )
         if introduction.receiver != own.member:
             raise RefusedPeerError(
@@ -132,7 +160,8 @@ class Introductions:
             )
         self.refuse_removed(sender)
         try:
-            self.registry.admit(sender, Known(introduction.incarnation, introduction.starts))
+            seen = Known(introduction.incarnation, introduction.starts)
+            self.registry.admit(sender, seen, present=sender in self.members)
         except StaleMemberError as error:
             raise RefusedPeerError(grpc.StatusCode.ABORTED, str(error)) from error
 

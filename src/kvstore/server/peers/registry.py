@@ -6,7 +6,8 @@ on a member's vote or answer can tell that member from a wiped or rolled back on
 
 It also lists those that were taken out of the cluster. Whoever is not in this member's list is not
 refused for that: a member that was away may know none of those who are the cluster by now, and must
-hear them to find out (dissertation §4.1).
+hear them to find out (dissertation §4.1). But nothing is written for one that is no member: it is
+remembered in memory, among a few, and noted when it becomes one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ FILE = "PEERS"
 
 # Ids are never used twice, so the map grows with each member ever added.
 KNOWN_MAX = 10_000
+
+# Those that are no members (yet), the newest; more than can be added at one time.
+PASSING_MAX = 64
+
+# Starts that can have been missed, and that a directory can have in all: what is said beyond would
+# lock the real member out for good, as every start of its own would be an older one.
+STARTS_LEAP_MAX = 1_000
+STARTS_MAX = 1 << 32
 
 
 class Known(NamedTuple):
@@ -41,6 +50,7 @@ class PeerRegistry:
     def __init__(self, directory: Path) -> None:
         """Read what is known. Raises StorageError."""
         self._path = directory / FILE
+        self._passing: dict[int, Known] = {}
         fields = read_sealed(self._path) or {"known": {}, "removed": []}
         try:
             known, removed = fields["known"], fields["removed"]
@@ -57,24 +67,40 @@ class PeerRegistry:
         """A copy of everything remembered."""
         return dict(self._known)
 
-    def admit(self, member: int, seen: Known) -> None:
-        """Let a member's directory pass, and remember it.
+    def admit(self, member: int, seen: Known, *, present: bool) -> None:
+        """Let a member's directory pass, and remember it; durably when it is ``present``.
 
         Raises StaleMemberError when the member was known with another directory, or the same one
         in a later state, and StorageError when it can't be noted.
         """
-        before = self._known.get(member)
+        before = self._known.get(member) or self._passing.get(member)
         check(member, before, seen)
-        if before != seen:
-            self._note({member: seen})
+        if present or member in self._known:
+            if self._known.get(member) != seen:
+                self._note({member: seen})
+        elif before != seen:
+            self._passing.pop(member, None)
+            self._passing[member] = seen
+            if len(self._passing) > PASSING_MAX:
+                del self._passing[next(iter(self._passing))]
+
+    def settle(self, members: Iterable[int]) -> None:
+        """These are members now: note those that were seen before. Raises StorageError."""
+        news = {member: self._passing[member] for member in members if member in self._passing}
+        if news:
+            self._note(news)
 
     def learn(self, others: Iterable[tuple[int, Known]]) -> None:
         """Take over what another member remembers, where it is more than is known here."""
         news: dict[int, Known] = {}
         for member, seen in others:
-            before = self._known.get(member)
-            if before is None or (
-                before.incarnation == seen.incarnation and before.starts < seen.starts
+            before = self._known.get(member) or self._passing.get(member)
+            if seen.starts <= STARTS_MAX and (
+                before is None
+                or (
+                    before.incarnation == seen.incarnation
+                    and before.starts < seen.starts <= before.starts + STARTS_LEAP_MAX
+                )
             ):
                 news[member] = seen
         if news:
@@ -105,10 +131,17 @@ class PeerRegistry:
             },
         )
         self._known, self._removed = known, removed
+        for member in known:
+            self._passing.pop(member, None)
 
 
 def check(member: int, before: Known | None, seen: Known) -> None:
     """Raise StaleMemberError unless ``seen`` may follow ``before``."""
+    if seen.starts > (STARTS_MAX if before is None else before.starts + STARTS_LEAP_MAX):
+        raise StaleMemberError(
+            f"member {member} says that it was started {seen.starts} times, and "
+            f"{0 if before is None else before.starts} are known: so many can't have been missed"
+        )
     if before is None or (before.incarnation == seen.incarnation and before.starts <= seen.starts):
         return
     if before.incarnation != seen.incarnation:

@@ -52,7 +52,7 @@ class PeerTransport:
     def answer_forwarded(self, service: Service) -> None:
         """Let ``service`` answer what followers pass on. To be called before :meth:`start`."""
         kv_pb2_grpc.add_KVServicer_to_server(
-            ForwardedCalls(service, self._handlers.admit), self._server
+            ForwardedCalls(service, self._handlers.admit_member), self._server
         )
 
     def bind(self, address: str) -> str:
