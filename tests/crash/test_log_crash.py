@@ -122,7 +122,7 @@ def test_a_power_loss_during_recovery_loses_nothing_either():
 WRITER = """
 import sys
 from kvstore._engine.log.native import Log
-log = Log(sys.argv[1], segment_bytes=65536, maps=True)
+log = Log(sys.argv[1], segment_bytes=65536)
 index = log.recovery.records
 while True:
     index += 1

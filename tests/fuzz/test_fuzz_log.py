@@ -54,7 +54,7 @@ def test_random_bytes_are_no_segment(content):
 @settings(max_examples=150)
 @given(st.binary(max_size=400))
 def test_random_records_behind_a_true_header_are_no_records(content):
-    found = opened(valid()[:64] + content)
+    found = opened(valid()[:128] + content)
     assert found == [] or isinstance(found, IntegrityCode)
 
 

@@ -65,6 +65,9 @@ class Options:
 
     wal: bool = True
     """Log each write; without, what was not flushed is gone after a crash or close."""
+    write_through: bool = False
+    """Hand each write to the operating system before it returns, so that it survives the process;
+    else a thread does within about a millisecond (none without `background`)."""
     background: bool = True
     """Flush and compact on threads; without, inside the write that makes it necessary."""
     max_write_buffers: int = 4
@@ -122,6 +125,7 @@ class OtherSettings(TypedDict, total=False):
     compression: str | None
     bloom_filter_bits: int | None
     wal: bool | None
+    write_through: bool | None
     background: bool | None
     max_write_buffers: int | None
     level_size_base: int | None

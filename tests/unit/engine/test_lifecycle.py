@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 import kvstore
+from kvstore._engine.log.native import Log
 
 SMALL = {"write_buffer_size": 1 << 16, "max_file_size": 1 << 16, "level_size_base": 1 << 18}
 
@@ -302,27 +304,57 @@ ready.wait()
         db.verify()
 
 
-def test_a_killed_process_leaves_all_that_it_wrote(path):
-    # Of every size that the log takes a way of its own for: a store, a call, a copy and a call.
-    program = """
+WRITER = """
 import os
 import signal
+import sys
 import kvstore
-db = kvstore.DB(PATH, write_buffer_size=1 << 20)
+db = kvstore.DB(PATH, write_buffer_size=1 << 20, write_through=THROUGH)
 for number in range(5000):
     db.put(b"%06d" % number, bytes(number % 4096))
     if number % 500 == 0:
         db.put(b"large %06d" % number, bytes((1 << 20) - 1000 + number))
         db.put(b"synced %06d" % number, b"", sync=True)
-os.kill(os.getpid(), signal.SIGKILL)
 """
-    run(program, path, -signal.SIGKILL)
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+WAIT = "print(flush=True); sys.stdin.read()"
+
+
+def written(number):
+    """What the writer put before the one with this number."""
+    found = {b"%06d" % n: bytes(n % 4096) for n in range(number)}
+    for n in range(0, number, 500):
+        found[b"large %06d" % n] = bytes((1 << 20) - 1000 + n)
+        found[b"synced %06d" % n] = b""
+    return found
+
+
+def test_a_killed_process_leaves_a_prefix_of_what_it_wrote_with_all_that_was_synced(path):
+    run(WRITER.replace("THROUGH", "False") + KILL, path, -signal.SIGKILL)
     with kvstore.DB(path) as db:
-        # What was written without sync survives the process, not the machine.
         found = dict(db)
-        assert len(found) == 5020
-        for number in range(5000):
-            assert found[b"%06d" % number] == bytes(number % 4096)
-            if number % 500 == 0:
-                assert found[b"large %06d" % number] == bytes((1 << 20) - 1000 + number)
+        assert found == written(sum(key.isdigit() for key in found))
+        assert b"synced 004500" in found
         db.verify()
+
+
+def test_with_writing_through_a_killed_process_leaves_all_that_it_wrote(path):
+    run(WRITER.replace("THROUGH", "True") + KILL, path, -signal.SIGKILL)
+    with kvstore.DB(path) as db:
+        assert dict(db) == written(5000)
+
+
+def test_what_was_written_is_with_the_operating_system_soon_though_nothing_more_is_done(path):
+    program = (WRITER + WAIT).replace("PATH", repr(path)).replace("THROUGH", "False")
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        last = 0
+        until = time.monotonic() + 20
+        while last < len(written(5000)) and time.monotonic() < until:
+            with Log(f"{path}/wal", read_only=True) as log:
+                last = max(index for _, index, _, _ in log.replay())
+        process.kill()
+    with kvstore.DB(path) as db:
+        assert dict(db) == written(5000)

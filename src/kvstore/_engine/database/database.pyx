@@ -31,12 +31,13 @@ from kvstore._engine.primitives.native cimport (
     slice_of,
     status_clear,
     status_error,
+    status_no_memory,
     store_release,
     view_close,
     view_open,
 )
 from kvstore._engine.files.native cimport FileSystem
-from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES
+from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES, RETRY
 from kvstore._engine.memtable.native cimport (
     memtable_add,
     memtable_bytes,
@@ -121,6 +122,8 @@ cdef class Database(Store):
             raise
         OPEN_STORES.add(self)
         if self.background:
+            if self.log is not None and not options.write_through:
+                self.log.start_write_behind()
             self.threads = start_threads(
                 self, background_step, self.work, ["flush"] + ["compact"] * options.compaction_threads
             )
@@ -192,6 +195,7 @@ cdef class Database(Store):
 
     cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1:
         cdef uint64_t sequence
+        cdef int waits
         check_sizes(key, value)
         if self.attention:
             self.settle()
@@ -203,6 +207,9 @@ cdef class Database(Store):
                     f"a write of {key.size + value.size} bytes is over "
                     f"{MAX_PAYLOAD_BYTES - OPERATION_BYTES}, the most that the log takes"
                 )
+            waits = self.log.reserve(key.size + value.size + OPERATION_BYTES)
+            if waits:
+                self.reserve_log(key.size + value.size + OPERATION_BYTES, waits)
             self.scratch.size = BATCH_HEADER_BYTES
             if self.scratch.capacity < BATCH_HEADER_BYTES:
                 self.scratch.size = 0
@@ -230,12 +237,14 @@ cdef class Database(Store):
     def write(self, WriteBatch batch not None, *, bint sync=False, sequence=None, applied_index=None):
         cdef uint64_t first
         cdef Slice payload
+        cdef int waits
         self.check_open()
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.make_room()
-        # From here on nothing lets other threads in, until all of it is in the memtable and the log.
+        # From here on nothing lets other threads in, until all of it is in the memtable and the log,
+        # but for a log that begins a segment.
         if (sequence is not None or applied_index is not None or batch.numbered) and self.uses_log:
             raise InvalidArgumentError("sequence= and applied_index= are for wal=False")
         if applied_index is not None and applied_index < self.applied_index:
@@ -255,6 +264,12 @@ cdef class Database(Store):
             )
         if batch.numbered:
             check_numbers(payload, sequence)
+        if batch.count and self.log is not None:
+            waits = self.log.reserve(payload.size)
+            if waits:
+                # Others may write meanwhile; numbered batches and applied indexes are for wal=False.
+                self.reserve_log(payload.size, waits)
+                payload = batch.payload()
         if batch.count:
             first = self.assigned + 1 if sequence is None else sequence
             self.apply(payload, first, sequence is not None, False)
@@ -268,12 +283,44 @@ cdef class Database(Store):
             self.log_write(first, payload, sync)
         return self.visible
 
+    cdef int reserve_log(self, size_t payload_bytes, int answer) except -1:
+        """What Log.reserve() wants done before the log can take a record; nothing is written yet.
+
+        Once it returns the GIL is not given up before the record is appended.
+        """
+        cdef Status status
+        cdef Log log = self.log
+        cdef int result
+        while answer:
+            if answer < 0:
+                status_no_memory(&status, b"memory for a record of the log")
+                raise status_error(&status, log.path)
+            with nogil:
+                result = log.roll(payload_bytes, &status)
+            if result < 0:
+                self.check_open()
+                error = status_error(&status, log.path)
+                if result != RETRY:
+                    self.fail(error)
+                raise error
+            if self.attention:
+                self.settle()
+            if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+                self.make_room()
+            answer = log.reserve(payload_bytes)
+        return 0
+
     cdef int write_ascending(self, Slice payload) except -1:
         cdef uint64_t first
+        cdef int waits
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.make_room()
+        if self.log is not None:
+            waits = self.log.reserve(payload.size)
+            if waits:
+                self.reserve_log(payload.size, waits)
         first = self.assigned + 1
         self.apply(payload, first, False, True)
         if self.log is None:
@@ -365,7 +412,7 @@ cdef class Database(Store):
                     result = log.sync_to(ticket, &status)
                 self.awaiting_sync -= 1
             else:
-                # A disk that can't be mapped, or the end of a segment.
+                # No thread writes behind, or it doesn't keep up.
                 with nogil:
                     result = log.write_out(&status)
         if result < 0:

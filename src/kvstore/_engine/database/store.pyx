@@ -525,7 +525,7 @@ cdef class Store:
     cdef int replay_log(self, str path) except -1:
         # A log is about as large as a memtable: its segments need not be larger than that.
         self.log = Log(
-            path, filesystem=self.disk, maps=True, read_only=self.read_only,
+            path, filesystem=self.disk, read_only=self.read_only,
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
         )
         for kind, index, _, payload in self.log.replay():

@@ -1,6 +1,6 @@
 """The operating system's files behind the table of file.pxd."""
 
-from libc.errno cimport EINTR, EINVAL, EOPNOTSUPP
+from libc.errno cimport EINTR, EINVAL, EIO, EOPNOTSUPP
 from libc.errno cimport errno as os_errno
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint64_t
 from posix.fcntl cimport O_CREAT, O_EXCL, O_RDONLY, O_RDWR
@@ -106,6 +106,8 @@ cdef int posix_pwrite(
             if os_errno == EINTR:
                 continue
             return -os_errno
+        if written == 0:
+            return -EIO         # of a regular file: never, but for ever would be worse
         data += written
         offset += <uint64_t> written
         size -= <size_t> written

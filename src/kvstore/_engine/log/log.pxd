@@ -5,48 +5,52 @@ only fills memory; `write_out` moves what was appended into the file, `sync_to` 
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libcpp.deque cimport deque
-from libcpp.map cimport map as ordered_map
-from libcpp.vector cimport vector
 
-from kvstore._engine.primitives.native cimport Slice, Status
+from kvstore._engine.primitives.native cimport Buffer, Slice, Status
 from kvstore._engine.files.native cimport FileSystem, FileSystemOps
 
 
-cdef extern from "kvstore/_engine/log/log_chunk.h" namespace "kvstore_log" nogil:
-    cdef cppclass Chunk:
-        Chunk()
-        uint64_t segment
-        uint64_t offset
-        uint64_t previous_end
-        uint32_t chain
-        vector[uint8_t] bytes
-
-    cdef cppclass Sticky:
-        bint wanted
-        bint known
-        uint64_t index
-        uint64_t term
-        vector[uint8_t] payload
-
+cdef extern from "kvstore/_engine/log/log_monitor.h" namespace "kvstore_log" nogil:
     cdef cppclass Monitor:
         void lock()
         void unlock()
         void wait()
+        void wait_microseconds(long microseconds)
         void notify()
         void wait_in_line(bint again)
         void call_next()
 
-    void put_back(deque[Chunk]& pending, deque[Chunk]& taken)
+
+cdef struct Sticky:
+    # The newest record of a kind that is written again at the head of each segment.
+    bint wanted
+    bint known
+    uint64_t index
+    uint64_t term
+    Buffer payload
 
 
-cdef class Recovered
+cdef struct Record:
+    # One to be appended.
+    int kind
+    uint64_t index
+    uint64_t term
+    Slice payload               # borrowed
+    Sticky replaced             # of a sticky kind: what was the newest before
 
 
-cdef enum FlusherState:
-    IDLE = 0
-    WRITING = 1         # what was taken is on its way into the file
-    SYNCING = 2         # all that was taken is in the file; later records may be stored beside it
+cdef struct AppendState:
+    # Where appending stands; see the fields of Log.
+    uint64_t segment
+    uint64_t offset
+    uint64_t max_index
+    uint64_t limit
+    uint64_t appended
+    size_t sealed_count
+    uint32_t chain
+    uint32_t seed
+    Chunk* last
+    size_t last_size
 
 
 cdef class Log:
@@ -55,6 +59,10 @@ cdef class Log:
     cdef void* disk
     cdef readonly str path
     cdef readonly object recovery
+    cdef readonly bytes log_id          # of all its segments
+    cdef readonly bytes database_id
+    cdef uint8_t[ID_BYTES] log_id_raw   # the same, for code without the GIL
+    cdef uint8_t[ID_BYTES] database_id_raw
     cdef bytes path_bytes
     cdef const char* folder             # path_bytes, for code without the GIL
     cdef bint read_only
@@ -66,13 +74,22 @@ cdef class Log:
     # Guarded by `monitor`. Whoever holds it neither calls the disk nor takes the GIL, so it may be
     # taken with the GIL held.
     cdef Monitor monitor
-    cdef deque[Chunk] pending           # appended, not yet with a flusher
+    cdef ChunkList pending              # appended, not yet with a flusher
+    cdef Chunk* spares                  # empty ones, to be used again
+    cdef int spare_count
     cdef Sticky[256] sticky
-    cdef ordered_map[uint64_t, uint64_t] sealed     # number of each older segment -> largest index
+    cdef uint64_t* sealed               # of each older segment the largest index
+    cdef size_t sealed_count
+    cdef size_t sealed_capacity
+    cdef uint64_t sealed_first          # number of the oldest of them; the others follow
     cdef Status failure                 # the first one; every later call repeats it
-    cdef FlusherState flusher           # there is one at a time
+    cdef bint writing                   # a flusher writes into the file: there is one at a time
+    cdef bint syncing                   # likewise; beside it another may write
     cdef bint stopping
-    cdef bint starved                   # no space for a new segment; what waits in `pending` is safe
+    cdef bint starved                   # a new segment lacks something; `pending` waits for it
+    cdef bint writes_behind             # a thread writes what append_through() leaves
+    cdef bint asleep                    # it waits to be told
+    cdef bint woken                     # it was told that there is much to write
     cdef uint64_t appended              # positions, see above
     cdef uint64_t written
     cdef uint64_t durable
@@ -82,25 +99,35 @@ cdef class Log:
     cdef uint64_t spare                 # number of an old segment kept for recycling, 0 none
     cdef uint64_t syncs
     cdef uint64_t append_segment        # where the next record goes
-    cdef uint64_t append_offset
+    cdef uint64_t append_offset         # atomic: reserve() looks at it with the GIL alone
     cdef uint64_t append_max_index
     cdef uint64_t append_limit          # records end before it; 0 forces a new segment
     cdef uint32_t chain
     cdef uint32_t seed
 
-    # The flusher's while it is WRITING; else under `monitor`.
-    cdef LogFile file
-    cdef vector[uint8_t] direct         # a record on its way into the file past `pending`
+    # Changed with both the GIL and `monitor`; read with either.
+    cdef Chunk* reserved                # for the next record, if the last chunk has no room for it
+    # Atomic. 1: nothing is appended until a new segment was begun. Set as above, taken back by roll().
+    cdef uint64_t rolling
 
-    # Copies the payload into memory; ends with its ticket. -1: see `status`.
+    # The flusher's while it is writing; else under `monitor`.
+    cdef LogFile file
+
+    # Copies the payload into memory; ends with its ticket. -1: the log is as it was, see `status`.
     cdef int append_slice(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil
-    # The short way for a single record that is not to be synced. 0: it is in the file as by
-    # write_out(), and no other thread was waited for; 1: only appended, write_out() is to follow without the GIL.
+    # The short way for a single record that is not to be synced. 0: it is left to the thread that
+    # writes behind; 1: only appended, write_out() is to follow without the GIL; -1: as it was.
     cdef int append_through(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil
+    # With the GIL, which is then held until the append. 0: one record with up to so many bytes can
+    # be appended whatever memory and disk have left; 1: call roll() without the GIL, then this
+    # again; -1: no memory.
+    cdef int reserve(self, size_t payload_bytes) noexcept nogil
+    # Begins a segment with room for so many bytes. RETRY: something is lacking, the log is as it was.
+    cdef int roll(self, size_t payload_bytes, Status* status) noexcept nogil
     # All that was appended so far is in the file: it survives the process, not the machine.
     cdef int write_out(self, Status* status) noexcept nogil
     # All up to position `ticket` survives the machine. Concurrent callers share one sync.
@@ -113,25 +140,34 @@ cdef class Log:
     cdef int check_writable(self) except -1
 
     cdef int make_folder(self) except -1
-    cdef int start_from(self, Recovered found) except -1
     cdef int remove_segment(self, uint64_t number) except -1
 
-    cdef int make_room(self, size_t payload_bytes, Status* status) noexcept nogil
-    cdef void begin_segment(self) noexcept nogil
-    cdef void put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
+    cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1
+    cdef int make_sealed(self) noexcept nogil
+    cdef void seal(self, uint64_t number, uint64_t max_index) noexcept nogil
+    cdef Chunk* take_chunk(self, size_t capacity) noexcept nogil
+    cdef void give_chunks(self, Chunk* chunk) noexcept nogil
+    cdef int check_appendable(self, size_t payload_bytes, Status* status) noexcept nogil
+    cdef bint fits(self, size_t payload_bytes) noexcept nogil
+    cdef int begin_segment(self, size_t payload_bytes) noexcept nogil
+    cdef void fill_header(self, SegmentHeader* header) noexcept nogil
+    cdef int put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
     cdef void encode(
         self, uint8_t* at, int kind, uint64_t index, uint64_t term, Slice payload
     ) noexcept nogil
-    cdef bint fits_file(self, size_t payload_bytes) noexcept nogil
-    cdef void store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
-    cdef int write_directly(
-        self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
-    ) noexcept nogil
+    cdef int append_one(self, Record* record, Status* status) noexcept nogil
+    cdef int append_records(self, Record* records, size_t count, Status* status) noexcept nogil
+    cdef void note_state(self, AppendState* state) noexcept nogil
+    cdef void return_to(self, const AppendState* state) noexcept nogil
+    cdef bint await_turn(self) noexcept nogil
     cdef void fail(self, const Status* status) noexcept nogil
     cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil
-    cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil
+    cdef int write_pending(self, bint durably, Status* status) noexcept nogil
+    cdef int sync_written(self, Status* status) noexcept nogil
     cdef int leave_mark(self, Status* status) noexcept nogil
     cdef int write_chunk(self, Chunk* chunk, bint durably, Status* status) noexcept nogil
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil
     cdef void run_writer(self) noexcept nogil
+    cdef void run_write_behind(self) noexcept nogil
+    cdef size_t count_removable(self, uint64_t index) noexcept nogil
     cdef void release(self) noexcept

@@ -1,24 +1,30 @@
 """The one durable log. Bytes: log_format.pxd. Opening: log_recovery.pyx. Ownership: log.pxd.
 
 Appending fills memory; one flusher at a time moves what gathered into the segment's file and, when
-asked, makes it durable with one sync (group commit). The first write or sync that fails ends the
-log: nothing is tried again, because after a failed sync the kernel may report pages as clean that
-never reached the disk ("Can Applications Recover from fsync Failures?", ATC'20). Only the lack of
-space for a new segment is no failure: it shows before anything was written, and within a segment
-the space is reserved.
+asked, makes it durable with one sync (group commit). What needn't be durable yet is moved by a thread
+within a millisecond or so, without the GIL ("write behind"): one call for each record would cost ten
+times what a put does, and a store through a map of the file, which costs as little, is a fatal signal
+where the disk fails (docs/performance.md, "The log").
 
-A segment appears under its name only after its header is durable, and its header only after all
-records of the segment before it are: what log_recovery.pyx proves rests on this order.
+The first write or sync that fails ends the log: nothing is tried again, because after a failed sync
+the kernel may report pages as clean that never reached the disk ("Can Applications Recover from fsync
+Failures?", ATC'20). Only what a new segment lacks (space, a descriptor, memory) is no failure: it
+shows before anything was written, and within a segment the space is reserved.
+
+An append that finds no memory leaves the log as it was. `reserve` and `roll` get everything that the
+next append can want beforehand, for callers who have other things to do before it.
+
+A segment appears under its name only after its header is durable and all records of the segment
+before it are: what log_recovery.pyx proves rests on this order.
 """
 
 import os
 import threading
 
-from cython.operator cimport dereference
 cimport cython
 from libc.errno cimport EEXIST, ENOENT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
@@ -26,12 +32,21 @@ from kvstore._engine.primitives.native cimport (
     OK,
     Slice,
     Status,
+    buffer_append,
+    buffer_free,
+    buffer_init,
     crc32c_extend,
+    kv_free,
+    kv_malloc,
+    kv_realloc,
+    load_acquire,
     slice_of,
     status_clear,
     status_error,
+    status_no_memory,
     status_os_error,
     status_set,
+    store_release,
 )
 from kvstore._engine.files.native cimport FileSystem, os_failure
 from kvstore._engine.files.native import PosixFileSystem
@@ -51,9 +66,10 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     MIN_SEGMENT_BYTES = 4096
     DEFAULT_SEGMENT_BYTES = 67108864
-    FORGET_BYTES = 4194304      # steps in which a map's memory is given back
-    SYNC_FORGET_BYTES = 65536   # so much of it is given back before a sync
-    DIRECT_BYTES = 1048576      # the largest record that is written without the log's own copy of it
+    BEHIND_MICROSECONDS = 1000  # after so long what was appended is written
+    BEHIND_WAKE_BYTES = 262144  # so much of it is written at once
+    BEHIND_MOST_BYTES = 4194304 # with more of it an append waits for the file
+    BEHIND_IDLE_ROUNDS = 8      # with nothing to write, before the thread sleeps until it is called
     # Kept free at the end of a segment, so that the mark of a close always fits, and the file of a
     # log that was closed is always shorter than its segment.
     CLOSE_BYTES = RECORD_HEADER_BYTES + TERMINATOR_BYTES
@@ -67,10 +83,11 @@ cdef class Log:
         # Until __init__ has gone through.
         self.closed = self.stopping = True
         status_clear(&self.failure)
+        memset(self.sticky, 0, sizeof(self.sticky))
 
     def __init__(
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
-        sticky_kinds=(), bint read_only=False, bint maps=False,
+        sticky_kinds=(), bint read_only=False, bytes log_id=None, bytes database_id=None,
     ):
         if self.ops != NULL:
             raise InvalidArgumentError("a log object opens once")
@@ -80,6 +97,9 @@ cdef class Log:
             )
         for kind in sticky_kinds:
             check_kind(kind)
+        for given in (log_id, database_id):
+            if given is not None and len(given) != ID_BYTES:
+                raise InvalidArgumentError(f"an id of {len(given)} bytes; it must have {ID_BYTES}")
         self.filesystem = PosixFileSystem() if filesystem is None else filesystem
         self.ops = self.file.ops = self.filesystem.ops
         self.disk = self.file.disk = self.filesystem.disk
@@ -90,10 +110,12 @@ cdef class Log:
         self.folder = self.file.folder = self.path_bytes
         self.file.segment_bytes = segment_bytes
         self.read_only = read_only
-        self.file.maps = maps
         if not read_only:
             self.make_folder()
-        self.start_from(recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only))
+        self.start_from(
+            recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only),
+            log_id, database_id,
+        )
         for kind in sticky_kinds:
             self.sticky[<int> kind].wanted = True
         self.closed = self.stopping = False
@@ -112,23 +134,30 @@ cdef class Log:
             raise os_failure(result, b"syncing the directory above the log", parent)
         return 0
 
-    cdef int start_from(self, Recovered found) except -1:
+    cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1:
         cdef bytes content
         cdef Sticky* held
         self.recovery = found.summary
         self.found = sorted(found.max_index)
-        for number, max_index in found.max_index.items():
-            self.sealed[<uint64_t> number] = max_index
+        if found.number:
+            check_ids(found, log_id, database_id, segment_name(self.path, found.number))
+            log_id, database_id = found.log_id, found.database_id
+        self.log_id = log_id if log_id is not None else os.urandom(ID_BYTES)
+        self.database_id = database_id if database_id is not None else bytes(ID_BYTES)
+        memcpy(self.log_id_raw, <const char*> self.log_id, ID_BYTES)
+        memcpy(self.database_id_raw, <const char*> self.database_id, ID_BYTES)
+        for number in self.found:
+            if self.make_sealed() < 0:
+                raise MemoryError("no memory for a log")
+            self.seal(<uint64_t> number, <uint64_t> found.max_index[number])
         for kind, (index, term, payload) in found.sticky.items():
             content = payload
             held = &self.sticky[<int> kind]
             held.known = True
             held.index = index
             held.term = term
-            held.payload.assign(
-                <const uint8_t*> (<const char*> content),
-                <const uint8_t*> (<const char*> content) + len(content),
-            )
+            if buffer_append(&held.payload, <const char*> content, len(content)) < 0:
+                raise MemoryError("no memory for a log")
         self.append_segment = found.number
         self.append_offset = found.end
         self.chain = found.chain
@@ -136,8 +165,48 @@ cdef class Log:
 
     # --- appending; all under `monitor` ----------------------------------------------------------
 
-    cdef int make_room(self, size_t payload_bytes, Status* status) noexcept nogil:
-        """Begins a segment if the next record needs one."""
+    cdef int make_sealed(self) noexcept nogil:
+        """Room for one more older segment. -1: no memory."""
+        cdef size_t capacity
+        cdef uint64_t* larger
+        if self.sealed_count < self.sealed_capacity:
+            return 0
+        capacity = self.sealed_capacity * 2 + 16
+        larger = <uint64_t*> kv_realloc(self.sealed, capacity * sizeof(uint64_t))
+        if larger == NULL:
+            return -1
+        self.sealed = larger
+        self.sealed_capacity = capacity
+        return 0
+
+    cdef void seal(self, uint64_t number, uint64_t max_index) noexcept nogil:
+        if self.sealed_count == 0:
+            self.sealed_first = number
+        self.sealed[self.sealed_count] = max_index
+        self.sealed_count += 1
+
+    cdef Chunk* take_chunk(self, size_t capacity) noexcept nogil:
+        """An empty chunk for so many bytes, the terminator included. NULL: no memory."""
+        cdef Chunk* chunk = self.spares
+        if chunk == NULL or chunk.capacity < capacity:
+            return chunk_new(capacity)
+        self.spares = chunk.next
+        self.spare_count -= 1
+        return chunk
+
+    cdef void give_chunks(self, Chunk* chunk) noexcept nogil:
+        cdef Chunk* next
+        while chunk != NULL:
+            next = chunk.next
+            if chunk.capacity == CHUNK_BYTES and self.spare_count < SPARE_CHUNKS:
+                chunk.next = self.spares
+                self.spares = chunk
+                self.spare_count += 1
+            else:
+                kv_free(chunk)
+            chunk = next
+
+    cdef int check_appendable(self, size_t payload_bytes, Status* status) noexcept nogil:
         if payload_bytes > MAX_PAYLOAD_BYTES:
             return status_set(status, INVALID_RECORD, b"log record larger than the limit", -1)
         if self.failure.code:
@@ -145,53 +214,76 @@ cdef class Log:
             return -1
         if self.stopping:
             return status_set(status, IO_ERROR, b"the log is closed", -1)
-        if self.append_offset + record_bytes(payload_bytes) > self.append_limit:
-            self.begin_segment()
         return 0
 
-    cdef void begin_segment(self) noexcept nogil:
+    cdef bint fits(self, size_t payload_bytes) noexcept nogil:
+        return load_acquire(&self.append_offset) + record_bytes(payload_bytes) <= self.append_limit
+
+    cdef int begin_segment(self, size_t payload_bytes) noexcept nogil:
+        """The next record, of so many bytes, comes first in a new segment. -1: no memory, nothing done."""
         cdef SegmentHeader header
         cdef uint8_t scratch[SEGMENT_HEADER_BYTES]
+        cdef uint64_t size = record_bytes(payload_bytes)
+        cdef uint64_t limit = self.file.segment_bytes - CLOSE_BYTES
         cdef Sticky* held
+        cdef Chunk* chunk
         cdef int kind
-        header.number = self.append_segment + 1
-        header.previous_end = self.append_offset
-        header.chain = self.chain
+        for kind in range(KIND_USER_MAX + 1):
+            held = &self.sticky[kind]
+            if held.wanted and held.known:
+                size += record_bytes(held.payload.size)
+        if self.append_limit and self.make_sealed() < 0:
+            return -1
+        chunk = self.take_chunk(<size_t> size + TERMINATOR_BYTES)
+        if chunk == NULL:
+            return -1
+        self.fill_header(&header)
         if self.append_limit:
-            self.sealed[self.append_segment] = self.append_max_index
+            self.seal(self.append_segment, self.append_max_index)
         self.seed = encode_segment_header(scratch, &header)
+        # The mark of a sync may come before the record that this is for.
+        self.append_limit = max(limit, SEGMENT_HEADER_BYTES + size + RECORD_HEADER_BYTES)
         self.append_segment = header.number
-        self.append_offset = SEGMENT_HEADER_BYTES
+        store_release(&self.append_offset, SEGMENT_HEADER_BYTES)
         self.append_max_index = 0
-        self.append_limit = self.file.segment_bytes - CLOSE_BYTES
-        self.pending.push_back(Chunk())
-        cdef Chunk* chunk = &self.pending.back()
-        chunk.segment = header.number
-        chunk.offset = SEGMENT_HEADER_BYTES
+        chunk_place(chunk, header.number, SEGMENT_HEADER_BYTES)
+        chunk.segment_bytes = self.append_limit + CLOSE_BYTES
         chunk.previous_end = header.previous_end
         chunk.chain = header.chain
-        chunk.bytes.resize(TERMINATOR_BYTES)
+        chunks_push(&self.pending, chunk)
         for kind in range(KIND_USER_MAX + 1):
             held = &self.sticky[kind]
             if held.wanted and held.known:
                 self.put_record(
-                    kind, held.index, held.term, slice_of(held.payload.data(), held.payload.size())
+                    kind, held.index, held.term, slice_of(held.payload.data, held.payload.size)
                 )
+        return 0
 
-    cdef void put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil:
-        """Encodes one record at the end of what is pending."""
-        cdef Chunk* chunk
-        cdef size_t start
-        if self.pending.empty():
-            self.pending.push_back(Chunk())
-            chunk = &self.pending.back()
-            chunk.segment = self.append_segment
-            chunk.offset = self.append_offset
-            chunk.bytes.resize(TERMINATOR_BYTES)
-        chunk = &self.pending.back()
-        start = chunk.bytes.size() - TERMINATOR_BYTES
-        chunk.bytes.resize(chunk.bytes.size() + record_bytes(payload.size))
-        self.encode(chunk.bytes.data() + start, kind, index, term, payload)
+    cdef void fill_header(self, SegmentHeader* header) noexcept nogil:
+        header.number = self.append_segment + 1
+        header.previous_end = self.append_offset
+        header.chain = self.chain
+        header.read_only_compatible = 0
+        memcpy(header.log_id, self.log_id_raw, ID_BYTES)
+        memcpy(header.database_id, self.database_id_raw, ID_BYTES)
+
+    cdef int put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil:
+        """Encodes one record at the end of what is pending. -1: no memory, nothing changed."""
+        cdef Chunk* chunk = self.pending.last
+        cdef size_t size = record_bytes(payload.size)
+        if chunk == NULL or chunk.size + size > chunk.capacity:
+            chunk = self.reserved
+            if chunk != NULL and size + TERMINATOR_BYTES <= chunk.capacity:
+                self.reserved = NULL
+            else:
+                chunk = self.take_chunk(size + TERMINATOR_BYTES)
+                if chunk == NULL:
+                    return -1
+            chunk_place(chunk, self.append_segment, self.append_offset)
+            chunks_push(&self.pending, chunk)
+        self.encode(chunk_bytes(chunk) + chunk.size - TERMINATOR_BYTES, kind, index, term, payload)
+        chunk.size += size
+        return 0
 
     cdef void encode(
         self, uint8_t* at, int kind, uint64_t index, uint64_t term, Slice payload
@@ -214,91 +306,188 @@ cdef class Log:
         header.payload_crc = crc32c_extend(0, payload.data, payload.size)
         encode_record_header(at, &header, self.seed)
         self.chain = header.header_crc
-        self.append_offset += size
+        store_release(&self.append_offset, self.append_offset + size)
         self.appended += size
         if index > self.append_max_index and not self.sticky[kind].wanted:
             self.append_max_index = index
 
-    cdef bint fits_file(self, size_t payload_bytes) noexcept nogil:
-        """Whether the next record may go into the file past `pending` and the flusher."""
-        return (
-            self.file.memory != NULL
-            and self.flusher != WRITING
-            and self.append_segment == self.file.segment
-            and self.pending.empty()
-            and self.append_offset + record_bytes(payload_bytes) + TERMINATOR_BYTES <= self.file.capacity
-        )
+    cdef int append_one(self, Record* record, Status* status) noexcept nogil:
+        """-1: nothing changed, but that an empty segment may have been begun."""
+        cdef Sticky* held = &self.sticky[record.kind]
+        cdef Sticky fresh
+        fresh.wanted = fresh.known = True
+        fresh.index = record.index
+        fresh.term = record.term
+        buffer_init(&fresh.payload)
+        if self.check_appendable(record.payload.size, status):
+            return -1
+        if (
+            (held.wanted and buffer_append(
+                &fresh.payload, record.payload.data, record.payload.size) < 0)
+            or (not self.fits(record.payload.size) and self.begin_segment(record.payload.size) < 0)
+            or self.put_record(record.kind, record.index, record.term, record.payload) < 0
+        ):
+            buffer_free(&fresh.payload)
+            return status_no_memory(status, b"memory for a log record")
+        if held.wanted:
+            record.replaced = held[0]
+            held[0] = fresh
+        return 0
 
-    cdef void store(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil:
-        """Encodes one record right into the file, through the map."""
-        cdef uint8_t* pages = NULL
-        cdef size_t forgettable
-        self.encode(self.file.memory + self.append_offset, kind, index, term, payload)
-        self.file.end = self.append_offset
-        self.written = self.appended
-        # All but the newest part of the map would else count as memory of this process.
-        forgettable = log_file_forgettable(&self.file, FORGET_BYTES, &pages)
-        if forgettable:
-            self.ops.forget(self.disk, pages, forgettable)
+    cdef void note_state(self, AppendState* state) noexcept nogil:
+        state.segment = self.append_segment
+        state.offset = self.append_offset
+        state.max_index = self.append_max_index
+        state.limit = self.append_limit
+        state.appended = self.appended
+        state.sealed_count = self.sealed_count
+        state.chain = self.chain
+        state.seed = self.seed
+        state.last = self.pending.last
+        state.last_size = self.pending.last.size if self.pending.last != NULL else 0
 
-    cdef int write_directly(
-        self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
-    ) noexcept nogil:
-        """Writes one record with a call. Under `monitor`, which it gives up for the disk's work."""
-        cdef uint64_t offset = self.append_offset
-        cdef size_t size = record_bytes(payload.size) + TERMINATOR_BYTES
-        cdef uint64_t target
-        cdef int result
-        if self.direct.size() < size:
-            self.direct.resize(size)
-        self.encode(self.direct.data(), kind, index, term, payload)
-        target = self.appended
-        self.flusher = WRITING
-        self.monitor.unlock()
-        result = log_file_write(&self.file, self.direct.data(), size, offset, False, status)
-        self.monitor.lock()
-        if result == 0:
-            self.file.end = offset + size - TERMINATOR_BYTES
-            self.written = target
+    cdef void return_to(self, const AppendState* state) noexcept nogil:
+        """Undoes what was appended since, none of which is with a flusher."""
+        self.append_segment = state.segment
+        store_release(&self.append_offset, state.offset)
+        self.append_max_index = state.max_index
+        self.append_limit = state.limit
+        self.appended = state.appended
+        self.sealed_count = state.sealed_count
+        self.chain = state.chain
+        self.seed = state.seed
+        if state.last == NULL:
+            self.give_chunks(self.pending.first)
+            self.pending.first = NULL
         else:
-            self.fail(status)
-        self.flusher = IDLE
-        self.monitor.call_next()
+            self.give_chunks(state.last.next)
+            state.last.next = NULL
+            state.last.size = state.last_size
+            memset(chunk_bytes(state.last) + state.last_size - TERMINATOR_BYTES, 0, TERMINATOR_BYTES)
+        self.pending.last = state.last
+
+    cdef int append_records(self, Record* records, size_t count, Status* status) noexcept nogil:
+        cdef AppendState before
+        cdef size_t done = 0
+        cdef size_t i
+        cdef Sticky* held
+        cdef int result = 0
+        self.monitor.lock()
+        self.note_state(&before)
+        while done < count and result == 0:
+            result = self.append_one(&records[done], status)
+            done += result == 0
+        if result:
+            while done > 0:
+                done -= 1
+                held = &self.sticky[records[done].kind]
+                if held.wanted:
+                    buffer_free(&held.payload)
+                    held[0] = records[done].replaced
+            self.return_to(&before)
+        for i in range(done):
+            if self.sticky[records[i].kind].wanted:
+                buffer_free(&records[i].replaced.payload)
+        self.monitor.unlock()
         return result
 
     cdef int append_slice(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil:
-        cdef Sticky* held = &self.sticky[kind]
-        self.monitor.lock()
-        cdef int result = self.make_room(payload.size, status)
-        if result == 0:
-            self.put_record(kind, index, term, payload)
-            if held.wanted:
-                held.known = True
-                held.index = index
-                held.term = term
-                held.payload.assign(payload.data, payload.data + payload.size)
-        self.monitor.unlock()
-        return result
+        cdef Record record
+        record.kind = kind
+        record.index = index
+        record.term = term
+        record.payload = payload
+        return self.append_records(&record, 1, status)
 
     cdef int append_through(
         self, int kind, uint64_t index, uint64_t term, Slice payload, Status* status
     ) noexcept nogil:
-        cdef bint done = False
+        cdef uint64_t waiting
         self.monitor.lock()
-        cdef int result = self.make_room(payload.size, status)
-        if result == 0 and self.fits_file(payload.size):
-            if payload.size < CALL_BYTES or (self.flusher == SYNCING and payload.size <= DIRECT_BYTES):
-                self.store(kind, index, term, payload)
-                done = True
-            elif payload.size <= DIRECT_BYTES:
-                result = self.write_directly(kind, index, term, payload, status)
-                done = True
+        if (
+            self.sticky[kind].wanted or not self.writes_behind or self.failure.code or self.stopping
+            or not self.fits(payload.size) or self.put_record(kind, index, term, payload) < 0
+        ):
+            self.monitor.unlock()
+            return self.append_slice(kind, index, term, payload, status) or 1
+        waiting = self.appended - self.written
+        if self.asleep or (waiting >= BEHIND_WAKE_BYTES and not self.woken):
+            self.asleep = False
+            self.woken = True
+            self.monitor.notify()
         self.monitor.unlock()
-        if result or done:
+        return waiting > BEHIND_MOST_BYTES
+
+    cdef int reserve(self, size_t payload_bytes) noexcept nogil:
+        cdef size_t size = record_bytes(payload_bytes) + TERMINATOR_BYTES
+        cdef Chunk* chunk
+        if (
+            self.reserved == NULL
+            or self.reserved.capacity < size
+            # One that a large record wanted that then came to nothing.
+            or (self.reserved.capacity > CHUNK_BYTES and size <= CHUNK_BYTES)
+        ):
+            self.monitor.lock()
+            chunk = self.take_chunk(size)
+            if chunk != NULL:
+                if self.reserved != NULL:
+                    self.reserved.next = NULL
+                    self.give_chunks(self.reserved)
+                self.reserved = chunk
+            self.monitor.unlock()
+            if chunk == NULL:
+                return -1
+        if load_acquire(&self.rolling):
+            return 1
+        # The mark of a sync may come before the record.
+        if self.fits(payload_bytes + RECORD_HEADER_BYTES):
+            return 0
+        self.monitor.lock()
+        store_release(&self.rolling, 1)
+        self.monitor.unlock()
+        return 1
+
+    cdef int roll(self, size_t payload_bytes, Status* status) noexcept nogil:
+        cdef AppendState before
+        cdef int result
+        status_clear(status)
+        self.monitor.lock()
+        if not self.await_turn() or self.stopping or not self.rolling:
+            result = 0
+            if self.failure.code:
+                status[0] = self.failure
+                result = -1
+            elif self.stopping:
+                result = status_set(status, IO_ERROR, b"the log is closed", -1)
+            self.monitor.call_next()
+            self.monitor.unlock()
             return result
-        return self.append_slice(kind, index, term, payload, status) or 1
+        result = self.write_pending(False, status) if self.pending.first != NULL else 0
+        if result == 0:
+            self.note_state(&before)
+            if self.begin_segment(payload_bytes) < 0:
+                status_no_memory(status, b"memory for a log segment")
+                result = RETRY
+            else:
+                result = self.write_pending(False, status)
+                if result == RETRY:
+                    self.return_to(&before)
+        store_release(&self.rolling, 0)
+        self.monitor.call_next()
+        self.monitor.unlock()
+        return result
+
+    cdef bint await_turn(self) noexcept nogil:
+        """Under `monitor`: waits until nobody else writes or syncs. False: the log has failed."""
+        cdef bint waited = False
+        while not self.failure.code:
+            if not self.writing and not self.syncing:
+                return True
+            self.monitor.wait_in_line(waited)
+            waited = True
+        return False
 
     cdef uint64_t position(self) noexcept nogil:
         self.monitor.lock()
@@ -306,20 +495,41 @@ cdef class Log:
         self.monitor.unlock()
         return result
 
-    def append(self, int kind, uint64_t index, uint64_t term, const uint8_t[::1] payload not None):
-        cdef Status status
-        cdef Slice content = slice_of(&payload[0] if payload.shape[0] else NULL, payload.shape[0])
-        self.check_writable()
-        check_kind(kind)
-        if content.size > MAX_PAYLOAD_BYTES:
-            raise InvalidArgumentError(f"log record of {content.size} bytes is above the limit of 1 GiB")
-        if self.append_slice(kind, index, term, content, &status):
-            raise self.error(&status)
-        return self.position()
+    def append(self, kind, index, term, payload):
+        return self.append_many(((kind, index, term, payload),))
 
     def append_many(self, records):
+        cdef Status status
+        cdef list held = []             # the bytes that the records refer to
+        cdef Record* made
+        cdef Record* record
+        cdef bytes content
+        cdef int result = 0
+        self.check_writable()
         for kind, index, term, payload in records:
-            self.append(kind, index, term, payload)
+            check_kind(kind)
+            content = payload if type(payload) is bytes else bytes(memoryview(payload))
+            if len(content) > MAX_PAYLOAD_BYTES:
+                raise InvalidArgumentError(
+                    f"log record of {len(content)} bytes is above the limit of 1 GiB"
+                )
+            held.append((kind, index, term, content))
+        made = <Record*> kv_malloc(len(held) * sizeof(Record) + 1)
+        if made == NULL:
+            raise MemoryError("no memory for log records")
+        try:
+            record = made
+            for kind, index, term, content in held:
+                record.kind = kind
+                record.index = index
+                record.term = term
+                record.payload = slice_of(<const char*> content, len(content))
+                record += 1
+            result = self.append_records(made, len(held), &status)
+        finally:
+            kv_free(made)
+        if result:
+            raise self.error(&status)
         return self.position()
 
     # --- writing and syncing: the flusher --------------------------------------------------------
@@ -330,66 +540,81 @@ cdef class Log:
         self.monitor.notify()
 
     cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil:
-        cdef deque[Chunk] taken
-        cdef uint64_t target
         cdef int result = 0
+        cdef bint reached
         cdef bint waited = False
         status_clear(status)
         self.monitor.lock()
         while True:
-            if self.failure.code:
-                status[0] = self.failure
-                result = -1
-            if result or (self.durable if durably else self.written) >= ticket:
+            reached = (self.durable if durably else self.written) >= ticket
+            if reached or self.failure.code:
+                if self.failure.code:
+                    status[0] = self.failure
+                    result = -1
                 self.monitor.call_next()
                 self.monitor.unlock()
                 return result
-            if self.flusher == IDLE:
+            # Beside a sync another may write, but not leave the file that is synced.
+            if not self.writing and (
+                not self.syncing or (not durably and self.append_segment == self.file.segment)
+            ):
                 break
             self.monitor.wait_in_line(waited)
             waited = True
-        self.flusher = WRITING
-        taken.swap(self.pending)
-        target = self.appended
-        self.monitor.unlock()
-
-        while result == 0 and not taken.empty():
-            result = self.write_chunk(&taken.front(), durably, status)
+        self.syncing = self.syncing or durably
+        result = self.write_pending(durably, status)
+        if durably:
             if result == 0:
-                taken.pop_front()
-
-        self.monitor.lock()
-        self.starved = result == RETRY
-        if result == RETRY:
-            put_back(self.pending, taken)
-        elif result == 0:
-            self.written = target
-            if durably:
-                result = self.sync_written(target, status)
-        if result == -1:
-            self.fail(status)
-        self.flusher = IDLE
+                result = self.sync_written(status)
+            self.syncing = False
         # What was asked for may be durable although the mark after it failed; the next call says so.
-        cdef bint reached = (self.durable if durably else self.written) >= ticket
+        reached = (self.durable if durably else self.written) >= ticket
         self.monitor.call_next()
         self.monitor.unlock()
         return 0 if reached else -1
 
-    cdef int sync_written(self, uint64_t target, Status* status) noexcept nogil:
+    cdef int write_pending(self, bint durably, Status* status) noexcept nogil:
+        """All that is pending into the file. Under `monitor`, which it gives up for the disk's work."""
+        cdef Chunk* taken = self.pending.first
+        cdef Chunk* last = self.pending.last
+        cdef Chunk* left = taken
+        cdef Chunk* done = NULL
+        cdef uint64_t target = self.appended
+        cdef int result = 0
+        self.pending.first = self.pending.last = NULL
+        self.writing = True
+        self.monitor.unlock()
+        while left != NULL:
+            result = self.write_chunk(left, durably and left.next == NULL, status)
+            if result:
+                break
+            done = left
+            left = left.next
+        self.monitor.lock()
+        self.writing = False
+        self.woken = False
+        self.starved = result == RETRY
+        chunks_put_back(&self.pending, left, last)
+        if done != NULL:
+            done.next = NULL
+            self.give_chunks(taken)
+        if result == 0:
+            self.written = target
+        elif result != RETRY:
+            self.fail(status)
+        return result
+
+    cdef int sync_written(self, Status* status) noexcept nogil:
         """The flusher's second half. Under `monitor`, which it gives up for the disk's work."""
         cdef uint64_t end = self.file.end
-        cdef uint8_t* pages = NULL
-        # The sync would take each page of the map back from this process one by one, and interrupt
-        # every CPU that runs a thread of it for each.
-        cdef size_t forgettable = log_file_forgettable(&self.file, SYNC_FORGET_BYTES, &pages)
-        self.flusher = SYNCING
+        cdef uint64_t target = self.written
         self.monitor.unlock()
-        if forgettable:
-            self.ops.forget(self.disk, pages, forgettable)
         cdef int result = self.ops.datasync(self.disk, self.file.file)
         self.monitor.lock()
         if result < 0:
-            return status_os_error(status, -result, b"syncing the log", -1)
+            status_os_error(status, -result, b"syncing the log", -1)
+            self.fail(status)
+            return -1
         self.syncs += 1
         self.durable = target
         self.durable_segment = self.file.segment
@@ -399,46 +624,50 @@ cdef class Log:
         if (
             self.appended > target
             or self.stopping
+            or self.rolling
             or self.append_offset + RECORD_HEADER_BYTES > self.append_limit
         ):
             return 0
         return self.leave_mark(status)
 
     cdef int leave_mark(self, Status* status) noexcept nogil:
-        cdef deque[Chunk] mark
+        cdef uint8_t mark[RECORD_HEADER_BYTES + TERMINATOR_BYTES]
+        cdef uint64_t offset = self.append_offset
         cdef int result
-        # By a call, not through the map: the page that a store dirties may be part of a large folio,
-        # all of which the next sync would write (docs/performance.md).
-        self.put_record(KIND_SYNC_MARK, 0, 0, slice_of(NULL, 0))
-        mark.swap(self.pending)
+        self.encode(mark, KIND_SYNC_MARK, 0, 0, slice_of(NULL, 0))
         self.durable = self.appended
-        self.flusher = WRITING
         self.written = self.appended
+        self.writing = True
         self.monitor.call_next()
         self.monitor.unlock()
-        result = self.write_chunk(&mark.front(), True, status)
+        result = log_file_write(&self.file, mark, sizeof(mark), offset, True, status)
         self.monitor.lock()
+        self.writing = False
+        if result:
+            self.fail(status)
+        else:
+            self.file.end = offset + RECORD_HEADER_BYTES
         return result
 
     cdef int write_chunk(self, Chunk* chunk, bint durably, Status* status) noexcept nogil:
-        cdef uint64_t end = chunk.offset + chunk.bytes.size() - TERMINATOR_BYTES
-        cdef size_t size = chunk.bytes.size()
         cdef int result
         if chunk.segment != self.file.segment:
             result = self.enter_segment(chunk, status)
             if result:
                 return result
         result = log_file_write(
-            &self.file, chunk.bytes.data(), size, chunk.offset, durably, status
+            &self.file, chunk_bytes(chunk), chunk.size, chunk.offset, durably, status
         )
         if result == 0:
-            self.file.end = end
+            self.file.end = chunk.offset + chunk.size - TERMINATOR_BYTES
         return result
 
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil:
-        """Leaves the current segment and begins the chunk's; RETRY if there is no space for it."""
+        """Leaves the current segment and begins the chunk's; RETRY if something is lacking for it."""
         cdef SegmentHeader header
         cdef uint64_t recycled
+        cdef int result
+        self.fill_header(&header)
         header.number = chunk.segment
         header.previous_end = chunk.previous_end
         header.chain = chunk.chain
@@ -446,9 +675,12 @@ cdef class Log:
         recycled = self.spare
         self.spare = 0
         self.monitor.unlock()
-        return log_file_begin(
-            &self.file, &header, recycled, chunk.offset + chunk.bytes.size() + CLOSE_BYTES, status
-        )
+        result = log_file_begin(&self.file, &header, recycled, chunk.segment_bytes, status)
+        if result == RETRY:
+            self.monitor.lock()
+            self.spare = recycled
+            self.monitor.unlock()
+        return result
 
     cdef int write_out(self, Status* status) noexcept nogil:
         return self.flush(self.position(), False, status)
@@ -508,6 +740,42 @@ cdef class Log:
             self.sync_to(ticket, &status)
             os_write(self.event, &one, 8)
 
+    def start_write_behind(self):
+        self.check_writable()
+        if self.writer is not None:
+            raise InvalidArgumentError("the log's writer thread runs already")
+        self.writer = threading.Thread(
+            target=run_write_behind, args=(self,), name="kvstore-log", daemon=True
+        )
+        self.writer.start()
+        self.writes_behind = True
+
+    cdef void run_write_behind(self) noexcept nogil:
+        cdef Status status
+        cdef int idle = 0
+        self.monitor.lock()
+        while not self.stopping and not self.failure.code:
+            if self.written != self.appended:
+                idle = 0
+                if not self.writing and (
+                    not self.syncing or self.append_segment == self.file.segment
+                ):
+                    self.write_pending(False, &status)
+                    self.monitor.call_next()
+                    if self.appended - self.written >= BEHIND_WAKE_BYTES:
+                        continue
+            elif idle < BEHIND_IDLE_ROUNDS:
+                idle += 1
+            else:
+                self.asleep = True
+                while self.asleep and not self.stopping and not self.failure.code:
+                    self.monitor.wait()
+                idle = 0
+                continue
+            self.monitor.wait_microseconds(BEHIND_MICROSECONDS)
+        self.asleep = False
+        self.monitor.unlock()
+
     def submit(self):
         self.check_writable()
         self.monitor.lock()
@@ -545,19 +813,24 @@ cdef class Log:
         removed = 0
         while True:
             self.monitor.lock()
-            number = 0
-            # The sync that covered a later segment made its copies of the sticky records durable.
-            if (
-                not self.sealed.empty()
-                and dereference(self.sealed.begin()).first < self.durable_segment
-                and dereference(self.sealed.begin()).second < index
-            ):
-                number = dereference(self.sealed.begin()).first
+            number = self.sealed_first if self.count_removable(index) else 0
             self.monitor.unlock()
             if not number:
                 return removed
             self.remove_segment(number)
             removed += 1
+
+    cdef size_t count_removable(self, uint64_t index) noexcept nogil:
+        """Of the oldest segments, how many hold only indexes below `index`. Under `monitor`."""
+        cdef size_t count = 0
+        while (
+            # The sync that covered a later segment made its copies of the sticky records durable.
+            count < self.sealed_count
+            and self.sealed_first + count < self.durable_segment
+            and self.sealed[count] < index
+        ):
+            count += 1
+        return count
 
     cdef int remove_segment(self, uint64_t number) except -1:
         """Removes the oldest segment, or puts it aside to be recycled."""
@@ -581,7 +854,9 @@ cdef class Log:
         if result < 0:
             raise os_failure(result, b"removing a log segment", segment_name(self.path, number))
         self.monitor.lock()
-        self.sealed.erase(number)
+        self.sealed_count -= 1
+        self.sealed_first += 1
+        memmove(self.sealed, self.sealed + 1, self.sealed_count * sizeof(uint64_t))
         if recycle:
             self.spare = number
         self.monitor.unlock()
@@ -608,13 +883,15 @@ cdef class Log:
             self.writer.join()
         self.monitor.lock()
         status = self.failure
-        if status.code == OK and self.append_limit:
-            self.put_record(KIND_CLEAN_CLOSE, 0, 0, slice_of(NULL, 0))
+        # Without memory for the mark the next opening takes the log for one that was not closed.
+        cdef bint clean = self.append_limit and status.code == OK and (
+            self.put_record(KIND_CLEAN_CLOSE, 0, 0, slice_of(NULL, 0)) == 0
+        )
         self.monitor.unlock()
         if self.append_limit and status.code == OK:
             with nogil:
                 result = self.sync_to(self.position(), &status)
-        if result == 0 and status.code == OK:
+        if result == 0 and status.code == OK and clean:
             # Tells the next opening, too, that the sync of all before it went well.
             log_file_trim(&self.file)
         self.release()
@@ -622,7 +899,17 @@ cdef class Log:
             raise self.error(&status)
 
     cdef void release(self) noexcept:
+        cdef int kind
         log_file_close(&self.file)
+        chunks_free(self.pending.first)
+        chunks_free(self.spares)
+        kv_free(self.reserved)
+        kv_free(self.sealed)
+        self.pending.first = self.pending.last = self.spares = self.reserved = NULL
+        self.sealed = NULL
+        self.sealed_count = self.sealed_capacity = 0
+        for kind in range(KIND_USER_MAX + 1):
+            buffer_free(&self.sticky[kind].payload)
         if self.event >= 0:
             os_close(self.event)
             self.event = -1
@@ -664,7 +951,7 @@ cdef class Log:
         cdef uint64_t durable = self.durable
         cdef uint64_t syncs = self.syncs
         cdef uint64_t segment = self.append_segment
-        cdef uint64_t segments = self.sealed.size() + (1 if self.append_limit else 0)
+        cdef uint64_t segments = self.sealed_count + (1 if self.append_limit else 0)
         self.monitor.unlock()
         return {
             "appended_bytes": appended,
@@ -678,6 +965,23 @@ cdef class Log:
 def run_writer(Log log not None):
     with nogil:
         log.run_writer()
+
+
+def run_write_behind(Log log not None):
+    with nogil:
+        log.run_write_behind()
+
+
+cdef int check_ids(Recovered found, bytes log_id, bytes database_id, str where) except -1:
+    cdef Status status
+    status_clear(&status)
+    if log_id is not None and found.log_id != log_id:
+        status_set(&status, INVALID_RECORD, b"segment of another log", 40)
+        raise status_error(&status, where)
+    if database_id is not None and found.database_id != database_id:
+        status_set(&status, INVALID_RECORD, b"log of another database", 56)
+        raise status_error(&status, where)
+    return 0
 
 
 cdef int check_kind(kind) except -1:

@@ -3,24 +3,32 @@
 Segment, `%06d.wal`: one segment header at 0, then records, each at a multiple of 8, then 8 zero bytes
 (where room is left), then zeros (a fresh file) or the leavings of an older segment (a recycled one).
 
-Segment header, 64 bytes:
+Segment header, 128 bytes:
 
 | offset | size | field |
 |---|---|---|
 | 0 | 4 | magic "KVWL" |
-| 4 | 4 | format version, 1 |
+| 4 | 4 | format version, 2 |
 | 8 | 8 | segment number |
 | 16 | 8 | offset at which the records of the segment before it end, all of them durable; 0: none |
-| 24 | 4 | chain: header checksum of the last record of the segment before it |
-| 28 | 32 | zero |
-| 60 | 4 | CRC-32C of bytes 0 to 59; also the seed of the segment's record headers |
+| 24 | 4 | chain: header checksum of the last record of the segment before it; 0: none |
+| 28 | 4 | compatible features |
+| 32 | 4 | read-only compatible features |
+| 36 | 4 | incompatible features |
+| 40 | 16 | id of the log, random, the same in all of its segments |
+| 56 | 16 | id of the database that the log belongs to; zero: of none |
+| 72 | 4 | key id, 0: not encrypted |
+| 76 | 16 | nonce, zero where the key id is 0 |
+| 92 | 1 | kind of the checksums, 1: CRC-32C |
+| 93 | 31 | zero |
+| 124 | 4 | CRC-32C of bytes 0 to 123; also the seed of the segment's record headers |
 
 Record header, 48 bytes, then the payload, then zeros up to a multiple of 8:
 
 | offset | size | field |
 |---|---|---|
 | 0 | 2 | magic "KR" |
-| 2 | 1 | format version, 1 |
+| 2 | 1 | format version, 2 |
 | 3 | 1 | kind |
 | 4 | 4 | payload size in bytes |
 | 8 | 4 | low 32 bits of the segment number |
@@ -33,11 +41,12 @@ Record header, 48 bytes, then the payload, then zeros up to a multiple of 8:
 
 The header has a checksum of its own, so a damaged size is known as damage and never taken for the
 end of the file ("Protocol-Aware Recovery", FAST'18 section 3.3). The seed differs from segment to
-segment, so neither the leavings in a recycled file nor a log kept in a value pass for our records.
+segment and from log to log, so neither the leavings in a recycled file nor another log's bytes, kept
+in a value or left on the disk, pass for our records.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from kvstore._engine.primitives.native cimport (
     crc32c_extend,
@@ -50,11 +59,18 @@ from kvstore._engine.primitives.native cimport (
 
 cdef enum:
     SEGMENT_MAGIC = 0x4C57564B          # "KVWL"
-    SEGMENT_HEADER_BYTES = 64
+    SEGMENT_HEADER_BYTES = 128
+    SEGMENT_CRC_OFFSET = 124
+    FORMAT_1_HEADER_BYTES = 64
     RECORD_MAGIC = 0x524B               # "KR"
     RECORD_HEADER_BYTES = 48
     TERMINATOR_BYTES = 8                # zeros after the last record
-    LOG_VERSION = 1
+    LOG_VERSION = 2
+    ID_BYTES = 16
+    CHECKSUM_CRC32C = 1
+    # Features that this program knows.
+    READ_ONLY_COMPATIBLE = 0
+    INCOMPATIBLE = 0
     # Kinds of the log itself; users have 1 to 0xEF.
     KIND_USER_MAX = 0xEF
     KIND_SYNC_MARK = 0xF0               # only carries `synced`
@@ -66,6 +82,9 @@ cdef struct SegmentHeader:
     uint64_t number
     uint64_t previous_end
     uint32_t chain
+    uint8_t log_id[ID_BYTES]
+    uint8_t database_id[ID_BYTES]
+    uint32_t read_only_compatible
 
 
 cdef struct RecordHeader:
@@ -97,9 +116,22 @@ cdef inline uint32_t encode_segment_header(uint8_t* at, const SegmentHeader* hea
     put_fixed64(at + 8, header.number)
     put_fixed64(at + 16, header.previous_end)
     put_fixed32(at + 24, header.chain)
-    seed = crc32c_extend(0, at, 60)
-    put_fixed32(at + 60, seed)
+    memcpy(at + 40, header.log_id, ID_BYTES)
+    memcpy(at + 56, header.database_id, ID_BYTES)
+    at[92] = CHECKSUM_CRC32C
+    seed = crc32c_extend(0, at, SEGMENT_CRC_OFFSET)
+    put_fixed32(at + SEGMENT_CRC_OFFSET, seed)
     return seed
+
+
+cdef inline void decode_segment_header(const uint8_t* at, SegmentHeader* header) noexcept nogil:
+    """Of a header that was found right."""
+    header.number = get_fixed64(at + 8)
+    header.previous_end = get_fixed64(at + 16)
+    header.chain = get_fixed32(at + 24)
+    header.read_only_compatible = get_fixed32(at + 32)
+    memcpy(header.log_id, at + 40, ID_BYTES)
+    memcpy(header.database_id, at + 56, ID_BYTES)
 
 
 cdef inline void encode_record_header(uint8_t* at, RecordHeader* header, uint32_t seed) noexcept nogil:

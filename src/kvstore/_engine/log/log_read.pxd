@@ -36,7 +36,7 @@ cdef int segment_next(
 ) noexcept nogil
 # After segment_next returned 0: whether a later record of this segment proves that bytes at or
 # beyond `position` had been durable. 1 proven, 0 not, -1 unreadable. `tail_end` is where the last
-# byte that isn't zero ends.
+# record of this segment ends whose header is intact, or the header at `position`.
 cdef int segment_end_was_durable(
     SegmentReader* reader, uint64_t* tail_end, Status* status
 ) noexcept nogil

@@ -1,7 +1,7 @@
 """Reading of one log segment; see log_read.pxd."""
 
+from libc.errno cimport EIO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
 from kvstore._engine.primitives.native cimport (
@@ -16,7 +16,10 @@ from kvstore._engine.primitives.native cimport (
     crc32c_extend,
     get_fixed32,
     get_fixed64,
+    kv_free,
+    kv_realloc,
     status_clear,
+    status_no_memory,
     status_os_error,
     status_set,
 )
@@ -36,9 +39,9 @@ cdef int fill(SegmentReader* reader, uint64_t offset, size_t size, Status* statu
         wanted = <size_t> (reader.file_bytes - offset)
     cdef uint8_t* larger
     if wanted > reader.buffer_capacity:
-        larger = <uint8_t*> realloc(reader.buffer, wanted)
+        larger = <uint8_t*> kv_realloc(reader.buffer, wanted)
         if larger == NULL:
-            return status_os_error(status, 12, b"no memory to read a log record", <int64_t> offset)
+            return status_no_memory(status, b"memory to read a log record")
         reader.buffer = larger
         reader.buffer_capacity = wanted
     reader.buffer_size = 0
@@ -47,7 +50,7 @@ cdef int fill(SegmentReader* reader, uint64_t offset, size_t size, Status* statu
         return status_os_error(status, <int> -count, b"reading a log segment", <int64_t> offset)
     if <size_t> count < size:
         # The size said that the bytes are there: a failing device, not the end of the log.
-        return status_os_error(status, 5, b"a log segment was read short", <int64_t> offset)
+        return status_os_error(status, EIO, b"a log segment was read short", <int64_t> offset)
     reader.buffer_start = offset
     reader.buffer_size = <size_t> count
     return 0
@@ -72,23 +75,60 @@ cdef int segment_open(
     if size < 0:
         return status_os_error(status, <int> -size, b"reading the size of a log segment", -1)
     reader.file_bytes = <uint64_t> size
-    if reader.file_bytes < SEGMENT_HEADER_BYTES:
+    if reader.file_bytes < FORMAT_1_HEADER_BYTES:
         return status_set(status, TRUNCATED_RECORD, b"log segment header cut short", 0)
-    if fill(reader, 0, SEGMENT_HEADER_BYTES, status):
+    if fill(reader, 0, FORMAT_1_HEADER_BYTES, status):
         return -1
     cdef const uint8_t* at = at_offset(reader, 0)
     if get_fixed32(at) != SEGMENT_MAGIC:
         return status_set(status, INVALID_MAGIC, b"not a log segment", 0)
-    if crc32c_extend(0, at, 60) != get_fixed32(at + 60):
+    if is_format_1(at):
+        return status_set(
+            status, UNSUPPORTED_VERSION, b"log segment of format 1, this program reads format 2", 4
+        )
+    if reader.file_bytes < SEGMENT_HEADER_BYTES:
+        return status_set(status, TRUNCATED_RECORD, b"log segment header cut short", 0)
+    if fill(reader, 0, SEGMENT_HEADER_BYTES, status):
+        return -1
+    at = at_offset(reader, 0)
+    reader.seed = get_fixed32(at + SEGMENT_CRC_OFFSET)
+    if crc32c_extend(0, at, SEGMENT_CRC_OFFSET) != reader.seed:
         return status_set(status, CHECKSUM_MISMATCH, b"log segment header checksum", 0)
-    if get_fixed32(at + 4) != LOG_VERSION:
-        return status_set(status, UNSUPPORTED_VERSION, b"log segment of an unknown version", 4)
-    reader.header.number = get_fixed64(at + 8)
-    reader.header.previous_end = get_fixed64(at + 16)
-    reader.header.chain = get_fixed32(at + 24)
-    reader.seed = get_fixed32(at + 60)
+    if check_understood(at, status):
+        return -1
+    decode_segment_header(at, &reader.header)
     reader.chain = reader.header.chain
     reader.position = SEGMENT_HEADER_BYTES
+    return 0
+
+
+cdef bint is_format_1(const uint8_t* at) noexcept nogil:
+    """Its header is 64 bytes long, the checksum at the end of them."""
+    return get_fixed32(at + 4) == 1 and (
+        crc32c_extend(0, at, FORMAT_1_HEADER_BYTES - 4) == get_fixed32(at + FORMAT_1_HEADER_BYTES - 4)
+    )
+
+
+cdef int check_understood(const uint8_t* at, Status* status) noexcept nogil:
+    """That this program understands all that an intact header says."""
+    if get_fixed32(at + 4) != LOG_VERSION:
+        return status_set(
+            status, UNSUPPORTED_VERSION, b"log segment of a version other than 2", 4
+        )
+    if get_fixed32(at + 36) & ~<uint32_t> INCOMPATIBLE:
+        return status_set(
+            status, UNSUPPORTED_VERSION, b"log segment with incompatible features unknown here", 36
+        )
+    if get_fixed32(at + 72) or not all_zero(at + 76, 16):
+        return status_set(
+            status, UNSUPPORTED_VERSION, b"encrypted log segment: this program has no keys", 72
+        )
+    if at[92] != CHECKSUM_CRC32C:
+        return status_set(
+            status, UNSUPPORTED_VERSION, b"log segment with checksums of an unknown kind", 92
+        )
+    if not all_zero(at + 93, SEGMENT_CRC_OFFSET - 93):
+        return status_set(status, INVALID_RECORD, b"log segment header: reserved bytes are set", 93)
     return 0
 
 
@@ -154,14 +194,33 @@ cdef int segment_next(
     return 1
 
 
+cdef bint own_header(SegmentReader* reader, uint64_t offset, Status* status) noexcept nogil:
+    """Whether what stands there was meant as a record of this segment, be it intact or not."""
+    cdef const uint8_t* at
+    if offset + 16 > reader.file_bytes:
+        return False
+    if fill(reader, offset, 16, status):
+        return False
+    at = at_offset(reader, offset)
+    return (
+        (at[0] | (<int> at[1] << 8)) == RECORD_MAGIC
+        and get_fixed32(at + 8) == <uint32_t> reader.header.number
+    )
+
+
 cdef int segment_end_was_durable(
     SegmentReader* reader, uint64_t* tail_end, Status* status
 ) noexcept nogil:
     cdef uint64_t offset = reader.position
-    cdef size_t size, i
+    cdef size_t size
     cdef const uint8_t* at
     cdef RecordHeader record
     tail_end[0] = offset
+    if own_header(reader, offset, status):
+        # Torn itself: its size can't be believed.
+        tail_end[0] = min(offset + RECORD_HEADER_BYTES, reader.file_bytes)
+    if status.code:
+        return -1
     while offset < reader.file_bytes:
         size = <size_t> min(reader.file_bytes - offset, <uint64_t> RECORD_HEADER_BYTES)
         if fill(reader, offset, size, status):
@@ -174,20 +233,19 @@ cdef int segment_end_was_durable(
             and record_header_intact(at, reader.seed)
         ):
             decode_record_header(at, &record)
+            # Behind it there may be leavings of an older segment, which were never this log's.
+            tail_end[0] = min(offset + record_bytes(record.payload_bytes), reader.file_bytes)
             if record.synced > reader.position:
                 return 1
             # The file is cut to end with the mark of a clean close only after the sync of it all.
             if record.kind == KIND_CLEAN_CLOSE and offset + size == reader.file_bytes:
                 return 1
-        for i in range(min(size, <size_t> 8)):
-            if at[i]:
-                tail_end[0] = offset + i + 1
         offset += 8
     return 0
 
 
 cdef void segment_close(SegmentReader* reader) noexcept nogil:
-    free(reader.buffer)
+    kv_free(reader.buffer)
     reader.buffer = NULL
     if reader.file != NULL:
         reader.ops.close(reader.disk, reader.file)

@@ -13,6 +13,8 @@ cdef class Recovered:
     cdef uint64_t number                # of the newest segment, 0 none
     cdef uint64_t end                   # of its valid part
     cdef uint32_t chain                 # of its last record
+    cdef bytes log_id                   # of all segments; None without any
+    cdef bytes database_id
 
 
 cdef str segment_name(str path, uint64_t number)

@@ -30,6 +30,8 @@ from kvstore._engine.files.native cimport (
     os_failure,
 )
 
+from kvstore.errors import CorruptionError, IntegrityCode
+
 cdef enum:
     COPY_BYTES = 1048576
 
@@ -102,6 +104,7 @@ cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint r
                 reader.header.previous_end != found.end or reader.header.chain != found.chain
             ):
                 raise broken_end(disk, path, found, reader.header.previous_end)
+            check_log(&reader, found, where, repair)
             records += read_segment(&reader, found, sticky_kinds, where)
             found.number = number
             found.end = reader.position
@@ -123,6 +126,28 @@ cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint r
     return found
 
 
+cdef int check_log(SegmentReader* reader, Recovered found, str where, bint repair) except -1:
+    """That the segment is of the same log as those before it, and may be written after."""
+    cdef Status status
+    cdef bytes log_id = <bytes> (<char*> reader.header.log_id)[:ID_BYTES]
+    cdef bytes database_id = <bytes> (<char*> reader.header.database_id)[:ID_BYTES]
+    cdef uint32_t unknown = reader.header.read_only_compatible & ~<uint32_t> READ_ONLY_COMPATIBLE
+    status_clear(&status)
+    if unknown and repair:
+        raise CorruptionError(
+            f"log segment with feature bits {unknown:#x}, unknown here: it can only be read",
+            code=IntegrityCode.UNSUPPORTED_VERSION, path=where, offset=32,
+        )
+    if found.log_id is not None and (
+        log_id != found.log_id or database_id != found.database_id
+    ):
+        status_set(&status, INVALID_RECORD, b"segment of another log", 40)
+        raise status_error(&status, where)
+    found.log_id = log_id
+    found.database_id = database_id
+    return 0
+
+
 cdef uint64_t read_segment(
     SegmentReader* reader, Recovered found, frozenset sticky_kinds, str where
 ) except? 0xFFFFFFFFFFFFFFFF:
@@ -131,31 +156,43 @@ cdef uint64_t read_segment(
     cdef RecordHeader record
     cdef const uint8_t* payload = NULL
     cdef uint64_t records = 0, max_index = 0
-    cdef int result
+    cdef int result = 1
     cdef bint[256] is_sticky
     cdef int kind
     for kind in range(256):
         is_sticky[kind] = kind in sticky_kinds
     status_clear(&status)
-    with nogil:
-        while True:
-            result = segment_next(reader, &record, &payload, &status)
-            if result <= 0:
-                break
-            if record.kind > KIND_USER_MAX:
-                continue
-            records += 1
-            if is_sticky[record.kind]:
-                with gil:
-                    found.sticky[record.kind] = (
-                        record.index, record.term, <bytes> payload[: record.payload_bytes]
-                    )
-            elif record.index > max_index:
-                max_index = record.index
+    while result > 0:
+        with nogil:
+            result = next_sticky(
+                reader, is_sticky, &record, &payload, &records, &max_index, &status
+            )
+        if result > 0:
+            found.sticky[record.kind] = (
+                record.index, record.term, <bytes> payload[: record.payload_bytes]
+            )
     if result < 0:
         raise status_error(&status, where)
     found.max_index[reader.header.number] = max_index
     return records
+
+
+cdef int next_sticky(
+    SegmentReader* reader, const bint* is_sticky, RecordHeader* record, const uint8_t** payload,
+    uint64_t* records, uint64_t* max_index, Status* status
+) noexcept nogil:
+    """Reads on to a record of a sticky kind (1) or the end (0), and counts. -1: unreadable."""
+    cdef int result
+    while True:
+        result = segment_next(reader, record, payload, status)
+        if result <= 0:
+            return result
+        if record.kind > KIND_USER_MAX:
+            continue
+        records[0] += 1
+        if is_sticky[record.kind]:
+            return 1
+        max_index[0] = max(max_index[0], record.index)
 
 
 cdef object broken_end(FileSystem disk, str path, Recovered found, uint64_t promised):

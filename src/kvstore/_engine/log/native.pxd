@@ -1,5 +1,6 @@
 include "log_format.pxd"
+include "log_chunk.pxd"
 include "log_file.pxd"
-include "log.pxd"
 include "log_read.pxd"
 include "log_recovery.pxd"
+include "log.pxd"

@@ -41,11 +41,14 @@ class Log:
     :param sticky_kinds: kinds whose newest record is written again at the head of each new segment,
         so that removing old segments never loses it. Their index must be 0.
     :param read_only: only :attr:`recovery` and :meth:`replay`; nothing is written.
-    :param maps: write unsynced records through a memory map where the file system allows it.
+    :param log_id: 16 bytes that a log must have, if it exists; a new one gets them, or random ones.
+    :param database_id: likewise of the database that it belongs to, or zeros.
     """
 
     path: str
     recovery: Recovery
+    log_id: bytes
+    database_id: bytes
 
     def __init__(
         self,
@@ -55,13 +58,17 @@ class Log:
         segment_bytes: int = 67_108_864,
         sticky_kinds: Iterable[int] = (),
         read_only: bool = False,
-        maps: bool = False,
+        log_id: bytes | None = None,
+        database_id: bytes | None = None,
     ) -> None: ...
     def append(self, kind: int, index: int, term: int, payload: Buffer) -> int:
-        """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket."""
+        """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket.
+
+        MemoryError leaves the log as it was.
+        """
 
     def append_many(self, records: Iterable[tuple[int, int, int, Buffer]]) -> int:
-        """Add several records; returns the ticket of the last one."""
+        """Add several records, all or none; returns the ticket of the last one."""
 
     def write(self) -> None:
         """Move what was appended into the file: it survives the process, not the machine."""
@@ -71,6 +78,9 @@ class Log:
 
     def start_writer(self) -> int:
         """Start the writer thread; returns the eventfd that it signals after each sync."""
+
+    def start_write_behind(self) -> None:
+        """Start a thread that writes, within about a millisecond, what a database leaves to it."""
 
     def submit(self) -> int:
         """Ask the writer thread to make what was appended durable; returns the ticket."""
