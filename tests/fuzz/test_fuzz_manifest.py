@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore._engine.log.native import Log
+from kvstore._engine.primitives.native import crc32c
 from kvstore._engine.version.native import (
     Edit,
     TableEntry,
@@ -26,7 +28,7 @@ from kvstore._engine.version.native import (
     frame_edit,
     parse_manifest,
 )
-from kvstore.engine import DB
+from kvstore.engine import DB, repair_db
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
 LIMIT = (1 << 64) - 1
@@ -36,8 +38,15 @@ OPTIONS: dict[str, Any] = {"background": False, "write_buffer_size": 64 << 10}
 numbers = st.integers(0, LIMIT)
 levels = st.integers(0, 6)
 bounds = st.binary(min_size=8, max_size=40)
+ids = st.binary(min_size=16, max_size=16)
 entries = st.builds(
-    TableEntry, levels, numbers, numbers, numbers, numbers, numbers, numbers, bounds, bounds
+    TableEntry,
+    levels,
+    *[numbers] * 6,
+    bounds,
+    bounds,
+    st.just(b"") | ids,
+    numbers,
 )
 edits = st.builds(
     Edit,
@@ -46,14 +55,28 @@ edits = st.builds(
     applied_index=st.none() | numbers,
     retain_from=st.none() | numbers,
     next_number=st.none() | numbers,
+    log_id=st.none() | st.just(b"") | ids,
+    log_first=st.none() | numbers,
+    log_segment=st.none() | numbers,
+    log_end=st.none() | numbers,
     removed=st.lists(st.tuples(levels, numbers), max_size=4),
     added=st.lists(entries, max_size=4),
 )
 
 
-def manifest_of(number: int, story: list[Edit]) -> bytes:
-    framed = [frame_edit(place, encode_edit(edit)) for place, edit in enumerate(story, 1)]
-    return file_header(number) + b"".join(framed)
+ID = bytes(range(16))
+
+
+def framed(number: int, payloads: list[bytes], database_id: bytes = ID) -> bytes:
+    header = file_header(number, database_id)
+    seed = int.from_bytes(header[-4:], "little")
+    return header + b"".join(
+        frame_edit(place, payload, seed) for place, payload in enumerate(payloads, 1)
+    )
+
+
+def manifest_of(number: int, story: list[Edit], database_id: bytes = ID) -> bytes:
+    return framed(number, [encode_edit(edit) for edit in story], database_id)
 
 
 STORY = [
@@ -109,7 +132,7 @@ def test_a_changed_payload_is_an_edit_or_refused(edit: Edit, data: st.DataObject
 @settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_no_manifest(data: bytes) -> None:
-    for content in (data, file_header(3) + data):
+    for content in (data, file_header(3, ID) + data):
         with pytest.raises(CorruptionError) as caught:
             parse_manifest(content, 3, "/MANIFEST-000003")
         assert caught.value.code in IntegrityCode
@@ -147,11 +170,171 @@ def test_a_manifest_cut_anywhere_says_what_its_whole_edits_say() -> None:
 
 
 def test_edits_left_out_swapped_or_said_twice_are_damage() -> None:
-    framed = [frame_edit(place, encode_edit(edit)) for place, edit in enumerate(STORY, 1)]
+    header = file_header(3, ID)
+    seed = int.from_bytes(header[-4:], "little")
+    frames = [frame_edit(place, encode_edit(edit), seed) for place, edit in enumerate(STORY, 1)]
     for order in ([0, 2], [1, 0, 2], [0, 2, 1], [0, 0, 1], [1, 2]):
-        content = file_header(3) + b"".join(framed[place] for place in order)
+        content = header + b"".join(frames[place] for place in order)
         with pytest.raises(CorruptionError):
             parse_manifest(content, 3, "m")
+
+
+# --- format 2: ids, features, what is to come ------------------------------------------------
+
+
+def sealed(header: bytes) -> bytes:
+    """A header with its checksum made right again."""
+    return header[:-4] + crc32c(header[:-4]).to_bytes(4, "little")
+
+
+def refusal(content: bytes, **how: Any) -> CorruptionError:
+    with pytest.raises(CorruptionError) as caught:
+        parse_manifest(content, 3, "m", **how)
+    return caught.value
+
+
+def test_an_edit_of_another_database_or_manifest_never_passes() -> None:
+    other = bytes(16)
+    whole = manifest_of(3, STORY)
+    last = len(manifest_of(3, STORY[:-1]))
+    for stranger in (manifest_of(3, STORY, other), manifest_of(4, STORY)):
+        # In the very place where it would go on: a block that was written astray.
+        mixed = whole[:last] + stranger[last:]
+        assert parse_manifest(mixed, 3, "m") == (STORY[:-1], len(whole) - last)
+    error = refusal(whole, database_id=other)
+    assert (error.code, error.offset) == (IntegrityCode.INVALID_RECORD, 32)
+    assert parse_manifest(whole, 3, "m", ID) == (STORY, 0)
+
+
+def test_format_1_is_refused_with_a_clear_word() -> None:
+    header = b"kvmanif\0" + struct.pack("<IQ", 1, 3)
+    error = refusal(header + crc32c(header).to_bytes(4, "little") + bytes(200))
+    assert error.code is IntegrityCode.UNSUPPORTED_VERSION
+    assert "format 1, this program reads format 2" in str(error)
+
+
+def header_with(offset: int, value: bytes) -> bytes:
+    header = bytearray(file_header(3, ID))
+    header[offset : offset + len(value)] = value
+    return sealed(bytes(header))
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "code", "says"),
+    [
+        (8, b"\3", IntegrityCode.UNSUPPORTED_VERSION, "format 3, this program reads format 2"),
+        (20, b"\4", IntegrityCode.UNSUPPORTED_VERSION, "incompatible feature 0x4"),
+        (16, b"\0\1", IntegrityCode.UNSUPPORTED_VERSION, "read-only compatible feature 0x100"),
+        (48, b"\2", IntegrityCode.UNSUPPORTED_VERSION, "checksums of kind 2"),
+        (49, b"\1", IntegrityCode.INVALID_RECORD, "reserved bytes"),
+        (52, b"\7", IntegrityCode.UNSUPPORTED_VERSION, "encrypted with key 7"),
+        (71, b"\1", IntegrityCode.UNSUPPORTED_VERSION, "encrypted"),
+        (72, b"\1", IntegrityCode.INVALID_RECORD, "reserved bytes"),
+        (91, b"\1", IntegrityCode.INVALID_RECORD, "reserved bytes"),
+    ],
+)
+def test_what_a_later_header_says_is_refused_by_its_name(
+    offset: int, value: bytes, code: IntegrityCode, says: str
+) -> None:
+    error = refusal(header_with(offset, value))
+    assert error.code is code
+    assert says in str(error)
+
+
+def with_first_edit(header: bytes, payload: bytes) -> bytes:
+    return header + frame_edit(1, payload, int.from_bytes(header[-4:], "little"))
+
+
+def test_compatible_features_are_ignored_and_read_only_ones_let_one_read() -> None:
+    payload = encode_edit(STORY[0])
+    assert parse_manifest(with_first_edit(header_with(12, b"\xff"), payload), 3, "m")[0] == [
+        STORY[0]
+    ]
+    content = with_first_edit(header_with(16, b"\2"), payload)
+    assert refusal(content).code is IntegrityCode.UNSUPPORTED_VERSION
+    assert parse_manifest(content, 3, "m", read_only=True)[0] == [STORY[0]]
+
+
+def field(tag: int, content: bytes) -> bytes:
+    assert tag < 128
+    assert len(content) < 128
+    return bytes([tag, len(content)]) + content
+
+
+@pytest.mark.parametrize("inside_a_table", [False, True])
+def test_an_unknown_field_is_skipped_if_it_says_so_and_else_refused(inside_a_table: bool) -> None:
+    def manifest(tag: int) -> bytes:
+        payload = encode_edit(STORY[0])
+        if not inside_a_table:
+            return framed(3, [field(tag, b"new") + payload + field(tag, b"newer")])
+        # The table is the last field: its length is in the second byte of it.
+        (entry,) = STORY[0].added
+        start = payload.index(encode_edit(Edit(added=[entry])))
+        table = payload[start + 2 :] + field(tag, b"new")
+        return framed(3, [payload[:start] + field(7, table)])
+
+    assert parse_manifest(manifest(64 + 20), 3, "m") == ([STORY[0]], 0)
+    error = refusal(manifest(20))
+    assert error.code is IntegrityCode.UNSUPPORTED_VERSION
+    assert "field 20 is of a later program" in str(error)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        field(1, b"\1") * 2,
+        field(1, b"\1\0"),
+        field(1, b""),
+        field(8, bytes(15)),
+        field(8, b"") * 2,
+        field(6, b"\7\1"),
+        field(7, b""),
+        b"\1",
+        b"\1\5\1",
+    ],
+)
+def test_fields_that_are_none_are_refused(payload: bytes) -> None:
+    with pytest.raises(ValueError, match=r"field|integer|id of|missing|level"):
+        decode_edit(payload)
+    assert refusal(framed(3, [payload])).code is IntegrityCode.INVALID_RECORD
+
+
+def identity_with(disk: MemoryFileSystem, old: bytes, new: bytes) -> None:
+    body = disk.read_file("/db/IDENTITY").rpartition(b"crc ")[0].replace(old, new)
+    disk.write_file("/db/IDENTITY", body + b"crc %08x\n" % crc32c(body))
+
+
+def test_a_directory_says_which_features_its_reader_must_know() -> None:
+    disk, expected = database()
+    for name, says in (
+        (b"incompatible", "incompatible feature 0x2"),
+        (b"read-only-compatible", "read-only compatible feature 0x2"),
+    ):
+        changed = disk.crash(keep="all")
+        identity_with(changed, b"\n" + name + b" 00000000", b"\n" + name + b" 00000002")
+        with pytest.raises(CorruptionError, match=says) as caught:
+            DB("/db", filesystem=changed, **OPTIONS)
+        assert caught.value.code is IntegrityCode.UNSUPPORTED_VERSION
+        assert caught.value.path == "/db/IDENTITY"
+    with DB("/db", filesystem=changed, read_only=True, **OPTIONS) as db:
+        assert dict(db) == expected
+    changed = disk.crash(keep="all")
+    identity_with(changed, b"\ncompatible 00000000", b"\ncompatible ffffffff")
+    assert open_damaged(changed) == expected
+
+
+def test_another_databases_manifest_is_refused_and_repair_keeps_the_id() -> None:
+    disk, expected = database()
+    changed = disk.crash(keep="all")
+    identity = changed.read_file("/db/IDENTITY")
+    identity_with(changed, identity.splitlines()[2], b"id " + b"ab" * 16)
+    with pytest.raises(CorruptionError, match="manifest of another database"):
+        DB("/db", filesystem=changed, **OPTIONS)
+    damaged = disk.crash(keep="all")
+    damaged.write_file("/db/IDENTITY", b"kvstore engine\nnonsense")
+    repair_db("/db", filesystem=damaged)
+    assert damaged.read_file("/db/IDENTITY") == identity
+    assert open_damaged(damaged) == expected
 
 
 # --- a whole database --------------------------------------------------------------------------

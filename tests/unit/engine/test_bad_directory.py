@@ -142,13 +142,28 @@ def test_a_newer_format_is_refused_by_its_number(db_path):
     from kvstore._engine.primitives.native import crc32c
 
     identity = db_path / "IDENTITY"
-    body = identity.read_bytes().rpartition(b"crc ")[0].replace(b"format 1", b"format 2")
+    body = identity.read_bytes().rpartition(b"crc ")[0].replace(b"format 2", b"format 3")
     identity.write_bytes(body + b"crc %08x\n" % crc32c(body))
     before = contents(db_path)
     error = refusal(db_path)
     assert (error.code, error.path) == (IntegrityCode.UNSUPPORTED_VERSION, str(identity))
-    assert "format 2, this program reads format 1" in str(error)
+    assert "format 3, this program reads format 2" in str(error)
     assert contents(db_path) == before
+
+
+def test_format_1_is_refused_with_a_clear_word_and_left_alone(tmp_path):
+    from kvstore._engine.primitives.native import crc32c
+
+    body = b"kvstore engine\nformat 1\nid " + b"0" * 32 + b"\n"
+    (tmp_path / "IDENTITY").write_bytes(body + b"crc %08x\n" % crc32c(body))
+    before = contents(tmp_path)
+    for call in (kvstore.DB, kvstore.repair_db, kvstore.destroy_db):
+        with pytest.raises(
+            CorruptionError, match="format 1, this program reads format 2"
+        ) as caught:
+            call(tmp_path)
+        assert caught.value.code is IntegrityCode.UNSUPPORTED_VERSION
+    assert contents(tmp_path) == before
 
 
 def test_a_damaged_log_is_named_with_the_place(db_path):

@@ -5,9 +5,9 @@ from libc.stdint cimport uint64_t
 from kvstore._engine.files.native cimport FileSystem
 
 
-cdef str identity_text(str token)
-# The identity token in the file's bytes; errors as for a foreign or newer database.
-cdef str check_identity(bytes data, str path)
+cdef bytes identity_text(bytes database_id)
+# The database's id in the file's bytes; errors as for a foreign or newer database.
+cdef bytes check_identity(bytes data, str path, bint read_only)
 cdef bint is_own_name(str name)
 # The number of a table or manifest, 0 for any other file.
 cdef uint64_t number_of(str name)

@@ -8,37 +8,55 @@ from libc.stdint cimport int64_t, uint64_t
 from kvstore._engine.files.native cimport OPEN_READ, FileSystem, os_failure
 from kvstore._engine.primitives.native import crc32c
 
+from kvstore._engine.version.native import check_features
+
 from kvstore.errors import CorruptionError, IntegrityCode
 
 IDENTITY = "IDENTITY"
 IDENTITY_HEAD = "kvstore engine"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LOG_DIRECTORY = "wal"
 RESERVE = "RESERVE"
 
 
-cdef str identity_text(str token):
-    cdef str body = f"{IDENTITY_HEAD}\nformat {FORMAT_VERSION}\nid {token}\n"
-    return f"{body}crc {crc32c(body.encode()):08x}\n"
+cdef bytes identity_text(bytes database_id):
+    body = (
+        f"{IDENTITY_HEAD}\nformat {FORMAT_VERSION}\nid {database_id.hex()}\n"
+        "compatible 00000000\nread-only-compatible 00000000\nincompatible 00000000\n"
+    )
+    return f"{body}crc {crc32c(body.encode()):08x}\n".encode()
 
 
-cdef str check_identity(bytes data, str path):
+cdef bytes check_identity(bytes data, str path, bint read_only):
     if not data.startswith(IDENTITY_HEAD.encode() + b"\n"):
         raise CorruptionError(
             "not a kvstore database's identity", code=IntegrityCode.INVALID_MAGIC, path=path
         )
-    lines = data.decode("utf-8", "replace").splitlines()
     body, _, check = data.rpartition(b"crc ")
-    if len(lines) != 4 or check != b"%08x\n" % crc32c(body):
+    if check != b"%08x\n" % crc32c(body):
         raise CorruptionError(
             "identity checksum", code=IntegrityCode.CHECKSUM_MISMATCH, path=path
         )
-    if lines[1] != f"format {FORMAT_VERSION}":
+    lines = body.decode("ascii", "replace").splitlines()
+    if len(lines) < 2 or lines[1] != f"format {FORMAT_VERSION}":
         raise CorruptionError(
-            f"{lines[1]}, this program reads format {FORMAT_VERSION}",
-            code=IntegrityCode.UNSUPPORTED_VERSION, path=path,
+            f"{lines[1] if len(lines) > 1 else 'no format'}, this program reads format "
+            f"{FORMAT_VERSION}", code=IntegrityCode.UNSUPPORTED_VERSION, path=path,
         )
-    return lines[2].removeprefix("id ")
+    # Lines that this program doesn't know belong to features, and those say what to do.
+    fields = dict(line.rpartition(" ")[::2] for line in lines[2:])
+    try:
+        database_id = bytes.fromhex(fields["id"])
+        read_only_compatible = int(fields["read-only-compatible"], 16)
+        incompatible = int(fields["incompatible"], 16)
+    except (KeyError, ValueError):
+        database_id = b""
+    if len(database_id) != 16:
+        raise CorruptionError(
+            "identity without its fields", code=IntegrityCode.INVALID_RECORD, path=path
+        )
+    check_features(read_only_compatible, incompatible, read_only, path)
+    return database_id
 
 
 cdef bint is_own_name(str name):

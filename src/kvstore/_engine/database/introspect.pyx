@@ -284,16 +284,20 @@ cdef int copy_tables(Store store, str path) except -1:
         version = store.version
         version_retain(version)
         everything = store.everything()
+        # A copy has no log of its own yet.
+        everything.log_id = everything.log_first = None
+        everything.log_segment = everything.log_end = None
     try:
         make_directory(store.disk, path)
         for level in range(LEVELS):
             for i in range(version.levels[level].count):
                 name = f"{version.levels[level].files[i].number:06d}.sst"
                 link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
-        replace_whole(store.disk, path, "IDENTITY", identity_text(os.urandom(16).hex()).encode())
+        database_id = os.urandom(16)
+        replace_whole(store.disk, path, IDENTITY, identity_text(database_id))
         # CURRENT comes last: without it the directory is no database.
         manifest = begin_manifest(
-            store.disk, path, everything.next_number + 1, everything
+            store.disk, path, everything.next_number + 1, database_id, everything
         )
         manifest.close()
         sync_directory(store.disk, os.path.dirname(path))

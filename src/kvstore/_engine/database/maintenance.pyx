@@ -46,6 +46,7 @@ from kvstore._engine.version.native cimport (
     live_table_new,
     live_table_release,
     load_manifest,
+    manifest_owner,
     merge_cursor,
     open_tables_new,
     open_tables_release,
@@ -111,7 +112,9 @@ cdef list own_names(FileSystem disk, str path):
     own = [name for name in names if is_own_name(name)]
     if IDENTITY in names:
         try:
-            check_identity(read_whole(disk, f"{path}/{IDENTITY}"), f"{path}/{IDENTITY}")
+            check_identity(
+                read_whole(disk, f"{path}/{IDENTITY}"), f"{path}/{IDENTITY}", True
+            )
         except CorruptionError as error:
             if error.code == IntegrityCode.UNSUPPORTED_VERSION:
                 raise
@@ -164,7 +167,9 @@ class Repair:
         if self.report:
             everything.next_number = self.next_number
             self.next_number += 1
-            write_manifest(self.disk, self.path, self.next_number, everything)
+            write_manifest(
+                self.disk, self.path, self.next_number, self.database_id, everything
+            )
         return self.report
 
     def set_aside(self, name, why):
@@ -174,11 +179,11 @@ class Repair:
 
     def mend_identity(self):
         try:
-            check_identity(
-                read_whole(self.disk, f"{self.path}/{IDENTITY}"), f"{self.path}/{IDENTITY}"
+            self.database_id = check_identity(
+                read_whole(self.disk, f"{self.path}/{IDENTITY}"), f"{self.path}/{IDENTITY}", False
             )
         except StorageError as error:
-            write_identity(self.disk, self.path)
+            self.database_id = write_identity(self.disk, self.path)
             self.report.append(f"{IDENTITY}: written anew: {error}")
 
     def check_tables(self):
@@ -263,15 +268,18 @@ cdef uint64_t number_of_name(str name):
 
 
 def write_identity(FileSystem disk, str path):
-    replace_whole(disk, path, IDENTITY, identity_text(os.urandom(16).hex()).encode())
+    """The id that its files know it by, if any of them still says it."""
+    database_id = manifest_owner(disk, path) or os.urandom(16)
+    replace_whole(disk, path, IDENTITY, identity_text(database_id))
+    return database_id
 
 
 def read_manifest(FileSystem disk, str path):
-    return load_manifest(disk, path)
+    return load_manifest(disk, path, None, False)
 
 
-def write_manifest(FileSystem disk, str path, uint64_t number, everything):
-    cdef Manifest manifest = begin_manifest(disk, path, number, everything)
+def write_manifest(FileSystem disk, str path, uint64_t number, database_id, everything):
+    cdef Manifest manifest = begin_manifest(disk, path, number, database_id, everything)
     manifest.close()
 
 

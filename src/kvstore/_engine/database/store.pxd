@@ -38,6 +38,7 @@ cdef class Store:
     cdef readonly str name              # as it was given; for people
     cdef readonly str path              # the same directory, whatever becomes of the working one
     cdef FileSystem disk
+    cdef readonly bytes database_id     # 16 bytes, random, for its whole life
     cdef object options
     cdef TableOptions table_options
     cdef size_t write_buffer_bytes
@@ -132,10 +133,12 @@ cdef class Store:
     cdef int need_manifest(self) except -1
     # A fresh manifest in the place of one that has grown long. Under `installing`.
     cdef int roll_manifest(self) except -1
+    cdef Manifest new_manifest(self)
     cdef int switch_manifest(self, Manifest fresh) except -1
     cdef int sync_current(self) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1
+    cdef int read_identity(self) except -1
     cdef int open_to_read(self, str path) except -1
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1
     cdef int load(self) except -1

@@ -49,7 +49,7 @@ from kvstore._engine.version.native cimport (
     version_empty,
     version_release,
 )
-from kvstore._engine.version.native import Edit, TableEntry, manifest_name
+from kvstore._engine.version.native import ID_BYTES, Edit, TableEntry, manifest_name
 
 from kvstore.errors import (
     ClosedError,
@@ -261,17 +261,15 @@ cdef class Store:
 
     cdef int need_manifest(self) except -1:
         if self.manifest is None:
-            number = counter_next(&self.next_number)
-            self.switch_manifest(create_manifest(self.disk, self.path, number, self.everything()))
+            self.switch_manifest(self.new_manifest())
         if self.current_unsynced:
             self.sync_current()
         return 0
 
     cdef int roll_manifest(self) except -1:
         cdef Manifest grown = self.manifest
-        cdef uint64_t number = counter_next(&self.next_number)
         try:
-            self.switch_manifest(create_manifest(self.disk, self.path, number, self.everything()))
+            self.switch_manifest(self.new_manifest())
         except Exception as error:
             if not is_retryable(error):
                 self.fail(error)
@@ -287,6 +285,10 @@ cdef class Store:
                 raise
             # Before the next edit, then.
         return 0
+
+    cdef Manifest new_manifest(self):
+        cdef uint64_t number = counter_next(&self.next_number)
+        return create_manifest(self.disk, self.path, number, self.database_id, self.everything())
 
     cdef int switch_manifest(self, Manifest fresh) except -1:
         """Where this fails the old one is in force, and nothing is left of the fresh one."""
@@ -346,7 +348,7 @@ cdef class Store:
         else:
             names = list_directory(self.disk, path)
         if IDENTITY in names:
-            check_identity(read_whole(self.disk, f"{path}/{IDENTITY}"), f"{path}/{IDENTITY}")
+            self.read_identity()
         elif set(names) - {"LOCK", f"{IDENTITY}.new"}:
             raise StorageError(
                 "the directory isn't empty and holds no kvstore database; nothing was touched",
@@ -359,11 +361,16 @@ cdef class Store:
         self.lock = lock_file(self.disk, f"{path}/LOCK")
         return 0
 
+    cdef int read_identity(self) except -1:
+        cdef str path = f"{self.path}/{IDENTITY}"
+        self.database_id = check_identity(read_whole(self.disk, path), path, self.read_only)
+        return 0
+
     cdef int open_to_read(self, str path) except -1:
         """As open_directory, of what is there, and nothing is written."""
         if kind_of(self.disk, path) != 2 or "CURRENT" not in list_directory(self.disk, path):
             raise InvalidArgumentError(f"there is no database in {path} to be read")
-        check_identity(read_whole(self.disk, f"{path}/{IDENTITY}"), f"{path}/{IDENTITY}")
+        self.read_identity()
         self.lock = lock_file_shared(self.disk, f"{path}/LOCK")
         self.load()
         log_path = f"{path}/{LOG_DIRECTORY}"
@@ -391,9 +398,8 @@ cdef class Store:
                     f"there is no database in {path} (create_if_missing is off)"
                 )
             if IDENTITY not in names:
-                replace_whole(
-                    self.disk, path, IDENTITY, identity_text(os.urandom(16).hex()).encode()
-                )
+                self.database_id = os.urandom(ID_BYTES)
+                replace_whole(self.disk, path, IDENTITY, identity_text(self.database_id))
             # What a crash may have left of an earlier try to create it.
             for name in names:
                 if number_of(name) or name.endswith(".new"):
@@ -454,7 +460,9 @@ cdef class Store:
         cdef Version* empty
         cdef Change* changes
         cdef int i
-        number, edits, self.torn_manifest_bytes = load_manifest(self.disk, self.path)
+        number, edits, self.torn_manifest_bytes = load_manifest(
+            self.disk, self.path, self.database_id, self.read_only
+        )
         manifest_path = f"{self.path}/{manifest_name(number)}"
         self.next_number = self.loaded_manifest = number
         tables = {}

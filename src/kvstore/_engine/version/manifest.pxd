@@ -11,16 +11,23 @@ cdef class Manifest:
     cdef readonly uint64_t number
     cdef readonly uint64_t edits
     cdef int check(self) except -1
+    cdef object seed                        # of the edits' checksums
     cdef readonly uint64_t first_bytes      # size with the first edit alone, which says everything
 
 
-# (number, [Edit], torn bytes) of the manifest that CURRENT names.
-cdef tuple load_manifest(FileSystem disk, str directory)
+# (number, [Edit], torn bytes) of the manifest that CURRENT names, of the database `database_id` (None:
+# of whichever).
+cdef tuple load_manifest(FileSystem disk, str directory, object database_id, bint read_only)
+cdef bytes manifest_owner(FileSystem disk, str directory)
 # A durable MANIFEST-<number> with `everything` as its first edit. Leaves nothing where it fails.
-cdef Manifest create_manifest(FileSystem disk, str directory, uint64_t number, object everything)
+cdef Manifest create_manifest(
+    FileSystem disk, str directory, uint64_t number, bytes database_id, object everything
+)
 # Switches CURRENT to it; durable only with the next sync of the directory. Where it fails CURRENT is
 # what it was.
 cdef int point_current(FileSystem disk, str directory, uint64_t number) except -1
 # Both, durable.
-cdef Manifest begin_manifest(FileSystem disk, str directory, uint64_t number, object everything)
+cdef Manifest begin_manifest(
+    FileSystem disk, str directory, uint64_t number, bytes database_id, object everything
+)
 cdef int remove_quietly(FileSystem disk, str path) except -1

@@ -1,11 +1,34 @@
-"""The manifest: which tables make up the database, as a log of checksummed edits.
+"""The manifest: which tables make up the database, as a log of checksummed edits (edit.pyx).
 
-    file    "kvmanif\\0" | u32 version | u64 number | u32 crc of the 20 bytes before
-    edit    u32 payload bytes | u32 crc of the payload | u64 edit number | u32 crc of the 16 bytes before
-            | payload
-    payload a sequence of fields, each: u8 tag | varint(s) or length-prefixed bytes
+File header, 96 bytes:
 
-All integers little-endian, checksums CRC-32C. Edits are numbered from 1 without a gap, and each is
+| offset | size | field |
+|---|---|---|
+| 0 | 8 | magic "kvmanif\\0" |
+| 8 | 4 | format version, 2 |
+| 12 | 4 | compatible features |
+| 16 | 4 | read-only compatible features |
+| 20 | 4 | incompatible features |
+| 24 | 8 | number of the manifest |
+| 32 | 16 | id of the database |
+| 48 | 1 | kind of the checksums, 1: CRC-32C |
+| 49 | 3 | zero |
+| 52 | 4 | key id, 0: not encrypted |
+| 56 | 16 | nonce, zero where the key id is 0 |
+| 72 | 20 | zero |
+| 92 | 4 | CRC-32C of bytes 0 to 91; also the seed of the edits' checksums |
+
+Edit:
+
+| offset | size | field |
+|---|---|---|
+| 0 | 4 | bytes of the payload |
+| 4 | 4 | CRC-32C of the payload, continued from the seed |
+| 8 | 8 | number of the edit |
+| 16 | 4 | CRC-32C of bytes 0 to 15, continued from the seed |
+| 20 | | payload |
+
+All integers little-endian. Edits are numbered from 1 without a gap, and each is
 synced before anything relies on it and before the next is written. So the only edit that a crash
 can leave unfinished is the last one, and what it said had no consequence yet: a bad last edit
 is left out, a bad edit that another follows is damage. Should the last edit have been durable and
@@ -17,7 +40,6 @@ does a store that has run long, when most of its manifest is about what is past.
 """
 
 import struct
-from typing import NamedTuple
 
 from libc.errno cimport ENOENT
 from libc.stdint cimport uint64_t
@@ -35,183 +57,37 @@ from kvstore._engine.files.native cimport (
 
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
-MAGIC = b"kvmanif\0"
-FORMAT_VERSION = 1
-FILE_HEADER = struct.Struct("<8sIQ")
+MANIFEST_MAGIC = b"kvmanif\0"
+MANIFEST_VERSION = 2
+FILE_HEADER = struct.Struct("<8sIIIIQ16sB3sI16s20s")
+FORMAT_1_HEADER = struct.Struct("<8sIQ")
 EDIT_HEADER = struct.Struct("<IIQ")
 CRC = struct.Struct("<I")
 FILE_HEADER_BYTES = FILE_HEADER.size + CRC.size
 EDIT_HEADER_BYTES = EDIT_HEADER.size + CRC.size
 MAX_EDIT_BYTES = 1 << 30
-
-TAG_LAST_SEQUENCE = 1
-TAG_FLUSHED_SEQUENCE = 2
-TAG_APPLIED_INDEX = 3
-TAG_RETAIN_FROM = 4
-TAG_NEXT_NUMBER = 5
-TAG_REMOVED = 6
-TAG_ADDED = 7
-SCALARS = {
-    TAG_LAST_SEQUENCE: "last_sequence",
-    TAG_FLUSHED_SEQUENCE: "flushed_sequence",
-    TAG_APPLIED_INDEX: "applied_index",
-    TAG_RETAIN_FROM: "retain_from",
-    TAG_NEXT_NUMBER: "next_number",
-}
-
-
-class TableEntry(NamedTuple):
-    """A table in a level: what opening the database must know without reading the table."""
-
-    level: int
-    number: int
-    file_bytes: int
-    entries: int
-    tombstones: int
-    min_sequence: int
-    max_sequence: int
-    smallest: bytes
-    largest: bytes
-
-
-class Edit:
-    """A change of the set of tables; a field that is None stays as it was."""
-
-    __slots__ = (
-        "added", "applied_index", "flushed_sequence", "last_sequence", "next_number", "removed",
-        "retain_from",
-    )
-
-    def __init__(self, **given):
-        for name in SCALARS.values():
-            setattr(self, name, given.pop(name, None))
-        self.removed = given.pop("removed", [])     # (level, number)
-        self.added = given.pop("added", [])         # TableEntry
-        if given:
-            raise TypeError(f"no such field: {', '.join(given)}")
-
-    def __eq__(self, other):
-        return isinstance(other, Edit) and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__
-        )
-
-    __hash__ = None
-
-    def __repr__(self):
-        return f"Edit({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+CHECKSUM_CRC32C = 1
 
 
 # --- encoding -------------------------------------------------------------------------------
 
-cdef int put_varint(bytearray out, object value) except -1:
-    if not 0 <= value < 1 << 64:
-        raise ValueError(f"{value} is no unsigned 64-bit number")
-    cdef uint64_t left = value
-    while left >= 0x80:
-        out.append((left & 0x7F) | 0x80)
-        left >>= 7
-    out.append(left)
-    return 0
+def frame_edit(number, bytes payload not None, seed):
+    header = EDIT_HEADER.pack(len(payload), crc32c(payload, seed), number)
+    return header + CRC.pack(crc32c(header, seed)) + payload
 
 
-cdef int put_bytes(bytearray out, bytes value) except -1:
-    put_varint(out, len(value))
-    out += value
-    return 0
-
-
-def encode_edit(edit):
-    """The payload of one edit."""
-    cdef bytearray out = bytearray()
-    for tag, name in SCALARS.items():
-        value = getattr(edit, name)
-        if value is not None:
-            out.append(tag)
-            put_varint(out, value)
-    for level, number in edit.removed:
-        out.append(TAG_REMOVED)
-        put_varint(out, level)
-        put_varint(out, number)
-    for entry in edit.added:
-        out.append(TAG_ADDED)
-        for value in entry[:7]:
-            put_varint(out, value)
-        put_bytes(out, entry.smallest)
-        put_bytes(out, entry.largest)
-    return bytes(out)
-
-
-cdef class PayloadReader:
-    cdef bytes data
-    cdef Py_ssize_t at
-
-    def __init__(self, bytes data):
-        self.data = data
-
-    cdef object varint(self):
-        cdef uint64_t value = 0
-        cdef int shift = 0
-        cdef int byte
-        while True:
-            if self.at >= len(self.data) or shift > 63:
-                raise ValueError("an integer runs past the end")
-            byte = <unsigned char> self.data[self.at]
-            self.at += 1
-            if shift == 63 and byte > 1:
-                raise ValueError("an integer does not fit in 64 bits")
-            value |= <uint64_t> (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    cdef bytes run(self):
-        size = self.varint()
-        if size > len(self.data) - self.at:
-            raise ValueError("bytes run past the end")
-        start = self.at
-        self.at += size
-        return self.data[start : self.at]
-
-
-def decode_edit(bytes payload):
-    """The edit of a payload; ValueError where it is not one."""
-    cdef PayloadReader reader = PayloadReader(payload)
-    edit = Edit()
-    while reader.at < len(payload):
-        tag = payload[reader.at]
-        reader.at += 1
-        if tag in SCALARS:
-            setattr(edit, SCALARS[tag], reader.varint())
-        elif tag == TAG_REMOVED:
-            level = reader.varint()
-            edit.removed.append((checked_level(level), reader.varint()))
-        elif tag == TAG_ADDED:
-            numbers = [reader.varint() for _ in range(7)]
-            checked_level(numbers[0])
-            smallest = reader.run()
-            largest = reader.run()
-            if len(smallest) < 8 or len(largest) < 8:
-                raise ValueError("a bound of a table is no internal key")
-            edit.added.append(TableEntry(*numbers, smallest, largest))
-        else:
-            raise ValueError(f"unknown field {tag}")
-    return edit
-
-
-cdef object checked_level(object level):
-    if level >= LEVELS:
-        raise ValueError(f"there is no level {level}")
-    return level
-
-
-def frame_edit(number, payload):
-    header = EDIT_HEADER.pack(len(payload), crc32c(payload), number)
-    return header + CRC.pack(crc32c(header)) + payload
-
-
-def file_header(number):
-    header = FILE_HEADER.pack(MAGIC, FORMAT_VERSION, number)
+def file_header(number, bytes database_id not None):
+    """The header of a manifest; its last four bytes are the seed of the edits' checksums."""
+    header = FILE_HEADER.pack(
+        MANIFEST_MAGIC, MANIFEST_VERSION, 0, 0, 0, number, database_id, CHECKSUM_CRC32C, bytes(3), 0,
+        bytes(16), bytes(20),
+    )
     return header + CRC.pack(crc32c(header))
+
+
+cdef object seed_of(bytes header):
+    (seed,) = CRC.unpack_from(header, FILE_HEADER.size)
+    return seed
 
 
 # --- decoding -------------------------------------------------------------------------------
@@ -220,13 +96,13 @@ cdef object damaged(str what, str path, offset, code=IntegrityCode.INVALID_RECOR
     return CorruptionError(what, code=code, path=path, offset=offset)
 
 
-cdef tuple edit_at(bytes data, Py_ssize_t at, object number):
+cdef tuple edit_at(bytes data, Py_ssize_t at, object number, object seed):
     """(payload, end) of a whole, valid edit with this number at this place, or the code that says why not."""
     if len(data) - at < EDIT_HEADER_BYTES:
         return None, IntegrityCode.TRUNCATED_RECORD
     header = data[at : at + EDIT_HEADER.size]
     (crc,) = CRC.unpack_from(data, at + EDIT_HEADER.size)
-    if crc32c(header) != crc:
+    if crc32c(header, seed) != crc:
         return None, IntegrityCode.CHECKSUM_MISMATCH
     size, payload_crc, found = EDIT_HEADER.unpack(header)
     if found != number:
@@ -235,12 +111,12 @@ cdef tuple edit_at(bytes data, Py_ssize_t at, object number):
     if size > len(data) - start:
         return None, IntegrityCode.TRUNCATED_RECORD
     payload = data[start : start + size]
-    if crc32c(payload) != payload_crc:
+    if crc32c(payload, seed) != payload_crc:
         return None, IntegrityCode.CHECKSUM_MISMATCH
     return payload, start + size
 
 
-cdef bint any_edit_after(bytes data, Py_ssize_t at, object number):
+cdef bint any_edit_after(bytes data, Py_ssize_t at, object number, object seed):
     """Whether a valid edit with this number or a higher one lies at `at` or anywhere behind it.
 
     Its header is looked for at every byte: the cheap comparison of the number's upper half, zero
@@ -251,39 +127,89 @@ cdef bint any_edit_after(bytes data, Py_ssize_t at, object number):
     for place in range(at, end + 1):
         _, _, found = EDIT_HEADER.unpack_from(data, place)
         if number <= found <= number + 1_000_000:
-            payload, _ = edit_at(data, place, found)
+            payload, _ = edit_at(data, place, found, seed)
             if payload is not None:
                 return True
     return False
 
 
-def parse_manifest(bytes data, uint64_t number, str path):
-    """([edits], torn bytes at the end) of a manifest's bytes; CorruptionError where it is damaged."""
-    if len(data) < FILE_HEADER_BYTES:
-        raise damaged("manifest header", path, 0, IntegrityCode.TRUNCATED_RECORD)
-    magic, version, found = FILE_HEADER.unpack_from(data)
-    (crc,) = CRC.unpack_from(data, FILE_HEADER.size)
-    if magic != MAGIC:
+cdef int check_version(bytes data, str path) except -1:
+    """Before all else: what another format has in other places can't be judged."""
+    if data[:8] != MANIFEST_MAGIC:
         raise damaged("not a manifest", path, 0, IntegrityCode.INVALID_MAGIC)
-    if crc32c(data[: FILE_HEADER.size]) != crc:
-        raise damaged("manifest header checksum", path, 0, IntegrityCode.CHECKSUM_MISMATCH)
-    if version != FORMAT_VERSION:
+    (version,) = CRC.unpack_from(data, 8)
+    first = FORMAT_1_HEADER.size
+    # A changed bit in the version of a format 2 is damage; a later format keeps the checksum there.
+    of_format_1 = version == 1 and CRC.unpack_from(data, first)[0] == crc32c(data[:first])
+    if not of_format_1:
+        if len(data) < FILE_HEADER_BYTES:
+            raise damaged("manifest header", path, 0, IntegrityCode.TRUNCATED_RECORD)
+        if seed_of(data) != crc32c(data[: FILE_HEADER.size]):
+            raise damaged("manifest header checksum", path, 0, IntegrityCode.CHECKSUM_MISMATCH)
+    if version != MANIFEST_VERSION:
         raise damaged(
-            f"manifest version {version}, this program reads {FORMAT_VERSION}", path, 8,
+            f"manifest of format {version}, this program reads format {MANIFEST_VERSION}", path, 8,
             IntegrityCode.UNSUPPORTED_VERSION,
         )
+    return 0
+
+
+def check_features(read_only_compatible, incompatible, read_only, str path):
+    """Raises where a file needs what this program doesn't know. There is none of it as yet."""
+    unknown = incompatible or (0 if read_only else read_only_compatible)
+    if unknown:
+        kind = "incompatible" if incompatible else "read-only compatible"
+        raise damaged(
+            f"{kind} feature {unknown & -unknown:#x} is of a later program", path, None,
+            IntegrityCode.UNSUPPORTED_VERSION,
+        )
+
+
+def parse_manifest(bytes data not None, uint64_t number, str path, database_id=None, read_only=False):
+    """([edits], torn bytes at the end) of a manifest's bytes; CorruptionError where it is damaged.
+
+    Of the database ``database_id``, if that is known.
+    """
+    if len(data) < FORMAT_1_HEADER.size + CRC.size:
+        raise damaged("manifest header", path, 0, IntegrityCode.TRUNCATED_RECORD)
+    check_version(data, path)
+    (
+        _, _, _, read_only_compatible, incompatible, found, owner, checksum, zero, key_id, nonce, more
+    ) = FILE_HEADER.unpack_from(data)
+    check_features(read_only_compatible, incompatible, read_only, path)
+    if checksum != CHECKSUM_CRC32C:
+        raise damaged(
+            f"checksums of kind {checksum}", path, 48, IntegrityCode.UNSUPPORTED_VERSION
+        )
+    if key_id or any(nonce):
+        raise damaged(
+            f"encrypted with key {key_id}, this program reads no encrypted files", path, 52,
+            IntegrityCode.UNSUPPORTED_VERSION,
+        )
+    if any(zero) or any(more):
+        raise damaged("manifest header: reserved bytes are not zero", path, 49)
     if found != number:
-        raise damaged(f"manifest {found} under the name of {number}", path, 12)
+        raise damaged(f"manifest {found} under the name of {number}", path, 24)
+    if database_id is not None and owner != database_id:
+        raise damaged("manifest of another database", path, 32)
+    return parse_edits(data, seed_of(data), path)
+
+
+cdef tuple parse_edits(bytes data, object seed, str path):
     edits = []
     at = FILE_HEADER_BYTES
     while at < len(data):
-        payload, end = edit_at(data, at, len(edits) + 1)
+        payload, end = edit_at(data, at, len(edits) + 1, seed)
         if payload is None:
-            if not edits or any_edit_after(data, at, len(edits) + 1):
+            if not edits or any_edit_after(data, at, len(edits) + 1, seed):
                 raise damaged("manifest edit", path, at, end)
             return edits, len(data) - at
         try:
             edits.append(decode_edit(payload))
+        except UnknownField as error:
+            raise damaged(
+                f"manifest edit: {error}", path, at, IntegrityCode.UNSUPPORTED_VERSION
+            ) from None
         except ValueError as error:
             raise damaged(f"manifest edit: {error}", path, at) from None
         at = end
@@ -309,7 +235,7 @@ cdef uint64_t read_current(FileSystem disk, str directory) except? 0:
     return int(name[9:])
 
 
-cdef tuple load_manifest(FileSystem disk, str directory):
+cdef tuple load_manifest(FileSystem disk, str directory, object database_id, bint read_only):
     cdef uint64_t number = read_current(disk, directory)
     cdef str path = f"{directory}/{manifest_name(number)}"
     try:
@@ -318,15 +244,27 @@ cdef tuple load_manifest(FileSystem disk, str directory):
         if error.errno != ENOENT:
             raise
         raise damaged("CURRENT names a manifest that is missing", path, None) from None
-    edits, torn = parse_manifest(data, number, path)
+    edits, torn = parse_manifest(data, number, path, database_id, read_only)
     return number, edits, torn
+
+
+cdef bytes manifest_owner(FileSystem disk, str directory):
+    """The id of the database that the manifest in force says it is of; None where it says nothing."""
+    cdef uint64_t number
+    try:
+        number = read_current(disk, directory)
+        data = read_whole(disk, f"{directory}/{manifest_name(number)}")
+        parse_manifest(data, number, directory)
+    except StorageError:
+        return None
+    return FILE_HEADER.unpack_from(data)[6]
 
 
 cdef class Manifest:
     def append(self, edit):
         """Write an edit: :meth:`sync` makes it durable. After a failure nothing is written."""
         self.check()
-        self.file.append(frame_edit(self.edits + 1, encode_edit(edit)))
+        self.file.append(frame_edit(self.edits + 1, encode_edit(edit), self.seed))
         self.edits += 1
 
     def sync(self):
@@ -349,21 +287,27 @@ cdef class Manifest:
         return self.file.size
 
 
-cdef Manifest begin_manifest(FileSystem disk, str directory, uint64_t number, object everything):
-    cdef Manifest manifest = create_manifest(disk, directory, number, everything)
+cdef Manifest begin_manifest(
+    FileSystem disk, str directory, uint64_t number, bytes database_id, object everything
+):
+    cdef Manifest manifest = create_manifest(disk, directory, number, database_id, everything)
     point_current(disk, directory, number)
     sync_directory(disk, directory)
     return manifest
 
 
-cdef Manifest create_manifest(FileSystem disk, str directory, uint64_t number, object everything):
+cdef Manifest create_manifest(
+    FileSystem disk, str directory, uint64_t number, bytes database_id, object everything
+):
     cdef Manifest manifest = Manifest.__new__(Manifest)
     cdef str path = f"{directory}/{manifest_name(number)}"
+    cdef bytes header = file_header(number, database_id)
     manifest.number = number
+    manifest.seed = seed_of(header)
     manifest.edits = 1
     manifest.file = create_file(disk, path)
     try:
-        manifest.file.append(file_header(number) + frame_edit(1, encode_edit(everything)))
+        manifest.file.append(header + frame_edit(1, encode_edit(everything), manifest.seed))
         manifest.file.sync()
         manifest.first_bytes = manifest.file.size
         sync_directory(disk, directory)

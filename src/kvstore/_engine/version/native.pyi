@@ -2,7 +2,11 @@
 
 from typing import Any, NamedTuple
 
-# manifest.pyx
+# edit.pyx
+
+ID_BYTES: int
+
+class UnknownField(ValueError): ...
 
 class TableEntry(NamedTuple):
     level: int
@@ -14,6 +18,8 @@ class TableEntry(NamedTuple):
     max_sequence: int
     smallest: bytes
     largest: bytes
+    file_id: bytes = b""
+    range_deletes: int = 0
 
 class Edit:
     last_sequence: int | None
@@ -21,13 +27,29 @@ class Edit:
     applied_index: int | None
     retain_from: int | None
     next_number: int | None
+    log_id: bytes | None
+    log_first: int | None
+    log_segment: int | None
+    log_end: int | None
     removed: list[tuple[int, int]]
     added: list[TableEntry]
     def __init__(self, **given: Any) -> None: ...
 
 def encode_edit(edit: Edit) -> bytes: ...
 def decode_edit(payload: bytes) -> Edit: ...
-def frame_edit(number: int, payload: bytes) -> bytes: ...
-def file_header(number: int) -> bytes: ...
+
+# manifest.pyx
+
+def frame_edit(number: int, payload: bytes, seed: int) -> bytes: ...
+def file_header(number: int, database_id: bytes) -> bytes: ...
+def check_features(
+    read_only_compatible: int, incompatible: int, read_only: bool, path: str
+) -> None: ...
 def manifest_name(number: int) -> str: ...
-def parse_manifest(data: bytes, number: int, path: str) -> tuple[list[Edit], int]: ...
+def parse_manifest(
+    data: bytes,
+    number: int,
+    path: str,
+    database_id: bytes | None = None,
+    read_only: bool = False,
+) -> tuple[list[Edit], int]: ...
