@@ -6,13 +6,14 @@ import json
 import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from kvstore.client import Client
 from kvstore.errors import Error, InvalidArgumentError, NotLeaderError, UnavailableError
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import Cluster, free_addresses
 from tests.integration.process import Kvd, run
 
 
@@ -228,7 +229,11 @@ def test_a_lost_member_is_replaced_while_the_cluster_serves(tmp_path: Path) -> N
             assert [(m.member_id, m.learner) for m in members.members] == sorted(
                 (member, False) for member in {1, 2, 3, 4} - {lost}
             )
-            other = next(member for member in founders if member not in (lost, members.leader_id))
+            # One that joined later knows of the removal, too: it is in the log.
+            assert client.transfer_leadership(4) == 4
+            with pytest.raises(InvalidArgumentError, match="was removed before"):
+                client.add_member(lost, "127.0.0.1:1", "127.0.0.1:2")
+            other = next(member for member in founders if member not in (lost, 4))
             cluster.kill(other)
             # The new one's vote and log count: only two of three are left.
             client.put(b"more", b"")
@@ -244,6 +249,73 @@ def test_a_lost_member_is_replaced_while_the_cluster_serves(tmp_path: Path) -> N
         refused = pytest.raises((UnavailableError, NotLeaderError, TimeoutError))
         with returned, Client(returned.address, timeout=2) as client, refused:
             client.get(b"1")
+
+
+@pytest.mark.parametrize("who", ["a follower", "the leader"])
+def test_a_removed_member_is_told_and_stops_with_a_clear_line(tmp_path: Path, who: str) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        leader = cluster.leader()
+        gone = leader if who == "the leader" else 1 + leader % 3
+        with cluster.client() as client:
+            client.put(b"k", b"v")
+            client.remove_member(gone)
+            kvd = cluster.running.pop(gone)
+            assert kvd.wait() == 1
+            line = kvd.stderr.splitlines()[-1]
+            assert f"member {gone} was removed from cluster 'test'; its id can't come back" in line
+            assert client.get(b"k") == b"v"
+            assert len(client.members().members) == 2
+        # Started again it says the same, and takes no part.
+        again = Kvd(
+            cluster.data(gone),
+            "--mode=cluster-node",
+            f"--config={cluster.config(gone)}",
+            listen=cluster.clients[gone],
+        )
+        assert again.wait() == 1
+        assert "was removed from cluster" in again.stderr
+
+
+def test_a_change_that_would_end_all_writing_is_refused_unless_forced(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        leader = cluster.leader()
+        addresses = f"--addr={cluster.clients[leader]}"
+        with cluster.client(timeout=3.0) as client:
+            for number, address in enumerate(free_addresses(3)):
+                client.add_member(91 + number, address, f"127.0.0.1:{number + 1}")
+            # Nobody listens there: the third of these ended the cluster's service for good.
+            for member in (91, 92, 93):
+                with pytest.raises(UnavailableError, match="was not heard from lately"):
+                    client.promote_member(member)
+            forced = run("kvctl", addresses, "member", "promote", "--force", "91")
+            assert forced.returncode == 0, forced.stderr
+            assert len(client.remove_member(91).members) == 5
+            others = [member for member in cluster.members if member != leader]
+            cluster.kill(others[0])
+            refused = run("kvctl", addresses, "--timeout=2", "member", "remove", str(others[1]))
+            assert refused.returncode == 4
+            assert b"only 1 were heard from lately and 2 are needed" in refused.stderr
+            assert client.put(b"k", b"v") is False
+
+
+def test_each_of_many_changes_at_once_gets_its_answer(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        address = cluster.clients[cluster.leader()]
+
+        def add(number: int) -> int:
+            # With one address a call that gets no answer lasts until its end.
+            with Client(address, timeout=8.0) as client:
+                added = client.add_member(
+                    10 + number, f"127.0.0.1:{2 * number + 1}", f"127.0.0.1:{2 * number + 2}"
+                )
+            return len(added.members)
+
+        with ThreadPoolExecutor(6) as pool:
+            counts = list(pool.map(add, range(6)))
+        assert max(counts) == 9
 
 
 def test_leadership_is_handed_over_and_kvctl_says_so(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Member:
     introductions: Introductions
     received: list[Packet]
     lost: list[int]
+    say_removed: list[int]
     address: str = ""
 
     async def until(self, condition: Callable[[Member], bool]) -> None:
@@ -87,14 +88,16 @@ async def start(
     introductions = Introductions(identity, registry, members)
     received: list[Packet] = []
     lost: list[int] = []
+    say_removed: list[int] = []
     transport = PeerTransport(
         introductions,
         certificates,
         received.extend,
         lost.append,
+        say_removed.append,
         snapshot_bytes_per_s=snapshot_bytes_per_s,
     )
-    made = Member(transport, introductions, received, lost)
+    made = Member(transport, introductions, received, lost, say_removed)
     if asked is not None:
         transport.answer_forwarded(Asked(asked))
     made.address = transport.bind(address)
@@ -252,6 +255,7 @@ def test_a_stranger_is_refused_with_the_reason_on_both_sides(
         two = await start(tmp_path / "2", 2, **called)
         logs = await refusals(one, two)
         assert all(reason in entry["reason"] for entry in logs)
+        assert set(one.say_removed) == ({2} if "removed" in called else set())
 
     run(test())
 

@@ -11,6 +11,12 @@ from kvstore.cli.kvctl_connection import connection_options, settings_of
 from kvstore.cli.kvctl_status import table
 from kvstore.client import Members
 
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Even if too few members that answer would be left: nothing can be written then.",
+)
+
 member_id = click.IntRange(1, (1 << 63) - 1)
 
 
@@ -70,22 +76,31 @@ def add_command(context: click.Context, member: int, client_addr: str, peer_addr
 
 @member_group.command("promote", short_help="let a learner vote")
 @click.argument("member", type=member_id)
+@force_option
 @connection_options
 @click.pass_context
-def promote_command(context: click.Context, member: int) -> None:
-    """Let MEMBER vote. Refused while it lacks more than 1,000 entries: try again."""
+def promote_command(context: click.Context, member: int, force: bool) -> None:
+    """Let MEMBER vote.
+
+    Refused while it lacks more than 1,000 entries or doesn't answer, and when of the voters that
+    there would be no majority answers.
+    """
     with settings_of(context).connect() as client:
-        _show(context, client.promote_member(member))
+        _show(context, client.promote_member(member, force=force))
 
 
 @member_group.command("remove", short_help="take a member out for good")
 @click.argument("member", type=member_id)
+@force_option
 @connection_options
 @click.pass_context
-def remove_command(context: click.Context, member: int) -> None:
-    """Take MEMBER out for good; its id can't be used again."""
+def remove_command(context: click.Context, member: int, force: bool) -> None:
+    """Take MEMBER out for good; its id can't be used again.
+
+    It is told, and stops. Refused when of the voters that stay no majority answers.
+    """
     with settings_of(context).connect() as client:
-        _show(context, client.remove_member(member))
+        _show(context, client.remove_member(member, force=force))
 
 
 @click.group("leader", short_help="hand leadership over")

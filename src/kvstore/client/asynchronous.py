@@ -131,13 +131,21 @@ class AsyncClient:
         )
         return await self._change(admin_pb2.ChangeMembersRequest(add=new), timeout)
 
-    async def promote_member(self, member_id: int, *, timeout: float | None = None) -> Members:
+    async def promote_member(
+        self, member_id: int, *, force: bool = False, timeout: float | None = None
+    ) -> Members:
         """Let a learner vote; raises UnavailableError while it lacks too much of the log."""
-        return await self._change(admin_pb2.ChangeMembersRequest(promote=member_id), timeout)
+        return await self._change(
+            admin_pb2.ChangeMembersRequest(promote=member_id, force=force), timeout
+        )
 
-    async def remove_member(self, member_id: int, *, timeout: float | None = None) -> Members:
+    async def remove_member(
+        self, member_id: int, *, force: bool = False, timeout: float | None = None
+    ) -> Members:
         """Take a member out for good: its id can't be used again."""
-        return await self._change(admin_pb2.ChangeMembersRequest(remove=member_id), timeout)
+        return await self._change(
+            admin_pb2.ChangeMembersRequest(remove=member_id, force=force), timeout
+        )
 
     async def _change(
         self, request: admin_pb2.ChangeMembersRequest, timeout: float | None

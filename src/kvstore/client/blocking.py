@@ -149,13 +149,25 @@ class Client:
         )
         return self._change(admin_pb2.ChangeMembersRequest(add=new), timeout)
 
-    def promote_member(self, member_id: int, *, timeout: float | None = None) -> Members:
-        """Let a learner vote; raises UnavailableError while it lacks too much of the log."""
-        return self._change(admin_pb2.ChangeMembersRequest(promote=member_id), timeout)
+    def promote_member(
+        self, member_id: int, *, force: bool = False, timeout: float | None = None
+    ) -> Members:
+        """Let a learner vote.
 
-    def remove_member(self, member_id: int, *, timeout: float | None = None) -> Members:
-        """Take a member out for good: its id can't be used again."""
-        return self._change(admin_pb2.ChangeMembersRequest(remove=member_id), timeout)
+        Raises UnavailableError while it lacks too much of the log or wasn't heard from lately, or
+        when no majority of the voters to be was; with ``force`` it is done all the same.
+        """
+        return self._change(admin_pb2.ChangeMembersRequest(promote=member_id, force=force), timeout)
+
+    def remove_member(
+        self, member_id: int, *, force: bool = False, timeout: float | None = None
+    ) -> Members:
+        """Take a member out for good: its id can't be used again.
+
+        Raises UnavailableError when no majority of the voters that stay was heard from lately;
+        with ``force`` it is done all the same.
+        """
+        return self._change(admin_pb2.ChangeMembersRequest(remove=member_id, force=force), timeout)
 
     def _change(self, request: admin_pb2.ChangeMembersRequest, timeout: float | None) -> Members:
         return Members.from_message(self._call(_change_members, request, timeout))

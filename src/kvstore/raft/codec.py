@@ -14,9 +14,10 @@ Entry (in a message, and in the log as the replica writes it)::
 
 Membership::
 
-    0   u8   version (1)
-    1   u8 voters, u8 outgoing, u8 learners, u8 contexts       (counts)
-    5   u64 ids of each set in turn, ascending; then per context: u64 id, u16 length, bytes
+    0   u8   version (2)
+    1   u8 voters, u8 outgoing, u8 learners, u8 contexts, u16 removed    (counts)
+    7   u64 ids of each set in turn, ascending, those removed last;
+        then per context: u64 id, u16 length, bytes
 
 Hard state::
 
@@ -51,7 +52,7 @@ from collections.abc import Iterable
 from zlib import crc32
 
 from kvstore.errors import CorruptionError, IntegrityCode
-from kvstore.raft.membership import CONTEXT_BYTES_MAX, MEMBERS_MAX
+from kvstore.raft.membership import CONTEXT_BYTES_MAX, MEMBERS_MAX, REMOVED_MAX
 from kvstore.raft.messages import (
     Entry,
     EntryKind,
@@ -78,13 +79,14 @@ __all__ = [
 ]
 
 VERSION = 1
+MEMBERSHIP_VERSION = 2
 ENTRIES_MAX = 1 << 20
 MESSAGE_BYTES_MAX = 64 << 20
 
 _ENTRY = struct.Struct("<QQBI")
 _HARD_STATE = struct.Struct("<QQQB")
 _MARK = struct.Struct("<QQ")
-_COUNTS = struct.Struct("<BBBBB")
+_COUNTS = struct.Struct("<BBBBBH")
 _CONTEXT = struct.Struct("<QH")
 _HEAD = struct.Struct("<BBBQQQQQQQQI")
 _CHECKSUM = struct.Struct("<I")
@@ -151,10 +153,13 @@ def decode_hard_state(payload: bytes) -> HardState:
 
 
 def encode_membership(membership: Membership) -> bytes:
-    """A membership as the bytes above; equal ones give equal bytes."""
+    """A membership as the bytes above; equal ones with the same removed give equal bytes."""
     sets = (membership.voters, membership.outgoing, membership.learners)
-    parts = [_COUNTS.pack(VERSION, *map(len, sets), len(membership.contexts))]
-    for ids in sets:
+    removed = membership.removed
+    parts = [
+        _COUNTS.pack(MEMBERSHIP_VERSION, *map(len, sets), len(membership.contexts), len(removed))
+    ]
+    for ids in (*sets, removed):
         parts.append(struct.pack(f"<{len(ids)}Q", *sorted(ids)))
     for member, context in membership.contexts:
         parts.append(_CONTEXT.pack(member, len(context)) + context)
@@ -165,11 +170,15 @@ def decode_membership(payload: bytes) -> Membership:
     """The membership in ``payload``. Raises CorruptionError."""
     if len(payload) < _COUNTS.size:
         raise _short("membership")
-    version, *counts, contexts_count = _COUNTS.unpack_from(payload)
-    if version != VERSION:
-        raise _bad(f"membership has version {version}", IntegrityCode.UNSUPPORTED_VERSION)
-    if max(*counts, contexts_count) > MEMBERS_MAX:
+    version, *counts, contexts_count, removed_count = _COUNTS.unpack_from(payload)
+    if version != MEMBERSHIP_VERSION:
+        raise _bad(
+            f"membership has version {version}, this program reads {MEMBERSHIP_VERSION}",
+            IntegrityCode.UNSUPPORTED_VERSION,
+        )
+    if max(*counts, contexts_count) > MEMBERS_MAX or removed_count > REMOVED_MAX:
         raise _bad("membership with too many members")
+    counts.append(removed_count)
     at = _COUNTS.size
     if len(payload) < at + 8 * sum(counts):
         raise _short("membership")
@@ -194,7 +203,7 @@ def decode_membership(payload: bytes) -> Membership:
         raise _bad("bytes follow the membership")
     if not _ascending([member for member, _ in contexts]):
         raise _bad("membership contexts are not ascending")
-    return Membership(sets[0], sets[1], sets[2], tuple(contexts))
+    return Membership(sets[0], sets[1], sets[2], tuple(contexts), sets[3])
 
 
 def _ascending(ids: Iterable[int]) -> bool:

@@ -308,7 +308,7 @@ class Raft:
         log.append(entries)
         return Proposed(term, first, log.last)
 
-    def propose_membership(self, target: Membership) -> Proposed:
+    def propose_membership(self, target: Membership, *, force: bool = False) -> Proposed:
         """Change the members to ``target`` (never joint itself; dissertation §4).
 
         A change of at most one voter is one step (§4.1), any other goes through a joint
@@ -317,8 +317,9 @@ class Raft:
         ``membership_index <= commit``.
 
         Raises NotLeaderError, UnavailableError (another change is under way, this leader has not
-        committed in its term yet, a learner to be promoted lags more than
-        ``Options.promote_lag_max`` behind) or InvalidArgumentError (no voters, more than 9, a
+        committed in its term yet; without ``force`` also: a learner to be promoted was not heard
+        from lately or lags more than ``Options.promote_lag_max`` behind, or of the new voters no
+        majority was heard from lately) or InvalidArgumentError (no voters, more than 9, a
         voter that is also a learner, not a change).
         """
         state = self._state
@@ -326,7 +327,7 @@ class Raft:
             raise NotLeaderError(state.leader)
         if state.transfer_to != NOBODY:
             raise UnavailableError(f"leadership is being handed to member {state.transfer_to}")
-        return changes.propose(state, target)
+        return changes.propose(state, target, force=force)
 
     def read_index(self, context: int) -> None:
         """Ask for a linearizable read point (dissertation §6.4); works on every member.
@@ -500,6 +501,27 @@ class Raft:
     def membership_index(self) -> int:
         """Where ``membership`` stands in the log; it holds for good once this is committed."""
         return self._state.configurations.index
+
+    @property
+    def leaving(self) -> frozenset[int]:
+        """Members that the newest configuration removed and that this leader still tells so."""
+        return frozenset(
+            member for member, progress in self._state.progress.items() if progress.leaving
+        )
+
+    def change_is_done(self, proposed: Proposed) -> bool:
+        """The membership change that ``propose_membership`` began is committed, to its end.
+
+        Whatever others were begun after it. False as well where its entry was overwritten.
+        """
+        log = self._state.log
+        if log.term(proposed.first) not in (-1, proposed.term):
+            return False
+        history = self._state.configurations
+        return any(
+            proposed.first <= index <= log.commit and not configuration.joint
+            for index, configuration in zip(history.indexes, history.configurations, strict=True)
+        )
 
     @property
     def damaged(self) -> bool:

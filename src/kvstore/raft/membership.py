@@ -10,6 +10,7 @@ pace; the price of holding it on append is this small history.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from dataclasses import replace
 
 from kvstore.errors import InvalidArgumentError
 from kvstore.raft.messages import NOBODY, Membership
@@ -17,6 +18,7 @@ from kvstore.raft.messages import NOBODY, Membership
 __all__ = [
     "CONTEXT_BYTES_MAX",
     "MEMBERS_MAX",
+    "REMOVED_MAX",
     "VOTERS_MAX",
     "History",
     "check",
@@ -27,6 +29,8 @@ __all__ = [
 
 VOTERS_MAX = 9
 MEMBERS_MAX = 32
+# Ids ever taken out; at one a day this is eleven years.
+REMOVED_MAX = 4096
 CONTEXT_BYTES_MAX = 4096
 
 
@@ -65,6 +69,8 @@ def check_held(membership: Membership) -> None:
     members = membership.members
     if not all(NOBODY < member < 1 << 63 for member in members) or len(members) > MEMBERS_MAX:
         raise InvalidArgumentError(f"{len(members)} members, or one with an id out of range")
+    if membership.removed & members or len(membership.removed) > REMOVED_MAX:
+        raise InvalidArgumentError("members that were removed, or more of those than are possible")
     check(final_step(membership))
 
 
@@ -75,9 +81,9 @@ def first_step(current: Membership, target: Membership) -> Membership:
     (§4.1); otherwise both majorities are needed for a while (§4.3).
     """
     if len(current.voters ^ target.voters) <= 1:
-        return target
+        return replace(target, removed=_removed(current, target))
     contexts = dict(current.contexts) | dict(target.contexts)
-    return Membership(
+    joint = Membership(
         voters=target.voters,
         outgoing=current.voters,
         learners=target.learners,
@@ -89,16 +95,23 @@ def first_step(current: Membership, target: Membership) -> Membership:
             )
         ),
     )
+    return replace(joint, removed=_removed(current, joint))
 
 
 def final_step(joint: Membership) -> Membership:
     """The configuration that ends a joint one (§4.3)."""
     members = joint.voters | joint.learners
-    return Membership(
+    final = Membership(
         voters=joint.voters,
         learners=joint.learners,
         contexts=tuple(pair for pair in joint.contexts if pair[0] in members),
     )
+    return replace(final, removed=_removed(joint, final))
+
+
+def _removed(before: Membership, after: Membership) -> frozenset[int]:
+    """Who was a member at any time up to ``after``, and is none."""
+    return (before.removed | before.members) - after.members
 
 
 class History:

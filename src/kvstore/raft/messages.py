@@ -87,13 +87,16 @@ class Membership:
     must agree; otherwise it is empty. ``learners`` get the log and don't vote (§4.2.1). A voter
     that becomes a learner stands in ``outgoing`` and in ``learners`` while the change lasts.
     ``contexts`` maps a member to bytes that the core carries and never reads (its addresses), so
-    that the log is the one place which knows the members.
+    that the log is the one place which knows the members. ``removed``: ids that were members and
+    are none any more, so that whoever comes later knows them as well; they say nothing of who the
+    members are, and don't count when memberships are compared.
     """
 
     voters: frozenset[int] = frozenset()
     outgoing: frozenset[int] = frozenset()
     learners: frozenset[int] = frozenset()
     contexts: tuple[tuple[int, bytes], ...] = ()
+    removed: frozenset[int] = field(default=frozenset(), compare=False)
 
     @property
     def joint(self) -> bool:

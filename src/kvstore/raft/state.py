@@ -223,6 +223,17 @@ class State:
         progress = self.progress.get(member)
         return progress.heard if progress is not None else -1
 
+    def answers(self, member: int) -> bool:
+        """A member has answered this leader, and did so within ``election_ticks``."""
+        if member == self.id:
+            return True
+        progress = self.progress.get(member)
+        return (
+            progress is not None
+            and (progress.match > 0 or progress.round > 0)
+            and progress.heard > self.now - self.options.election_ticks
+        )
+
     def has_quorum_contact(self) -> bool:
         """Leader: a quorum answered within ``election_ticks``; follower: its leader did."""
         since = self.now - self.options.election_ticks

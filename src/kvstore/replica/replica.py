@@ -34,6 +34,7 @@ from kvstore.raft import (
     Message,
     MessageKind,
     Options,
+    Proposed,
     Raft,
     Role,
     SnapshotMeta,
@@ -233,6 +234,16 @@ class Replica:
         return self._raft.membership_index <= self._raft.commit
 
     @property
+    def leaving(self) -> frozenset[int]:
+        """Removed members that it, the leader, still has to tell so."""
+        return self._raft.leaving if self.is_leader else frozenset()
+
+    @property
+    def term(self) -> int:
+        """Its current term."""
+        return self._raft.term
+
+    @property
     def last_log(self) -> tuple[int, int]:
         """Term and index of its last entry: of two members the larger knows more."""
         status = self._raft.status()
@@ -273,10 +284,15 @@ class Replica:
         self._reads.append(done)
         self._wake()
 
-    def propose_membership(self, target: Membership) -> None:
+    def propose_membership(self, target: Membership, *, force: bool = False) -> Proposed:
         """Begin to change the members; raises what ``Raft.propose_membership`` raises."""
-        self._raft.propose_membership(target)
+        proposed = self._raft.propose_membership(target, force=force)
         self._wake()
+        return proposed
+
+    def change_is_done(self, proposed: Proposed) -> bool:
+        """A membership change begun here is committed; False for good once its term is over."""
+        return self._raft.change_is_done(proposed)
 
     def transfer_leadership(self, to: int) -> None:
         """Hand leadership over; raises what ``Raft.transfer_leadership`` raises."""

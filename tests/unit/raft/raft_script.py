@@ -206,12 +206,13 @@ class Script:
         return [f"proposed {at.term}/{at.first} to {at.term}/{at.last}"]
 
     def do_members(self, member: str, **named: str) -> list[str]:
-        """members 1 voters=1,2 learners=3: propose this configuration to member 1."""
+        """members 1 voters=1,2 learners=3 force=yes: propose this configuration to member 1."""
         target = voters(
             *map(int, named["voters"].split(",")),
             learners=tuple(map(int, filter(None, named.get("learners", "").split(",")))),
         )
-        at = self.cluster[int(member)].propose_membership(target)
+        force = named.get("force") == "yes"
+        at = self.cluster[int(member)].propose_membership(target, force=force)
         return [f"proposed {at.term}/{at.first}"]
 
     def do_read(self, member: str, context: str) -> list[str]:

@@ -245,8 +245,68 @@ def test_promotion_waits_until_the_learner_has_caught_up() -> None:
     cluster.isolate(2)
     cluster[1].propose_membership(voters(1, learners=(2,)))
     cluster.settle()
+    with pytest.raises(UnavailableError, match="was not heard from lately"):
+        cluster[1].propose_membership(voters(1, 2))
+    cluster.heal()
+    cluster.tick(3)
+    cluster.isolate(2)
+    for _ in range(5):
+        cluster.propose(b"x")
     with pytest.raises(UnavailableError, match="behind"):
         cluster[1].propose_membership(voters(1, 2))
     cluster.heal()
     cluster.tick(3)
     cluster[1].propose_membership(voters(1, 2))
+
+
+def test_one_that_was_never_heard_of_or_died_isnt_promoted_but_by_force() -> None:
+    cluster = Cluster(voters(1, 2, 3), joining=(4,))
+    cluster.elect(1)
+    cluster[1].propose_membership(voters(1, 2, 3, learners=(4, 5)))
+    cluster.settle()
+    with pytest.raises(UnavailableError, match="member 5 was not heard from lately"):
+        cluster[1].propose_membership(voters(1, 2, 3, 5, learners=(4,)))
+    cluster.members[4].crash()
+    cluster.tick(cluster.options.election_ticks + 1)
+    with pytest.raises(UnavailableError, match="member 4 was not heard from lately"):
+        cluster[1].propose_membership(voters(1, 2, 3, 4, learners=(5,)))
+    cluster[1].propose_membership(voters(1, 2, 3, 4, learners=(5,)), force=True)
+    cluster.settle()
+    assert cluster[1].commit >= cluster[1].membership_index
+
+
+def test_a_change_that_leaves_no_live_majority_is_refused_but_by_force() -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.members[3].crash()
+    cluster.tick(cluster.options.election_ticks + 1)
+    for target in (voters(1, 3), voters(2, 3), voters(3)):
+        with pytest.raises(UnavailableError, match=r"only \d were heard from lately"):
+            cluster[1].propose_membership(target)
+    cluster.propose(b"still written")
+    cluster[1].propose_membership(voters(1, 2))
+    cluster.settle()
+    assert cluster[1].membership == voters(1, 2)
+    cluster.members[2].crash()
+    cluster.tick()
+    cluster[1].propose_membership(voters(1), force=True)
+
+
+def test_who_was_taken_out_is_in_the_configuration_for_good_also_in_snapshots() -> None:
+    cluster = Cluster(voters(1, 2, 3), joining=(4, 5))
+    cluster.elect(1)
+    for learners in ((4,), (4, 5), (4,)):
+        cluster[1].propose_membership(voters(1, 2, 3, learners=learners))
+        cluster.settle()
+    assert cluster[1].membership.removed == {5}
+    cluster[1].propose_membership(voters(1, 4))  # joint: 2 and 3 go at once
+    cluster.tick(20)
+    for member in (1, 4):
+        assert cluster[member].membership == voters(1, 4)
+        assert cluster[member].membership.removed == {2, 3, 5}
+        mark = cluster[member].snapshot_meta(cluster.members[member].applied)
+        assert mark.membership.removed == {2, 3, 5}
+    # Whether an id may come back is for the caller to say; one that does isn't removed.
+    cluster[1].propose_membership(voters(1, 4, learners=(5,)))
+    cluster.settle()
+    assert cluster[1].membership.removed == {2, 3}

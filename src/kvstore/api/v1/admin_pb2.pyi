@@ -46,14 +46,16 @@ class MembersResponse(_message.Message):
     def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping[str, object]]]] = ..., leader_id: _Optional[int] = ...) -> None: ...
 
 class ChangeMembersRequest(_message.Message):
-    __slots__ = ("add", "promote", "remove")
+    __slots__ = ("add", "promote", "remove", "force")
     ADD_FIELD_NUMBER: _ClassVar[int]
     PROMOTE_FIELD_NUMBER: _ClassVar[int]
     REMOVE_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     add: Member
     promote: int
     remove: int
-    def __init__(self, add: _Optional[_Union[Member, _Mapping[str, object]]] = ..., promote: _Optional[int] = ..., remove: _Optional[int] = ...) -> None: ...
+    force: bool
+    def __init__(self, add: _Optional[_Union[Member, _Mapping[str, object]]] = ..., promote: _Optional[int] = ..., remove: _Optional[int] = ..., force: bool = ...) -> None: ...
 
 class TransferLeadershipRequest(_message.Message):
     __slots__ = ("to",)

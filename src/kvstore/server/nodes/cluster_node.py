@@ -105,13 +105,17 @@ class ClusterNode:
             certificates,
             self._receive,
             self._lost,
+            self._told_of_removal,
             snapshot_bytes_per_s=config.snapshot_mib_per_s << 20,
         )
         self._nodes: Mapping[int, Node] = {node.node_id: node for node in config.nodes}
         self._membership = Membership()
-        self._settled = frozenset[int]()
+        self._say_removed: set[int] = set()
+        self._leave: asyncio.TimerHandle | None = None
+        self._settled = Membership()
+        self._leaving = frozenset[int]()
         self.peer_address = self._transport.bind(config.peer_addr)
-        self._operators = Operators(self._self_or_reason, introductions.registry.is_removed)
+        self._operators = Operators(self._self_or_reason)
         self._backups = Backups()
         self.service: Service
         self._service = self.service = KVService(
@@ -191,29 +195,74 @@ class ClusterNode:
     # --- driving it ------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        assert self._replica is not None
-        self._replica.turn()
-        membership = self._replica.membership
-        if membership is not self._membership and membership.members:
-            self._follow(membership)
-        if self._membership.members != self._settled and self._replica.membership_is_committed:
+        replica = self._replica
+        assert replica is not None
+        replica.turn()
+        membership = replica.membership
+        leaving = replica.leaving
+        if membership.members and (membership is not self._membership or leaving != self._leaving):
+            self._follow(membership, leaving)
+        if self._membership is not self._settled and replica.membership_is_committed:
             self._settle()
 
-    def _follow(self, membership: Membership) -> None:
-        """Talk to the members of the newest configuration."""
-        self._membership = membership
-        self._nodes = nodes_of(membership)
+    def _follow(self, membership: Membership, leaving: frozenset[int]) -> None:
+        """Talk to the members of the newest configuration, and to those still to be told that
+        they are none any more."""
+        nodes = dict(nodes_of(membership))
+        others = {member: node.peer_addr for member, node in nodes.items()}
+        others |= {
+            member: self._nodes[member].peer_addr
+            for member in leaving - nodes.keys()
+            if member in self._nodes
+        }
+        others.pop(self._config.self_id, None)
+        # Where they are reached, for as long as they are told.
+        nodes |= {m: self._nodes[m] for m in others.keys() - nodes.keys()}
+        self._membership, self._leaving, self._nodes = membership, leaving, nodes
         self._introductions.follow(membership.members)
-        self._transport.update_members(self._others())
+        self._transport.update_members(others)
+        self._settled = Membership()
 
     def _settle(self) -> None:
         """The configuration holds for good: whoever isn't in it any more never comes back."""
-        members = self._membership.members
-        gone = self._settled - members
+        membership = self._settled = self._membership
+        registry = self._introductions.registry
+        gone = [
+            member
+            for member in sorted(membership.removed - self._leaving)
+            if not registry.is_removed(member)
+        ]
         if gone:
-            log.info("members removed", members=sorted(gone))
-            self._introductions.registry.remove(gone)
-        self._settled = members
+            log.info("members removed", members=gone)
+            registry.remove(gone)
+        if self._config.self_id in membership.removed:
+            self._stop_removed()
+
+    def _told_of_removal(self, peer: int) -> None:
+        """A member says that this one was removed: it was away when that was committed.
+
+        It is believed once a majority of the other voters says so: one of them could lie.
+        """
+        self._say_removed.add(peer)
+        voters = self._membership.voters | self._membership.outgoing
+        others = (voters or frozenset(self._nodes)) - {self._config.self_id}
+        if len(others & self._say_removed) > len(others) // 2:
+            self._stop_removed()
+
+    def _stop_removed(self) -> None:
+        """End, with a clear line. Not at once: a leader that took itself out has to say so to the
+        others, and which of them is to lead next."""
+        if self._leave is not None:
+            return
+        config = self._config
+        log.warning("this member was removed: stopping", member=config.self_id)
+        error = ConfigurationError(
+            f"member {config.self_id} was removed from cluster {config.cluster_id!r}; its id can't "
+            f"come back: add a member under a new id, with an empty data_dir "
+            f"({config.data_dir} holds what the removed one had)"
+        )
+        delay_s = 2 * config.election_timeout_ms / 1000
+        self._leave = self._loop.call_later(delay_s, self._driver.fail, error)
 
     def _receive(self, packets: Sequence[Packet]) -> None:
         if self._replica is not None:
@@ -282,6 +331,8 @@ class ClusterNode:
         return self._backups.stream(self._replica, stale)
 
     async def close(self) -> None:
+        if self._leave is not None:
+            self._leave.cancel()
         self._driver.stop()
         await self._forwarder.close()
         await self._transport.close()

@@ -38,14 +38,10 @@ def refuse_embedded() -> NoReturn:
 
 
 class Operators:
-    """``leading`` gives the replica while it leads, or why it can't serve; ``was_removed`` says
-    whether an id was taken out of the cluster before."""
+    """``leading`` gives the replica while it leads, or why it can't serve."""
 
-    def __init__(
-        self, leading: Callable[[], Replica | Error], was_removed: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, leading: Callable[[], Replica | Error]) -> None:
         self._leading = leading
-        self._was_removed = was_removed
 
     def _replica(self) -> Replica:
         replica = self._leading()
@@ -62,14 +58,15 @@ class Operators:
         """Add, promote or remove a member.
 
         Raises InvalidArgumentError for what makes no sense, UnavailableError while another change
-        is under way or a learner lacks too much, OutcomeUnknownError when leadership was lost.
+        is under way, a learner lacks too much or is silent, or too few would be left that answer
+        (with ``force`` only for the first), OutcomeUnknownError when leadership was lost.
         """
         replica = self._replica()
         target = self._target(replica.membership, request)
         if target is not None:
-            replica.propose_membership(target)
-            while not (replica.membership == target and replica.membership_is_committed):
-                if not replica.is_leader:
+            proposed = replica.propose_membership(target, force=request.force)
+            while not replica.change_is_done(proposed):
+                if not replica.is_leader or replica.term != proposed.term:
                     raise OutcomeUnknownError("leadership was lost; look with 'kvctl member list'")
                 await asyncio.sleep(LOOK_INTERVAL_S)
         return _response(replica.membership, replica.leader)
@@ -101,7 +98,7 @@ class Operators:
             raise InvalidArgumentError(
                 f"member {node.node_id} exists with other addresses; remove it first"
             )
-        if self._was_removed(node.node_id):
+        if node.node_id in now.removed:
             raise InvalidArgumentError(
                 f"member {node.node_id} was removed before; a new member needs an id never used"
             )

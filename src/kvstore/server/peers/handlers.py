@@ -183,7 +183,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
                 self._refused.clear()
             self._refused[place] = str(error)
             log.warning("peer refused", address=context.peer(), reason=str(error))
-        await context.abort(error.code, error.told)
+        await context.abort(error.code, error.told, error.trailer)
 
     async def _damaged(self, context: Context, sender: int, error: CorruptionError) -> NoReturn:
         log.error("message from a peer can't be trusted", peer=sender, error=str(error))

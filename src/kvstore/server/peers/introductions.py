@@ -23,19 +23,31 @@ from kvstore.version import version
 
 METADATA_KEY = "kvstore-introduction-bin"
 
+# In the trailer of a refusal: the caller is refused because it was removed.
+REMOVED_KEY = "kvstore-removed"
+
 log = structlog.get_logger("kvstore.peer")
 
 
 class RefusedPeerError(Error):
     """A peer that is not who it should be; ``code`` is what its call ends with.
 
-    ``told`` is what the peer is told, where the message, for this member's log, says more.
+    ``told`` is what the peer is told, where the message, for this member's log, says more;
+    ``removed`` says that it was a member and is none any more.
     """
 
-    def __init__(self, code: grpc.StatusCode, message: str, told: str = "") -> None:
+    def __init__(
+        self, code: grpc.StatusCode, message: str, told: str = "", *, removed: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.told = told or message
+        self.removed = removed
+
+    @property
+    def trailer(self) -> tuple[tuple[str, str], ...]:
+        """Trailing metadata of the call."""
+        return ((REMOVED_KEY, "1"),) if self.removed else ()
 
 
 class Introductions:
@@ -128,6 +140,7 @@ class Introductions:
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"member {member} was removed from cluster {self.identity.cluster_id!r}; "
                 "add it under a new id, with an empty data directory",
+                removed=True,
             )
 
     def _judge(self, introduction: raft_pb2.Introduction) -> None:
@@ -169,6 +182,11 @@ class Introductions:
 def introduced(metadata: Iterable[Any]) -> bool:
     """Whether the other side introduced itself at all; a call that failed has no introduction."""
     return any(key == METADATA_KEY for key, _ in metadata)
+
+
+def says_removed(trailer: Iterable[Any]) -> bool:
+    """Whether a refusal says that this member was taken out of the cluster."""
+    return any(key == REMOVED_KEY for key, _ in trailer)
 
 
 def _parse(metadata: Iterable[Any]) -> raft_pb2.Introduction:

@@ -19,7 +19,12 @@ from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, encode_packet
 from kvstore.server.peers.frames import FRAME_BYTES, join
-from kvstore.server.peers.introductions import Introductions, RefusedPeerError, introduced
+from kvstore.server.peers.introductions import (
+    Introductions,
+    RefusedPeerError,
+    introduced,
+    says_removed,
+)
 from kvstore.server.peers.listener import CHANNEL_OPTIONS
 from kvstore.server.peers.names import member_name
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -82,7 +87,8 @@ class PeerLink:
     """One direction to one peer. Used on the event loop's thread only.
 
     ``lost`` is called with the peer's id when messages were dropped or the stream broke, so that
-    the core stops streaming and probes.
+    the core stops streaming and probes; ``removed`` when the peer says that this member was taken
+    out of the cluster.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class PeerLink:
         introductions: Introductions,
         dialler: Dialler,
         lost: Callable[[int], None],
+        removed: Callable[[int], None],
     ) -> None:
         self.peer = peer
         self.address = address
@@ -99,6 +106,7 @@ class PeerLink:
         self._introductions = introductions
         self._dialler = dialler
         self._lost = lost
+        self._removed = removed
         self._connected = False
         self._closed = False
         # Packets without entries overtake those with: a heartbeat must not wait behind a megabyte.
@@ -161,6 +169,8 @@ class PeerLink:
                 self._complain("refused", str(error))
             except grpc.aio.AioRpcError as error:
                 self._complain(_verdict(error.code()), error.details() or error.code().name)
+                if says_removed(error.trailing_metadata() or ()):
+                    self._removed(self.peer)
             except (TimeoutError, asyncio.InvalidStateError) as error:
                 self._complain("unreachable", str(error) or "no answer in time")
             attempts = 0 if self.counters.connects > connects else attempts + 1

@@ -23,8 +23,9 @@ from kvstore.service import Service
 class PeerTransport:
     """Carries packets of the replica. Used on the event loop's thread only.
 
-    ``receive`` takes what peers sent, ``lost`` the id of a peer that messages were lost to.
-    ``lost`` may be called from within :meth:`send`.
+    ``receive`` takes what peers sent, ``lost`` the id of a peer that messages were lost to,
+    ``removed`` the id of one that says that this member was taken out of the cluster. ``lost`` may
+    be called from within :meth:`send`.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class PeerTransport:
         certificates: CertificateFiles | None,
         receive: Receive,
         lost: Callable[[int], None],
+        removed: Callable[[int], None],
         *,
         snapshot_bytes_per_s: int,
     ) -> None:
         self._introductions = introductions
         self._certificates = certificates
         self._lost = lost
+        self._removed = removed
         self._unary = UnaryCalls()
         self._links: dict[int, PeerLink] = {}
         self._lanes: dict[int, SnapshotLane] = {}
@@ -77,7 +80,12 @@ class PeerTransport:
         for peer, address in addresses.items():
             if peer not in self._links:
                 self._links[peer] = PeerLink(
-                    peer, address, self._introductions, self.dialler, self._lost
+                    peer,
+                    address,
+                    self._introductions,
+                    self.dialler,
+                    self._lost,
+                    self._removed,
                 )
 
     def send(self, packets: Iterable[Packet]) -> None:

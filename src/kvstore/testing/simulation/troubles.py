@@ -438,7 +438,8 @@ class Troubles:
         for member in sorted((target.voters | target.learners) - set(self._processes)):
             self._add(member)
         try:
-            leader.replica.propose_membership(target)
+            # As an operator does who knows better: members that nobody has heard of yet, too.
+            leader.replica.propose_membership(target, force=True)
         except (Error, InvalidArgumentError) as error:
             return f"refused: {error}"
         self._put_under_fire(leader, membership, target)
