@@ -123,7 +123,6 @@ def test_writers_get_the_error_for_their_write_alone_once_memory_is_full() -> No
                 wanted |= put_some(db, number, 1)
             except StorageError as error:
                 assert error.errno == errno.ENOSPC
-                assert "no room for the write" in str(error) or refused == 0
                 refused += 1
         assert refused > 1000
         assert db.stats()["frozen_memtables"] == 1
