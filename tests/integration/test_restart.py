@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvstore.client import Client
 from kvstore.errors import Error, InvalidArgumentError
-from tests.integration.process import Kvd
+from tests.integration.cluster import Cluster
+from tests.integration.process import Kvd, command, environment
 
 WRITERS = 4
 WAIT_S = 30.0
@@ -167,3 +170,110 @@ def test_a_stopping_server_takes_no_new_calls(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as raised, grpc.insecure_channel(server.address) as other:
             health_pb2_grpc.HealthStub(other).Check(health_pb2.HealthCheckRequest(), timeout=5)
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_founder_that_waits_for_others_ends_at_once(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, 3)
+    with open(tmp_path / "stderr", "wb") as stderr:
+        waiting = subprocess.Popen(
+            [*command("kvd"), "--mode=cluster-node", f"--config={cluster.config(1)}"],
+            stderr=stderr,
+            stdout=subprocess.DEVNULL,
+            env=environment(),
+        )
+    try:
+        until = time.monotonic() + WAIT_S
+        while b"waiting for a founder" not in (tmp_path / "stderr").read_bytes():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        started = time.monotonic()
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.wait(WAIT_S) == 0
+        assert time.monotonic() - started < 3
+        assert b"stopped before it served" in (tmp_path / "stderr").read_bytes()
+    finally:
+        waiting.kill()
+        waiting.wait()
+
+
+BUSY = """
+import asyncio, sys, time
+import uvloop
+from kvstore.server.process import _exit_on_signals
+
+async def replay():
+    _exit_on_signals()
+    print("busy", flush=True)
+    while True:  # as replaying a log: the loop gets no turn
+        time.sleep(0.01)
+
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(replay())
+"""
+
+HANGING = """
+import asyncio, os, signal, time
+import uvloop
+from kvstore.server import process
+
+process.STOP_S = 0.3
+
+async def serve():
+    stop = process._stop_on_signals()
+    print("serving", flush=True)
+    await stop.wait()
+    while True:  # the loop hangs for good
+        time.sleep(0.01)
+
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(serve())
+"""
+
+
+@pytest.mark.parametrize(("program", "status"), [(BUSY, 0), (HANGING, 1)])
+def test_a_signal_ends_a_process_whose_loop_gets_no_turn(program: str, status: int) -> None:
+    """With 0 while it starts, for nothing is lost; with 1 where it should have ended by itself."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(WAIT_S) == status
+        finally:
+            process.kill()
+
+
+def test_a_leader_that_is_stopped_hands_over_first(tmp_path: Path) -> None:
+    # Without that, nobody would lead for at least these 4 s.
+    with Cluster(tmp_path, settings="election_timeout_ms = 4000") as cluster:
+        cluster.start()
+        leader = cluster.leader()
+        done = threading.Event()
+        gaps: list[float] = []
+
+        def write() -> None:
+            with cluster.client() as client:
+                last = time.monotonic()
+                while not done.is_set():
+                    client.put(b"k", b"v")
+                    now = time.monotonic()
+                    gaps.append(now - last)
+                    last = now
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            stopped = cluster.running.pop(leader)
+            assert stopped.terminate() == 0
+            count = len(gaps)
+            until = time.monotonic() + WAIT_S
+            while len(gaps) < count + 20:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        finally:
+            done.set()
+            writer.join()
+        assert "leadership handed over" in stopped.stderr
+        assert max(gaps) < 3

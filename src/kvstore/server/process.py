@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from kvstore.api.handlers.admin import AdminHandlers
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.v1 import admin_pb2, admin_pb2_grpc, kv_pb2, kv_pb2_grpc
+from kvstore.errors import Error
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.health import HealthWatch
@@ -29,9 +31,11 @@ from kvstore.server.nodes.node import Node
 from kvstore.server.supervisor import notify
 from kvstore.server.tls.certificate_files import CertificateFiles
 
-# From the first signal to the exit, at most: calls under way get DRAIN_S, closing gets the rest.
+# From the first signal to the exit, at most: handing leadership over and calls under way get
+# DRAIN_S, of that the former HAND_OVER_S, and closing gets the rest.
 STOP_S = 5.0
 DRAIN_S = 4.0
+HAND_OVER_S = 1.0
 
 # Hardly anything here is cyclic. With Python's own thresholds the oldest generation, hundreds of
 # thousands of remembered requests, would be walked every second or two, 80 ms at a time.
@@ -39,6 +43,9 @@ GC_THRESHOLDS = (10_000, 20, 200)
 
 # How a mode's node is made, on the running event loop, from what the data directory holds.
 OpenNode = Callable[[ServerOptions, Path], Awaitable[Node]]
+
+# What asks for an end.
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger("kvstore.server")
 
@@ -63,7 +70,7 @@ def serve(options: ServerOptions, open_node: OpenNode) -> None:
 async def _serve(
     options: ServerOptions, certificates: CertificateFiles | None, open_node: OpenNode
 ) -> None:
-    stop = _stop_on_signals()
+    _exit_on_signals()
     credentials = None if certificates is None else certificates.server_credentials()
     with open_metrics(options.metrics_addr, certificates) as metrics:
         listener = new_server(metrics.interceptors)
@@ -73,6 +80,7 @@ async def _serve(
             with DataDirectory(options.data_path, options.mode) as directory:
                 node = await open_node(options, directory.path.resolve())
                 try:
+                    stop = _stop_on_signals()
                     with metrics.of(node):
                         await _serve_node(options, listener, address, node, stop)
                 finally:
@@ -113,11 +121,27 @@ async def _serve_node(
             raise node.failed.result()
         log.info("stopping: finishing the calls under way", drain_s=DRAIN_S)
         notify("STOPPING=1")
+        until = asyncio.get_running_loop().time() + DRAIN_S
         await health.stop()
-        await listener.stop(grace=DRAIN_S)
+        # First, and while calls are still taken: whoever comes is told who leads then.
+        await _hand_over(node)
+        await listener.stop(grace=max(0.0, until - asyncio.get_running_loop().time()))
     finally:
         asked_to_stop.cancel()
         await health.stop()
+
+
+async def _hand_over(node: Node) -> None:
+    """Let another member lead before this one goes: its leaving then costs no election timeout."""
+    try:
+        async with asyncio.timeout(HAND_OVER_S):
+            leader = await node.hand_over()
+    except (Error, TimeoutError) as error:
+        reason = str(error) or "nobody took over in time"
+        log.warning("stopping without handing leadership over", reason=reason)
+    else:
+        if leader:
+            log.info("leadership handed over", leader=leader)
 
 
 def _add_services(listener: grpc.aio.Server, node: Node, health: HealthWatch) -> None:
@@ -135,6 +159,22 @@ def _add_services(listener: grpc.aio.Server, node: Node, health: HealthWatch) ->
     )
 
 
+def _exit_on_signals() -> None:
+    """Until it serves, let SIGTERM and SIGINT end the process at once, whatever it does.
+
+    It may wait for other founders, or replay a log, where the loop gets no turn. Nothing depends on
+    a clean end: what is on disk then is what a crash would leave.
+    """
+
+    def on_signal(number: int, _frame: object) -> None:
+        log.info("stopped before it served", signal=signal.Signals(number).name)
+        notify("STOPPING=1")
+        os._exit(0)
+
+    for number in _STOPPING:
+        signal.signal(number, on_signal)
+
+
 def _stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM and SIGINT set; the second signal ends the process at once."""
     stop = asyncio.Event()
@@ -144,10 +184,17 @@ def _stop_on_signals() -> asyncio.Event:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
-        # Should draining or closing hang, the promise of an end is kept all the same. What was
-        # acknowledged is on disk already.
-        loop.call_later(STOP_S, os._exit, 0)
+        # Should draining or closing hang, the promise of an end is kept all the same, from a thread
+        # of its own in case that the loop hangs. What was acknowledged is on disk already.
+        hung = threading.Timer(STOP_S, _give_up)
+        hung.daemon = True
+        hung.start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING:
         loop.add_signal_handler(number, on_signal, number)
     return stop
+
+
+def _give_up() -> None:
+    log.error("did not stop in time: ended", stop_s=STOP_S)
+    os._exit(1)

@@ -325,6 +325,14 @@ class ClusterNode:
     async def transfer_leadership(self, to: int) -> int:
         return await self._operators.transfer(to)
 
+    async def hand_over(self) -> int:
+        replica = self._replica
+        if replica is None or not replica.is_leader:
+            return 0
+        if replica.membership.voters == {replica.member}:
+            return 0
+        return await self._operators.transfer(0)
+
     def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
         if self._replica is None:
             raise UnavailableError("this member is starting; try again")

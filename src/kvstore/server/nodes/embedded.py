@@ -101,6 +101,9 @@ class EmbeddedNode:
     async def transfer_leadership(self, to: int) -> int:
         refuse_embedded()
 
+    async def hand_over(self) -> int:
+        return 0  # all of them stop together
+
     def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
         # All five stop together: what any of them holds is the leader's as well.
         leader = self._leader_or_reason()

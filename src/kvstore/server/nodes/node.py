@@ -64,6 +64,12 @@ class Node(Protocol):
     async def transfer_leadership(self, to: int) -> int:
         """Hand leadership over, and wait for the one who leads then."""
 
+    async def hand_over(self) -> int:
+        """Before the end: let another lead. Returns who does then, 0 if this one led nobody.
+
+        Raises UnavailableError when nobody can take over, or does in time.
+        """
+
     def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
         """A backup file's bytes; see ``Backups.stream``. Raises UnavailableError."""
 

@@ -126,10 +126,18 @@ class Operators:
         if to == status.id:
             return to
         if not to:
-            voters = [peer for peer in status.peers if peer.member in status.membership.voters]
+            voters = [
+                peer
+                for peer in status.peers
+                if peer.member in status.membership.voters and not peer.damaged
+            ]
             if not voters:
-                raise InvalidArgumentError("there is no other voter")
-            to = max(voters, key=lambda peer: (peer.match, -peer.member)).member
+                raise InvalidArgumentError("there is no other voter that can lead")
+            # Whoever answered last, give or take a heartbeat: one that is gone can't take over.
+            best = max(
+                voters, key=lambda peer: (peer.silent_ticks <= 2, peer.match, -peer.silent_ticks)
+            )
+            to = best.member
         replica.transfer_leadership(to)
         while replica.is_leader:
             if not replica.status().raft.transfer_to:
