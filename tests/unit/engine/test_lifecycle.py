@@ -14,10 +14,14 @@ from kvstore._engine.log.native import Log
 SMALL = {"write_buffer_size": 1 << 16, "max_file_size": 1 << 16, "level_size_base": 1 << 18}
 
 
+# From 3.12 on a fork beside threads warns; that it does no harm is what these tests show.
+WARNINGS = ["-W", "error::ResourceWarning", "-W", "ignore:This process:DeprecationWarning"]
+
+
 def run(program, path, expected=0):
     """Run a program of its own; `PATH` in it is the database's."""
     done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", program.replace("PATH", repr(path))],
+        [sys.executable, *WARNINGS, "-c", program.replace("PATH", repr(path))],
         capture_output=True,
         text=True,
         timeout=60,
