@@ -60,7 +60,8 @@ cdef struct BlockCursor:
     Slice key
     Slice value
     bint valid
-    bint damaged                    # a move met damage, or there was no memory for a key
+    bint damaged                    # a move failed: it met damage, or there was no memory for a key
+    bint starved                    # then: it was for memory
     uint32_t restart                # the restart group of the entry
     uint32_t next_key_at            # of the entry after it, while not grouped
     uint32_t next_value_at
@@ -85,3 +86,7 @@ cdef void block_cursor_last(BlockCursor* cursor) noexcept nogil
 cdef void block_cursor_seek(BlockCursor* cursor, Slice user_key, uint64_t trailer) noexcept nogil
 cdef void block_cursor_next(BlockCursor* cursor) noexcept nogil
 cdef void block_cursor_prev(BlockCursor* cursor) noexcept nogil
+# Why a move failed, into the status, which it returns -1 for: no memory, or `what` at `offset`.
+cdef int block_cursor_failure(
+    BlockCursor* cursor, const char* what, int64_t offset, Status* status
+) noexcept nogil

@@ -205,6 +205,7 @@ cdef int block_get(Block* block, Slice user_key, uint64_t trailer, BlockEntry* e
 cdef void block_cursor_init(BlockCursor* cursor) noexcept nogil:
     cursor.valid = False
     cursor.damaged = False
+    cursor.starved = False
     cursor.grouped = False
     cursor.key_data = NULL
     cursor.key_capacity = 0
@@ -225,12 +226,26 @@ cdef void block_cursor_reset(BlockCursor* cursor, Block* block) noexcept nogil:
     cursor.block = block[0]
     cursor.valid = False
     cursor.damaged = False
+    cursor.starved = False
     cursor.grouped = False
 
 
 cdef inline void stop_damaged(BlockCursor* cursor) noexcept nogil:
     cursor.valid = False
     cursor.damaged = True
+
+
+cdef inline void stop_starved(BlockCursor* cursor) noexcept nogil:
+    cursor.starved = True
+    stop_damaged(cursor)
+
+
+cdef int block_cursor_failure(
+    BlockCursor* cursor, const char* what, int64_t offset, Status* status
+) noexcept nogil:
+    if cursor.starved:
+        return status_no_memory(status, b"memory for a key")
+    return status_set(status, INVALID_RECORD, what, offset)
 
 
 cdef int grow(uint8_t** data, size_t* capacity, size_t needed) noexcept nogil:
@@ -262,7 +277,7 @@ cdef inline void stand_on(BlockCursor* cursor, BlockEntry* decoded) noexcept nog
     cdef size_t size = <size_t> entry.shared + entry.unshared + TRAILER_BYTES
     if size + COPY_BYTES > cursor.key_capacity:
         if grow(&cursor.key_data, &cursor.key_capacity, size + COPY_BYTES) < 0:
-            stop_damaged(cursor)
+            stop_starved(cursor)
             return
     copy_suffix(&cursor.block, cursor.key_data + entry.shared, &entry)
     cursor.key = slice_of(cursor.key_data, size)
@@ -304,7 +319,7 @@ cdef inline void show_grouped(BlockCursor* cursor, uint32_t place) noexcept nogi
 
 
 cdef int unpack_group(BlockCursor* cursor, uint32_t restart) noexcept nogil:
-    """Rebuild all keys of a group side by side, for walking it backwards. -1: damaged."""
+    """Rebuild all keys of a group side by side, for walking it backwards. -1: damaged, or starved."""
     cdef Block* block = &cursor.block
     cdef BlockEntry entry
     cdef uint32_t end = block.key_bytes
@@ -325,11 +340,13 @@ cdef int unpack_group(BlockCursor* cursor, uint32_t restart) noexcept nogil:
         size = <size_t> entry.shared + entry.unshared + TRAILER_BYTES
         if at + size + COPY_BYTES > cursor.group_keys_capacity:
             if grow(&cursor.group_keys, &cursor.group_keys_capacity, at + size + COPY_BYTES) < 0:
+                cursor.starved = True
                 return -1
         if (count + 1) * sizeof(GroupEntry) > cursor.group_capacity:
             if grow(
                 <uint8_t**> &cursor.group, &cursor.group_capacity, (count + 1) * sizeof(GroupEntry)
             ) < 0:
+                cursor.starved = True
                 return -1
         memcpy(cursor.group_keys + at, cursor.group_keys + last_at, entry.shared)
         copy_suffix(block, cursor.group_keys + at + entry.shared, &entry)
@@ -534,8 +551,8 @@ cdef int check_with(
             break
         count += 1
         what = b"block size"
-    if walk.damaged and what == NULL:
-        return status_no_memory(status, b"memory for a key")
+    if walk.starved:
+        return block_cursor_failure(walk, NULL, offset, status)
     if walk.next_key_at != block.key_bytes or not walk.valid:
         return status_set(status, INVALID_RECORD, what, offset)
     if count != block.entries or restart != block.restarts:

@@ -77,7 +77,7 @@ cdef class BlockFace:
         cdef Status status
         if self.walk.damaged:
             status_clear(&status)
-            status_set(&status, INVALID_RECORD, b"block entry", 0)
+            block_cursor_failure(&self.walk, b"block entry", 0, &status)
             raise status_error(&status, "block")
         if not self.walk.valid:
             return None
@@ -102,7 +102,7 @@ cdef class BlockFace:
         )
         if found < 0:
             status_clear(&status)
-            status_set(&status, INVALID_RECORD, b"block entry", 0)
+            block_cursor_failure(&self.walk, b"block entry", 0, &status)
             raise status_error(&status, "block")
         if not found:
             return None

@@ -72,6 +72,11 @@ cdef int fail(TableCursor* cursor, const char* what) noexcept nogil:
     return status_set(&cursor.base.status, INVALID_RECORD, what, -1)
 
 
+cdef void fail_walk(TableCursor* cursor) noexcept nogil:
+    cursor.base.valid = False
+    block_cursor_failure(&cursor.walk, b"block in memory", -1, &cursor.base.status)
+
+
 cdef int take_partition(TableCursor* cursor, uint64_t slot) noexcept nogil:
     if cursor.partition.held != NULL and cursor.partition_slot == slot:
         return 0
@@ -226,7 +231,7 @@ cdef inline void show(TableCursor* cursor) noexcept nogil:
         cursor.base.value = cursor.walk.value
         cursor.base.valid = True
     elif cursor.walk.damaged:
-        fail(cursor, b"block in memory")
+        fail_walk(cursor)
     else:
         cursor.base.valid = False
 
@@ -298,7 +303,7 @@ cdef void cursor_next(Cursor* self) noexcept nogil:
         self.key = cursor.walk.key
         self.value = cursor.walk.value
     elif cursor.walk.damaged:
-        fail(cursor, b"block in memory")
+        fail_walk(cursor)
     else:
         next_block(cursor)
 
@@ -312,7 +317,7 @@ cdef void cursor_prev(Cursor* self) noexcept nogil:
         self.key = cursor.walk.key
         self.value = cursor.walk.value
     elif cursor.walk.damaged:
-        fail(cursor, b"block in memory")
+        fail_walk(cursor)
     else:
         prev_block(cursor)
 

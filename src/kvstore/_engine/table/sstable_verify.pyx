@@ -82,7 +82,7 @@ cdef int walk_block(
             return -1
         block_cursor_next(&tally.walk)
     if tally.walk.damaged:
-        return status_set(status, INVALID_RECORD, b"block entry", offset)
+        return block_cursor_failure(&tally.walk, b"block entry", offset, status)
     return 0
 
 
