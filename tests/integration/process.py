@@ -82,6 +82,7 @@ class Certificates:
         made = cls(directory / "ca.pem", directory / "server.pem", directory / "server.key")
         authority.cert_pem.write_to_path(made.ca)
         server.private_key_pem.write_to_path(made.key)
+        made.key.chmod(0o600)
         for number, blob in enumerate(server.cert_chain_pems):
             blob.write_to_path(made.cert, append=number > 0)
         return made

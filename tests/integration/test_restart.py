@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -277,3 +278,15 @@ def test_a_leader_that_is_stopped_hands_over_first(tmp_path: Path) -> None:
             writer.join()
         assert "leadership handed over" in stopped.stderr
         assert max(gaps) < 3
+
+
+def test_nobody_else_can_read_the_data_whatever_the_umask(tmp_path: Path) -> None:
+    open_to_all = ("sh", "-c", 'umask 000; exec "$@"', "sh")
+    with Kvd(tmp_path / "data", wrapper=open_to_all) as server, server.client() as client:
+        server.wait_serving()
+        client.put(b"k", b"secret")
+        server.terminate()
+    paths = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+    assert len(paths) > 20
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in paths}
+    assert not {str(path): oct(mode) for path, mode in modes.items() if mode & 0o077}

@@ -11,6 +11,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from kvstore.cli.exit_codes import ExitCode
+from kvstore.cli.kvctl_bytes import printable
 from kvstore.cli.kvctl_cluster import cluster_group
 from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
 from kvstore.cli.kvctl_data import delete_command, get_command, put_command
@@ -84,7 +85,7 @@ def main() -> None:
     try:
         kvctl.main(prog_name="kvctl", auto_envvar_prefix="KVCTL")
     except Error as error:
-        click.echo(f"kvctl: {error}", err=True)
+        click.echo(f"kvctl: {printable(str(error).encode())}", err=True)
         sys.exit(exit_code_of(error))
 
 

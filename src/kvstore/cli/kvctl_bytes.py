@@ -49,6 +49,13 @@ def printable(data: bytes) -> str:
     )
 
 
+def in_line(text: str) -> str:
+    """Return ``text`` with everything escaped that isn't printable, line ends and tabs included."""
+    return "".join(
+        character if character.isprintable() else _escaped(character) for character in text
+    )
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 

@@ -16,7 +16,7 @@ from kvstore.cli.kvctl_status import size, table
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.replica.backup_file import BackupInfo, BackupParser, read_backup
 from kvstore.server.config.cluster_config import load_cluster_config
-from kvstore.server.config.sealed_file import sync_directory
+from kvstore.server.config.private_files import sync_directory
 from kvstore.server.nodes.restore import restore_cluster, restore_embedded
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))

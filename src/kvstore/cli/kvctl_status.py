@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from kvstore.cli.kvctl_bytes import in_line
 from kvstore.cli.kvctl_connection import connection_options, settings_of
 from kvstore.cli.member_reports import Report, Reports, gather, lag_of
 
@@ -86,13 +87,14 @@ def as_text(reports: Reports) -> str:
     """Return the reports as a heading and a table."""
     asked = reports.asked
     leader = f"leader {asked.leader_id}" if asked.leader_id else "no leader"
-    heading = f"kvd {asked.version}, {asked.mode}, {leader}, up {_duration(asked.uptime_s)}"
+    said = in_line(f"kvd {asked.version}, {asked.mode}")
+    heading = f"{said}, {leader}, up {_duration(asked.uptime_s)}"
     rows = [_row(report, reports) for report in reports.members]
     faults = []
     for report in reports.members:
         fault = report.silence if report.said is None else report.said.fault
         if fault:
-            faults.append(f"member {report.member_id or '?'}: {fault}")
+            faults.append(f"member {report.member_id or '?'}: {in_line(fault)}")
     # The members of an embedded kvd have no addresses of their own.
     shown = len(COLUMNS) if asked.mode == "cluster-node" else -1
     lines = table(COLUMNS[:shown], [row[:shown] for row in rows])
@@ -134,7 +136,11 @@ def size(count: int) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of aligned columns; numbers to the right, words to the left."""
+    """Return lines of aligned columns; numbers to the right, words to the left.
+
+    What comes from a server can't move a cursor, nor begin a line of its own.
+    """
+    rows = [[in_line(cell) for cell in row] for row in rows]
     lines = [columns, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     numeric = [

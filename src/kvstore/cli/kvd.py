@@ -218,6 +218,8 @@ def kvd(
 
 def main() -> None:
     """Run kvd and exit with its status."""
+    # Keys and values lie in clear in what it writes: nobody else may read any of it.
+    os.umask(0o077)
     try:
         kvd.main(prog_name="kvd", auto_envvar_prefix="KVD")
     except ConfigurationError as error:

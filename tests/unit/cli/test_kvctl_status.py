@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.cli.kvctl_status import as_json, as_text, size
+from kvstore.cli.kvctl_status import as_json, as_text, size, table
 from kvstore.cli.member_reports import Report, Reports, merged
 from kvstore.client import ClusterStatus, MemberStatus
 
@@ -102,3 +102,8 @@ def test_a_member_is_shown_once_by_what_it_said_last_through_any_address() -> No
     assert merged([given, known]) == (known,)
     unknown = [Report(0, "db8:50051", silence="?"), Report(0, "db9:50051", silence="?")]
     assert merged([given, *unknown]) == (*unknown, given)
+
+
+def test_what_a_member_says_cant_move_a_cursor_or_forge_a_line() -> None:
+    lines = table(("member", "address"), [("1", "\x1b[2J\x1b[1;31mdb1:1\n2  leader\tdb9:1\u202e")])
+    assert lines[1:] == ["     1  \\x1b[2J\\x1b[1;31mdb1:1\\n2  leader\\tdb9:1\\u202e"]

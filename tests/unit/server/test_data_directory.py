@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.data_directory import LOCK, MARKER, DataDirectory
+from kvstore.server.config.sealed_file import write_sealed
 
 
 def names(path: Path) -> list[str]:
@@ -110,3 +113,56 @@ def test_an_impossible_path_is_explained(tmp_path: Path, path: str, complaint: s
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=complaint):
         DataDirectory(tmp_path / path, "embedded")
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077], ids="{:03o}".format)
+def any_umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_nobody_else_can_enter_a_new_directory_whatever_the_umask(
+    tmp_path: Path, any_umask: int
+) -> None:
+    path = tmp_path / "data"
+    DataDirectory(path, "embedded").close()
+    write_sealed(path / "MEMBER", {"a": 1})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    modes = {name: stat.S_IMODE((path / name).stat().st_mode) for name in os.listdir(path)}
+    assert set(modes) == {"KVSTORE", "LOCK", "MEMBER"}
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o777, 0o700), (0o755, 0o700), (0o750, 0o700), (0o2777, 0o2770)]
+)
+def test_a_directory_that_others_could_enter_is_closed_to_them(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    path = tmp_path / "data"
+    path.mkdir()
+    path.chmod(before)
+    DataDirectory(path, "embedded").close()
+    assert stat.S_IMODE(path.stat().st_mode) == after
+
+
+@pytest.mark.parametrize("name", ["KVSTORE.new", "KVSTORE.probe", "LOCK", "KVSTORE", "MEMBER.new"])
+def test_a_link_that_somebody_planted_leads_nowhere(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "data"
+    path.mkdir()
+    if name == "KVSTORE.probe":
+        DataDirectory(path, "embedded").close()
+    (path / name).symlink_to(victim)
+    try:
+        DataDirectory(path, "embedded").close()
+    except ConfigurationError as refused:
+        assert name in ("LOCK", "KVSTORE", "MEMBER.new")
+        if name != "MEMBER.new":
+            assert "a symbolic link stands where" in str(refused)
+    (path / name).unlink(missing_ok=True)
+    (path / "MEMBER.new").symlink_to(victim)
+    write_sealed(path / "MEMBER", {"a": 1})
+    assert victim.read_text() == "precious"

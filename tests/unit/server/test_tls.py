@@ -17,6 +17,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     leaf = trustme.CA().issue_cert("localhost")
     leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o600)
     return tmp_path / "cert.pem", tmp_path / "key.pem"
 
 
@@ -84,3 +85,21 @@ def test_a_key_with_a_password_is_refused_without_asking_for_it(pair: tuple[Path
     assert complaint(certificate, key) == (
         f"failed to read TLS private key PEM from {key}: it is protected by a password"
     )
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o660, 0o666, 0o777])
+def test_a_key_that_others_can_read_or_replace_is_refused(
+    pair: tuple[Path, Path], mode: int
+) -> None:
+    certificate, key = pair
+    key.chmod(mode)
+    assert complaint(certificate, key).startswith(
+        f"failed to read TLS private key PEM from {key}: its mode {mode:04o} lets others"
+    )
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
+def test_a_key_may_be_read_by_its_group(pair: tuple[Path, Path], mode: int) -> None:
+    certificate, key = pair
+    key.chmod(mode)
+    CertificateFiles(cert=str(certificate), key=str(key))

@@ -10,17 +10,18 @@ files lie below, in directories of their own.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import re
+import stat
 import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kvstore.errors import ConfigurationError
+from kvstore.server.config.private_files import open_private, replace_private, sync_directory
 
 FORMAT_VERSION = 1
 MARKER = "KVSTORE"
@@ -47,12 +48,13 @@ class DataDirectory:
         self.path = path
         self._lock: int | None = None
         try:
-            path.mkdir(exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
             self._refuse_foreign(mode)
             self._lock = self._take_lock()
             self._refuse_foreign(
                 mode
             )  # again: somebody may have been faster before we had the lock
+            self._shut_out_others()
             if not (path / MARKER).exists():
                 write_marker(path, mode)
             self._probe_writing()
@@ -86,7 +88,10 @@ class DataDirectory:
         """Raise unless the directory is empty or carries a marker that we understand."""
         marker = self.path / MARKER
         try:
-            line = marker.read_text("utf-8", "replace")
+            with open(
+                open_private(marker, os.O_RDONLY), encoding="utf-8", errors="replace"
+            ) as file:
+                line = file.read()
         except FileNotFoundError:
             others = sorted(set(os.listdir(self.path)) - _LEFT_OVER)
             if others:
@@ -111,7 +116,7 @@ class DataDirectory:
             )
 
     def _take_lock(self) -> int:
-        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = open_private(self.path / LOCK, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,11 +133,29 @@ class DataDirectory:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         return lock
 
+    def _shut_out_others(self) -> None:
+        """Nobody else may read, or plant, anything: keys and values lie here in clear.
+
+        Raises ConfigurationError for a directory of somebody else that others can enter. The group
+        of a directory with its set-group-id bit keeps what it has: so volumes are handed over.
+        """
+        mode = stat.S_IMODE(self.path.stat().st_mode)
+        wanted = mode & ~(0o007 if mode & stat.S_ISGID else 0o077)
+        if wanted == mode:
+            return
+        try:
+            self.path.chmod(wanted)
+        except PermissionError:
+            raise ConfigurationError(
+                f"data directory {self.path} has mode {mode:04o}: others could read it, and it "
+                f"isn't this user's to change; chmod {wanted:o} {self.path}"
+            ) from None
+
     def _probe_writing(self) -> None:
         """A directory may be readable and locked, and still refuse files: say so at the start."""
         probe = self.path / f"{MARKER}.probe"
-        with open(probe, "wb"):
-            pass
+        probe.unlink(missing_ok=True)
+        os.close(open_private(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         probe.unlink()
 
 
@@ -163,23 +186,8 @@ def refuse_used(path: Path) -> None:
 def write_marker(path: Path, mode: str) -> None:
     """Make the directory ours, durably. Raises OSError."""
     text = f"kvstore-data format={FORMAT_VERSION} mode={mode}"
-    new = path / f"{MARKER}.new"
-    with open(new, "wb") as file:
-        file.write(f"{text} crc32={zlib.crc32(text.encode()):08x}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path / MARKER)
-    for directory in (path, path.resolve().parent):
-        _sync_directory(directory)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(directory)
+    replace_private(path / MARKER, f"{text} crc32={zlib.crc32(text.encode()):08x}\n".encode())
+    sync_directory(path.resolve().parent)
 
 
 def _reason(error: OSError) -> str:
@@ -190,6 +198,8 @@ def _reason(error: OSError) -> str:
             return "no permission to write there"
         case errno.ENOENT:
             return "its parent directory does not exist"
+        case errno.ELOOP:
+            return "a symbolic link stands where a file of kvd's own should be"
         case errno.EEXIST | errno.ENOTDIR:
             return "it is not a directory"
         case _:

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from kvstore.server.config.private_files import open_private, replace_private
 
 
 def write_sealed(path: Path, fields: dict[str, object]) -> None:
@@ -17,14 +18,8 @@ def write_sealed(path: Path, fields: dict[str, object]) -> None:
     Raises StorageError.
     """
     line = json.dumps(fields, sort_keys=True)
-    new = path.with_name(f"{path.name}.new")
     try:
-        with open(new, "wb") as file:
-            file.write(f"{line}\ncrc32={zlib.crc32(line.encode()):08x}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)
-        sync_directory(path.parent)
+        replace_private(path, f"{line}\ncrc32={zlib.crc32(line.encode()):08x}\n".encode())
     except OSError as error:
         raise StorageError(
             f"failed to write: {error.strerror}", path=str(path), errno=error.errno
@@ -34,7 +29,8 @@ def write_sealed(path: Path, fields: dict[str, object]) -> None:
 def read_sealed(path: Path) -> dict[str, object] | None:
     """The fields in ``path``; None when there is no such file. Raises StorageError."""
     try:
-        data = path.read_bytes()
+        with open(open_private(path, os.O_RDONLY), "rb") as file:
+            data = file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -49,12 +45,3 @@ def read_sealed(path: Path) -> dict[str, object] | None:
     fields = json.loads(line)
     assert isinstance(fields, dict)
     return fields
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and new names in a directory durable. Raises OSError."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

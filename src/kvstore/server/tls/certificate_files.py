@@ -19,6 +19,7 @@ import grpc
 import structlog
 
 from kvstore.errors import ConfigurationError
+from kvstore.server.config.private_files import refuse_readable_by_others
 from kvstore.server.tls.pem_files import check_pair, read_pem
 
 # How often the files are looked at, at most; a handshake between two looks gets what was seen last.
@@ -124,6 +125,7 @@ class CertificateFiles:
         assert key_path is not None
         cert = read_pem("certificate", cert_path)
         key = read_pem("private key", key_path)
+        refuse_readable_by_others("TLS private key PEM", key_path)
         check_pair(cert_path, key_path)
         not_after(cert)
         ca = None if ca_path is None else read_pem("certificate authority", ca_path)
