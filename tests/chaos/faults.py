@@ -155,7 +155,7 @@ def part_namespaces(cluster: NamespaceCluster) -> Play:
 
 
 def fill_disk(cluster: ChaosCluster) -> Play:
-    """One member on a small tmpfs that fills up: it stops itself, the others go on."""
+    """One member on a small tmpfs that fills up: the others go on, and so would it with room."""
     member = random.choice(cluster.followers())
     data = cluster.data(member)
     cluster.running.pop(member).terminate()

@@ -20,7 +20,7 @@ __all__ = ["ReplicaBackup", "restore_member"]
 
 # To read a checkpoint once from end to end: nothing is compacted on the way.
 _READING = EngineOptions(
-    create_if_missing=False, wal=False, background=False, lru_cache_size=8 << 20
+    create_if_missing=False, read_only=True, wal=False, background=False, lru_cache_size=8 << 20
 )
 
 

@@ -24,6 +24,7 @@ from kvstore.errors import (
     InternalError,
     InvalidArgumentError,
     OutcomeUnknownError,
+    StorageError,
     UnavailableError,
 )
 from kvstore.raft import (
@@ -189,6 +190,9 @@ class Replica:
         self._senders: dict[int, SnapshotSender] = {}
         self._receiver = SnapshotReceiver(self.directory, self._verify_snapshot)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
+        # Committed, but the engine has no room for them yet; oldest first.
+        self._held: deque[Sequence[Entry]] = deque()
+        self._lack: StorageError | None = None
         if threaded:
             self.notify_fd = self._log.start_writer()
         self._turn_guarded()
@@ -273,6 +277,9 @@ class Replica:
         if self.failure is not None:
             done(self.failure)
             return
+        if self.lacks_room:
+            done(UnavailableError("this member's disk is full; retry later, or elsewhere"))
+            return
         self._proposals.append((data, done))
         self._wake()
 
@@ -340,6 +347,8 @@ class Replica:
             return
         self._raft.tick()
         self._receiver.tick()
+        if self._log.out_of_space:
+            self._log.try_again()
         if self._senders:
             self._guard(self._tick_senders)
         self._ticks_to_compaction -= 1
@@ -355,8 +364,16 @@ class Replica:
     def sync_storage(self) -> None:
         """Without the log's thread: make what was saved durable."""
         if self.failure is None:
-            self._guard(self._log.sync)
+            self._guard(self._sync_log)
             self._wake()
+
+    def _sync_log(self) -> None:
+        try:
+            self._log.sync()
+        except StorageError as error:
+            # What waits there is safe; a log that has failed says so again when it is asked.
+            if not error.retryable:
+                raise
 
     @property
     def storage_busy(self) -> bool:
@@ -386,8 +403,9 @@ class Replica:
             if bundle.snapshot is not None:
                 self._install(bundle.snapshot)
             self._raft.stored(bundle.number)
-        while self._marks and self._log.remove_before(self._marks[0][1] + 1, self._marks[0][0]):
-            self._marks.popleft()
+        if self._held:
+            self._apply_held()
+        self._remove_log()
         if self._proposals:
             self._propose_gathered()
         if self._reads:
@@ -445,7 +463,46 @@ class Replica:
             return
         self._reads_asked[self._read_context] = reads
 
+    def _remove_log(self) -> None:
+        """Segments that a durable mark stands for; what can't be done now a later turn does."""
+        try:
+            while self._marks and self._log.remove_before(self._marks[0][1] + 1, self._marks[0][0]):
+                self._marks.popleft()
+        except StorageError as error:
+            if not error.retryable:
+                raise
+
+    @property
+    def lacks_room(self) -> bool:
+        """Its disk is full: it takes no writes until there is room, and goes on by itself then."""
+        return self._lack is not None or self._log.out_of_space
+
+    def _has_room(self) -> bool:
+        """The engine can take a write. While a full disk keeps it from flushing it may not."""
+        try:
+            self.machine.make_room()
+        except StorageError as error:
+            if not error.retryable:
+                raise
+            self._lack = error
+            return False
+        self._lack = None
+        return True
+
     def _apply(self, entries: Sequence[Entry]) -> None:
+        if self._held or not self._has_room():
+            # The core offers no more than it has room for beyond what was applied.
+            self._held.append(entries)
+        else:
+            self._apply_now(entries)
+
+    def _apply_held(self) -> None:
+        while self._held and self._has_room():
+            self._apply_now(self._held.popleft())
+        if self._reads_confirmed:
+            self._serve_reads()
+
+    def _apply_now(self, entries: Sequence[Entry]) -> None:
         answers = self.machine.apply(
             [
                 (index, term, data if kind is _COMMAND else b"")
@@ -480,7 +537,11 @@ class Replica:
         """Let the log forget what the state machine holds durably."""
         raft = self._raft
         if raft.wants_compaction:
-            self.machine.flush()
+            try:
+                self.machine.flush()
+            except StorageError as error:
+                if not error.retryable:
+                    raise
         raft.compact(min(self.machine.durable_index, self.machine.applied_index))
         gone = raft.status().first_index - 1
         if gone > self._marked:
@@ -500,7 +561,14 @@ class Replica:
         if old is not None:
             old.finish()
         path = self.directory.outgoing(message.to)
-        self.machine.checkpoint(path)
+        try:
+            self.machine.checkpoint(path)
+        except StorageError as error:
+            if not error.retryable:
+                raise
+            self._filesystem.remove_tree(path)
+            self._raft.snapshot_status(message.to, False)
+            return
         sender = SnapshotSender(
             self._filesystem,
             path,
@@ -591,6 +659,8 @@ class Replica:
         # Newer ones may be on their way into the log already.
         for index in [index for index in self._ready_to_install if index < mark.index]:
             del self._ready_to_install[index]
+        self._held.clear()  # all of it is before the snapshot
+        self._lack = None
         old = self._state_path
         self.machine.close()
         self._state_path = self.directory.install(mark.index)

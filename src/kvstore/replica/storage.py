@@ -190,6 +190,16 @@ class MemberLog:
         if self._writer:
             self._log.submit()
 
+    @property
+    def out_of_space(self) -> bool:
+        """The disk has no room for what was saved; it waits in memory for :meth:`try_again`."""
+        return self._log.out_of_space
+
+    def try_again(self) -> None:
+        """There may be room by now. Without a writer thread :meth:`sync` does it."""
+        if self._writer:
+            self._log.submit()
+
     def sync(self) -> None:
         """Without a writer thread: make everything saved durable, now."""
         self._log.sync()

@@ -192,6 +192,13 @@ class StateMachine:
         """Up to here the engine's tables hold everything: the log may forget it."""
         return self._db.flushed_index
 
+    def make_room(self) -> None:
+        """See to it that the next batch can be applied; may wait for a flush.
+
+        Raises StorageError, ``retryable``, while the engine lacks room for it.
+        """
+        self._db.make_room()
+
     def flush(self) -> None:
         """Bring everything applied into durable tables; :attr:`durable_index` follows."""
         self._db.flush()

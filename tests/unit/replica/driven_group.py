@@ -94,6 +94,9 @@ class DrivenGroup:
         assert leader is not None
         return leader
 
+    def encoded(self, command: Command) -> bytes:
+        return encode_commands([command])
+
     def ask(self, commands: list[Command], member: int | None = None) -> object:
         """Propose at the leader (or a member) and wait for the answer."""
         replica = self.leader() if member is None else self.group.replicas[member]

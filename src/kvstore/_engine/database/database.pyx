@@ -200,7 +200,7 @@ cdef class Database(Store):
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.make_room()
+            self.provide_room()
         if self.log is not None:
             if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
                 raise InvalidArgumentError(
@@ -242,7 +242,7 @@ cdef class Database(Store):
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.make_room()
+            self.provide_room()
         # From here on nothing lets other threads in, until all of it is in the memtable and the log,
         # but for a log that begins a segment.
         if (sequence is not None or applied_index is not None or batch.numbered) and self.uses_log:
@@ -306,7 +306,7 @@ cdef class Database(Store):
             if self.attention:
                 self.settle()
             if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-                self.make_room()
+                self.provide_room()
             answer = log.reserve(payload_bytes)
         return 0
 
@@ -316,7 +316,7 @@ cdef class Database(Store):
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.make_room()
+            self.provide_room()
         if self.log is not None:
             waits = self.log.reserve(payload.size)
             if waits:
@@ -447,12 +447,12 @@ cdef class Database(Store):
         self.check_writable()
         return 0
 
-    cdef int make_room(self) except -1:
+    cdef int provide_room(self) except -1:
         """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
         cdef double began
         self.check_writable()
         if not self.background:
-            return self.make_room_here()
+            return self.provide_room_here()
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
@@ -471,10 +471,10 @@ cdef class Database(Store):
             self.check_writable()
         return 0
 
-    cdef int make_room_here(self) except -1:
+    cdef int provide_room_here(self) except -1:
         """Without threads: what is due is done in this one."""
         if self.frozen_count >= self.max_frozen:
-            if self.flush_retry.seconds_left() > 0:
+            if not self.flush_retry.due_here():
                 self.check_flushes()
             flush_oldest(self)
         self.freeze()
@@ -505,14 +505,19 @@ cdef class Database(Store):
             and self.compaction_retry.error is None and not self.damaged_tables
         )
 
+    def make_room(self):
+        self.check_writable()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.provide_room()
+
     # --- background work ----------------------------------------------------------------------
 
     cdef int background_work(self) except -1:
         """All that is due, in this thread."""
-        if self.flush_retry.seconds_left() == 0:
+        if self.flush_retry.due_here():
             while flush_oldest(self):
                 pass
-        if self.compaction_retry.seconds_left() == 0:
+        if self.compaction_retry.due_here():
             while compact_once(self):
                 pass
         return 0

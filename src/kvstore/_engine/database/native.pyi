@@ -191,6 +191,12 @@ class Database:
 
         One sync, however many writes it is for. Raises as :meth:`put` does.
         """
+    def make_room(self) -> None:
+        """See to it that the next write finds room in memory; may wait for a flush, as it would.
+
+        Raises what the write would, and nothing was written: StorageError, ``retryable``, where
+        flushes lack room.
+        """
     def resume(self) -> None:
         """Try at once what a full disk or a lack of descriptors or memory has put off.
 

@@ -15,6 +15,7 @@ from kvstore.errors import StorageError
 
 cdef enum:
     RESERVE_BYTES = 1 << 20
+    MOST_PASSED_OVER = 64
     ROOM_BYTES = 8 << 20        # so much must be free for it to be taken again
 
 cdef double FIRST_DELAY_SECONDS = 0.1
@@ -36,15 +37,24 @@ cdef class Retry:
             max(self.delay_seconds * 2, FIRST_DELAY_SECONDS), LAST_DELAY_SECONDS
         )
         self.due = time.monotonic() + self.delay_seconds
+        self.pass_over = min(max(self.pass_over * 2, 1), MOST_PASSED_OVER)
+        self.passed_over = 0
         return 0
 
     cdef int succeeded(self) except -1:
         self.error = None
         self.delay_seconds = self.due = 0
+        self.pass_over = self.passed_over = 0
         return 0
 
     cdef double seconds_left(self) except -1:
         return max(0.0, self.due - <double> time.monotonic()) if self.due else 0.0
+
+    cdef bint due_here(self) noexcept:
+        if self.passed_over == self.pass_over:
+            return True
+        self.passed_over += 1
+        return False
 
 
 cdef bint take_reserve(FileSystem disk, str directory):

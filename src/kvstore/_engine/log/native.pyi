@@ -90,6 +90,10 @@ class Log:
         """The ticket up to which all is durable; raises the log's failure if it has one."""
 
     @property
+    def out_of_space(self) -> bool:
+        """The disk lacked space, a descriptor or memory for what waits; nothing of it is lost."""
+
+    @property
     def notify_fd(self) -> int:
         """The eventfd of the writer thread, -1 before :meth:`start_writer`."""
 

@@ -1,0 +1,100 @@
+"""A member whose disk is full takes no writes, loses nothing, and goes on when there is room."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.errors import UnavailableError
+from tests.unit.replica.driven_group import DrivenGroup, put_of
+
+
+def filled(driven: DrivenGroup, first: int, count: int, member: int) -> list[bytes]:
+    """Puts as long as the member takes them; the keys that were acknowledged."""
+    done = []
+    for number in range(first, first + count):
+        key = b"%06d" % number
+        answer = driven.ask([put_of(f"put-{number}", key, bytes(2000))], member)
+        if isinstance(answer, UnavailableError):
+            assert "disk is full" in str(answer)
+            break
+        assert answer == [False]
+        done.append(key)
+    return done
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+@pytest.mark.parametrize("place", ["state", "log"])
+def test_a_leader_without_room_refuses_writes_and_goes_on_with_room(place: str, code: int) -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader().member
+        other = next(member for member in driven.group.replicas if member != leader)
+        before = filled(driven, 0, 10, leader)
+        assert len(before) == 10
+        operation = "pwrite" if place == "state" else "open"
+        path = f"/node{leader}/{place}"
+        driven.disk.fail(operation, code, always=True, path=path)
+        answers: list[object] = []
+        replica = driven.group.replicas[leader]
+        for number in range(100, 1100):
+            if replica.lacks_room:
+                break
+            replica.propose(
+                driven.encoded(put_of(f"put-{number}", b"%06d" % number, bytes(2000))),
+                answers.append,
+            )
+            driven.step()
+        assert replica.lacks_room
+        refused: list[object] = []
+        replica.propose(driven.encoded(put_of("no", b"no", b"")), refused.append)
+        assert isinstance(refused[0], UnavailableError)
+        for _ in range(30):
+            driven.step()
+        assert driven.failed == {}
+        driven.disk.heal()
+        driven.until(lambda: not replica.lacks_room)
+        driven.settle()
+        after = filled(driven, 2000, 40, driven.leader().member)
+        assert len(after) == 40
+        driven.settle()
+        assert len(driven.hashes()) == 1
+        for key in before + after:
+            assert driven.group.replicas[other].machine.get(key) == bytes(2000)
+        assert driven.failed == {}
+
+
+def test_a_follower_without_room_for_its_state_catches_up_with_room() -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader().member
+        follower = next(member for member in driven.group.replicas if member != leader)
+        driven.disk.fail("pwrite", errno.ENOSPC, always=True, path=f"/node{follower}/state")
+        done = filled(driven, 0, 120, leader)
+        # The others are a majority.
+        assert len(done) == 120
+        assert driven.group.replicas[follower].lacks_room
+        applied = driven.group.replicas[follower].status().applied
+        assert applied < driven.group.replicas[leader].status().applied
+        assert driven.failed == {}
+        driven.disk.heal()
+        driven.settle()
+        assert not driven.group.replicas[follower].lacks_room
+        assert len(driven.hashes()) == 1
+
+
+def test_a_member_restarts_on_a_full_disk_with_all_that_it_had() -> None:
+    disk = MemoryFileSystem()
+    disk.make_directories("/data")
+    with DrivenGroup(disk) as driven:
+        done = filled(driven, 0, 120, driven.leader().member)
+        driven.settle()
+    disk.fail("pwrite", errno.ENOSPC, always=True, path="/state-")
+    with DrivenGroup(disk) as driven:
+        driven.settle()
+        for key in done:
+            assert driven.read(key) == bytes(2000)
+        assert driven.failed == {}
+        disk.heal()
+        driven.settle()
+        assert len(filled(driven, 1000, 60, driven.leader().member)) == 60
