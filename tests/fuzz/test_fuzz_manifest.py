@@ -45,7 +45,7 @@ entries = st.builds(
     *[numbers] * 6,
     bounds,
     bounds,
-    st.just(b"") | ids,
+    ids,
     numbers,
 )
 edits = st.builds(
@@ -85,18 +85,18 @@ STORY = [
         flushed_sequence=40,
         applied_index=7,
         next_number=5,
-        added=[TableEntry(0, 4, 900, 40, 2, 1, 40, b"a" + bytes(8), b"m" + bytes(8))],
+        added=[TableEntry(0, 4, 900, 40, 2, 1, 40, b"a" + bytes(8), b"m" + bytes(8), b"i" * 16)],
     ),
     Edit(
         last_sequence=90,
         flushed_sequence=90,
-        added=[TableEntry(0, 6, 800, 50, 0, 41, 90, b"b" + bytes(8), b"z" + bytes(8))],
+        added=[TableEntry(0, 6, 800, 50, 0, 41, 90, b"b" + bytes(8), b"z" + bytes(8), b"i" * 16)],
     ),
     Edit(
         next_number=9,
         retain_from=30,
         removed=[(0, 4), (0, 6)],
-        added=[TableEntry(1, 8, 1500, 70, 0, 1, 90, b"a" + bytes(8), b"z" + bytes(8))],
+        added=[TableEntry(1, 8, 1500, 70, 0, 1, 90, b"a" + bytes(8), b"z" + bytes(8), b"i" * 16)],
     ),
 ]
 

@@ -195,11 +195,11 @@ def test_blocks_swapped_inside_a_file_are_found(tmp_path: Path) -> None:
         writer.add(b"%04d" % k, 1, PUT, b"v" * 60)
     writer.finish()
     data = path.read_bytes()
-    # Entries are all of one size, and so are their frames: [32, 32 + size), and on.
-    size = 16 + int.from_bytes(data[36:40], "little")
-    first, second = data[32 : 32 + size], data[32 + size : 32 + 2 * size]
+    # Entries are all of one size, and so are their frames: [96, 96 + size), and on.
+    size = 16 + int.from_bytes(data[100:104], "little")
+    first, second = data[96 : 96 + size], data[96 + size : 96 + 2 * size]
     assert first[:12] == second[:12]
-    path.write_bytes(data[:32] + second + first + data[32 + 2 * size :])
+    path.write_bytes(data[:96] + second + first + data[96 + 2 * size :])
     with TableFile(DISK, str(path), 7) as table:
         for key in (b"0000", b"0001"):
             with pytest.raises(CorruptionError) as caught:

@@ -103,6 +103,7 @@ cdef class Database(Store):
             options.lru_cache_size and self.cache == NULL
         ):
             raise MemoryError("no memory for a database")
+        self.tables.read_only = self.read_only
         try:
             if self.read_only:
                 self.open_to_read(self.path)

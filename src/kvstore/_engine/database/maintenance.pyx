@@ -42,6 +42,8 @@ from kvstore._engine.version.native cimport (
     OpenTables,
     TableJob,
     begin_manifest,
+    entry_of,
+    entry_summary,
     level_cursor,
     live_table_new,
     live_table_release,
@@ -290,7 +292,7 @@ def verified_entry(FileSystem disk, str path, uint64_t number):
     return TableEntry(
         0, number, properties["file_bytes"], properties["entries"], properties["tombstones"],
         properties["min_sequence"], properties["max_sequence"], properties["smallest"],
-        properties["largest"],
+        properties["largest"], properties["file_id"], properties["range_deletes"],
     )
 
 
@@ -321,11 +323,7 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
         ) < 0:
             raise MemoryError("no memory for the tables")
         for entry in entries:
-            summary.file_bytes = entry.file_bytes
-            summary.entries = entry.entries
-            summary.tombstones = entry.tombstones
-            summary.min_sequence = entry.min_sequence
-            summary.max_sequence = entry.max_sequence
+            entry_summary(entry, &summary)
             view_open(entry.smallest, &low, "smallest")
             view_open(entry.largest, &high, "largest")
             file = live_table_new(tables, entry.number, &summary, low.slice, high.slice)
@@ -365,12 +363,10 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
         sync_directory(disk, path)
         for i in range(job.outputs_count):
             merged.append(
-                TableEntry(
-                    REPAIR_LEVEL, job.outputs[i].number, job.outputs[i].summary.file_bytes,
-                    job.outputs[i].summary.entries, job.outputs[i].summary.tombstones,
-                    job.outputs[i].summary.min_sequence, job.outputs[i].summary.max_sequence,
-                    <bytes> job.outputs[i].smallest.data[: job.outputs[i].smallest.size],
-                    <bytes> job.outputs[i].largest.data[: job.outputs[i].largest.size],
+                entry_of(
+                    REPAIR_LEVEL, job.outputs[i].number, &job.outputs[i].summary,
+                    slice_of(job.outputs[i].smallest.data, job.outputs[i].smallest.size),
+                    slice_of(job.outputs[i].largest.data, job.outputs[i].largest.size),
                 )
             )
     finally:

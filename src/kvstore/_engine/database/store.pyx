@@ -6,7 +6,7 @@ import threading
 cimport cython
 from libc.errno cimport EROFS
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memmove, memset
+from libc.string cimport memmove
 
 from kvstore._engine.primitives.native cimport counter_next, load_acquire, max_sequence, slice_of
 from kvstore._engine.files.native cimport (
@@ -37,6 +37,8 @@ from kvstore._engine.version.native cimport (
     Manifest,
     Version,
     create_manifest,
+    entry_of,
+    entry_summary,
     live_table_new,
     live_table_release,
     load_manifest,
@@ -49,7 +51,7 @@ from kvstore._engine.version.native cimport (
     version_empty,
     version_release,
 )
-from kvstore._engine.version.native import ID_BYTES, Edit, TableEntry, manifest_name
+from kvstore._engine.version.native import ID_BYTES, Edit, manifest_name
 
 from kvstore.errors import (
     ClosedError,
@@ -499,11 +501,7 @@ cdef class Store:
             for entry in tables.values():
                 path = f"{self.path}/{entry.number:06d}.sst"
                 check_table_file(self.disk, path, entry.file_bytes)
-                summary.file_bytes = entry.file_bytes
-                summary.entries = entry.entries
-                summary.tombstones = entry.tombstones
-                summary.min_sequence = entry.min_sequence
-                summary.max_sequence = entry.max_sequence
+                entry_summary(entry, &summary)
                 file = live_table_new(
                     self.tables, entry.number, &summary,
                     slice_of(<const char*> <bytes> entry.smallest, len(entry.smallest)),
@@ -632,12 +630,7 @@ cdef class Store:
 
 
 cdef object table_entry(int level, LiveTable* file):
-    return TableEntry(
-        level, file.number, file.summary.file_bytes, file.summary.entries, file.summary.tombstones,
-        file.summary.min_sequence, file.summary.max_sequence,
-        <bytes> file.smallest.data[: file.smallest.size],
-        <bytes> file.largest.data[: file.largest.size],
-    )
+    return entry_of(level, file.number, &file.summary, file.smallest, file.largest)
 
 
 cdef bint kept(Version* version, LiveTable* file) noexcept:

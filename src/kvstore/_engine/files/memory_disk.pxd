@@ -19,6 +19,7 @@ cdef class Handle:
 cdef class MemoryFileSystem(FileSystem):
     cdef Tree tree
     cdef readonly dict counts           # operation -> how often it was called
+    cdef readonly int preads_with_gil   # those whose caller didn't let go of the GIL
     cdef readonly int operations        # calls so far that may change the disk
     cdef readonly bint stopped
     cdef public object capacity_bytes

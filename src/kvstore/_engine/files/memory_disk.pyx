@@ -10,7 +10,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.native cimport kv_malloc
+from kvstore._engine.primitives.native cimport has_gil, kv_malloc
 
 from kvstore.errors import InvalidArgumentError
 
@@ -447,11 +447,18 @@ cdef int memory_pwrite(
 
 cdef int64_t memory_pread(
     void* disk, void* file, uint8_t* into, size_t size, uint64_t offset
+) noexcept nogil:
+    return memory_pread_counted(disk, file, into, size, offset, has_gil())
+
+
+cdef int64_t memory_pread_counted(
+    void* disk, void* file, uint8_t* into, size_t size, uint64_t offset, bint had_gil
 ) noexcept with gil:
     cdef Handle handle = <Handle> file
     cdef MemoryFileSystem self = <MemoryFileSystem> disk
     cdef size_t count
     try:
+        self.preads_with_gil += had_gil
         short = self.begin("pread", handle.path)
         handle.inode.fold(self.tree.next_sequence())
         if offset >= <uint64_t> len(handle.inode.data):

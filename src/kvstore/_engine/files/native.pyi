@@ -58,6 +58,8 @@ class MemoryFileSystem(FileSystem):
 
     counts: dict[str, int]
     """How often each operation was called."""
+    preads_with_gil: int
+    """How often a thread read that held the GIL: on a real disk, all of Python had to wait."""
     operations: int
     """How many calls so far may have changed the disk (what :meth:`stop_at` counts)."""
     stopped: bool

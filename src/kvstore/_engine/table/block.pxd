@@ -36,9 +36,12 @@ cdef struct BlockEntry:
 
 # -1: the sizes contradict each other.
 cdef int block_view(Block* block, const uint8_t* data, size_t size) noexcept nogil
-# Checks every byte: bounds, order, restarts, heads, kinds, and that the last key is `last` unless
-# that is empty. `offset` is where the block lies in its file, for the status.
-cdef int block_check(Block* block, Slice last, int64_t offset, Status* status) noexcept nogil
+# Checks every byte: bounds, order, restarts, heads, kinds, and that all keys are between the
+# separators of this slot and the one before it, unless `index` is NULL. `offset` is where the block
+# lies in its file, for the status.
+cdef int block_check(
+    Block* block, Index* index, uint64_t slot, int64_t offset, Status* status
+) noexcept nogil
 # Decodes the entry at these offsets. -1: it leads out of the block.
 cdef int block_entry(Block* block, uint32_t key_at, uint32_t value_at, BlockEntry* entry) noexcept nogil
 # The first restart whose key is >= (user_key, trailer): its number, `restarts` if none, -1 damaged.

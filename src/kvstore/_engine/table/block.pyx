@@ -12,6 +12,7 @@ from kvstore._engine.primitives.native cimport (
     common_prefix,
     get_varint32,
     heads_lower,
+    internal_trailer,
     key_head,
     kv_free,
     kv_realloc,
@@ -532,7 +533,7 @@ cdef int check_step(
 
 
 cdef int check_with(
-    Block* block, BlockCursor* walk, Slice last, int64_t offset, Status* status
+    Block* block, BlockCursor* walk, Index* index, uint64_t slot, int64_t offset, Status* status
 ) noexcept nogil:
     cdef uint32_t restart = 0
     cdef uint32_t count = 0
@@ -563,15 +564,26 @@ cdef int check_with(
         first.suffix, first.unshared, walk.key.data, walk.key.size - TRAILER_BYTES
     ) < block.prefix:
         return status_set(status, INVALID_RECORD, b"block prefix", offset)
-    if last.size and slice_compare(last, walk.key) != 0:
+    if index == NULL:
+        return 0
+    if slot and index_order(
+        index, slot - 1, slice_of(first.suffix, first.unshared), first.trailer
+    ) >= 0:
+        return status_set(status, INVALID_RECORD, b"block is not the one its index names", offset)
+    if index_order(
+        index, slot, slice_of(walk.key.data, walk.key.size - TRAILER_BYTES),
+        internal_trailer(walk.key),
+    ) < 0:
         return status_set(status, INVALID_RECORD, b"block is not the one its index names", offset)
     return 0
 
 
-cdef int block_check(Block* block, Slice last, int64_t offset, Status* status) noexcept nogil:
+cdef int block_check(
+    Block* block, Index* index, uint64_t slot, int64_t offset, Status* status
+) noexcept nogil:
     cdef BlockCursor walk
     block_cursor_init(&walk)
     walk.block = block[0]
-    cdef int result = check_with(block, &walk, last, offset, status)
+    cdef int result = check_with(block, &walk, index, slot, offset, status)
     block_cursor_free(&walk)
     return result

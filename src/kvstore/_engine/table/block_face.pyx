@@ -90,7 +90,7 @@ cdef class BlockFace:
     def check(self):
         cdef Status status
         status_clear(&status)
-        if block_check(&self.block, slice_of(NULL, 0), 0, &status) < 0:
+        if block_check(&self.block, NULL, 0, 0, &status) < 0:
             raise status_error(&status, "block")
 
     def get(self, bytes key, uint64_t sequence):

@@ -38,7 +38,7 @@ cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil
 # Memory for a block, aligned to a cache line and less than 4 GiB. NULL: none.
 cdef uint8_t* block_allocate(size_t size) noexcept nogil
 cdef void block_free(uint8_t* data) noexcept nogil
-# A number for an opened table that no other one in this process has or had.
+# A number for a table that no other one in this process has or had, to keep its blocks under.
 cdef uint64_t cache_next_table_id() noexcept nogil
 # A pinned block or NULL.
 cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil

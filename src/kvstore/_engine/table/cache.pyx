@@ -25,6 +25,7 @@ cdef enum:
     MAX_SHARDS = 16
     SHARD_BYTES_MIN = 2 << 20       # below this, fewer shards: a shard must hold large blocks too
     FIRST_BUCKETS = 64
+    FORGET_BUCKETS = 1024       # looked at in one go under the lock
     KEEP_FRACTION = 4               # a block above 1/4 of its shard is not kept
 
 
@@ -296,21 +297,32 @@ cdef void cache_unpin(CachedBlock* block) noexcept nogil:
         kv_free(block)
 
 
-cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogil:
-    cdef size_t i, left
-    cdef Shard* shard
-    cdef CachedBlock* block
+cdef void forget_bucket(Shard* shard, size_t bucket, uint64_t table_id) noexcept nogil:
+    cdef CachedBlock* block = shard.buckets[bucket]
     cdef CachedBlock* rest
+    while block != NULL:
+        rest = block.chain
+        if block.table_id == table_id:
+            link_out(shard, block)
+            cache_unpin(block)
+        block = rest
+
+
+cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogil:
+    # By buckets, a few at a time, so that no reader waits for the walk through a large shard. When
+    # the buckets double meanwhile, what was not looked at yet lies in those that are still to come.
+    cdef size_t i, at, end
+    cdef bint more
+    cdef Shard* shard
     for i in range(cache.shard_mask + 1):
         shard = &cache.shards[i]
-        lock_take(&shard.lock)
-        left = shard.blocks
-        block = shard.hand
-        while left:
-            left -= 1
-            rest = block.after
-            if block.table_id == table_id:
-                link_out(shard, block)
-                cache_unpin(block)
-            block = rest
-        lock_leave(&shard.lock)
+        at = 0
+        more = True
+        while more:
+            lock_take(&shard.lock)
+            end = at + FORGET_BUCKETS
+            while at < end and at <= shard.bucket_mask:
+                forget_bucket(shard, at, table_id)
+                at += 1
+            more = at <= shard.bucket_mask
+            lock_leave(&shard.lock)

@@ -9,6 +9,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
 cdef enum:
+    FILTER_NONE = 0                 # kinds, as a table's properties say them
+    FILTER_BLOCKED_BLOOM = 1
+    FILTER_HASH = 1                 # of filter.pyx
     FILTER_LINE_BYTES = 64
     FILTER_PROBES_MAX = 16
 

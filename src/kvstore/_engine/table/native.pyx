@@ -1,11 +1,13 @@
 """The extension module of the room table: its parts, in the order of their needs."""
 
+include "table_index.pyx"
 include "block.pyx"
 include "block_build.pyx"
 include "cache.pyx"
 include "filter.pyx"
 include "compression.pyx"
 include "sstable_frame.pyx"
+include "sstable_properties.pyx"
 include "sstable.pyx"
 include "sstable_build.pyx"
 include "sstable_cursor.pyx"

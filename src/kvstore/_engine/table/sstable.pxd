@@ -1,7 +1,8 @@
 """Sorted tables on disk: the reader. What writes them is in sstable_build.pxd, what walks them in
 sstable_cursor.pxd, what checks them in full in sstable_verify.pxd.
 
-Layout and checksums: docs/storage-format.md and sstable_frame.pyx. Any thread, no GIL.
+Layout and checksums: docs/storage-format.md and sstable_frame.pyx. Any thread, with the GIL or
+without; whatever reads from disk lets go of it.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -16,22 +17,29 @@ cdef struct Table:
     const FileSystemOps* ops
     void* disk
     void* file
-    uint64_t file_number
+    TableIdentity identity
     uint64_t file_bytes
-    uint64_t id                     # of this opening, in the cache
     BlockCache* cache               # may be NULL
+    uint64_t cache_id               # what its blocks are kept under
+    bint forgets                    # its blocks leave the cache with it
     uint8_t* root_frame
     uint8_t* properties_frame
-    Block root                      # last internal key of each partition -> handle
-    Handle root_handle
+    uint8_t* meta_index_frame
+    size_t meta_index_bytes
+    Index root                      # of the partitions
+    Handle root_handle              # its offset is where the data ends
     Properties properties
+    const uint8_t* tail             # only while opening: the end of the file, in memory
+    uint64_t tail_at
 
 
 # Verifies header, footer, root index and properties; the rest is verified as it is read. The file
-# number in the file must be `file_number`. `cache` may be NULL: then nothing is kept.
+# number in the file must be `file_number`, its id `file_id` unless that is NULL. `cache` may be NULL:
+# then nothing is kept. `cache_id` is of cache_next_table_id(), so that what is cached outlives this
+# handle; whoever gave it forgets it. 0: of this handle alone.
 cdef Table* table_open(
     const FileSystemOps* ops, void* disk, const char* path, uint64_t file_number,
-    BlockCache* cache, Status* status
+    const uint8_t* file_id, BlockCache* cache, uint64_t cache_id, Status* status
 ) noexcept nogil                    # NULL: see status
 cdef void table_retain(Table* table) noexcept nogil
 cdef void table_release(Table* table) noexcept nogil
@@ -51,6 +59,11 @@ cdef void pinned_release(Pinned* pin) noexcept nogil
 # Bytes of the file that lie before the internal key, for approximate_sizes: exact to the block if
 # that part of the index can be read, else to the partition.
 cdef uint64_t table_offset_of(Table* table, Slice internal_key) noexcept nogil
+# Whether there is a meta frame of this name.
+cdef bint table_has_meta(Table* table, const char* name) noexcept nogil
+# The meta frame of this name, read and checked, to be given back with block_free():
+# FRAME_HEADER_BYTES to skip, then *size bytes. NULL: see status, which is OK where there is none.
+cdef uint8_t* table_meta_read(Table* table, const char* name, size_t* size, Status* status) noexcept nogil
 
 
 # --- for the cursor and the verifier --------------------------------------------------------
@@ -61,25 +74,37 @@ cdef struct Partition:
     const uint8_t* filter           # NULL: the table has none
     size_t filter_bytes
     int filter_probes
-    Block index                     # last internal key of each data block -> handle
+    uint64_t start                  # of its first data frame
+    Index index                     # of its data blocks
 
-# Header and footer, read from disk and checked. -1: see status.
-cdef int table_read_ends(Table* table, Footer* footer, Status* status) noexcept nogil
+# Header and footer, read from disk and checked, and the last *last_bytes of the file at `last`
+# (fewer if the file is shorter; at least TABLE_FOOTER_BYTES). -1: see status.
+cdef int table_read_ends(
+    Table* table, Footer* footer, uint8_t* last, size_t* last_bytes, Status* status
+) noexcept nogil
 # A frame from disk, checksum verified and uncompressed: FRAME_HEADER_BYTES to skip, then
 # *payload_size bytes, to be given back with block_free(). NULL: see status.
 cdef uint8_t* table_read_frame(
     Table* table, Handle handle, int kind, size_t* payload_size, Status* status
 ) noexcept nogil
-# The handle and key of an entry of the root or of a partition's index. -1: damaged.
-cdef int index_entry(Block* index, uint64_t slot, Handle* handle, Slice* key) noexcept nogil
+# The handle of a partition, and of a data block of a partition. -1: there is none.
+cdef int root_handle(Table* table, uint64_t slot, Handle* handle) noexcept nogil
+cdef int data_handle(Partition* partition, uint64_t slot, Handle* handle) noexcept nogil
 # Through the cache if it is there; a loaded one goes in if `fill_cache`. -1: see status.
 cdef int table_partition(
     Table* table, uint64_t slot, bint fill_cache, Partition* partition, Status* status
 ) noexcept nogil
 # Makes views of a held frame. -1: damaged.
 cdef int partition_view(Partition* partition) noexcept nogil
-# Checks the payload of a frame that was just read, against the key and the place its index gives.
-cdef int check_data(const uint8_t* frame, size_t size, Slice last, int64_t offset, Status* status) noexcept nogil
+# Checks the payload of a frame that was just read, against what its index says of it.
+cdef int check_data(
+    const uint8_t* frame, size_t size, Index* index, uint64_t slot, int64_t offset, Status* status
+) noexcept nogil
 cdef int check_partition(
-    Table* table, const uint8_t* frame, size_t size, Slice last, uint64_t slot, Status* status
+    Table* table, const uint8_t* frame, size_t size, uint64_t slot, Status* status
+) noexcept nogil
+# The root frame's payload, against what the properties say. -1: see status.
+cdef int check_root(
+    Index* root, Properties* properties, Footer* footer, const uint8_t* payload, size_t size,
+    Status* status
 ) noexcept nogil

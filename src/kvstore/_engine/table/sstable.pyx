@@ -1,20 +1,24 @@
 """The table reader: open, point lookup, and the loading of blocks. See sstable.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, strlen
 
 from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
     KIND_DELETE,
     KIND_MAX,
+    PyThreadState,
     Slice,
     Status,
     TRUNCATED_RECORD,
     get_fixed32,
+    get_fixed64,
     internal_compare,
     internal_trailer,
     internal_user_key,
     kv_calloc,
     kv_free,
+    let_go_of_gil,
     prefetch_run,
     reference_add,
     reference_drop,
@@ -23,6 +27,7 @@ from kvstore._engine.primitives.native cimport (
     status_no_memory,
     status_os_error,
     status_set,
+    take_gil,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
@@ -31,99 +36,104 @@ from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
 from kvstore._engine.memtable.native cimport ABSENT, DELETED, FAILED, FOUND
 
 
+cdef enum:
+    TAIL_BYTES = 8 << 10            # of the file's end that opening reads at once
+
+
 # --- frames ---------------------------------------------------------------------------------
 
 cdef uint8_t* table_read_frame(
     Table* table, Handle handle, int kind, size_t* payload_size, Status* status
 ) noexcept nogil:
-    """A frame from disk, checksum verified and uncompressed; NULL: see status."""
     cdef uint8_t* frame = block_allocate(handle.bytes)
     if frame == NULL:
         status_no_memory(status, b"memory for a block")
         return NULL
-    if read_exactly(
+    if table.tail != NULL and handle.offset >= table.tail_at and (
+        handle.offset + handle.bytes <= table.file_bytes
+    ):
+        memcpy(frame, table.tail + (handle.offset - table.tail_at), handle.bytes)
+    elif read_exactly(
         table.ops, table.disk, table.file, frame, handle.bytes, handle.offset, b"read table", status
     ) < 0:
         block_free(frame)
         return NULL
     return frame_open(
-        frame, handle, kind, table.file_number, table.properties.largest_block_bytes,
+        frame, handle, kind, table.identity.seed, <uint32_t> table.properties.largest_block_bytes,
         payload_size, status,
     )
 
 
-cdef int index_entry(Block* index, uint64_t slot, Handle* handle, Slice* key) noexcept nogil:
-    cdef BlockEntry entry
-    if slot >= index.restarts:
+cdef int root_handle(Table* table, uint64_t slot, Handle* handle) noexcept nogil:
+    cdef const uint8_t* value
+    if slot >= table.root.entries:
         return -1
-    if block_entry(index, index.key_at[slot], index.value_at[slot], &entry) < 0 or entry.shared:
-        return -1
-    key[0] = slice_of(entry.suffix, <size_t> (index.keys + entry.next_key_at - entry.suffix))
-    return handle_get(entry.value, handle)
+    value = index_value(&table.root, slot)
+    handle.offset = get_fixed64(value)
+    handle.bytes = get_fixed32(value + 8)
+    return 0
 
 
-cdef inline int slot_handle(Block* index, uint64_t slot, Handle* handle) noexcept nogil:
-    """The handle of an index entry, without its key. -1: there is none."""
-    if (slot + 1) * HANDLE_BYTES > index.value_bytes:
+cdef int data_handle(Partition* partition, uint64_t slot, Handle* handle) noexcept nogil:
+    cdef uint32_t start = 0
+    cdef uint32_t end
+    if slot >= partition.index.entries:
         return -1
-    return handle_get(slice_of(index.values + slot * HANDLE_BYTES, HANDLE_BYTES), handle)
+    end = get_fixed32(index_value(&partition.index, slot))
+    if slot:
+        start = get_fixed32(index_value(&partition.index, slot - 1))
+    if end <= start:
+        return -1
+    handle.offset = partition.start + start
+    handle.bytes = end - start
+    return 0
 
 
 cdef int check_data(
-    const uint8_t* frame, size_t size, Slice last, int64_t offset, Status* status
+    const uint8_t* frame, size_t size, Index* index, uint64_t slot, int64_t offset, Status* status
 ) noexcept nogil:
     cdef Block block
     if block_view(&block, frame + FRAME_HEADER_BYTES, size) < 0:
         return status_set(status, INVALID_RECORD, b"block size", offset)
-    return block_check(&block, last, offset, status)
+    return block_check(&block, index, slot, offset, status)
 
 
-cdef int check_index(
-    Block* index, uint64_t start, uint64_t end, int64_t offset, Status* status
+cdef int check_root(
+    Index* root, Properties* properties, Footer* footer, const uint8_t* payload, size_t size,
+    Status* status
 ) noexcept nogil:
-    """Each entry must name a frame, and the frames must fill [start, end) without a gap."""
+    """Partitions must ascend, end where the root begins, and between two lies at least a data block."""
     cdef Handle handle
-    cdef Slice key
-    cdef uint32_t slot
-    if index.restarts != index.entries:
-        return status_set(status, INVALID_RECORD, b"index restarts", offset)
-    for slot in range(index.entries):
-        if index_entry(index, slot, &handle, &key) < 0:
-            return status_set(status, INVALID_RECORD, b"index entry", offset)
-        if handle.offset != start or handle.bytes <= FRAME_HEADER_BYTES or handle.bytes > end - start:
-            return status_set(status, INVALID_RECORD, b"index handle", offset)
-        # Handles are all of one size: slot_handle finds one by its number alone.
-        if index.value_at[slot] != slot * HANDLE_BYTES:
-            return status_set(status, INVALID_RECORD, b"index handle", offset)
-        start += handle.bytes
-    if start != end:
-        return status_set(status, INVALID_RECORD, b"index handle", offset)
-    return 0
-
-
-cdef int check_root(Table* table, Status* status) noexcept nogil:
-    """Partitions must ascend; between two of them lies at least a data block."""
-    cdef Handle handle
-    cdef Slice key
     cdef uint32_t slot
     cdef uint64_t end = TABLE_HEADER_BYTES
-    cdef int64_t offset = <int64_t> table.root_handle.offset
-    if table.root.restarts != table.root.entries:
-        return status_set(status, INVALID_RECORD, b"root index restarts", offset)
-    for slot in range(table.root.entries):
-        if index_entry(&table.root, slot, &handle, &key) < 0:
-            return status_set(status, INVALID_RECORD, b"root index entry", offset)
+    cdef int order
+    cdef int64_t offset = <int64_t> footer.root.offset
+    if index_view(root, payload, size, ROOT_VALUE_BYTES) < 0:
+        return status_set(status, INVALID_RECORD, b"root index", offset)
+    if index_check(root, offset, status) < 0:
+        return -1
+    if root.entries != properties.partitions:
+        return status_set(status, INVALID_RECORD, b"root index entries", offset)
+    for slot in range(root.entries):
+        handle.offset = get_fixed64(index_value(root, slot))
+        handle.bytes = get_fixed32(index_value(root, slot) + 8)
         if (
-            table.root.value_at[slot] != slot * HANDLE_BYTES
-            or handle.offset <= end
+            handle.offset <= end
             or handle.bytes <= FRAME_HEADER_BYTES + PARTITION_HEADER_BYTES
-            or handle.offset > table.root_handle.offset
-            or handle.bytes > table.root_handle.offset - handle.offset
+            or handle.offset > footer.root.offset
+            or handle.bytes > footer.root.offset - handle.offset
         ):
             return status_set(status, INVALID_RECORD, b"root index handle", offset)
         end = handle.offset + handle.bytes
-    if end != table.root_handle.offset:
+    if end != footer.root.offset:
         return status_set(status, INVALID_RECORD, b"root index handle", offset)
+    # The last separator is the last entry itself; range tombstones may reach further.
+    order = index_order(
+        root, root.entries - 1, internal_user_key(properties.largest),
+        internal_trailer(properties.largest),
+    )
+    if order > 0 or (order < 0 and properties.range_deletes == 0):
+        return status_set(status, INVALID_RECORD, b"root index end", offset)
     return 0
 
 
@@ -134,6 +144,7 @@ cdef int partition_view(Partition* partition) noexcept nogil:
         return -1
     partition.filter_bytes = get_fixed32(payload)
     partition.filter_probes = <int> get_fixed32(payload + 4)
+    partition.start = get_fixed64(payload + 8)
     if partition.filter_bytes > size - PARTITION_HEADER_BYTES:
         return -1
     if partition.filter_bytes % FILTER_LINE_BYTES or not 0 <= partition.filter_probes <= FILTER_PROBES_MAX:
@@ -141,62 +152,82 @@ cdef int partition_view(Partition* partition) noexcept nogil:
     partition.filter = NULL
     if partition.filter_bytes:
         partition.filter = payload + PARTITION_HEADER_BYTES
-    return block_view(
+    return index_view(
         &partition.index, payload + PARTITION_HEADER_BYTES + partition.filter_bytes,
-        size - PARTITION_HEADER_BYTES - partition.filter_bytes,
+        size - PARTITION_HEADER_BYTES - partition.filter_bytes, DATA_VALUE_BYTES,
     )
 
 
 cdef int check_partition(
-    Table* table, const uint8_t* frame, size_t size, Slice last, uint64_t slot, Status* status
+    Table* table, const uint8_t* frame, size_t size, uint64_t slot, Status* status
 ) noexcept nogil:
     cdef Partition partition
     cdef CachedBlock held
     cdef Handle before
     cdef Handle own
-    cdef Slice key
+    cdef Handle data
     cdef uint64_t start = TABLE_HEADER_BYTES
-    if index_entry(&table.root, slot, &own, &key) < 0:
+    cdef uint32_t i
+    if root_handle(table, slot, &own) < 0 or (slot and root_handle(table, slot - 1, &before) < 0):
         return status_set(status, INVALID_RECORD, b"root index entry", -1)
+    cdef int64_t offset = <int64_t> own.offset
     if slot:
-        if index_entry(&table.root, slot - 1, &before, &key) < 0:
-            return status_set(status, INVALID_RECORD, b"root index entry", -1)
         start = before.offset + before.bytes
     held.data = frame
-    held.size = FRAME_HEADER_BYTES + size
+    held.size = <uint32_t> (FRAME_HEADER_BYTES + size)
     partition.held = &held
     if partition_view(&partition) < 0:
-        return status_set(status, INVALID_RECORD, b"partition size", <int64_t> own.offset)
-    if (partition.filter != NULL) != (table.properties.bloom_bits != 0):
-        return status_set(status, INVALID_RECORD, b"partition filter", <int64_t> own.offset)
-    if block_check(&partition.index, last, <int64_t> own.offset, status) < 0:
+        return status_set(status, INVALID_RECORD, b"partition size", offset)
+    for i in range(16, PARTITION_HEADER_BYTES):
+        if frame[FRAME_HEADER_BYTES + i]:
+            return status_set(status, INVALID_RECORD, b"reserved bytes of a partition", offset)
+    if (partition.filter != NULL) != (table.properties.filter_kind != FILTER_NONE):
+        return status_set(status, INVALID_RECORD, b"partition filter", offset)
+    if index_check(&partition.index, offset, status) < 0:
         return -1
-    return check_index(&partition.index, start, own.offset, <int64_t> own.offset, status)
+    if index_order_of(&partition.index, partition.index.entries - 1, &table.root, slot) != 0:
+        return status_set(status, INVALID_RECORD, b"partition is not the one its index names", offset)
+    # The data frames must fill the space from the partition before to this one without a gap.
+    if partition.start != start:
+        return status_set(status, INVALID_RECORD, b"partition start", offset)
+    for i in range(partition.index.entries):
+        if data_handle(&partition, i, &data) < 0 or data.bytes <= FRAME_HEADER_BYTES:
+            return status_set(status, INVALID_RECORD, b"index handle", offset)
+    if data.offset + data.bytes != own.offset:
+        return status_set(status, INVALID_RECORD, b"index handle", offset)
+    return 0
+
+
+cdef CachedBlock* load_partition(
+    Table* table, Handle handle, uint64_t slot, bint fill_cache, Status* status
+) noexcept nogil:
+    cdef size_t size
+    cdef uint8_t* frame = table_read_frame(table, handle, FRAME_PARTITION, &size, status)
+    if frame == NULL:
+        return NULL
+    if check_partition(table, frame, size, slot, status) < 0:
+        block_free(frame)
+        return NULL
+    return cache_insert(
+        table.cache if fill_cache else NULL, table.cache_id, handle.offset, frame,
+        FRAME_HEADER_BYTES + size,
+    )
 
 
 cdef int table_partition(
     Table* table, uint64_t slot, bint fill_cache, Partition* partition, Status* status
 ) noexcept nogil:
     cdef Handle handle
-    cdef Slice last
-    cdef uint8_t* frame
-    cdef size_t size
-    if slot_handle(&table.root, slot, &handle) < 0:
+    cdef PyThreadState* own
+    if root_handle(table, slot, &handle) < 0:
         return status_set(status, INVALID_RECORD, b"root index entry", -1)
-    partition.held = cache_get(table.cache, table.id, handle.offset)
+    partition.held = cache_get(table.cache, table.cache_id, handle.offset)
     if partition.held == NULL:
-        if index_entry(&table.root, slot, &handle, &last) < 0:
-            return status_set(status, INVALID_RECORD, b"root index entry", -1)
-        frame = table_read_frame(table, handle, FRAME_PARTITION, &size, status)
-        if frame == NULL:
+        own = let_go_of_gil()
+        partition.held = load_partition(table, handle, slot, fill_cache, status)
+        take_gil(own)
+        if partition.held == NULL:
             return -1
-        if check_partition(table, frame, size, last, slot, status) < 0:
-            block_free(frame)
-            return -1
-        partition.held = cache_insert(
-            table.cache if fill_cache else NULL, table.id, handle.offset, frame,
-            FRAME_HEADER_BYTES + size,
-        )
     if partition_view(partition) < 0:
         cache_unpin(partition.held)
         return status_set(status, INVALID_RECORD, b"partition in memory", <int64_t> handle.offset)
@@ -204,25 +235,27 @@ cdef int table_partition(
 
 
 cdef CachedBlock* load_data(
-    Table* table, Handle handle, Slice last, bint fill_cache, Status* status
+    Table* table, Handle handle, Index* index, uint64_t slot, bint fill_cache, Status* status
 ) noexcept nogil:
     cdef size_t size
     cdef uint8_t* frame = table_read_frame(table, handle, FRAME_DATA, &size, status)
     if frame == NULL:
         return NULL
-    if check_data(frame, size, last, <int64_t> handle.offset, status) < 0:
+    if check_data(frame, size, index, slot, <int64_t> handle.offset, status) < 0:
         block_free(frame)
         return NULL
     return cache_insert(
-        table.cache if fill_cache else NULL, table.id, handle.offset, frame, FRAME_HEADER_BYTES + size
+        table.cache if fill_cache else NULL, table.cache_id, handle.offset, frame,
+        FRAME_HEADER_BYTES + size,
     )
 
 
 # --- open and close -------------------------------------------------------------------------
 
-cdef int table_read_ends(Table* table, Footer* footer, Status* status) noexcept nogil:
-    """Header and footer."""
-    cdef uint8_t[TABLE_FOOTER_BYTES] bytes
+cdef int table_read_ends(
+    Table* table, Footer* footer, uint8_t* last, size_t* last_bytes, Status* status
+) noexcept nogil:
+    cdef uint8_t[TABLE_HEADER_BYTES] header
     cdef int64_t size = table.ops.size(table.disk, table.file)
     if size < 0:
         return status_os_error(status, <int> -size, b"size of table", -1)
@@ -230,60 +263,101 @@ cdef int table_read_ends(Table* table, Footer* footer, Status* status) noexcept 
     if table.file_bytes < TABLE_HEADER_BYTES + TABLE_FOOTER_BYTES:
         return status_set(status, TRUNCATED_RECORD, b"table too short", size)
     if read_exactly(
-        table.ops, table.disk, table.file, bytes, TABLE_HEADER_BYTES, 0, b"read table", status
+        table.ops, table.disk, table.file, header, TABLE_HEADER_BYTES, 0, b"read table", status
     ) < 0:
         return -1
-    if header_check(bytes, table.file_number, status) < 0:
+    if header_get(header, &table.identity, status) < 0:
         return -1
+    if last_bytes[0] > table.file_bytes:
+        last_bytes[0] = table.file_bytes
     if read_exactly(
-        table.ops, table.disk, table.file, bytes, TABLE_FOOTER_BYTES,
-        table.file_bytes - TABLE_FOOTER_BYTES, b"read table", status,
+        table.ops, table.disk, table.file, last, last_bytes[0], table.file_bytes - last_bytes[0],
+        b"read table", status,
     ) < 0:
         return -1
-    return footer_get(bytes, table.file_number, table.file_bytes, footer, status)
+    return footer_get(
+        last + last_bytes[0] - TABLE_FOOTER_BYTES, &table.identity, table.file_bytes, footer, status
+    )
 
 
-cdef int load(Table* table, const char* path, Status* status) noexcept nogil:
-    """Read and verify all that an open table keeps in memory."""
+cdef int check_properties(Properties* properties, Footer* footer, uint64_t at, Status* status) noexcept nogil:
+    if (
+        (properties.entries == 0 and properties.range_deletes == 0)
+        or properties.tombstones > properties.entries
+        or properties.min_sequence > properties.max_sequence
+        or properties.largest_block_bytes >> 32
+        or (properties.entries != 0) != (footer.root.bytes != 0)
+        or (properties.entries != 0) != (properties.partitions != 0)
+        or (properties.entries == 0 and footer.root.offset != TABLE_HEADER_BYTES)
+        or internal_compare(properties.smallest, properties.largest) > 0
+    ):
+        return status_set(status, INVALID_RECORD, b"table properties", <int64_t> at)
+    return 0
+
+
+cdef int load_meta(Table* table, Footer* footer, Status* status) noexcept nogil:
+    """Meta-index and properties."""
+    cdef Handle handle
+    cdef size_t size
+    table.meta_index_frame = table_read_frame(
+        table, footer.meta_index, FRAME_META_INDEX, &table.meta_index_bytes, status
+    )
+    if table.meta_index_frame == NULL:
+        return -1
+    if meta_index_check(
+        table.meta_index_frame + FRAME_HEADER_BYTES, table.meta_index_bytes,
+        footer.root.offset + footer.root.bytes, footer.meta_index.offset, status,
+    ) < 0:
+        return -1
+    if not meta_index_find(
+        table.meta_index_frame + FRAME_HEADER_BYTES, table.meta_index_bytes,
+        slice_of(META_PROPERTIES, strlen(META_PROPERTIES)), &handle,
+    ):
+        return status_set(
+            status, INVALID_RECORD, b"table without properties", <int64_t> footer.meta_index.offset
+        )
+    table.properties_frame = table_read_frame(table, handle, FRAME_META, &size, status)
+    if table.properties_frame == NULL:
+        return -1
+    if properties_get(
+        table.properties_frame + FRAME_HEADER_BYTES, size, &table.properties, handle.offset, status
+    ) < 0:
+        return -1
+    return check_properties(&table.properties, footer, handle.offset, status)
+
+
+cdef int load(Table* table, const char* path, const uint8_t* file_id, Status* status) noexcept nogil:
+    cdef uint8_t[TAIL_BYTES] tail
+    cdef size_t tail_bytes = TAIL_BYTES
     cdef Footer footer
     cdef size_t size
-    cdef int64_t offset
     cdef int result = table.ops.open(table.disk, path, OPEN_READ, &table.file)
     if result < 0:
         table.file = NULL
         return status_os_error(status, -result, b"open table", -1)
-    if table_read_ends(table, &footer, status) < 0:
+    if table_read_ends(table, &footer, tail, &tail_bytes, status) < 0:
         return -1
+    if file_id != NULL and memcmp(file_id, table.identity.id, TABLE_ID_BYTES) != 0:
+        return status_set(status, INVALID_RECORD, b"another table under this name", 48)
     table.root_handle = footer.root
-    offset = <int64_t> footer.properties.offset
-    table.properties_frame = table_read_frame(table, footer.properties, FRAME_PROPERTIES, &size, status)
-    if table.properties_frame == NULL:
-        return -1
-    if properties_get(table.properties_frame + FRAME_HEADER_BYTES, size, &table.properties) < 0:
-        return status_set(status, INVALID_RECORD, b"table properties", offset)
-    if (
-        table.properties.entries == 0
-        or table.properties.tombstones > table.properties.entries
-        or table.properties.min_sequence > table.properties.max_sequence
-        or internal_compare(table.properties.smallest, table.properties.largest) > 0
-    ):
-        return status_set(status, INVALID_RECORD, b"table properties", offset)
-    offset = <int64_t> footer.root.offset
-    table.root_frame = table_read_frame(table, footer.root, FRAME_ROOT, &size, status)
-    if table.root_frame == NULL:
-        return -1
-    if block_view(&table.root, table.root_frame + FRAME_HEADER_BYTES, size) < 0:
-        return status_set(status, INVALID_RECORD, b"root index", offset)
-    if block_check(&table.root, table.properties.largest, offset, status) < 0:
-        return -1
-    if table.root.entries != table.properties.partitions:
-        return status_set(status, INVALID_RECORD, b"root index entries", offset)
-    return check_root(table, status)
+    table.tail = tail
+    table.tail_at = table.file_bytes - tail_bytes
+    result = load_meta(table, &footer, status)
+    if result == 0 and footer.root.bytes:
+        table.root_frame = table_read_frame(table, footer.root, FRAME_ROOT, &size, status)
+        result = -1
+        if table.root_frame != NULL:
+            result = check_root(
+                &table.root, &table.properties, &footer, table.root_frame + FRAME_HEADER_BYTES,
+                size, status,
+            )
+    table.tail = NULL
+    return result
 
 
 cdef Table* table_open(
     const FileSystemOps* ops, void* disk, const char* path, uint64_t file_number,
-    BlockCache* cache, Status* status
+    const uint8_t* file_id, BlockCache* cache, uint64_t cache_id, Status* status
 ) noexcept nogil:
     cdef Table* table = <Table*> kv_calloc(1, sizeof(Table))
     status_clear(status)
@@ -294,12 +368,14 @@ cdef Table* table_open(
     table.references = 1
     table.ops = ops
     table.disk = disk
-    table.file_number = file_number
-    table.id = cache_next_table_id()
+    table.identity.file_number = file_number
     table.cache = cache
+    table.forgets = cache_id == 0
+    table.cache_id = cache_id if cache_id else cache_next_table_id()
+    index_empty(&table.root)
     if cache != NULL:
         cache_retain(cache)
-    if load(table, path, status) < 0:
+    if load(table, path, file_id, status) < 0:
         table_release(table)
         return NULL
     return table
@@ -313,13 +389,38 @@ cdef void table_release(Table* table) noexcept nogil:
     if not reference_drop(&table.references):
         return
     if table.cache != NULL:
-        cache_forget_table(table.cache, table.id)
+        if table.forgets:
+            cache_forget_table(table.cache, table.cache_id)
         cache_release(table.cache)
     if table.file != NULL:
         table.ops.close(table.disk, table.file)
     block_free(table.root_frame)
     block_free(table.properties_frame)
+    block_free(table.meta_index_frame)
     kv_free(table)
+
+
+cdef bint table_has_meta(Table* table, const char* name) noexcept nogil:
+    cdef Handle handle
+    return meta_index_find(
+        table.meta_index_frame + FRAME_HEADER_BYTES, table.meta_index_bytes,
+        slice_of(name, strlen(name)), &handle,
+    ) != 0
+
+
+cdef uint8_t* table_meta_read(Table* table, const char* name, size_t* size, Status* status) noexcept nogil:
+    cdef Handle handle
+    cdef PyThreadState* own
+    cdef uint8_t* frame
+    if not meta_index_find(
+        table.meta_index_frame + FRAME_HEADER_BYTES, table.meta_index_bytes,
+        slice_of(name, strlen(name)), &handle,
+    ):
+        return NULL
+    own = let_go_of_gil()
+    frame = table_read_frame(table, handle, FRAME_META, size, status)
+    take_gil(own)
+    return frame
 
 
 # --- lookup ---------------------------------------------------------------------------------
@@ -345,9 +446,8 @@ cdef int find_block(
 ) noexcept nogil:
     """The data block that a version of the key would be in, held; ABSENT, FOUND or FAILED."""
     cdef Partition partition
-    cdef Slice last
-    cdef int64_t slot = block_restart_lower(&table.root, user_key, trailer)
-    if slot == table.root.restarts:
+    cdef int64_t slot = index_lower(&table.root, user_key, trailer)
+    if slot == table.root.entries:
         return ABSENT
     if slot < 0:
         return failed_in_memory(status, table.root_handle)
@@ -359,16 +459,15 @@ cdef int find_block(
     ):
         cache_unpin(partition.held)
         return ABSENT
-    slot = block_restart_lower(&partition.index, user_key, trailer)
-    if slot < 0 or slot_handle(&partition.index, <uint64_t> slot, handle) < 0:
+    slot = index_lower(&partition.index, user_key, trailer)
+    if slot < 0 or data_handle(&partition, <uint64_t> slot, handle) < 0:
         cache_unpin(partition.held)
         return failed_in_memory(status, table.root_handle)
-    held[0] = cache_get(table.cache, table.id, handle.offset)
+    held[0] = cache_get(table.cache, table.cache_id, handle.offset)
     if held[0] == NULL:
-        if index_entry(&partition.index, <uint64_t> slot, handle, &last) < 0:
-            failed_in_memory(status, table.root_handle)
-        else:
-            held[0] = load_data(table, handle[0], last, fill_cache, status)
+        held[0] = load_data(
+            table, handle[0], &partition.index, <uint64_t> slot, fill_cache, status
+        )
     cache_unpin(partition.held)
     return FOUND if held[0] != NULL else FAILED
 
@@ -411,21 +510,21 @@ cdef void pinned_release(Pinned* pin) noexcept nogil:
 cdef uint64_t table_offset_of(Table* table, Slice internal_key) noexcept nogil:
     cdef Partition partition
     cdef Handle handle
-    cdef Slice last
+    cdef Handle data
     cdef Status status
     cdef Slice user_key = internal_user_key(internal_key)
     cdef uint64_t trailer = internal_trailer(internal_key)
-    cdef int64_t slot = block_restart_lower(&table.root, user_key, trailer)
-    if slot < 0 or slot == table.root.restarts:
+    cdef int64_t slot = index_lower(&table.root, user_key, trailer)
+    if slot < 0 or slot == table.root.entries:
         return table.root_handle.offset
-    if index_entry(&table.root, <uint64_t> slot, &handle, &last) < 0:
+    if root_handle(table, <uint64_t> slot, &handle) < 0:
         return table.root_handle.offset
     status_clear(&status)
     if table_partition(table, <uint64_t> slot, True, &partition, &status) < 0:
         return handle.offset
-    slot = block_restart_lower(&partition.index, user_key, trailer)
-    if slot >= 0:
-        # Where the index is damaged the partition's own offset stays.
-        index_entry(&partition.index, <uint64_t> slot, &handle, &last)
+    slot = index_lower(&partition.index, user_key, trailer)
+    # Where the index is damaged the partition's own offset stays.
+    if slot >= 0 and data_handle(&partition, <uint64_t> slot, &data) == 0:
+        handle = data
     cache_unpin(partition.held)
     return handle.offset

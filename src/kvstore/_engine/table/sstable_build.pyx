@@ -6,7 +6,7 @@ The layout of the file stands in sstable_frame.pyx.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset, strcmp, strlen
 
 from kvstore._engine.primitives.native cimport (
     Buffer,
@@ -18,13 +18,16 @@ from kvstore._engine.primitives.native cimport (
     TRAILER_BYTES,
     buffer_append,
     buffer_free,
+    buffer_init,
     buffer_reserve,
+    internal_compare,
     internal_trailer,
     internal_user_key,
     kv_calloc,
     kv_free,
     kv_strdup,
     put_fixed32,
+    put_fixed64,
     slice_compare,
     slice_of,
     status_no_memory,
@@ -36,13 +39,30 @@ from kvstore._engine.primitives.native cimport (
 from kvstore._engine.files.native cimport FileSystemOps, OPEN_EXCLUSIVE
 
 
+cdef extern from "<errno.h>" nogil:
+    int errno
+
+
+cdef extern from "<unistd.h>" nogil:
+    int getentropy(void* into, size_t size)
+
+
 cdef enum:
     WRITE_BYTES = 1 << 18           # gathered before each pwrite
-    PARTITION_INDEX_BYTES = 8 << 10     # a partition ends when its index has grown to this
+    PARTITION_INDEX_BYTES = 4 << 10     # a partition ends when its index has grown to this
+    PARTITION_SPAN_SHIFT = 31       # or its data frames to so many bits: one more still fits into 32
+    META_FRAMES_MAX = 8
     BLOCK_BYTES_MIN = 64
     BLOCK_BYTES_MAX = 1 << 26
     BLOOM_BITS_MAX = 32
     ENTRY_BYTES_MAX = 1 << 30       # key or value
+
+
+cdef struct MetaFrame:
+    # Noted by table_builder_add_meta until all data is written.
+    char name[META_NAME_BYTES_MAX + 1]
+    int flags
+    Buffer payload
 
 
 cdef struct TableBuilder:
@@ -50,17 +70,24 @@ cdef struct TableBuilder:
     void* disk
     void* file
     char* path
-    uint64_t file_number
+    TableIdentity identity
     TableOptions options
     uint64_t written            # bytes in the file
     Buffer pending              # bytes that follow them
     BlockBuilder data
-    BlockBuilder index          # of the present partition
-    BlockBuilder root
+    IndexBuilder index          # of the present partition
+    uint64_t partition_at       # where its first data frame begins
+    bint awaiting               # a data frame was written whose separator the next key decides
+    uint32_t awaiting_end       # of that frame, from partition_at on
+    IndexBuilder root
+    MetaFrame metas[META_FRAMES_MAX]    # ascending by name
+    int meta_count
     Buffer scratch
     Buffer hashes               # u64 filter hash of each user key of the present partition
     Buffer smallest             # internal keys of the whole table
     Buffer largest              # of what was added so far
+    Buffer low                  # of the table's range, where it reaches further: internal keys
+    Buffer high
     Properties properties
 
 
@@ -83,21 +110,26 @@ cdef int check_options(const TableOptions* options, Status* status) noexcept nog
 
 
 cdef void builder_free(TableBuilder* builder) noexcept nogil:
+    cdef int i
     block_builder_free(&builder.data)
-    block_builder_free(&builder.index)
-    block_builder_free(&builder.root)
+    index_builder_free(&builder.index)
+    index_builder_free(&builder.root)
     buffer_free(&builder.pending)
     buffer_free(&builder.scratch)
     buffer_free(&builder.hashes)
     buffer_free(&builder.smallest)
     buffer_free(&builder.largest)
+    buffer_free(&builder.low)
+    buffer_free(&builder.high)
+    for i in range(builder.meta_count):
+        buffer_free(&builder.metas[i].payload)
     kv_free(builder.path)
     kv_free(builder)
 
 
 cdef TableBuilder* table_builder_open(
     const FileSystemOps* ops, void* disk, const char* path, uint64_t file_number,
-    const TableOptions* options, Status* status
+    const uint8_t* file_id, const TableOptions* options, Status* status
 ) noexcept nogil:
     cdef int result
     if check_options(options, status) < 0:
@@ -109,22 +141,30 @@ cdef TableBuilder* table_builder_open(
     builder.ops = ops
     builder.disk = disk
     builder.path = kv_strdup(path)
-    builder.file_number = file_number
+    builder.identity.file_number = file_number
     builder.options = options[0]
     builder.properties.min_sequence = <uint64_t> -1
     block_builder_init(&builder.data, <uint32_t> options.restart_interval)
-    block_builder_init(&builder.index, 1)
-    block_builder_init(&builder.root, 1)
+    builder.partition_at = TABLE_HEADER_BYTES
+    index_builder_init(&builder.index, DATA_VALUE_BYTES)
+    index_builder_init(&builder.root, ROOT_VALUE_BYTES)
     if builder.path == NULL or buffer_reserve(&builder.pending, 2 * WRITE_BYTES) < 0:
         no_memory(status)
         builder_free(builder)
         return NULL
+    if file_id != NULL:
+        memcpy(builder.identity.id, file_id, TABLE_ID_BYTES)
+    elif getentropy(builder.identity.id, TABLE_ID_BYTES) < 0:
+        status_os_error(status, errno, b"random bytes for a table's id", -1)
+        builder_free(builder)
+        return NULL
+    identity_seed(&builder.identity)
     result = ops.open(disk, path, OPEN_EXCLUSIVE, &builder.file)
     if result < 0:
         status_os_error(status, -result, b"create table", -1)
         builder_free(builder)
         return NULL
-    header_put(builder.pending.data, file_number)
+    header_put(builder.pending.data, &builder.identity)
     builder.pending.size = TABLE_HEADER_BYTES
     return builder
 
@@ -136,7 +176,7 @@ cdef inline uint64_t position(TableBuilder* builder) noexcept nogil:
 cdef uint64_t table_builder_bytes(TableBuilder* builder) noexcept nogil:
     return (
         position(builder) + block_builder_bytes(&builder.data)
-        + block_builder_bytes(&builder.index) + block_builder_bytes(&builder.root)
+        + builder.index.most_bytes + builder.root.most_bytes
     )
 
 
@@ -160,7 +200,7 @@ cdef int add_frame(
     """Frame the payload that stands in `scratch`."""
     handle.offset = position(builder)
     if frame_append(
-        &builder.pending, kind, compression, builder.file_number, handle.offset,
+        &builder.pending, kind, compression, builder.identity.seed, handle.offset,
         builder.scratch.data, builder.scratch.size,
     ) < 0:
         return no_memory(status)
@@ -171,16 +211,28 @@ cdef int add_frame(
     return 0
 
 
-cdef int add_handle(
-    BlockBuilder* index, Slice last_key, Handle handle, Status* status
-) noexcept nogil:
-    cdef uint8_t[HANDLE_BYTES] value
-    handle_put(value, handle)
-    if block_builder_add(
-        index, internal_user_key(last_key), internal_trailer(last_key),
-        slice_of(value, HANDLE_BYTES),
-    ) < 0:
+cdef int add_separator(TableBuilder* builder, Slice user_key, bint exact, uint64_t trailer, Status* status) noexcept nogil:
+    """The last data frame's entry in its index; ends the partition when it has grown to its size."""
+    cdef uint8_t[DATA_VALUE_BYTES] value
+    put_fixed32(value, builder.awaiting_end)
+    builder.awaiting = False
+    if index_builder_add(&builder.index, user_key, exact, trailer, value) < 0:
         return no_memory(status)
+    if (
+        builder.awaiting_end >> PARTITION_SPAN_SHIFT
+        or index_builder_exactly(&builder.index) >= PARTITION_INDEX_BYTES
+    ):
+        return finish_partition(builder, user_key, exact, trailer, status)
+    return 0
+
+
+cdef int add_last_separator(TableBuilder* builder, Status* status) noexcept nogil:
+    """Nothing follows: the last key is its own separator."""
+    cdef Slice last = slice_of(builder.largest.data, builder.largest.size)
+    if add_separator(builder, internal_user_key(last), True, internal_trailer(last), status) < 0:
+        return -1
+    if builder.index.entries:
+        return finish_partition(builder, internal_user_key(last), True, internal_trailer(last), status)
     return 0
 
 
@@ -200,6 +252,7 @@ cdef int append_filter(TableBuilder* builder) noexcept nogil:
     memset(at, 0, PARTITION_HEADER_BYTES + size)
     put_fixed32(at, <uint32_t> size)
     put_fixed32(at + 4, <uint32_t> probes)
+    put_fixed64(at + 8, builder.partition_at)
     at += PARTITION_HEADER_BYTES
     if size:
         for i in range(keys):
@@ -208,21 +261,26 @@ cdef int append_filter(TableBuilder* builder) noexcept nogil:
     return 0
 
 
-cdef int finish_partition(TableBuilder* builder, Status* status) noexcept nogil:
+cdef int finish_partition(
+    TableBuilder* builder, Slice user_key, bint exact, uint64_t trailer, Status* status
+) noexcept nogil:
+    """The last separator of the partition's index is that of the partition, too."""
     cdef Handle handle
+    cdef uint8_t[ROOT_VALUE_BYTES] value
     if append_filter(builder) < 0:
         return no_memory(status)
-    if block_builder_finish(&builder.index, &builder.scratch) < 0:
+    if index_builder_finish(&builder.index, &builder.scratch) < 0:
         return no_memory(status)
     if add_frame(builder, FRAME_PARTITION, COMPRESSION_NONE, &handle, status) < 0:
         return -1
-    if add_handle(
-        &builder.root, slice_of(builder.largest.data, builder.largest.size), handle, status
-    ) < 0:
-        return -1
+    put_fixed64(value, handle.offset)
+    put_fixed32(value + 8, handle.bytes)
+    if index_builder_add(&builder.root, user_key, exact, trailer, value) < 0:
+        return no_memory(status)
     builder.properties.partitions += 1
-    block_builder_reset(&builder.index)
+    index_builder_reset(&builder.index)
     builder.hashes.size = 0
+    builder.partition_at = position(builder)
     return 0
 
 
@@ -231,18 +289,24 @@ cdef int finish_block(TableBuilder* builder, Status* status) noexcept nogil:
     if block_builder_finish(&builder.data, &builder.scratch) < 0:
         return no_memory(status)
     if builder.scratch.size > builder.properties.largest_block_bytes:
-        builder.properties.largest_block_bytes = <uint32_t> builder.scratch.size
+        builder.properties.largest_block_bytes = builder.scratch.size
     if add_frame(builder, FRAME_DATA, builder.options.compression, &handle, status) < 0:
         return -1
-    if add_handle(
-        &builder.index, slice_of(builder.largest.data, builder.largest.size), handle, status
-    ) < 0:
-        return -1
+    builder.awaiting = True
+    builder.awaiting_end = <uint32_t> (handle.offset + handle.bytes - builder.partition_at)
     builder.properties.data_blocks += 1
     block_builder_reset(&builder.data)
-    if block_builder_bytes(&builder.index) >= PARTITION_INDEX_BYTES:
-        return finish_partition(builder, status)
     return 0
+
+
+cdef int separate(TableBuilder* builder, Slice user_key, bint is_new, Status* status) noexcept nogil:
+    """The separator that the first key after a data frame decides."""
+    cdef Slice last = slice_of(builder.largest.data, builder.largest.size)
+    if is_new:
+        return add_separator(
+            builder, index_separator(internal_user_key(last), user_key), False, 0, status
+        )
+    return add_separator(builder, internal_user_key(last), True, internal_trailer(last), status)
 
 
 cdef int note_key(TableBuilder* builder, Slice user_key, uint64_t trailer, Status* status) noexcept nogil:
@@ -256,6 +320,8 @@ cdef int note_key(TableBuilder* builder, Slice user_key, uint64_t trailer, Statu
         order = slice_compare(user_key, internal_user_key(last))
         if order < 0 or (order == 0 and trailer >= internal_trailer(last)):
             return status_set(status, INVALID_OPERATION, b"table keys out of order", -1)
+        if builder.awaiting and separate(builder, user_key, order != 0, status) < 0:
+            return -1
     elif buffer_append(&builder.smallest, internal.data, internal.size) < 0:
         return no_memory(status)
     if builder.options.bloom_bits and (order or builder.hashes.size == 0):
@@ -299,36 +365,136 @@ cdef int table_builder_add(
     return 0
 
 
-cdef int add_properties(TableBuilder* builder, Handle* handle, Status* status) noexcept nogil:
+# --- meta frames ----------------------------------------------------------------------------
+
+cdef int table_builder_add_meta(
+    TableBuilder* builder, const char* name, bint may_be_skipped, Slice payload, Status* status
+) noexcept nogil:
+    cdef size_t size = strlen(name)
+    cdef int at = 0
+    cdef MetaFrame meta
+    cdef MetaFrame moved
+    memset(&meta, 0, sizeof(meta))
+    if size == 0 or size > META_NAME_BYTES_MAX or builder.meta_count == META_FRAMES_MAX:
+        return status_set(status, INVALID_OPERATION, b"table meta frame", -1)
+    memcpy(meta.name, name, size)
+    meta.flags = META_MAY_BE_SKIPPED if may_be_skipped else 0
+    if buffer_append(&meta.payload, payload.data, payload.size) < 0:
+        return no_memory(status)
+    while at < builder.meta_count and strcmp(builder.metas[at].name, name) < 0:
+        at += 1
+    if at < builder.meta_count and strcmp(builder.metas[at].name, name) == 0:
+        buffer_free(&meta.payload)
+        return status_set(status, INVALID_OPERATION, b"table meta frame twice", -1)
+    builder.meta_count += 1
+    while at < builder.meta_count:
+        moved = builder.metas[at]
+        builder.metas[at] = meta
+        meta = moved
+        at += 1
+    return 0
+
+
+cdef int table_builder_cover(
+    TableBuilder* builder, Slice smallest, Slice largest, uint64_t lowest, uint64_t highest,
+    uint64_t count, Status* status
+) noexcept nogil:
+    builder.properties.range_deletes = count
+    if lowest < builder.properties.min_sequence:
+        builder.properties.min_sequence = lowest
+    if highest > builder.properties.max_sequence:
+        builder.properties.max_sequence = highest
+    builder.low.size = builder.high.size = 0
+    if buffer_append(&builder.low, smallest.data, smallest.size) < 0:
+        return no_memory(status)
+    if buffer_append(&builder.high, largest.data, largest.size) < 0:
+        return no_memory(status)
+    return 0
+
+
+cdef Slice bound(Buffer* own, Buffer* noted, int direction) noexcept nogil:
+    """The outer one of the two, either of which may be empty."""
+    cdef Slice a = slice_of(own.data, own.size)
+    cdef Slice b = slice_of(noted.data, noted.size)
+    if b.size == 0 or (a.size and direction * internal_compare(a, b) >= 0):
+        return a
+    return b
+
+
+cdef int add_properties(TableBuilder* builder, Status* status) noexcept nogil:
     cdef Properties* properties = &builder.properties
-    properties.bloom_bits = <uint32_t> builder.options.bloom_bits
-    properties.restart_interval = <uint32_t> builder.options.restart_interval
-    properties.block_bytes = <uint32_t> builder.options.block_bytes
-    properties.smallest = slice_of(builder.smallest.data, builder.smallest.size)
-    properties.largest = slice_of(builder.largest.data, builder.largest.size)
+    cdef Slice payload
+    properties.bloom_bits = <uint64_t> builder.options.bloom_bits
+    properties.filter_kind = FILTER_BLOCKED_BLOOM if builder.options.bloom_bits else FILTER_NONE
+    properties.filter_hash = FILTER_HASH if builder.options.bloom_bits else 0
+    properties.restart_interval = <uint64_t> builder.options.restart_interval
+    properties.block_bytes = builder.options.block_bytes
+    properties.compression = <uint64_t> builder.options.compression
+    properties.smallest = bound(&builder.smallest, &builder.low, -1)
+    properties.largest = bound(&builder.largest, &builder.high, 1)
     if properties_put(&builder.scratch, properties) < 0:
         return no_memory(status)
-    return add_frame(builder, FRAME_PROPERTIES, COMPRESSION_NONE, handle, status)
+    payload = slice_of(builder.scratch.data, builder.scratch.size)
+    builder.scratch.size = 0
+    return table_builder_add_meta(builder, META_PROPERTIES, False, payload, status)
 
+
+cdef int add_meta_frames(TableBuilder* builder, Footer* footer, Status* status) noexcept nogil:
+    cdef Buffer index
+    cdef Handle handle
+    cdef int i
+    cdef int result = 0
+    buffer_init(&index)
+    for i in range(builder.meta_count):
+        builder.scratch.size = 0
+        if buffer_append(
+            &builder.scratch, builder.metas[i].payload.data, builder.metas[i].payload.size
+        ) < 0:
+            result = no_memory(status)
+            break
+        result = add_frame(builder, FRAME_META, COMPRESSION_NONE, &handle, status)
+        if result < 0:
+            break
+        if meta_index_put(
+            &index, slice_of(builder.metas[i].name, strlen(builder.metas[i].name)),
+            builder.metas[i].flags, handle,
+        ) < 0:
+            result = no_memory(status)
+            break
+    builder.scratch.size = 0
+    if result == 0 and buffer_append(&builder.scratch, index.data, index.size) < 0:
+        result = no_memory(status)
+    buffer_free(&index)
+    if result < 0:
+        return -1
+    return add_frame(builder, FRAME_META_INDEX, COMPRESSION_NONE, &footer.meta_index, status)
+
+
+# --- the end --------------------------------------------------------------------------------
 
 cdef int write_rest(TableBuilder* builder, Status* status) noexcept nogil:
     """All that follows the last entry, made durable."""
     cdef Footer footer
     cdef uint8_t[TABLE_FOOTER_BYTES] last
     cdef int result
-    if builder.properties.entries == 0:
+    if builder.properties.entries == 0 and builder.properties.range_deletes == 0:
         return status_set(status, INVALID_OPERATION, b"table without entries", -1)
     if builder.data.entries and finish_block(builder, status) < 0:
         return -1
-    if builder.index.entries and finish_partition(builder, status) < 0:
+    if builder.awaiting and add_last_separator(builder, status) < 0:
         return -1
-    if block_builder_finish(&builder.root, &builder.scratch) < 0:
-        return no_memory(status)
-    if add_frame(builder, FRAME_ROOT, COMPRESSION_NONE, &footer.root, status) < 0:
+    footer.root.offset = position(builder)
+    footer.root.bytes = 0
+    if builder.root.entries:
+        if index_builder_finish(&builder.root, &builder.scratch) < 0:
+            return no_memory(status)
+        if add_frame(builder, FRAME_ROOT, COMPRESSION_NONE, &footer.root, status) < 0:
+            return -1
+    if add_properties(builder, status) < 0:
         return -1
-    if add_properties(builder, &footer.properties, status) < 0:
+    if add_meta_frames(builder, &footer, status) < 0:
         return -1
-    footer_put(last, builder.file_number, &footer, position(builder) + TABLE_FOOTER_BYTES)
+    footer_put(last, &builder.identity, &footer, position(builder) + TABLE_FOOTER_BYTES)
     if buffer_append(&builder.pending, last, TABLE_FOOTER_BYTES) < 0:
         return no_memory(status)
     if write_pending(builder, status) < 0:
@@ -352,8 +518,10 @@ cdef int table_builder_finish(TableBuilder* builder, TableSummary* summary, Stat
         summary.file_bytes = builder.written
         summary.entries = builder.properties.entries
         summary.tombstones = builder.properties.tombstones
+        summary.range_deletes = builder.properties.range_deletes
         summary.min_sequence = builder.properties.min_sequence
         summary.max_sequence = builder.properties.max_sequence
+        memcpy(summary.file_id, builder.identity.id, TABLE_ID_BYTES)
     builder_free(builder)
     return 0 if result >= 0 else -1
 

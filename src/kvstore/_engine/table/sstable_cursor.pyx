@@ -6,6 +6,8 @@ from libc.string cimport memcpy
 from kvstore._engine.primitives.native cimport (
     Cursor,
     INVALID_RECORD,
+    OK,
+    PyThreadState,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -14,10 +16,12 @@ from kvstore._engine.primitives.native cimport (
     kv_free,
     kv_malloc,
     kv_zeroed,
+    let_go_of_gil,
     prefetch_run,
     status_clear,
     status_no_memory,
     status_set,
+    take_gil,
 )
 
 
@@ -143,52 +147,32 @@ cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* st
         return NULL
     memcpy(frame, cursor.window + (handle.offset - cursor.window_at), handle.bytes)
     return frame_open(
-        frame, handle, FRAME_DATA, cursor.table.file_number,
-        cursor.table.properties.largest_block_bytes, size, status,
+        frame, handle, FRAME_DATA, cursor.table.identity.seed,
+        <uint32_t> cursor.table.properties.largest_block_bytes, size, status,
     )
 
 
-cdef extern from *:
-    """
-    /* A user's iterator moves with the GIL held, a job without it. Not PyGILState_Check, which says
-       yes to every thread once there are subinterpreters; before 3.13 what answers this without
-       failing for a thread that doesn't hold it has only a private name. */
-    #if PY_VERSION_HEX >= 0x030D0000
-    #define kv_current_thread_state PyThreadState_GetUnchecked
-    #else
-    #define kv_current_thread_state _PyThreadState_UncheckedGet
-    #endif
-    static inline PyThreadState* kv_let_go_of_gil(void) {
-        PyThreadState* own = PyGILState_GetThisThreadState();
-        return own && own == kv_current_thread_state() ? PyEval_SaveThread() : NULL;
-    }
-    static inline void kv_take_gil(PyThreadState* own) { if (own) PyEval_RestoreThread(own); }
-    """
-    ctypedef struct PyThreadState:
-        pass
-    PyThreadState* let_go_of_gil "kv_let_go_of_gil"() noexcept nogil
-    void take_gil "kv_take_gil"(PyThreadState* own) noexcept nogil
-
-
-cdef CachedBlock* load_without_gil(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
+cdef CachedBlock* load_without_gil(TableCursor* cursor, Handle handle, uint64_t slot) noexcept nogil:
     """Reads a block, without the GIL even if the caller holds it."""
     cdef PyThreadState* own = let_go_of_gil()
-    cdef CachedBlock* block = load_block(cursor, handle, last)
+    cdef CachedBlock* block = load_block(cursor, handle, slot)
     take_gil(own)
     return block
 
 
-cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, Slice last) noexcept nogil:
+cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, uint64_t slot) noexcept nogil:
     cdef Status* status = &cursor.base.status
     cdef size_t size
     cdef uint8_t* frame = fetch(cursor, handle, &size, status)
     if frame == NULL:
         return NULL
-    if check_data(frame, size, last, <int64_t> handle.offset, status) < 0:
+    if check_data(
+        frame, size, &cursor.partition.index, slot, <int64_t> handle.offset, status
+    ) < 0:
         block_free(frame)
         return NULL
     return cache_insert(
-        cursor.table.cache if cursor.fill_cache else NULL, cursor.table.id, handle.offset, frame,
+        cursor.table.cache if cursor.fill_cache else NULL, cursor.table.cache_id, handle.offset, frame,
         FRAME_HEADER_BYTES + size,
     )
 
@@ -196,7 +180,6 @@ cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, Slice last) noe
 cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
     """Hold a data block of the held partition, with the walk standing nowhere in it."""
     cdef Handle handle
-    cdef Slice last
     cdef Block block
     cdef CachedBlock* found = NULL
     if cursor.held == NULL or cursor.block_slot != slot:
@@ -205,13 +188,13 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
             cursor.neighbour = NULL
         drop_block(cursor)
         cursor.held = found
-        if index_entry(&cursor.partition.index, slot, &handle, &last) < 0:
+        if data_handle(&cursor.partition, slot, &handle) < 0:
             return fail(cursor, b"index entry in memory")
         if cursor.held == NULL:
-            cursor.held = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+            cursor.held = cache_get(cursor.table.cache, cursor.table.cache_id, handle.offset)
         cursor.was_cached = cursor.held != NULL
         if cursor.held == NULL:
-            cursor.held = load_without_gil(cursor, handle, last)
+            cursor.held = load_without_gil(cursor, handle, slot)
         else:
             cursor.forward_at = handle.offset + handle.bytes
         if cursor.held == NULL:
@@ -241,12 +224,11 @@ cdef inline void show(TableCursor* cursor) noexcept nogil:
 cdef void take_neighbour(TableCursor* cursor, uint64_t slot) noexcept nogil:
     """Walking through cached blocks: find the next one now, so that its memory is on its way."""
     cdef Handle handle
-    cdef Slice last
-    if not cursor.was_cached or cursor.neighbour != NULL or index_entry(
-        &cursor.partition.index, slot, &handle, &last
+    if not cursor.was_cached or cursor.neighbour != NULL or data_handle(
+        &cursor.partition, slot, &handle
     ) < 0:
         return
-    cursor.neighbour = cache_get(cursor.table.cache, cursor.table.id, handle.offset)
+    cursor.neighbour = cache_get(cursor.table.cache, cursor.table.cache_id, handle.offset)
     cursor.neighbour_slot = slot
     if cursor.neighbour != NULL and cursor.walks:
         prefetch_run(cursor.neighbour.data, cursor.neighbour.size)
@@ -325,9 +307,9 @@ cdef void cursor_prev(Cursor* self) noexcept nogil:
 cdef void cursor_seek_to_first(Cursor* self) noexcept nogil:
     cdef TableCursor* cursor = <TableCursor*> self.state
     status_clear(&self.status)
-    self.status.table = cursor.table.file_number
+    self.status.table = cursor.table.identity.file_number
     self.valid = False
-    if take_partition(cursor, 0) < 0 or take_block(cursor, 0) < 0:
+    if cursor.table.root.entries == 0 or take_partition(cursor, 0) < 0 or take_block(cursor, 0) < 0:
         return
     block_cursor_first(&cursor.walk)
     show(cursor)
@@ -336,9 +318,11 @@ cdef void cursor_seek_to_first(Cursor* self) noexcept nogil:
 cdef void cursor_seek_to_last(Cursor* self) noexcept nogil:
     cdef TableCursor* cursor = <TableCursor*> self.state
     status_clear(&self.status)
-    self.status.table = cursor.table.file_number
+    self.status.table = cursor.table.identity.file_number
     self.valid = False
-    if take_partition(cursor, cursor.table.root.entries - 1) < 0:
+    if cursor.table.root.entries == 0 or (
+        take_partition(cursor, cursor.table.root.entries - 1) < 0
+    ):
         return
     if take_block(cursor, cursor.partition.index.entries - 1) < 0:
         return
@@ -349,7 +333,7 @@ cdef void cursor_seek_to_last(Cursor* self) noexcept nogil:
 cdef void cursor_seek(Cursor* self, Slice target) noexcept nogil:
     cdef TableCursor* cursor = <TableCursor*> self.state
     status_clear(&self.status)
-    self.status.table = cursor.table.file_number
+    self.status.table = cursor.table.identity.file_number
     self.valid = False
     if target.size < TRAILER_BYTES:
         fail(cursor, b"seek to a key without a trailer")
@@ -357,20 +341,24 @@ cdef void cursor_seek(Cursor* self, Slice target) noexcept nogil:
     cursor.walks = False
     cdef Slice user_key = internal_user_key(target)
     cdef uint64_t trailer = internal_trailer(target)
-    cdef int64_t slot = block_restart_lower(&cursor.table.root, user_key, trailer)
+    cdef int64_t slot = index_lower(&cursor.table.root, user_key, trailer)
     if slot < 0:
         fail(cursor, b"root index in memory")
         return
-    if slot == cursor.table.root.restarts or take_partition(cursor, <uint64_t> slot) < 0:
+    if slot == cursor.table.root.entries or take_partition(cursor, <uint64_t> slot) < 0:
         return
-    slot = block_restart_lower(&cursor.partition.index, user_key, trailer)
-    if slot < 0 or slot == cursor.partition.index.restarts:
+    slot = index_lower(&cursor.partition.index, user_key, trailer)
+    if slot < 0 or slot == cursor.partition.index.entries:
         fail(cursor, b"partition in memory")
         return
     if take_block(cursor, <uint64_t> slot) < 0:
         return
     block_cursor_seek(&cursor.walk, user_key, trailer)
-    show(cursor)
+    if cursor.walk.valid or cursor.walk.damaged:
+        show(cursor)
+    else:
+        # Beyond the block's last key and still below its separator: the next one begins above.
+        next_block(cursor)
 
 
 cdef void cursor_free(Cursor* self) noexcept nogil:
@@ -400,5 +388,5 @@ cdef Cursor* table_cursor(Table* table, bint fill_cache, size_t read_ahead) noex
     cursor.base.prev = cursor_prev
     cursor.base.free = cursor_free
     status_clear(&cursor.base.status)
-    cursor.base.status.table = table.file_number
+    cursor.base.status.table = table.identity.file_number
     return &cursor.base

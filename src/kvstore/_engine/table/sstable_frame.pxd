@@ -1,4 +1,4 @@
-"""The framing of a table file: header, frames, footer. The layout stands in sstable_frame.pyx."""
+"""The framing of a table file: header, frames, meta-index, footer. The layout stands in sstable_frame.pyx."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -7,20 +7,40 @@ from kvstore._engine.files.native cimport FileSystemOps
 
 
 cdef enum:
-    TABLE_VERSION = 1
-    TABLE_HEADER_BYTES = 32
-    TABLE_FOOTER_BYTES = 64
+    TABLE_VERSION = 2
+    TABLE_HEADER_BYTES = 96
+    TABLE_FOOTER_BYTES = 96
+    TABLE_ID_BYTES = 16
     FRAME_HEADER_BYTES = 16
-    HANDLE_BYTES = 12               # u64 offset, u32 frame bytes
     PARTITION_HEADER_BYTES = 48     # puts the filter of a loaded frame on a cache line
-    PROPERTIES_FIXED_BYTES = 88
+    META_NAME_BYTES_MAX = 64
+    ROOT_VALUE_BYTES = 12           # u64 offset, u32 bytes of a partition's frame
+    DATA_VALUE_BYTES = 4            # u32 end of a data frame, from the partition's first one on
 
 
 cdef enum FrameKind:
     FRAME_DATA = 1
     FRAME_PARTITION = 2
     FRAME_ROOT = 3
-    FRAME_PROPERTIES = 4
+    FRAME_META = 4
+    FRAME_META_INDEX = 5
+
+
+cdef enum ChecksumKind:
+    CHECKSUM_CRC32C = 1
+
+
+cdef enum KeyOrder:
+    KEY_ORDER_BYTES = 1             # user key ascending as bytes, then sequence descending
+
+
+cdef enum MetaFlag:
+    META_MAY_BE_SKIPPED = 1         # by a reader that doesn't know the name
+
+
+# Names of meta frames.
+cdef const char* META_PROPERTIES
+cdef const char* META_RANGE_DELETES
 
 
 cdef struct Handle:
@@ -29,52 +49,71 @@ cdef struct Handle:
     uint32_t bytes
 
 
+cdef struct TableIdentity:
+    # What the header says of the file; `seed` begins every checksum in it.
+    uint64_t file_number
+    uint8_t id[TABLE_ID_BYTES]
+    uint32_t seed
+    uint32_t compatible             # feature bits
+    uint32_t read_only_compatible
+    uint32_t incompatible
+
+
 cdef struct Footer:
-    Handle root
-    Handle properties
+    Handle root                     # bytes 0: the table has no entries
+    Handle meta_index
 
 
-cdef struct Properties:
-    uint64_t entries
-    uint64_t tombstones
-    uint64_t min_sequence
-    uint64_t max_sequence
-    uint64_t data_blocks
-    uint64_t partitions
-    uint64_t raw_key_bytes
-    uint64_t raw_value_bytes
-    uint32_t largest_block_bytes    # uncompressed; bounds what a reader allocates
-    uint32_t bloom_bits
-    uint32_t restart_interval
-    uint32_t block_bytes
-    Slice smallest                  # internal keys
-    Slice largest
-
-
-cdef void handle_put(uint8_t* into, Handle handle) noexcept nogil
-cdef int handle_get(Slice value, Handle* handle) noexcept nogil     # -1: not a handle
-
-cdef void header_put(uint8_t* into, uint64_t file_number) noexcept nogil
-cdef int header_check(const uint8_t* data, uint64_t file_number, Status* status) noexcept nogil
-cdef void footer_put(uint8_t* into, uint64_t file_number, const Footer* footer, uint64_t file_bytes) noexcept nogil
-cdef int footer_get(
-    const uint8_t* data, uint64_t file_number, uint64_t file_bytes, Footer* footer, Status* status
+cdef void identity_seed(TableIdentity* identity) noexcept nogil
+cdef void header_put(uint8_t* into, const TableIdentity* identity) noexcept nogil
+# Fills `identity`, whose file_number says which is expected. -1: see status.
+cdef int header_get(const uint8_t* data, TableIdentity* identity, Status* status) noexcept nogil
+cdef void footer_put(
+    uint8_t* into, const TableIdentity* identity, const Footer* footer, uint64_t file_bytes
 ) noexcept nogil
-cdef int properties_put(Buffer* into, const Properties* properties) noexcept nogil
-# The keys are borrowed from `data`. -1: malformed.
-cdef int properties_get(const uint8_t* data, size_t size, Properties* properties) noexcept nogil
+cdef int footer_get(
+    const uint8_t* data, const TableIdentity* identity, uint64_t file_bytes, Footer* footer,
+    Status* status
+) noexcept nogil
 
+cdef struct MetaEntry:
+    Slice name
+    int flags                       # MetaFlag
+    Handle handle
+
+# --- the meta-index: name -> flags and handle, in the order of names and of places
+# -1: no memory.
+cdef int meta_index_put(Buffer* into, Slice name, int flags, Handle handle) noexcept nogil
+# Names ascend, frames fill [start, end) without a gap, and names that are not known may be skipped.
+cdef int meta_index_check(
+    const uint8_t* data, size_t size, uint64_t start, uint64_t end, Status* status
+) noexcept nogil
+# The byte after the entry at `at`, or NULL: it is none.
+cdef const uint8_t* meta_index_entry(
+    const uint8_t* at, const uint8_t* end, MetaEntry* entry
+) noexcept nogil
+# 1: found; 0: there is none of this name. `data` was checked.
+cdef int meta_index_find(const uint8_t* data, size_t size, Slice name, Handle* handle) noexcept nogil
+
+# --- frames
 # Appends the frame of `payload` that will stand at `offset`, compressed where that pays. -1: no memory.
 cdef int frame_append(
-    Buffer* into, int kind, int compression, uint64_t file_number, uint64_t offset,
+    Buffer* into, int kind, int compression, uint32_t seed, uint64_t offset,
     const uint8_t* payload, size_t size
 ) noexcept nogil
 # Checks a whole frame in memory, its size being handle.bytes, and uncompresses it where needed.
 # Takes ownership of `frame` (of block_allocate) and returns it or its replacement: FRAME_HEADER_BYTES to
 # skip, then *payload_size bytes. NULL: see status.
 cdef uint8_t* frame_open(
-    uint8_t* frame, Handle handle, int kind, uint64_t file_number, uint32_t raw_limit,
+    uint8_t* frame, Handle handle, int kind, uint32_t seed, uint32_t raw_limit,
     size_t* payload_size, Status* status
+) noexcept nogil
+# Bytes of the whole frame whose header this may be, 0 if it can't be one. `left` bytes follow its
+# beginning in the file.
+cdef uint64_t frame_bytes_told(const uint8_t* header, uint64_t left) noexcept nogil
+# Whether the checksum of a whole frame of `bytes` at `offset` is right.
+cdef bint frame_is_whole(
+    const uint8_t* frame, uint64_t bytes, uint32_t seed, uint64_t offset
 ) noexcept nogil
 # Reads exactly `size` bytes. -1: see status (IO_ERROR, or TRUNCATED_RECORD where the file ends).
 cdef int read_exactly(

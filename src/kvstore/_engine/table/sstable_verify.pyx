@@ -1,7 +1,7 @@
 """The check of a whole table: see sstable_verify.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memset, strlen
 
 from kvstore._engine.primitives.native cimport (
     Buffer,
@@ -72,7 +72,7 @@ cdef int walk_block(
         return status_set(status, INVALID_RECORD, b"block size", offset)
     tally.seen.data_blocks += 1
     if size > tally.seen.largest_block_bytes:
-        tally.seen.largest_block_bytes = <uint32_t> size
+        tally.seen.largest_block_bytes = size
     block_cursor_reset(&tally.walk, &block)
     block_cursor_first(&tally.walk)
     while tally.walk.valid:
@@ -86,22 +86,47 @@ cdef int walk_block(
     return 0
 
 
-cdef int walk_partition(Table* table, Tally* tally, Partition* partition, Status* status) noexcept nogil:
+cdef int check_beginning(
+    Table* table, Tally* tally, uint64_t partition_slot, const uint8_t* frame, size_t size,
+    int64_t offset, Status* status
+) noexcept nogil:
+    """The first key of a partition must be above the separator of the one before."""
+    cdef Block block
+    if partition_slot == 0:
+        return 0
+    if block_view(&block, frame + FRAME_HEADER_BYTES, size) < 0:
+        return status_set(status, INVALID_RECORD, b"block size", offset)
+    block_cursor_reset(&tally.walk, &block)
+    block_cursor_first(&tally.walk)
+    if not tally.walk.valid or index_order(
+        &table.root, partition_slot - 1, internal_user_key(tally.walk.key),
+        internal_trailer(tally.walk.key),
+    ) >= 0:
+        return status_set(status, INVALID_RECORD, b"block is not the one its index names", offset)
+    return 0
+
+
+cdef int walk_partition(
+    Table* table, Tally* tally, uint64_t partition_slot, Partition* partition, Status* status
+) noexcept nogil:
     cdef Handle handle
-    cdef Slice last
+    cdef int64_t offset
     cdef uint8_t* frame
     cdef size_t size
     cdef uint32_t slot
     cdef int result
     for slot in range(partition.index.entries):
-        if index_entry(&partition.index, slot, &handle, &last) < 0:
+        if data_handle(partition, slot, &handle) < 0:
             return status_set(status, INVALID_RECORD, b"index entry", -1)
+        offset = <int64_t> handle.offset
         frame = table_read_frame(table, handle, FRAME_DATA, &size, status)
         if frame == NULL:
             return -1
-        result = check_data(frame, size, last, <int64_t> handle.offset, status)
+        result = check_data(frame, size, &partition.index, slot, offset, status)
+        if result == 0 and slot == 0:
+            result = check_beginning(table, tally, partition_slot, frame, size, offset, status)
         if result == 0:
-            result = walk_block(tally, frame, size, partition, <int64_t> handle.offset, status)
+            result = walk_block(tally, frame, size, partition, offset, status)
         block_free(frame)
         if result < 0:
             return -1
@@ -112,26 +137,25 @@ cdef int walk_table(Table* table, Tally* tally, Status* status) noexcept nogil:
     cdef Partition partition
     cdef CachedBlock held
     cdef Handle handle
-    cdef Slice last
     cdef uint8_t* frame
     cdef size_t size
     cdef uint32_t slot
     cdef int result
     for slot in range(table.root.entries):
-        if index_entry(&table.root, slot, &handle, &last) < 0:
+        if root_handle(table, slot, &handle) < 0:
             return status_set(status, INVALID_RECORD, b"root index entry", -1)
         frame = table_read_frame(table, handle, FRAME_PARTITION, &size, status)
         if frame == NULL:
             return -1
-        result = check_partition(table, frame, size, last, slot, status)
+        result = check_partition(table, frame, size, slot, status)
         if result == 0:
             memset(&held, 0, sizeof(held))
             held.data = frame
-            held.size = FRAME_HEADER_BYTES + size
+            held.size = <uint32_t> (FRAME_HEADER_BYTES + size)
             partition.held = &held
             result = partition_view(&partition)
             if result == 0:
-                result = walk_partition(table, tally, &partition, status)
+                result = walk_partition(table, tally, slot, &partition, status)
         block_free(frame)
         if result < 0:
             return -1
@@ -139,33 +163,91 @@ cdef int walk_table(Table* table, Tally* tally, Status* status) noexcept nogil:
     return 0
 
 
-cdef int check_ends(Table* table, Properties* properties, uint8_t** kept, Status* status) noexcept nogil:
-    """Header, footer, root and properties as they are on disk now; the latter stay in `kept`."""
-    cdef Footer footer
-    cdef Block root
+# --- what is not data -----------------------------------------------------------------------
+
+cdef int check_metas(
+    Table* table, const uint8_t* metas, size_t metas_bytes, Properties* properties,
+    uint8_t** kept, Status* status
+) noexcept nogil:
+    """Every meta frame; the properties stay in `kept`."""
+    cdef const uint8_t* at = metas
+    cdef MetaEntry entry
+    cdef uint8_t* frame
     cdef size_t size
-    cdef int result
-    if table_read_ends(table, &footer, status) < 0:
-        return -1
-    if footer.root.offset != table.root_handle.offset:
-        return status_set(status, INVALID_RECORD, b"table was replaced while open", -1)
-    kept[0] = table_read_frame(table, footer.properties, FRAME_PROPERTIES, &size, status)
+    while at < metas + metas_bytes:
+        at = meta_index_entry(at, metas + metas_bytes, &entry)
+        if at == NULL:
+            return status_set(status, INVALID_RECORD, b"table meta-index", -1)
+        frame = table_read_frame(table, entry.handle, FRAME_META, &size, status)
+        if frame == NULL:
+            return -1
+        if slice_compare(entry.name, slice_of(META_PROPERTIES, strlen(META_PROPERTIES))) != 0:
+            block_free(frame)
+            continue
+        kept[0] = frame
+        if properties_get(
+            frame + FRAME_HEADER_BYTES, size, properties, entry.handle.offset, status
+        ) < 0:
+            return -1
     if kept[0] == NULL:
+        return status_set(status, INVALID_RECORD, b"table without properties", -1)
+    return 0
+
+
+cdef int check_ends(Table* table, Properties* properties, uint8_t** kept, Status* status) noexcept nogil:
+    """Header, footer, root and meta frames as they are on disk now; the properties stay in `kept`."""
+    cdef Table now = table[0]       # other threads read the fields that this fills
+    cdef uint8_t[TABLE_FOOTER_BYTES] last
+    cdef size_t last_bytes = TABLE_FOOTER_BYTES
+    cdef Footer footer
+    cdef Index root
+    cdef size_t size
+    cdef uint8_t* frame
+    cdef int result
+    if table_read_ends(&now, &footer, last, &last_bytes, status) < 0:
         return -1
-    if properties_get(kept[0] + FRAME_HEADER_BYTES, size, properties) < 0:
-        return status_set(
-            status, INVALID_RECORD, b"table properties", <int64_t> footer.properties.offset
-        )
-    cdef uint8_t* frame = table_read_frame(table, footer.root, FRAME_ROOT, &size, status)
+    if footer.root.offset != table.root_handle.offset or memcmp(
+        now.identity.id, table.identity.id, TABLE_ID_BYTES
+    ) != 0:
+        return status_set(status, INVALID_RECORD, b"table was replaced while open", -1)
+    frame = table_read_frame(table, footer.meta_index, FRAME_META_INDEX, &size, status)
     if frame == NULL:
         return -1
-    result = block_view(&root, frame + FRAME_HEADER_BYTES, size)
-    if result < 0:
-        status_set(status, INVALID_RECORD, b"root index", <int64_t> footer.root.offset)
-    else:
-        result = block_check(&root, properties.largest, <int64_t> footer.root.offset, status)
+    result = meta_index_check(
+        frame + FRAME_HEADER_BYTES, size, footer.root.offset + footer.root.bytes,
+        footer.meta_index.offset, status,
+    )
+    if result == 0:
+        result = check_metas(table, frame + FRAME_HEADER_BYTES, size, properties, kept, status)
+    block_free(frame)
+    if result < 0 or footer.root.bytes == 0:
+        return result
+    frame = table_read_frame(table, footer.root, FRAME_ROOT, &size, status)
+    if frame == NULL:
+        return -1
+    result = check_root(&root, properties, &footer, frame + FRAME_HEADER_BYTES, size, status)
     block_free(frame)
     return result
+
+
+cdef bint bounds_are_true(Tally* tally, Properties* told) noexcept nogil:
+    """Exactly the entries' bounds, or around them where range tombstones reach further."""
+    cdef Slice smallest = slice_of(tally.smallest.data, tally.smallest.size)
+    cdef Slice largest = slice_of(tally.last.data, tally.last.size)
+    if tally.seen.entries == 0:
+        return True
+    if told.range_deletes == 0:
+        return (
+            slice_compare(told.smallest, smallest) == 0 and slice_compare(told.largest, largest) == 0
+            and tally.seen.min_sequence == told.min_sequence
+            and tally.seen.max_sequence == told.max_sequence
+        )
+    return (
+        internal_compare(told.smallest, smallest) <= 0
+        and internal_compare(told.largest, largest) >= 0
+        and told.min_sequence <= tally.seen.min_sequence
+        and told.max_sequence >= tally.seen.max_sequence
+    )
 
 
 cdef int compare_properties(Tally* tally, Properties* told, int64_t offset, Status* status) noexcept nogil:
@@ -173,15 +255,12 @@ cdef int compare_properties(Tally* tally, Properties* told, int64_t offset, Stat
     if (
         seen.entries != told.entries
         or seen.tombstones != told.tombstones
-        or seen.min_sequence != told.min_sequence
-        or seen.max_sequence != told.max_sequence
         or seen.data_blocks != told.data_blocks
         or seen.partitions != told.partitions
         or seen.raw_key_bytes != told.raw_key_bytes
         or seen.raw_value_bytes != told.raw_value_bytes
         or seen.largest_block_bytes != told.largest_block_bytes
-        or slice_compare(told.smallest, slice_of(tally.smallest.data, tally.smallest.size)) != 0
-        or slice_compare(told.largest, slice_of(tally.last.data, tally.last.size)) != 0
+        or not bounds_are_true(tally, told)
     ):
         return status_set(status, INVALID_RECORD, b"table properties do not match its entries", offset)
     return 0
@@ -193,7 +272,7 @@ cdef int table_verify(Table* table, Status* status) noexcept nogil:
     cdef uint8_t* kept = NULL
     cdef int result
     status_clear(status)
-    status.table = table.file_number
+    status.table = table.identity.file_number
     memset(&tally, 0, sizeof(tally))
     tally.seen.min_sequence = <uint64_t> -1
     block_cursor_init(&tally.walk)

@@ -3,7 +3,7 @@
 import os
 
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from kvstore._engine.primitives.native cimport (
     Cursor,
@@ -71,7 +71,7 @@ cdef class TableFile:
         status_clear(&status)
         with nogil:
             self.table = table_open(
-                filesystem.ops, filesystem.disk, name, file_number, blocks, &status
+                filesystem.ops, filesystem.disk, name, file_number, NULL, blocks, 0, &status
             )
         if self.table == NULL:
             raise status_error(&status, self.path)
@@ -105,10 +105,12 @@ cdef class TableFile:
         smallest = properties.smallest.data[: properties.smallest.size - TRAILER_BYTES]
         largest = properties.largest.data[: properties.largest.size - TRAILER_BYTES]
         return {
-            "file_number": self.table.file_number,
+            "file_number": self.table.identity.file_number,
+            "file_id": self.table.identity.id[:TABLE_ID_BYTES],
             "file_bytes": self.table.file_bytes,
             "entries": properties.entries,
             "tombstones": properties.tombstones,
+            "range_deletes": properties.range_deletes,
             "min_sequence": properties.min_sequence,
             "max_sequence": properties.max_sequence,
             "data_blocks": properties.data_blocks,
@@ -122,6 +124,24 @@ cdef class TableFile:
             "smallest": smallest,
             "largest": largest,
         }
+
+    def meta(self, str name):
+        """The payload of the meta frame of this name, None where there is none."""
+        self.require_open()
+        cdef Status status
+        cdef size_t size
+        cdef bytes wanted = name.encode()
+        cdef uint8_t* frame
+        status_clear(&status)
+        frame = table_meta_read(self.table, wanted, &size, &status)
+        if frame == NULL:
+            if status.code:
+                raise status_error(&status, self.path)
+            return None
+        try:
+            return frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + size]
+        finally:
+            block_free(frame)
 
     def get(self, bytes key, uint64_t sequence):
         """None where the table knows nothing, (sequence, None) for a tombstone, else with value."""
@@ -180,7 +200,7 @@ cdef class TableWriter:
 
     def __init__(
         self, FileSystem filesystem not None, path, uint64_t file_number, *, size_t block_bytes=4096,
-        int restart_interval=16, int bloom_bits=10, compression=None,
+        int restart_interval=16, int bloom_bits=10, compression=None, bytes file_id=None,
     ):
         cdef Status status
         cdef TableOptions options
@@ -193,9 +213,14 @@ cdef class TableWriter:
         options.bloom_bits = bloom_bits
         options.compression = compression_of(compression)
         encoded = os.fsencode(self.path)
+        cdef const uint8_t* own_id = NULL
+        if file_id is not None:
+            if len(file_id) != TABLE_ID_BYTES:
+                raise ValueError("a table's id has 16 bytes")
+            own_id = file_id
         status_clear(&status)
         self.builder = table_builder_open(
-            filesystem.ops, filesystem.disk, encoded, file_number, &options, &status
+            filesystem.ops, filesystem.disk, encoded, file_number, own_id, &options, &status
         )
         if self.builder == NULL:
             raise status_error(&status, self.path)
@@ -220,6 +245,31 @@ cdef class TableWriter:
             self.discard()
             raise status_error(&status, self.path)
 
+    def add_meta(self, str name, bytes payload, *, bint may_be_skipped=False):
+        """A frame beside the data, found by its name. A failure discards the table."""
+        self.require_open()
+        cdef Status status
+        status_clear(&status)
+        if table_builder_add_meta(
+            self.builder, name.encode(), may_be_skipped, slice_of_bytes(payload), &status
+        ) < 0:
+            self.discard()
+            raise status_error(&status, self.path)
+
+    def cover(
+        self, bytes smallest, bytes largest, uint64_t lowest, uint64_t highest, uint64_t count
+    ):
+        """What a ``range-deletes`` frame holds; the bounds are internal keys."""
+        self.require_open()
+        cdef Status status
+        status_clear(&status)
+        if table_builder_cover(
+            self.builder, slice_of_bytes(smallest), slice_of_bytes(largest), lowest, highest,
+            count, &status,
+        ) < 0:
+            self.discard()
+            raise status_error(&status, self.path)
+
     @property
     def bytes(self):
         """An estimate of the file's size if it were finished now."""
@@ -239,7 +289,15 @@ cdef class TableWriter:
             result = table_builder_finish(builder, &summary, &status)
         if result < 0:
             raise status_error(&status, self.path)
-        return summary
+        return {
+            "file_bytes": summary.file_bytes,
+            "entries": summary.entries,
+            "tombstones": summary.tombstones,
+            "range_deletes": summary.range_deletes,
+            "min_sequence": summary.min_sequence,
+            "max_sequence": summary.max_sequence,
+            "file_id": summary.file_id[:TABLE_ID_BYTES],
+        }
 
     def discard(self):
         """Close and remove the unfinished file."""

@@ -23,6 +23,10 @@ that a reader which doesn't know the field may skip it; without that bit it must
 from typing import NamedTuple
 
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from kvstore._engine.primitives.native cimport Slice
+from kvstore._engine.table.native cimport TableSummary
 
 TAG_REMOVED = 6
 TAG_ADDED = 7
@@ -58,8 +62,33 @@ class TableEntry(NamedTuple):
     max_sequence: int
     smallest: bytes
     largest: bytes
-    file_id: bytes = b""
+    file_id: bytes
     range_deletes: int = 0
+
+
+cdef object entry_of(
+    int level, uint64_t number, const TableSummary* summary, Slice smallest, Slice largest
+):
+    return TableEntry(
+        level, number, summary.file_bytes, summary.entries, summary.tombstones,
+        summary.min_sequence, summary.max_sequence, <bytes> smallest.data[: smallest.size],
+        <bytes> largest.data[: largest.size], <bytes> (<const char*> summary.file_id)[:ID_BYTES],
+        summary.range_deletes,
+    )
+
+
+cdef int entry_summary(object entry, TableSummary* summary) except -1:
+    cdef bytes file_id = entry.file_id
+    summary.file_bytes = entry.file_bytes
+    summary.entries = entry.entries
+    summary.tombstones = entry.tombstones
+    summary.range_deletes = entry.range_deletes
+    summary.min_sequence = entry.min_sequence
+    summary.max_sequence = entry.max_sequence
+    if len(file_id) != ID_BYTES:
+        raise ValueError(f"a table's id of {len(file_id)} bytes")
+    memcpy(summary.file_id, <const char*> file_id, ID_BYTES)
+    return 0
 
 
 class Edit:
@@ -122,8 +151,7 @@ cdef bytes encode_entry(object entry):
         put_field(out, tag, varint_bytes(value))
     put_field(out, 8, entry.smallest)
     put_field(out, 9, entry.largest)
-    if entry.file_id:
-        put_field(out, 10, entry.file_id)
+    put_field(out, 10, entry.file_id)
     if entry.range_deletes:
         put_field(out, 11, varint_bytes(entry.range_deletes))
     return bytes(out)
@@ -224,16 +252,16 @@ cdef object decode_entry(bytes content):
                 raise ValueError("a bound of a table is no internal key")
             fields[tag] = value
         elif tag == 10:
-            fields[tag] = checked_id(value)
+            if len(value) != ID_BYTES:
+                raise ValueError(f"a table's id of {len(value)} bytes")
+            fields[tag] = value
         else:
             check_unknown(tag)
-    for tag in range(1, 10):
+    for tag in range(1, 11):
         if tag not in fields:
             raise ValueError(f"field {tag} of a table is missing")
     checked_level(fields[1])
-    return TableEntry(
-        *[fields[tag] for tag in range(1, 10)], fields.get(10, b""), fields.get(11, 0)
-    )
+    return TableEntry(*[fields[tag] for tag in range(1, 11)], fields.get(11, 0))
 
 
 def decode_edit(bytes payload not None):

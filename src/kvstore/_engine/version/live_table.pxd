@@ -22,11 +22,12 @@ cdef struct OpenTables:
     void* disk
     BlockCache* cache
     char* directory
-    Lock lock               # guards all below and the `table`, `used`, links of every LiveTable
-    LiveTable* newest       # the open ones, in no order
+    bint read_only          # the database is: tables that this program may only read are fine
+    int max_open            # a few more are open while all of these are being looked at
+    Lock lock               # guards all below, and opening, closing and the links of every LiveTable
+    LiveTable* newest       # the open ones; those near `oldest` are closed first
+    LiveTable* oldest
     int open_count
-    int max_open
-    uint64_t clock
 
 
 cdef struct LiveTable:
@@ -39,9 +40,11 @@ cdef struct LiveTable:
     uint64_t obsolete       # atomic; 1: unlink when the last reference goes
     bint compacting         # GIL; a compaction job has it as input
     bint damaged            # GIL; a compaction couldn't read it: no other one tries
-    Table* table            # NULL while it is not open
-    uint64_t used           # OpenTables.clock at the last use
-    LiveTable* next_open
+    uint64_t cache_id       # what its blocks are cached under, whether it is open or not
+    Table* table            # valid while `state` says that it is open
+    uint64_t state          # atomic: LIVE_OPEN, plus how many are looking at `table`
+    uint64_t used           # atomic; 1: since eviction last passed by
+    LiveTable* next_open    # towards `oldest`
     LiveTable* prev_open
 
 
@@ -59,5 +62,9 @@ cdef LiveTable* live_table_new(
 ) noexcept nogil
 cdef void live_table_retain(LiveTable* file) noexcept nogil
 cdef void live_table_release(LiveTable* file) noexcept nogil
+# The open table, which stays open until live_table_unpin: two atomic operations where it is open
+# already; else it lets go of the GIL and reads from disk. NULL: see status.
+cdef Table* live_table_pin(LiveTable* file, Status* status) noexcept nogil
+cdef void live_table_unpin(LiveTable* file) noexcept nogil
 # The open table, retained for the caller. NULL: see status.
 cdef Table* live_table_open(LiveTable* file, Status* status) noexcept nogil

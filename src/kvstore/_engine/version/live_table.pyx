@@ -5,11 +5,14 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from kvstore._engine.primitives.native cimport (
+    PyThreadState,
     Slice,
     Status,
+    UNSUPPORTED_VERSION,
     kv_calloc,
     kv_free,
     kv_malloc,
+    let_go_of_gil,
     load_acquire,
     lock_destroy,
     lock_init,
@@ -18,18 +21,61 @@ from kvstore._engine.primitives.native cimport (
     reference_add,
     reference_drop,
     slice_of,
+    status_set,
+    take_gil,
 )
 from kvstore._engine.files.native cimport FileSystemOps
 from kvstore._engine.table.native cimport (
     BlockCache,
     Table,
     TableSummary,
+    cache_forget_table,
+    cache_next_table_id,
     cache_release,
     cache_retain,
     table_open,
     table_release,
     table_retain,
 )
+
+
+cdef extern from *:
+    """
+    #define KV_LIVE_OPEN ((uint64_t) 1 << 63)
+    /* Whether the table is open; it stays so until kv_live_unpin. */
+    static inline int kv_live_pin(uint64_t* state) {
+        return (__atomic_fetch_add(state, 1, __ATOMIC_ACQUIRE) & KV_LIVE_OPEN) != 0;
+    }
+    static inline void kv_live_unpin(uint64_t* state) {
+        __atomic_fetch_sub(state, 1, __ATOMIC_RELEASE);
+    }
+    static inline int kv_live_is_open(const uint64_t* state) {
+        return (__atomic_load_n(state, __ATOMIC_ACQUIRE) & KV_LIVE_OPEN) != 0;
+    }
+    static inline void kv_live_opened(uint64_t* state) {
+        __atomic_fetch_or(state, KV_LIVE_OPEN, __ATOMIC_RELEASE);
+    }
+    /* Closed, unless somebody is looking at it. */
+    static inline int kv_live_close(uint64_t* state) {
+        uint64_t idle = KV_LIVE_OPEN;
+        return __atomic_compare_exchange_n(
+            state, &idle, 0, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    }
+    static inline void kv_live_used(uint64_t* used) {
+        /* Mostly it is set already: no need to take the cache line from the other cores. */
+        if (!__atomic_load_n(used, __ATOMIC_RELAXED)) __atomic_store_n(used, 1, __ATOMIC_RELAXED);
+    }
+    static inline int kv_live_was_used(uint64_t* used) {
+        return (int) __atomic_exchange_n(used, 0, __ATOMIC_RELAXED);
+    }
+    """
+    bint state_pin "kv_live_pin"(uint64_t* state) noexcept nogil
+    void state_unpin "kv_live_unpin"(uint64_t* state) noexcept nogil
+    bint state_is_open "kv_live_is_open"(const uint64_t* state) noexcept nogil
+    void state_opened "kv_live_opened"(uint64_t* state) noexcept nogil
+    bint state_close "kv_live_close"(uint64_t* state) noexcept nogil
+    void mark_used "kv_live_used"(uint64_t* used) noexcept nogil
+    bint was_used "kv_live_was_used"(uint64_t* used) noexcept nogil
 
 
 cdef OpenTables* open_tables_new(
@@ -86,6 +132,7 @@ cdef LiveTable* live_table_new(
     reference_add(&tables.references)
     file.number = number
     file.summary = summary[0]
+    file.cache_id = cache_next_table_id()
     return file
 
 
@@ -101,8 +148,9 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
         return
     # Nobody opens it any more, but whoever opens another one may be closing it just now.
     lock_take(&tables.lock)
-    table = file.table
-    if table != NULL:
+    table = NULL
+    if state_is_open(&file.state):
+        table = file.table
         unlink_open(file)
     lock_leave(&tables.lock)
     if table != NULL:
@@ -111,6 +159,8 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
         # A file that stays behind because this fails is removed at the next open.
         table_path(tables.directory, file.number, path)
         tables.ops.unlink(tables.disk, path)
+        if tables.cache != NULL:
+            cache_forget_table(tables.cache, file.cache_id)
     kv_free(file)
     open_tables_release(tables)
 
@@ -123,6 +173,8 @@ cdef void link_open(LiveTable* file) noexcept nogil:
     file.next_open = tables.newest
     if tables.newest != NULL:
         tables.newest.prev_open = file
+    else:
+        tables.oldest = file
     tables.newest = file
     tables.open_count += 1
 
@@ -135,6 +187,8 @@ cdef void unlink_open(LiveTable* file) noexcept nogil:
         tables.newest = file.next_open
     if file.next_open != NULL:
         file.next_open.prev_open = file.prev_open
+    else:
+        tables.oldest = file.prev_open
     tables.open_count -= 1
 
 
@@ -146,53 +200,87 @@ cdef int open_tables_count(OpenTables* tables) noexcept nogil:
 
 
 cdef Table* close_least_used(OpenTables* tables) noexcept nogil:
-    """The table to be released once the lock is off; whoever reads it still holds it open."""
-    cdef LiveTable* file = tables.newest
-    cdef LiveTable* oldest = file
+    """The table to be released once the lock is off. NULL: all are being looked at.
+
+    From the oldest on; one that was used since the last pass, or is used now, goes to the front
+    instead. A use sets a flag and takes no lock, so this order is nearly that of the last use.
+    """
+    cdef int left = 2 * tables.open_count
+    cdef LiveTable* file
+    while left:
+        left -= 1
+        file = tables.oldest
+        unlink_open(file)
+        if not was_used(&file.used) and state_close(&file.state):
+            return file.table
+        link_open(file)
+    return NULL
+
+
+# --- opening --------------------------------------------------------------------------------
+
+cdef Table* open_from_disk(LiveTable* file, Status* status) noexcept nogil:
+    cdef OpenTables* tables = file.tables
     cdef Table* table
-    while file != NULL:
-        if file.used < oldest.used:
-            oldest = file
-        file = file.next_open
-    table = oldest.table
-    oldest.table = NULL
-    unlink_open(oldest)
+    cdef char path[MAX_PATH_BYTES]
+    table_path(tables.directory, file.number, path)
+    table = table_open(
+        tables.ops, tables.disk, path, file.number, file.summary.file_id, tables.cache,
+        file.cache_id, status,
+    )
+    if table != NULL and table.identity.read_only_compatible and not tables.read_only:
+        table_release(table)
+        status_set(
+            status, UNSUPPORTED_VERSION, b"table that this program may read but not compact", 16
+        )
+        return NULL
     return table
 
 
-cdef Table* live_table_open(LiveTable* file, Status* status) noexcept nogil:
+cdef Table* open_and_pin(LiveTable* file, Status* status) noexcept nogil:
+    """Opened outside the lock: it reads from disk. Two threads may; one result is dropped."""
     cdef OpenTables* tables = file.tables
-    cdef Table* table
-    cdef Table* evicted = NULL
-    cdef Table* surplus = NULL
-    cdef char path[MAX_PATH_BYTES]
-    lock_take(&tables.lock)
-    tables.clock += 1
-    file.used = tables.clock
-    table = file.table
-    if table != NULL:
-        table_retain(table)
-    lock_leave(&tables.lock)
-    if table != NULL:
-        return table
-    # Opened outside the lock: it reads from disk. Two threads may; one result is dropped.
-    table_path(tables.directory, file.number, path)
-    table = table_open(tables.ops, tables.disk, path, file.number, tables.cache, status)
+    cdef Table* unwanted = NULL
+    cdef Table* table = open_from_disk(file, status)
     if table == NULL:
         return NULL
     lock_take(&tables.lock)
-    if file.table != NULL:
-        surplus = table
-        table = file.table
+    if state_is_open(&file.state):
+        unwanted = table
     else:
         if tables.open_count >= tables.max_open:
-            evicted = close_least_used(tables)
+            unwanted = close_least_used(tables)
         file.table = table
+        state_opened(&file.state)
         link_open(file)
-    table_retain(table)
+    state_pin(&file.state)
+    table = file.table
     lock_leave(&tables.lock)
-    if surplus != NULL:
-        table_release(surplus)
-    if evicted != NULL:
-        table_release(evicted)
+    if unwanted != NULL:
+        table_release(unwanted)
+    return table
+
+
+cdef Table* live_table_pin(LiveTable* file, Status* status) noexcept nogil:
+    cdef Table* table
+    cdef PyThreadState* own
+    if state_pin(&file.state):
+        mark_used(&file.used)
+        return file.table
+    state_unpin(&file.state)
+    own = let_go_of_gil()
+    table = open_and_pin(file, status)
+    take_gil(own)
+    return table
+
+
+cdef void live_table_unpin(LiveTable* file) noexcept nogil:
+    state_unpin(&file.state)
+
+
+cdef Table* live_table_open(LiveTable* file, Status* status) noexcept nogil:
+    cdef Table* table = live_table_pin(file, status)
+    if table != NULL:
+        table_retain(table)
+        live_table_unpin(file)
     return table

@@ -18,7 +18,7 @@ class TableEntry(NamedTuple):
     max_sequence: int
     smallest: bytes
     largest: bytes
-    file_id: bytes = b""
+    file_id: bytes
     range_deletes: int = 0
 
 class Edit:

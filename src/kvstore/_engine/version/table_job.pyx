@@ -188,7 +188,7 @@ cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept
     table_path(job.directory, output.number, path)
     status.table = output.number
     progress.builder = table_builder_open(
-        job.ops, job.disk, path, output.number, &job.options, status
+        job.ops, job.disk, path, output.number, NULL, &job.options, status
     )
     if progress.builder == NULL:
         return -1

@@ -154,14 +154,14 @@ cdef int file_get(
     LiveTable* file, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
-    cdef Table* table = live_table_open(file, status)
+    cdef Table* table = live_table_pin(file, status)
     if table == NULL:
         return FAILED
     status.table = file.number
     cdef int found = table_get(
         table, user_key, sequence, fill_cache, value, found_sequence, pin, status
     )
-    table_release(table)
+    live_table_unpin(file)
     return found
 
 
