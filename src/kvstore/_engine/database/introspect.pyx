@@ -1,5 +1,6 @@
 """What an open database says about itself; see introspect.pxd."""
 
+import contextlib
 import os
 
 from libc.stdint cimport uint64_t
@@ -14,6 +15,7 @@ from kvstore._engine.primitives.native cimport (
     buffer_append,
     buffer_free,
     buffer_init,
+    internal_compare,
     internal_user_key,
     max_sequence,
     slice_of,
@@ -24,9 +26,14 @@ from kvstore._engine.primitives.native cimport (
     view_open,
 )
 from kvstore._engine.files.native cimport (
+    FileSystem,
     kind_of,
     link_file,
+    list_directory,
     make_directory,
+    remove_directory,
+    remove_file,
+    rename_file,
     replace_whole,
     sync_directory,
 )
@@ -46,12 +53,14 @@ from kvstore._engine.version.native cimport (
     Version,
     begin_manifest,
     live_table_open,
+    live_table_pin,
+    live_table_unpin,
     open_tables_count,
     version_release,
     version_retain,
 )
 
-from kvstore.errors import InvalidArgumentError
+from kvstore.errors import InvalidArgumentError, StorageError
 
 PROPERTY_PREFIXES = ("leveldb.", "kvstore.")
 FILES_AT_LEVEL = "num-files-at-level"
@@ -85,7 +94,7 @@ cdef int verify_tables(Store store) except -1:
 
 
 cdef uint64_t bytes_before(Version* version, Slice internal, Status* status) noexcept nogil:
-    """Bytes of all tables that lie before the internal key."""
+    """Bytes of all tables that lie before the internal key; opens only tables that it lies within."""
     cdef uint64_t total = 0
     cdef LiveTable* file
     cdef Table* table
@@ -93,11 +102,14 @@ cdef uint64_t bytes_before(Version* version, Slice internal, Status* status) noe
     for level in range(LEVELS):
         for i in range(version.levels[level].count):
             file = version.levels[level].files[i]
-            table = live_table_open(file, status)
-            if table == NULL:
-                return 0
-            total += table_offset_of(table, internal)
-            table_release(table)
+            if internal_compare(file.largest, internal) < 0:
+                total += file.summary.file_bytes
+            elif internal_compare(file.smallest, internal) < 0:
+                table = live_table_pin(file, status)
+                if table == NULL:
+                    return 0
+                total += table_offset_of(table, internal)
+                live_table_unpin(file)
     return total
 
 
@@ -272,13 +284,39 @@ cdef object property_value(Store store, object name):
     return None
 
 
-cdef int copy_tables(Store store, str path) except -1:
+# --- checkpoints ----------------------------------------------------------------------------
+
+# Directories in which a thread of this process is making one.
+cdef set unfinished_checkpoints = set()
+
+
+cdef int remove_unfinished(FileSystem disk, str path) except -1:
+    """What a checkpoint that failed left; anything else is somebody's and stays."""
+    cdef int kind = kind_of(disk, path)
+    if kind == 0:
+        return 0
+    names = list_directory(disk, path) if kind == 2 else []
+    if kind != 2 or not all(is_own_name(name) for name in names):
+        raise InvalidArgumentError(f"{path} is in the way: a checkpoint is made there")
+    for name in names:
+        remove_file(disk, f"{path}/{name}")
+    remove_directory(disk, path)
+    return 0
+
+
+cdef int link_tables(Store store, Version* version, str path) except -1:
+    cdef int level, i
+    for level in range(LEVELS):
+        for i in range(version.levels[level].count):
+            name = f"{version.levels[level].files[i].number:06d}.sst"
+            link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
+    return 0
+
+
+cdef int make_copy(Store store, str path) except -1:
+    """A whole database of the present tables in the new directory."""
     cdef Manifest manifest
     cdef Version* version
-    cdef int level, i
-    path = store.disk.resolve(path)
-    if kind_of(store.disk, path) != 0:
-        raise InvalidArgumentError(f"{path} exists already; a checkpoint makes it")
     with store.installing:
         store.check_open()
         version = store.version
@@ -289,19 +327,40 @@ cdef int copy_tables(Store store, str path) except -1:
         everything.log_segment = everything.log_end = None
     try:
         make_directory(store.disk, path)
-        for level in range(LEVELS):
-            for i in range(version.levels[level].count):
-                name = f"{version.levels[level].files[i].number:06d}.sst"
-                link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
+        link_tables(store, version, path)
         database_id = os.urandom(16)
         replace_whole(store.disk, path, IDENTITY, identity_text(database_id))
-        # CURRENT comes last: without it the directory is no database.
         manifest = begin_manifest(
             store.disk, path, everything.next_number + 1, database_id, everything
         )
         manifest.close()
-        sync_directory(store.disk, os.path.dirname(path))
     finally:
         with nogil:
             version_release(version)
+    return 0
+
+
+cdef int copy_tables(Store store, str path) except -1:
+    cdef str building
+    path = store.disk.resolve(path)
+    building = f"{path}.new"
+    if kind_of(store.disk, path) != 0:
+        raise InvalidArgumentError(f"{path} exists already; a checkpoint makes it")
+    if building in unfinished_checkpoints:
+        raise InvalidArgumentError(f"a checkpoint at {path} is being made already")
+    unfinished_checkpoints.add(building)
+    try:
+        remove_unfinished(store.disk, building)
+        try:
+            make_copy(store, building)
+            # The name comes last: what has it is whole.
+            rename_file(store.disk, building, path)
+        except BaseException:
+            # What can't be removed now is, before the next one is made there.
+            with contextlib.suppress(StorageError):
+                remove_unfinished(store.disk, building)
+            raise
+        sync_directory(store.disk, os.path.dirname(path))
+    finally:
+        unfinished_checkpoints.discard(building)
     return 0

@@ -47,6 +47,7 @@ cdef class Tree:
     cdef void change(self, tuple changes) except *
     cdef void sync_directory(self, Directory directory) except *
     cdef list inodes(self)
+    cdef int inodes_below(self, object top, set seen, list result) except -1
     cdef Tree copy(self)
     # What a power loss may leave, of a copy: it draws from `random`, and threads come between.
     cdef Tree survivor(self, str keep, object random)

@@ -237,8 +237,17 @@ cdef class Tree:
     cdef list inodes(self):
         """Every file that is seen or on the device, once, in a fixed order."""
         cdef list result = []
-        cdef list waiting = [self.root]
-        seen = set()
+        cdef set seen = set()
+        self.inodes_below(self.root, seen, result)
+        # A directory that is gone for readers may come back with all that is in it.
+        for _, changes in self.journal:
+            for _, _, node in changes:
+                if node is not None:
+                    self.inodes_below(node, seen, result)
+        return result
+
+    cdef int inodes_below(self, object top, set seen, list result) except -1:
+        cdef list waiting = [top]
         while waiting:
             node = waiting.pop()
             if id(node) in seen:
@@ -249,12 +258,7 @@ cdef class Tree:
                 continue
             for names in ((<Directory> node).entries, (<Directory> node).durable):
                 waiting.extend(names[name] for name in sorted(names, reverse=True))
-        for _, changes in self.journal:
-            for _, _, node in changes:
-                if isinstance(node, Inode) and id(node) not in seen:
-                    seen.add(id(node))
-                    result.append(node)
-        return result
+        return 0
 
     cdef Tree copy(self):
         """All of it as it is now, maps folded in. No other thread of Python comes between."""

@@ -1,0 +1,57 @@
+"""What an open database says of itself and copies of itself: what that opens and leaves behind."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.engine import DB
+from kvstore.errors import InvalidArgumentError, StorageError
+from tests.unit.engine.test_open_tables import KEYS, MANY_TABLES, filled, tables_of
+
+
+@pytest.fixture
+def disk() -> MemoryFileSystem:
+    return MemoryFileSystem()
+
+
+def test_approximate_sizes_open_tables_at_the_edges_alone(disk: MemoryFileSystem) -> None:
+    with filled(disk) as db:
+        tables = tables_of(db)
+        whole = db.stats()["table_bytes"]
+    with DB("/db", filesystem=disk, **MANY_TABLES) as db:
+        opened = disk.counts["open"]
+        half = db.approximate_size(KEYS[2500], KEYS[7500])
+        assert abs(half - whole // 2) < whole // 50
+        assert db.approximate_size(b"", b"~") == whole
+        assert db.approximate_size(b"", b"0") == 0
+        assert db.approximate_size(b"a", b"b") == 0
+        assert tables > 40
+        assert disk.counts["open"] - opened <= 2
+
+
+def test_a_checkpoint_that_fails_leaves_nothing_in_the_way(disk: MemoryFileSystem) -> None:
+    with filled(disk) as db:
+        names = disk.names("/")
+        for operation in ("make_directory", "link", "open", "pwrite", "datasync", "rename"):
+            disk.fail(operation, errno.EXDEV, path="" if operation == "link" else "/copy")
+            with pytest.raises(StorageError):
+                db.checkpoint("/copy")
+            disk.heal()
+            assert disk.names("/") == names, operation
+        db.checkpoint("/copy")
+    with DB("/copy", filesystem=disk) as copy:
+        assert copy.get(KEYS[7]) == KEYS[7] * 50
+
+
+def test_what_an_interrupted_checkpoint_left_is_replaced(disk: MemoryFileSystem) -> None:
+    with filled(disk) as db:
+        disk.write_file("/copy.new/000001.sst", b"half a link")
+        db.checkpoint("/copy")
+        assert disk.names("/") == ["copy", "db"]
+        disk.write_file("/more.new/diary.txt", b"somebody's")
+        with pytest.raises(InvalidArgumentError, match="in the way"):
+            db.checkpoint("/more")
+        assert disk.read_file("/more.new/diary.txt") == b"somebody's"
