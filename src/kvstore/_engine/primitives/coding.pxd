@@ -12,40 +12,28 @@ cdef enum:
     MAX_VARINT64_BYTES = 10
 
 
-cdef extern from *:
-    """
-    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    #define KVSTORE_LE32(x) __builtin_bswap32(x)
-    #define KVSTORE_LE64(x) __builtin_bswap64(x)
-    #else
-    #define KVSTORE_LE32(x) (x)
-    #define KVSTORE_LE64(x) (x)
-    #endif
-    """
-    uint32_t KVSTORE_LE32(uint32_t value) noexcept nogil
-    uint64_t KVSTORE_LE64(uint64_t value) noexcept nogil
+cdef extern from "kvstore/_engine/primitives/byte_order.h":
+    pass
 
 
 cdef inline void put_fixed32(uint8_t* at, uint32_t value) noexcept nogil:
-    value = KVSTORE_LE32(value)
     memcpy(at, &value, 4)
 
 
 cdef inline void put_fixed64(uint8_t* at, uint64_t value) noexcept nogil:
-    value = KVSTORE_LE64(value)
     memcpy(at, &value, 8)
 
 
 cdef inline uint32_t get_fixed32(const uint8_t* at) noexcept nogil:
     cdef uint32_t value
     memcpy(&value, at, 4)
-    return KVSTORE_LE32(value)
+    return value
 
 
 cdef inline uint64_t get_fixed64(const uint8_t* at) noexcept nogil:
     cdef uint64_t value
     memcpy(&value, at, 8)
-    return KVSTORE_LE64(value)
+    return value
 
 
 cdef inline uint8_t* put_varint64(uint8_t* at, uint64_t value) noexcept nogil:
