@@ -1,7 +1,7 @@
 """Types of the room table."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvstore._engine.files.native import FileSystem
 from kvstore._engine.primitives.native import CursorFace
@@ -55,6 +55,53 @@ def packed(name: str, data: bytes) -> bytes | None:
 
 def unpacked(name: str, data: bytes, raw_size: int) -> bytes:
     """For tests: the payload again; ValueError where it is not one of so many bytes."""
+
+# sstable_salvage.pyx
+
+class LostRange(NamedTuple):
+    """Bytes of the file that check nowhere, and the user keys of the entries around them."""
+
+    offset: int
+    size: int
+    after: bytes | None
+    before: bytes | None
+
+class Salvaged(NamedTuple):
+    """What salvage_table found.
+
+    ``summary`` is that of TableWriter.finish, with the internal keys that bound the fresh table;
+    all three are None where nothing was whole, and there is no fresh table then.
+    """
+
+    file_id: bytes
+    blocks: int
+    entries: int
+    lost: list[LostRange]
+    summary: dict[str, Any] | None
+    smallest: bytes | None
+    largest: bytes | None
+    range_deletes_lost: bool
+
+def salvage_table(
+    filesystem: FileSystem,
+    path: str,
+    file_number: int,
+    target: str,
+    target_number: int,
+    *,
+    file_id: bytes | None = ...,
+    block_bytes: int = ...,
+    restart_interval: int = ...,
+    bloom_bits: int = ...,
+    compression: str | None = ...,
+) -> Salvaged:
+    """Write a fresh table of all that is whole in a damaged one, which stays as it is.
+
+    What is whole is proved by the checksums; entries keep their sequences. ``file_id`` is what the
+    manifest says of the table, for the case that both of its ends are damaged. Raises
+    CorruptionError where nothing can be proved (no id, another table, another format), StorageError
+    where the disk fails.
+    """
 
 # table_file.pyx
 
