@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.primitives import native as memory
 from kvstore._engine.table.native import Salvaged, TableFile, TableWriter, salvage_table
 from kvstore.errors import CorruptionError, IntegrityCode
 from tests.unit.engine.format2_reader import Version, crc32c, read_table
@@ -28,9 +29,9 @@ def disk() -> MemoryFileSystem:
     return disk
 
 
-def write(disk: MemoryFileSystem, **options: Any) -> bytes:
+def write(disk: MemoryFileSystem, versions: Sequence[Version] = VERSIONS, **options: Any) -> bytes:
     writer = TableWriter(disk, "/db/t", 7, block_bytes=500, **options)
-    for version in VERSIONS:
+    for version in versions:
         writer.add(*version)
     writer.finish()
     return disk.read_file("/db/t")
@@ -197,6 +198,31 @@ def test_range_tombstones_come_along_or_are_said_to_be_lost(disk: MemoryFileSyst
     (place,) = (at for kind, at, _ in frames(data) if data[at + 16 :].startswith(b"as they are"))
     disk.flip_bit("/db/t", place + 20)
     assert salvage(disk).range_deletes_lost
+
+
+def test_memory_that_runs_short_is_no_damage(disk: MemoryFileSystem) -> None:
+    """Each allocation refused in turn: an error that leaves no table, or all of it."""
+    few = VERSIONS[:200]
+    write(disk, few)
+    nth = refused = 0
+    reached = True
+    while reached:
+        nth += 1
+        found = None
+        memory.fail_allocation(nth, 1)
+        try:
+            found = salvage(disk)
+        except MemoryError:
+            refused += 1
+        finally:
+            reached = memory.refused() > 0
+            memory.reset()
+        if found is not None:
+            assert (found.entries, found.lost) == (200, [])
+            assert entries(disk, "/db/fresh", 8) == few
+            disk.remove_file("/db/fresh")
+        assert disk.names("/db") == ["t"]
+    assert refused > 20
 
 
 def test_what_the_device_cannot_read_is_lost_and_the_rest_is_kept(disk: MemoryFileSystem) -> None:

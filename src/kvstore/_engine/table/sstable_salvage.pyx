@@ -278,9 +278,13 @@ cdef class Rescue:
         if block_view(
             &block, self.salvage.frame + FRAME_HEADER_BYTES, self.salvage.payload_bytes
         ) < 0 or block_check(&block, NULL, 0, <int64_t> self.salvage.handle.offset, &status) < 0:
+            if status.code == IO_ERROR:
+                raise status_error(&status, self.path)      # no memory: nothing is wrong with it
             return 0
         block_cursor_reset(&self.walk, &block)
         block_cursor_first(&self.walk)
+        if self.walk.starved:
+            raise MemoryError("no memory for a key")
         if not self.walk.valid or (self.entries and internal_compare(
             slice_of(self.last.data, self.last.size), self.walk.key
         ) >= 0):

@@ -98,7 +98,9 @@ cdef int check_beginning(
         return status_set(status, INVALID_RECORD, b"block size", offset)
     block_cursor_reset(&tally.walk, &block)
     block_cursor_first(&tally.walk)
-    if not tally.walk.valid or index_order(
+    if not tally.walk.valid:
+        return block_cursor_failure(&tally.walk, b"block entry", offset, status)
+    if index_order(
         &table.root, partition_slot - 1, internal_user_key(tally.walk.key),
         internal_trailer(tally.walk.key),
     ) >= 0:
