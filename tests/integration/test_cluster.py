@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
+from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.client import Client
 from kvstore.errors import Error, InvalidArgumentError, NotLeaderError, UnavailableError
+from kvstore.server.peers.introductions import METADATA_KEY
 from tests.integration.cluster import Cluster, free_addresses
-from tests.integration.process import Kvd, run
+from tests.integration.process import Kvd, command, environment, run
 
 
 class Writer(threading.Thread):
@@ -343,3 +348,63 @@ def test_an_embedded_kvd_has_no_members_to_change(tmp_path: Path) -> None:
         refused = run("kvctl", f"--addr={kvd.wait_serving().address}", "member", "remove", "1")
     assert refused.returncode == 1
     assert b"an embedded kvd has five members of its own" in refused.stderr
+
+
+def test_members_with_a_secret_talk_and_a_stranger_with_another_stays_outside(
+    tmp_path: Path,
+) -> None:
+    for name in ("right", "wrong"):
+        made = run("kvctl", "pki", "secret", str(tmp_path / name))
+        assert made.returncode == 0, made.stderr
+    with Cluster(tmp_path, settings=f'peer_secret_file = "{tmp_path}/right"') as cluster:
+        text = cluster.config(3).read_text()
+        cluster.config(3).write_text(text.replace("/right", "/wrong"))
+        cluster.start(1, 2)
+        with cluster.client() as client:
+            client.put(b"k", b"v")
+        path = tmp_path / "stderr"
+        with (
+            open(path, "wb") as stderr,
+            subprocess.Popen(
+                [*command("kvd"), "--mode=cluster-node", f"--config={cluster.config(3)}"],
+                stderr=stderr,
+                env=environment(),
+            ) as stranger,
+        ):
+            until = time.monotonic() + 20
+            while b"doesn't know the cluster's secret" not in path.read_bytes():
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            stranger.kill()
+        cluster.config(3).write_text(text)
+        shutil.rmtree(cluster.data(3), ignore_errors=True)
+        cluster.start(3)
+
+
+def test_a_member_that_was_poisoned_is_let_in_again_at_an_operators_word(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.start()
+        forged = raft_pb2.Introduction(cluster_id="test", sender=2, receiver=1)
+        known = json.loads((cluster.data(1) / "PEERS").read_text().splitlines()[0])["known"]["2"]
+        forged.incarnation, forged.starts = known[0], known[1] + 900
+        with grpc.insecure_channel(cluster.peers[1]) as channel:
+            call = raft_pb2_grpc.RaftPeerStub(channel).Messages(
+                iter(()), metadata=((METADATA_KEY, forged.SerializeToString()),), timeout=10
+            )
+            assert call.received == 0
+        cluster.kill(2)
+        cluster.start(2)
+        one = cluster.running[1]
+        until = time.monotonic() + 20
+        while "stale id: member 2" not in one.stderr:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        forgot = run("kvctl", f"--addr={cluster.clients[1]}", "member", "forget", "2")
+        assert forgot.returncode == 0, forgot.stderr
+        assert forgot.stdout == f"{cluster.clients[1]} forgot member 2\n".encode()
+        connected = "peer=2"
+        while connected not in one.stderr.rpartition("introduction forgotten")[2]:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        known = json.loads((cluster.data(1) / "PEERS").read_text().splitlines()[0])["known"]["2"]
+        assert known[1] < 900

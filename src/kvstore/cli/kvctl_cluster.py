@@ -23,6 +23,7 @@ import click
 from kvstore.cli.kvctl_status import table
 from kvstore.client import TLS, Client
 from kvstore.errors import ConfigurationError, Error, UnavailableError
+from kvstore.server.peers.secret import make_secret_file
 
 CLUSTER_ID = "local"
 FILE = "cluster.json"
@@ -67,7 +68,7 @@ class LocalCluster:
     @classmethod
     def make(cls, directory: Path, size: int, *, tls: bool) -> LocalCluster:
         """Choose ports, and write each member's configuration."""
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise ConfigurationError(
                 f"{directory} isn't empty and holds no local cluster; give a new directory"
@@ -78,6 +79,8 @@ class LocalCluster:
             for number in range(size)
         ]
         cluster = cls(directory, members, tls=tls)
+        if not tls:
+            make_secret_file(cluster.secret)
         for member in members:
             cluster.config(member).write_text(cluster._toml(member))
         if tls:
@@ -102,6 +105,10 @@ class LocalCluster:
 
     def config(self, member: LocalMember) -> Path:
         return self.directory / f"member-{member.member_id}.toml"
+
+    @property
+    def secret(self) -> Path:
+        return self.directory / "peer.secret"
 
     def log(self, member: LocalMember) -> Path:
         return self.directory / f"member-{member.member_id}.log"
@@ -198,6 +205,8 @@ class LocalCluster:
                 f"cert = {json.dumps(str(mine / 'peer.pem'))}",
                 f"key = {json.dumps(str(mine / 'peer.key'))}",
             ]
+        else:
+            lines.append(f"peer_secret_file = {json.dumps(str(self.secret))}")
         for member in self.members:
             lines += [
                 "[[nodes]]",

@@ -103,6 +103,24 @@ def remove_command(context: click.Context, member: int, force: bool) -> None:
         _show(context, client.remove_member(member, force=force))
 
 
+@member_group.command("forget", short_help="forget a wrong introduction of a member")
+@click.argument("member", type=member_id)
+@connection_options
+@click.pass_context
+def forget_command(context: click.Context, member: int) -> None:
+    """Let each member of --addr forget which data directory MEMBER came with, and how often.
+
+    For when they refuse it as 'stale' although its directory is whole: somebody else said that it
+    was MEMBER. Never for one whose disk was wiped or restored: it forgot its votes.
+    """
+    settings = settings_of(context)
+    for address in settings.addr.split(","):
+        with settings.connect(address) as client:
+            known = client.forget_introduction(member)
+        said = "forgot" if known else "knew nothing of"
+        click.echo(f"{address} {said} member {member}")
+
+
 @click.group("leader", short_help="hand leadership over")
 def leader_group() -> None:
     """Who leads, and handing that over."""

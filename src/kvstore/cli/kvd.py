@@ -70,6 +70,8 @@ CLUSTER_FLAGS = {
     "heartbeat_ms": ("MS", "Between two heartbeats of a leader."),
     "election_timeout_ms": ("MS", "Without a heartbeat for this long, elect another leader."),
     "snapshot_mib_per_s": ("MIB", "How fast a snapshot is sent to another member."),
+    "peer_secret_file": ("FILE", "What members without TLS prove each other by."),
+    "insecure_peers": ("true|false", "Members may talk in plain text beyond this machine."),
     "peer_tls": ("off", "Talk to other members in plain text."),
     "peer_tls_ca": ("FILE", "Authority of the members' certificates, PEM."),
     "peer_tls_cert": ("FILE", "This member's certificate, PEM."),

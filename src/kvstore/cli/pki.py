@@ -17,6 +17,7 @@ from kvstore.cli.kvctl_connection import Command, connection_options, settings_o
 from kvstore.cli.kvctl_status import table
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.cluster_config import load_cluster_config
+from kvstore.server.peers.secret import make_secret_file
 
 if TYPE_CHECKING:
     from kvstore.server.tls.pki import CertificateFacts
@@ -66,6 +67,7 @@ def pki_group() -> None:
       kvctl pki issue --config cluster.toml       every member of the file
       kvctl pki issue --member 4 --host db4 --host 10.0.0.4
       kvctl pki issue --client alice
+      kvctl pki secret /etc/kvstore/peer.secret
       kvctl pki show
       kvctl pki renew                             what expires within 30 days
     """
@@ -82,6 +84,17 @@ def init_command(cluster_id: str, directory: Path, days: int) -> None:
     """
     _library().init(directory, cluster_id, days)
     click.echo(f"made {directory}/ca.pem and {directory}/peer-ca.pem for cluster {cluster_id}")
+
+
+@pki_group.command("secret", short_help="make a secret for members without TLS")
+@click.argument("file", type=click.Path(path_type=Path), default="peer.secret")
+def secret_command(file: Path) -> None:
+    """Write a random secret to FILE (peer.secret), for peer_secret_file of every member.
+
+    It proves members to each other where they have no certificates; it encrypts nothing.
+    """
+    make_secret_file(file)
+    click.echo(f"made {file}")
 
 
 @pki_group.command("issue", short_help="sign certificates for members or a client")

@@ -152,6 +152,14 @@ class AsyncClient:
     ) -> Members:
         return Members.from_message(await self._call(_change_members, request, timeout))
 
+    async def forget_introduction(self, member_id: int, *, timeout: float | None = None) -> bool:
+        """Let the member that answers forget what it remembers of another one's data directory.
+
+        Returns whether there was anything. For when it refuses a member whose directory is whole.
+        """
+        request = admin_pb2.ForgetIntroductionRequest(member_id=member_id)
+        return (await self._call(_forget_introduction, request, timeout)).known
+
     async def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
         request = admin_pb2.TransferLeadershipRequest(to=to)
@@ -266,6 +274,12 @@ def _change_members(
     server: _Server,
 ) -> _Method[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]:
     return server.admin.ChangeMembers
+
+
+def _forget_introduction(
+    server: _Server,
+) -> _Method[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]:
+    return server.admin.ForgetIntroduction
 
 
 def _transfer_leadership(

@@ -21,18 +21,18 @@ data_dir = "/var/lib/kvstore"
 
 [[nodes]]
 node_id = 1
-client_addr = "a:50051"
-peer_addr = "a:50052"
+client_addr = "127.0.0.1:50051"
+peer_addr = "127.0.0.1:50052"
 
 [[nodes]]
 node_id = 2
-client_addr = "b:50051"
-peer_addr = "b:50052"
+client_addr = "127.0.0.2:50051"
+peer_addr = "127.0.0.2:50052"
 
 [[nodes]]
 node_id = 3
-client_addr = "c:50051"
-peer_addr = "c:50052"
+client_addr = "127.0.0.3:50051"
+peer_addr = "127.0.0.3:50052"
 """
 
 SECURE = 'tls_profile = "secure"\ntls_cert = "s.pem"\ntls_key = "s.key"\n'
@@ -59,20 +59,20 @@ def test_a_plain_file_gives_every_setting_its_value_or_default(load: Load) -> No
         2,
         "/var/lib/kvstore",
     )
-    assert config.nodes[2] == Node(3, "c:50051", "c:50052")
-    assert (config.client_addr, config.peer_addr) == ("b:50051", "b:50052")
+    assert config.nodes[2] == Node(3, "127.0.0.3:50051", "127.0.0.3:50052")
+    assert (config.client_addr, config.peer_addr) == ("127.0.0.2:50051", "127.0.0.2:50052")
     assert config.tls_profile == "dev"
     assert config.peer_tls is None
     assert not config.forward
     assert not config.join
-    assert config.node(3) == Node(3, "c:50051", "c:50052")
+    assert config.node(3) == Node(3, "127.0.0.3:50051", "127.0.0.3:50052")
     assert config.node(4) is None
 
 
 def test_listen_addresses_may_differ_from_those_that_others_dial(load: Load) -> None:
-    config = load('client_addr = "0.0.0.0:50051"\npeer_addr = "0.0.0.0:50052"\n' + GOOD)
+    config = load('client_addr = "0.0.0.0:50051"\npeer_addr = "0.0.0.0:50052"\n' + GOOD + PEER_TLS)
     assert config.client_addr == "0.0.0.0:50051"
-    assert config.node(2) == Node(2, "b:50051", "b:50052")
+    assert config.node(2) == Node(2, "127.0.0.2:50051", "127.0.0.2:50052")
 
 
 def test_peer_tls_files_come_from_a_table(load: Load) -> None:
@@ -83,6 +83,33 @@ def test_peer_tls_files_come_from_a_table(load: Load) -> None:
 def test_peer_tls_off_is_said_in_so_many_words(load: Load) -> None:
     assert load(SECURE + 'peer_tls = "off"\n' + GOOD).peer_tls is None
     assert load(SECURE + GOOD, peer_tls="off").peer_tls is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'peer_addr = "0.0.0.0:50052"\n' + GOOD,
+        'peer_addr = "[::]:50052"\n' + GOOD,
+        GOOD.replace("127.0.0.3:50052", "db3.example.org:50052"),
+        GOOD.replace("127.0.0.1:50052", "10.0.0.1:50052"),
+        SECURE + 'peer_tls = "off"\npeer_addr = "0.0.0.0:50052"\n' + GOOD,
+        'peer_secret_file = "s"\npeer_addr = "0.0.0.0:50052"\n' + GOOD,
+    ],
+)
+def test_members_beyond_this_machine_need_tls_or_so_many_words(load: Load, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="members would talk in plain text"):
+        load(text)
+    assert load("insecure_peers = true\n" + text).insecure_peers
+    assert load(text, insecure_peers="true").insecure_peers
+    assert load(text.replace('peer_tls = "off"\n', "") + PEER_TLS).peer_tls is not None
+    with pytest.raises(ConfigurationError, match="contradicts"):
+        load("insecure_peers = true\n" + text.replace('peer_tls = "off"\n', "") + PEER_TLS)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "LOCALHOST"])
+def test_members_of_one_machine_need_none(load: Load, host: str) -> None:
+    config = load(f'peer_addr = "{host}:50052"\npeer_secret_file = "s"\n' + GOOD)
+    assert (config.insecure_peers, config.peer_secret_file) == (False, "s")
 
 
 def test_flags_win_over_the_file(load: Load) -> None:
@@ -96,7 +123,7 @@ def test_flags_win_over_the_file(load: Load) -> None:
         peer_tls_key="z",
     )
     assert config.self_id == 3
-    assert config.client_addr == "c:50051"
+    assert config.client_addr == "127.0.0.3:50051"
     assert config.data_dir == "/elsewhere"
     assert config.forward
     assert config.peer_tls == PeerTls("x", "y", "z")
@@ -112,14 +139,17 @@ def test_one_to_nine_nodes_are_accepted(load: Load) -> None:
 def test_founders_with_other_lists_have_other_digests(load: Load) -> None:
     one = load(GOOD)
     assert load(GOOD, self_id="1").founders_digest == one.founders_digest
-    assert load(GOOD.replace("c:50052", "d:50052")).founders_digest != one.founders_digest
+    assert (
+        load(GOOD.replace("127.0.0.3:50052", "127.0.0.4:50052")).founders_digest
+        != one.founders_digest
+    )
     assert load(GOOD.replace("orders-eu", "orders-us")).founders_digest != one.founders_digest
 
 
 def _sized(size: int) -> str:
     head = GOOD.partition("[[nodes]]")[0].replace("self_id = 2", "self_id = 1")
     return head + "".join(
-        f'[[nodes]]\nnode_id = {n}\nclient_addr = "h{n}:1"\npeer_addr = "h{n}:2"\n'
+        f'[[nodes]]\nnode_id = {n}\nclient_addr = "h{n}:1"\npeer_addr = "127.0.0.{n}:2"\n'
         for n in range(1, size + 1)
     )
 
@@ -157,21 +187,24 @@ REFUSED = {
         "nodes[2].node_id = 1 is taken by nodes[0]; ids must be unique",
     ),
     "an address twice": (
-        _replaced("c:50051", "A:50051"),
-        'nodes[2].client_addr = "A:50051" is taken by nodes[0].client_addr; addresses must be',
+        _replaced("127.0.0.3:50051", "127.0.0.1:50051"),
+        'nodes[2].client_addr = "127.0.0.1:50051" is taken by nodes[0].client_addr; addresses must be',
     ),
     "client and peer address equal": (
-        _replaced("c:50052", "c:50051"),
+        _replaced("127.0.0.3:50052", "127.0.0.3:50051"),
         "nodes[2].peer_addr",
     ),
     "equal listen addresses": (
-        'client_addr = "0.0.0.0:1"\npeer_addr = "b:1"\n' + GOOD,
+        'client_addr = "0.0.0.0:1"\npeer_addr = "127.0.0.2:1"\n' + GOOD,
         "clients and peers need a port each",
     ),
-    "an address without port": (_replaced("c:50051", "c"), 'must be "host:port"'),
-    "port zero": (_replaced("c:50051", "c:0"), "with a port from 1 to 65535"),
-    "port too high": (_replaced("c:50051", "c:65536"), "with a port from 1 to 65535"),
-    "an address that can't be dialled": (_replaced("c:50051", "0.0.0.0:1"), "can't be dialled"),
+    "an address without port": (_replaced("127.0.0.3:50051", "c"), 'must be "host:port"'),
+    "port zero": (_replaced("127.0.0.3:50051", "c:0"), "with a port from 1 to 65535"),
+    "port too high": (_replaced("127.0.0.3:50051", "c:65536"), "with a port from 1 to 65535"),
+    "an address that can't be dialled": (
+        _replaced("127.0.0.3:50051", "0.0.0.0:1"),
+        "can't be dialled",
+    ),
     "a cluster id with a space": (_replaced("orders-eu", "orders eu"), 'cluster_id = "orders eu"'),
     "an empty path": (_replaced("/var/lib/kvstore", ""), 'data_dir = ""; it must be a text'),
     "an unknown profile": ('tls_profile = "none"\n' + GOOD, '"none"; it must be "dev" or "secure"'),

@@ -26,6 +26,10 @@ peer_addr = "10.0.0.1:2"
 node_id = 2
 client_addr = "db2:1"
 peer_addr = "10.0.0.2:2"
+[peer_tls]
+ca = "ca"
+cert = "c"
+key = "k"
 """
 
 

@@ -37,6 +37,8 @@ class Node(Protocol):
 
     async def transfer_leadership(self, to: int) -> int: ...
 
+    def forget_introduction(self, member: int) -> bool: ...
+
     def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]: ...
 
 
@@ -82,6 +84,15 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
         except Error as error:
             await _refuse(context, error)
         return admin_pb2.TransferLeadershipResponse(leader_id=leader)
+
+    async def ForgetIntroduction(
+        self, request: admin_pb2.ForgetIntroductionRequest, context: Context
+    ) -> admin_pb2.ForgetIntroductionResponse:
+        try:
+            known = self._node.forget_introduction(request.member_id)
+        except Error as error:
+            await _refuse(context, error)
+        return admin_pb2.ForgetIntroductionResponse(known=known)
 
     async def SaveSnapshot(
         self, request: admin_pb2.SaveSnapshotRequest, context: Context

@@ -69,6 +69,18 @@ class TransferLeadershipResponse(_message.Message):
     leader_id: int
     def __init__(self, leader_id: _Optional[int] = ...) -> None: ...
 
+class ForgetIntroductionRequest(_message.Message):
+    __slots__ = ("member_id",)
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    def __init__(self, member_id: _Optional[int] = ...) -> None: ...
+
+class ForgetIntroductionResponse(_message.Message):
+    __slots__ = ("known",)
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    known: bool
+    def __init__(self, known: bool = ...) -> None: ...
+
 class SaveSnapshotRequest(_message.Message):
     __slots__ = ("stale",)
     STALE_FIELD_NUMBER: _ClassVar[int]

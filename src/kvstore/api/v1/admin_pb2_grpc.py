@@ -34,6 +34,11 @@ class AdminStub(object):
                 request_serializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
                 )
+        self.ForgetIntroduction = channel.unary_unary(
+                '/kvstore.v1.Admin/ForgetIntroduction',
+                request_serializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionResponse.FromString,
+                )
         self.SaveSnapshot = channel.unary_stream(
                 '/kvstore.v1.Admin/SaveSnapshot',
                 request_serializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.SerializeToString,
@@ -74,6 +79,14 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetIntroduction(self, request, context):
+        """What the member asked remembers of another one's data directory, forgotten: for when that was
+        wrong. Asked of each member that refuses the other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SaveSnapshot(self, request, context):
         """A backup file (docs/storage-format.md) of the member asked: the data of all messages, in order.
         It holds every write that was acknowledged, to anyone, before the call, unless it is stale.
@@ -104,6 +117,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'ForgetIntroduction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetIntroduction,
+                    request_deserializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionResponse.SerializeToString,
             ),
             'SaveSnapshot': grpc.unary_stream_rpc_method_handler(
                     servicer.SaveSnapshot,
@@ -185,6 +203,23 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/TransferLeadership',
             kvstore_dot_v1_dot_admin__pb2.TransferLeadershipRequest.SerializeToString,
             kvstore_dot_v1_dot_admin__pb2.TransferLeadershipResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ForgetIntroduction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/ForgetIntroduction',
+            kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionRequest.SerializeToString,
+            kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

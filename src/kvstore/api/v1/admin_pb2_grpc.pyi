@@ -13,6 +13,7 @@ class AdminStub:
     Members: grpc.UnaryUnaryMultiCallable[admin_pb2.MembersRequest, admin_pb2.MembersResponse]
     ChangeMembers: grpc.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
     TransferLeadership: grpc.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
+    ForgetIntroduction: grpc.UnaryUnaryMultiCallable[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]
     SaveSnapshot: grpc.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
 
 # The same class over a grpc.aio channel; a name for type checkers only.
@@ -21,6 +22,7 @@ class AdminAsyncStub:
     Members: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.MembersRequest, admin_pb2.MembersResponse]
     ChangeMembers: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
     TransferLeadership: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
+    ForgetIntroduction: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]
     SaveSnapshot: grpc.aio.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
 
 class AdminServicer:
@@ -44,6 +46,11 @@ class AdminServicer:
         request: admin_pb2.TransferLeadershipRequest,
         context: grpc.aio.ServicerContext[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse],
     ) -> Awaitable[admin_pb2.TransferLeadershipResponse]: ...
+    def ForgetIntroduction(
+        self,
+        request: admin_pb2.ForgetIntroductionRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse],
+    ) -> Awaitable[admin_pb2.ForgetIntroductionResponse]: ...
     def SaveSnapshot(
         self,
         request: admin_pb2.SaveSnapshotRequest,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import ipaddress
 import json
 import re
 import tomllib
@@ -59,7 +60,9 @@ class ClusterConfig:
     dial; they differ behind ``0.0.0.0``. ``join`` says that the cluster exists already and has
     been told of this node by ``kvctl member add``: it founds nothing. ``forward`` lets a follower
     pass writes and reads on to the leader instead of naming it. ``peer_tls`` is None when peers
-    talk in plain text. ``metrics_address`` is where ``/metrics`` is served; None: nowhere.
+    talk in plain text; ``peer_secret_file`` holds what proves them then, and ``insecure_peers``
+    says in so many words that they may do so beyond this machine. ``metrics_address`` is where
+    ``/metrics`` is served; None: nowhere.
     """
 
     cluster_id: str
@@ -73,6 +76,8 @@ class ClusterConfig:
     tls_key: str | None = None
     tls_client_ca: str | None = None
     peer_tls: PeerTls | None = None
+    peer_secret_file: str | None = None
+    insecure_peers: bool = False
     forward: bool = False
     join: bool = False
     heartbeat_ms: int = HEARTBEAT_MS_DEFAULT
@@ -166,6 +171,7 @@ def _config(document: dict[str, Any], overrides: Mapping[str, Any]) -> ClusterCo
         nodes=nodes, peer_tls=tls if isinstance(tls, PeerTls) else None, **values
     )
     _check_tls(config, peer_tls_off=tls == "off")
+    _check_peers(config)
     _check_timing(config)
     return config
 
@@ -260,6 +266,34 @@ def _check_tls(config: ClusterConfig, *, peer_tls_off: bool) -> None:
             raise _Refused(
                 f'{key} has no effect with tls_profile = "dev"; use tls_profile = "secure"'
             )
+
+
+def _check_peers(config: ClusterConfig) -> None:
+    if config.peer_tls is not None:
+        if config.insecure_peers:
+            raise _Refused("insecure_peers = true contradicts [peer_tls]")
+        return
+    open_addresses = [
+        address
+        for address in (config.peer_addr, *(node.peer_addr for node in config.nodes))
+        if not is_loopback(address)
+    ]
+    if open_addresses and not config.insecure_peers:
+        raise _Refused(
+            f'members would talk in plain text, and the peer address "{open_addresses[0]}" is not '
+            "of this machine alone: give [peer_tls] with ca, cert and key (kvctl pki makes them), "
+            "or say insecure_peers = true where nobody else reaches that network"
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches ``host:port``; a name that isn't ``localhost`` may lead
+    anywhere."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _check_timing(config: ClusterConfig) -> None:
@@ -363,6 +397,8 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "tls_cert": _path,
     "tls_key": _path,
     "tls_client_ca": _path,
+    "peer_secret_file": _path,
+    "insecure_peers": _boolean,
     "forward": _boolean,
     "join": _boolean,
     "heartbeat_ms": _timing_ms,

@@ -18,7 +18,7 @@ from kvstore.errors import ConfigurationError, Error, NotLeaderError, Unavailabl
 from kvstore.raft import Membership
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, is_fresh
-from kvstore.server.config.cluster_config import ClusterConfig, Node
+from kvstore.server.config.cluster_config import ClusterConfig, Node, is_loopback
 from kvstore.server.config.data_directory import member_path
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
@@ -32,6 +32,7 @@ from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, st
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.registration import register
 from kvstore.server.peers.registry import PeerRegistry
+from kvstore.server.peers.secret import read_secret
 from kvstore.server.peers.transport import PeerTransport
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
@@ -57,7 +58,9 @@ async def open_cluster_node(
     identity = start_identity(directory, config)
     _refuse_lost_log(directory, identity)
     members = [node.node_id for node in config.nodes]
-    introductions = Introductions(identity, PeerRegistry(directory), members)
+    secret = None if config.peer_secret_file is None else read_secret(config.peer_secret_file)
+    introductions = Introductions(identity, PeerRegistry(directory), members, secret)
+    _warn_of_open_peers(config)
     certificates = None
     if config.peer_tls is not None:
         tls = config.peer_tls
@@ -69,6 +72,24 @@ async def open_cluster_node(
         await node.close()
         raise
     return node
+
+
+def _warn_of_open_peers(config: ClusterConfig) -> None:
+    """Say what the members' port is open to."""
+    if config.peer_tls is not None:
+        return
+    if config.insecure_peers:
+        log.error(
+            "members talk in plain text: who is on their way reads and changes everything",
+            peer_addr=config.peer_addr,
+        )
+    if config.peer_secret_file is None:
+        level = log.warning if is_loopback(config.peer_addr) else log.error
+        level(
+            "members prove nothing to each other: who reaches the port is one "
+            "(give peer_secret_file or [peer_tls])",
+            peer_addr=config.peer_addr,
+        )
 
 
 def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
@@ -324,6 +345,11 @@ class ClusterNode:
 
     async def transfer_leadership(self, to: int) -> int:
         return await self._operators.transfer(to)
+
+    def forget_introduction(self, member: int) -> bool:
+        known = self._introductions.registry.forget(member)
+        log.warning("introduction forgotten at an operator's wish", member=member, known=known)
+        return known
 
     async def hand_over(self) -> int:
         replica = self._replica

@@ -101,6 +101,9 @@ class EmbeddedNode:
     async def transfer_leadership(self, to: int) -> int:
         refuse_embedded()
 
+    def forget_introduction(self, member: int) -> bool:
+        refuse_embedded()
+
     async def hand_over(self) -> int:
         return 0  # all of them stop together
 

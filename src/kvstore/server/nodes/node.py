@@ -64,6 +64,12 @@ class Node(Protocol):
     async def transfer_leadership(self, to: int) -> int:
         """Hand leadership over, and wait for the one who leads then."""
 
+    def forget_introduction(self, member: int) -> bool:
+        """Forget what is remembered of a member's directory; False when nothing was.
+
+        Raises InvalidArgumentError, StorageError.
+        """
+
     async def hand_over(self) -> int:
         """Before the end: let another lead. Returns who does then, 0 if this one led nobody.
 

@@ -51,7 +51,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         self, request_iterator: AsyncIterator[raft_pb2.MessageFrame], context: Context
     ) -> raft_pb2.MessageFrameReply:
         sender = await self.admit(context)
-        await context.send_initial_metadata(self._introductions.to(sender))
+        await self._introduce(sender, context)
         received = 0
         async for frame in request_iterator:
             try:
@@ -66,7 +66,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         self, request_iterator: AsyncIterator[raft_pb2.InstallSnapshotRequest], context: Context
     ) -> raft_pb2.InstallSnapshotResponse:
         sender = await self.admit(context)
-        await context.send_initial_metadata(self._introductions.to(sender))
+        await self._introduce(sender, context)
         received = 0
         async for request in request_iterator:
             try:
@@ -103,13 +103,17 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         self, request: raft_pb2.RegisterRequest, context: Context
     ) -> raft_pb2.RegisterResponse:
         sender = await self.admit_member(context)
-        await context.send_initial_metadata(self._introductions.to(sender))
+        await self._introduce(sender, context)
         return raft_pb2.RegisterResponse(
             known=[
                 _known(member, seen)
                 for member, seen in self._introductions.registry.known().items()
             ]
         )
+
+    async def _introduce(self, sender: int, context: Context) -> None:
+        said = context.invocation_metadata() or ()
+        await context.send_initial_metadata(self._introductions.to(sender, said))
 
     async def _ask(
         self, message: Message, answer: MessageKind, sender: int, context: Context

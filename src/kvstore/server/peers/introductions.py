@@ -7,6 +7,7 @@ metadata. Cluster, member id, the name in the certificate and the memory of the 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from kvstore.errors import Error
 from kvstore.server.peers.identity import MemberIdentity
 from kvstore.server.peers.names import parse_member_name
 from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError
+from kvstore.server.peers.secret import NONCE_BYTES, is_proved, prove
 from kvstore.version import version
 
 METADATA_KEY = "kvstore-introduction-bin"
@@ -53,15 +55,21 @@ class RefusedPeerError(Error):
 class Introductions:
     """This member's own words, and its judgement of those of others.
 
-    ``members`` are those of the newest configuration, or to begin with those of the file.
+    ``members`` are those of the newest configuration, or to begin with those of the file. With
+    ``secret`` both sides must know it.
     """
 
     def __init__(
-        self, identity: MemberIdentity, registry: PeerRegistry, members: Iterable[int]
+        self,
+        identity: MemberIdentity,
+        registry: PeerRegistry,
+        members: Iterable[int],
+        secret: bytes | None = None,
     ) -> None:
         self.identity = identity
         self.registry = registry
         self.members = frozenset(members)
+        self._secret = secret
 
     def follow(self, members: Iterable[int]) -> None:
         """Another configuration holds. Raises StorageError when its members can't be noted."""
@@ -73,8 +81,11 @@ class Introductions:
         """This member's id."""
         return self.identity.member
 
-    def to(self, receiver: int) -> tuple[tuple[str, bytes], ...]:
-        """Metadata that introduces this member to ``receiver``."""
+    def to(self, receiver: int, caller: Iterable[Any] = ()) -> tuple[tuple[str, bytes], ...]:
+        """Metadata that introduces this member to ``receiver``.
+
+        ``caller``: the metadata of the call that it answers, where it was called.
+        """
         introduction = raft_pb2.Introduction(
             cluster_id=self.identity.cluster_id,
             sender=self.member,
@@ -83,7 +94,12 @@ class Introductions:
             starts=self.identity.starts,
             founders=self.identity.founders,
             version=version(),
+            nonce=secrets.token_bytes(NONCE_BYTES),
         )
+        if caller:
+            introduction.answers = _parse(caller).nonce
+        if self._secret is not None:
+            prove(self._secret, introduction)
         return ((METADATA_KEY, introduction.SerializeToString()),)
 
     def judge_caller(self, metadata: Iterable[Any], auth: Mapping[str, Iterable[bytes]]) -> int:
@@ -123,9 +139,17 @@ class Introductions:
                 f"{member} is no member",
             )
 
-    def judge_called(self, metadata: Iterable[Any], expected: int) -> None:
-        """The member that was dialled. Raises RefusedPeerError unless it is ``expected``."""
+    def judge_called(self, metadata: Iterable[Any], expected: int, said: Iterable[Any]) -> None:
+        """The member that was dialled, by its answer to what was ``said``.
+
+        Raises RefusedPeerError unless it is ``expected``.
+        """
         introduction = _parse(metadata)
+        if self._secret is not None and introduction.answers != _parse(said).nonce:
+            raise RefusedPeerError(
+                grpc.StatusCode.UNAUTHENTICATED,
+                f"who answers at the address of member {expected} answers another call",
+            )
         if introduction.sender != expected:
             raise RefusedPeerError(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -146,6 +170,12 @@ class Introductions:
     def _judge(self, introduction: raft_pb2.Introduction) -> None:
         own = self.identity
         sender = introduction.sender
+        if self._secret is not None and not is_proved(self._secret, introduction):
+            raise RefusedPeerError(
+                grpc.StatusCode.UNAUTHENTICATED,
+                f"who says that it is member {sender} doesn't know the cluster's secret "
+                "(peer_secret_file)",
+            )
         if introduction.cluster_id != own.cluster_id:
             raise RefusedPeerError(
                 grpc.StatusCode.FAILED_PRECONDITION,

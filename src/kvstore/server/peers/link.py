@@ -195,7 +195,7 @@ class PeerLink:
                 if not introduced(answer):
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         await call  # raises why
-                self._introductions.judge_called(answer, self.peer)
+                self._introductions.judge_called(answer, self.peer, metadata)
                 self._accepted()
                 await self._pump(call)
             finally:

@@ -61,14 +61,15 @@ async def _register_with(
     while True:
         async with dialler.dial(peer, address) as channel:
             stub: raft_pb2_grpc.RaftPeerAsyncStub = raft_pb2_grpc.RaftPeerStub(channel)  # type: ignore[assignment]
+            said_to = introductions.to(peer)
             call = stub.Register(
                 raft_pb2.RegisterRequest(),
-                metadata=introductions.to(peer),
+                metadata=said_to,
                 timeout=TRY_TIMEOUT_S,
             )
             try:
                 response = await call
-                introductions.judge_called(await call.initial_metadata(), peer)
+                introductions.judge_called(await call.initial_metadata(), peer, said_to)
                 return [(k.member, Known(k.incarnation, k.starts)) for k in response.known]
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.ABORTED:

@@ -106,6 +106,19 @@ class PeerRegistry:
         if news:
             self._note(news)
 
+    def forget(self, member: int) -> bool:
+        """Forget a member's directory: the next one that it comes with is taken.
+
+        For an operator who knows that what is remembered is wrong. False when nothing was.
+        Raises StorageError.
+        """
+        passing = self._passing.pop(member, None)
+        if member not in self._known:
+            return passing is not None
+        known = {other: seen for other, seen in self._known.items() if other != member}
+        self._save(known, self._removed)
+        return True
+
     def is_removed(self, member: int) -> bool:
         """Whether the member was taken out of the cluster; its id never comes back."""
         return member in self._removed

@@ -106,7 +106,7 @@ class SnapshotLane:
             if not introduced(answer):
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await call  # raises why
-            self._introductions.judge_called(answer, self._peer)
+            self._introductions.judge_called(answer, self._peer, metadata)
             while await self._has_parts():
                 part = self._parts.popleft()
                 self._sending = _place(part)
