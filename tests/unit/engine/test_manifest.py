@@ -183,6 +183,37 @@ def test_history_that_compaction_has_dropped_is_refused_after_reopening_too() ->
             db.get(b"k", sequence=16)
 
 
+def test_history_that_was_asked_for_is_kept_after_a_power_loss_too() -> None:
+    disk = MemoryFileSystem()
+    db = history_database(disk)
+    for number in range(1, 6):
+        db.put(b"k", b"%d" % number, sync=True)
+    db.retain_from(2)
+    after = disk.crash()
+    db.close()
+    with history_database(after) as again:
+        assert again.retained_sequence == 2
+        again.put(b"k", b"6")
+        again.flush()
+        again.put(b"k", b"7")
+        again.compact_range()
+        assert again.get(b"k", sequence=3) == b"3"
+
+
+def test_history_is_not_promised_where_that_cannot_be_written() -> None:
+    disk = MemoryFileSystem()
+    with history_database(disk) as db:
+        db.put(b"k", b"1")
+        disk.fail("pwrite", errno.ENOSPC, always=True, path="MANIFEST")
+        with pytest.raises(StorageError):
+            db.retain_from(1)
+        assert db.retained_sequence is None
+        assert db.stats()["failure"] is None
+        disk.heal()
+        db.retain_from(1)
+        assert db.retained_sequence == 1
+
+
 def test_history_that_nobody_had_asked_for_cannot_be_had_back() -> None:
     disk = MemoryFileSystem()
     with history_database(disk) as db:

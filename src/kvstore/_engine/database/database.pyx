@@ -49,6 +49,8 @@ from kvstore._engine.memtable.native cimport (
 from kvstore._engine.table.native cimport cache_new
 from kvstore._engine.version.native cimport LEVELS, open_tables_new, version_empty
 
+from kvstore._engine.version.native import Edit
+
 from kvstore._engine.database.background import OPEN_STORES, EventCount, start_threads
 from kvstore.errors import InternalError, InvalidArgumentError, StorageError
 
@@ -660,13 +662,26 @@ cdef class Database(Store):
         return None if oldest == max_sequence() else oldest
 
     def retain_from(self, sequence):
-        self.check_open()
+        cdef bint first = (<Store> self).retain_from == max_sequence()
+        self.check_writable()
         if not 0 <= sequence < max_sequence():
             raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56 - 1)")
-        if (<Store> self).retain_from != max_sequence() and sequence < (<Store> self).retain_from:
+        if not first and sequence < (<Store> self).retain_from:
             return
         # What is gone already can't be kept.
         (<Store> self).retain_from = max(sequence, self.history_from)
+        if not first:
+            # A jump ahead that a crash forgets keeps more than it need; the next edit says it, and
+            # no job lets go of anything before.
+            return
+        try:
+            self.install(Edit(), NULL, 0, NULL, 0, False)
+        except Exception as error:
+            # Nobody was told that it is kept.
+            (<Store> self).retain_from = max_sequence()
+            if self.failure is None:
+                self.job_failed(self.flush_retry, error)
+            raise
 
     # --- upkeep -------------------------------------------------------------------------------
 

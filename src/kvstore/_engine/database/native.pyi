@@ -184,7 +184,8 @@ class Database:
 
         Before the first call only the current moment and open snapshots are kept: where that has
         let go of history after ``sequence`` already, it is kept from there on, see
-        :attr:`retained_sequence`. Survives reopening once a flush has followed it.
+        :attr:`retained_sequence`. The first call is durable when it returns, and raises as
+        :meth:`flush` does; a later one may be forgotten by a crash, and then more is kept.
         """
     def sync(self) -> None:
         """Make every write that returned before durable; without a log (``wal=False``) nothing is.

@@ -2,6 +2,7 @@
 
 The GIL guards every field; what runs without it (jobs, lookups in tables) works on references
 taken under it. `installing` serialises changes of the manifest, `flushing` keeps flushes in order.
+All locks and their order: docs/architecture.md, "Locks".
 """
 
 from libc.stdint cimport uint64_t
