@@ -37,8 +37,9 @@ def _castagnoli() -> list[int]:
 _TABLE = _castagnoli()
 
 
-def crc32c(data: bytes) -> int:
-    value = 0xFFFFFFFF
+def crc32c(data: bytes, value: int = 0) -> int:
+    """Continued from what `value` was of the bytes before."""
+    value ^= 0xFFFFFFFF
     for byte in data:
         value = (value >> 8) ^ _TABLE[(value ^ byte) & 0xFF]
     return value ^ 0xFFFFFFFF
