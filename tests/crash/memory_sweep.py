@@ -173,6 +173,9 @@ def workload(run: Run) -> None:
         lambda: db.delete_range(key(30), key(36)),
         {key(i): None for i in range(30, 36)},
     )
+    walk(run)
+    run.attempt("flush", db.flush)
+    walk(run)
     run.attempt("compact_range", db.compact_range)
     walk(run)
     run.batch({key(i): value(i + 1, 1500) for i in range(0, 50, 2)})

@@ -80,8 +80,21 @@ class Story:
             state.pop(key, None)
             self.states.append(state)
             self.db.delete(key, sync=sync)
+        if self.chance.random() < 0.3:
+            state = dict(state)
+            self.states.append(state)
+            self.delete_range(self.db, state)
+            if sync:
+                self.db.sync()
         if sync:
             self.states = self.states[-1:]
+
+    def delete_range(self, of: DB | WriteBatch, state: State) -> None:
+        low = self.chance.randrange(200)
+        start, stop = b"%03d" % low, b"%03d" % (low + self.chance.choice([5, 60]))
+        for key in [key for key in state if start <= key < stop]:
+            del state[key]
+        of.delete_range(start, stop)
 
     def write(self, size: int, *, sync: bool) -> None:
         assert self.db is not None
@@ -95,6 +108,8 @@ class Story:
             else:
                 state.pop(key, None)
                 batch.delete(key)
+        if self.chance.random() < 0.3:
+            self.delete_range(batch, state)
         self.states.append(state)
         self.db.write(batch, sync=sync)
         if sync:

@@ -208,6 +208,33 @@ def test_blocks_swapped_inside_a_file_are_found(tmp_path: Path) -> None:
         assert table.get(b"0002", NEWEST) == (1, b"v" * 60)
 
 
+RANGES = b"\x02\0\0\0" + b"\x01a\x01c\x09" + b"\x01b\x02zz\x03"
+
+
+@settings(max_examples=150)
+@given(
+    frame=st.binary(max_size=60)
+    | st.tuples(st.integers(0, len(RANGES) - 1), st.binary(max_size=6)).map(
+        lambda drawn: RANGES[: drawn[0]] + drawn[1] + RANGES[drawn[0] + len(drawn[1]) :]
+    )
+)
+def test_mistaken_range_tombstones_are_refused_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, frame: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "ranges"
+    path.unlink(missing_ok=True)
+    writer = TableWriter(DISK, str(path), 7)
+    writer.add(b"k", 5, PUT, b"v")
+    writer.cover(b"a" + bytes(8), b"zz" + bytes(8), 3, 9, 2)
+    writer.add_meta("range-deletes", frame)
+    writer.finish()
+    with suppress(CorruptionError), TableFile(DISK, str(path), 7) as table:
+        for key in (b"", b"a", b"b", b"k", b"zz", b"\xff"):
+            for at in (0, 3, 9, NEWEST):
+                table.get(key, at)
+        table.verify()
+
+
 @settings(max_examples=200)
 @given(data=st.binary(max_size=300))
 def test_random_bytes_are_no_table(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:

@@ -81,10 +81,10 @@ class PrefixedDB:
 
     def delete_range(
         self, start: Bytes | None = None, stop: Bytes | None = None, *, sync: bool = False
-    ) -> int:
+    ) -> None:
         """As :meth:`DB.delete_range`; without bounds it empties the view and nothing else."""
         low, high = self._bounds(start, stop)
-        return self.db.delete_range(low, high, sync=sync)
+        self.db.delete_range(low, high, sync=sync)
 
     def update(
         self, items: Mapping[bytes, Bytes] | Iterable[tuple[Bytes, Bytes]], *, sync: bool = False

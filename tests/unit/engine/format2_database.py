@@ -22,6 +22,7 @@ from tests.unit.engine.format2_reader import (
 
 SYNC_MARK, CLEAN_CLOSE = 240, 241
 BATCH = 1
+RANGE_DELETE = 2
 
 Files = Mapping[str, bytes]
 
@@ -197,7 +198,7 @@ def read_segment(data: bytes, segment: int, chain: int, records: list[Record]) -
 
 
 def operations(first: int, payload: bytes) -> Iterator[tuple[bytes, int, int, bytes]]:
-    """(key, sequence, kind, value) of each operation of a batch."""
+    """(key, sequence, kind, value) of each operation of a batch; a range's stop as its value."""
     at = 4
     for place in range(u32(payload, 0)):
         flagged = payload[at]
@@ -236,6 +237,7 @@ def read_database(files: Files) -> Database:
     manifest = read_manifest(files[name], name, database_id)
     tables = []
     newest: dict[bytes, tuple[int, int, bytes]] = {}
+    ranges: list[tuple[bytes, bytes, int]] = []
     for entry in manifest.tables.values():
         data = files[f"{entry.number:06d}.sst"]
         table = read_table(data)
@@ -243,6 +245,7 @@ def read_database(files: Files) -> Database:
         need(table.file_id == entry.file_id, "another table under this name")
         need((table.properties[10], table.properties[11]) == (entry.smallest, entry.largest), "it")
         tables.append(table)
+        ranges += table.ranges
         for key, sequence, kind, value in table.versions:
             newest[key] = max(newest.get(key, (-1, 0, b"")), (sequence, kind, value))
     log = read_log({n.removeprefix("wal/"): d for n, d in files.items() if n.startswith("wal/")})
@@ -251,6 +254,14 @@ def read_database(files: Files) -> Database:
         for record in log.records:
             if record.kind == BATCH:
                 for key, sequence, kind, value in operations(record.index, record.payload):
+                    if kind == RANGE_DELETE:
+                        need(key < value, "deleted range")
+                        ranges.append((key, value, sequence))
+                        continue
                     newest[key] = max(newest.get(key, (-1, 0, b"")), (sequence, kind, value))
-    contents = {key: value for key, (_, kind, value) in sorted(newest.items()) if kind}
+    contents = {
+        key: value
+        for key, (sequence, kind, value) in sorted(newest.items())
+        if kind and not any(low <= key < high and sequence < at for low, high, at in ranges)
+    }
     return Database(database_id, manifest, tables, log, contents)

@@ -71,6 +71,7 @@ class Table:
     file_id: bytes
     properties: dict[int, int | bytes]
     metas: dict[str, bytes]
+    ranges: list[tuple[bytes, bytes, int]] = field(default_factory=list)
     versions: list[Version] = field(default_factory=list)
 
 
@@ -193,6 +194,9 @@ class TableReader:
         need(meta_at + meta_bytes == end, "meta-index place")
         metas = self.metas(root_at + root_bytes, meta_at, meta_bytes)
         table = Table(self.file_number, self.file_id, properties(metas["properties"]), metas)
+        if "range-deletes" in metas:
+            table.ranges = range_deletes(metas["range-deletes"])
+        need(table.properties.get(15, 0) == len(table.ranges), "number of range tombstones")
         if root_bytes:
             self.walk(table, root_at, root_bytes)
         self.check(table)
@@ -267,6 +271,24 @@ def properties(payload: bytes) -> dict[int, int | bytes]:
         else:
             raise FormatError(f"unknown property {tag}")
     need(all(tag in found for tag in range(1, 12)), "properties that must be there")
+    return found
+
+
+def range_deletes(payload: bytes) -> list[tuple[bytes, bytes, int]]:
+    """(start, stop, sequence) of each range tombstone."""
+    found: list[tuple[bytes, bytes, int]] = []
+    at = 4
+    for _ in range(u32(payload, 0)):
+        ends = []
+        for _ in range(2):
+            size, at = varint(payload, at)
+            ends.append(payload[at : at + size])
+            at += size
+        sequence, at = varint(payload, at)
+        need(ends[0] < ends[1] and at <= len(payload), "range tombstone")
+        need(not found or found[-1][0] <= ends[0], "order of range tombstones")
+        found.append((ends[0], ends[1], sequence))
+    need(at == len(payload) and len(found) > 0, "range tombstones")
     return found
 
 

@@ -263,31 +263,82 @@ def test_meta_frames_have_one_name_each(tmp_path: Path) -> None:
     assert not (tmp_path / "t").exists()
 
 
-def test_what_lies_beside_the_entries_widens_the_bounds(tmp_path: Path) -> None:
+RANGES = [(b"a", b"c", 9), (b"b", b"z", 3)]
+BOUNDS = (b"a" + struct.pack("<Q", 9 << 8), b"z" + struct.pack("<Q", 3 << 8))
+
+
+def frame_of(ranges: list[tuple[bytes, bytes, int]]) -> bytes:
+    found = struct.pack("<I", len(ranges))
+    for start, stop, sequence in ranges:
+        found += bytes([len(start)]) + start + bytes([len(stop)]) + stop + bytes([sequence])
+    return found
+
+
+def test_range_tombstones_widen_the_bounds_of_a_table(tmp_path: Path) -> None:
     path = tmp_path / "t"
-    low, high = b"a" + struct.pack("<Q", 9 << 8), b"z" + struct.pack("<Q", 3 << 8)
     writer = TableWriter(DISK, str(path), 7)
+    writer.add(b"b", 5, PUT, b"v")
     writer.add(b"k", 5, PUT, b"v")
-    writer.cover(low, high, 3, 9, 2)
+    writer.cover(*BOUNDS, 3, 9, 2)
+    writer.add_meta("range-deletes", frame_of(RANGES))
     assert writer.finish()["range_deletes"] == 2
-    assert read_table(path.read_bytes()).properties[15] == 2
+    assert read_table(path.read_bytes()).ranges == RANGES
     with TableFile(DISK, str(path), 7) as table:
         table.verify()
         assert (table.properties["smallest"], table.properties["largest"]) == (b"a", b"z")
         assert (table.properties["min_sequence"], table.properties["max_sequence"]) == (3, 9)
         assert table.get(b"k", NEWEST) == (5, b"v")
+        assert [table.get(b"b", at) for at in (2, 4, 5, 8, 9)] == [
+            None,
+            (3, None),
+            (5, b"v"),
+            (5, b"v"),
+            (9, None),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        (None, "without its range tombstones"),
+        (b"", "number"),
+        (frame_of(RANGES[:1]), "number"),
+        (frame_of(RANGES)[:-1], "range tombstones"),
+        (frame_of(RANGES) + b"\0", "range tombstones"),
+        (frame_of(RANGES[::-1]), "range tombstones"),
+        (frame_of([(b"b", b"b", 5), RANGES[1]]), "range tombstones"),
+        (frame_of([(b"A", b"b", 5), RANGES[1]]), "beyond"),
+        (frame_of([RANGES[0], (b"b", b"zz", 5)]), "beyond"),
+        (frame_of([RANGES[0], (b"b", b"z", 10)]), "beyond"),
+        (frame_of([RANGES[0], (b"b", b"z", 2)]), "beyond"),
+        (frame_of([RANGES[0], (b"b", b"z", 0)]), "range tombstones"),
+    ],
+)
+def test_range_tombstones_that_are_not_as_they_must_be_are_refused(
+    tmp_path: Path, frame: bytes | None, why: str
+) -> None:
+    path = tmp_path / "t"
+    writer = TableWriter(DISK, str(path), 7)
+    writer.add(b"k", 5, PUT, b"v")
+    writer.cover(*BOUNDS, 3, 9, 2)
+    if frame is not None:
+        writer.add_meta("range-deletes", frame)
+    writer.finish()
+    with pytest.raises(CorruptionError, match=why):
+        TableFile(DISK, str(path), 7)
 
 
 def test_a_table_may_have_range_tombstones_alone(tmp_path: Path) -> None:
     path = tmp_path / "t"
-    low, high = b"a" + struct.pack("<Q", 9 << 8), b"z" + struct.pack("<Q", 3 << 8)
     writer = TableWriter(DISK, str(path), 7)
-    writer.cover(low, high, 3, 9, 2)
+    writer.cover(*BOUNDS, 3, 9, 2)
+    writer.add_meta("range-deletes", frame_of(RANGES))
     writer.finish()
     assert read_table(path.read_bytes()).versions == []
     with TableFile(DISK, str(path), 7) as table:
         table.verify()
-        assert table.get(b"k", NEWEST) is None
+        assert table.get(b"k", NEWEST) == (3, None)
+        assert table.get(b"z", NEWEST) is None
         cursor = table.cursor()
         assert cursor.first() is None
         assert cursor.last() is None

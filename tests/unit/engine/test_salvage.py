@@ -188,15 +188,17 @@ def test_range_tombstones_come_along_or_are_said_to_be_lost(disk: MemoryFileSyst
     writer = TableWriter(disk, "/db/t", 7)
     writer.add(b"k", 5, PUT, b"v")
     writer.cover(low, high, 3, 9, 1)
-    writer.add_meta("range-deletes", b"as they are")
+    ranges = b"\x01\0\0\0\x01a\x01z\x05"
+    writer.add_meta("range-deletes", ranges)
     writer.finish()
     data = disk.read_file("/db/t")
     assert not salvage(disk).range_deletes_lost
     fresh = read_table(disk.read_file("/db/fresh"))
-    assert fresh.metas["range-deletes"] == b"as they are"
+    assert fresh.metas["range-deletes"] == ranges
+    assert fresh.ranges == [(b"a", b"z", 5)]
     assert fresh.properties[15] == 1
     disk.remove_file("/db/fresh")
-    (place,) = (at for kind, at, _ in frames(data) if data[at + 16 :].startswith(b"as they are"))
+    (place,) = (at for kind, at, _ in frames(data) if data[at + 16 :].startswith(ranges))
     disk.flip_bit("/db/t", place + 20)
     assert salvage(disk).range_deletes_lost
 

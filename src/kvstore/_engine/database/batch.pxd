@@ -2,12 +2,14 @@
 
     u32 operations, then for each
     u8 kind (key.pxd), plus 0x80 if a sequence of its own follows
-    [varint sequence] | varint key bytes | key | for a put: varint value bytes | value
+    [varint sequence] | varint key bytes | key | for a put: varint value bytes | value;
+    for a deleted range, whose key is its start: varint stop bytes | stop (not included, above the start)
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport Buffer, Slice
+from kvstore._engine.memtable.native cimport RangeTombstone
 
 
 cdef enum:
@@ -23,7 +25,7 @@ cdef struct Operation:
     bint numbered               # `sequence` was given with it
     uint64_t sequence
     Slice key                   # borrowed from the batch's bytes
-    Slice value                 # empty for a delete
+    Slice value                 # empty for a delete; the stop of a deleted range
 
 
 # -1: out of memory, nothing changed.
@@ -38,6 +40,10 @@ cdef const uint8_t* decode_operation(
 cdef int check_batch(const uint8_t* data, size_t size, uint32_t* count) noexcept nogil
 # InvalidArgumentError for a key or value beyond the limits.
 cdef int check_sizes(Slice key, Slice value) except -1
+# The same for the ends of a range: the stop may be the key that follows the longest one.
+cdef int check_ends_of_range(Slice start, Slice stop) except -1
+# The range tombstone of an operation that deletes a range; its keys are borrowed, too.
+cdef void range_of(Operation* operation, uint64_t sequence, RangeTombstone* tombstone) noexcept nogil
 
 
 cdef class Gate:
@@ -49,10 +55,14 @@ cdef class WriteBatch:
     cdef Buffer encoded         # header included
     cdef readonly uint32_t count
     cdef bint numbered          # some operation has a sequence of its own
+    cdef bint has_ranges        # some operation deletes a range
     cdef object db              # what write() writes to, or None
     cdef Gate gate              # of `db`, or None
     cdef bytes prefix
     cdef bint transaction
     cdef bint sync
     cdef int add(self, int kind, object key, object value, object sequence) except -1
+    cdef int encode(
+        self, int kind, object sequence, Slice prefix, Slice key, Slice value
+    ) except -1
     cdef Slice payload(self) noexcept

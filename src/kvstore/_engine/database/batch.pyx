@@ -8,6 +8,7 @@ from kvstore._engine.primitives.native cimport (
     BytesView,
     KIND_DELETE,
     KIND_PUT,
+    KIND_RANGE_DELETE,
     MAX_VARINT64_BYTES,
     Slice,
     buffer_append,
@@ -20,11 +21,11 @@ from kvstore._engine.primitives.native cimport (
     max_sequence,
     put_fixed32,
     put_varint64,
+    slice_compare,
     slice_of,
     view_close,
     view_open,
 )
-
 from kvstore.errors import ClosedError, InvalidArgumentError
 
 
@@ -49,7 +50,7 @@ cdef int encode_operation(
     if key.size:
         memcpy(at, key.data, key.size)
         at += key.size
-    if kind == KIND_PUT:
+    if kind != KIND_DELETE:
         at = put_varint64(at, value.size)
         if value.size:
             memcpy(at, value.data, value.size)
@@ -76,7 +77,7 @@ cdef const uint8_t* decode_operation(
     operation.kind = at[0] & 0x7F
     operation.sequence = 0
     at += 1
-    if operation.kind != KIND_PUT and operation.kind != KIND_DELETE:
+    if operation.kind > KIND_RANGE_DELETE:
         return NULL
     if operation.numbered:
         at = get_varint64(at, end, &operation.sequence)
@@ -85,9 +86,14 @@ cdef const uint8_t* decode_operation(
     at = decode_run(at, end, &operation.key)
     if at == NULL:
         return NULL
-    if operation.kind == KIND_PUT:
-        return decode_run(at, end, &operation.value)
     operation.value = slice_of(NULL, 0)
+    if operation.kind == KIND_DELETE:
+        return at
+    at = decode_run(at, end, &operation.value)
+    if operation.kind == KIND_RANGE_DELETE and at != NULL and (
+        slice_compare(operation.key, operation.value) >= 0
+    ):
+        return NULL
     return at
 
 
@@ -114,6 +120,21 @@ cdef int check_sizes(Slice key, Slice value) except -1:
     return 0
 
 
+cdef int check_ends_of_range(Slice start, Slice stop) except -1:
+    if start.size > MAX_KEY_BYTES or stop.size > MAX_KEY_BYTES + 1:
+        raise InvalidArgumentError(
+            f"an end of {max(start.size, stop.size)} bytes is over {MAX_KEY_BYTES}"
+        )
+    return 0
+
+
+cdef void range_of(Operation* operation, uint64_t sequence, RangeTombstone* tombstone) noexcept nogil:
+    tombstone.start = operation.key
+    tombstone.stop = operation.value
+    tombstone.sequence = sequence
+    tombstone.source = 0
+
+
 cdef class Gate:
     pass
 
@@ -136,38 +157,39 @@ cdef class WriteBatch:
         put_fixed32(self.encoded.data, self.count)
         return slice_of(self.encoded.data, self.encoded.size)
 
-    cdef int add(self, int kind, object key, object value, object sequence) except -1:
-        cdef BytesView key_view
-        cdef BytesView value_view
+    cdef int encode(
+        self, int kind, object sequence, Slice prefix, Slice key, Slice value
+    ) except -1:
         cdef uint64_t number = 0
-        cdef int result
         if self.gate is not None and self.gate.closed:
             raise ClosedError("the database that the batch is for is closed")
         if sequence is not None:
             if not 0 <= sequence <= max_sequence():
                 raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56)")
             number = sequence
+        if self.encoded.size + prefix.size + key.size + value.size > MAX_BATCH_BYTES:
+            raise InvalidArgumentError(f"a batch over {MAX_BATCH_BYTES} bytes")
+        if encode_operation(
+            &self.encoded, kind, sequence is not None, number, prefix, key, value
+        ) < 0:
+            raise MemoryError("no memory for a batch")
+        self.count += 1
+        self.numbered = self.numbered or sequence is not None
+        return 0
+
+    cdef int add(self, int kind, object key, object value, object sequence) except -1:
+        cdef BytesView key_view
+        cdef BytesView value_view
+        cdef Slice prefix = slice_of(<const char*> self.prefix, len(self.prefix))
         view_open(key, &key_view, "key")
         value_view.held = False
         try:
             view_open(value, &value_view, "value")
-            check_sizes(
-                slice_of(NULL, <size_t> len(self.prefix) + key_view.slice.size), value_view.slice
-            )
-            if self.encoded.size + key_view.slice.size + value_view.slice.size > MAX_BATCH_BYTES:
-                raise InvalidArgumentError(f"a batch over {MAX_BATCH_BYTES} bytes")
-            result = encode_operation(
-                &self.encoded, kind, sequence is not None, number,
-                slice_of(<const char*> self.prefix, len(self.prefix)),
-                key_view.slice, value_view.slice,
-            )
+            check_sizes(slice_of(NULL, prefix.size + key_view.slice.size), value_view.slice)
+            self.encode(kind, sequence, prefix, key_view.slice, value_view.slice)
         finally:
             view_close(&key_view)
             view_close(&value_view)
-        if result < 0:
-            raise MemoryError("no memory for a batch")
-        self.count += 1
-        self.numbered = self.numbered or sequence is not None
         return 0
 
     def put(self, key, value, *, sequence=None):
@@ -176,10 +198,27 @@ cdef class WriteBatch:
     def delete(self, key, *, sequence=None):
         self.add(KIND_DELETE, key, b"", sequence)
 
+    def delete_range(self, start, stop, *, sequence=None):
+        cdef bytes low = self.prefix + (b"" if start is None else as_bytes(start, "start"))
+        cdef bytes high = (
+            after_prefix(self.prefix) if stop is None else self.prefix + as_bytes(stop, "stop")
+        )
+        cdef Slice start_slice = slice_of(<const char*> low, len(low))
+        cdef Slice stop_slice
+        if high is None:
+            raise InvalidArgumentError("a range in a batch needs a stop; db.delete_range() doesn't")
+        stop_slice = slice_of(<const char*> high, len(high))
+        check_ends_of_range(start_slice, stop_slice)
+        if slice_compare(start_slice, stop_slice) >= 0:
+            return
+        self.encode(KIND_RANGE_DELETE, sequence, slice_of(NULL, 0), start_slice, stop_slice)
+        self.has_ranges = True
+
     def clear(self):
         self.encoded.size = 0
         self.count = 0
         self.numbered = False
+        self.has_ranges = False
         if buffer_reserve(&self.encoded, BATCH_HEADER_BYTES) < 0:
             raise MemoryError("no memory for a batch")
         self.encoded.size = BATCH_HEADER_BYTES
@@ -193,6 +232,7 @@ cdef class WriteBatch:
         buffer_append(&self.encoded, source.encoded.data + BATCH_HEADER_BYTES, size)
         self.count += source.count
         self.numbered = self.numbered or source.numbered
+        self.has_ranges = self.has_ranges or source.has_ranges
 
     def approximate_size(self):
         return self.encoded.size

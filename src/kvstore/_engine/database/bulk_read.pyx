@@ -36,13 +36,15 @@ from kvstore._engine.memtable.native cimport (
     DELETED,
     FAILED,
     FOUND,
-    memtable_entries,
+    memtable_is_empty,
     memtable_prefetch,
 )
 from kvstore._engine.table.native cimport Pinned, pinned_release
 from kvstore._engine.version.native cimport (
+    RangeCover,
     UserCursor,
     Version,
+    cover_open,
     merge_cursor,
     user_cursor_close,
     user_cursor_open,
@@ -208,6 +210,7 @@ cdef class TableWalk:
         cdef Version* version
         cdef Cursor** cursors
         cdef Cursor* merged
+        cdef RangeCover* cover = NULL
         cdef Status status
         cdef int count, result
         if self.version == store.version:
@@ -232,7 +235,8 @@ cdef class TableWalk:
             version_release(version)
             raise MemoryError("no memory for a walk")
         self.version = version
-        if user_cursor_open(&self.cursor, merged, sequence, NULL, NULL) < 0:
+        result = cover_open(&cover, NULL, NULL, 0, version, 0, sequence)
+        if user_cursor_open(&self.cursor, merged, cover, sequence, NULL, NULL) < 0 or result < 0:
             self.close()
             raise MemoryError("no memory for a walk")
         return 0
@@ -316,7 +320,7 @@ cdef int from_memory(
     cdef Py_ssize_t i
     cdef int found
     cdef int code = 0
-    cdef bint empty = store.frozen_count == 0 and memtable_entries(store.memory) == 0
+    cdef bint empty = store.frozen_count == 0 and memtable_is_empty(store.memory)
     unfinished[0] = empty
     if empty:
         return 0

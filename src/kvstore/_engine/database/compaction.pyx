@@ -15,6 +15,7 @@ from kvstore._engine.primitives.native cimport (
     kv_realloc,
     slice_compare,
     slice_of,
+    status_clear,
     status_error_in,
     view_close,
     view_open,
@@ -41,6 +42,8 @@ from kvstore._engine.version.native cimport (
     live_table_new,
     live_table_release,
     merge_cursor,
+    range_input_add,
+    range_input_add_table,
     table_job_free,
     table_job_guard,
     table_job_new,
@@ -163,6 +166,14 @@ cdef int install_outputs(
 
 # --- flush ----------------------------------------------------------------------------------
 
+cdef int add_memory_ranges(TableJob* job, MemTable* table) except -1:
+    cdef int i
+    for i in range(table.ranges.runs_count):
+        if range_input_add(&job.ranges, table.ranges.runs[i], 0) < 0:
+            raise MemoryError("no memory for a flush")
+    return 0
+
+
 cdef bint flush_oldest(Store store) except -1:
     cdef bint done
     with store.flushing:
@@ -198,6 +209,7 @@ cdef bint write_oldest(Store store) except -1:
     memtable_retain(table)
     try:
         job.input = memtable_cursor(table)
+        add_memory_ranges(job, table)
         if not run_job(store, job, None):
             return False
         install_outputs(store, job, 0, edit, &nothing, True)
@@ -261,6 +273,27 @@ cdef Cursor* task_input(Task task) except? NULL:
     return merged
 
 
+cdef int add_task_ranges(Store store, TableJob* job, Task task) except -1:
+    """The range tombstones of all inputs, each with the child of task_input that it belongs to."""
+    cdef Status status
+    cdef size_t i
+    cdef int child = 0
+    cdef int result = 0
+    status_clear(&status)
+    with nogil:
+        for i in range(task.upper.size()):
+            if result == 0 and task.upper[i].summary.range_deletes:
+                result = range_input_add_table(&job.ranges, task.upper[i], child, &status)
+            child += task.level == 0
+        child += task.level != 0
+        for i in range(task.lower.size()):
+            if result == 0 and task.lower[i].summary.range_deletes:
+                result = range_input_add_table(&job.ranges, task.lower[i], child, &status)
+    if result < 0:
+        raise status_error_in(&status, store.path)
+    return 0
+
+
 cdef int note_removals(Task task, object edit, PodVector[Change]* removed) except -1:
     cdef Change change
     cdef size_t i
@@ -308,6 +341,7 @@ cdef int merge(Store store, Task task) except -1:
     job.rate_limit = store.options.compaction_rate_limit
     try:
         job.input = task_input(task)
+        add_task_ranges(store, job, task)
         if not run_job(store, job, task):
             return 0
         edit = Edit()

@@ -16,8 +16,13 @@ cdef class Database(Store):
     cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1
     # Puts in the order of their keys, as WriteBatch encodes them; each takes the next sequence.
     cdef int write_ascending(self, Slice payload) except -1
+    # The deleted ranges of a batch, before all else of it; memory for their keys was provided.
+    # MemoryError: nothing changed.
+    cdef int apply_ranges(self, Slice payload, uint64_t first, bint numbered) except -1
+    cdef int prepare_write(self) except -1
+    cdef object write_now(self, WriteBatch batch, bint sync, object sequence, object applied_index)
     cdef int apply(
-        self, Slice payload, uint64_t first, bint numbered, bint ascending
+        self, Slice payload, uint64_t first, bint numbered, bint ascending, bint has_ranges
     ) except -1
     cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
     cdef int flush_recovered(self) except -1

@@ -20,14 +20,19 @@ from kvstore._engine.primitives.native cimport (
     BytesView,
     KIND_DELETE,
     KIND_PUT,
+    KIND_RANGE_DELETE,
+    PodVector,
     Slice,
     Status,
     buffer_free,
     buffer_init,
     buffer_reserve,
     get_fixed32,
+    internal_user_key,
+    kv_realloc,
     max_sequence,
     put_fixed32,
+    slice_compare,
     slice_of,
     status_clear,
     status_error,
@@ -39,15 +44,18 @@ from kvstore._engine.primitives.native cimport (
 from kvstore._engine.files.native cimport FileSystem
 from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES, RETRY
 from kvstore._engine.memtable.native cimport (
+    RangeTombstone,
     memtable_add,
     memtable_bytes,
-    memtable_entries,
+    memtable_delete_ranges,
+    memtable_is_empty,
+    memtable_largest,
     memtable_new,
     memtable_prefetch,
     memtable_provide,
 )
 from kvstore._engine.table.native cimport cache_new
-from kvstore._engine.version.native cimport LEVELS, open_tables_new, version_empty
+from kvstore._engine.version.native cimport LEVELS, Level, open_tables_new, version_empty
 
 from kvstore._engine.version.native import Edit
 
@@ -238,14 +246,22 @@ cdef class Database(Store):
         return 0
 
     def write(self, WriteBatch batch not None, *, bint sync=False, sequence=None, applied_index=None):
-        cdef uint64_t first
-        cdef Slice payload
-        cdef int waits
         self.check_open()
+        self.prepare_write()
+        return self.write_now(batch, sync, sequence, applied_index)
+
+    cdef int prepare_write(self) except -1:
+        """What may let other threads in before a write."""
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.provide_room()
+        return 0
+
+    cdef object write_now(self, WriteBatch batch, bint sync, object sequence, object applied_index):
+        cdef uint64_t first
+        cdef Slice payload
+        cdef int waits
         # From here on nothing lets other threads in, until all of it is in the memtable and the log,
         # but for a log that begins a segment.
         if (sequence is not None or applied_index is not None or batch.numbered) and self.uses_log:
@@ -265,8 +281,8 @@ cdef class Database(Store):
             raise InvalidArgumentError(
                 f"a batch of {payload.size} bytes is over {MAX_PAYLOAD_BYTES}, the most that the log takes"
             )
-        if batch.numbered:
-            check_numbers(payload, sequence)
+        if batch.numbered or (batch.has_ranges and sequence is not None):
+            check_numbers(payload, sequence, self.assigned)
         if batch.count and self.log is not None:
             waits = self.log.reserve(payload.size)
             if waits:
@@ -275,7 +291,7 @@ cdef class Database(Store):
                 payload = batch.payload()
         if batch.count:
             first = self.assigned + 1 if sequence is None else sequence
-            self.apply(payload, first, sequence is not None, False)
+            self.apply(payload, first, sequence is not None, False, batch.has_ranges)
         if applied_index is not None:
             self.applied_index = applied_index
         if batch.count == 0:
@@ -325,7 +341,7 @@ cdef class Database(Store):
             if waits:
                 self.reserve_log(payload.size, waits)
         first = self.assigned + 1
-        self.apply(payload, first, False, True)
+        self.apply(payload, first, False, True, False)
         if self.log is None:
             self.visible = self.assigned
             return 0
@@ -348,8 +364,31 @@ cdef class Database(Store):
             self.fail(error)
             raise error
 
+    cdef int apply_ranges(self, Slice payload, uint64_t first, bint numbered) except -1:
+        cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
+        cdef const uint8_t* end = payload.data + payload.size
+        cdef uint32_t count = get_fixed32(payload.data)
+        cdef uint64_t sequence = first
+        cdef PodVector[RangeTombstone] ranges
+        cdef RangeTombstone tombstone
+        cdef Operation operation
+        cdef uint32_t i
+        for i in range(count):
+            at = decode_operation(at, end, &operation)
+            if operation.numbered:
+                sequence = operation.sequence
+            elif not numbered:
+                sequence = first + i
+            if operation.kind == KIND_RANGE_DELETE:
+                range_of(&operation, sequence, &tombstone)
+                if ranges.push(tombstone, kv_realloc) < 0:
+                    raise MemoryError("no memory for a batch")
+        if memtable_delete_ranges(self.memory, ranges.data(), ranges.size()) < 0:
+            raise MemoryError("no memory for a batch")
+        return 0
+
     cdef int apply(
-        self, Slice payload, uint64_t first, bint numbered, bint ascending
+        self, Slice payload, uint64_t first, bint numbered, bint ascending, bint has_ranges
     ) except -1:
         """All operations into the memtable, unseen as yet, or none of them."""
         cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
@@ -362,6 +401,9 @@ cdef class Database(Store):
         cdef uint32_t i
         if memtable_provide(self.memory, count, payload.size) < 0:
             raise MemoryError("no memory for a batch")
+        if has_ranges:
+            # The last thing that may lack memory.
+            self.apply_ranges(payload, first, numbered)
         for i in range(min(count, <uint32_t> APPLY_AHEAD)):
             ahead = decode_operation(ahead, end, &later)
         for i in range(count):
@@ -374,7 +416,7 @@ cdef class Database(Store):
                 sequence = operation.sequence
             elif not numbered:
                 sequence = first + i
-            if memtable_add(
+            if operation.kind != KIND_RANGE_DELETE and memtable_add(
                 self.memory, operation.key, sequence, operation.kind, operation.value,
                 ascending and i > 0,
             ) < 0:
@@ -561,7 +603,7 @@ cdef class Database(Store):
 
     cdef int flush_all(self) except -1:
         self.check_writable()
-        if memtable_entries(self.memory) or self.applied_index > self.flushed_applied:
+        if not memtable_is_empty(self.memory) or self.applied_index > self.flushed_applied:
             while self.frozen_count >= self.max_frozen and flush_oldest(self):
                 pass
             self.freeze()
@@ -685,18 +727,30 @@ cdef class Database(Store):
 
     # --- upkeep -------------------------------------------------------------------------------
 
-    def delete_range(self, start, stop, *, bint sync=False):
+    def delete_range(self, start=None, stop=None, *, bint sync=False):
         cdef WriteBatch batch = WriteBatch()
-        cdef Iterator keys = self.iterator(start=start, stop=stop, include_value=False)
-        try:
-            for key in keys:
-                batch.delete(key)
-        finally:
-            keys.close()
-        count = len(batch)
-        if count:
-            self.write(batch, sync=sync)
-        return count
+        cdef size_t size
+        cdef int waits
+        cdef bytes low = b"" if start is None else as_bytes(start, "start")
+        cdef bytes high = None if stop is None else as_bytes(stop, "stop")
+        self.check_open()
+        self.prepare_write()
+        if high is None:
+            # It hides nothing that is yet to come, so the end of the keys that there are will do.
+            high = after_all_keys(self)
+            while high is not None and self.log is not None:
+                size = BATCH_HEADER_BYTES + OPERATION_BYTES + len(low) + len(high)
+                waits = self.log.reserve(size)
+                if not waits:
+                    break
+                # Others may write meanwhile.
+                self.reserve_log(size, waits)
+                high = after_all_keys(self)
+            if high is None:
+                return
+        batch.delete_range(low, high)
+        if batch.count:
+            self.write_now(batch, sync, None, None)
 
     def verify(self):
         self.check_open()
@@ -751,11 +805,35 @@ cdef class Database(Store):
                 self.shut()
 
 
-cdef int check_numbers(Slice payload, uint64_t first) except -1:
-    """That the operations' own sequences don't descend."""
+cdef bytes after_all_keys(Store store):
+    """The key that follows the largest one in memtables and tables; None where there is none."""
+    cdef Slice key
+    cdef Slice largest = slice_of(NULL, 0)
+    cdef Level* level
+    cdef int number, i
+    for i in range(-1, store.frozen_count):
+        if memtable_largest(store.memory if i < 0 else store.frozen[i].table, &key) and (
+            largest.data == NULL or slice_compare(key, largest) > 0
+        ):
+            largest = key
+    for number in range(LEVELS):
+        level = &store.version.levels[number]
+        for i in range(0 if number == 0 else max(0, level.count - 1), level.count):
+            key = internal_user_key(level.files[i].largest)
+            if largest.data == NULL or slice_compare(key, largest) > 0:
+                largest = key
+    return None if largest.data == NULL else <bytes> largest.data[: largest.size] + b"\0"
+
+
+cdef int check_numbers(Slice payload, uint64_t first, uint64_t assigned) except -1:
+    """That the operations' own sequences don't descend, and deleted ranges are newer than what is before them.
+
+    Of the versions with its own sequence a range tombstone hides none, so what comes after it may share it.
+    """
     cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
     cdef const uint8_t* end = payload.data + payload.size
     cdef uint64_t sequence = first
+    cdef uint64_t last_key = assigned       # of what is done to a single key
     cdef Operation operation
     while at < end:
         at = decode_operation(at, end, &operation)
@@ -767,6 +845,12 @@ cdef int check_numbers(Slice payload, uint64_t first) except -1:
                     f"sequence {operation.sequence} comes after {sequence} in the batch"
                 )
             sequence = operation.sequence
+        if operation.kind != KIND_RANGE_DELETE:
+            last_key = sequence
+        elif sequence <= last_key:
+            raise InvalidArgumentError(
+                f"a range is deleted at sequence {sequence}, not above {last_key}, what was before it"
+            )
     return 0
 
 

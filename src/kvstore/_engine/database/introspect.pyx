@@ -158,6 +158,7 @@ cdef dict statistics(Store store):
     cdef int level, i
     cdef uint64_t live_entries = 0
     cdef uint64_t tombstones = 0
+    cdef uint64_t range_tombstones = store.memory.ranges.count
     cdef uint64_t table_bytes = 0
     cdef uint64_t memory_bytes = memtable_bytes(store.memory)
     cdef uint64_t memory_entries = memtable_entries(store.memory)
@@ -166,6 +167,7 @@ cdef dict statistics(Store store):
         for i in range(store.version.levels[level].count):
             live_entries += store.version.levels[level].files[i].summary.entries
             tombstones += store.version.levels[level].files[i].summary.tombstones
+            range_tombstones += store.version.levels[level].files[i].summary.range_deletes
         table_bytes += store.version.levels[level].bytes
         levels.append(
             {
@@ -176,6 +178,7 @@ cdef dict statistics(Store store):
     for i in range(store.frozen_count):
         memory_bytes += memtable_bytes(store.frozen[i].table)
         memory_entries += memtable_entries(store.frozen[i].table)
+        range_tombstones += store.frozen[i].table.ranges.count
     cache.capacity_bytes = cache.used_bytes = cache.blocks = 0
     cache.hits = cache.misses = cache.evictions = 0
     if store.cache != NULL:
@@ -188,6 +191,7 @@ cdef dict statistics(Store store):
         "table_bytes": table_bytes,
         "table_entries": live_entries,
         "table_tombstones": tombstones,
+        "range_tombstones": range_tombstones,
         "open_tables": open_tables_count(store.tables),
         "memtable_bytes": memory_bytes,
         "memtable_entries": memory_entries,

@@ -19,9 +19,12 @@ from kvstore._engine.primitives.native cimport (
     view_close,
     view_open,
 )
-from kvstore._engine.memtable.native cimport memtable_cursor, memtable_entries
+from kvstore._engine.memtable.native cimport MemTable, memtable_cursor, memtable_entries
 from kvstore._engine.version.native cimport (
+    RangeCover,
     Version,
+    cover_close,
+    cover_open,
     merge_cursor,
     user_cursor_close,
     user_cursor_open,
@@ -73,6 +76,24 @@ cdef enum Place:
 
 cdef void close_walk(void* owner) noexcept:
     (<Walk> owner).finish()
+
+
+cdef int open_cover(
+    Store store, Version* version, bint walks_memory, uint64_t moment, RangeCover** cover
+) noexcept:
+    """Of a walk over the memtables (the mutable one perhaps left out) and then the tables."""
+    cdef MemTable* memories[MAX_FROZEN + 1]
+    cdef int children[MAX_FROZEN + 1]
+    cdef int i
+    memories[0] = store.memory
+    children[0] = walks_memory - 1
+    for i in range(store.frozen_count):
+        memories[i + 1] = store.frozen[i].table
+        children[i + 1] = walks_memory + i
+    return cover_open(
+        cover, memories, children, store.frozen_count + 1, version,
+        walks_memory + store.frozen_count, moment
+    )
 
 
 # Freeing it still needs what it refers to: the collector must not clear the references first.
@@ -137,6 +158,7 @@ cdef class Walk:
         cdef Slice low_slice, high_slice
         cdef Slice* low_bound = NULL
         cdef Slice* high_bound = NULL
+        cdef RangeCover* cover = NULL
         cdef Status status
         cdef int i
         cdef int result = 0
@@ -155,6 +177,7 @@ cdef class Walk:
                 cursors[count] = memtable_cursor(store.frozen[i].table)
                 missing = missing or cursors[count] == NULL
                 count += 1
+            missing = missing or open_cover(store, version, self.mutable != NULL, moment, &cover) < 0
         if not missing:
             # Opens tables of level 0. A disk that is written in Python lets other threads in.
             result = version_cursors(version, fill_cache, ITERATOR_READ_AHEAD_BYTES, cursors + count, &status)
@@ -163,6 +186,7 @@ cdef class Walk:
                 if cursors[i] != NULL:
                     cursors[i].free(cursors[i])
             kv_free(cursors)
+            cover_close(cover)
             version_release(version)
             raise MemoryError("no memory for an iterator") if missing else status_error_in(
                 &status, store.path
@@ -170,6 +194,7 @@ cdef class Walk:
         merged = merge_cursor(cursors, count + tables)
         kv_free(cursors)
         if merged == NULL:
+            cover_close(cover)
             version_release(version)
             raise MemoryError("no memory for an iterator")
         self.version = version
@@ -179,7 +204,7 @@ cdef class Walk:
         if high is not None:
             high_slice = slice_of(<const char*> high, len(high))
             high_bound = &high_slice
-        result = user_cursor_open(&self.cursor, merged, moment, low_bound, high_bound)
+        result = user_cursor_open(&self.cursor, merged, cover, moment, low_bound, high_bound)
         self.live = True
         self.link.owner = <void*> self
         self.link.close = close_walk

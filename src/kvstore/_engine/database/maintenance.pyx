@@ -16,6 +16,7 @@ from kvstore._engine.primitives.native cimport (
     Status,
     TRAILER_BYTES,
     kv_realloc,
+    status_clear,
     status_error_in,
     view_close,
     view_open,
@@ -52,6 +53,7 @@ from kvstore._engine.version.native cimport (
     merge_cursor,
     open_tables_new,
     open_tables_release,
+    range_input_add_table,
     table_job_free,
     table_job_guard,
     table_job_new,
@@ -356,8 +358,15 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
         job.version = NULL
         job.output_level = REPAIR_LEVEL
         job.cancelled = &stop
+        status_clear(&status)
         with nogil:
-            result = table_job_run(job, &status)
+            result = 0
+            for i in range(files.size()):
+                if result == 0 and files[i].summary.range_deletes:
+                    # Which of the tables is the newer one isn't known: none is skipped.
+                    result = range_input_add_table(&job.ranges, files[i], <int> files.size(), &status)
+            if result == 0:
+                result = table_job_run(job, &status)
         if result < 0:
             raise status_error_in(&status, path)
         sync_directory(disk, path)

@@ -25,6 +25,16 @@ class WriteBatch:
         """
     def delete(self, key: _Bytes, *, sequence: int | None = None) -> None:
         """Remove ``key``; no error when it is not there. ``sequence`` as for :meth:`put`."""
+    def delete_range(
+        self, start: _Bytes | None, stop: _Bytes | None, *, sequence: int | None = None
+    ) -> None:
+        """Remove every key from ``start`` on and below ``stop``, whatever is there by then.
+
+        One operation however many keys there are; none where ``start`` isn't below ``stop``.
+        Without ``start`` from the first key on. ``stop`` may only be None in the batch of a
+        :class:`PrefixedDB`, where the prefix ends. ``sequence`` as for :meth:`put`, but it must be
+        above those of all puts and deletes before it.
+        """
     def clear(self) -> None:
         """Forget all operations."""
     def append(self, source: WriteBatch) -> None:
@@ -230,11 +240,14 @@ class Database:
         """
     def stats(self) -> dict[str, Any]:
         """Counters and sizes, all since opening; see docs/engine.md."""
-    def delete_range(self, start: _Bytes | None, stop: _Bytes | None, *, sync: bool = False) -> int:
-        """Delete the keys in [start, stop) that exist when it is called, as one batch.
+    def delete_range(
+        self, start: _Bytes | None = None, stop: _Bytes | None = None, *, sync: bool = False
+    ) -> None:
+        """Delete every key from ``start`` on and below ``stop``; None: no bound on that side.
 
-        Returns how many. Raises InvalidArgumentError where they are too many for one batch: then
-        delete a part of the range at a time.
+        One operation with a sequence of its own, however many keys there are, atomic and in order
+        with other writes. Readers of an earlier moment keep what they see. Nothing is written where
+        ``start`` isn't below ``stop``. Raises as :meth:`put` does. What it costs: docs/engine.md.
         """
     def __init__(
         self, name: str, filesystem: FileSystem, options: object, compression: int

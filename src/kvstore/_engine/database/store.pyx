@@ -8,7 +8,13 @@ from libc.errno cimport EROFS
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
-from kvstore._engine.primitives.native cimport counter_next, load_acquire, max_sequence, slice_of
+from kvstore._engine.primitives.native cimport (
+    KIND_RANGE_DELETE,
+    counter_next,
+    load_acquire,
+    max_sequence,
+    slice_of,
+)
 from kvstore._engine.files.native cimport (
     FileSystem,
     kind_of,
@@ -23,8 +29,10 @@ from kvstore._engine.files.native cimport (
 )
 from kvstore._engine.log.native cimport Log
 from kvstore._engine.memtable.native cimport (
+    RangeTombstone,
     memtable_add,
     memtable_bytes,
+    memtable_delete_ranges,
     memtable_entries,
     memtable_new,
     memtable_release,
@@ -548,6 +556,8 @@ cdef class Store:
         cdef const uint8_t* at = payload
         cdef const uint8_t* end = at + len(payload)
         cdef Operation operation
+        cdef RangeTombstone tombstone
+        cdef int added
         cdef uint32_t count = 0
         cdef uint64_t sequence
         if check_batch(at, len(payload), &count) < 0 or count == 0 or first > max_sequence() - count:
@@ -565,9 +575,19 @@ cdef class Store:
         at += BATCH_HEADER_BYTES
         for sequence in range(first, first + count):
             at = decode_operation(at, end, &operation)
-            if sequence > self.flushed_sequence and memtable_add(
-                self.memory, operation.key, sequence, operation.kind, operation.value, False
-            ) < 0:
+            if sequence <= self.flushed_sequence or (
+                # Applied already: range tombstones come in the order of their sequences.
+                operation.kind == KIND_RANGE_DELETE and sequence <= self.assigned
+            ):
+                continue
+            if operation.kind == KIND_RANGE_DELETE:
+                range_of(&operation, sequence, &tombstone)
+                added = memtable_delete_ranges(self.memory, &tombstone, 1)
+            else:
+                added = memtable_add(
+                    self.memory, operation.key, sequence, operation.kind, operation.value, False
+                )
+            if added < 0:
                 raise MemoryError("no memory to replay the log")
         self.assigned = max(self.assigned, first + count - 1)
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:

@@ -1,5 +1,5 @@
 """The newest writes, in order, in memory: a B+ tree that readers walk while a writer adds.
 
 ``memtable_node`` the leaves; ``memtable`` adding and looking up; ``memtable_cursor`` walking;
-``memtable_face`` its Python face for tests.
+``range_tombstones`` deleted ranges; ``memtable_face`` its Python face for tests.
 """

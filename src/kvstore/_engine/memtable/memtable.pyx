@@ -29,6 +29,7 @@ from kvstore._engine.primitives.native cimport (
     reference_drop,
     slice_compare,
     slice_equal,
+    slice_of,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
@@ -525,19 +526,66 @@ cdef void memtable_retain(MemTable* table) noexcept nogil:
 
 cdef void memtable_release(MemTable* table) noexcept nogil:
     if reference_drop(&table.references):
+        range_set_free(&table.ranges)
         arena_free(&table.arena)
         kv_free(table)
 
 
 cdef size_t memtable_bytes(MemTable* table) noexcept nogil:
-    return sizeof(MemTable) + table.arena.bytes
+    return sizeof(MemTable) + table.arena.bytes + table.ranges.bytes
 
 
 cdef size_t memtable_entries(MemTable* table) noexcept nogil:
     return table.entries
 
 
+cdef bint memtable_largest(MemTable* table, Slice* user_key) noexcept nogil:
+    if table.largest == NULL:
+        return False
+    user_key[0] = entry_user_key(table.largest)
+    return True
+
+
+cdef bint memtable_is_empty(MemTable* table) noexcept nogil:
+    return table.entries == 0 and table.ranges.count == 0
+
+
+cdef bint copy_key(Arena* arena, Slice* key) noexcept nogil:
+    cdef uint8_t* at
+    if key.size > MAX_KEY_BYTES:
+        return False
+    # Never no bytes: data that is NULL would stand for no bound.
+    at = <uint8_t*> arena_allocate(arena, max(key.size, <size_t> 1), 1)
+    if at == NULL:
+        return False
+    if key.size:
+        memcpy(at, key.data, key.size)
+    key.data = at
+    return True
+
+
+cdef int memtable_delete_ranges(MemTable* table, RangeTombstone* given, size_t count) noexcept nogil:
+    cdef size_t i
+    for i in range(count):
+        if not copy_key(&table.arena, &given[i].start) or not copy_key(&table.arena, &given[i].stop):
+            return -1
+    return range_set_add(&table.ranges, given, count)
+
+
 cdef int memtable_get(
+    MemTable* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence
+) noexcept nogil:
+    cdef const RangeTombstone* over
+    cdef int found = tree_get(table, user_key, sequence, value, found_sequence)
+    if table.ranges.count:
+        over = range_set_find(&table.ranges, user_key, sequence)
+        if over != NULL and (found == ABSENT or over.sequence > found_sequence[0]):
+            found_sequence[0] = over.sequence
+            return DELETED
+    return found
+
+
+cdef inline int tree_get(
     MemTable* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence
 ) noexcept nogil:
     cdef Leaf* leaf

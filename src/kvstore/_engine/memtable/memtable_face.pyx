@@ -39,6 +39,16 @@ cdef class MemTableFace:
         if memtable_provide(self.table, count, size) < 0:
             raise MemoryError("no memory for entries")
 
+    def delete_range(self, bytes start, bytes stop, uint64_t sequence):
+        """Sequences must not descend. MemoryError, with the table unchanged, as for add()."""
+        cdef RangeTombstone tombstone
+        tombstone.start = slice_of(<const unsigned char*> start, len(start))
+        tombstone.stop = slice_of(<const unsigned char*> stop, len(stop))
+        tombstone.sequence = sequence
+        tombstone.source = 0
+        if memtable_delete_ranges(self.table, &tombstone, 1) < 0:
+            raise MemoryError("no memory for a range tombstone")
+
     def get(self, bytes key, uint64_t sequence):
         """None where nothing is known, (sequence, None) for a tombstone, else (sequence, value)."""
         cdef Slice value

@@ -73,6 +73,7 @@ cdef struct MemTable:
     size_t entries
     size_t leaves
     size_t inners
+    RangeSet ranges             # beside the tree; the keys are in the arena
 
 
 cdef inline uint32_t load_u32(const uint8_t* at) noexcept nogil:

@@ -1,3 +1,4 @@
+include "range_tombstones.pxd"
 include "memtable_node.pxd"
 include "memtable.pxd"
 include "memtable_cursor.pxd"

@@ -13,6 +13,9 @@ cdef enum Kind:
     KIND_DELETE = 0
     KIND_PUT = 1
     KIND_MAX = 1            # the largest kind: what a seek uses
+    # In a batch, and in the bounds of tables: never that of an entry. A table whose largest key has it
+    # holds keys below that one.
+    KIND_RANGE_DELETE = 2
 
 cdef enum:
     TRAILER_BYTES = 8

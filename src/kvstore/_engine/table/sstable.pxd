@@ -7,6 +7,7 @@ without; whatever reads from disk lets go of it.
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from kvstore._engine.memtable.native cimport RangeRun
 from kvstore._engine.primitives.native cimport Slice, Status
 from kvstore._engine.files.native cimport FileSystemOps
 
@@ -29,6 +30,8 @@ cdef struct Table:
     Index root                      # of the partitions
     Handle root_handle              # its offset is where the data ends
     Properties properties
+    uint8_t* ranges_frame
+    RangeRun* ranges                # the range tombstones, keys in that frame; NULL: there are none
     const uint8_t* tail             # only while opening: the end of the file, in memory
     uint64_t tail_at
 
@@ -48,7 +51,7 @@ cdef struct Pinned:
     # Keeps the block that a found value lies in alive until released.
     void* handle
 
-# Lookup code of memtable.pxd; `value` is borrowed until pinned_release, which FOUND alone asks for
+# Lookup code of memtable.pxd, the table's range tombstones regarded; `value` is borrowed until pinned_release, which FOUND alone asks for
 # and any other answer allows (the handle is NULL then).
 # A block that is read goes into the cache if `fill_cache`.
 cdef int table_get(

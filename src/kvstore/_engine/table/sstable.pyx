@@ -33,7 +33,15 @@ from kvstore._engine.primitives.native cimport (
     trailer_sequence,
 )
 from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
-from kvstore._engine.memtable.native cimport ABSENT, DELETED, FAILED, FOUND
+from kvstore._engine.memtable.native cimport (
+    ABSENT,
+    DELETED,
+    FAILED,
+    FOUND,
+    RangeTombstone,
+    range_run_find,
+    range_run_release,
+)
 
 
 cdef enum:
@@ -326,6 +334,26 @@ cdef int load_meta(Table* table, Footer* footer, Status* status) noexcept nogil:
     return check_properties(&table.properties, footer, handle.offset, status)
 
 
+cdef int load_ranges(Table* table, Footer* footer, Status* status) noexcept nogil:
+    cdef Handle handle
+    cdef size_t size
+    if not meta_index_find(
+        table.meta_index_frame + FRAME_HEADER_BYTES, table.meta_index_bytes,
+        slice_of(META_RANGE_DELETES, strlen(META_RANGE_DELETES)), &handle,
+    ):
+        return status_set(
+            status, INVALID_RECORD, b"table without its range tombstones",
+            <int64_t> footer.meta_index.offset,
+        )
+    table.ranges_frame = table_read_frame(table, handle, FRAME_META, &size, status)
+    if table.ranges_frame == NULL:
+        return -1
+    table.ranges = range_frame_open(
+        table.ranges_frame + FRAME_HEADER_BYTES, size, &table.properties, handle.offset, status
+    )
+    return 0 if table.ranges != NULL else -1
+
+
 cdef int load(Table* table, const char* path, const uint8_t* file_id, Status* status) noexcept nogil:
     cdef uint8_t[TAIL_BYTES] tail
     cdef size_t tail_bytes = TAIL_BYTES
@@ -343,6 +371,8 @@ cdef int load(Table* table, const char* path, const uint8_t* file_id, Status* st
     table.tail = tail
     table.tail_at = table.file_bytes - tail_bytes
     result = load_meta(table, &footer, status)
+    if result == 0 and table.properties.range_deletes:
+        result = load_ranges(table, &footer, status)
     if result == 0 and footer.root.bytes:
         table.root_frame = table_read_frame(table, footer.root, FRAME_ROOT, &size, status)
         result = -1
@@ -394,6 +424,9 @@ cdef void table_release(Table* table) noexcept nogil:
         cache_release(table.cache)
     if table.file != NULL:
         table.ops.close(table.disk, table.file)
+    if table.ranges != NULL:
+        range_run_release(table.ranges)
+    block_free(table.ranges_frame)
     block_free(table.root_frame)
     block_free(table.properties_frame)
     block_free(table.meta_index_frame)
@@ -473,6 +506,24 @@ cdef int find_block(
 
 
 cdef int table_get(
+    Table* table, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    uint64_t* found_sequence, Pinned* pin, Status* status
+) noexcept nogil:
+    cdef const RangeTombstone* over = NULL
+    cdef int found = get_entry(
+        table, user_key, sequence, fill_cache, value, found_sequence, pin, status
+    )
+    if table.ranges == NULL or found == FAILED:
+        return found
+    over = range_run_find(table.ranges, user_key, sequence)
+    if over == NULL or (found != ABSENT and over.sequence <= found_sequence[0]):
+        return found
+    pinned_release(pin)
+    found_sequence[0] = over.sequence
+    return DELETED
+
+
+cdef inline int get_entry(
     Table* table, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset, strlen
 
+from kvstore._engine.memtable.native cimport RangeRun, range_run_release
 from kvstore._engine.primitives.native cimport (
     Buffer,
     INVALID_RECORD,
@@ -174,8 +175,10 @@ cdef int check_metas(
     """Every meta frame; the properties stay in `kept`."""
     cdef const uint8_t* at = metas
     cdef MetaEntry entry
+    cdef RangeRun* ranges
     cdef uint8_t* frame
     cdef size_t size
+    cdef bint is_ranges
     while at < metas + metas_bytes:
         at = meta_index_entry(at, metas + metas_bytes, &entry)
         if at == NULL:
@@ -183,8 +186,19 @@ cdef int check_metas(
         frame = table_read_frame(table, entry.handle, FRAME_META, &size, status)
         if frame == NULL:
             return -1
+        is_ranges = slice_compare(
+            entry.name, slice_of(META_RANGE_DELETES, strlen(META_RANGE_DELETES))
+        ) == 0
         if slice_compare(entry.name, slice_of(META_PROPERTIES, strlen(META_PROPERTIES))) != 0:
+            # Names ascend: the properties have been seen.
+            ranges = range_frame_open(
+                frame + FRAME_HEADER_BYTES, size, properties, entry.handle.offset, status
+            ) if is_ranges and kept[0] != NULL else NULL
             block_free(frame)
+            if ranges != NULL:
+                range_run_release(ranges)
+            elif is_ranges:
+                return -1
             continue
         kept[0] = frame
         if properties_get(

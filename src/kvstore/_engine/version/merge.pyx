@@ -18,6 +18,7 @@ from kvstore._engine.primitives.native cimport (
     buffer_append,
     buffer_free,
     buffer_init,
+    internal_compare,
     internal_trailer,
     internal_user_key,
     kv_free,
@@ -211,6 +212,54 @@ cdef void merge_prev(Cursor* self) noexcept nogil:
         return
     child.prev(child)
     moved(merge)
+
+
+cdef inline bint skip_forward(Cursor* cursor, Slice target) noexcept nogil:
+    if not cursor.valid or internal_compare(cursor.key, target) >= 0:
+        return False
+    cursor.seek(cursor, target)
+    return True
+
+
+cdef inline bint skip_back(Cursor* cursor, Slice target) noexcept nogil:
+    if not cursor.valid or internal_compare(cursor.key, target) < 0:
+        return False
+    cursor.seek(cursor, target)
+    if cursor.valid:
+        cursor.prev(cursor)
+    elif cursor.status.code == OK:
+        cursor.seek_to_last(cursor)
+    return True
+
+
+cdef bint merge_skip_forward(Cursor* self, int newest, Slice target) noexcept nogil:
+    cdef MergeCursor* merge = <MergeCursor*> self.state
+    cdef bint skipped = False
+    cdef int i
+    if self.seek != merge_seek:
+        return newest < 0 and skip_forward(self, target)
+    if not merge.forward:
+        return False
+    for i in range(newest + 1, merge.count):
+        skipped = skip_forward(merge.children[i], target) or skipped
+    if skipped:
+        choose(merge)
+    return skipped
+
+
+cdef bint merge_skip_back(Cursor* self, int newest, Slice target) noexcept nogil:
+    cdef MergeCursor* merge = <MergeCursor*> self.state
+    cdef bint skipped = False
+    cdef int i
+    if self.seek != merge_seek:
+        return newest < 0 and skip_back(self, target)
+    if merge.forward:
+        return False
+    for i in range(newest + 1, merge.count):
+        skipped = skip_back(merge.children[i], target) or skipped
+    if skipped:
+        choose(merge)
+    return skipped
 
 
 cdef void merge_free(Cursor* self) noexcept nogil:

@@ -31,6 +31,7 @@ cdef struct TableJob:
     size_t guarded_count
     size_t guarded_capacity
     uint64_t retain_from        # every sequence from here on may be read at
+    RangeInput ranges           # the input's range tombstones
     # Below `output_level` of `version` may lie older versions of a key; NULL: always suppose so.
     Version* version
     int output_level

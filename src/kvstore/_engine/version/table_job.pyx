@@ -3,7 +3,8 @@
 A version with sequence s, the next newer one of its key being n, is what a reader at q sees where
 s <= q < n. It is needed if somebody may read at such a q: an open snapshot, the present, or any
 sequence from `retain_from` on. The newest version is always needed, except a tombstone with
-nothing older below it and no reader at a sequence before its own.
+nothing older below it and no reader at a sequence before its own. What range tombstones let go of
+besides: range_job.pxd. A table has the pieces of them from its own beginning to the next one's.
 """
 
 from libc.stdint cimport uint64_t
@@ -14,13 +15,16 @@ from kvstore._engine.primitives.native cimport (
     Buffer,
     Cursor,
     KIND_DELETE,
+    KIND_MAX,
     OK,
     Slice,
     Status,
+    TRAILER_BYTES,
     buffer_append,
     buffer_free,
     buffer_init,
     counter_next,
+    internal_compare,
     internal_trailer,
     internal_user_key,
     kv_calloc,
@@ -32,6 +36,7 @@ from kvstore._engine.primitives.native cimport (
     status_clear,
     status_no_memory,
     trailer_kind,
+    trailer_pack,
     trailer_sequence,
 )
 from kvstore._engine.table.native cimport (
@@ -47,6 +52,7 @@ from kvstore._engine.table.native cimport (
 cdef enum:
     CHECK_INTERVAL = 256            # entries between looks at `cancelled` and the rate
     MAX_GRANDPARENT_TABLES = 10     # a table may overlap so many times its size two levels down
+    SKIP_AFTER = 8                  # entries under a range tombstone that are stepped over
 
 
 cdef struct Progress:
@@ -56,6 +62,13 @@ cdef struct Progress:
     int below[LEVELS]               # for each level: the first table that ends at or after the key
     int grandparent
     uint64_t grandparent_bytes      # overlapped by the present table
+    RangeJob ranges
+    int covered                     # entries in a row that a range tombstone let go of
+    bint begun                      # the present table begins at `beginning`, not before all keys
+    Buffer beginning                # user key
+    Buffer low                      # internal keys around the range tombstones of a table
+    Buffer high
+    Buffer target
 
 
 # --- the job itself -------------------------------------------------------------------------
@@ -70,6 +83,7 @@ cdef void table_job_free(TableJob* job) noexcept nogil:
     table_job_clear(job)
     kv_free(job.outputs)
     kv_free(job.guarded)
+    range_input_free(&job.ranges)
     kv_free(job)
 
 
@@ -149,29 +163,15 @@ cdef bint nothing_below(TableJob* job, Progress* progress, Slice user_key) noexc
         return False
     for number in range(job.output_level + 1, LEVELS):
         level = &job.version.levels[number]
-        while progress.below[number] < level.count and slice_compare(
-            internal_user_key(level.files[progress.below[number]].largest), user_key
-        ) < 0:
+        while progress.below[number] < level.count and ends_before(
+            level.files[progress.below[number]], user_key
+        ):
             progress.below[number] += 1
         if progress.below[number] < level.count and slice_compare(
             internal_user_key(level.files[progress.below[number]].smallest), user_key
         ) <= 0:
             return False
     return True
-
-
-cdef bint overlaps_too_much(TableJob* job, Progress* progress, Slice user_key) noexcept nogil:
-    """Whether going on with this table would make compacting it one day too much work."""
-    cdef Level* level
-    if job.version == NULL or job.output_level + 1 >= LEVELS:
-        return False
-    level = &job.version.levels[job.output_level + 1]
-    while progress.grandparent < level.count and slice_compare(
-        internal_user_key(level.files[progress.grandparent].largest), user_key
-    ) < 0:
-        progress.grandparent_bytes += level.files[progress.grandparent].summary.file_bytes
-        progress.grandparent += 1
-    return progress.grandparent_bytes > MAX_GRANDPARENT_TABLES * job.max_file_bytes
 
 
 cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept nogil:
@@ -197,17 +197,107 @@ cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept
     return 0
 
 
-cdef int finish_table(TableJob* job, Progress* progress, Buffer* last, Status* status) noexcept nogil:
-    cdef Output* output = &job.outputs[job.outputs_count - 1]
-    cdef TableBuilder* builder = progress.builder
+cdef inline int remember(Buffer* buffer, Slice what, Status* status) noexcept nogil:
+    buffer.size = 0
+    if buffer_append(buffer, what.data, what.size) < 0:
+        return status_no_memory(status, b"memory for a table")
+    return 0
+
+
+cdef inline Slice bytes_in(Buffer* buffer) noexcept nogil:
+    return slice_of(buffer.data, buffer.size)
+
+
+cdef int add_ranges(TableJob* job, Progress* progress, Slice upto, Status* status) noexcept nogil:
+    """The present table gets the range tombstones from its beginning to the user key (NULL data: all)."""
+    cdef Output* output
+    cdef Slice low = slice_of(NULL, 0)
+    if progress.begun:
+        low = bytes_in(&progress.beginning)
+    if not range_job_reaches(&progress.ranges, low, upto):
+        return 0
+    if progress.builder == NULL and begin_table(job, progress, status) < 0:
+        return -1
+    if range_job_write(
+        &progress.ranges, progress.builder, low, upto, &progress.low, &progress.high, status
+    ) < 0:
+        return -1
+    output = &job.outputs[job.outputs_count - 1]
+    if output.smallest.size == 0 or internal_compare(
+        bytes_in(&progress.low), bytes_in(&output.smallest)
+    ) < 0:
+        if remember(&output.smallest, bytes_in(&progress.low), status) < 0:
+            return -1
+    return remember(&output.largest, bytes_in(&progress.high), status)
+
+
+cdef int finish_table(
+    TableJob* job, Progress* progress, Buffer* last, Slice upto, Status* status
+) noexcept nogil:
+    """The table ends before the user key (NULL data: it is the last one), and the next begins there."""
+    cdef Output* output
+    cdef TableBuilder* builder
+    cdef bint has_entries = progress.builder != NULL
+    if progress.ranges.spans_count and add_ranges(job, progress, upto, status) < 0:
+        return -1
+    if upto.data != NULL:
+        progress.begun = True
+        if remember(&progress.beginning, upto, status) < 0:
+            return -1
+    progress.grandparent_bytes = 0
+    if progress.builder == NULL:
+        return 0
+    output = &job.outputs[job.outputs_count - 1]
+    if has_entries and (output.largest.size == 0 or internal_compare(
+        bytes_in(last), bytes_in(&output.largest)
+    ) > 0) and remember(&output.largest, bytes_in(last), status) < 0:
+        return -1
+    builder = progress.builder
     progress.builder = NULL
     if table_builder_finish(builder, &output.summary, status) < 0:
         # Its file is not among those that table_job_unlink finds whole, so it goes here.
         return -1
-    if buffer_append(&output.largest, last.data, last.size) < 0:
-        return status_no_memory(status, b"memory for a table")
     progress.finished_bytes += output.summary.file_bytes
     job.bytes_written += output.summary.file_bytes
+    return 0
+
+
+cdef inline uint64_t most_grandparent_bytes(TableJob* job) noexcept nogil:
+    """A table that overlaps more two levels down would make compacting it one day too much work."""
+    return MAX_GRANDPARENT_TABLES * job.max_file_bytes
+
+
+cdef int pass_grandparents(
+    TableJob* job, Progress* progress, Slice upto, Buffer* last, Status* status
+) noexcept nogil:
+    """Count the tables two levels down that end before the user key (NULL data: all of them).
+
+    Where a range tombstone goes on over too many of them, the table is cut.
+    """
+    cdef Level* level
+    cdef LiveTable* file
+    cdef Slice start
+    if job.version == NULL or job.output_level + 1 >= LEVELS:
+        return 0
+    level = &job.version.levels[job.output_level + 1]
+    while progress.grandparent < level.count:
+        file = level.files[progress.grandparent]
+        if upto.data != NULL and not ends_before(file, upto):
+            break
+        start = internal_user_key(file.smallest)
+        if (
+            progress.ranges.spans_count
+            and progress.grandparent_bytes > most_grandparent_bytes(job)
+            and range_job_crosses(&progress.ranges, start)
+            and not (progress.begun and slice_compare(start, bytes_in(&progress.beginning)) <= 0)
+            and not (progress.builder != NULL and slice_compare(
+                start, internal_user_key(bytes_in(last))
+            ) <= 0)
+            and finish_table(job, progress, last, start, status) < 0
+        ):
+            return -1
+        progress.grandparent_bytes += file.summary.file_bytes
+        progress.grandparent += 1
     return 0
 
 
@@ -220,22 +310,62 @@ cdef int write_entry(TableJob* job, Progress* progress, Slice key, Slice value, 
     return table_builder_add(progress.builder, key, value, status)
 
 
-cdef inline int remember(Buffer* buffer, Slice what, Status* status) noexcept nogil:
-    buffer.size = 0
-    if buffer_append(buffer, what.data, what.size) < 0:
-        return status_no_memory(status, b"memory for a table")
+cdef int begin_key(
+    TableJob* job, Progress* progress, Slice user_key, Buffer* written, Status* status
+) noexcept nogil:
+    """Another user key comes: is the present table to end before it?"""
+    if pass_grandparents(job, progress, user_key, written, status) < 0:
+        return -1
+    if progress.builder != NULL and job.max_file_bytes and (
+        table_builder_bytes(progress.builder) >= job.max_file_bytes
+        or progress.grandparent_bytes > most_grandparent_bytes(job)
+    ):
+        return finish_table(job, progress, written, user_key, status)
     return 0
+
+
+cdef bint lives_on(
+    TableJob* job, Progress* progress, Slice user_key, uint64_t trailer, bint newest, uint64_t newer
+) noexcept nogil:
+    """Whether a version stays, range tombstones aside. `newer`: of the one before it, if it isn't `newest`."""
+    cdef uint64_t sequence = trailer_sequence(trailer)
+    if not newest and (sequence == newer or not needed(job, sequence, newer)):
+        return False            # the same version from an older source, or nobody reads it
+    return not (
+        trailer_kind(trailer) == KIND_DELETE
+        and sequence <= job.guarded[0]
+        and sequence <= job.retain_from
+        and nothing_below(job, progress, user_key)
+    )
+
+
+cdef bint skip_covered(
+    TableJob* job, Progress* progress, const RangeTombstone* over, Status* status
+) noexcept nogil:
+    """Takes what is older than the tombstone's source past its end: the input was moved. See status."""
+    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_MAX)
+    progress.covered += 1
+    # Only where nobody reads before the tombstone is all of it let go of.
+    if progress.covered % SKIP_AFTER or over.sequence > progress.ranges.first_reader:
+        return False
+    if remember(&progress.target, over.stop, status) < 0:
+        return False
+    if buffer_append(&progress.target, &trailer, TRAILER_BYTES) < 0:
+        status_no_memory(status, b"memory for range tombstones")
+        return False
+    return merge_skip_forward(job.input, over.source, bytes_in(&progress.target))
 
 
 cdef int write_all(
     TableJob* job, Progress* progress, Buffer* key, Buffer* written, Status* status
 ) noexcept nogil:
     cdef Cursor* input = job.input
+    cdef const RangeTombstone* over
     cdef Slice user_key
-    cdef uint64_t trailer, sequence
+    cdef uint64_t trailer
     cdef uint64_t newer = 0         # the sequence of the version of `key` before this one
     cdef bint first = True          # no version of any key was seen yet
-    cdef bint keep
+    cdef bint newest, keep
     input.seek_to_first(input)
     while input.valid:
         job.entries_read += 1
@@ -246,33 +376,25 @@ cdef int write_all(
                 keep_to_rate(job, progress)
         user_key = internal_user_key(input.key)
         trailer = internal_trailer(input.key)
-        sequence = trailer_sequence(trailer)
-        if first or slice_compare(user_key, slice_of(key.data, key.size)) != 0:
+        newest = first or slice_compare(user_key, bytes_in(key)) != 0
+        if newest:
             first = False
             if remember(key, user_key, status) < 0:
                 return -1
-            if progress.builder != NULL and job.max_file_bytes and (
-                table_builder_bytes(progress.builder) >= job.max_file_bytes
-                or overlaps_too_much(job, progress, user_key)
-            ):
-                if finish_table(job, progress, written, status) < 0:
+            if begin_key(job, progress, user_key, written, status) < 0:
+                return -1
+        keep = lives_on(job, progress, user_key, trailer, newest, newer)
+        newer = trailer_sequence(trailer)
+        if progress.ranges.groups_count:
+            over = range_job_over(&progress.ranges, job, user_key, newer)
+            if over != NULL:
+                job.entries_dropped += 1
+                if not skip_covered(job, progress, over, status):
+                    input.next(input)
+                if status.code != OK:
                     return -1
-            keep = not (
-                trailer_kind(trailer) == KIND_DELETE
-                and sequence <= job.guarded[0]
-                and sequence <= job.retain_from
-                and nothing_below(job, progress, user_key)
-            )
-        elif sequence == newer:
-            keep = False            # the same version from an older source
-        else:
-            keep = needed(job, sequence, newer)
-            if keep and trailer_kind(trailer) == KIND_DELETE and (
-                sequence <= job.guarded[0] and sequence <= job.retain_from
-                and nothing_below(job, progress, user_key)
-            ):
-                keep = False
-        newer = sequence
+                continue
+            progress.covered = 0
         if not keep:
             job.entries_dropped += 1
         elif write_entry(job, progress, input.key, input.value, status) < 0 or remember(
@@ -283,9 +405,11 @@ cdef int write_all(
     if input.status.code != OK:
         status[0] = input.status
         return -1
-    if progress.builder != NULL:
-        return finish_table(job, progress, written, status)
-    return 0
+    if progress.ranges.spans_count and pass_grandparents(
+        job, progress, slice_of(NULL, 0), written, status
+    ) < 0:
+        return -1
+    return finish_table(job, progress, written, slice_of(NULL, 0), status)
 
 
 cdef int table_job_run(TableJob* job, Status* status) noexcept nogil:
@@ -299,7 +423,15 @@ cdef int table_job_run(TableJob* job, Status* status) noexcept nogil:
     status_clear(status)
     if job.rate_limit:
         progress.started_ns = now_ns()
-    result = write_all(job, &progress, &key, &written, status)
+    if range_job_begin(&progress.ranges, job) < 0:
+        result = status_no_memory(status, b"memory for range tombstones")
+    else:
+        result = write_all(job, &progress, &key, &written, status)
+    range_job_free(&progress.ranges)
+    buffer_free(&progress.beginning)
+    buffer_free(&progress.low)
+    buffer_free(&progress.high)
+    buffer_free(&progress.target)
     buffer_free(&key)
     buffer_free(&written)
     if result < 0:

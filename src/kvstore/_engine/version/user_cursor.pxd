@@ -1,4 +1,4 @@
-"""The entries that a user sees at one sequence: newest visible versions, without tombstones."""
+"""The entries that a user sees at one sequence: newest visible versions, without what was deleted."""
 
 from libc.stdint cimport uint64_t
 
@@ -11,6 +11,7 @@ cdef struct UserCursor:
     Slice key                   # user key; borrowed until the next move
     Slice value
     Cursor* merged              # owned
+    RangeCover* cover           # owned; NULL: no range was deleted in what `merged` walks
     uint64_t sequence           # what is newer is not seen
     bint forward                # `merged` stands on the entry; else before all versions of it
     bint bounded_low
@@ -23,9 +24,11 @@ cdef struct UserCursor:
     Status status
 
 
-# Takes ownership of `merged`, whose sources the caller keeps. NULL bounds: none. -1: out of memory.
+# Takes ownership of `merged`, whose sources the caller keeps, and of `cover`, that of the same sources at
+# the same sequence. NULL bounds: none. -1: out of memory; to be closed all the same.
 cdef int user_cursor_open(
-    UserCursor* cursor, Cursor* merged, uint64_t sequence, const Slice* low, const Slice* high
+    UserCursor* cursor, Cursor* merged, RangeCover* cover, uint64_t sequence, const Slice* low,
+    const Slice* high
 ) noexcept nogil
 cdef void user_cursor_close(UserCursor* cursor) noexcept nogil
 cdef void user_seek_to_first(UserCursor* cursor) noexcept nogil

@@ -52,11 +52,13 @@ cdef inline bint hold(UserCursor* cursor, Buffer* buffer, Slice what) noexcept n
 
 
 cdef int user_cursor_open(
-    UserCursor* cursor, Cursor* merged, uint64_t sequence, const Slice* low, const Slice* high
+    UserCursor* cursor, Cursor* merged, RangeCover* cover, uint64_t sequence, const Slice* low,
+    const Slice* high
 ) noexcept nogil:
     memset(cursor, 0, sizeof(UserCursor))
     status_clear(&cursor.status)
     cursor.merged = merged
+    cursor.cover = cover
     cursor.sequence = sequence
     if low != NULL:
         cursor.bounded_low = True
@@ -73,6 +75,8 @@ cdef void user_cursor_close(UserCursor* cursor) noexcept nogil:
     if cursor.merged != NULL:
         cursor.merged.free(cursor.merged)
         cursor.merged = NULL
+    cover_close(cursor.cover)
+    cursor.cover = NULL
     cursor.valid = False
     buffer_free(&cursor.low)
     buffer_free(&cursor.high)
@@ -87,14 +91,53 @@ cdef inline void end(UserCursor* cursor) noexcept nogil:
         cursor.status = cursor.merged.status
 
 
-cdef void seek_merged(UserCursor* cursor, Slice user_key, uint64_t sequence) noexcept nogil:
+cdef bint aim(UserCursor* cursor, Slice user_key, uint64_t sequence) noexcept nogil:
+    """The internal key before all versions that are no newer, into `target`. False: failed."""
     cdef uint64_t trailer = trailer_pack(sequence, KIND_MAX)
     if not hold(cursor, &cursor.target, user_key):
-        return
+        return False
     if buffer_append(&cursor.target, &trailer, TRAILER_BYTES) < 0:
         status_no_memory(&cursor.status, b"memory for a cursor")
-        return
-    cursor.merged.seek(cursor.merged, held(&cursor.target))
+        return False
+    return True
+
+
+cdef void seek_merged(UserCursor* cursor, Slice user_key, uint64_t sequence) noexcept nogil:
+    if aim(cursor, user_key, sequence):
+        cursor.merged.seek(cursor.merged, held(&cursor.target))
+
+
+# --- range tombstones -----------------------------------------------------------------------
+
+cdef inline bint is_covered(UserCursor* cursor, Slice user_key, uint64_t sequence) noexcept nogil:
+    """Whether a range tombstone hides this version; on failure the status says so."""
+    if cover_find(cursor.cover, user_key, &cursor.status) < 0:
+        cursor.valid = False
+        return False
+    return cursor.cover.newest != NULL and cursor.cover.newest.sequence > sequence
+
+
+cdef void pass_covered(UserCursor* cursor, int covered) noexcept nogil:
+    """On from a version that a range tombstone hides; `covered` so many were in this move.
+
+    The sources that are older than the tombstone's have nothing else in its range: after a few
+    steps these are brought to its other end.
+    """
+    cdef const RangeTombstone* over = cursor.cover.newest
+    cdef int source = cursor.cover.child
+    cdef Cursor* merged = cursor.merged
+    if covered % STEPS_MAX == 0:
+        if not aim(cursor, over.stop if cursor.forward else over.start, max_sequence()):
+            cursor.valid = False
+            return
+        if merge_skip_forward(merged, source, held(&cursor.target)) if cursor.forward else (
+            merge_skip_back(merged, source, held(&cursor.target))
+        ):
+            return
+    if cursor.forward:
+        merged.next(merged)
+    else:
+        merged.prev(merged)
 
 
 # --- forward --------------------------------------------------------------------------------
@@ -106,6 +149,7 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
     cdef uint64_t trailer
     cdef int passed = 0
     cdef int unseen = 0
+    cdef int covered = 0
     while merged.valid:
         user_key = internal_user_key(merged.key)
         if passing and slice_equal(user_key, held(&cursor.current_key)):
@@ -140,6 +184,14 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
         if trailer_kind(trailer) == KIND_DELETE:
             merged.next(merged)
             continue
+        if cursor.cover != NULL:
+            if is_covered(cursor, user_key, trailer_sequence(trailer)):
+                covered += 1
+                pass_covered(cursor, covered)
+                if cursor.status.code == OK:
+                    continue
+            if cursor.status.code != OK:
+                return
         cursor.key = user_key
         cursor.value = merged.value
         cursor.valid = True
@@ -176,9 +228,10 @@ cdef void user_next(UserCursor* cursor) noexcept nogil:
     if not cursor.valid:
         return
     if not cursor.forward:
-        # `merged` stands before all versions of the current key.
+        # `merged` stands before all versions of the current key; but what is under range tombstones
+        # may lie between, where it was skipped.
         cursor.forward = True
-        if merged.valid:
+        if merged.valid and cursor.cover == NULL:
             merged.next(merged)
         else:
             seek_merged(cursor, held(&cursor.current_key), max_sequence())
@@ -203,7 +256,13 @@ cdef bint newest_visible(UserCursor* cursor, bint* found) noexcept nogil:
     if cursor.status.code != OK:
         return False
     if merged.valid and slice_equal(internal_user_key(merged.key), held(&cursor.current_key)):
-        found[0] = trailer_kind(internal_trailer(merged.key)) != KIND_DELETE
+        found[0] = trailer_kind(internal_trailer(merged.key)) != KIND_DELETE and not (
+            cursor.cover != NULL and is_covered(
+                cursor, held(&cursor.current_key), trailer_sequence(internal_trailer(merged.key))
+            )
+        )
+        if cursor.status.code != OK:
+            return False
         if found[0] and not hold(cursor, &cursor.current_value, merged.value):
             return False
     seek_merged(cursor, held(&cursor.current_key), max_sequence())
@@ -226,6 +285,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
     cdef bint found = False
     cdef bint started = False
     cdef int versions = 0
+    cdef int covered = 0
     while merged.valid:
         user_key = internal_user_key(merged.key)
         if started and not slice_equal(user_key, held(&cursor.current_key)):
@@ -248,6 +308,15 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
         trailer = internal_trailer(merged.key)
         if trailer_sequence(trailer) <= cursor.sequence:
             found = trailer_kind(trailer) != KIND_DELETE
+            if found and cursor.cover != NULL:
+                if is_covered(cursor, user_key, trailer_sequence(trailer)):
+                    found = False
+                    covered += 1
+                    pass_covered(cursor, covered)
+                    if cursor.status.code == OK:
+                        continue
+                if cursor.status.code != OK:
+                    return
             if found and not hold(cursor, &cursor.current_value, merged.value):
                 return
         merged.prev(merged)

@@ -18,6 +18,8 @@ cdef struct Level:
     LiveTable** files
     int count
     uint64_t bytes
+    LiveTable** ranged          # those of them that have range tombstones, in the same order
+    int ranged_count
 
 
 cdef struct Version:
@@ -46,13 +48,15 @@ cdef int version_get(
     Version* version, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil
-# The first table of a sorted level whose largest user key is >= user_key; `count` if none.
+# The first table of a sorted level that doesn't end before the user key; `count` if none.
 cdef int level_find(const Level* level, Slice user_key) noexcept nogil
 # The tables [first, end) of a level that may hold a user key in [low, high] (NULL: no bound);
 # in level 0 simply the first and the end of all.
 cdef void level_range(
     const Level* level, const Slice* low, const Slice* high, int* first, int* end
 ) noexcept nogil
+# Whether all keys of the table are below the user key.
+cdef bint ends_before(LiveTable* file, Slice user_key) noexcept nogil
 cdef bint file_overlaps(LiveTable* file, const Slice* low, const Slice* high) noexcept nogil
 
 # All tables of a sorted level, one after another; opens one at a time. The caller keeps the version.

@@ -5,10 +5,12 @@ from libc.stdlib cimport qsort
 
 from kvstore._engine.primitives.native cimport (
     Cursor,
+    KIND_RANGE_DELETE,
     OK,
     Slice,
     Status,
     internal_compare,
+    internal_trailer,
     internal_user_key,
     kv_calloc,
     kv_free,
@@ -18,6 +20,7 @@ from kvstore._engine.primitives.native cimport (
     slice_compare,
     status_clear,
     status_no_memory,
+    trailer_kind,
 )
 from kvstore._engine.memtable.native cimport ABSENT, FAILED
 from kvstore._engine.table.native cimport Pinned, Table, table_cursor, table_get, table_release
@@ -42,6 +45,7 @@ cdef void version_release(Version* version) noexcept nogil:
         for i in range(version.levels[level].count):
             live_table_release(version.levels[level].files[i])
         kv_free(version.levels[level].files)
+        kv_free(version.levels[level].ranged)
     kv_free(version)
 
 
@@ -96,7 +100,24 @@ cdef Version* version_change(
         for i in range(level.count):
             live_table_retain(level.files[i])
             level.bytes += level.files[i].summary.file_bytes
+            level.ranged_count += level.files[i].summary.range_deletes != 0
+        if level.ranged_count and list_ranged(level) < 0:
+            version_release(version)
+            return NULL
     return version
+
+
+cdef int list_ranged(Level* level) noexcept nogil:
+    cdef int found = 0
+    cdef int i
+    level.ranged = <LiveTable**> kv_calloc(level.ranged_count, sizeof(LiveTable*))
+    if level.ranged == NULL:
+        return -1
+    for i in range(level.count):
+        if level.files[i].summary.range_deletes:
+            level.ranged[found] = level.files[i]
+            found += 1
+    return 0
 
 
 cdef int version_check(Version* version) noexcept nogil:
@@ -109,15 +130,20 @@ cdef int version_check(Version* version) noexcept nogil:
                 return -1
             if number == 0 or i == 0:
                 continue
-            if slice_compare(
-                internal_user_key(level.files[i - 1].largest),
-                internal_user_key(level.files[i].smallest),
-            ) >= 0:
+            if not ends_before(level.files[i - 1], internal_user_key(level.files[i].smallest)):
                 return -1
     return 0
 
 
 # --- search ---------------------------------------------------------------------------------
+
+cdef bint ends_before(LiveTable* file, Slice user_key) noexcept nogil:
+    cdef int order = slice_compare(internal_user_key(file.largest), user_key)
+    # The last key of a table that ends with a range tombstone is the end of that, not included.
+    return order < 0 or (
+        order == 0 and trailer_kind(internal_trailer(file.largest)) == KIND_RANGE_DELETE
+    )
+
 
 cdef int level_find(const Level* level, Slice user_key) noexcept nogil:
     cdef int low = 0
@@ -125,7 +151,7 @@ cdef int level_find(const Level* level, Slice user_key) noexcept nogil:
     cdef int middle
     while low < high:
         middle = (low + high) >> 1
-        if slice_compare(internal_user_key(level.files[middle].largest), user_key) < 0:
+        if ends_before(level.files[middle], user_key):
             low = middle + 1
         else:
             high = middle
@@ -133,7 +159,7 @@ cdef int level_find(const Level* level, Slice user_key) noexcept nogil:
 
 
 cdef bint file_overlaps(LiveTable* file, const Slice* low, const Slice* high) noexcept nogil:
-    if low != NULL and slice_compare(internal_user_key(file.largest), low[0]) < 0:
+    if low != NULL and ends_before(file, low[0]):
         return False
     return high == NULL or slice_compare(internal_user_key(file.smallest), high[0]) <= 0
 
