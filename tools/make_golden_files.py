@@ -69,6 +69,8 @@ def make_database(directory: Path) -> dict[str, str]:
             db.put(b"row%04d" % k, b"second %d" % k)
         for k in range(0, 120, 10):
             db.delete(b"row%04d" % k)
+        db.delete_range(b"row0040", b"row0045")
+        db.put(b"row0042", b"after its range was deleted")
         db.flush()
         # From here on in the log alone.
         db.put(b"only in the log", b"yes", sync=True)
@@ -77,6 +79,7 @@ def make_database(directory: Path) -> dict[str, str]:
             for k in range(5):
                 batch.put(b"batch%d" % k, b"\0" * k)
             batch.delete(b"row0002")
+            batch.delete_range(b"row01", b"row0104")
         return {key.hex(): value.hex() for key, value in db}
 
 
