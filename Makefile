@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 2000
 ROUNDS ?= 3
-ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind)))
+ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind)))
 
 .DEFAULT_GOAL := help
 .PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench planted simulate wheel clean
@@ -90,5 +90,5 @@ wheel: $(VENV)/.dependencies ## build a wheel into dist/
 clean: ## remove everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find src -name '*.so' -delete
-	find src/kvstore/_engine -name '*.cpp' -delete
+	find src/kvstore/_engine src/kvstore/_state -name '*.cpp' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ENGINE = Path("src/kvstore/_engine")
+STATE = Path("src/kvstore/_state")
 
 # A debug build turns every bound check of Cython back on (see CONTRIBUTING.md).
 DEBUG = os.environ.get("KVSTORE_DEBUG") == "1"
@@ -41,7 +42,7 @@ if SANITIZE:
 def extensions() -> list[Extension]:
     return [
         Extension(
-            f"kvstore._engine.{source.parent.name}.{source.stem}",
+            ".".join(source.relative_to("src").with_suffix("").parts),
             [str(source)],
             language="c++",
             include_dirs=["src"],
@@ -49,7 +50,11 @@ def extensions() -> list[Extension]:
             extra_link_args=LINK_ARGS,
             depends=[str(header) for header in sorted(ENGINE.glob("*/*.h"))],
         )
-        for source in [*sorted(ENGINE.glob("*/native.pyx")), ENGINE / "files/file_face.pyx"]
+        for source in [
+            *sorted(ENGINE.glob("*/native.pyx")),
+            ENGINE / "files/file_face.pyx",
+            STATE / "native.pyx",
+        ]
     ]
 
 

@@ -17,15 +17,20 @@ __all__ = [
     "CorruptionError",
     "DeadlineExceededError",
     "Error",
+    "ForgottenError",
     "IntegrityCode",
     "InternalError",
     "InvalidArgumentError",
     "IteratorInvalidError",
     "NotLeaderError",
     "OutOfMemoryError",
+    "Outcome",
     "OutcomeUnknownError",
+    "Refusal",
+    "ResourceExhaustedError",
     "StorageError",
     "UnavailableError",
+    "UnsupportedError",
 ]
 
 
@@ -41,11 +46,37 @@ class IntegrityCode(enum.StrEnum):
     IO_ERROR = "IO_ERROR"
 
 
+class Outcome(enum.StrEnum):
+    """What an error says of the write that it ended. One that was applied ends without an error."""
+
+    NOT_APPLIED = "not-applied"
+    """It wasn't applied and won't be."""
+    UNKNOWN = "unknown"
+    """It may have been applied, or may yet be; a retry with the same request id tells."""
+
+
+class Refusal(enum.StrEnum):
+    """Why a request's past can't be known any more."""
+
+    SESSION_EXPIRED = "SESSION_EXPIRED"
+    """Its session was idle for too long, made room for another, or never was."""
+    SEQUENCE_PASSED = "SEQUENCE_PASSED"
+    """The client has said before that it will never send this sequence again."""
+    REQUEST_FORGOTTEN = "REQUEST_FORGOTTEN"
+    """A retry of a request that may be among those that aren't remembered any more."""
+
+
 _RETRYABLE = {system.ENOSPC, system.EDQUOT, system.EMFILE, system.ENFILE, system.ENOMEM}
 
 
 class Error(Exception):
-    """Base of every error that kvstore raises on purpose."""
+    """Base of every error that kvstore raises on purpose.
+
+    ``outcome``: what became of the write that a client's call was for; None where that doesn't
+    apply, or where it is plain from the error's kind.
+    """
+
+    outcome: Outcome | None = None
 
 
 class InvalidArgumentError(Error, ValueError):
@@ -119,6 +150,31 @@ class OutcomeUnknownError(UnavailableError):
     """
 
 
+class ForgottenError(Error):
+    """A write was refused because nobody knows any more whether it was applied before.
+
+    This try of it was not applied. Whether an earlier one was, only reading can tell.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(_REFUSALS[refusal])
+        self.refusal = refusal
+
+
+_REFUSALS = {
+    Refusal.SESSION_EXPIRED: "the session has expired, or never was: open another one, and read "
+    "before writing again what may have been written",
+    Refusal.SEQUENCE_PASSED: "the session has gone past this sequence: its client has said that "
+    "it won't send it again",
+    Refusal.REQUEST_FORGOTTEN: "a retry of a request that may have been applied and forgotten: "
+    "read before writing again",
+}
+
+
+class ResourceExhaustedError(Error):
+    """A bound that callers share is reached; nothing was written."""
+
+
 class NotLeaderError(Error):
     """This member does not lead; ``leader`` is the member that does (0 when unknown)."""
 
@@ -130,6 +186,10 @@ class NotLeaderError(Error):
 
 class DeadlineExceededError(Error, TimeoutError):
     """The call was not finished within its deadline; a write may still be applied later."""
+
+
+class UnsupportedError(Error):
+    """The server is too old to know what it was asked."""
 
 
 class InternalError(Error):

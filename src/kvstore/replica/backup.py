@@ -91,7 +91,8 @@ def restore_member(
     incoming = directory.make_incoming()
     info = read_backup(backup, lambda info: CheckpointWriter(disk, incoming, info.stream_bytes))
     state = _verified(incoming, disk)
-    if state != (info.index, info.term, info.revision, info.state_hash):
+    said = (info.index, info.term, info.revision, info.state_hash)
+    if state is None or state[: len(said)] != said:
         raise CorruptionError(
             f"the snapshot says that it is of index {info.index}, but holds {state}",
             code=IntegrityCode.INVALID_RECORD,

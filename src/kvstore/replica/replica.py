@@ -9,6 +9,7 @@ batch.
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,10 +45,11 @@ from kvstore.raft import Status as RaftStatus
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.incoming import JudgeMembership, check_packet
+from kvstore.replica.log_clock import LogClock
 from kvstore.replica.packets import REFUSED, Packet, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import PART_BYTES, SnapshotReceiver, SnapshotSender
 from kvstore.replica.storage import Identity, MemberLog
-from kvstore.state import REMEMBERED_REQUESTS, StateMachine
+from kvstore.state import MemoryBounds, StateMachine
 from kvstore.state.machine import CommandResult
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
@@ -67,7 +69,7 @@ class ReplicaOptions:
 
     ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
     off: the Raft log is the log). ``snapshot_part_bytes``: what a snapshot moves at a time.
-    ``remembered_requests`` must be the same on all members.
+    ``memory``: what is remembered of clients; must be the same on all members.
     """
 
     raft: Options = field(default_factory=Options)
@@ -76,7 +78,7 @@ class ReplicaOptions:
     )
     segment_bytes: int = 16 << 20
     snapshot_part_bytes: int = PART_BYTES
-    remembered_requests: int = REMEMBERED_REQUESTS
+    memory: MemoryBounds = field(default_factory=MemoryBounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +124,16 @@ class Replica:
         on_failure: Callable[[Error], None] | None = None,
         threaded: bool = True,
         judge_membership: JudgeMembership = lambda membership: None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
 
         ``founders``: the members of a new cluster, where this one may be a founder that has never
         run; None for one that must have run before or joins later with nothing. ``rng`` must not
         repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
-        readable; otherwise whoever drives the replica calls :meth:`sync_storage`.
-        ``judge_membership`` raises CorruptionError for a list of members, come from another one,
-        that this program could not follow.
+        readable; otherwise whoever drives the replica calls :meth:`sync_storage`. ``now``: seconds
+        of a monotonic clock. ``judge_membership`` raises CorruptionError for a list of members,
+        come from another one, that this program could not follow.
 
         Raises ConfigurationError (another member's directory), CorruptionError (damage),
         StorageError (can't be read or written).
@@ -175,6 +178,7 @@ class Replica:
             raise
         self._log.entries = []
         self._was_leader = False
+        self._clock = LogClock(now)
         self.counters = ReplicaCounters()
         self._leader_known = 0
         self._proposals: list[tuple[bytes, ProposalDone]] = []
@@ -200,7 +204,7 @@ class Replica:
     def _open_machine(self) -> StateMachine:
         database = DB(self._state_path, options=self.options.engine, filesystem=self._filesystem)
         try:
-            return StateMachine(database, remembered_requests=self.options.remembered_requests)
+            return StateMachine(database, memory=self.options.memory)
         except BaseException:
             database.close()
             raise
@@ -265,6 +269,10 @@ class Replica:
             engine=self.machine.statistics(),
             failure=self.failure,
         )
+
+    def log_time_ms(self) -> int:
+        """The time for what this leader proposes now (:class:`LogClock`)."""
+        return self._clock.read_ms(self._raft.term, self.machine.clock_ms)
 
     # --- what it takes -------------------------------------------------------------------------
 
@@ -642,8 +650,7 @@ class Replica:
         """
         with DB(path, options=self.options.engine, filesystem=self._filesystem) as database:
             database.verify()
-            remembered = self.options.remembered_requests
-            state = StateMachine(database, remembered_requests=remembered)
+            state = StateMachine(database, memory=self.options.memory)
             if (state.applied_index, state.applied_term) != (meta.index, meta.term):
                 raise CorruptionError(
                     f"a snapshot of index {meta.index}, term {meta.term} holds index "

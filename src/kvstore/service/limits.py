@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from kvstore.errors import InvalidArgumentError
-from kvstore.service.operations import Get, Operation, Put
-from kvstore.state import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from kvstore.service.operations import Get, OpenSession, Operation, Put
+from kvstore.state import KEY_BYTES_MAX, SESSION_WINDOW, VALUE_BYTES_MAX, SessionBounds
 
-__all__ = ["KEY_BYTES_MAX", "REQUEST_ID_BYTES_MAX", "VALUE_BYTES_MAX", "breach"]
+__all__ = [
+    "KEY_BYTES_MAX",
+    "REQUEST_ID_BYTES_MAX",
+    "SESSION_IDLE_MS",
+    "SESSION_WINDOW",
+    "VALUE_BYTES_MAX",
+    "breach",
+]
 
 REQUEST_ID_BYTES_MAX = 4096
+SESSION_IDLE_MS = SessionBounds().idle_ms
 
 
 def breach(operation: Operation) -> InvalidArgumentError | None:
     """Return what is wrong with an operation, None if nothing is."""
+    if isinstance(operation, OpenSession):
+        return None
     key_bytes = len(operation.key)
     if not 0 < key_bytes <= KEY_BYTES_MAX:
         return _outside("key", key_bytes, 1, KEY_BYTES_MAX)

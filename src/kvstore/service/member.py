@@ -16,7 +16,9 @@ class Machine(Protocol):
 
     def get(self, key: bytes) -> bytes | None: ...
 
-    def first_result(self, request: bytes, fingerprint: bytes) -> CommandResult | None: ...
+    def first_result(
+        self, request: bytes, fingerprint: bytes, sequence: int = 0
+    ) -> CommandResult | None: ...
 
 
 class Member(Protocol):
@@ -24,6 +26,9 @@ class Member(Protocol):
 
     @property
     def machine(self) -> Machine: ...
+
+    def log_time_ms(self) -> int:
+        """The time of the log's clock for what is proposed now."""
 
     def propose(self, data: bytes, done: Callable[[Sequence[CommandResult] | Error], None]) -> None:
         """Have an entry committed and applied; ``done`` gets the results of its commands."""

@@ -7,15 +7,20 @@ from typing import NamedTuple, Protocol
 
 from kvstore.errors import Error
 
-__all__ = ["Delete", "Done", "Get", "Operation", "Put", "Result", "Service"]
+__all__ = ["Delete", "Done", "Get", "OpenSession", "Operation", "Put", "Result", "Service"]
 
 
 class Put(NamedTuple):
-    """Store ``value`` under ``key``; its result is whether the key had a value."""
+    """Store ``value`` under ``key``; its result is whether the key had a value.
+
+    ``age_s``: the client says that it may have sent this before, first so many seconds ago; None
+    for a first try.
+    """
 
     key: bytes
     value: bytes
     request_id: bytes
+    age_s: float | None = None
 
 
 class Get(NamedTuple):
@@ -25,13 +30,18 @@ class Get(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Remove ``key``; its result is whether the key had a value."""
+    """Remove ``key``; its result is whether the key had a value. ``age_s`` as for Put."""
 
     key: bytes
     request_id: bytes
+    age_s: float | None = None
 
 
-Operation = Put | Get | Delete
+class OpenSession(NamedTuple):
+    """Open a session; its result is the session's id, in hexadecimal."""
+
+
+Operation = Put | Get | Delete | OpenSession
 Result = bool | bytes | None | Error
 
 # Called once, with a result for each operation in its order; on the thread that drives the service,

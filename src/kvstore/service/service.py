@@ -6,22 +6,32 @@ it were under way.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from kvstore.errors import DeadlineExceededError, Error, StorageError, UnavailableError
+from kvstore.errors import (
+    DeadlineExceededError,
+    Error,
+    InternalError,
+    StorageError,
+    UnavailableError,
+)
 from kvstore.service.calls import Call, Deadlines
 from kvstore.service.limits import breach
 from kvstore.service.member import Member, Route
-from kvstore.service.operations import Done, Get, Operation, Put, Result
+from kvstore.service.operations import Delete, Done, Get, OpenSession, Operation, Put, Result
+from kvstore.service.request_ids import understand
 from kvstore.state import (
+    SESSION_BYTES,
     Command,
+    CommandKind,
     CommandResult,
     command_bytes,
     delete_command,
     encode_commands,
+    open_command,
     put_command,
-    request_digest,
 )
 
 __all__ = ["KVService"]
@@ -51,17 +61,39 @@ GATHER_MAX_S = 0.005
 CALLS_MAX = 16_384
 GATHERED_BYTES_MAX = 64 << 20
 
+# Between the moment in which a client writes its request's age down and the one in which it is read
+# here, at most: connections that stand still longer than that are given up by keepalives.
+DELAY_S = 15.0
+
 Waiter = tuple[Call, int]
+# What two tries of one write have in common: the request's digest, or its session, and a sequence.
+Identity = tuple[bytes, int]
 
 
 class _Write:
-    """A command on its way, and all the calls that wait for its result."""
+    """A command on its way, and all the calls that wait for its result.
 
-    __slots__ = ("command", "waiters")
+    ``sent_at``: a retry, of what was first sent then or later, by the service's clock.
+    """
 
-    def __init__(self, command: Command, waiter: Waiter) -> None:
+    __slots__ = ("command", "sent_at", "waiters")
+
+    def __init__(self, command: Command, waiter: Waiter, sent_at: float | None) -> None:
         self.command = command
         self.waiters = [waiter]
+        self.sent_at = sent_at
+
+    @property
+    def identity(self) -> Identity:
+        return self.command.request, self.command.sequence
+
+    def at(self, now: float, time_ms: int) -> Command:
+        """The command as it is proposed at ``time_ms`` of the log's clock."""
+        if self.sent_at is None:
+            return self.command
+        # The log's clock runs no faster than ours: it was not earlier there.
+        since = time_ms - int((now - self.sent_at) * 1000) - 1
+        return self.command._replace(since=max(since, 0))
 
 
 class KVService:
@@ -74,14 +106,19 @@ class KVService:
         now: Callable[[], float],
         soon: Callable[[Callable[[], None]], object],
         later: Callable[[float, Callable[[], None]], object] | None = None,
+        draw: Callable[[int], bytes] = os.urandom,
+        delay_s: float = DELAY_S,
     ) -> None:
         """``now`` is the monotonic clock in seconds. ``soon`` calls back once, after this turn, and
         ``later`` after so many seconds; without it nothing is gathered for longer than a turn.
+        ``draw`` gives random bytes, for the ids of sessions; ``delay_s`` see :data:`DELAY_S`.
         """
         self._route = route
         self._now = now
         self._soon = soon
         self._later = later
+        self._draw = draw
+        self._delay_s = delay_s
         self._deadlines = Deadlines()
         # Gathered, until there is room for them.
         self._writes: list[_Write] = []
@@ -101,8 +138,8 @@ class KVService:
         self._reign = 0
         self._entries = 0
         self._read_points = 0
-        # Gathered, or proposed in this reign, by the digest of the request id.
-        self._under_way: dict[bytes, _Write] = {}
+        # Gathered, or proposed in this reign.
+        self._under_way: dict[Identity, _Write] = {}
 
     def submit(self, operations: Sequence[Operation], deadline: float, done: Done) -> None:
         """See :class:`kvstore.service.operations.Service`."""
@@ -123,6 +160,8 @@ class KVService:
                 self._reads.append((operation.key, call, place))
                 if self._read_points:
                     self._reads_crowded = True
+            elif isinstance(operation, OpenSession):
+                self._take(_Write(open_command(self._draw(SESSION_BYTES)), (call, place), None))
             else:
                 self._gather(member, operation, (call, place))
         self._flush_soon()
@@ -140,30 +179,39 @@ class KVService:
             return UnavailableError(f"{self._deadlines.waiting} calls wait already")
         return None
 
-    def _gather(self, member: Member, operation: Operation, waiter: Waiter) -> None:
+    def _gather(self, member: Member, operation: Put | Delete, waiter: Waiter) -> None:
         """Answer a write that was done before, join one under way, or make it a new one."""
-        assert not isinstance(operation, Get)
-        digest = request_digest(operation.request_id)
+        named = understand(operation.request_id)
+        if isinstance(named, Error):
+            self._decide(*waiter, named)
+            return
+        request, sequence, floor = named
         if isinstance(operation, Put):
-            command = put_command(digest, operation.key, operation.value)
+            command = put_command(request, operation.key, operation.value, sequence, floor)
         else:
-            command = delete_command(digest, operation.key)
-        before = member.machine.first_result(digest, command.fingerprint)
+            command = delete_command(request, operation.key, sequence, floor)
+        before = member.machine.first_result(request, command.fingerprint, sequence)
         if before is not None:
             self._decide(*waiter, before)
             return
-        twin = self._under_way.get(digest)
+        twin = self._under_way.get((request, sequence))
         if twin is not None and twin.command.fingerprint == command.fingerprint:
             twin.waiters.append(waiter)
             return
         # An id that is under way for something else is proposed as well: the log decides which of
         # the two came first, and refuses the other.
-        write = _Write(command, waiter)
+        sent_at = None
+        if operation.age_s is not None and not sequence:
+            sent_at = self._now() - operation.age_s - self._delay_s
+        self._take(_Write(command, waiter, sent_at))
+
+    def _take(self, write: _Write) -> None:
+        """Have ``write`` proposed."""
         if self._under_way:
             self._crowded = True
-        self._under_way[digest] = write
+        self._under_way[write.identity] = write
         self._writes.append(write)
-        self._write_bytes += command_bytes(command)
+        self._write_bytes += command_bytes(write.command)
 
     def _flush_soon(self) -> None:
         if self._reads and not self._reads_are_due:
@@ -194,7 +242,7 @@ class KVService:
             self._entries = self._read_points = 0
             # The one before may never answer: a retry is proposed anew, and the log sees to it that
             # it is done once.
-            self._under_way = {write.command.request: write for write in self._writes}
+            self._under_way = {write.identity: write for write in self._writes}
         return member
 
     def _leading(self) -> Member | None:
@@ -228,9 +276,11 @@ class KVService:
         self._crowded = len(writes) > 1
         wanted = GATHER_A_WRITE_S * len(self._under_way)
         self._write_pause = min(max(wanted, GATHER_S), GATHER_MAX_S)
+        time_ms = member.log_time_ms()
         for batch in _batches(writes):
             self._entries += 1
-            data = encode_commands([write.command for write in batch])
+            commands = [write.at(self._proposed_at, time_ms) for write in batch]
+            data = encode_commands(commands, time_ms)
             member.propose(data, partial(self._proposed, self._reign, batch))
 
     def _refuse_gathered(self, reason: Error) -> None:
@@ -254,9 +304,10 @@ class KVService:
 
     def _answer_writes(self, writes: Sequence[_Write], results: Sequence[Result]) -> None:
         for write, result in zip(writes, results, strict=True):
-            digest = write.command.request
-            if self._under_way.get(digest) is write:
-                del self._under_way[digest]
+            if self._under_way.get(write.identity) is write:
+                del self._under_way[write.identity]
+            if write.command.kind == CommandKind.OPEN_SESSION and not isinstance(result, Error):
+                result = _opened(write.command, result)
             for call, place in write.waiters:
                 self._decide(call, place, result)
 
@@ -286,6 +337,12 @@ class KVService:
     def _decide(self, call: Call, place: int, result: Result) -> None:
         if call.decide(place, result):
             self._deadlines.discard(call)
+
+
+def _opened(command: Command, result: Result) -> Result:
+    if result is not True:
+        return InternalError("a session's id was drawn twice")
+    return command.request.hex().encode()
 
 
 def _batches(writes: list[_Write]) -> list[list[_Write]]:

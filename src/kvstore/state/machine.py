@@ -1,50 +1,83 @@
 """The state machine: applies committed entries to the engine, in order, and answers for them.
 
-Deterministic: every member that has applied the same entries holds the same keys, revision, request
-memory and state hash. What one call applies is one atomic engine batch together with the applied
-index, so that no crash can part them (etcd 3.5 did).
+Deterministic: every member that has applied the same entries holds the same keys, revision, clock,
+sessions, request memory and state hash. What one call applies is one atomic engine batch together
+with the applied index, so that no crash can part them (etcd 3.5 did).
 
 Keys in the engine:
 
 | key | value |
 |---|---|
 | 01 + user key | the value, at the sequence that is its revision |
-| 00 "state" | version, applied index, its term, revision, state hash (see ``_STATE``) |
-| 00 "request" + u64 big-endian entry index | the writes of that entry (requests.py) |
+| 00 "state" | version, applied index, its term, revision, state hash, clock, ... (see ``_STATE``) |
+| 00 "request" + u64 big-endian entry index | the plain requests of that entry (requests.py) |
+| 00 "session" + 16 bytes | a client's session (sessions.py) |
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvstore._engine.primitives.native import crc32c
+from kvstore._state.native import RequestMemory
 from kvstore.engine import DB, WriteBatch
-from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError
-from kvstore.state.commands import CommandKind, decode_commands
-from kvstore.state.requests import (
-    REMEMBERED_REQUESTS,
-    Remembered,
-    RequestMemory,
-    decode_record,
-    encode_record,
+from kvstore.errors import (
+    CorruptionError,
+    Error,
+    ForgottenError,
+    IntegrityCode,
+    InvalidArgumentError,
+    Refusal,
+    ResourceExhaustedError,
 )
+from kvstore.state.commands import Command, CommandKind, decode_commands, decode_time
+from kvstore.state.requests import (
+    RECORD_HEAD_BYTES,
+    REMEMBERED_REQUESTS,
+    check_record,
+    encode_record,
+    word_of,
+)
+from kvstore.state.sessions import SessionBounds, Sessions, decode_session, encode_session
 
-__all__ = ["Applied", "CommandResult", "StateMachine", "StoredState", "stored_state"]
+__all__ = [
+    "Applied",
+    "CommandResult",
+    "MemoryBounds",
+    "StateMachine",
+    "StoredState",
+    "stored_state",
+]
 
 _USER = b"\x01"
 _STATE_KEY = b"\x00state"
 _REQUESTS = b"\x00request"
+_SESSIONS = b"\x00session"
 _INDEX = struct.Struct(">Q")
-_STATE_VERSION = 1
-_STATE = struct.Struct("<BQQQI")
+_STATE_VERSION = 2
+_STATE = struct.Struct("<BQQQIQQ")
 _PUT = int(CommandKind.PUT)
+_OPEN = int(CommandKind.OPEN_SESSION)
 
-CommandResult = bool | InvalidArgumentError
+CommandResult = bool | Error
 """Whether the key had a value, or why the command was refused."""
 
 _REUSED = "request_id was used before for another operation, key or value"
+_NO_ROOM = "too many sessions are open, none of them idle; requests without one are served"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBounds:
+    """What a cluster remembers of its clients. Rules of the replicated state: the same everywhere.
+
+    ``requests``: the newest requests with ids of the client's own making, 40 bytes each.
+    """
+
+    requests: int = REMEMBERED_REQUESTS
+    sessions: SessionBounds = field(default_factory=SessionBounds)
 
 
 class Applied(NamedTuple):
@@ -56,12 +89,18 @@ class Applied(NamedTuple):
 
 
 class StoredState(NamedTuple):
-    """How far a stored state is, and the hash of all that was applied to it."""
+    """How far a stored state is, the hash of all that was applied to it, and its memory of time.
 
-    applied_index: int
-    applied_term: int
-    revision: int
-    state_hash: int
+    ``clock_ms``: of the log. ``forgotten_ms``: when the newest request was applied that isn't
+    remembered any more, 0 if all are.
+    """
+
+    applied_index: int = 0
+    applied_term: int = 0
+    revision: int = 0
+    state_hash: int = 0
+    clock_ms: int = 1
+    forgotten_ms: int = 0
 
 
 def stored_state(db: DB) -> StoredState | None:
@@ -71,7 +110,8 @@ def stored_state(db: DB) -> StoredState | None:
         return None
     if len(stored) != _STATE.size or stored[0] != _STATE_VERSION:
         raise CorruptionError(
-            "the state record has another format",
+            f"the state record has format {stored[0] if stored else 'none'}, this program reads "
+            f"format {_STATE_VERSION}",
             code=IntegrityCode.UNSUPPORTED_VERSION,
             path=db.path,
         )
@@ -81,24 +121,22 @@ def stored_state(db: DB) -> StoredState | None:
 class StateMachine:
     """One member's copy. One thread at a time; owns ``db``."""
 
-    def __init__(self, db: DB, *, remembered_requests: int = REMEMBERED_REQUESTS) -> None:
+    def __init__(self, db: DB, *, memory: MemoryBounds | None = None) -> None:
         """Take up from what ``db`` durably holds: everything up to :attr:`applied_index`.
 
         Raises CorruptionError when the stored state contradicts itself.
         """
         self._db = db
-        self._bound = remembered_requests
-        self._load()
+        self._load(memory or MemoryBounds())
 
-    def _load(self) -> None:
-        self._requests = RequestMemory(self._bound)
-        self.applied_index = 0
-        self.applied_term = 0
-        self.revision = 0
-        self.state_hash = 0
-        stored = stored_state(self._db)
-        if stored is not None:
-            self.applied_index, self.applied_term, self.revision, self.state_hash = stored
+    def _load(self, memory: MemoryBounds) -> None:
+        stored = stored_state(self._db) or StoredState()
+        self.applied_index = stored.applied_index
+        self.applied_term = stored.applied_term
+        self.revision = stored.revision
+        self.state_hash = stored.state_hash
+        self.clock_ms = stored.clock_ms
+        """The log's clock: the highest time of any entry applied. Never below 1."""
         if self.applied_index > self._db.flushed_index:
             raise CorruptionError(
                 f"the state is of index {self.applied_index} but the manifest says "
@@ -106,9 +144,27 @@ class StateMachine:
                 code=IntegrityCode.INVALID_RECORD,
                 path=self._db.path,
             )
+        self._requests = RequestMemory(memory.requests)
         for key, value in self._db.iterator(prefix=_REQUESTS):
             (index,) = _INDEX.unpack(key[len(_REQUESTS) :])
-            self._requests.add(index, decode_record(value))
+            time_ms = check_record(value)
+            try:
+                self._requests.load(value, RECORD_HEAD_BYTES, index, time_ms)
+            except ValueError as error:
+                raise CorruptionError(
+                    f"requests of entry {index}: {error}",
+                    code=IntegrityCode.INVALID_RECORD,
+                    path=self._db.path,
+                ) from error
+        self._requests.take_forgotten()
+        self._requests.forgotten_ms = stored.forgotten_ms
+        self._sessions = Sessions(
+            memory.sessions,
+            [
+                (key[len(_SESSIONS) :], decode_session(value))
+                for key, value in self._db.iterator(prefix=_SESSIONS)
+            ],
+        )
 
     def apply(self, entries: Sequence[tuple[int, int, bytes]]) -> list[Applied]:
         """Apply ``(index, term, data)`` entries in ascending order, as one engine batch.
@@ -128,64 +184,141 @@ class StateMachine:
         last = answers[-1]
         self.applied_index = last.index
         self.applied_term = last.term
-        batch.put(
-            _STATE_KEY,
-            _STATE.pack(_STATE_VERSION, last.index, last.term, self.revision, self.state_hash),
-            sequence=self.revision,
+        stored = StoredState(
+            last.index,
+            last.term,
+            self.revision,
+            self.state_hash,
+            self.clock_ms,
+            self._requests.forgotten_ms,
         )
+        batch.put(_STATE_KEY, _STATE.pack(_STATE_VERSION, *stored), sequence=self.revision)
         self._db.write(batch, sequence=first, applied_index=last.index)
         return answers
 
     def _apply_entry(
         self, index: int, data: bytes, batch: WriteBatch, present: dict[bytes, bool]
     ) -> list[CommandResult]:
-        db = self._db
-        find = self._requests.find
-        revision = self.revision
+        commands = decode_commands(data)
+        now_ms = self.clock_ms = max(self.clock_ms, decode_time(data))
+        for name in self._sessions.expire(now_ms):
+            batch.delete(_SESSIONS + name, sequence=self.revision)
         results: list[CommandResult] = []
-        # By request, so that an id twice in one entry meets itself.
-        fresh: dict[bytes, Remembered] = {}
-        for kind, request, fingerprint, key, value in decode_commands(data):
-            before: tuple[bytes, bool] | None = find(request)
-            if before is None and request in fresh:
-                before = fresh[request][1:]
-            if before is not None:
-                known, result = before
-                results.append(result if known == fingerprint else InvalidArgumentError(_REUSED))
-                continue
-            stored_key = _USER + key
-            existed = present.get(stored_key)
-            if existed is None:
-                existed = stored_key in db
-            revision += 1
-            if kind == _PUT:
-                batch.put(stored_key, value, sequence=revision)
-                present[stored_key] = True
-            elif existed:
-                batch.delete(stored_key, sequence=revision)
-                present[stored_key] = False
-            fresh[request] = Remembered(request, fingerprint, existed)
-            results.append(existed)
-        self.revision = revision
+        # Plain requests that are applied, and sessions that are used.
+        fresh: list[tuple[bytes, int]] = []
+        used: dict[bytes, None] = {}
+        for place, command in enumerate(commands):
+            if command.sequence:
+                result = self._apply_of_session(command, (index, place), used, batch, present)
+            elif command.kind != _OPEN:
+                result = self._apply_plain(command, index, fresh, batch, present)
+            else:
+                result = self._open_session(command.request, (index, place), used, batch)
+            results.append(result)
         if fresh:
-            writes = list(fresh.values())
-            batch.put(_REQUESTS + _INDEX.pack(index), encode_record(writes), sequence=revision)
-            for old in self._requests.add(index, writes):
-                batch.delete(_REQUESTS + _INDEX.pack(old), sequence=revision)
+            record = encode_record(now_ms, fresh)
+            batch.put(_REQUESTS + _INDEX.pack(index), record, sequence=self.revision)
+            for old in self._requests.take_forgotten():
+                batch.delete(_REQUESTS + _INDEX.pack(old), sequence=self.revision)
+        for name in used:
+            session = self._sessions.find(name, now_ms)
+            if session is not None:
+                batch.put(_SESSIONS + name, encode_session(session), sequence=self.revision)
         self.state_hash = crc32c(data, crc32c(bytes([*map(_hash_byte, results)]), self.state_hash))
         return results
+
+    def _apply_plain(
+        self,
+        command: Command,
+        index: int,
+        fresh: list[tuple[bytes, int]],
+        batch: WriteBatch,
+        present: dict[bytes, bool],
+    ) -> CommandResult:
+        """A write with an id of the client's own making."""
+        word = word_of(command.fingerprint)
+        requests = self._requests
+        known = requests.find(command.request)
+        if known:
+            return _first_result(known, word)
+        since = command.since
+        if since is not None and 0 < requests.forgotten_ms >= since:
+            return ForgottenError(Refusal.REQUEST_FORGOTTEN)
+        existed = self._write(command, batch, present)
+        requests.add(command.request, word | existed, index, self.clock_ms)
+        fresh.append((command.request, word | existed))
+        return existed
+
+    def _apply_of_session(
+        self,
+        command: Command,
+        used_at: tuple[int, int],
+        used: dict[bytes, None],
+        batch: WriteBatch,
+        present: dict[bytes, bool],
+    ) -> CommandResult:
+        """A write that a session numbered."""
+        session = self._sessions.use(command.request, self.clock_ms, used_at)
+        if session is None:
+            return ForgottenError(Refusal.SESSION_EXPIRED)
+        used[command.request] = None
+        session.advance(command.floor)
+        sequence = command.sequence
+        if sequence < session.floor:
+            return ForgottenError(Refusal.SEQUENCE_PASSED)
+        word = word_of(command.fingerprint)
+        known = session.find(sequence)
+        if known:
+            return _first_result(known, word)
+        existed = self._write(command, batch, present)
+        session.remember(sequence, word | existed)
+        return existed
+
+    def _open_session(
+        self, name: bytes, used_at: tuple[int, int], used: dict[bytes, None], batch: WriteBatch
+    ) -> CommandResult:
+        gone = self._sessions.make_room(self.clock_ms)
+        if gone is None:
+            return ResourceExhaustedError(_NO_ROOM)
+        if gone:
+            batch.delete(_SESSIONS + gone, sequence=self.revision)
+        used[name] = None
+        return self._sessions.open(name, self.clock_ms, used_at)
+
+    def _write(self, command: Command, batch: WriteBatch, present: dict[bytes, bool]) -> bool:
+        """Do it, whatever its id; returns whether the key had a value."""
+        stored_key = _USER + command.key
+        existed = present.get(stored_key)
+        if existed is None:
+            existed = stored_key in self._db
+        self.revision += 1
+        if command.kind == _PUT:
+            batch.put(stored_key, command.value, sequence=self.revision)
+            present[stored_key] = True
+        elif existed:
+            batch.delete(stored_key, sequence=self.revision)
+            present[stored_key] = False
+        return existed
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a user key as of :attr:`applied_index`."""
         value: bytes | None = self._db.get(_USER + key)
         return value
 
-    def first_result(self, request: bytes, fingerprint: bytes) -> CommandResult | None:
-        """What an applied request got, or its refusal; None when it isn't remembered."""
-        before = self._requests.find(request)
-        if before is None:
-            return None
-        return before[1] if before[0] == fingerprint else InvalidArgumentError(_REUSED)
+    def first_result(
+        self, request: bytes, fingerprint: bytes, sequence: int = 0
+    ) -> CommandResult | None:
+        """What an applied request got, or why it is refused as another one's.
+
+        None when that isn't remembered: the log is to decide, since what it holds and isn't applied
+        yet may open the session or be the request.
+        """
+        if sequence:
+            session = self._sessions.find(request, self.clock_ms)
+            known = session.find(sequence) if session and sequence >= session.floor else 0
+        else:
+            known = self._requests.find(request)
+        return _first_result(known, word_of(fingerprint)) if known else None
 
     @property
     def durable_index(self) -> int:
@@ -215,10 +348,26 @@ class StateMachine:
         """The engine's counters."""
         return dict(self._db.stats())
 
+    @property
+    def remembered(self) -> tuple[int, int, int]:
+        """Plain requests that are remembered, the bytes that they take, and open sessions."""
+        return len(self._requests), self._requests.memory_bytes, len(self._sessions)
+
     def close(self) -> None:
         """Close the engine; what is not in tables comes back from the log."""
         self._db.close()
 
 
+def _first_result(known: int, word: int) -> CommandResult:
+    return bool(known & 1) if known & ~1 == word else InvalidArgumentError(_REUSED)
+
+
+_REFUSALS = tuple(Refusal)
+
+
 def _hash_byte(result: CommandResult) -> int:
-    return int(result) if isinstance(result, bool) else 2
+    if isinstance(result, bool):
+        return int(result)
+    if isinstance(result, ForgottenError):
+        return 4 + _REFUSALS.index(result.refusal)
+    return 2 if isinstance(result, InvalidArgumentError) else 3

@@ -12,6 +12,7 @@ from kvstore.raft import Options
 from kvstore.replica import Group, Replica, ReplicaOptions
 from kvstore.state import (
     Command,
+    MemoryBounds,
     delete_command,
     encode_commands,
     put_command,
@@ -25,7 +26,7 @@ SMALL = ReplicaOptions(
         wal=False, background=False, write_buffer_size=64 << 10, max_file_size=64 << 10
     ),
     segment_bytes=64 << 10,
-    remembered_requests=64,
+    memory=MemoryBounds(requests=64),
 )
 
 

@@ -13,18 +13,27 @@ from kvstore.errors import (
     InvalidArgumentError,
     NotLeaderError,
     OutcomeUnknownError,
+    ResourceExhaustedError,
     UnavailableError,
 )
-from kvstore.service import Delete, Get, KVService, Operation, Put, Result
+from kvstore.service import Delete, Get, KVService, OpenSession, Operation, Put, Result
 from kvstore.service.service import (
     CALLS_MAX,
+    DELAY_S,
     ENTRIES_MAX,
     ENTRY_COMMANDS_MAX,
     GATHER_MAX_S,
     GATHER_S,
     READ_POINTS_MAX,
 )
-from kvstore.state import Command, CommandResult, decode_commands
+from kvstore.state import (
+    Command,
+    CommandKind,
+    CommandResult,
+    decode_commands,
+    decode_time,
+    request_digest,
+)
 
 
 class ScriptedMember:
@@ -37,6 +46,8 @@ class ScriptedMember:
         self.values: dict[bytes, bytes] = {}
         self.answers: dict[bytes, CommandResult] = {}
         self.damage: CorruptionError | None = None
+        self.log_time = 7_000_000
+        self.times: list[int] = []
 
     @property
     def machine(self) -> ScriptedMember:
@@ -44,6 +55,7 @@ class ScriptedMember:
 
     def propose(self, data: bytes, done: Callable[[Sequence[CommandResult] | Error], None]) -> None:
         self.entries.append(decode_commands(data))
+        self.times.append(decode_time(data))
         self.proposals.append(done)
 
     def read(self, done: Callable[[Error | None], None]) -> None:
@@ -54,8 +66,13 @@ class ScriptedMember:
             raise self.damage
         return self.values.get(key)
 
-    def first_result(self, request: bytes, fingerprint: bytes) -> CommandResult | None:
+    def first_result(
+        self, request: bytes, fingerprint: bytes, sequence: int = 0
+    ) -> CommandResult | None:
         return self.answers.get(fingerprint)
+
+    def log_time_ms(self) -> int:
+        return self.log_time
 
 
 class House:
@@ -418,3 +435,109 @@ def test_calls_that_wait_are_bounded_and_finished_ones_make_room(house: House) -
     house.turn()
     house.member.proposals[0]([True] * len(house.member.entries[0]))
     assert house.submit(put(CALLS_MAX + 1)) == []
+
+
+SESSION = b"0123456789abcdef" * 2
+NAME = bytes.fromhex(SESSION.decode())
+
+
+def numbered(sequence: int, floor: int, value: bytes = b"v") -> Put:
+    return Put(b"key", value, b"kvs1/%s/%d/%d" % (SESSION, sequence, floor))
+
+
+def test_an_entry_has_the_time_of_the_leaders_log(house: House) -> None:
+    house.submit(put(1))
+    house.turn()
+    assert house.member.times == [7_000_000]
+
+
+def test_a_sessions_id_becomes_session_sequence_and_floor(house: House) -> None:
+    house.submit(numbered(7, 3))
+    house.submit(Delete(b"key", b"kvs1/%s/8/8" % SESSION))
+    house.turn()
+    (entry,) = house.member.entries
+    assert [(c.request, c.sequence, c.floor) for c in entry] == [(NAME, 7, 3), (NAME, 8, 8)]
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        b"kvs1/",
+        b"kvs1/%s/1" % SESSION,
+        b"kvs1/%s/0/0" % SESSION,
+        b"kvs1/%s/01/1" % SESSION,
+        b"kvs1/%s/1/1/" % SESSION,
+        b"kvs1/%s/1/1" % SESSION.upper(),
+        b"kvs1/%s/1/1\n" % SESSION,
+        b"kvs2/%s/1/1" % SESSION,
+        b"kvs1/%s/99999999999999999999/1" % SESSION,
+    ],
+)
+def test_an_id_that_only_looks_like_a_sessions_is_a_plain_one(
+    house: House, request_id: bytes
+) -> None:
+    house.submit(Put(b"key", b"v", request_id))
+    house.turn()
+    ((command,),) = house.member.entries
+    assert (command.request, command.sequence) == (request_digest(request_id), 0)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "floor"),
+    [(1, 2), (257, 1), (9_999_999_999_999_999_999, 9_999_999_999_999_999_999)],
+)
+def test_a_sequence_outside_its_window_is_refused(house: House, sequence: int, floor: int) -> None:
+    (result,) = house.submit(numbered(sequence, floor))
+    assert isinstance(result, InvalidArgumentError)
+    assert "expected the floor to 255 above it" in str(result)
+
+
+def test_tries_of_one_sequence_are_one_command_whatever_their_floors(house: House) -> None:
+    first, second = house.submit(numbered(5, 1)), house.submit(numbered(5, 4))
+    other = house.submit(numbered(6, 4))
+    house.turn()
+    ((one, two),) = house.member.entries
+    assert (one.sequence, two.sequence) == (5, 6)
+    house.member.proposals[0]([False, True])
+    assert (first, second, other) == ([False], [False], [True])
+
+
+def test_a_retry_is_proposed_with_the_time_before_which_it_was_not_applied(house: House) -> None:
+    """Its age, what it took to come here, and what it waited here are all taken off."""
+    for n in range(3):  # no room for one more entry
+        house.submit(put(n))
+        house.turn()
+    house.submit(Put(b"key", b"v", b"again", age_s=2.0))
+    house.submit(numbered(5, 1)._replace(age_s=2.0))
+    house.seconds += 0.5
+    house.member.log_time = 7_000_500
+    house.member.proposals[0]([False])
+    house.wait(GATHER_MAX_S)
+    commands = {command.sequence: command for command in house.member.entries[-1]}
+    assert commands[0].since is not None
+    late = 2 + DELAY_S + 0.5 + GATHER_MAX_S
+    assert 0 <= 7_000_500 - late * 1000 - commands[0].since <= 2
+    assert commands[5].since is None
+
+
+def test_a_retry_of_unknown_age_is_older_than_anything(house: House) -> None:
+    house.submit(Put(b"key", b"v", b"again", age_s=1e12))
+    house.turn()
+    assert house.member.entries[0][0].since == 0
+
+
+def test_a_session_has_an_id_that_the_leader_drew(house: House) -> None:
+    drawn = [house.submit(OpenSession()) for _ in range(2)]
+    house.turn()
+    (commands,) = house.member.entries
+    assert [command.kind for command in commands] == [CommandKind.OPEN_SESSION] * 2
+    assert commands[0].request != commands[1].request
+    house.member.proposals[0]([True, ResourceExhaustedError("full")])
+    assert drawn[0] == [commands[0].request.hex().encode()]
+    assert isinstance(drawn[1][0], ResourceExhaustedError)
+
+
+def test_a_session_is_not_opened_where_nobody_leads(house: House) -> None:
+    house.route = NotLeaderError(3)
+    (result,) = house.submit(OpenSession())
+    assert isinstance(result, NotLeaderError)

@@ -10,18 +10,42 @@ from hypothesis import strategies as st
 
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state import (
+    SEQUENCE_MAX,
+    SESSION_WINDOW,
     Command,
     decode_commands,
+    decode_time,
     delete_command,
     encode_commands,
+    open_command,
     put_command,
     request_digest,
 )
 
 ID = request_digest(b"request-1")
 
+sequences = st.integers(1, SEQUENCE_MAX).flatmap(
+    lambda sequence: st.tuples(
+        st.just(sequence), st.integers(max(1, sequence - SESSION_WINDOW + 1), sequence)
+    )
+)
+
 commands = st.lists(
     st.one_of(
+        st.builds(open_command, st.binary(min_size=16, max_size=16)),
+        st.builds(
+            lambda session, key, value, numbers: put_command(session, key, value, *numbers),
+            st.binary(min_size=16, max_size=16),
+            st.binary(min_size=1, max_size=40),
+            st.binary(max_size=80),
+            sequences,
+        ),
+        st.builds(
+            lambda request, key, since: delete_command(request, key)._replace(since=since),
+            st.binary(min_size=16, max_size=16),
+            st.binary(min_size=1, max_size=40),
+            st.integers(0, 2**63),
+        ),
         st.builds(
             put_command,
             st.binary(min_size=16, max_size=16),
@@ -38,9 +62,11 @@ commands = st.lists(
 )
 
 
-@given(commands)
-def test_what_was_encoded_is_decoded(batch: list[Command]):
-    assert decode_commands(encode_commands(batch)) == batch
+@given(commands, st.integers(0, 2**48 - 1))
+def test_what_was_encoded_is_decoded(batch: list[Command], time_ms: int):
+    data = encode_commands(batch, time_ms)
+    assert decode_commands(data) == batch
+    assert decode_time(data) == time_ms
 
 
 def test_the_fingerprint_tells_operation_key_and_value_apart():
@@ -55,7 +81,17 @@ def test_the_fingerprint_tells_operation_key_and_value_apart():
     assert len(fingerprints) == 6
 
 
-VALID = encode_commands([put_command(ID, b"key", b"value"), delete_command(ID, b"other")])
+VALID = encode_commands(
+    [
+        put_command(ID, b"key", b"value"),
+        delete_command(ID, b"other", 9, 5),
+        delete_command(ID, b"third")._replace(since=3),
+        open_command(ID),
+    ]
+)
+FIRST, SECOND = 13, 13 + 32 + 8
+THIRD = SECOND + 32 + 16 + 5
+FOURTH = THIRD + 32 + 8 + 5
 
 
 @pytest.mark.parametrize("size", range(len(VALID)))
@@ -72,14 +108,21 @@ def patched(offset: int, value: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (patched(0, b"\x02"), IntegrityCode.UNSUPPORTED_VERSION),
-        (patched(1, b"\xff\xff\xff\xff"), IntegrityCode.TRUNCATED_RECORD),
-        (patched(1, b"\x01\x00\x00\x00"), IntegrityCode.INVALID_RECORD),
-        (patched(5, b"\x07"), IntegrityCode.INVALID_OPERATION),
-        (patched(5 + 33, b"\x00\x00"), IntegrityCode.INVALID_RECORD),
-        (patched(5 + 33, b"\x01\x04"), IntegrityCode.INVALID_RECORD),
-        (patched(5 + 35, b"\x01\x00\x10\x00"), IntegrityCode.INVALID_RECORD),
-        (patched(5, b"\x02"), IntegrityCode.INVALID_RECORD),
+        (patched(0, b"\x01"), IntegrityCode.UNSUPPORTED_VERSION),
+        (patched(7, b"\x01"), IntegrityCode.INVALID_RECORD),
+        (patched(9, b"\xff\xff\xff\xff"), IntegrityCode.TRUNCATED_RECORD),
+        (patched(9, b"\x01\x00\x00\x00"), IntegrityCode.INVALID_RECORD),
+        (patched(FIRST, b"\x07"), IntegrityCode.INVALID_OPERATION),
+        (patched(FIRST + 1, b"\x03"), IntegrityCode.INVALID_OPERATION),
+        (patched(FIRST + 26, b"\x00\x00"), IntegrityCode.INVALID_RECORD),
+        (patched(FIRST + 26, b"\x01\x04"), IntegrityCode.INVALID_RECORD),
+        (patched(FIRST + 28, b"\x01\x00\x10\x00"), IntegrityCode.INVALID_RECORD),
+        (patched(FIRST, b"\x02"), IntegrityCode.INVALID_RECORD),
+        (patched(SECOND + 32, b"\x04"), IntegrityCode.INVALID_RECORD),
+        (patched(SECOND + 40, b"\x00"), IntegrityCode.INVALID_RECORD),
+        (patched(SECOND + 33, b"\x01"), IntegrityCode.INVALID_RECORD),
+        (patched(FOURTH + 1, b"\x01"), IntegrityCode.TRUNCATED_RECORD),
+        (patched(FOURTH + 18, b"\x01"), IntegrityCode.INVALID_RECORD),
         (VALID + b"\x00", IntegrityCode.INVALID_RECORD),
     ],
 )

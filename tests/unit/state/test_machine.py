@@ -8,6 +8,8 @@ from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Options, WriteBatch
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state import (
+    MemoryBounds,
+    SessionBounds,
     StateMachine,
     delete_command,
     encode_commands,
@@ -18,10 +20,13 @@ from kvstore.state import (
 OPTIONS = Options(wal=False, background=False)
 
 
-def opened(disk: MemoryFileSystem, remembered: int = 8) -> StateMachine:
-    return StateMachine(
-        DB("/state", options=OPTIONS, filesystem=disk), remembered_requests=remembered
-    )
+BOUNDS = MemoryBounds(
+    requests=8, sessions=SessionBounds(sessions_max=3, idle_ms=1000, spared_ms=100)
+)
+
+
+def opened(disk: MemoryFileSystem) -> StateMachine:
+    return StateMachine(DB("/state", options=OPTIONS, filesystem=disk), memory=BOUNDS)
 
 
 def put(request: str, key: bytes, value: bytes) -> bytes:
@@ -92,9 +97,9 @@ def test_a_state_of_a_newer_format_is_refused():
     disk = MemoryFileSystem()
     database = DB("/state", options=OPTIONS, filesystem=disk)
     batch = WriteBatch()
-    batch.put(b"\x00state", b"\x7f" + bytes(40))
+    batch.put(b"\x00state", b"\x7f" + bytes(44))
     database.write(batch, applied_index=1)
     database.flush()
     with pytest.raises(CorruptionError) as caught:
-        StateMachine(database, remembered_requests=8)
+        StateMachine(database, memory=BOUNDS)
     assert caught.value.code == IntegrityCode.UNSUPPORTED_VERSION

@@ -24,7 +24,8 @@ def _one(seed: int, trace: bool) -> bool:
     troubles = ", ".join(f"{kind} {count}" for kind, count in sorted(outcome.troubles.items()))
     click.echo(
         f"seed {seed}: every promise kept: {outcome.operations} operations, "
-        f"{outcome.committed} entries, {outcome.terms} terms, {outcome.steps} steps; "
+        f"{outcome.committed} entries, {outcome.terms} terms, {outcome.refused} refused, "
+        f"{outcome.steps} steps; "
         f"troubles: {troubles or 'none'}; trace {outcome.digest}"
     )
     return True
@@ -32,7 +33,7 @@ def _one(seed: int, trace: bool) -> bool:
 
 def _many(seeds: range, jobs: int) -> bool:
     began = time.monotonic()
-    failed = operations = steps = 0
+    failed = operations = steps = refused = 0
     troubles: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
     with (
@@ -45,13 +46,14 @@ def _many(seeds: range, jobs: int) -> bool:
             if isinstance(outcome, Outcome):
                 operations += outcome.operations
                 steps += outcome.steps
+                refused += outcome.refused
                 troubles.update(outcome.troubles)
             else:
                 failed += 1
                 click.echo(f"\n{outcome}\n")
     click.echo(
         f"{len(seeds)} seeds from {seeds.start} on, {failed} failed: {operations} operations, "
-        f"{steps} steps, {time.monotonic() - began:.0f} s"
+        f"{refused} refused, {steps} steps, {time.monotonic() - began:.0f} s"
     )
     click.echo(
         "troubles: " + ", ".join(f"{kind} {count}" for kind, count in troubles.most_common())

@@ -8,26 +8,65 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from zlib import crc32
 
 from kvstore.raft import Entry, EntryKind, Message, MessageKind, Role
 from kvstore.replica import Replica
-from kvstore.state import CommandKind, StateMachine, decode_commands
+from kvstore.state import (
+    Command,
+    CommandKind,
+    MemoryBounds,
+    StateMachine,
+    decode_commands,
+    decode_time,
+)
 from kvstore.testing.simulation.trace import Violation
 
 __all__ = ["Model", "Oracle"]
 
 
-class Model:
-    """The store as it must be after each index. Written to be obviously right."""
+@dataclass(slots=True)
+class _Past:
+    """What a request got, and from which index until which it is remembered."""
 
-    def __init__(self) -> None:
+    request: bytes
+    sequence: int
+    fingerprint: bytes
+    result: bool
+    since: int
+    time_ms: int
+    until: int | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    used_ms: int
+    floor: int = 1
+    results: dict[int, _Past] = field(default_factory=dict)
+
+
+class Model:
+    """The store as it must be after each index. Written to be obviously right.
+
+    It refuses what a member must refuse, and raises Violation where a write is applied twice: by
+    whatever rule, that may never be.
+    """
+
+    def __init__(self, memory: MemoryBounds | None = None) -> None:
         self.index = 0
         self.revisions = [0]
         """The revision after each index."""
+        self._memory = memory or MemoryBounds()
+        self._clock_ms = 1
+        self._forgotten_ms = 0
         self._values: dict[bytes, list[tuple[int, bytes | None]]] = {}
-        # Request digest -> (index at which it was applied, fingerprint, result).
-        self._requests: dict[bytes, tuple[int, bytes, bool]] = {}
+        self._past: list[_Past] = []
+        # Those of `_past` that are remembered now. Without a session: oldest first.
+        self._requests: dict[bytes, _Past] = {}
+        # In the order of their last use.
+        self._sessions: dict[bytes, _Session] = {}
+        self._applied: set[tuple[bytes, int]] = set()
 
     def apply(self, entry: Entry) -> None:
         """Take the next entry of the history."""
@@ -35,17 +74,67 @@ class Model:
         self.index = entry.index
         revision = self.revisions[-1]
         if entry.kind is EntryKind.COMMAND:
+            self._clock_ms = max(self._clock_ms, decode_time(entry.data))
+            idle_ms = self._memory.sessions.idle_ms
+            for name, session in list(self._sessions.items()):
+                if session.used_ms + idle_ms <= self._clock_ms:
+                    self._forget_session(name)
             for command in decode_commands(entry.data):
-                if command.request in self._requests:
-                    continue
-                existed = self.value(command.key, self.index) is not None
-                put = command.kind == CommandKind.PUT
-                self._values.setdefault(command.key, []).append(
-                    (self.index, command.value if put else None)
-                )
-                self._requests[command.request] = (self.index, command.fingerprint, existed)
-                revision += 1
+                if command.kind == CommandKind.OPEN_SESSION:
+                    self._open(command.request)
+                elif self._is_new(command):
+                    self._write(command)
+                    revision += 1
         self.revisions.append(revision)
+
+    def _open(self, name: bytes) -> None:
+        bounds = self._memory.sessions
+        if len(self._sessions) >= bounds.sessions_max:
+            oldest = next(iter(self._sessions))
+            if self._sessions[oldest].used_ms + bounds.spared_ms > self._clock_ms:
+                return
+            self._forget_session(oldest)
+        self._sessions[name] = _Session(self._clock_ms)
+
+    def _is_new(self, command: Command) -> bool:
+        if not command.sequence:
+            known = command.request in self._requests
+            lost = command.since is not None and 0 < self._forgotten_ms >= command.since
+            return not known and not lost
+        session = self._sessions.pop(command.request, None)
+        if session is None:
+            return False
+        self._sessions[command.request] = session
+        session.used_ms = self._clock_ms
+        session.floor = max(session.floor, command.floor)
+        for sequence in [sequence for sequence in session.results if sequence < session.floor]:
+            session.results.pop(sequence).until = self.index
+        return command.sequence >= session.floor and command.sequence not in session.results
+
+    def _write(self, command: Command) -> None:
+        identity = (command.request, command.sequence)
+        if identity in self._applied:
+            raise Violation(f"{command.key!r} is written twice by one request, at {self.index}")
+        self._applied.add(identity)
+        existed = self.value(command.key, self.index) is not None
+        put = command.kind == CommandKind.PUT
+        self._values.setdefault(command.key, []).append(
+            (self.index, command.value if put else None)
+        )
+        past = _Past(*identity, command.fingerprint, existed, self.index, self._clock_ms)
+        self._past.append(past)
+        if command.sequence:
+            self._sessions[command.request].results[command.sequence] = past
+            return
+        self._requests[command.request] = past
+        if len(self._requests) > self._memory.requests:
+            oldest = self._requests.pop(next(iter(self._requests)))
+            oldest.until = self.index
+            self._forgotten_ms = oldest.time_ms
+
+    def _forget_session(self, name: bytes) -> None:
+        for past in self._sessions.pop(name).results.values():
+            past.until = self.index
 
     def value(self, key: bytes, index: int) -> bytes | None:
         """What ``key`` holds after ``index``."""
@@ -54,7 +143,7 @@ class Model:
         return history[place - 1][1] if place else None
 
     def compare(self, member: str, machine: StateMachine) -> None:
-        """Every key, every remembered request and the revision of a member, as of what it applied.
+        """Every key, every request and the revision of a member, as of what it applied.
 
         Raises Violation.
         """
@@ -68,13 +157,15 @@ class Model:
             )
         for key in self._values:
             self.compare_key(member, machine, key)
-        for request, (applied, fingerprint, result) in self._requests.items():
-            if applied > index:
-                continue
-            remembered = machine.first_result(request, fingerprint)
-            if remembered is not result:
+        for past in self._past:
+            if past.since > index:
+                break
+            remembered = machine.first_result(past.request, past.fingerprint, past.sequence)
+            expected = past.result if past.until is None or past.until > index else None
+            if remembered is not expected:
                 raise Violation(
-                    f"{member} remembers {remembered} of a request that got {result} at {applied}"
+                    f"{member} remembers {remembered} at {index} of a request that got "
+                    f"{past.result} at {past.since}, forgotten at {past.until}"
                 )
 
     def compare_key(self, member: str, machine: StateMachine, key: bytes) -> None:
@@ -91,8 +182,8 @@ class Model:
 class Oracle:
     """The one history, and who did what in it. Every method raises Violation."""
 
-    def __init__(self) -> None:
-        self.model = Model()
+    def __init__(self, memory: MemoryBounds | None = None) -> None:
+        self.model = Model(memory)
         self.committed: list[Entry] = []
         """Index 1 first."""
         self._hashes: dict[int, int] = {}

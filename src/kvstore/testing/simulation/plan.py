@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kvstore.engine import Options as EngineOptions
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import ReplicaOptions
+from kvstore.state import MemoryBounds, SessionBounds
 from kvstore.testing.simulation.agenda import MILLISECOND, SECOND
 
 __all__ = ["TICK_US", "TROUBLES", "Plan", "draw"]
@@ -57,10 +58,11 @@ TROUBLES = {
 class Plan:
     """One seed's cluster, load and troubles. Times in microseconds, rates from 0 to 1.
 
-    ``homing``: how often a client asks the member it is at home with, whoever leads.
-    ``patience_us``: how long it waits for an answer before it tries again. ``clock_speeds``: what a
-    clock may be turned to. ``pauses``: whether members may stand still; with lease reads they may
-    not, since a clock that stands still breaks the assumption that leases rest on.
+    ``in_session``: how many of the clients have sessions; the others make ids up. ``homing``: how
+    often a client asks the member it is at home with, whoever leads. ``patience_us``: how long it
+    waits for an answer before it tries again. ``clock_speeds``: what a clock may be turned to.
+    ``pauses``: whether members may stand still; with lease reads they may not, since a clock that
+    stands still breaks the assumption that leases rest on.
     """
 
     seed: int
@@ -68,6 +70,7 @@ class Plan:
     duration_us: int
     replica: ReplicaOptions
     clients: int
+    in_session: float
     keys: int
     value_bytes_max: int
     think_us: int
@@ -93,9 +96,14 @@ class Plan:
             f"corruption {self.corruption:.1%}"
         )
         leases = ", lease reads" if self.replica.raft.lease_ticks else ""
+        memory = self.replica.memory
+        remembered = (
+            f"; remembers {memory.requests} requests and {memory.sessions.sessions_max} sessions "
+            f"for {memory.sessions.idle_ms} ms"
+        )
         return (
             f"seed {self.seed}: {self.members} members, {self.clients} clients, {self.keys} keys, "
-            f"{self.duration_us / SECOND:.0f} s{leases}; {network}; "
+            f"{self.duration_us / SECOND:.0f} s{leases}{remembered}; {network}; "
             f"troubles: {', '.join(self.troubles) or 'none'}"
         )
 
@@ -129,6 +137,16 @@ def draw(seed: int) -> Plan:
         bloom_filter_bits=rng.choice((0, 10)),
         compaction_trigger=rng.choice((2, 4)),
     )
+    # Nor from `rng`, for the same reason.
+    memories = random.Random(f"{seed}/memories")
+    memory = MemoryBounds(
+        requests=memories.choice((8, 8, 64, 1 << 20)),
+        sessions=SessionBounds(
+            sessions_max=memories.choice((2, 8, 8, 16_384)),
+            idle_ms=memories.choice((300, 2000, 3_600_000)),
+            spared_ms=memories.choice((0, 200)),
+        ),
+    )
     quick = rng.choice((500, 1 * MILLISECOND, 5 * MILLISECOND))
     return Plan(
         seed=seed,
@@ -139,8 +157,10 @@ def draw(seed: int) -> Plan:
             engine=engine,
             segment_bytes=rng.choice((4096, 16384, 65536)),
             snapshot_part_bytes=rng.choice((300, 5000, 1 << 20)),
+            memory=memory,
         ),
         clients=rng.randint(3, 7),
+        in_session=memories.choice((0.0, 0.5, 0.5, 1.0)),
         keys=rng.randint(2, 6),
         value_bytes_max=rng.choice((20, 200, 3000)),
         think_us=rng.choice((10, 40, 100)) * MILLISECOND,

@@ -24,6 +24,8 @@ import kvstore
 __all__ = ["Hunt", "describe", "hunt", "plant"]
 
 SOURCE = Path(kvstore.__file__).parent
+BUILT = ("_engine", "_state")
+"""Taken as they are: patches change Python alone."""
 PATCHES = Path("tests/simulation/planted")
 SECONDS_MAX = 3600
 """One hunt takes no longer."""
@@ -64,9 +66,10 @@ def plant(patch: Path, directory: Path) -> None:
     patch doesn't fit the source.
     """
     package = directory / "src" / "kvstore"
-    ignored = shutil.ignore_patterns("__pycache__", "_engine")
+    ignored = shutil.ignore_patterns("__pycache__", *BUILT)
     shutil.copytree(SOURCE, package, ignore=ignored)
-    (package / "_engine").symlink_to(SOURCE / "_engine", target_is_directory=True)
+    for name in BUILT:
+        (package / name).symlink_to(SOURCE / name, target_is_directory=True)
     subprocess.run(
         ["git", "apply", "-p1", str(patch.resolve())],
         cwd=directory,

@@ -37,6 +37,8 @@ Answer = Callable[[Result], None]
 DIRECTORY = "/member"
 CALL_S = 1.0
 """The deadline that calls come with."""
+DELAY_S = 0.5
+"""What a service takes a call to have been under way: more than the plan's delays and two ticks."""
 EXPIRY_TICKS = 5
 PROMISE_OUTAGE_MS = (20, 400)
 
@@ -105,6 +107,7 @@ class Process:
         self._oracle = oracle
         self._network = network
         self._rng = random.Random(f"{plan.seed}/process/{member}")
+        self._sessions = random.Random(f"{plan.seed}/sessions/{member}")
         self._service: KVService | None = None
         self._resume_at = 0
         self._ticks = 0
@@ -139,12 +142,19 @@ class Process:
                 founders=self._founders,
                 filesystem=self.disk,
                 threaded=False,
+                now=self.clock_s,
             )
         except Error as error:
             self._stop_for(error)
             return
         self.replica = replica
-        self._service = KVService(self._route, now=self.clock_s, soon=self._soon)
+        self._service = KVService(
+            self._route,
+            now=self.clock_s,
+            soon=self._soon,
+            draw=self._sessions.randbytes,
+            delay_s=DELAY_S,
+        )
         status = replica.status()
         self._trace.note(
             f"member {self.member} starts: term {status.raft.term}, log to "

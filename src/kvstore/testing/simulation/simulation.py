@@ -39,6 +39,8 @@ class Outcome:
     terms: int
     steps: int
     troubles: dict[str, int]
+    refused: int = 0
+    """Writes that were refused since nobody knew any more what had become of them."""
 
 
 class Failed(AssertionError):
@@ -81,7 +83,7 @@ class _Run:
         self.plan = plan
         self.agenda = Agenda()
         self.trace = Trace(self.agenda, write)
-        self.oracle = Oracle()
+        self.oracle = Oracle(plan.replica.memory)
         self.network = Network(plan, self.agenda, self.trace, self._deliver)
         self.processes: dict[int, Process] = {}
         founders = Membership(voters=frozenset(range(1, plan.members + 1)))
@@ -150,6 +152,7 @@ class _Run:
             terms=self.oracle.terms,
             steps=self.agenda.steps,
             troubles=self.troubles.made,
+            refused=sum(client.refused for client in self.clients),
         )
 
     def _enough(self) -> bool:

@@ -1,0 +1,38 @@
+"""What a request id says: ``kvs1/<session>/<sequence>/<floor>``, or whatever a client made up."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from kvstore.errors import InvalidArgumentError
+from kvstore.state import SEQUENCE_MAX, SESSION_WINDOW, request_digest
+
+__all__ = ["Named", "understand"]
+
+_PREFIX = b"kvs1/"
+_OF_SESSION = re.compile(rb"kvs1/([0-9a-f]{32})/([1-9][0-9]{0,18})/([1-9][0-9]{0,18})")
+
+
+class Named(NamedTuple):
+    """A request: the digest of its id, or a session with a sequence from 1 on and a floor."""
+
+    request: bytes
+    sequence: int = 0
+    floor: int = 0
+
+
+def understand(request_id: bytes) -> Named | InvalidArgumentError:
+    """An id that only looks a little like a session's is a plain one, as all ids are in v1."""
+    if not request_id.startswith(_PREFIX):
+        return Named(request_digest(request_id))
+    parts = _OF_SESSION.fullmatch(request_id)
+    if parts is None:
+        return Named(request_digest(request_id))
+    sequence, floor = int(parts[2]), int(parts[3])
+    if not floor <= sequence < floor + SESSION_WINDOW or sequence > SEQUENCE_MAX:
+        return InvalidArgumentError(
+            f"request_id has the sequence {sequence} with the floor {floor}; expected the floor "
+            f"to {SESSION_WINDOW - 1} above it"
+        )
+    return Named(bytes.fromhex(parts[1].decode()), sequence, floor)
