@@ -158,6 +158,7 @@ def test_reflection_lists_what_is_served(server: Kvd) -> None:
         (answer,) = stub.ServerReflectionInfo(asked)
     assert {service.name for service in answer.list_services_response.service} == {
         "kvstore.v1.KV",
+        "kvstore.v1.Sessions",
         "kvstore.v1.Admin",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",

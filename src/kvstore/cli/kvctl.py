@@ -23,6 +23,7 @@ from kvstore.errors import (
     DeadlineExceededError,
     Error,
     NotLeaderError,
+    Outcome,
     StorageError,
     UnavailableError,
 )
@@ -67,6 +68,13 @@ kvctl.add_command(member_group)
 kvctl.add_command(leader_group)
 kvctl.add_command(snapshot_group)
 kvctl.add_command(pki_group)
+
+
+# What is said beside an error of a write.
+_OUTCOMES = {
+    Outcome.NOT_APPLIED: " (not applied)",
+    Outcome.UNKNOWN: " (may have been applied)",
+}
 
 
 def exit_code_of(error: Error) -> ExitCode:

@@ -18,6 +18,9 @@ request_id_option = click.option(
     metavar="ID",
     help="Identity of this write, to repeat one whose outcome is unknown. [default: a new one]",
 )
+retry_option = click.option(
+    "--retry", is_flag=True, help="With --request-id: it may have been sent before."
+)
 
 
 class DataCommand(click.Command):
@@ -38,10 +41,16 @@ class DataCommand(click.Command):
 @click.argument("value")
 @hex_option
 @request_id_option
+@retry_option
 @connection_options
 @click.pass_context
 def put_command(
-    context: click.Context, key: str, value: str, hexadecimal: bool, request_id: str | None
+    context: click.Context,
+    key: str,
+    value: str,
+    hexadecimal: bool,
+    request_id: str | None,
+    retry: bool,
 ) -> None:
     """Store VALUE under KEY. A VALUE of - is read from standard input, byte for byte.
 
@@ -51,6 +60,7 @@ def put_command(
       kvctl put photo - < cat.jpg
       kvctl put -- -5 minus-five       after -- nothing is an option
       kvctl put --request-id=order-17 order:17 paid
+      kvctl put --request-id=order-17 --retry order:17 paid     when the first one timed out
 
     Prints "created" or "overwritten". Keys have 1 to 1,024 bytes, values up to 1 MiB.
     """
@@ -58,7 +68,10 @@ def put_command(
     stored_key = read_key(key, hexadecimal=hexadecimal)
     with settings.connect() as client:
         overwritten = client.put(
-            stored_key, read_value(value, hexadecimal=hexadecimal), request_id=request_id
+            stored_key,
+            read_value(value, hexadecimal=hexadecimal),
+            request_id=request_id,
+            retry=retry,
         )
     if settings.output == "json":
         write_json({"key": stored_key, "overwritten": overwritten}, hexadecimal=hexadecimal)
@@ -105,10 +118,11 @@ def get_command(context: click.Context, key: str, hexadecimal: bool) -> None:
 @click.argument("key")
 @hex_option
 @request_id_option
+@retry_option
 @connection_options
 @click.pass_context
 def delete_command(
-    context: click.Context, key: str, hexadecimal: bool, request_id: str | None
+    context: click.Context, key: str, hexadecimal: bool, request_id: str | None, retry: bool
 ) -> None:
     """Remove KEY and its value.
 
@@ -122,7 +136,7 @@ def delete_command(
     settings = settings_of(context)
     stored_key = read_key(key, hexadecimal=hexadecimal)
     with settings.connect() as client:
-        deleted = client.delete(stored_key, request_id=request_id)
+        deleted = client.delete(stored_key, request_id=request_id, retry=retry)
     if settings.output == "json":
         write_json({"key": stored_key, "deleted": deleted}, hexadecimal=hexadecimal)
     elif deleted:

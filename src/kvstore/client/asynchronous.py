@@ -10,8 +10,15 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import grpc.aio
 
-from kvstore.api.v1 import admin_pb2, admin_pb2_grpc, kv_pb2, kv_pb2_grpc
-from kvstore.client.attempts import Attempts, Endpoints
+from kvstore.api.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
+from kvstore.client.attempts import Attempts, Endpoints, Metadata
 from kvstore.client.failure import understand
 from kvstore.client.options import (
     CHANNEL_OPTIONS,
@@ -23,23 +30,38 @@ from kvstore.client.options import (
     parse_addresses,
 )
 from kvstore.client.requests import BytesLike, delete_request, get_request, put_request
+from kvstore.client.sessions import PlainWrite, Sessions, SessionWrite, Write
 from kvstore.client.status import ClusterStatus, Members
-from kvstore.errors import ClosedError
+from kvstore.errors import (
+    ClosedError,
+    Error,
+    ForgottenError,
+    Outcome,
+    Refusal,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
 
 Request = TypeVar("Request", contravariant=True)
+WriteRequest = TypeVar("WriteRequest", kv_pb2.PutRequest, kv_pb2.DeleteRequest)
 Response = TypeVar("Response", covariant=True)
+
+
+_CLOSED = "the client was closed during the call"
 
 
 class _Method(Protocol[Request, Response]):
     """One RPC of a stub."""
 
-    def __call__(self, request: Request, *, timeout: float | None) -> Awaitable[Response]: ...
+    def __call__(
+        self, request: Request, *, timeout: float | None, metadata: Metadata | None
+    ) -> Awaitable[Response]: ...
 
 
 class _Server:
     """The connection to one address."""
 
-    __slots__ = ("admin", "channel", "kv")
+    __slots__ = ("admin", "channel", "kv", "sessions")
 
     def __init__(self, address: str, tls: TLS | None) -> None:
         if tls is None:
@@ -49,6 +71,9 @@ class _Server:
                 address, tls.credentials(), options=CHANNEL_OPTIONS + tls.channel_options()
             )
         self.kv = cast("kv_pb2_grpc.KVAsyncStub", kv_pb2_grpc.KVStub(self.channel))
+        self.sessions = cast(
+            "session_pb2_grpc.SessionsAsyncStub", session_pb2_grpc.SessionsStub(self.channel)
+        )
         self.admin = cast("admin_pb2_grpc.AdminAsyncStub", admin_pb2_grpc.AdminStub(self.channel))
 
 
@@ -77,6 +102,7 @@ class AsyncClient:
         self._retry = retry or RetryPolicy()
         self._closed = False
         self._servers: dict[str, _Server] = {}
+        self._sessions = Sessions()
         if tls is not None:
             tls.credentials()  # unreadable PEM files are told now, not later
 
@@ -86,11 +112,12 @@ class AsyncClient:
         value: BytesLike,
         *,
         request_id: str | None = None,
+        retry: bool = False,
         timeout: float | None = None,
     ) -> bool:
         """Store ``value`` under ``key``; True if it had a value before. See :meth:`Client.put`."""
-        request = put_request(key, value, request_id)
-        return (await self._call(_put, request, timeout)).overwritten
+        request = put_request(key, value)
+        return (await self._write(_put, request, request_id, retry, timeout)).overwritten
 
     async def get(self, key: BytesLike, *, timeout: float | None = None) -> bytes | None:
         """Return the newest value of ``key``, None if it has none. See :meth:`Client.get`."""
@@ -98,10 +125,16 @@ class AsyncClient:
         return response.value if response.found else None
 
     async def delete(
-        self, key: BytesLike, *, request_id: str | None = None, timeout: float | None = None
+        self,
+        key: BytesLike,
+        *,
+        request_id: str | None = None,
+        retry: bool = False,
+        timeout: float | None = None,
     ) -> bool:
         """Remove ``key``; True if it had a value. See :meth:`Client.delete`."""
-        return (await self._call(_delete, delete_request(key, request_id), timeout)).deleted
+        request = delete_request(key)
+        return (await self._write(_delete, request, request_id, retry, timeout)).deleted
 
     async def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
@@ -181,14 +214,14 @@ class AsyncClient:
                 return
             except grpc.RpcError as error:
                 if self._closed:
-                    raise ClosedError("the client was closed during the call") from error
+                    raise ClosedError(_CLOSED) from error
                 failure = understand(error)
                 if begun:
                     raise failure.error from error
                 delay = attempts.failed(failure)
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 if self._closed and not _task_is_cancelled():
-                    raise ClosedError("the client was closed during the call") from error
+                    raise ClosedError(_CLOSED) from error
                 raise
             await asyncio.sleep(delay)
 
@@ -226,21 +259,81 @@ class AsyncClient:
     ) -> Response:
         """Try until it works, can't work or the time is up."""
         timeout = checked_timeout(timeout, self._timeout)
-        attempts = Attempts(self._endpoints, self._retry, timeout)
+        return await self._try(method, request, Attempts(self._endpoints, self._retry, timeout))
+
+    async def _write(
+        self,
+        method: Callable[[_Server], _Method[WriteRequest, Response]],
+        request: WriteRequest,
+        request_id: str | None,
+        retry: bool,
+        timeout: float | None,
+    ) -> Response:
+        """The same for a write, which gets its id here."""
+        timeout = checked_timeout(timeout, self._timeout)
+        sent_before = retry and request_id is not None
+        attempts = Attempts(
+            self._endpoints, self._retry, timeout, writes=True, sent_before=sent_before
+        )
+        while True:
+            write = await self._numbered(attempts) if request_id is None else PlainWrite(request_id)
+            request.request_id = write.request_id
+            try:
+                return await self._try(method, request, attempts)
+            except ForgottenError as error:
+                if not self._may_renew(write, error):
+                    raise
+                attempts.renew()
+            finally:
+                write.done()
+
+    def _may_renew(self, write: Write, error: ForgottenError) -> bool:
+        """Whether the write, which a session that has expired numbered, may have another id."""
+        if error.refusal is not Refusal.SESSION_EXPIRED or not isinstance(write, SessionWrite):
+            return False
+        self._sessions.expired(write.session)
+        return error.outcome is Outcome.NOT_APPLIED
+
+    async def _numbered(self, attempts: Attempts) -> Write:
+        """Give a write its id; opens a session where there is none."""
+        if self._sessions.claim():
+            opened = None
+            refused = False
+            try:
+                opened = await self._try(_open, session_pb2.OpenSessionRequest(), attempts)
+            except (ResourceExhaustedError, UnsupportedError):
+                refused = True
+            except Error as error:
+                # Whatever became of the session, the write was not sent.
+                error.outcome = Outcome.NOT_APPLIED
+                raise
+            finally:
+                self._sessions.opened(opened, refused=refused)
+                attempts.renew()
+        return self._sessions.begin()
+
+    async def _try(
+        self,
+        method: Callable[[_Server], _Method[Request, Response]],
+        request: Request,
+        attempts: Attempts,
+    ) -> Response:
         while True:
             time_left = attempts.next()
             server = self._server(attempts.address)
             try:
-                return await method(server)(request, timeout=time_left)
+                return await method(server)(
+                    request, timeout=time_left, metadata=attempts.metadata()
+                )
             except grpc.RpcError as error:
                 if self._closed:
-                    raise ClosedError("the client was closed during the call") from error
+                    raise attempts.ended(ClosedError(_CLOSED)) from error
                 delay = attempts.failed(understand(error))
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 # gRPC cancels the calls of a channel that close() has closed; a cancellation of
                 # this very task goes on its way.
                 if self._closed and not _task_is_cancelled():
-                    raise ClosedError("the client was closed during the call") from error
+                    raise attempts.ended(ClosedError(_CLOSED)) from error
                 raise
             await asyncio.sleep(delay)
 
@@ -286,3 +379,9 @@ def _transfer_leadership(
     server: _Server,
 ) -> _Method[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]:
     return server.admin.TransferLeadership
+
+
+def _open(
+    server: _Server,
+) -> _Method[session_pb2.OpenSessionRequest, session_pb2.OpenSessionResponse]:
+    return server.sessions.Open

@@ -9,10 +9,16 @@ from collections.abc import Callable, Sequence
 
 from kvstore.client.failure import Failure
 from kvstore.client.options import RetryPolicy
-from kvstore.errors import DeadlineExceededError
+from kvstore.errors import DeadlineExceededError, Error, Outcome
 
 # Addresses learnt from leader hints are kept beside those given, up to this many in all.
 ADDRESSES_MAX = 64
+
+# Metadata that tells a server which try of a write this is; docs/wire-protocol.md.
+ATTEMPT_KEY = "kvstore-attempt"
+AGE_KEY = "kvstore-age-ms"
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 class Endpoints:
@@ -50,18 +56,26 @@ class Endpoints:
 
 
 class Attempts:
-    """The tries of one call. Ask :meth:`next` for each, tell :meth:`failed` what came of it."""
+    """The tries of one call. Ask :meth:`next` for each, tell :meth:`failed` what came of it.
+
+    Of a call that writes it knows as well what the server must be told, and what an error that ends
+    the call says of the write.
+    """
 
     __slots__ = (
         "_deadline",
         "_endpoints",
         "_failures",
+        "_first_sent",
         "_last",
+        "_maybe_applied",
         "_now",
         "_policy",
         "_random",
         "_redirected",
+        "_sent",
         "_timeout",
+        "_writes",
         "address",
     )
 
@@ -71,6 +85,8 @@ class Attempts:
         policy: RetryPolicy,
         timeout: float,
         *,
+        writes: bool = False,
+        sent_before: bool = False,
         now: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -83,6 +99,11 @@ class Attempts:
         self._failures = 0
         self._redirected = False
         self._last: Failure | None = None
+        self._writes = writes
+        # Tries that may have been applied, and when the first of them began.
+        self._maybe_applied = int(sent_before)
+        self._first_sent: float | None = None
+        self._sent = now()
         self.address = endpoints.preferred
 
     def next(self) -> float:
@@ -90,7 +111,8 @@ class Attempts:
 
         Raises the last failure's error, or DeadlineExceededError, when the time is up.
         """
-        left = self._deadline - self._now()
+        self._sent = self._now()
+        left = self._deadline - self._sent
         if left <= 0:
             raise self._out_of_time()
         self.address = self._endpoints.preferred
@@ -98,10 +120,34 @@ class Attempts:
             return min(left, self._policy.attempt_timeout_s)
         return left
 
+    def metadata(self) -> Metadata | None:
+        """What goes with this try: that an earlier one may have been applied, and its age."""
+        if not self._maybe_applied:
+            return None
+        attempt = (ATTEMPT_KEY, str(self._maybe_applied + 1))
+        if self._first_sent is None:
+            return (attempt,)
+        return (attempt, (AGE_KEY, str(int((self._sent - self._first_sent) * 1000) + 1)))
+
+    def ended(self, error: Error) -> Error:
+        """``error``, which ends the call in the middle of a try, with what it says of the write."""
+        self._maybe_applied += 1
+        return self._judged(error)
+
+    def renew(self) -> None:
+        """From now on another request is sent: none of its tries was."""
+        self._maybe_applied = 0
+        self._first_sent = None
+
     def failed(self, failure: Failure) -> float:
         """Return the seconds to wait before the next try; raises when another can't help."""
+        if self._writes and not failure.not_applied:
+            self._maybe_applied += 1
+            # Of a request that another process sent before nobody knows the age.
+            if self._maybe_applied == 1:
+                self._first_sent = self._sent
         if not failure.retry:
-            raise failure.error
+            raise self._judged(failure.error)
         self._last = failure
         if failure.leader_address is not None and failure.leader_address != self.address:
             self._endpoints.prefer(failure.leader_address)
@@ -119,7 +165,12 @@ class Attempts:
             raise self._out_of_time()
         return min(self._random(0.0, longest), left)
 
-    def _out_of_time(self) -> Exception:
+    def _out_of_time(self) -> Error:
         if self._last is None or isinstance(self._last.error, DeadlineExceededError):
-            return DeadlineExceededError(f"no answer within {self._timeout:g} s")
-        return self._last.error
+            return self._judged(DeadlineExceededError(f"no answer within {self._timeout:g} s"))
+        return self._judged(self._last.error)
+
+    def _judged(self, error: Error) -> Error:
+        if self._writes:
+            error.outcome = Outcome.UNKNOWN if self._maybe_applied else Outcome.NOT_APPLIED
+        return error

@@ -9,8 +9,15 @@ from typing import Protocol, Self, TypeVar
 
 import grpc
 
-from kvstore.api.v1 import admin_pb2, admin_pb2_grpc, kv_pb2, kv_pb2_grpc
-from kvstore.client.attempts import Attempts, Endpoints
+from kvstore.api.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
+from kvstore.client.attempts import Attempts, Endpoints, Metadata
 from kvstore.client.failure import understand
 from kvstore.client.options import (
     CHANNEL_OPTIONS,
@@ -22,23 +29,38 @@ from kvstore.client.options import (
     parse_addresses,
 )
 from kvstore.client.requests import BytesLike, delete_request, get_request, put_request
+from kvstore.client.sessions import PlainWrite, Sessions, SessionWrite, Write
 from kvstore.client.status import ClusterStatus, Members
-from kvstore.errors import ClosedError
+from kvstore.errors import (
+    ClosedError,
+    Error,
+    ForgottenError,
+    Outcome,
+    Refusal,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
 
 Request = TypeVar("Request", contravariant=True)
+WriteRequest = TypeVar("WriteRequest", kv_pb2.PutRequest, kv_pb2.DeleteRequest)
 Response = TypeVar("Response", covariant=True)
+
+
+_CLOSED = "the client was closed during the call"
 
 
 class _Method(Protocol[Request, Response]):
     """One RPC of a stub."""
 
-    def __call__(self, request: Request, *, timeout: float | None) -> Response: ...
+    def __call__(
+        self, request: Request, *, timeout: float | None, metadata: Metadata | None
+    ) -> Response: ...
 
 
 class _Server:
     """The connection to one address."""
 
-    __slots__ = ("admin", "channel", "kv")
+    __slots__ = ("admin", "channel", "kv", "sessions")
 
     def __init__(self, address: str, tls: TLS | None) -> None:
         if tls is None:
@@ -48,6 +70,7 @@ class _Server:
                 address, tls.credentials(), options=CHANNEL_OPTIONS + tls.channel_options()
             )
         self.kv = kv_pb2_grpc.KVStub(self.channel)
+        self.sessions = session_pb2_grpc.SessionsStub(self.channel)
         self.admin = admin_pb2_grpc.AdminStub(self.channel)
 
 
@@ -56,8 +79,9 @@ class Client:
 
     ``addresses`` is one ``host:port``, several separated by commas, or a list. The client finds the
     leader among them, follows leader hints, and tries a call that failed for a passing reason again
-    until ``timeout`` seconds are over. Each write carries a request id that stays the same over all
-    tries, so it is applied once however often it was sent.
+    until ``timeout`` seconds are over. Its writes belong to a session, which the first of them
+    opens, and are applied at most once however often they are sent; where a server can't know any
+    more whether an earlier try was applied, it refuses the next one, and the call ends with that.
 
     Any number of threads may use one client. Connections are made on first use.
 
@@ -84,6 +108,7 @@ class Client:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._servers: dict[str, _Server] = {}
+        self._sessions = Sessions()
         self._server(self._endpoints.preferred)  # unreadable PEM files are told now, not later
 
     def put(
@@ -92,20 +117,24 @@ class Client:
         value: BytesLike,
         *,
         request_id: str | None = None,
+        retry: bool = False,
         timeout: float | None = None,
     ) -> bool:
         """Store ``value`` (up to 1 MiB) under ``key`` (1 to 1,024 bytes).
 
         Returns True if the key had a value before. When this returns, the write is on the disks of
-        a majority. Give a ``request_id`` (1 to 4,096 bytes of UTF-8) to retry a write of an earlier
-        client or process; without one, a fresh id is made.
+        a majority. Without a ``request_id`` the write is the client's session's, and applied at
+        most once whatever happens. With one (1 to 4,096 bytes of UTF-8) a later client or process
+        can try again: ``retry`` says that this is done, so that the server refuses what it may have
+        forgotten, and doesn't take it for new.
 
         Raises InvalidArgumentError, UnavailableError or NotLeaderError (no leader found in time),
-        DeadlineExceededError, StorageError, ClosedError. After all but the first, the write may
-        have been applied or may yet be; the same ``request_id`` makes trying again safe.
+        DeadlineExceededError, StorageError, ClosedError, ForgottenError (nobody knows any more
+        whether it was applied). ``outcome`` of the error says whether the write was not applied, or
+        may have been.
         """
-        request = put_request(key, value, request_id)
-        return self._call(_put, request, timeout).overwritten
+        request = put_request(key, value)
+        return self._write(_put, request, request_id, retry, timeout).overwritten
 
     def get(self, key: BytesLike, *, timeout: float | None = None) -> bytes | None:
         """Return the newest value of ``key``, None if it has none. Linearizable.
@@ -116,10 +145,16 @@ class Client:
         return response.value if response.found else None
 
     def delete(
-        self, key: BytesLike, *, request_id: str | None = None, timeout: float | None = None
+        self,
+        key: BytesLike,
+        *,
+        request_id: str | None = None,
+        retry: bool = False,
+        timeout: float | None = None,
     ) -> bool:
-        """Remove ``key``; True if it had a value. Raises as :meth:`put` does."""
-        return self._call(_delete, delete_request(key, request_id), timeout).deleted
+        """Remove ``key``; True if it had a value. Arguments and errors as of :meth:`put`."""
+        request = delete_request(key)
+        return self._write(_delete, request, request_id, retry, timeout).deleted
 
     def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
@@ -208,14 +243,14 @@ class Client:
                 return
             except grpc.RpcError as error:
                 if self._closed.is_set():
-                    raise ClosedError("the client was closed during the call") from error
+                    raise ClosedError(_CLOSED) from error
                 failure = understand(error)
                 if begun:
                     raise failure.error from error
                 delay = attempts.failed(failure)
             except ValueError as error:  # what gRPC raises for a channel that close() has closed
                 if self._closed.is_set():
-                    raise ClosedError("the client was closed during the call") from error
+                    raise ClosedError(_CLOSED) from error
                 raise
             self._closed.wait(delay)
 
@@ -255,19 +290,77 @@ class Client:
     ) -> Response:
         """Try until it works, can't work or the time is up."""
         timeout = checked_timeout(timeout, self._timeout)
-        attempts = Attempts(self._endpoints, self._retry, timeout)
+        return self._try(method, request, Attempts(self._endpoints, self._retry, timeout))
+
+    def _write(
+        self,
+        method: Callable[[_Server], _Method[WriteRequest, Response]],
+        request: WriteRequest,
+        request_id: str | None,
+        retry: bool,
+        timeout: float | None,
+    ) -> Response:
+        """The same for a write, which gets its id here."""
+        timeout = checked_timeout(timeout, self._timeout)
+        sent_before = retry and request_id is not None
+        attempts = Attempts(
+            self._endpoints, self._retry, timeout, writes=True, sent_before=sent_before
+        )
+        while True:
+            write = self._numbered(attempts) if request_id is None else PlainWrite(request_id)
+            request.request_id = write.request_id
+            try:
+                return self._try(method, request, attempts)
+            except ForgottenError as error:
+                if not self._may_renew(write, error):
+                    raise
+                attempts.renew()
+            finally:
+                write.done()
+
+    def _may_renew(self, write: Write, error: ForgottenError) -> bool:
+        """Whether the write, which a session that has expired numbered, may have another id."""
+        if error.refusal is not Refusal.SESSION_EXPIRED or not isinstance(write, SessionWrite):
+            return False
+        self._sessions.expired(write.session)
+        return error.outcome is Outcome.NOT_APPLIED
+
+    def _numbered(self, attempts: Attempts) -> Write:
+        """Give a write its id; opens a session where there is none."""
+        if self._sessions.claim():
+            opened = None
+            refused = False
+            try:
+                opened = self._try(_open, session_pb2.OpenSessionRequest(), attempts)
+            except (ResourceExhaustedError, UnsupportedError):
+                refused = True
+            except Error as error:
+                # Whatever became of the session, the write was not sent.
+                error.outcome = Outcome.NOT_APPLIED
+                raise
+            finally:
+                self._sessions.opened(opened, refused=refused)
+                attempts.renew()
+        return self._sessions.begin()
+
+    def _try(
+        self,
+        method: Callable[[_Server], _Method[Request, Response]],
+        request: Request,
+        attempts: Attempts,
+    ) -> Response:
         while True:
             time_left = attempts.next()
             server = self._server(attempts.address)
             try:
-                return method(server)(request, timeout=time_left)
+                return method(server)(request, timeout=time_left, metadata=attempts.metadata())
             except grpc.RpcError as error:
                 if self._closed.is_set():
-                    raise ClosedError("the client was closed during the call") from error
+                    raise attempts.ended(ClosedError(_CLOSED)) from error
                 delay = attempts.failed(understand(error))
             except ValueError as error:  # what gRPC raises for a channel that close() has closed
                 if self._closed.is_set():
-                    raise ClosedError("the client was closed during the call") from error
+                    raise attempts.ended(ClosedError(_CLOSED)) from error
                 raise
             self._closed.wait(delay)
 
@@ -308,3 +401,9 @@ def _transfer_leadership(
     server: _Server,
 ) -> _Method[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]:
     return server.admin.TransferLeadership
+
+
+def _open(
+    server: _Server,
+) -> _Method[session_pb2.OpenSessionRequest, session_pb2.OpenSessionResponse]:
+    return server.sessions.Open

@@ -14,18 +14,25 @@ from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
     Error,
+    ForgottenError,
     IntegrityCode,
     InternalError,
     InvalidArgumentError,
     NotLeaderError,
+    Outcome,
+    Refusal,
+    ResourceExhaustedError,
     StorageError,
     UnavailableError,
+    UnsupportedError,
 )
 
 # Trailing metadata that says in a machine's words what the status message says in a person's.
 LEADER_HINT_KEY = "kvstore-leader-hint"
 LEADER_ADDRESS_KEY = "kvstore-leader-address"
 INTEGRITY_CODE_KEY = "kvstore-integrity-code"
+REFUSAL_KEY = "kvstore-refusal"
+OUTCOME_KEY = "kvstore-outcome"
 
 _PASSING = frozenset(
     {
@@ -47,11 +54,15 @@ _CONNECTING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed try. ``leader_address`` is where to go instead, where the server knew."""
+    """One failed try. ``leader_address`` is where to go instead, where the server knew.
+
+    ``not_applied``: this try surely did nothing, and never will.
+    """
 
     error: Error
     retry: bool
     leader_address: str | None = None
+    not_applied: bool = False
 
 
 def understand(error: grpc.RpcError) -> Failure:
@@ -62,7 +73,27 @@ def understand(error: grpc.RpcError) -> Failure:
     address = trailer.get(LEADER_ADDRESS_KEY) or None
     translated = _translated(code, details, trailer, address)
     passing = code in _PASSING and not isinstance(translated, InvalidArgumentError)
-    return Failure(translated, passing, address)
+    return Failure(translated, passing, address, _not_applied(code, details, trailer))
+
+
+# Statuses that come before anything is proposed.
+_BEFORE = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    }
+)
+
+
+def _not_applied(code: grpc.StatusCode, details: str, trailer: dict[str, str]) -> bool:
+    if code in _BEFORE or trailer.get(OUTCOME_KEY) == Outcome.NOT_APPLIED:
+        return True
+    # The call never left.
+    return code is grpc.StatusCode.UNAVAILABLE and _CONNECTING.fullmatch(details) is not None
 
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
@@ -86,8 +117,14 @@ def _translated(
             return UnavailableError(details)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(details)
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return UnsupportedError(f"the server doesn't know this call: {details}")
         case grpc.StatusCode.DATA_LOSS:
             return _storage_error(details, trailer.get(INTEGRITY_CODE_KEY, ""))
+        case grpc.StatusCode.ABORTED if trailer.get(REFUSAL_KEY) in Refusal.__members__:
+            return ForgottenError(Refusal(trailer[REFUSAL_KEY]))
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if OUTCOME_KEY in trailer:
+            return ResourceExhaustedError(details)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             # gRPC's own limit on a message; our server answers INVALID_ARGUMENT below it.
             if "larger than max" in details:

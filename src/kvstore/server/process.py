@@ -19,7 +19,15 @@ from grpc_reflection.v1alpha import reflection
 
 from kvstore.api.handlers.admin import AdminHandlers
 from kvstore.api.handlers.kv import KVHandlers
-from kvstore.api.v1 import admin_pb2, admin_pb2_grpc, kv_pb2, kv_pb2_grpc
+from kvstore.api.handlers.sessions import SessionsHandlers
+from kvstore.api.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
 from kvstore.errors import Error
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
@@ -146,11 +154,15 @@ async def _hand_over(node: Node) -> None:
 
 def _add_services(listener: grpc.aio.Server, node: Node, health: HealthWatch) -> None:
     kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), listener)
+    session_pb2_grpc.add_SessionsServicer_to_server(
+        SessionsHandlers(node.service, node.forward), listener
+    )
     admin_pb2_grpc.add_AdminServicer_to_server(AdminHandlers(node), listener)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, listener)
     reflection.enable_server_reflection(
         [
             kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name,
+            session_pb2.DESCRIPTOR.services_by_name["Sessions"].full_name,
             admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name,
             health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
             reflection.SERVICE_NAME,

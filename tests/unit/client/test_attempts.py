@@ -10,8 +10,12 @@ from kvstore.client.options import RetryPolicy, parse_addresses
 from kvstore.errors import (
     ConfigurationError,
     DeadlineExceededError,
+    Error,
+    ForgottenError,
     InvalidArgumentError,
     NotLeaderError,
+    Outcome,
+    Refusal,
     UnavailableError,
 )
 
@@ -151,3 +155,88 @@ def test_addresses_are_read_from_text_and_lists(given: str | list[str], parsed: 
 def test_malformed_addresses_are_refused(given: str) -> None:
     with pytest.raises(ConfigurationError, match="host:port"):
         parse_addresses(given)
+
+
+LOST = Failure(UnavailableError("connection reset"), retry=True)
+REFUSED = Failure(UnavailableError("no leader"), retry=True, not_applied=True)
+
+
+def writing(clock: Clock, *, sent_before: bool = False) -> Attempts:
+    return Attempts(
+        Endpoints(["a:1"]),
+        POLICY,
+        10.0,
+        writes=True,
+        sent_before=sent_before,
+        now=clock,
+        uniform=lambda low, high: high,
+    )
+
+
+def test_a_try_says_how_many_before_it_may_have_been_applied_and_how_old_they_are() -> None:
+    clock = Clock()
+    plan = writing(clock)
+    plan.next()
+    assert plan.metadata() is None
+    plan.failed(REFUSED)
+    clock.seconds += 1
+    plan.next()
+    assert plan.metadata() is None  # the first one surely did nothing
+    plan.failed(LOST)
+    clock.seconds += 2
+    plan.next()
+    assert plan.metadata() == (("kvstore-attempt", "2"), ("kvstore-age-ms", "2001"))
+    plan.failed(LOST)
+    clock.seconds += 1
+    plan.next()
+    assert plan.metadata() == (("kvstore-attempt", "3"), ("kvstore-age-ms", "3001"))
+
+
+def test_a_write_of_an_earlier_process_has_no_age() -> None:
+    clock = Clock()
+    plan = writing(clock, sent_before=True)
+    plan.next()
+    assert plan.metadata() == (("kvstore-attempt", "2"),)
+    plan.failed(LOST)
+    plan.next()
+    assert plan.metadata() == (("kvstore-attempt", "3"),)
+
+
+@pytest.mark.parametrize(
+    ("failures", "outcome"),
+    [
+        ([], Outcome.NOT_APPLIED),
+        ([REFUSED, REFUSED], Outcome.NOT_APPLIED),
+        ([REFUSED, LOST], Outcome.UNKNOWN),
+        ([LOST, REFUSED], Outcome.UNKNOWN),
+    ],
+)
+def test_the_error_that_ends_a_write_says_what_became_of_it(
+    failures: list[Failure], outcome: Outcome
+) -> None:
+    clock = Clock()
+    plan = writing(clock)
+    for failure in failures:
+        plan.next()
+        plan.failed(failure)
+    refusal = Failure(ForgottenError(Refusal.SESSION_EXPIRED), retry=False, not_applied=True)
+    plan.next()
+    with pytest.raises(ForgottenError) as caught:
+        plan.failed(refusal)
+    assert caught.value.outcome is outcome
+    clock.seconds += 20
+    with pytest.raises(Error) as late:
+        plan.next()
+    assert late.value.outcome is outcome
+
+
+def test_what_only_reads_says_nothing_of_a_write() -> None:
+    clock = Clock()
+    plan = attempts(Endpoints(["a:1"]), clock)
+    plan.next()
+    plan.failed(Failure(UnavailableError("reset"), retry=True))
+    assert plan.metadata() is None
+    clock.seconds += 20
+    with pytest.raises(UnavailableError) as caught:
+        plan.next()
+    assert caught.value.outcome is None

@@ -9,8 +9,12 @@ import grpc
 from kvstore.errors import (
     DeadlineExceededError,
     Error,
+    ForgottenError,
     InvalidArgumentError,
     NotLeaderError,
+    Outcome,
+    OutcomeUnknownError,
+    ResourceExhaustedError,
     StorageError,
     UnavailableError,
 )
@@ -19,7 +23,17 @@ from kvstore.errors import (
 LEADER_HINT_KEY = "kvstore-leader-hint"
 LEADER_ADDRESS_KEY = "kvstore-leader-address"
 INTEGRITY_CODE_KEY = "kvstore-integrity-code"
-TRAILER_KEYS = (LEADER_HINT_KEY, LEADER_ADDRESS_KEY, INTEGRITY_CODE_KEY)
+REFUSAL_KEY = "kvstore-refusal"
+# What became of this very try of a write; nothing is said where that isn't known.
+OUTCOME_KEY = "kvstore-outcome"
+TRAILER_KEYS = (
+    LEADER_HINT_KEY,
+    LEADER_ADDRESS_KEY,
+    INTEGRITY_CODE_KEY,
+    REFUSAL_KEY,
+    OUTCOME_KEY,
+)
+_NOT_APPLIED = ((OUTCOME_KEY, str(Outcome.NOT_APPLIED)),)
 
 # gRPC carries a message in a header; a longer one could exceed a client's limit on headers.
 DETAILS_CHARACTERS_MAX = 1024
@@ -44,8 +58,15 @@ def failure_of(error: Error) -> Failure:
             if error.leader_address:
                 trailer.append((LEADER_ADDRESS_KEY, error.leader_address))
             return Failure(grpc.StatusCode.FAILED_PRECONDITION, details, tuple(trailer))
-        case UnavailableError():
+        case OutcomeUnknownError():
             return Failure(grpc.StatusCode.UNAVAILABLE, details)
+        case UnavailableError():
+            return Failure(grpc.StatusCode.UNAVAILABLE, details, _NOT_APPLIED)
+        case ForgottenError():
+            refusal = ((REFUSAL_KEY, str(error.refusal)),)
+            return Failure(grpc.StatusCode.ABORTED, details, refusal + _NOT_APPLIED)
+        case ResourceExhaustedError():
+            return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, details, _NOT_APPLIED)
         case DeadlineExceededError():
             return Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details)
         case StorageError():

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from kvstore._engine.files.native import PosixFileSystem
-from kvstore.api.handlers.kv import Forward
+from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import ConfigurationError, Error, NotLeaderError, UnavailableError

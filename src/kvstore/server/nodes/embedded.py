@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from kvstore.api.handlers.kv import Forward
+from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, UnavailableError

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kvstore.api.handlers.kv import Forward
+from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.replica import Replica

@@ -12,19 +12,23 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from kvstore.api.handlers.calls import Context
 from kvstore.api.handlers.failures import LEADER_HINT_KEY, TRAILER_KEYS, Failure
-from kvstore.api.handlers.kv import Context, KVHandlers
-from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
+from kvstore.api.handlers.kv import KVHandlers
+from kvstore.api.handlers.sessions import SessionsHandlers
+from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, session_pb2, session_pb2_grpc
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.link import Dialler
 from kvstore.service import Service
 
-__all__ = ["ForwardedCalls", "Forwarder"]
+__all__ = ["ForwardedCalls", "ForwardedSessions", "Forwarder"]
 
 # What the leader's service says of a call. Anything else is said of the way there.
 _ANSWERS = frozenset(
     (
+        grpc.StatusCode.ABORTED,
         grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.DATA_LOSS,
@@ -55,6 +59,20 @@ class ForwardedCalls(KVHandlers):
         return await super().Delete(request, context)
 
 
+class ForwardedSessions(SessionsHandlers):
+    """``kvstore.v1.Sessions``, the same way."""
+
+    def __init__(self, service: Service, admit: Callable[[Context], Awaitable[int]]) -> None:
+        super().__init__(service)
+        self._admit = admit
+
+    async def Open(
+        self, request: session_pb2.OpenSessionRequest, context: Context
+    ) -> session_pb2.OpenSessionResponse:
+        await self._admit(context)
+        return await super().Open(request, context)
+
+
 class Forwarder:
     """A follower's side: one channel, to whoever leads. ``address_of`` knows the members."""
 
@@ -70,20 +88,28 @@ class Forwarder:
         self._way: tuple[int, str] | None = None
         self._channel: grpc.aio.Channel | None = None
 
-    async def forward(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
+    async def forward(
+        self,
+        method: str,
+        request: Any,
+        leader: int,
+        timeout_s: float,
+        said: tuple[tuple[str, str], ...],
+    ) -> Any:
         """The response of member ``leader``, or the Failure that the call ends with.
 
+        ``said``: metadata of the client's that goes along.
         None when it can't be passed on at all: the leader's address isn't known, or its kvd is too
         old to be asked. The client is then told who leads.
         """
         address = self._address_of(leader)
         if address is None:
             return None
-        stub = kv_pb2_grpc.KVStub(await self._to(leader, address))
+        make_stub = session_pb2_grpc.SessionsStub if method == "Open" else kv_pb2_grpc.KVStub
+        stub = make_stub(await self._to(leader, address))
+        metadata = (*self._introductions.to(leader), *said)
         try:
-            return await getattr(stub, method)(
-                request, timeout=timeout_s, metadata=self._introductions.to(leader)
-            )
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-from kvstore.api.v1 import kv_pb2_grpc, raft_pb2_grpc
+from kvstore.api.v1 import kv_pb2_grpc, raft_pb2_grpc, session_pb2_grpc
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, SnapshotPart
 from kvstore.server.listener import bind
-from kvstore.server.peers.forwarding import ForwardedCalls
+from kvstore.server.peers.forwarding import ForwardedCalls, ForwardedSessions
 from kvstore.server.peers.handlers import PeerHandlers, Receive
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.link import Dialler, PeerLink
@@ -56,6 +56,9 @@ class PeerTransport:
         """Let ``service`` answer what followers pass on. To be called before :meth:`start`."""
         kv_pb2_grpc.add_KVServicer_to_server(
             ForwardedCalls(service, self._handlers.admit_member), self._server
+        )
+        session_pb2_grpc.add_SessionsServicer_to_server(
+            ForwardedSessions(service, self._handlers.admit), self._server
         )
 
     def bind(self, address: str) -> str:

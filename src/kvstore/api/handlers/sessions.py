@@ -1,0 +1,31 @@
+"""``kvstore.v1.Sessions`` over a :class:`kvstore.service.operations.Service`."""
+
+from __future__ import annotations
+
+from kvstore.api.handlers.calls import Calls, Context, Forward
+from kvstore.api.v1 import session_pb2, session_pb2_grpc
+from kvstore.service.limits import SESSION_IDLE_MS, SESSION_WINDOW
+from kvstore.service.operations import OpenSession, Service
+
+__all__ = ["SessionsHandlers"]
+
+
+class SessionsHandlers(session_pb2_grpc.SessionsServicer):
+    """Opening a session is a write: it is answered once it is committed."""
+
+    def __init__(self, service: Service, forward: Forward | None = None) -> None:
+        """``forward`` as for :class:`kvstore.api.handlers.kv.KVHandlers`."""
+        self._calls = Calls(service, forward)
+
+    async def Open(
+        self, request: session_pb2.OpenSessionRequest, context: Context
+    ) -> session_pb2.OpenSessionResponse:
+        result = await self._calls.result(OpenSession(), context)
+        if isinstance(result, bytes):
+            return session_pb2.OpenSessionResponse(
+                session=result.decode(), idle_timeout_ms=SESSION_IDLE_MS, window=SESSION_WINDOW
+            )
+        response: session_pb2.OpenSessionResponse = await self._calls.elsewhere(
+            "Open", request, result, context
+        )
+        return response

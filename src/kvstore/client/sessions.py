@@ -1,0 +1,129 @@
+"""A client's session: numbers for its writes, and the floor below which all are done. No I/O here.
+
+A write that finds no session to use, because another one is just opening it, the window is full or
+the server has none to give, gets an id of its own instead: that is remembered too, if not for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from kvstore.api.v1 import session_pb2
+
+__all__ = ["PlainWrite", "Session", "SessionWrite", "Sessions", "Write"]
+
+REFUSED_S = 30.0
+"""A server that had no session to give is asked again after this long."""
+
+
+class PlainWrite:
+    """A write with an id of its own."""
+
+    __slots__ = ("request_id",)
+
+    def __init__(self, request_id: str | None = None) -> None:
+        self.request_id = uuid.uuid4().hex if request_id is None else request_id
+
+    def done(self) -> None:
+        """It won't be sent again."""
+
+
+class SessionWrite:
+    """A write that a session has numbered."""
+
+    __slots__ = ("_sequence", "request_id", "session")
+
+    def __init__(self, session: Session, sequence: int, floor: int) -> None:
+        self.session = session
+        self._sequence = sequence
+        self.request_id = f"kvs1/{session.name}/{sequence}/{floor}"
+
+    def done(self) -> None:
+        """It won't be sent again."""
+        self.session.finish(self._sequence)
+
+
+Write = PlainWrite | SessionWrite
+
+
+class Session:
+    """One session. Safe to use from any thread."""
+
+    def __init__(
+        self, opened: session_pb2.OpenSessionResponse, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = opened.session
+        self._window = opened.window
+        self._idle_s = opened.idle_timeout_ms / 1000
+        self._now = now
+        self._used_at = now()
+        self._lock = threading.Lock()
+        self._last = 0
+        # In order: the first one is the floor.
+        self._under_way: dict[int, None] = {}
+
+    @property
+    def rested(self) -> bool:
+        """It was idle for half its time: better to open another one."""
+        return self._now() - self._used_at > self._idle_s / 2
+
+    def begin(self) -> SessionWrite | None:
+        """Number a write; None if the oldest one under way is too far behind."""
+        with self._lock:
+            floor = next(iter(self._under_way), self._last + 1)
+            if self._last + 1 >= floor + self._window:
+                return None
+            self._last += 1
+            self._under_way[self._last] = None
+            self._used_at = self._now()
+            return SessionWrite(self, self._last, floor)
+
+    def finish(self, sequence: int) -> None:
+        """That one is done, well or not."""
+        with self._lock:
+            self._under_way.pop(sequence, None)
+
+
+class Sessions:
+    """The session that a client uses now, if any. Safe to use from any thread."""
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._opening = False
+        self._ask_again_at = now()
+
+    def claim(self) -> bool:
+        """Whether the caller is to open a session now, and to say :meth:`opened` in any case."""
+        with self._lock:
+            if self._session is not None and self._session.rested:
+                self._session = None
+            if self._session is not None or self._opening or self._now() < self._ask_again_at:
+                return False
+            self._opening = True
+            return True
+
+    def opened(self, opened: session_pb2.OpenSessionResponse | None, *, refused: bool) -> None:
+        """What came of opening one; ``refused``: there is none to be had."""
+        with self._lock:
+            self._opening = False
+            if opened is not None:
+                self._session = Session(opened, now=self._now)
+            elif refused:
+                self._ask_again_at = self._now() + REFUSED_S
+
+    def expired(self, session: Session) -> None:
+        """The server doesn't know that session any more."""
+        with self._lock:
+            if self._session is session:
+                self._session = None
+
+    def begin(self) -> Write:
+        """Number a write, or give it an id of its own."""
+        session = self._session
+        write = None if session is None else session.begin()
+        return PlainWrite() if write is None else write
