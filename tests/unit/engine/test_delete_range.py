@@ -226,6 +226,19 @@ def test_a_memtable_of_ranges_alone_becomes_a_table(disk):
         assert list(copy.keys()) == [key(8), key(9)]
 
 
+def test_a_range_that_lies_over_nothing_goes_with_the_next_compaction(disk):
+    with DB("/db", filesystem=disk, compaction_trigger=2, **SMALL) as db:
+        for step in range(3):
+            db.delete_range(key(100 * step), key(100 * step + 50))
+            fill(db, 100 * step + 60)
+            db.flush()
+        stats = db.stats()
+        assert stats["levels"][1]["tables"] > 0
+        # Only the last one may not have been compacted yet.
+        assert stats["range_tombstones"] <= 1
+        assert len(list(db)) == 3
+
+
 def test_a_wide_range_does_not_make_one_huge_compaction(disk):
     """On its way down it is cut, so that no table of it lies over too many of the next level."""
     options = SMALL | {"level_size_base": 256 << 10, "level_size_multiplier": 100}

@@ -171,7 +171,8 @@ class Story:
 
     def check(self) -> None:
         sequences = {self.db.last_sequence, *(snapshot.sequence for snapshot in self.snapshots)}
-        if self.retained is not None:
+        # After a power loss it may lie ahead of what is left.
+        if self.retained is not None and self.retained <= self.db.last_sequence:
             sequences.update(
                 self.chance.sample(
                     range(self.retained, self.db.last_sequence + 1),
@@ -265,8 +266,6 @@ class Story:
         self.model.cut(reached)
         self.durable = reached
         self.retained = self.db.retained_sequence
-        if self.retained is not None and self.retained > reached:
-            self.retained = None
         self.check()
 
     def run(self, steps: int) -> None:

@@ -362,8 +362,10 @@ cdef bint may_be_moved(Store store, Task task) except -1:
     cdef uint64_t oldest = oldest_read(store)
     cdef size_t i
     for i in range(task.upper.size()):
-        # Moved, it would bring all its tombstones along.
-        if mostly_tombstones(task.upper[i], oldest):
+        # Moved, it would bring all its tombstones along, and in the lowest level keep them.
+        if mostly_tombstones(task.upper[i], oldest) or (
+            task.upper[i].summary.range_deletes and task.upper[i].summary.max_sequence <= oldest
+        ):
             return False
     return task.lower.empty() and (task.level > 0 or task.upper.size() == 1)
 
