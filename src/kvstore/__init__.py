@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Options,
         PrefixedDB,
         RawIterator,
+        RepairReport,
         Snapshot,
         WriteBatch,
         destroy_db,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         IntegrityCode,
         InvalidArgumentError,
         IteratorInvalidError,
+        OutOfMemoryError,
         StorageError,
     )
 
@@ -48,8 +50,10 @@ __all__ = [
     "Iterator",
     "IteratorInvalidError",
     "Options",
+    "OutOfMemoryError",
     "PrefixedDB",
     "RawIterator",
+    "RepairReport",
     "RetryPolicy",
     "Snapshot",
     "StorageError",
@@ -67,6 +71,7 @@ _HOMES = {
         "Options",
         "PrefixedDB",
         "RawIterator",
+        "RepairReport",
         "Snapshot",
         "WriteBatch",
         "destroy_db",
@@ -81,6 +86,7 @@ _HOMES = {
         "IntegrityCode",
         "InvalidArgumentError",
         "IteratorInvalidError",
+        "OutOfMemoryError",
         "StorageError",
     ),
 }

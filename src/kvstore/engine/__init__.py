@@ -4,14 +4,16 @@ from kvstore._engine.database.native import Iterator, RawIterator, Snapshot, Wri
 from kvstore.engine.database import DB, open
 from kvstore.engine.options import Options
 from kvstore.engine.prefixed import PrefixedDB
-from kvstore.engine.upkeep import destroy_db, repair_db
+from kvstore.engine.upkeep import LostKeys, RepairReport, destroy_db, repair_db
 
 __all__ = [
     "DB",
     "Iterator",
+    "LostKeys",
     "Options",
     "PrefixedDB",
     "RawIterator",
+    "RepairReport",
     "Snapshot",
     "WriteBatch",
     "destroy_db",

@@ -125,7 +125,9 @@ def test_repair_of_a_sound_database_changes_nothing(path):
     with DB(path) as db:
         expected = filled(db, 1000)
         db.flush()
-    assert repair_db(path) == []
+    report = repair_db(path)
+    assert not report
+    assert report.tables_whole == 1
     with DB(path) as db:
         assert dict(db) == expected
 
@@ -139,7 +141,7 @@ def test_repair_merges_tables_anew_when_the_manifest_is_lost(path, tmp_path):
     (tmp_path / "db" / "CURRENT").unlink()
     with pytest.raises(CorruptionError):
         DB(path)
-    assert any("merged anew" in line for line in repair_db(path))
+    assert any("merged anew" in line for line in repair_db(path).actions)
     with DB(path) as db:
         found = dict(db)
         assert {key: found[key] for key in expected} == expected
@@ -154,11 +156,9 @@ def test_repair_sets_a_damaged_table_aside(path, tmp_path):
         db.put(b"kept", b"")
         db.flush()
     oldest = min((tmp_path / "db").glob("*.sst"))
-    data = bytearray(oldest.read_bytes())
-    data[40] ^= 1
-    oldest.write_bytes(data)
+    oldest.write_bytes(bytes(oldest.stat().st_size))
     report = repair_db(path)
-    assert any(oldest.name in line for line in report)
+    assert any(oldest.name in line for line in report.actions)
     assert oldest.with_name(oldest.name + ".damaged").exists()
     with DB(path) as db:
         assert list(db) == [(b"kept", b"")]

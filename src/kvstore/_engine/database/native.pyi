@@ -1,8 +1,9 @@
 """Types of the room database."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
+from kvstore._engine.database.repair_report import RepairReport
 from kvstore._engine.files.native import FileSystem
 
 _Bytes = bytes | bytearray | memoryview
@@ -394,4 +395,9 @@ class Snapshot:
 # maintenance.pyx
 
 def destroy(path: str, filesystem: FileSystem) -> None: ...
-def repair(path: str, filesystem: FileSystem) -> list[str]: ...
+
+# repair.pyx
+
+def repair(
+    path: str, filesystem: FileSystem, progress: Callable[[str, int, int], object] | None
+) -> RepairReport: ...

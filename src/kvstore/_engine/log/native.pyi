@@ -117,3 +117,21 @@ class Log:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+# log_salvage.pyx
+
+class SegmentSalvage:
+    """The records (kind, index, payload) of one segment that check, wherever they stand in it."""
+
+    damage: list[str]
+    """A line for each place where something doesn't check, as far as was read."""
+
+    def __init__(self, disk: FileSystem, path: str, number: int) -> None: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> tuple[int, int, bytes]: ...
+
+def log_segments(disk: FileSystem, path: str) -> list[int]:
+    """The numbers of a log's segments, ascending."""
+
+def salvage_segment(disk: FileSystem, path: str, number: int) -> SegmentSalvage:
+    """What can be read of segment ``number`` of the log in ``path``; nothing is written."""

@@ -3,4 +3,5 @@
 include "log_file.pyx"
 include "log_read.pyx"
 include "log_recovery.pyx"
+include "log_salvage.pyx"
 include "log.pyx"
