@@ -84,6 +84,21 @@ def test_tombstones_that_somebody_needs_wait_and_are_not_written_again_and_again
         assert len(list(db)) == 11
 
 
+def test_a_range_that_was_deleted_gives_its_space_back_without_another_write() -> None:
+    with DB("/db", filesystem=MemoryFileSystem(), **OPTIONS) as db:
+        for number in range(ENTRIES):
+            db.put(b"%08d" % number, b"job")
+        db.flush()
+        before = db.stats()["table_bytes"]
+        db.delete_range(b"%08d" % 10, b"%08d" % ENTRIES)
+        db.flush()
+        state = db.stats()
+        assert (state["table_entries"], state["range_tombstones"]) == (10, 0)
+        assert state["table_bytes"] < before // 10
+        assert state["compaction_score"] < 1
+        assert len(list(db)) == 10
+
+
 def test_a_few_tombstones_or_a_minority_make_nothing_due() -> None:
     with DB("/db", filesystem=MemoryFileSystem(), **OPTIONS) as db:
         for number in range(100):

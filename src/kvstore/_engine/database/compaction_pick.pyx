@@ -68,10 +68,12 @@ cdef uint64_t oldest_read(Store store) except? 0:
 
 cdef bint mostly_tombstones(LiveTable* file, uint64_t oldest) noexcept:
     """Whether a compaction of it would drop most of it, and who seeks passes over that much till then."""
-    return (
-        file.summary.tombstones >= MANY_TOMBSTONES
-        and file.summary.tombstones > file.summary.entries - file.summary.tombstones
-        and file.summary.max_sequence <= oldest
+    cdef uint64_t rest = file.summary.entries - file.summary.tombstones
+    if file.summary.max_sequence > oldest:
+        return False
+    # One range tombstone may stand for any number of entries below it.
+    return file.summary.range_deletes > rest or (
+        file.summary.tombstones >= MANY_TOMBSTONES and file.summary.tombstones > rest
     )
 
 
