@@ -16,10 +16,14 @@ from kvstore.errors import (
     ClosedError,
     CorruptionError,
     DeadlineExceededError,
+    Error,
+    ForgottenError,
     IntegrityCode,
     InternalError,
     InvalidArgumentError,
     NotLeaderError,
+    Outcome,
+    Refusal,
     StorageError,
     UnavailableError,
 )
@@ -241,3 +245,112 @@ def test_closing_wakes_a_task_that_waits() -> None:
             asyncio.run(main(server.address))
         finally:
             release.set()
+
+
+EXPIRED = fails(
+    grpc.StatusCode.ABORTED,
+    "expired",
+    kvstore_refusal="SESSION_EXPIRED",
+    kvstore_outcome="not-applied",
+)
+REFUSED = fails(grpc.StatusCode.UNAVAILABLE, "no leader", kvstore_outcome="not-applied")
+FIRST, SECOND = "kvs1/" + "0" * 31 + "1", "kvs1/" + "0" * 31 + "2"
+
+
+def writes(call: Call, server: ScriptedServer, count: int) -> None:
+    """So many writes of one client."""
+    if call is call_blocking:
+        with Client(server.address) as client:
+            for number in range(count):
+                client.put(b"k", b"%d" % number)
+        return
+
+    async def main() -> None:
+        async with AsyncClient(server.address) as client:
+            for number in range(count):
+                await client.put(b"k", b"%d" % number)
+
+    asyncio.run(main())
+
+
+def test_a_client_opens_one_session_and_numbers_its_writes(call: Call) -> None:
+    with ScriptedServer([value(True)] * 3, sessions=[UNAVAILABLE, value(True)]) as server:
+        writes(call, server, 3)
+        assert server.request_ids == [f"{FIRST}/1/1", f"{FIRST}/2/2", f"{FIRST}/3/3"]
+        assert all("kvstore-attempt" not in metadata for metadata in server.metadata)
+
+
+def test_a_retry_says_that_it_is_one_and_how_old(call: Call) -> None:
+    answers = [REFUSED, UNAVAILABLE, UNAVAILABLE, value(True)]
+    with ScriptedServer(answers, sessions=[value(True)]) as server:
+        assert call(server.address, "put", b"k", b"v") is True
+        assert server.request_ids == [f"{FIRST}/1/1"] * 4
+        tries = [metadata.get("kvstore-attempt") for metadata in server.metadata]
+        # The first one surely did nothing: the second is the first that counts.
+        assert tries == [None, None, "2", "3"]
+        ages = [int(metadata["kvstore-age-ms"]) for metadata in server.metadata[2:]]
+        assert 0 < ages[0] < ages[1] < 10_000
+
+
+def test_a_session_that_expired_before_the_write_is_replaced(call: Call) -> None:
+    answers = [value(True), REFUSED, EXPIRED, value(True)]
+    with ScriptedServer(answers, sessions=[value(True), value(True)]) as server:
+        writes(call, server, 2)
+        assert server.request_ids == [
+            f"{FIRST}/1/1",
+            f"{FIRST}/2/2",
+            f"{FIRST}/2/2",
+            f"{SECOND}/1/1",
+        ]
+        assert "kvstore-attempt" not in server.metadata[-1]
+
+
+def test_a_session_that_expired_between_two_tries_ends_the_call(call: Call) -> None:
+    answers = [UNAVAILABLE, EXPIRED]
+    with (
+        ScriptedServer(answers, sessions=[value(True)] * 2) as server,
+        pytest.raises(ForgottenError) as caught,
+    ):
+        call(server.address, "put", b"k", b"v")
+    assert caught.value.refusal is Refusal.SESSION_EXPIRED
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert len(server.request_ids) == 2
+
+
+def test_a_server_without_room_for_a_session_gets_ids_of_the_clients_own(call: Call) -> None:
+    full = fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", kvstore_outcome="not-applied")
+    with ScriptedServer([value(True)] * 2, sessions=[full]) as server:
+        writes(call, server, 2)
+        assert [uuid.UUID(request_id).version for request_id in server.request_ids] == [4, 4]
+
+
+def test_a_repeated_id_of_an_earlier_process_is_said_to_be_a_retry(call: Call) -> None:
+    with ScriptedServer([value(True)]) as server:
+        call(server.address, "put", b"k", b"v", request_id="mine", retry=True)
+        assert server.request_ids == ["mine"]
+        assert server.metadata[0]["kvstore-attempt"] == "2"
+        assert "kvstore-age-ms" not in server.metadata[0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ([fails(grpc.StatusCode.INVALID_ARGUMENT)], Outcome.NOT_APPLIED),
+        ([fails(grpc.StatusCode.INTERNAL)], Outcome.UNKNOWN),
+        ([UNAVAILABLE, fails(grpc.StatusCode.INVALID_ARGUMENT)], Outcome.UNKNOWN),
+        ([REFUSED, fails(grpc.StatusCode.INVALID_ARGUMENT)], Outcome.NOT_APPLIED),
+        ([fails(grpc.StatusCode.DATA_LOSS)], Outcome.UNKNOWN),
+    ],
+)
+def test_an_error_says_what_became_of_the_write(
+    call: Call, answers: list[Any], outcome: Outcome
+) -> None:
+    with ScriptedServer(answers) as server, pytest.raises(Error) as caught:
+        call(server.address, "put", b"k", b"v")
+    assert caught.value.outcome is outcome
+
+
+def test_without_a_server_nothing_was_applied(call: Call) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        call("127.0.0.1:1", "put", b"k", b"v", timeout=0.3)
+    assert caught.value.outcome is Outcome.NOT_APPLIED

@@ -72,7 +72,8 @@ def understand(error: grpc.RpcError) -> Failure:
     trailer = _text(cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()))
     address = trailer.get(LEADER_ADDRESS_KEY) or None
     translated = _translated(code, details, trailer, address)
-    passing = code in _PASSING and not isinstance(translated, InvalidArgumentError)
+    final = isinstance(translated, InvalidArgumentError | ResourceExhaustedError)
+    passing = code in _PASSING and not final
     return Failure(translated, passing, address, _not_applied(code, details, trailer))
 
 
