@@ -67,6 +67,9 @@ def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path) -> 
             if value(samples, "kvstore_raft_role", member=member, role="leader")
         ]
         assert len(leaders) == 1
+        assert value(samples, "kvstore_remembered_requests", member=leaders[0]) == 1
+        assert value(samples, "kvstore_remembered_requests_bytes", member=leaders[0]) > 32
+        assert value(samples, "kvstore_sessions", member=leaders[0]) == 1
         for member in range(1, 6):
             assert value(samples, "kvstore_raft_leader", member=member) == leaders[0]
             assert value(samples, "kvstore_raft_leader_changes_total", member=member) == 1

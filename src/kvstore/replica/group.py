@@ -6,6 +6,7 @@ Entries travel as the objects they are: the members share their bytes.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -112,6 +113,7 @@ class Group:
         filesystem: FileSystem | None = None,
         on_failure: Callable[[int, Error], None] | None = None,
         threaded: bool = True,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open all members below ``path``, founding the cluster where it is new.
 
@@ -143,6 +145,7 @@ class Group:
                     filesystem=disk,
                     on_failure=_report(on_failure, member),
                     threaded=threaded,
+                    now=now,
                 )
         except BaseException:
             self.close()

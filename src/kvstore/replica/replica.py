@@ -83,7 +83,10 @@ class ReplicaOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """One moment of a member. ``applied`` and ``durable`` (in tables) are log indexes."""
+    """One moment of a member. ``applied`` and ``durable`` (in tables) are log indexes.
+
+    ``remembered``: plain requests that are remembered, their bytes, and open sessions.
+    """
 
     raft: RaftStatus
     applied: int
@@ -93,6 +96,7 @@ class ReplicaStatus:
     log: dict[str, int]
     engine: dict[str, object]
     failure: Error | None
+    remembered: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -268,6 +272,7 @@ class Replica:
             log=self._log.statistics(),
             engine=self.machine.statistics(),
             failure=self.failure,
+            remembered=self.machine.remembered,
         )
 
     def log_time_ms(self) -> int:

@@ -112,6 +112,10 @@ def _raft(book: _Book, status: ReplicaStatus) -> None:
     book.gauge("raft_commit_index", "Known to be committed", raft.commit, member=member)
     book.gauge("raft_applied_index", "In its state", status.applied, member=member)
     book.gauge("raft_last_index", "Last in its log", raft.last_index, member=member)
+    requests, request_bytes, sessions = status.remembered
+    book.gauge("remembered_requests", "Requests outside of sessions", requests, member=member)
+    book.gauge("remembered_requests_bytes", "Their memory", request_bytes, member=member)
+    book.gauge("sessions", "Sessions of clients", sessions, member=member)
     contact = raft.has_quorum_contact
     book.gauge("raft_quorum_contact", "1: hears a majority or a leader", contact, member=member)
     for peer in raft.peers:
