@@ -6,17 +6,22 @@ import grpc
 import pytest
 
 from kvstore.api.handlers import failures as server_side
+from kvstore.api.handlers import metadata
 from kvstore.api.handlers.failures import DETAILS_CHARACTERS_MAX, failure_of
+from kvstore.client import attempts
 from kvstore.client import failure as client_side
 from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
     Error,
+    ForgottenError,
     IntegrityCode,
     InternalError,
     InvalidArgumentError,
     NotLeaderError,
     OutcomeUnknownError,
+    Refusal,
+    ResourceExhaustedError,
     StorageError,
     UnavailableError,
 )
@@ -32,6 +37,8 @@ from kvstore.errors import (
         (DeadlineExceededError("not committed"), grpc.StatusCode.DEADLINE_EXCEEDED),
         (StorageError("disk"), grpc.StatusCode.DATA_LOSS),
         (CorruptionError("x", code=IntegrityCode.INVALID_MAGIC), grpc.StatusCode.DATA_LOSS),
+        (ForgottenError(Refusal.SESSION_EXPIRED), grpc.StatusCode.ABORTED),
+        (ResourceExhaustedError("sessions"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (InternalError("defect"), grpc.StatusCode.INTERNAL),
         (Error("what else"), grpc.StatusCode.INTERNAL),
     ],
@@ -70,5 +77,29 @@ def test_a_message_that_would_not_fit_a_header_is_cut() -> None:
 
 
 def test_both_sides_agree_on_the_names_of_metadata() -> None:
-    for name in ("LEADER_HINT_KEY", "LEADER_ADDRESS_KEY", "INTEGRITY_CODE_KEY"):
+    for name in (
+        "LEADER_HINT_KEY",
+        "LEADER_ADDRESS_KEY",
+        "INTEGRITY_CODE_KEY",
+        "REFUSAL_KEY",
+        "OUTCOME_KEY",
+    ):
         assert getattr(server_side, name) == getattr(client_side, name)
+        assert getattr(server_side, name) in server_side.TRAILER_KEYS
+    assert (attempts.ATTEMPT_KEY, attempts.AGE_KEY) == (metadata.ATTEMPT_KEY, metadata.AGE_KEY)
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_a_refusal_says_why_and_that_this_call_did_nothing(refusal: Refusal) -> None:
+    assert dict(failure_of(ForgottenError(refusal)).trailer) == {
+        "kvstore-refusal": str(refusal),
+        "kvstore-outcome": "not-applied",
+    }
+
+
+def test_only_what_was_never_proposed_is_said_to_be_not_applied() -> None:
+    not_applied = {"kvstore-outcome": "not-applied"}
+    assert dict(failure_of(UnavailableError("no leader")).trailer) == not_applied
+    assert dict(failure_of(ResourceExhaustedError("sessions")).trailer) == not_applied
+    assert dict(failure_of(OutcomeUnknownError("leadership lost")).trailer) == {}
+    assert dict(failure_of(DeadlineExceededError("late")).trailer) == {}

@@ -20,6 +20,7 @@ from kvstore.state import (
 )
 
 STEPS_MAX = 2000
+TICK_S = 0.05
 SMALL = ReplicaOptions(
     raft=Options(tail_entries=16, tail_bytes=4096, log_entries_max=400),
     engine=EngineOptions(
@@ -55,6 +56,7 @@ class DrivenGroup:
         self.disk = disk
         self.failed: dict[int, Error] = {}
         self.answers: list[object] = []
+        self.steps = 0
         self.group = Group(
             "/data",
             cluster="a-cluster",
@@ -65,6 +67,7 @@ class DrivenGroup:
             filesystem=disk,
             on_failure=self.failed.__setitem__,
             threaded=False,
+            now=lambda: self.steps * TICK_S,
         )
 
     def __enter__(self) -> DrivenGroup:
@@ -81,6 +84,7 @@ class DrivenGroup:
                 replica.sync_storage()
         self.group.turn()
         self.group.tick()
+        self.steps += 1
 
     def until(self, condition: Callable[[], object]) -> None:
         for _ in range(STEPS_MAX):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from kvstore.errors import Error, InvalidArgumentError, OutcomeUnknownError, UnavailableError
 from kvstore.replica import Replica
 from kvstore.service import Delete, Get, KVService, Operation, Put, Result
-from tests.unit.replica.driven_group import DrivenGroup
+from tests.unit.replica.driven_group import TICK_S, DrivenGroup
 
-TICK_S = 0.05
 DEADLINE_S = 1000.0
 
 
@@ -15,7 +14,6 @@ class ServedGroup(DrivenGroup):
     """A group with the service that kvd puts before it, on the clock of its steps."""
 
     def __enter__(self) -> ServedGroup:
-        self.steps = 0
         self.service = KVService(
             self._route, now=lambda: self.steps * TICK_S, soon=lambda call: call()
         )
@@ -27,7 +25,6 @@ class ServedGroup(DrivenGroup):
 
     def step(self) -> None:
         super().step()
-        self.steps += 1
         self.service.expire()
 
     def submit(self, operation: Operation) -> list[Result]:
