@@ -26,6 +26,7 @@ __all__ = [
     "OutOfMemoryError",
     "Outcome",
     "OutcomeUnknownError",
+    "PermissionDeniedError",
     "Refusal",
     "ResourceExhaustedError",
     "StorageError",
@@ -182,6 +183,10 @@ class NotLeaderError(Error):
         super().__init__(f"not the leader; leader_hint={leader}")
         self.leader = leader
         self.leader_address = leader_address
+
+
+class PermissionDeniedError(Error):
+    """Only an operator may do this, and the server doesn't know the caller for one."""
 
 
 class DeadlineExceededError(Error, TimeoutError):

@@ -33,7 +33,9 @@ class Cluster:
         *,
         settings: str = "",
         mutual_tls: bool = False,
+        admin: str = "operators",
     ) -> None:
+        self._admin = admin
         self.directory = directory
         self.members: Sequence[int] = range(1, size + 1)
         addresses = free_addresses(2 * size)
@@ -102,6 +104,7 @@ class Cluster:
             "--mode=cluster-node",
             f"--config={self.config(member)}",
             listen=self.clients[member],
+            admin=self._admin,
         )
 
     def kill(self, *members: int) -> None:

@@ -99,6 +99,7 @@ class Kvd:
         listen: str = "127.0.0.1:0",
         env: dict[str, str] | None = None,
         wrapper: Sequence[str] = (),
+        admin: str = "operators",
     ) -> None:
         self.data_dir = data_dir
         self.certificates = certificates
@@ -117,6 +118,7 @@ class Kvd:
                     *command("kvd"),
                     f"--data_dir={data_dir}",
                     f"--listen_addr={listen}",
+                    f"--admin={admin}",
                     *secure,
                     *arguments,
                 ],

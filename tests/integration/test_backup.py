@@ -51,7 +51,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file saved from a cluster named "test" that holds what :func:`check` looks for."""
     directory = tmp_path_factory.mktemp("saved")
     file = directory / "file.kvs"
-    with Cluster(directory) as cluster:
+    with Cluster(directory, admin="everybody") as cluster:
         cluster.start()
         with cluster.client() as client:
             fill(client)
@@ -88,7 +88,7 @@ def test_a_file_tells_what_it_holds(saved: Path) -> None:
 def test_a_new_cluster_begins_with_a_file_and_survives_restarts(
     saved: Path, tmp_path: Path
 ) -> None:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, admin="everybody") as cluster:
         for member in cluster.members:
             cluster.write_config(member, cluster="restored")
         # Two on one machine, the third by itself, as on another one.
@@ -111,7 +111,7 @@ def test_a_new_cluster_begins_with_a_file_and_survives_restarts(
 
 def test_an_embedded_kvd_is_saved_and_restored_as_well(tmp_path: Path) -> None:
     file = str(tmp_path / "file.kvs")
-    with Kvd(tmp_path / "old") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "old", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         fill(client)
         assert snapshot("save", file, f"--addr={kvd.address}")["cluster"] == "embedded"
         again = run("kvctl", f"--addr={kvd.address}", "snapshot", "save", file)
@@ -119,7 +119,7 @@ def test_an_embedded_kvd_is_saved_and_restored_as_well(tmp_path: Path) -> None:
         assert b"exists already" in again.stderr
     snapshot("restore", file, f"--data-dir={tmp_path / 'new'}")
     for _ in range(2):
-        with Kvd(tmp_path / "new") as kvd, kvd.wait_serving().client() as client:
+        with Kvd(tmp_path / "new", admin="everybody") as kvd, kvd.wait_serving().client() as client:
             assert client.get(b"key 7") == b"7" * 1000
             client.delete(b"after")
             check(client)
@@ -127,7 +127,7 @@ def test_an_embedded_kvd_is_saved_and_restored_as_well(tmp_path: Path) -> None:
 
 def test_a_cluster_becomes_an_embedded_kvd(saved: Path, tmp_path: Path) -> None:
     snapshot("restore", str(saved), f"--data-dir={tmp_path / 'data'}")
-    with Kvd(tmp_path / "data") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "data", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         check(client)
 
 
@@ -145,7 +145,7 @@ def test_a_save_while_clients_write_holds_all_that_was_acknowledged_before(tmp_p
                 begun.set()
 
     file = str(tmp_path / "file.kvs")
-    with Kvd(tmp_path / "old") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "old", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         writer = threading.Thread(target=write, args=(client,))
         writer.start()
         assert begun.wait(30)
@@ -158,7 +158,7 @@ def test_a_save_while_clients_write_holds_all_that_was_acknowledged_before(tmp_p
     assert isinstance(revision, int)
     assert before <= revision <= after
     snapshot("restore", file, f"--data-dir={tmp_path / 'new'}")
-    with Kvd(tmp_path / "new") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "new", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         assert client.get(b"%d" % revision) == b"x" * 5000
         assert client.get(b"%d" % (revision + 1)) is None
         assert all(client.get(b"%d" % n) is not None for n in range(1, revision, 7))
@@ -166,7 +166,7 @@ def test_a_save_while_clients_write_holds_all_that_was_acknowledged_before(tmp_p
 
 
 def test_what_is_left_of_a_lost_majority_can_be_saved_stale(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, admin="everybody") as cluster:
         cluster.start()
         with cluster.client() as client:
             for n in range(20):
@@ -200,7 +200,7 @@ def test_a_damaged_file_is_named_and_nothing_is_made_of_it(
 
 
 def test_restoring_refuses_what_makes_no_new_cluster(saved: Path, tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, 2)
+    cluster = Cluster(tmp_path, 2, admin="everybody")
     configs = [f"--config={cluster.config(member)}" for member in cluster.members]
     cases = [
         (configs, 1, b"cluster_id = 'test' is the cluster that was saved"),
@@ -224,7 +224,7 @@ def test_restoring_refuses_what_makes_no_new_cluster(saved: Path, tmp_path: Path
 
 
 def test_one_snapshot_at_a_time_and_a_client_that_left_leaves_nothing(tmp_path: Path) -> None:
-    with Kvd(tmp_path / "data") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "data", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         for n in range(64):
             client.put(b"%d" % n, bytes([n]) * (1 << 20))
         pieces = client.save_snapshot()
@@ -245,7 +245,7 @@ def test_a_full_disk_leaves_neither_half_a_file_nor_half_a_directory(
     ended = run("kvctl", "snapshot", "restore", str(saved), *restoring, wrapper=small)
     assert ended.returncode == 5
     assert b"IO_ERROR" in ended.stderr
-    with Kvd(tmp_path / "other") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "other", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         fill(client)
         before = set(tmp_path.iterdir())
         saving = [f"--addr={kvd.address}", "snapshot", "save", str(tmp_path / "file.kvs")]
@@ -256,7 +256,7 @@ def test_a_full_disk_leaves_neither_half_a_file_nor_half_a_directory(
 
 
 def test_a_kvd_that_is_told_to_stop_in_the_middle_of_a_save_stops(tmp_path: Path) -> None:
-    with Kvd(tmp_path / "data") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "data", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         for n in range(64):
             client.put(b"%d" % n, bytes([n]) * (1 << 20))
         pieces = client.save_snapshot()
@@ -265,7 +265,7 @@ def test_a_kvd_that_is_told_to_stop_in_the_middle_of_a_save_stops(tmp_path: Path
         assert kvd.terminate() == 0
         with pytest.raises((UnavailableError, StorageError)):
             finish(parser, pieces)
-    with Kvd(tmp_path / "data") as kvd, kvd.wait_serving().client() as client:
+    with Kvd(tmp_path / "data", admin="everybody") as kvd, kvd.wait_serving().client() as client:
         assert client.get(b"63") == bytes([63]) * (1 << 20)
     assert not list((tmp_path / "data").glob("node*/outgoing*"))
 

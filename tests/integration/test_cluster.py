@@ -213,7 +213,7 @@ def test_flags_of_a_cluster_node_have_no_effect_alone(tmp_path: Path) -> None:
 
 
 def test_a_lost_member_is_replaced_while_the_cluster_serves(tmp_path: Path) -> None:
-    with Cluster(tmp_path, 4) as cluster:
+    with Cluster(tmp_path, 4, admin="everybody") as cluster:
         # The first three found the cluster; the fourth joins it.
         founders = [1, 2, 3]
         for member in founders:
@@ -258,7 +258,7 @@ def test_a_lost_member_is_replaced_while_the_cluster_serves(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("who", ["a follower", "the leader"])
 def test_a_removed_member_is_told_and_stops_with_a_clear_line(tmp_path: Path, who: str) -> None:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, admin="everybody") as cluster:
         cluster.start()
         leader = cluster.leader()
         gone = leader if who == "the leader" else 1 + leader % 3
@@ -283,7 +283,7 @@ def test_a_removed_member_is_told_and_stops_with_a_clear_line(tmp_path: Path, wh
 
 
 def test_a_change_that_would_end_all_writing_is_refused_unless_forced(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, admin="everybody") as cluster:
         cluster.start()
         leader = cluster.leader()
         addresses = f"--addr={cluster.clients[leader]}"
@@ -306,7 +306,7 @@ def test_a_change_that_would_end_all_writing_is_refused_unless_forced(tmp_path: 
 
 
 def test_each_of_many_changes_at_once_gets_its_answer(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, admin="everybody") as cluster:
         cluster.start()
         address = cluster.clients[cluster.leader()]
 
@@ -324,7 +324,7 @@ def test_each_of_many_changes_at_once_gets_its_answer(tmp_path: Path) -> None:
 
 
 def test_leadership_is_handed_over_and_kvctl_says_so(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, admin="everybody") as cluster:
         cluster.start()
         old = cluster.leader()
         new = 1 + old % 3
@@ -344,7 +344,7 @@ def test_leadership_is_handed_over_and_kvctl_says_so(tmp_path: Path) -> None:
 
 
 def test_an_embedded_kvd_has_no_members_to_change(tmp_path: Path) -> None:
-    with Kvd(tmp_path / "data") as kvd:
+    with Kvd(tmp_path / "data", admin="everybody") as kvd:
         refused = run("kvctl", f"--addr={kvd.wait_serving().address}", "member", "remove", "1")
     assert refused.returncode == 1
     assert b"an embedded kvd has five members of its own" in refused.stderr
@@ -382,7 +382,7 @@ def test_members_with_a_secret_talk_and_a_stranger_with_another_stays_outside(
 
 
 def test_a_member_that_was_poisoned_is_let_in_again_at_an_operators_word(tmp_path: Path) -> None:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, admin="everybody") as cluster:
         cluster.start()
         forged = raft_pb2.Introduction(cluster_id="test", sender=2, receiver=1)
         known = json.loads((cluster.data(1) / "PEERS").read_text().splitlines()[0])["known"]["2"]
@@ -393,7 +393,8 @@ def test_a_member_that_was_poisoned_is_let_in_again_at_an_operators_word(tmp_pat
             )
             assert call.received == 0
         cluster.kill(2)
-        cluster.start(2)
+        # It serves nobody if 1 leads: they refuse each other.
+        cluster.running[2] = cluster._start(2)
         one = cluster.running[1]
         until = time.monotonic() + 20
         while "stale id: member 2" not in one.stderr:
@@ -408,3 +409,4 @@ def test_a_member_that_was_poisoned_is_let_in_again_at_an_operators_word(tmp_pat
             time.sleep(0.02)
         known = json.loads((cluster.data(1) / "PEERS").read_text().splitlines()[0])["known"]["2"]
         assert known[1] < 900
+        cluster.running[2].wait_serving()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from kvstore.api.operator_access import SOCKET_NAME
 from kvstore.client import TLS, Client
 from kvstore.client.options import DEFAULT_ADDRESS
+from kvstore.errors import ConfigurationError
 from kvstore.version import version
 
 DEFAULT_TIMEOUT_S = 5.0
+
+# Of a unix socket: 108 bytes with the zero at its end.
+SOCKET_PATH_BYTES_MAX = 107
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -49,10 +56,39 @@ def _shared(*names: str, **attributes: Any) -> Callable[[Command], Command]:
     return click.option(*names, expose_value=False, callback=_remember, **attributes)
 
 
+def _remember_directory(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> None:
+    if value is not None:
+        address = _socket_address(value)
+        context.find_root().ensure_object(Settings).addr = address
+
+
+def _socket_address(directory: Path) -> str:
+    """The address of the operators' socket in a data directory. Raises ConfigurationError."""
+    path = directory.absolute() / SOCKET_NAME
+    if not path.is_socket():
+        raise ConfigurationError(f"no kvd serves in {directory}: there is no {SOCKET_NAME}")
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        return f"unix:{path}"
+    # Through a descriptor any directory's path is short. It stays open as long as kvctl runs.
+    opened = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"unix:/proc/self/fd/{opened}/{SOCKET_NAME}"
+
+
+_DIRECTORY = click.option(
+    "--dir",
+    expose_value=False,
+    callback=_remember_directory,
+    metavar="DATA_DIR",
+    type=click.Path(path_type=Path),
+    help="The kvd of this data directory, over its socket, as an operator; in place of --addr.",
+)
+
 _OPTIONS = [
     _shared(
         "--addr",
-        metavar="HOST:PORT[,...]",
+        metavar="HOST:PORT[,...]|unix:PATH",
         help=f"Server, or several of one cluster. [env: KVCTL_ADDR; default: {DEFAULT_ADDRESS}]",
     ),
     _shared(
@@ -83,6 +119,11 @@ _OPTIONS = [
 
 def connection_options(command: Command) -> Command:
     """Give a command the options of :class:`Settings`."""
+    return output_options(_DIRECTORY(command))
+
+
+def output_options(command: Command) -> Command:
+    """The same without ``--dir``, for a command that has one of its own."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

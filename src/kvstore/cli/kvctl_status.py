@@ -79,6 +79,7 @@ def as_json(reports: Reports) -> dict[str, object]:
         "mode": asked.mode,
         "leader_id": asked.leader_id,
         "uptime_s": asked.uptime_s,
+        "warnings": list(asked.warnings),
         "members": members,
     }
 
@@ -98,7 +99,8 @@ def as_text(reports: Reports) -> str:
     # The members of an embedded kvd have no addresses of their own.
     shown = len(COLUMNS) if asked.mode == "cluster-node" else -1
     lines = table(COLUMNS[:shown], [row[:shown] for row in rows])
-    return "\n".join([heading, *lines, *faults])
+    warnings = [f"warning: {in_line(warning)}" for warning in asked.warnings]
+    return "\n".join([heading, *lines, *faults, *warnings])
 
 
 def _row(report: Report, reports: Reports) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from kvstore.cli.exit_codes import ExitCode
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.server.config.cluster_config import OVERRIDES, load_cluster_config
 from kvstore.server.config.options import (
+    ADMINS,
     DEFAULT_DATA_DIR,
     DEFAULT_LISTEN_ADDRESS,
     LOG_FORMATS,
@@ -120,6 +121,8 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         config=path,
         log_level=config.log_level,
         log_format=config.log_format,
+        admin=config.admin,
+        insecure_clients=config.insecure_clients,
     )
     serve(options, partial(open_cluster_node, config))
 
@@ -160,6 +163,21 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
     metavar="HOST:PORT",
     help="Serve Prometheus metrics at http://HOST:PORT/metrics; not encrypted. Off by default.",
 )
+@click.option(
+    "--admin",
+    metavar=_one_of(ADMINS),
+    default=ADMINS[0],
+    show_default=True,
+    help="Who may change members and take backups: who comes over the socket in the data "
+    "directory or with an operator's certificate, or whoever reaches the port.",
+)
+@click.option(
+    "--insecure_clients",
+    metavar="true|false",
+    type=bool,
+    default=False,
+    help="Plain text is meant, also where others than this machine reach the port.",
+)
 @click.option("--config", metavar="FILE", help="TOML file of a cluster node.")
 @click.option(
     "--log_level",
@@ -188,6 +206,8 @@ def kvd(
     tls_cert: str | None,
     tls_key: str | None,
     metrics_addr: str | None,
+    admin: str,
+    insecure_clients: bool,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -209,6 +229,8 @@ def kvd(
         tls_client_ca=given.pop("tls_client_ca", None),
         log_level=log_level,
         log_format=log_format,
+        admin=admin,
+        insecure_clients=insecure_clients,
     )
     for key in CLUSTER_FLAGS:
         if key in given:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_connection import Command, connection_options, settings_of
+from kvstore.cli.kvctl_connection import Command, output_options, settings_of
 from kvstore.cli.kvctl_status import table
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.cluster_config import load_cluster_config
@@ -102,6 +102,7 @@ def secret_command(file: Path) -> None:
 @click.option("--member", type=click.IntRange(min=1), help="One member, with --host.")
 @click.option("--host", "hosts", multiple=True, help="A name or address of that member.")
 @click.option("--client", metavar="NAME", help="A client that the server is to know.")
+@click.option("--operator", is_flag=True, help="With --client: may change members and back up.")
 @directory_option
 @days_option(365, "the certificates are")
 def issue_command(
@@ -109,6 +110,7 @@ def issue_command(
     member: int | None,
     hosts: tuple[str, ...],
     client: str | None,
+    operator: bool,
     directory: Path,
     days: int,
 ) -> None:
@@ -119,11 +121,13 @@ def issue_command(
     """
     if sum(choice is not None for choice in (config, member, client)) != 1:
         raise click.UsageError("give one of --config, --member and --client")
+    if operator and client is None:
+        raise click.UsageError("--operator goes with --client")
     if (member is None) != (not hosts):
         raise click.UsageError("--member and --host go together")
     authority = _library().Authority(directory)
     if client is not None:
-        made = authority.issue_client(client, days)
+        made = authority.issue_client(client, days, operator=operator)
     elif member is not None:
         made = authority.issue_member(member, hosts, days)
     else:
@@ -174,7 +178,7 @@ def renew_command(within: int, everything: bool, directory: Path, days: int) -> 
 @pki_group.command("show", short_help="show names and expiry of certificates")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @directory_option
-@connection_options
+@output_options
 @click.pass_context
 def show_command(context: click.Context, files: tuple[Path, ...], directory: Path) -> None:
     """Show certificate FILES, or all those of the authority. Exits with 1 if one has expired."""

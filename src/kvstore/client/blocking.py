@@ -63,7 +63,7 @@ class _Server:
     __slots__ = ("admin", "channel", "kv", "sessions")
 
     def __init__(self, address: str, tls: TLS | None) -> None:
-        if tls is None:
+        if tls is None or address.startswith("unix:"):
             self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         else:
             self.channel = grpc.secure_channel(

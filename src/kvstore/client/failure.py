@@ -20,6 +20,7 @@ from kvstore.errors import (
     InvalidArgumentError,
     NotLeaderError,
     Outcome,
+    PermissionDeniedError,
     Refusal,
     ResourceExhaustedError,
     StorageError,
@@ -108,6 +109,8 @@ def _translated(
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidArgumentError(details)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDeniedError(details)
         case grpc.StatusCode.FAILED_PRECONDITION:
             hint = trailer.get(LEADER_HINT_KEY, "")
             return NotLeaderError(int(hint) if hint.isdecimal() else 0, address)

@@ -41,13 +41,17 @@ class MemberStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """What one kvd knows: its version, mode and the members it can see."""
+    """What one kvd knows: its version, mode and the members it can see.
+
+    ``warnings`` say what it is open to.
+    """
 
     version: str
     mode: str
     leader_id: int
     uptime_s: float
     members: tuple[MemberStatus, ...]
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def from_message(cls, message: admin_pb2.StatusResponse) -> ClusterStatus:
@@ -57,6 +61,7 @@ class ClusterStatus:
             leader_id=message.leader_id,
             uptime_s=message.uptime_seconds,
             members=tuple(_member(member) for member in message.members),
+            warnings=tuple(message.warnings),
         )
 
 

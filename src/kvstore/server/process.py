@@ -7,7 +7,8 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from kvstore.api.handlers.admin import AdminHandlers
+from kvstore.api.handlers.admin import AdminHandlers, everybody
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.handlers.sessions import SessionsHandlers
+from kvstore.api.operator_access import is_operator
 from kvstore.api.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -29,8 +31,10 @@ from kvstore.api.v1 import (
     session_pb2_grpc,
 )
 from kvstore.errors import Error
+from kvstore.server.admin_socket import serve_operators
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
+from kvstore.server.exposure import exposures, say
 from kvstore.server.health import HealthWatch
 from kvstore.server.listener import bind, new_server
 from kvstore.server.logs import configure_logs
@@ -80,7 +84,8 @@ async def _serve(
 ) -> None:
     _exit_on_signals()
     credentials = None if certificates is None else certificates.server_credentials()
-    with open_metrics(options.metrics_addr, certificates) as metrics:
+    found = exposures(options)
+    with open_metrics(options.metrics_addr, certificates, found) as metrics:
         listener = new_server(metrics.interceptors)
         # The address first: if it can't be had, nothing was written.
         address = bind(listener, options.listen_addr, credentials)
@@ -90,7 +95,15 @@ async def _serve(
                 try:
                     stop = _stop_on_signals()
                     with metrics.of(node):
-                        await _serve_node(options, listener, address, node, stop)
+                        await _serve_node(
+                            options,
+                            listener,
+                            address,
+                            directory.path,
+                            node,
+                            stop,
+                            list(found.values()),
+                        )
                 finally:
                     await node.close()
         finally:
@@ -102,12 +115,31 @@ async def _serve_node(
     options: ServerOptions,
     listener: grpc.aio.Server,
     address: str,
+    directory: Path,
     node: Node,
     stop: asyncio.Event,
+    warnings: Sequence[str],
 ) -> None:
     """Answer clients until ``stop`` or the node's failure, which is raised."""
+    say(options, exposures(options))
     health = HealthWatch(node.leader)
-    _add_services(listener, node, health)
+    warnings = [*warnings, *node.exposures().values()]
+    allows = everybody if options.admin == "everybody" else is_operator
+    _add_services(listener, node, health, AdminHandlers(node, allows, warnings))
+    for_operators = AdminHandlers(node, is_operator, warnings)
+    add_services = partial(_add_services, node=node, health=health, admin=for_operators)
+    async with serve_operators(directory, add_services):
+        await _serve_clients(options, listener, address, node, stop, health)
+
+
+async def _serve_clients(
+    options: ServerOptions,
+    listener: grpc.aio.Server,
+    address: str,
+    node: Node,
+    stop: asyncio.Event,
+    health: HealthWatch,
+) -> None:
     await health.start()
     await listener.start()
     print(
@@ -152,12 +184,14 @@ async def _hand_over(node: Node) -> None:
             log.info("leadership handed over", leader=leader)
 
 
-def _add_services(listener: grpc.aio.Server, node: Node, health: HealthWatch) -> None:
+def _add_services(
+    listener: grpc.aio.Server, node: Node, health: HealthWatch, admin: AdminHandlers
+) -> None:
     kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), listener)
     session_pb2_grpc.add_SessionsServicer_to_server(
         SessionsHandlers(node.service, node.forward), listener
     )
-    admin_pb2_grpc.add_AdminServicer_to_server(AdminHandlers(node), listener)
+    admin_pb2_grpc.add_AdminServicer_to_server(admin, listener)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, listener)
     reflection.enable_server_reflection(
         [

@@ -98,18 +98,20 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("version", "mode", "leader_id", "members", "uptime_seconds")
+    __slots__ = ("version", "mode", "leader_id", "members", "uptime_seconds", "warnings")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     version: str
     mode: str
     leader_id: int
     members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
     uptime_seconds: float
-    def __init__(self, version: _Optional[str] = ..., mode: _Optional[str] = ..., leader_id: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping[str, object]]]] = ..., uptime_seconds: _Optional[float] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., mode: _Optional[str] = ..., leader_id: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping[str, object]]]] = ..., uptime_seconds: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
     __slots__ = ("member_id", "role", "term", "leader_id", "commit_index", "applied_index", "last_index", "revision", "client_address", "peer_address", "fault", "table_bytes", "log_bytes", "free_bytes", "memory_bytes", "cache_bytes", "cache_capacity_bytes", "cache_hits", "cache_misses")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.config.options import LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
+from kvstore.server.config.options import ADMINS, LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
 
 VOTERS_MAX = 9
 MEMBER_ID_MAX = (1 << 63) - 1
@@ -86,6 +86,8 @@ class ClusterConfig:
     metrics_address: str | None = None
     log_level: str = "info"
     log_format: str = "console"
+    admin: str = "operators"
+    insecure_clients: bool = False
 
     def node(self, node_id: int) -> Node | None:
         """The entry of ``[[nodes]]`` with this id."""
@@ -253,6 +255,8 @@ def _peer_tls(table: object, overrides: Mapping[str, Any]) -> PeerTls | str | No
 
 def _check_tls(config: ClusterConfig, *, peer_tls_off: bool) -> None:
     if config.tls_profile == "secure":
+        if config.insecure_clients:
+            raise _Refused('insecure_clients = true contradicts tls_profile = "secure"')
         if not (config.tls_cert and config.tls_key):
             raise _Refused("secure TLS profile requires both tls_cert and tls_key")
         if config.peer_tls is None and not peer_tls_off and len(config.nodes) > 1:
@@ -407,6 +411,8 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "metrics_address": _address,
     "log_level": _choice(*LOG_LEVELS),
     "log_format": _choice(*LOG_FORMATS),
+    "admin": _choice(*ADMINS),
+    "insecure_clients": _boolean,
 }
 
 _NODE_KEYS: dict[str, Callable[[str, object], Any]] = {

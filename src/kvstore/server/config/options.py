@@ -15,6 +15,7 @@ MODES = ("embedded", "cluster-node")
 TLS_PROFILES = ("dev", "secure")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "console")
+ADMINS = ("operators", "everybody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,13 @@ class ServerOptions:
     config: str | None = None
     log_level: str = "info"
     log_format: str = "console"
+    admin: str = "operators"
+    insecure_clients: bool = False
 
     def __post_init__(self) -> None:
         _require("mode", self.mode, MODES)
         _require("tls_profile", self.tls_profile, TLS_PROFILES)
+        _require("admin", self.admin, ADMINS)
         _require("log_level", self.log_level, LOG_LEVELS)
         _require("log_format", self.log_format, LOG_FORMATS)
         if self.metrics_addr is not None:
@@ -51,6 +55,10 @@ class ServerOptions:
         if self.tls_profile == "secure" and not (self.tls_cert and self.tls_key):
             raise ConfigurationError(
                 "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH"
+            )
+        if self.tls_profile == "secure" and self.insecure_clients:
+            raise ConfigurationError(
+                "--insecure_clients has no effect with --tls_profile=secure; leave it out"
             )
         if self.tls_profile == "dev" and self.tls_client_ca:
             raise ConfigurationError(

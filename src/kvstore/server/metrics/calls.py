@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -107,11 +107,15 @@ class Metrics:
     """All series of a process. :meth:`render` runs on any thread but the event loop's."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, certificates: CertificateFiles | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        certificates: CertificateFiles | None = None,
+        exposed: Iterable[str] = (),
     ) -> None:
-        """``certificates``: those of the listener of clients."""
+        """``certificates``: those of the listener of clients; ``exposed``: what is open there."""
         self._loop = loop
         self._certificates = certificates
+        self._exposed = tuple(exposed)
         self._node: Node | None = None
         self._registry = CollectorRegistry()
         self.calls = CallMetrics(self._registry)
@@ -150,6 +154,7 @@ class Metrics:
         if self._node is None:
             raise UnavailableError("kvd is starting or stopping")
         figures = self._node.figures()
+        figures = dataclasses.replace(figures, exposed=(*self._exposed, *figures.exposed))
         if self._certificates is not None:
             ours = {**figures.certificates, "client": self._certificates}
             figures = dataclasses.replace(figures, certificates=ours)

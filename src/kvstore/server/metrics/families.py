@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -39,6 +39,7 @@ class Moment:
     members: tuple[MemberMoment, ...]
     links: Mapping[int, LinkFigures]
     expiries: Mapping[str, datetime.datetime]
+    exposed: Sequence[str] = ()
 
 
 def take_moment(figures: NodeFigures) -> Moment:
@@ -50,6 +51,7 @@ def take_moment(figures: NodeFigures) -> Moment:
         ),
         figures.links,
         {use: files.expires() for use, files in figures.certificates.items()},
+        figures.exposed,
     )
 
 
@@ -78,6 +80,8 @@ def families_of(moment: Moment) -> list[Metric]:
     """The series. Reads sizes on the disk: not on the event loop's thread."""
     book = _Book()
     book.gauge("build_info", "Always 1", 1, version=version())
+    for what in moment.exposed:
+        book.gauge("exposed", "1: open to whoever reaches it", 1, what=what)
     for member in moment.members:
         _raft(book, member.status)
         _counters(book, member.status.raft.id, member.counters)

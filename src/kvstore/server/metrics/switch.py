@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -52,11 +52,14 @@ class MetricsSwitch:
 
 @contextlib.contextmanager
 def open_metrics(
-    address: str | None, certificates: CertificateFiles | None
+    address: str | None,
+    certificates: CertificateFiles | None,
+    exposed: Iterable[str] = (),
 ) -> Iterator[MetricsSwitch]:
     """Take ``address`` for metrics; None: no metrics. On the running event loop.
 
-    ``certificates`` are the client listener's. Raises ConfigurationError when the address can't be
+    ``certificates`` are the client listener's, ``exposed`` what is open to
+    whoever reaches it. Raises ConfigurationError when the address can't be
     had or the package is missing.
     """
     if address is None:
@@ -70,7 +73,7 @@ def open_metrics(
         raise ConfigurationError(
             "--metrics_addr needs the 'prometheus_client' package: pip install 'kvstore[metrics]'"
         ) from error
-    metrics = Metrics(asyncio.get_running_loop(), certificates)
+    metrics = Metrics(asyncio.get_running_loop(), certificates, exposed)
     endpoint = MetricsEndpoint(address, metrics.render)
     try:
         yield MetricsSwitch(metrics, endpoint)

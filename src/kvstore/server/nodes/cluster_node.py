@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -60,7 +61,9 @@ async def open_cluster_node(
     members = [node.node_id for node in config.nodes]
     secret = None if config.peer_secret_file is None else read_secret(config.peer_secret_file)
     introductions = Introductions(identity, PeerRegistry(directory), members, secret)
-    _warn_of_open_peers(config)
+    level = log.warning if is_loopback(config.peer_addr) else log.error
+    for what, text in _exposures(config).items():
+        level("exposed", what=what, reason=text)
     certificates = None
     if config.peer_tls is not None:
         tls = config.peer_tls
@@ -74,22 +77,22 @@ async def open_cluster_node(
     return node
 
 
-def _warn_of_open_peers(config: ClusterConfig) -> None:
-    """Say what the members' port is open to."""
+def _exposures(config: ClusterConfig) -> dict[str, str]:
+    """What the members' port is open to."""
     if config.peer_tls is not None:
-        return
+        return {}
+    found = {}
     if config.insecure_peers:
-        log.error(
-            "members talk in plain text: who is on their way reads and changes everything",
-            peer_addr=config.peer_addr,
+        found["peers"] = (
+            f"members talk in plain text on {config.peer_addr}: who is on their way reads and "
+            "changes everything"
         )
     if config.peer_secret_file is None:
-        level = log.warning if is_loopback(config.peer_addr) else log.error
-        level(
-            "members prove nothing to each other: who reaches the port is one "
-            "(give peer_secret_file or [peer_tls])",
-            peer_addr=config.peer_addr,
+        found["membership"] = (
+            f"members prove nothing to each other on {config.peer_addr}: who reaches it is one "
+            "(give peer_secret_file or [peer_tls])"
         )
+    return found
 
 
 def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
@@ -145,7 +148,7 @@ class ClusterNode:
             soon=self._loop.call_soon,
             later=self._loop.call_later,
         )
-        self._transport.answer_forwarded(self.service)
+        self._transport.answer_forwarded(self.service, self)
         self._forwarder = Forwarder(introductions, self._transport.dialler, self._peer_address_of)
 
     @property
@@ -324,6 +327,7 @@ class ClusterNode:
             () if self._replica is None else (self._replica,),
             {peer: link.figures() for peer, link in self._transport.links().items()},
             {} if self._certificates is None else {"peer": self._certificates},
+            tuple(self.exposures()),
         )
 
     def _self_or_reason(self) -> Replica | Error:
@@ -350,6 +354,12 @@ class ClusterNode:
         known = self._introductions.registry.forget(member)
         log.warning("introduction forgotten at an operator's wish", member=member, known=known)
         return known
+
+    async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
+        return await self._forwarder.forward(method, request, leader, timeout_s, ())
+
+    def exposures(self) -> Mapping[str, str]:
+        return _exposures(self._config)
 
     async def hand_over(self) -> int:
         replica = self._replica

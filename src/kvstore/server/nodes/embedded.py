@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
@@ -103,6 +104,12 @@ class EmbeddedNode:
 
     def forget_introduction(self, member: int) -> bool:
         refuse_embedded()
+
+    async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
+        return None  # every member is here
+
+    def exposures(self) -> Mapping[str, str]:
+        return {}
 
     async def hand_over(self) -> int:
         return 0  # all of them stop together

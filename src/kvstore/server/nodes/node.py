@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
@@ -18,11 +18,13 @@ from kvstore.service.operations import Service
 
 @dataclass(frozen=True, slots=True)
 class NodeFigures:
-    """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use."""
+    """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use;
+    ``exposed``: what is open to whoever reaches it."""
 
     replicas: Sequence[Replica]
     links: Mapping[int, LinkFigures] = field(default_factory=dict)
     certificates: Mapping[str, CertificateFiles] = field(default_factory=dict)
+    exposed: Sequence[str] = ()
 
 
 class Node(Protocol):
@@ -69,6 +71,12 @@ class Node(Protocol):
 
         Raises InvalidArgumentError, StorageError.
         """
+
+    async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
+        """What ``leader`` says to an operator's call; a Failure, or None if it can't be asked."""
+
+    def exposures(self) -> Mapping[str, str]:
+        """What its own ports are open to, by what, in words for operators."""
 
     async def hand_over(self) -> int:
         """Before the end: let another lead. Returns who does then, 0 if this one led nobody.

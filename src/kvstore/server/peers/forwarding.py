@@ -12,16 +12,34 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from kvstore.api.handlers.admin import AdminHandlers, everybody
+from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.handlers.calls import Context
-from kvstore.api.handlers.failures import LEADER_HINT_KEY, TRAILER_KEYS, Failure
+from kvstore.api.handlers.failures import LEADER_HINT_KEY, TRAILER_KEYS, Failure, failure_of
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.handlers.sessions import SessionsHandlers
-from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, session_pb2, session_pb2_grpc
+from kvstore.api.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
+from kvstore.errors import NotLeaderError
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.link import Dialler
 from kvstore.service import Service
 
-__all__ = ["ForwardedCalls", "ForwardedSessions", "Forwarder"]
+__all__ = ["ForwardedAdmin", "ForwardedCalls", "ForwardedSessions", "Forwarder"]
+
+# Those of other services than KV.
+_STUBS: dict[str, Callable[[Any], Any]] = {
+    "Open": session_pb2_grpc.SessionsStub,
+    "Members": admin_pb2_grpc.AdminStub,
+    "ChangeMembers": admin_pb2_grpc.AdminStub,
+    "TransferLeadership": admin_pb2_grpc.AdminStub,
+}
 
 # What the leader's service says of a call. Anything else is said of the way there.
 _ANSWERS = frozenset(
@@ -73,6 +91,48 @@ class ForwardedSessions(SessionsHandlers):
         return await super().Open(request, context)
 
 
+class ForwardedAdmin(AdminHandlers):
+    """What another member's operator asks the leader; ``admit`` ends the calls of anybody else."""
+
+    def __init__(self, node: AdminNode, admit: Callable[[Context], Awaitable[int]]) -> None:
+        super().__init__(node, everybody)
+        self._admit = admit
+
+    async def Members(
+        self, request: admin_pb2.MembersRequest, context: Context
+    ) -> admin_pb2.MembersResponse:
+        await self._admit(context)
+        return await super().Members(request, context)
+
+    async def ChangeMembers(
+        self, request: admin_pb2.ChangeMembersRequest, context: Context
+    ) -> admin_pb2.MembersResponse:
+        await self._admit(context)
+        return await super().ChangeMembers(request, context)
+
+    async def TransferLeadership(
+        self, request: admin_pb2.TransferLeadershipRequest, context: Context
+    ) -> admin_pb2.TransferLeadershipResponse:
+        await self._admit(context)
+        return await super().TransferLeadership(request, context)
+
+    async def Status(
+        self, request: admin_pb2.StatusRequest, context: Context
+    ) -> admin_pb2.StatusResponse:
+        await self._admit(context)
+        return await super().Status(request, context)
+
+    async def _check(self, context: Context) -> None:
+        """Checked already."""
+
+    async def _at_leader(
+        self, method: str, request: Any, error: NotLeaderError, context: Context
+    ) -> Any:
+        """A call goes over two members at most: who was asked as the leader and isn't says so."""
+        failure = failure_of(error)
+        await context.abort(failure.code, failure.details, failure.trailer)
+
+
 class Forwarder:
     """A follower's side: one channel, to whoever leads. ``address_of`` knows the members."""
 
@@ -105,8 +165,7 @@ class Forwarder:
         address = self._address_of(leader)
         if address is None:
             return None
-        make_stub = session_pb2_grpc.SessionsStub if method == "Open" else kv_pb2_grpc.KVStub
-        stub = make_stub(await self._to(leader, address))
+        stub: Any = _STUBS.get(method, kv_pb2_grpc.KVStub)(await self._to(leader, address))
         metadata = (*self._introductions.to(leader), *said)
         try:
             return await getattr(stub, method)(request, timeout=timeout_s, metadata=metadata)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-from kvstore.api.v1 import kv_pb2_grpc, raft_pb2_grpc, session_pb2_grpc
+from kvstore.api.handlers.admin import Node as AdminNode
+from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, raft_pb2_grpc, session_pb2_grpc
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, SnapshotPart
 from kvstore.server.listener import bind
-from kvstore.server.peers.forwarding import ForwardedCalls, ForwardedSessions
+from kvstore.server.peers.forwarding import ForwardedAdmin, ForwardedCalls, ForwardedSessions
 from kvstore.server.peers.handlers import PeerHandlers, Receive
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.link import Dialler, PeerLink
@@ -52,14 +53,16 @@ class PeerTransport:
         self._handlers = PeerHandlers(introductions, receive, self._unary)
         raft_pb2_grpc.add_RaftPeerServicer_to_server(self._handlers, self._server)
 
-    def answer_forwarded(self, service: Service) -> None:
-        """Let ``service`` answer what followers pass on. To be called before :meth:`start`."""
-        kv_pb2_grpc.add_KVServicer_to_server(
-            ForwardedCalls(service, self._handlers.admit_member), self._server
-        )
+    def answer_forwarded(self, service: Service, node: AdminNode | None = None) -> None:
+        """Let ``service`` answer the clients' calls that followers pass on, and ``node`` those of
+        operators. To be called before :meth:`start`."""
+        admit = self._handlers.admit_member
+        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(service, admit), self._server)
         session_pb2_grpc.add_SessionsServicer_to_server(
-            ForwardedSessions(service, self._handlers.admit), self._server
+            ForwardedSessions(service, admit), self._server
         )
+        if node is not None:
+            admin_pb2_grpc.add_AdminServicer_to_server(ForwardedAdmin(node, admit), self._server)
 
     def bind(self, address: str) -> str:
         """Take the listen address. Raises ConfigurationError when it can't be had."""

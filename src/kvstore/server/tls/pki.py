@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from kvstore.api.operator_access import OPERATOR_NAME
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.cluster_config import check_cluster_id
 from kvstore.server.peers.names import member_name
@@ -85,14 +86,18 @@ class Authority:
         self._sign("peer-ca", directory / "peer", identity, [identity, *hosts], _PEER, days)
         return [directory / "server.pem", directory / "peer.pem"]
 
-    def issue_client(self, name: str, days: int) -> list[Path]:
-        """Write a certificate and key for a client called ``name``."""
+    def issue_client(self, name: str, days: int, *, operator: bool = False) -> list[Path]:
+        """Write a certificate and key for a client called ``name``.
+
+        An ``operator`` may change the members and read everything.
+        """
         if not _CLIENT_NAME.fullmatch(name):
             raise ConfigurationError(
                 f"client name {name!r} must be 1 to 63 letters, digits or any of . _ - @"
             )
         stem = self.directory / f"client-{name}"
-        self._sign("ca", stem, name, [], _CLIENT, days)
+        names = [OPERATOR_NAME] if operator else []
+        self._sign("ca", stem, name, names, _CLIENT, days)
         return [Path(f"{stem}.pem")]
 
     def issued(self) -> list[Path]:

@@ -1,0 +1,49 @@
+"""A listener for operators: a unix socket in the data directory, for kvd's own user and root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc.aio
+
+from kvstore.api.operator_access import SOCKET_NAME
+from kvstore.errors import ConfigurationError
+from kvstore.server.listener import new_server
+
+__all__ = ["serve_operators"]
+
+
+@contextlib.asynccontextmanager
+async def serve_operators(
+    directory: Path, add_services: Callable[[grpc.aio.Server], None]
+) -> AsyncIterator[None]:
+    """Answer calls that come over ``admin.sock`` in ``directory``, which is locked, as long as the
+    context lasts.
+
+    A server of its own: an operator gets through whatever clients do. Raises ConfigurationError.
+    """
+    path = directory / SOCKET_NAME
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # of a process that was killed
+    server = new_server()
+    add_services(server)
+    # Paths of sockets are short (108 bytes); through its descriptor any directory's is.
+    opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            server.add_insecure_port(f"unix:/proc/self/fd/{opened}/{SOCKET_NAME}")
+            path.chmod(0o600)
+        except (RuntimeError, OSError) as error:
+            raise ConfigurationError(f"failed to make the operators' socket {path}") from error
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(grace=None)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        os.close(opened)

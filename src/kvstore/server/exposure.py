@@ -1,0 +1,40 @@
+"""What a kvd is open to, said loudly: nobody should find out from somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from kvstore.server.config.cluster_config import is_loopback
+from kvstore.server.config.options import ServerOptions
+
+__all__ = ["exposures", "say"]
+
+log = structlog.get_logger("kvstore.server")
+
+
+def exposures(options: ServerOptions) -> dict[str, str]:
+    """What the ports of ``options`` are open to, by what: ``clients``, ``admin``, ``metrics``."""
+    found: dict[str, str] = {}
+    beyond = not is_loopback(options.listen_addr)
+    if options.tls_profile == "dev" and beyond:
+        found["clients"] = (
+            f"clients talk in plain text on {options.listen_addr}: whoever reaches it may read and "
+            "write everything"
+        )
+    if options.admin == "everybody" and (beyond or options.tls_profile == "dev"):
+        found["admin"] = (
+            f'admin = "everybody": whoever reaches {options.listen_addr} may change the members '
+            "and take backups"
+        )
+    if options.metrics_addr is not None and not is_loopback(options.metrics_addr):
+        found["metrics"] = f"metrics are served to whoever reaches {options.metrics_addr}"
+    return found
+
+
+def say(options: ServerOptions, found: Mapping[str, str]) -> None:
+    """Log each: an error where nobody asked for it in so many words."""
+    for what, text in found.items():
+        asked = what != "clients" or options.insecure_clients
+        (log.warning if asked else log.error)("exposed", what=what, reason=text)
