@@ -170,7 +170,8 @@ def test_a_server_that_never_answers_costs_the_timeout(call: Call) -> None:
         try:
             with pytest.raises(DeadlineExceededError):
                 call(server.address, "put", b"k", b"v", timeout=0.2)
-            assert server.deadlines_s[0] <= 0.2
+            # gRPC rounds up what is left, and the server's clock counts whole milliseconds.
+            assert server.deadlines_s[0] <= 0.21
         finally:
             release.set()
 
