@@ -178,3 +178,69 @@ def test_an_error_that_is_no_shortage_stays_final():
     db.close()
     with kvstore.DB("/db", filesystem=disk.crash(keep="all"), background=False) as again:
         assert list(again.iterator(include_value=False)) == [b"before"]
+
+
+def test_on_a_nearly_full_disk_a_segment_is_as_large_as_there_is_space_for():
+    disk = MemoryFileSystem()
+    db = kvstore.DB("/db", filesystem=disk, background=False, write_buffer_size=4 << 20)
+    for number in range(38):
+        db.put(b"%02d" % number, bytes(100 << 10), sync=True)
+    disk.capacity_bytes = disk.used_bytes + (600 << 10)
+    # The first segment, of 4 MiB, has room for 40; the second has half a MiB.
+    db.put(b"large", bytes(500 << 10), sync=True)
+    assert db.stats()["log"]["segment"] == 2
+    assert len(disk.read_file("/db/wal/000002.wal")) == 512 << 10
+    with pytest.raises(StorageError):
+        db.put(b"larger", bytes(600 << 10))
+    with kvstore.DB("/db", filesystem=disk.crash(), read_only=True) as again:
+        assert len(list(again)) == 39
+    disk.capacity_bytes = None
+    db.put(b"larger", bytes(600 << 10))
+    db.close()
+    with kvstore.DB("/db", filesystem=disk, background=False) as again:
+        assert len(list(again)) == 40
+
+
+def test_deletes_use_up_the_reserve_of_a_full_disk():
+    disk = MemoryFileSystem()
+    db = kvstore.DB("/db", filesystem=disk, background=False, write_buffer_size=8 << 20)
+    for number in range(75):
+        db.put(b"%02d" % number, bytes(100 << 10))
+    db.sync()
+    disk.capacity_bytes = disk.used_bytes
+    with pytest.raises(StorageError):
+        while True:
+            db.put(b"filling", bytes(10 << 10))
+    with pytest.raises(StorageError):
+        db.put(b"large", bytes(100 << 10))
+    with db.write_batch() as batch:
+        for number in range(75):
+            batch.delete(b"%02d" % number)
+    for _ in range(2000):
+        db.delete(b"filling")
+    assert list(db) == []
+    with kvstore.DB("/db", filesystem=disk.crash(keep="all"), read_only=True) as again:
+        assert list(again) == []
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_log_that_was_not_closed_is_made_durable_in_its_place_on_a_full_disk(torn):
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk)
+    log.append_many([(1, index, 0, b"%d" % index * 50) for index in range(1, 50)])
+    log.write()
+    content = disk.read_file("/log/000001.wal")
+    log.append_many([(1, index, 0, b"%d" % index * 50) for index in range(50, 60)])
+    log.write()
+    left = disk.crash(keep="all")
+    if torn:
+        end = len(content.rstrip(b"\0")) // 8 * 8 + 8
+        left.flip_bit("/log/000001.wal", end + 100)
+    left.capacity_bytes = left.used_bytes
+    with Log("/log", filesystem=left) as again:
+        found = list(again.replay())
+        assert again.recovery.cut_bytes > 0 if torn else again.recovery.cut_bytes == 0
+    assert len(found) >= 49 if torn else len(found) == 59
+    # What was found is durable now.
+    with Log("/log", filesystem=left.crash()) as durable:
+        assert list(durable.replay()) == found

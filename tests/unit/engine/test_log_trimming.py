@@ -12,3 +12,24 @@ def test_a_log_that_was_never_synced_is_trimmed_by_flushes(tmp_path):
         assert log["segment"] > 5
         assert log["segments"] == 1
         assert log["durable_bytes"] == log["appended_bytes"]
+
+
+def test_many_short_openings_leave_few_segments(tmp_path):
+    for number in range(40):
+        with DB(tmp_path / "db", background=False) as db:
+            assert db.stats()["log"]["segments"] <= 9
+            db.put(b"%06d" % number, b"value")
+    with DB(tmp_path / "db", background=False) as db:
+        assert len(list(db)) == 40
+        assert db.stats()["flushes"] == 0
+        assert len(list((tmp_path / "db/wal").iterdir())) <= 9
+
+
+def test_openings_that_only_read_leave_nothing_at_all(tmp_path):
+    with DB(tmp_path / "db", background=False) as db:
+        db.put(b"key", b"value")
+    before = sorted((tmp_path / "db/wal").iterdir())
+    for _ in range(20):
+        with DB(tmp_path / "db", background=False) as db:
+            assert db.get(b"key") == b"value"
+    assert sorted((tmp_path / "db/wal").iterdir()) == before

@@ -26,7 +26,7 @@ cdef class Database(Store):
     ) except -1
     cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
     cdef int flush_recovered(self) except -1
-    cdef int reserve_log(self, size_t payload_bytes, int answer) except -1
+    cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
     cdef int provide_room(self) except -1
     cdef int provide_room_here(self) except -1
     cdef int check_flushes(self) except -1

@@ -64,6 +64,7 @@ from kvstore.errors import InternalError, InvalidArgumentError, StorageError
 
 
 cdef enum:
+    MAX_FOUND_SEGMENTS = 8      # with more of them opening flushes, so that they can go
     LOG_BEHIND_BYTES = 8 << 20  # written to the log since a background thread last synced it
     OPERATION_BYTES = 64        # an operation takes at most so much beside its key and value
     KEPT_SCRATCH_BYTES = 1 << 20
@@ -147,6 +148,13 @@ cdef class Database(Store):
             # As in any other write: it waits in memory, and in the log.
             if self.failure is not None or not is_retryable(error) or not self.uses_log:
                 raise
+        if self.log is not None and self.log.recovery.segments > MAX_FOUND_SEGMENTS:
+            # Many short openings, each with a segment of its own that nothing was due to flush.
+            try:
+                self.flush_all()
+            except Exception as error:
+                if self.failure is not None or not is_retryable(error):
+                    raise
         if not self.uses_log and self.log is not None:
             # Written by an earlier opening with a log: into tables, then the log is done with.
             self.flush_all()
@@ -220,7 +228,9 @@ cdef class Database(Store):
                 )
             waits = self.log.reserve(key.size + value.size + OPERATION_BYTES)
             if waits:
-                self.reserve_log(key.size + value.size + OPERATION_BYTES, waits)
+                self.reserve_log(
+                    key.size + value.size + OPERATION_BYTES, waits, kind == KIND_DELETE
+                )
             self.scratch.size = BATCH_HEADER_BYTES
             if self.scratch.capacity < BATCH_HEADER_BYTES:
                 self.scratch.size = 0
@@ -287,7 +297,7 @@ cdef class Database(Store):
             waits = self.log.reserve(payload.size)
             if waits:
                 # Others may write meanwhile; numbered batches and applied indexes are for wal=False.
-                self.reserve_log(payload.size, waits)
+                self.reserve_log(payload.size, waits, only_deletes(payload))
                 payload = batch.payload()
         if batch.count:
             first = self.assigned + 1 if sequence is None else sequence
@@ -302,10 +312,11 @@ cdef class Database(Store):
             self.log_write(first, payload, sync)
         return self.visible
 
-    cdef int reserve_log(self, size_t payload_bytes, int answer) except -1:
+    cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1:
         """What Log.reserve() wants done before the log can take a record; nothing is written yet.
 
-        Once it returns the GIL is not given up before the record is appended.
+        Once it returns the GIL is not given up before the record is appended. Deletes may use up the
+        reserve of a full disk.
         """
         cdef Status status
         cdef Log log = self.log
@@ -321,6 +332,9 @@ cdef class Database(Store):
                 error = status_error(&status, log.path)
                 if result != RETRY:
                     self.fail(error)
+                elif deletes and self.make_space(error):
+                    answer = log.reserve(payload_bytes)
+                    continue
                 raise error
             if self.attention:
                 self.settle()
@@ -339,7 +353,7 @@ cdef class Database(Store):
         if self.log is not None:
             waits = self.log.reserve(payload.size)
             if waits:
-                self.reserve_log(payload.size, waits)
+                self.reserve_log(payload.size, waits, False)
         first = self.assigned + 1
         self.apply(payload, first, False, True, False)
         if self.log is None:
@@ -803,6 +817,17 @@ cdef class Database(Store):
             self.close_iterators()
             with self.installing:
                 self.shut()
+
+
+cdef bint only_deletes(Slice payload) noexcept:
+    cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
+    cdef const uint8_t* end = payload.data + payload.size
+    cdef Operation operation
+    while at < end:
+        at = decode_operation(at, end, &operation)
+        if at == NULL or operation.kind == KIND_PUT:
+            return False
+    return True
 
 
 cdef bytes after_all_keys(Store store):

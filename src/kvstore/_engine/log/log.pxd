@@ -149,7 +149,7 @@ cdef class Log:
     cdef void give_chunks(self, Chunk* chunk) noexcept nogil
     cdef int check_appendable(self, size_t payload_bytes, Status* status) noexcept nogil
     cdef bint fits(self, size_t payload_bytes) noexcept nogil
-    cdef int begin_segment(self, size_t payload_bytes) noexcept nogil
+    cdef int begin_segment(self, size_t payload_bytes, bint whole) noexcept nogil
     cdef void fill_header(self, SegmentHeader* header) noexcept nogil
     cdef int put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil
     cdef void encode(

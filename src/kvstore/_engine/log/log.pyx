@@ -161,6 +161,9 @@ cdef class Log:
         self.append_segment = found.number
         self.append_offset = found.end
         self.chain = found.chain
+        # Opening sees to it, so that older segments can go before anything is appended.
+        self.durable_segment = found.number
+        self.durable_offset = found.end
         return 0
 
     # --- appending; all under `monitor` ----------------------------------------------------------
@@ -219,8 +222,11 @@ cdef class Log:
     cdef bint fits(self, size_t payload_bytes) noexcept nogil:
         return load_acquire(&self.append_offset) + record_bytes(payload_bytes) <= self.append_limit
 
-    cdef int begin_segment(self, size_t payload_bytes) noexcept nogil:
-        """The next record, of so many bytes, comes first in a new segment. -1: no memory, nothing done."""
+    cdef int begin_segment(self, size_t payload_bytes, bint whole) noexcept nogil:
+        """The next record, of so many bytes, comes first in a new segment. -1: no memory, nothing done.
+
+        Not `whole`: the segment may be smaller than it should be, if it holds that record.
+        """
         cdef SegmentHeader header
         cdef uint8_t scratch[SEGMENT_HEADER_BYTES]
         cdef uint64_t size = record_bytes(payload_bytes)
@@ -247,7 +253,9 @@ cdef class Log:
         store_release(&self.append_offset, SEGMENT_HEADER_BYTES)
         self.append_max_index = 0
         chunk_place(chunk, header.number, SEGMENT_HEADER_BYTES)
-        chunk.segment_bytes = self.append_limit + CLOSE_BYTES
+        chunk.segment_bytes = CLOSE_BYTES + (
+            self.append_limit if whole else SEGMENT_HEADER_BYTES + size + RECORD_HEADER_BYTES
+        )
         chunk.previous_end = header.previous_end
         chunk.chain = header.chain
         chunks_push(&self.pending, chunk)
@@ -324,7 +332,7 @@ cdef class Log:
         if (
             (held.wanted and buffer_append(
                 &fresh.payload, record.payload.data, record.payload.size) < 0)
-            or (not self.fits(record.payload.size) and self.begin_segment(record.payload.size) < 0)
+            or (not self.fits(record.payload.size) and self.begin_segment(record.payload.size, True) < 0)
             or self.put_record(record.kind, record.index, record.term, record.payload) < 0
         ):
             buffer_free(&fresh.payload)
@@ -467,13 +475,15 @@ cdef class Log:
         result = self.write_pending(False, status) if self.pending.first != NULL else 0
         if result == 0:
             self.note_state(&before)
-            if self.begin_segment(payload_bytes) < 0:
+            if self.begin_segment(payload_bytes, False) < 0:
                 status_no_memory(status, b"memory for a log segment")
                 result = RETRY
             else:
                 result = self.write_pending(False, status)
                 if result == RETRY:
                     self.return_to(&before)
+                elif result == 0:
+                    self.append_limit = min(self.append_limit, self.file.capacity - CLOSE_BYTES)
         store_release(&self.rolling, 0)
         self.monitor.call_next()
         self.monitor.unlock()

@@ -16,6 +16,7 @@ cdef extern from *:
 
 
 cdef enum:
+    SMALL_BYTES = 1 << 16       # the smallest segment that is tried where there is no space
     ZEROS_BYTES = 1 << 18       # written ahead of records that are synced
 
 
@@ -38,7 +39,7 @@ cdef int log_file_begin(
     segment_path(name, self.folder, header.number, b"wal")
     segment_path(spare, self.folder, recycled if recycled else header.number, b"spare")
     # All that may fail for want of something comes before anything is left or named.
-    result = make_spare(self, header, recycled, spare, &fresh, &capacity, status)
+    result = make_spare(self, header, recycled, wanted, spare, &fresh, &capacity, status)
     if result:
         return result
     result = self.ops.datasync(self.disk, self.file) if self.file != NULL else 0
@@ -61,7 +62,7 @@ cdef int log_file_begin(
 
 
 cdef int make_spare(
-    LogFile* self, const SegmentHeader* header, uint64_t recycled, const char* spare,
+    LogFile* self, const SegmentHeader* header, uint64_t recycled, uint64_t wanted, const char* spare,
     void** file, uint64_t* capacity, Status* status
 ) noexcept nogil:
     """A file, recycled or new, with all of a segment's space reserved and its header durable."""
@@ -77,7 +78,7 @@ cdef int make_spare(
     if size >= <int64_t> capacity[0]:
         capacity[0] = <uint64_t> size
     else:
-        result = self.ops.allocate(self.disk, file[0], capacity[0])
+        result = reserve_space(self, file[0], wanted, capacity)
     if result == 0:
         what = b"beginning a log segment"
         encode_segment_header(header_bytes, header)
@@ -94,6 +95,18 @@ cdef int make_spare(
     if not recycled:
         self.ops.unlink(self.disk, spare)
     return RETRY if is_transient(result) else -1
+
+
+cdef int reserve_space(LogFile* self, void* file, uint64_t least, uint64_t* capacity) noexcept nogil:
+    """As much as there is space for: deletes must find some of it on a full disk, to make more."""
+    cdef int result
+    while True:
+        result = self.ops.allocate(self.disk, file, capacity[0])
+        if result not in (-ENOSPC, -EDQUOT) or capacity[0] // 2 < max(least, <uint64_t> SMALL_BYTES):
+            return result
+        # What was reserved in vain.
+        self.ops.truncate(self.disk, file, 0)
+        capacity[0] //= 2
 
 
 cdef int log_file_write(

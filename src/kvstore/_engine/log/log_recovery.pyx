@@ -9,6 +9,7 @@ is not valid was never promised to anybody, and is cut off.
 import os
 from typing import NamedTuple
 
+from libc.errno cimport EDQUOT, EIO, ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport (
@@ -24,6 +25,7 @@ from kvstore._engine.primitives.native cimport (
 )
 from kvstore._engine.files.native cimport (
     FileSystem,
+    FileSystemOps,
     OPEN_CREATE,
     OPEN_READ,
     list_directory,
@@ -246,7 +248,10 @@ cdef uint64_t judge_end(SegmentReader* reader, str where) except? 0xFFFFFFFFFFFF
 cdef int make_durable(FileSystem disk, str path, uint64_t number, uint64_t end) except -1:
     """Replaces the newest segment with a synced copy of its valid part.
 
-    The pages that were read may be a cache's memory of a write that the device refused.
+    The pages that were read may be a cache's memory of a write that the device refused. On a full
+    disk they are written once more where they are, which makes them durable as well: each byte on the
+    device is then the one that was read or the one that was there before, as it was already. A copy
+    is better only because it goes to other blocks than those that may have failed.
     """
     cdef bytes name = os.fsencode(segment_name(path, number))
     cdef bytes copy = os.fsencode(f"{path}/{number:06d}.trusted")
@@ -256,34 +261,50 @@ cdef int make_durable(FileSystem disk, str path, uint64_t number, uint64_t end) 
     cdef const char* name_raw = name
     cdef const char* copy_raw = copy
     cdef const char* folder_raw = folder
-    cdef void* source = NULL
-    cdef void* target = NULL
-    cdef uint64_t offset = 0
-    cdef int64_t count
     cdef int result
     with nogil:
-        result = disk.ops.open(disk.disk, name_raw, OPEN_READ, &source)
-        if result == 0:
-            result = disk.ops.open(disk.disk, copy_raw, OPEN_CREATE, &target)
-        while result == 0 and offset < end:
-            count = disk.ops.pread(
-                disk.disk, source, raw, <size_t> min(<uint64_t> COPY_BYTES, end - offset), offset
-            )
-            if count <= 0:
-                result = <int> count if count < 0 else -5
-                break
-            result = disk.ops.pwrite(disk.disk, target, raw, <size_t> count, offset)
-            offset += <uint64_t> count
-        if result == 0:
-            result = disk.ops.datasync(disk.disk, target)
-        if source != NULL:
-            disk.ops.close(disk.disk, source)
-        if target != NULL:
-            disk.ops.close(disk.disk, target)
+        result = write_anew(disk.ops, disk.disk, name_raw, copy_raw, raw, end)
         if result == 0:
             result = disk.ops.rename(disk.disk, copy_raw, name_raw)
+        elif result in (-ENOSPC, -EDQUOT):
+            disk.ops.unlink(disk.disk, copy_raw)
+            result = write_anew(disk.ops, disk.disk, name_raw, name_raw, raw, end)
         if result == 0:
             result = disk.ops.sync_directory(disk.disk, folder_raw)
     if result < 0:
         raise os_failure(result, b"making the log's tail durable", segment_name(path, number))
     return 0
+
+
+cdef int write_anew(
+    const FileSystemOps* ops, void* disk, const char* source_path, const char* target_path,
+    uint8_t* buffer, uint64_t end
+) noexcept nogil:
+    """The first `end` bytes of a file into another, or into itself; nothing else, and synced."""
+    cdef void* source = NULL
+    cdef void* target = NULL
+    cdef uint64_t offset = 0
+    cdef int64_t count
+    cdef int result = ops.open(disk, source_path, OPEN_READ, &source)
+    if result < 0:
+        return result
+    result = ops.open(disk, target_path, OPEN_CREATE, &target)
+    if result < 0:
+        ops.close(disk, source)
+        return result
+    while result == 0 and offset < end:
+        count = ops.pread(
+            disk, source, buffer, <size_t> min(<uint64_t> COPY_BYTES, end - offset), offset
+        )
+        if count <= 0:
+            result = <int> count if count < 0 else -EIO
+            break
+        result = ops.pwrite(disk, target, buffer, <size_t> count, offset)
+        offset += <uint64_t> count
+    if result == 0:
+        result = ops.truncate(disk, target, end)
+    if result == 0:
+        result = ops.datasync(disk, target)
+    ops.close(disk, source)
+    ops.close(disk, target)
+    return result
