@@ -196,6 +196,20 @@ cdef bint flush_oldest(Store store) except -1:
     return done
 
 
+cdef int note_log(Store store, object edit) except -1:
+    """Which segments are needed once the edit holds, and how far the log is durable then."""
+    # A segment goes only when a later one is known to be durable.
+    try:
+        if store.log is not None:
+            store.log.sync()
+    except Exception as error:
+        if store.log_has_failed() or not is_retryable(error):
+            store.fail(error)
+            raise
+    store.describe_log(edit, edit.flushed_sequence)
+    return 0
+
+
 cdef bint write_oldest(Store store) except -1:
     """The oldest frozen memtable into a table. Under `flushing`."""
     cdef TableJob* job
@@ -212,6 +226,7 @@ cdef bint write_oldest(Store store) except -1:
         add_memory_ranges(job, table)
         if not run_job(store, job, None):
             return False
+        note_log(store, edit)
         install_outputs(store, job, 0, edit, &nothing, True)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
@@ -228,9 +243,7 @@ cdef int remove_flushed_log(Store store) except -1:
     if store.log is None:
         return 0
     try:
-        # A segment goes only when a later one is known to be durable.
-        store.log.sync()
-        store.log.remove_before(store.flushed_sequence + 1)
+        store.log.remove_segments_before(store.log_first)
     except Exception as error:
         if store.log_has_failed() or not is_retryable(error):
             store.fail(error)

@@ -160,6 +160,8 @@ cdef class Database(Store):
             self.flush_all()
             self.log.close()
             self.log = None
+            with self.installing:
+                self.note_closed_log()
         return 0
 
     def __dealloc__(self):
@@ -758,7 +760,7 @@ cdef class Database(Store):
                 if not waits:
                     break
                 # Others may write meanwhile.
-                self.reserve_log(size, waits)
+                self.reserve_log(size, waits, True)
                 high = after_all_keys(self)
             if high is None:
                 return

@@ -86,6 +86,8 @@ class Repair:
         self.progress = progress or (lambda step, done, total: None)
         self.report = RepairReport()
         self.say = self.report.actions.append
+        # What the manifest says of the log, as Log takes it.
+        self.log_noted = [0, 0, 0]
         # number -> TableEntry of level 0; of tables that verify
         self.good = {}
         self.next_number = 1 + max((number_of(name) for name in names), default=0)
@@ -159,6 +161,9 @@ class Repair:
             for field in ("last_sequence", "flushed_sequence", "applied_index", "retain_from"):
                 if getattr(edit, field) is not None:
                     setattr(whole, field, getattr(edit, field))
+            for place, field in enumerate(("log_first", "log_segment", "log_end")):
+                if getattr(edit, field) is not None:
+                    self.log_noted[place] = getattr(edit, field)
         return whole, {entry.number: entry for entry in tables.values()}
 
     def check_tables(self, listed):
@@ -276,6 +281,8 @@ class Repair:
     def check_log(self, flushed):
         """(first sequence, last sequence, None) of a whole log, or (0, 0, tables of a damaged one)."""
         if LOG_DIRECTORY not in self.names:
+            if self.log_noted[1]:
+                self.say("the log is missing, with what it alone held")
             return 0, 0, None
         try:
             return (*self.logged(flushed), None)
@@ -300,7 +307,7 @@ class Repair:
         first = 0
         last = flushed
         path = f"{self.path}/{LOG_DIRECTORY}"
-        log = Log(path, filesystem=self.disk, read_only=True)
+        log = Log(path, filesystem=self.disk, read_only=True, noted=tuple(self.log_noted))
         try:
             for kind, index, _, payload in log.replay():
                 count = batch_count(kind, payload)
@@ -428,9 +435,18 @@ cdef bytes user_key(bytes internal):
     return internal[: len(internal) - TRAILER_BYTES]
 
 
+cdef bytes log_owner(FileSystem disk, str path):
+    """The id of the database that the log says it is of; None where it says nothing."""
+    try:
+        log = Log(f"{path}/{LOG_DIRECTORY}", filesystem=disk, read_only=True)
+    except StorageError:
+        return None
+    return log.database_id if any(log.database_id) else None
+
+
 def write_identity(FileSystem disk, str path):
     """The id that its files know it by, if any of them still says it."""
-    database_id = manifest_owner(disk, path) or os.urandom(16)
+    database_id = manifest_owner(disk, path) or log_owner(disk, path) or os.urandom(16)
     replace_whole(disk, path, IDENTITY, identity_text(database_id))
     return database_id
 

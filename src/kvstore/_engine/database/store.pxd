@@ -83,6 +83,11 @@ cdef class Store:
 
     # --- files
     cdef Log log
+    # What the manifest says of the log: None or b"" where there is none; 0 where nothing is durable.
+    cdef bytes log_id
+    cdef uint64_t log_first             # the oldest segment that must be there
+    cdef uint64_t log_segment           # the newest one that is known to be durable
+    cdef uint64_t log_end               # up to this offset
     cdef Manifest manifest      # None where a full disk had no room for it yet
     cdef bint current_unsynced  # CURRENT was switched, but a power loss may take that back
     cdef bint reserve_taken
@@ -144,6 +149,10 @@ cdef class Store:
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1
     cdef int load(self) except -1
     cdef int replay_log(self, str path) except -1
+    # What an edit is to say of the log, of which tables hold all up to `flushed`.
+    cdef int describe_log(self, object edit, uint64_t flushed) except -1
+    cdef int take_note_of_log(self, object edit) except -1
+    cdef int note_closed_log(self) except -1
     cdef int replay_batch(self, uint64_t first, bytes payload, str path) except -1
     cdef int remove_leftovers(self, list names) except -1
     cdef object everything(self)

@@ -257,6 +257,7 @@ cdef class Store:
                 self.flushed_sequence = max(self.flushed_sequence, edit.flushed_sequence)
             if edit.applied_index is not None:
                 self.flushed_applied = max(self.flushed_applied, edit.applied_index)
+            self.take_note_of_log(edit)
             if frozen_done:
                 self.frozen_count -= 1
                 memtable_release(self.frozen[self.frozen_count].table)
@@ -298,7 +299,10 @@ cdef class Store:
 
     cdef Manifest new_manifest(self):
         cdef uint64_t number = counter_next(&self.next_number)
-        return create_manifest(self.disk, self.path, number, self.database_id, self.everything())
+        everything = self.everything()
+        fresh = create_manifest(self.disk, self.path, number, self.database_id, everything)
+        self.take_note_of_log(everything)
+        return fresh
 
     cdef int switch_manifest(self, Manifest fresh) except -1:
         """Where this fails the old one is in force, and nothing is left of the fresh one."""
@@ -384,7 +388,7 @@ cdef class Store:
         self.lock = lock_file_shared(self.disk, f"{path}/LOCK")
         self.load()
         log_path = f"{path}/{LOG_DIRECTORY}"
-        if kind_of(self.disk, log_path) == 2:
+        if self.log_segment or kind_of(self.disk, log_path) == 2:
             self.replay_log(log_path)
         return 0
 
@@ -419,7 +423,7 @@ cdef class Store:
             self.load()
         log_path = f"{path}/{LOG_DIRECTORY}"
         self.reserve_taken = RESERVE in names
-        if self.uses_log or kind_of(self.disk, log_path) == 2:
+        if self.uses_log or self.log_segment or kind_of(self.disk, log_path) == 2:
             try:
                 self.replay_log(log_path)
             except StorageError as error:
@@ -454,12 +458,45 @@ cdef class Store:
             for i in range(self.version.levels[level].count):
                 file = self.version.levels[level].files[i]
                 added.append(table_entry(level, file))
-        return Edit(
+        edit = Edit(
             last_sequence=self.flushed_sequence, flushed_sequence=self.flushed_sequence,
             applied_index=self.flushed_applied, next_number=load_acquire(&self.next_number),
             added=added,
             retain_from=None if self.retain_from == max_sequence() else self.retain_from,
         )
+        self.describe_log(edit, self.flushed_sequence)
+        return edit
+
+    cdef int describe_log(self, object edit, uint64_t flushed) except -1:
+        if self.log is None:
+            edit.log_id, edit.log_first, edit.log_segment, edit.log_end = b"", 0, 0, 0
+            return 0
+        edit.log_id = self.log.log_id
+        edit.log_first, edit.log_segment, edit.log_end = self.log.durable_places(flushed + 1)
+        return 0
+
+    cdef int take_note_of_log(self, object edit) except -1:
+        if edit.log_id is not None:
+            self.log_id = edit.log_id
+        if edit.log_first is not None:
+            self.log_first = edit.log_first
+        if edit.log_segment is not None:
+            self.log_segment = edit.log_segment
+        if edit.log_end is not None:
+            self.log_end = edit.log_end
+        return 0
+
+    cdef int note_closed_log(self) except -1:
+        """How far a log is durable that was closed properly: should its end go, that is damage."""
+        if self.manifest is None or self.current_unsynced or self.failure is not None:
+            return 0
+        edit = Edit()
+        self.describe_log(edit, self.flushed_sequence)
+        if (edit.log_segment, edit.log_end) != (self.log_segment, self.log_end):
+            self.manifest.append(edit)
+            self.manifest.sync()
+            self.take_note_of_log(edit)
+        return 0
 
     cdef int load(self) except -1:
         """The version that the manifest describes, every table of it present."""
@@ -498,6 +535,7 @@ cdef class Store:
                 self.retain_from = edit.retain_from
             if edit.next_number is not None:
                 self.next_number = max(self.next_number, edit.next_number)
+            self.take_note_of_log(edit)
         self.applied_index = self.flushed_applied
         self.assigned = self.visible = self.flushed_sequence
         self.history_from = min(self.retain_from, self.flushed_sequence)
@@ -538,8 +576,13 @@ cdef class Store:
 
     cdef int replay_log(self, str path) except -1:
         # A log is about as large as a memtable: its segments need not be larger than that.
+        if self.log_segment and kind_of(self.disk, path) == 0:
+            raise CorruptionError(
+                "the database's log is missing", code=IntegrityCode.INVALID_RECORD, path=path
+            )
         self.log = Log(
-            path, filesystem=self.disk, read_only=self.read_only,
+            path, filesystem=self.disk, read_only=self.read_only, log_id=self.log_id or None,
+            database_id=self.database_id, noted=(self.log_first, self.log_segment, self.log_end),
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
         )
         for kind, index, _, payload in self.log.replay():
@@ -637,11 +680,17 @@ cdef class Store:
         """Close the files, whatever happens to each; raises the first trouble."""
         trouble = None
         for part in (self.log, self.manifest):
-            if part is not None:
-                try:
+            try:
+                if part is self.manifest and trouble is None and self.log is not None:
+                    self.note_closed_log()
+            except (OSError, StorageError) as error:
+                # Without space for the note the end of the log is as sure as it is after a crash.
+                trouble = None if is_retryable(error) else error
+            try:
+                if part is not None:
                     part.close()
-                except (OSError, StorageError) as error:
-                    trouble = trouble or error
+            except (OSError, StorageError) as error:
+                trouble = trouble or error
         if self.lock is not None:
             self.lock.close()
         if trouble is not None and self.failure is None:

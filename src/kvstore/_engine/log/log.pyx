@@ -88,6 +88,7 @@ cdef class Log:
     def __init__(
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bytes log_id=None, bytes database_id=None,
+        tuple noted=None,
     ):
         if self.ops != NULL:
             raise InvalidArgumentError("a log object opens once")
@@ -113,7 +114,7 @@ cdef class Log:
         if not read_only:
             self.make_folder()
         self.start_from(
-            recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only),
+            recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted),
             log_id, database_id,
         )
         for kind in sticky_kinds:
@@ -830,6 +831,28 @@ cdef class Log:
             self.remove_segment(number)
             removed += 1
 
+    def remove_segments_before(self, uint64_t number):
+        cdef uint64_t oldest
+        self.check_writable()
+        while True:
+            self.monitor.lock()
+            oldest = self.sealed_first if self.sealed_count else number
+            self.monitor.unlock()
+            if oldest >= number:
+                return
+            self.remove_segment(oldest)
+
+    def durable_places(self, uint64_t index):
+        self.monitor.lock()
+        # A segment that isn't durable yet need not be there after a crash.
+        cdef uint64_t first = self.sealed_first + self.count_removable(index)
+        if not self.sealed_count or first > self.durable_segment:
+            first = self.durable_segment
+        cdef uint64_t segment = self.durable_segment
+        cdef uint64_t end = self.durable_offset
+        self.monitor.unlock()
+        return first, segment, end
+
     cdef size_t count_removable(self, uint64_t index) noexcept nogil:
         """Of the oldest segments, how many hold only indexes below `index`. Under `monitor`."""
         cdef size_t count = 0
@@ -914,10 +937,7 @@ cdef class Log:
         chunks_free(self.pending.first)
         chunks_free(self.spares)
         kv_free(self.reserved)
-        kv_free(self.sealed)
         self.pending.first = self.pending.last = self.spares = self.reserved = NULL
-        self.sealed = NULL
-        self.sealed_count = self.sealed_capacity = 0
         for kind in range(KIND_USER_MAX + 1):
             buffer_free(&self.sticky[kind].payload)
         if self.event >= 0:
@@ -927,6 +947,7 @@ cdef class Log:
     def __dealloc__(self):
         if self.ops != NULL:
             self.release()
+        kv_free(self.sealed)
 
     def __enter__(self):
         return self

@@ -22,4 +22,8 @@ cdef str segment_name(str path, uint64_t number)
 cdef bint is_own_log_name(str name)
 # Raises CorruptionError or StorageError; changes nothing unless `repair`, which makes the newest
 # segment's valid part durable and removes files that were left half made.
-cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint repair)
+# `noted`: what somebody else knows of the log, (oldest segment that must be there, newest one that was
+# durable, up to which offset), or None.
+cdef Recovered recover(
+    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted
+)

@@ -64,31 +64,58 @@ cdef bint is_own_log_name(str name):
     return stem.isdecimal() and suffix in ("wal", "spare", "trusted")
 
 
-cdef list segment_numbers(FileSystem disk, str path, bint repair):
+cdef list segment_numbers(FileSystem disk, str path):
     cdef list numbers = []
-    cdef bytes raw
-    cdef int result
     for name in list_directory(disk, path):
         stem, _, suffix = name.partition(".")
         if suffix == "wal" and stem.isdecimal():
             numbers.append(int(stem))
-        elif suffix in ("spare", "trusted") and repair:
-            raw = os.fsencode(f"{path}/{name}")
-            result = disk.ops.unlink(disk.disk, raw)
-            if result < 0:
-                raise os_failure(result, b"removing an unused log segment", f"{path}/{name}")
     numbers.sort()
     return numbers
 
 
-cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint repair):
+cdef int remove_unused(FileSystem disk, str path) except -1:
+    cdef bytes raw
+    cdef int result
+    for name in list_directory(disk, path):
+        if name.partition(".")[2] in ("spare", "trusted"):
+            raw = os.fsencode(f"{path}/{name}")
+            result = disk.ops.unlink(disk.disk, raw)
+            if result < 0:
+                raise os_failure(result, b"removing an unused log segment", f"{path}/{name}")
+    return 0
+
+
+cdef int check_presence(list numbers, tuple noted, str path) except -1:
+    """That the segments are there that somebody else knows of."""
+    first, last, _ = noted
+    missing = 0
+    if first and (not numbers or numbers[0] > first):
+        missing = first
+    elif last and (not numbers or numbers[len(numbers) - 1] < last):
+        missing = last
+    if missing:
+        raise CorruptionError(
+            "a durable segment of the log is missing", code=IntegrityCode.INVALID_RECORD,
+            path=segment_name(path, missing),
+        )
+    return 0
+
+
+cdef Recovered recover(
+    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted
+):
     cdef Recovered found = Recovered()
     cdef SegmentReader reader
     cdef Status status
     cdef uint64_t number, records = 0, cut = 0
     cdef bint clean = True
     cdef bytes raw
-    cdef list numbers = segment_numbers(disk, path, repair)
+    cdef list numbers = segment_numbers(disk, path)
+    if noted is not None:
+        check_presence(numbers, noted, path)
+    if repair:
+        remove_unused(disk, path)
     for number in numbers:
         where = segment_name(path, number)
         status_clear(&status)
@@ -112,7 +139,7 @@ cdef Recovered recover(FileSystem disk, str path, frozenset sticky_kinds, bint r
             found.end = reader.position
             found.chain = reader.chain
             if number == numbers[len(numbers) - 1]:
-                cut = judge_end(&reader, where)
+                cut = judge_end(&reader, where, noted)
                 # The mark of a clean close may be a cache's memory of a sync that failed; but the
                 # file is cut to its length only after that sync went well.
                 clean = reader.clean and reader.position == reader.file_bytes
@@ -222,7 +249,7 @@ cdef object broken_end(FileSystem disk, str path, Recovered found, uint64_t prom
     return status_error(&status, where)
 
 
-cdef uint64_t judge_end(SegmentReader* reader, str where) except? 0xFFFFFFFFFFFFFFFF:
+cdef uint64_t judge_end(SegmentReader* reader, str where, tuple noted) except? 0xFFFFFFFFFFFFFFFF:
     """Bytes of a torn tail that may be cut from the newest segment; raises where it is damage."""
     cdef Status status
     cdef uint64_t tail_end
@@ -233,6 +260,9 @@ cdef uint64_t judge_end(SegmentReader* reader, str where) except? 0xFFFFFFFFFFFF
         raise status_error(&reader.stop, where)
     with nogil:
         durable = segment_end_was_durable(reader, &tail_end, &status)
+    if durable == 0 and noted is not None:
+        _, segment, end = noted
+        durable = reader.header.number == segment and reader.position < end
     if durable < 0:
         raise status_error(&status, where)
     if durable:

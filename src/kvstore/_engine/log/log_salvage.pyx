@@ -154,7 +154,7 @@ cdef class SegmentSalvage:
 
 def log_segments(FileSystem disk not None, str path):
     """The numbers of a log's segments, ascending; nothing is removed."""
-    return segment_numbers(disk, path, False)
+    return segment_numbers(disk, path)
 
 
 def salvage_segment(FileSystem disk not None, str path, uint64_t number):

@@ -43,6 +43,8 @@ class Log:
     :param read_only: only :attr:`recovery` and :meth:`replay`; nothing is written.
     :param log_id: 16 bytes that a log must have, if it exists; a new one gets them, or random ones.
     :param database_id: likewise of the database that it belongs to, or zeros.
+    :param noted: what is known of the log: the oldest segment that must be there, the newest one
+        that was durable, and up to which offset. A log of less is damaged. 0: not known.
     """
 
     path: str
@@ -60,6 +62,7 @@ class Log:
         read_only: bool = False,
         log_id: bytes | None = None,
         database_id: bytes | None = None,
+        noted: tuple[int, int, int] | None = None,
     ) -> None: ...
     def append(self, kind: int, index: int, term: int, payload: Buffer) -> int:
         """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket.
@@ -99,6 +102,12 @@ class Log:
 
     def remove_before(self, index: int) -> int:
         """Remove whole segments that hold only indexes below ``index``; returns how many."""
+
+    def remove_segments_before(self, number: int) -> None:
+        """Remove the segments with lower numbers, all of them durable and not needed."""
+
+    def durable_places(self, index: int) -> tuple[int, int, int]:
+        """What could be ``noted``, once :meth:`remove_before` this index were called; 0: none."""
 
     def replay(self) -> Iterator[tuple[int, int, int, bytes]]:
         """The records ``(kind, index, term, payload)`` that opening found, in written order.
