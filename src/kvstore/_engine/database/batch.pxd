@@ -46,7 +46,7 @@ cdef int check_ends_of_range(Slice start, Slice stop) except -1
 cdef void range_of(Operation* operation, uint64_t sequence, RangeTombstone* tombstone) noexcept nogil
 
 
-cdef class Gate:
+cdef class ClosedFlag:
     """Whether the database that batches came from was closed meanwhile."""
     cdef bint closed
 
@@ -57,7 +57,7 @@ cdef class WriteBatch:
     cdef bint numbered          # some operation has a sequence of its own
     cdef bint has_ranges        # some operation deletes a range
     cdef object db              # what write() writes to, or None
-    cdef Gate gate              # of `db`, or None
+    cdef ClosedFlag closed_flag  # of `db`, or None
     cdef bytes prefix
     cdef bint transaction
     cdef bint sync

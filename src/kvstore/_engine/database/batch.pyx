@@ -135,7 +135,7 @@ cdef void range_of(Operation* operation, uint64_t sequence, RangeTombstone* tomb
     tombstone.source = 0
 
 
-cdef class Gate:
+cdef class ClosedFlag:
     pass
 
 
@@ -161,7 +161,7 @@ cdef class WriteBatch:
         self, int kind, object sequence, Slice prefix, Slice key, Slice value
     ) except -1:
         cdef uint64_t number = 0
-        if self.gate is not None and self.gate.closed:
+        if self.closed_flag is not None and self.closed_flag.closed:
             raise ClosedError("the database that the batch is for is closed")
         if sequence is not None:
             if not 0 <= sequence <= max_sequence():

@@ -6,7 +6,7 @@ from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
 cdef class Database(Store):
-    cdef Gate gate
+    cdef ClosedFlag closed_flag
     cdef Buffer scratch         # one operation as a batch, for the log
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call

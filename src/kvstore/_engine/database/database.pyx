@@ -79,7 +79,7 @@ cdef class Database(Store):
         if self.version != NULL:
             raise InvalidArgumentError("a database object opens once")
         buffer_init(&self.scratch)
-        self.gate = Gate()
+        self.closed_flag = ClosedFlag()
         self.work = EventCount()
         self.name = name
         self.disk = filesystem
@@ -168,7 +168,7 @@ cdef class Database(Store):
         buffer_free(&self.scratch)
 
     def _after_fork(self):
-        self.gate.closed = True
+        self.closed_flag.closed = True
         super()._after_fork()
 
     def __del__(self):
@@ -804,7 +804,7 @@ cdef class Database(Store):
         if not self.open:
             return
         self.open = False
-        self.gate.closed = True
+        self.closed_flag.closed = True
         self.attention = True
         store_release(&self.stop_jobs, 1)
         OPEN_STORES.discard(self)
@@ -933,7 +933,7 @@ def new_batch(Database db not None, bytes prefix not None, bint transaction, bin
     cdef WriteBatch batch = WriteBatch()
     db.check_open()
     batch.db = db
-    batch.gate = db.gate
+    batch.closed_flag = db.closed_flag
     batch.transaction = transaction
     batch.sync = sync
     batch.prefix = prefix

@@ -12,7 +12,7 @@ from kvstore._engine.memtable.native cimport MemTable
 from kvstore._engine.version.native cimport UserCursor, Version
 
 
-cdef class Walk:
+cdef class StoreIterator:
     """A cursor on a store, and what it needs to stay valid."""
     cdef Store store
     cdef UserCursor cursor
@@ -38,7 +38,7 @@ cdef class Walk:
 
 
 @cython.final
-cdef class Iterator(Walk):
+cdef class Iterator(StoreIterator):
     cdef bint reverse
     cdef bint include_key
     cdef bint include_value
@@ -57,7 +57,7 @@ cdef class Iterator(Walk):
 
 
 @cython.final
-cdef class RawIterator(Walk):
+cdef class RawIterator(StoreIterator):
     cdef int check_valid(self) except -1
 
 

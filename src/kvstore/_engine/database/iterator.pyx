@@ -66,7 +66,7 @@ cdef extern from *:
 cdef enum:
     ITERATOR_READ_AHEAD_BYTES = 1 << 17
 
-cdef enum Place:
+cdef enum IteratorPosition:
     # Where the gap is that an iterator stands in.
     AT_START
     AT_STOP
@@ -75,7 +75,7 @@ cdef enum Place:
 
 
 cdef void close_walk(void* owner) noexcept:
-    (<Walk> owner).finish()
+    (<StoreIterator> owner).finish()
 
 
 cdef int open_cover(
@@ -98,7 +98,7 @@ cdef int open_cover(
 
 # Freeing it still needs what it refers to: the collector must not clear the references first.
 @cython.no_gc_clear
-cdef class Walk:
+cdef class StoreIterator:
     def __init__(self):
         raise TypeError(f"make a {type(self).__name__} with the database's methods")
 
@@ -242,7 +242,7 @@ cdef class Walk:
 
 @cython.no_gc_clear
 @cython.final
-cdef class Iterator(Walk):
+cdef class Iterator(StoreIterator):
     cdef object item(self):
         cdef Slice key, value
         cdef bytes shown
@@ -365,7 +365,7 @@ cdef class Iterator(Walk):
 
 @cython.no_gc_clear
 @cython.final
-cdef class RawIterator(Walk):
+cdef class RawIterator(StoreIterator):
     cdef int check_valid(self) except -1:
         self.check()
         if not self.cursor.valid:

@@ -1,7 +1,7 @@
 """The bytes of a log segment: its header, and the header of each record. All little-endian.
 
 Segment, `%06d.wal`: one segment header at 0, then records, each at a multiple of 8, then 8 zero bytes
-(where room is left), then zeros (a fresh file) or the leavings of an older segment (a recycled one).
+(where room is left), then zeros (a fresh file) or the stale bytes of an older segment (a recycled one).
 
 Segment header, 128 bytes:
 
@@ -41,7 +41,7 @@ Record header, 48 bytes, then the payload, then zeros up to a multiple of 8:
 
 The header has a checksum of its own, so a damaged size is known as damage and never taken for the
 end of the file ("Protocol-Aware Recovery", FAST'18 section 3.3). The seed differs from segment to
-segment and from log to log, so neither the leavings in a recycled file nor another log's bytes, kept
+segment and from log to log, so neither the stale bytes in a recycled file nor another log's bytes, kept
 in a value or left on the disk, pass for our records.
 """
 

@@ -233,7 +233,7 @@ cdef int segment_end_was_durable(
             and record_header_intact(at, reader.seed)
         ):
             decode_record_header(at, &record)
-            # Behind it there may be leavings of an older segment, which were never this log's.
+            # Behind it there may be stale bytes of an older segment, which were never this log's.
             tail_end[0] = min(offset + record_bytes(record.payload_bytes), reader.file_bytes)
             if record.synced > reader.position:
                 return 1

@@ -1,7 +1,7 @@
 """Reading what still checks of a damaged log, for repair. Nothing is written and nothing is judged.
 
 A record is taken where its header and payload check, whether those before it do or not: its
-checksums begin with the segment's seed, so that neither leavings of an older use of the file nor a
+checksums begin with the segment's seed, so that neither stale bytes of an older use of the file nor a
 log that is kept in a value is ever taken. The seed is the checksum in the segment's header; where that
 header is damaged, both what is stored there and what its bytes give are tried.
 """
@@ -133,7 +133,7 @@ cdef class SegmentSalvage:
                 raise StopIteration
             offset = self.next_intact(self.reader.position + 8, &record)
             if self.reader.stop.code != OK:
-                # At the end there may be leavings of an older use of the file, which are no damage.
+                # At the end there may be stale bytes of an older use of the file, which are no damage.
                 if offset < self.reader.file_bytes or own_header(
                     &self.reader, self.reader.position, &status
                 ):
