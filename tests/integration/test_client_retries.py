@@ -333,6 +333,11 @@ def test_a_repeated_id_of_an_earlier_process_is_said_to_be_a_retry(call: Call) -
         assert "kvstore-age-ms" not in server.metadata[0]
 
 
+def test_a_retry_without_its_id_is_refused(call: Call) -> None:
+    with ScriptedServer() as server, pytest.raises(InvalidArgumentError, match="request_id"):
+        call(server.address, "delete", b"k", retry=True)
+
+
 @pytest.mark.parametrize(
     ("answers", "outcome"),
     [

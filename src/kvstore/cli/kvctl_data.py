@@ -64,6 +64,7 @@ def put_command(
 
     Prints "created" or "overwritten". Keys have 1 to 1,024 bytes, values up to 1 MiB.
     """
+    _check_retry(request_id, retry)
     settings = settings_of(context)
     stored_key = read_key(key, hexadecimal=hexadecimal)
     with settings.connect() as client:
@@ -133,6 +134,7 @@ def delete_command(
 
     Prints "deleted"; exits with 3 if KEY had no value.
     """
+    _check_retry(request_id, retry)
     settings = settings_of(context)
     stored_key = read_key(key, hexadecimal=hexadecimal)
     with settings.connect() as client:
@@ -145,6 +147,11 @@ def delete_command(
         _say_not_found(stored_key, hexadecimal)
     if not deleted:
         sys.exit(ExitCode.NOT_FOUND)
+
+
+def _check_retry(request_id: str | None, retry: bool) -> None:
+    if retry and request_id is None:
+        raise click.UsageError("--retry needs the --request-id that was sent before")
 
 
 def _say_not_found(key: bytes, hexadecimal: bool) -> None:

@@ -36,6 +36,7 @@ from kvstore.errors import (
     ClosedError,
     Error,
     ForgottenError,
+    InvalidArgumentError,
     Outcome,
     Refusal,
     ResourceExhaustedError,
@@ -271,10 +272,9 @@ class AsyncClient:
     ) -> Response:
         """The same for a write, which gets its id here."""
         timeout = checked_timeout(timeout, self._timeout)
-        sent_before = retry and request_id is not None
-        attempts = Attempts(
-            self._endpoints, self._retry, timeout, writes=True, sent_before=sent_before
-        )
+        if retry and request_id is None:
+            raise InvalidArgumentError("retry needs the request_id that was sent before")
+        attempts = Attempts(self._endpoints, self._retry, timeout, writes=True, sent_before=retry)
         while True:
             write = await self._numbered(attempts) if request_id is None else PlainWrite(request_id)
             request.request_id = write.request_id

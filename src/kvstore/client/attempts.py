@@ -21,6 +21,11 @@ AGE_KEY = "kvstore-age-ms"
 Metadata = tuple[tuple[str, str], ...]
 
 
+def seconds_of_the_world() -> float:
+    """Seconds that pass also while this machine sleeps: what a server is told of an age."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Endpoints:
     """The addresses a client knows and the one it prefers. Safe to use from any thread."""
 
@@ -74,6 +79,7 @@ class Attempts:
         "_random",
         "_redirected",
         "_sent",
+        "_since",
         "_timeout",
         "_writes",
         "address",
@@ -88,12 +94,14 @@ class Attempts:
         writes: bool = False,
         sent_before: bool = False,
         now: Callable[[], float] = time.monotonic,
+        since: Callable[[], float] = seconds_of_the_world,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._endpoints = endpoints
         self._policy = policy
         self._timeout = timeout
         self._now = now
+        self._since = since
         self._random = uniform
         self._deadline = now() + timeout
         self._failures = 0
@@ -103,7 +111,7 @@ class Attempts:
         # Tries that may have been applied, and when the first of them began.
         self._maybe_applied = int(sent_before)
         self._first_sent: float | None = None
-        self._sent = now()
+        self._sent = since()
         self.address = endpoints.preferred
 
     def next(self) -> float:
@@ -111,8 +119,8 @@ class Attempts:
 
         Raises the last failure's error, or DeadlineExceededError, when the time is up.
         """
-        self._sent = self._now()
-        left = self._deadline - self._sent
+        self._sent = self._since()
+        left = self._deadline - self._now()
         if left <= 0:
             raise self._out_of_time()
         self.address = self._endpoints.preferred

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.client.attempts import ADDRESSES_MAX, Attempts, Endpoints
+from kvstore.client.attempts import ADDRESSES_MAX, Attempts, Endpoints, seconds_of_the_world
 from kvstore.client.failure import Failure
 from kvstore.client.options import RetryPolicy, parse_addresses
 from kvstore.errors import (
@@ -161,7 +161,7 @@ LOST = Failure(UnavailableError("connection reset"), retry=True)
 REFUSED = Failure(UnavailableError("no leader"), retry=True, not_applied=True)
 
 
-def writing(clock: Clock, *, sent_before: bool = False) -> Attempts:
+def writing(clock: Clock, *, sent_before: bool = False, since: Clock | None = None) -> Attempts:
     return Attempts(
         Endpoints(["a:1"]),
         POLICY,
@@ -169,6 +169,7 @@ def writing(clock: Clock, *, sent_before: bool = False) -> Attempts:
         writes=True,
         sent_before=sent_before,
         now=clock,
+        since=clock if since is None else since,
         uniform=lambda low, high: high,
     )
 
@@ -240,3 +241,18 @@ def test_what_only_reads_says_nothing_of_a_write() -> None:
     with pytest.raises(UnavailableError) as caught:
         plan.next()
     assert caught.value.outcome is None
+
+
+def test_the_time_that_a_machine_slept_is_part_of_an_age() -> None:
+    clock, world = Clock(), Clock()
+    plan = writing(clock, since=world)
+    plan.next()
+    plan.failed(LOST)
+    world.seconds += 3600
+    plan.next()
+    assert plan.metadata() == (("kvstore-attempt", "2"), ("kvstore-age-ms", "3600001"))
+
+
+def test_the_worlds_seconds_go_on_as_those_of_the_process_do() -> None:
+    before = seconds_of_the_world()
+    assert 0 <= seconds_of_the_world() - before < 60
