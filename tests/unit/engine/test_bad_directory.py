@@ -202,6 +202,90 @@ def test_a_leveldb_database_is_left_alone(tmp_path):
     assert contents(tmp_path) == before
 
 
+ROCKSDB = {
+    "IDENTITY": b"7a2b1c9e-4f7d-4b8e-9f35-3f6f0f8d7e11",
+    "CURRENT": b"MANIFEST-000005\n",
+    "MANIFEST-000005": b"\x56\xf9\xb8\xf8\x1c\x00\x01" * 40,
+    "000008.sst": b"another store's table" * 100,
+    "000004.log": b"its log",
+    "LOCK": b"",
+    "OPTIONS-000007": b"options",
+}
+
+
+def another_store(path, leave_out=()):
+    for name, data in ROCKSDB.items():
+        if name not in leave_out:
+            (path / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("call", [kvstore.repair_db, kvstore.destroy_db])
+@pytest.mark.parametrize(
+    "leave_out",
+    [(), ("MANIFEST-000005",), ("000008.sst",), ("IDENTITY", "000004.log", "OPTIONS-000007")],
+)
+def test_repair_and_destroy_leave_another_store_with_names_like_ours_alone(
+    tmp_path, call, leave_out
+):
+    another_store(tmp_path, leave_out)
+    before = contents(tmp_path)
+    with pytest.raises(StorageError, match="nothing was touched") as caught:
+        call(tmp_path)
+    assert (caught.value.code, caught.value.path) == (IntegrityCode.INVALID_MAGIC, str(tmp_path))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("call", ["repair_db", "destroy_db"])
+def test_the_drop_in_leaves_another_store_alone_too(tmp_path, call):
+    from kvstore.compat import plyvel
+
+    another_store(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(plyvel.IOError):
+        getattr(plyvel, call)(str(tmp_path))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("foreign", ["000009.sst", "MANIFEST-000099", "wal/000099.wal"])
+def test_one_foreign_file_among_ours_is_enough_to_leave_all_alone(db_path, foreign):
+    (db_path / "IDENTITY").write_bytes(ROCKSDB["IDENTITY"])
+    (db_path / foreign).write_bytes(b"something else")
+    before = contents(db_path)
+    for call in (kvstore.repair_db, kvstore.destroy_db):
+        with pytest.raises(StorageError, match="nothing was touched"):
+            call(db_path)
+    assert contents(db_path) == before
+
+
+@pytest.mark.parametrize("identity", [b"", bytes(100), b"damaged", None])
+@pytest.mark.parametrize("damage", ["zero", "cut"])
+def test_ours_without_its_identity_and_the_beginning_of_a_file_is_still_repaired(
+    db_path, identity, damage
+):
+    if identity is None:
+        (db_path / "IDENTITY").unlink()
+    else:
+        (db_path / "IDENTITY").write_bytes(identity)
+    file = manifest(db_path)
+    data = file.read_bytes()
+    file.write_bytes(bytes(96) + data[96:] if damage == "zero" else data[:5])
+    assert kvstore.repair_db(db_path)
+    with kvstore.DB(db_path) as db:
+        assert db.get(b"000000") is not None
+    kvstore.destroy_db(db_path)
+    assert not (db_path / "IDENTITY").exists()
+
+
+def test_there_is_nothing_to_repair_in_an_empty_directory(tmp_path):
+    for name in (None, "LOCK", "IDENTITY.new"):
+        if name:
+            (tmp_path / name).write_bytes(b"")
+        before = contents(tmp_path)
+        with pytest.raises(kvstore.InvalidArgumentError, match="there is no database in"):
+            kvstore.repair_db(tmp_path)
+        assert contents(tmp_path) == before
+
+
 def test_a_file_where_the_directory_should_be_is_refused(tmp_path):
     (tmp_path / "db").write_text("mine")
     error = refusal(tmp_path / "db", StorageError)

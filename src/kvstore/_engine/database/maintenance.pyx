@@ -2,12 +2,16 @@
 
 import os
 
+from libc.stdint cimport int64_t, uint8_t
+
 from kvstore._engine.files.native cimport (
+    OPEN_READ,
     DirectoryLock,
     FileSystem,
     kind_of,
     list_directory,
     lock_file,
+    os_failure,
     read_whole,
     remove_directory,
     remove_file,
@@ -16,6 +20,11 @@ from kvstore._engine.files.native cimport (
 from kvstore._engine.log.native cimport is_own_log_name
 
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+
+# What our files begin with (sstable_frame.pyx, manifest.pyx, log_format.pxd).
+TABLE_MAGIC = b"\x89kvsst\r\n"
+MANIFEST_MAGIC = b"kvmanif\0"
+LOG_MAGIC = b"KVWL"
 
 
 def destroy(str path, FileSystem filesystem not None):
@@ -67,11 +76,65 @@ cdef list own_names(FileSystem disk, str path):
                 raise
             if not any(name.endswith(".sst") or name.startswith("MANIFEST-") for name in own):
                 raise
-    elif set(names) - {"LOCK", f"{IDENTITY}.new"} and not (
-        any(name.startswith("MANIFEST-") for name in own) and len(own) == len(names)
-    ):
-        raise StorageError(
-            "the directory holds no kvstore database; nothing was touched",
-            code=IntegrityCode.INVALID_MAGIC, path=path,
-        )
+            if error.code == IntegrityCode.INVALID_MAGIC:
+                check_beginnings(disk, path, own)
+    elif set(names) - {"LOCK", f"{IDENTITY}.new"}:
+        if len(own) < len(names) or not any(name.startswith("MANIFEST-") for name in own):
+            raise no_database(path)
+        check_beginnings(disk, path, own)
     return own
+
+
+cdef object no_database(str path):
+    return StorageError(
+        "the directory holds no kvstore database; nothing was touched",
+        code=IntegrityCode.INVALID_MAGIC, path=path,
+    )
+
+
+cdef int check_beginnings(FileSystem disk, str path, list own) except -1:
+    """That the files are ours where no identity says so: other stores use the same names.
+
+    One must begin as ours do, and none as something else. A beginning that is cut off or zero is
+    what damage leaves of ours.
+    """
+    cdef bint ours = False
+    if LOG_DIRECTORY in own and kind_of(disk, f"{path}/{LOG_DIRECTORY}") == 2:
+        own = own + [
+            f"{LOG_DIRECTORY}/{name}" for name in list_directory(disk, f"{path}/{LOG_DIRECTORY}")
+            if is_own_log_name(name)
+        ]
+    for name in own:
+        if name.endswith(".sst"):
+            magic = TABLE_MAGIC
+        elif name.startswith("MANIFEST-"):
+            magic = MANIFEST_MAGIC
+        elif name.endswith(".wal"):
+            magic = LOG_MAGIC
+        else:
+            continue
+        if kind_of(disk, f"{path}/{name}") != 1:
+            raise no_database(path)
+        found = beginning(disk, f"{path}/{name}", len(magic))
+        if found == magic:
+            ours = True
+        elif any(found) and not magic.startswith(found):
+            raise no_database(path)
+    if not ours:
+        raise no_database(path)
+    return 0
+
+
+cdef bytes beginning(FileSystem disk, str path, int size):
+    cdef bytes raw = os.fsencode(path)
+    cdef uint8_t[16] data
+    cdef void* file = NULL
+    cdef int64_t done
+    cdef int result = disk.ops.open(disk.disk, raw, OPEN_READ, &file)
+    if result < 0:
+        raise os_failure(result, b"opening a file", path)
+    done = disk.ops.pread(disk.disk, file, data, <size_t> min(size, 16), 0)
+    disk.ops.close(disk.disk, file)
+    if done < 0:
+        raise os_failure(<int> done, b"reading a file", path)
+    return (<const char*> data)[:done]

@@ -64,6 +64,8 @@ def repair(str path, FileSystem filesystem not None, progress):
     if kind_of(filesystem, path) == 0:
         raise InvalidArgumentError(f"there is no database in {path}")
     names = own_names(filesystem, path)
+    if not set(names) - {"LOCK", f"{IDENTITY}.new"}:
+        raise InvalidArgumentError(f"there is no database in {path}")
     lock = lock_file(filesystem, f"{path}/LOCK")
     try:
         return Repair(filesystem, path, names, progress).run()
