@@ -12,17 +12,9 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
-    static inline uint64_t kv_load_big_endian(const uint8_t* at) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        word = __builtin_bswap64(word);
-    #endif
-        return word;
-    }
     /* Bytes [skip, skip + 8) of the key, zeros past its end. */
     static inline uint64_t kv_key_head(const uint8_t* key, size_t size, size_t skip) {
-        if (__builtin_expect(skip + 8 <= size, 1)) return kv_load_big_endian(key + skip);
+        if (__builtin_expect(skip + 8 <= size, 1)) return kv_word_big_endian(key + skip);
         uint64_t head = 0;
         unsigned shift = 56;
         for (size_t i = skip; i < size; i++, shift -= 8) head |= (uint64_t) key[i] << shift;
@@ -32,7 +24,7 @@ cdef extern from *:
             const uint8_t* a, size_t a_size, const uint8_t* b, size_t b_size) {
         size_t limit = a_size < b_size ? a_size : b_size, i = 0;
         while (i + 8 <= limit) {
-            uint64_t differ = kv_load_big_endian(a + i) ^ kv_load_big_endian(b + i);
+            uint64_t differ = kv_word_big_endian(a + i) ^ kv_word_big_endian(b + i);
             if (differ) return i + (size_t) __builtin_clzll(differ) / 8;
             i += 8;
         }

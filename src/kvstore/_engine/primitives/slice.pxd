@@ -20,6 +20,7 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
+    /* Words compare as the bytes do; also for key_head.pxd. */
     static inline uint64_t kv_word_big_endian(const uint8_t* at) {
         uint64_t word;
         memcpy(&word, at, 8);

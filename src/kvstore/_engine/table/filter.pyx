@@ -3,6 +3,8 @@
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from kvstore._engine.primitives.native cimport get_fixed64
+
 
 cdef extern from *:
     """
@@ -12,12 +14,6 @@ cdef extern from *:
     }
     """
     uint64_t multiply_fold "kv_multiply_fold"(uint64_t a, uint64_t b) noexcept nogil
-
-
-cdef inline uint64_t load_u64(const uint8_t* at) noexcept nogil:
-    cdef uint64_t word
-    memcpy(&word, at, 8)
-    return word
 
 
 cdef inline uint64_t load_tail(const uint8_t* at, size_t size) noexcept nogil:
@@ -36,13 +32,13 @@ cdef uint64_t filter_hash(const uint8_t* key, size_t size) noexcept nogil:
     cdef uint64_t first, second
     while size > 16:
         state = multiply_fold(
-            load_u64(key) ^ <uint64_t> 0x3C6EF372FE94F82B, load_u64(key + 8) ^ state
+            get_fixed64(key) ^ <uint64_t> 0x3C6EF372FE94F82B, get_fixed64(key + 8) ^ state
         )
         key += 16
         size -= 16
     if size >= 8:
-        first = load_u64(key)
-        second = load_u64(key + 8) if size == 16 else load_tail(key + 8, size - 8)
+        first = get_fixed64(key)
+        second = get_fixed64(key + 8) if size == 16 else load_tail(key + 8, size - 8)
     else:
         first = load_tail(key, size)
         second = 0
