@@ -33,7 +33,15 @@ def test_a_patch_that_does_not_fit_is_told(tmp_path):
         plant(patch, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("name", ["heartbeat_commits_unmatched", "requests_forgotten"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "heartbeat_commits_unmatched",
+        "requests_forgotten",
+        "forgotten_request_is_new",
+        "sessions_expire_by_local_clock",
+    ],
+)
 def test_the_simulator_finds(name):
     assert 0 < hunt(PLANTED / f"{name}.patch", 20).seeds <= 20
 
