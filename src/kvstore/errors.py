@@ -79,6 +79,18 @@ class Error(Exception):
 
     outcome: Outcome | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own calls the class with `args`, which aren't what every class here takes.
+        return _restored, (type(self), self.args, self.__dict__.copy())
+
+
+def _restored(kind: type[Error], args: tuple[object, ...], state: dict[str, object]) -> Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
+
 
 class InvalidArgumentError(Error, ValueError):
     """The caller's input breaks a documented limit or rule; nothing was written."""
@@ -121,6 +133,11 @@ class StorageError(Error, OSError):
         self.path = path
         self.offset = offset
         self.errno = errno
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # OSError keeps `errno` elsewhere than the rest.
+        state = {**self.__dict__, "errno": self.errno}
+        return _restored, (type(self), self.args, state)
 
     @property
     def retryable(self) -> bool:
