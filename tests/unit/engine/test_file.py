@@ -138,23 +138,3 @@ def test_a_lock_has_one_holder_even_within_a_process(disk):
 def test_free_bytes_is_known(disk):
     filesystem, folder = disk
     assert file_face.free_bytes(filesystem, folder) > 0
-
-
-def test_a_store_through_a_map_is_in_the_file_at_once(disk):
-    filesystem, folder = disk
-    file = file_face.open_file(filesystem, f"{folder}/a")
-    file.allocate(8192)
-    try:
-        file.map(8192)
-    except OSError as error:
-        assert error.errno == errno.EOPNOTSUPP  # a file system that can't promise the space
-    else:
-        file.store(b"stored", 4090)
-        assert file.pread(6, 4090) == b"stored"
-        file.pwrite(b"written", 0)
-        file.store(b"W", 0)
-        assert file.pread(7, 0) == b"Written"
-        file.datasync()
-        file.unmap()
-        assert file.pread(6, 4090) == b"stored"
-    file.close()

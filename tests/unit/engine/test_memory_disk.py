@@ -118,18 +118,6 @@ def test_the_same_seed_leaves_the_same_disk():
         )
 
 
-def test_stores_through_a_map_are_lost_until_a_sync():
-    disk = MemoryFileSystem()
-    file = durable_file(disk, "/a", bytes(4096))
-    file.map(4096)
-    file.store(b"stored", 100)
-    assert disk.crash().read_file("/a") == bytes(4096)
-    assert disk.crash(keep="all").read_file("/a")[100:106] == b"stored"
-    file.datasync()
-    assert disk.crash().read_file("/a")[100:106] == b"stored"
-    file.unmap()
-
-
 def test_hard_links_stay_one_file_over_a_power_loss():
     disk = MemoryFileSystem()
     durable_file(disk, "/a", b"x")

@@ -45,14 +45,6 @@ cdef struct FileSystemOps:
     int (*list)(void* disk, const char* path, void* context, list_visitor visit) noexcept nogil
     # 1 file, 2 directory, -ENOENT.
     int (*kind)(void* disk, const char* path) noexcept nogil
-    # Maps the first `size` bytes, already allocated, for writing; what is stored through the map
-    # is in the file at once and made durable by datasync. -EOPNOTSUPP where a store could fail (a
-    # file system that may run out of space at that moment kills the process instead of saying so).
-    int (*map)(void* disk, void* file, size_t size, uint8_t** memory) noexcept nogil
-    int (*unmap)(void* disk, void* file, uint8_t* memory, size_t size) noexcept nogil
-    # A part of a map, whole pages, won't be stored to soon: this process need not hold its memory.
-    # Changes nothing that can be seen; takes no lock, and not the GIL.
-    void (*forget)(void* disk, uint8_t* memory, size_t size) noexcept nogil
     # An exclusive lock held until the file is closed or the process dies; -EWOULDBLOCK if held.
     int (*lock)(void* disk, const char* path, void** file) noexcept nogil
     # A lock beside others of this kind, on a file that must exist; writes nothing.

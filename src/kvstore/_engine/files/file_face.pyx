@@ -23,8 +23,6 @@ cdef class OpenFile:
     cdef FileSystem filesystem
     cdef str path
     cdef void* file
-    cdef uint8_t* memory
-    cdef size_t memory_bytes
 
     cdef int check(self) except -1:
         if self.file == NULL:
@@ -67,32 +65,6 @@ cdef class OpenFile:
     def size(self):
         self.check()
         return checked(self.filesystem.ops.size(self.filesystem.disk, self.file), self.path)
-
-    def map(self, size_t size):
-        self.check()
-        checked(
-            self.filesystem.ops.map(self.filesystem.disk, self.file, size, &self.memory), self.path
-        )
-        self.memory_bytes = size
-
-    def store(self, bytes data not None, size_t offset):
-        """Stores through the map."""
-        if offset > self.memory_bytes or len(data) > self.memory_bytes - offset:
-            raise ValueError("beyond the map")
-        cdef const uint8_t* source = <const uint8_t*> (<const char*> data)
-        cdef size_t i
-        for i in range(<size_t> len(data)):
-            self.memory[offset + i] = source[i]
-
-    def unmap(self):
-        cdef uint8_t* memory = self.memory
-        self.check()
-        self.memory = NULL
-        checked(
-            self.filesystem.ops.unmap(self.filesystem.disk, self.file, memory, self.memory_bytes),
-            self.path,
-        )
-        self.memory_bytes = 0
 
     def close(self):
         cdef void* file = self.file

@@ -10,13 +10,13 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.native cimport has_gil, kv_malloc
+from kvstore._engine.primitives.native cimport has_gil
 
 from kvstore.errors import InvalidArgumentError
 
 cdef frozenset OPERATIONS = frozenset((
     "open", "close", "pwrite", "pread", "datasync", "allocate", "truncate", "size", "rename", "link",
-    "unlink", "make_directory", "remove_directory", "sync_directory", "list", "kind", "map", "unmap",
+    "unlink", "make_directory", "remove_directory", "sync_directory", "list", "kind",
     "lock", "lock_shared", "free_bytes",
 ))
 # Those that may change the disk: what stop_at() counts.
@@ -174,14 +174,12 @@ cdef class MemoryFileSystem(FileSystem):
         result = []
         for path in self.files():
             inode = <Inode> self.tree.find(path)
-            (<Inode> inode).fold(self.tree.next_sequence())
             if (<Inode> inode).journal:
                 result.append(path)
         return result
 
     def read_file(self, path):
         cdef Inode inode = self.file(os.fspath(path))
-        inode.fold(self.tree.next_sequence())
         return bytes(inode.data)
 
     def write_file(self, path, content):
@@ -221,7 +219,6 @@ cdef class MemoryFileSystem(FileSystem):
 
     def flip_bit(self, path, offset, bit=0):
         cdef Inode inode = self.file(os.fspath(path))
-        inode.fold(self.tree.next_sequence())
         if not 0 <= offset < len(inode.data):
             raise ValueError(f"{path} has no byte {offset}")
         inode.data[offset] ^= 1 << bit
@@ -288,11 +285,9 @@ cdef class MemoryFileSystem(FileSystem):
             self.begin("datasync", handle.path)
         except OSError:
             if not self.stopped:
-                handle.inode.fold(self.tree.next_sequence())
                 handle.inode.forget()
             raise
         self.end()
-        handle.inode.fold(self.tree.next_sequence())
         handle.inode.sync()
         return 0
 
@@ -460,7 +455,6 @@ cdef int64_t memory_pread_counted(
     try:
         self.preads_with_gil += had_gil
         short = self.begin("pread", handle.path)
-        handle.inode.fold(self.tree.next_sequence())
         if offset >= <uint64_t> len(handle.inode.data):
             return 0
         count = min(size, <size_t> (len(handle.inode.data) - offset))
@@ -584,43 +578,6 @@ cdef int memory_kind(void* disk, const char* path) noexcept with gil:
         return refused(error)
 
 
-cdef int memory_map(void* disk, void* file, size_t size, uint8_t** memory) noexcept with gil:
-    cdef Handle handle = <Handle> file
-    cdef Map mapped = Map()
-    try:
-        (<MemoryFileSystem> disk).begin("map", handle.path)
-        if size == 0 or size > <size_t> len(handle.inode.data):
-            raise failure(errno.EINVAL, handle.path)
-        mapped.memory = <uint8_t*> kv_malloc(size)
-        if mapped.memory == NULL:
-            raise failure(errno.ENOMEM, handle.path)
-        mapped.size = size
-        handle.inode.fold((<MemoryFileSystem> disk).tree.next_sequence())
-        memcpy(mapped.memory, <const uint8_t*> (<char*> handle.inode.data), size)
-        handle.inode.maps.append(mapped)
-        memory[0] = mapped.memory
-        return 0
-    except BaseException as error:
-        return refused(error)
-
-
-cdef int memory_unmap(void* disk, void* file, uint8_t* memory, size_t size) noexcept with gil:
-    cdef Handle handle = <Handle> file
-    cdef Map mapped
-    cdef MemoryFileSystem self = <MemoryFileSystem> disk
-    handle.inode.fold(self.tree.next_sequence())
-    handle.inode.maps = [mapped for mapped in handle.inode.maps if mapped.memory != memory]
-    try:
-        self.begin("unmap", handle.path)
-    except BaseException as error:
-        return refused(error)
-    return 0
-
-
-cdef void memory_forget(void* disk, uint8_t* memory, size_t size) noexcept nogil:
-    pass                        # it is all memory here
-
-
 cdef int memory_lock(void* disk, const char* path, void** file) noexcept with gil:
     try:
         hand_out((<MemoryFileSystem> disk).lock_file(decoded(path)), file)
@@ -665,9 +622,6 @@ MEMORY_OPS.remove_directory = memory_remove_directory
 MEMORY_OPS.sync_directory = memory_sync_directory
 MEMORY_OPS.list = memory_list
 MEMORY_OPS.kind = memory_kind
-MEMORY_OPS.map = memory_map
-MEMORY_OPS.unmap = memory_unmap
-MEMORY_OPS.forget = memory_forget
 MEMORY_OPS.lock = memory_lock
 MEMORY_OPS.lock_shared = memory_lock_shared
 MEMORY_OPS.free_bytes = memory_free_bytes

@@ -3,13 +3,7 @@
 Everything here is used under the GIL.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
-
-
-cdef class Map:
-    """A file's bytes as handed out for stores; owns `memory`."""
-    cdef uint8_t* memory
-    cdef size_t size
+from libc.stdint cimport uint64_t
 
 
 cdef class Inode:
@@ -18,13 +12,10 @@ cdef class Inode:
     # What the device does not hold yet, in order: (sequence, offset, bytes written) or
     # (sequence, new size, None).
     cdef list journal
-    cdef list maps
     cdef int locks              # -1 an exclusive one, else how many shared ones
 
     cdef void write(self, uint64_t sequence, uint64_t offset, bytes content) except *
     cdef void resize(self, uint64_t sequence, uint64_t size) except *
-    # Notices what was stored through the maps since the last look.
-    cdef void fold(self, uint64_t sequence) except *
     cdef void sync(self) except *
     cdef void forget(self) except *
 

@@ -10,10 +10,7 @@ may run anybody's code and let other threads in, so the collector waits meanwhil
 
 import errno
 
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
-
-from kvstore._engine.primitives.native cimport kv_free
+from libc.stdint cimport uint64_t
 
 cdef extern from "Python.h":
     int PyGC_Disable() noexcept
@@ -26,11 +23,6 @@ cdef enum:
 cdef inline void resume_collector(int was_on) noexcept:
     if was_on:
         PyGC_Enable()
-
-
-cdef class Map:
-    def __dealloc__(self):
-        kv_free(self.memory)
 
 
 cdef void apply(bytearray target, uint64_t offset, bytes content) except *:
@@ -52,53 +44,20 @@ cdef class Inode:
         self.data = bytearray()
         self.durable = bytearray()
         self.journal = []
-        self.maps = []
 
     cdef void write(self, uint64_t sequence, uint64_t offset, bytes content) except *:
-        cdef Map mapped
-        cdef size_t size = len(content)
-        cdef const uint8_t* source = <const uint8_t*> (<const char*> content)
         cdef int was_on = PyGC_Disable()
         try:
-            self.fold(sequence)
             apply(self.data, offset, content)
             self.journal.append((sequence, offset, content))
-            for mapped in self.maps:
-                if offset < mapped.size:
-                    memcpy(mapped.memory + offset, source, min(size, mapped.size - offset))
         finally:
             resume_collector(was_on)
 
     cdef void resize(self, uint64_t sequence, uint64_t size) except *:
-        cdef Map mapped
         cdef int was_on = PyGC_Disable()
         try:
-            self.fold(sequence)
             apply(self.data, size, None)
             self.journal.append((sequence, size, None))
-            for mapped in self.maps:
-                if size < mapped.size:
-                    memset(mapped.memory + size, 0, mapped.size - size)
-        finally:
-            resume_collector(was_on)
-
-    cdef void fold(self, uint64_t sequence) except *:
-        cdef Map mapped
-        cdef size_t offset, size, end
-        cdef const uint8_t* data
-        cdef int was_on = PyGC_Disable()
-        try:
-            for mapped in self.maps:
-                end = min(mapped.size, <size_t> len(self.data))
-                offset = 0
-                while offset < end:
-                    size = min(<size_t> SECTOR_BYTES, end - offset)
-                    data = <const uint8_t*> (<char*> self.data)
-                    if memcmp(mapped.memory + offset, data + offset, size):
-                        content = <bytes> (<char*> mapped.memory)[offset : offset + size]
-                        apply(self.data, offset, content)
-                        self.journal.append((sequence, offset, content))
-                    offset += size
         finally:
             resume_collector(was_on)
 
@@ -261,15 +220,13 @@ cdef class Tree:
         return 0
 
     cdef Tree copy(self):
-        """All of it as it is now, maps folded in. No other thread of Python comes between."""
+        """All of it as it is now. No other thread of Python comes between."""
         cdef Tree result = Tree()
         cdef Inode inode
         cdef dict made = {}
         cdef list moved
         cdef int was_on = PyGC_Disable()
         try:
-            for inode in self.inodes():
-                inode.fold(self.next_sequence())
             result.sequence = self.sequence
             result.root = copied(self.root, made)
             for sequence, changes in self.journal:

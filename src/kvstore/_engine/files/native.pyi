@@ -53,7 +53,7 @@ class MemoryFileSystem(FileSystem):
 
     Operations are named as in the table of ``file.pxd``: ``open close pwrite pread datasync
     allocate truncate size rename link unlink make_directory remove_directory sync_directory list
-    kind map unmap lock lock_shared free_bytes``.
+    kind lock lock_shared free_bytes``.
     """
 
     counts: dict[str, int]

@@ -16,30 +16,9 @@ cdef extern from *:
     #include <fcntl.h>
     #include <stdio.h>
     #include <sys/file.h>
-    #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/statvfs.h>
-    #if defined(__linux__)
-    #include <linux/magic.h>
-    #include <sys/vfs.h>
-    // File systems that overwrite allocated blocks in place: a store to a map can't lack space.
-    static inline int kvstore_overwrites_in_place(int fd) {
-        struct statfs info;
-        if (fstatfs(fd, &info)) return 0;
-        return info.f_type == EXT4_SUPER_MAGIC || info.f_type == 0x58465342 /* XFS */ ||
-               info.f_type == TMPFS_MAGIC;
-    }
-    #else
-    static inline int kvstore_overwrites_in_place(int) { return 0; }
-    #endif
     """
-    bint overwrites_in_place "kvstore_overwrites_in_place"(int fd) nogil
-    void* mmap(void* address, size_t size, int protection, int flags, int fd, off_t offset) nogil
-    int munmap(void* address, size_t size) nogil
-    int madvise(void* address, size_t size, int advice) nogil
-    int MADV_DONTNEED
-    void* MAP_FAILED
-    int PROT_READ, PROT_WRITE, MAP_SHARED
     ctypedef struct DIR:
         pass
     struct dirent:
@@ -231,26 +210,6 @@ cdef int posix_kind(void* disk, const char* path) noexcept nogil:
     return 2 if S_ISDIR(info.st_mode) else 1
 
 
-cdef int posix_map(void* disk, void* file, size_t size, uint8_t** memory) noexcept nogil:
-    cdef int fd = fd_of(file)
-    if not overwrites_in_place(fd):
-        return -EOPNOTSUPP
-    cdef void* address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-    if address == MAP_FAILED:
-        return -os_errno
-    memory[0] = <uint8_t*> address
-    return 0
-
-
-cdef int posix_unmap(void* disk, void* file, uint8_t* memory, size_t size) noexcept nogil:
-    return -os_errno if munmap(memory, size) else 0
-
-
-cdef void posix_forget(void* disk, uint8_t* memory, size_t size) noexcept nogil:
-    # Of a shared map this drops the pages from the process alone; the file keeps what was stored.
-    madvise(memory, size, MADV_DONTNEED)
-
-
 cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
     cdef int result = posix_open(disk, path, OPEN_CREATE, file)
     if result < 0:
@@ -297,9 +256,6 @@ POSIX_OPS.remove_directory = posix_remove_directory
 POSIX_OPS.sync_directory = posix_sync_directory
 POSIX_OPS.list = posix_list
 POSIX_OPS.kind = posix_kind
-POSIX_OPS.map = posix_map
-POSIX_OPS.unmap = posix_unmap
-POSIX_OPS.forget = posix_forget
 POSIX_OPS.lock = posix_lock
 POSIX_OPS.lock_shared = posix_lock_shared
 POSIX_OPS.free_bytes = posix_free_bytes
