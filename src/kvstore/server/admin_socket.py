@@ -15,6 +15,8 @@ from kvstore.server.listener import new_server
 
 __all__ = ["serve_operators"]
 
+CONNECTIONS_MAX = 32
+
 
 @contextlib.asynccontextmanager
 async def serve_operators(
@@ -28,7 +30,7 @@ async def serve_operators(
     path = directory / SOCKET_NAME
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # of a process that was killed
-    server = new_server()
+    server = new_server(connections_max=CONNECTIONS_MAX)
     add_services(server)
     # Paths of sockets are short (108 bytes); through its descriptor any directory's is.
     opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -26,7 +26,12 @@ LISTENER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     # With SO_REUSEPORT a second kvd would share the port in silence and take half of the calls.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_concurrent_streams", 1024),
+    # So that one connection can't hold more than a sixteenth of CALLS_MAX.
+    ("grpc.max_concurrent_streams", 256),
+    # gRPC's own queue of calls that nobody has asked for yet: by default it drops some at random
+    # from 1,000 on, with CANCELLED. Beyond CALLS_MAX they end with RESOURCE_EXHAUSTED instead.
+    ("grpc.server.max_pending_requests", 8192),
+    ("grpc.server.max_pending_requests_hard_limit", 16384),
     ("grpc.max_metadata_size", 16 * 1024),
     # Whoever doesn't finish a TLS or HTTP/2 handshake is dropped.
     ("grpc.server_handshake_timeout_ms", 5_000),
@@ -47,11 +52,16 @@ _HOST_PORT = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{
 
 
 def new_server(
-    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (), *, connections_max: int
 ) -> grpc.aio.Server:
-    """Return a server with our bounds, not bound to an address yet."""
+    """Return a server with our bounds, not bound to an address yet.
+
+    Connections beyond ``connections_max`` are closed at once.
+    """
     return grpc.aio.server(
-        interceptors=interceptors, options=LISTENER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
+        interceptors=interceptors,
+        options=[*LISTENER_OPTIONS, ("grpc.max_allowed_incoming_connections", connections_max)],
+        maximum_concurrent_rpcs=CALLS_MAX,
     )
 
 

@@ -25,5 +25,12 @@ def configure_logs(level: str, log_format: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_worth_saying)
     # grpc and asyncio speak to the standard library's logging; what they have to say is rare.
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """False for what gRPC logs, with a traceback, of each client that hangs up in the middle."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "ExecuteBatchError"

@@ -22,6 +22,7 @@ from kvstore.api.handlers.admin import AdminHandlers, everybody
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.handlers.sessions import SessionsHandlers
 from kvstore.api.operator_access import is_operator
+from kvstore.api.tolerant import tolerant
 from kvstore.api.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -34,13 +35,14 @@ from kvstore.errors import Error
 from kvstore.server.admin_socket import serve_operators
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
+from kvstore.server.descriptors import client_connections_max, raise_limit
 from kvstore.server.exposure import exposures, say
 from kvstore.server.health import HealthWatch
 from kvstore.server.listener import bind, new_server
 from kvstore.server.logs import configure_logs
 from kvstore.server.metrics.switch import open_metrics
 from kvstore.server.nodes.node import Node
-from kvstore.server.supervisor import notify
+from kvstore.server.supervisor import notify, watch_over
 from kvstore.server.tls.certificate_files import CertificateFiles
 
 # From the first signal to the exit, at most: handing leadership over and calls under way get
@@ -86,7 +88,8 @@ async def _serve(
     credentials = None if certificates is None else certificates.server_credentials()
     found = exposures(options)
     with open_metrics(options.metrics_addr, certificates, found) as metrics:
-        listener = new_server(metrics.interceptors)
+        connections_max = client_connections_max(raise_limit())
+        listener = new_server(metrics.interceptors, connections_max=connections_max)
         # The address first: if it can't be had, nothing was written.
         address = bind(listener, options.listen_addr, credentials)
         try:
@@ -128,7 +131,7 @@ async def _serve_node(
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings))
     for_operators = AdminHandlers(node, is_operator, warnings)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators)
-    async with serve_operators(directory, add_services):
+    async with watch_over(), serve_operators(directory, add_services):
         await _serve_clients(options, listener, address, node, stop, health)
 
 
@@ -187,12 +190,13 @@ async def _hand_over(node: Node) -> None:
 def _add_services(
     listener: grpc.aio.Server, node: Node, health: HealthWatch, admin: AdminHandlers
 ) -> None:
-    kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), listener)
+    services = tolerant(listener)
+    kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), services)
     session_pb2_grpc.add_SessionsServicer_to_server(
-        SessionsHandlers(node.service, node.forward), listener
+        SessionsHandlers(node.service, node.forward), services
     )
-    admin_pb2_grpc.add_AdminServicer_to_server(admin, listener)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, listener)
+    admin_pb2_grpc.add_AdminServicer_to_server(admin, services)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, services)
     reflection.enable_server_reflection(
         [
             kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name,

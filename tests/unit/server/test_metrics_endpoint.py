@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -60,6 +62,35 @@ def test_a_scrape_beyond_the_bound_is_hung_up_on(monkeypatch: pytest.MonkeyPatch
         with socket.create_connection((host, int(port))), pytest.raises(OSError):  # noqa: PT012
             status, _ = get(address, "/metrics")
             raise AssertionError(f"answered with {status}")
+
+
+def test_one_that_sends_a_byte_now_and_then_has_no_more_time_than_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics_endpoint, "SCRAPE_S", 0.5)
+    monkeypatch.setattr(metrics_endpoint, "SCRAPES_MAX", 1)
+    with served(lambda accept: ("text/plain", b"figures")) as address:
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=0.05) as slow:
+            began = time.monotonic()
+            slow.sendall(b"GET /metrics HTTP/1.1\r\n")
+            while time.monotonic() < began + 20:
+                try:
+                    slow.sendall(b"a: b\r\n")
+                    if not slow.recv(100):
+                        break
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            assert 0.4 < time.monotonic() - began < 10
+        # Its place is free again.
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                assert get(address, "/metrics")[0] == 200
+                return
+        raise AssertionError("never answered")
 
 
 def test_an_event_loop_that_is_held_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

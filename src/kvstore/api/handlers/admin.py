@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
+import structlog
 
 from kvstore.api.handlers.failures import Failure, failure_of
 from kvstore.api.operator_access import is_operator
@@ -49,6 +51,13 @@ class Node(Protocol):
 
 # How long a change may take that says nothing about it.
 DEFAULT_DEADLINE_S = 10.0
+
+# A backup whose reader is this long behind BYTES_PER_S_MIN is given up: it holds old tables, and
+# others wait for theirs.
+STALL_S = 30.0
+BYTES_PER_S_MIN = 100 << 10
+
+log = structlog.get_logger("kvstore.admin")
 
 REFUSAL = (
     "this needs an operator: on the member's machine, with 'kvctl --dir DATA_DIR', or with a "
@@ -141,14 +150,26 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
             await _refuse(context, error)
         return admin_pb2.ForgetIntroductionResponse(known=known)
 
-    async def SaveSnapshot(
+    async def SaveSnapshot(  # type: ignore[override]
         self, request: admin_pb2.SaveSnapshotRequest, context: Context
-    ) -> AsyncIterator[admin_pb2.SaveSnapshotResponse]:
+    ) -> None:
         await self._check(context)
+        # Written here and not yielded, so that one who doesn't read can be given up.
+        began = asyncio.get_running_loop().time()
+        sent = 0
         try:
             async with contextlib.aclosing(self._node.save_snapshot(request.stale)) as pieces:
                 async for piece in pieces:
-                    yield admin_pb2.SaveSnapshotResponse(data=piece)
+                    async with asyncio.timeout_at(began + STALL_S + sent / BYTES_PER_S_MIN):
+                        await context.write(admin_pb2.SaveSnapshotResponse(data=piece))
+                    sent += len(piece)
+        except TimeoutError:
+            log.warning("backup given up: its reader is too slow", peer=context.peer(), sent=sent)
+            await context.abort(
+                grpc.StatusCode.ABORTED,
+                f"the reader took less than {BYTES_PER_S_MIN >> 10} KiB/s: others wait for their "
+                "backups, and old tables for their removal",
+            )
         except Error as error:
             await _refuse(context, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -20,6 +21,9 @@ SCRAPES_MAX = 4
 
 # How long a scraper may be silent.
 SILENCE_S = 5.0
+
+# A whole request, its answer included, takes no longer than this.
+SCRAPE_S = 10.0
 
 _ADDRESS = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
@@ -114,10 +118,19 @@ def _server(
             super().process_request(request, client_address)
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
+            # SILENCE_S is for each read: one that sends a byte now and then would have all day.
+            end = threading.Timer(SCRAPE_S, self._end, [request])
+            end.daemon = True
+            end.start()
             try:
                 super().process_request_thread(request, client_address)
             finally:
+                end.cancel()
                 free.release()
+
+        def _end(self, request: Any) -> None:
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             log.warning("scrape failed", exc_info=True)

@@ -6,6 +6,7 @@ refuses by itself: a call goes over two members at most, also when leadership mo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -147,6 +148,7 @@ class Forwarder:
         self._address_of = address_of
         self._way: tuple[int, str] | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def forward(
         self,
@@ -165,28 +167,52 @@ class Forwarder:
         address = self._address_of(leader)
         if address is None:
             return None
-        stub: Any = _STUBS.get(method, kv_pb2_grpc.KVStub)(await self._to(leader, address))
+        channel = self._to(leader, address)
+        stub: Any = _STUBS.get(method, kv_pb2_grpc.KVStub)(channel)
         metadata = (*self._introductions.to(leader), *said)
         try:
             return await getattr(stub, method)(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                self._let_go(channel)
             return _failure(error, leader)
+        except asyncio.CancelledError:
+            # Of this very call it goes on its way; of a channel that is closed it means nothing to
+            # a client, for whom gRPC would have no answer at all.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return Failure(
+                grpc.StatusCode.UNAVAILABLE, f"member {leader} doesn't lead any more; try again"
+            )
 
-    async def _to(self, leader: int, address: str) -> grpc.aio.Channel:
+    def _to(self, leader: int, address: str) -> grpc.aio.Channel:
         if self._channel is None or self._way != (leader, address):
             former, self._channel = self._channel, self._dialler.dial(leader, address)
             self._way = (leader, address)
             if former is not None:
-                # Calls under way may still end well: nothing is done twice.
-                await former.close(grace=1.0)
+                self._close_soon(former)
         return self._channel
+
+    def _close_soon(self, channel: grpc.aio.Channel) -> None:
+        """Calls under way may still end well, for a second; nobody waits for that."""
+        closing = asyncio.create_task(channel.close(grace=1.0))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _let_go(self, channel: grpc.aio.Channel) -> None:
+        """Dial anew for the next call, with the certificates of that day."""
+        if channel is self._channel:
+            self._channel = None
+            self._close_soon(channel)
 
     async def close(self) -> None:
         """Forward nothing any more."""
         if self._channel is not None:
             await self._channel.close(grace=None)
+        await asyncio.gather(*self._closing)
 
 
 def _failure(error: grpc.aio.AioRpcError, leader: int) -> Failure:

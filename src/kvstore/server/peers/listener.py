@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import grpc.aio
 
+from kvstore.server.descriptors import PEER_CONNECTIONS_MAX
 from kvstore.server.peers.frames import FRAME_BYTES_MAX
 
 # Two peers that vanished must be noticed within five seconds, and before the next election is due
@@ -23,6 +24,9 @@ PEER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", FRAME_BYTES_MAX),
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 32),
+    ("grpc.max_allowed_incoming_connections", PEER_CONNECTIONS_MAX),
+    ("grpc.server.max_pending_requests", 4096),
+    ("grpc.server.max_pending_requests_hard_limit", 8192),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from kvstore.api.handlers.admin import Node as AdminNode
+from kvstore.api.tolerant import tolerant
 from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, raft_pb2_grpc, session_pb2_grpc
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, SnapshotPart
@@ -51,18 +52,17 @@ class PeerTransport:
         self.dialler = Dialler(introductions.identity.cluster_id, certificates)
         self._server = new_peer_server()
         self._handlers = PeerHandlers(introductions, receive, self._unary)
-        raft_pb2_grpc.add_RaftPeerServicer_to_server(self._handlers, self._server)
+        raft_pb2_grpc.add_RaftPeerServicer_to_server(self._handlers, tolerant(self._server))
 
     def answer_forwarded(self, service: Service, node: AdminNode | None = None) -> None:
         """Let ``service`` answer the clients' calls that followers pass on, and ``node`` those of
         operators. To be called before :meth:`start`."""
         admit = self._handlers.admit_member
-        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(service, admit), self._server)
-        session_pb2_grpc.add_SessionsServicer_to_server(
-            ForwardedSessions(service, admit), self._server
-        )
+        server = tolerant(self._server)
+        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(service, admit), server)
+        session_pb2_grpc.add_SessionsServicer_to_server(ForwardedSessions(service, admit), server)
         if node is not None:
-            admin_pb2_grpc.add_AdminServicer_to_server(ForwardedAdmin(node, admit), self._server)
+            admin_pb2_grpc.add_AdminServicer_to_server(ForwardedAdmin(node, admit), server)
 
     def bind(self, address: str) -> str:
         """Take the listen address. Raises ConfigurationError when it can't be had."""

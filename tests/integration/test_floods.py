@@ -1,0 +1,112 @@
+"""Connections and calls in numbers that one client can make: others are served all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import select
+import socket
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from kvstore.api.v1 import admin_pb2, kv_pb2, kv_pb2_grpc
+from tests.integration.process import Kvd
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+def test_idle_connections_take_no_descriptor_that_the_log_needs(tmp_path: Path) -> None:
+    few = ("sh", "-c", 'ulimit -n 640; exec "$@"', "sh")
+    with Kvd(tmp_path / "data", wrapper=few) as kvd, kvd.client() as client:
+        kvd.wait_serving()
+        assert "few file descriptors" in kvd.stderr
+        client.put(b"k", b"v")
+        host, _, port = kvd.address.rpartition(":")
+        with contextlib.ExitStack() as stack:
+            sockets = []
+            for _ in range(700):
+                one = stack.enter_context(socket.socket())
+                one.settimeout(10)
+                one.connect((host, int(port)))
+                with contextlib.suppress(OSError):
+                    one.sendall(PREFACE)
+                sockets.append(one)
+            # Who was here before goes on, and the log gets its next segments.
+            for number in range(60):
+                client.put(b"%d" % number, bytes(500_000))
+            closed = 0
+            for one in sockets:
+                with contextlib.suppress(OSError):
+                    while select.select([one], [], [], 0.05)[0]:
+                        if not one.recv(4096):
+                            break
+                    else:
+                        continue
+                closed += 1
+            assert closed >= 700 - 160
+        with kvd.client() as other:
+            assert other.get(b"k") == b"v"
+
+
+def test_the_soft_limit_on_descriptors_is_raised(tmp_path: Path) -> None:
+    low = ("sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh")
+    with Kvd(tmp_path / "data", wrapper=low) as kvd:
+        limits = Path(f"/proc/{kvd.pid}/limits").read_text()
+        found = re.search(r"Max open files\s+(\d+)\s+(\d+)", limits)
+        assert found is not None
+        assert int(found[1]) == min(int(found[2]), 1 << 20) > 256
+
+
+def test_a_burst_of_calls_is_answered_or_told_to_come_later(tmp_path: Path) -> None:
+    async def burst(address: str) -> dict[str, int]:
+        codes: dict[str, int] = {}
+        async with contextlib.AsyncExitStack() as stack:
+            stubs = []
+            for number in range(8):
+                channel = grpc.aio.insecure_channel(
+                    address, options=[("grpc.use_local_subchannel_pool", 1), ("n", number)]
+                )
+                stubs.append(kv_pb2_grpc.KVStub(await stack.enter_async_context(channel)))
+
+            async def get(number: int) -> None:
+                try:
+                    await stubs[number % 8].Get(kv_pb2.GetRequest(key=b"k"), timeout=50)
+                    code = "OK"
+                except grpc.aio.AioRpcError as error:
+                    code = error.code().name
+                codes[code] = codes.get(code, 0) + 1
+
+            await asyncio.gather(*(get(number) for number in range(6000)))
+        return codes
+
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        codes = asyncio.run(burst(kvd.address))
+        # CANCELLED, which gRPC's own queue gave, is tried again by nobody.
+        assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}, codes
+        assert codes["OK"] > 1000
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["KV/Get", "KV/Put", "KV/Delete", "Admin/Status", "Admin/ChangeMembers", "Admin/SaveSnapshot"],
+)
+def test_what_is_no_message_is_an_invalid_argument_and_no_traceback(
+    tmp_path: Path, method: str
+) -> None:
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        with kvd.channel() as channel:
+            call = channel.unary_unary(f"/kvstore.v1.{method}")
+            for _ in range(20):
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(b"\xff\xff\xff", timeout=10)
+                assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            status = channel.unary_unary("/kvstore.v1.Admin/Status")
+            assert admin_pb2.StatusResponse.FromString(status(b"", timeout=10)).members
+        assert "Traceback" not in kvd.stderr
+        assert "DecodeError" not in kvd.stderr

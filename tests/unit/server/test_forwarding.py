@@ -1,0 +1,89 @@
+"""Calls on their way to a leader that leads no more: each ends, and the next one doesn't wait."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from kvstore.api.handlers.failures import Failure
+from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
+from kvstore.server.peers.forwarding import Forwarder
+from kvstore.server.peers.identity import MemberIdentity, Stage
+from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.link import Dialler
+from kvstore.server.peers.registry import PeerRegistry
+
+
+class Leader(kv_pb2_grpc.KVServicer):
+    """Answers, unless it hangs."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self._hangs = hangs
+        self.asked = asyncio.Event()
+
+    async def Get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
+        self.asked.set()
+        if self._hangs:
+            await asyncio.Event().wait()
+        return kv_pb2.GetResponse(found=True, value=b"v")
+
+    async def serve(self, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        kv_pb2_grpc.add_KVServicer_to_server(self, server)
+        port = server.add_insecure_port(address)
+        await server.start()
+        return server, f"127.0.0.1:{port}"
+
+
+def forwarder(directory: Path, addresses: dict[int, str]) -> Forwarder:
+    identity = MemberIdentity("c", 1, 7, 1, "f", Stage.MEMBER)
+    introductions = Introductions(identity, PeerRegistry(directory), (1, 2, 3))
+    return Forwarder(introductions, Dialler("c", None), addresses.get)
+
+
+def test_a_change_of_leader_ends_hung_calls_and_holds_nobody_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        old, new = Leader(hangs=True), Leader()
+        (old_server, old_address), (new_server, new_address) = await old.serve(), await new.serve()
+        forward = forwarder(tmp_path, {2: old_address, 3: new_address})
+        request = kv_pb2.GetRequest(key=b"k")
+        hung = asyncio.create_task(forward.forward("Get", request, 2, 60, ()))
+        await old.asked.wait()
+        began = asyncio.get_running_loop().time()
+        answer = await forward.forward("Get", request, 3, 60, ())
+        assert answer.value == b"v"
+        assert asyncio.get_running_loop().time() - began < 0.9
+        async with asyncio.timeout(20):
+            failure = await hung
+        assert isinstance(failure, Failure)
+        assert failure.code is grpc.StatusCode.UNAVAILABLE
+        await forward.close()
+        await old_server.stop(grace=None)
+        await new_server.stop(grace=None)
+
+    asyncio.run(test())
+
+
+def test_a_broken_way_is_dialled_anew(tmp_path: Path) -> None:
+    """With the certificates of that day: a channel keeps those that it was made with."""
+
+    async def test() -> None:
+        server, address = await Leader().serve()
+        forward = forwarder(tmp_path, {2: address})
+        request = kv_pb2.GetRequest(key=b"k")
+        assert (await forward.forward("Get", request, 2, 60, ())).found
+        before = forward._channel
+        await server.stop(grace=None)
+        failure = await forward.forward("Get", request, 2, 5, ())
+        assert failure.code is grpc.StatusCode.UNAVAILABLE
+        server, _ = await Leader().serve(address)
+        assert (await forward.forward("Get", request, 2, 60, ())).found
+        assert forward._channel is not before
+        await forward.close()
+        await server.stop(grace=None)
+
+    asyncio.run(test())
