@@ -8,6 +8,7 @@ read-only from then on.
 """
 
 import os
+import resource
 import threading
 import time
 
@@ -68,6 +69,8 @@ cdef enum:
     LOG_BEHIND_BYTES = 8 << 20  # written to the log since a background thread last synced it
     OPERATION_BYTES = 64        # an operation takes at most so much beside its key and value
     KEPT_SCRATCH_BYTES = 1 << 20
+    FEWEST_OPEN_TABLES = 16
+    OTHER_DESCRIPTORS = 64      # of those that the process may have, left to everything else
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -108,7 +111,7 @@ cdef class Database(Store):
         if options.lru_cache_size:
             self.cache = cache_new(options.lru_cache_size)
         self.tables = open_tables_new(
-            filesystem.ops, filesystem.disk, self.cache, raw, options.max_open_files
+            filesystem.ops, filesystem.disk, self.cache, raw, most_open_tables(options.max_open_files)
         )
         if self.version == NULL or self.memory == NULL or self.tables == NULL or (
             options.lru_cache_size and self.cache == NULL
@@ -334,7 +337,7 @@ cdef class Database(Store):
                 error = status_error(&status, log.path)
                 if result != RETRY:
                     self.fail(error)
-                elif deletes and self.make_space(error):
+                elif self.make_descriptors(error) or (deletes and self.make_space(error)):
                     answer = log.reserve(payload_bytes)
                     continue
                 raise error
@@ -787,7 +790,12 @@ cdef class Database(Store):
     def checkpoint(self, path):
         self.check_writable()
         self.flush_all()
-        copy_tables(self, os.fsdecode(path))
+        try:
+            copy_tables(self, os.fsdecode(path))
+        except StorageError as error:
+            if not self.make_descriptors(error):
+                raise
+            copy_tables(self, os.fsdecode(path))
 
     @property
     def closed(self):
@@ -819,6 +827,14 @@ cdef class Database(Store):
             self.close_iterators()
             with self.installing:
                 self.shut()
+
+
+cdef int most_open_tables(int wanted) except -1:
+    """What the process may have open is for others, too: sockets, the log, other databases."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted, max(FEWEST_OPEN_TABLES, limit - OTHER_DESCRIPTORS))
 
 
 cdef bint only_deletes(Slice payload) noexcept:

@@ -193,6 +193,7 @@ cdef dict statistics(Store store):
         "table_tombstones": tombstones,
         "range_tombstones": range_tombstones,
         "open_tables": open_tables_count(store.tables),
+        "max_open_files": store.tables.max_open,
         "memtable_bytes": memory_bytes,
         "memtable_entries": memory_entries,
         "frozen_memtables": store.frozen_count,

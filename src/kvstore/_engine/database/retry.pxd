@@ -6,6 +6,7 @@ from kvstore._engine.files.native cimport FileSystem
 # The system lacked space, descriptors or memory: nothing is wrong with what is on disk.
 cdef bint is_retryable(object error)
 cdef bint is_lack_of_space(object error)
+cdef bint is_lack_of_descriptors(object error)
 
 
 cdef class Retry:

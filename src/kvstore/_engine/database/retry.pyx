@@ -6,7 +6,7 @@ a compaction write what makes room: the log of deletes, a small table, the new m
 
 import os
 import time
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 
 from kvstore._engine.files.native cimport remove_file
 from kvstore._engine.files.native cimport OPEN_CREATE, FileSystem
@@ -28,6 +28,10 @@ cdef bint is_retryable(object error):
 
 cdef bint is_lack_of_space(object error):
     return isinstance(error, StorageError) and error.errno in (ENOSPC, EDQUOT)
+
+
+cdef bint is_lack_of_descriptors(object error):
+    return isinstance(error, StorageError) and error.errno in (EMFILE, ENFILE)
 
 
 cdef class Retry:

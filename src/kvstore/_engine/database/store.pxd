@@ -124,8 +124,10 @@ cdef class Store:
     cdef int job_failed(self, Retry retry, object error) except -1
     cdef int job_done(self, Retry retry) except -1
     cdef bint log_has_failed(self) except -1
-    # True where the error was lack of space, and some of it is there now: try once more.
+    # True where the error was lack of space or of descriptors, and some are there now: try once more.
     cdef bint make_space(self, object error) except -1
+    # The same of descriptors alone: tables give theirs back.
+    cdef bint make_descriptors(self, object error) except -1
     cdef int refresh_attention(self) except -1
     # Takes over the memory table as the newest frozen one. The caller has seen to the room.
     cdef int freeze(self) except -1

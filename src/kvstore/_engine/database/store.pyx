@@ -50,6 +50,7 @@ from kvstore._engine.version.native cimport (
     live_table_new,
     live_table_release,
     load_manifest,
+    open_tables_close_some,
     open_tables_new,
     open_tables_release,
     point_current,
@@ -177,7 +178,12 @@ cdef class Store:
             return True
         return False
 
+    cdef bint make_descriptors(self, object error) except -1:
+        return is_lack_of_descriptors(error) and open_tables_close_some(self.tables) > 0
+
     cdef bint make_space(self, object error) except -1:
+        if self.make_descriptors(error):
+            return True
         if not self.reserve_taken or self.failure is not None or not is_lack_of_space(error):
             return False
         self.reserve_taken = False

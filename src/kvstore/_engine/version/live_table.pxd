@@ -53,6 +53,9 @@ cdef OpenTables* open_tables_new(
 ) noexcept nogil                        # NULL: out of memory
 cdef void open_tables_release(OpenTables* tables) noexcept nogil
 cdef int open_tables_count(OpenTables* tables) noexcept nogil
+# Closes some of those that were used least and nobody is looking at; how many. For when the process
+# or the system has no descriptor left.
+cdef int open_tables_close_some(OpenTables* tables) noexcept nogil
 # `path` has room for MAX_PATH_BYTES.
 cdef void table_path(const char* directory, uint64_t number, char* path) noexcept nogil
 

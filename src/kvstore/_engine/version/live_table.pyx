@@ -1,5 +1,6 @@
 """Tables by number: paths, reference counts, and the bound on how many are open."""
 
+from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
@@ -76,6 +77,11 @@ cdef extern from *:
     bint state_close "kv_live_close"(uint64_t* state) noexcept nogil
     void mark_used "kv_live_used"(uint64_t* used) noexcept nogil
     bint was_used "kv_live_was_used"(uint64_t* used) noexcept nogil
+
+
+cdef enum:
+    CLOSED_AT_ONCE = 8          # where descriptors are lacking
+    MOST_TRIES = 64             # to open a table: others may take what was given up for it
 
 
 cdef OpenTables* open_tables_new(
@@ -217,6 +223,22 @@ cdef Table* close_least_used(OpenTables* tables) noexcept nogil:
     return NULL
 
 
+cdef int open_tables_close_some(OpenTables* tables) noexcept nogil:
+    cdef Table* unwanted[CLOSED_AT_ONCE]
+    cdef int count = 0
+    cdef int i
+    lock_take(&tables.lock)
+    while count < CLOSED_AT_ONCE:
+        unwanted[count] = close_least_used(tables)
+        if unwanted[count] == NULL:
+            break
+        count += 1
+    lock_leave(&tables.lock)
+    for i in range(count):
+        table_release(unwanted[i])
+    return count
+
+
 # --- opening --------------------------------------------------------------------------------
 
 cdef Table* open_from_disk(LiveTable* file, Status* status) noexcept nogil:
@@ -241,7 +263,14 @@ cdef Table* open_and_pin(LiveTable* file, Status* status) noexcept nogil:
     """Opened outside the lock: it reads from disk. Two threads may; one result is dropped."""
     cdef OpenTables* tables = file.tables
     cdef Table* unwanted = NULL
+    cdef int tries = 1
     cdef Table* table = open_from_disk(file, status)
+    while (
+        table == NULL and status.os_error in (EMFILE, ENFILE) and tries < MOST_TRIES
+        and open_tables_close_some(tables)
+    ):
+        tries += 1
+        table = open_from_disk(file, status)
     if table == NULL:
         return NULL
     lock_take(&tables.lock)
