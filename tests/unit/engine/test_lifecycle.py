@@ -1,5 +1,6 @@
 """Closing, forking and the end of the interpreter, with iterators open and threads at work."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -364,3 +365,39 @@ def test_what_was_written_is_with_the_operating_system_soon_though_nothing_more_
         process.kill()
     with kvstore.DB(path) as db:
         assert dict(db) == written(5000)
+
+
+@pytest.mark.parametrize("started", range(3))
+def test_an_opening_that_gets_no_thread_leaves_nothing(path, started, monkeypatch):
+    """As under RLIMIT_NPROC: the log's writer, the flushing or the compacting thread."""
+    left = iter(range(started))
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(kvstore.StorageError, match="background=False") as caught:
+        kvstore.DB(path)
+    assert caught.value.errno == errno.EAGAIN
+    assert threading.active_count() == before
+    with kvstore.DB(path, background=False) as db:
+        db.put(b"a", b"1", sync=True)
+    monkeypatch.undo()
+    with kvstore.DB(path) as db:
+        assert db[b"a"] == b"1"
+
+
+def test_a_log_that_gets_no_thread_is_as_it_was(path, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    with Log(path) as log:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(kvstore.StorageError):
+            log.start_writer()
+        monkeypatch.undo()
+        assert log.start_writer() >= 0

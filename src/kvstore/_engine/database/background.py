@@ -50,10 +50,13 @@ def start_threads(
     step: Callable[[Store, str], float | None],
     work: EventCount,
     jobs: Sequence[str],
-) -> list[threading.Thread]:
-    """``step`` does one piece of a job; it gives the seconds until the next look, infinity where
-    that waits for an advance of ``work``, None at the end. It raises nothing."""
-    threads = []
+    threads: list[threading.Thread],
+) -> None:
+    """Into ``threads``, also where not all can be started.
+
+    ``step`` does one piece of a job; it gives the seconds until the next look, infinity where that
+    waits for an advance of ``work``, None at the end. It raises nothing.
+    """
     for number, job in enumerate(jobs):
         thread = threading.Thread(
             target=_run,
@@ -62,8 +65,12 @@ def start_threads(
             daemon=True,
         )
         threads.append(thread)
-        thread.start()
-    return threads
+        try:
+            thread.start()
+        except RuntimeError:
+            # It was never there: nobody is to wait for it.
+            threads.pop()
+            raise
 
 
 def _run(

@@ -37,3 +37,5 @@ cdef class Database(Store):
     cdef int flush_all(self) except -1
     # Whether a writer has to wait for a flush or a compaction.
     cdef int shut_quietly(self) except -1
+    cdef int start_background(self) except -1
+    cdef int stop_threads(self) except -1

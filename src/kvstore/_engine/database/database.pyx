@@ -13,7 +13,7 @@ import threading
 import time
 
 cimport cython
-from libc.errno cimport ENOMEM
+from libc.errno cimport EAGAIN, ENOMEM
 from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -130,18 +130,46 @@ cdef class Database(Store):
             self.refresh_attention()
             if not self.read_only:
                 self.flush_recovered()
+            OPEN_STORES.add(self)
+            if self.background:
+                self.start_background()
         except BaseException:
             self.open = False
             self.attention = True
-            self.shut_quietly()
+            OPEN_STORES.discard(self)
+            try:
+                self.stop_threads()
+            finally:
+                self.shut_quietly()
             raise
-        OPEN_STORES.add(self)
-        if self.background:
-            if self.log is not None and not options.write_through:
+
+    cdef int start_background(self) except -1:
+        try:
+            if self.log is not None and not self.options.write_through:
                 self.log.start_write_behind()
-            self.threads = start_threads(
-                self, background_step, self.work, ["flush"] + ["compact"] * options.compaction_threads
+            start_threads(
+                self, background_step, self.work,
+                ["flush"] + ["compact"] * self.options.compaction_threads, self.threads,
             )
+        except (RuntimeError, StorageError) as error:
+            if isinstance(error, StorageError) and error.errno != EAGAIN:
+                raise
+            raise StorageError(
+                "no thread can be started; background=False does without", path=self.path,
+                errno=EAGAIN,
+            ) from error
+        return 0
+
+    cdef int stop_threads(self) except -1:
+        """Those of a database that isn't open any more; again where it was interrupted."""
+        store_release(&self.stop_jobs, 1)
+        self.work.advance()
+        with self.changed:
+            self.changed.notify_all()
+        for thread in self.threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        return 0
 
     cdef int flush_recovered(self) except -1:
         try:
@@ -814,14 +842,8 @@ cdef class Database(Store):
         self.open = False
         self.closed_flag.closed = True
         self.attention = True
-        store_release(&self.stop_jobs, 1)
         OPEN_STORES.discard(self)
-        self.work.advance()
-        with self.changed:
-            self.changed.notify_all()
-        for thread in self.threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        self.stop_threads()
         # Foreground jobs of other threads end soon after stop_jobs.
         with self.flushing:
             self.close_iterators()

@@ -22,7 +22,7 @@ import os
 import threading
 
 cimport cython
-from libc.errno cimport EEXIST, ENOENT
+from libc.errno cimport EAGAIN, EEXIST, ENOENT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
@@ -51,7 +51,7 @@ from kvstore._engine.primitives.native cimport (
 from kvstore._engine.files.native cimport FileSystem, os_failure
 from kvstore._engine.files.native import PosixFileSystem
 
-from kvstore.errors import ClosedError, InvalidArgumentError
+from kvstore.errors import ClosedError, InvalidArgumentError, StorageError
 
 
 cdef extern from "<sys/eventfd.h>" nogil:
@@ -726,8 +726,12 @@ cdef class Log:
         self.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.event < 0:
             raise OSError("no event descriptor for the log's writer thread")
-        self.writer = threading.Thread(target=run_writer, args=(self,), name="kvstore-log", daemon=True)
-        self.writer.start()
+        try:
+            start_thread(self, run_writer)
+        except StorageError:
+            os_close(self.event)
+            self.event = -1
+            raise
         return self.event
 
     cdef void run_writer(self) noexcept nogil:
@@ -755,10 +759,7 @@ cdef class Log:
         self.check_writable()
         if self.writer is not None:
             raise InvalidArgumentError("the log's writer thread runs already")
-        self.writer = threading.Thread(
-            target=run_write_behind, args=(self,), name="kvstore-log", daemon=True
-        )
-        self.writer.start()
+        start_thread(self, run_write_behind)
         self.writes_behind = True
 
     cdef void run_write_behind(self) noexcept nogil:
@@ -991,6 +992,19 @@ cdef class Log:
             "segments": segments,
             "segment": segment,
         }
+
+
+cdef int start_thread(Log log, object target) except -1:
+    """The log's writer; where the system has no thread for it the log is as it was."""
+    log.writer = threading.Thread(target=target, args=(log,), name="kvstore-log", daemon=True)
+    try:
+        log.writer.start()
+    except RuntimeError as error:
+        log.writer = None
+        raise StorageError(
+            f"no thread for the log's writer ({error})", path=log.path, errno=EAGAIN
+        ) from error
+    return 0
 
 
 def run_writer(Log log not None):
