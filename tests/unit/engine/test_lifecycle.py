@@ -401,3 +401,28 @@ def test_a_log_that_gets_no_thread_is_as_it_was(path, monkeypatch):
             log.start_writer()
         monkeypatch.undo()
         assert log.start_writer() >= 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("place", range(4))
+def test_an_interrupted_close_is_finished(path, times, place, monkeypatch):
+    """Ctrl-C, `times` in a row, while each of the threads is waited for."""
+    join = threading.Thread.join
+    interrupts = iter(range(times))
+    calls = iter(range(1 << 20))
+
+    def interrupted(thread, timeout=None):
+        if next(calls) >= place and next(interrupts, None) is not None:
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    db = kvstore.DB(path, compaction_threads=2)
+    db.put(b"a", b"1")
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        db.close()
+    assert db.closed
+    db.close()
+    monkeypatch.undo()
+    with kvstore.DB(path) as again:
+        assert again[b"a"] == b"1"

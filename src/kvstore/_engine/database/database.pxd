@@ -7,6 +7,8 @@ from kvstore._engine.primitives.native cimport Buffer, Slice
 
 cdef class Database(Store):
     cdef ClosedFlag closed_flag
+    cdef bint closing           # close() has begun: a second one resumes what interrupted it
+    cdef set closers            # idents of the threads that are in it
     cdef Buffer scratch         # one operation as a batch, for the log
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
@@ -38,4 +40,6 @@ cdef class Database(Store):
     # Whether a writer has to wait for a flush or a compaction.
     cdef int shut_quietly(self) except -1
     cdef int start_background(self) except -1
+    cdef int finish_closing(self) except -1
+    cdef int closed_at_last(self) except -1
     cdef int stop_threads(self) except -1

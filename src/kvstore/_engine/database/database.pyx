@@ -84,6 +84,7 @@ cdef class Database(Store):
         buffer_init(&self.scratch)
         self.closed_flag = ClosedFlag()
         self.work = EventCount()
+        self.closers = set()
         self.name = name
         self.disk = filesystem
         self.options = options
@@ -203,7 +204,7 @@ cdef class Database(Store):
         super()._after_fork()
 
     def __del__(self):
-        if self.open and not self.forked:
+        if (self.open or self.closing) and not self.forked:
             try:
                 self.close()
             except (OSError, StorageError):
@@ -837,18 +838,47 @@ cdef class Database(Store):
         return 0
 
     def close(self):
-        if not self.open:
+        caller = threading.get_ident()
+        if self.forked or not (self.open or self.closing) or caller in self.closers:
             return
+        self.closing = True
         self.open = False
         self.closed_flag.closed = True
         self.attention = True
-        OPEN_STORES.discard(self)
+        self.closers.add(caller)
+        try:
+            try:
+                self.finish_closing()
+            except (OSError, StorageError):
+                raise
+            except BaseException:
+                # A signal's handler raised: first what it interrupted.
+                self.finish_closing()
+                raise
+        finally:
+            self.closers.discard(caller)
+
+    cdef int finish_closing(self) except -1:
+        """Each step may be done again."""
         self.stop_threads()
         # Foreground jobs of other threads end soon after stop_jobs.
         with self.flushing:
+            if self.forked:
+                return 0
             self.close_iterators()
             with self.installing:
-                self.shut()
+                try:
+                    self.shut()
+                except (OSError, StorageError):
+                    self.closed_at_last()
+                    raise
+                self.closed_at_last()
+        return 0
+
+    cdef int closed_at_last(self) except -1:
+        self.closing = False
+        OPEN_STORES.discard(self)
+        return 0
 
 
 cdef int most_open_tables(int wanted) except -1:

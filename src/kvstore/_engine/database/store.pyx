@@ -683,7 +683,10 @@ cdef class Store:
             self.open_iterators.close(self.open_iterators.owner)
 
     cdef int shut(self) except -1:
-        """Close the files, whatever happens to each; raises the first trouble."""
+        """Close the files, whatever happens to each; raises the first trouble.
+
+        What a signal's handler interrupts is done by the next call.
+        """
         trouble = None
         for part in (self.log, self.manifest):
             try:
@@ -697,6 +700,7 @@ cdef class Store:
                     part.close()
             except (OSError, StorageError) as error:
                 trouble = trouble or error
+        self.manifest = None
         if self.lock is not None:
             self.lock.close()
         if trouble is not None and self.failure is None:

@@ -67,6 +67,7 @@ cdef class Log:
     cdef const char* folder             # path_bytes, for code without the GIL
     cdef bint read_only
     cdef bint closed
+    cdef bint closing                   # close() has begun, and a second one resumes it
     cdef list found                     # numbers of the segments that opening found, for replay()
     cdef object writer                  # the writer thread, once started
     cdef int event                      # eventfd that it signals, or -1

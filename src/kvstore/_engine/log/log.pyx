@@ -906,15 +906,19 @@ cdef class Log:
     def close(self):
         cdef Status status
         cdef int result = 0
-        if self.closed:
+        if self.closed and not self.closing:
             return
-        self.closed = True
+        self.closed = self.closing = True
         self.monitor.lock()
         self.stopping = True
         self.monitor.notify()
         self.monitor.unlock()
         if self.writer is not None:
+            # A signal's handler may raise here, and only here.
             self.writer.join()
+        if not self.closing:
+            return              # another thread was as far first
+        self.closing = False
         self.monitor.lock()
         status = self.failure
         # Without memory for the mark the next opening takes the log for one that was not closed.
