@@ -1,6 +1,7 @@
 """Closing, forking and the end of the interpreter, with iterators open and threads at work."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -426,3 +427,20 @@ def test_an_interrupted_close_is_finished(path, times, place, monkeypatch):
     monkeypatch.undo()
     with kvstore.DB(path) as again:
         assert again[b"a"] == b"1"
+
+
+def test_a_closed_object_holds_no_file_open(path):
+    def held():
+        names = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        return [os.readlink(name) for name in names if os.path.lexists(name)]
+
+    with kvstore.DB(path, **SMALL) as db:
+        for number in range(5000):
+            db.put(b"%06d" % number, bytes(100))
+        db.compact_range()
+        assert len(list(db)) == 5000
+        iterator = db.iterator()
+        next(iterator)
+        assert len([name for name in held() if name.endswith(".sst")]) > 2
+    assert [name for name in held() if name.startswith(path)] == []
+    assert db.closed

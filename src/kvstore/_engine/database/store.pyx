@@ -37,7 +37,12 @@ from kvstore._engine.memtable.native cimport (
     memtable_new,
     memtable_release,
 )
-from kvstore._engine.table.native cimport TableSummary, cache_new, cache_release
+from kvstore._engine.table.native cimport (
+    TableSummary,
+    cache_forget_table,
+    cache_new,
+    cache_release,
+)
 from kvstore._engine.version.native cimport (
     Change,
     LEVELS,
@@ -701,6 +706,12 @@ cdef class Store:
             except (OSError, StorageError) as error:
                 trouble = trouble or error
         self.manifest = None
+        with nogil:
+            # A call that is still inside keeps what it looks at, and may open tables again.
+            while open_tables_close_some(self.tables):
+                pass
+            if self.cache != NULL:
+                cache_forget_table(self.cache, 0)
         if self.lock is not None:
             self.lock.close()
         if trouble is not None and self.failure is None:

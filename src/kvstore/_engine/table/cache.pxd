@@ -48,4 +48,5 @@ cdef CachedBlock* cache_insert(
     BlockCache* cache, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
 ) noexcept nogil
 cdef void cache_unpin(CachedBlock* block) noexcept nogil
+# 0: of all tables.
 cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogil

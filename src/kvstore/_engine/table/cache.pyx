@@ -302,7 +302,7 @@ cdef void forget_bucket(Shard* shard, size_t bucket, uint64_t table_id) noexcept
     cdef CachedBlock* rest
     while block != NULL:
         rest = block.chain
-        if block.table_id == table_id:
+        if table_id == 0 or block.table_id == table_id:
             link_out(shard, block)
             cache_unpin(block)
         block = rest
