@@ -200,6 +200,24 @@ def test_history_that_was_asked_for_is_kept_after_a_power_loss_too() -> None:
         assert again.get(b"k", sequence=3) == b"3"
 
 
+def test_history_begins_with_the_next_write_at_the_latest() -> None:
+    disk = MemoryFileSystem()
+    with history_database(disk) as db:
+        for wrong in (2, 10**15):
+            with pytest.raises(InvalidArgumentError, match="beyond the next write's, 1"):
+                db.retain_from(wrong)
+        assert db.retained_sequence is None
+        db.put(b"k", b"1")
+        db.retain_from(1)
+        with pytest.raises(InvalidArgumentError, match="beyond the next write's, 2"):
+            db.retain_from(3)
+        db.retain_from(2)
+        assert db.retained_sequence == 2
+        db.put(b"k", b"2")
+        db.put(b"k", b"3")
+        assert db.get(b"k", sequence=2) == b"2"
+
+
 def test_history_is_not_promised_where_that_cannot_be_written() -> None:
     disk = MemoryFileSystem()
     with history_database(disk) as db:

@@ -756,8 +756,13 @@ cdef class Database(Store):
         self.check_writable()
         if not 0 <= sequence < max_sequence():
             raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56 - 1)")
-        if not first and sequence < (<Store> self).retain_from:
+        if not first and sequence <= (<Store> self).retain_from:
             return
+        if sequence > self.visible + 1:
+            # It never goes back: history would be lost for good, of writes yet to come too.
+            raise InvalidArgumentError(
+                f"sequence {sequence} is beyond the next write's, {self.visible + 1}"
+            )
         # What is gone already can't be kept.
         (<Store> self).retain_from = max(sequence, self.history_from)
         if not first:
