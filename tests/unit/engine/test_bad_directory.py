@@ -286,6 +286,59 @@ def test_there_is_nothing_to_repair_in_an_empty_directory(tmp_path):
         assert contents(tmp_path) == before
 
 
+SPECIAL = ["IDENTITY", "CURRENT", "MANIFEST", "LOCK", "TABLE", "SEGMENT"]
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_fifo_in_the_place_of_a_file_is_refused_and_keeps_nobody_waiting(db_path, name):
+    file = {
+        "MANIFEST": manifest(db_path),
+        "TABLE": a_table(db_path),
+        "SEGMENT": sorted((db_path / "wal").glob("*.wal"))[0],
+    }.get(name, db_path / name)
+    file.unlink()
+    os.mkfifo(file)
+    # Somebody at its other end, so that a program that would wait fails this test instead.
+    end = os.open(file, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        error = refusal(db_path, StorageError)
+    finally:
+        os.close(end)
+    assert (error.path, error.errno) == (str(file), errno.ENXIO)
+    assert "it is not a regular file" in str(error)
+
+
+@pytest.mark.parametrize("options", [{}, {"read_only": True}])
+def test_a_lock_that_is_a_link_is_not_followed(db_path, options):
+    elsewhere = db_path.parent / "elsewhere"
+    (db_path / "LOCK").unlink()
+    (db_path / "LOCK").symlink_to(elsewhere)
+    error = refusal(db_path, StorageError, **options)
+    assert (error.path, error.errno) == (str(db_path / "LOCK"), errno.ELOOP)
+    assert "the lock is a symbolic link" in str(error)
+    for call in (kvstore.repair_db, kvstore.destroy_db):
+        with pytest.raises(StorageError, match="the lock is a symbolic link"):
+            call(db_path)
+    assert not elsewhere.exists()
+    elsewhere.write_text("mine")
+    refusal(db_path, StorageError, **options)
+    assert elsewhere.read_text() == "mine"
+
+
+@pytest.mark.parametrize("log", ["there", "gone"])
+def test_a_log_behind_a_link_is_destroyed_and_the_link_with_it(db_path, log):
+    elsewhere = db_path.parent / "elsewhere"
+    (db_path / "wal").rename(elsewhere)
+    (db_path / "wal").symlink_to(elsewhere)
+    with kvstore.DB(db_path) as db:
+        assert db.get(b"logged") == b""
+    if log == "gone":
+        shutil.rmtree(elsewhere)
+    kvstore.destroy_db(db_path)
+    assert not os.path.lexists(db_path)
+    assert log == "gone" or list(elsewhere.iterdir()) == []
+
+
 def test_a_file_where_the_directory_should_be_is_refused(tmp_path):
     (tmp_path / "db").write_text("mine")
     error = refusal(tmp_path / "db", StorageError)

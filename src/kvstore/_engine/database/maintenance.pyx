@@ -2,6 +2,7 @@
 
 import os
 
+from libc.errno cimport ENOTDIR
 from libc.stdint cimport int64_t, uint8_t
 
 from kvstore._engine.files.native cimport (
@@ -50,11 +51,19 @@ def destroy(str path, FileSystem filesystem not None):
 
 
 cdef int destroy_log(FileSystem disk, str path) except -1:
+    if kind_of(disk, path) == 0:
+        remove_file(disk, path)         # a link to what is there no more
+        return 0
     for name in list_directory(disk, path):
         if is_own_log_name(name):
             remove_file(disk, f"{path}/{name}")
     if not list_directory(disk, path):
-        remove_directory(disk, path)
+        try:
+            remove_directory(disk, path)
+        except StorageError as error:
+            if error.errno != ENOTDIR:
+                raise
+            remove_file(disk, path)     # a link to a directory elsewhere
     return 0
 
 

@@ -3,7 +3,7 @@
 import os
 
 cimport cython
-from libc.errno cimport EAGAIN, EEXIST, ENOENT
+from libc.errno cimport EAGAIN, EEXIST, ELOOP, ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
@@ -214,4 +214,6 @@ cdef int check_lock(DirectoryLock lock, int result, str path) except -1:
     lock.file = NULL
     if result == -EAGAIN:
         raise AlreadyOpenError("the database is open already", path=path, errno=EAGAIN)
+    if result == -ELOOP:
+        raise StorageError("the lock is a symbolic link", path=path, errno=ELOOP)
     raise os_failure(result, b"locking the directory", path)

@@ -23,6 +23,7 @@ ctypedef int (*list_visitor)(void* context, const char* name) noexcept nogil
 
 
 cdef struct FileSystemOps:
+    # -EISDIR for a directory, -ENXIO for what else is no regular file.
     int (*open)(void* disk, const char* path, int mode, void** file) noexcept nogil
     int (*close)(void* disk, void* file) noexcept nogil
     # Writes all of `size` at `offset` or fails; extends the file where needed.
@@ -45,6 +46,7 @@ cdef struct FileSystemOps:
     int (*list)(void* disk, const char* path, void* context, list_visitor visit) noexcept nogil
     # 1 file, 2 directory, -ENOENT.
     int (*kind)(void* disk, const char* path) noexcept nogil
+    # Neither lock follows a link: -ELOOP.
     # An exclusive lock held until the file is closed or the process dies; -EWOULDBLOCK if held.
     int (*lock)(void* disk, const char* path, void** file) noexcept nogil
     # A lock beside others of this kind, on a file that must exist; writes nothing.

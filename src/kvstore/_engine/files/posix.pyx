@@ -1,11 +1,11 @@
 """The operating system's files behind the table of file.pxd."""
 
-from libc.errno cimport EINTR, EINVAL, EIO, EOPNOTSUPP
+from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, EISDIR, ENXIO, EOPNOTSUPP
 from libc.errno cimport errno as os_errno
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint64_t
-from posix.fcntl cimport O_CREAT, O_EXCL, O_RDONLY, O_RDWR
+from posix.fcntl cimport O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR
 from posix.fcntl cimport open as os_open
-from posix.stat cimport S_ISDIR, fstat, stat, struct_stat
+from posix.stat cimport S_ISDIR, S_ISREG, fstat, stat, struct_stat
 from posix.types cimport mode_t, off_t
 from posix.unistd cimport close, fdatasync, fsync, ftruncate, link, pread, pwrite, rmdir, unlink
 
@@ -30,7 +30,7 @@ cdef extern from *:
     int mkdir(const char* path, mode_t mode) nogil
     int rename(const char* old, const char* new) nogil
     int posix_fallocate(int fd, off_t offset, off_t size) nogil
-    int O_CLOEXEC, O_DIRECTORY, LOCK_EX, LOCK_NB, LOCK_SH
+    int O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, LOCK_EX, LOCK_NB, LOCK_SH
     struct statvfs_t "statvfs":
         unsigned long f_frsize
         unsigned long f_bavail
@@ -59,14 +59,31 @@ cdef int posix_open(void* disk, const char* path, int mode, void** file) noexcep
         flags = O_RDWR | O_CREAT
     elif mode == OPEN_EXCLUSIVE:
         flags = O_RDWR | O_CREAT | O_EXCL
-    cdef int fd
+    return open_regular(path, flags, file)
+
+
+cdef int open_regular(const char* path, int flags, void** file) noexcept nogil:
+    """-ENXIO for what is neither a file nor a directory: a FIFO would keep the opener waiting."""
+    cdef struct_stat info
+    cdef int fd, result
+    cdef int wait = O_NONBLOCK
     while True:
-        fd = os_open(path, flags | O_CLOEXEC, <mode_t> FILE_MODE)
+        fd = os_open(path, flags | wait | O_CLOEXEC | O_NOCTTY, <mode_t> FILE_MODE)
         if fd >= 0:
-            file[0] = file_of(fd)
-            return 0
-        if os_errno != EINTR:
+            break
+        if os_errno == EAGAIN and wait:
+            wait = 0            # a regular file, leased to another process: it gives it back
+        elif os_errno != EINTR:
             return -os_errno
+    if fstat(fd, &info):
+        result = -os_errno
+    elif S_ISREG(info.st_mode):
+        file[0] = file_of(fd)
+        return 0
+    else:
+        result = -EISDIR if S_ISDIR(info.st_mode) else -ENXIO
+    close(fd)
+    return result
 
 
 cdef int posix_close(void* disk, void* file) noexcept nogil:
@@ -211,7 +228,8 @@ cdef int posix_kind(void* disk, const char* path) noexcept nogil:
 
 
 cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
-    cdef int result = posix_open(disk, path, OPEN_CREATE, file)
+    # No link is followed: it would lock, or create, a file somewhere else.
+    cdef int result = open_regular(path, O_RDWR | O_CREAT | O_NOFOLLOW, file)
     if result < 0:
         return result
     # flock belongs to the open file: a second handle is refused in this process too, and the
@@ -223,7 +241,7 @@ cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
 
 
 cdef int posix_lock_shared(void* disk, const char* path, void** file) noexcept nogil:
-    cdef int result = posix_open(disk, path, OPEN_READ, file)
+    cdef int result = open_regular(path, O_RDONLY | O_NOFOLLOW, file)
     if result < 0:
         return result
     if flock(fd_of(file[0]), LOCK_SH | LOCK_NB):

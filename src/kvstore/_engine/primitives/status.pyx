@@ -2,7 +2,7 @@
 
 import os
 
-from libc.errno cimport ENOMEM
+from libc.errno cimport ENOMEM, ENXIO
 
 from kvstore.errors import CorruptionError, IntegrityCode, OutOfMemoryError, StorageError
 
@@ -18,6 +18,8 @@ cdef object status_error(Status* status, str path):
         return OutOfMemoryError(message, path=path, offset=offset, errno=ENOMEM)
     if status.code == IO_ERROR:
         message = f"{what}: {os.strerror(status.os_error)}" if status.os_error else what
+        if status.os_error == ENXIO:
+            message = f"{what}: it is not a regular file"
         return StorageError(message, path=path, offset=offset, errno=status.os_error or None)
     return CorruptionError(what, code=CODES[status.code], path=path, offset=offset)
 
