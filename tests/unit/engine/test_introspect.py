@@ -46,6 +46,16 @@ def test_a_checkpoint_that_fails_leaves_nothing_in_the_way(disk: MemoryFileSyste
         assert copy.get(KEYS[7]) == KEYS[7] * 50
 
 
+def test_a_checkpoint_within_the_database_is_refused(disk: MemoryFileSystem) -> None:
+    with filled(disk) as db:
+        before = disk.names("/db")
+        for path in ("/db", "/db/copy", "/db/wal/copy", "/db/../db/copy/"):
+            with pytest.raises(InvalidArgumentError, match="within the database"):
+                db.checkpoint(path)
+        assert disk.names("/db") == before
+        db.checkpoint("/db-copy")
+
+
 def test_what_an_interrupted_checkpoint_left_is_replaced(disk: MemoryFileSystem) -> None:
     with filled(disk) as db:
         disk.write_file("/copy.new/000001.sst", b"half a link")

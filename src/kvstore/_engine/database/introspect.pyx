@@ -349,6 +349,9 @@ cdef int copy_tables(Store store, str path) except -1:
     cdef str building
     path = store.disk.resolve(path)
     building = f"{path}.new"
+    if path == store.path or path.startswith(store.path.rstrip("/") + "/"):
+        # destroy_db leaves what isn't its own, and so would never remove it.
+        raise InvalidArgumentError(f"{path} is within the database itself")
     if kind_of(store.disk, path) != 0:
         raise InvalidArgumentError(f"{path} exists already; a checkpoint makes it")
     if building in unfinished_checkpoints:
