@@ -56,6 +56,13 @@ def test_a_checkpoint_within_the_database_is_refused(disk: MemoryFileSystem) -> 
         db.checkpoint("/db-copy")
 
 
+def test_a_level_that_is_no_number_of_one_has_no_property(disk: MemoryFileSystem) -> None:
+    with filled(disk) as db:
+        for number in ("7", "99", "9" * 10_000, "-1", "", "x"):
+            assert db.get_property(f"leveldb.num-files-at-level{number}") is None
+        assert db.get_property("leveldb.num-files-at-level0") is not None
+
+
 def test_what_an_interrupted_checkpoint_left_is_replaced(disk: MemoryFileSystem) -> None:
     with filled(disk) as db:
         disk.write_file("/copy.new/000001.sst", b"half a link")

@@ -264,7 +264,8 @@ cdef object property_value(Store store, object name):
         return None
     if text.startswith(FILES_AT_LEVEL):
         number = text[len(FILES_AT_LEVEL):]
-        if not number.isdecimal() or int(number) >= LEVELS:
+        # Its length first: int() refuses thousands of digits.
+        if not number.isdecimal() or len(number) > 9 or int(number) >= LEVELS:
             return None
         return b"%d" % store.version.levels[<int> int(number)].count
     if text == "approximate-memory-usage":
