@@ -234,7 +234,9 @@ def test_views_have_them_too(db):
         (numpy.zeros((2, 2, 2), numpy.uint8), "not 3-D of 'B'"),
         (numpy.zeros((2, 2), numpy.int32), "not 2-D of 'i'"),
         (numpy.array(["a", "b"]), "not 1-D of '1w'"),
-        (numpy.array([b"a", None], object), "not 1-D of 'O'"),
+        (numpy.array([b"a", None], object), "keys: an array of Python objects"),
+        (numpy.zeros(2, [("a", "O"), ("b", "i4")]), "keys: an array of Python objects"),
+        (numpy.zeros(2, [("a", "i4"), ("b", [("c", "O")])]), "keys: an array of Python objects"),
         (numpy.zeros((4, 4), numpy.uint8)[:, ::2], "keys can't be read as one run of bytes"),
         ([b"a"], "keys must be an array, not list"),
         (None, "keys must be an array, not NoneType"),
@@ -251,6 +253,13 @@ def test_what_is_no_column_is_refused(db, keys, match):
     for call in (lambda: db.put_many(keys, fixed([b"1"])), lambda: db.get_many(keys)):
         with pytest.raises(TypeError, match=match):
             call()
+
+
+def test_fields_may_have_the_letter_of_an_object_in_their_names(db):
+    keys = numpy.zeros(2, [("O", ">u4"), ("No", ">u4")])
+    keys["O"] = [1, 2]
+    db.put_many(keys, fixed([b"1", b"2"]))
+    assert db.get(b"\0\0\0\2\0\0\0\0") == b"2"
 
 
 @pytest.mark.parametrize(

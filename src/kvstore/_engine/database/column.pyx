@@ -57,6 +57,9 @@ cdef class Column:
         self.open_buffer(given, &self.data, self.what)
         self.data_held = True
         form = self.data.format if self.data.format != NULL else b"B"
+        if holds_objects(form):
+            # Their addresses would be written, and mean nothing to who reads them.
+            raise TypeError(f"{self.what}: an array of Python objects has no bytes to be written")
         if self.data.ndim == 2 and self.data.itemsize == 1:
             self.layout = FIXED
             self.rows = self.data.shape[0]
@@ -65,7 +68,7 @@ cdef class Column:
             self.layout = PADDED
             self.rows = self.data.shape[0]
             self.width = <size_t> self.data.itemsize
-        elif self.data.ndim == 1 and self.data.itemsize > 1 and not form.endswith((b"w", b"O")):
+        elif self.data.ndim == 1 and self.data.itemsize > 1 and not form.endswith(b"w"):
             self.layout = FIXED
             self.rows = self.data.shape[0]
             self.width = <size_t> self.data.itemsize
@@ -145,6 +148,11 @@ cdef class Column:
         if long >= 0:
             raise InvalidArgumentError(f"row {long} of {self.what} is over {most} bytes")
         return 0
+
+
+cdef bint holds_objects(bytes form) except -1:
+    """Whether a format has an `O`, but in the names of fields: those stand between colons."""
+    return any(b"O" in part for part in form.split(b":")[::2])
 
 
 @cython.no_gc_clear
