@@ -386,6 +386,19 @@ cdef bint may_be_moved(Store store, Task task) except -1:
 cdef int run_task(Store store, Task task, bint may_move) except -1:
     store.check_writable()
     may_move = may_move and may_be_moved(store, task)
+    store.running_tasks += 1
+    try:
+        do_task(store, task, may_move)
+    finally:
+        store.running_tasks -= 1
+        # Background threads may have found nothing that they could pick beside it.
+        store.work.advance()
+        with store.changed:
+            store.changed.notify_all()
+    return 0
+
+
+cdef int do_task(Store store, Task task, bint may_move) except -1:
     try:
         try:
             move(store, task) if may_move else merge(store, task)

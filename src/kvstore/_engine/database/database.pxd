@@ -38,6 +38,7 @@ cdef class Database(Store):
     cdef int background_work(self) except -1
     cdef int flush_all(self) except -1
     # Whether a writer has to wait for a flush or a compaction.
+    cdef int check_sequences_left(self, uint64_t count) except -1
     cdef int shut_quietly(self) except -1
     cdef int start_background(self) except -1
     cdef int finish_closing(self) except -1

@@ -29,9 +29,11 @@ from kvstore._engine.primitives.native cimport (
     buffer_init,
     buffer_reserve,
     get_fixed32,
+    internal_trailer,
     internal_user_key,
     kv_realloc,
     max_sequence,
+    trailer_kind,
     put_fixed32,
     slice_compare,
     slice_of,
@@ -276,6 +278,7 @@ cdef class Database(Store):
                 &self.scratch, kind, False, 0, slice_of(NULL, 0), key, value
             ) < 0:
                 raise MemoryError("no memory for a write")
+        self.check_sequences_left(1)
         sequence = self.assigned + 1
         if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
             raise MemoryError("no memory for a write")
@@ -325,6 +328,8 @@ cdef class Database(Store):
             raise InvalidArgumentError(
                 f"a batch of {payload.size} bytes is over {MAX_PAYLOAD_BYTES}, the most that the log takes"
             )
+        if sequence is None:
+            self.check_sequences_left(batch.count)
         if batch.numbered or (batch.has_ranges and sequence is not None):
             check_numbers(payload, sequence, self.assigned)
         if batch.count and self.log is not None:
@@ -388,6 +393,7 @@ cdef class Database(Store):
             waits = self.log.reserve(payload.size)
             if waits:
                 self.reserve_log(payload.size, waits, False)
+        self.check_sequences_left(get_fixed32(payload.data))
         first = self.assigned + 1
         self.apply(payload, first, False, True, False)
         if self.log is None:
@@ -835,6 +841,13 @@ cdef class Database(Store):
     def closed(self):
         return not self.open
 
+    cdef int check_sequences_left(self, uint64_t count) except -1:
+        if count > max_sequence() - self.assigned:
+            raise InvalidArgumentError(
+                f"no sequence is left for it: the last one is {self.assigned}, of 2**56 - 1"
+            )
+        return 0
+
     cdef int shut_quietly(self) except -1:
         try:
             self.shut()
@@ -867,6 +880,9 @@ cdef class Database(Store):
         """Each step may be done again."""
         self.stop_threads()
         # Foreground jobs of other threads end soon after stop_jobs.
+        with self.changed:
+            while self.running_tasks:
+                self.changed.wait()
         with self.flushing:
             if self.forked:
                 return 0
@@ -910,7 +926,9 @@ cdef bytes after_all_keys(Store store):
     cdef Slice key
     cdef Slice largest = slice_of(NULL, 0)
     cdef Level* level
-    cdef int number, i
+    cdef bint excluded = False      # `largest` is where a deleted range stops, itself beyond all keys
+    cdef bint ranged
+    cdef int number, i, order
     for i in range(-1, store.frozen_count):
         if memtable_largest(store.memory if i < 0 else store.frozen[i].table, &key) and (
             largest.data == NULL or slice_compare(key, largest) > 0
@@ -920,9 +938,16 @@ cdef bytes after_all_keys(Store store):
         level = &store.version.levels[number]
         for i in range(0 if number == 0 else max(0, level.count - 1), level.count):
             key = internal_user_key(level.files[i].largest)
-            if largest.data == NULL or slice_compare(key, largest) > 0:
+            ranged = trailer_kind(internal_trailer(level.files[i].largest)) == KIND_RANGE_DELETE
+            order = 1 if largest.data == NULL else slice_compare(key, largest)
+            if order > 0:
                 largest = key
-    return None if largest.data == NULL else <bytes> largest.data[: largest.size] + b"\0"
+                excluded = ranged
+            elif order == 0 and not ranged:
+                excluded = False
+    if largest.data == NULL:
+        return None
+    return <bytes> largest.data[: largest.size] + (b"" if excluded else b"\0")
 
 
 cdef int check_numbers(Slice payload, uint64_t first, uint64_t assigned) except -1:

@@ -227,8 +227,20 @@ cdef dict statistics(Store store):
         "manifest_rolls": store.manifest_rolls,
         "background_error": background_error(store),
         "damaged_tables": sorted(store.damaged_tables),
-        "failure": None if store.failure is None else str(store.failure),
+        "failure": failure(store),
     }
+
+
+cdef object failure(Store store):
+    """What made it read-only; also what the next write would find of the log."""
+    if store.failure is not None:
+        return str(store.failure)
+    try:
+        if store.log is not None:
+            store.log.check_failed()
+    except StorageError as error:
+        return str(error)
+    return None
 
 
 cdef object background_error(Store store):

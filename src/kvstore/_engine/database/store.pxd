@@ -64,6 +64,7 @@ cdef class Store:
     cdef Retry compaction_retry
     cdef dict damaged_tables    # number -> what a compaction that read it met
     cdef bint forked            # this is a child of the process that opened it
+    cdef int running_tasks      # compactions that are at work, of any thread; close() waits for them
     cdef uint64_t stop_jobs     # atomic; 1: jobs end at once
 
     # --- contents
@@ -90,6 +91,7 @@ cdef class Store:
     cdef uint64_t log_end               # up to this offset
     cdef Manifest manifest      # None where a full disk had no room for it yet
     cdef bint current_unsynced  # CURRENT was switched, but a power loss may take that back
+    cdef object unsynced_edit   # the first edit of the manifest that CURRENT names unsynced, or None
     cdef bint reserve_taken
     cdef DirectoryLock lock
     cdef BlockCache* cache
@@ -141,8 +143,7 @@ cdef class Store:
     cdef int need_manifest(self) except -1
     # A fresh manifest in the place of one that has grown long. Under `installing`.
     cdef int roll_manifest(self) except -1
-    cdef Manifest new_manifest(self)
-    cdef int switch_manifest(self, Manifest fresh) except -1
+    cdef int switch_manifest(self) except -1
     cdef int sync_current(self) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1

@@ -283,7 +283,7 @@ cdef class Store:
 
     cdef int need_manifest(self) except -1:
         if self.manifest is None:
-            self.switch_manifest(self.new_manifest())
+            self.switch_manifest()
         if self.current_unsynced:
             self.sync_current()
         return 0
@@ -291,7 +291,7 @@ cdef class Store:
     cdef int roll_manifest(self) except -1:
         cdef Manifest grown = self.manifest
         try:
-            self.switch_manifest(self.new_manifest())
+            self.switch_manifest()
         except Exception as error:
             if not is_retryable(error):
                 self.fail(error)
@@ -308,16 +308,13 @@ cdef class Store:
             # Before the next edit, then.
         return 0
 
-    cdef Manifest new_manifest(self):
-        cdef uint64_t number = counter_next(&self.next_number)
-        everything = self.everything()
-        fresh = create_manifest(self.disk, self.path, number, self.database_id, everything)
-        self.take_note_of_log(everything)
-        return fresh
-
-    cdef int switch_manifest(self, Manifest fresh) except -1:
+    cdef int switch_manifest(self) except -1:
         """Where this fails the old one is in force, and nothing is left of the fresh one."""
         cdef Manifest old = self.manifest
+        everything = self.everything()
+        cdef Manifest fresh = create_manifest(
+            self.disk, self.path, counter_next(&self.next_number), self.database_id, everything
+        )
         try:
             point_current(self.disk, self.path, fresh.number)
         except StorageError:
@@ -326,6 +323,7 @@ cdef class Store:
             raise
         self.manifest = fresh
         self.current_unsynced = True
+        self.unsynced_edit = everything
         if old is not None:
             old.file.release()
         return 0
@@ -339,6 +337,10 @@ cdef class Store:
                 self.fail(error)
             raise
         self.current_unsynced = False
+        # Not before: segments that the old manifest asks for must be there while it may come back.
+        if self.unsynced_edit is not None:
+            self.take_note_of_log(self.unsynced_edit)
+            self.unsynced_edit = None
         try:
             names = list_directory(self.disk, self.path)
         except StorageError:
@@ -384,6 +386,9 @@ cdef class Store:
                 f"there is no database in {path} (create_if_missing is off)"
             )
         self.lock = lock_file(self.disk, f"{path}/LOCK")
+        if IDENTITY not in names and IDENTITY in list_directory(self.disk, path):
+            # Somebody made it, and closed it again, before this one had the lock.
+            self.read_identity()
         return 0
 
     cdef int read_identity(self) except -1:
@@ -693,6 +698,12 @@ cdef class Store:
         What a signal's handler interrupts is done by the next call.
         """
         trouble = None
+        if self.failure is None and self.log is not None:
+            # What was written behind may have failed when nobody wrote any more to be told.
+            try:
+                self.log.check_failed()
+            except StorageError as error:
+                trouble = error
         for part in (self.log, self.manifest):
             try:
                 if part is self.manifest and trouble is None and self.log is not None:

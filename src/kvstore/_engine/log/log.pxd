@@ -46,7 +46,7 @@ cdef struct AppendState:
     uint64_t max_index
     uint64_t limit
     uint64_t appended
-    size_t sealed_count
+    uint64_t seals
     uint32_t chain
     uint32_t seed
     Chunk* last
@@ -82,6 +82,7 @@ cdef class Log:
     cdef uint64_t* sealed               # of each older segment the largest index
     cdef size_t sealed_count
     cdef size_t sealed_capacity
+    cdef uint64_t seals                 # how many segments were sealed in all
     cdef uint64_t sealed_first          # number of the oldest of them; the others follow
     cdef Status failure                 # the first one; every later call repeats it
     cdef bint writing                   # a flusher writes into the file: there is one at a time
@@ -167,6 +168,7 @@ cdef class Log:
     cdef int sync_written(self, Status* status) noexcept nogil
     cdef int leave_mark(self, Status* status) noexcept nogil
     cdef int write_chunk(self, Chunk* chunk, bint durably, Status* status) noexcept nogil
+    cdef void give_spare(self, uint64_t number) noexcept nogil
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil
     cdef void run_writer(self) noexcept nogil
     cdef void run_write_behind(self) noexcept nogil

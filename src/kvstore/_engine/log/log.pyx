@@ -188,6 +188,7 @@ cdef class Log:
             self.sealed_first = number
         self.sealed[self.sealed_count] = max_index
         self.sealed_count += 1
+        self.seals += 1
 
     cdef Chunk* take_chunk(self, size_t capacity) noexcept nogil:
         """An empty chunk for so many bytes, the terminator included. NULL: no memory."""
@@ -349,7 +350,7 @@ cdef class Log:
         state.max_index = self.append_max_index
         state.limit = self.append_limit
         state.appended = self.appended
-        state.sealed_count = self.sealed_count
+        state.seals = self.seals
         state.chain = self.chain
         state.seed = self.seed
         state.last = self.pending.last
@@ -362,7 +363,9 @@ cdef class Log:
         self.append_max_index = state.max_index
         self.append_limit = state.limit
         self.appended = state.appended
-        self.sealed_count = state.sealed_count
+        # Meanwhile others may have removed from the front; what was sealed since is at the end.
+        self.sealed_count -= self.seals - state.seals
+        self.seals = state.seals
         self.chain = state.chain
         self.seed = state.seed
         if state.last == NULL:
@@ -687,11 +690,21 @@ cdef class Log:
         self.spare = 0
         self.monitor.unlock()
         result = log_file_begin(&self.file, &header, recycled, chunk.segment_bytes, status)
-        if result == RETRY:
-            self.monitor.lock()
-            self.spare = recycled
-            self.monitor.unlock()
+        if result == RETRY and recycled:
+            self.give_spare(recycled)
         return result
+
+    cdef void give_spare(self, uint64_t number) noexcept nogil:
+        """An old segment for recycling again; one that was put aside meanwhile stays instead."""
+        cdef char name[PATH_BYTES]
+        self.monitor.lock()
+        cdef bint taken = self.spare == 0
+        if taken:
+            self.spare = number
+        self.monitor.unlock()
+        if not taken:
+            segment_path(name, self.folder, number, b"spare")
+            self.ops.unlink(self.disk, name)
 
     cdef int write_out(self, Status* status) noexcept nogil:
         return self.flush(self.position(), False, status)

@@ -28,6 +28,10 @@ cdef bint is_transient(int result) noexcept nogil:
     return result in (-ENOSPC, -EDQUOT, -EMFILE, -ENFILE, -ENOMEM)
 
 
+cdef bint lacks_descriptor(int result) noexcept nogil:
+    return result in (-EMFILE, -ENFILE, -ENOMEM)
+
+
 cdef int log_file_begin(
     LogFile* self, const SegmentHeader* header, uint64_t recycled, uint64_t wanted, Status* status
 ) noexcept nogil:
@@ -49,6 +53,11 @@ cdef int log_file_begin(
     result = self.ops.rename(self.disk, spare, name)
     if result == 0:
         result = self.ops.sync_directory(self.disk, self.folder)
+        # A sync that never began is no failure; the name goes back before anything was written.
+        if lacks_descriptor(result) and self.ops.rename(self.disk, name, spare) == 0:
+            self.ops.close(self.disk, fresh)
+            status_os_error(status, -result, b"beginning a log segment", -1)
+            return RETRY
     if result < 0:
         self.ops.close(self.disk, fresh)
         return status_os_error(status, -result, b"beginning a log segment", -1)
