@@ -44,7 +44,7 @@ from kvstore._engine.primitives.native cimport (
     view_close,
     view_open,
 )
-from kvstore._engine.files.native cimport FileSystem
+from kvstore._engine.files.native cimport FileSystem, guard
 from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES, RETRY
 from kvstore._engine.memtable.native cimport (
     RangeTombstone,
@@ -88,7 +88,6 @@ cdef class Database(Store):
         self.work = EventCount()
         self.closers = set()
         self.name = name
-        self.disk = filesystem
         self.options = options
         self.write_buffer_bytes = options.write_buffer_size
         self.max_frozen = options.max_write_buffers - 1
@@ -109,12 +108,13 @@ cdef class Database(Store):
         raw = os.fsencode(self.path)
         if len(raw) > 3500:
             raise InvalidArgumentError(f"{name!r} is no usable path")
+        self.disk = self.guard = guard(filesystem, f"{self.path}/LOCK")
         self.version = version_empty()
         self.memory = memtable_new()
         if options.lru_cache_size:
             self.cache = cache_new(options.lru_cache_size)
         self.tables = open_tables_new(
-            filesystem.ops, filesystem.disk, self.cache, raw, most_open_tables(options.max_open_files)
+            self.disk.ops, self.disk.disk, self.cache, raw, most_open_tables(options.max_open_files)
         )
         if self.version == NULL or self.memory == NULL or self.tables == NULL or (
             options.lru_cache_size and self.cache == NULL

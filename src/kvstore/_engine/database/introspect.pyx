@@ -380,6 +380,7 @@ cdef int copy_tables(Store store, str path) except -1:
             # What can't be removed now is, before the next one is made there.
             with contextlib.suppress(StorageError):
                 remove_unfinished(store.disk, building)
+            store.check_open()          # closed meanwhile: its disk makes no name any more
             raise
         sync_directory(store.disk, os.path.dirname(path))
     finally:

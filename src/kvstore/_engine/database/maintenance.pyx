@@ -43,11 +43,12 @@ def destroy(str path, FileSystem filesystem not None):
             elif name != "LOCK":
                 remove_file(filesystem, f"{path}/{name}")
         remove_file(filesystem, f"{path}/LOCK")
+        # While it is locked: whoever opens it now is refused, instead of losing it afterwards.
+        if not list_directory(filesystem, path):
+            remove_directory(filesystem, path)
+            sync_directory(filesystem, os.path.dirname(path))
     finally:
         lock.close()
-    if not list_directory(filesystem, path):
-        remove_directory(filesystem, path)
-        sync_directory(filesystem, os.path.dirname(path))
 
 
 cdef int destroy_log(FileSystem disk, str path) except -1:

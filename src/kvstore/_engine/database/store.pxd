@@ -7,7 +7,12 @@ All locks and their order: docs/architecture.md, "Locks".
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.files.native cimport DirectoryLock, FileSystem, FileSystemOps
+from kvstore._engine.files.native cimport (
+    DirectoryLock,
+    FileSystem,
+    FileSystemOps,
+    GuardedFileSystem,
+)
 from kvstore._engine.log.native cimport Log
 from kvstore._engine.memtable.native cimport MemTable
 from kvstore._engine.table.native cimport BlockCache, TableOptions
@@ -39,6 +44,7 @@ cdef class Store:
     cdef readonly str name              # as it was given; for people
     cdef readonly str path              # the same directory, whatever becomes of the working one
     cdef FileSystem disk
+    cdef GuardedFileSystem guard        # the same; it sees to it that the directory is still ours
     cdef readonly bytes database_id     # 16 bytes, random, for its whole life
     cdef object options
     cdef TableOptions table_options

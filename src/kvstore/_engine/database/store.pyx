@@ -210,6 +210,7 @@ cdef class Store:
         self.close_iterators()
         if self.lock is not None:
             # Else the directory stayed locked while the child lives, whatever becomes of the parent.
+            self.guard.let_go()
             self.lock.close()
 
     # --- the set of tables --------------------------------------------------------------------
@@ -238,6 +239,7 @@ cdef class Store:
         cdef int i
         with self.installing:
             self.check_writable()
+            self.guard.check()
             self.need_manifest()
             edit.next_number = load_acquire(&self.next_number)
             # What the job let go of by it must not be asked for after a crash either.
@@ -386,6 +388,7 @@ cdef class Store:
                 f"there is no database in {path} (create_if_missing is off)"
             )
         self.lock = lock_file(self.disk, f"{path}/LOCK")
+        self.guard.hold(self.lock)
         if IDENTITY not in names and IDENTITY in list_directory(self.disk, path):
             # Somebody made it, and closed it again, before this one had the lock.
             self.read_identity()
@@ -724,6 +727,7 @@ cdef class Store:
             if self.cache != NULL:
                 cache_forget_table(self.cache, 0)
         if self.lock is not None:
+            self.guard.let_go()
             self.lock.close()
         if trouble is not None and self.failure is None:
             raise trouble

@@ -42,13 +42,16 @@ cdef Appender create_file(FileSystem disk, str path)
 
 
 cdef class DirectoryLock:
-    """Held until closed."""
+    """Held until closed: the directory and the file LOCK in it."""
+    cdef object __weakref__
     cdef FileSystem disk
-    cdef void* file
+    cdef void* file             # NULL: only the directory
+    cdef void* directory        # NULL: the disk can lock files alone
+    cdef int give_back(self) noexcept
     cdef int close(self) except -1
 
 
 # Makes the file where there is none. AlreadyOpenError where somebody holds it.
 cdef DirectoryLock lock_file(FileSystem disk, str path)
-# Beside others that only read. Writes nothing; None where there is no file to lock.
+# Beside others that only read. Writes nothing; None where there is nothing that can be locked.
 cdef DirectoryLock lock_file_shared(FileSystem disk, str path)

@@ -1,9 +1,10 @@
 """Whole files over the table of file.pxd: read, replace atomically, append and sync, list, lock."""
 
 import os
+import weakref
 
 cimport cython
-from libc.errno cimport EAGAIN, EEXIST, ELOOP, ENOENT
+from libc.errno cimport EAGAIN, EEXIST, ELOOP, ENOENT, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
@@ -172,48 +173,88 @@ cdef Appender create_file(FileSystem disk, str path):
     return appender
 
 
+# The locks of this process, to tell it from others when one is refused.
+cdef object HELD = weakref.WeakSet()
+
+
 # Freeing it still needs what it refers to: the collector must not clear the references first.
 @cython.no_gc_clear
 cdef class DirectoryLock:
     def __dealloc__(self):
-        if self.file != NULL:
-            self.disk.ops.close(self.disk.disk, self.file)
+        self.give_back()
 
-    cdef int close(self) except -1:
+    cdef int give_back(self) noexcept:
         cdef void* file = self.file
-        self.file = NULL
+        cdef void* directory = self.directory
+        self.file = self.directory = NULL
         if file != NULL:
             self.disk.ops.close(self.disk.disk, file)
+        if directory != NULL:
+            self.disk.ops.close(self.disk.disk, directory)
+        return 0
+
+    cdef int close(self) except -1:
+        HELD.discard(self)
+        self.give_back()
         return 0
 
 
 cdef DirectoryLock lock_file(FileSystem disk, str path):
-    cdef DirectoryLock lock = DirectoryLock.__new__(DirectoryLock)
-    cdef bytes raw = os.fsencode(path)
-    lock.disk = disk
-    cdef int result = disk.ops.lock(disk.disk, raw, &lock.file)
-    check_lock(lock, result, path)
-    return lock
+    return take_lock(disk, path, False)
 
 
 cdef DirectoryLock lock_file_shared(FileSystem disk, str path):
+    return take_lock(disk, path, True)
+
+
+cdef DirectoryLock take_lock(FileSystem disk, str path, bint shared):
+    """The directory's own lock first: it holds whatever becomes of the file."""
     cdef DirectoryLock lock = DirectoryLock.__new__(DirectoryLock)
     cdef bytes raw = os.fsencode(path)
+    cdef bytes raw_directory = os.fsencode(os.path.dirname(path))
     lock.disk = disk
-    cdef int result = disk.ops.lock_shared(disk.disk, raw, &lock.file)
-    if result == -ENOENT:
+    cdef int result = disk.ops.lock_directory(disk.disk, raw_directory, shared, &lock.directory)
+    if result < 0:
+        lock.directory = NULL
+        if result != -EOPNOTSUPP:
+            raise lock_failure(disk, path, result)
+    if shared:
+        result = disk.ops.lock_shared(disk.disk, raw, &lock.file)
+    else:
+        result = disk.ops.lock(disk.disk, raw, &lock.file)
+    if result < 0:
         lock.file = NULL
-        return None
-    check_lock(lock, result, path)
+        if not (shared and result == -ENOENT):
+            raise lock_failure(disk, path, result)
+        if lock.directory == NULL:
+            return None
+    HELD.add(lock)
     return lock
 
 
-cdef int check_lock(DirectoryLock lock, int result, str path) except -1:
-    if result >= 0:
-        return 0
-    lock.file = NULL
-    if result == -EAGAIN:
-        raise AlreadyOpenError("the database is open already", path=path, errno=EAGAIN)
+cdef object lock_failure(FileSystem disk, str path, int result):
     if result == -ELOOP:
-        raise StorageError("the lock is a symbolic link", path=path, errno=ELOOP)
-    raise os_failure(result, b"locking the directory", path)
+        return StorageError("the lock is a symbolic link", path=path, errno=ELOOP)
+    if result != -EAGAIN:
+        return os_failure(result, b"locking the directory", path)
+    where = "in this process" if is_held_here(disk, path) else "in another process"
+    return AlreadyOpenError(
+        f"the database is open already, {where}; its lock ends with that, never remove LOCK",
+        path=path, errno=EAGAIN,
+    )
+
+
+cdef bint is_held_here(FileSystem disk, str path) except -1:
+    cdef DirectoryLock lock
+    cdef bytes raw = os.fsencode(path)
+    cdef bytes raw_directory = os.fsencode(os.path.dirname(path))
+    cdef void* base = base_of(disk)
+    for lock in list(HELD):
+        if base_of(lock.disk) != base:
+            continue
+        if lock.directory != NULL:
+            if lock.disk.ops.names(lock.disk.disk, raw_directory, lock.directory) == 1:
+                return True
+        elif lock.file != NULL and lock.disk.ops.names(lock.disk.disk, raw, lock.file) == 1:
+            return True
+    return False

@@ -51,6 +51,10 @@ cdef struct FileSystemOps:
     int (*lock)(void* disk, const char* path, void** file) noexcept nogil
     # A lock beside others of this kind, on a file that must exist; writes nothing.
     int (*lock_shared)(void* disk, const char* path, void** file) noexcept nogil
+    # The same of a directory, shared or not. -EOPNOTSUPP where this disk can't; then `lock` must do.
+    int (*lock_directory)(void* disk, const char* path, bint shared, void** file) noexcept nogil
+    # Whether `path` names what is open as `file`: 1 or 0, which also stands for nothing there.
+    int (*names)(void* disk, const char* path, void* file) noexcept nogil
     # Bytes free on the device that holds `path`.
     int64_t (*free_bytes)(void* disk, const char* path) noexcept nogil
 

@@ -14,7 +14,7 @@ from kvstore.errors import InvalidArgumentError, StorageError
 cdef class FileSystem:
     def __cinit__(self):
         # Not in __init__, which a subclass need not call: `ops` must never be NULL.
-        if not isinstance(self, (PosixFileSystem, MemoryFileSystem)):
+        if not isinstance(self, (PosixFileSystem, MemoryFileSystem, GuardedFileSystem)):
             raise TypeError("FileSystem is abstract; use PosixFileSystem or MemoryFileSystem")
 
     def __reduce__(self):

@@ -594,6 +594,19 @@ cdef int memory_lock_shared(void* disk, const char* path, void** file) noexcept 
     return 0
 
 
+cdef int memory_lock_directory(
+    void* disk, const char* path, bint shared, void** file
+) noexcept nogil:
+    return -EOPNOTSUPP          # as some network file systems: LOCK alone must do
+
+
+cdef int memory_names(void* disk, const char* path, void* file) noexcept with gil:
+    try:
+        return (<MemoryFileSystem> disk).tree.find(decoded(path)) is (<Handle> file).inode
+    except BaseException as error:
+        return refused(error)
+
+
 cdef int64_t memory_free_bytes(void* disk, const char* path) noexcept with gil:
     cdef MemoryFileSystem self = <MemoryFileSystem> disk
     try:
@@ -624,4 +637,6 @@ MEMORY_OPS.list = memory_list
 MEMORY_OPS.kind = memory_kind
 MEMORY_OPS.lock = memory_lock
 MEMORY_OPS.lock_shared = memory_lock_shared
+MEMORY_OPS.lock_directory = memory_lock_directory
+MEMORY_OPS.names = memory_names
 MEMORY_OPS.free_bytes = memory_free_bytes

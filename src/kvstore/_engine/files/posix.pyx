@@ -1,6 +1,20 @@
 """The operating system's files behind the table of file.pxd."""
 
-from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, EISDIR, ENXIO, EOPNOTSUPP
+from libc.errno cimport (
+    EAGAIN,
+    EBADF,
+    EINTR,
+    EINVAL,
+    EIO,
+    EISDIR,
+    ENOENT,
+    ENOLCK,
+    ENOSYS,
+    ENOTDIR,
+    ENXIO,
+    EOPNOTSUPP,
+    ESTALE,
+)
 from libc.errno cimport errno as os_errno
 from libc.stdint cimport int64_t, intptr_t, uint8_t, uint64_t
 from posix.fcntl cimport O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR
@@ -227,6 +241,20 @@ cdef int posix_kind(void* disk, const char* path) noexcept nogil:
     return 2 if S_ISDIR(info.st_mode) else 1
 
 
+cdef int locked(void* disk, const char* path, int how, void* file) noexcept nogil:
+    """Locks an open file; closes it where that fails."""
+    cdef int result = -os_errno if flock(fd_of(file), how | LOCK_NB) else 0
+    if result == 0:
+        # Whoever held it until now may have removed it meanwhile: then it locks nothing.
+        result = posix_names(disk, path, file)
+        if result == 1:
+            return 0
+        if result == 0:
+            result = -EAGAIN
+    posix_close(disk, file)
+    return result
+
+
 cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
     # No link is followed: it would lock, or create, a file somewhere else.
     cdef int result = open_regular(path, O_RDWR | O_CREAT | O_NOFOLLOW, file)
@@ -234,20 +262,35 @@ cdef int posix_lock(void* disk, const char* path, void** file) noexcept nogil:
         return result
     # flock belongs to the open file: a second handle is refused in this process too, and the
     # kernel lets go of it when the process dies. -EWOULDBLOCK where somebody holds it.
-    if flock(fd_of(file[0]), LOCK_EX | LOCK_NB):
-        result = -os_errno
-        posix_close(disk, file[0])
-    return result
+    return locked(disk, path, LOCK_EX, file[0])
 
 
 cdef int posix_lock_shared(void* disk, const char* path, void** file) noexcept nogil:
     cdef int result = open_regular(path, O_RDONLY | O_NOFOLLOW, file)
     if result < 0:
         return result
-    if flock(fd_of(file[0]), LOCK_SH | LOCK_NB):
-        result = -os_errno
-        posix_close(disk, file[0])
-    return result
+    return locked(disk, path, LOCK_SH, file[0])
+
+
+cdef int posix_lock_directory(
+    void* disk, const char* path, bint shared, void** file
+) noexcept nogil:
+    cdef int fd = os_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    if fd < 0:
+        return -os_errno
+    file[0] = file_of(fd)
+    cdef int result = locked(disk, path, LOCK_SH if shared else LOCK_EX, file[0])
+    # Some network file systems lock only what is open for writing.
+    return -EOPNOTSUPP if result in (-EBADF, -EINVAL, -ENOLCK, -ENOSYS) else result
+
+
+cdef int posix_names(void* disk, const char* path, void* file) noexcept nogil:
+    cdef struct_stat held, found
+    if fstat(fd_of(file), &held):
+        return -os_errno
+    if stat(path, &found):
+        return 0 if os_errno in (ENOENT, ENOTDIR, ESTALE) else -os_errno
+    return held.st_dev == found.st_dev and held.st_ino == found.st_ino
 
 
 cdef int64_t posix_free_bytes(void* disk, const char* path) noexcept nogil:
@@ -276,6 +319,8 @@ POSIX_OPS.list = posix_list
 POSIX_OPS.kind = posix_kind
 POSIX_OPS.lock = posix_lock
 POSIX_OPS.lock_shared = posix_lock_shared
+POSIX_OPS.lock_directory = posix_lock_directory
+POSIX_OPS.names = posix_names
 POSIX_OPS.free_bytes = posix_free_bytes
 
 

@@ -7,7 +7,11 @@ only fills memory; `write_out` moves what was appended into the file, `sync_to` 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport Buffer, Slice, Status
-from kvstore._engine.files.native cimport FileSystem, FileSystemOps
+from kvstore._engine.files.native cimport (
+    DirectoryLock,
+    FileSystem,
+    FileSystemOps,
+)
 
 
 cdef extern from "kvstore/_engine/log/log_monitor.h" namespace "kvstore_log" nogil:
@@ -55,6 +59,7 @@ cdef struct AppendState:
 
 cdef class Log:
     cdef FileSystem filesystem
+    cdef DirectoryLock watched          # the folder, open; None: who opened this log sees to that
     cdef const FileSystemOps* ops
     cdef void* disk
     cdef readonly str path
@@ -151,6 +156,7 @@ cdef class Log:
     cdef void give_chunks(self, Chunk* chunk) noexcept nogil
     cdef int check_appendable(self, size_t payload_bytes, Status* status) noexcept nogil
     cdef bint fits(self, size_t payload_bytes) noexcept nogil
+    cdef int watch_folder(self) except -1
     cdef int begin_segment(self, size_t payload_bytes, bint whole) noexcept nogil
     cdef void fill_header(self, SegmentHeader* header) noexcept nogil
     cdef int put_record(self, int kind, uint64_t index, uint64_t term, Slice payload) noexcept nogil

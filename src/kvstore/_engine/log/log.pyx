@@ -22,7 +22,7 @@ import os
 import threading
 
 cimport cython
-from libc.errno cimport EAGAIN, EEXIST, ENOENT
+from libc.errno cimport EAGAIN, EEXIST, ENOENT, EOPNOTSUPP
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
@@ -48,7 +48,13 @@ from kvstore._engine.primitives.native cimport (
     status_set,
     store_release,
 )
-from kvstore._engine.files.native cimport FileSystem, os_failure
+from kvstore._engine.files.native cimport (
+    DirectoryLock,
+    FileSystem,
+    GuardedFileSystem,
+    guard,
+    os_failure,
+)
 from kvstore._engine.files.native import PosixFileSystem
 
 from kvstore.errors import ClosedError, InvalidArgumentError, StorageError
@@ -113,6 +119,8 @@ cdef class Log:
         self.read_only = read_only
         if not read_only:
             self.make_folder()
+            if not isinstance(self.filesystem, GuardedFileSystem):
+                self.watch_folder()
         self.start_from(
             recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted),
             log_id, database_id,
@@ -133,6 +141,24 @@ cdef class Log:
         result = self.ops.sync_directory(self.disk, os.fsencode(parent))
         if result < 0:
             raise os_failure(result, b"syncing the directory above the log", parent)
+        return 0
+
+    cdef int watch_folder(self) except -1:
+        """From here on no segment is begun or removed at a path that somebody else's folder has."""
+        cdef DirectoryLock held = DirectoryLock.__new__(DirectoryLock)
+        cdef GuardedFileSystem guarded = guard(self.filesystem, self.path)
+        held.disk = self.filesystem
+        cdef int result = self.ops.lock_directory(self.disk, self.folder, True, &held.file)
+        if result < 0:
+            held.file = NULL
+            if result == -EOPNOTSUPP:
+                return 0
+            raise os_failure(result, b"opening the log's directory", self.path)
+        guarded.hold(held)
+        self.watched = held
+        self.filesystem = guarded
+        self.ops = self.file.ops = guarded.ops
+        self.disk = self.file.disk = guarded.disk
         return 0
 
     cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1:
@@ -946,6 +972,9 @@ cdef class Log:
             # Tells the next opening, too, that the sync of all before it went well.
             log_file_trim(&self.file)
         self.release()
+        if self.watched is not None:
+            (<GuardedFileSystem> self.filesystem).let_go()
+            self.watched.close()
         if result:
             raise self.error(&status)
 

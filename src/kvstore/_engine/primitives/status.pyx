@@ -2,7 +2,7 @@
 
 import os
 
-from libc.errno cimport ENOMEM, ENXIO
+from libc.errno cimport ENOMEM, ENXIO, ESTALE
 
 from kvstore.errors import CorruptionError, IntegrityCode, OutOfMemoryError, StorageError
 
@@ -20,6 +20,8 @@ cdef object status_error(Status* status, str path):
         message = f"{what}: {os.strerror(status.os_error)}" if status.os_error else what
         if status.os_error == ENXIO:
             message = f"{what}: it is not a regular file"
+        if status.os_error == ESTALE:
+            message = f"{what}: the directory was moved, or its LOCK removed, while it was open"
         return StorageError(message, path=path, offset=offset, errno=status.os_error or None)
     return CorruptionError(what, code=CODES[status.code], path=path, offset=offset)
 
