@@ -175,6 +175,9 @@ GUARDED_OPS.free_bytes = guarded_free_bytes
 cdef class GuardedFileSystem(FileSystem):
     def __cinit__(self):
         memset(&self.guarded, 0, sizeof(self.guarded))
+        # One that Python made, and nobody gave a disk, is the operating system's.
+        self.below = PosixFileSystem()
+        self.guarded.ops = &POSIX_OPS
         self.ops = &GUARDED_OPS
         self.disk = &self.guarded
 
