@@ -25,6 +25,7 @@ from kvstore._engine.memtable.native cimport (
     MemTable,
     memtable_cursor,
     memtable_entries,
+    memtable_is_empty,
     memtable_release,
     memtable_retain,
 )
@@ -124,7 +125,7 @@ cdef int note_damage(Store store, Task task, uint64_t number, object error) exce
 
 
 cdef int install_outputs(
-    Store store, TableJob* job, int level, object edit, PodVector[Change]* removed, bint frozen_done
+    Store store, TableJob* job, int level, object edit, PodVector[Change]* removed, int frozen_done
 ) except -1:
     """The tables of a finished job become current."""
     cdef PodVector[Change] added
@@ -166,10 +167,10 @@ cdef int install_outputs(
 
 # --- flush ----------------------------------------------------------------------------------
 
-cdef int add_memory_ranges(TableJob* job, MemTable* table) except -1:
+cdef int add_memory_ranges(TableJob* job, MemTable* table, int source) except -1:
     cdef int i
     for i in range(table.ranges.runs_count):
-        if range_input_add(&job.ranges, table.ranges.runs[i], 0) < 0:
+        if range_input_add(&job.ranges, table.ranges.runs[i], source) < 0:
             raise MemoryError("no memory for a flush")
     return 0
 
@@ -182,11 +183,14 @@ cdef bint flush_oldest(Store store) except -1:
         store.check_writable()
         try:
             try:
-                done = write_oldest(store)
+                done = write_frozen(store, 1)
             except Exception as error:
-                if not store.make_space(error):
-                    raise
-                done = write_oldest(store)
+                if not is_lack_of_space(error):
+                    if not store.make_space(error):
+                        raise
+                    done = write_frozen(store, 1)
+                else:
+                    done = write_without_space(store, error)
         except Exception as error:
             store.job_failed(store.flush_retry, error)
             raise
@@ -210,31 +214,69 @@ cdef int note_log(Store store, object edit) except -1:
     return 0
 
 
-cdef bint write_oldest(Store store) except -1:
-    """The oldest frozen memtable into a table. Under `flushing`."""
+cdef bint write_without_space(Store store, object error) except -1:
+    """The disk is full: what newer memtables delete of the oldest need not be written at all."""
+    if store.make_space(error):
+        try:
+            return write_frozen(store, 1)
+        except StorageError as again:
+            if not is_lack_of_space(again):
+                raise
+    if not memtable_is_empty(store.memory) and store.frozen_count < MAX_FROZEN:
+        store.freeze()
+    if store.frozen_count == 1:
+        raise error
+    return write_frozen(store, store.frozen_count)
+
+
+cdef Cursor* frozen_input(MemTable** tables, int count) noexcept:
+    """One cursor over memtables, newest first. NULL: no memory."""
+    cdef Cursor* cursors[MAX_FROZEN]
+    cdef int i, j
+    if count == 1:
+        return memtable_cursor(tables[0])
+    for i in range(count):
+        cursors[i] = memtable_cursor(tables[i])
+        if cursors[i] == NULL:
+            for j in range(i):
+                cursors[j].free(cursors[j])
+            return NULL
+    return merge_cursor(cursors, count)
+
+
+cdef bint write_frozen(Store store, int count) except -1:
+    """The `count` oldest frozen memtables into tables, as one run. Under `flushing`."""
     cdef TableJob* job
     cdef PodVector[Change] nothing
-    cdef MemTable* table = store.frozen[store.frozen_count - 1].table
-    cdef uint64_t last = store.frozen[store.frozen_count - 1].last_sequence
-    cdef uint64_t applied = store.frozen[store.frozen_count - 1].applied_index
-    edit = Edit(flushed_sequence=last, last_sequence=last, applied_index=applied)
+    cdef MemTable* tables[MAX_FROZEN]
+    cdef int newest = store.frozen_count - count
+    cdef uint64_t last = store.frozen[newest].last_sequence
+    cdef int i
+    edit = Edit(
+        flushed_sequence=last, last_sequence=last, applied_index=store.frozen[newest].applied_index
+    )
     # No table of any level is older than what lies below level 0, so tombstones stay.
     job = new_job(store, 0, NULL, 0)
-    memtable_retain(table)
+    # Others may freeze more memtables meanwhile.
+    for i in range(count):
+        tables[i] = store.frozen[newest + i].table
+        memtable_retain(tables[i])
     try:
-        job.input = memtable_cursor(table)
-        add_memory_ranges(job, table)
+        job.input = frozen_input(tables, count)
+        for i in range(count):
+            add_memory_ranges(job, tables[i], i)
         if not run_job(store, job, None):
             return False
         note_log(store, edit)
-        install_outputs(store, job, 0, edit, &nothing, True)
+        install_outputs(store, job, 0, edit, &nothing, count)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
         store.dropped_entries += job.entries_dropped
     finally:
         with nogil:
             table_job_free(job)
-            memtable_release(table)
+            for i in range(count):
+                memtable_release(tables[i])
     return True
 
 
@@ -341,7 +383,7 @@ cdef int move(Store store, Task task) except -1:
         added.push_reserved(change)
         edit.added.append(table_entry(task.output_level, change.file))
     store.install(
-        edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), False
+        edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), 0
     )
     store.trivial_moves += 1
     return 0
@@ -359,7 +401,7 @@ cdef int merge(Store store, Task task) except -1:
             return 0
         edit = Edit()
         note_removals(task, edit, &removed)
-        install_outputs(store, job, task.output_level, edit, &removed, False)
+        install_outputs(store, job, task.output_level, edit, &removed, 0)
         store.compactions += 1
         store.compacted_bytes += job.bytes_written
         store.dropped_entries += job.entries_dropped

@@ -22,6 +22,7 @@ cdef class Database(Store):
     # MemoryError: nothing changed.
     cdef int apply_ranges(self, Slice payload, uint64_t first, bint numbered) except -1
     cdef int prepare_write(self) except -1
+    cdef int provide_room_to_delete(self) except -1
     cdef object write_now(self, WriteBatch batch, bint sync, object sequence, object applied_index)
     cdef int apply(
         self, Slice payload, uint64_t first, bint numbered, bint ascending, bint has_ranges

@@ -255,7 +255,7 @@ cdef class Database(Store):
         if self.attention:
             self.settle()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.provide_room()
+            self.provide_room() if kind == KIND_PUT else self.provide_room_to_delete()
         if self.log is not None:
             if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
                 raise InvalidArgumentError(
@@ -570,6 +570,18 @@ cdef class Database(Store):
             self.check_writable()
         return 0
 
+    cdef int provide_room_to_delete(self) except -1:
+        """As provide_room; but the full disk that a put waits for is what deleting may mend."""
+        try:
+            self.provide_room()
+        except StorageError as error:
+            if (
+                self.failure is not None or not is_lack_of_space(error)
+                or memtable_bytes(self.memory) >= 2 * self.write_buffer_bytes
+            ):
+                raise
+        return 0
+
     cdef int provide_room_here(self) except -1:
         """Without threads: what is due is done in this one."""
         if self.frozen_count >= self.max_frozen:
@@ -793,7 +805,10 @@ cdef class Database(Store):
         cdef bytes low = b"" if start is None else as_bytes(start, "start")
         cdef bytes high = None if stop is None else as_bytes(stop, "stop")
         self.check_open()
-        self.prepare_write()
+        if self.attention:
+            self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.provide_room_to_delete()
         if high is None:
             # It hides nothing that is yet to come, so the end of the keys that there are will do.
             high = after_all_keys(self)

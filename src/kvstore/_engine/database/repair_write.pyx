@@ -100,7 +100,7 @@ def write_memtable(FileSystem disk, str path, LogRows rows, uint64_t next_number
         raise MemoryError("no memory for the tables")
     try:
         job.input = memtable_cursor(rows.table)
-        add_memory_ranges(job, rows.table)
+        add_memory_ranges(job, rows.table, 0)
         written = run_repair_job(disk, path, raw, job, 0, &next_number)
     finally:
         table_job_free(job)

@@ -139,11 +139,11 @@ cdef class Store:
     cdef int refresh_attention(self) except -1
     # Takes over the memory table as the newest frozen one. The caller has seen to the room.
     cdef int freeze(self) except -1
-    # Makes an edit durable, and the version and the marks that it leads to current. `frozen_done`:
-    # the oldest frozen table is now in `added`.
+    # Makes an edit durable, and the version and the marks that it leads to current. So many of
+    # the oldest frozen memtables, `frozen_done`, are now in `added`.
     cdef int install(
         self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, bint frozen_done
+        int added_count, int frozen_done
     ) except -1
     # The manifest of this opening, where it isn't there yet. Under `installing`.
     cdef int need_manifest(self) except -1

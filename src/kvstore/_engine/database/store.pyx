@@ -232,7 +232,7 @@ cdef class Store:
 
     cdef int install(
         self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, bint frozen_done
+        int added_count, int frozen_done
     ) except -1:
         cdef Version* next_version
         cdef Version* old
@@ -271,7 +271,7 @@ cdef class Store:
             if edit.applied_index is not None:
                 self.flushed_applied = max(self.flushed_applied, edit.applied_index)
             self.take_note_of_log(edit)
-            if frozen_done:
+            for i in range(frozen_done):
                 self.frozen_count -= 1
                 memtable_release(self.frozen[self.frozen_count].table)
             for i in range(removed_count):
