@@ -1,4 +1,4 @@
-"""A full disk is emptied from within: deleting makes room where a flush of what was put has none."""
+"""A full disk is emptied from within: deletions are taken, and make room where no flush has any."""
 
 from __future__ import annotations
 
