@@ -25,7 +25,6 @@ from kvstore._engine.memtable.native cimport (
     MemTable,
     memtable_cursor,
     memtable_entries,
-    memtable_is_empty,
     memtable_release,
     memtable_retain,
 )
@@ -216,17 +215,20 @@ cdef int note_log(Store store, object edit) except -1:
 
 cdef bint write_without_space(Store store, object error) except -1:
     """The disk is full: what newer memtables delete of the oldest need not be written at all."""
+    cdef int i
     if store.make_space(error):
         try:
             return write_frozen(store, 1)
         except StorageError as again:
             if not is_lack_of_space(again):
                 raise
-    if not memtable_is_empty(store.memory) and store.frozen_count < MAX_FROZEN:
+    # One memtable more than writers may fill, at most.
+    if store.memory.ranges.count and store.frozen_count <= store.max_frozen < MAX_FROZEN:
         store.freeze()
-    if store.frozen_count == 1:
-        raise error
-    return write_frozen(store, store.frozen_count)
+    for i in range(store.frozen_count - 1):
+        if store.frozen[i].table.ranges.count:
+            return write_frozen(store, store.frozen_count)
+    raise error
 
 
 cdef Cursor* frozen_input(MemTable** tables, int count) noexcept:
