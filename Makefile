@@ -79,10 +79,10 @@ chaos: build ## hurt five real kvd processes in every way, for a quarter of an h
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
 
 planted: build ## plant known bugs and count the simulated seeds until each is found
-	$(BIN)/python -m kvstore.testing.simulation.planted
+	$(BIN)/python -m tests.simulator.planted
 
 simulate: build ## simulate SEEDS=2000 clusters under faults
-	$(BIN)/python -m kvstore.testing.simulation --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulator --seeds $(SEEDS)
 
 wheel: $(VENV)/.dependencies ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -21,10 +21,10 @@ from typing import Any
 
 import click
 
-from kvstore.testing.linearizability import Verdict
 from tests.chaos import faults
 from tests.chaos.load import Load
 from tests.chaos.members import ChaosCluster, NamespaceCluster, ProxiedCluster
+from tests.simulator.linearizability import Verdict
 
 HOLD_S = 2.0
 """How long a fault lasts beyond the time that it takes calls to come back."""

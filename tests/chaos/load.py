@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from kvstore.client import Client
 from kvstore.errors import Error
-from kvstore.testing.linearizability import Kind, Operation, Report, Verdict, check
+from tests.simulator.linearizability import Kind, Operation, Report, Verdict, check
 
 PAUSE_S = 0.004
 """Between two operations of a client: a history that can be checked, not a benchmark."""

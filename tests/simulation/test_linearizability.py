@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from kvstore.testing.linearizability import Kind, Operation, Verdict, check
+from tests.simulator.linearizability import Kind, Operation, Verdict, check
 
 PUT, GET, DELETE = Kind.PUT, Kind.GET, Kind.DELETE
 

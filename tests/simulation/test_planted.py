@@ -1,6 +1,6 @@
 """The planted bugs fit the source as it is, and the simulator finds the quickest of them.
 
-``python -m kvstore.testing.simulation.planted`` hunts them all, in some minutes.
+``python -m tests.simulator.planted`` hunts them all, in some minutes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.testing.simulation.planted import describe, hunt, plant
+from tests.simulator.planted import describe, hunt, plant
 
 PLANTED = Path(__file__).parent / "planted"
 PATCHES = sorted(PLANTED.glob("*.patch"))

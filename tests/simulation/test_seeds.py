@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from kvstore.testing.simulation import Failed, draw, replay_command, simulate
-from kvstore.testing.simulation.plan import TROUBLES
+from tests.simulator import Failed, draw, replay_command, simulate
+from tests.simulator.plan import TROUBLES
 
 FRESH = int(os.environ.get("KVSTORE_SIMULATION_SEEDS", "60"))
 
@@ -27,7 +27,7 @@ def test_fixed_seeds_keep_every_promise(first):
 def test_fresh_seeds_keep_every_promise():
     """On all processors; what it prints names the seeds and how to see them again."""
     ran = subprocess.run(
-        [sys.executable, "-m", "kvstore.testing.simulation", "--seeds", str(FRESH)],
+        [sys.executable, "-m", "tests.simulator", "--seeds", str(FRESH)],
         capture_output=True,
         text=True,
         check=False,
@@ -45,7 +45,7 @@ def test_the_same_seed_tells_the_same_story():
 
 def test_the_same_seed_tells_the_same_story_in_another_process():
     """Nothing depends on addresses or on the hashes of strings."""
-    program = "from kvstore.testing.simulation import simulate; print(simulate(7).digest)"
+    program = "from tests.simulator import simulate; print(simulate(7).digest)"
     printed = {
         subprocess.check_output(
             [sys.executable, "-c", program],
@@ -89,7 +89,7 @@ def test_a_broken_promise_is_told_with_the_command_that_shows_it_again(monkeypat
 
 
 def test_the_command_line_runs_one_seed_and_many():
-    command = [sys.executable, "-m", "kvstore.testing.simulation"]
+    command = [sys.executable, "-m", "tests.simulator"]
     one = subprocess.run([*command, "--seed", "3"], capture_output=True, text=True, check=True)
     assert one.stdout.startswith("seed 3: every promise kept: ")
     many = subprocess.run(

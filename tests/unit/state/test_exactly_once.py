@@ -33,7 +33,7 @@ from kvstore.state import (
     put_command,
     request_digest,
 )
-from kvstore.testing.simulation.oracle import Model
+from tests.simulator.oracle import Model
 
 OPTIONS = Options(wal=False, background=False)
 BOUNDS = MemoryBounds(

@@ -13,7 +13,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import ReplicaOptions
 from kvstore.state import MemoryBounds, SessionBounds
-from kvstore.testing.simulation.agenda import MILLISECOND, SECOND
+from tests.simulator.agenda import MILLISECOND, SECOND
 
 __all__ = ["TICK_US", "TROUBLES", "Plan", "draw"]
 

@@ -1,6 +1,6 @@
 """Can the simulator see? Plants known bugs into a copy of the source, one by one, and hunts them.
 
-``python -m kvstore.testing.simulation.planted`` in a checkout that is built: each file of
+``python -m tests.simulator.planted`` in a checkout that is built: each file of
 ``tests/simulation/planted`` is a patch whose first lines say what it breaks. Seeds from 0 on run
 against the patched copy until one fails. Ends with 1 unless each bug was found.
 """
@@ -26,6 +26,8 @@ __all__ = ["Hunt", "describe", "hunt", "plant"]
 SOURCE = Path(kvstore.__file__).parent
 BUILT = ("_engine", "_state")
 """Taken as they are: patches change Python alone."""
+ROOT = str(Path(__file__).parents[2])
+"""The checkout: the simulator itself isn't patched."""
 PATCHES = Path("tests/simulation/planted")
 SECONDS_MAX = 3600
 """One hunt takes no longer."""
@@ -33,7 +35,7 @@ SECONDS_MAX = 3600
 # What runs against the patched copy. A seed that fails in any way has found the bug.
 _HUNT = """
 import json, sys
-from kvstore.testing.simulation import Failed, simulate
+from tests.simulator import Failed, simulate
 for seed in range(int(sys.argv[1])):
     try:
         simulate(seed)
@@ -88,7 +90,7 @@ def hunt(patch: Path, seeds_max: int) -> Hunt:
         plant(patch, directory)
         ran = subprocess.run(
             [sys.executable, "-c", _HUNT, str(seeds_max)],
-            env={**os.environ, "PYTHONPATH": str(directory / "src")},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(directory / "src"), ROOT))},
             check=True,
             capture_output=True,
             text=True,

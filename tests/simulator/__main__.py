@@ -12,7 +12,7 @@ from collections import Counter
 
 import click
 
-from kvstore.testing.simulation.simulation import Failed, Outcome, attempt, simulate
+from tests.simulator.simulation import Failed, Outcome, attempt, simulate
 
 
 def _one(seed: int, trace: bool) -> bool:

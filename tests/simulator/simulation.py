@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from kvstore.raft import Membership
 from kvstore.replica import Replica
 from kvstore.replica.packets import Packet
-from kvstore.testing import linearizability
-from kvstore.testing.linearizability import Verdict
-from kvstore.testing.simulation.agenda import SECOND, Agenda
-from kvstore.testing.simulation.client import Client
-from kvstore.testing.simulation.network import Network
-from kvstore.testing.simulation.oracle import Oracle
-from kvstore.testing.simulation.plan import TICK_US, Plan, draw
-from kvstore.testing.simulation.process import Process
-from kvstore.testing.simulation.trace import Trace, Violation
-from kvstore.testing.simulation.troubles import Troubles
+from tests.simulator import linearizability
+from tests.simulator.agenda import SECOND, Agenda
+from tests.simulator.client import Client
+from tests.simulator.linearizability import Verdict
+from tests.simulator.network import Network
+from tests.simulator.oracle import Oracle
+from tests.simulator.plan import TICK_US, Plan, draw
+from tests.simulator.process import Process
+from tests.simulator.trace import Trace, Violation
+from tests.simulator.troubles import Troubles
 
 __all__ = ["Failed", "Outcome", "attempt", "replay_command", "simulate"]
 
@@ -55,7 +55,7 @@ class Failed(AssertionError):
 
 def replay_command(seed: int) -> str:
     """What to type to see a run again, line by line."""
-    return f"python -m kvstore.testing.simulation --seed {seed} --trace"
+    return f"python -m tests.simulator --seed {seed} --trace"
 
 
 def simulate(seed: int, write: Callable[[str], object] | None = None) -> Outcome:

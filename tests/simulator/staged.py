@@ -13,10 +13,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from kvstore.raft import Membership, MessageKind, Role
-from kvstore.testing.simulation.agenda import MILLISECOND, SECOND, Agenda
-from kvstore.testing.simulation.client import Client
-from kvstore.testing.simulation.network import Link, Network
-from kvstore.testing.simulation.process import Process
+from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
+from tests.simulator.client import Client
+from tests.simulator.network import Link, Network
+from tests.simulator.process import Process
 
 __all__ = ["Play", "Staged"]
 

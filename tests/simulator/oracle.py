@@ -21,7 +21,7 @@ from kvstore.state import (
     decode_commands,
     decode_time,
 )
-from kvstore.testing.simulation.trace import Violation
+from tests.simulator.trace import Violation
 
 __all__ = ["Model", "Oracle"]
 

@@ -23,11 +23,11 @@ from kvstore.replica.packets import Packet
 from kvstore.service import Get, KVService, Operation
 from kvstore.service.operations import Result
 from kvstore.state import StateMachine
-from kvstore.testing.simulation.agenda import MILLISECOND, SECOND, Agenda
-from kvstore.testing.simulation.network import Network, tell
-from kvstore.testing.simulation.oracle import Oracle
-from kvstore.testing.simulation.plan import TICK_US, Plan
-from kvstore.testing.simulation.trace import Trace, Violation
+from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
+from tests.simulator.network import Network, tell
+from tests.simulator.oracle import Oracle
+from tests.simulator.plan import TICK_US, Plan
+from tests.simulator.trace import Trace, Violation
 
 __all__ = ["Keep", "Process"]
 

@@ -16,12 +16,12 @@ from kvstore.errors import (
 )
 from kvstore.service import Delete, Get, OpenSession, Operation, Put
 from kvstore.service.operations import Result
-from kvstore.testing import linearizability
-from kvstore.testing.linearizability import Kind
-from kvstore.testing.simulation.agenda import MILLISECOND, SECOND, Agenda
-from kvstore.testing.simulation.plan import Plan
-from kvstore.testing.simulation.process import Process
-from kvstore.testing.simulation.trace import Trace, Violation
+from tests.simulator import linearizability
+from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
+from tests.simulator.linearizability import Kind
+from tests.simulator.plan import Plan
+from tests.simulator.process import Process
+from tests.simulator.trace import Trace, Violation
 
 __all__ = ["Client"]
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
 
-from kvstore.testing.simulation.agenda import MILLISECOND, Agenda
+from tests.simulator.agenda import MILLISECOND, Agenda
 
 __all__ = ["Trace", "Violation"]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from kvstore.errors import CorruptionError
 from kvstore.raft import Message
 from kvstore.replica.packets import Packet, SnapshotPart, decode_packet, encode_packet
-from kvstore.testing.simulation.agenda import MILLISECOND, SECOND, Agenda
-from kvstore.testing.simulation.plan import Plan
-from kvstore.testing.simulation.trace import Trace, Violation
+from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
+from tests.simulator.plan import Plan
+from tests.simulator.trace import Trace, Violation
 
 __all__ = ["Network", "tell"]
 

@@ -14,13 +14,13 @@ from functools import partial
 
 from kvstore.errors import Error, InvalidArgumentError
 from kvstore.raft import Membership, MessageKind
-from kvstore.testing.simulation.agenda import MILLISECOND, Agenda
-from kvstore.testing.simulation.client import Client
-from kvstore.testing.simulation.network import Link, Network
-from kvstore.testing.simulation.plan import TROUBLES, Plan
-from kvstore.testing.simulation.process import Keep, Process
-from kvstore.testing.simulation.staged import Sides, Staged
-from kvstore.testing.simulation.trace import Trace
+from tests.simulator.agenda import MILLISECOND, Agenda
+from tests.simulator.client import Client
+from tests.simulator.network import Link, Network
+from tests.simulator.plan import TROUBLES, Plan
+from tests.simulator.process import Keep, Process
+from tests.simulator.staged import Sides, Staged
+from tests.simulator.trace import Trace
 
 __all__ = ["Troubles"]
 
