@@ -50,8 +50,8 @@ class WatchedReplica(Replica):
         self._oracle = oracle
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
 
-    def _open_machine(self) -> StateMachine:
-        machine = super()._open_machine()
+    def _open_machine(self, path: str) -> StateMachine:
+        machine = super()._open_machine(path)
         self._oracle.saw_state(self.identity.member, machine)
         return machine
 

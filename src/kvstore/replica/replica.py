@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.engine import DB
-from kvstore.engine import Options as EngineOptions
 from kvstore.errors import (
     CorruptionError,
     Error,
-    IntegrityCode,
-    InternalError,
     InvalidArgumentError,
     OutcomeUnknownError,
     StorageError,
@@ -31,80 +26,27 @@ from kvstore.errors import (
 from kvstore.raft import (
     Bundle,
     Entry,
-    EntryKind,
     Membership,
     Message,
     MessageKind,
-    Options,
     Proposed,
     Raft,
     Role,
     SnapshotMeta,
 )
-from kvstore.raft import Status as RaftStatus
+from kvstore.replica.applying import Applying, ProposalDone, ReadDone
+from kvstore.replica.compaction import Compaction
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.log_clock import LogClock
-from kvstore.replica.packets import REFUSED, Packet, SnapshotPart, SnapshotProgress, Transport
-from kvstore.replica.snapshots import PART_BYTES, SnapshotReceiver, SnapshotSender
+from kvstore.replica.options import ReplicaOptions, ReplicaStatus
+from kvstore.replica.packets import Packet, SnapshotPart, Transport
 from kvstore.replica.storage import Identity, MemberLog
-from kvstore.state import MemoryBounds, StateMachine
-from kvstore.state.machine import CommandResult
+from kvstore.replica.transfers import Transfers
+from kvstore.state import StateMachine
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
-
-ProposalDone = Callable[[Sequence[CommandResult] | Error], None]
-ReadDone = Callable[[Error | None], None]
-
-COMPACTION_TICKS = 20
-"""Ticks between two looks at what the engine has made durable and the log may forget."""
-
-_COMMAND = EntryKind.COMMAND
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaOptions:
-    """Settings of one member.
-
-    ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
-    off: the Raft log is the log). ``snapshot_part_bytes``: what a snapshot moves at a time.
-    ``memory``: what is remembered of clients; must be the same on all members.
-    """
-
-    raft: Options = field(default_factory=Options)
-    engine: EngineOptions = field(
-        default_factory=lambda: EngineOptions(wal=False, write_buffer_size=16 << 20)
-    )
-    segment_bytes: int = 16 << 20
-    snapshot_part_bytes: int = PART_BYTES
-    memory: MemoryBounds = field(default_factory=MemoryBounds)
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
-    """One moment of a member. ``applied`` and ``durable`` (in tables) are log indexes.
-
-    ``remembered``: plain requests that are remembered, their bytes, and open sessions.
-    """
-
-    raft: RaftStatus
-    applied: int
-    durable: int
-    revision: int
-    state_hash: int
-    log: dict[str, int]
-    engine: dict[str, object]
-    failure: Error | None
-    remembered: tuple[int, int, int] = (0, 0, 0)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A proposal that waits for its entry to be applied."""
-
-    term: int
-    done: ProposalDone
 
 
 class Replica:
@@ -161,8 +103,8 @@ class Replica:
         try:
             if self._log.is_new and founders is not None:
                 self._log.found(founders)
-            self._state_path = self.directory.current_state(self._log.mark.index)
-            self.machine = self._open_machine()
+            state_path = self.directory.current_state(self._log.mark.index)
+            machine = self._open_machine(state_path)
         except BaseException:
             self._log.close()
             raise
@@ -174,10 +116,10 @@ class Replica:
                 hard_state=self._log.hard_state,
                 snapshot=self._log.mark,
                 entries=self._log.entries,
-                applied=self.machine.applied_index,
+                applied=machine.applied_index,
             )
         except BaseException:
-            self.machine.close()
+            machine.close()
             self._log.close()
             raise
         self._log.entries = []
@@ -186,27 +128,32 @@ class Replica:
         self.counters = ReplicaCounters()
         self._leader_known = 0
         self._proposals: list[tuple[bytes, ProposalDone]] = []
-        self._proposed: dict[int, _Waiting] = {}
         self._reads: list[ReadDone] = []
         self._read_context = 0
         self._reads_asked: dict[int, list[ReadDone]] = {}
-        self._reads_confirmed: list[tuple[int, list[ReadDone]]] = []
-        # Marks on their way to the disk: (ticket, index of the mark).
-        self._marks: deque[tuple[int, int]] = deque()
-        self._marked = self._log.mark.index
-        self._ticks_to_compaction = COMPACTION_TICKS
-        self._senders: dict[int, SnapshotSender] = {}
-        self._receiver = SnapshotReceiver(self.directory, self._verify_snapshot)
-        self._ready_to_install: dict[int, SnapshotMeta] = {}
-        # Committed, but the engine has no room for them yet; oldest first.
-        self._held: deque[Sequence[Entry]] = deque()
-        self._lack: StorageError | None = None
+        self._applying = Applying(
+            self._raft,
+            machine,
+            path=state_path,
+            directory=self.directory,
+            open_machine=self._open_machine,
+        )
+        self._compaction = Compaction(self._raft, self._log, self._applying)
+        self._transfers = Transfers(
+            identity.member,
+            self._raft,
+            self._applying,
+            directory=self.directory,
+            transport=transport,
+            options=options,
+            counters=self.counters,
+        )
         if threaded:
             self.notify_fd = self._log.start_writer()
         self._turn_guarded()
 
-    def _open_machine(self) -> StateMachine:
-        database = DB(self._state_path, options=self.options.engine, filesystem=self._filesystem)
+    def _open_machine(self, path: str) -> StateMachine:
+        database = DB(path, options=self.options.engine, filesystem=self._filesystem)
         try:
             return StateMachine(database, memory=self.options.memory)
         except BaseException:
@@ -214,6 +161,11 @@ class Replica:
             raise
 
     # --- what it is ----------------------------------------------------------------------------
+
+    @property
+    def machine(self) -> StateMachine:
+        """The state as of what it has applied; another one after a snapshot was installed."""
+        return self._applying.machine
 
     @property
     def member(self) -> int:
@@ -349,25 +301,20 @@ class Replica:
                 except Error as error:
                     self._fail(error)
             elif isinstance(packet, SnapshotPart):
-                if self._raft.hears(_snapshot_message(packet)):
-                    self._guard(partial(self._take_part, packet))
+                self._guard(partial(self._transfers.take_part, packet))
             else:
-                self._guard(partial(self._take_progress, packet))
+                self._guard(partial(self._transfers.take_progress, packet))
 
     def tick(self) -> None:
         """One tick of the clock has passed."""
         if self.failure is not None:
             return
         self._raft.tick()
-        self._receiver.tick()
         if self._log.out_of_space:
             self._log.try_again()
-        if self._senders:
-            self._guard(self._tick_senders)
-        self._ticks_to_compaction -= 1
-        if self._ticks_to_compaction <= 0 or self._raft.wants_compaction:
-            self._ticks_to_compaction = COMPACTION_TICKS
-            self._guard(self._compact)
+        self._guard(self._transfers.tick)
+        if self._compaction.is_due():
+            self._guard(self._compaction.compact)
         self._wake()
 
     def storage_ready(self) -> None:
@@ -416,9 +363,8 @@ class Replica:
             if bundle.snapshot is not None:
                 self._install(bundle.snapshot)
             self._raft.stored(bundle.number)
-        if self._held:
-            self._apply_held()
-        self._remove_log()
+        self._applying.apply_held()
+        self._compaction.remove_log()
         if self._proposals:
             self._propose_gathered()
         if self._reads:
@@ -431,7 +377,7 @@ class Replica:
             self._perform(bundle_or_none)
         leads = raft.role is Role.LEADER
         if self._was_leader and not leads:
-            self._forget_proposed(
+            self._applying.forget_proposed(
                 OutcomeUnknownError("leadership was lost; retry with the same id")
             )
         self._was_leader = leads
@@ -444,12 +390,20 @@ class Replica:
         if bundle.committed:
             self._apply(bundle.committed)
         for state in bundle.read_states:
-            self._reads_confirmed.append((state.index, self._reads_asked.pop(state.context)))
+            self._applying.serve_at(state.index, self._reads_asked.pop(state.context))
         for context in bundle.reads_failed:
             for done in self._reads_asked.pop(context):
                 done(UnavailableError("no majority confirmed the leader in time"))
-        if self._reads_confirmed:
-            self._serve_reads()
+        self._applying.serve_reads()
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        self._applying.apply(entries)
+
+    def _send(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.kind is MessageKind.SNAPSHOT:
+                self._transfers.begin(message)
+        self._transport.send([m for m in messages if m.kind is not MessageKind.SNAPSHOT])
 
     def _propose_gathered(self) -> None:
         gathered, self._proposals = self._proposals, []
@@ -460,10 +414,7 @@ class Replica:
                 done(error)
             return
         for index, (_, done) in enumerate(gathered, proposed.first):
-            replaced = self._proposed.pop(index, None)
-            self._proposed[index] = _Waiting(proposed.term, done)
-            if replaced is not None:
-                replaced.done(OutcomeUnknownError("leadership was lost; retry with the same id"))
+            self._applying.wait_for(index, proposed.term, done)
 
     def _ask_gathered(self) -> None:
         reads, self._reads = self._reads, []
@@ -476,235 +427,31 @@ class Replica:
             return
         self._reads_asked[self._read_context] = reads
 
-    def _remove_log(self) -> None:
-        """Segments that a durable mark stands for; what can't be done now a later turn does."""
-        try:
-            while self._marks and self._log.remove_before(self._marks[0][1] + 1, self._marks[0][0]):
-                self._marks.popleft()
-        except StorageError as error:
-            if not error.retryable:
-                raise
+    def _install(self, mark: SnapshotMeta) -> None:
+        """The log durably says that the state is the snapshot's: make it so."""
+        self._transfers.take_ready(mark)
+        self._applying.install(mark.index)
+        self._compaction.installed(mark.index)
 
     @property
     def lacks_room(self) -> bool:
         """Its disk is full: it takes no writes until there is room, and goes on by itself then."""
-        return self._lack is not None or self._log.out_of_space
-
-    def _has_room(self) -> bool:
-        """The engine can take a write. While a full disk keeps it from flushing it may not."""
-        try:
-            self.machine.make_room()
-        except StorageError as error:
-            if not error.retryable:
-                raise
-            self._lack = error
-            return False
-        self._lack = None
-        return True
-
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        if self._held or not self._has_room():
-            # The core offers no more than it has room for beyond what was applied.
-            self._held.append(entries)
-        else:
-            self._apply_now(entries)
-
-    def _apply_held(self) -> None:
-        while self._held and self._has_room():
-            self._apply_now(self._held.popleft())
-        if self._reads_confirmed:
-            self._serve_reads()
-
-    def _apply_now(self, entries: Sequence[Entry]) -> None:
-        answers = self.machine.apply(
-            [
-                (index, term, data if kind is _COMMAND else b"")
-                for term, index, kind, data in entries
-            ]
-        )
-        self._raft.applied(entries[-1].index)
-        proposed = self._proposed
-        if not proposed:
-            return
-        for index, term, results in answers:
-            waiting = proposed.pop(index, None)
-            if waiting is None:
-                continue
-            if waiting.term == term:
-                waiting.done(results)
-            else:
-                waiting.done(OutcomeUnknownError("leadership was lost; retry with the same id"))
-
-    def _serve_reads(self) -> None:
-        applied = self.machine.applied_index
-        later = []
-        for index, reads in self._reads_confirmed:
-            if index <= applied:
-                for done in reads:
-                    done(None)
-            else:
-                later.append((index, reads))
-        self._reads_confirmed = later
-
-    def _compact(self) -> None:
-        """Let the log forget what the state machine holds durably."""
-        raft = self._raft
-        if raft.wants_compaction:
-            try:
-                self.machine.flush()
-            except StorageError as error:
-                if not error.retryable:
-                    raise
-        raft.compact(min(self.machine.durable_index, self.machine.applied_index))
-        gone = raft.status().first_index - 1
-        if gone > self._marked:
-            self._marked = gone
-            self._marks.append((self._log.write_mark(raft.snapshot_meta(gone)), gone))
-
-    # --- snapshots -----------------------------------------------------------------------------
-
-    def _send(self, messages: list[Message]) -> None:
-        for message in messages:
-            if message.kind is MessageKind.SNAPSHOT:
-                self._begin_transfer(message)
-        self._transport.send([m for m in messages if m.kind is not MessageKind.SNAPSHOT])
-
-    def _begin_transfer(self, message: Message) -> None:
-        old = self._senders.pop(message.to, None)
-        if old is not None:
-            old.finish()
-        path = self.directory.outgoing(message.to)
-        try:
-            self.machine.checkpoint(path)
-        except StorageError as error:
-            if not error.retryable:
-                raise
-            self._filesystem.remove_tree(path)
-            self._raft.snapshot_status(message.to, False)
-            return
-        sender = SnapshotSender(
-            self._filesystem,
-            path,
-            self.member,
-            message.to,
-            self._raft.term,
-            self._raft.snapshot_meta(self.machine.applied_index),
-            self.options.snapshot_part_bytes,
-        )
-        self._senders[message.to] = sender
-        self._transport.send((sender.part(),))
-
-    def _tick_senders(self) -> None:
-        for sender in list(self._senders.values()):
-            if sender.failed:
-                self._end_transfer(sender, ok=False)
-            elif sender.tick():
-                self._transport.send((sender.part(),))
-
-    def _take_progress(self, progress: SnapshotProgress) -> None:
-        sender = self._senders.get(progress.sender)
-        if sender is None:
-            return
-        if progress.next == REFUSED and progress.index == sender.meta.index:
-            self._end_transfer(sender, ok=False)
-            # Was it damaged here? Then this member must not lead, nor hand its state on.
-            self.machine.verify()
-            return
-        before = sender.offset
-        if not sender.answered(progress):
-            return
-        self.counters.snapshot_sent_bytes += max(0, sender.offset - before)
-        if sender.done:
-            self.counters.snapshots_sent += 1
-            self._end_transfer(sender, ok=True)
-        else:
-            self._transport.send((sender.part(),))
-
-    def _end_transfer(self, sender: SnapshotSender, *, ok: bool) -> None:
-        del self._senders[sender.to]
-        sender.finish()
-        self._raft.snapshot_status(sender.to, ok)
-
-    def _take_part(self, part: SnapshotPart) -> None:
-        """A part of a snapshot; the last one makes it known to the core."""
-        if part.term < self._raft.term:
-            return
-        before = self._receiver.received(part)
-        try:
-            whole = self._receiver.take(part)
-        except CorruptionError:
-            self._answer_part(part, REFUSED)
-            return
-        after = self._receiver.received(part)
-        self.counters.snapshot_received_bytes += max(0, after - before)
-        if whole:
-            self.counters.snapshots_received += 1
-            self._ready_to_install[part.meta.index] = part.meta
-            self._raft.step(_snapshot_message(part))
-        self._answer_part(part, after)
-
-    def _answer_part(self, part: SnapshotPart, upto: int) -> None:
-        self._transport.send(
-            (SnapshotProgress(self.member, part.sender, part.term, part.meta.index, upto),)
-        )
-
-    def _verify_snapshot(self, path: str, meta: SnapshotMeta) -> None:
-        """Every byte of a received state, and that it is the one it is said to be.
-
-        Raises CorruptionError: what passes here can be opened when it is installed.
-        """
-        with DB(path, options=self.options.engine, filesystem=self._filesystem) as database:
-            database.verify()
-            state = StateMachine(database, memory=self.options.memory)
-            if (state.applied_index, state.applied_term) != (meta.index, meta.term):
-                raise CorruptionError(
-                    f"a snapshot of index {meta.index}, term {meta.term} holds index "
-                    f"{state.applied_index}, term {state.applied_term}",
-                    code=IntegrityCode.INVALID_RECORD,
-                    path=path,
-                )
-
-    def _install(self, mark: SnapshotMeta) -> None:
-        """The log durably says that the state is the snapshot's: make it so."""
-        if self._ready_to_install.pop(mark.index, None) != mark:
-            raise InternalError(f"snapshot {mark.index} is to be installed but isn't here")
-        # Newer ones may be on their way into the log already.
-        for index in [index for index in self._ready_to_install if index < mark.index]:
-            del self._ready_to_install[index]
-        self._held.clear()  # all of it is before the snapshot
-        self._lack = None
-        old = self._state_path
-        self.machine.close()
-        self._state_path = self.directory.install(mark.index)
-        self.machine = self._open_machine()
-        if self.machine.applied_index != mark.index:
-            raise InternalError(
-                f"the snapshot of index {mark.index} holds index {self.machine.applied_index}"
-            )
-        self._filesystem.remove_tree(old)
-        self._marked = mark.index
-        self._marks.clear()
+        return self._applying.lacks_room or self._log.out_of_space
 
     # --- ending --------------------------------------------------------------------------------
 
-    def _forget_proposed(self, error: Error) -> None:
-        waiting, self._proposed = self._proposed, {}
-        for proposal in waiting.values():
-            proposal.done(error)
-
     def _fail_all(self, error: Error) -> None:
-        self._forget_proposed(error)
+        self._applying.forget_proposed(error)
         proposals, self._proposals = self._proposals, []
         for _, done in proposals:
             done(error)
         reads = [
             *self._reads,
             *(done for asked in self._reads_asked.values() for done in asked),
-            *(done for _, confirmed in self._reads_confirmed for done in confirmed),
+            *self._applying.take_reads(),
         ]
         self._reads = []
         self._reads_asked = {}
-        self._reads_confirmed = []
         for read_done in reads:
             read_done(error)
 
@@ -723,17 +470,10 @@ class Replica:
         failed = self.failure is not None
         if not failed:
             self.failure = UnavailableError("the server is stopping")
-        for sender in self._senders.values():
-            sender.finish()
-        self._senders.clear()
+        self._transfers.close()
         try:
             self.machine.close()
             self._log.close()
         except Error:
             if not failed:
                 raise
-
-
-def _snapshot_message(part: SnapshotPart) -> Message:
-    """What the core is told once the snapshot of ``part`` is whole."""
-    return Message(MessageKind.SNAPSHOT, part.to, part.sender, part.term, snapshot=part.meta)

@@ -1,0 +1,50 @@
+"""What a member is given to run with, and what it tells of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kvstore.engine import Options as EngineOptions
+from kvstore.errors import Error
+from kvstore.raft import Options
+from kvstore.raft import Status as RaftStatus
+from kvstore.replica.snapshots import PART_BYTES
+from kvstore.state import MemoryBounds
+
+__all__ = ["ReplicaOptions", "ReplicaStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOptions:
+    """Settings of one member.
+
+    ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
+    off: the Raft log is the log). ``snapshot_part_bytes``: what a snapshot moves at a time.
+    ``memory``: what is remembered of clients; must be the same on all members.
+    """
+
+    raft: Options = field(default_factory=Options)
+    engine: EngineOptions = field(
+        default_factory=lambda: EngineOptions(wal=False, write_buffer_size=16 << 20)
+    )
+    segment_bytes: int = 16 << 20
+    snapshot_part_bytes: int = PART_BYTES
+    memory: MemoryBounds = field(default_factory=MemoryBounds)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One moment of a member. ``applied`` and ``durable`` (in tables) are log indexes.
+
+    ``remembered``: plain requests that are remembered, their bytes, and open sessions.
+    """
+
+    raft: RaftStatus
+    applied: int
+    durable: int
+    revision: int
+    state_hash: int
+    log: dict[str, int]
+    engine: dict[str, object]
+    failure: Error | None
+    remembered: tuple[int, int, int] = (0, 0, 0)
