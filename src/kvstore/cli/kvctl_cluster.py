@@ -23,6 +23,7 @@ import click
 from kvstore.cli.kvctl_status import table
 from kvstore.client import TLS, Client
 from kvstore.errors import ConfigurationError, Error, UnavailableError
+from kvstore.server.config.private_files import replace_private
 from kvstore.server.peers.secret import make_secret_file
 
 CLUSTER_ID = "local"
@@ -91,9 +92,7 @@ class LocalCluster:
     def save(self) -> None:
         """Write who runs; whole or not at all."""
         fields = {"tls": self.tls, "members": [asdict(member) for member in self.members]}
-        fresh = self.directory / f"{FILE}.new"
-        fresh.write_text(json.dumps(fields, indent=1) + "\n")
-        fresh.replace(self.directory / FILE)
+        replace_private(self.directory / FILE, f"{json.dumps(fields, indent=1)}\n".encode())
 
     def member(self, member_id: int) -> LocalMember:
         for member in self.members:

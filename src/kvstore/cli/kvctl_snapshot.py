@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from kvstore.cli.kvctl_status import size, table
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.replica.backup_file import BackupInfo, BackupParser, read_backup
 from kvstore.server.config.cluster_config import load_cluster_config
-from kvstore.server.config.private_files import sync_directory
+from kvstore.server.config.private_files import replacing
 from kvstore.server.nodes.restore import restore_cluster, restore_embedded
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
@@ -60,27 +58,14 @@ def save_command(context: click.Context, file: Path, stale: bool) -> None:
 
 def _save(pieces: Iterable[bytes], file: Path) -> BackupInfo:
     """Write and check the pieces; returns once the file is durable under its name."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     parser = BackupParser(str(file))
-    written = False
     try:
         # All keys and values are in it: nobody else may read it.
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as output:
-                for piece in pieces:
-                    parser.feed(piece)
-                    output.write(piece)
-                info = parser.finish()
-                output.flush()
-                os.fsync(output.fileno())
-            partial.rename(file)
-            written = True
-        finally:
-            if not written:
-                with contextlib.suppress(OSError):
-                    partial.unlink()
-        sync_directory(file.absolute().parent)
+        with replacing(file) as output:
+            for piece in pieces:
+                parser.feed(piece)
+                output.write(piece)
+            info = parser.finish()
     except StorageError:
         raise
     except TimeoutError:  # a call's deadline, not the disk's

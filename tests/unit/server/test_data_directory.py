@@ -54,7 +54,7 @@ def test_an_empty_volume_may_become_ours(tmp_path: Path) -> None:
 
 
 def test_a_start_cut_off_before_the_marker_was_in_place_is_finished(tmp_path: Path) -> None:
-    (tmp_path / f"{MARKER}.new").write_bytes(b"kvsto")
+    (tmp_path / f".{MARKER}.{os.getpid()}.new").write_bytes(b"kvsto")
     (tmp_path / LOCK).touch()
     with DataDirectory(tmp_path, "embedded"):
         assert names(tmp_path) == [MARKER, LOCK]
@@ -147,7 +147,11 @@ def test_a_directory_that_others_could_enter_is_closed_to_them(
     assert stat.S_IMODE(path.stat().st_mode) == after
 
 
-@pytest.mark.parametrize("name", ["KVSTORE.new", "KVSTORE.probe", "LOCK", "KVSTORE", "MEMBER.new"])
+KVSTORE_NEW = f".KVSTORE.{os.getpid()}.new"
+MEMBER_NEW = f".MEMBER.{os.getpid()}.new"
+
+
+@pytest.mark.parametrize("name", [KVSTORE_NEW, "KVSTORE.probe", "LOCK", "KVSTORE", MEMBER_NEW])
 def test_a_link_that_somebody_planted_leads_nowhere(tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -159,10 +163,10 @@ def test_a_link_that_somebody_planted_leads_nowhere(tmp_path: Path, name: str) -
     try:
         DataDirectory(path, "embedded").close()
     except ConfigurationError as refused:
-        assert name in ("LOCK", "KVSTORE", "MEMBER.new")
-        if name != "MEMBER.new":
+        assert name in ("LOCK", "KVSTORE", MEMBER_NEW)
+        if name != MEMBER_NEW:
             assert "a symbolic link stands where" in str(refused)
     (path / name).unlink(missing_ok=True)
-    (path / "MEMBER.new").symlink_to(victim)
+    (path / MEMBER_NEW).symlink_to(victim)
     write_sealed(path / "MEMBER", {"a": 1})
     assert victim.read_text() == "precious"

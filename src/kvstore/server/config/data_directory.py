@@ -21,7 +21,12 @@ from types import TracebackType
 from typing import Self
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.config.private_files import open_private, replace_private, sync_directory
+from kvstore.server.config.private_files import (
+    is_left_over,
+    open_private,
+    replace_private,
+    sync_directory,
+)
 
 FORMAT_VERSION = 1
 MARKER = "KVSTORE"
@@ -29,7 +34,7 @@ LOCK = "LOCK"
 
 # What may lie in a directory that is about to become ours: the traces of a start that was cut off,
 # and what a fresh file system brings along.
-_LEFT_OVER = {LOCK, f"{MARKER}.new", "lost+found"}
+_LEFT_OVER = {LOCK, "lost+found"}
 
 # Later formats may say more between the format and the checksum; they must still be told apart.
 _LINE = re.compile(r"(kvstore-data format=(\d+)(?: mode=(\S+))?[^\n]*) crc32=([0-9a-f]{8})\n")
@@ -93,7 +98,11 @@ class DataDirectory:
             ) as file:
                 line = file.read()
         except FileNotFoundError:
-            others = sorted(set(os.listdir(self.path)) - _LEFT_OVER)
+            others = sorted(
+                name
+                for name in set(os.listdir(self.path)) - _LEFT_OVER
+                if not is_left_over(name, MARKER)
+            )
             if others:
                 raise ConfigurationError(
                     f"{self.path} is not a kvstore data directory: it holds {others[0]!r} but no "

@@ -6,13 +6,24 @@ choice, which a kvd of root could overwrite.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from kvstore.errors import ConfigurationError
 
-__all__ = ["open_private", "refuse_readable_by_others", "replace_private", "sync_directory"]
+__all__ = [
+    "is_left_over",
+    "open_private",
+    "refuse_readable_by_others",
+    "replace_private",
+    "replacing",
+    "sync_directory",
+]
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -22,19 +33,59 @@ def open_private(path: Path, flags: int) -> int:
     return os.open(path, flags | _FLAGS, 0o600)
 
 
-def replace_private(path: Path, data: bytes) -> None:
-    """Replace ``path``, durably: after a crash it holds the old or the new bytes. Raises OSError.
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file to write into that becomes ``path``, durably, when the block ends.
 
-    What a crash, or somebody else, left under the new file's name goes first.
+    After a crash ``path`` holds all of the old bytes or all of the new. When the block or the disk
+    fails, ``path`` stays as it was and what was written is removed; what a process that was killed
+    left goes with the next file for the same path. The file has ``mode`` from its first byte on.
+    Raises OSError.
     """
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+    _remove_left_over(path)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+    sync_directory(path.absolute().parent)
+
+
+def replace_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace ``path`` by ``data``, as :func:`replacing` does. Raises OSError."""
+    with replacing(path, mode=mode) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    sync_directory(path.parent)
+
+
+def is_left_over(name: str, of: str) -> bool:
+    """Whether a file called ``name`` is what a crash leaves of replacing the file ``of``."""
+    return re.fullmatch(rf"\.{re.escape(of)}\.[0-9]+\.new", name) is not None
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the unfinished files of processes that are gone, and of this one."""
+    for name in os.listdir(path.absolute().parent):
+        if is_left_over(name, path.name):
+            writer = int(name.split(".")[-2])
+            if writer == os.getpid() or not _runs(writer):
+                path.with_name(name).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def sync_directory(path: Path) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from kvstore.api.operator_access import OPERATOR_NAME
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.cluster_config import check_cluster_id
+from kvstore.server.config.private_files import replace_private
 from kvstore.server.peers.names import member_name
 
 # Machines whose clocks run a little behind must not refuse what was just signed.
@@ -299,15 +299,7 @@ def _make_private(directory: Path) -> None:
 
 
 def _write(path: Path, data: bytes, *, mode: int) -> None:
-    """Replace a file by renaming; it has ``mode`` from its first byte on."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)
+        replace_private(path, data, mode=mode)
     except OSError as error:
         raise ConfigurationError(f"failed to write {path}: {error.strerror}") from error
