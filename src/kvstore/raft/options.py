@@ -32,7 +32,9 @@ class Options:
     ``log_bytes_max``: the log kept in memory; proposals and appends are refused beyond it, and
     from half of it on ``Raft.wants_compaction`` asks for a compaction.
     ``log_entries_max``: the same by count. ``tail_entries``, ``tail_bytes``: what a compaction
-    leaves for slow followers, whichever is reached first.
+    leaves for slow followers, whichever is reached first. ``transfer_bytes``: what it leaves at
+    most for a follower to which a snapshot is under way or was sent lately, as it needs what
+    follows that snapshot next.
     ``proposal_bytes_max``: one command.
     ``reads_waiting_max``: reads in the core. ``read_ticks_max``: a read that could not be
     confirmed for this long is given up; 0 means twice ``election_ticks``.
@@ -52,6 +54,7 @@ class Options:
     log_entries_max: int = 1_000_000
     tail_entries: int = 10_000
     tail_bytes: int = 16 * MIB
+    transfer_bytes: int = 64 * MIB
     proposal_bytes_max: int = 8 * MIB
     reads_waiting_max: int = 10_000
     read_ticks_max: int = 0
@@ -83,7 +86,13 @@ class Options:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("tail_entries", "tail_bytes", "read_ticks_max", "promote_lag_max"):
+        for name in (
+            "tail_entries",
+            "tail_bytes",
+            "transfer_bytes",
+            "read_ticks_max",
+            "promote_lag_max",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)} must be at least 0")
         if 2 * self.uncommitted_bytes_max > self.log_bytes_max:

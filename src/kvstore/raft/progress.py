@@ -38,7 +38,9 @@ class Progress:
     ``inflight`` holds (last index, payload bytes) of each unanswered APPEND, in order.
     ``heard`` is the tick of the last answer, ``round`` the newest heartbeat round answered,
     ``commit_told`` the commit index that the follower was last sent. ``leaving``: the newest
-    configuration doesn't have it any more; it is only still told so.
+    configuration doesn't have it any more; it is only still told so. ``kept_after``: the index of
+    the snapshot that is on its way or was delivered last, whose next entries the log keeps until
+    the follower has come near its end; 0 for none.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Progress:
         "heard",
         "inflight",
         "inflight_bytes",
+        "kept_after",
         "leaving",
         "match",
         "next",
@@ -69,6 +72,7 @@ class Progress:
         self.commit_told = 0
         self.damaged = False
         self.leaving = False
+        self.kept_after = 0
 
     def become_probe(self) -> None:
         """Find out anew where the logs part; a delivered snapshot gives the start."""
@@ -87,6 +91,7 @@ class Progress:
         """A snapshot up to ``index`` is on its way; nothing else is until it is reported."""
         self._enter(_SNAPSHOT)
         self.pending_snapshot = index
+        self.kept_after = index
 
     def _enter(self, state: PeerState) -> None:
         self.state = state

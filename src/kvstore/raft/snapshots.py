@@ -11,7 +11,10 @@ from kvstore.raft.messages import Message, MessageKind, SnapshotMeta
 from kvstore.raft.progress import PeerState, Progress
 from kvstore.raft.state import State
 
-__all__ = ["compact", "handle_snapshot", "mark", "reported", "send_snapshot"]
+__all__ = ["compact", "handle_snapshot", "kept_after", "mark", "reported", "send_snapshot"]
+
+KEPT_TIMEOUTS = 10
+"""Nothing is kept for a follower that is silent for so many election timeouts."""
 
 
 def mark(state: State, index: int) -> SnapshotMeta:
@@ -25,15 +28,45 @@ def mark(state: State, index: int) -> SnapshotMeta:
 
 
 def compact(state: State, index: int) -> None:
-    """Forget the log up to ``index`` but for the tail (Raft §7)."""
+    """Forget the log up to ``index`` but for the tail (Raft §7).
+
+    What follows a snapshot that is under way stays, within bounds: the follower needs it next, and
+    without it would need another snapshot, and so on for as long as there are writes.
+    """
     log = state.log
     if index > log.applied:
         raise InvalidArgumentError(f"index {index} is not applied yet ({log.applied} is)")
     options = state.options
     index = min(index, log.handed, log.tail_start(options.tail_entries, options.tail_bytes))
+    kept = kept_after(state, index)
+    if kept < index:
+        # Far enough from where the log asks for compactions (half of it).
+        entries = options.log_entries_max // 4
+        most = min(options.transfer_bytes, options.log_bytes_max // 4)
+        index = min(index, max(kept, log.tail_start(entries, most)))
     if index > log.offset:
         log.compact(index)
         state.configurations.compact(index)
+
+
+def kept_after(state: State, index: int) -> int:
+    """The first index up to ``index`` whose next entries a follower needs after its snapshot.
+
+    Those that have the log up to ``index`` by now, or went silent, are not asked about again.
+    """
+    silent = state.now - KEPT_TIMEOUTS * state.options.election_ticks
+    lowest = index
+    for progress in state.progress.values():
+        if not progress.kept_after:
+            continue
+        place = max(progress.kept_after, progress.match)
+        if progress.heard <= silent or (
+            place >= index and progress.state is not PeerState.SNAPSHOT
+        ):
+            progress.kept_after = 0
+        else:
+            lowest = min(lowest, place)
+    return lowest
 
 
 def send_snapshot(state: State, member: int, progress: Progress) -> None:
@@ -55,6 +88,7 @@ def reported(state: State, member: int, ok: bool) -> None:
         return
     if not ok:
         progress.pending_snapshot = 0
+        progress.kept_after = 0
     progress.become_probe()
     # Its own answer says soonest where it stands; without one the next heartbeat's lets go.
     progress.paused = True
