@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvstore.addresses import HostPort
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_connection import Command, output_options, settings_of
 from kvstore.cli.kvctl_status import table
@@ -140,7 +141,7 @@ def issue_command(
             )
         for node in cluster.nodes:
             addresses = (node.client_addr, node.peer_addr)
-            names = [address.rpartition(":")[0] for address in addresses]
+            names = [parsed.host for parsed in map(HostPort.parse, addresses) if parsed]
             made += authority.issue_member(node.node_id, names, days)
     for path in made:
         click.echo(f"made {path}")

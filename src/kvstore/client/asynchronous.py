@@ -10,6 +10,7 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import grpc.aio
 
+from kvstore.addresses import is_unix
 from kvstore.api.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -65,7 +66,7 @@ class _Server:
     __slots__ = ("admin", "channel", "kv", "sessions")
 
     def __init__(self, address: str, tls: TLS | None) -> None:
-        if tls is None or address.startswith("unix:"):
+        if tls is None or is_unix(address):
             self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         else:
             self.channel = grpc.aio.secure_channel(

@@ -9,6 +9,7 @@ from typing import Protocol, Self, TypeVar
 
 import grpc
 
+from kvstore.addresses import is_unix
 from kvstore.api.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -64,7 +65,7 @@ class _Server:
     __slots__ = ("admin", "channel", "kv", "sessions")
 
     def __init__(self, address: str, tls: TLS | None) -> None:
-        if tls is None or address.startswith("unix:"):
+        if tls is None or is_unix(address):
             self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         else:
             self.channel = grpc.secure_channel(

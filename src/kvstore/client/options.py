@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from kvstore.addresses import HostPort, is_unix
 from kvstore.errors import ConfigurationError, InvalidArgumentError
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -17,8 +17,6 @@ DEFAULT_TIMEOUT_S = 10.0
 # A request carries a key of 1 KiB, a value of 1 MiB and an id of 4 KiB at most. Twice that leaves
 # the server, which knows the limits, to say what is wrong with a message that is a little too big.
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024
-
-_ADDRESS = re.compile(r"(?:[^\s:\[\]/]+|\[[0-9A-Fa-f:.%\w]+\]):\d{1,5}|unix:\S+")
 
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_send_message_length", -1),
@@ -113,7 +111,7 @@ def parse_addresses(addresses: str | Sequence[str]) -> list[str]:
     if not listed:
         raise ConfigurationError("no server address given; expected host:port")
     for address in listed:
-        if not _ADDRESS.fullmatch(address):
+        if HostPort.parse(address) is None and not is_unix(address):
             raise ConfigurationError(f"malformed server address {address!r}; expected host:port")
     return listed
 

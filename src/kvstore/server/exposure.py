@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from kvstore.server.config.cluster_config import is_loopback
+from kvstore.addresses import is_loopback
 from kvstore.server.config.options import ServerOptions
 
 __all__ = ["exposures", "say"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from kvstore.addresses import HostPort
 from kvstore.errors import ConfigurationError
 
 # A little over twice the largest lawful request (1 MiB value, 1 KiB key, 4 KiB id): up to here the
@@ -48,8 +48,6 @@ LISTENER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.max_ping_strikes", 2),
 ]
 
-_HOST_PORT = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
-
 
 def new_server(
     interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (), *, connections_max: int
@@ -70,10 +68,10 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
 
     Raises ConfigurationError that says why the address can't be had.
     """
-    parsed = _HOST_PORT.fullmatch(address)
-    if parsed is None or int(parsed["port"]) > 65535:
+    parsed = HostPort.parse(address)
+    if parsed is None:
         raise _start_failure(address, "malformed address; expected host:port")
-    _probe(address, parsed["host"].strip("[]"), int(parsed["port"]))
+    _probe(address, parsed.host, parsed.port)
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
@@ -83,7 +81,7 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
         raise _start_failure(address, "the address can't be bound") from error
     if port == 0:
         raise _start_failure(address, "the address can't be bound")
-    return f"{parsed['host']}:{port}"
+    return str(HostPort(parsed.host, port))
 
 
 def _probe(address: str, host: str, port: int) -> None:

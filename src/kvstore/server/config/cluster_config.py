@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import ipaddress
 import json
 import re
 import tomllib
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvstore.addresses import HostPort, is_loopback
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.options import ADMINS, LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
 
@@ -29,9 +29,6 @@ ELECTION_TIMEOUT_MS_DEFAULT = 500
 SNAPSHOT_MIB_PER_S_DEFAULT = 256
 
 _CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_ADDRESS = re.compile(
-    r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,7 @@ def _config(document: dict[str, Any], overrides: Mapping[str, Any]) -> ClusterCo
         raise _Refused(f"self_id = {values['self_id']} is none of the [[nodes]] ({ids})")
     values.setdefault("client_addr", own.client_addr)
     values.setdefault("peer_addr", own.peer_addr)
-    if _same_address(values["client_addr"], values["peer_addr"]):
+    if _collide(values["client_addr"], values["peer_addr"]):
         raise _Refused(
             f"client_addr and peer_addr are both {values['client_addr']}; "
             "clients and peers need a port each"
@@ -290,16 +287,6 @@ def _check_peers(config: ClusterConfig) -> None:
         )
 
 
-def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches ``host:port``; a name that isn't ``localhost`` may lead
-    anywhere."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _check_timing(config: ClusterConfig) -> None:
     if config.election_timeout_ms < 3 * config.heartbeat_ms:
         raise _Refused(
@@ -345,8 +332,8 @@ def _cluster_id(key: str, value: object) -> str:
 
 def _address(key: str, value: object) -> str:
     text = _text(key, value)
-    match = _ADDRESS.fullmatch(text)
-    if match is None or not 1 <= int(match["port"]) <= 65535:
+    parsed = HostPort.parse(text)
+    if parsed is None or parsed.port == 0:
         raise _Refused(
             f'{key} = {_shown(value)}; it must be "host:port" with a port from 1 to 65535'
         )
@@ -355,7 +342,8 @@ def _address(key: str, value: object) -> str:
 
 def _dialled(key: str, value: object) -> str:
     text = _address(key, value)
-    if text.rpartition(":")[0] in ("0.0.0.0", "[::]"):
+    parsed = HostPort.parse(text)
+    if parsed is not None and parsed.is_wildcard:
         raise _Refused(
             f'{key} = "{text}" can\'t be dialled; give the name or address that others reach it at'
         )
@@ -453,14 +441,10 @@ def _typed(parse: Callable[[str, object], Any], given: object) -> object:
     return given
 
 
-def _same_address(left: str, right: str) -> bool:
-    """True when both can't be listened on at once: equal ports, equal or wildcard hosts."""
-    left_host, _, left_port = left.lower().rpartition(":")
-    right_host, _, right_port = right.lower().rpartition(":")
-    wild = {"0.0.0.0", "[::]"}
-    return left_port == right_port and (
-        left_host == right_host or bool(wild & {left_host, right_host})
-    )
+def _collide(left: str, right: str) -> bool:
+    """Whether two addresses that were checked can't be listened on at once."""
+    one, other = HostPort.parse(left), HostPort.parse(right)
+    return one is not None and other is not None and one.collides(other)
 
 
 def _shown(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from kvstore.addresses import HostPort
 from kvstore.errors import ConfigurationError, UnavailableError
 
 __all__ = ["MetricsEndpoint", "parse_metrics_address"]
@@ -25,17 +25,15 @@ SILENCE_S = 5.0
 # A whole request, its answer included, takes no longer than this.
 SCRAPE_S = 10.0
 
-_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-
 log = structlog.get_logger("kvstore.metrics")
 
 
-def parse_metrics_address(address: str) -> tuple[str, int]:
-    """Host (without brackets) and port of ``host:port``. Raises ConfigurationError."""
-    match = _ADDRESS.fullmatch(address)
-    if match is None or int(match["port"]) > 65535:
+def parse_metrics_address(address: str) -> HostPort:
+    """What ``host:port`` says. Raises ConfigurationError."""
+    parsed = HostPort.parse(address)
+    if parsed is None:
         raise ConfigurationError(f"unsupported --metrics_addr={address}; expected host:port")
-    return match["host"].strip("[]"), int(match["port"])
+    return parsed
 
 
 class MetricsEndpoint:
@@ -47,16 +45,17 @@ class MetricsEndpoint:
 
     def __init__(self, address: str, render: Callable[[str], tuple[str, bytes]]) -> None:
         """Take the address. Raises ConfigurationError that says why it can't be had."""
-        host, port = parse_metrics_address(address)
+        wanted = parse_metrics_address(address)
         try:
-            family, _, _, _, endpoint = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            family, _, _, _, endpoint = socket.getaddrinfo(
+                wanted.host, wanted.port, type=socket.SOCK_STREAM
+            )[0]
             self._server = _server(family, endpoint, render)
         except OSError as error:
             raise ConfigurationError(
                 f"failed to serve metrics on {address}: {error.strerror or error}"
             ) from error
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"{shown}:{self._server.server_address[1]}"
+        self.address = str(HostPort(wanted.host, int(self._server.server_address[1])))
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics", daemon=True
         )

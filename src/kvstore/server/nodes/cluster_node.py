@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from kvstore._engine.files.native import PosixFileSystem
+from kvstore.addresses import is_loopback
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
@@ -19,7 +20,7 @@ from kvstore.errors import ConfigurationError, Error, NotLeaderError, Unavailabl
 from kvstore.raft import Membership
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, is_fresh
-from kvstore.server.config.cluster_config import ClusterConfig, Node, is_loopback
+from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.config.data_directory import member_path
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
