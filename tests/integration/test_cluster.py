@@ -14,10 +14,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from kvstore.api.metadata_keys import INTRODUCTION_KEY
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.client import Client
 from kvstore.errors import Error, InvalidArgumentError, NotLeaderError, UnavailableError
-from kvstore.server.peers.introductions import METADATA_KEY
 from tests.integration.cluster import Cluster, free_addresses
 from tests.integration.process import Kvd, command, environment, run
 
@@ -393,7 +393,7 @@ def test_a_member_that_was_poisoned_is_let_in_again_at_an_operators_word(tmp_pat
         forged.incarnation, forged.starts = known[0], known[1] + 900
         with grpc.insecure_channel(cluster.peers[1]) as channel:
             call = raft_pb2_grpc.RaftPeerStub(channel).Messages(
-                iter(()), metadata=((METADATA_KEY, forged.SerializeToString()),), timeout=10
+                iter(()), metadata=((INTRODUCTION_KEY, forged.SerializeToString()),), timeout=10
             )
             assert call.received == 0
         cluster.kill(2)

@@ -7,16 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY
 from kvstore.client.failure import Failure
 from kvstore.client.options import RetryPolicy
 from kvstore.errors import DeadlineExceededError, Error, Outcome
 
 # Addresses learnt from leader hints are kept beside those given, up to this many in all.
 ADDRESSES_MAX = 64
-
-# Metadata that tells a server which try of a write this is; docs/wire-protocol.md.
-ATTEMPT_KEY = "kvstore-attempt"
-AGE_KEY = "kvstore-age-ms"
 
 Metadata = tuple[tuple[str, str], ...]
 

@@ -10,6 +10,13 @@ from typing import cast
 import grpc
 import grpc.aio
 
+from kvstore.api.metadata_keys import (
+    INTEGRITY_CODE_KEY,
+    LEADER_ADDRESS_KEY,
+    LEADER_HINT_KEY,
+    OUTCOME_KEY,
+    REFUSAL_KEY,
+)
 from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
@@ -27,13 +34,6 @@ from kvstore.errors import (
     UnavailableError,
     UnsupportedError,
 )
-
-# Trailing metadata that says in a machine's words what the status message says in a person's.
-LEADER_HINT_KEY = "kvstore-leader-hint"
-LEADER_ADDRESS_KEY = "kvstore-leader-address"
-INTEGRITY_CODE_KEY = "kvstore-integrity-code"
-REFUSAL_KEY = "kvstore-refusal"
-OUTCOME_KEY = "kvstore-outcome"
 
 _PASSING = frozenset(
     {

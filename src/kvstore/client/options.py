@@ -10,6 +10,7 @@ import grpc
 
 from kvstore.addresses import HostPort, is_unix
 from kvstore.errors import ConfigurationError, InvalidArgumentError
+from kvstore.pem import read_pem
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 10.0
@@ -59,9 +60,9 @@ class TLS:
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files; raises ConfigurationError naming the one that can't be read."""
         return grpc.ssl_channel_credentials(
-            root_certificates=_read_pem("CA certificate", self.ca),
-            private_key=_read_pem("private key", self.key),
-            certificate_chain=_read_pem("certificate", self.cert),
+            root_certificates=_read_optional("CA certificate", self.ca),
+            private_key=_read_optional("private key", self.key),
+            certificate_chain=_read_optional("certificate", self.cert),
         )
 
     def channel_options(self) -> list[tuple[str, int | str]]:
@@ -70,18 +71,8 @@ class TLS:
         return [("grpc.ssl_target_name_override", self.server_name)]
 
 
-def _read_pem(what: str, path: str | Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"failed to read TLS {what} PEM from {path}: {error.strerror}"
-        ) from error
-    if b"-----BEGIN " not in data:
-        raise ConfigurationError(f"failed to read TLS {what} PEM from {path}: not a PEM file")
-    return data
+def _read_optional(what: str, path: str | Path | None) -> bytes | None:
+    return None if path is None else read_pem(what, path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from kvstore.api.handlers import failures as server_side
-from kvstore.api.handlers import metadata
-from kvstore.api.handlers.failures import DETAILS_CHARACTERS_MAX, failure_of
-from kvstore.client import attempts
-from kvstore.client import failure as client_side
+from kvstore.api.handlers.failures import DETAILS_CHARACTERS_MAX, TRAILER_KEYS, failure_of
 from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
@@ -76,17 +72,13 @@ def test_a_message_that_would_not_fit_a_header_is_cut() -> None:
     assert len(failure.details) == DETAILS_CHARACTERS_MAX
 
 
-def test_both_sides_agree_on_the_names_of_metadata() -> None:
-    for name in (
-        "LEADER_HINT_KEY",
-        "LEADER_ADDRESS_KEY",
-        "INTEGRITY_CODE_KEY",
-        "REFUSAL_KEY",
-        "OUTCOME_KEY",
-    ):
-        assert getattr(server_side, name) == getattr(client_side, name)
-        assert getattr(server_side, name) in server_side.TRAILER_KEYS
-    assert (attempts.ATTEMPT_KEY, attempts.AGE_KEY) == (metadata.ATTEMPT_KEY, metadata.AGE_KEY)
+def test_each_trailer_of_an_error_is_passed_on_by_a_forwarding_member() -> None:
+    errors: list[Error] = [NotLeaderError(2, "h:1"), StorageError("x"), UnavailableError("x")]
+    errors += map(ForgottenError, Refusal)
+    for error in errors:
+        trailer = failure_of(error).trailer
+        assert trailer
+        assert {key for key, _ in trailer} <= set(TRAILER_KEYS)
 
 
 @pytest.mark.parametrize("refusal", Refusal)

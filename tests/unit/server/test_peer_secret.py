@@ -7,10 +7,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from kvstore.api.metadata_keys import INTRODUCTION_KEY
 from kvstore.api.v1 import raft_pb2
 from kvstore.errors import ConfigurationError
 from kvstore.server.peers.identity import MemberIdentity, Stage
-from kvstore.server.peers.introductions import METADATA_KEY, Introductions, RefusedPeerError
+from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.registry import Known, PeerRegistry
 from kvstore.server.peers.secret import make_secret_file, read_secret
 
@@ -55,7 +56,7 @@ def test_every_word_is_proved(tmp_path: Path, field: str, value: object) -> None
     changed = raft_pb2.Introduction.FromString(said)
     setattr(changed, field, value)
     with pytest.raises(RefusedPeerError, match="doesn't know the cluster's secret"):
-        two.judge_caller(((METADATA_KEY, changed.SerializeToString()),), {})
+        two.judge_caller(((INTRODUCTION_KEY, changed.SerializeToString()),), {})
 
 
 def test_an_answer_of_another_call_is_refused(tmp_path: Path) -> None:

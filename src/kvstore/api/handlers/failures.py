@@ -6,6 +6,13 @@ from typing import NamedTuple
 
 import grpc
 
+from kvstore.api.metadata_keys import (
+    INTEGRITY_CODE_KEY,
+    LEADER_ADDRESS_KEY,
+    LEADER_HINT_KEY,
+    OUTCOME_KEY,
+    REFUSAL_KEY,
+)
 from kvstore.errors import (
     DeadlineExceededError,
     Error,
@@ -19,13 +26,7 @@ from kvstore.errors import (
     UnavailableError,
 )
 
-# Trailing metadata: what the message says, in a form for machines.
-LEADER_HINT_KEY = "kvstore-leader-hint"
-LEADER_ADDRESS_KEY = "kvstore-leader-address"
-INTEGRITY_CODE_KEY = "kvstore-integrity-code"
-REFUSAL_KEY = "kvstore-refusal"
-# What became of this very try of a write; nothing is said where that isn't known.
-OUTCOME_KEY = "kvstore-outcome"
+# The names of trailing metadata that an error may come with.
 TRAILER_KEYS = (
     LEADER_HINT_KEY,
     LEADER_ADDRESS_KEY,

@@ -1,18 +1,13 @@
-"""Names of metadata, and what a client's says of its call (docs/wire-protocol.md)."""
+"""What a client's metadata says of its call (docs/wire-protocol.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["AGE_KEY", "ATTEMPT_KEY", "age_of", "passed_on"]
+from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY, GRPC_ATTEMPTS_KEY
 
-# Which try of this write this is, from 1 on; tries that surely came to nothing don't count.
-ATTEMPT_KEY = "kvstore-attempt"
-# How long ago the first of them was sent, in milliseconds.
-AGE_KEY = "kvstore-age-ms"
-# gRPC's own retries say the same, counted from 0.
-GRPC_ATTEMPTS_KEY = "grpc-previous-rpc-attempts"
+__all__ = ["age_of", "passed_on"]
 
 _KEYS = (ATTEMPT_KEY, AGE_KEY, GRPC_ATTEMPTS_KEY)
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from kvstore.addresses import HostPort, is_loopback
 from kvstore.errors import ConfigurationError
+from kvstore.raft.membership import VOTERS_MAX
 from kvstore.server.config.options import ADMINS, LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
 
-VOTERS_MAX = 9
 MEMBER_ID_MAX = (1 << 63) - 1
 
 HEARTBEAT_MS_DEFAULT = 50

@@ -16,9 +16,10 @@ import grpc.aio
 from kvstore.api.handlers.admin import AdminHandlers, everybody
 from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.handlers.calls import Context
-from kvstore.api.handlers.failures import LEADER_HINT_KEY, TRAILER_KEYS, Failure, failure_of
+from kvstore.api.handlers.failures import TRAILER_KEYS, Failure, failure_of
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.handlers.sessions import SessionsHandlers
+from kvstore.api.metadata_keys import LEADER_HINT_KEY
 from kvstore.api.v1 import (
     admin_pb2,
     admin_pb2_grpc,

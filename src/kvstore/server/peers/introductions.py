@@ -15,6 +15,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from kvstore.api.metadata_keys import INTRODUCTION_KEY, REMOVED_KEY
 from kvstore.api.v1 import raft_pb2
 from kvstore.errors import Error
 from kvstore.server.peers.identity import MemberIdentity
@@ -22,11 +23,6 @@ from kvstore.server.peers.names import parse_member_name
 from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError
 from kvstore.server.peers.secret import NONCE_BYTES, is_proved, prove
 from kvstore.version import version
-
-METADATA_KEY = "kvstore-introduction-bin"
-
-# In the trailer of a refusal: the caller is refused because it was removed.
-REMOVED_KEY = "kvstore-removed"
 
 log = structlog.get_logger("kvstore.peer")
 
@@ -100,7 +96,7 @@ class Introductions:
             introduction.answers = _parse(caller).nonce
         if self._secret is not None:
             prove(self._secret, introduction)
-        return ((METADATA_KEY, introduction.SerializeToString()),)
+        return ((INTRODUCTION_KEY, introduction.SerializeToString()),)
 
     def judge_caller(self, metadata: Iterable[Any], auth: Mapping[str, Iterable[bytes]]) -> int:
         """The member that calls. ``auth`` is gRPC's auth context.
@@ -211,7 +207,7 @@ class Introductions:
 
 def introduced(metadata: Iterable[Any]) -> bool:
     """Whether the other side introduced itself at all; a call that failed has no introduction."""
-    return any(key == METADATA_KEY for key, _ in metadata)
+    return any(key == INTRODUCTION_KEY for key, _ in metadata)
 
 
 def says_removed(trailer: Iterable[Any]) -> bool:
@@ -221,15 +217,16 @@ def says_removed(trailer: Iterable[Any]) -> bool:
 
 def _parse(metadata: Iterable[Any]) -> raft_pb2.Introduction:
     for key, value in metadata:
-        if key == METADATA_KEY:
+        if key == INTRODUCTION_KEY:
             try:
                 return raft_pb2.Introduction.FromString(value)
             except DecodeError as error:
                 raise RefusedPeerError(
-                    grpc.StatusCode.INVALID_ARGUMENT, f"{METADATA_KEY} can't be read: {error}"
+                    grpc.StatusCode.INVALID_ARGUMENT, f"{INTRODUCTION_KEY} can't be read: {error}"
                 ) from error
     raise RefusedPeerError(
-        grpc.StatusCode.UNAUTHENTICATED, f"the other side is no member: {METADATA_KEY} is missing"
+        grpc.StatusCode.UNAUTHENTICATED,
+        f"the other side is no member: {INTRODUCTION_KEY} is missing",
     )
 
 

@@ -19,8 +19,9 @@ import grpc
 import structlog
 
 from kvstore.errors import ConfigurationError
+from kvstore.pem import read_pem
 from kvstore.server.config.private_files import refuse_readable_by_others
-from kvstore.server.tls.pem_files import check_pair, read_pem
+from kvstore.server.tls.pem_files import check_pair
 
 # How often the files are looked at, at most; a handshake between two looks gets what was seen last.
 LOOK_INTERVAL_S = 1.0

@@ -1,24 +1,10 @@
-"""PEM files, read and checked so that each complaint names the file."""
+"""Whether a certificate and a key belong together; each complaint names the file."""
 
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
 from kvstore.errors import ConfigurationError
-
-
-def read_pem(what: str, path: str) -> bytes:
-    """Return the bytes of a PEM file; raises ConfigurationError naming it."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"failed to read TLS {what} PEM from {path}: {error.strerror}"
-        ) from error
-    if b"-----BEGIN " not in data:
-        raise ConfigurationError(f"failed to read TLS {what} PEM from {path}: not a PEM file")
-    return data
 
 
 def check_pair(certificate_path: str, key_path: str) -> None:
