@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kvstore.api.v1 import admin_pb2
 
@@ -93,25 +93,12 @@ class Members:
         )
 
 
+# A role is an enumeration there and a word here; everything else has the message's name and value.
+_COPIED = tuple(field.name for field in fields(MemberStatus) if field.name != "role")
+
+
 def _member(message: admin_pb2.MemberStatus) -> MemberStatus:
     return MemberStatus(
-        member_id=message.member_id,
         role=admin_pb2.Role.Name(message.role).removeprefix("ROLE_").lower(),
-        term=message.term,
-        leader_id=message.leader_id,
-        commit_index=message.commit_index,
-        applied_index=message.applied_index,
-        last_index=message.last_index,
-        revision=message.revision,
-        client_address=message.client_address,
-        peer_address=message.peer_address,
-        fault=message.fault,
-        table_bytes=message.table_bytes,
-        log_bytes=message.log_bytes,
-        free_bytes=message.free_bytes,
-        memory_bytes=message.memory_bytes,
-        cache_bytes=message.cache_bytes,
-        cache_capacity_bytes=message.cache_capacity_bytes,
-        cache_hits=message.cache_hits,
-        cache_misses=message.cache_misses,
+        **{name: getattr(message, name) for name in _COPIED},
     )

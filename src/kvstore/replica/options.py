@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error
-from kvstore.raft import Options
+from kvstore.raft import Options, Role
 from kvstore.raft import Status as RaftStatus
 from kvstore.replica.snapshots import PART_BYTES
 from kvstore.state import MemoryBounds
 
-__all__ = ["ReplicaOptions", "ReplicaStatus"]
+__all__ = ["ROLES", "ReplicaOptions", "ReplicaStatus"]
+
+ROLES = ("leader", "follower", "candidate", "learner", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,12 @@ class ReplicaStatus:
     engine: dict[str, object]
     failure: Error | None
     remembered: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def role(self) -> str:
+        """What operators are told: one of :data:`ROLES`."""
+        if self.failure is not None:
+            return "stopped"
+        if self.raft.id in self.raft.membership.learners:
+            return "learner"
+        return {Role.LEADER: "leader", Role.FOLLOWER: "follower"}.get(self.raft.role, "candidate")

@@ -10,17 +10,15 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from kvstore.errors import StorageError
-from kvstore.raft import Role
 from kvstore.replica import ReplicaStatus
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.options import ROLES
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.peers.link import LinkFigures
 from kvstore.version import version
 
 __all__ = ["Moment", "families_of", "take_moment"]
-
-ROLES = ("leader", "follower", "candidate", "learner", "stopped")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,15 +100,9 @@ def families_of(moment: Moment) -> list[Metric]:
 def _raft(book: _Book, status: ReplicaStatus) -> None:
     raft = status.raft
     member = raft.id
-    role = {Role.LEADER: "leader", Role.FOLLOWER: "follower"}.get(raft.role, "candidate")
-    if member in raft.membership.learners:
-        role = "learner"
-    if status.failure is not None:
-        role = "stopped"
     for name in ROLES:
-        book.gauge(
-            "raft_role", "1 for the role that it has", name == role, member=member, role=name
-        )
+        has = name == status.role
+        book.gauge("raft_role", "1 for the role that it has", has, member=member, role=name)
     book.gauge("raft_term", "Term", raft.term, member=member)
     book.gauge("raft_leader", "Leader that it knows; 0: none", raft.leader, member=member)
     book.gauge("raft_commit_index", "Known to be committed", raft.commit, member=member)

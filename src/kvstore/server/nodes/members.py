@@ -5,17 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kvstore.api.v1 import admin_pb2
-from kvstore.raft import Role
 from kvstore.replica import Replica
 
 __all__ = ["member_status"]
-
-_ROLES = {
-    Role.FOLLOWER: admin_pb2.ROLE_FOLLOWER,
-    Role.PRE_CANDIDATE: admin_pb2.ROLE_CANDIDATE,
-    Role.CANDIDATE: admin_pb2.ROLE_CANDIDATE,
-    Role.LEADER: admin_pb2.ROLE_LEADER,
-}
 
 
 def member_status(
@@ -26,14 +18,9 @@ def member_status(
     raft = status.raft
     engine: Any = status.engine
     cache = engine["cache"]
-    role = _ROLES[raft.role]
-    if raft.id in raft.membership.learners:
-        role = admin_pb2.ROLE_LEARNER
-    if status.failure is not None:
-        role = admin_pb2.ROLE_STOPPED
     return admin_pb2.MemberStatus(
         member_id=raft.id,
-        role=role,
+        role=f"ROLE_{status.role.upper()}",
         term=raft.term,
         leader_id=raft.leader,
         commit_index=raft.commit,
