@@ -38,6 +38,7 @@ BAD = {
     "new in C++": ("table/a.h", "static int* f() { return new int(1); }\n"),
     "placement new": ("table/a.h", "static T* f(void* m) { return new (m) T(); }\n"),
     "new in Cython": ("table/a.pyx", "cdef f():\n    a = new Table()\n"),
+    "malloc in the state": ("_state/a.pyx", "cdef f():\n    return malloc(3)\n"),
     "malloc": ("table/a.pyx", "cdef f():\n    return malloc(3)\n"),
     "malloc, imported": ("table/a.pyx", "from libc.stdlib cimport malloc, qsort\n"),
     "free in C in Cython": (
