@@ -41,6 +41,8 @@ DELAY_S = 0.5
 """What a service takes a call to have been under way: more than the plan's delays and two ticks."""
 EXPIRY_TICKS = 5
 PROMISE_OUTAGE_MS = (20, 400)
+LONG_JOBS = 0.05
+"""How many of the steps of a job beside the member's thread take up to two seconds."""
 
 
 class WatchedReplica(Replica):
@@ -108,6 +110,7 @@ class Process:
         self._network = network
         self._rng = random.Random(f"{plan.seed}/process/{member}")
         self._sessions = random.Random(f"{plan.seed}/sessions/{member}")
+        self._jobs = random.Random(f"{plan.seed}/jobs/{member}")
         self._service: KVService | None = None
         self._resume_at = 0
         self._ticks = 0
@@ -142,6 +145,7 @@ class Process:
                 founders=self._founders,
                 filesystem=self.disk,
                 threaded=False,
+                work=self,
                 now=self.clock_s,
             )
         except Error as error:
@@ -268,6 +272,20 @@ class Process:
         self._syncing = False
         self.replica.sync_storage()
         self._trace.note(f"member {self.member} synced")
+
+    def run(self, job: Callable[[], None], then: Callable[[], None]) -> None:
+        """Be the replica's :class:`Work`: a thread that gets to a job, and back, when it likes."""
+
+        def work() -> None:
+            job()
+            self.later(self._work_us(), then)
+
+        self.later(self._work_us(), work)
+
+    def _work_us(self) -> int:
+        """Mostly a moment, now and then as long as an election."""
+        most = 2 * SECOND if self._jobs.random() < LONG_JOBS else 20 * MILLISECOND
+        return self._jobs.randint(0, most)
 
     def _soon(self, work: Callable[[], None]) -> None:
         self.later(0, work)

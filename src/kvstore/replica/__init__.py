@@ -11,6 +11,7 @@ from kvstore.replica.packets import (
 )
 from kvstore.replica.replica import Replica, ReplicaOptions, ReplicaStatus
 from kvstore.replica.storage import Identity
+from kvstore.replica.work import Work, WorkerThreads
 
 __all__ = [
     "Group",
@@ -23,6 +24,8 @@ __all__ = [
     "SnapshotPart",
     "SnapshotProgress",
     "Transport",
+    "Work",
+    "WorkerThreads",
     "decode_packet",
     "encode_packet",
     "is_fresh",

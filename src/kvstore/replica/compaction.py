@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
-from kvstore.errors import StorageError
+from kvstore.errors import Error, StorageError
 from kvstore.raft import Raft
 from kvstore.replica.applying import Applying
 from kvstore.replica.storage import MemberLog
+from kvstore.replica.work import Jobs
+from kvstore.state import StateMachine
 
 __all__ = ["COMPACTION_TICKS", "Compaction"]
 
@@ -18,10 +21,11 @@ COMPACTION_TICKS = 20
 class Compaction:
     """Compacts the core's log, marks on disk what the tables hold, and removes old segments."""
 
-    def __init__(self, raft: Raft, log: MemberLog, applying: Applying) -> None:
+    def __init__(self, raft: Raft, log: MemberLog, applying: Applying, jobs: Jobs) -> None:
         self._raft = raft
         self._log = log
         self._applying = applying
+        self._jobs = jobs
         # Marks on their way to the disk: (ticket, index of the mark).
         self._marks: deque[tuple[int, int]] = deque()
         self._marked = log.mark.index
@@ -37,14 +41,22 @@ class Compaction:
 
     def compact(self) -> None:
         """Let the log forget what the state machine holds durably."""
+        machine = self._applying.machine
+        if self._raft.wants_compaction:
+            self._jobs.start("flush", machine.flush, partial(self._flushed, machine))
+        self._forget()
+
+    def _flushed(self, machine: StateMachine, outcome: Error | None) -> None:
+        if machine is not self._applying.machine:
+            return
+        if outcome is None:
+            self._forget()
+        elif not (isinstance(outcome, StorageError) and outcome.retryable):
+            raise outcome
+
+    def _forget(self) -> None:
         raft = self._raft
         machine = self._applying.machine
-        if raft.wants_compaction:
-            try:
-                machine.flush()
-            except StorageError as error:
-                if not error.retryable:
-                    raise
         raft.compact(min(machine.durable_index, machine.applied_index))
         gone = raft.status().first_index - 1
         if gone > self._marked:

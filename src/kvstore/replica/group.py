@@ -16,6 +16,7 @@ from kvstore.raft import Membership
 from kvstore.replica.packets import Packet
 from kvstore.replica.replica import Replica, ReplicaOptions
 from kvstore.replica.storage import Identity
+from kvstore.replica.work import Work
 
 __all__ = ["Group", "InProcessNetwork", "is_fresh"]
 
@@ -113,6 +114,7 @@ class Group:
         filesystem: FileSystem | None = None,
         on_failure: Callable[[int, Error], None] | None = None,
         threaded: bool = True,
+        work: Work | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open all members below ``path``, founding the cluster where it is new.
@@ -145,6 +147,7 @@ class Group:
                     filesystem=disk,
                     on_failure=_report(on_failure, member),
                     threaded=threaded,
+                    work=work,
                     now=now,
                 )
         except BaseException:

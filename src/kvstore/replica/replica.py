@@ -44,6 +44,7 @@ from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.packets import Packet, SnapshotPart, Transport
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.transfers import Transfers
+from kvstore.replica.work import AtOnce, Jobs, Work
 from kvstore.state import StateMachine
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
@@ -69,6 +70,7 @@ class Replica:
         filesystem: FileSystem | None = None,
         on_failure: Callable[[Error], None] | None = None,
         threaded: bool = True,
+        work: Work | None = None,
         judge_membership: JudgeMembership = lambda membership: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,8 +79,9 @@ class Replica:
         ``founders``: the members of a new cluster, where this one may be a founder that has never
         run; None for one that must have run before or joins later with nothing. ``rng`` must not
         repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
-        readable; otherwise whoever drives the replica calls :meth:`sync_storage`. ``now``: seconds
-        of a monotonic clock. ``judge_membership`` raises CorruptionError for a list of members,
+        readable; otherwise whoever drives the replica calls :meth:`sync_storage`. ``work`` does
+        what takes long, at once if it isn't given. ``now``: seconds of a monotonic clock.
+        ``judge_membership`` raises CorruptionError for a list of members,
         come from another one, that this program could not follow.
 
         Raises ConfigurationError (another member's directory), CorruptionError (damage),
@@ -138,7 +141,8 @@ class Replica:
             directory=self.directory,
             open_machine=self._open_machine,
         )
-        self._compaction = Compaction(self._raft, self._log, self._applying)
+        self._jobs = Jobs(AtOnce() if work is None else work, wake)
+        self._compaction = Compaction(self._raft, self._log, self._applying, self._jobs)
         self._transfers = Transfers(
             identity.member,
             self._raft,
@@ -359,6 +363,7 @@ class Replica:
             self._fail(error)
 
     def _turn(self) -> None:
+        self._jobs.take()
         for bundle in self._log.take_durable():
             if bundle.snapshot is not None:
                 self._install(bundle.snapshot)
@@ -470,6 +475,7 @@ class Replica:
         failed = self.failure is not None
         if not failed:
             self.failure = UnavailableError("the server is stopping")
+        self._jobs.close()
         self._transfers.close()
         try:
             self.machine.close()

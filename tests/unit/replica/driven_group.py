@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error
 from kvstore.raft import Options
-from kvstore.replica import Group, Replica, ReplicaOptions
+from kvstore.replica import Group, Replica, ReplicaOptions, Work
 from kvstore.state import (
     Command,
     MemoryBounds,
@@ -39,6 +40,23 @@ def delete_of(request: str, key: bytes) -> Command:
     return delete_command(request_digest(request.encode()), key)
 
 
+class LaterWork:
+    """Holds jobs back until the test has them done."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
+
+    def run(self, job: Callable[[], None], then: Callable[[], None]) -> None:
+        self.jobs.append((job, then))
+
+    def do(self) -> None:
+        """All that was asked for so far."""
+        for _ in range(len(self.jobs)):
+            job, then = self.jobs.popleft()
+            job()
+            then()
+
+
 class DrivenGroup:
     """Opens a group in ``/data`` of ``disk`` and drives it until something is so."""
 
@@ -49,6 +67,7 @@ class DrivenGroup:
         members: int = 3,
         seed: int = 1,
         options: ReplicaOptions = SMALL,
+        work: Work | None = None,
     ) -> None:
         if disk is None:
             disk = MemoryFileSystem()
@@ -67,6 +86,7 @@ class DrivenGroup:
             filesystem=disk,
             on_failure=self.failed.__setitem__,
             threaded=False,
+            work=work,
             now=lambda: self.steps * TICK_S,
         )
 

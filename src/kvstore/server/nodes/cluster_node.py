@@ -19,7 +19,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.errors import ConfigurationError, Error, NotLeaderError, UnavailableError
 from kvstore.raft import Membership
 from kvstore.raft import Options as RaftOptions
-from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, is_fresh
+from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, WorkerThreads, is_fresh
 from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.config.data_directory import member_path
 from kvstore.server.config.options import ServerOptions
@@ -124,6 +124,7 @@ class ClusterNode:
         self._certificates = certificates
         self._loop = asyncio.get_running_loop()
         self._driver = Driver(config.heartbeat_ms / 1000)
+        self._work = WorkerThreads(self._driver.post)
         self._replica: Replica | None = None
         self._transport = PeerTransport(
             introductions,
@@ -205,6 +206,7 @@ class ClusterNode:
             wake=self._driver.wake,
             founders=founders,
             on_failure=self._driver.fail,
+            work=self._work,
             judge_membership=nodes_of,
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
@@ -381,5 +383,6 @@ class ClusterNode:
         self._driver.stop()
         await self._forwarder.close()
         await self._transport.close()
+        self._work.close()
         if self._replica is not None:
             self._replica.close()

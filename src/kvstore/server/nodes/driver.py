@@ -54,6 +54,11 @@ class Driver:
             self._turn_is_due = True
             self._loop.call_soon(self._take_turn)
 
+    def post(self, call: Callable[[], None]) -> None:
+        """From any thread: have ``call`` made on the loop's. Once that is closed nothing is."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._run, call)
+
     def fail(self, error: Error) -> None:
         """End it all with ``error``; the first one counts."""
         if not self.failed.done():

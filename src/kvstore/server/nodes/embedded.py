@@ -14,7 +14,7 @@ from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, UnavailableError
 from kvstore.raft import Options as RaftOptions
-from kvstore.replica import Group, Replica, ReplicaOptions
+from kvstore.replica import Group, Replica, ReplicaOptions, WorkerThreads
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
 from kvstore.server.nodes.driver import Driver
@@ -47,6 +47,7 @@ class EmbeddedNode:
 
     def __init__(self, directory: Path) -> None:
         self._driver = driver = Driver()
+        self._work = WorkerThreads(driver.post)
         self._group = group = Group(
             str(directory),
             cluster=CLUSTER_ID,
@@ -55,6 +56,7 @@ class EmbeddedNode:
             members=MEMBERS,
             options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
             on_failure=lambda member, error: driver.fail(error),
+            work=self._work,
         )
         self._backups = Backups()
         loop = asyncio.get_running_loop()
@@ -123,4 +125,5 @@ class EmbeddedNode:
 
     async def close(self) -> None:
         self._driver.stop()
+        self._work.close()
         self._group.close()
