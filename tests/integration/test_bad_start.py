@@ -159,3 +159,19 @@ def test_a_directory_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
 def test_flags_come_from_the_environment_too(tmp_path: Path) -> None:
     line = refusal(env=environment(KVD_TLS_PROFILE="from-environment"), cwd=tmp_path)
     assert line == "unsupported --tls_profile=from-environment; expected dev or secure"
+
+
+def test_check_says_beforehand_what_a_start_would(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Kvd(data) as kvd:
+        flags = (f"--data_dir={data}", f"--listen_addr={kvd.address}")
+        in_use = run("kvd", "check", *flags)
+        assert in_use.returncode == 2
+        assert in_use.stdout.decode().splitlines() == [
+            f"error: data directory {data} is in use by another kvd (process {kvd.pid})",
+            f"error: failed to start gRPC server on {kvd.address}: address already in use",
+            "2 errors, 0 warnings",
+        ]
+        assert run("kvd", "check", "--running", *flags).returncode == 0
+    free = run("kvd", "check", f"--data_dir={data}", env=environment(KVD_LISTEN_ADDR="[::1]:0"))
+    assert (free.returncode, free.stdout) == (0, b"kvd can start: nothing wrong, 0 warnings\n")

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
 
 # gRPC's own log lines would stand between kvd's. Set GRPC_VERBOSITY to see them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import click
-from click.core import ParameterSource
 
 from kvstore.cli.exit_codes import ExitCode
+from kvstore.cli.kvd_check import kvd_check, merge_listen_address
+from kvstore.cli.kvd_flags import CLUSTER_FLAGS, given_flags, kvd_flags
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.server.config.cluster_config import OVERRIDES, load_cluster_config
-from kvstore.server.config.options import (
-    ADMINS,
-    DEFAULT_DATA_DIR,
-    DEFAULT_LISTEN_ADDRESS,
-    LOG_FORMATS,
-    LOG_LEVELS,
-    MODES,
-    TLS_PROFILES,
-    ServerOptions,
-)
+from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.cluster_node import open_cluster_node
 from kvstore.server.nodes.embedded import open_embedded
 from kvstore.server.process import serve
@@ -44,6 +35,7 @@ Examples:
   kvd --listen_addr=127.0.0.1:0          a free port; the first line printed says which
   kvd --mode=cluster-node --config=node1.toml
                                          one member of a cluster; see docs/operations.md
+  kvd check node1.toml                   all that is wrong with it, without starting
 
 \b
 Signals:
@@ -59,55 +51,8 @@ Exit status:
 """
 
 
-# Flags of a cluster node alone; the others have their own texts below.
-CLUSTER_FLAGS = {
-    "cluster_id": ("NAME", "The cluster that this member belongs to."),
-    "self_id": ("N", "The node_id of this member."),
-    "client_addr": ("HOST:PORT", "Where clients connect; the same as --listen_addr."),
-    "peer_addr": ("HOST:PORT", "Where other members connect."),
-    "tls_client_ca": ("FILE", "Ask clients for a certificate of this authority, PEM."),
-    "forward": ("true|false", "Pass calls on to the leader instead of naming it."),
-    "join": ("true|false", "The cluster exists; this member was added to it."),
-    "heartbeat_ms": ("MS", "Between two heartbeats of a leader."),
-    "election_timeout_ms": ("MS", "Without a heartbeat for this long, elect another leader."),
-    "snapshot_mib_per_s": ("MIB", "How fast a snapshot is sent to another member."),
-    "peer_secret_file": ("FILE", "What members without TLS prove each other by."),
-    "insecure_peers": ("true|false", "Members may talk in plain text beyond this machine."),
-    "peer_tls": ("off", "Talk to other members in plain text."),
-    "peer_tls_ca": ("FILE", "Authority of the members' certificates, PEM."),
-    "peer_tls_cert": ("FILE", "This member's certificate, PEM."),
-    "peer_tls_key": ("FILE", "The key of --peer_tls_cert, PEM."),
-}
-
-
-def _one_of(values: tuple[str, ...]) -> str:
-    return "|".join(values)
-
-
-def _cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    for key, (metavar, text) in reversed(CLUSTER_FLAGS.items()):
-        command = click.option(f"--{key}", metavar=metavar, help=f"Cluster node: {text}")(command)
-    return command
-
-
-def _given(context: click.Context) -> dict[str, str]:
-    """The flags that were given, on the command line or in the environment."""
-    unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    return {
-        key: value
-        for key, value in context.params.items()
-        if value is not None and context.get_parameter_source(key) not in unsaid
-    }
-
-
 def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
-    if "listen_addr" in given:
-        address = given.pop("listen_addr")
-        if given.setdefault("client_addr", address) != address:
-            raise ConfigurationError(
-                f"--listen_addr={address} and --client_addr={given['client_addr']} say the same "
-                "thing; give one of them"
-            )
+    merge_listen_address(given)
     config = load_cluster_config(path, {key: given[key] for key in OVERRIDES if key in given})
     options = ServerOptions(
         mode="cluster-node",
@@ -128,73 +73,8 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
 
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--mode",
-    metavar=_one_of(MODES),
-    default=MODES[0],
-    show_default=True,
-    help="Five replicas in this process, or one member of a cluster.",
-)
-@click.option(
-    "--listen_addr",
-    metavar="HOST:PORT",
-    default=DEFAULT_LISTEN_ADDRESS,
-    show_default=True,
-    help="Where clients connect. Port 0 is one that the system chooses.",
-)
-@click.option(
-    "--data_dir",
-    metavar="DIR",
-    default=DEFAULT_DATA_DIR,
-    show_default=True,
-    help="Where the data lives; made if it doesn't exist.",
-)
-@click.option(
-    "--tls_profile",
-    metavar=_one_of(TLS_PROFILES),
-    default=TLS_PROFILES[0],
-    show_default=True,
-    help="Without encryption, or with TLS.",
-)
-@click.option("--tls_cert", metavar="FILE", help="Server certificate chain, PEM.")
-@click.option("--tls_key", metavar="FILE", help="Private key of the certificate, PEM.")
-@click.option(
-    "--metrics_addr",
-    metavar="HOST:PORT",
-    help="Serve Prometheus metrics at http://HOST:PORT/metrics; not encrypted. Off by default.",
-)
-@click.option(
-    "--admin",
-    metavar=_one_of(ADMINS),
-    default=ADMINS[0],
-    show_default=True,
-    help="Who may change members and take backups: who comes over the socket in the data "
-    "directory or with an operator's certificate, or whoever reaches the port.",
-)
-@click.option(
-    "--insecure_clients",
-    metavar="true|false",
-    type=bool,
-    default=False,
-    help="Plain text is meant, also where others than this machine reach the port.",
-)
-@click.option("--config", metavar="FILE", help="TOML file of a cluster node.")
-@click.option(
-    "--log_level",
-    metavar=_one_of(LOG_LEVELS),
-    default="info",
-    show_default=True,
-    help="How much to say on standard error.",
-)
-@click.option(
-    "--log_format",
-    metavar=_one_of(LOG_FORMATS),
-    default="console",
-    show_default=True,
-    help="For machines or for the eye.",
-)
+@kvd_flags
 @click.version_option(version(), prog_name="kvd", message="%(prog)s %(version)s")
-@_cluster_options
 @click.pass_context
 def kvd(
     context: click.Context,
@@ -213,7 +93,7 @@ def kvd(
     log_format: str,
     **_cluster_flags: str | None,
 ) -> None:
-    given = _given(context)
+    given = given_flags(context)
     if mode == "cluster-node" and config:
         _serve_cluster_node(config, given)
         return
@@ -245,6 +125,8 @@ def main() -> None:
     # Keys and values lie in clear in what it writes: nobody else may read any of it.
     os.umask(0o077)
     try:
+        if sys.argv[1:2] == ["check"]:
+            kvd_check.main(sys.argv[2:], prog_name="kvd check", auto_envvar_prefix="KVD")
         kvd.main(prog_name="kvd", auto_envvar_prefix="KVD")
     except ConfigurationError as error:
         click.echo(str(error), err=True)

@@ -12,8 +12,9 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,24 +104,43 @@ def load_cluster_config(
     """Read the file, let ``overrides`` (flags and environment; None: not given) win, and check.
 
     ``peer_tls`` is overridden by ``peer_tls=off`` or by ``peer_tls_ca``, ``peer_tls_cert`` and
-    ``peer_tls_key``. Raises ConfigurationError with one line.
+    ``peer_tls_key``. Raises ConfigurationError with one line, the first of what is wrong.
+    """
+    config, faults = draft_cluster_config(path, overrides)
+    if config is None or faults:
+        raise ConfigurationError(faults[0])
+    return config
+
+
+def draft_cluster_config(
+    path: str, overrides: Mapping[str, str | bool | int | None] | None = None
+) -> tuple[ClusterConfig | None, list[str]]:
+    """The same with all that is wrong, a line each, and without raising.
+
+    Where a key is missing or wrong, the configuration has its default, or an empty text and 0; it
+    is None when the file can't be read at all.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8")
         document = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigurationError(
-            f"failed to read --config={path}: {error.strerror or error}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8 text, as TOML must be: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+    except (OSError, ValueError) as error:
+        return None, [_unreadable(path, error)]
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    try:
-        return _config(document, given)
-    except _Refused as refused:
-        raise ConfigurationError(f"{path}: {refused}") from None
+    faults: list[str] = []
+    config = _config(document, given, partial(_attempt, faults))
+    return config, [f"{path}: {fault}" for fault in faults]
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> str:
+    match error:
+        case OSError():
+            return f"failed to read --config={path}: {error.strerror or error}"
+        case UnicodeDecodeError():
+            return f"{path}: not UTF-8 text, as TOML must be: {error}"
+        case tomllib.TOMLDecodeError():
+            return f"{path}: not valid TOML: {error}"
+        case _:  # what the system refuses as a path
+            return f"failed to read --config={path}: {error}"
 
 
 def check_cluster_id(cluster_id: str) -> None:
@@ -144,72 +164,131 @@ class _Refused(Exception):
     """What is wrong with a key, without the file's name."""
 
 
-def _config(document: dict[str, Any], overrides: Mapping[str, Any]) -> ClusterConfig:
-    _refuse_unknown("", document, [*_KEYS, "nodes", "peer_tls"])
-    values = {key: parse(key, document[key]) for key, parse in _KEYS.items() if key in document}
+# Calls a check and notes what it refuses; its result then is None.
+_Attempt = Callable[..., Any]
+
+
+def _attempt(faults: list[str], check: Callable[..., Any], *arguments: Any, **words: Any) -> Any:
+    try:
+        return check(*arguments, **words)
+    except _Refused as refused:
+        faults.append(str(refused))
+        return None
+
+
+def _config(
+    document: dict[str, Any], overrides: Mapping[str, Any], attempt: _Attempt
+) -> ClusterConfig:
+    for key in document:
+        attempt(_refuse_unknown, "", key, [*_KEYS, "nodes", "peer_tls"])
+    values = {}
+    for key, parse in _KEYS.items():
+        if key in document:
+            values[key] = attempt(parse, key, document[key])
     for key, given in overrides.items():
         if key in _KEYS:
-            values[key] = _KEYS[key](f"--{key}", _typed(_KEYS[key], given))
+            values[key] = attempt(_KEYS[key], f"--{key}", _typed(_KEYS[key], given))
     for key in ("cluster_id", "self_id", "data_dir"):
         if key not in values:
-            raise _Refused(f"{key} is missing; {_MEANING[key]}")
-    nodes = _nodes(document.get("nodes"))
-    own = next((node for node in nodes if node.node_id == values["self_id"]), None)
-    if own is None:
-        ids = ", ".join(str(node.node_id) for node in nodes)
-        raise _Refused(f"self_id = {values['self_id']} is none of the [[nodes]] ({ids})")
-    values.setdefault("client_addr", own.client_addr)
-    values.setdefault("peer_addr", own.peer_addr)
-    if _collide(values["client_addr"], values["peer_addr"]):
-        raise _Refused(
-            f"client_addr and peer_addr are both {values['client_addr']}; "
-            "clients and peers need a port each"
-        )
-    tls = _peer_tls(document.get("peer_tls"), overrides)
+            attempt(_missing, key)
+    values = {key: value for key, value in values.items() if value is not None}
+    nodes = _nodes(document.get("nodes"), attempt)
+    own = attempt(_own, nodes, values.get("self_id"))
+    if own is not None:
+        values.setdefault("client_addr", own.client_addr)
+        values.setdefault("peer_addr", own.peer_addr)
+    tls = attempt(_peer_tls, document.get("peer_tls"), overrides)
+    wrong_tls = tls is None and not _says_nothing_of_tls(document, overrides)
+    nothing = {"cluster_id": "", "self_id": 0, "data_dir": "", "client_addr": "", "peer_addr": ""}
     config = ClusterConfig(
-        nodes=nodes, peer_tls=tls if isinstance(tls, PeerTls) else None, **values
+        nodes=nodes, peer_tls=tls if isinstance(tls, PeerTls) else None, **{**nothing, **values}
     )
-    _check_tls(config, peer_tls_off=tls == "off")
-    _check_peers(config)
-    _check_timing(config)
+    attempt(_check_ports, config)
+    for check in _tls_checks(config, peer_tls_off=tls == "off" or wrong_tls):
+        attempt(check)
+    if not wrong_tls:
+        attempt(_check_peers, config)
+    attempt(_check_timing, config)
     return config
 
 
-def _nodes(tables: object) -> tuple[Node, ...]:
+def _says_nothing_of_tls(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
+    return "peer_tls" not in document and not any(key.startswith("peer_tls") for key in overrides)
+
+
+def _missing(key: str, where: str = "") -> None:
+    raise _Refused(f"{where}{key} is missing; {_MEANING[key]}")
+
+
+def _own(nodes: Sequence[Node], self_id: int | None) -> Node | None:
+    """This member's entry; None where it or the list was refused already."""
+    if not nodes or self_id is None:
+        return None
+    own = next((node for node in nodes if node.node_id == self_id), None)
+    if own is None:
+        ids = ", ".join(str(node.node_id) for node in nodes)
+        raise _Refused(f"self_id = {self_id} is none of the [[nodes]] ({ids})")
+    return own
+
+
+def _check_ports(config: ClusterConfig) -> None:
+    if config.client_addr and config.peer_addr and _collide(config.client_addr, config.peer_addr):
+        raise _Refused(
+            f"client_addr and peer_addr are both {config.client_addr}; "
+            "clients and peers need a port each"
+        )
+
+
+def _nodes(tables: object, attempt: _Attempt) -> tuple[Node, ...]:
+    listed: list[dict[str, Any]] = attempt(_node_tables, tables) or []
+    nodes: list[Node | None] = [
+        attempt(_node, f"nodes[{number}]", table, attempt) for number, table in enumerate(listed)
+    ]
+    ids: dict[int, int] = {}
+    addresses: dict[str, str] = {}
+    for number, node in enumerate(nodes):
+        if node is not None:
+            attempt(_unique, number, node, ids)
+            for key, address in (("client_addr", node.client_addr), ("peer_addr", node.peer_addr)):
+                attempt(_unshared, f"nodes[{number}].{key}", address, addresses)
+    return tuple(node for node in nodes if node is not None)
+
+
+def _node_tables(tables: object) -> list[dict[str, Any]]:
     if tables is None:
         raise _Refused("[[nodes]] is missing; give one table for each member, this one included")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise _Refused("nodes must be an array of tables, each begun with [[nodes]]")
     if not 1 <= len(tables) <= VOTERS_MAX:
         raise _Refused(f"{len(tables)} [[nodes]]; a cluster has 1 to {VOTERS_MAX}")
-    nodes = [_node(f"nodes[{number}]", table) for number, table in enumerate(tables)]
-    ids: dict[int, int] = {}
-    addresses: dict[str, str] = {}
-    for number, node in enumerate(nodes):
-        if node.node_id in ids:
-            raise _Refused(
-                f"nodes[{number}].node_id = {node.node_id} is taken by nodes[{ids[node.node_id]}]; "
-                "ids must be unique"
-            )
-        ids[node.node_id] = number
-        for key, address in (("client_addr", node.client_addr), ("peer_addr", node.peer_addr)):
-            where = f"nodes[{number}].{key}"
-            taken = addresses.setdefault(address.lower(), where)
-            if taken != where:
-                raise _Refused(
-                    f'{where} = "{address}" is taken by {taken}; addresses must be unique'
-                )
-    return tuple(nodes)
+    return tables
 
 
-def _node(where: str, table: dict[str, Any]) -> Node:
-    _refuse_unknown(f"{where}.", table, list(_NODE_KEYS))
-    values = {}
+def _unique(number: int, node: Node, taken: dict[int, int]) -> None:
+    if node.node_id in taken:
+        raise _Refused(
+            f"nodes[{number}].node_id = {node.node_id} is taken by nodes[{taken[node.node_id]}]; "
+            "ids must be unique"
+        )
+    taken[node.node_id] = number
+
+
+def _unshared(where: str, address: str, taken: dict[str, str]) -> None:
+    other = taken.setdefault(address.lower(), where)
+    if other != where:
+        raise _Refused(f'{where} = "{address}" is taken by {other}; addresses must be unique')
+
+
+def _node(where: str, table: dict[str, Any], attempt: _Attempt) -> Node | None:
+    """The member in a table; None where anything of it was refused."""
+    for key in table:
+        attempt(_refuse_unknown, f"{where}.", key, list(_NODE_KEYS))
+    values: dict[str, Any] = {}
     for key, parse in _NODE_KEYS.items():
         if key not in table:
-            raise _Refused(f"{where}.{key} is missing; {_MEANING[key]}")
-        values[key] = parse(f"{where}.{key}", table[key])
-    return Node(**values)
+            attempt(_missing, key, f"{where}.")
+        values[key] = attempt(parse, f"{where}.{key}", table[key]) if key in table else None
+    return None if None in values.values() else Node(**values)
 
 
 def _peer_tls(table: object, overrides: Mapping[str, Any]) -> PeerTls | str | None:
@@ -231,7 +310,8 @@ def _peer_tls(table: object, overrides: Mapping[str, Any]) -> PeerTls | str | No
         return "off"
     files: dict[str, Any] = {}
     if isinstance(table, dict):
-        _refuse_unknown("peer_tls.", table, list(_PEER_TLS_KEYS))
+        for key in table:
+            _refuse_unknown("peer_tls.", key, list(_PEER_TLS_KEYS))
         files = {key: _path(f"peer_tls.{key}", value) for key, value in table.items()}
     elif table == "off" and not flags:
         return "off"
@@ -250,23 +330,33 @@ def _peer_tls(table: object, overrides: Mapping[str, Any]) -> PeerTls | str | No
     return PeerTls(**files)
 
 
-def _check_tls(config: ClusterConfig, *, peer_tls_off: bool) -> None:
-    if config.tls_profile == "secure":
-        if config.insecure_clients:
-            raise _Refused('insecure_clients = true contradicts tls_profile = "secure"')
-        if not (config.tls_cert and config.tls_key):
-            raise _Refused("secure TLS profile requires both tls_cert and tls_key")
-        if config.peer_tls is None and not peer_tls_off and len(config.nodes) > 1:
-            raise _Refused(
-                "secure TLS profile requires [peer_tls] with ca, cert and key "
-                '(kvctl pki makes them), or peer_tls = "off" to let members talk in plain text'
-            )
+def _tls_checks(config: ClusterConfig, *, peer_tls_off: bool) -> Iterator[Callable[[], None]]:
+    if config.tls_profile == "dev":
+        for key in ("tls_cert", "tls_key", "tls_client_ca"):
+            yield partial(_check_no_effect, config, key)
         return
-    for key in ("tls_cert", "tls_key", "tls_client_ca"):
-        if getattr(config, key):
-            raise _Refused(
-                f'{key} has no effect with tls_profile = "dev"; use tls_profile = "secure"'
-            )
+    yield partial(_check_secure, config)
+    yield partial(_check_secure_peers, config, peer_tls_off=peer_tls_off)
+
+
+def _check_no_effect(config: ClusterConfig, key: str) -> None:
+    if getattr(config, key):
+        raise _Refused(f'{key} has no effect with tls_profile = "dev"; use tls_profile = "secure"')
+
+
+def _check_secure(config: ClusterConfig) -> None:
+    if config.insecure_clients:
+        raise _Refused('insecure_clients = true contradicts tls_profile = "secure"')
+    if not (config.tls_cert and config.tls_key):
+        raise _Refused("secure TLS profile requires both tls_cert and tls_key")
+
+
+def _check_secure_peers(config: ClusterConfig, *, peer_tls_off: bool) -> None:
+    if config.peer_tls is None and not peer_tls_off and len(config.nodes) > 1:
+        raise _Refused(
+            "secure TLS profile requires [peer_tls] with ca, cert and key "
+            '(kvctl pki makes them), or peer_tls = "off" to let members talk in plain text'
+        )
 
 
 def _check_peers(config: ClusterConfig) -> None:
@@ -277,7 +367,7 @@ def _check_peers(config: ClusterConfig) -> None:
     open_addresses = [
         address
         for address in (config.peer_addr, *(node.peer_addr for node in config.nodes))
-        if not is_loopback(address)
+        if address and not is_loopback(address)
     ]
     if open_addresses and not config.insecure_peers:
         raise _Refused(
@@ -295,13 +385,12 @@ def _check_timing(config: ClusterConfig) -> None:
         )
 
 
-def _refuse_unknown(prefix: str, table: Mapping[str, object], known: list[str]) -> None:
-    for key in table:
-        if key in known:
-            continue
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {prefix}{near[0]}?" if near else f"expected {', '.join(known)}"
-        raise _Refused(f"unknown key {prefix}{key}; {hint}")
+def _refuse_unknown(prefix: str, key: str, known: list[str]) -> None:
+    if key in known:
+        return
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"expected {', '.join(known)}"
+    raise _Refused(f"unknown key {prefix}{key}; {hint}")
 
 
 # The kinds of values. Each takes the key, for the complaint, and the value.

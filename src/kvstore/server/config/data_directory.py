@@ -54,11 +54,10 @@ class DataDirectory:
         self._lock: int | None = None
         try:
             path.mkdir(mode=0o700, exist_ok=True)
-            self._refuse_foreign(mode)
+            refuse_foreign(path, mode)
             self._lock = self._take_lock()
-            self._refuse_foreign(
-                mode
-            )  # again: somebody may have been faster before we had the lock
+            # Again: somebody may have been faster before we had the lock.
+            refuse_foreign(path, mode)
             self._shut_out_others()
             if not (path / MARKER).exists():
                 write_marker(path, mode)
@@ -66,7 +65,7 @@ class DataDirectory:
         except OSError as error:
             self.close()
             raise ConfigurationError(
-                f"cannot use data directory {path}: {_reason(error)}"
+                f"cannot use data directory {path}: {unusable_because(error)}"
             ) from error
         except BaseException:
             self.close()
@@ -89,52 +88,14 @@ class DataDirectory:
     ) -> None:
         self.close()
 
-    def _refuse_foreign(self, mode: str) -> None:
-        """Raise unless the directory is empty or carries a marker that we understand."""
-        marker = self.path / MARKER
-        try:
-            with open(
-                open_private(marker, os.O_RDONLY), encoding="utf-8", errors="replace"
-            ) as file:
-                line = file.read()
-        except FileNotFoundError:
-            others = sorted(
-                name
-                for name in set(os.listdir(self.path)) - _LEFT_OVER
-                if not is_left_over(name, MARKER)
-            )
-            if others:
-                raise ConfigurationError(
-                    f"{self.path} is not a kvstore data directory: it holds {others[0]!r} but no "
-                    f"{MARKER} file; give an empty or a new directory with --data_dir"
-                ) from None
-            return
-        match = _LINE.fullmatch(line)
-        if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
-            raise ConfigurationError(
-                f"{self.path} is not a kvstore data directory: {marker} is damaged or not ours"
-            )
-        if int(match[2]) > FORMAT_VERSION:
-            raise ConfigurationError(
-                f"data directory {self.path} has format version {match[2]}, newer than the "
-                f"{FORMAT_VERSION} that this kvd knows; use a newer kvstore"
-            )
-        if match[3] != mode:
-            raise ConfigurationError(
-                f"data directory {self.path} was made with --mode={match[3]}, not --mode={mode}"
-            )
-
     def _take_lock(self) -> int:
         lock = open_private(self.path / LOCK, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            reason = _in_use(self.path, lock)
             os.close(lock)
-            by = f" (process {holder})" if holder.isdecimal() else ""
-            raise ConfigurationError(
-                f"data directory {self.path} is in use by another kvd{by}"
-            ) from None
+            raise ConfigurationError(reason) from None
         except OSError:
             os.close(lock)
             raise
@@ -145,20 +106,15 @@ class DataDirectory:
     def _shut_out_others(self) -> None:
         """Nobody else may read, or plant, anything: keys and values lie here in clear.
 
-        Raises ConfigurationError for a directory of somebody else that others can enter. The group
-        of a directory with its set-group-id bit keeps what it has: so volumes are handed over.
+        Raises ConfigurationError for a directory of somebody else that others can enter.
         """
-        mode = stat.S_IMODE(self.path.stat().st_mode)
-        wanted = mode & ~(0o007 if mode & stat.S_ISGID else 0o077)
+        mode, wanted = modes(self.path)
         if wanted == mode:
             return
         try:
             self.path.chmod(wanted)
         except PermissionError:
-            raise ConfigurationError(
-                f"data directory {self.path} has mode {mode:04o}: others could read it, and it "
-                f"isn't this user's to change; chmod {wanted:o} {self.path}"
-            ) from None
+            raise ConfigurationError(open_to_others(self.path)) from None
 
     def _probe_writing(self) -> None:
         """A directory may be readable and locked, and still refuse files: say so at the start."""
@@ -166,6 +122,81 @@ class DataDirectory:
         probe.unlink(missing_ok=True)
         os.close(open_private(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         probe.unlink()
+
+
+def refuse_foreign(path: Path, mode: str) -> None:
+    """Raise ConfigurationError unless ``path`` is empty or carries a marker that we understand, of
+    this mode. Raises OSError where it can't be read."""
+    marker = path / MARKER
+    try:
+        with open(open_private(marker, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
+            line = file.read()
+    except FileNotFoundError:
+        others = sorted(
+            name for name in set(os.listdir(path)) - _LEFT_OVER if not is_left_over(name, MARKER)
+        )
+        if others:
+            raise ConfigurationError(
+                f"{path} is not a kvstore data directory: it holds {others[0]!r} but no "
+                f"{MARKER} file; give an empty or a new directory with --data_dir"
+            ) from None
+        return
+    match = _LINE.fullmatch(line)
+    if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
+        raise ConfigurationError(
+            f"{path} is not a kvstore data directory: {marker} is damaged or not ours"
+        )
+    if int(match[2]) > FORMAT_VERSION:
+        raise ConfigurationError(
+            f"data directory {path} has format version {match[2]}, newer than the "
+            f"{FORMAT_VERSION} that this kvd knows; use a newer kvstore"
+        )
+    if match[3] != mode:
+        raise ConfigurationError(
+            f"data directory {path} was made with --mode={match[3]}, not --mode={mode}"
+        )
+
+
+def modes(path: Path) -> tuple[int, int]:
+    """The mode that a data directory has and the one that it is given. Raises OSError.
+
+    The group of one with its set-group-id bit keeps what it has: so volumes are handed over.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return mode, mode & ~(0o007 if mode & stat.S_ISGID else 0o077)
+
+
+def open_to_others(path: Path) -> str:
+    """What is wrong with the data directory of somebody else that others can enter."""
+    mode, wanted = modes(path)
+    return (
+        f"data directory {path} has mode {mode:04o}: others could read it, and it isn't this "
+        f"user's to change; chmod {wanted:o} {path}"
+    )
+
+
+def locked_by_another(path: Path) -> str | None:
+    """What is wrong when another kvd has the data directory ``path``; None when none has.
+
+    Where there is a lock to ask it is held for a moment. Raises OSError.
+    """
+    try:
+        lock = open_private(path / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _in_use(path, lock)
+    finally:
+        os.close(lock)
+    return None
+
+
+def _in_use(path: Path, lock: int) -> str:
+    holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+    by = f" (process {holder})" if holder.isdecimal() else ""
+    return f"data directory {path} is in use by another kvd{by}"
 
 
 def member_path(directory: Path, member: int) -> str:
@@ -184,7 +215,9 @@ def refuse_used(path: Path) -> None:
             ) from None
         return
     except OSError as error:
-        raise ConfigurationError(f"cannot use data directory {path}: {_reason(error)}") from error
+        raise ConfigurationError(
+            f"cannot use data directory {path}: {unusable_because(error)}"
+        ) from error
     if others:
         raise ConfigurationError(
             f"data directory {path} is not empty: it holds {others[0]!r}; "
@@ -199,7 +232,8 @@ def write_marker(path: Path, mode: str) -> None:
     sync_directory(path.resolve().parent)
 
 
-def _reason(error: OSError) -> str:
+def unusable_because(error: OSError) -> str:
+    """Why a directory can't be used, in a person's words."""
     match error.errno:
         case errno.EROFS:
             return "it is on a read-only file system"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kvstore.errors import ConfigurationError
 from kvstore.server.metrics.endpoint import parse_metrics_address
@@ -37,45 +40,54 @@ class ServerOptions:
     insecure_clients: bool = False
 
     def __post_init__(self) -> None:
-        _require("mode", self.mode, MODES)
-        _require("tls_profile", self.tls_profile, TLS_PROFILES)
-        _require("admin", self.admin, ADMINS)
-        _require("log_level", self.log_level, LOG_LEVELS)
-        _require("log_format", self.log_format, LOG_FORMATS)
-        if self.metrics_addr is not None:
-            parse_metrics_address(self.metrics_addr)
-        if not self.data_dir:
-            raise ConfigurationError("--data_dir is empty; expected the path of a directory")
-        if self.mode == "cluster-node" and not self.config:
-            raise ConfigurationError("--mode=cluster-node requires --config=PATH")
-        if self.mode == "embedded" and self.config:
-            raise ConfigurationError(
-                "--config has no effect with --mode=embedded; use --mode=cluster-node"
-            )
-        if self.tls_profile == "secure" and not (self.tls_cert and self.tls_key):
-            raise ConfigurationError(
-                "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH"
-            )
-        if self.tls_profile == "secure" and self.insecure_clients:
-            raise ConfigurationError(
-                "--insecure_clients has no effect with --tls_profile=secure; leave it out"
-            )
-        if self.tls_profile == "dev" and self.tls_client_ca:
-            raise ConfigurationError(
-                "--tls_client_ca has no effect with --tls_profile=dev; use --tls_profile=secure"
-            )
-        if self.tls_profile == "dev" and (self.tls_cert or self.tls_key):
-            raise ConfigurationError(
-                "--tls_cert and --tls_key have no effect with --tls_profile=dev; "
-                "use --tls_profile=secure"
-            )
+        for fault in option_faults(dataclasses.asdict(self)):
+            raise ConfigurationError(fault)
 
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir)
 
 
-def _require(flag: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        expected = " or ".join([", ".join(allowed[:-1]), allowed[-1]])
-        raise ConfigurationError(f"unsupported --{flag}={value}; expected {expected}")
+def option_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """All that is wrong with the fields of a :class:`ServerOptions`, a line each."""
+    for flag, allowed in _CHOICES.items():
+        if values[flag] not in allowed:
+            expected = " or ".join([", ".join(allowed[:-1]), allowed[-1]])
+            yield f"unsupported --{flag}={values[flag]}; expected {expected}"
+    if values["metrics_addr"] is not None:
+        try:
+            parse_metrics_address(values["metrics_addr"])
+        except ConfigurationError as error:
+            yield str(error)
+    if not values["data_dir"]:
+        yield "--data_dir is empty; expected the path of a directory"
+    if values["mode"] == "cluster-node" and not values["config"]:
+        yield "--mode=cluster-node requires --config=PATH"
+    if values["mode"] == "embedded" and values["config"]:
+        yield "--config has no effect with --mode=embedded; use --mode=cluster-node"
+    yield from _tls_faults(values)
+
+
+def _tls_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    if values["tls_profile"] == "secure":
+        if not (values["tls_cert"] and values["tls_key"]):
+            yield "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH"
+        if values["insecure_clients"]:
+            yield "--insecure_clients has no effect with --tls_profile=secure; leave it out"
+    if values["tls_profile"] == "dev":
+        if values["tls_client_ca"]:
+            yield "--tls_client_ca has no effect with --tls_profile=dev; use --tls_profile=secure"
+        if values["tls_cert"] or values["tls_key"]:
+            yield (
+                "--tls_cert and --tls_key have no effect with --tls_profile=dev; "
+                "use --tls_profile=secure"
+            )
+
+
+_CHOICES = {
+    "mode": MODES,
+    "tls_profile": TLS_PROFILES,
+    "admin": ADMINS,
+    "log_level": LOG_LEVELS,
+    "log_format": LOG_FORMATS,
+}

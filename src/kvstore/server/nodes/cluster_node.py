@@ -39,7 +39,7 @@ from kvstore.server.peers.transport import PeerTransport
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
 
-__all__ = ["ClusterNode", "open_cluster_node"]
+__all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
 
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=64 << 20, lru_cache_size=256 << 20)
 SEGMENT_BYTES = 64 << 20
@@ -63,7 +63,7 @@ async def open_cluster_node(
     secret = None if config.peer_secret_file is None else read_secret(config.peer_secret_file)
     introductions = Introductions(identity, PeerRegistry(directory), members, secret)
     level = log.warning if is_loopback(config.peer_addr) else log.error
-    for what, text in _exposures(config).items():
+    for what, text in peer_exposures(config).items():
         level("exposed", what=what, reason=text)
     certificates = None
     if config.peer_tls is not None:
@@ -78,7 +78,7 @@ async def open_cluster_node(
     return node
 
 
-def _exposures(config: ClusterConfig) -> dict[str, str]:
+def peer_exposures(config: ClusterConfig) -> dict[str, str]:
     """What the members' port is open to."""
     if config.peer_tls is not None:
         return {}
@@ -362,7 +362,7 @@ class ClusterNode:
         return await self._forwarder.forward(method, request, leader, timeout_s, ())
 
     def exposures(self) -> Mapping[str, str]:
-        return _exposures(self._config)
+        return peer_exposures(self._config)
 
     async def hand_over(self) -> int:
         replica = self._replica

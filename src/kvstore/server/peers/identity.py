@@ -52,9 +52,8 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
     Raises ConfigurationError when the directory is another member's or another cluster's, and
     CorruptionError when the file can't be trusted.
     """
-    path = directory / FILE
-    fields = read_sealed(path)
-    if fields is None:
+    identity = read_identity(directory, config)
+    if identity is None:
         identity = MemberIdentity(
             cluster_id=config.cluster_id,
             member=config.self_id,
@@ -64,19 +63,28 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
             stage=Stage.JOINING if config.join else Stage.REGISTERING,
         )
     else:
-        identity = _parse(fields, path)
-        if identity.cluster_id != config.cluster_id:
-            raise ConfigurationError(
-                f"data directory {directory} belongs to cluster {identity.cluster_id!r}, not to "
-                f"{config.cluster_id!r}; give the right data_dir or cluster_id"
-            )
-        if identity.member != config.self_id:
-            raise ConfigurationError(
-                f"data directory {directory} belongs to member {identity.member}, not to member "
-                f"{config.self_id}; give the right data_dir or self_id"
-            )
         identity = dataclasses.replace(identity, starts=identity.starts + 1)
     save_identity(directory, identity)
+    return identity
+
+
+def read_identity(directory: Path, config: ClusterConfig) -> MemberIdentity | None:
+    """The identity of the member of ``config``; None in a new directory. Raises the same."""
+    path = directory / FILE
+    fields = read_sealed(path)
+    if fields is None:
+        return None
+    identity = _parse(fields, path)
+    if identity.cluster_id != config.cluster_id:
+        raise ConfigurationError(
+            f"data directory {directory} belongs to cluster {identity.cluster_id!r}, not to "
+            f"{config.cluster_id!r}; give the right data_dir or cluster_id"
+        )
+    if identity.member != config.self_id:
+        raise ConfigurationError(
+            f"data directory {directory} belongs to member {identity.member}, not to member "
+            f"{config.self_id}; give the right data_dir or self_id"
+        )
     return identity
 
 

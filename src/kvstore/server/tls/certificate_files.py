@@ -7,10 +7,8 @@ the log says why.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import os
-import re
 import threading
 import time
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from kvstore.errors import ConfigurationError
 from kvstore.pem import read_pem
 from kvstore.server.config.private_files import refuse_readable_by_others
 from kvstore.server.tls.pem_files import check_pair
+from kvstore.server.tls.validity import not_after
 
 # How often the files are looked at, at most; a handshake between two looks gets what was seen last.
 LOOK_INTERVAL_S = 1.0
@@ -148,46 +147,3 @@ def _stamp(path: str) -> object:
     except OSError as error:
         return error.errno
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
-
-
-def not_after(pem: bytes) -> datetime.datetime:
-    """When the first certificate in ``pem`` ends (RFC 5280 §4.1.2.5).
-
-    Raises ConfigurationError when there is none.
-    """
-    match = _PEM.search(pem)
-    try:
-        if match is None:
-            raise ValueError("no certificate")
-        certificate = _element(base64.b64decode(match[1]), 0)[1]
-        body = _element(certificate, 0)[1]
-        at = 0
-        # version [0], serial number, signature, issuer, validity
-        fields = 4 if body[0] == 0xA0 else 3
-        for _ in range(fields):
-            at = _element(body, at)[2]
-        validity = _element(body, at)[1]
-        tag, end, _ = _element(validity, _element(validity, 0)[2])
-        # UTCTime counts years from 1950 to 2049, as strptime's %y doesn't.
-        text = end.decode("ascii")
-        if tag == 0x17:
-            text = ("19" if text >= "50" else "20") + text
-        moment = datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ")
-    except (ValueError, IndexError) as error:
-        raise ConfigurationError(f"not a certificate in PEM form: {error}") from error
-    return moment.replace(tzinfo=datetime.UTC)
-
-
-def _element(data: bytes, at: int) -> tuple[int, bytes, int]:
-    """The DER element at ``at``: tag, contents and where the next one begins."""
-    tag, length, start = data[at], data[at + 1], at + 2
-    if length >= 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(data[start : start + size], "big")
-        start += size
-    if start + length > len(data):
-        raise ValueError("ends early")
-    return tag, data[start : start + length], start + length

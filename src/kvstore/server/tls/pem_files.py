@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 
 from kvstore.errors import ConfigurationError
+from kvstore.pem import read_pem
 
 
 def check_pair(certificate_path: str, key_path: str) -> None:
@@ -25,7 +26,26 @@ def check_pair(certificate_path: str, key_path: str) -> None:
                 f"it does not belong to the certificate in {certificate_path}"
             ) from error
         culprit = _culprit(certificate_path, key_path)
-        raise ConfigurationError(f"failed to read TLS {culprit}: no usable PEM in it") from error
+        raise ConfigurationError(f"failed to read TLS {culprit}: {_why(error)}") from error
+
+
+def check_authorities(path: str) -> None:
+    """Let OpenSSL load the authorities in a file. Raises ConfigurationError naming it."""
+    read_pem("certificate authority", path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"failed to read TLS certificate authority PEM from {path}: no usable PEM in it"
+        ) from error
+
+
+def _why(error: ssl.SSLError) -> str:
+    """OpenSSL's reason where it says more than that it couldn't read."""
+    reason = error.reason or ""
+    if reason.endswith(("_TOO_SMALL", "_TOO_WEAK")):
+        return reason.lower().replace("_", " ")
+    return "no usable PEM in it"
 
 
 def _culprit(certificate_path: str, key_path: str) -> str:

@@ -1,0 +1,347 @@
+"""``kvd check`` names everything that is wrong, and touches nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kvstore.cli.kvd_check import kvd_check
+from kvstore.server.config.cluster_config import load_cluster_config
+from kvstore.server.config.data_directory import DataDirectory
+from kvstore.server.peers.identity import start_identity
+from kvstore.server.peers.registry import PeerRegistry
+from kvstore.server.tls import pki
+
+Write = Callable[..., Path]
+
+
+def check(*arguments: object) -> Result:
+    return CliRunner().invoke(kvd_check, list(map(str, arguments)))
+
+
+def errors(*arguments: object) -> list[str]:
+    """The errors, when there are some."""
+    result = check(*arguments)
+    assert result.exit_code == 2, result.output
+    return [
+        line.removeprefix("error: ") for line in result.output.splitlines() if "error: " in line
+    ]
+
+
+def warnings(*arguments: object) -> list[str]:
+    """The warnings, when there is nothing worse."""
+    result = check(*arguments)
+    assert result.exit_code == 0, result.output
+    return [line for line in result.output.splitlines() if line.startswith("warning: ")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> pki.Authority:
+    pki.init(tmp_path / "pki", "orders", 365)
+    made = pki.Authority(tmp_path / "pki")
+    made.issue_member(1, ["127.0.0.1"], 90)
+    made.issue_member(2, ["127.0.0.1"], 90)
+    return made
+
+
+@pytest.fixture
+def write(tmp_path: Path, authority: pki.Authority) -> Write:
+    """Write the file of a sound member 1, with ``changes`` in place of its lines."""
+    nodes = "".join(
+        f'[[nodes]]\nnode_id = {node}\nclient_addr = "127.0.0.1:{free_port()}"\n'
+        f'peer_addr = "127.0.0.1:{free_port()}"\n'
+        for node in (1, 2, 3)
+    )
+
+    def write(**changes: str) -> Path:
+        own = authority.directory / "member-1"
+        lines = {
+            "cluster_id": '"orders"',
+            "self_id": "1",
+            "data_dir": f'"{tmp_path / "data"}"',
+            "tls_profile": '"secure"',
+            "tls_cert": f'"{own / "server.pem"}"',
+            "tls_key": f'"{own / "server.key"}"',
+            "ca": f'"{authority.directory / "peer-ca.pem"}"',
+            "cert": f'"{own / "peer.pem"}"',
+            "key": f'"{own / "peer.key"}"',
+        } | changes
+        tls = "".join(f"{key} = {lines.pop(key)}\n" for key in ("ca", "cert", "key"))
+        text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+        path = tmp_path / "kvd.toml"
+        path.write_text(f"{text}[peer_tls]\n{tls}{nodes}")
+        return path
+
+    return write
+
+
+def test_a_sound_member_passes_and_nothing_is_made(write: Write, tmp_path: Path) -> None:
+    path = write()
+    before = sorted(tmp_path.rglob("*"))
+    result = check(path)
+    assert result.output == "kvd can start: nothing wrong, 0 warnings\n"
+    assert result.exit_code == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_everything_that_is_wrong_is_named_at_once(write: Write, tmp_path: Path) -> None:
+    path = write(
+        tls_profil='"dev"',
+        heartbeat_ms="400",
+        log_level='"loud"',
+        data_dir='"/nonexistent/data"',
+        tls_key=f'"{tmp_path}/none"',
+        client_addr='"192.0.2.1:50051"',
+    )
+    found = "\n".join(errors(path))
+    for part in (
+        "unknown key tls_profil; did you mean tls_profile?",
+        'log_level = "loud"',
+        "election_timeout_ms = 500 is too short",
+        "its parent directory does not exist",
+        f"private key PEM from {tmp_path}/none: No such file",
+        "192.0.2.1:50051: no such address on this machine",
+    ):
+        assert part in found
+    assert len(found.splitlines()) == 6
+
+
+def test_each_node_and_key_is_looked_at_whatever_the_others_are(tmp_path: Path) -> None:
+    path = tmp_path / "kvd.toml"
+    path.write_text(
+        "[[nodes]]\nnode_id = 0\n[[nodes]]\nnode_id = 1\nclient_addr = 'a:1'\npeer_addr = 'a:1'\n"
+    )
+    found = "\n".join(errors(path))
+    for part in (
+        "cluster_id is missing",
+        "self_id is missing",
+        "data_dir is missing",
+        "nodes[0].node_id = 0",
+        "nodes[0].client_addr is missing",
+        "nodes[0].peer_addr is missing",
+        'nodes[1].peer_addr = "a:1" is taken by nodes[1].client_addr',
+    ):
+        assert part in found
+
+
+def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "kvd.toml"
+    path.write_text("self_id = \n")
+    assert [re.sub("TOML:.*", "TOML", line) for line in errors(path)] == [f"{path}: not valid TOML"]
+    assert errors(tmp_path / "none") == [
+        f"failed to read --config={tmp_path / 'none'}: No such file or directory"
+    ]
+
+
+def test_flags_count_as_they_do_for_kvd(write: Write) -> None:
+    assert errors(write(), "--self_id=9")[0].endswith(
+        "self_id = 9 is none of the [[nodes]] (1, 2, 3)"
+    )
+    assert errors("--tls_profile=prod", "--admin=none", "--peer_addr=a:1") == [
+        "unsupported --tls_profile=prod; expected dev or secure",
+        "unsupported --admin=none; expected operators or everybody",
+        "--peer_addr has no effect with --mode=embedded; use --mode=cluster-node",
+    ]
+
+
+# --- certificates --------------------------------------------------------------------------------
+
+
+def test_a_certificate_of_another_member(write: Write, authority: pki.Authority) -> None:
+    other = authority.directory / "member-2"
+    path = write(cert=f'"{other / "peer.pem"}"', key=f'"{other / "peer.key"}"')
+    (found,) = errors(path)
+    assert "is not this member's, whose name is member-1.orders.kvstore" in found
+
+
+def test_a_key_of_another_certificate(write: Write, authority: pki.Authority) -> None:
+    path = write(key=f'"{authority.directory / "member-2" / "peer.key"}"')
+    (found,) = errors(path)
+    assert "it does not belong to the certificate in" in found
+
+
+def test_a_certificate_of_another_authority(write: Write, authority: pki.Authority) -> None:
+    (found,) = errors(write(ca=f'"{authority.directory / "ca.pem"}"'))
+    assert "isn't one that members with" in found
+
+
+def test_a_certificate_that_may_not_dial(write: Write, authority: pki.Authority) -> None:
+    own = authority.directory / "member-1"
+    path = write(
+        ca=f'"{authority.directory / "ca.pem"}"',
+        cert=f'"{own / "server.pem"}"',
+        key=f'"{own / "server.key"}"',
+    )
+    assert any("doesn't let this member dial others" in found for found in errors(path))
+
+
+@pytest.mark.parametrize(("days", "said"), [(0, "has expired on"), (5, "expires in 4 days")])
+def test_the_end_of_a_certificate(
+    write: Write, authority: pki.Authority, days: int, said: str
+) -> None:
+    authority.renew(authority.directory / "member-1" / "peer.pem", days)
+    found = errors(write()) if days == 0 else warnings(write())
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_an_authority_that_has_ended(
+    write: Write, authority: pki.Authority, tmp_path: Path
+) -> None:
+    pki.init(tmp_path / "over", "orders", 0)
+    ended, good = tmp_path / "over" / "peer-ca.pem", authority.directory / "peer-ca.pem"
+    found = errors(write(ca=f'"{ended}"'))
+    assert any(f"certificate authority {ended} has expired on" in line for line in found)
+    # Beside a good one, as while authorities are exchanged, it is no more than worth a word.
+    both = tmp_path / "both.pem"
+    both.write_bytes(ended.read_bytes() + good.read_bytes())
+    (found_beside,) = warnings(write(ca=f'"{both}"'))
+    assert f"certificate authority {both} has expired on" in found_beside
+
+
+def test_a_key_that_others_can_read(write: Write, authority: pki.Authority) -> None:
+    (authority.directory / "member-1" / "server.key").chmod(0o644)
+    (found,) = errors(write())
+    assert "its mode 0644 lets others read or replace it" in found
+
+
+def test_a_server_certificate_without_the_name_that_clients_dial(
+    write: Write, authority: pki.Authority
+) -> None:
+    authority.issue_member(1, ["db1.example.org"], 90)
+    (found,) = warnings(write())
+    assert "clients that dial 127.0.0.1 refuse certificate" in found
+
+
+# --- the data directory --------------------------------------------------------------------------
+
+
+def embedded(data: Path) -> tuple[str, ...]:
+    return (f"--data_dir={data}", "--listen_addr=127.0.0.1:0")
+
+
+def test_a_directory_in_use(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with DataDirectory(data, "embedded"):
+        assert errors(*embedded(data)) == [
+            f"data directory {data} is in use by another kvd (process {os.getpid()})"
+        ]
+        assert warnings("--running", *embedded(data)) == []
+    assert warnings(*embedded(data)) == []
+
+
+def test_a_look_leaves_the_lock_to_be_taken(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data, "embedded").close()
+    assert warnings(*embedded(data)) == []
+    with open(data / "LOCK") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_directory_of_another_kind(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data, "cluster-node").close()
+    assert errors(*embedded(data)) == [
+        f"data directory {data} was made with --mode=cluster-node, not --mode=embedded"
+    ]
+    (tmp_path / "photos").mkdir(mode=0o700)
+    (tmp_path / "photos" / "cat.jpg").touch()
+    assert "it holds 'cat.jpg'" in errors(*embedded(tmp_path / "photos"))[0]
+    assert errors(*embedded(tmp_path / "photos" / "cat.jpg"))[0].endswith("it is not a directory")
+
+
+def test_links_and_open_directories(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data, "embedded").close()
+    (data / "node2").symlink_to(tmp_path)
+    data.chmod(0o755)
+    result = check(*embedded(data))
+    assert f"error: {data}/node2 is a symbolic link" in result.output
+    assert f"warning: others can enter {data} (mode 0755)" in result.output
+    assert result.exit_code == 2
+
+
+def test_a_directory_of_another_member(write: Write, tmp_path: Path) -> None:
+    DataDirectory(tmp_path / "data", "cluster-node").close()
+    start_identity(tmp_path / "data", load_cluster_config(str(write()), {"self_id": 2}))
+    (found,) = errors(write())
+    assert f"{tmp_path / 'data'} belongs to member 2, not to member 1" in found
+
+
+def test_a_member_that_was_removed(write: Write, tmp_path: Path) -> None:
+    DataDirectory(tmp_path / "data", "cluster-node").close()
+    start_identity(tmp_path / "data", load_cluster_config(str(write())))
+    PeerRegistry(tmp_path / "data").remove([1])
+    (found,) = errors(write())
+    assert "member 1 was removed from cluster 'orders'" in found
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs
+
+    def full(path: object) -> os.statvfs_result:
+        values = list(real(path))  # type: ignore[call-overload]
+        values[4] = 1024  # f_bavail
+        return os.statvfs_result(values)
+
+    monkeypatch.setattr("kvstore.server.checks.directory.os.statvfs", full)
+    (found,) = errors(*embedded(tmp_path / "data"))
+    assert "MiB free; a new log takes 80 MiB" in found
+
+
+# --- addresses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_an_address_in_use(tmp_path: Path, listening: str) -> None:
+    family = socket.AF_INET6 if ":" in listening else socket.AF_INET
+    with socket.socket(family) as other:
+        try:
+            other.bind((listening, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        other.listen()
+        port = other.getsockname()[1]
+        host = "[::1]" if ":" in listening else "127.0.0.1"
+        arguments = (f"--data_dir={tmp_path / 'data'}", f"--listen_addr={host}:{port}")
+        assert errors(*arguments) == [
+            f"failed to start gRPC server on {host}:{port}: address already in use"
+        ]
+        assert warnings("--running", *arguments) == []
+
+
+def test_names_of_members_that_lead_nowhere_are_a_warning(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write()
+    text = path.read_text()
+    addresses = re.findall(r'peer_addr = "([^"]+)"', text)
+    path.write_text(text.replace(addresses[2], "db3.invalid:50052"))
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *arguments: object, **words: object) -> object:
+        if host == "db3.invalid":
+            raise socket.gaierror(-2, "Name or service not known")
+        return real(host, *arguments, **words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("kvstore.server.checks.addresses.socket.getaddrinfo", resolve)
+    (found,) = warnings(path)
+    assert "cannot resolve 'db3.invalid', where a member should be" in found
+
+
+def test_open_ports_are_said(tmp_path: Path) -> None:
+    (found,) = warnings(f"--data_dir={tmp_path / 'data'}", "--listen_addr=0.0.0.0:0")
+    assert "clients talk in plain text" in found
