@@ -47,7 +47,7 @@ cdef struct AppendState:
     # Where appending stands; see the fields of Log.
     uint64_t segment
     uint64_t offset
-    uint64_t max_index
+    Span span
     uint64_t limit
     uint64_t appended
     uint64_t seals
@@ -84,11 +84,12 @@ cdef class Log:
     cdef Chunk* spares                  # empty ones, to be used again
     cdef int spare_count
     cdef Sticky[256] sticky
-    cdef uint64_t* sealed               # of each older segment the largest index
+    cdef Span* sealed                   # of each older segment
     cdef size_t sealed_count
     cdef size_t sealed_capacity
     cdef uint64_t seals                 # how many segments were sealed in all
     cdef uint64_t sealed_first          # number of the oldest of them; the others follow
+    cdef uint64_t removing              # segments up to this number are gone, or are about to be
     cdef Status failure                 # the first one; every later call repeats it
     cdef bint writing                   # a flusher writes into the file: there is one at a time
     cdef bint syncing                   # likewise; beside it another may write
@@ -107,7 +108,7 @@ cdef class Log:
     cdef uint64_t syncs
     cdef uint64_t append_segment        # where the next record goes
     cdef uint64_t append_offset         # atomic: reserve() looks at it with the GIL alone
-    cdef uint64_t append_max_index
+    cdef Span append_span
     cdef uint64_t append_limit          # records end before it; 0 forces a new segment
     cdef uint32_t chain
     cdef uint32_t seed
@@ -151,7 +152,7 @@ cdef class Log:
 
     cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1
     cdef int make_sealed(self) noexcept nogil
-    cdef void seal(self, uint64_t number, uint64_t max_index) noexcept nogil
+    cdef void seal(self, uint64_t number, const Span* span) noexcept nogil
     cdef Chunk* take_chunk(self, size_t capacity) noexcept nogil
     cdef void give_chunks(self, Chunk* chunk) noexcept nogil
     cdef int check_appendable(self, size_t payload_bytes, Status* status) noexcept nogil
@@ -179,4 +180,6 @@ cdef class Log:
     cdef void run_writer(self) noexcept nogil
     cdef void run_write_behind(self) noexcept nogil
     cdef size_t count_removable(self, uint64_t index) noexcept nogil
+    cdef bint find_place(self, uint64_t first, Place* place) noexcept nogil
+    cdef bint is_gone(self, uint64_t segment) noexcept nogil
     cdef void release(self) noexcept

@@ -164,8 +164,9 @@ cdef class Log:
     cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1:
         cdef bytes content
         cdef Sticky* held
+        cdef Span span
         self.recovery = found.summary
-        self.found = sorted(found.max_index)
+        self.found = sorted(found.spans)
         if found.number:
             check_ids(found, log_id, database_id, segment_name(self.path, found.number))
             log_id, database_id = found.log_id, found.database_id
@@ -176,7 +177,8 @@ cdef class Log:
         for number in self.found:
             if self.make_sealed() < 0:
                 raise MemoryError("no memory for a log")
-            self.seal(<uint64_t> number, <uint64_t> found.max_index[number])
+            span = found.spans[number]
+            self.seal(<uint64_t> number, &span)
         for kind, (index, term, payload) in found.sticky.items():
             content = payload
             held = &self.sticky[<int> kind]
@@ -198,21 +200,21 @@ cdef class Log:
     cdef int make_sealed(self) noexcept nogil:
         """Room for one more older segment. -1: no memory."""
         cdef size_t capacity
-        cdef uint64_t* larger
+        cdef Span* larger
         if self.sealed_count < self.sealed_capacity:
             return 0
         capacity = self.sealed_capacity * 2 + 16
-        larger = <uint64_t*> kv_realloc(self.sealed, capacity * sizeof(uint64_t))
+        larger = <Span*> kv_realloc(self.sealed, capacity * sizeof(Span))
         if larger == NULL:
             return -1
         self.sealed = larger
         self.sealed_capacity = capacity
         return 0
 
-    cdef void seal(self, uint64_t number, uint64_t max_index) noexcept nogil:
+    cdef void seal(self, uint64_t number, const Span* span) noexcept nogil:
         if self.sealed_count == 0:
             self.sealed_first = number
-        self.sealed[self.sealed_count] = max_index
+        self.sealed[self.sealed_count] = span[0]
         self.sealed_count += 1
         self.seals += 1
 
@@ -273,13 +275,14 @@ cdef class Log:
             return -1
         self.fill_header(&header)
         if self.append_limit:
-            self.seal(self.append_segment, self.append_max_index)
+            self.append_span.bytes = self.append_offset
+            self.seal(self.append_segment, &self.append_span)
         self.seed = encode_segment_header(scratch, &header)
         # The mark of a sync may come before the record that this is for.
         self.append_limit = max(limit, SEGMENT_HEADER_BYTES + size + RECORD_HEADER_BYTES)
         self.append_segment = header.number
         store_release(&self.append_offset, SEGMENT_HEADER_BYTES)
-        self.append_max_index = 0
+        span_clear(&self.append_span)
         chunk_place(chunk, header.number, SEGMENT_HEADER_BYTES)
         chunk.segment_bytes = CLOSE_BYTES + (
             self.append_limit if whole else SEGMENT_HEADER_BYTES + size + RECORD_HEADER_BYTES
@@ -344,8 +347,8 @@ cdef class Log:
         self.chain = header.header_crc
         store_release(&self.append_offset, self.append_offset + size)
         self.appended += size
-        if index > self.append_max_index and not self.sticky[kind].wanted:
-            self.append_max_index = index
+        if not self.sticky[kind].wanted:
+            span_note(&self.append_span, index)
 
     cdef int append_one(self, Record* record, Status* status) noexcept nogil:
         """-1: nothing changed, but that an empty segment may have been begun."""
@@ -373,7 +376,7 @@ cdef class Log:
     cdef void note_state(self, AppendState* state) noexcept nogil:
         state.segment = self.append_segment
         state.offset = self.append_offset
-        state.max_index = self.append_max_index
+        state.span = self.append_span
         state.limit = self.append_limit
         state.appended = self.appended
         state.seals = self.seals
@@ -386,7 +389,7 @@ cdef class Log:
         """Undoes what was appended since, none of which is with a flusher."""
         self.append_segment = state.segment
         store_release(&self.append_offset, state.offset)
-        self.append_max_index = state.max_index
+        self.append_span = state.span
         self.append_limit = state.limit
         self.appended = state.appended
         # Meanwhile others may have removed from the front; what was sealed since is at the end.
@@ -900,7 +903,7 @@ cdef class Log:
             # The sync that covered a later segment made its copies of the sticky records durable.
             count < self.sealed_count
             and self.sealed_first + count < self.durable_segment
-            and self.sealed[count] < index
+            and self.sealed[count].highest < index
         ):
             count += 1
         return count
@@ -912,6 +915,8 @@ cdef class Log:
         cdef int result
         self.monitor.lock()
         cdef bint recycle = self.spare == 0
+        # Whoever reads it from here on may find another segment's bytes, and no damage.
+        self.removing = max(self.removing, number)
         self.monitor.unlock()
         segment_path(name, self.folder, number, b"wal")
         segment_path(spare, self.folder, number, b"spare")
@@ -929,7 +934,7 @@ cdef class Log:
         self.monitor.lock()
         self.sealed_count -= 1
         self.sealed_first += 1
-        memmove(self.sealed, self.sealed + 1, self.sealed_count * sizeof(uint64_t))
+        memmove(self.sealed, self.sealed + 1, self.sealed_count * sizeof(Span))
         if recycle:
             self.spare = number
         self.monitor.unlock()
@@ -937,8 +942,127 @@ cdef class Log:
 
     # --- reading back ----------------------------------------------------------------------------
 
-    def replay(self):
-        return LogReplay(self, list(self.found))
+    def replay(self, uint64_t index=0):
+        cdef size_t skipped = 0
+        self.monitor.lock()
+        while skipped + 1 < self.sealed_count and self.sealed[skipped].highest < index:
+            skipped += 1
+        self.monitor.unlock()
+        return LogReplay(self, self.found[skipped:])
+
+    def newest(self, kind):
+        check_kind(kind)
+        cdef Sticky* held = &self.sticky[<int> kind]
+        cdef object payload = None
+        self.monitor.lock()
+        cdef bint known = held.known
+        self.monitor.unlock()
+        if known:
+            payload = <bytes> held.payload.data[: held.payload.size]
+        return payload
+
+    @property
+    def first_index(self):
+        cdef uint64_t lowest = 0
+        cdef size_t i
+        self.monitor.lock()
+        for i in range(self.sealed_count):
+            if self.sealed[i].lowest and (lowest == 0 or self.sealed[i].lowest < lowest):
+                lowest = self.sealed[i].lowest
+        if self.append_limit and self.append_span.lowest:
+            if lowest == 0 or self.append_span.lowest < lowest:
+                lowest = self.append_span.lowest
+        self.monitor.unlock()
+        return lowest
+
+    def first_within(self, uint64_t bytes_max):
+        cdef uint64_t size, index = 0
+        cdef size_t i
+        self.monitor.lock()
+        size = self.append_offset if self.append_limit else 0
+        i = self.sealed_count
+        while i > 0 and size + self.sealed[i - 1].bytes <= bytes_max:
+            i -= 1
+            size += self.sealed[i].bytes
+        while i > 0:
+            i -= 1
+            index = max(index, self.sealed[i].highest)
+        self.monitor.unlock()
+        return index + 1
+
+    cdef bint find_place(self, uint64_t first, Place* place) noexcept nogil:
+        """The newest segment that has the entry. Under `monitor`. False: none that can be read."""
+        cdef Span* span
+        cdef size_t i = self.sealed_count + 1
+        place.limit = 0xFFFFFFFFFFFFFFFF
+        if not self.append_limit:
+            i -= 1
+        while i > 0:
+            i -= 1
+            span = &self.append_span if i == self.sealed_count else &self.sealed[i]
+            if span.lowest and span.lowest <= first <= span.highest:
+                place.span = span[0]
+                place.segment = self.append_segment if i == self.sealed_count else self.sealed_first + i
+                place.end = (
+                    self.durable_offset if place.segment == self.durable_segment else span.bytes
+                )
+                return self.removing < place.segment <= self.durable_segment
+            if span.lowest:
+                place.limit = min(place.limit, span.lowest)
+        return False
+
+    cdef bint is_gone(self, uint64_t segment) noexcept nogil:
+        self.monitor.lock()
+        cdef bint gone = segment <= self.removing
+        self.monitor.unlock()
+        return gone
+
+    def read_entries(self, uint64_t first, uint64_t last, size_t bytes_max):
+        cdef Place place
+        cdef RangeEntries found
+        cdef SegmentReader reader
+        cdef RangeEntry* entry
+        cdef Status status
+        cdef bytes name
+        cdef const char* raw
+        cdef size_t i
+        cdef int result
+        if self.closed:
+            raise ClosedError(f"the log {self.path} is closed")
+        if not 1 <= first <= last:
+            raise InvalidArgumentError(f"entries {first} to {last} of a log")
+        self.monitor.lock()
+        cdef bint there = self.find_place(first, &place)
+        self.monitor.unlock()
+        if not there:
+            return None
+        where = segment_name(self.path, place.segment)
+        name = os.fsencode(where)
+        raw = name
+        status_clear(&status)
+        memset(&found, 0, sizeof(RangeEntries))
+        try:
+            with nogil:
+                result = segment_open(&reader, self.ops, self.disk, raw, &status)
+                if result == 0:
+                    result = read_place(
+                        &reader, &place, self.log_id_raw, first, last, bytes_max, &found, &status
+                    )
+                segment_close(&reader)
+            if result:
+                if self.is_gone(place.segment):
+                    return None
+                raise status_error(&status, where)
+            entries = []
+            for i in range(range_count(&found)):
+                entry = range_entry(&found, i)
+                entries.append((
+                    entry.kind, entry.index, entry.term,
+                    <bytes> found.payloads.data[entry.start : entry.start + entry.size],
+                ))
+            return entries
+        finally:
+            range_free(&found)
 
     # --- ending ----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from kvstore._engine.files.native cimport FileSystem
 cdef class Recovered:
     """What a log's directory holds."""
     cdef readonly object summary        # the Recovery that users see
-    cdef readonly dict max_index        # number of each segment -> largest index of a record in it
+    cdef readonly dict spans            # number of each segment -> its Span
     cdef readonly dict sticky           # kind -> (index, term, payload) of the newest such record
     cdef uint64_t number                # of the newest segment, 0 none
     cdef uint64_t end                   # of its valid part

@@ -51,7 +51,7 @@ class Recovery(NamedTuple):
 
 cdef class Recovered:
     def __init__(self):
-        self.max_index = {}
+        self.spans = {}
         self.sticky = {}
 
 
@@ -184,17 +184,19 @@ cdef uint64_t read_segment(
     cdef Status status
     cdef RecordHeader record
     cdef const uint8_t* payload = NULL
-    cdef uint64_t records = 0, max_index = 0
+    cdef uint64_t records = 0
+    cdef Span span
     cdef int result = 1
     cdef bint[256] is_sticky
     cdef int kind
     for kind in range(256):
         is_sticky[kind] = kind in sticky_kinds
     status_clear(&status)
+    span_clear(&span)
     while result > 0:
         with nogil:
             result = next_sticky(
-                reader, is_sticky, &record, &payload, &records, &max_index, &status
+                reader, is_sticky, &record, &payload, &records, &span, &status
             )
         if result > 0:
             found.sticky[record.kind] = (
@@ -202,13 +204,14 @@ cdef uint64_t read_segment(
             )
     if result < 0:
         raise status_error(&status, where)
-    found.max_index[reader.header.number] = max_index
+    span.bytes = reader.position
+    found.spans[reader.header.number] = span
     return records
 
 
 cdef int next_sticky(
     SegmentReader* reader, const bint* is_sticky, RecordHeader* record, const uint8_t** payload,
-    uint64_t* records, uint64_t* max_index, Status* status
+    uint64_t* records, Span* span, Status* status
 ) noexcept nogil:
     """Reads on to a record of a sticky kind (1) or the end (0), and counts. -1: unreadable."""
     cdef int result
@@ -221,7 +224,7 @@ cdef int next_sticky(
         records[0] += 1
         if is_sticky[record.kind]:
             return 1
-        max_index[0] = max(max_index[0], record.index)
+        span_note(span, record.index)
 
 
 cdef object broken_end(FileSystem disk, str path, Recovered found, uint64_t promised):

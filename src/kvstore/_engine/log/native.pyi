@@ -109,10 +109,35 @@ class Log:
     def durable_places(self, index: int) -> tuple[int, int, int]:
         """What could be ``noted``, once :meth:`remove_before` this index were called; 0: none."""
 
-    def replay(self) -> Iterator[tuple[int, int, int, bytes]]:
+    def replay(self, index: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
         """The records ``(kind, index, term, payload)`` that opening found, in written order.
 
-        Use it before anything is appended or removed.
+        Use it before anything is appended or removed. The oldest segments that hold only indexes
+        below ``index`` are left out: of sticky kinds nothing is missing then.
+        """
+
+    def newest(self, kind: int) -> bytes | None:
+        """The payload of the newest record of a sticky kind."""
+
+    @property
+    def first_index(self) -> int:
+        """The lowest index of a record that is not of a sticky kind, 0 without any."""
+
+    def first_within(self, bytes_max: int) -> int:
+        """What to call :meth:`remove_before` with so that about so many bytes of segments stay."""
+
+    def read_entries(
+        self, first: int, last: int, bytes_max: int
+    ) -> list[tuple[int, int, int, bytes]] | None:
+        """Records ``(kind, index, term, payload)`` from index ``first`` to ``last`` at most.
+
+        Without a gap, the newest of each index, at least one and none after the one that passes
+        ``bytes_max``: fewer than there are, perhaps. None where ``first`` is in no segment any
+        more. For a log whose indexes are consecutive or go back (Raft's), and for entries that are
+        durable and not to be replaced. From any thread, beside the one that appends or removes;
+        without the GIL while it reads.
+
+        Raises CorruptionError for damage, StorageError when it can't be read.
         """
 
     def stats(self) -> dict[str, int]: ...

@@ -2,6 +2,7 @@
 
 include "log_file.pyx"
 include "log_read.pyx"
+include "log_range.pyx"
 include "log_recovery.pyx"
 include "log_salvage.pyx"
 include "log.pyx"
