@@ -158,7 +158,14 @@ class OutOfMemoryError(StorageError, MemoryError):
 
 
 class UnavailableError(Error):
-    """No leader, or no contact with a majority; nothing was proposed, a retry is safe."""
+    """No leader, or no contact with a majority; nothing was proposed, a retry is safe.
+
+    ``code``: the trouble of a member's own storage that led to it, where it was that.
+    """
+
+    def __init__(self, message: str = "", *, code: IntegrityCode | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class OutcomeUnknownError(UnavailableError):

@@ -118,13 +118,13 @@ def _translated(
             connecting = _CONNECTING.fullmatch(details)
             if connecting is not None:
                 details = f"cannot connect to {connecting['where']}: {connecting['why']}"
-            return UnavailableError(details)
+            return UnavailableError(details, code=_code(trailer))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(details)
         case grpc.StatusCode.UNIMPLEMENTED:
             return UnsupportedError(f"the server doesn't know this call: {details}")
         case grpc.StatusCode.DATA_LOSS:
-            return _storage_error(details, trailer.get(INTEGRITY_CODE_KEY, ""))
+            return _storage_error(details, _code(trailer) or IntegrityCode.IO_ERROR)
         case grpc.StatusCode.ABORTED if trailer.get(REFUSAL_KEY) in Refusal.__members__:
             return ForgottenError(Refusal(trailer[REFUSAL_KEY]))
         case grpc.StatusCode.RESOURCE_EXHAUSTED if OUTCOME_KEY in trailer:
@@ -138,10 +138,14 @@ def _translated(
             return InternalError(f"{code.name}: {details}")
 
 
-def _storage_error(details: str, code: str) -> StorageError:
+def _code(trailer: dict[str, str]) -> IntegrityCode | None:
+    code = trailer.get(INTEGRITY_CODE_KEY, "")
+    return IntegrityCode(code) if code in IntegrityCode.__members__ else None
+
+
+def _storage_error(details: str, code: IntegrityCode) -> StorageError:
     """Rebuild what the server raised; its message already begins with the code."""
-    known = IntegrityCode(code) if code in IntegrityCode.__members__ else IntegrityCode.IO_ERROR
-    message = details.removeprefix(f"{known}: ")
-    if known is IntegrityCode.IO_ERROR:
-        return StorageError(message, code=known)
-    return CorruptionError(message, code=known)
+    message = details.removeprefix(f"{code}: ")
+    if code is IntegrityCode.IO_ERROR:
+        return StorageError(message, code=code)
+    return CorruptionError(message, code=code)

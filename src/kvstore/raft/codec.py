@@ -37,7 +37,7 @@ Message::
     0   u32  crc32 of all that follows
     4   u8   version (1)
     5   u8   kind
-    6   u8   flags (1 reject, 2 forced, 4 damaged, 8 a snapshot follows)
+    6   u8   flags (1 reject, 2 forced, 4 damaged, 8 a snapshot follows, 16 ailing)
     7   u64  to, sender, term, log_index, log_term, commit, hint_index, context
     71  u32  number of entries
     75  ...  snapshot mark with u32 length in front, if flagged; then for the entries
@@ -94,7 +94,7 @@ _LENGTH = struct.Struct("<I")
 _FIRST = struct.Struct("<Q")
 _MEMBER = struct.Struct("<IQ")
 
-_REJECT, _FORCED, _DAMAGED, _SNAPSHOT = 1, 2, 4, 8
+_REJECT, _FORCED, _DAMAGED, _SNAPSHOT, _AILING = 1, 2, 4, 8, 16
 _DATA_BITS = 30
 _DATA_MASK = (1 << _DATA_BITS) - 1
 _KINDS = {int(kind): kind for kind in EntryKind}
@@ -238,6 +238,7 @@ def encode_message(message: Message) -> bytes:
         | _FORCED * message.forced
         | _DAMAGED * message.damaged
         | _SNAPSHOT * (message.snapshot is not None)
+        | _AILING * message.ailing
     )
     parts = [
         _HEAD.pack(
@@ -280,7 +281,7 @@ def decode_message(payload: bytes) -> Message:
     version, kind, flags, *numbers, count = _HEAD.unpack_from(payload, _CHECKSUM.size)
     if version != VERSION:
         raise _bad(f"message has version {version}", IntegrityCode.UNSUPPORTED_VERSION)
-    if kind not in _MESSAGE_KINDS or flags > 15:
+    if kind not in _MESSAGE_KINDS or flags > 31:
         raise _bad(f"message of kind {kind} with flags {flags}", IntegrityCode.INVALID_OPERATION)
     if max(numbers) >= 1 << 63 or count > ENTRIES_MAX:
         raise _bad("message out of range")
@@ -316,6 +317,7 @@ def decode_message(payload: bytes) -> Message:
         bool(flags & _REJECT),
         bool(flags & _FORCED),
         bool(flags & _DAMAGED),
+        bool(flags & _AILING),
     )
 
 

@@ -137,7 +137,7 @@ class Raft:
             roles.become_follower(state, state.term, NOBODY)
         else:
             transfer.tick(state)
-            if state.now >= state.next_heartbeat:
+            if state.role is _LEADER and state.now >= state.next_heartbeat:
                 state.next_heartbeat = state.now + state.options.heartbeat_ticks
                 roles.let_leave(state)
                 reads.begin_round(state)
@@ -352,6 +352,16 @@ class Raft:
             raise NotLeaderError(state.leader)
         transfer.start(state, to)
 
+    def resign(self) -> None:
+        """Stop leading at once, because this member is about to stop; the best other is told.
+
+        The next bundle's messages say so; nothing else of it matters. Does nothing on a follower.
+        """
+        state = self._state
+        if state.role is _LEADER:
+            transfer.resign(state)
+            roles.become_follower(state, state.term, NOBODY)
+
     def campaign(self) -> None:
         """Start an election now, as if the timeout had passed (used after start and in tests)."""
         state = self._state
@@ -373,6 +383,17 @@ class Raft:
                 state.messages.append(message)
             elif message.term == state.term:
                 self._dispatch(message)
+
+    def storage_is_well(self, well: bool) -> None:
+        """Whether storage takes what it is given: False while it is full, hangs or is far too slow.
+
+        While it isn't, this member leads only where a quorum of the others can't do without it: as
+        a leader it hands over to the voter that has most, or steps down if that one doesn't take
+        over within ``election_ticks``. As a follower it refuses leadership that is handed to it,
+        and campaigns only when nobody has led for four of its timeouts. It goes on voting: what it
+        says is held until it is durable in any case.
+        """
+        self._state.ailing = not well
 
     def applied(self, index: int) -> None:
         """The state machine has applied everything up to ``index``."""

@@ -8,6 +8,7 @@ from kvstore.raft.quorum import Votes
 from kvstore.raft.state import State
 
 __all__ = [
+    "AILING_PATIENCE",
     "campaign",
     "handle_pre_vote",
     "handle_pre_vote_response",
@@ -18,17 +19,25 @@ __all__ = [
     "tick",
 ]
 
+AILING_PATIENCE = 4
+"""Timeouts without a leader after which a member campaigns although its storage takes nothing.
+
+Until then it leaves that to those who are well. If none of them leads by then, either nobody is
+well, or it alone has what was committed; its votes leave only once they are durable in any case.
+"""
+
 
 def tick(state: State) -> None:
     """Campaign when no leader was heard for the whole timeout (Raft §5.2)."""
-    if state.now - state.heard < state.timeout:
+    waited = state.now - state.heard
+    if waited < state.timeout:
         return
-    if state.promotable():
-        campaign(state)
-    else:
+    if not state.promotable() or (state.ailing and state.leader != NOBODY):
         # Whoever may not campaign forgets a silent leader all the same, so that reads and
         # votes don't count on it.
         roles.become_follower(state, state.term, NOBODY)
+    elif not state.ailing or waited >= AILING_PATIENCE * state.timeout:
+        campaign(state)
 
 
 def in_lease(state: State) -> bool:
@@ -151,5 +160,5 @@ def handle_vote_response(state: State, message: Message) -> None:
 
 def handle_timeout_now(state: State, message: Message) -> None:
     """Campaign at the leader's wish, past leases and pre-vote (dissertation §3.10)."""
-    if state.promotable() and message.sender == state.leader:
+    if state.promotable() and not state.ailing and message.sender == state.leader:
         _run(state, forced=True)

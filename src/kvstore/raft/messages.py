@@ -183,6 +183,7 @@ class Message:
     ================== ==============================================================
 
     ``damaged`` on an answer: the sender lost entries that it had acknowledged and doesn't vote.
+    ``ailing`` on a HEARTBEAT_RESPONSE: the sender's storage takes nothing for now.
     """
 
     kind: MessageKind
@@ -199,6 +200,7 @@ class Message:
     reject: bool = False
     forced: bool = False
     damaged: bool = False
+    ailing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,12 @@ class Progress:
     ``commit_told`` the commit index that the follower was last sent. ``leaving``: the newest
     configuration doesn't have it any more; it is only still told so. ``kept_after``: the index of
     the snapshot that is on its way or was delivered last, whose next entries the log keeps until
-    the follower has come near its end; 0 for none.
+    the follower has come near its end; 0 for none. ``ailing``: its storage takes nothing for now,
+    as it last said.
     """
 
     __slots__ = (
+        "ailing",
         "commit_told",
         "damaged",
         "heard",
@@ -73,6 +75,7 @@ class Progress:
         self.damaged = False
         self.leaving = False
         self.kept_after = 0
+        self.ailing = False
 
     def become_probe(self) -> None:
         """Find out anew where the logs part; a delivered snapshot gives the start."""

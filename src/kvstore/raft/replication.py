@@ -217,6 +217,7 @@ def handle_heartbeat(state: State, message: Message) -> bool:
             message.sender,
             context=message.context,
             damaged=state.damaged,
+            ailing=state.ailing,
         )
     return False
 
@@ -227,6 +228,7 @@ def handle_heartbeat_response(state: State, message: Message) -> None:
     if progress is None:
         return
     _heard(state, progress, message)
+    progress.ailing = message.ailing
     if message.context > progress.round:
         progress.round = min(message.context, state.reads.round)
     if progress.state is _PROBE:

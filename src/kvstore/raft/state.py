@@ -97,11 +97,13 @@ class State:
     entry of a leader's own term. ``transfer_to``, ``transfer_deadline``, ``transfer_told``: the
     member that leadership goes to, the tick at which that is given up, the tick at which it was
     told last (-1: not yet). ``lease_void``: leadership may be taken without waiting for
-    the lease to end. ``saved``: the hard state given out last. ``installing``: a snapshot to be
-    given out with the next bundle.
+    the lease to end. ``ailing``: this member's storage takes nothing for now, as its caller says.
+    ``saved``: the hard state given out last. ``installing``: a snapshot to be given out with the
+    next bundle.
     """
 
     __slots__ = (
+        "ailing",
         "configurations",
         "damaged",
         "heard",
@@ -163,6 +165,7 @@ class State:
         self.transfer_deadline = 0
         self.transfer_told = -1
         self.lease_void = False
+        self.ailing = False
         self.reads = Reads(rng.getrandbits(62))
         self.messages: list[Message] = []
         self.held: list[Message] = []
@@ -208,6 +211,19 @@ class State:
                 write.last = index - 1
 
     # Questions
+
+    def others_suffice(self) -> bool:
+        """A quorum without this member answers, is whole and has storage that is well (leader)."""
+        return quorum.agreed(self.configurations.current, self._is_fit) > 0
+
+    def _is_fit(self, member: int) -> bool:
+        progress = self.progress.get(member)
+        return (
+            progress is not None
+            and not progress.damaged
+            and not progress.ailing
+            and self.answers(member)
+        )
 
     def match(self, member: int) -> int:
         """The last entry known to be durable at a member, this one included (leader)."""

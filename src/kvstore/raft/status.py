@@ -24,6 +24,7 @@ class PeerStatus:
     pending_snapshot: int
     silent_ticks: int
     damaged: bool
+    ailing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Status:
     membership: Membership
     membership_index: int
     damaged: bool
+    ailing: bool
     has_quorum_contact: bool
     transfer_to: int
     reads_waiting: int
@@ -72,6 +74,7 @@ def take(state: State) -> Status:
         membership=state.configurations.current,
         membership_index=state.configurations.index,
         damaged=state.damaged,
+        ailing=state.ailing,
         has_quorum_contact=state.has_quorum_contact(),
         transfer_to=state.transfer_to,
         reads_waiting=len(state.reads.own),
@@ -86,6 +89,7 @@ def take(state: State) -> Status:
                 pending_snapshot=progress.pending_snapshot,
                 silent_ticks=state.now - progress.heard,
                 damaged=progress.damaged,
+                ailing=progress.ailing,
             )
             for member, progress in sorted(state.progress.items())
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvstore.errors import InvalidArgumentError
+from kvstore.raft import roles
 from kvstore.raft.messages import NOBODY, MessageKind
 from kvstore.raft.state import State
 
@@ -16,6 +17,8 @@ def start(state: State, to: int) -> None:
         raise InvalidArgumentError(f"member {to} is not another voter")
     if progress.damaged:
         raise InvalidArgumentError(f"member {to} lost part of its log and can't lead")
+    if progress.ailing:
+        raise InvalidArgumentError(f"member {to} can't write to its disk for now")
     state.transfer_to = to
     state.transfer_deadline = state.now + state.options.election_ticks
     state.transfer_told = -1
@@ -32,24 +35,41 @@ def flush(state: State) -> None:
 
 
 def tick(state: State) -> None:
-    """Give up after an election timeout and take proposals again."""
-    if state.transfer_to != NOBODY and state.now >= state.transfer_deadline:
+    """Give up after an election timeout and take proposals again.
+
+    A leader whose storage takes nothing hands over by itself, and steps down where that fails; but
+    only while the others can do without it. Otherwise nobody could do better: it still serves reads
+    and, as far as the others' disks make a quorum, writes.
+    """
+    failed = state.transfer_to != NOBODY and state.now >= state.transfer_deadline
+    if failed:
         state.transfer_to = NOBODY
+    if state.ailing and state.transfer_to == NOBODY and state.others_suffice():
+        if failed:
+            roles.become_follower(state, state.term, NOBODY)
+        else:
+            start(state, _best(state))
 
 
 def resign(state: State) -> None:
     """Hand over without waiting: the leader is about to step down (dissertation §4.2.2)."""
+    best = _best(state)
+    if best != NOBODY and state.progress[best].match >= state.log.commit:
+        _tell(state, best)
+
+
+def _best(state: State) -> int:
+    """The other voter that has most of the log and can lead; NOBODY when there is none."""
     voters = state.configurations.current.voters
-    best = max(
+    return max(
         (
-            (progress.match, -member)
+            member
             for member, progress in state.progress.items()
-            if member in voters and not progress.damaged
+            if member in voters and not progress.damaged and not progress.ailing
         ),
-        default=None,
+        key=lambda member: (state.answers(member), state.progress[member].match, -member),
+        default=NOBODY,
     )
-    if best is not None and best[0] >= state.log.commit:
-        _tell(state, -best[1])
 
 
 def _tell(state: State, to: int) -> None:

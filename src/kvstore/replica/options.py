@@ -39,6 +39,7 @@ class ReplicaStatus:
     """One moment of a member. ``applied`` and ``durable`` (in tables) are log indexes.
 
     ``remembered``: plain requests that are remembered, their bytes, and open sessions.
+    ``storage_trouble``: why its storage takes nothing for now, empty when it does.
     """
 
     raft: RaftStatus
@@ -50,6 +51,7 @@ class ReplicaStatus:
     engine: dict[str, object]
     failure: Error | None
     remembered: tuple[int, int, int] = (0, 0, 0)
+    storage_trouble: str = ""
 
     @property
     def role(self) -> str:

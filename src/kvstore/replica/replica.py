@@ -43,6 +43,7 @@ from kvstore.replica.log_clock import LogClock
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.packets import Packet, SnapshotPart, Transport
 from kvstore.replica.storage import Identity, MemberLog
+from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import AtOnce, Jobs, Work
 from kvstore.state import StateMachine
@@ -54,7 +55,8 @@ class Replica:
     """One member. All calls from one thread; callbacks come from within :meth:`turn`.
 
     The first failure of log, state or engine fences it: it answers nobody, votes for nobody,
-    acknowledges nothing more; ``on_failure`` is called once, and :attr:`failure` says why.
+    acknowledges nothing more; ``on_failure`` is called once, and :attr:`failure` says why. A leader
+    whose storage failed tells another voter to take over.
     """
 
     def __init__(
@@ -90,6 +92,10 @@ class Replica:
         self.identity = identity
         self.options = options
         self.failure: Error | None = None
+        # What calls are answered with once it has failed or was closed.
+        self._refusal: Error | None = None
+        # What a read found; the next turn fences the member for it.
+        self._damage: StorageError | None = None
         self.notify_fd = -1
         self._transport = transport
         self._wake = wake
@@ -128,6 +134,7 @@ class Replica:
         self._log.entries = []
         self._was_leader = False
         self._clock = LogClock(now)
+        self._storage_watch = StorageWatch(options.raft.election_ticks)
         self.counters = ReplicaCounters()
         self._leader_known = 0
         self._proposals: list[tuple[bytes, ProposalDone]] = []
@@ -229,7 +236,16 @@ class Replica:
             engine=self.machine.statistics(),
             failure=self.failure,
             remembered=self.machine.remembered,
+            storage_trouble=self.storage_trouble,
         )
+
+    @property
+    def storage_trouble(self) -> str:
+        """Why its storage takes nothing for now: full, hanging, too slow. Empty when it does.
+
+        Until that is over it leads only where the others can't do without it.
+        """
+        return self._storage_watch.trouble
 
     def log_time_ms(self) -> int:
         """The time for what this leader proposes now (:class:`LogClock`)."""
@@ -243,8 +259,8 @@ class Replica:
         NotLeaderError and UnavailableError mean that nothing was proposed; OutcomeUnknownError
         that it may still be applied.
         """
-        if self.failure is not None:
-            done(self.failure)
+        if self._refusal is not None:
+            done(self._refusal)
             return
         if self.lacks_room:
             done(UnavailableError("this member's disk is full; retry later, or elsewhere"))
@@ -254,11 +270,23 @@ class Replica:
 
     def read(self, done: ReadDone) -> None:
         """Call ``done(None)`` when reading :attr:`machine` is linearizable, or with the reason."""
-        if self.failure is not None:
-            done(self.failure)
+        if self._refusal is not None:
+            done(self._refusal)
             return
         self._reads.append(done)
         self._wake()
+
+    def read_failed(self, error: StorageError) -> Error:
+        """Reading :attr:`machine` raised ``error``: what to answer the one who asked.
+
+        Unless the system merely lacked something the member is fenced: it must not serve again
+        from what is damaged. Others have the data.
+        """
+        if not error.retryable:
+            # Not now: other reads are being answered, from what has its own checksums.
+            self._damage = error
+            self._wake()
+        return _told_of(error, UnavailableError, alone=self._is_alone)
 
     def propose_membership(self, target: Membership, *, force: bool = False) -> Proposed:
         """Begin to change the members; raises what ``Raft.propose_membership`` raises."""
@@ -313,6 +341,7 @@ class Replica:
         """One tick of the clock has passed."""
         if self.failure is not None:
             return
+        self._guard(self._judge_storage)
         self._raft.tick()
         if self._log.out_of_space:
             self._log.try_again()
@@ -320,6 +349,17 @@ class Replica:
         if self._compaction.is_due():
             self._guard(self._compaction.compact)
         self._wake()
+
+    def _judge_storage(self) -> None:
+        self._log.tick()
+        lack = ""
+        if self._applying.lacks_room:
+            lack = "its disk has no room for the state"
+        elif self._log.out_of_space:
+            lack = "its disk has no room for the log"
+        watch = self._storage_watch
+        watch.tick(lack, self._log.oldest_ticks())
+        self._raft.storage_is_well(not watch.trouble)
 
     def storage_ready(self) -> None:
         """The log has made something durable, or has failed."""
@@ -363,6 +403,8 @@ class Replica:
             self._fail(error)
 
     def _turn(self) -> None:
+        if self._damage is not None:
+            raise self._damage
         self._jobs.take()
         for bundle in self._log.take_durable():
             if bundle.snapshot is not None:
@@ -445,11 +487,13 @@ class Replica:
 
     # --- ending --------------------------------------------------------------------------------
 
-    def _fail_all(self, error: Error) -> None:
-        self._applying.forget_proposed(error)
+    def _fail_all(self, unknown: Error, refusal: Error) -> None:
+        """End with ``unknown`` what may be applied yet, and all else with ``refusal``."""
+        self._refusal = refusal
+        self._applying.forget_proposed(unknown)
         proposals, self._proposals = self._proposals, []
         for _, done in proposals:
-            done(error)
+            done(refusal)
         reads = [
             *self._reads,
             *(done for asked in self._reads_asked.values() for done in asked),
@@ -458,23 +502,48 @@ class Replica:
         self._reads = []
         self._reads_asked = {}
         for read_done in reads:
-            read_done(error)
+            read_done(refusal)
 
     def _fail(self, error: Error) -> None:
         """Fence the member: nothing it does from here on could be trusted."""
         if self.failure is not None:
             return
+        leads = self.is_leader
         self.failure = error
-        self._fail_all(error)
+        if isinstance(error, StorageError):
+            if leads:
+                self._resign()
+            self._fail_all(
+                _told_of(error, OutcomeUnknownError, alone=self._is_alone),
+                _told_of(error, UnavailableError, alone=self._is_alone),
+            )
+        else:
+            self._fail_all(error, error)
         if self._on_failure is not None:
             self._on_failure(error)
 
+    @property
+    def _is_alone(self) -> bool:
+        """No other member could have what this one holds."""
+        return self._raft.membership.members <= {self.member}
+
+    def _resign(self) -> None:
+        """Let another voter lead now, not an election timeout later."""
+        self._raft.resign()
+        while (bundle := self._raft.ready()) is not None:
+            told = [m for m in bundle.messages if m.kind is MessageKind.TIMEOUT_NOW]
+            if told:
+                self._transport.send(told)
+
     def close(self) -> None:
         """Fail what waits, and close engine and log. What was acknowledged is on disk already."""
-        self._fail_all(OutcomeUnknownError("the server is stopping; retry with the same id"))
         failed = self.failure is not None
+        stopping = UnavailableError("the server is stopping")
         if not failed:
-            self.failure = UnavailableError("the server is stopping")
+            self.failure = stopping
+        self._fail_all(
+            OutcomeUnknownError("the server is stopping; retry with the same id"), stopping
+        )
         self._jobs.close()
         self._transfers.close()
         try:
@@ -483,3 +552,10 @@ class Replica:
         except Error:
             if not failed:
                 raise
+
+
+def _told_of(error: StorageError, kind: type[UnavailableError], *, alone: bool) -> Error:
+    """What clients are told of a member's own storage: data is lost only if no other has it."""
+    if alone:
+        return error
+    return kind(f"this member's storage failed: {error}; retry with the same id", code=error.code)

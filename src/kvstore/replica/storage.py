@@ -62,8 +62,9 @@ class MemberLog:
         self.mark = SnapshotMeta()
         self.entries: list[Entry] = []
         self.identity: Identity | None = None
-        # (ticket, bundle) of writes under way, oldest first.
-        self._under_way: deque[tuple[int, Bundle]] = deque()
+        # (ticket, bundle, tick at which it was saved) of writes under way, oldest first.
+        self._under_way: deque[tuple[int, Bundle, int]] = deque()
+        self._now = 0
         self._writer = False
         self._log = Log(
             path,
@@ -186,9 +187,26 @@ class MemberLog:
     def save(self, bundle: Bundle) -> None:
         """Begin to make a bundle durable; :meth:`take_durable` gives it back when it is."""
         ticket = self._append(bundle.hard_state, bundle.snapshot, list(bundle.entries))
-        self._under_way.append((ticket, bundle))
+        self._under_way.append((ticket, bundle, self._now))
         if self._writer:
             self._log.submit()
+
+    def tick(self) -> None:
+        """One tick has passed, for :meth:`oldest_ticks`."""
+        self._now += 1
+
+    def oldest_ticks(self) -> int:
+        """Ticks since the oldest bundle was saved that isn't durable; 0 when all are.
+
+        Raises StorageError once a write or sync has failed.
+        """
+        if not self._under_way:
+            return 0
+        durable = self._log.durable_ticket
+        for ticket, _, saved_at in self._under_way:
+            if ticket > durable:
+                return self._now - saved_at
+        return 0
 
     @property
     def out_of_space(self) -> bool:

@@ -1,4 +1,4 @@
-"""The standard health service: SERVING only while there is a leader to serve."""
+"""The standard health service: SERVING only while there is a leader, and storage that works."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ log = structlog.get_logger("kvstore.health")
 class HealthWatch:
     """Keeps the health service true; ``""`` and ``kvstore.v1.KV`` both answer for KV."""
 
-    def __init__(self, leader: Callable[[], int]) -> None:
-        """``leader`` is the member that serves, 0 for none."""
+    def __init__(self, leader: Callable[[], int], storage_trouble: Callable[[], str]) -> None:
+        """``leader`` is the member that serves, 0 for none; ``storage_trouble`` says why a member
+        takes no writes, empty when it does."""
         self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._leader = leader
-        self._leader_before: int | None = None
+        self._storage_trouble = storage_trouble
+        self._before: tuple[int, bool] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -45,15 +47,17 @@ class HealthWatch:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        leader, before = self._leader(), self._leader_before
-        if leader == before:
+        leader, trouble, before = self._leader(), self._storage_trouble(), self._before
+        if (leader, not trouble) == before:
             return
-        self._leader_before = leader
+        self._before = leader, not trouble
         status = health_pb2.HealthCheckResponse.ServingStatus
-        value = status.SERVING if leader else status.NOT_SERVING
+        value = status.SERVING if leader and not trouble else status.NOT_SERVING
         for service in ("", KV_SERVICE):
             await self.servicer.set(service, value)
-        if leader:
+        if trouble:
+            log.warning("not serving: storage", reason=trouble, leader=leader)
+        elif leader:
             log.info("serving", leader=leader)
         elif before is not None:
-            log.warning("not serving: no leader", leader_before=before)
+            log.warning("not serving: no leader", leader_before=before[0])

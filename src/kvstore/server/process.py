@@ -125,7 +125,7 @@ async def _serve_node(
 ) -> None:
     """Answer clients until ``stop`` or the node's failure, which is raised."""
     say(options, exposures(options))
-    health = HealthWatch(node.leader)
+    health = HealthWatch(node.leader, node.storage_trouble)
     warnings = [*warnings, *node.exposures().values()]
     allows = everybody if options.admin == "everybody" else is_operator
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from kvstore.errors import Error
+from kvstore.errors import Error, StorageError
 from kvstore.state import CommandResult
 
 __all__ = ["Machine", "Member", "Route"]
@@ -35,6 +35,9 @@ class Member(Protocol):
 
     def read(self, done: Callable[[Error | None], None]) -> None:
         """Call ``done`` with None once what :attr:`machine` holds may be read linearizably."""
+
+    def read_failed(self, error: StorageError) -> Error:
+        """Reading :attr:`machine` raised ``error``: what to answer instead."""
 
 
 # The member that takes calls now, or the error that says why there is none.

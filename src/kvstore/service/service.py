@@ -331,7 +331,8 @@ class KVService:
                 try:
                     result = get(key)
                 except StorageError as damage:
-                    result = damage
+                    # Others have what is damaged here.
+                    result = member.read_failed(damage)
             self._decide(call, place, result)
 
     def _decide(self, call: Call, place: int, result: Result) -> None:

@@ -67,6 +67,19 @@ def test_damage_carries_its_code_for_people_and_for_machines(code: IntegrityCode
     assert dict(failure.trailer) == {"kvstore-integrity-code": str(code)}
 
 
+def test_a_members_own_disk_is_no_data_loss_and_its_trouble_is_named() -> None:
+    trouble = UnavailableError("its disk failed", code=IntegrityCode.CHECKSUM_MISMATCH)
+    failure = failure_of(trouble)
+    assert failure.code is grpc.StatusCode.UNAVAILABLE
+    assert dict(failure.trailer) == {
+        "kvstore-integrity-code": "CHECKSUM_MISMATCH",
+        "kvstore-outcome": "not-applied",
+    }
+    unknown = failure_of(OutcomeUnknownError("its disk failed", code=IntegrityCode.IO_ERROR))
+    assert unknown.code is grpc.StatusCode.UNAVAILABLE
+    assert dict(unknown.trailer) == {"kvstore-integrity-code": "IO_ERROR"}
+
+
 def test_a_message_that_would_not_fit_a_header_is_cut() -> None:
     failure = failure_of(InternalError("x" * 100_000))
     assert len(failure.details) == DETAILS_CHARACTERS_MAX

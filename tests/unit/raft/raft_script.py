@@ -94,7 +94,7 @@ def describe_message(message: Message) -> str:
             text += f" {name}={value}"
     if message.context and message.kind not in (MessageKind.READ, MessageKind.READ_RESPONSE):
         text += f" round={message.context}"
-    for name in ("reject", "forced", "damaged"):
+    for name in ("reject", "forced", "damaged", "ailing"):
         if getattr(message, name):
             text += f" {name}"
     if message.entries:
@@ -223,6 +223,11 @@ class Script:
         self.cluster[int(member)].transfer_leadership(int(to))
         return []
 
+    def do_storage(self, member: str, outcome: str) -> list[str]:
+        """storage 1 ill|well: whether member 1's storage takes what it is given."""
+        self.cluster[int(member)].storage_is_well(outcome == "well")
+        return []
+
     def do_compact(self, member: str) -> list[str]:
         """compact 1: make its state machine durable and drop the log but the tail."""
         self.cluster.members[int(member)].compact()
@@ -316,7 +321,8 @@ class Script:
                 f"leader={status.leader} commit={status.commit} durable={status.durable} "
                 f"log={status.first_index}..{status.last_index}"
             )
-            lines.append(line + (" damaged" if status.damaged else ""))
+            line += " damaged" if status.damaged else ""
+            lines.append(line + (" ailing" if status.ailing else ""))
         return lines
 
     def do_peers(self, member: str) -> list[str]:
@@ -326,6 +332,7 @@ class Script:
             f"inflight={peer.inflight_messages}/{peer.inflight_bytes}"
             + (f" pending_snapshot={peer.pending_snapshot}" if peer.pending_snapshot else "")
             + (" damaged" if peer.damaged else "")
+            + (" ailing" if peer.ailing else "")
             for peer in self.cluster[int(member)].status().peers
         ]
 

@@ -10,10 +10,12 @@ from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
     Error,
+    IntegrityCode,
     InvalidArgumentError,
     NotLeaderError,
     OutcomeUnknownError,
     ResourceExhaustedError,
+    StorageError,
     UnavailableError,
 )
 from kvstore.service import Delete, Get, KVService, OpenSession, Operation, Put, Result
@@ -60,6 +62,10 @@ class ScriptedMember:
 
     def read(self, done: Callable[[Error | None], None]) -> None:
         self.reads.append(done)
+
+    def read_failed(self, error: StorageError) -> Error:
+        assert error is self.damage
+        return UnavailableError("damaged here", code=error.code)
 
     def get(self, key: bytes) -> bytes | None:
         if self.damage is not None:
@@ -359,12 +365,13 @@ def test_a_read_that_cannot_be_confirmed_fails(house: House) -> None:
     assert call == [refusal]
 
 
-def test_damage_found_by_a_read_is_its_result(house: House) -> None:
+def test_a_read_that_finds_damage_is_answered_as_the_member_says(house: House) -> None:
     house.member.damage = CorruptionError("block")
     call = house.submit(Get(b"a"))
     house.turn()
     house.member.reads[0](None)
-    assert call == [house.member.damage]
+    assert isinstance(call[0], UnavailableError)
+    assert call[0].code is IntegrityCode.IO_ERROR
 
 
 def test_a_request_done_before_is_answered_from_memory(house: House) -> None:

@@ -60,9 +60,9 @@ def failure_of(error: Error) -> Failure:
                 trailer.append((LEADER_ADDRESS_KEY, error.leader_address))
             return Failure(grpc.StatusCode.FAILED_PRECONDITION, details, tuple(trailer))
         case OutcomeUnknownError():
-            return Failure(grpc.StatusCode.UNAVAILABLE, details)
+            return Failure(grpc.StatusCode.UNAVAILABLE, details, _code_of(error))
         case UnavailableError():
-            return Failure(grpc.StatusCode.UNAVAILABLE, details, _NOT_APPLIED)
+            return Failure(grpc.StatusCode.UNAVAILABLE, details, _code_of(error) + _NOT_APPLIED)
         case ForgottenError():
             refusal = ((REFUSAL_KEY, str(error.refusal)),)
             return Failure(grpc.StatusCode.ABORTED, details, refusal + _NOT_APPLIED)
@@ -75,3 +75,7 @@ def failure_of(error: Error) -> Failure:
             return Failure(grpc.StatusCode.DATA_LOSS, details, tuple(trailer))
         case _:
             return Failure(grpc.StatusCode.INTERNAL, details)
+
+
+def _code_of(error: UnavailableError) -> tuple[tuple[str, str], ...]:
+    return () if error.code is None else ((INTEGRITY_CODE_KEY, str(error.code)),)

@@ -114,6 +114,8 @@ def _raft(book: _Book, status: ReplicaStatus) -> None:
     book.gauge("sessions", "Sessions of clients", sessions, member=member)
     contact = raft.has_quorum_contact
     book.gauge("raft_quorum_contact", "1: hears a majority or a leader", contact, member=member)
+    well = not status.storage_trouble and status.failure is None
+    book.gauge("storage_well", "1: its storage takes writes", well, member=member)
     for peer in raft.peers:
         if peer.member != member:
             lag = max(0, raft.last_index - peer.match)

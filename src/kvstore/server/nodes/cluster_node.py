@@ -28,6 +28,7 @@ from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import Operators
+from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
@@ -210,7 +211,8 @@ class ClusterNode:
             judge_membership=nodes_of,
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
-        self._driver.start(self._turn, replica.tick, self._service.expire)
+        report = StorageReport(lambda: (replica,))
+        self._driver.start(self._turn, replica.tick, report.tick, self._service.expire)
         log.info(
             "member opened",
             cluster=config.cluster_id,
@@ -312,6 +314,9 @@ class ClusterNode:
         if replica is None or not replica.has_quorum_contact:
             return 0
         return replica.leader
+
+    def storage_trouble(self) -> str:
+        return "" if self._replica is None else self._replica.storage_trouble
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         if self._replica is None:

@@ -21,6 +21,7 @@ from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import refuse_embedded
+from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
 
 __all__ = ["EmbeddedNode", "open_embedded"]
@@ -69,7 +70,8 @@ class EmbeddedNode:
         )
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
-        driver.start(group.turn, group.tick, self._service.expire)
+        report = StorageReport(group.replicas.values)
+        driver.start(group.turn, group.tick, report.tick, self._service.expire)
 
     @property
     def forward(self) -> Forward | None:
@@ -82,6 +84,10 @@ class EmbeddedNode:
     def leader(self) -> int:
         leader = self._group.leader_replica()
         return 0 if leader is None else leader.member
+
+    def storage_trouble(self) -> str:
+        leader = self._group.leader_replica()
+        return "" if leader is None else leader.storage_trouble
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         return [member_status(replica) for replica in self._group.replicas.values()]

@@ -49,6 +49,9 @@ class Node(Protocol):
     def leader(self) -> int:
         """The member that leads and can serve through :attr:`service`; 0 when there is none."""
 
+    def storage_trouble(self) -> str:
+        """Why the storage of the member that would serve takes no writes; empty when it does."""
+
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         """What each member here has to say."""
 

@@ -1,0 +1,34 @@
+"""Tells operators when a member's storage takes nothing, and when it does again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from kvstore.replica import Replica
+
+__all__ = ["StorageReport"]
+
+log = structlog.get_logger("kvstore.storage")
+
+
+class StorageReport:
+    """One line of the log at each end of a trouble, for each member of this process."""
+
+    def __init__(self, replicas: Callable[[], Iterable[Replica]]) -> None:
+        self._replicas = replicas
+        self._told: dict[int, str] = {}
+
+    def tick(self) -> None:
+        """To be called as often as members tick."""
+        for replica in self._replicas():
+            trouble = replica.storage_trouble
+            if bool(trouble) == (replica.member in self._told):
+                continue
+            if trouble:
+                self._told[replica.member] = trouble
+                log.error("storage takes no writes", member=replica.member, reason=trouble)
+            else:
+                reason = self._told.pop(replica.member)
+                log.info("storage takes writes again", member=replica.member, was=reason)

@@ -1,0 +1,61 @@
+"""What the health service says, and what operators read of storage that takes no writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+from grpc_health.v1 import health_pb2
+from structlog.testing import capture_logs
+
+from kvstore.replica import Replica
+from kvstore.server.health import HealthWatch
+from kvstore.server.nodes.storage_report import StorageReport
+
+
+def status_with(leader: int, trouble: str) -> int:
+    async def main() -> int:
+        watch = HealthWatch(lambda: leader, lambda: trouble)
+        await watch.start()
+        answer = await watch.servicer.Check(
+            health_pb2.HealthCheckRequest(service="kvstore.v1.KV"), None
+        )
+        await watch.stop()
+        status: int = answer.status
+        return status
+
+    return asyncio.run(main())
+
+
+def test_a_member_serves_with_a_leader_and_with_storage_that_takes_writes() -> None:
+    serving, not_serving = (
+        health_pb2.HealthCheckResponse.SERVING,
+        health_pb2.HealthCheckResponse.NOT_SERVING,
+    )
+    assert status_with(1, "") == serving
+    assert status_with(0, "") == not_serving
+    assert status_with(1, "its disk hangs") == not_serving
+    assert status_with(0, "its disk hangs") == not_serving
+
+
+def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
+    members = [SimpleNamespace(member=number, storage_trouble="") for number in (1, 2)]
+    report = StorageReport(cast("Callable[[], list[Replica]]", lambda: members))
+    with capture_logs() as lines:
+        report.tick()
+        members[1].storage_trouble = "full"
+        report.tick()
+        members[1].storage_trouble = "hangs"
+        report.tick()
+        members[1].storage_trouble = ""
+        report.tick()
+        report.tick()
+    told: list[Any] = [
+        (line["event"], line["member"], line.get("reason"), line.get("was")) for line in lines
+    ]
+    assert told == [
+        ("storage takes no writes", 2, "full", None),
+        ("storage takes writes again", 2, None, "full"),
+    ]
