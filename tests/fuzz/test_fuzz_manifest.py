@@ -30,6 +30,8 @@ from kvstore._engine.version.native import (
 )
 from kvstore.engine import DB, repair_db
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from tests.unit.engine.format2_database import RANGE_DELETE, operations
+from tests.unit.engine.format2_reader import FormatError
 
 LIMIT = (1 << 64) - 1
 LOG_KIND_BATCH = 1
@@ -368,7 +370,6 @@ def open_damaged(disk: MemoryFileSystem) -> dict[bytes, bytes] | None:
             db.verify()
             return dict(db)
     except StorageError as error:
-        assert error.code in IntegrityCode
         assert str(error.code) in str(error)
         assert error.path is not None
         return None
@@ -388,7 +389,8 @@ def test_a_database_with_any_byte_of_its_small_files_changed_is_refused_or_right
         found = open_damaged(damaged)
         refused += found is None
         assert found is None or found == expected
-    assert refused >= size - 100
+    # Of a manifest the last edit may go.
+    assert refused >= size - (100 if start == "/db/MANIFEST-" else 0)
 
 
 @pytest.mark.parametrize("start", ["/db/MANIFEST-", "/db/CURRENT", "/db/IDENTITY"])
@@ -401,7 +403,10 @@ def test_small_files_of_other_content_are_refused(start: str, content: bytes, ke
     whole = damaged.read_file(path)
     damaged.write_file(path, whole[:keeps] + content)
     found = open_damaged(damaged)
-    assert found is None or found == expected
+    if start == "/db/MANIFEST-" or whole[:keeps] + content == whole:
+        assert found is None or found == expected
+    else:
+        assert found is None
 
 
 @pytest.mark.parametrize("start", ["/db/MANIFEST-", "/db/CURRENT", "/db/IDENTITY", "/db/0"])
@@ -429,12 +434,16 @@ def test_tables_under_each_others_names_are_refused() -> None:
 # --- batches in the log ------------------------------------------------------------------------
 
 
+FIRST = (b"first", b"1")
+
+
 def replay(payload: bytes) -> dict[bytes, bytes] | None:
-    """What a database says whose log holds the batch, whole and with a good checksum."""
+    """What a database says whose log holds FIRST, then the batch, with a good checksum."""
     disk = MemoryFileSystem()
-    DB("/db", filesystem=disk, **OPTIONS).close()
+    with DB("/db", filesystem=disk, **OPTIONS) as db:
+        db.put(*FIRST)
     log = Log("/db/wal", filesystem=disk, segment_bytes=4096)
-    log.append(LOG_KIND_BATCH, 1, 0, payload)
+    log.append(LOG_KIND_BATCH, 2, 0, payload)
     log.sync()
     log.close()
     return open_damaged(disk)
@@ -449,18 +458,61 @@ BATCH = (3).to_bytes(4, "little") + (
 )
 
 
-@settings(max_examples=100)
-@given(st.binary(max_size=60))
-def test_random_bytes_are_no_batch_or_a_whole_one(payload: bytes) -> None:
-    replay(payload)
+def meant(payload: bytes) -> dict[bytes, bytes] | None:
+    """What the batch says by the plain reader; None for what is no batch."""
+    newest = {FIRST[0]: (1, 1, FIRST[1])}
+    ranges = []
+    try:
+        found = list(operations(2, payload))
+    except (FormatError, IndexError, struct.error):
+        return None
+    if not found:
+        return None
+    for key, sequence, kind, value in found:
+        if kind > RANGE_DELETE or (kind == RANGE_DELETE and key >= value):
+            return None
+        if kind == RANGE_DELETE:
+            ranges.append((key, value, sequence))
+        else:
+            newest[key] = max(newest.get(key, (-1, 0, b"")), (sequence, kind, value))
+    return {
+        key: value
+        for key, (sequence, kind, value) in newest.items()
+        if kind and not any(low <= key < high and sequence < at for low, high, at in ranges)
+    }
+
+
+OWN_SEQUENCE = 0x80
+pieces = st.binary(max_size=3)
+batches = st.builds(
+    lambda said, parts, rest: said.to_bytes(4, "little") + b"".join(parts) + rest,
+    st.integers(0, 4),
+    st.lists(
+        st.builds(lambda key, value: operation(1, key, value), pieces, pieces)
+        | st.builds(lambda key: operation(0, key), pieces)
+        | st.builds(lambda start, stop: operation(2, start, stop), pieces, pieces),
+        max_size=4,
+    ),
+    st.just(b"") | st.binary(max_size=3),
+)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=60) | batches)
+def test_bytes_are_no_batch_or_taken_whole(payload: bytes) -> None:
+    found = replay(payload)
+    if OWN_SEQUENCE in payload and found is None:
+        return  # those that are out of order are refused as well
+    assert found == meant(payload)
 
 
 def test_a_batch_with_any_byte_changed_or_cut_is_refused_or_whole() -> None:
+    assert replay(BATCH) == dict([FIRST, (b"key", b"value"), (b"other", b"")])
     for place in range(len(BATCH)):
         for change in (1, 0x80, 0xFF):
             damaged = bytearray(BATCH)
             damaged[place] ^= change
             found = replay(bytes(damaged))
-            assert found is None or len(found) <= 3
+            assert found is None or found == meant(bytes(damaged))
         assert replay(BATCH[:place]) is None
     assert replay(BATCH + b"\0") is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration.process import run
@@ -13,6 +16,14 @@ def kvctl(*arguments: str) -> str:
     done = run("kvctl", *arguments)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """A signal takes a moment to reach each thread of a process."""
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -30,8 +41,11 @@ def test_a_local_cluster_is_started_broken_and_stopped(tmp_path: Path, tls: bool
         assert kvctl(*client, "get", "k") == "v"
         status = kvctl("cluster", "status", directory)
         assert [line.split()[1] for line in status.splitlines()[1:]] == ["down", "runs", "runs"]
+        process = psutil.Process(int(status.splitlines()[2].split()[-1]))
         assert kvctl("cluster", "pause", "2", directory) == "member 2 stands still\n"
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
         assert kvctl("cluster", "resume", "2", directory) == "member 2 goes on\n"
+        wait_until(lambda: process.status() != psutil.STATUS_STOPPED)
         kvctl("cluster", "start", directory)
         assert kvctl(*client, "get", "k") == "v"
         assert "serving" in kvctl("cluster", "logs", "1", directory)

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvstore.client import Client
 from kvstore.errors import Error, InvalidArgumentError
+from kvstore.server.process import DRAIN_S
 from tests.integration.cluster import Cluster
 from tests.integration.process import Kvd, command, environment
 
@@ -41,7 +42,7 @@ class Writer(threading.Thread):
         return f"{self.number}".encode() if n is None else f"{self.number}/{n}".encode()
 
     def run(self) -> None:
-        with Client(self._address, timeout=0.5) as client:
+        with Client(self._address, timeout=2.0) as client:
             try:
                 while True:
                     self.attempted += 1
@@ -120,13 +121,12 @@ def test_request_ids_are_remembered_over_a_kill(tmp_path: Path) -> None:
             client.put(b"k", b"3", request_id="first")
 
 
-def test_sigterm_under_load_drains_and_exits_with_0(tmp_path: Path) -> None:
+def test_sigterm_under_load_loses_nothing_and_exits_with_0(tmp_path: Path) -> None:
     with Kvd(tmp_path / "data") as server:
         server.wait_serving()
         writers, _ = write_until(server, 20)
-        started = time.monotonic()
+        # It would be 1 had it not ended in time.
         assert server.terminate() == 0, server.stderr
-        assert time.monotonic() - started <= 5.5
         join(writers)
     with Kvd(tmp_path / "data") as server, server.client() as client:
         for writer in writers:
@@ -140,7 +140,7 @@ def test_an_idle_server_stops_at_once(tmp_path: Path, number: signal.Signals) ->
         started = time.monotonic()
         server.signal(number)
         assert server.wait() == 0, server.stderr
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < DRAIN_S
 
 
 def test_a_second_sigterm_does_not_wait_for_the_drain(tmp_path: Path) -> None:
@@ -155,22 +155,40 @@ def test_a_second_sigterm_does_not_wait_for_the_drain(tmp_path: Path) -> None:
         assert next(watch).status == status.NOT_SERVING
         server.signal(signal.SIGTERM)
         assert server.wait() == 128 + signal.SIGTERM
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < DRAIN_S
 
 
-def test_a_stopping_server_takes_no_new_calls(tmp_path: Path) -> None:
+def takes_calls(address: str) -> bool:
+    """Whether a client that comes now is answered."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+            return False
+    return True
+
+
+def test_a_stopping_server_takes_no_new_calls_and_lets_those_under_way_finish(
+    tmp_path: Path,
+) -> None:
     with Kvd(tmp_path / "data") as server, server.channel() as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         status = health_pb2.HealthCheckResponse
         while next(watch).status != status.SERVING:
             pass
+        assert takes_calls(server.address)
+        cut = threading.Event()
+        watch.add_done_callback(lambda _: cut.set())
         server.signal(signal.SIGTERM)
         assert next(watch).status == status.NOT_SERVING
+        began = time.monotonic()
+        while takes_calls(server.address):
+            assert not cut.is_set(), "took calls until its end"
+        # The drain has the rest of its 4 s: far more than it took to refuse.
+        assert not cut.wait(0.5 + 2 * (time.monotonic() - began))
         watch.cancel()
         assert server.wait() == 0
-        with pytest.raises(grpc.RpcError) as raised, grpc.insecure_channel(server.address) as other:
-            health_pb2_grpc.HealthStub(other).Check(health_pb2.HealthCheckRequest(), timeout=5)
-        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_founder_that_waits_for_others_ends_at_once(tmp_path: Path) -> None:
@@ -187,10 +205,8 @@ def test_a_founder_that_waits_for_others_ends_at_once(tmp_path: Path) -> None:
         while b"waiting for a founder" not in (tmp_path / "stderr").read_bytes():
             assert time.monotonic() < until
             time.sleep(0.02)
-        started = time.monotonic()
         waiting.send_signal(signal.SIGTERM)
         assert waiting.wait(WAIT_S) == 0
-        assert time.monotonic() - started < 3
         assert b"stopped before it served" in (tmp_path / "stderr").read_bytes()
     finally:
         waiting.kill()

@@ -1,6 +1,7 @@
 """The planted bugs fit the source as it is, and the simulator finds the quickest of them.
 
-``python -m tests.simulator.planted`` hunts them all, in some minutes.
+``python -m tests.simulator.planted`` hunts them all, in some minutes; ``-m tests.simulator.unseen``
+runs the tests that see what the simulator doesn't.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulator.planted import describe, hunt, plant
+from tests.simulator.unseen import is_seen, named_test
 
 PLANTED = Path(__file__).parent / "planted"
 PATCHES = sorted(PLANTED.glob("*.patch"))
@@ -54,3 +56,27 @@ def test_a_patch_that_breaks_nothing_is_not_found(tmp_path):
         "@@ -0,0 +1 @@\n+# Nothing.\n"
     )
     assert hunt(patch, 1).seeds == 0
+
+
+def test_of_what_the_simulator_does_not_see_each_names_the_test_that_does():
+    for patch in (PLANTED / "unseen").glob("*.patch"):
+        file, _, test = named_test(patch).partition("::")
+        assert f"def {test.partition('[')[0]}(" in (PLANTED.parents[2] / file).read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ["read_confirmed_by_learners", "damage_healed_at_once", "installation_not_finished"]
+)
+def test_a_unit_test_sees(name):
+    assert is_seen(PLANTED / "unseen" / f"{name}.patch")
+
+
+def test_a_patch_that_breaks_nothing_is_not_seen(tmp_path):
+    patch = tmp_path / "harmless.patch"
+    patch.write_text(
+        "A comment that nobody reads.\n\n"
+        "Seen by: tests/unit/raft/test_reads.py::test_reads_beyond_the_bound_are_refused\n\n"
+        "--- a/src/kvstore/replica/harmless.py\n+++ b/src/kvstore/replica/harmless.py\n"
+        "@@ -0,0 +1 @@\n+# Nothing.\n"
+    )
+    assert not is_seen(patch)

@@ -56,8 +56,9 @@ class Hunt:
 
 
 def describe(patch: Path) -> str:
-    """The words at the head of a patch, as one line."""
-    words, _, _ = patch.read_text().partition("--- a/")
+    """The words at the head of a patch, as one line; not which test sees it (``unseen.py``)."""
+    head, _, _ = patch.read_text().partition("--- a/")
+    words, _, _ = head.partition("Seen by:")
     return " ".join(words.split())
 
 

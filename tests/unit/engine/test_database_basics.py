@@ -6,7 +6,7 @@ import random
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
-from kvstore.engine import DB, destroy_db, repair_db
+from kvstore.engine import DB, WriteBatch, destroy_db, repair_db
 from kvstore.errors import AlreadyOpenError, ClosedError, CorruptionError, StorageError
 
 
@@ -176,3 +176,29 @@ def test_the_collector_may_free_a_database_with_all_that_it_holds():
         cycle.append(cycle)
         del cycle, db, disk
         gc.collect()
+
+
+def test_an_applied_index_is_announced_only_once_a_power_loss_leaves_it():
+    """Whoever keeps the log forgets by it what the tables are said to hold."""
+    disk = MemoryFileSystem()
+    announced = []
+    with DB("/db", filesystem=disk, background=False, wal=False) as db:
+
+        def look(_operation, _path):
+            if not announced or announced[-1][0] != db.flushed_index:
+                announced.append((db.flushed_index, disk.crash()))
+
+        disk.on_operation = look
+        for index in (7, 9):
+            batch = WriteBatch()
+            batch.put(b"k", b"%d" % index)
+            db.write(batch, applied_index=index)
+            db.flush()
+        db.compact_range()
+        disk.on_operation = None
+        announced.append((db.flushed_index, disk.crash()))
+    assert {index for index, _ in announced} == {0, 7, 9}
+    for index, left in announced:
+        with DB("/db", filesystem=left, background=False, wal=False) as db:
+            assert db.flushed_index >= index
+            assert db.get(b"k") == (b"%d" % db.flushed_index if db.flushed_index else None)

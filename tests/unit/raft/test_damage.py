@@ -6,7 +6,18 @@ import random
 
 import pytest
 
-from kvstore.raft import HardState, Message, MessageKind, Options, Raft, Role
+from kvstore.errors import InvalidArgumentError
+from kvstore.raft import (
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    MessageKind,
+    Options,
+    Raft,
+    Role,
+    bootstrap,
+)
 
 from .raft_cluster import Cluster, voters
 
@@ -119,6 +130,100 @@ def test_leader_does_not_hand_over_to_a_damaged_member() -> None:
     leader = cluster[1]
     leader.step(Message(K.HEARTBEAT_RESPONSE, 1, 2, leader.term, context=1, damaged=True))
     assert [peer.damaged for peer in leader.status().peers] == [True, False]
+    with pytest.raises(InvalidArgumentError, match="member 2 lost part of its log"):
+        leader.transfer_leadership(2)
+    leader.transfer_leadership(3)
+    cluster.settle()
+    assert cluster.leader == 3
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_leader_that_is_removed_names_no_damaged_successor(damaged: bool) -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    leader = cluster[1]
+    index = leader.propose_membership(voters(2, 3)).last
+    sent = []
+    for member in (3, 2):
+        cluster.members[1].collect()
+        hurt = damaged and member == 2
+        answer = Message(K.APPEND_RESPONSE, 1, member, leader.term, log_index=index, damaged=hurt)
+        leader.step(answer)
+        sent = cluster.members[1].collect()
+    assert leader.role is Role.FOLLOWER
+    told = [message.to for message in sent if message.kind is K.TIMEOUT_NOW]
+    assert told == [3 if damaged else 2]
+
+
+def follower_of_five(*, damaged: bool) -> Raft:
+    """Member 2 with entries of term 2, which follows member 1, the leader of term 5."""
+    _, founding = bootstrap(voters(1, 2, 3))
+    core = Raft(
+        2,
+        Options(),
+        rng=random.Random(1),
+        hard_state=HardState(3),
+        entries=[
+            *founding,
+            Entry(2, 2, EntryKind.EMPTY, b""),
+            Entry(2, 3, EntryKind.COMMAND, b"a"),
+        ],
+        damaged=damaged,
+    )
+    take(core)
+    core.step(Message(K.HEARTBEAT, 2, 1, 5, log_index=0, commit=3, context=1))
+    return core
+
+
+def take(core: Raft) -> None:
+    """Everything that comes out is done, and durable."""
+    while (bundle := core.ready()) is not None:
+        if bundle.must_sync:
+            core.stored(bundle.number)
+        if bundle.committed:
+            core.applied(bundle.committed[-1].index)
+
+
+def test_what_an_earlier_leader_had_committed_makes_nobody_whole() -> None:
+    """Rule 4: the entry that was lost may have been the next one."""
+    core = follower_of_five(damaged=True)
+    take(core)
+    assert (core.leader, core.commit) == (1, 3)
+    assert core.damaged
+    own = Entry(5, 4, EntryKind.EMPTY, b"")
+    core.step(Message(K.APPEND, 2, 1, 5, 3, 2, 3, entries=(own,)))
+    take(core)
+    assert core.damaged, "the leader's own entry is here, not committed"
+    core.step(Message(K.HEARTBEAT, 2, 1, 5, log_index=4, commit=4, context=2))
+    assert not core.damaged
+
+
+def test_entries_make_nobody_whole_before_they_are_durable() -> None:
+    core = follower_of_five(damaged=True)
+    take(core)
+    own = Entry(5, 4, EntryKind.EMPTY, b"")
+    core.step(Message(K.APPEND, 2, 1, 5, 3, 2, 4, entries=(own,)))
+    assert core.commit == 4
+    assert core.damaged
+    take(core)
+    core.step(Message(K.HEARTBEAT, 2, 1, 5, log_index=4, commit=4, context=2))
+    assert not core.damaged
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_damaged_member_does_not_stand_at_its_leaders_wish(damaged: bool) -> None:
+    core = follower_of_five(damaged=damaged)
+    take(core)
+    core.step(Message(K.TIMEOUT_NOW, 2, 1, 5))
+    assert core.role is (Role.FOLLOWER if damaged else Role.CANDIDATE)
+    assert core.term == (5 if damaged else 6)
+
+
+def test_only_the_leader_may_wish_that_a_member_stands() -> None:
+    core = follower_of_five(damaged=False)
+    take(core)
+    core.step(Message(K.TIMEOUT_NOW, 2, 3, 5))
+    assert (core.role, core.term) == (Role.FOLLOWER, 5)
 
 
 def test_state_machine_ahead_of_the_log_is_damage() -> None:

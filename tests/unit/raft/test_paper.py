@@ -225,8 +225,22 @@ def test_5_2_split_vote_is_tried_again_in_a_later_term() -> None:
     cluster = Cluster(voters(1, 2, 3, 4))
     for member in (1, 4):
         cluster[member].campaign()
+    while {cluster[1].role, cluster[4].role} != {Role.CANDIDATE}:
+        cluster.collect()
+        wire, cluster.wire = cluster.wire, []
+        for message in wire:
+            cluster.deliver(message)
+    # Both have the pre-votes of all. Of the votes each gets its neighbour's and its own.
+    cluster.isolate(3, 4)
+    cluster.settle()
+    assert cluster.leader == 0
+    votes = {member: cluster[member].status().vote for member in (1, 2, 3, 4)}
+    assert votes == {1: 1, 2: 1, 3: 4, 4: 4}
+    assert {cluster[member].term for member in (1, 2, 3, 4)} == {2}
+    cluster.heal()
     cluster.tick(60)
     assert cluster.leader
+    assert cluster[cluster.leader].term > 2
     assert cluster[cluster.leader].commit > 0
 
 

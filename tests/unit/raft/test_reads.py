@@ -127,6 +127,32 @@ def test_rounds_under_way_are_bounded_and_nothing_is_forgotten() -> None:
     assert set(cluster.members[1].reads) == set(range(50))
 
 
+def test_learners_confirm_no_read() -> None:
+    """A new leader may have been elected without them."""
+    cluster = Cluster(voters(1, 2, 3), joining=(4, 5))
+    cluster.elect(1)
+    cluster[1].propose_membership(voters(1, 2, 3, learners=(4, 5)))
+    cluster.settle()
+    cluster.isolate(2, 3)
+    cluster[1].read_index(7)
+    cluster.tick(3)
+    assert 7 not in cluster.members[1].reads
+    assert {peer.member for peer in cluster[1].status().peers} == {2, 3, 4, 5}
+    cluster.heal()
+    cluster.tick(3)
+    assert 7 in cluster.members[1].reads
+
+
+def test_with_learners_alone_a_leader_does_not_stay_one() -> None:
+    cluster = Cluster(voters(1, 2, 3), joining=(4, 5))
+    cluster.elect(1)
+    cluster[1].propose_membership(voters(1, 2, 3, learners=(4, 5)))
+    cluster.settle()
+    cluster.isolate(2, 3)
+    cluster.tick(2 * cluster.options.election_ticks)
+    assert cluster[1].role is not Role.LEADER
+
+
 def test_reads_beyond_the_bound_are_refused() -> None:
     cluster = Cluster(voters(1, 2, 3), options=Options(reads_waiting_max=3))
     for context in range(3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
@@ -104,10 +106,14 @@ def test_what_was_synced_survives_a_power_loss_and_nothing_half_written_is_read(
     log = opened(disk)
     save(log, hard_state=HardState(1), entries=entries(1, 1, 3))
     log.save(Bundle(2, must_sync=True, entries=entries(1, 4, 9)))
-    after = disk.crash()
-    again = opened(after)
-    assert places(again)[:3] == [(1, 1), (1, 2), (1, 3)]
+    again = opened(disk.crash())
+    assert places(again) == [(1, 1), (1, 2), (1, 3)]
     assert again.hard_state == HardState(1)
+    for seed in range(40):
+        torn = disk.crash(random.Random(seed), "prefix" if seed % 2 else "random")
+        kept = places(opened(torn))
+        assert kept == [(1, index) for index in range(1, len(kept) + 1)]
+        assert 3 <= len(kept) <= 9
 
 
 def test_marks_of_a_time_whose_entries_are_gone_take_no_entries_with_them():

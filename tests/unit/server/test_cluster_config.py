@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,17 +55,38 @@ Load = Callable[..., ClusterConfig]
 
 def test_a_plain_file_gives_every_setting_its_value_or_default(load: Load) -> None:
     config = load(GOOD)
-    assert (config.cluster_id, config.self_id, config.data_dir) == (
-        "orders-eu",
-        2,
-        "/var/lib/kvstore",
-    )
-    assert config.nodes[2] == Node(3, "127.0.0.3:50051", "127.0.0.3:50052")
-    assert (config.client_addr, config.peer_addr) == ("127.0.0.2:50051", "127.0.0.2:50052")
-    assert config.tls_profile == "dev"
-    assert config.peer_tls is None
-    assert not config.forward
-    assert not config.join
+    assert dataclasses.asdict(config) == {
+        "cluster_id": "orders-eu",
+        "self_id": 2,
+        "data_dir": "/var/lib/kvstore",
+        "nodes": tuple(
+            {
+                "node_id": n,
+                "client_addr": f"127.0.0.{n}:50051",
+                "peer_addr": f"127.0.0.{n}:50052",
+            }
+            for n in (1, 2, 3)
+        ),
+        "client_addr": "127.0.0.2:50051",
+        "peer_addr": "127.0.0.2:50052",
+        "tls_profile": "dev",
+        "tls_cert": None,
+        "tls_key": None,
+        "tls_client_ca": None,
+        "peer_tls": None,
+        "peer_secret_file": None,
+        "insecure_peers": False,
+        "forward": False,
+        "join": False,
+        "heartbeat_ms": 50,
+        "election_timeout_ms": 500,
+        "snapshot_mib_per_s": 256,
+        "metrics_address": None,
+        "log_level": "info",
+        "log_format": "console",
+        "admin": "operators",
+        "insecure_clients": False,
+    }
     assert config.node(3) == Node(3, "127.0.0.3:50051", "127.0.0.3:50052")
     assert config.node(4) is None
 
@@ -127,7 +149,9 @@ def test_flags_win_over_the_file(load: Load) -> None:
     assert config.data_dir == "/elsewhere"
     assert config.forward
     assert config.peer_tls == PeerTls("x", "y", "z")
-    assert load('peer_tls = "off"\n' + GOOD, peer_tls_ca="x", peer_tls_cert="y", peer_tls_key="z")
+    off = 'peer_tls = "off"\n' + GOOD
+    config = load(off, peer_tls_ca="x", peer_tls_cert="y", peer_tls_key="z")
+    assert config.peer_tls == PeerTls("x", "y", "z")
     assert "self_id" in OVERRIDES
 
 

@@ -19,6 +19,7 @@ from kvstore.errors import (
     UnavailableError,
 )
 from kvstore.service import Delete, Get, KVService, OpenSession, Operation, Put, Result
+from kvstore.service import service as rules
 from kvstore.service.service import (
     CALLS_MAX,
     DELAY_S,
@@ -442,6 +443,19 @@ def test_calls_that_wait_are_bounded_and_finished_ones_make_room(house: House) -
     house.turn()
     house.member.proposals[0]([True] * len(house.member.entries[0]))
     assert house.submit(put(CALLS_MAX + 1)) == []
+
+
+def test_what_waiting_writes_weigh_is_bounded(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rules.GATHERED_BYTES_MAX == 64 << 20, "as docs/wire-protocol.md says"
+    monkeypatch.setattr(rules, "GATHERED_BYTES_MAX", 3000)
+    heavy = [Put(b"key", bytes(1000), b"%d" % n) for n in range(4)]
+    for put_of_a_kilobyte in heavy[:3]:
+        assert house.submit(put_of_a_kilobyte) == []
+    assert isinstance(house.submit(heavy[3])[0], UnavailableError)
+    house.turn()
+    assert house.submit(heavy[3]) == [], "what is proposed waits elsewhere"
 
 
 SESSION = b"0123456789abcdef" * 2
