@@ -22,6 +22,7 @@ from kvstore.raft import (
     damage,
     durability,
     election,
+    older,
     reads,
     replication,
     restart,
@@ -410,6 +411,29 @@ class Raft:
         """
         snapshots.compact(self._state, index)
 
+    def kept_after(self, index: int) -> int:
+        """Up to where of ``index`` the log isn't needed by followers that get, or got, a snapshot.
+
+        For whoever removes it from the disk.
+        """
+        return snapshots.kept_after(self._state, index)
+
+    def keeps_from(self, index: int) -> None:
+        """Entries from ``index`` on can be read back from the disk, those before it can't.
+
+        To be called at the start by a caller that answers ``Bundle.fetches``, and again before
+        it removes any, or finds that some can't be read: a follower that needs those gets a
+        snapshot. Installing a snapshot makes all entries before it unreadable by itself.
+        """
+        older.keeps_from(self._state, index)
+
+    def fetched(self, member: int, first: int, entries: Sequence[Entry]) -> None:
+        """The answer to a ``Fetch``: entries from ``first`` on, none when they can't be had.
+
+        Raises CorruptionError when these can't be what stands there; nothing of it was taken.
+        """
+        older.fetched(self._state, member, first, entries)
+
     @property
     def wants_compaction(self) -> bool:
         """True when the log in memory is past half of its bound: compact soon."""
@@ -466,6 +490,8 @@ class Raft:
         if waiting.done or waiting.failed:
             bundle.read_states, waiting.done = waiting.done, []
             bundle.reads_failed, waiting.failed = waiting.failed, []
+        if state.fetches:
+            bundle.fetches, state.fetches = state.fetches, []
         return bundle
 
     def _has_work(self) -> bool:
@@ -484,6 +510,7 @@ class Raft:
             or state.installing is not None
             or bool(state.reads.done)
             or bool(state.reads.failed)
+            or bool(state.fetches)
         )
 
     # Observation

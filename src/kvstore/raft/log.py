@@ -8,7 +8,8 @@
       the tail of what the       in the log and durable      being written  not given
       state machine holds                                                   to the disk yet
 
-``offset`` is the last entry that is gone: covered by the state machine. ``stable`` is the last
+``offset`` is the last entry that is gone from memory: covered by the state machine. From ``oldest``
+on entries can be read back from the disk (0: none can). ``stable`` is the last
 one that is durable here, ``handed`` the last one given out to be written. ``commit`` may be past
 ``stable``: a quorum of others can commit what isn't durable here yet. Entries are offered for
 application only up to the lesser of the two.
@@ -47,18 +48,23 @@ class Log:
         "offered",
         "offset",
         "offset_term",
+        "oldest",
         "run_starts",
         "run_terms",
         "stable",
     )
 
     def __init__(self, offset: int, offset_term: int) -> None:
+        self.oldest = 0
         self.reset(offset, offset_term)
 
     def reset(self, offset: int, offset_term: int) -> None:
         """Forget everything; the log starts after ``offset``, which a snapshot covers."""
         self.offset = offset
         self.offset_term = offset_term
+        if self.oldest:
+            # What is on the disk from before may have come from another leader.
+            self.oldest = offset + 1
         self.last = offset
         self.stable = offset
         self.handed = offset
@@ -117,10 +123,16 @@ class Log:
 
         Given the end of one log and its term, nothing after that place of the other can be
         equal: terms never fall along a log. 0 when no such place is kept.
+
+        Of what is on the disk alone the terms aren't known: the answer may be too high there, and
+        the other side then refuses once more.
         """
         run = bisect_right(self.run_terms, term)
         if run == 0:
-            return min(index, self.offset) if self.offset_term <= term else 0
+            if self.offset_term <= term:
+                return min(index, self.offset)
+            place = min(index, self.offset - 1)
+            return place if 0 < self.oldest <= place else 0
         end = self.run_starts[run] - 1 if run < len(self.run_starts) else self.last
         return min(index, end)
 

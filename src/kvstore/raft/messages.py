@@ -19,6 +19,7 @@ __all__ = [
     "Bundle",
     "Entry",
     "EntryKind",
+    "Fetch",
     "HardState",
     "Membership",
     "Message",
@@ -223,6 +224,19 @@ class Proposed(NamedTuple):
     last: int
 
 
+class Fetch(NamedTuple):
+    """Entries ``first`` to ``last`` to be read back from the disk for a follower.
+
+    At least two, after that as many as have ``bytes_max`` payload bytes. The answer is
+    ``Raft.fetched``, always.
+    """
+
+    member: int
+    first: int
+    last: int
+    bytes_max: int
+
+
 @dataclass(slots=True)
 class Bundle:
     """What the caller must do now; see ``docs/raft.md`` for the order.
@@ -237,6 +251,7 @@ class Bundle:
     very values to be installed as the state machine; ``stored`` confirms that too, and entries
     after it are offered only then. ``read_states`` are reads that may go on, ``reads_failed``
     contexts of reads that were given up: nobody could prove leadership in time, a retry is safe.
+    ``fetches`` are to be read from the disk, beside everything else, for ``Raft.fetched``.
     """
 
     number: int
@@ -248,3 +263,4 @@ class Bundle:
     committed: Sequence[Entry] = ()
     read_states: Sequence[ReadState] = ()
     reads_failed: Sequence[int] = ()
+    fetches: Sequence[Fetch] = ()

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Sequence
+
+from kvstore.raft.messages import Entry
 
 __all__ = ["PeerState", "Progress"]
 
@@ -41,13 +44,16 @@ class Progress:
     configuration doesn't have it any more; it is only still told so. ``kept_after``: the index of
     the snapshot that is on its way or was delivered last, whose next entries the log keeps until
     the follower has come near its end; 0 for none. ``ailing``: its storage takes nothing for now,
-    as it last said.
+    as it last said. ``older``: entries read back from the disk for
+    it, the first of them for its term alone; ``fetching``: the index that is being read back, 0 for
+    none; ``older_sent``: index and term of the last such entry sent.
     """
 
     __slots__ = (
         "ailing",
         "commit_told",
         "damaged",
+        "fetching",
         "heard",
         "inflight",
         "inflight_bytes",
@@ -55,6 +61,8 @@ class Progress:
         "leaving",
         "match",
         "next",
+        "older",
+        "older_sent",
         "paused",
         "pending_snapshot",
         "round",
@@ -76,6 +84,9 @@ class Progress:
         self.leaving = False
         self.kept_after = 0
         self.ailing = False
+        self.older: Sequence[Entry] = ()
+        self.older_sent = (0, 0)
+        self.fetching = 0
 
     def become_probe(self) -> None:
         """Find out anew where the logs part; a delivered snapshot gives the start."""
@@ -95,6 +106,7 @@ class Progress:
         self._enter(_SNAPSHOT)
         self.pending_snapshot = index
         self.kept_after = index
+        self.older = ()
 
     def _enter(self, state: PeerState) -> None:
         self.state = state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvstore.raft import quorum, snapshots
+from kvstore.raft import older, quorum, snapshots
 from kvstore.raft.messages import Entry, Message, MessageKind
 from kvstore.raft.progress import PeerState, Progress
 from kvstore.raft.state import State
@@ -25,6 +25,8 @@ _HEARTBEAT = MessageKind.HEARTBEAT
 _PROBE = PeerState.PROBE
 _REPLICATE = PeerState.REPLICATE
 _SNAPSHOT = PeerState.SNAPSHOT
+_SENT = older.Outcome.SENT
+_GONE = older.Outcome.GONE
 
 
 def flush(state: State) -> None:
@@ -42,7 +44,11 @@ def flush(state: State) -> None:
             progress.next <= last or (progress.match < last and progress.state is _PROBE)
         ) and progress.may_send(options.inflight_messages_max, options.inflight_bytes_max):
             if progress.next <= log.offset:
-                snapshots.send_snapshot(state, member, progress)
+                outcome = older.send(state, member, progress)
+                if outcome is _SENT:
+                    continue
+                if outcome is _GONE:
+                    snapshots.send_snapshot(state, member, progress)
                 break
             _send_append(state, member, progress)
         if progress.commit_told < commit and progress.match > progress.commit_told:
@@ -241,10 +247,12 @@ def _look_for_loss(state: State, member: int, progress: Progress) -> None:
     """Find out whether APPENDs to a follower that lacks something got lost, or are just slow.
 
     An APPEND without entries after all that was sent tells: it is acknowledged, or refused, and
-    then the follower is probed (Raft §5.3). Where that place is compacted already, probe at once.
+    then the follower is probed (Raft §5.3). Where the term there isn't known any more, probe at
+    once.
     """
     before = progress.next - 1
-    if before < state.log.offset:
+    term = older.term_before(state.log, progress)
+    if term < 0:
         progress.become_probe()
         return
     state.messages.append(
@@ -254,7 +262,7 @@ def _look_for_loss(state: State, member: int, progress: Progress) -> None:
             state.id,
             state.term,
             before,
-            state.log.term(before),
+            term,
             min(state.log.commit, progress.match),
         )
     )

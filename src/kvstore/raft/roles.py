@@ -104,3 +104,4 @@ def _leave(state: State) -> None:
     reads.let_go(state)
     if state.progress:
         state.progress = {}
+        state.fetches = []

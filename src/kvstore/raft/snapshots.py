@@ -38,6 +38,7 @@ def compact(state: State, index: int) -> None:
         raise InvalidArgumentError(f"index {index} is not applied yet ({log.applied} is)")
     options = state.options
     index = min(index, log.handed, log.tail_start(options.tail_entries, options.tail_bytes))
+    _let_go(state, index)
     kept = kept_after(state, index)
     if kept < index:
         # Far enough from where the log asks for compactions (half of it).
@@ -50,23 +51,22 @@ def compact(state: State, index: int) -> None:
 
 
 def kept_after(state: State, index: int) -> int:
-    """The first index up to ``index`` whose next entries a follower needs after its snapshot.
-
-    Those that have the log up to ``index`` by now, or went silent, are not asked about again.
-    """
-    silent = state.now - KEPT_TIMEOUTS * state.options.election_ticks
-    lowest = index
+    """The first index up to ``index`` whose next entries a follower needs after its snapshot."""
     for progress in state.progress.values():
-        if not progress.kept_after:
-            continue
-        place = max(progress.kept_after, progress.match)
+        if progress.kept_after:
+            index = min(index, max(progress.kept_after, progress.match))
+    return index
+
+
+def _let_go(state: State, index: int) -> None:
+    """Nothing more is kept for those that have the log up to ``index``, or went silent."""
+    silent = state.now - KEPT_TIMEOUTS * state.options.election_ticks
+    for progress in state.progress.values():
         if progress.heard <= silent or (
-            place >= index and progress.state is not PeerState.SNAPSHOT
+            progress.state is not PeerState.SNAPSHOT
+            and max(progress.kept_after, progress.match) >= index
         ):
             progress.kept_after = 0
-        else:
-            lowest = min(lowest, place)
-    return lowest
 
 
 def send_snapshot(state: State, member: int, progress: Progress) -> None:

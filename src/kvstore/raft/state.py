@@ -18,6 +18,7 @@ from kvstore.raft.messages import (
     NOBODY,
     Entry,
     EntryKind,
+    Fetch,
     HardState,
     Message,
     MessageKind,
@@ -106,6 +107,7 @@ class State:
         "ailing",
         "configurations",
         "damaged",
+        "fetches",
         "heard",
         "held",
         "id",
@@ -168,6 +170,7 @@ class State:
         self.ailing = False
         self.reads = Reads(rng.getrandbits(62))
         self.messages: list[Message] = []
+        self.fetches: list[Fetch] = []
         self.held: list[Message] = []
         self.writes: deque[Write] = deque()
         self.number = 0

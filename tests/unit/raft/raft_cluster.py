@@ -2,7 +2,8 @@
 
 Each member's disk takes bundles in order and makes them durable when told; a crash drops the
 rest. The state machine is the list of commands applied, kept in memory and replayed at restart
-from its last durable mark. Every step checks the invariants of Raft figure 3.
+from its last durable mark. In a cluster with a ``tail`` the disks keep so many entries before the
+mark, and give them back when the core asks. Every step checks the invariants of Raft figure 3.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kvstore.raft import (
     Bundle,
     Entry,
     EntryKind,
+    Fetch,
     HardState,
     Membership,
     Message,
@@ -40,6 +42,7 @@ class Disk:
     snapshot: SnapshotMeta = field(default_factory=SnapshotMeta)
     state: tuple[tuple[int, bytes], ...] = ()
     entries: dict[int, Entry] = field(default_factory=dict)
+    older: dict[int, Entry] = field(default_factory=dict)
 
     def write(self, bundle: Bundle, snapshots: dict[int, tuple[tuple[int, bytes], ...]]) -> None:
         if bundle.hard_state is not None:
@@ -48,6 +51,7 @@ class Disk:
             self.snapshot = bundle.snapshot
             self.state = snapshots[bundle.snapshot.index]
             self.entries = {}
+            self.older = {}
         if bundle.entries:
             first = bundle.entries[0].index
             self.entries = {i: e for i, e in self.entries.items() if i < first}
@@ -70,6 +74,7 @@ class Member:
         self.applied = 0
         self.reads: dict[int, int] = {}
         self.reads_failed: list[int] = []
+        self.fetches: list[Fetch] = []
         self.start()
 
     def start(self, *, damaged: bool = False) -> None:
@@ -86,8 +91,11 @@ class Member:
             damaged=damaged,
         )
         self.writing.clear()
+        self.fetches.clear()
         self.state = list(disk.state)
         self.applied = disk.snapshot.index
+        if self.cluster.tail:
+            self.raft.keeps_from(min(disk.older, default=disk.snapshot.index + 1))
 
     def crash(self) -> None:
         self.raft = None
@@ -109,6 +117,7 @@ class Member:
             for read in bundle.read_states:
                 self.reads[read.context] = read.index
             self.reads_failed += bundle.reads_failed
+            self.fetches += bundle.fetches
         return messages
 
     def _apply(self, bundle: Bundle) -> None:
@@ -131,6 +140,21 @@ class Member:
             self.disk.write(bundle, self.cluster.snapshots)
             self.core.stored(bundle.number)
 
+    def read_back(self) -> None:
+        """Give the core what it wants from the disk."""
+        fetches, self.fetches = self.fetches, []
+        for fetch in fetches:
+            found: list[Entry] = []
+            size = 0
+            for index in range(fetch.first, fetch.last + 1):
+                entry = self.disk.older.get(index)
+                if entry is None or (size >= fetch.bytes_max and len(found) > 1):
+                    break
+                found.append(entry)
+                size += len(entry.data)
+            self.cluster.read_back += len(found)
+            self.core.fetched(fetch.member, fetch.first, found)
+
     def compact(self) -> None:
         """Make the state machine durable as it is, and let the log go (tail apart)."""
         if self.writing or self.applied <= self.disk.snapshot.index:
@@ -138,9 +162,20 @@ class Member:
         mark = self.core.snapshot_meta(self.applied)
         self.disk.snapshot = mark
         self.disk.state = tuple(self.state)
+        self._move_to_tail(mark.index)
         self.disk.entries = {i: e for i, e in self.disk.entries.items() if i > mark.index}
         self.cluster.snapshots[mark.index] = self.disk.state
         self.core.compact(mark.index)
+
+    def _move_to_tail(self, index: int) -> None:
+        if not self.cluster.tail:
+            return
+        disk = self.disk
+        disk.older.update((i, entry) for i, entry in disk.entries.items() if i <= index)
+        oldest = index + 1 - self.cluster.tail
+        self.core.keeps_from(max(1, oldest))
+        for gone in [i for i in disk.older if i < oldest]:
+            del disk.older[gone]
 
 
 class Cluster:
@@ -153,7 +188,10 @@ class Cluster:
         options: Options | None = None,
         seed: int = 1,
         joining: tuple[int, ...] = (),
+        tail: int = 0,
     ) -> None:
+        self.tail = tail
+        self.read_back = 0
         self.options = options or Options()
         self.seed = seed
         self.incarnation = 0
@@ -257,11 +295,12 @@ class Cluster:
         """Sync and deliver until nothing moves."""
         for _ in range(rounds):
             self.collect()
-            if not self.wire and not any(member.writing for member in self.up):
+            if not self.wire and not any(member.writing or member.fetches for member in self.up):
                 self.check()
                 return
             for member in self.up:
                 member.sync()
+                member.read_back()
             wire, self.wire = self.wire, []
             for message in wire:
                 self.deliver(message)

@@ -1,10 +1,14 @@
-"""A follower that needs a snapshot while the leader goes on writing and compacting."""
+"""A follower that needs more than memory holds, while the leader goes on writing and compacting:
+it gets what is on the disk, or a snapshot and what follows it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from kvstore.raft import Message, MessageKind, Options
+import pytest
+
+from kvstore.errors import CorruptionError
+from kvstore.raft import Entry, EntryKind, Message, MessageKind, Options
 from kvstore.raft.progress import PeerState
 
 from .raft_cluster import Cluster, voters
@@ -128,3 +132,176 @@ def test_a_follower_that_went_silent_keeps_nothing():
     cluster.tick(10 * OPTIONS.election_ticks)
     write(cluster, 1)
     assert first_index(cluster) >= cluster[1].status().last_index - 2
+
+
+# From the disk
+
+
+def behind_memory(tail: int = 1000, lacking: int = 40, options: Options = OPTIONS) -> Cluster:
+    """Member 3 lacks more than the others hold in memory; nothing has been sent to it yet."""
+    cluster = Cluster(voters(1, 2, 3), options=options, tail=tail)
+    cluster.elect(1)
+    write(cluster, 10)
+    cluster.isolate(3)
+    write(cluster, lacking)
+    assert first_index(cluster) > cluster[3].status().last_index + 1
+    cluster.heal()
+    return cluster
+
+
+def is_whole(cluster: Cluster) -> bool:
+    last = cluster[1].status().last_index
+    return all(core.status().last_index == last for core in map(cluster.__getitem__, (1, 2, 3)))
+
+
+def test_what_memory_has_no_more_comes_from_the_disk():
+    cluster = behind_memory()
+    cluster.tick(4)
+    assert is_whole(cluster)
+    assert len(cluster.states()) == 1
+    assert cluster.read_back >= 38
+    assert peer(cluster) is PeerState.REPLICATE
+    assert cluster.members[3].disk.snapshot.index <= 12, "it got a snapshot"
+
+
+@pytest.mark.parametrize("entries", [1, 2, 7, 1000])
+@pytest.mark.parametrize("window", [150, 1000, 100_000])
+def test_it_comes_in_pieces_of_any_size_and_no_entry_twice(entries, window):
+    options = replace(
+        OPTIONS,
+        message_entries_max=entries,
+        message_bytes_max=350,
+        inflight_bytes_max=window,
+        inflight_messages_max=3,
+    )
+    cluster = behind_memory(options=options, lacking=60)
+    cluster.tick(60)
+    assert is_whole(cluster)
+    assert len(cluster.states()) == 1
+    assert cluster.members[3].disk.snapshot.index <= 12, "it got a snapshot"
+
+
+def test_it_goes_on_while_there_are_writes():
+    cluster = behind_memory(lacking=100)
+    for _ in range(40):
+        cluster.propose(PAYLOAD)
+        for member in cluster.up:
+            member.compact()
+        cluster.tick()
+    assert is_whole(cluster)
+    assert cluster[1].status().peers[1].match == cluster[1].status().last_index
+
+
+def test_beyond_what_the_disk_keeps_a_snapshot_is_needed():
+    cluster = behind_memory(tail=10)
+    cluster.tick(4)
+    assert is_whole(cluster)
+    assert cluster.members[3].disk.snapshot.index > 12
+    assert cluster.read_back == 0
+
+
+def test_at_the_border_of_disk_and_snapshot():
+    """The entry before the first one sent is needed for its term."""
+    for tail in range(30, 45):
+        cluster = behind_memory(tail=tail)
+        lacks = cluster[3].status().last_index + 1
+        oldest = cluster[1]._state.log.oldest
+        cluster.tick(4)
+        assert is_whole(cluster)
+        assert (cluster.read_back > 0) == (oldest < lacks)
+        assert (cluster.members[3].disk.snapshot.index > 12) == (oldest >= lacks)
+
+
+def test_a_follower_with_another_end_is_led_to_where_the_logs_part():
+    cluster = Cluster(voters(1, 2, 3), options=OPTIONS, tail=1000)
+    cluster.elect(3)
+    write(cluster, 5)
+    cluster.isolate(3)
+    # Nobody else ever sees these.
+    cluster[3].propose([b"lost"] * 6)
+    cluster.collect()
+    cluster.members[3].sync()
+    cluster.wire.clear()
+    cluster.elect(1)
+    write(cluster, 40)
+    assert first_index(cluster) > cluster[3].status().last_index
+    cluster.heal()
+    cluster.tick(20)
+    assert is_whole(cluster)
+    assert len(cluster.states()) == 1
+    assert cluster.members[3].disk.snapshot.index <= 12, "it got a snapshot"
+
+
+def waiting_for_the_disk() -> tuple[Cluster, int]:
+    """Member 1 has asked for entries from the index given, and didn't get them yet."""
+    cluster = behind_memory()
+    leader = cluster.members[1]
+    leader.read_back = lambda: None
+    for _ in range(4):
+        for member in cluster.up:
+            member.core.tick()
+        for _ in range(6):
+            cluster.collect()
+            for member in cluster.up:
+                member.sync()
+            wire, cluster.wire = cluster.wire, []
+            for message in wire:
+                cluster.deliver(message)
+    del leader.read_back
+    assert len(leader.fetches) == 1
+    return cluster, leader.fetches[0].first
+
+
+def test_what_cannot_be_read_is_made_up_for_by_a_snapshot():
+    cluster, first = waiting_for_the_disk()
+    cluster.members[1].fetches.clear()
+    cluster[1].fetched(3, first, ())
+    cluster.tick(4)
+    assert is_whole(cluster)
+    assert cluster.members[3].disk.snapshot.index > 12
+
+
+def test_an_answer_that_nobody_waits_for_is_ignored():
+    cluster, first = waiting_for_the_disk()
+    wrong = [Entry(1, first + 1, EntryKind.EMPTY, b""), Entry(1, first + 2, EntryKind.EMPTY, b"")]
+    cluster[1].fetched(3, first + 1, wrong)
+    cluster[1].fetched(2, first, wrong)
+    cluster[1].fetched(9, first, wrong)
+    cluster[1].transfer_leadership(2)
+    cluster.members[1].fetches.clear()
+    cluster.settle()
+    assert cluster.leader == 2
+    cluster[1].fetched(3, first, wrong)
+    cluster.tick(6)
+    assert is_whole(cluster)
+    assert len(cluster.states()) == 1
+
+
+@pytest.mark.parametrize("wrong", ["hole", "terms fall", "too high a term", "start"])
+def test_what_cannot_stand_there_is_damage(wrong):
+    cluster, first = waiting_for_the_disk()
+    good = [cluster.members[1].disk.older[index] for index in range(first, first + 5)]
+    entries = list(good)
+    if wrong == "hole":
+        del entries[2]
+    elif wrong == "terms fall":
+        entries[1] = entries[1]._replace(term=1)
+        entries[0] = entries[0]._replace(term=2)
+    elif wrong == "too high a term":
+        entries[4] = entries[4]._replace(term=9)
+    else:
+        del entries[0]
+    with pytest.raises(CorruptionError):
+        cluster[1].fetched(3, first, entries)
+
+
+def test_after_a_snapshot_was_installed_nothing_older_is_read_back():
+    cluster = behind_memory(tail=10)
+    cluster.tick(4)
+    assert cluster[3]._state.log.oldest > 12
+    cluster.isolate(1)
+    cluster.elect(3)
+    cluster.heal()
+    write(cluster, 5)
+    cluster.tick(4)
+    assert is_whole(cluster)

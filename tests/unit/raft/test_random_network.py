@@ -28,7 +28,11 @@ class Storm:
         self.size = size
         everybody = tuple(range(1, size + spare + 1))
         self.cluster = Cluster(
-            voters(*everybody[:size]), options=OPTIONS, seed=seed, joining=everybody[size:]
+            voters(*everybody[:size]),
+            options=OPTIONS,
+            seed=seed,
+            joining=everybody[size:],
+            tail=(0, 12, 1000)[seed // 7 % 3],
         )
         self.everybody = everybody
         self.counter = 0
@@ -38,6 +42,7 @@ class Storm:
             self.tick: 30,
             self.deliver: 60,
             self.sync: 25,
+            self.read_back: 10,
             self.propose: 12,
             self.read: 4,
             self.compact: 2,
@@ -52,7 +57,7 @@ class Storm:
         self.events = [
             event
             for event in weights
-            if event in (self.tick, self.deliver, self.sync, self.propose)
+            if event in (self.tick, self.deliver, self.sync, self.read_back, self.propose)
             or self.rng.random() < 0.7
         ]
         self.weights = [weights[event] for event in self.events]
@@ -86,6 +91,17 @@ class Storm:
         writing = [member for member in self.cluster.up if member.writing]
         if writing:
             self.rng.choice(writing).sync(1)
+
+    def read_back(self) -> None:
+        waiting = [member for member in self.cluster.up if member.fetches]
+        if not waiting:
+            return
+        member = self.rng.choice(waiting)
+        if self.rng.random() < 0.1:
+            fetch = member.fetches.pop()
+            member.core.fetched(fetch.member, fetch.first, ())
+        else:
+            member.read_back()
 
     def propose(self) -> None:
         for member in self.cluster.up:
