@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kvstore.errors import Error, InternalError, OutcomeUnknownError, StorageError
 from kvstore.raft import Entry, EntryKind, Raft
+from kvstore.replica.checkpoints import Removals
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.work import Jobs
 from kvstore.state import StateMachine
 from kvstore.state.machine import CommandResult
 
@@ -42,6 +45,8 @@ class Applying:
         path: str,
         directory: MemberDirectory,
         open_machine: Callable[[str], StateMachine],
+        jobs: Jobs,
+        removals: Removals,
     ) -> None:
         """``machine`` was opened on ``path`` by ``open_machine``."""
         self.machine = machine
@@ -49,6 +54,8 @@ class Applying:
         self._path = path
         self._directory = directory
         self._open_machine = open_machine
+        self._jobs = jobs
+        self._removals = removals
         self._proposed: dict[int, _Waiting] = {}
         self._reads_confirmed: list[tuple[int, list[ReadDone]]] = []
         # Committed, but the engine has no room for them yet; oldest first.
@@ -156,16 +163,36 @@ class Applying:
 
     # --- another state -------------------------------------------------------------------------
 
-    def install(self, index: int) -> None:
-        """Go on with the snapshot of ``index``, which is ready, instead of the state."""
-        self._held.clear()  # all of it is before the snapshot
-        self._lack = None
-        old = self._path
-        self.machine.close()
-        self._path = self._directory.install(index)
-        self.machine = self._open_machine(self._path)
+    @property
+    def is_installing(self) -> bool:
+        """A snapshot is being made the state."""
+        return self._jobs.is_busy("install")
+
+    def install(self, index: int, then: Callable[[], None]) -> None:
+        """Go on with the snapshot of ``index``, which is ready, as the state; then call ``then``.
+
+        Until it is open the state is the one before, which nobody needs any more.
+        """
+        directory, open_machine = self._directory, self._open_machine
+
+        def install() -> tuple[str, StateMachine]:
+            path = directory.install(index)
+            return path, open_machine(path)
+
+        if not self._jobs.start("install", install, partial(self._installed, index, then)):
+            raise InternalError(f"snapshot {index} is to be installed while another one is")
+
+    def _installed(
+        self, index: int, then: Callable[[], None], outcome: tuple[str, StateMachine] | Error
+    ) -> None:
+        if isinstance(outcome, Error):
+            raise outcome
+        self._removals.remove(self._path, self.machine.close)
+        self._path, self.machine = outcome
         if self.machine.applied_index != index:
             raise InternalError(
                 f"the snapshot of index {index} holds index {self.machine.applied_index}"
             )
-        self._directory.filesystem.remove_tree(old)
+        self._held.clear()  # all of it is before the snapshot
+        self._lack = None
+        then()

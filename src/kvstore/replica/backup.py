@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
-from kvstore.engine import DB
-from kvstore.engine import Options as EngineOptions
 from kvstore.errors import CorruptionError, IntegrityCode, UnavailableError
 from kvstore.raft import Membership, SnapshotMeta
 from kvstore.replica.backup_file import BackupInfo, encode_backup, read_backup
 from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter
+from kvstore.replica.checkpoints import read_checkpoint
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.replica import Replica
 from kvstore.replica.storage import Identity, MemberLog
-from kvstore.state import StateMachine, StoredState, stored_state
+from kvstore.state import StateMachine
 
 __all__ = ["ReplicaBackup", "restore_member"]
-
-# To read a checkpoint once from end to end: nothing is compacted on the way.
-_READING = EngineOptions(
-    create_if_missing=False, read_only=True, wal=False, background=False, lru_cache_size=8 << 20
-)
 
 
 class ReplicaBackup:
@@ -42,7 +36,7 @@ class ReplicaBackup:
         """
         self._path = self._directory.backup()
         self._machine.checkpoint(self._path)
-        state = _verified(self._path, self._directory.filesystem)
+        state = read_checkpoint(self._path, self._directory.filesystem, verify=True)
         if state is None:
             raise UnavailableError("this member has applied nothing yet")
         stream = CheckpointReader(self._directory.filesystem, self._path)
@@ -64,13 +58,6 @@ class ReplicaBackup:
             self._directory.filesystem.remove_tree(self._path)
 
 
-def _verified(path: str, filesystem: FileSystem) -> StoredState | None:
-    """What the checkpoint ``path`` holds, all of its bytes read; raises CorruptionError."""
-    with DB(path, options=_READING, filesystem=filesystem) as database:
-        database.verify()
-        return stored_state(database)
-
-
 def restore_member(
     backup: str,
     path: str,
@@ -90,7 +77,7 @@ def restore_member(
     directory = MemberDirectory(path, disk)
     incoming = directory.make_incoming()
     info = read_backup(backup, lambda info: CheckpointWriter(disk, incoming, info.stream_bytes))
-    state = _verified(incoming, disk)
+    state = read_checkpoint(incoming, disk, verify=True)
     said = (info.index, info.term, info.revision, info.state_hash)
     if state is None or state[: len(said)] != said:
         raise CorruptionError(

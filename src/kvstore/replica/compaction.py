@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
-from kvstore.errors import Error, StorageError
+from kvstore.errors import Error
 from kvstore.raft import Raft
 from kvstore.replica.applying import Applying
 from kvstore.replica.storage import MemberLog
-from kvstore.replica.work import Jobs
+from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine
 
 __all__ = ["COMPACTION_TICKS", "Compaction"]
@@ -30,9 +30,11 @@ class Compaction:
         self._marks: deque[tuple[int, int]] = deque()
         self._marked = log.mark.index
         self._ticks = COMPACTION_TICKS
+        self._failed = False
 
     def is_due(self) -> bool:
         """A tick has passed: is it time to :meth:`compact`?"""
+        self._failed = False
         self._ticks -= 1
         if self._ticks > 0 and not self._raft.wants_compaction:
             return False
@@ -49,10 +51,9 @@ class Compaction:
     def _flushed(self, machine: StateMachine, outcome: Error | None) -> None:
         if machine is not self._applying.machine:
             return
-        if outcome is None:
-            self._forget()
-        elif not (isinstance(outcome, StorageError) and outcome.retryable):
-            raise outcome
+        if outcome is not None:
+            raise_unless_passing(outcome)
+        self._forget()
 
     def _forget(self) -> None:
         raft = self._raft
@@ -64,13 +65,21 @@ class Compaction:
             self._marks.append((self._log.write_mark(raft.snapshot_meta(gone)), gone))
 
     def remove_log(self) -> None:
-        """Segments that a durable mark stands for; what can't be done now a later turn does."""
-        try:
-            while self._marks and self._log.remove_before(self._marks[0][1] + 1, self._marks[0][0]):
-                self._marks.popleft()
-        except StorageError as error:
-            if not error.retryable:
-                raise
+        """Remove segments that a durable mark stands for; after a failure at a later tick."""
+        if not self._marks or self._failed:
+            return
+        ticket, index = self._marks[0]
+        if self._log.is_durable(ticket):
+            remove = partial(self._log.remove_before, index + 1)
+            self._jobs.start("segments", remove, partial(self._removed, index))
+
+    def _removed(self, index: int, outcome: Error | None) -> None:
+        if outcome is not None:
+            raise_unless_passing(outcome)
+            self._failed = True
+            return
+        while self._marks and self._marks[0][1] <= index:
+            self._marks.popleft()
 
     def installed(self, index: int) -> None:
         """The log begins after the snapshot of ``index`` now, as its mark on disk says."""

@@ -6,7 +6,7 @@
 | ``state-<index>/`` | the engine; the highest index is the current one, 0 the first |
 | ``incoming/`` | a snapshot that is being received |
 | ``ready-<index>/`` | one that arrived whole, verified and durable, to be installed |
-| ``outgoing-<member>/`` | a checkpoint that is being sent |
+| ``outgoing-<member>-<n>/`` | a checkpoint that is being sent |
 | ``outgoing-backup/`` | a checkpoint that is being saved into a file |
 
 A snapshot is installed with one rename, ``ready-N`` to ``state-N``, after the log durably says that
@@ -34,6 +34,7 @@ class MemberDirectory:
         """Make the directory where it is missing; its parent must exist."""
         self.path = path = filesystem.resolve(path)
         self.filesystem = filesystem
+        self._checkpoints = 0
         if filesystem.kind(path) == 0:
             filesystem.make_directory(path)
             filesystem.sync_directory(os.path.dirname(path))
@@ -101,10 +102,12 @@ class MemberDirectory:
         self.filesystem.sync_directory(self.path)
 
     def outgoing(self, member: int) -> str:
-        """Where the checkpoint for ``member`` is made; nothing is there yet."""
-        path = f"{self.path}/outgoing-{member}"
-        self.filesystem.remove_tree(path)
-        return path
+        """Where the next checkpoint for ``member`` is made; nothing is there yet.
+
+        Each has a name of its own: those before are removed when somebody gets to it.
+        """
+        self._checkpoints += 1
+        return f"{self.path}/outgoing-{member}-{self._checkpoints}"
 
     def backup(self) -> str:
         """Where the checkpoint for a backup is made; nothing is there yet."""

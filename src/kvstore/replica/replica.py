@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -35,6 +36,7 @@ from kvstore.raft import (
     SnapshotMeta,
 )
 from kvstore.replica.applying import Applying, ProposalDone, ReadDone
+from kvstore.replica.checkpoints import Removals
 from kvstore.replica.compaction import Compaction
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
@@ -83,8 +85,8 @@ class Replica:
         repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
         readable; otherwise whoever drives the replica calls :meth:`sync_storage`. ``work`` does
         what takes long, at once if it isn't given. ``now``: seconds of a monotonic clock.
-        ``judge_membership`` raises CorruptionError for a list of members,
-        come from another one, that this program could not follow.
+        ``judge_membership`` raises CorruptionError for a list of members, come from another one,
+        that this program could not follow.
 
         Raises ConfigurationError (another member's directory), CorruptionError (damage),
         StorageError (can't be read or written).
@@ -141,14 +143,19 @@ class Replica:
         self._reads: list[ReadDone] = []
         self._read_context = 0
         self._reads_asked: dict[int, list[ReadDone]] = {}
+        # Durable, but behind a snapshot that is being installed.
+        self._durable: deque[Bundle] = deque()
+        self._jobs = Jobs(AtOnce() if work is None else work, wake)
+        removals = Removals(self._filesystem, self._jobs)
         self._applying = Applying(
             self._raft,
             machine,
             path=state_path,
             directory=self.directory,
             open_machine=self._open_machine,
+            jobs=self._jobs,
+            removals=removals,
         )
-        self._jobs = Jobs(AtOnce() if work is None else work, wake)
         self._compaction = Compaction(self._raft, self._log, self._applying, self._jobs)
         self._transfers = Transfers(
             identity.member,
@@ -158,6 +165,9 @@ class Replica:
             transport=transport,
             options=options,
             counters=self.counters,
+            jobs=self._jobs,
+            removals=removals,
+            now=now,
         )
         if threaded:
             self.notify_fd = self._log.start_writer()
@@ -406,10 +416,9 @@ class Replica:
         if self._damage is not None:
             raise self._damage
         self._jobs.take()
-        for bundle in self._log.take_durable():
-            if bundle.snapshot is not None:
-                self._install(bundle.snapshot)
-            self._raft.stored(bundle.number)
+        self._durable += self._log.take_durable()
+        if self._durable:
+            self._tell_stored()
         self._applying.apply_held()
         self._compaction.remove_log()
         if self._proposals:
@@ -474,11 +483,25 @@ class Replica:
             return
         self._reads_asked[self._read_context] = reads
 
-    def _install(self, mark: SnapshotMeta) -> None:
+    def _tell_stored(self) -> None:
+        """Tell the core what is durable, in order, a snapshot when it is the state as well."""
+        durable = self._durable
+        while durable and not self._applying.is_installing:
+            bundle = durable.popleft()
+            if bundle.snapshot is not None:
+                self._install(bundle.number, bundle.snapshot)
+            else:
+                self._raft.stored(bundle.number)
+
+    def _install(self, number: int, mark: SnapshotMeta) -> None:
         """The log durably says that the state is the snapshot's: make it so."""
+
+        def installed() -> None:
+            self._compaction.installed(mark.index)
+            self._raft.stored(number)
+
         self._transfers.take_ready(mark)
-        self._applying.install(mark.index)
-        self._compaction.installed(mark.index)
+        self._applying.install(mark.index, installed)
 
     @property
     def lacks_room(self) -> bool:

@@ -28,7 +28,7 @@ SILENT_TICKS = 100
 
 @dataclass(slots=True)
 class SnapshotSender:
-    """One transfer under way. ``path`` is the checkpoint; removed with :meth:`finish`."""
+    """One transfer under way. ``path`` is the checkpoint."""
 
     filesystem: FileSystem
     path: str
@@ -80,10 +80,6 @@ class SnapshotSender:
     def failed(self) -> bool:
         """Nothing was heard for too long."""
         return self.silent_ticks >= SILENT_TICKS
-
-    def finish(self) -> None:
-        """Remove the checkpoint."""
-        self.filesystem.remove_tree(self.path)
 
 
 class SnapshotReceiver:

@@ -247,12 +247,13 @@ class MemberLog:
             self._log.submit()
         return ticket
 
-    def remove_before(self, index: int, ticket: int) -> bool:
-        """Remove segments of entries below ``index``, once ``ticket`` is durable; False before."""
-        if self._log.durable_ticket < ticket:
-            return False
+    def is_durable(self, ticket: int) -> bool:
+        """What was written with ``ticket``, and all before it, is durable."""
+        return self._log.durable_ticket >= ticket
+
+    def remove_before(self, index: int) -> None:
+        """Remove segments of entries below ``index``, one by one. Any thread."""
         self._log.remove_before(index)
-        return True
 
     def statistics(self) -> dict[str, int]:
         """The log's counters."""

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from kvstore.engine import DB
-from kvstore.errors import CorruptionError, IntegrityCode, InternalError, StorageError
-from kvstore.raft import Message, MessageKind, Raft, SnapshotMeta
+from kvstore.errors import (
+    CorruptionError,
+    Error,
+    IntegrityCode,
+    InternalError,
+    InvalidArgumentError,
+)
+from kvstore.raft import Message, MessageKind, Raft, Role, SnapshotMeta
 from kvstore.replica.applying import Applying
+from kvstore.replica.checkpoints import Removals, read_checkpoint
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.packets import REFUSED, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
-from kvstore.state import StateMachine
+from kvstore.replica.work import Jobs, raise_unless_passing
+from kvstore.state import StateMachine, StoredState
 
-__all__ = ["Transfers"]
+__all__ = ["VERIFY_PAUSE_S", "Transfers"]
+
+VERIFY_PAUSE_S = 600.0
+"""Between two verifications of the whole state, however many snapshots are refused: whoever refuses
+each one has a bad disk itself, and reading everything costs this member's disk all that it has."""
 
 
 class Transfers:
@@ -29,6 +44,9 @@ class Transfers:
         transport: Transport,
         options: ReplicaOptions,
         counters: ReplicaCounters,
+        jobs: Jobs,
+        removals: Removals,
+        now: Callable[[], float],
     ) -> None:
         self._member = member
         self._raft = raft
@@ -38,6 +56,10 @@ class Transfers:
         self._transport = transport
         self._options = options
         self._counters = counters
+        self._jobs = jobs
+        self._removals = removals
+        self._now = now
+        self._verified_at = -VERIFY_PAUSE_S
         self._senders: dict[int, SnapshotSender] = {}
         self._receiver = SnapshotReceiver(directory, self._verify_snapshot)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
@@ -54,31 +76,75 @@ class Transfers:
     # --- out -----------------------------------------------------------------------------------
 
     def begin(self, message: Message) -> None:
-        """Send the state as it is to the member whom the core wants to get a snapshot."""
-        old = self._senders.pop(message.to, None)
-        if old is not None:
-            old.finish()
-        path = self._directory.outgoing(message.to)
+        """Send the state to the member whom the core wants to get a snapshot.
+
+        Where the checkpoint can't be made now, or the one before is still being made, the core is
+        told that it failed, and asks again.
+        """
+        to = message.to
+        self._drop(to)
         machine = self._applying.machine
-        try:
+        path = self._directory.outgoing(to)
+
+        def checkpoint() -> StoredState | None:
             machine.checkpoint(path)
-        except StorageError as error:
-            if not error.retryable:
-                raise
-            self._filesystem.remove_tree(path)
-            self._raft.snapshot_status(message.to, False)
-            return
-        sender = SnapshotSender(
-            self._filesystem,
-            path,
-            self._member,
-            message.to,
-            self._raft.term,
-            self._raft.snapshot_meta(machine.applied_index),
-            self._options.snapshot_part_bytes,
-        )
-        self._senders[message.to] = sender
-        self._transport.send((sender.part(),))
+            return read_checkpoint(path, self._filesystem)
+
+        done = partial(self._checkpointed, machine, path, to, self._raft.term)
+        if not self._jobs.start(f"checkpoint for {to}", checkpoint, done):
+            self._raft.snapshot_status(to, False)
+
+    def _checkpointed(
+        self,
+        machine: StateMachine,
+        path: str,
+        to: int,
+        term: int,
+        outcome: StoredState | Error | None,
+    ) -> None:
+        """The checkpoint is there, or isn't; the world may be another one by now."""
+        raft = self._raft
+        meta = None
+        if isinstance(outcome, StoredState):
+            meta = self._mark_of(outcome)
+        elif outcome is not None and machine is self._applying.machine:
+            raise_unless_passing(outcome)
+        if raft.role is not Role.LEADER or raft.term != term:
+            self._removals.remove(path)
+        elif meta is None:
+            self._removals.remove(path)
+            raft.snapshot_status(to, False)
+        else:
+            self._drop(to)
+            sender = SnapshotSender(
+                self._filesystem,
+                path,
+                self._member,
+                to,
+                term,
+                meta,
+                self._options.snapshot_part_bytes,
+            )
+            self._senders[to] = sender
+            self._transport.send((sender.part(),))
+
+    def _mark_of(self, stored: StoredState) -> SnapshotMeta | None:
+        """The mark of a checkpoint; None when the log has gone beyond it meanwhile."""
+        try:
+            meta = self._raft.snapshot_meta(stored.applied_index)
+        except InvalidArgumentError:
+            return None
+        if meta.term != stored.applied_term:
+            raise InternalError(
+                f"entry {meta.index} is of term {meta.term} in the log, and was applied as one of "
+                f"term {stored.applied_term}"
+            )
+        return meta
+
+    def _drop(self, to: int) -> None:
+        sender = self._senders.pop(to, None)
+        if sender is not None:
+            self._removals.remove(sender.path)
 
     def take_progress(self, progress: SnapshotProgress) -> None:
         """The receiver's answer to a part."""
@@ -87,8 +153,7 @@ class Transfers:
             return
         if progress.next == REFUSED and progress.index == sender.meta.index:
             self._end(sender, ok=False)
-            # Was it damaged here? Then this member must not lead, nor hand its state on.
-            self._applying.machine.verify()
+            self._verify()
             return
         before = sender.offset
         if not sender.answered(progress):
@@ -100,15 +165,26 @@ class Transfers:
         else:
             self._transport.send((sender.part(),))
 
+    def _verify(self) -> None:
+        """Was it damaged here? Then this member must not lead, nor hand its state on."""
+        now = self._now()
+        if now - self._verified_at < VERIFY_PAUSE_S:
+            return
+        machine = self._applying.machine
+
+        def done(outcome: Error | None) -> None:
+            if machine is self._applying.machine and outcome is not None:
+                raise_unless_passing(outcome)
+
+        if self._jobs.start("verify", machine.verify, done):
+            self._verified_at = now
+
     def _end(self, sender: SnapshotSender, *, ok: bool) -> None:
-        del self._senders[sender.to]
-        sender.finish()
+        self._drop(sender.to)
         self._raft.snapshot_status(sender.to, ok)
 
     def close(self) -> None:
-        """Remove the checkpoints that were being sent."""
-        for sender in self._senders.values():
-            sender.finish()
+        """Send no more. The next start removes the checkpoints."""
         self._senders.clear()
 
     # --- in ------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from kvstore.errors import Error, InternalError
+from kvstore.errors import Error, InternalError, StorageError
 
-__all__ = ["AtOnce", "Jobs", "Work", "WorkerThreads"]
+__all__ = ["AtOnce", "Jobs", "Work", "WorkerThreads", "raise_unless_passing"]
 
 CLOSE_S = 5.0
 """What the end waits at most for jobs under way: a disk may hang for ever."""
@@ -178,3 +178,9 @@ class Jobs:
         """Tell of none any more."""
         self._closed = True
         self._ended.clear()
+
+
+def raise_unless_passing(error: Error) -> None:
+    """Raise ``error`` but for a lack of room or descriptors, which goes away by itself."""
+    if not (isinstance(error, StorageError) and error.retryable):
+        raise error
