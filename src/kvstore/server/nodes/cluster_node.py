@@ -45,6 +45,9 @@ __all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=64 << 20, lru_cache_size=256 << 20)
 SEGMENT_BYTES = 64 << 20
 
+# From a failure to the end of the process: what was queued for peers and clients goes out.
+LAST_WORDS_S = 0.1
+
 _DISK = PosixFileSystem()
 
 log = structlog.get_logger("kvstore.cluster")
@@ -139,6 +142,7 @@ class ClusterNode:
         self._membership = Membership()
         self._say_removed: set[int] = set()
         self._leave: asyncio.TimerHandle | None = None
+        self._last_words: asyncio.TimerHandle | None = None
         self._settled = Membership()
         self._leaving = frozenset[int]()
         self.peer_address = self._transport.bind(config.peer_addr)
@@ -206,7 +210,7 @@ class ClusterNode:
             rng=random.SystemRandom(),
             wake=self._driver.wake,
             founders=founders,
-            on_failure=self._driver.fail,
+            on_failure=self._member_failed,
             work=self._work,
             judge_membership=nodes_of,
         )
@@ -292,6 +296,11 @@ class ClusterNode:
         )
         delay_s = 2 * config.election_timeout_ms / 1000
         self._leave = self._loop.call_later(delay_s, self._driver.fail, error)
+
+    def _member_failed(self, error: Error) -> None:
+        """End, but only once those who wait for an answer, and who is to lead next, were told."""
+        log.error("this member has stopped", member=self._config.self_id, reason=str(error))
+        self._last_words = self._loop.call_later(LAST_WORDS_S, self._driver.fail, error)
 
     def _receive(self, packets: Sequence[Packet]) -> None:
         if self._replica is not None:
@@ -383,8 +392,9 @@ class ClusterNode:
         return self._backups.stream(self._replica, stale)
 
     async def close(self) -> None:
-        if self._leave is not None:
-            self._leave.cancel()
+        for timer in (self._leave, self._last_words):
+            if timer is not None:
+                timer.cancel()
         self._driver.stop()
         await self._forwarder.close()
         await self._transport.close()

@@ -9,10 +9,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
-from kvstore.errors import Error, UnavailableError
+from kvstore.errors import Error, StorageError, UnavailableError
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Group, Replica, ReplicaOptions, WorkerThreads
 from kvstore.server.config.options import ServerOptions
@@ -35,6 +37,8 @@ CLUSTER_ID = "embedded"
 RAFT_OPTIONS = RaftOptions(election_ticks=20, heartbeat_ticks=4)
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=16 << 20, lru_cache_size=32 << 20)
 
+log = structlog.get_logger("kvstore.embedded")
+
 
 async def open_embedded(options: ServerOptions, directory: Path) -> EmbeddedNode:
     """Open the five members below ``directory``; raises what :class:`Group` raises."""
@@ -48,6 +52,7 @@ class EmbeddedNode:
 
     def __init__(self, directory: Path) -> None:
         self._driver = driver = Driver()
+        self._stopped: set[int] = set()
         self._work = WorkerThreads(driver.post)
         self._group = group = Group(
             str(directory),
@@ -56,7 +61,7 @@ class EmbeddedNode:
             rng=random.SystemRandom(),
             members=MEMBERS,
             options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
-            on_failure=lambda member, error: driver.fail(error),
+            on_failure=self._member_failed,
             work=self._work,
         )
         self._backups = Backups()
@@ -72,6 +77,19 @@ class EmbeddedNode:
             driver.watch(replica.notify_fd, replica.storage_ready)
         report = StorageReport(group.replicas.values)
         driver.start(group.turn, group.tick, report.tick, self._service.expire)
+
+    def _member_failed(self, member: int, error: Error) -> None:
+        """A member's storage failed, or its state is damaged: the others go on without it.
+
+        Each syncs files of its own, so what the others acknowledge is as durable as before. It all
+        ends with the last majority, and at once for a defect, which any of them may have.
+        """
+        self._stopped.add(member)
+        left = MEMBERS - len(self._stopped)
+        goes_on = left > MEMBERS // 2 and isinstance(error, StorageError)
+        log.error("a member has stopped", member=member, reason=str(error), left=left)
+        if not goes_on:
+            self._driver.fail(error)
 
     @property
     def forward(self) -> Forward | None:
