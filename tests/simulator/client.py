@@ -19,7 +19,7 @@ from kvstore.service.operations import Result
 from tests.simulator import linearizability
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
 from tests.simulator.linearizability import Kind
-from tests.simulator.plan import Plan
+from tests.simulator.plan import CLOCK_SPEEDS, Plan
 from tests.simulator.process import Process
 from tests.simulator.trace import Trace, Violation
 
@@ -196,7 +196,7 @@ class Client:
             task.first_sent = now
             return operation
         # In the time of the fastest clock: the simulated ones differ by more than real ones.
-        fastest = max(1.0, *self._plan.clock_speeds)
+        fastest = max(1.0, *CLOCK_SPEEDS)
         age_us = (now + late_us - task.first_sent) * fastest
         return operation._replace(age_s=age_us / SECOND)
 

@@ -15,14 +15,13 @@ from kvstore.replica import ReplicaOptions
 from kvstore.state import MemoryBounds, SessionBounds
 from tests.simulator.agenda import MILLISECOND, SECOND
 
-__all__ = ["TICK_US", "TROUBLES", "Plan", "draw"]
+__all__ = ["CLOCK_SPEEDS", "TICK_US", "TROUBLES", "Plan", "draw"]
 
 TICK_US = 20 * MILLISECOND
 """A member's tick where its clock is right."""
 
-LEASE_TICKS = 4
-LEASE_CLOCK_SPEEDS = (0.6, 1.4)
-"""With leases of 4 ticks and elections after 10, one clock may be 10/4 times as fast as another."""
+CLOCK_SPEEDS = (0.5, 0.7, 1.4, 2.0)
+"""What a member's clock may be turned to."""
 
 TROUBLES = {
     "kill": 3,
@@ -34,7 +33,7 @@ TROUBLES = {
     "isolate leader": 4,
     "rivals": 3,
     "forgotten leader": 3,
-    "lease": 6,
+    "slow leader": 6,
     "duel": 2,
     "figure eight": 2,
     "split": 3,
@@ -60,9 +59,7 @@ class Plan:
 
     ``in_session``: how many of the clients have sessions; the others make ids up. ``homing``: how
     often a client asks the member it is at home with, whoever leads. ``patience_us``: how long it
-    waits for an answer before it tries again. ``clock_speeds``: what a clock may be turned to.
-    ``pauses``: whether members may stand still; with lease reads they may not, since a clock that
-    stands still breaks the assumption that leases rest on.
+    waits for an answer before it tries again.
     """
 
     seed: int
@@ -78,8 +75,6 @@ class Plan:
     homing: float
     patience_us: tuple[int, int]
     troubles: tuple[str, ...]
-    clock_speeds: tuple[float, ...]
-    pauses: bool
     trouble_pause_us: int
     delay_us: tuple[int, int]
     loss: float
@@ -95,7 +90,6 @@ class Plan:
             f"loss {self.loss:.0%}, doubling {self.doubling:.0%}, replay {self.replay:.0%}, "
             f"corruption {self.corruption:.1%}"
         )
-        leases = ", lease reads" if self.replica.raft.lease_ticks else ""
         memory = self.replica.memory
         remembered = (
             f"; remembers {memory.requests} requests and {memory.sessions.sessions_max} sessions "
@@ -103,7 +97,7 @@ class Plan:
         )
         return (
             f"seed {self.seed}: {self.members} members, {self.clients} clients, {self.keys} keys, "
-            f"{self.duration_us / SECOND:.0f} s{leases}{remembered}; {network}; "
+            f"{self.duration_us / SECOND:.0f} s{remembered}; {network}; "
             f"troubles: {', '.join(self.troubles) or 'none'}"
         )
 
@@ -111,13 +105,12 @@ class Plan:
 def draw(seed: int) -> Plan:
     """The plan of ``seed``."""
     rng = random.Random(f"{seed}/plan")
-    # Not from `rng`: what the other draws give stays the same with and without leases.
-    leases = random.Random(f"{seed}/leases").random() < 0.2
+    # Not from `rng`: what the other draws give stays the same.
+    slow_leader = random.Random(f"{seed}/slow leader").random() < 0.4
     entries = rng.choice((40, 100, 100, 300, 2000))
     raft = RaftOptions(
         election_ticks=10,
         heartbeat_ticks=rng.choice((1, 2, 3)),
-        lease_ticks=LEASE_TICKS if leases else 0,
         message_bytes_max=rng.choice((200, 4096, 65536)),
         message_entries_max=rng.choice((2, 16, 256)),
         inflight_messages_max=rng.choice((1, 4, 64)),
@@ -170,10 +163,10 @@ def draw(seed: int) -> Plan:
             ((20 * MILLISECOND, 200 * MILLISECOND), (200 * MILLISECOND, 2 * SECOND))
         ),
         troubles=tuple(
-            kind for kind in TROUBLES if (leases if kind == "lease" else rng.random() < 0.4)
+            kind
+            for kind in TROUBLES
+            if (slow_leader if kind == "slow leader" else rng.random() < 0.4)
         ),
-        clock_speeds=LEASE_CLOCK_SPEEDS if leases else (0.5, 0.7, 1.4, 2.0),
-        pauses=not leases,
         trouble_pause_us=rng.choice((300, 700, 1500)) * MILLISECOND,
         delay_us=(quick // 4, quick * rng.choice((2, 4))),
         loss=rng.choice((0.0, 0.0, 0.02, 0.1, 0.3)),

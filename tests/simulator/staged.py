@@ -16,6 +16,7 @@ from kvstore.raft import Membership, MessageKind, Role
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
 from tests.simulator.client import Client
 from tests.simulator.network import Link, Network
+from tests.simulator.plan import CLOCK_SPEEDS
 from tests.simulator.process import Process
 
 __all__ = ["Play", "Staged"]
@@ -132,7 +133,7 @@ class Staged:
         first, swing, second = sides
         one, other = first[0], second[0]
         with self._apart(first, second), contextlib.ExitStack() as lonely:
-            # Until nobody has a leader any more, whose lease would forbid the votes.
+            # Until nobody has a leader any more: who hears one gives no vote.
             lonely.enter_context(self._apart([swing], [*first, *second]))
             yield self._rng.randint(450, 600) * MILLISECOND
             lonely.close()
@@ -200,16 +201,16 @@ class Staged:
                 yield from self._lead(rival, SECOND)
                 yield 100 * MILLISECOND
 
-    def outlast_lease(self, leader: Process, clock_speeds: Sequence[float]) -> Play:
+    def outlast_slow_leader(self, leader: Process) -> Play:
         """A leader with a slow clock is cut off; the others, in a hurry, elect another one.
 
         Some forget in a restart that they have heard the leader, or what they answered it comes
         late. Clients ask both leaders.
         """
         others = [process for process in self._processes.values() if process is not leader]
-        leader.speed = min(clock_speeds)
+        leader.speed = min(CLOCK_SPEEDS)
         for process in others:
-            process.speed = max(clock_speeds)
+            process.speed = max(CLOCK_SPEEDS)
         rival = max(others, key=knowledge)
         to_leader = [(process.member, leader.member) for process in others]
         how = self._rng.choice(("restart", "late answers", "nothing"))

@@ -17,7 +17,7 @@ from kvstore.raft import Membership, MessageKind
 from tests.simulator.agenda import MILLISECOND, Agenda
 from tests.simulator.client import Client
 from tests.simulator.network import Link, Network
-from tests.simulator.plan import TROUBLES, Plan
+from tests.simulator.plan import CLOCK_SPEEDS, TROUBLES, Plan
 from tests.simulator.process import Keep, Process
 from tests.simulator.staged import Sides, Staged
 from tests.simulator.trace import Trace
@@ -184,7 +184,7 @@ class Troubles:
 
     def pause(self) -> str | None:
         process = self._leader() if self._rng.random() < 0.5 else self._one()
-        if process is None or not self._plan.pauses:
+        if process is None:
             return None
         duration = self._rng.randint(50, 3000)
         process.pause(duration * MILLISECOND)
@@ -194,7 +194,7 @@ class Troubles:
         process = self._one()
         if process is None:
             return None
-        process.speed = self._rng.choice(self._plan.clock_speeds)
+        process.speed = self._rng.choice(CLOCK_SPEEDS)
         self._later(500, 5000, lambda: setattr(process, "speed", 1.0))
         return f"member {process.member} times {process.speed}"
 
@@ -245,15 +245,15 @@ class Troubles:
         """Sometimes a leader that is cut off takes longer to see that nobody answers."""
         kind = self._rng.choice(("nothing", "slow", "pause"))
         if kind == "slow":
-            leader.speed = min(self._plan.clock_speeds)
+            leader.speed = min(CLOCK_SPEEDS)
             self._later(500, 1500, lambda: setattr(leader, "speed", 1.0))
-        elif kind == "pause" and self._plan.pauses:
+        elif kind == "pause":
             leader.pause(self._rng.randint(150, 800) * MILLISECOND)
 
     def forget_leader(self) -> str | None:
         """It stands still, cut off, until another one leads; then it runs again, still cut off."""
         leader = self._leader()
-        if leader is None or not self._plan.pauses:
+        if leader is None:
             return None
         links = self._both_ways([leader.member], self._others(leader.member))
         self._network.cut(links)
@@ -273,11 +273,11 @@ class Troubles:
         watch(20)
         return f"member {leader.member}"
 
-    def outlast_lease(self) -> str | None:
+    def outlast_slow_leader(self) -> str | None:
         leader = self._leader()
         if leader is None or len(self._processes) < 2:
             return None
-        self._stage.run(self._stage.outlast_lease(leader, self._plan.clock_speeds))
+        self._stage.run(self._stage.outlast_slow_leader(leader))
         return f"member {leader.member} cut off, its clock slow"
 
     def duel(self) -> str | None:
@@ -540,7 +540,7 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "isolate leader": Troubles.isolate_leader,
     "rivals": Troubles.rivals,
     "forgotten leader": Troubles.forget_leader,
-    "lease": Troubles.outlast_lease,
+    "slow leader": Troubles.outlast_slow_leader,
     "duel": Troubles.duel,
     "figure eight": Troubles.play_figure_eight,
     "split": Troubles.split,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kvstore.errors import InvalidArgumentError, UnavailableError
 from kvstore.raft import membership as rules
-from kvstore.raft import reads, roles
+from kvstore.raft import roles
 from kvstore.raft.codec import encode_membership
 from kvstore.raft.messages import Entry, EntryKind, Membership, Proposed
 from kvstore.raft.state import State
@@ -75,7 +75,6 @@ def _append(state: State, membership: Membership) -> int:
     data = encode_membership(membership)
     state.append([Entry(state.term, index, EntryKind.MEMBERSHIP, data)])
     roles.follow_configuration(state)
-    reads.configuration_changed(state)
     return index
 
 

@@ -187,7 +187,7 @@ class Raft:
         state = self._state
         kind = message.kind
         if message.term > state.term:
-            if kind in _ELECTION and not message.forced and election.in_lease(state):
+            if kind in _ELECTION and not message.forced and election.hears_leader(state):
                 # A member that was removed or cut off doesn't disturb (dissertation §4.2.3).
                 return False
             if kind is MessageKind.PRE_VOTE:

@@ -1,4 +1,4 @@
-"""Elections: campaigns, votes and their leases (Raft §5.2, §5.4.1; dissertation §4.2.3, §9.6)."""
+"""Campaigns, votes and when they are withheld (Raft §5.2, §5.4.1; dissertation §4.2.3, §9.6)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
     "handle_timeout_now",
     "handle_vote",
     "handle_vote_response",
-    "in_lease",
+    "hears_leader",
     "tick",
 ]
 
@@ -40,16 +40,11 @@ def tick(state: State) -> None:
         campaign(state)
 
 
-def in_lease(state: State) -> bool:
-    """True while a vote would disturb a leader that is doing well (dissertation §4.2.3, §6.4.1).
-
-    With lease reads a restarted member, which can't know whom it heard, waits as well.
-    """
+def hears_leader(state: State) -> bool:
+    """True while a vote would disturb a leader that is doing well (dissertation §4.2.3)."""
     if state.role is Role.LEADER:
         return True
     ticks = state.options.election_ticks
-    if state.options.lease_ticks and state.now < ticks:
-        return True
     return state.leader != NOBODY and state.now - state.heard < ticks
 
 
@@ -159,6 +154,6 @@ def handle_vote_response(state: State, message: Message) -> None:
 
 
 def handle_timeout_now(state: State, message: Message) -> None:
-    """Campaign at the leader's wish, past leases and pre-vote (dissertation §3.10)."""
+    """Campaign at the leader's wish, past pre-vote and whoever hears it (dissertation §3.10)."""
     if state.promotable() and not state.ailing and message.sender == state.leader:
         _run(state, forced=True)

@@ -18,11 +18,6 @@ class Options:
     ``election_ticks``: a follower that hears nothing for this long to twice this long (drawn at
     random) campaigns (Raft §5.2); a leader without contact to a quorum for this long steps down.
     ``heartbeat_ticks``: pause between heartbeats; less than ``election_ticks``.
-    ``lease_ticks``: 0 turns lease reads off (the default). Otherwise a leader serves reads
-    without a round for this many ticks after it sent heartbeats that a quorum answered
-    (dissertation §6.4.1). The assumption is that no member's clock runs more than
-    ``election_ticks / lease_ticks`` times as fast as another's; all members must have it on,
-    because it makes a restarted member wait before it votes.
 
     ``message_bytes_max``: payload of one APPEND; a single larger entry still goes, alone.
     ``message_entries_max``: entries in one.
@@ -43,7 +38,6 @@ class Options:
 
     election_ticks: int = 10
     heartbeat_ticks: int = 1
-    lease_ticks: int = 0
     message_bytes_max: int = MIB
     message_entries_max: int = 4096
     inflight_messages_max: int = 64
@@ -65,11 +59,6 @@ class Options:
         if not 0 < self.heartbeat_ticks < self.election_ticks:
             raise ConfigurationError(
                 f"heartbeat_ticks={self.heartbeat_ticks} must be at least 1 and less than "
-                f"election_ticks={self.election_ticks}"
-            )
-        if not 0 <= self.lease_ticks < self.election_ticks:
-            raise ConfigurationError(
-                f"lease_ticks={self.lease_ticks} must be at least 0 and less than "
                 f"election_ticks={self.election_ticks}"
             )
         for name in (

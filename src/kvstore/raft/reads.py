@@ -9,8 +9,8 @@ A follower asks its leader for the index (§6.4). Each try has an id of its own,
 an answer to a try that was given up must not complete a later one, least of all after a change
 of leader (etcd #20418).
 
-With a lease (``Options.lease_ticks``) a confirmed round proves leadership for a while without
-another one, by the clock assumption written at the option (§6.4.1).
+There are no leases (§6.4.1): a process that stood still (SIGSTOP, a paused machine) would serve
+stale reads by one, whatever clocks are assumed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from kvstore.raft.state import State
 __all__ = [
     "ROUNDS_MAX",
     "begin_round",
-    "configuration_changed",
     "confirm",
     "flush",
     "handle_read",
@@ -62,9 +61,7 @@ def let_go(state: State) -> None:
     reads.tries.clear()
     reads.waiting = []
     reads.rounds.clear()
-    reads.sent.clear()
     reads.round = 0
-    reads.lease_from = -1
 
 
 def take_over(state: State) -> None:
@@ -74,17 +71,10 @@ def take_over(state: State) -> None:
     reads.queue = []
 
 
-def configuration_changed(state: State) -> None:
-    """A lease was granted by the quorums of a configuration: it ends with it."""
-    state.reads.sent.clear()
-    state.reads.lease_from = -1
-
-
 def begin_round(state: State) -> None:
     """Send heartbeats with a fresh round number (leader)."""
     reads = state.reads
     reads.round += 1
-    reads.sent.append((reads.round, state.now))
     commit = state.log.commit
     for member, progress in state.progress.items():
         told = commit if commit < progress.match else progress.match
@@ -120,31 +110,17 @@ def _serve(state: State) -> None:
     # The commit index is current only once an entry of this term is committed (§6.4 step 1).
     if state.log.commit < state.term_start:
         return
-    if _lease_holds(state):
-        _complete(state, state.log.commit, reads.waiting)
-        reads.waiting = []
-    elif len(reads.rounds) < ROUNDS_MAX:
+    if len(reads.rounds) < ROUNDS_MAX:
         begin_round(state)
         reads.rounds.append((reads.round, state.log.commit, reads.waiting))
         reads.waiting = []
         confirm(state)
 
 
-def _lease_holds(state: State) -> bool:
-    options = state.options
-    lease_from = state.reads.lease_from
-    return (
-        options.lease_ticks > 0
-        and lease_from >= 0
-        and not state.lease_void
-        and state.now < lease_from + options.lease_ticks
-    )
-
-
 def confirm(state: State) -> None:
     """Complete the reads of all rounds that a quorum has answered (§6.4 step 2)."""
     reads = state.reads
-    if not reads.sent and not reads.rounds:
+    if not reads.rounds:
         return
 
     def answered(member: int) -> int:
@@ -154,8 +130,6 @@ def confirm(state: State) -> None:
         return progress.round if progress is not None else 0
 
     confirmed = quorum.agreed(state.configurations.current, answered)
-    while reads.sent and reads.sent[0][0] <= confirmed:
-        reads.lease_from = reads.sent.popleft()[1]
     while reads.rounds and reads.rounds[0][0] <= confirmed:
         _, index, served = reads.rounds.popleft()
         _complete(state, index, served)

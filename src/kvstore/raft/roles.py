@@ -100,7 +100,6 @@ def _leave(state: State) -> None:
     """Drop what belonged to the role and term that end."""
     state.votes = {}
     state.transfer_to = NOBODY
-    state.lease_void = False
     reads.let_go(state)
     if state.progress:
         state.progress = {}

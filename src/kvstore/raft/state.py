@@ -58,19 +58,15 @@ class Reads:
     ``tries``: id of a try -> (tick it was sent, its contexts) (follower).
     ``waiting``: (asker, context) that wait for the next round (leader).
     ``rounds``: (round, read index, its reads), oldest first (leader).
-    ``sent``: (round, tick) of every round begun and not confirmed (leader, for the lease).
-    ``lease_from``: tick from which a confirmed round proves leadership, or -1.
     """
 
     __slots__ = (
         "done",
         "failed",
-        "lease_from",
         "own",
         "queue",
         "round",
         "rounds",
-        "sent",
         "tries",
         "try_id",
         "waiting",
@@ -82,9 +78,7 @@ class Reads:
         self.tries: dict[int, tuple[int, list[int]]] = {}
         self.waiting: list[tuple[int, int]] = []
         self.rounds: deque[tuple[int, int, list[tuple[int, int]]]] = deque()
-        self.sent: deque[tuple[int, int]] = deque()
         self.round = 0
-        self.lease_from = -1
         self.try_id = try_id
         self.done: list[ReadState] = []
         self.failed: list[int] = []
@@ -97,10 +91,9 @@ class State:
     was reset; ``timeout``: ticks from there to a campaign. ``term_start``: index of the first
     entry of a leader's own term. ``transfer_to``, ``transfer_deadline``, ``transfer_told``: the
     member that leadership goes to, the tick at which that is given up, the tick at which it was
-    told last (-1: not yet). ``lease_void``: leadership may be taken without waiting for
-    the lease to end. ``ailing``: this member's storage takes nothing for now, as its caller says.
-    ``saved``: the hard state given out last. ``installing``: a snapshot to be given out with the
-    next bundle.
+    told last (-1: not yet). ``ailing``: this member's storage takes nothing for now, as its caller
+    says. ``saved``: the hard state given out last. ``installing``: a snapshot to be given out with
+    the next bundle.
     """
 
     __slots__ = (
@@ -113,7 +106,6 @@ class State:
         "id",
         "installing",
         "leader",
-        "lease_void",
         "log",
         "messages",
         "next_heartbeat",
@@ -166,7 +158,6 @@ class State:
         self.transfer_to = NOBODY
         self.transfer_deadline = 0
         self.transfer_told = -1
-        self.lease_void = False
         self.ailing = False
         self.reads = Reads(rng.getrandbits(62))
         self.messages: list[Message] = []

@@ -73,6 +73,4 @@ def _best(state: State) -> int:
 
 
 def _tell(state: State, to: int) -> None:
-    # From now on the target may win against every lease, whenever the message arrives (§6.4.1).
-    state.lease_void = True
     state.send(MessageKind.TIMEOUT_NOW, to)

@@ -1,4 +1,4 @@
-"""Linearizable reads over changes of leader, lost answers and leases."""
+"""Linearizable reads over changes of leader and lost answers."""
 
 from __future__ import annotations
 
@@ -182,56 +182,6 @@ def test_read_without_a_leader_fails_in_the_end() -> None:
         cluster[1].tick()
         cluster.members[1].collect()
     assert cluster.members[1].reads_failed == [9]
-
-
-def test_lease_ends_with_a_transfer() -> None:
-    options = Options(lease_ticks=5)
-    cluster = Cluster(voters(1, 2, 3), options=options)
-    cluster.tick(10)
-    cluster.elect(1)
-    cluster.tick()
-    member = cluster.members[1]
-    cluster[1].read_index(1)
-    assert not [m for m in member.collect() if m.context]
-    assert 1 in member.reads
-    cluster[1].transfer_leadership(2)
-    assert [m.kind for m in member.collect()] == [K.TIMEOUT_NOW]
-    cluster[1].read_index(2)
-    assert [m for m in member.collect() if m.kind is K.HEARTBEAT]
-    assert 2 not in member.reads
-
-
-def test_lease_counts_from_when_the_heartbeats_were_sent_however_late_the_answers_come() -> None:
-    cluster = Cluster(voters(1, 2, 3), options=Options(lease_ticks=5))
-    cluster.tick(10)
-    cluster.elect(1)
-    cluster[1].tick()
-    answers = caught_on_the_wire(cluster, K.HEARTBEAT_RESPONSE)
-    member = cluster.members[1]
-    for _ in range(4):
-        cluster[1].tick()
-        member.collect()
-    for answer in answers:
-        cluster.deliver(answer)
-    cluster[1].read_index(1)
-    member.collect()
-    assert 1 in member.reads
-    cluster[1].tick()
-    cluster[1].read_index(2)
-    member.collect()
-    assert 2 not in member.reads
-
-
-def test_lease_does_not_outlive_a_change_of_members() -> None:
-    options = Options(lease_ticks=5)
-    cluster = Cluster(voters(1, 2, 3), options=options)
-    cluster.tick(10)
-    cluster.elect(1)
-    cluster.tick()
-    cluster[1].propose_membership(voters(1, 2))
-    cluster[1].read_index(1)
-    cluster.members[1].collect()
-    assert 1 not in cluster.members[1].reads
 
 
 @pytest.mark.parametrize("halted", [1, 4, 9, 12, 30])
