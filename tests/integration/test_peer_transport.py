@@ -440,6 +440,30 @@ def test_plain_raft_calls_are_answered_by_the_core(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_plain_call_takes_no_answer_from_the_stream(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(two, one)
+        await two.until(connected(1))
+        request = raft_pb2.AppendEntriesRequest(term=4, leader_id=1, prev_log_index=9)
+        appended = asyncio.create_task(call(two, "AppendEntries", request, one.introductions.to(2)))
+        await two.until(lambda member: len(member.received) == 1)
+        answers = [
+            Message(MessageKind.APPEND_RESPONSE, 1, 2, 3, log_index=9),  # of another term
+            Message(MessageKind.APPEND_RESPONSE, 1, 2, 4, log_index=5),  # to an earlier APPEND
+            Message(MessageKind.APPEND_RESPONSE, 1, 2, 4, log_index=7, reject=True),
+            Message(MessageKind.APPEND_RESPONSE, 1, 2, 4, log_index=9),
+        ]
+        two.transport.send(answers)
+        assert (await appended).match_index == 9
+        await one.until(lambda member: len(member.received) == 4)
+        assert [(m.term, m.log_index) for m in one.received] == [(3, 9), (4, 5), (4, 7), (4, 9)]
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     ("request_", "code"),
     [

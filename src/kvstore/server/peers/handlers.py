@@ -12,7 +12,7 @@ import structlog
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
-from kvstore.raft.messages import Message, MessageKind
+from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet
 from kvstore.server.peers.frames import split
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
@@ -85,8 +85,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
             message = vote_message(request, self._introductions.member)
         except CorruptionError as error:
             await self._damaged(context, sender, error)
-        kind = MessageKind.PRE_VOTE_RESPONSE if request.pre_vote else MessageKind.VOTE_RESPONSE
-        return vote_response(await self._ask(message, kind, sender, context))
+        return vote_response(await self._ask(message, sender, context))
 
     async def AppendEntries(
         self, request: raft_pb2.AppendEntriesRequest, context: Context
@@ -96,8 +95,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
             message = append_message(request, self._introductions.member)
         except CorruptionError as error:
             await self._damaged(context, sender, error)
-        answer = await self._ask(message, MessageKind.APPEND_RESPONSE, sender, context)
-        return append_response(answer)
+        return append_response(await self._ask(message, sender, context))
 
     async def Register(
         self, request: raft_pb2.RegisterRequest, context: Context
@@ -115,21 +113,22 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         said = context.invocation_metadata() or ()
         await context.send_initial_metadata(self._introductions.to(sender, said))
 
-    async def _ask(
-        self, message: Message, answer: MessageKind, sender: int, context: Context
-    ) -> Message:
+    async def _ask(self, message: Message, sender: int, context: Context) -> Message:
         """Step a unary call's message and wait for what the core says to it."""
-        future = self._unary.expect(sender, answer)
-        await self._take([message], sender, context)
-        time_left = context.time_remaining()
+        left_s = context.time_remaining()
+        answer = self._unary.expect(message)
         try:
-            return await asyncio.wait_for(
-                future, UNARY_TIMEOUT_S if time_left is None else min(time_left, UNARY_TIMEOUT_S)
-            )
+            await self._take([message], sender, context)
+            async with asyncio.timeout(
+                UNARY_TIMEOUT_S if left_s is None else min(left_s, UNARY_TIMEOUT_S)
+            ):
+                return await answer
         except TimeoutError:
             await context.abort(
                 grpc.StatusCode.DEADLINE_EXCEEDED, "nothing to answer was durable in time"
             )
+        finally:
+            answer.cancel()
 
     async def _take(self, packets: Sequence[Packet], sender: int, context: Context) -> None:
         """Hand packets on, if they are from whom they should be, and still welcome."""

@@ -97,8 +97,8 @@ class PeerTransport:
     def send(self, packets: Iterable[Packet]) -> None:
         """Send what can be sent soon; the rest is lost. Never raises."""
         for packet in packets:
-            if isinstance(packet, Message) and self._unary.answers(packet):
-                continue
+            if isinstance(packet, Message):
+                self._unary.hear(packet)
             link = self._links.get(packet.to)
             if link is None:
                 continue

@@ -1,13 +1,15 @@
 """Raft's plain calls: RequestVote and AppendEntries (figure 2 of the paper).
 
-The core answers with messages, whenever what they promise is durable. A call waits for the
-answer that goes to its caller; members that use the stream never come here.
+The core answers with messages, whenever what they promise is durable, and doesn't say to which
+request. So a call listens: it ends with the first answer to its caller that can be its own. Each
+answer goes on the stream to that member all the same. Said twice it is harmless; kept from the
+stream it would be missing there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 
 from kvstore.api.v1 import raft_pb2
 from kvstore.errors import CorruptionError, IntegrityCode
@@ -16,42 +18,61 @@ from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
 # Calls of one peer that may wait for one kind of answer.
 WAITING_MAX = 64
 
-Waiting = deque[asyncio.Future[Message]]
+_ANSWER = {
+    MessageKind.PRE_VOTE: MessageKind.PRE_VOTE_RESPONSE,
+    MessageKind.VOTE: MessageKind.VOTE_RESPONSE,
+    MessageKind.APPEND: MessageKind.APPEND_RESPONSE,
+}
+
+_Waiting = dict[asyncio.Future[Message], Message]
 
 
 class UnaryCalls:
-    """Calls that wait for the core's answer, oldest first, by peer and kind."""
+    """Calls that wait for the core's answer, oldest first, by caller and kind of answer."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[tuple[int, MessageKind], Waiting] = defaultdict(deque)
+        self._waiting: defaultdict[tuple[int, MessageKind], _Waiting] = defaultdict(dict)
 
-    def expect(self, peer: int, kind: MessageKind) -> asyncio.Future[Message]:
-        """The next answer of ``kind`` to ``peer``; raises TimeoutError when too many wait."""
+    def expect(self, request: Message) -> asyncio.Future[Message]:
+        """The answer to ``request``, of a peer; raises TimeoutError when too many wait."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting[peer, kind]
-        waiting.append(future)
+        key = request.sender, _ANSWER[request.kind]
+        waiting = self._waiting[key]
+        waiting[future] = request
+        future.add_done_callback(lambda done: self._forget(key, done))
         if len(waiting) > WAITING_MAX:
-            oldest = waiting.popleft()
+            oldest = next(iter(waiting))
+            del waiting[oldest]
             if not oldest.done():
                 oldest.set_exception(TimeoutError())
         return future
 
-    def answers(self, message: Message) -> bool:
-        """Give ``message`` to the call that waits for it; False when there is none."""
-        if not self._waiting:
-            return False
-        waiting = self._waiting.get((message.to, message.kind))
-        if waiting is None:
-            return False
-        taken = False
-        while waiting and not taken:
-            future = waiting.popleft()
-            if not future.done():
+    def hear(self, message: Message) -> None:
+        """The core says ``message``: it ends the oldest call whose answer it can be."""
+        waiting = self._waiting.get((message.to, message.kind)) if self._waiting else None
+        for future, request in (waiting or {}).items():
+            if not future.done() and _answers(message, request):
                 future.set_result(message)
-                taken = True
-        if not waiting:
-            del self._waiting[message.to, message.kind]
-        return taken
+                return
+
+    def _forget(self, key: tuple[int, MessageKind], future: asyncio.Future[Message]) -> None:
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.pop(future, None)
+            if not waiting:
+                del self._waiting[key]
+
+
+def _answers(message: Message, request: Message) -> bool:
+    """Whether the core says such a thing to ``request``, and it is true of it."""
+    if message.kind is MessageKind.PRE_VOTE_RESPONSE:
+        return message.reject or message.term == request.term
+    if message.reject:
+        return message.term >= request.term and message.log_index in (0, request.log_index)
+    if message.kind is MessageKind.VOTE_RESPONSE:
+        return message.term == request.term
+    # Of what is committed already the core only says how far that goes.
+    return message.term == request.term and message.log_index >= request.log_index
 
 
 def vote_message(request: raft_pb2.RequestVoteRequest, member: int) -> Message:

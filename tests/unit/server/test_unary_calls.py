@@ -1,0 +1,76 @@
+"""Which of the core's answers ends which plain call."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
+from kvstore.server.peers.unary import WAITING_MAX, UnaryCalls
+
+K = MessageKind
+VOTE = Message(K.VOTE, 2, 1, 4, log_index=9)
+PRE_VOTE = Message(K.PRE_VOTE, 2, 1, 4, log_index=9)
+APPEND = Message(K.APPEND, 2, 1, 4, log_index=9, entries=[Entry(4, 10, EntryKind.COMMAND, b"x")])
+
+
+def said(kind: MessageKind, term: int, index: int = 0, *, reject: bool = False) -> Message:
+    return Message(kind, 1, 2, term, log_index=index, reject=reject)
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "ends"),
+    [
+        (VOTE, said(K.VOTE_RESPONSE, 4), True),
+        (VOTE, said(K.VOTE_RESPONSE, 3), False),
+        (VOTE, said(K.VOTE_RESPONSE, 5, reject=True), True),
+        (VOTE, said(K.VOTE_RESPONSE, 3, reject=True), False),
+        (VOTE, said(K.PRE_VOTE_RESPONSE, 4), False),
+        (PRE_VOTE, said(K.PRE_VOTE_RESPONSE, 4), True),
+        (PRE_VOTE, said(K.PRE_VOTE_RESPONSE, 5), False),
+        (PRE_VOTE, said(K.PRE_VOTE_RESPONSE, 3, reject=True), True),
+        (APPEND, said(K.APPEND_RESPONSE, 4, 10), True),
+        (APPEND, said(K.APPEND_RESPONSE, 4, 8), False),
+        (APPEND, said(K.APPEND_RESPONSE, 3, 10), False),
+        (APPEND, said(K.APPEND_RESPONSE, 4, 9, reject=True), True),
+        (APPEND, said(K.APPEND_RESPONSE, 6, 9, reject=True), True),
+        (APPEND, said(K.APPEND_RESPONSE, 4, 7, reject=True), False),
+    ],
+)
+def test_a_call_ends_with_what_can_be_said_to_it(
+    request_: Message, answer: Message, ends: bool
+) -> None:
+    async def test() -> None:
+        calls = UnaryCalls()
+        waiting = calls.expect(request_)
+        calls.hear(answer)
+        assert waiting.done() is ends
+        if ends:
+            assert waiting.result() is answer
+
+    asyncio.run(test())
+
+
+def test_calls_that_were_given_up_are_forgotten_and_take_nothing() -> None:
+    async def test() -> None:
+        calls = UnaryCalls()
+        given_up, waiting = calls.expect(VOTE), calls.expect(VOTE)
+        given_up.cancel()
+        calls.hear(said(K.VOTE_RESPONSE, 4))
+        assert await waiting == said(K.VOTE_RESPONSE, 4)
+        await asyncio.sleep(0)
+        assert not calls._waiting
+
+    asyncio.run(test())
+
+
+def test_calls_that_wait_are_bounded() -> None:
+    async def test() -> None:
+        calls = UnaryCalls()
+        waiting = [calls.expect(VOTE) for _ in range(WAITING_MAX + 1)]
+        with pytest.raises(TimeoutError):
+            await waiting[0]
+        assert not any(call.done() for call in waiting[1:])
+
+    asyncio.run(test())
