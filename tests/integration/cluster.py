@@ -34,8 +34,10 @@ class Cluster:
         settings: str = "",
         mutual_tls: bool = False,
         admin: str = "operators",
+        wrapper: Sequence[str] = (),
     ) -> None:
         self._admin = admin
+        self._wrapper = wrapper
         self.directory = directory
         self.members: Sequence[int] = range(1, size + 1)
         addresses = free_addresses(2 * size)
@@ -105,6 +107,7 @@ class Cluster:
             f"--config={self.config(member)}",
             listen=self.clients[member],
             admin=self._admin,
+            wrapper=self._wrapper,
         )
 
     def kill(self, *members: int) -> None:

@@ -23,6 +23,7 @@ from kvstore.raft import (
     durability,
     election,
     older,
+    pulses,
     reads,
     replication,
     restart,
@@ -144,6 +145,14 @@ class Raft:
                 reads.begin_round(state)
                 reads.confirm(state)
         reads.tick(state)
+
+    def pulse(self, member: int, term: int) -> None:
+        """The process of ``member`` lives, in ``term``, however busy it may be.
+
+        Told beside the messages, by whatever way (``pulses.py``), just before a tick, of what came
+        since the last one. What another term or a member that isn't watched here says is nothing.
+        """
+        pulses.take(self._state, member, term)
 
     def step(self, message: Message) -> None:
         """Take a message from a peer: late, doubled, reordered or from a former member, it is safe.

@@ -28,8 +28,8 @@ well, or it alone has what was committed; its votes leave only once they are dur
 
 
 def tick(state: State) -> None:
-    """Campaign when no leader was heard for the whole timeout (Raft §5.2)."""
-    waited = state.now - state.heard
+    """Campaign when no leader gave a sign of life for the whole timeout (Raft §5.2)."""
+    waited = state.now - state.leader_contact()
     if waited < state.timeout:
         return
     if not state.promotable() or (state.ailing and state.leader != NOBODY):
@@ -45,7 +45,7 @@ def hears_leader(state: State) -> bool:
     if state.role is Role.LEADER:
         return True
     ticks = state.options.election_ticks
-    return state.leader != NOBODY and state.now - state.heard < ticks
+    return state.leader != NOBODY and state.now - state.leader_contact() < ticks
 
 
 def campaign(state: State) -> None:

@@ -18,6 +18,8 @@ class Options:
     ``election_ticks``: a follower that hears nothing for this long to twice this long (drawn at
     random) campaigns (Raft §5.2); a leader without contact to a quorum for this long steps down.
     ``heartbeat_ticks``: pause between heartbeats; less than ``election_ticks``.
+    ``pulse_ticks``: a member whose process lives, as ``Raft.pulse`` is told, counts as heard for so
+    long after its last message; 0: messages alone count.
 
     ``message_bytes_max``: payload of one APPEND; a single larger entry still goes, alone.
     ``message_entries_max``: entries in one.
@@ -38,6 +40,7 @@ class Options:
 
     election_ticks: int = 10
     heartbeat_ticks: int = 1
+    pulse_ticks: int = 0
     message_bytes_max: int = MIB
     message_entries_max: int = 4096
     inflight_messages_max: int = 64
@@ -76,6 +79,7 @@ class Options:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)} must be at least 1")
         for name in (
+            "pulse_ticks",
             "tail_entries",
             "tail_bytes",
             "transfer_bytes",

@@ -39,12 +39,12 @@ class Progress:
 
     Invariant: ``match < next``. ``match`` is the last entry known to be durable there;
     ``inflight`` holds (last index, payload bytes) of each unanswered APPEND, in order.
-    ``heard`` is the tick of the last answer, ``round`` the newest heartbeat round answered,
-    ``commit_told`` the commit index that the follower was last sent. ``leaving``: the newest
-    configuration doesn't have it any more; it is only still told so. ``kept_after``: the index of
-    the snapshot that is on its way or was delivered last, whose next entries the log keeps until
-    the follower has come near its end; 0 for none. ``ailing``: its storage takes nothing for now,
-    as it last said. ``older``: entries read back from the disk for
+    ``heard`` is the tick of the last answer, ``pulsed`` that of the last pulse, ``round`` the
+    newest heartbeat round answered, ``commit_told`` the commit index that the follower was last
+    sent. ``leaving``: the newest configuration doesn't have it any more; it is only still told so.
+    ``kept_after``: the index of the snapshot that is on its way or was delivered last, whose next
+    entries the log keeps until the follower has come near its end; 0 for none. ``ailing``: its
+    storage takes nothing for now, as it last said. ``older``: entries read back from the disk for
     it, the first of them for its term alone; ``fetching``: the index that is being read back, 0 for
     none; ``older_sent``: index and term of the last such entry sent.
     """
@@ -65,6 +65,7 @@ class Progress:
         "older_sent",
         "paused",
         "pending_snapshot",
+        "pulsed",
         "round",
         "state",
     )
@@ -78,6 +79,7 @@ class Progress:
         self.inflight: deque[tuple[int, int]] = deque()
         self.inflight_bytes = 0
         self.heard = heard
+        self.pulsed = 0
         self.round = 0
         self.commit_told = 0
         self.damaged = False

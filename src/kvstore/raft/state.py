@@ -88,12 +88,12 @@ class State:
     """One member.
 
     ``now`` counts ticks. ``heard``: tick at which a leader was last heard or the election timer
-    was reset; ``timeout``: ticks from there to a campaign. ``term_start``: index of the first
-    entry of a leader's own term. ``transfer_to``, ``transfer_deadline``, ``transfer_told``: the
-    member that leadership goes to, the tick at which that is given up, the tick at which it was
-    told last (-1: not yet). ``ailing``: this member's storage takes nothing for now, as its caller
-    says. ``saved``: the hard state given out last. ``installing``: a snapshot to be given out with
-    the next bundle.
+    was reset; ``pulsed``: tick of its last pulse; ``timeout``: ticks from there to a campaign.
+    ``term_start``: index of the first entry of a leader's own term. ``transfer_to``,
+    ``transfer_deadline``, ``transfer_told``: the member that leadership goes to, the tick at which
+    that is given up, the tick at which it was told last (-1: not yet). ``ailing``: this member's
+    storage takes nothing for now, as its caller says. ``saved``: the hard state given out last.
+    ``installing``: a snapshot to be given out with the next bundle.
     """
 
     __slots__ = (
@@ -113,6 +113,7 @@ class State:
         "number",
         "options",
         "progress",
+        "pulsed",
         "reads",
         "rng",
         "role",
@@ -150,6 +151,7 @@ class State:
         self.leader = NOBODY
         self.now = 0
         self.heard = 0
+        self.pulsed = 0
         self.timeout = 0
         self.next_heartbeat = 0
         self.votes: dict[int, bool] = {}
@@ -227,11 +229,19 @@ class State:
         return progress.match if progress is not None else 0
 
     def contact(self, member: int) -> int:
-        """The tick at which a member last answered (leader); this one always does."""
+        """The tick of a member's last sign of life (leader); this one always gives one."""
         if member == self.id:
             return self.now
         progress = self.progress.get(member)
-        return progress.heard if progress is not None else -1
+        return self._sign(progress.heard, progress.pulsed) if progress is not None else -1
+
+    def leader_contact(self) -> int:
+        """The tick of the leader's last sign of life, or of the start of the election timer."""
+        return self._sign(self.heard, self.pulsed)
+
+    def _sign(self, heard: int, pulsed: int) -> int:
+        """Pulses stand in for messages, for so long (``pulses.py``)."""
+        return max(heard, min(pulsed, heard + self.options.pulse_ticks))
 
     def answers(self, member: int) -> bool:
         """A member has answered this leader, and did so within ``election_ticks``."""
@@ -245,11 +255,11 @@ class State:
         )
 
     def has_quorum_contact(self) -> bool:
-        """Leader: a quorum answered within ``election_ticks``; follower: its leader did."""
+        """Leader: a quorum gave a sign of life within ``election_ticks``; follower: its leader."""
         since = self.now - self.options.election_ticks
         if self.role is Role.LEADER:
             return quorum.agreed(self.configurations.current, self.contact) > since
-        return self.leader != NOBODY and self.heard > since
+        return self.leader != NOBODY and self.leader_contact() > since
 
     def promotable(self) -> bool:
         """True when this member may campaign: it is a voter and its log is whole.

@@ -347,6 +347,11 @@ class Replica:
             else:
                 self._guard(partial(self._transfers.take_progress, packet))
 
+    def pulse(self, member: int, term: int) -> None:
+        """The process of ``member`` lives, in ``term``: see ``Raft.pulse``."""
+        if self.failure is None:
+            self._raft.pulse(member, term)
+
     def tick(self) -> None:
         """One tick of the clock has passed."""
         if self.failure is not None:

@@ -15,6 +15,7 @@ OPTIONS = Options(
     message_bytes_max=40,
     inflight_messages_max=4,
     inflight_bytes_max=100,
+    pulse_ticks=40,
     tail_entries=3,
     tail_bytes=60,
 )
@@ -52,6 +53,7 @@ class Storm:
             self.heal: 1,
             self.change_members: 2,
             self.transfer: 1,
+            self.pulse: 6,
         }
         # Swarm testing: each seed leaves some kinds of trouble out.
         self.events = [
@@ -178,6 +180,13 @@ class Storm:
             self.cluster[leader].transfer_leadership(self.rng.choice(self.everybody))
         except Error:
             return
+
+    def pulse(self) -> None:
+        """Any sign of life, true or not: nothing that is safe may depend on one."""
+        if self.cluster.up:
+            member = self.rng.choice(self.cluster.up).core
+            term = member.term + self.rng.choice((-1, 0, 0, 0, 1))
+            member.pulse(self.rng.choice(self.everybody), term)
 
     def calm(self) -> None:
         """Trouble is over: everybody is up, all links work, clocks run alike."""

@@ -16,6 +16,7 @@ from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ROLES
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.peers.link import LinkFigures
+from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.version import version
 
 __all__ = ["Moment", "families_of", "take_moment"]
@@ -38,6 +39,7 @@ class Moment:
     links: Mapping[int, LinkFigures]
     expiries: Mapping[str, datetime.datetime]
     exposed: Sequence[str] = ()
+    pulses: PulseFigures | None = None
 
 
 def take_moment(figures: NodeFigures) -> Moment:
@@ -50,6 +52,7 @@ def take_moment(figures: NodeFigures) -> Moment:
         figures.links,
         {use: files.expires() for use, files in figures.certificates.items()},
         figures.exposed,
+        figures.pulses,
     )
 
 
@@ -90,6 +93,12 @@ def families_of(moment: Moment) -> list[Metric]:
         book.counter("peer_sent_messages", "Messages sent to it", link.messages, peer=peer)
         book.counter("peer_sent_bytes", "Bytes of messages sent to it", link.bytes, peer=peer)
         book.counter("peer_dropped_messages", "Messages dropped", link.dropped, peer=peer)
+    pulses = moment.pulses
+    if pulses is not None:
+        book.gauge("pulse_listening", "1: sends and answers pulses", pulses.listening)
+        book.counter("pulse_sent", "Pulses and answers sent", pulses.sent)
+        book.counter("pulse_heard", "Pulses and answers of members", pulses.heard)
+        book.counter("pulse_dropped", "Datagrams of strangers, or doubled", pulses.dropped)
     now = datetime.datetime.now(datetime.UTC)
     for use, end in moment.expiries.items():
         left = (end - now).total_seconds()

@@ -33,6 +33,8 @@ from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
 from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.pulse_thread import PulseThread
+from kvstore.server.peers.pulses import Pulses
 from kvstore.server.peers.registration import register
 from kvstore.server.peers.registry import PeerRegistry
 from kvstore.server.peers.secret import read_secret
@@ -44,6 +46,10 @@ __all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
 
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=64 << 20, lru_cache_size=256 << 20)
 SEGMENT_BYTES = 64 << 20
+
+# A member whose loop is held up counts as alive for so long after its last message. One that hangs
+# for longer serves nobody, and can't lead.
+PULSE_GRACE_S = 4.0
 
 # From a failure to the end of the process: what was queued for peers and clients goes out.
 LAST_WORDS_S = 0.1
@@ -65,7 +71,8 @@ async def open_cluster_node(
     _refuse_lost_log(directory, identity)
     members = [node.node_id for node in config.nodes]
     secret = None if config.peer_secret_file is None else read_secret(config.peer_secret_file)
-    introductions = Introductions(identity, PeerRegistry(directory), members, secret)
+    pulses = Pulses(identity.member)
+    introductions = Introductions(identity, PeerRegistry(directory), members, secret, pulses)
     level = log.warning if is_loopback(config.peer_addr) else log.error
     for what, text in peer_exposures(config).items():
         level("exposed", what=what, reason=text)
@@ -73,7 +80,7 @@ async def open_cluster_node(
     if config.peer_tls is not None:
         tls = config.peer_tls
         certificates = CertificateFiles(cert=tls.cert, key=tls.key, ca=tls.ca)
-    node = ClusterNode(config, directory, introductions, certificates)
+    node = ClusterNode(config, directory, introductions, certificates, pulses)
     try:
         await node.join_others()
     except BaseException:
@@ -120,6 +127,7 @@ class ClusterNode:
         directory: Path,
         introductions: Introductions,
         certificates: CertificateFiles | None,
+        pulses: Pulses,
     ) -> None:
         """Take the peer address. Raises ConfigurationError when it can't be had."""
         self._config = config
@@ -146,6 +154,10 @@ class ClusterNode:
         self._settled = Membership()
         self._leaving = frozenset[int]()
         self.peer_address = self._transport.bind(config.peer_addr)
+        self._pulses = pulses
+        self._pulse_thread = PulseThread(pulses, config.heartbeat_ms / 1000)
+        # One that has failed leads nobody, however long it takes to end.
+        self._driver.failed.add_done_callback(lambda _: pulses.stand(0, 0))
         self._operators = Operators(self._self_or_reason)
         self._backups = Backups()
         self.service: Service
@@ -171,6 +183,8 @@ class ClusterNode:
         introductions = self._introductions
         await self._transport.start()
         others = self._others()
+        self._pulse_thread.follow(others)
+        self._pulse_thread.start(self.peer_address)
         if introductions.identity.stage is Stage.REGISTERING:
             await register(introductions, self._transport.dialler, others)
             self._reach(Stage.FOUNDING)
@@ -203,7 +217,11 @@ class ClusterNode:
             member_path(self._directory, config.self_id),
             self._transport,
             options=ReplicaOptions(
-                raft=RaftOptions(election_ticks=ticks, heartbeat_ticks=1),
+                raft=RaftOptions(
+                    election_ticks=ticks,
+                    heartbeat_ticks=1,
+                    pulse_ticks=round(PULSE_GRACE_S * 1000 / config.heartbeat_ms),
+                ),
                 engine=ENGINE_OPTIONS,
                 segment_bytes=SEGMENT_BYTES,
             ),
@@ -216,7 +234,7 @@ class ClusterNode:
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
         report = StorageReport(lambda: (replica,))
-        self._driver.start(self._turn, replica.tick, report.tick, self._service.expire)
+        self._driver.start(self._turn, self._tick, report.tick, self._service.expire)
         log.info(
             "member opened",
             cluster=config.cluster_id,
@@ -227,10 +245,20 @@ class ClusterNode:
 
     # --- driving it ------------------------------------------------------------------------------
 
+    def _tick(self) -> None:
+        replica = self._replica
+        assert replica is not None
+        # First what was heard while this loop was held up: of that nobody is to suffer.
+        for member, term in self._pulses.take().items():
+            replica.pulse(member, term)
+        replica.tick()
+        self._pulse_thread.look_up()
+
     def _turn(self) -> None:
         replica = self._replica
         assert replica is not None
         replica.turn()
+        self._pulses.stand(replica.term, replica.leader)
         membership = replica.membership
         leaving = replica.leaving
         if membership.members and (membership is not self._membership or leaving != self._leaving):
@@ -254,6 +282,7 @@ class ClusterNode:
         self._membership, self._leaving, self._nodes = membership, leaving, nodes
         self._introductions.follow(membership.members)
         self._transport.update_members(others)
+        self._pulse_thread.follow(others)
         self._settled = Membership()
 
     def _settle(self) -> None:
@@ -345,6 +374,7 @@ class ClusterNode:
             {peer: link.figures() for peer, link in self._transport.links().items()},
             {} if self._certificates is None else {"peer": self._certificates},
             tuple(self.exposures()),
+            self._pulse_thread.figures(),
         )
 
     def _self_or_reason(self) -> Replica | Error:
@@ -396,6 +426,7 @@ class ClusterNode:
             if timer is not None:
                 timer.cancel()
         self._driver.stop()
+        await self._pulse_thread.close()
         await self._forwarder.close()
         await self._transport.close()
         self._work.close()

@@ -12,6 +12,7 @@ from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.replica import Replica
 from kvstore.server.peers.link import LinkFigures
+from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service.operations import Service
 
@@ -19,12 +20,13 @@ from kvstore.service.operations import Service
 @dataclass(frozen=True, slots=True)
 class NodeFigures:
     """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use;
-    ``exposed``: what is open to whoever reaches it."""
+    ``exposed``: what is open to whoever reaches it; ``pulses``: None where there are none."""
 
     replicas: Sequence[Replica]
     links: Mapping[int, LinkFigures] = field(default_factory=dict)
     certificates: Mapping[str, CertificateFiles] = field(default_factory=dict)
     exposed: Sequence[str] = ()
+    pulses: PulseFigures | None = None
 
 
 class Node(Protocol):

@@ -20,6 +20,7 @@ from kvstore.api.v1 import raft_pb2
 from kvstore.errors import Error
 from kvstore.server.peers.identity import MemberIdentity
 from kvstore.server.peers.names import parse_member_name
+from kvstore.server.peers.pulses import Pulses
 from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError
 from kvstore.server.peers.secret import NONCE_BYTES, is_proved, prove
 from kvstore.version import version
@@ -52,7 +53,7 @@ class Introductions:
     """This member's own words, and its judgement of those of others.
 
     ``members`` are those of the newest configuration, or to begin with those of the file. With
-    ``secret`` both sides must know it.
+    ``secret`` both sides must know it. ``pulses`` exchange their keys in introductions.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Introductions:
         registry: PeerRegistry,
         members: Iterable[int],
         secret: bytes | None = None,
+        pulses: Pulses | None = None,
     ) -> None:
         self.identity = identity
         self.registry = registry
         self.members = frozenset(members)
         self._secret = secret
+        self.pulses = pulses
 
     def follow(self, members: Iterable[int]) -> None:
         """Another configuration holds. Raises StorageError when its members can't be noted."""
@@ -92,6 +95,8 @@ class Introductions:
             version=version(),
             nonce=secrets.token_bytes(NONCE_BYTES),
         )
+        if self.pulses is not None:
+            introduction.pulse_key = self.pulses.key_for(receiver)
         if caller:
             introduction.answers = _parse(caller).nonce
         if self._secret is not None:
@@ -203,6 +208,8 @@ class Introductions:
             self.registry.admit(sender, seen, present=sender in self.members)
         except StaleMemberError as error:
             raise RefusedPeerError(grpc.StatusCode.ABORTED, str(error)) from error
+        if self.pulses is not None:
+            self.pulses.learn(sender, introduction.pulse_key)
 
 
 def introduced(metadata: Iterable[Any]) -> bool:
