@@ -214,6 +214,23 @@ def test_a_failed_sync_is_final_and_never_tried_again():
     assert read(disk.crash()) == [record(1)]
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_write_that_fails_within_a_segment_is_final(code):
+    """Also for want of space, which a file system that copies on write may lack all the same."""
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk)
+    fill(log, 1, 1)
+    disk.fail("pwrite", code)
+    log.append(*record(2))
+    with pytest.raises(StorageError) as failed:
+        log.sync()
+    assert failed.value.errno == code
+    for call in (log.sync, log.write, lambda: log.append(*record(3)), lambda: log.durable_ticket):
+        with pytest.raises(StorageError):
+            call()
+    assert read(disk.crash()) == [record(1)]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_and_what_waits_goes_on_when_there_is_room(code):
     disk = MemoryFileSystem()

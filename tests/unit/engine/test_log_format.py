@@ -151,6 +151,61 @@ def test_another_log_in_a_torn_unsynced_value_is_no_proof_of_anything(shift):
     assert opened(bytes(torn)) == [b"durable"]
 
 
+def test_a_record_that_was_written_over_another_one_of_the_segment_is_damage():
+    """The device puts a whole, valid record where another one was to go."""
+    data = bytearray(log_of(*(b"payload %d" % number for number in range(5))))
+    size = 48 + 16
+    third, fourth = 128 + 2 * size, 128 + 3 * size
+    data[fourth : fourth + size] = data[third : third + size]
+    with pytest.raises(CorruptionError, match="does not follow the one before it") as damage:
+        opened(bytes(data))
+    assert damage.value.offset == fourth
+
+
+def test_what_is_written_while_a_sync_runs_does_not_count_as_durable():
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk)
+    first = log.append(COMMAND, 1, 0, b"first")
+    log.write()
+    end = 128 + log.stats()["appended_bytes"]
+    second = 0
+
+    def write_more(op: str, path: str) -> None:
+        nonlocal second
+        if op == "datasync":
+            disk.on_operation = None
+            second = log.append(COMMAND, 2, 0, b"second")
+            log.write()
+
+    disk.on_operation = write_more
+    log.sync()
+    assert first <= log.durable_ticket < second
+    log.append(COMMAND, 3, 0, b"third")
+    log.write()
+    data = disk.read_file(SEGMENT)
+    (synced,) = struct.unpack_from("<Q", data, data.index(struct.pack("<QQ", 3, 0)) + 16)
+    assert synced == end
+
+
+def test_zeros_follow_the_last_record_whatever_a_recycled_file_held():
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk, segment_bytes=4096)
+    for index in range(1, 60):
+        log.append(COMMAND, index, 0, bytes([index]) * 100)
+    log.sync()
+    log.remove_before(58)
+    segment = log.stats()["segment"]
+    while log.stats()["segment"] == segment:
+        log.append(COMMAND, 100, 0, b"\xff" * 100)
+    log.sync()
+    log.append(COMMAND, 101, 0, b"\xff" * 92)
+    log.write()
+    data = disk.read_file(f"/log/{segment + 1:06d}.wal")
+    end = data.index(struct.pack("<QQ", 101, 0)) - 16 + 48 + 96
+    assert data[end - 4 : end + 8] == bytes(12)
+    assert any(data[end + 8 :])  # leavings
+
+
 def test_what_is_cut_counts_own_records_alone_not_the_leavings_in_a_recycled_file():
     disk = MemoryFileSystem()
     log = Log("/log", filesystem=disk, segment_bytes=4096)

@@ -322,6 +322,21 @@ def test_what_room_was_provided_for_cannot_lack_memory(
     assert len(forwards(table)) == len(table)
 
 
+def test_room_is_provided_for_a_batch_that_splits_every_leaf() -> None:
+    """Far more of it than what an arena has left by chance."""
+    table = MemTableFace()
+    for i in range(240_000):
+        table.add(b"%08d" % (2 * i), i + 1, PUT, b"")
+    keys = [b"%08d" % (120 * leaf + 61) for leaf in range(4000)]  # ascending: leaves of 60, full
+    table.provide(len(keys), 8 * len(keys))
+    memory.fail_allocation(1, times=None)
+    try:
+        for number, key in enumerate(keys):
+            table.add(key, 240_001 + number, PUT, b"")
+    finally:
+        memory.reset()
+
+
 def test_room_that_cannot_be_had_changes_nothing() -> None:
     table = MemTableFace()
     table.add(b"a", 1, PUT, b"1")
