@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import threading
 
 import pytest
@@ -100,6 +101,22 @@ def test_old_segments_go_and_are_used_again():
     left = read(disk)
     assert left == records(left[0][1], 500)
     assert left[0][1] <= 350
+
+
+def test_a_segment_stays_for_its_last_record():
+    disk = MemoryFileSystem()
+    with Log("/log", filesystem=disk, segment_bytes=4096) as log:
+        fill(log, 1, 400)
+        before = segments(disk)
+        last = next(
+            index - 1
+            for index in range(2, 400)
+            if struct.pack("<Q", index) in disk.read_file(f"/log/{before[1]}")[144:152]
+        )
+        assert log.remove_before(last) == 0
+        assert log.remove_before(last + 1) == 1
+        assert segments(disk) == before[1:]
+    assert read(disk) == records(last + 1, 400)
 
 
 def test_synced_records_are_written_over_zeros_that_went_ahead_of_them():
