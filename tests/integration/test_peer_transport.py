@@ -15,11 +15,11 @@ import structlog
 from structlog.typing import EventDict
 
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, raft_pb2, raft_pb2_grpc
-from kvstore.errors import ConfigurationError
+from kvstore.errors import ConfigurationError, StorageError
 from kvstore.raft.messages import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
 from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress
 from kvstore.server.peers.identity import MemberIdentity, Stage
-from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.registration import register
 from kvstore.server.peers.registry import Known, PeerRegistry
 from kvstore.server.peers.snapshots import to_request
@@ -125,6 +125,10 @@ def connect(one: Member, other: Member) -> None:
 
 def connected(peer: int) -> Callable[[Member], bool]:
     return lambda member: member.transport.links()[peer].connected
+
+
+def connected_times(peer: int, times: int) -> Callable[[Member], bool]:
+    return lambda member: member.transport.links()[peer].counters.connects == times
 
 
 def test_messages_arrive_whole_and_in_order(tmp_path: Path) -> None:
@@ -677,27 +681,110 @@ def test_whoever_has_no_certificate_of_the_cluster_stays_outside(
     run(test())
 
 
-def test_renewed_certificates_are_used_without_dropping_connections(tmp_path: Path) -> None:
+@pytest.fixture
+def own_authority(tmp_path: Path) -> pki.Authority:
+    made = pki.init(tmp_path / "pki", "c", 100)
+    for member in (1, 2):
+        made.issue_member(member, ["127.0.0.1"], 50)
+    return made
+
+
+def test_streams_are_opened_anew_when_either_sides_files_were_exchanged(
+    tmp_path: Path, own_authority: pki.Authority
+) -> None:
     async def test() -> None:
-        authority = pki.init(tmp_path / "pki", "c", 100)
-        for member in (1, 2, 3):
-            authority.issue_member(member, ["127.0.0.1"], 50)
-        files = peer_files(authority, 2)
-        one = await start(tmp_path / "1", 1, certificates=peer_files(authority, 1))
-        two = await start(tmp_path / "2", 2, certificates=files)
-        three = await start(tmp_path / "3", 3, certificates=peer_files(authority, 3))
+        files = {member: peer_files(own_authority, member) for member in (1, 2)}
+        for each in files.values():
+            each.look_interval_s = 0.02
+        one = await start(tmp_path / "1", 1, certificates=files[1])
+        two = await start(tmp_path / "2", 2, certificates=files[2])
         connect(one, two)
         await one.until(connected(2))
-        before = files.expires()
-        authority.renew(authority.directory / "member-2/peer.pem", 80)
-        files._looked = 0.0  # the next handshake looks, however soon it comes
-        connect(three, two)
-        await three.until(connected(2))
-        assert files.expires() > before
+        for connects, renewed in ((2, 2), (3, 1)):
+            before = files[renewed].expires()
+            own_authority.renew(own_authority.directory / f"member-{renewed}/peer.pem", 80)
+            await one.until(connected_times(2, connects))
+            await one.until(connected(2))
+            assert files[renewed].expires() > before
         one.transport.send([heartbeat(1, 2, 5)])
         await two.until(lambda member: len(member.received) == 1)
-        assert one.transport.links()[2].counters.connects == 1
-        for member in (one, two, three):
-            await member.transport.close()
+        assert one.transport.links()[2].counters.connects == 3
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_a_stream_ends_with_the_certificate_of_its_caller(
+    tmp_path: Path, own_authority: pki.Authority
+) -> None:
+    async def test() -> None:
+        own_authority.issue_member(1, ["127.0.0.1"], 2 / 86400)  # type: ignore[arg-type]
+        ending = peer_files(own_authority, 1)
+        ending.look_interval_s = 1000.0  # it isn't its own look that ends the stream
+        lasting = peer_files(own_authority, 2)
+        lasting.look_interval_s = 0.02
+        one = await start(tmp_path / "1", 1, certificates=ending)
+        two = await start(tmp_path / "2", 2, certificates=lasting)
+        connect(one, two)
+        await one.until(connected(2))
+        await one.until(lambda member: not member.transport.links()[2].connected)
+        assert ending.has_ended
+        assert one.lost == [2]
+        own_authority.issue_member(1, ["127.0.0.1"], 50)
+        ending.look_interval_s = 0.0
+        await one.until(connected(2))
+        await one.transport.close()
+        await two.transport.close()
+
+    run(test())
+
+
+def test_nothing_is_taken_over_a_connection_whose_certificate_has_ended(
+    tmp_path: Path, own_authority: pki.Authority
+) -> None:
+    own_authority.issue_member(1, ["127.0.0.1"], 0)
+    identities = {
+        member: MemberIdentity("c", member, member, 1, "f", Stage.MEMBER) for member in (1, 2)
+    }
+    for member in (1, 2):
+        (tmp_path / str(member)).mkdir()
+    one, two = (
+        Introductions(identities[member], PeerRegistry(tmp_path / str(member)), (1, 2))
+        for member in (1, 2)
+    )
+    pem = (own_authority.directory / "member-1/peer.pem").read_bytes()
+    auth = {
+        "transport_security_type": [b"ssl"],
+        "x509_subject_alternative_name": [b"member-1.c.kvstore"],
+        "x509_pem_cert": [pem],
+    }
+    with pytest.raises(RefusedPeerError, match="has ended: dial again"):
+        two.judge_caller(one.to(2), auth)
+    own_authority.issue_member(1, ["127.0.0.1"], 5)
+    auth["x509_pem_cert"] = [(own_authority.directory / "member-1/peer.pem").read_bytes()]
+    assert two.judge_caller(one.to(2), auth) == 1
+
+
+def test_a_link_lives_on_when_what_the_peer_says_cant_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: the peer was started again, and that must be written down."""
+
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        judge, full = one.introductions.judge_called, [True, True]
+
+        def judge_called(*said: Any) -> None:
+            if full:
+                full.pop()
+                raise StorageError("failed to write: No space left on device", path="PEERS")
+            judge(*said)
+
+        monkeypatch.setattr(one.introductions, "judge_called", judge_called)
+        connect(one, two)
+        await one.until(connected(2))
+        await one.transport.close()
+        await two.transport.close()
 
     run(test())

@@ -96,7 +96,7 @@ def test_a_certificate_that_nobody_renews_is_warned_of_again(
 ) -> None:
     authority.issue_member(1, ["a"], 10)
     files = files_of(authority)
-    monkeypatch.setattr("kvstore.server.tls.certificate_files.LOOK_INTERVAL_S", 0.0)
+    files.look_interval_s = 0.0
     with structlog.testing.capture_logs() as logs:
         files.current()
         assert not logs

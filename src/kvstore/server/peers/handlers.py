@@ -18,6 +18,7 @@ from kvstore.server.peers.frames import split
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.registry import Known
 from kvstore.server.peers.snapshots import from_request
+from kvstore.server.peers.streams import OpenStreams
 from kvstore.server.peers.unary import (
     UnaryCalls,
     append_message,
@@ -46,6 +47,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         self._receive = receive
         self._unary = unary
         self._refused: dict[str, str] = {}
+        self.streams = OpenStreams()
 
     async def Messages(
         self, request_iterator: AsyncIterator[raft_pb2.MessageFrame], context: Context
@@ -53,13 +55,13 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         sender = await self.admit(context)
         await self._introduce(sender, context)
         received = 0
-        async for frame in request_iterator:
-            try:
-                packets = split(frame.messages)
-            except CorruptionError as error:
-                await self._damaged(context, sender, error)
-            await self._take(packets, sender, context)
-            received += 1
+        try:
+            async with self.streams.entered(context.auth_context()):
+                async for frame in request_iterator:
+                    await self._take(await self._packets(frame, sender, context), sender, context)
+                    received += 1
+        except TimeoutError:
+            await self._end(context)
         return raft_pb2.MessageFrameReply(received=received)
 
     async def InstallSnapshot(
@@ -68,14 +70,36 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         sender = await self.admit(context)
         await self._introduce(sender, context)
         received = 0
-        async for request in request_iterator:
-            try:
-                part = from_request(request, self._introductions.member)
-            except CorruptionError as error:
-                await self._damaged(context, sender, error)
-            await self._take([part], sender, context)
-            received += 1
+        try:
+            async with self.streams.entered(context.auth_context()):
+                async for request in request_iterator:
+                    await self._take([await self._part(request, sender, context)], sender, context)
+                    received += 1
+        except TimeoutError:
+            await self._end(context)
         return raft_pb2.InstallSnapshotResponse(received=received)
+
+    async def _packets(
+        self, frame: raft_pb2.MessageFrame, sender: int, context: Context
+    ) -> Sequence[Packet]:
+        try:
+            return split(frame.messages)
+        except CorruptionError as error:
+            await self._damaged(context, sender, error)
+
+    async def _part(
+        self, request: raft_pb2.InstallSnapshotRequest, sender: int, context: Context
+    ) -> Packet:
+        try:
+            return from_request(request, self._introductions.member)
+        except CorruptionError as error:
+            await self._damaged(context, sender, error)
+
+    async def _end(self, context: Context) -> NoReturn:
+        await context.abort(
+            grpc.StatusCode.UNAVAILABLE,
+            "a certificate of this connection has ended or was exchanged: dial again",
+        )
 
     async def RequestVote(
         self, request: raft_pb2.RequestVoteRequest, context: Context

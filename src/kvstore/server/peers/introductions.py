@@ -23,6 +23,7 @@ from kvstore.server.peers.names import parse_member_name
 from kvstore.server.peers.pulses import Pulses
 from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError
 from kvstore.server.peers.secret import NONCE_BYTES, is_proved, prove
+from kvstore.server.peers.streams import has_ended
 from kvstore.version import version
 
 log = structlog.get_logger("kvstore.peer")
@@ -109,6 +110,12 @@ class Introductions:
         Raises RefusedPeerError.
         """
         introduction = _parse(metadata)
+        if has_ended(auth):
+            raise RefusedPeerError(
+                grpc.StatusCode.UNAVAILABLE,
+                f"the certificate that member {introduction.sender} made this connection with has "
+                "ended: dial again",
+            )
         certified = _certified_name(auth)
         if certified is not None and certified != (
             self.identity.cluster_id.lower(),

@@ -16,6 +16,7 @@ import grpc.aio
 import structlog
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
+from kvstore.errors import Error
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, encode_packet
 from kvstore.server.peers.frames import FRAME_BYTES, join
@@ -64,6 +65,10 @@ class LinkFigures:
     dropped: int
 
 
+class _Exchanged(Exception):
+    """Certificates were exchanged: the stream is to be opened anew."""
+
+
 class Dialler:
     """Makes channels to members, with what their certificates must say."""
 
@@ -109,6 +114,7 @@ class PeerLink:
         self._removed = removed
         self._connected = False
         self._closed = False
+        self._exchanged = False
         # Packets without entries overtake those with: a heartbeat must not wait behind a megabyte.
         self._urgent: deque[bytes] = deque()
         self._bulk: deque[bytes] = deque()
@@ -152,6 +158,11 @@ class PeerLink:
         self._queued_bytes += len(payload)
         self._wake.set()
 
+    def redial(self) -> None:
+        """Open the stream anew, with the certificates of now."""
+        self._exchanged = True
+        self._wake.set()
+
     async def close(self) -> None:
         """End the stream."""
         self._closed = True
@@ -173,6 +184,11 @@ class PeerLink:
                     self._removed(self.peer)
             except (TimeoutError, asyncio.InvalidStateError) as error:
                 self._complain("unreachable", str(error) or "no answer in time")
+            except _Exchanged:
+                log.info("certificates were exchanged: dialling again", peer=self.peer)
+            except Error as error:
+                # What the peer said of itself can't be noted, as on a full disk. It passes.
+                self._complain("unreachable", str(error))
             attempts = 0 if self.counters.connects > connects else attempts + 1
             self._disconnected()
             if self._closed:  # whatever became of the cancellation
@@ -183,6 +199,7 @@ class PeerLink:
 
     async def _stream(self) -> None:
         """One stream from the first knock to its end, which is always an error."""
+        self._exchanged = False
         async with self._dialler.dial(self.peer, self.address) as channel:
             stub: raft_pb2_grpc.RaftPeerAsyncStub = raft_pb2_grpc.RaftPeerStub(channel)  # type: ignore[assignment]
             metadata = self._introductions.to(self.peer)
@@ -205,6 +222,8 @@ class PeerLink:
         self, call: grpc.aio.StreamUnaryCall[raft_pb2.MessageFrame, raft_pb2.MessageFrameReply]
     ) -> None:
         while not call.done():
+            if self._exchanged:
+                raise _Exchanged
             if not self._urgent and not self._bulk:
                 self._wake.clear()
                 await self._wake.wait()

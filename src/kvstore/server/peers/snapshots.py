@@ -15,7 +15,7 @@ import structlog
 
 from kvstore._engine.primitives.native import crc32c
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
-from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.raft.codec import decode_snapshot_meta, encode_snapshot_meta
 from kvstore.replica.packets import SnapshotPart
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError, introduced
@@ -91,6 +91,8 @@ class SnapshotLane:
             log.warning("snapshot interrupted", peer=self._peer, reason=reason)
         except asyncio.InvalidStateError:
             log.warning("snapshot interrupted", peer=self._peer, reason="the stream ended")
+        except StorageError as error:
+            log.warning("snapshot interrupted", peer=self._peer, reason=str(error))
         finally:
             self._parts.clear()
             self._sending = None

@@ -49,6 +49,7 @@ class PeerTransport:
         self._lanes: dict[int, SnapshotLane] = {}
         self._snapshot_bytes_per_s = snapshot_bytes_per_s
         self._closing: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None
         self.dialler = Dialler(introductions.identity.cluster_id, certificates)
         self._server = new_peer_server()
         self._handlers = PeerHandlers(introductions, receive, self._unary)
@@ -74,6 +75,25 @@ class PeerTransport:
     async def start(self) -> None:
         """Let peers in."""
         await self._server.start()
+        if self._certificates is not None:
+            self._watching = asyncio.create_task(
+                self._watch(self._certificates), name="peer-certificates"
+            )
+
+    async def _watch(self, certificates: CertificateFiles) -> None:
+        """Let no stream outlive the certificates that it was opened with."""
+        known, ended = certificates.current(), certificates.has_ended
+        while True:
+            await asyncio.sleep(certificates.look_interval_s)
+            # Files are read there: on a thread, a disk may hang.
+            current = await asyncio.to_thread(certificates.current)
+            self._handlers.streams.end_expired()
+            if (current, certificates.has_ended) == (known, ended):
+                continue
+            known, ended = current, certificates.has_ended
+            self._handlers.streams.end_all()
+            for link in self._links.values():
+                link.redial()
 
     def update_members(self, addresses: Mapping[int, str]) -> None:
         """Talk to these members (without this one) and no others."""
@@ -131,6 +151,8 @@ class PeerTransport:
 
     async def close(self) -> None:
         """End every stream and stop listening."""
+        if self._watching is not None:
+            self._watching.cancel()
         ways: list[PeerLink | SnapshotLane] = [*self._links.values(), *self._lanes.values()]
         self._links, self._lanes = {}, {}
         await asyncio.gather(*(way.close() for way in ways), *self._closing)

@@ -1,8 +1,8 @@
 """Certificates and keys that are read again when their files change.
 
-gRPC asks at each handshake; connections that exist are left alone. Files that can't be used (half
-written, a key of another certificate, not PEM at all) change nothing: the last good ones stay, and
-the log says why.
+gRPC asks at each handshake; connections of clients that exist are left alone, those between members
+are made anew (``peers.streams``). Files that can't be used (half written, a key of another
+certificate, not PEM at all) change nothing: the last good ones stay, and the log says why.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class CertificateFiles:
     def __init__(self, *, cert: str, key: str, ca: str | None = None) -> None:
         """Read the files. Raises ConfigurationError naming the one that is no good."""
         self._paths = (ca, cert, key)
+        self.look_interval_s = LOOK_INTERVAL_S
         self._lock = threading.Lock()
         self._seen = self._stamps()
         self._looked = time.monotonic()
@@ -61,7 +62,7 @@ class CertificateFiles:
         """The last good contents, after a look at the files if the last look is too old."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked >= LOOK_INTERVAL_S:
+            if now - self._looked >= self.look_interval_s:
                 self._looked = now
                 self._look()
                 if now - self._warned >= WARNING_INTERVAL_S:
@@ -71,6 +72,11 @@ class CertificateFiles:
     def expires(self) -> datetime.datetime:
         """When the certificate in use ends."""
         return not_after(self._current.cert)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the certificate in use is over."""
+        return self.expires() <= datetime.datetime.now(datetime.UTC)
 
     def warn_of_expiry(self) -> None:
         """Log a warning if the certificate in use ends soon, an error if it has ended."""
