@@ -9,19 +9,22 @@ from kvstore.errors import Error
 from kvstore.raft import Raft
 from kvstore.replica.applying import Applying
 from kvstore.replica.storage import MemberLog
+from kvstore.replica.ticks import ticks_of
 from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine
 
-__all__ = ["COMPACTION_TICKS", "Compaction"]
+__all__ = ["COMPACTION_S", "Compaction"]
 
-COMPACTION_TICKS = 20
-"""Ticks between two looks at what the engine has made durable and the log may forget."""
+COMPACTION_S = 1.0
+"""Between two looks at what the engine has made durable and the log may forget."""
 
 
 class Compaction:
     """Compacts the core's log, marks on disk what the tables hold, and removes old segments."""
 
-    def __init__(self, raft: Raft, log: MemberLog, applying: Applying, jobs: Jobs) -> None:
+    def __init__(
+        self, raft: Raft, log: MemberLog, applying: Applying, jobs: Jobs, tick_s: float
+    ) -> None:
         self._raft = raft
         self._log = log
         self._applying = applying
@@ -29,7 +32,7 @@ class Compaction:
         # Marks on their way to the disk: (ticket, index of the mark).
         self._marks: deque[tuple[int, int]] = deque()
         self._marked = log.mark.index
-        self._ticks = COMPACTION_TICKS
+        self._pause_ticks = self._ticks = ticks_of(COMPACTION_S, tick_s)
         self._failed = False
 
     def is_due(self) -> bool:
@@ -38,7 +41,7 @@ class Compaction:
         self._ticks -= 1
         if self._ticks > 0 and not self._raft.wants_compaction:
             return False
-        self._ticks = COMPACTION_TICKS
+        self._ticks = self._pause_ticks
         return True
 
     def compact(self) -> None:

@@ -9,6 +9,7 @@ from kvstore.errors import Error
 from kvstore.raft import Options, Role
 from kvstore.raft import Status as RaftStatus
 from kvstore.replica.snapshots import PART_BYTES
+from kvstore.replica.ticks import TICK_S
 from kvstore.state import MemoryBounds
 
 __all__ = ["ROLES", "ReplicaOptions", "ReplicaStatus"]
@@ -22,7 +23,8 @@ class ReplicaOptions:
 
     ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
     off: the Raft log is the log). ``snapshot_part_bytes``: what a snapshot moves at a time.
-    ``memory``: what is remembered of clients; must be the same on all members.
+    ``memory``: what is remembered of clients; must be the same on all members. ``tick_s``: seconds
+    between two calls of ``Replica.tick``.
     """
 
     raft: Options = field(default_factory=Options)
@@ -32,6 +34,7 @@ class ReplicaOptions:
     segment_bytes: int = 16 << 20
     snapshot_part_bytes: int = PART_BYTES
     memory: MemoryBounds = field(default_factory=MemoryBounds)
+    tick_s: float = TICK_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,9 @@ class Replica:
             jobs=self._jobs,
             removals=removals,
         )
-        self._compaction = Compaction(self._raft, self._log, self._applying, self._jobs)
+        self._compaction = Compaction(
+            self._raft, self._log, self._applying, self._jobs, options.tick_s
+        )
         self._transfers = Transfers(
             identity.member,
             self._raft,

@@ -16,13 +16,14 @@ from kvstore.raft import SnapshotMeta
 from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import SnapshotPart, SnapshotProgress
+from kvstore.replica.ticks import TICK_S, ticks_of
 
 __all__ = ["PART_BYTES", "SnapshotReceiver", "SnapshotSender"]
 
 PART_BYTES = 1 << 20
-RESEND_TICKS = 5
+RESEND_S = 0.25
 """A part without an answer for this long is sent again."""
-SILENT_TICKS = 100
+SILENT_S = 5.0
 """A transfer without any answer for this long has failed, or at the receiver: may be replaced."""
 
 
@@ -37,6 +38,7 @@ class SnapshotSender:
     term: int
     meta: SnapshotMeta
     part_bytes: int = PART_BYTES
+    tick_s: float = TICK_S
     offset: int = 0
     silent_ticks: int = 0
     _stream: CheckpointReader = field(init=False)
@@ -74,19 +76,22 @@ class SnapshotSender:
     def tick(self) -> bool:
         """True when the part should be sent again."""
         self.silent_ticks += 1
-        return self.silent_ticks % RESEND_TICKS == 0
+        return self.silent_ticks % ticks_of(RESEND_S, self.tick_s) == 0
 
     @property
     def failed(self) -> bool:
         """Nothing was heard for too long."""
-        return self.silent_ticks >= SILENT_TICKS
+        return self.silent_ticks >= ticks_of(SILENT_S, self.tick_s)
 
 
 class SnapshotReceiver:
     """What a follower has of a snapshot. The state machine is untouched until all is verified."""
 
     def __init__(
-        self, directory: MemberDirectory, verify: Callable[[str, SnapshotMeta], None]
+        self,
+        directory: MemberDirectory,
+        verify: Callable[[str, SnapshotMeta], None],
+        tick_s: float = TICK_S,
     ) -> None:
         """``verify`` raises CorruptionError unless a directory holds the snapshot of a mark."""
         self._directory = directory
@@ -97,6 +102,7 @@ class SnapshotReceiver:
         self._total = 0
         self._next = 0
         self._silent_ticks = 0
+        self._silent_ticks_max = ticks_of(SILENT_S, tick_s)
         self._path = ""
         self._writer: CheckpointWriter | None = None
 
@@ -150,7 +156,7 @@ class SnapshotReceiver:
         return (
             self._meta is None
             or self._next == self._total
-            or self._silent_ticks >= SILENT_TICKS
+            or self._silent_ticks >= self._silent_ticks_max
             or part.term > self._term
             or part.meta.index > self._meta.index
         )

@@ -61,7 +61,7 @@ class Transfers:
         self._now = now
         self._verified_at = -VERIFY_PAUSE_S
         self._senders: dict[int, SnapshotSender] = {}
-        self._receiver = SnapshotReceiver(directory, self._verify_snapshot)
+        self._receiver = SnapshotReceiver(directory, self._verify_snapshot, options.tick_s)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
 
     def tick(self) -> None:
@@ -124,6 +124,7 @@ class Transfers:
                 term,
                 meta,
                 self._options.snapshot_part_bytes,
+                self._options.tick_s,
             )
             self._senders[to] = sender
             self._transport.send((sender.part(),))

@@ -9,18 +9,19 @@ from kvstore.raft import Membership, SnapshotMeta
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import SnapshotPart, SnapshotProgress
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
+from kvstore.replica.ticks import TICK_S
 
 META = SnapshotMeta(index=7, term=2, membership=Membership(voters=frozenset((1, 2, 3))))
 CONTENT = {"first": b"a" * 700, "second": b"b" * 300, "third": b""}
 
 
-def sender(member: int, term: int) -> SnapshotSender:
+def sender(member: int, term: int, tick_s: float = TICK_S) -> SnapshotSender:
     """A transfer of CONTENT from ``member``, 100 bytes at a time."""
     disk = MemoryFileSystem()
     disk.make_directory("/out")
     for name, content in CONTENT.items():
         disk.write(f"/out/{name}", 0, content)
-    return SnapshotSender(disk, "/out", member, 3, term, META, part_bytes=100)
+    return SnapshotSender(disk, "/out", member, 3, term, META, part_bytes=100, tick_s=tick_s)
 
 
 @pytest.fixture
@@ -74,11 +75,28 @@ def test_a_sender_does_not_go_on_where_another_one_stopped(receiver):
     assert receiver.received(old.part()) == 300
 
 
-def test_a_silent_sender_is_replaced(receiver):
+@pytest.mark.parametrize("tick_s", [0.005, 0.05, 1.0])
+def test_a_silent_sender_is_replaced_after_five_seconds(disk, tick_s):
+    receiver = SnapshotReceiver(MemberDirectory("/member", disk), lambda path, meta: None, tick_s)
     old, other = sender(1, term=2), sender(2, term=2)
     for _ in range(3):
         move(receiver, old)
-    for _ in range(100):
+    for _ in range(round(5 / tick_s) - 1):
         receiver.tick()
     move(receiver, other)
+    assert other.offset == 0
+    receiver.tick()
+    move(receiver, other)
     assert other.offset == 100
+
+
+@pytest.mark.parametrize(("tick_s", "resent"), [(0.005, 20), (0.05, 20), (1.0, 5)])
+def test_a_part_is_sent_again_four_times_a_second_and_for_five_seconds(tick_s, resent):
+    """Or each tick, where ticks are longer."""
+    source = sender(1, term=2, tick_s=tick_s)
+    sent = 0
+    for _ in range(round(5 / tick_s)):
+        assert not source.failed
+        sent += source.tick()
+    assert source.failed
+    assert sent == resent

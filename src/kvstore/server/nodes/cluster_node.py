@@ -20,6 +20,7 @@ from kvstore.errors import ConfigurationError, Error, NotLeaderError, Unavailabl
 from kvstore.raft import Membership
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, WorkerThreads, is_fresh
+from kvstore.replica.ticks import ticks_of
 from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.config.data_directory import member_path
 from kvstore.server.config.options import ServerOptions
@@ -211,6 +212,7 @@ class ClusterNode:
         founders = None
         if self._introductions.identity.stage is Stage.FOUNDING:
             founders = founding_membership(config.nodes)
+        tick_s = config.heartbeat_ms / 1000
         ticks = round(config.election_timeout_ms / config.heartbeat_ms)
         self._replica = replica = Replica(
             Identity(config.cluster_id, config.self_id),
@@ -220,10 +222,11 @@ class ClusterNode:
                 raft=RaftOptions(
                     election_ticks=ticks,
                     heartbeat_ticks=1,
-                    pulse_ticks=round(PULSE_GRACE_S * 1000 / config.heartbeat_ms),
+                    pulse_ticks=ticks_of(PULSE_GRACE_S, tick_s),
                 ),
                 engine=ENGINE_OPTIONS,
                 segment_bytes=SEGMENT_BYTES,
+                tick_s=tick_s,
             ),
             rng=random.SystemRandom(),
             wake=self._driver.wake,

@@ -10,10 +10,9 @@ from collections.abc import Callable
 import structlog
 
 from kvstore.errors import Error, InternalError
+from kvstore.replica.ticks import TICK_S
 
-__all__ = ["TICK_S", "Driver"]
-
-TICK_S = 0.05
+__all__ = ["Driver"]
 
 log = structlog.get_logger("kvstore.driver")
 
