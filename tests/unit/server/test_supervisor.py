@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,38 @@ def test_without_one_nothing_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     assert hear(tmp_path, monkeypatch, **environment) == 0
+
+
+def test_a_loop_that_stands_still_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread speaks for it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "10000")
+
+        async def is_told() -> None:
+            loop = asyncio.get_running_loop()
+            while await asyncio.wait_for(loop.sock_recv(supervisor, 100), 10) != b"WATCHDOG=1":
+                pass
+
+        def heard() -> int:
+            count = 0
+            while True:
+                try:
+                    supervisor.recv(100)
+                except BlockingIOError:
+                    return count
+                count += 1
+
+        async def serve() -> None:
+            async with watch_over():
+                await is_told()
+                heard()
+                time.sleep(0.1)
+                assert heard() == 0
+                await is_told()
+
+        asyncio.run(serve())
