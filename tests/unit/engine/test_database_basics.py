@@ -202,3 +202,19 @@ def test_an_applied_index_is_announced_only_once_a_power_loss_leaves_it():
         with DB("/db", filesystem=left, background=False, wal=False) as db:
             assert db.flushed_index >= index
             assert db.get(b"k") == (b"%d" % db.flushed_index if db.flushed_index else None)
+
+
+def test_a_compaction_of_level_0_takes_what_overlaps_only_what_it_took_along():
+    with DB("/db", filesystem=MemoryFileSystem(), background=False, wal=False) as db:
+        for writes in (
+            {b"a": b"", b"c": b""},
+            {b"e": b"old", b"g": b""},
+            {b"c": b"", b"e": b"new"},
+        ):
+            for key, value in writes.items():
+                db.put(key, value)
+            db.flush()
+        # The oldest table reaches the newest, and only that one the table between.
+        db.compact_range(start=b"a", stop=b"b")
+        assert db.get(b"e") == b"new"
+        assert list(db) == [(b"a", b""), (b"c", b""), (b"e", b"new"), (b"g", b"")]

@@ -11,6 +11,7 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem, PosixFileSystem
 from kvstore._engine.log.native import Log
+from kvstore._engine.primitives import native as memory
 from kvstore.errors import (
     ClosedError,
     CorruptionError,
@@ -229,6 +230,26 @@ def test_a_failed_sync_is_final_and_never_tried_again():
             call()
     assert disk.counts["datasync"] == syncs
     assert read(disk.crash()) == [record(1)]
+
+
+def test_an_append_that_lacks_memory_midway_changes_nothing():
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk, segment_bytes=4096)
+    fill(log, 1, 3)
+    many = [*records(4, 6), record(7, 200_000), record(8)]
+    refused = 0
+    while True:
+        memory.fail_allocation(refused + 1)
+        try:
+            log.append_many(many)
+            break
+        except MemoryError:
+            refused += 1
+        finally:
+            memory.reset()
+    assert refused > 1
+    log.sync()
+    assert read(disk.crash()) == [*records(1, 3), *many]
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])

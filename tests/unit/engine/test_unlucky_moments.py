@@ -280,3 +280,37 @@ def test_everything_may_be_deleted_again_and_again_up_to_the_largest_key() -> No
             db.delete_range()
             db.flush()
             assert list(db) == []
+
+
+def test_a_write_without_sync_is_not_seen_before_one_that_waits_for_its_sync() -> None:
+    disk = MemoryFileSystem()
+    db = kvstore.open("/db", filesystem=disk)
+    db.put(b"before", b"", sync=True)
+    syncing, go_on = threading.Event(), threading.Event()
+    finished: list[bytes] = []
+
+    def slow_sync(op: str, path: str) -> None:
+        if op == "datasync" and "/wal/" in path:
+            disk.on_operation = None
+            syncing.set()
+            go_on.wait(WAIT_S)
+
+    def put(key: bytes, sync: bool) -> None:
+        db.put(key, b"", sync=sync)
+        finished.append(key)
+
+    disk.on_operation = slow_sync
+    first = threading.Thread(target=put, args=(b"first", True))
+    second = threading.Thread(target=put, args=(b"second", False))
+    first.start()
+    assert syncing.wait(WAIT_S)
+    second.start()
+    # It can't be seen to wait: where it doesn't, this is much more than it needs.
+    second.join(0.3)
+    assert (finished, db.get(b"first"), db.get(b"second")) == ([], None, None)
+    go_on.set()
+    for thread in (first, second):
+        thread.join(WAIT_S)
+    assert sorted(finished) == [b"first", b"second"]
+    assert list(db.iterator(include_value=False)) == [b"before", b"first", b"second"]
+    db.close()
