@@ -44,6 +44,8 @@ TROUBLES = {
     "disk error": 2,
     "disk full": 1,
     "slow disk": 2,
+    "hanging disk": 3,
+    "full disks": 2,
     "bit flip": 2,
     "pause": 3,
     "clock speed": 2,
@@ -106,7 +108,10 @@ def draw(seed: int) -> Plan:
     """The plan of ``seed``."""
     rng = random.Random(f"{seed}/plan")
     # Not from `rng`: what the other draws give stays the same.
-    slow_leader = random.Random(f"{seed}/slow leader").random() < 0.4
+    later = {
+        kind: random.Random(f"{seed}/{kind}").random() < 0.4
+        for kind in ("slow leader", "hanging disk", "full disks")
+    }
     entries = rng.choice((40, 100, 100, 300, 2000))
     raft = RaftOptions(
         election_ticks=10,
@@ -163,9 +168,7 @@ def draw(seed: int) -> Plan:
             ((20 * MILLISECOND, 200 * MILLISECOND), (200 * MILLISECOND, 2 * SECOND))
         ),
         troubles=tuple(
-            kind
-            for kind in TROUBLES
-            if (slow_leader if kind == "slow leader" else rng.random() < 0.4)
+            kind for kind in TROUBLES if (later[kind] if kind in later else rng.random() < 0.4)
         ),
         trouble_pause_us=rng.choice((300, 700, 1500)) * MILLISECOND,
         delay_us=(quick // 4, quick * rng.choice((2, 4))),

@@ -41,6 +41,7 @@ DELAY_S = 0.5
 """What a service takes a call to have been under way: more than the plan's delays and two ticks."""
 EXPIRY_TICKS = 5
 PROMISE_OUTAGE_MS = (20, 400)
+HANGING_LOOK_US = 20 * MILLISECOND
 LONG_JOBS = 0.05
 """How many of the steps of a job beside the member's thread take up to two seconds."""
 
@@ -93,6 +94,8 @@ class Process:
         """Of its clock: ticks come this much faster than they should."""
         self.slowness = 1
         """Factor on the time that a sync takes."""
+        self.hanging = False
+        """Its disk finishes nothing of the log; what it was given is done when that ends."""
         self.fatal_promise: MessageKind | None = None
         """Power is lost as soon as it has sent one of these."""
         self.outage_ms = PROMISE_OUTAGE_MS
@@ -269,6 +272,9 @@ class Process:
 
     def _sync(self) -> None:
         assert self.replica is not None
+        if self.hanging:
+            self.later(HANGING_LOOK_US, self._sync)
+            return
         self._syncing = False
         self.replica.sync_storage()
         self._trace.note(f"member {self.member} synced")

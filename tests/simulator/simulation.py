@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvstore.raft import Membership
+from kvstore.raft import Membership, PeerState
 from kvstore.replica import Replica
 from kvstore.replica.packets import Packet
 from tests.simulator import linearizability
@@ -23,6 +23,11 @@ __all__ = ["Failed", "Outcome", "attempt", "replay_command", "simulate"]
 
 PEACE_TICKS = 1500
 """Once the troubles are over, everything must be answered and equal within so many ticks."""
+
+HANG_TICKS = 80
+"""With the leader's disk hanging and all else well, others write on within so many ticks: two
+election timeouts until it is noticed, one until leadership is left to chance, two of an election,
+and as many again for links that take their time."""
 
 OPERATIONS_MIN = 20
 """A run that finishes fewer shows nothing."""
@@ -136,6 +141,7 @@ class _Run:
         for client in self.clients:
             client.calm()
         self._expect(self._enough, f"{OPERATIONS_MIN} operations are finished")
+        self._hang_leader()
         for client in self.clients:
             client.stop()
         self._expect(lambda: all(client.idle for client in self.clients), "every call is answered")
@@ -155,6 +161,41 @@ class _Run:
             refused=sum(client.refused for client in self.clients),
         )
 
+    def _hang_leader(self) -> None:
+        """Nothing but the leader's disk is wrong: leadership leaves it, and writes go on."""
+        if not self._until(self._can_do_without_leader, PEACE_TICKS * TICK_US):
+            return  # too few are left, or their clocks or disks are too slow, to promise anything
+        leader = self._leader()
+        assert leader is not None
+        process = self.processes[leader.member]
+        self.trace.note(f"member {leader.member} leads, and its disk hangs")
+        process.hanging = True
+        committed = len(self.oracle.committed)
+        written_on = lambda: (  # noqa: E731
+            len(self.oracle.committed) > committed + 1
+            and (now := self._leader()) is not None
+            and now is not leader
+        )
+        self._expect(written_on, "writes go on without the leader's disk", HANG_TICKS)
+        process.hanging = False
+
+    def _can_do_without_leader(self) -> bool:
+        """A majority of the voters without the leader is whole, and has all that it has."""
+        leader = self._leader()
+        if leader is None or leader.storage_trouble or leader.membership.joint:
+            return False
+        status = leader.status().raft
+        fit = [
+            peer
+            for peer in status.peers
+            if peer.member in status.membership.voters
+            and not peer.damaged
+            and not peer.ailing
+            and peer.silent_ticks <= 2
+            and peer.state is PeerState.REPLICATE
+        ]
+        return len(fit) > len(status.membership.voters) // 2
+
     def _enough(self) -> bool:
         """So many that the run shows something."""
         return sum(client.finished for client in self.clients) >= OPERATIONS_MIN
@@ -168,12 +209,12 @@ class _Run:
                 raise Violation("nothing will ever happen any more")
         return condition()
 
-    def _expect(self, condition: Callable[[], bool], promise: str) -> None:
-        if not self._until(condition, PEACE_TICKS * TICK_US):
+    def _expect(
+        self, condition: Callable[[], bool], promise: str, ticks: int = PEACE_TICKS
+    ) -> None:
+        if not self._until(condition, ticks * TICK_US):
             states = "; ".join(self._describe(process) for process in self.processes.values())
-            raise Violation(
-                f"not so within {PEACE_TICKS} ticks after the troubles: {promise} ({states})"
-            )
+            raise Violation(f"not so within {ticks} ticks after the troubles: {promise} ({states})")
 
     def _describe(self, process: Process) -> str:
         replica = process.replica

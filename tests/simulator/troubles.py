@@ -68,6 +68,7 @@ class Troubles:
         for process in self._processes.values():
             process.speed = 1.0
             process.slowness = 1
+            process.hanging = False
             process.fatal_promise = None
             process.disk.heal()
             process.disk.capacity_bytes = None
@@ -383,6 +384,43 @@ class Troubles:
         self._later(200, 3000, lambda: setattr(process, "slowness", 1))
         return f"member {process.member} times {process.slowness}"
 
+    def hang_disk(self) -> str | None:
+        """Mostly the leader's; now and then all at once, as disks of one machine do."""
+        kind = self._rng.choice(("leader", "leader", "one", "all"))
+        process = self._leader() if kind == "leader" else self._one()
+        if process is None:
+            return None
+        hanging = list(self._processes.values()) if kind == "all" else [process]
+        for one in hanging:
+            one.hanging = True
+
+        def go_on() -> None:
+            for one in hanging:
+                one.hanging = False
+
+        self._later(200, 4000, go_on)
+        return f"members {[one.member for one in hanging]}"
+
+    def fill_disks(self) -> str | None:
+        """The leader's, or all of them, for longer than an election takes; then there is room."""
+        leader = self._leader()
+        if leader is None:
+            return None
+        kind = self._rng.choice(("leader", "all"))
+        hurt = list(self._processes.values()) if kind == "all" else [leader]
+        hurt = [process for process in hurt if not process.excuses]
+        for process in hurt:
+            process.excuses.add("disk full")
+            process.disk.capacity_bytes = process.disk.used_bytes + self._rng.randint(0, 20_000)
+
+        def empty() -> None:
+            for process in hurt:
+                process.disk.capacity_bytes = None
+                process.excuses.discard("disk full")
+
+        self._later(500, 5000, empty)
+        return f"members {[process.member for process in hurt]}"
+
     def flip_bit(self) -> str | None:
         """Damage at rest, where a majority can do without the member."""
         membership = self._settled_membership()
@@ -551,6 +589,8 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "disk error": Troubles.fail_disk,
     "disk full": Troubles.fill_disk,
     "slow disk": Troubles.slow_disk,
+    "hanging disk": Troubles.hang_disk,
+    "full disks": Troubles.fill_disks,
     "bit flip": Troubles.flip_bit,
     "pause": Troubles.pause,
     "clock speed": Troubles.turn_clock,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import random
+import select
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +18,10 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
+from kvstore.raft import Membership
+from kvstore.replica import Identity, InProcessNetwork, Replica
 from kvstore.service import Get, Put
+from kvstore.state import encode_commands
 from tests.unit.replica.driven_group import SMALL, DrivenGroup, put_of
 from tests.unit.service.test_failover import ServedGroup
 
@@ -175,6 +182,52 @@ def test_a_full_disk_that_gets_room_goes_on_by_itself(place: str, member_is: str
         driven.settle()
         assert len(driven.hashes()) == 1
         assert driven.failed == {}
+
+
+def test_a_log_that_found_no_room_goes_on_by_its_own_thread() -> None:
+    disk = MemoryFileSystem()
+    disk.make_directories("/data")
+    replica = Replica(
+        Identity("a-cluster", 1),
+        "/data/node1",
+        InProcessNetwork(lambda: None),
+        options=SMALL,
+        rng=random.Random(1),
+        wake=lambda: None,
+        founders=Membership(voters=frozenset({1})),
+        filesystem=disk,
+    )
+
+    def drive(condition: Callable[[], object]) -> None:
+        for _ in range(2000):
+            if condition():
+                return
+            replica.tick()
+            replica.turn()
+            # The log's thread says so when it has written, or has found no room.
+            if select.select([replica.notify_fd], [], [], 0.005)[0]:
+                os.eventfd_read(replica.notify_fd)
+        raise AssertionError("not so in time")
+
+    try:
+        replica.campaign()
+        drive(lambda: replica.is_leader)
+        disk.fail("open", errno.ENOSPC, always=True, path="/log/")
+        answers: list[object] = []
+        asked = 0
+        while not replica.lacks_room:
+            put = put_of(f"put-{asked}", b"%06d" % asked, bytes(2000))
+            replica.propose(encode_commands([put]), answers.append)
+            asked += 1
+            drive(lambda: replica.lacks_room or len(answers) == asked)  # noqa: B023
+        drive(lambda: replica.storage_trouble)
+        assert len(answers) < asked
+        disk.heal()
+        drive(lambda: len(answers) == asked)
+        assert answers == [[False]] * asked
+        drive(lambda: not replica.storage_trouble)
+    finally:
+        replica.close()
 
 
 def test_a_write_whose_leader_fails_to_sync_may_be_retried_at_once() -> None:
