@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +14,26 @@ from typing import Self
 from kvstore.client import Client
 from tests.integration.process import Kvd, run
 
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+PORT_MIN = 10_000
+
 
 def free_addresses(count: int) -> list[str]:
-    """Addresses that the kernel has just given out, and nobody has now."""
+    """Addresses that nobody has now, and that no outgoing connection gets later.
+
+    What the kernel gives out for port 0 it also gives to connections: a member that was killed
+    could find its port taken when it comes back. These are below that range.
+    """
+    ports = list(range(PORT_MIN, int(EPHEMERAL.read_text().split()[0])))
+    found: list[str] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+        while len(found) < count:
+            port = random.choice(ports)
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(f"127.0.0.1:{port}")
+    return found
 
 
 class Cluster:
@@ -95,9 +108,13 @@ class Cluster:
     def start(self, *members: int) -> None:
         """Start members (all by default) and wait until each knows a leader."""
         chosen = members or tuple(self.members)
+
+        def start(member: int) -> None:
+            # Each by itself: one that can't start doesn't make the others forgotten.
+            self.running[member] = self._start(member)
+
         with ThreadPoolExecutor(len(chosen)) as pool:
-            for member, kvd in zip(chosen, pool.map(self._start, chosen), strict=True):
-                self.running[member] = kvd
+            list(pool.map(start, chosen))
             list(pool.map(lambda member: self.running[member].wait_serving(), chosen))
 
     def _start(self, member: int) -> Kvd:

@@ -158,6 +158,10 @@ class Kvd:
 
     def wait_serving(self) -> Self:
         """Return once the health service says SERVING."""
+        return self.wait_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def wait_health(self, status: int) -> Self:
+        """Return once the health service says ``status``."""
         with self.channel() as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(
                 health_pb2.HealthCheckRequest(service="kvstore.v1.KV"),
@@ -165,10 +169,10 @@ class Kvd:
                 wait_for_ready=True,
             )
             for answer in watch:
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                if answer.status == status:
                     watch.cancel()
                     return self
-        raise AssertionError("the health stream ended before kvd was serving")
+        raise AssertionError(f"the health stream ended before it said {status}")
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

@@ -6,10 +6,13 @@ import json
 import stat
 from pathlib import Path
 
+import grpc
 import pytest
 
+from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from kvstore.client import TLS, Client
 from kvstore.errors import PermissionDeniedError
+from kvstore.server.tls import pki as authority
 from tests.integration.cluster import Cluster, free_addresses
 from tests.integration.process import Kvd, run
 
@@ -91,7 +94,27 @@ def test_an_operators_certificate_opens_what_a_clients_doesnt(tmp_path: Path) ->
             tls = TLS(pki / "ca.pem", f"{stem}.pem", f"{stem}.key")
             return Client(kvd.address, tls=tls, timeout=15)
 
+        foreign = tmp_path / "foreign"
+        authority.init(foreign, "c", 100).issue_client("alice", 50)
+        stem = foreign / "client-alice"
+        alice_pem = pki / "client-alice.pem", pki / "client-alice.key"
+        for stranger in (
+            TLS(pki / "ca.pem"),
+            TLS(pki / "ca.pem", f"{stem}.pem", f"{stem}.key"),
+            TLS(pki / "ca.pem", *alice_pem, server_name="somebody.else"),
+        ):
+            channel = grpc.secure_channel(
+                kvd.address, stranger.credentials(), stranger.channel_options()
+            )
+            with channel, pytest.raises(grpc.RpcError) as refused:
+                kv_pb2_grpc.KVStub(channel).Get(kv_pb2.GetRequest(key=b"k"), timeout=20)
+            # No word is exchanged: the handshake fails.
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        flags = [f"--addr={kvd.address}", f"--tls-ca={pki}/ca.pem", "--timeout=10"]
+        proof = [f"--tls-cert={alice_pem[0]}", f"--tls-key={alice_pem[1]}"]
+        assert run("kvctl", *flags, *proof, "put", "by kvctl", "v").returncode == 0
         with connect("alice") as alice, connect("olga") as olga:
+            assert alice.get(b"by kvctl") == b"v"
             alice.put(b"k", b"v")
             assert alice.status().warnings == ()
             with pytest.raises(PermissionDeniedError):

@@ -230,7 +230,7 @@ def test_one_snapshot_at_a_time_and_a_client_that_left_leaves_nothing(tmp_path: 
         pieces = client.save_snapshot()
         next(pieces)
         with pytest.raises(Error, match="another snapshot of this member is being saved"):
-            next(client.save_snapshot(timeout=0.2))
+            next(client.save_snapshot(timeout=5))
         del pieces
         # The first one's end is noticed, and its checkpoint is gone before the next one begins.
         assert sum(map(len, client.save_snapshot(timeout=30))) > 64 << 20

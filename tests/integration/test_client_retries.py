@@ -27,6 +27,7 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
+from tests.integration.cluster import free_addresses
 from tests.integration.scripted_server import ScriptedServer, fails, value
 
 UNAVAILABLE = fails(grpc.StatusCode.UNAVAILABLE, "no leader")
@@ -91,8 +92,7 @@ def test_a_leader_hint_is_followed_to_an_address_never_seen_before(call: Call) -
 
 
 def test_a_dead_address_is_passed_over(call: Call) -> None:
-    with ScriptedServer() as gone:
-        dead = gone.address
+    (dead,) = free_addresses(1)
     with ScriptedServer([value(True)]) as server:
         assert call([dead, server.address], "get", b"k") == b"value"
 
@@ -156,7 +156,7 @@ def test_trouble_that_does_not_pass_is_raised_when_the_time_is_up(
 ) -> None:
     with ScriptedServer([answer] * 1000) as server:
         with pytest.raises(error):
-            call(server.address, "put", b"k", b"v", timeout=0.3)
+            call(server.address, "put", b"k", b"v", timeout=1.0)
         assert len(server.request_ids) > 1
 
 
@@ -169,9 +169,9 @@ def test_a_server_that_never_answers_costs_the_timeout(call: Call) -> None:
     with ScriptedServer([stuck]) as server:
         try:
             with pytest.raises(DeadlineExceededError):
-                call(server.address, "put", b"k", b"v", timeout=0.2)
+                call(server.address, "put", b"k", b"v", timeout=1.0)
             # gRPC rounds up what is left, and the server's clock counts whole milliseconds.
-            assert server.deadlines_s[0] <= 0.21
+            assert server.deadlines_s[0] <= 1.01
         finally:
             release.set()
 

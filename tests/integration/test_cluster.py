@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 from kvstore.api.metadata_keys import INTRODUCTION_KEY
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
@@ -117,8 +118,13 @@ def test_without_a_majority_calls_are_refused_and_served_again_with_one(tmp_path
         with cluster.client() as client:
             client.put(b"k", b"1")
         stopped = [1, 2]
+        alone = cluster.running[3]
+        status = health_pb2.HealthCheckResponse
+        alone.wait_health(status.SERVING)
         for member in stopped:
             cluster.running[member].signal(signal.SIGSTOP)
+        alone.wait_health(status.NOT_SERVING)
+        assert "not serving: no leader" in alone.stderr
         with Client(cluster.clients[3], timeout=3) as client:
             with pytest.raises((UnavailableError, NotLeaderError, TimeoutError)):
                 client.put(b"k", b"2")
@@ -129,6 +135,7 @@ def test_without_a_majority_calls_are_refused_and_served_again_with_one(tmp_path
         with cluster.client(timeout=30) as client:
             client.put(b"k", b"3")
             assert client.get(b"k") == b"3"
+        alone.wait_health(status.SERVING)
 
 
 def test_a_wiped_member_does_not_come_back_under_its_id(tmp_path: Path) -> None:
@@ -173,6 +180,21 @@ def test_members_talk_over_mutual_tls(tmp_path: Path) -> None:
             leader = cluster.leader()
             cluster.kill(leader)
             assert client.get(b"k") == b"v"
+        ca = (tmp_path / "pki" / "peer-ca.pem").read_bytes()
+        for member in cluster.running:
+            address = cluster.peers[member]
+            name = (("grpc.ssl_target_name_override", f"member-{member}.test.kvstore"),)
+            without_proof = grpc.ssl_channel_credentials(ca)
+            for channel in (
+                grpc.insecure_channel(address),
+                grpc.secure_channel(address, without_proof, name),
+            ):
+                with channel, pytest.raises(grpc.RpcError) as refused:
+                    raft_pb2_grpc.RaftPeerStub(channel).Register(
+                        raft_pb2.RegisterRequest(), timeout=20
+                    )
+                # No word is exchanged: the handshake fails.
+                assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_flags_override_the_file(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,20 +14,26 @@ import pytest
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from tests.integration.cluster import Cluster
 
+Stub = Callable[[str], kv_pb2_grpc.KVStub]
 
-def stub(cluster: Cluster, member: int) -> kv_pb2_grpc.KVStub:
-    """One member alone, without the client's habit of following hints."""
-    return kv_pb2_grpc.KVStub(grpc.insecure_channel(cluster.clients[member]))
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    """One address alone, without the client's habit of following hints."""
+    with contextlib.ExitStack() as channels:
+        yield lambda address: kv_pb2_grpc.KVStub(
+            channels.enter_context(grpc.insecure_channel(address))
+        )
 
 
 @pytest.mark.parametrize("mutual_tls", [False, True])
 def test_a_follower_passes_every_call_on_and_gives_the_leaders_answer(
-    tmp_path: Path, mutual_tls: bool
+    tmp_path: Path, stub: Stub, mutual_tls: bool
 ) -> None:
     with Cluster(tmp_path, 3, settings="forward = true", mutual_tls=mutual_tls) as cluster:
         cluster.start()
         follower = next(m for m in cluster.members if m != cluster.leader())
-        calls = stub(cluster, follower)
+        calls = stub(cluster.clients[follower])
         put = kv_pb2.PutRequest(key=b"k", value=b"v", request_id="1")
         assert not calls.Put(put, timeout=10).overwritten
         assert not calls.Put(put, timeout=10).overwritten  # the same id: the first result
@@ -38,7 +46,7 @@ def test_a_follower_passes_every_call_on_and_gives_the_leaders_answer(
         assert "request" in (reused.value.details() or "")
 
 
-def test_many_calls_through_followers_survive_the_leaders_death(tmp_path: Path) -> None:
+def test_many_calls_through_followers_survive_the_leaders_death(tmp_path: Path, stub: Stub) -> None:
     with Cluster(tmp_path, 3, settings="forward = true") as cluster:
         cluster.start()
         leader = cluster.leader()
@@ -60,7 +68,7 @@ def test_many_calls_through_followers_survive_the_leaders_death(tmp_path: Path) 
                     time.sleep(0.02)  # as a client's back-off
             raise AssertionError("never done")
 
-        stubs = [stub(cluster, follower) for _ in range(8)]
+        stubs = [stub(cluster.clients[follower]) for _ in range(8)]
         with ThreadPoolExecutor(32) as pool:
             first = pool.map(write, range(200))
             cluster.kill(leader)
@@ -69,23 +77,23 @@ def test_many_calls_through_followers_survive_the_leaders_death(tmp_path: Path) 
             assert all(client.get(b"%03d" % number) == b"v" for number in range(200))
 
 
-def test_without_forward_a_follower_names_the_leader(tmp_path: Path) -> None:
+def test_without_forward_a_follower_names_the_leader(tmp_path: Path, stub: Stub) -> None:
     with Cluster(tmp_path, 3) as cluster:
         cluster.start()
         leader = cluster.leader()
         follower = next(m for m in cluster.members if m != leader)
         with pytest.raises(grpc.RpcError) as refused:
-            stub(cluster, follower).Get(kv_pb2.GetRequest(key=b"k"), timeout=10)
+            stub(cluster.clients[follower]).Get(kv_pb2.GetRequest(key=b"k"), timeout=10)
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         trailer = dict(refused.value.trailing_metadata() or ())
         assert trailer["kvstore-leader-hint"] == str(leader)
         assert trailer["kvstore-leader-address"] == cluster.clients[leader]
 
 
-def test_who_is_no_member_can_not_call_the_peer_listener(tmp_path: Path) -> None:
+def test_who_is_no_member_can_not_call_the_peer_listener(tmp_path: Path, stub: Stub) -> None:
     with Cluster(tmp_path, 3) as cluster:
         cluster.start()
-        peer = kv_pb2_grpc.KVStub(grpc.insecure_channel(cluster.peers[1]))
+        peer = stub(cluster.peers[1])
         with pytest.raises(grpc.RpcError) as refused:
             peer.Put(kv_pb2.PutRequest(key=b"k", value=b"v", request_id="1"), timeout=10)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.cluster import free_addresses
 from tests.integration.process import Certificates, Kvd, command, environment, run
-from tests.integration.scripted_server import ScriptedServer
 
 ANY_BYTES = bytes(range(256)) * 3
 
@@ -168,9 +168,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 
 
 def test_a_server_that_is_not_there_exits_with_4() -> None:
-    with ScriptedServer() as gone:
-        address = gone.address
-    ended = run("kvctl", f"--addr={address}", "--timeout=0.3", "get", "k")
+    (address,) = free_addresses(1)
+    ended = run("kvctl", f"--addr={address}", "--timeout=2", "get", "k")
     assert ended.returncode == 4
     assert ended.stderr == f"kvctl: cannot connect to {address}: Connection refused\n".encode()
 

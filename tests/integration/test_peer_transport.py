@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import dataclasses
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
@@ -12,7 +14,6 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
-from structlog.typing import EventDict
 
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError, StorageError
@@ -27,8 +28,13 @@ from kvstore.server.peers.transport import PeerTransport
 from kvstore.server.tls import pki
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service.operations import Operation, Result
+from tests.integration.cluster import free_addresses
 
 WAIT_S = 10.0
+
+
+# What closes the transports of the test that runs.
+_started: contextvars.ContextVar[contextlib.AsyncExitStack] = contextvars.ContextVar("started")
 
 
 @dataclasses.dataclass
@@ -102,11 +108,22 @@ async def start(
         transport.answer_forwarded(Asked(asked))
     made.address = transport.bind(address)
     await transport.start()
+    _started.get().push_async_callback(transport.close)
     return made
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(test)
+    """Run a test; the transports that it started are closed, however it ends."""
+
+    async def with_transports() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            token = _started.set(stack)
+            try:
+                await test
+            finally:
+                _started.reset(token)
+
+    asyncio.run(with_transports())
 
 
 def heartbeat(sender: int, to: int, context: int) -> Message:
@@ -141,8 +158,6 @@ def test_messages_arrive_whole_and_in_order(tmp_path: Path) -> None:
         await two.until(lambda member: len(member.received) == len(sent))
         assert two.received == sent
         assert one.transport.links()[2].counters.frames < 100
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -158,8 +173,6 @@ def test_a_message_larger_than_a_frame_goes_alone_and_heartbeats_overtake(tmp_pa
         assert two.received[0] == heartbeat(1, 2, 7)
         assert two.received[1:] == big
         assert one.transport.links()[2].counters.frames >= 3
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -175,57 +188,56 @@ def test_a_full_queue_drops_and_says_so(tmp_path: Path) -> None:
         assert 0 < counters.dropped < 40
         assert one.lost == [2] * counters.dropped
         await two.until(lambda member: len(member.received) == 40 - counters.dropped)
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
 
 def test_an_unreachable_peer_is_tried_again_and_gets_the_newest_votes(tmp_path: Path) -> None:
     async def test() -> None:
-        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        (address,) = free_addresses(1)
+        one = await start(tmp_path / "1", 1)
+        two = await start(tmp_path / "2", 2, address=address)
         await two.transport.close()
         connect(one, two)
         one.transport.send([heartbeat(1, 2, number) for number in range(1, 101)])
         one.transport.send([append(1, 2, [b"x"])])
         assert one.transport.links()[2].counters.dropped == 85
-        two = await start(tmp_path / "2", 2, starts=2, address=two.address)
+        two = await start(tmp_path / "2", 2, starts=2, address=address)
         await two.until(lambda member: len(member.received) == 16)
         assert [message.context for message in two.received] == list(range(85, 101))
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
 
 def test_a_peer_that_restarts_is_found_again_and_its_loss_is_reported(tmp_path: Path) -> None:
     async def test() -> None:
-        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        (address,) = free_addresses(1)
+        one = await start(tmp_path / "1", 1)
+        two = await start(tmp_path / "2", 2, address=address)
         connect(one, two)
         await one.until(connected(2))
         await two.transport.close()
         await one.until(lambda member: member.lost == [2])
-        two = await start(tmp_path / "2", 2, starts=2, address=two.address)
+        two = await start(tmp_path / "2", 2, starts=2, address=address)
         await one.until(connected(2))
         one.transport.send([heartbeat(1, 2, 5)])
         await two.until(lambda member: len(member.received) == 1)
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
 
-async def refusals(one: Member, two: Member) -> list[EventDict]:
-    """Let one knock at two until it is refused; what both logged."""
+async def refusals(one: Member, two: Member) -> tuple[str, str]:
+    """Let one knock at two until it is refused; the reasons that two and one logged."""
+    found: dict[bool, str] = {}
     with structlog.testing.capture_logs() as logs:
         connect(one, two)
         async with asyncio.timeout(WAIT_S):
-            while not any(entry["event"] == "peer refused" for entry in logs):
+            while len(found) < 2:
                 await asyncio.sleep(0.005)
+                # Who dials knows whom; who is called knows an address alone.
+                found = {"peer" in e: e["reason"] for e in logs if e["event"] == "peer refused"}
         assert not one.transport.links()[two.introductions.member].connected
-    await one.transport.close()
-    await two.transport.close()
-    return logs
+    return found[False], found[True]
 
 
 def test_a_member_removed_while_it_talks_is_cut_off(tmp_path: Path) -> None:
@@ -237,8 +249,6 @@ def test_a_member_removed_while_it_talks_is_cut_off(tmp_path: Path) -> None:
         one.transport.send([heartbeat(1, 2, 1)])
         await one.until(lambda member: member.lost == [2])
         assert not two.received
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -257,8 +267,9 @@ def test_a_stranger_is_refused_with_the_reason_on_both_sides(
     async def test() -> None:
         one = await start(tmp_path / "1", 1, **caller)
         two = await start(tmp_path / "2", 2, **called)
-        logs = await refusals(one, two)
-        assert all(reason in entry["reason"] for entry in logs)
+        called_says, caller_says = await refusals(one, two)
+        assert reason in called_says
+        assert reason in caller_says
         assert set(one.say_removed) == ({2} if "removed" in called else set())
 
     run(test())
@@ -278,8 +289,6 @@ def test_a_stranger_isnt_told_the_clusters_name(tmp_path: Path) -> None:
             said = [refusal.value.details(), *map(str, refusal.value.initial_metadata() or ())]
             said += map(str, refusal.value.trailing_metadata() or ())
             assert "the-name" not in "".join(map(str, said))
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -323,8 +332,6 @@ def test_a_certificate_is_no_membership(
         stranger.transport.send([heartbeat(78, 1, 1)])
         await one.until(lambda member: len(member.received) == 1)
         assert not one.introductions.registry.known()
-        await stranger.transport.close()
-        await one.transport.close()
 
     run(test())
 
@@ -338,8 +345,6 @@ def test_one_that_expects_another_member_at_an_address_is_refused(tmp_path: Path
                 while not logs:
                     await asyncio.sleep(0.005)
         assert "member 1 looks for member 3, this is 2" in logs[0]["reason"]
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -361,8 +366,9 @@ def test_a_member_with_amnesia_is_refused_by_whoever_knew_it(
         await one.until(connected(2))
         await one.transport.close()
         one = await start(tmp_path / "1b", 1, **later)
-        logs = await refusals(one, two)
-        assert all(reason in entry["reason"] for entry in logs)
+        called_says, caller_says = await refusals(one, two)
+        assert reason in called_says
+        assert reason in caller_says
 
     run(test())
 
@@ -371,7 +377,12 @@ def test_whoever_dials_a_member_with_amnesia_refuses_it_too(tmp_path: Path) -> N
     async def test() -> None:
         one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
         one.introductions.registry.admit(2, Known(99, 1), present=True)
-        logs = await refusals(one, two)
+        with structlog.testing.capture_logs() as logs:
+            connect(one, two)
+            async with asyncio.timeout(WAIT_S):
+                while not logs:
+                    await asyncio.sleep(0.005)
+        assert logs[0]["event"] == "peer refused"
         assert "stale id: member 2" in logs[0]["reason"]
 
     run(test())
@@ -392,8 +403,6 @@ def test_a_founder_is_noted_by_a_majority_and_learns_what_they_know(tmp_path: Pa
         await _register(one, two, three)
         assert two.introductions.registry.known()[1] == Known(1, 1)
         assert one.introductions.registry.known()[9] == Known(5, 6)
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -404,8 +413,6 @@ def test_a_founder_whose_id_is_known_with_another_directory_stops(tmp_path: Path
         two.introductions.registry.admit(1, Known(77, 3), present=True)
         with pytest.raises(ConfigurationError, match="member 2 refuses this new data directory"):
             await _register(one, two)
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -438,8 +445,6 @@ def test_plain_raft_calls_are_answered_by_the_core(tmp_path: Path) -> None:
         assert two.received[1].entries == [Entry(4, 10, EntryKind.COMMAND, b"x")]
         two.transport.send([Message(MessageKind.APPEND_RESPONSE, 1, 2, 4, log_index=10)])
         assert (await appended).match_index == 10
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -462,8 +467,6 @@ def test_a_plain_call_takes_no_answer_from_the_stream(tmp_path: Path) -> None:
         assert (await appended).match_index == 9
         await one.until(lambda member: len(member.received) == 4)
         assert [(m.term, m.log_index) for m in one.received] == [(3, 9), (4, 5), (4, 7), (4, 9)]
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -484,8 +487,6 @@ def test_a_call_in_anothers_name_or_out_of_range_never_reaches_the_core(
             await call(two, "RequestVote", request_, one.introductions.to(2))
         assert refusal.value.code().name == code
         assert not two.received
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -500,8 +501,6 @@ def test_a_damaged_frame_ends_the_stream_and_reaches_nobody(tmp_path: Path) -> N
             await stream.write(raft_pb2.MessageFrame(messages=b"\x05\0\0\0hello"))
             assert await stream.code() is grpc.StatusCode.DATA_LOSS
         assert not two.received
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -516,7 +515,6 @@ def test_whoever_does_not_introduce_itself_is_turned_away(tmp_path: Path) -> Non
                 grpc.StatusCode.UNAUTHENTICATED,
                 grpc.StatusCode.INVALID_ARGUMENT,
             )
-        await two.transport.close()
 
     run(test())
 
@@ -540,8 +538,6 @@ def test_snapshots_go_beside_messages_and_progress_comes_back(tmp_path: Path) ->
         progress = SnapshotProgress(2, 1, 4, 7, 8 << 20)
         two.transport.send([progress])
         await one.until(lambda member: member.received == [progress])
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -558,8 +554,6 @@ def test_snapshots_are_throttled_and_heartbeats_are_not(tmp_path: Path) -> None:
         await two.until(lambda member: len(member.received) == 6)
         assert asyncio.get_running_loop().time() - begin >= 4 * 100_000 / (1 << 20)
         assert two.received.index(heartbeat(1, 2, 1)) <= 1
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -583,8 +577,6 @@ def test_a_damaged_chunk_reaches_nobody(tmp_path: Path, damage: dict[str, Any]) 
             await stream.write(request)
             assert await stream.code() is grpc.StatusCode.DATA_LOSS
         assert not two.received
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -611,8 +603,6 @@ def test_members_with_certificates_talk(tmp_path: Path, authority: pki.Authority
         await one.until(connected(2))
         one.transport.send([heartbeat(1, 2, 5)])
         await two.until(lambda member: len(member.received) == 1)
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -623,8 +613,8 @@ def test_a_certificate_of_another_member_is_refused(
     async def test() -> None:
         one = await start(tmp_path / "1", 1, certificates=peer_files(authority, 3))
         two = await start(tmp_path / "2", 2, certificates=peer_files(authority, 2))
-        logs = await refusals(one, two)
-        assert "certificate is of member 3 of cluster 'c', but the caller says" in logs[0]["reason"]
+        for said in await refusals(one, two):
+            assert "certificate is of member 3 of cluster 'c', but the caller says" in said
 
     run(test())
 
@@ -642,8 +632,6 @@ def test_one_that_answers_with_another_members_certificate_is_not_talked_to(
                     await asyncio.sleep(0.005)
         assert logs[0]["event"] == "peer unreachable"
         assert "Hostname Verification Check failed" in logs[0]["reason"]
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -676,7 +664,6 @@ def test_whoever_has_no_certificate_of_the_cluster_stays_outside(
             with pytest.raises(grpc.aio.AioRpcError) as refusal:
                 await stub.Register(raft_pb2.RegisterRequest(), timeout=WAIT_S)
             assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-        await two.transport.close()
 
     run(test())
 
@@ -709,8 +696,6 @@ def test_streams_are_opened_anew_when_either_sides_files_were_exchanged(
         one.transport.send([heartbeat(1, 2, 5)])
         await two.until(lambda member: len(member.received) == 1)
         assert one.transport.links()[2].counters.connects == 3
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -734,8 +719,6 @@ def test_a_stream_ends_with_the_certificate_of_its_caller(
         own_authority.issue_member(1, ["127.0.0.1"], 50)
         ending.look_interval_s = 0.0
         await one.until(connected(2))
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())
 
@@ -784,7 +767,5 @@ def test_a_link_lives_on_when_what_the_peer_says_cant_be_noted(
         monkeypatch.setattr(one.introductions, "judge_called", judge_called)
         connect(one, two)
         await one.until(connected(2))
-        await one.transport.close()
-        await two.transport.close()
 
     run(test())

@@ -263,6 +263,7 @@ def test_closing_in_the_middle_ends_every_thread_and_keeps_what_was_acknowledged
     for _ in crew.threads:
         assert underway.acquire(timeout=PATIENCE_SECONDS)
     while sum(len(written) for written in acknowledged) < 10 + 40 * seed:
+        assert any(thread.is_alive() for thread in crew.threads), "the crew has died"
         threading.Event().wait(0.001)
     db.close()
     crew.join()
