@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar, cast
 
@@ -20,6 +21,7 @@ from kvstore.api.v1 import (
     session_pb2_grpc,
 )
 from kvstore.client.attempts import Attempts, Endpoints, Metadata
+from kvstore.client.connections import Connections
 from kvstore.client.failure import understand
 from kvstore.client.options import (
     CHANNEL_OPTIONS,
@@ -99,11 +101,10 @@ class AsyncClient:
     ) -> None:
         """Raises ConfigurationError for a malformed address or an unreadable PEM file."""
         self._endpoints = Endpoints(parse_addresses(addresses))
-        self._tls = tls
         self._timeout = checked_timeout(timeout, timeout)
         self._retry = retry or RetryPolicy()
         self._closed = False
-        self._servers: dict[str, _Server] = {}
+        self._connections = Connections(partial(_Server, tls=tls), tls)
         self._sessions = Sessions()
         if tls is not None:
             tls.credentials()  # unreadable PEM files are told now, not later
@@ -209,8 +210,9 @@ class AsyncClient:
         begun = False
         while True:
             attempts.next()
+            connection = self._connections.take(attempts.address)
             try:
-                async for response in self._server(attempts.address).admin.SaveSnapshot(request):
+                async for response in connection.server.admin.SaveSnapshot(request):
                     begun = True
                     yield response.data
                 return
@@ -220,18 +222,22 @@ class AsyncClient:
                 failure = understand(error)
                 if begun:
                     raise failure.error from error
+                self._connections.failed(connection, failure)
                 delay = attempts.failed(failure)
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 if self._closed and not _task_is_cancelled():
                     raise ClosedError(_CLOSED) from error
                 raise
+            finally:
+                left = self._connections.give_back(connection)
+                if left is not None:
+                    await left.channel.close(grace=None)
             await asyncio.sleep(delay)
 
     async def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
         self._closed = True
-        servers, self._servers = self._servers, {}
-        for server in servers.values():
+        for server in self._connections.close():
             await server.channel.close(grace=None)
 
     async def __aenter__(self) -> Self:
@@ -244,14 +250,6 @@ class AsyncClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def _server(self, address: str) -> _Server:
-        if self._closed:
-            raise ClosedError("the client is closed")
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers[address] = _Server(address, self._tls)
-        return server
 
     async def _call(
         self,
@@ -321,21 +319,29 @@ class AsyncClient:
     ) -> Response:
         while True:
             time_left = attempts.next()
-            server = self._server(attempts.address)
+            connection = self._connections.take(attempts.address)
             try:
-                return await method(server)(
+                response = await method(connection.server)(
                     request, timeout=time_left, metadata=attempts.metadata()
                 )
+                connection.answered()
+                return response
             except grpc.RpcError as error:
                 if self._closed:
                     raise attempts.ended(ClosedError(_CLOSED)) from error
-                delay = attempts.failed(understand(error))
+                failure = understand(error)
+                self._connections.failed(connection, failure, time_left)
+                delay = attempts.failed(failure)
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 # gRPC cancels the calls of a channel that close() has closed; a cancellation of
                 # this very task goes on its way.
                 if self._closed and not _task_is_cancelled():
                     raise attempts.ended(ClosedError(_CLOSED)) from error
                 raise
+            finally:
+                left = self._connections.give_back(connection)
+                if left is not None:
+                    await left.channel.close(grace=None)
             await asyncio.sleep(delay)
 
 

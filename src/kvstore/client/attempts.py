@@ -123,7 +123,8 @@ class Attempts:
         self.address = self._endpoints.preferred
         if len(self._endpoints.addresses) > 1:
             return min(left, self._policy.attempt_timeout_s)
-        return left
+        # Another try must fit in: the connection may be one whose other end is gone.
+        return min(left, max(left / 2, self._policy.attempt_timeout_s))
 
     def metadata(self) -> Metadata | None:
         """What goes with this try: that an earlier one may have been applied, and its age."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -19,6 +20,7 @@ from kvstore.api.v1 import (
     session_pb2_grpc,
 )
 from kvstore.client.attempts import Attempts, Endpoints, Metadata
+from kvstore.client.connections import Connections
 from kvstore.client.failure import understand
 from kvstore.client.options import (
     CHANNEL_OPTIONS,
@@ -104,14 +106,13 @@ class Client:
     ) -> None:
         """Raises ConfigurationError for a malformed address or an unreadable PEM file."""
         self._endpoints = Endpoints(parse_addresses(addresses))
-        self._tls = tls
         self._timeout = checked_timeout(timeout, timeout)
         self._retry = retry or RetryPolicy()
-        self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._servers: dict[str, _Server] = {}
+        self._connections = Connections(partial(_Server, tls=tls), tls)
         self._sessions = Sessions()
-        self._server(self._endpoints.preferred)  # unreadable PEM files are told now, not later
+        # Unreadable PEM files are told now, not later.
+        self._connections.give_back(self._connections.take(self._endpoints.preferred))
 
     def put(
         self,
@@ -238,8 +239,9 @@ class Client:
         begun = False
         while True:
             attempts.next()
+            connection = self._connections.take(attempts.address)
             try:
-                for response in self._server(attempts.address).admin.SaveSnapshot(request):
+                for response in connection.server.admin.SaveSnapshot(request):
                     begun = True
                     yield response.data
                 return
@@ -249,19 +251,22 @@ class Client:
                 failure = understand(error)
                 if begun:
                     raise failure.error from error
+                self._connections.failed(connection, failure)
                 delay = attempts.failed(failure)
             except ValueError as error:  # what gRPC raises for a channel that close() has closed
                 if self._closed.is_set():
                     raise ClosedError(_CLOSED) from error
                 raise
+            finally:
+                left = self._connections.give_back(connection)
+                if left is not None:
+                    left.channel.close()
             self._closed.wait(delay)
 
     def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
         self._closed.set()
-        with self._lock:
-            servers, self._servers = self._servers, {}
-        for server in servers.values():
+        for server in self._connections.close():
             server.channel.close()
 
     def __enter__(self) -> Self:
@@ -274,15 +279,6 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _server(self, address: str) -> _Server:
-        with self._lock:
-            if self._closed.is_set():
-                raise ClosedError("the client is closed")
-            server = self._servers.get(address)
-            if server is None:
-                server = self._servers[address] = _Server(address, self._tls)
-            return server
 
     def _call(
         self,
@@ -352,17 +348,26 @@ class Client:
     ) -> Response:
         while True:
             time_left = attempts.next()
-            server = self._server(attempts.address)
+            connection = self._connections.take(attempts.address)
             try:
-                return method(server)(request, timeout=time_left, metadata=attempts.metadata())
+                method_there = method(connection.server)
+                response = method_there(request, timeout=time_left, metadata=attempts.metadata())
+                connection.answered()
+                return response
             except grpc.RpcError as error:
                 if self._closed.is_set():
                     raise attempts.ended(ClosedError(_CLOSED)) from error
-                delay = attempts.failed(understand(error))
+                failure = understand(error)
+                self._connections.failed(connection, failure, time_left)
+                delay = attempts.failed(failure)
             except ValueError as error:  # what gRPC raises for a channel that close() has closed
                 if self._closed.is_set():
                     raise attempts.ended(ClosedError(_CLOSED)) from error
                 raise
+            finally:
+                left = self._connections.give_back(connection)
+                if left is not None:
+                    left.channel.close()
             self._closed.wait(delay)
 
 

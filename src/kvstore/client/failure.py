@@ -57,13 +57,15 @@ _CONNECTING = re.compile(
 class Failure:
     """One failed try. ``leader_address`` is where to go instead, where the server knew.
 
-    ``not_applied``: this try surely did nothing, and never will.
+    ``not_applied``: this try surely did nothing, and never will. ``silent``: nothing at all was
+    heard of the server until the try's time was up.
     """
 
     error: Error
     retry: bool
     leader_address: str | None = None
     not_applied: bool = False
+    silent: bool = False
 
 
 def understand(error: grpc.RpcError) -> Failure:
@@ -75,7 +77,9 @@ def understand(error: grpc.RpcError) -> Failure:
     translated = _translated(code, details, trailer, address)
     final = isinstance(translated, InvalidArgumentError | ResourceExhaustedError)
     passing = code in _PASSING and not final
-    return Failure(translated, passing, address, _not_applied(code, details, trailer))
+    # gRPC's own words; ours say more.
+    silent = code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in details
+    return Failure(translated, passing, address, _not_applied(code, details, trailer), silent)
 
 
 # Statuses that come before anything is proposed.

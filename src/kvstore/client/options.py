@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +66,24 @@ class TLS:
             certificate_chain=_read_optional("certificate", self.cert),
         )
 
+    def stamps(self) -> tuple[object, ...]:
+        """What changes when one of the files is exchanged."""
+        return tuple(map(_stamp, (self.ca, self.cert, self.key)))
+
     def channel_options(self) -> list[tuple[str, int | str]]:
         if self.server_name is None:
             return []
         return [("grpc.ssl_target_name_override", self.server_name)]
+
+
+def _stamp(path: str | Path | None) -> object:
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return error.errno
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_optional(what: str, path: str | Path | None) -> bytes | None:
@@ -81,7 +96,8 @@ class RetryPolicy:
 
     Before try n the client waits a random time of up to
     ``min(delay_max_s, delay_first_s * 2**n)``. ``attempt_timeout_s`` bounds one try where there is
-    another address to go to; with a single address a try may use all the time that is left.
+    another address to go to; with a single address a try may use half of the time that is left, if
+    that is more.
     """
 
     delay_first_s: float = 0.02

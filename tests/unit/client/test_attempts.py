@@ -39,13 +39,19 @@ def hint(address: str | None, leader: int = 2) -> Failure:
     return Failure(NotLeaderError(leader, address), retry=True, leader_address=address)
 
 
-def test_the_only_server_is_given_all_the_time_that_is_left() -> None:
+def test_the_only_server_is_given_so_much_time_that_another_try_fits_in() -> None:
     clock = Clock()
     plan = attempts(Endpoints(["a:1"]), clock)
-    assert plan.next() == 10.0
-    clock.seconds += 4
+    assert plan.next() == 5.0
+    clock.seconds += 5
     plan.failed(UNAVAILABLE)
-    assert plan.next() == 6.0
+    assert plan.next() == 2.5
+    clock.seconds += 2.5
+    plan.failed(UNAVAILABLE)
+    assert plan.next() == POLICY.attempt_timeout_s
+    clock.seconds += 2
+    plan.failed(UNAVAILABLE)
+    assert plan.next() == 0.5
 
 
 def test_one_of_several_servers_is_given_the_time_of_one_attempt() -> None:
