@@ -160,9 +160,9 @@ def test_nothing_goes_before_a_later_segment_is_durable():
 
 
 def test_sticky_records_outlive_the_segments_that_held_them():
-    disk = MemoryFileSystem()
-    with Log("/log", filesystem=disk, segment_bytes=4096, sticky_kinds=[STATE, 10]) as log:
-        log.append(10, 0, 0, b"who I am")
+    disk, highest = MemoryFileSystem(), 0xEF
+    with Log("/log", filesystem=disk, segment_bytes=4096, sticky_kinds=[STATE, highest]) as log:
+        log.append(highest, 0, 0, b"who I am")
         for index in range(1, 300):
             if index % 50 == 0:
                 log.append(STATE, 0, 0, b"state %d" % index)
@@ -170,9 +170,9 @@ def test_sticky_records_outlive_the_segments_that_held_them():
         log.sync()
         log.remove_before(299)
         assert len(segments(disk)) == 1
-    with Log("/log", filesystem=disk, sticky_kinds=[STATE, 10]) as log:
+    with Log("/log", filesystem=disk, sticky_kinds=[STATE, highest]) as log:
         newest = {kind: payload for kind, _, _, payload in log.replay() if kind != COMMAND}
-    assert newest == {STATE: b"state 250", 10: b"who I am"}
+    assert newest == {STATE: b"state 250", highest: b"who I am"}
 
 
 def test_threads_share_syncs_and_each_returns_only_when_its_record_is_durable(tmp_path):
