@@ -90,6 +90,14 @@ class MemberDirectory:
         self.filesystem.make_directory(path)
         return path
 
+    def drop_incoming(self) -> None:
+        """What was being received isn't wanted any more."""
+        self.filesystem.remove_tree(f"{self.path}/incoming")
+
+    def ready(self, index: int) -> str:
+        """Where the received snapshot ``index`` waits to be installed."""
+        return self._name("ready", index)
+
     def incoming_is_whole(self, index: int) -> None:
         """Everything in ``incoming`` is written and verified: make it durable under its name."""
         path = f"{self.path}/incoming"

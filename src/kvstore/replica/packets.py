@@ -26,6 +26,7 @@ from kvstore.raft.codec import (
 )
 
 __all__ = [
+    "NO_ROOM",
     "REFUSED",
     "Packet",
     "SnapshotPart",
@@ -37,6 +38,8 @@ __all__ = [
 
 REFUSED = (1 << 64) - 1
 """As ``next`` of a progress: what arrived is damaged and was thrown away."""
+NO_ROOM = REFUSED - 1
+"""As ``next`` of a progress: the receiver's disk has no room; what arrived was thrown away."""
 
 _MESSAGE, _PART, _PROGRESS = 1, 2, 3
 _PART_HEAD = struct.Struct("<QQQQQI")
@@ -61,7 +64,8 @@ class SnapshotPart:
 class SnapshotProgress:
     """The receiver of the snapshot ``index`` has everything below ``next``.
 
-    ``next == total`` says that it arrived whole, ``REFUSED`` that it is damaged.
+    ``next == total`` says that it arrived whole, ``REFUSED`` that it is damaged, ``NO_ROOM`` that
+    the receiver's disk is too full for it.
     """
 
     sender: int

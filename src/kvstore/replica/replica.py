@@ -374,6 +374,8 @@ class Replica:
             lack = "its disk has no room for the state"
         elif self._log.out_of_space:
             lack = "its disk has no room for the log"
+        elif self._transfers.lacks_room:
+            lack = "its disk has no room for a snapshot that it needs"
         watch = self._storage_watch
         watch.tick(lack, self._log.oldest_ticks())
         self._raft.storage_is_well(not watch.trouble)

@@ -7,11 +7,12 @@ goes on where it stopped. Inside, each block of each table has its checksum too.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kvstore._engine.files.native import FileSystem
-from kvstore.errors import CorruptionError
+from kvstore.errors import StorageError
 from kvstore.raft import SnapshotMeta
 from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter
 from kvstore.replica.directory import MemberDirectory
@@ -121,7 +122,8 @@ class SnapshotReceiver:
         """Take a part; True when the snapshot became whole, durable and ready to be installed.
 
         Parts out of order are ignored. Raises CorruptionError for a snapshot that is damaged or
-        makes no sense (what came of it is forgotten), StorageError when it can't be written.
+        makes no sense and StorageError when it can't be written, or there is no room for all of it
+        (what came of it is forgotten in either case).
         """
         if not self._belongs(part):
             if part.offset != 0 or not self._may_begin(part):
@@ -138,12 +140,16 @@ class SnapshotReceiver:
                 return False
             self._writer.finish()
             self._verify(self._path, part.meta)
-        except CorruptionError:
-            self._meta = None
-            self._next = 0
+            self._directory.incoming_is_whole(part.meta.index)
+        except StorageError:
+            self._forget()
             raise
-        self._directory.incoming_is_whole(part.meta.index)
         return True
+
+    def _forget(self) -> None:
+        self._meta = None
+        self._next = 0
+        self._writer = None
 
     def _belongs(self, part: SnapshotPart) -> bool:
         return self._meta == part.meta and self._sender == part.sender and self._total == part.total
@@ -162,7 +168,15 @@ class SnapshotReceiver:
         )
 
     def _begin(self, part: SnapshotPart) -> None:
+        self._forget()
         self._path = self._directory.make_incoming()
+        free = self._directory.free_bytes()
+        if 0 < free < part.total:
+            raise StorageError(
+                f"a snapshot of {part.total} bytes where {free} are free",
+                path=self._path,
+                errno=errno.ENOSPC,
+            )
         self._meta = part.meta
         self._sender = part.sender
         self._term = part.term

@@ -12,14 +12,16 @@ from kvstore.errors import (
     IntegrityCode,
     InternalError,
     InvalidArgumentError,
+    StorageError,
 )
 from kvstore.raft import Message, MessageKind, Raft, Role, SnapshotMeta
 from kvstore.replica.applying import Applying
 from kvstore.replica.checkpoints import Removals, read_checkpoint
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.hold_off import PAUSE_MAX_S, HoldOff
 from kvstore.replica.options import ReplicaOptions
-from kvstore.replica.packets import REFUSED, SnapshotPart, SnapshotProgress, Transport
+from kvstore.replica.packets import NO_ROOM, REFUSED, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
 from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine, StoredState
@@ -60,6 +62,9 @@ class Transfers:
         self._removals = removals
         self._now = now
         self._verified_at = -VERIFY_PAUSE_S
+        self._hold_off = HoldOff(now)
+        # Until when it counts as too full for a snapshot: none has been offered since it was.
+        self._lacks_room_until = 0.0
         self._senders: dict[int, SnapshotSender] = {}
         self._receiver = SnapshotReceiver(directory, self._verify_snapshot, options.tick_s)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
@@ -73,16 +78,24 @@ class Transfers:
             elif sender.tick():
                 self._transport.send((sender.part(),))
 
+    @property
+    def lacks_room(self) -> bool:
+        """The disk was too full for the snapshot that this member needs, when it came last."""
+        return self._now() < self._lacks_room_until
+
     # --- out -----------------------------------------------------------------------------------
 
     def begin(self, message: Message) -> None:
         """Send the state to the member whom the core wants to get a snapshot.
 
-        Where the checkpoint can't be made now, or the one before is still being made, the core is
-        told that it failed, and asks again.
+        Where the checkpoint can't be made now, the one before is still being made, or the member
+        lacked room lately, the core is told that it failed, and asks again.
         """
         to = message.to
         self._drop(to)
+        if self._hold_off.holds(to):
+            self._raft.snapshot_status(to, False)
+            return
         machine = self._applying.machine
         path = self._directory.outgoing(to)
 
@@ -156,12 +169,17 @@ class Transfers:
             self._end(sender, ok=False)
             self._verify()
             return
+        if progress.next == NO_ROOM and progress.index == sender.meta.index:
+            self._hold_off.lacked_room(sender.to)
+            self._end(sender, ok=False)
+            return
         before = sender.offset
         if not sender.answered(progress):
             return
         self._counters.snapshot_sent_bytes += max(0, sender.offset - before)
         if sender.done:
             self._counters.snapshots_sent += 1
+            self._hold_off.had_room(sender.to)
             self._end(sender, ok=True)
         else:
             self._transport.send((sender.part(),))
@@ -201,13 +219,25 @@ class Transfers:
         except CorruptionError:
             self._answer_part(part, REFUSED)
             return
+        except StorageError as error:
+            if not error.retryable:
+                raise
+            self._refuse_for_room(part)
+            return
         after = self._receiver.received(part)
         self._counters.snapshot_received_bytes += max(0, after - before)
         if whole:
+            self._lacks_room_until = 0.0
             self._counters.snapshots_received += 1
             self._ready_to_install[part.meta.index] = part.meta
             self._raft.step(message)
         self._answer_part(part, after)
+
+    def _refuse_for_room(self, part: SnapshotPart) -> None:
+        # Longer than the leader waits before it tries again.
+        self._lacks_room_until = self._now() + 2 * PAUSE_MAX_S
+        self._directory.drop_incoming()
+        self._answer_part(part, NO_ROOM)
 
     def _answer_part(self, part: SnapshotPart, upto: int) -> None:
         self._transport.send(
@@ -237,3 +267,4 @@ class Transfers:
         # Newer ones may be on their way into the log already.
         for index in [index for index in self._ready_to_install if index < mark.index]:
             del self._ready_to_install[index]
+            self._removals.remove(self._directory.ready(index))

@@ -8,7 +8,8 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import UnavailableError
-from tests.unit.replica.driven_group import DrivenGroup, put_of
+from kvstore.replica import Packet, SnapshotPart
+from tests.unit.replica.driven_group import TICK_S, DrivenGroup, put_of
 
 
 def filled(driven: DrivenGroup, first: int, count: int, member: int) -> list[bytes]:
@@ -81,6 +82,44 @@ def test_a_follower_without_room_for_its_state_catches_up_with_room() -> None:
         driven.settle()
         assert not driven.group.replicas[follower].lacks_room
         assert len(driven.hashes()) == 1
+
+
+def test_a_follower_without_room_for_a_snapshot_waits_and_costs_its_leader_little() -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader()
+        behind = 1 + leader.member % 3
+        others = [member for member in driven.group.replicas if member != behind]
+        network = driven.group.network
+        network.isolate(behind, others)
+        follower = driven.group.replicas[behind]
+        number = 0
+        while leader.status().raft.first_index <= follower.status().raft.last_index + 1:
+            driven.put(b"%06d" % (number % 200), bytes(2000), f"put-{number}")
+            number += 1
+        driven.disk.fail("pwrite", errno.ENOSPC, always=True, path=f"/node{behind}/incoming")
+        offers: list[int] = []
+
+        def note(packet: Packet) -> bool:
+            if isinstance(packet, SnapshotPart) and packet.offset == 0:
+                offers.append(driven.steps)
+            return False
+
+        network.hold = note
+        reads = driven.disk.counts["pread"]
+        network.heal()
+        for _ in range(round(130 / TICK_S)):
+            driven.step()
+        # At 0, 1, 3, 7, 15, 31, 63 and 123 seconds, and each sent anew a few times at most.
+        assert 7 <= len(offers) <= 20
+        # The leader didn't read its whole state to see whether it is damaged.
+        assert driven.disk.counts["pread"] - reads < 1000
+        assert driven.failed == {}
+        assert "snapshot" in follower.storage_trouble
+        assert not follower.directory.filesystem.kind(f"/data/node{behind}/incoming")
+        driven.disk.heal()
+        driven.settle()
+        assert len(driven.hashes()) == 1
+        driven.until(lambda: not follower.storage_trouble)
 
 
 def test_a_member_restarts_on_a_full_disk_with_all_that_it_had() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.errors import StorageError
 from kvstore.raft import Membership, SnapshotMeta
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.hold_off import HoldOff
 from kvstore.replica.packets import SnapshotPart, SnapshotProgress
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
 from kvstore.replica.ticks import TICK_S
@@ -73,6 +77,51 @@ def test_a_sender_does_not_go_on_where_another_one_stopped(receiver):
     move(receiver, other)
     assert other.offset == 0
     assert receiver.received(old.part()) == 300
+
+
+def test_one_that_is_larger_than_what_is_free_is_not_begun(disk):
+    source = sender(1, term=2)
+    receiver = SnapshotReceiver(MemberDirectory("/member", disk), lambda path, meta: None)
+    disk.capacity_bytes = source.total - 1
+    before = disk.counts["pwrite"]
+    with pytest.raises(StorageError) as caught:
+        receiver.take(source.part())
+    assert caught.value.retryable
+    assert disk.counts["pwrite"] == before
+    disk.capacity_bytes = 2 * source.total
+    while not move(receiver, source):
+        pass
+
+
+def test_one_that_finds_no_room_midway_begins_anew(disk):
+    source = sender(1, term=2)
+    receiver = SnapshotReceiver(MemberDirectory("/member", disk), lambda path, meta: None)
+    for _ in range(3):
+        move(receiver, source)
+    disk.fail("pwrite", errno.ENOSPC)
+    with pytest.raises(StorageError):
+        receiver.take(source.part())
+    assert receiver.received(source.part()) == 0
+    source.offset = 0
+    while not move(receiver, source):
+        pass
+
+
+def test_pauses_after_a_lack_of_room_double_up_to_a_minute():
+    now = 0.0
+    hold_off = HoldOff(lambda: now)
+    assert not hold_off.holds(2)
+    for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+        hold_off.lacked_room(2)
+        now += pause - 0.1
+        assert hold_off.holds(2)
+        assert not hold_off.holds(3)
+        now += 0.2
+        assert not hold_off.holds(2)
+    hold_off.had_room(2)
+    hold_off.lacked_room(2)
+    now += 1.1
+    assert not hold_off.holds(2)
 
 
 @pytest.mark.parametrize("tick_s", [0.005, 0.05, 1.0])
