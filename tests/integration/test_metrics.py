@@ -99,6 +99,8 @@ def test_a_member_shows_its_streams_and_the_certificate_that_peers_see(tmp_path:
                 assert value(samples, "kvstore_peer_sent_messages_total", peer=peer) > 0
                 value(samples, "kvstore_peer_dropped_messages_total", peer=peer)
         assert value(samples, "kvstore_certificate_expiry_seconds", use="peer") > 0
+        assert value(samples, "kvstore_tls_handshakes_total", use="peer") > 0
+        assert value(samples, "kvstore_tls_handshakes_refused_total", use="peer") == 0
 
 
 @pytest.mark.parametrize(

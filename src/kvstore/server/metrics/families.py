@@ -33,11 +33,16 @@ class MemberMoment:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Moment:
-    """What was read on the event loop. ``expiries``: when each certificate ends, by use."""
+    """What was read on the event loop.
+
+    By use, ``expiries``: when each certificate ends; ``handshakes``: how many were begun and
+    refused.
+    """
 
     members: tuple[MemberMoment, ...]
     links: Mapping[int, LinkFigures]
     expiries: Mapping[str, datetime.datetime]
+    handshakes: Mapping[str, tuple[int, int]]
     exposed: Sequence[str] = ()
     pulses: PulseFigures | None = None
 
@@ -51,6 +56,10 @@ def take_moment(figures: NodeFigures) -> Moment:
         ),
         figures.links,
         {use: files.expires() for use, files in figures.certificates.items()},
+        {
+            use: (files.handshakes.begun, files.handshakes.refused)
+            for use, files in figures.certificates.items()
+        },
         figures.exposed,
         figures.pulses,
     )
@@ -103,6 +112,10 @@ def families_of(moment: Moment) -> list[Metric]:
     for use, end in moment.expiries.items():
         left = (end - now).total_seconds()
         book.gauge("certificate_expiry_seconds", "Until it ends; below 0: ended", left, use=use)
+    for use, (begun, refused) in moment.handshakes.items():
+        book.counter("tls_handshakes", "Begun by whoever connected", begun, use=use)
+        if use == "peer":  # clients may connect and stay silent
+            book.counter("tls_handshakes_refused", "That no call followed", refused, use=use)
     return list(book.families.values())
 
 

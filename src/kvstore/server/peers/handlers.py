@@ -26,6 +26,7 @@ from kvstore.server.peers.unary import (
     vote_message,
     vote_response,
 )
+from kvstore.server.tls.handshakes import Handshakes
 
 UNARY_TIMEOUT_S = 5.0
 
@@ -42,7 +43,15 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     the call is from, and raises CorruptionError for what it can't take.
     """
 
-    def __init__(self, introductions: Introductions, receive: Receive, unary: UnaryCalls) -> None:
+    def __init__(
+        self,
+        introductions: Introductions,
+        receive: Receive,
+        unary: UnaryCalls,
+        handshakes: Handshakes | None = None,
+    ) -> None:
+        """``handshakes`` is told of connections that call."""
+        self._handshakes = handshakes
         self._introductions = introductions
         self._receive = receive
         self._unary = unary
@@ -192,6 +201,8 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         It need not be a member: what it sends is heard where the protocol needs it
         (``kvstore.raft.admission``).
         """
+        if self._handshakes is not None:
+            self._handshakes.meet(context.peer())
         try:
             return self._introductions.judge_caller(
                 context.invocation_metadata() or (), context.auth_context()

@@ -52,7 +52,12 @@ class PeerTransport:
         self._watching: asyncio.Task[None] | None = None
         self.dialler = Dialler(introductions.identity.cluster_id, certificates)
         self._server = new_peer_server()
-        self._handlers = PeerHandlers(introductions, receive, self._unary)
+        self._handlers = PeerHandlers(
+            introductions,
+            receive,
+            self._unary,
+            None if certificates is None else certificates.handshakes,
+        )
         raft_pb2_grpc.add_RaftPeerServicer_to_server(self._handlers, tolerant(self._server))
 
     def answer_forwarded(self, service: Service, node: AdminNode | None = None) -> None:
@@ -87,6 +92,7 @@ class PeerTransport:
             await asyncio.sleep(certificates.look_interval_s)
             # Files are read there: on a thread, a disk may hang.
             current = await asyncio.to_thread(certificates.current)
+            certificates.handshakes.look()
             self._handlers.streams.end_expired()
             if (current, certificates.has_ended) == (known, ended):
                 continue

@@ -19,6 +19,7 @@ import structlog
 from kvstore.errors import ConfigurationError
 from kvstore.pem import read_pem
 from kvstore.server.config.private_files import refuse_readable_by_others
+from kvstore.server.tls.handshakes import Handshakes
 from kvstore.server.tls.pem_files import check_pair
 from kvstore.server.tls.validity import not_after
 
@@ -52,6 +53,7 @@ class CertificateFiles:
         """Read the files. Raises ConfigurationError naming the one that is no good."""
         self._paths = (ca, cert, key)
         self.look_interval_s = LOOK_INTERVAL_S
+        self.handshakes = Handshakes()
         self._lock = threading.Lock()
         self._seen = self._stamps()
         self._looked = time.monotonic()
@@ -95,6 +97,7 @@ class CertificateFiles:
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             """Called by gRPC at each handshake, one at a time; None: as before."""
             nonlocal handed
+            self.handshakes.begin()
             current = self.current()
             if current is handed:
                 return None
