@@ -46,6 +46,7 @@ class Network:
         self._trace = trace
         self._deliver = deliver
         self._rng = random.Random(f"{plan.seed}/network")
+        self._datagrams = random.Random(f"{plan.seed}/datagrams")
         self._calm = False
         # How many troubles hold a link cut, or clogged.
         self._cut: dict[Link, int] = defaultdict(int)
@@ -98,6 +99,24 @@ class Network:
                 raise Violation(f"{packet} became {received} on the wire")
             packet = received
         self._deliver(packet)
+
+    def send_datagram(self, link: Link, datagram: bytes, arrive: Callable[[bytes], None]) -> None:
+        """Send what waits behind nothing, on a way of its own: a clogged link lets it pass."""
+        plan, rng = self._plan, self._datagrams
+        if self._cut[link]:
+            return
+        if not self._calm:
+            if rng.random() < plan.loss:
+                return
+            if rng.random() < plan.corruption:
+                place = rng.randrange(8 * len(datagram))
+                flipped = bytearray(datagram)
+                flipped[place // 8] ^= 1 << place % 8
+                datagram = bytes(flipped)
+            if rng.random() < plan.replay:
+                delay_us = rng.randint(100 * MILLISECOND, 4 * SECOND)
+                self._agenda.after(delay_us, lambda: arrive(datagram))
+        self._agenda.after(rng.randint(*plan.delay_us), lambda: arrive(datagram))
 
     def _corrupt(self, packet: Packet) -> None:
         """Flip a bit: the receiver must notice."""

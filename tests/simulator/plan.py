@@ -20,6 +20,9 @@ __all__ = ["CLOCK_SPEEDS", "TICK_US", "TROUBLES", "Plan", "draw"]
 TICK_US = 20 * MILLISECOND
 """A member's tick where its clock is right."""
 
+PULSE_TICKS = 150
+"""Three seconds; where a seed has pulses."""
+
 CLOCK_SPEEDS = (0.5, 0.7, 1.4, 2.0)
 """What a member's clock may be turned to."""
 
@@ -51,6 +54,7 @@ TROUBLES = {
     "clock speed": 2,
     "change members": 6,
     "transfer": 2,
+    "busy": 4,
 }
 """Kinds of trouble, and how often each comes beside the others where a seed has it."""
 
@@ -112,10 +116,12 @@ def draw(seed: int) -> Plan:
         kind: random.Random(f"{seed}/{kind}").random() < 0.4
         for kind in ("slow leader", "hanging disk", "full disks")
     }
+    pulses = later["busy"] = random.Random(f"{seed}/pulses").random() < 0.3
     entries = rng.choice((40, 100, 100, 300, 2000))
     raft = RaftOptions(
         election_ticks=10,
         heartbeat_ticks=rng.choice((1, 2, 3)),
+        pulse_ticks=PULSE_TICKS if pulses else 0,
         message_bytes_max=rng.choice((200, 4096, 65536)),
         message_entries_max=rng.choice((2, 16, 256)),
         inflight_messages_max=rng.choice((1, 4, 64)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from kvstore._engine.files.native import MemoryFileSystem
@@ -20,6 +20,8 @@ from kvstore.errors import (
 from kvstore.raft import Bundle, Entry, Membership, Message, MessageKind, Role
 from kvstore.replica import Identity, Replica
 from kvstore.replica.packets import Packet
+from kvstore.server.peers.pulse_datagram import decode
+from kvstore.server.peers.pulses import Pulses
 from kvstore.service import Get, KVService, Operation
 from kvstore.service.operations import Result
 from kvstore.state import StateMachine
@@ -86,6 +88,7 @@ class Process:
         trace: Trace,
         oracle: Oracle,
         network: Network,
+        processes: Mapping[int, Process],
     ) -> None:
         self.member = member
         self.gone: str | None = None
@@ -111,11 +114,15 @@ class Process:
         self._trace = trace
         self._oracle = oracle
         self._network = network
+        self._processes = processes
         self._rng = random.Random(f"{plan.seed}/process/{member}")
         self._sessions = random.Random(f"{plan.seed}/sessions/{member}")
         self._jobs = random.Random(f"{plan.seed}/jobs/{member}")
         self._service: KVService | None = None
         self._resume_at = 0
+        self._stopped_until = 0
+        self._pulses: Pulses | None = None
+        self._followed = Membership()
         self._ticks = 0
         self._turn_asked = False
         self._syncing = False
@@ -136,6 +143,7 @@ class Process:
         self._syncing = False
         self._turn_asked = False
         self._resume_at = 0
+        self._stopped_until = 0
         try:
             replica = WatchedReplica(
                 self._oracle,
@@ -169,6 +177,8 @@ class Process:
         )
         # Once it has run it is no founder any more: an empty disk would be amnesia.
         self.later(self._tick_us(), self._tick)
+        if self._plan.replica.raft.pulse_ticks:
+            self._start_pulses()
         self._after_step()
         self._wake()
 
@@ -183,6 +193,7 @@ class Process:
     def abandon(self) -> None:
         """Let go of the program. What it still does to its disk, nobody will see."""
         replica, self.replica, self._service = self.replica, None, None
+        self._pulses = None
         if replica is not None:
             with contextlib.suppress(Error):
                 replica.close()
@@ -206,8 +217,18 @@ class Process:
         if self.gone is None:
             self._agenda.after(self.restart_after_us(), self.start)
 
+    @property
+    def awake(self) -> bool:
+        """Neither paused nor held up."""
+        return self._agenda.now >= self._resume_at
+
     def pause(self, duration_us: int) -> None:
         """Stand still, as with SIGSTOP; whatever comes waits."""
+        self._stopped_until = max(self._stopped_until, self._agenda.now + duration_us)
+        self.hold_up(duration_us)
+
+    def hold_up(self, duration_us: int) -> None:
+        """Keep its loop busy; the process lives."""
         self._resume_at = max(self._resume_at, self._agenda.now + duration_us)
 
     def later(self, delay_us: int, work: Callable[[], None]) -> None:
@@ -256,6 +277,9 @@ class Process:
         assert self._service is not None
         self._ticks += 1
         self.later(self._tick_us(), self._tick)
+        if self._pulses is not None:
+            for member, term in self._pulses.take().items():
+                self.replica.pulse(member, term)
         self.replica.tick()
         if self._ticks % EXPIRY_TICKS == 0:
             self._service.expire()
@@ -269,6 +293,12 @@ class Process:
         assert self.replica is not None
         self._turn_asked = False
         self.replica.turn()
+        pulses = self._pulses
+        if pulses is not None:
+            pulses.stand(self.replica.term, self.replica.leader)
+            if self._followed is not self.replica.membership:
+                self._followed = self.replica.membership
+                pulses.follow(self._followed.members - {self.member})
 
     def _sync(self) -> None:
         assert self.replica is not None
@@ -321,6 +351,45 @@ class Process:
         assert self.replica is not None
         self._trace.note(f"{packet.sender} -> {packet.to}  {tell(packet)}")
         self.replica.receive((packet,))
+
+    # --- its pulses ----------------------------------------------------------------------------
+
+    def _start_pulses(self) -> None:
+        """Introduce itself to all that run, and let its pulse thread go."""
+        self._pulses = Pulses(self.member)
+        self._followed = Membership()
+        for other in self._processes.values():
+            if other is not self and other._pulses is not None:
+                self._pulses.learn(other.member, other._pulses.key_for(self.member))
+                other._pulses.learn(self.member, self._pulses.key_for(other.member))
+        self._beat(self._pulses)
+
+    def _beat(self, pulses: Pulses) -> None:
+        if self._pulses is not pulses:
+            return
+        heartbeat_ticks = self._plan.replica.raft.heartbeat_ticks
+        self._agenda.after(heartbeat_ticks * TICK_US, lambda: self._beat(pulses))
+        if self._agenda.now >= self._stopped_until:
+            for peer, datagram in pulses.beat():
+                self._send_datagram(peer, datagram)
+
+    def _send_datagram(self, to: int, datagram: bytes) -> None:
+        other = self._processes.get(to)
+        if other is not None:
+            self._network.send_datagram((self.member, to), datagram, other.hear)
+
+    def hear(self, datagram: bytes) -> None:
+        """A datagram has arrived; one that stands still finds it when it goes on."""
+        if self._pulses is None:
+            return
+        if self._agenda.now < self._stopped_until:
+            self._agenda.after(self._stopped_until - self._agenda.now, lambda: self.hear(datagram))
+            return
+        answer = self._pulses.receive(datagram)
+        if answer is not None:
+            asked = decode(datagram)
+            assert asked is not None, "what is answered was understood"
+            self._send_datagram(asked.sender, answer)
 
     # --- its clients ---------------------------------------------------------------------------
 

@@ -123,6 +123,7 @@ class _Run:
             trace=self.trace,
             oracle=self.oracle,
             network=self.network,
+            processes=self.processes,
         )
         self.processes[member] = process
         process.start()
@@ -183,6 +184,8 @@ class _Run:
         """A majority of the voters without the leader is whole, and has all that it has."""
         leader = self._leader()
         if leader is None or leader.storage_trouble or leader.membership.joint:
+            return False
+        if not all(process.awake for process in self.processes.values()):
             return False
         status = leader.status().raft
         fit = [

@@ -191,6 +191,18 @@ class Troubles:
         process.pause(duration * MILLISECOND)
         return f"member {process.member} for {duration} ms"
 
+    def busy(self) -> str | None:
+        """Loops that have no time, while their processes live: a leader's, or others'."""
+        count = self._rng.randint(1, len(self._processes))
+        leader = self._leader()
+        chosen = self._rng.sample(sorted(self._processes), count)
+        if leader is not None and self._rng.random() < 0.6:
+            chosen = [leader.member]
+        duration = self._rng.randint(50, 4000)
+        for member in chosen:
+            self._processes[member].hold_up(duration * MILLISECOND)
+        return f"members {chosen} for {duration} ms"
+
     def turn_clock(self) -> str | None:
         process = self._one()
         if process is None:
@@ -596,5 +608,6 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "clock speed": Troubles.turn_clock,
     "change members": Troubles.change_members,
     "transfer": Troubles.transfer,
+    "busy": Troubles.busy,
 }
 assert _MAKERS.keys() == TROUBLES.keys()
