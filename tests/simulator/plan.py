@@ -151,6 +151,7 @@ def draw(seed: int) -> Plan:
             spared_ms=memories.choice((0, 200)),
         ),
     )
+    slices = random.Random(f"{seed}/slices")
     quick = rng.choice((500, 1 * MILLISECOND, 5 * MILLISECOND))
     return Plan(
         seed=seed,
@@ -162,6 +163,8 @@ def draw(seed: int) -> Plan:
             segment_bytes=rng.choice((4096, 16384, 65536)),
             snapshot_part_bytes=rng.choice((300, 5000, 1 << 20)),
             memory=memory,
+            apply_turn_s=slices.choice((0.0, 0.005)),
+            apply_slice_entries=slices.choice((1, 1, 3, 64)),
         ),
         clients=rng.randint(3, 7),
         in_session=memories.choice((0.0, 0.5, 0.5, 1.0)),

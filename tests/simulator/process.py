@@ -24,7 +24,7 @@ from kvstore.server.peers.pulse_datagram import decode
 from kvstore.server.peers.pulses import Pulses
 from kvstore.service import Get, KVService, Operation
 from kvstore.service.operations import Result
-from kvstore.state import StateMachine
+from kvstore.state import Applied, Prepared, StateMachine
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
 from tests.simulator.network import Network, tell
 from tests.simulator.oracle import Oracle
@@ -44,6 +44,8 @@ DELAY_S = 0.5
 EXPIRY_TICKS = 5
 PROMISE_OUTAGE_MS = (20, 400)
 HANGING_LOOK_US = 20 * MILLISECOND
+STALLS = 0.05
+"""How often an engine says that it has no room, and a flush must be waited for."""
 LONG_JOBS = 0.05
 """How many of the steps of a job beside the member's thread take up to two seconds."""
 
@@ -51,13 +53,19 @@ LONG_JOBS = 0.05
 class WatchedReplica(Replica):
     """A replica that shows the oracle what it does."""
 
-    def __init__(self, oracle: Oracle, *arguments: object, **options: object) -> None:
+    def __init__(
+        self, oracle: Oracle, stalls: random.Random, *arguments: object, **options: object
+    ) -> None:
         self._oracle = oracle
+        self._stalls = stalls
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
 
     def _open_machine(self, path: str) -> StateMachine:
         machine = super()._open_machine(path)
         self._oracle.saw_state(self.identity.member, machine)
+        stalls = self._stalls
+        real = machine.has_room
+        machine.has_room = lambda: stalls.random() > STALLS and real()  # type: ignore[method-assign]
         return machine
 
     def _perform(self, bundle: Bundle) -> None:
@@ -66,10 +74,11 @@ class WatchedReplica(Replica):
             self._oracle.saw_entries(self.member, before, bundle.entries)
         super()._perform(bundle)
 
-    def _apply(self, entries: Sequence[Entry]) -> None:
+    def _apply(self, entries: Sequence[Entry], prepared: Prepared) -> Sequence[Applied]:
         self._oracle.saw_committed(self.member, self.machine.applied_index, entries)
-        super()._apply(entries)
+        answers = super()._apply(entries, prepared)
         self._oracle.saw_applied(self.member, self.machine, entries)
+        return answers
 
 
 class Process:
@@ -97,6 +106,8 @@ class Process:
         """Of its clock: ticks come this much faster than they should."""
         self.slowness = 1
         """Factor on the time that a sync takes."""
+        self.long_jobs = LONG_JOBS
+        """How many steps of jobs take long."""
         self.hanging = False
         """Its disk finishes nothing of the log; what it was given is done when that ends."""
         self.fatal_promise: MessageKind | None = None
@@ -147,6 +158,7 @@ class Process:
         try:
             replica = WatchedReplica(
                 self._oracle,
+                random.Random(f"{self._plan.seed}/stalls/{self.member}/{self.starts}"),
                 Identity("simulated", self.member),
                 DIRECTORY,
                 self,
@@ -309,7 +321,7 @@ class Process:
         self.replica.sync_storage()
         self._trace.note(f"member {self.member} synced")
 
-    def run(self, job: Callable[[], None], then: Callable[[], None]) -> None:
+    def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
         """Be the replica's :class:`Work`: a thread that gets to a job, and back, when it likes."""
 
         def work() -> None:
@@ -320,7 +332,7 @@ class Process:
 
     def _work_us(self) -> int:
         """Mostly a moment, now and then as long as an election."""
-        most = 2 * SECOND if self._jobs.random() < LONG_JOBS else 20 * MILLISECOND
+        most = 2 * SECOND if self._jobs.random() < self.long_jobs else 20 * MILLISECOND
         return self._jobs.randint(0, most)
 
     def _soon(self, work: Callable[[], None]) -> None:

@@ -188,6 +188,8 @@ class _Run:
         if not all(process.awake for process in self.processes.values()):
             return False
         status = leader.status().raft
+        if leader.machine.applied_index < status.commit:
+            return False  # a job of the time before may hold it, and its clients, up for long
         fit = [
             peer
             for peer in status.peers

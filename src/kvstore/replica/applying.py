@@ -6,19 +6,23 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from kvstore.errors import Error, InternalError, OutcomeUnknownError, StorageError
 from kvstore.raft import Entry, EntryKind, Raft
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.directory import MemberDirectory
-from kvstore.replica.work import Jobs
-from kvstore.state import StateMachine
-from kvstore.state.machine import CommandResult
+from kvstore.replica.options import ReplicaOptions
+from kvstore.replica.work import Jobs, raise_unless_passing
+from kvstore.state import Applied, CommandResult, Prepared, StateMachine
 
 __all__ = ["Applying", "ProposalDone", "ReadDone"]
 
 ProposalDone = Callable[[Sequence[CommandResult] | Error], None]
 ReadDone = Callable[[Error | None], None]
+
+SLICE_BYTES = 32 << 10
+"""Of entries that are applied in one go; a larger one is one by itself."""
 
 _COMMAND = EntryKind.COMMAND
 
@@ -47,8 +51,12 @@ class Applying:
         open_machine: Callable[[str], StateMachine],
         jobs: Jobs,
         removals: Removals,
+        options: ReplicaOptions,
+        apply: Callable[[Sequence[Entry], Prepared], Sequence[Applied]],
+        wake: Callable[[], None],
+        now: Callable[[], float],
     ) -> None:
-        """``machine`` was opened on ``path`` by ``open_machine``."""
+        """``machine`` was opened on ``path`` by ``open_machine``; ``apply`` applies to it."""
         self.machine = machine
         self._raft = raft
         self._path = path
@@ -56,11 +64,20 @@ class Applying:
         self._open_machine = open_machine
         self._jobs = jobs
         self._removals = removals
+        self._budget_s = options.apply_turn_s
+        self._slice_entries = options.apply_slice_entries
+        self._apply = apply
+        self._wake = wake
+        self._now = now
         self._proposed: dict[int, _Waiting] = {}
         self._reads_confirmed: list[tuple[int, list[ReadDone]]] = []
-        # Committed, but the engine has no room for them yet; oldest first.
-        self._held: deque[Sequence[Entry]] = deque()
+        # Committed and not applied yet; oldest first. The first of them may be prepared.
+        self._held: deque[Entry] = deque()
+        self._prepared: Prepared | None = None
         self._lack: StorageError | None = None
+        self._turn_ends = 0.0
+        # The disk couldn't be asked for want of descriptors or memory: not before the next tick.
+        self._failed = False
 
     # --- entries -------------------------------------------------------------------------------
 
@@ -70,42 +87,103 @@ class Applying:
         return self._lack is not None
 
     def _has_room(self) -> bool:
-        """The engine can take a write. While a full disk keeps it from flushing it may not."""
+        """The engine can take a write: if not it is asked again in a later turn.
+
+        While a full disk keeps it from flushing that is at a tick, else when the flush is done.
+        """
+        machine = self.machine
         try:
-            self.machine.make_room()
+            has_room = machine.has_room()
         except StorageError as error:
-            if not error.retryable:
-                raise
-            self._lack = error
+            self._note_lack(error)
             return False
         self._lack = None
-        return True
+        if not has_room:
+            self._jobs.start("room", machine.make_room, partial(self._room_made, machine))
+        return has_room
+
+    def _room_made(self, machine: StateMachine, outcome: Error | None) -> None:
+        if machine is self.machine and outcome is not None:
+            self._note_lack(outcome)
+
+    def _note_lack(self, error: Error) -> None:
+        if not (isinstance(error, StorageError) and error.retryable):
+            raise error
+        self._lack = error
+
+    def tick(self) -> None:
+        """One tick has passed: what the system lacked may be there again."""
+        self._failed = False
+
+    def begin_turn(self) -> None:
+        """A turn of the member begins: :meth:`apply` and the like take their share of it."""
+        self._turn_ends = self._now() + self._budget_s
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Apply them, or hold them until there is room."""
-        if self._held or not self._has_room():
-            # The core offers no more than it has room for beyond what was applied.
-            self._held.append(entries)
-        else:
-            self._apply_now(entries)
+        """Apply them, now or in later turns: when there is time, and room, and all is known.
+
+        The core offers no more than it has room for beyond what was applied.
+        """
+        self._held.extend(entries)
+        self.apply_held()
 
     def apply_held(self) -> None:
-        """Go on with what is held, if there is room by now."""
-        if not self._held:
-            return
-        while self._held and self._has_room():
-            self._apply_now(self._held.popleft())
-        if self._reads_confirmed:
-            self._serve_reads()
+        """Go on with what is held, a slice at a time, for as long as the turn's budget lasts."""
+        while self._held and self._apply_slice():
+            if self._held and self._now() >= self._turn_ends:
+                self._wake()
+                break
+        self.serve_reads()
 
-    def _apply_now(self, entries: Sequence[Entry]) -> None:
-        answers = self.machine.apply(
-            [
-                (index, term, data if kind is _COMMAND else b"")
-                for term, index, kind, data in entries
-            ]
-        )
-        self._raft.applied(entries[-1].index)
+    def _apply_slice(self) -> bool:
+        """Apply the oldest entries that are held; False when that must wait."""
+        prepared = self._prepared
+        if prepared is None:
+            if not self._has_room():
+                return False
+            prepared = self._prepared = self.machine.prepare(self._take_slice())
+        if prepared.cold:
+            self._look_up(prepared)
+            return False
+        self._prepared = None
+        entries = [self._held.popleft() for _ in prepared.entries]
+        answers = self._apply(entries, prepared)
+        self._raft.applied(self.machine.applied_index)
+        self._answer(answers)
+        return True
+
+    def _take_slice(self) -> list[tuple[int, int, bytes]]:
+        """The first entries that are held, as many as take about a millisecond."""
+        taken = []
+        room = SLICE_BYTES
+        for term, index, kind, data in islice(self._held, self._slice_entries):
+            taken.append((index, term, data if kind is _COMMAND else b""))
+            room -= len(data)
+            if room <= 0:
+                break
+        return taken
+
+    def _look_up(self, prepared: Prepared) -> None:
+        """Ask the disk what it alone knows. Nothing else is applied meanwhile, so it stays true."""
+        if self._failed:
+            return
+        machine = self.machine
+        look_up = partial(machine.look_up, tuple(prepared.cold))
+        self._jobs.start("keys", look_up, partial(self._looked_up, machine, prepared))
+
+    def _looked_up(
+        self, machine: StateMachine, prepared: Prepared, outcome: dict[bytes, bool] | Error
+    ) -> None:
+        if machine is not self.machine:
+            return
+        if isinstance(outcome, Error):
+            raise_unless_passing(outcome)
+            self._failed = True
+        else:
+            prepared.present.update(outcome)
+            prepared.cold.clear()
+
+    def _answer(self, answers: Sequence[Applied]) -> None:
         proposed = self._proposed
         if not proposed:
             return
@@ -194,5 +272,6 @@ class Applying:
                 f"the snapshot of index {index} holds index {self.machine.applied_index}"
             )
         self._held.clear()  # all of it is before the snapshot
+        self._prepared = None
         self._lack = None
         then()

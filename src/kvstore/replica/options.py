@@ -24,7 +24,8 @@ class ReplicaOptions:
     ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
     off: the Raft log is the log). ``snapshot_part_bytes``: what a snapshot moves at a time.
     ``memory``: what is remembered of clients; must be the same on all members. ``tick_s``: seconds
-    between two calls of ``Replica.tick``.
+    between two calls of ``Replica.tick``. ``apply_turn_s``: what one turn gives to applying
+    entries, a slice of at most ``apply_slice_entries`` at least.
     """
 
     raft: Options = field(default_factory=Options)
@@ -35,6 +36,8 @@ class ReplicaOptions:
     snapshot_part_bytes: int = PART_BYTES
     memory: MemoryBounds = field(default_factory=MemoryBounds)
     tick_s: float = TICK_S
+    apply_turn_s: float = 0.005
+    apply_slice_entries: int = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import AtOnce, Jobs, Work
-from kvstore.state import StateMachine
+from kvstore.state import Applied, Prepared, StateMachine
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
 
@@ -155,6 +155,10 @@ class Replica:
             open_machine=self._open_machine,
             jobs=self._jobs,
             removals=removals,
+            options=options,
+            apply=self._apply,
+            wake=wake,
+            now=now,
         )
         self._compaction = Compaction(
             self._raft, self._log, self._applying, self._jobs, options.tick_s
@@ -362,6 +366,7 @@ class Replica:
         self._raft.tick()
         if self._log.out_of_space:
             self._log.try_again()
+        self._applying.tick()
         self._guard(self._transfers.tick)
         if self._compaction.is_due():
             self._guard(self._compaction.compact)
@@ -424,6 +429,7 @@ class Replica:
     def _turn(self) -> None:
         if self._damage is not None:
             raise self._damage
+        self._applying.begin_turn()
         self._jobs.take()
         self._durable += self._log.take_durable()
         if self._durable:
@@ -453,7 +459,7 @@ class Replica:
         if bundle.messages:
             self._send(bundle.messages)
         if bundle.committed:
-            self._apply(bundle.committed)
+            self._applying.apply(bundle.committed)
         for state in bundle.read_states:
             self._applying.serve_at(state.index, self._reads_asked.pop(state.context))
         for context in bundle.reads_failed:
@@ -461,8 +467,9 @@ class Replica:
                 done(UnavailableError("no majority confirmed the leader in time"))
         self._applying.serve_reads()
 
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        self._applying.apply(entries)
+    def _apply(self, entries: Sequence[Entry], prepared: Prepared) -> Sequence[Applied]:
+        """Apply ``entries``, which were ``prepared``."""
+        return self.machine.apply_prepared(prepared)
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:

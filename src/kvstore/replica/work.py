@@ -26,8 +26,10 @@ Outcome = TypeVar("Outcome")
 class Work(Protocol):
     """Where jobs are done."""
 
-    def run(self, job: Callable[[], None], then: Callable[[], None]) -> None:
+    def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
         """Do ``job``, on any thread, and call ``then`` on the one that drives the members.
+
+        ``kind`` says what it is, to people.
 
         ``job`` raises nothing. ``then`` may be called before this returns; once the driving has
         ended it isn't.
@@ -37,7 +39,7 @@ class Work(Protocol):
 class AtOnce:
     """Does each job when it is asked to."""
 
-    def run(self, job: Callable[[], None], then: Callable[[], None]) -> None:
+    def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
         """See :meth:`Work.run`."""
         job()
         then()
@@ -54,17 +56,17 @@ class WorkerThreads:
         """``post``, from any thread, has a call made on the thread that drives the members."""
         self._post = post
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[str, Callable[[], None], Callable[[], None]]] = deque()
         self._idle = 0
         self._threads = 0
         self._closed = False
 
-    def run(self, job: Callable[[], None], then: Callable[[], None]) -> None:
+    def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
         """See :meth:`Work.run`."""
         with self._changed:
             if self._closed:
                 return
-            self._waiting.append((job, then))
+            self._waiting.append((kind, job, then))
             if self._idle >= len(self._waiting):
                 self._changed.notify()
                 return
@@ -75,7 +77,7 @@ class WorkerThreads:
 
     def _start_thread(self) -> None:
         # A daemon: a hanging disk must not keep the process from ending.
-        thread = threading.Thread(target=self._serve, name="kvstore-worker", daemon=True)
+        thread = threading.Thread(target=self._serve, name="kvstore-work", daemon=True)
         self._count(1)
         try:
             thread.start()
@@ -88,7 +90,7 @@ class WorkerThreads:
         with self._changed:
             if self._threads or not self._waiting:
                 return
-            job, then = self._waiting.popleft()
+            _, job, then = self._waiting.popleft()
         job()
         then()
 
@@ -107,7 +109,8 @@ class WorkerThreads:
                 self._idle -= 1
                 if self._closed:
                     break
-                job, then = self._waiting.popleft()
+                kind, job, then = self._waiting.popleft()
+            threading.current_thread().name = f"kvstore-work-{kind}"
             job()
             self._post(then)
             del job, then
@@ -160,7 +163,7 @@ class Jobs:
                 self._ended.append((kind, lambda: done(outcomes[0])))
                 self._wake()
 
-        self._work.run(run, then)
+        self._work.run(kind, run, then)
         return True
 
     def is_busy(self, kind: str) -> bool:

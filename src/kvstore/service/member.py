@@ -16,6 +16,10 @@ class Machine(Protocol):
 
     def get(self, key: bytes) -> bytes | None: ...
 
+    @property
+    def write_delay_s(self) -> float:
+        """How long to hold the next entry back; mostly 0."""
+
     def first_result(
         self, request: bytes, fingerprint: bytes, sequence: int = 0
     ) -> CommandResult | None: ...

@@ -275,7 +275,7 @@ class KVService:
         self._proposed_at = self._now()
         self._crowded = len(writes) > 1
         wanted = GATHER_A_WRITE_S * len(self._under_way)
-        self._write_pause = min(max(wanted, GATHER_S), GATHER_MAX_S)
+        self._write_pause = min(max(wanted, GATHER_S), GATHER_MAX_S) + member.machine.write_delay_s
         time_ms = member.log_time_ms()
         for batch in _batches(writes):
             self._entries += 1

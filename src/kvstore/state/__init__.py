@@ -19,9 +19,12 @@ from kvstore.state.commands import (
     request_digest,
 )
 from kvstore.state.machine import (
+    COLD,
     Applied,
+    Cold,
     CommandResult,
     MemoryBounds,
+    Prepared,
     StateMachine,
     StoredState,
     stored_state,
@@ -29,16 +32,19 @@ from kvstore.state.machine import (
 from kvstore.state.sessions import SessionBounds
 
 __all__ = [
+    "COLD",
     "KEY_BYTES_MAX",
     "SEQUENCE_MAX",
     "SESSION_BYTES",
     "SESSION_WINDOW",
     "VALUE_BYTES_MAX",
     "Applied",
+    "Cold",
     "Command",
     "CommandKind",
     "CommandResult",
     "MemoryBounds",
+    "Prepared",
     "SessionBounds",
     "StateMachine",
     "StoredState",

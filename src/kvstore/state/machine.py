@@ -16,10 +16,11 @@ Keys in the engine:
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kvstore._engine.primitives.native import crc32c
 from kvstore._state.native import RequestMemory
@@ -44,9 +45,12 @@ from kvstore.state.requests import (
 from kvstore.state.sessions import SessionBounds, Sessions, decode_session, encode_session
 
 __all__ = [
+    "COLD",
     "Applied",
+    "Cold",
     "CommandResult",
     "MemoryBounds",
+    "Prepared",
     "StateMachine",
     "StoredState",
     "stored_state",
@@ -61,6 +65,15 @@ _STATE_VERSION = 2
 _STATE = struct.Struct("<BQQQIQQ")
 _PUT = int(CommandKind.PUT)
 _OPEN = int(CommandKind.OPEN_SESSION)
+
+
+class Cold(enum.Enum):
+    """What memory can't tell, and the disk wasn't asked."""
+
+    COLD = enum.auto()
+
+
+COLD: Final = Cold.COLD
 
 CommandResult = bool | Error
 """Whether the key had a value, or why the command was refused."""
@@ -86,6 +99,21 @@ class Applied(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     term: int
     results: Sequence[CommandResult]
+
+
+class Prepared:
+    """Entries that are about to be applied, and what they need to know of the state.
+
+    ``cold``: keys of the engine of which only the disk knows whether they have a value. Once
+    :attr:`present` holds all of them the entries can be applied, if nothing else was meanwhile.
+    """
+
+    __slots__ = ("cold", "entries", "present")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, int, bytes, Sequence[Command]]] = []
+        self.present: dict[bytes, bool] = {}
+        self.cold: list[bytes] = []
 
 
 class StoredState(NamedTuple):
@@ -172,14 +200,55 @@ class StateMachine:
         ``data`` is empty for an entry that is no command (a new leader's, a membership): only the
         applied index moves. Raises CorruptionError for data that isn't a batch of commands, and
         StorageError when the engine can't take it; the machine is then not to be used again.
+
+        This may ask the disk; :meth:`prepare` and :meth:`apply_prepared` are its two parts for
+        those who must not.
         """
+        prepared = self.prepare(entries)
+        prepared.present.update(self.look_up(prepared.cold))
+        return self.apply_prepared(prepared)
+
+    def prepare(self, entries: Sequence[tuple[int, int, bytes]]) -> Prepared:
+        """Decode entries and find out of the keys that they write which have a value, from memory.
+
+        Changes nothing. Raises CorruptionError, StorageError.
+        """
+        prepared = Prepared()
+        has_value = self._db.contains_cached
+        present = prepared.present
+        for index, term, data in entries:
+            commands = decode_commands(data) if data else ()
+            prepared.entries.append((index, term, data, commands))
+            for command in commands:
+                if command.kind == _OPEN:
+                    continue
+                stored_key = _USER + command.key
+                if stored_key in present:
+                    continue
+                known = has_value(stored_key)
+                if known is None:
+                    prepared.cold.append(stored_key)
+                else:
+                    present[stored_key] = known
+        return prepared
+
+    def look_up(self, stored_keys: Sequence[bytes]) -> dict[bytes, bool]:
+        """Which keys of the engine have a value. May ask the disk; any thread."""
+        return {key: key in self._db for key in stored_keys}
+
+    def apply_prepared(self, prepared: Prepared) -> list[Applied]:
+        """Apply what was prepared, in memory. What was applied since then makes it wrong."""
         batch = WriteBatch()
         first = self.revision
-        # What this very call writes, before the engine can tell: key -> has a value now.
-        present: dict[bytes, bool] = {}
+        # Of what this very call writes the engine can't tell yet.
+        present = prepared.present
         answers = [
-            Applied(index, term, self._apply_entry(index, data, batch, present) if data else ())
-            for index, term, data in entries
+            Applied(
+                index,
+                term,
+                self._apply_entry(index, data, commands, batch, present) if data else (),
+            )
+            for index, term, data, commands in prepared.entries
         ]
         last = answers[-1]
         self.applied_index = last.index
@@ -197,9 +266,13 @@ class StateMachine:
         return answers
 
     def _apply_entry(
-        self, index: int, data: bytes, batch: WriteBatch, present: dict[bytes, bool]
+        self,
+        index: int,
+        data: bytes,
+        commands: Sequence[Command],
+        batch: WriteBatch,
+        present: dict[bytes, bool],
     ) -> list[CommandResult]:
-        commands = decode_commands(data)
         now_ms = self.clock_ms = max(self.clock_ms, decode_time(data))
         for name in self._sessions.expire(now_ms):
             batch.delete(_SESSIONS + name, sequence=self.revision)
@@ -288,9 +361,7 @@ class StateMachine:
     def _write(self, command: Command, batch: WriteBatch, present: dict[bytes, bool]) -> bool:
         """Do it, whatever its id; returns whether the key had a value."""
         stored_key = _USER + command.key
-        existed = present.get(stored_key)
-        if existed is None:
-            existed = stored_key in self._db
+        existed = present[stored_key]
         self.revision += 1
         if command.kind == _PUT:
             batch.put(stored_key, command.value, sequence=self.revision)
@@ -301,8 +372,13 @@ class StateMachine:
         return existed
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a user key as of :attr:`applied_index`."""
+        """The value of a user key as of :attr:`applied_index`. May ask the disk; any thread."""
         value: bytes | None = self._db.get(_USER + key)
+        return value
+
+    def get_cached(self, key: bytes) -> bytes | Cold | None:
+        """As :meth:`get`, but :data:`COLD` where that would have to ask the disk."""
+        value: bytes | Cold | None = self._db.get_cached(_USER + key, cold=COLD)
         return value
 
     def first_result(
@@ -325,12 +401,21 @@ class StateMachine:
         """Up to here the engine's tables hold everything: the log may forget it."""
         return self._db.flushed_index
 
-    def make_room(self) -> None:
-        """See to it that the next batch can be applied; may wait for a flush.
+    def has_room(self) -> bool:
+        """The next batch can be applied. If not, :meth:`make_room` waits until it can be.
 
         Raises StorageError, ``retryable``, while the engine lacks room for it.
         """
+        return self._db.make_room(wait=False)
+
+    def make_room(self) -> None:
+        """Wait until :meth:`has_room`; any thread."""
         self._db.make_room()
+
+    @property
+    def write_delay_s(self) -> float:
+        """How long to hold the next entry back, so that compactions can keep up; mostly 0."""
+        return self._db.write_delay
 
     def flush(self) -> None:
         """Bring everything applied into durable tables; :attr:`durable_index` follows."""

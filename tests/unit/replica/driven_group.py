@@ -41,13 +41,18 @@ def delete_of(request: str, key: bytes) -> Command:
 
 
 class LaterWork:
-    """Holds jobs back until the test has them done."""
+    """Holds jobs of some kinds back until the test has them done; the others are done at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds
         self.jobs: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
 
-    def run(self, job: Callable[[], None], then: Callable[[], None]) -> None:
-        self.jobs.append((job, then))
+    def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
+        if kind.startswith(self.kinds):
+            self.jobs.append((job, then))
+        else:
+            job()
+            then()
 
     def do(self) -> None:
         """All that was asked for so far."""

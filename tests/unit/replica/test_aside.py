@@ -31,7 +31,7 @@ def names(driven: DrivenGroup, replica: Replica) -> list[str]:
 
 
 def test_writes_go_on_while_a_checkpoint_is_made_and_installed() -> None:
-    work = LaterWork()
+    work = LaterWork("checkpoint", "install", "verify")
     with DrivenGroup(work=work) as driven:
         leader, victim = left_behind(driven)
         work.do()
@@ -60,7 +60,7 @@ def test_writes_go_on_while_a_checkpoint_is_made_and_installed() -> None:
 
 
 def test_a_checkpoint_that_outlived_its_leader_is_removed_and_not_sent() -> None:
-    work = LaterWork()
+    work = LaterWork("checkpoint", "install", "verify")
     with DrivenGroup(work=work) as driven:
         leader, victim = left_behind(driven)
         work.do()
@@ -118,7 +118,7 @@ def test_however_often_a_snapshot_is_refused_the_state_is_verified_once_in_a_whi
 
 
 def test_damage_that_a_refusal_leads_to_fences_the_leader(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = LaterWork()
+    work = LaterWork("checkpoint", "install", "verify")
     with DrivenGroup(work=work) as driven:
         leader, victim = left_behind(driven)
         damage = CorruptionError("bad", code=IntegrityCode.CHECKSUM_MISMATCH, path="/t")

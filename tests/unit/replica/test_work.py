@@ -35,7 +35,7 @@ class Posted:
 
 
 def test_one_job_of_a_kind_is_under_way() -> None:
-    work = LaterWork()
+    work = LaterWork("a", "b")
     woken: list[None] = []
     jobs = Jobs(work, lambda: woken.append(None))
     told: list[object] = []
@@ -69,7 +69,7 @@ def test_errors_are_outcomes_and_defects_are_errors() -> None:
 
 
 def test_after_the_end_nothing_is_told_and_nothing_begun() -> None:
-    work = LaterWork()
+    work = LaterWork("a", "b")
     jobs = Jobs(work, lambda: pytest.fail("woken after the end"))
     told: list[object] = []
     jobs.start("a", lambda: 1, told.append)
@@ -85,9 +85,9 @@ def test_a_job_that_takes_long_is_in_no_ones_way() -> None:
     work = WorkerThreads(posted.post)
     go_on = threading.Event()
     try:
-        work.run(go_on.wait, lambda: None)
+        work.run("test", go_on.wait, lambda: None)
         for number in range(1, 4):
-            work.run(lambda: None, lambda: None)
+            work.run("test", lambda: None, lambda: None)
             posted.wait(number)
         go_on.set()
         posted.wait(4)
@@ -106,10 +106,10 @@ def test_the_end_waits_for_no_disk_that_hangs() -> None:
         begun.set()
         hang.wait()
 
-    work.run(job, lambda: None)
+    work.run("test", job, lambda: None)
     assert begun.wait(LONG_S)
     assert not work.close(wait_s=0.01)
-    work.run(never.set, lambda: None)
+    work.run("test", never.set, lambda: None)
     hang.set()
     assert work.close(LONG_S)
     assert not never.is_set()
@@ -122,14 +122,14 @@ def test_a_system_without_threads_gets_its_jobs_done(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(threading.Thread, "start", refuse)
     done: list[str] = []
     work = WorkerThreads(Posted().post)
-    work.run(lambda: done.append("job"), lambda: done.append("then"))
+    work.run("test", lambda: done.append("job"), lambda: done.append("then"))
     assert done == ["job", "then"]
     assert work.close()
 
 
 def test_a_flush_that_takes_long_holds_nothing_up() -> None:
     """The log that is half full is emptied aside; writes and elections go on."""
-    work = LaterWork()
+    work = LaterWork("flush")
     with DrivenGroup(work=work, options=LARGE) as driven:
         for number in range(250):
             assert driven.put(b"%d" % number, b"v") == [False]
@@ -145,7 +145,7 @@ def test_a_flush_that_takes_long_holds_nothing_up() -> None:
 
 
 def test_a_flush_that_fails_for_good_fences_the_member(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = LaterWork()
+    work = LaterWork("flush")
     with DrivenGroup(work=work, options=LARGE) as driven:
         for number in range(250):
             driven.put(b"%d" % number, b"v")

@@ -51,6 +51,7 @@ class ScriptedMember:
         self.damage: CorruptionError | None = None
         self.log_time = 7_000_000
         self.times: list[int] = []
+        self.write_delay_s = 0.0
 
     @property
     def machine(self) -> ScriptedMember:
@@ -562,3 +563,17 @@ def test_a_session_is_not_opened_where_nobody_leads(house: House) -> None:
     house.route = NotLeaderError(3)
     (result,) = house.submit(OpenSession())
     assert isinstance(result, NotLeaderError)
+
+
+def test_entries_are_held_back_while_compactions_dont_keep_up(house: House) -> None:
+    house.member.write_delay_s = 1.0
+    house.submit(put(1))
+    house.submit(put(2))
+    house.turn()
+    assert len(house.member.entries) == 1
+    house.submit(put(3))
+    house.submit(put(4))
+    house.wait(GATHER_MAX_S)
+    assert len(house.member.entries) == 1
+    house.wait(1.0)
+    assert len(house.member.entries) == 2

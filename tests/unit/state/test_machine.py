@@ -8,6 +8,7 @@ from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Options, WriteBatch
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state import (
+    COLD,
     MemoryBounds,
     SessionBounds,
     StateMachine,
@@ -103,3 +104,32 @@ def test_a_state_of_a_newer_format_is_refused():
     with pytest.raises(CorruptionError) as caught:
         StateMachine(database, memory=BOUNDS)
     assert caught.value.code == IntegrityCode.UNSUPPORTED_VERSION
+
+
+def test_entries_are_prepared_from_memory_and_ask_the_disk_for_what_it_lacks() -> None:
+    disk = MemoryFileSystem()
+    machine = opened(disk)
+    machine.apply([(1, 1, put("r1", b"old", b"1"))])
+    machine.flush()
+    entries = [
+        (2, 1, put("r2", b"old", b"2")),
+        (3, 1, put("r3", b"new", b"3")),
+        (4, 1, encode_commands([delete_command(request_digest(b"r4"), b"new")])),
+        (5, 1, b""),
+    ]
+    disk.fail("pread", 5, always=True)
+    prepared = machine.prepare(entries)
+    assert machine.applied_index == 1
+    assert b"\x01old" in prepared.cold
+    disk.heal()
+    prepared.present.update(machine.look_up(prepared.cold))
+    disk.fail("pread", 5, always=True)
+    answers = machine.apply_prepared(prepared)
+    assert [list(answer.results) for answer in answers] == [[True], [False], [True], []]
+    disk.heal()
+    machine.flush()
+    assert machine.get_cached(b"old") is COLD
+    assert machine.get(b"old") == b"2"
+    assert machine.get_cached(b"old") == b"2"
+    assert machine.get_cached(b"new") is None
+    machine.close()

@@ -22,6 +22,7 @@ cdef class Database(Store):
     # MemoryError: nothing changed.
     cdef int apply_ranges(self, Slice payload, uint64_t first, bint numbered) except -1
     cdef int prepare_write(self) except -1
+    cdef int prepare_numbered_write(self) except -1
     cdef int provide_room_to_delete(self) except -1
     cdef object write_now(self, WriteBatch batch, bint sync, object sequence, object applied_index)
     cdef int apply(
@@ -36,6 +37,7 @@ cdef class Database(Store):
     cdef bint must_stop(self) except -1
     cdef int settle(self) except -1
     cdef int slow_down(self) except -1
+    cdef double delay_wanted(self) noexcept
     cdef int background_work(self) except -1
     cdef int flush_all(self) except -1
     # Whether a writer has to wait for a flush or a compaction.

@@ -294,13 +294,24 @@ cdef class Database(Store):
 
     def write(self, WriteBatch batch not None, *, bint sync=False, sequence=None, applied_index=None):
         self.check_open()
-        self.prepare_write()
+        if applied_index is None:
+            self.prepare_write()
+        else:
+            self.prepare_numbered_write()
         return self.write_now(batch, sync, sequence, applied_index)
 
     cdef int prepare_write(self) except -1:
         """What may let other threads in before a write."""
         if self.attention:
             self.settle()
+        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            self.provide_room()
+        return 0
+
+    cdef int prepare_numbered_write(self) except -1:
+        """As prepare_write, but whoever keeps a log paces itself: make_room and write_delay say how."""
+        if self.attention:
+            self.check_writable()
         if memtable_bytes(self.memory) >= self.write_buffer_bytes:
             self.provide_room()
         return 0
@@ -539,10 +550,8 @@ cdef class Database(Store):
 
     cdef int slow_down(self) except -1:
         """A delay that grows with the tables of level 0, until a compaction has caught up."""
-        cdef int over = self.version.levels[0].count - self.slowdown_files + 1
-        cdef int room = self.stop_files - self.slowdown_files
         self.slowdowns += 1
-        time.sleep(0.001 * min(over, room) / room)
+        time.sleep(self.delay_wanted())
         self.check_writable()
         return 0
 
@@ -616,10 +625,25 @@ cdef class Database(Store):
             and self.compaction_retry.error is None and not self.damaged_tables
         )
 
-    def make_room(self):
+    def make_room(self, *, bint wait=True):
         self.check_writable()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.provide_room()
+        if memtable_bytes(self.memory) < self.write_buffer_bytes:
+            return True
+        if not wait and self.background and self.must_stop():
+            self.check_flushes()
+            return False
+        self.provide_room()
+        return True
+
+    @property
+    def write_delay(self):
+        return self.delay_wanted() if self.background else 0.0
+
+    cdef double delay_wanted(self) noexcept:
+        """Seconds, the more the more tables level 0 has; none below `slowdown_files`."""
+        cdef int over = self.version.levels[0].count - self.slowdown_files + 1
+        cdef int room = self.stop_files - self.slowdown_files
+        return 0.001 * min(over, room) / room if over > 0 else 0.0
 
     # --- background work ----------------------------------------------------------------------
 
@@ -705,6 +729,26 @@ cdef class Database(Store):
                 self.visible if sequence is None else readable_sequence(self, sequence), default,
                 fill_cache,
             )
+        finally:
+            view_close(&view)
+
+    def get_cached(self, key, default=None, *, cold=None):
+        cdef BytesView view
+        if self.attention:
+            self.check_open()
+        view_open(key, &view, "key")
+        try:
+            return lookup_cached(self, view.slice, self.visible, default, cold)
+        finally:
+            view_close(&view)
+
+    def contains_cached(self, key):
+        cdef BytesView view
+        if self.attention:
+            self.check_open()
+        view_open(key, &view, "key")
+        try:
+            return is_there_cached(self, view.slice, self.visible)
         finally:
             view_close(&view)
 

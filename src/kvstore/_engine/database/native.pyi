@@ -127,6 +127,13 @@ class Database:
         Raises InvalidArgumentError (history no longer kept), CorruptionError, StorageError,
         ClosedError.
         """
+    def get_cached(self, key: _Bytes, default: Any = None, *, cold: Any = None) -> Any:
+        """As :meth:`get` of the present, but ``cold`` where that would have to ask the disk.
+
+        Neither waits nor gives the GIL up. Raises as :meth:`get` does.
+        """
+    def contains_cached(self, key: _Bytes) -> bool | None:
+        """As ``key in db``, but None where that would have to ask the disk."""
     def put(self, key: _Bytes, value: _Bytes, *, sync: bool = False) -> None:
         """Set ``key`` to ``value``. With ``sync`` it is durable when the call returns.
 
@@ -203,11 +210,17 @@ class Database:
 
         One sync, however many writes it is for. Raises as :meth:`put` does.
         """
-    def make_room(self) -> None:
+    def make_room(self, *, wait: bool = True) -> bool:
         """See to it that the next write finds room in memory; may wait for a flush, as it would.
 
-        Raises what the write would, and nothing was written: StorageError, ``retryable``, where
-        flushes lack room.
+        Without ``wait`` False says that it would have to be waited for. Raises what the write
+        would, and nothing was written: StorageError, ``retryable``, where flushes lack room.
+        """
+    @property
+    def write_delay(self) -> float:
+        """Seconds that a write is delayed for compactions to catch up; mostly 0.
+
+        One with an ``applied_index`` isn't: whoever has a log of its own is to hold writes back.
         """
     def resume(self) -> None:
         """Try at once what a full disk or a lack of descriptors or memory has put off.

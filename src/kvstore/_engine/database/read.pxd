@@ -14,6 +14,10 @@ cdef bint has_tables(Version* version) noexcept nogil
 cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache)
 # Whether there is one; it is not copied.
 cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1
+# The same two from memory alone: memtables, open tables and what the cache holds of them. `cold` or
+# None where only the disk knows. Neither asks the disk nor gives the GIL up.
+cdef object lookup_cached(Store store, Slice key, uint64_t sequence, object default, object cold)
+cdef object is_there_cached(Store store, Slice key, uint64_t sequence)
 # The values of many keys, all of one moment, giving the GIL up once.
 cdef list lookup_many(Store store, list keys, object sequence, object default)
 # The sequence to read at for a user's `sequence=` (None: now). InvalidArgumentError if it isn't kept.

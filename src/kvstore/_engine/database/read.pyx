@@ -18,13 +18,14 @@ from kvstore._engine.primitives.native cimport (
 )
 from kvstore._engine.memtable.native cimport (
     ABSENT,
+    COLD,
     DELETED,
     FAILED,
     FOUND,
     memtable_entries,
     memtable_get,
 )
-from kvstore._engine.table.native cimport Pinned, pinned_release
+from kvstore._engine.table.native cimport Pinned, READ_NOTHING, pinned_release
 from kvstore._engine.version.native cimport (
     LEVELS,
     Version,
@@ -110,6 +111,47 @@ cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1:
         return False
     pinned_release(&pin)
     return True
+
+
+cdef int look_without_disk(
+    Store store, Slice key, uint64_t sequence, Slice* value, Pinned* pin
+) except -1:
+    """FOUND, DELETED, ABSENT or COLD. The version can't go away: the GIL is kept."""
+    cdef uint64_t found_sequence
+    cdef Status status
+    cdef int found = look_in_memory(store, key, sequence, value)
+    pin.handle = NULL
+    if found != ABSENT or not has_tables(store.version):
+        return found
+    status_clear(&status)
+    found = version_get(
+        store.version, key, sequence, READ_NOTHING, value, &found_sequence, pin, &status
+    )
+    if found == FAILED:
+        raise status_error_in(&status, store.path)
+    return found
+
+
+cdef object lookup_cached(Store store, Slice key, uint64_t sequence, object default, object cold):
+    cdef Slice value
+    cdef Pinned pin
+    cdef int found = look_without_disk(store, key, sequence, &value, &pin)
+    if found == COLD:
+        return cold
+    if found != FOUND:
+        return default
+    try:
+        return bytes_of(value)
+    finally:
+        pinned_release(&pin)
+
+
+cdef object is_there_cached(Store store, Slice key, uint64_t sequence):
+    cdef Slice value
+    cdef Pinned pin
+    cdef int found = look_without_disk(store, key, sequence, &value, &pin)
+    pinned_release(&pin)
+    return None if found == COLD else found == FOUND
 
 
 cdef struct Wanted:

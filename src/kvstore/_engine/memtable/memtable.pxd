@@ -15,6 +15,7 @@ cdef enum Lookup:
     FOUND = 1
     DELETED = 2             # a tombstone: stop looking
     FAILED = 3              # see the status
+    COLD = 4                # only the disk knows, and it was not to be asked
 
 
 cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory

@@ -51,11 +51,17 @@ cdef struct Pinned:
     # Keeps the block that a found value lies in alive until released.
     void* handle
 
+cdef enum Reading:
+    # What a lookup does where a block isn't in the cache.
+    READ_ONCE = 0                   # reads it and doesn't keep it
+    READ_AND_KEEP = 1
+    READ_NOTHING = 2                # the answer is COLD
+
 # Lookup code of memtable.pxd, the table's range tombstones regarded; `value` is borrowed until pinned_release, which FOUND alone asks for
 # and any other answer allows (the handle is NULL then).
-# A block that is read goes into the cache if `fill_cache`.
+# `reading` is a Reading; with READ_NOTHING neither the disk is asked nor the GIL given up.
 cdef int table_get(
-    Table* table, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    Table* table, Slice user_key, uint64_t sequence, int reading, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil
 cdef void pinned_release(Pinned* pin) noexcept nogil
@@ -96,6 +102,10 @@ cdef int data_handle(Partition* partition, uint64_t slot, Handle* handle) noexce
 # Through the cache if it is there; a loaded one goes in if `fill_cache`. -1: see status.
 cdef int table_partition(
     Table* table, uint64_t slot, bint fill_cache, Partition* partition, Status* status
+) noexcept nogil
+# From the cache alone. 1: it is there; 0: it isn't; -1: see status.
+cdef int table_partition_cached(
+    Table* table, uint64_t slot, Partition* partition, Status* status
 ) noexcept nogil
 # Makes views of a held frame. -1: damaged.
 cdef int partition_view(Partition* partition) noexcept nogil

@@ -35,6 +35,7 @@ from kvstore._engine.primitives.native cimport (
 from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
 from kvstore._engine.memtable.native cimport (
     ABSENT,
+    COLD,
     DELETED,
     FAILED,
     FOUND,
@@ -222,6 +223,25 @@ cdef CachedBlock* load_partition(
     )
 
 
+cdef int view_held(Partition* partition, Handle handle, Status* status) noexcept nogil:
+    if partition_view(partition) < 0:
+        cache_unpin(partition.held)
+        return status_set(status, INVALID_RECORD, b"partition in memory", <int64_t> handle.offset)
+    return 0
+
+
+cdef int table_partition_cached(
+    Table* table, uint64_t slot, Partition* partition, Status* status
+) noexcept nogil:
+    cdef Handle handle
+    if root_handle(table, slot, &handle) < 0:
+        return status_set(status, INVALID_RECORD, b"root index entry", -1)
+    partition.held = cache_get(table.cache, table.cache_id, handle.offset)
+    if partition.held == NULL:
+        return 0
+    return -1 if view_held(partition, handle, status) < 0 else 1
+
+
 cdef int table_partition(
     Table* table, uint64_t slot, bint fill_cache, Partition* partition, Status* status
 ) noexcept nogil:
@@ -236,10 +256,7 @@ cdef int table_partition(
         take_gil(own)
         if partition.held == NULL:
             return -1
-    if partition_view(partition) < 0:
-        cache_unpin(partition.held)
-        return status_set(status, INVALID_RECORD, b"partition in memory", <int64_t> handle.offset)
-    return 0
+    return view_held(partition, handle, status)
 
 
 cdef CachedBlock* load_data(
@@ -474,17 +491,22 @@ cdef int get_in_block(
 
 
 cdef int find_block(
-    Table* table, Slice user_key, uint64_t trailer, bint fill_cache, Handle* handle,
+    Table* table, Slice user_key, uint64_t trailer, int reading, Handle* handle,
     CachedBlock** held, Status* status
 ) noexcept nogil:
-    """The data block that a version of the key would be in, held; ABSENT, FOUND or FAILED."""
+    """The data block that a version of the key would be in, held; ABSENT, FOUND, FAILED, COLD."""
     cdef Partition partition
+    cdef int cached
     cdef int64_t slot = index_lower(&table.root, user_key, trailer)
     if slot == table.root.entries:
         return ABSENT
     if slot < 0:
         return failed_in_memory(status, table.root_handle)
-    if table_partition(table, <uint64_t> slot, True, &partition, status) < 0:
+    if reading == READ_NOTHING:
+        cached = table_partition_cached(table, <uint64_t> slot, &partition, status)
+        if cached <= 0:
+            return FAILED if cached < 0 else COLD
+    elif table_partition(table, <uint64_t> slot, True, &partition, status) < 0:
         return FAILED
     if partition.filter != NULL and not filter_may_contain(
         partition.filter, partition.filter_bytes, partition.filter_probes,
@@ -497,23 +519,26 @@ cdef int find_block(
         cache_unpin(partition.held)
         return failed_in_memory(status, table.root_handle)
     held[0] = cache_get(table.cache, table.cache_id, handle.offset)
+    if held[0] == NULL and reading == READ_NOTHING:
+        cache_unpin(partition.held)
+        return COLD
     if held[0] == NULL:
         held[0] = load_data(
-            table, handle[0], &partition.index, <uint64_t> slot, fill_cache, status
+            table, handle[0], &partition.index, <uint64_t> slot, reading == READ_AND_KEEP, status
         )
     cache_unpin(partition.held)
     return FOUND if held[0] != NULL else FAILED
 
 
 cdef int table_get(
-    Table* table, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    Table* table, Slice user_key, uint64_t sequence, int reading, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef const RangeTombstone* over = NULL
     cdef int found = get_entry(
-        table, user_key, sequence, fill_cache, value, found_sequence, pin, status
+        table, user_key, sequence, reading, value, found_sequence, pin, status
     )
-    if table.ranges == NULL or found == FAILED:
+    if table.ranges == NULL or found == FAILED or found == COLD:
         return found
     over = range_run_find(table.ranges, user_key, sequence)
     if over == NULL or (found != ABSENT and over.sequence <= found_sequence[0]):
@@ -524,7 +549,7 @@ cdef int table_get(
 
 
 cdef inline int get_entry(
-    Table* table, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    Table* table, Slice user_key, uint64_t sequence, int reading, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef Handle handle
@@ -532,7 +557,7 @@ cdef inline int get_entry(
     cdef BlockEntry entry
     cdef uint64_t trailer = trailer_pack(sequence, KIND_MAX)
     pin.handle = NULL
-    cdef int result = find_block(table, user_key, trailer, fill_cache, &handle, &held, status)
+    cdef int result = find_block(table, user_key, trailer, reading, &handle, &held, status)
     if result != FOUND:
         return result
     result = get_in_block(table, held, user_key, trailer, &entry)

@@ -68,6 +68,8 @@ cdef void live_table_release(LiveTable* file) noexcept nogil
 # The open table, which stays open until live_table_unpin: two atomic operations where it is open
 # already; else it lets go of the GIL and reads from disk. NULL: see status.
 cdef Table* live_table_pin(LiveTable* file, Status* status) noexcept nogil
+# The same where it is open already; NULL: it isn't, and the disk was not asked.
+cdef Table* live_table_pin_open(LiveTable* file) noexcept nogil
 cdef void live_table_unpin(LiveTable* file) noexcept nogil
 # The open table, retained for the caller. NULL: see status.
 cdef Table* live_table_open(LiveTable* file, Status* status) noexcept nogil

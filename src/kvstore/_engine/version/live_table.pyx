@@ -290,13 +290,19 @@ cdef Table* open_and_pin(LiveTable* file, Status* status) noexcept nogil:
     return table
 
 
-cdef Table* live_table_pin(LiveTable* file, Status* status) noexcept nogil:
-    cdef Table* table
-    cdef PyThreadState* own
+cdef Table* live_table_pin_open(LiveTable* file) noexcept nogil:
     if state_pin(&file.state):
         mark_used(&file.used)
         return file.table
     state_unpin(&file.state)
+    return NULL
+
+
+cdef Table* live_table_pin(LiveTable* file, Status* status) noexcept nogil:
+    cdef PyThreadState* own
+    cdef Table* table = live_table_pin_open(file)
+    if table != NULL:
+        return table
     own = let_go_of_gil()
     table = open_and_pin(file, status)
     take_gil(own)

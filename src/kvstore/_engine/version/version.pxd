@@ -45,7 +45,7 @@ cdef int version_check(Version* version) noexcept nogil
 
 # Lookup codes and meaning as table_get.
 cdef int version_get(
-    Version* version, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    Version* version, Slice user_key, uint64_t sequence, int reading, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil
 # The first table of a sorted level that doesn't end before the user key; `count` if none.

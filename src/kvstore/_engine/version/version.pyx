@@ -22,8 +22,15 @@ from kvstore._engine.primitives.native cimport (
     status_no_memory,
     trailer_kind,
 )
-from kvstore._engine.memtable.native cimport ABSENT, FAILED
-from kvstore._engine.table.native cimport Pinned, Table, table_cursor, table_get, table_release
+from kvstore._engine.memtable.native cimport ABSENT, COLD, FAILED
+from kvstore._engine.table.native cimport (
+    Pinned,
+    READ_NOTHING,
+    Table,
+    table_cursor,
+    table_get,
+    table_release,
+)
 
 
 cdef Version* version_empty() noexcept nogil:
@@ -177,22 +184,28 @@ cdef void level_range(
 
 
 cdef int file_get(
-    LiveTable* file, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    LiveTable* file, Slice user_key, uint64_t sequence, int reading, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
-    cdef Table* table = live_table_pin(file, status)
-    if table == NULL:
-        return FAILED
+    cdef Table* table
+    if reading == READ_NOTHING:
+        table = live_table_pin_open(file)
+        if table == NULL:
+            return COLD
+    else:
+        table = live_table_pin(file, status)
+        if table == NULL:
+            return FAILED
     status.table = file.number
     cdef int found = table_get(
-        table, user_key, sequence, fill_cache, value, found_sequence, pin, status
+        table, user_key, sequence, reading, value, found_sequence, pin, status
     )
     live_table_unpin(file)
     return found
 
 
 cdef int version_get(
-    Version* version, Slice user_key, uint64_t sequence, bint fill_cache, Slice* value,
+    Version* version, Slice user_key, uint64_t sequence, int reading, Slice* value,
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef Level* level = &version.levels[0]
@@ -203,7 +216,7 @@ cdef int version_get(
         if not file_overlaps(file, &user_key, &user_key):
             continue
         found = file_get(
-            file, user_key, sequence, fill_cache, value, found_sequence, pin, status
+            file, user_key, sequence, reading, value, found_sequence, pin, status
         )
         if found != ABSENT:
             return found
@@ -218,7 +231,7 @@ cdef int version_get(
         if slice_compare(internal_user_key(file.smallest), user_key) > 0:
             continue
         found = file_get(
-            file, user_key, sequence, fill_cache, value, found_sequence, pin, status
+            file, user_key, sequence, reading, value, found_sequence, pin, status
         )
         if found != ABSENT:
             return found
