@@ -161,6 +161,18 @@ def test_flags_come_from_the_environment_too(tmp_path: Path) -> None:
     assert line == "unsupported --tls_profile=from-environment; expected dev or secure"
 
 
+def test_a_member_behind_a_link_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Kvd(data):
+        pass
+    (data / "node2").rename(tmp_path / "moved")
+    (data / "node2").symlink_to(tmp_path / "moved")
+    assert refusal(f"--data_dir={data}", ANY_PORT) == (
+        f"{data}/node2 is a symbolic link: kvd follows none to files of its own; move or mount it "
+        "there instead"
+    )
+
+
 def test_check_says_beforehand_what_a_start_would(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with Kvd(data) as kvd:

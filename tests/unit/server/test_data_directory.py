@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import ConfigurationError
-from kvstore.server.config.data_directory import LOCK, MARKER, DataDirectory
+from kvstore.server.config.data_directory import LOCK, MARKER, DataDirectory, refuse_links
 from kvstore.server.config.sealed_file import write_sealed
 
 
@@ -170,3 +170,20 @@ def test_a_link_that_somebody_planted_leads_nowhere(tmp_path: Path, name: str) -
     (path / MEMBER_NEW).symlink_to(victim)
     write_sealed(path / "MEMBER", {"a": 1})
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("link", ["node1", "node1/log", "node1/state-0/000001.sst"])
+def test_a_member_whose_directory_is_or_holds_a_link_is_refused(tmp_path: Path, link: str) -> None:
+    place = tmp_path / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match=f"{place} is a symbolic link"):
+        refuse_links(str(tmp_path / "node1"))
+
+
+def test_a_member_without_links_or_without_a_directory_passes(tmp_path: Path) -> None:
+    refuse_links(str(tmp_path / "node1"))
+    (tmp_path / "node1" / "log").mkdir(parents=True)
+    (tmp_path / "node1" / "log" / "000001.wal").touch()
+    refuse_links(str(tmp_path / "node1"))

@@ -20,6 +20,7 @@ from kvstore.server.config.data_directory import (
     modes,
     open_to_others,
     refuse_foreign,
+    refuse_links,
     unusable_because,
 )
 from kvstore.server.peers.identity import FILE as IDENTITY_FILE
@@ -105,7 +106,10 @@ def _not_ours(path: Path, mode: str, members: range) -> Iterator[Finding]:
     files = [path / name for name in (MARKER, LOCK, IDENTITY_FILE, REGISTRY_FILE)]
     for member in members:
         own = Path(member_path(path, member))
-        files += [own, own / "log"]
+        links = refusal(refuse_links, str(own))
+        yield from links
+        if not links:
+            files += [own, own / "log"]
     for file in files:
         yield from _own_file(file)
 

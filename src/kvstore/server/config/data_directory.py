@@ -204,6 +204,25 @@ def member_path(directory: Path, member: int) -> str:
     return str(directory / f"node{member}")
 
 
+def refuse_links(path: str) -> None:
+    """Raise ConfigurationError when a member's directory is a link, or holds one, at any depth.
+
+    What is written there would land elsewhere, in files of somebody else's choice; and a member
+    whose directory leads to another's would vote twice. Raises OSError where it can't be read.
+    """
+    if os.path.islink(path):
+        raise ConfigurationError(f"{path} is a symbolic link: {_NO_LINKS}")
+    if not os.path.isdir(path):
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
+                refuse_links(entry.path)
+
+
+_NO_LINKS = "kvd follows none to files of its own; move or mount it there instead"
+
+
 def refuse_used(path: Path) -> None:
     """Raise ConfigurationError unless ``path`` could be made, or is an empty directory."""
     try:

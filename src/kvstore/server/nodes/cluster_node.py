@@ -22,7 +22,7 @@ from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, WorkerThreads, is_fresh
 from kvstore.replica.ticks import ticks_of
 from kvstore.server.config.cluster_config import ClusterConfig, Node
-from kvstore.server.config.data_directory import member_path
+from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
 from kvstore.server.nodes.driver import Driver
@@ -69,6 +69,7 @@ async def open_cluster_node(
     (``peer_registration``). Raises ConfigurationError, CorruptionError, StorageError.
     """
     identity = start_identity(directory, config)
+    refuse_links(member_path(directory, config.self_id))
     _refuse_lost_log(directory, identity)
     members = [node.node_id for node in config.nodes]
     secret = None if config.peer_secret_file is None else read_secret(config.peer_secret_file)

@@ -17,6 +17,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, StorageError, UnavailableError
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Group, Replica, ReplicaOptions, WorkerThreads
+from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
 from kvstore.server.nodes.driver import Driver
@@ -42,6 +43,8 @@ log = structlog.get_logger("kvstore.embedded")
 
 async def open_embedded(options: ServerOptions, directory: Path) -> EmbeddedNode:
     """Open the five members below ``directory``; raises what :class:`Group` raises."""
+    for member in range(1, MEMBERS + 1):
+        refuse_links(member_path(directory, member))
     return EmbeddedNode(directory)
 
 

@@ -2,8 +2,8 @@
 
 gRPC refuses a handshake without a word: Python learns that one begins, as the certificate is asked
 for, and of a call once there is one. On a port where whoever connects calls at once, as members do,
-the difference is those that were refused (or given up): strangers, certificates that have ended. While
-good ones come as well it is counted low, and made up for once they pause.
+the difference is those that were refused (or given up): strangers, certificates that have ended.
+While good ones come as well it is counted low, and made up for once they pause.
 """
 
 from __future__ import annotations
