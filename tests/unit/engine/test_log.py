@@ -232,6 +232,35 @@ def test_a_failed_sync_is_final_and_never_tried_again():
     assert read(disk.crash()) == [record(1)]
 
 
+def test_what_opening_found_in_memory_of_the_system_is_durable_from_then_on():
+    """The process died, the machine didn't; whoever replays the records builds on them."""
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk)
+    fill(log, 1, 3)
+    log.append_many(records(4, 6))
+    log.write()
+    del log
+    assert read(disk.crash()) == records(1, 3)
+    with Log("/log", filesystem=disk) as again:
+        assert list(again.replay()) == records(1, 6)
+        assert read(disk.crash()) == records(1, 6)
+
+
+def test_the_mark_of_a_close_whose_sync_failed_is_not_believed():
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk)
+    fill(log, 1, 3)
+    log.append(*record(4))
+    disk.fail("datasync", errno.EIO)
+    with pytest.raises(StorageError):
+        log.close()
+    del log
+    with Log("/log", filesystem=disk) as again:
+        assert list(again.replay()) == records(1, 4)
+        assert not again.recovery.clean
+        assert read(disk.crash()) == records(1, 4)
+
+
 def test_an_append_that_lacks_memory_midway_changes_nothing():
     disk = MemoryFileSystem()
     log = Log("/log", filesystem=disk, segment_bytes=4096)
