@@ -323,6 +323,18 @@ def test_an_address_in_use(tmp_path: Path, listening: str) -> None:
         assert warnings("--running", *arguments) == []
 
 
+@pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_is_taken_for_udp_is_a_warning(write: Write, listening: str) -> None:
+    path = write()
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind((listening, 0))
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        found = f"warning: no pulses on {address}: its UDP port is already in use"
+        assert found in warnings(f"--peer_addr={address}", path)
+        assert found not in warnings("--running", f"--peer_addr={address}", path)
+    assert found not in warnings(f"--peer_addr={address}", path)
+
+
 def test_names_of_members_that_lead_nowhere_are_a_warning(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ Nothing is bound and nobody is called but the resolver.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import sys
@@ -17,11 +18,13 @@ from kvstore.errors import ConfigurationError
 from kvstore.server.checks.findings import Finding, fault, warning
 from kvstore.server.listener import parse_listen_address, start_failure
 
-__all__ = ["check_dialled_addresses", "check_listen_address"]
+__all__ = ["check_dialled_addresses", "check_listen_address", "check_pulse_address"]
 
 RESOLVE_TIMEOUT_S = 5.0
 
-_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
+# Tables of /proc/net, and the state of a socket there that takes whatever comes to its port.
+_LISTENING = (("tcp", "0A"), ("tcp6", "0A"))
+_RECEIVING = (("udp", "07"), ("udp6", "07"))
 _CAP_NET_BIND_SERVICE = 1 << 10
 
 
@@ -45,6 +48,20 @@ def check_listen_address(address: str, *, running: bool) -> Iterator[Finding]:
         if why:
             yield fault(str(start_failure(address, why)))
             return
+
+
+def check_pulse_address(peer_address: str, *, running: bool) -> Iterator[Finding]:
+    """UDP at the port of ``peer_address``; kvd goes on without, so that it is no fault."""
+    asked = HostPort.parse(peer_address)
+    if asked is None or not asked.port or running:
+        return
+    with contextlib.suppress(OSError):  # said of the listen address
+        _, _, _, _, endpoint = socket.getaddrinfo(
+            asked.host, asked.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        )[0]
+        address = ipaddress.ip_address(str(endpoint[0]).partition("%")[0])
+        if _is_taken(address, asked.port, _RECEIVING):
+            yield warning(f"no pulses on {peer_address}: its UDP port is already in use")
 
 
 def check_dialled_addresses(addresses: Sequence[str]) -> Iterator[Finding]:
@@ -81,9 +98,7 @@ def _unbindable(address: Address, port: int, running: bool) -> str | None:
         return None
     if _is_privileged(port):
         return "no permission to use that port"
-    if not running and any(
-        at.is_unspecified or address.is_unspecified or at == address for at in _listened_on(port)
-    ):
+    if not running and _is_taken(address, port, _LISTENING):
         return "address already in use"
     return None
 
@@ -111,13 +126,21 @@ def _is_privileged(port: int) -> bool:
     return False
 
 
-def _listened_on(port: int) -> Iterator[Address]:
-    """Where some process of this machine listens on ``port``."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in _read(table).splitlines()[1:]:
+def _is_taken(address: Address, port: int, tables: Sequence[tuple[str, str]]) -> bool:
+    """Whether some process of this machine has the address, or all of them."""
+    return any(
+        at.is_unspecified or address.is_unspecified or at == address
+        for at in _listened_on(port, tables)
+    )
+
+
+def _listened_on(port: int, tables: Sequence[tuple[str, str]]) -> Iterator[Address]:
+    """Where some process of this machine listens on ``port``, by these tables and states."""
+    for table, wanted in tables:
+        for line in _read(f"/proc/net/{table}").splitlines()[1:]:
             _, local, _, state, *_ = line.split()
             host, _, at = local.partition(":")
-            if state == _LISTEN and int(at, 16) == port:
+            if state == wanted and int(at, 16) == port:
                 yield _address(host)
 
 

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from kvstore.addresses import HostPort
 from kvstore.replica import ReplicaOptions
-from kvstore.server.checks.addresses import check_dialled_addresses, check_listen_address
+from kvstore.server.checks.addresses import (
+    check_dialled_addresses,
+    check_listen_address,
+    check_pulse_address,
+)
 from kvstore.server.checks.certificates import check_client_certificates, check_peer_certificates
 from kvstore.server.checks.directory import check_directory, check_identity
 from kvstore.server.checks.findings import Finding, fault, refusal, warning
@@ -62,6 +66,8 @@ def check_cluster_node(config: ClusterConfig, *, running: bool) -> Iterator[Find
     for address in (config.client_addr, config.peer_addr, config.metrics_address):
         if address:
             yield from check_listen_address(address, running=running)
+    if config.peer_addr:
+        yield from check_pulse_address(config.peer_addr, running=running)
     yield from check_dialled_addresses([node.peer_addr for node in config.nodes])
 
 
