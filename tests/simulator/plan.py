@@ -152,6 +152,8 @@ def draw(seed: int) -> Plan:
         ),
     )
     slices = random.Random(f"{seed}/slices")
+    # What a member lacks is in memory, on the disk, or gone: it must get along with each.
+    tails = random.Random(f"{seed}/tails")
     quick = rng.choice((500, 1 * MILLISECOND, 5 * MILLISECOND))
     return Plan(
         seed=seed,
@@ -160,7 +162,9 @@ def draw(seed: int) -> Plan:
         replica=ReplicaOptions(
             raft=raft,
             engine=engine,
-            segment_bytes=rng.choice((4096, 16384, 65536)),
+            segment_bytes=(segment_bytes := rng.choice((4096, 16384, 65536))),
+            log_tail_bytes=tails.choice((0, 3 * segment_bytes, 10 * segment_bytes, 1 << 30)),
+            catch_up_bytes_per_s=tails.choice((0, 0, 50_000)),
             snapshot_part_bytes=rng.choice((300, 5000, 1 << 20)),
             memory=memory,
             apply_turn_s=slices.choice((0.0, 0.005)),

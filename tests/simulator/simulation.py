@@ -198,6 +198,7 @@ class _Run:
             and not peer.ailing
             and peer.silent_ticks <= 2
             and peer.state is PeerState.REPLICATE
+            and peer.match + 1 >= status.first_index  # nothing must be read back for it first
         ]
         return len(fit) > len(status.membership.voters) // 2
 

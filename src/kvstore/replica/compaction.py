@@ -9,6 +9,7 @@ from kvstore.errors import Error
 from kvstore.raft import Raft
 from kvstore.replica.applying import Applying
 from kvstore.replica.storage import MemberLog
+from kvstore.replica.tail import Tail
 from kvstore.replica.ticks import ticks_of
 from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine
@@ -23,15 +24,23 @@ class Compaction:
     """Compacts the core's log, marks on disk what the tables hold, and removes old segments."""
 
     def __init__(
-        self, raft: Raft, log: MemberLog, applying: Applying, jobs: Jobs, tick_s: float
+        self,
+        raft: Raft,
+        log: MemberLog,
+        applying: Applying,
+        jobs: Jobs,
+        tail: Tail,
+        tick_s: float,
     ) -> None:
         self._raft = raft
         self._log = log
         self._applying = applying
         self._jobs = jobs
+        self._tail = tail
         # Marks on their way to the disk: (ticket, index of the mark).
         self._marks: deque[tuple[int, int]] = deque()
         self._marked = log.mark.index
+        self._durable_mark = log.mark.index
         self._pause_ticks = self._ticks = ticks_of(COMPACTION_S, tick_s)
         self._failed = False
 
@@ -68,15 +77,26 @@ class Compaction:
             self._marks.append((self._log.write_mark(raft.snapshot_meta(gone)), gone))
 
     def remove_log(self) -> None:
-        """Remove segments that a durable mark stands for; after a failure at a later tick."""
+        """Remove segments that a durable mark stands for, but for the tail of the log.
+
+        After a failure at a later tick.
+        """
         if not self._marks or self._failed:
             return
         ticket, index = self._marks[0]
         if self._log.is_durable(ticket):
-            remove = partial(self._log.remove_before, index + 1)
+            self._durable_mark = max(self._durable_mark, index)
+            remove = partial(self._log.remove_before, self._tail.first_kept(index + 1))
             self._jobs.start("segments", remove, partial(self._removed, index))
 
+    def make_room(self) -> None:
+        """The disk is full: all segments go that the state doesn't need."""
+        self._tail.give_up(self._durable_mark + 1)
+        remove = partial(self._log.remove_before, self._durable_mark + 1)
+        self._jobs.start("segments", remove, partial(self._removed, 0))
+
     def _removed(self, index: int, outcome: Error | None) -> None:
+        self._tail.segments_removed()
         if outcome is not None:
             raise_unless_passing(outcome)
             self._failed = True
@@ -86,5 +106,8 @@ class Compaction:
 
     def installed(self, index: int) -> None:
         """The log begins after the snapshot of ``index`` now, as its mark on disk says."""
-        self._marked = index
+        self._marked = self._durable_mark = index
         self._marks.clear()
+        # What was before is void, and goes.
+        self._tail.give_up(index + 1)
+        self._marks.append((0, index))

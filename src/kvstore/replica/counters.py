@@ -12,6 +12,8 @@ class ReplicaCounters:
     """``leader_changes`` counts each other leader that it came to know, itself included.
 
     Bytes of snapshots move with each part that the receiver has; snapshots are counted when whole.
+    ``log_read_back_bytes``: payloads read from the log's tail for followers. ``log_tails_lost``:
+    how often that tail was damaged or couldn't be read, and was given up.
     """
 
     leader_changes: int = 0
@@ -19,3 +21,5 @@ class ReplicaCounters:
     snapshot_sent_bytes: int = 0
     snapshots_received: int = 0
     snapshot_received_bytes: int = 0
+    log_read_back_bytes: int = 0
+    log_tails_lost: int = 0

@@ -22,7 +22,10 @@ class ReplicaOptions:
     """Settings of one member.
 
     ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
-    off: the Raft log is the log). ``snapshot_part_bytes``: what a snapshot moves at a time.
+    off: the Raft log is the log). ``log_tail_bytes``: how much of the log stays on the disk, in
+    whole segments, for members that were away; one that lacks more needs a snapshot. 0 keeps no
+    more than memory does. ``catch_up_bytes_per_s``: how much of that is read back for them, 0 for
+    no limit. ``snapshot_part_bytes``: what a snapshot moves at a time.
     ``memory``: what is remembered of clients; must be the same on all members. ``tick_s``: seconds
     between two calls of ``Replica.tick``. ``apply_turn_s``: what one turn gives to applying
     entries, a slice of at most ``apply_slice_entries`` at least.
@@ -33,6 +36,8 @@ class ReplicaOptions:
         default_factory=lambda: EngineOptions(wal=False, write_buffer_size=16 << 20)
     )
     segment_bytes: int = 16 << 20
+    log_tail_bytes: int = 64 << 20
+    catch_up_bytes_per_s: int = 0
     snapshot_part_bytes: int = PART_BYTES
     memory: MemoryBounds = field(default_factory=MemoryBounds)
     tick_s: float = TICK_S

@@ -46,6 +46,7 @@ from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.packets import Packet, SnapshotPart, Transport
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
+from kvstore.replica.tail import Tail
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import AtOnce, Jobs, Work
 from kvstore.state import Applied, Prepared, StateMachine
@@ -160,8 +161,9 @@ class Replica:
             wake=wake,
             now=now,
         )
+        self._tail = Tail(self._raft, self._log, self._jobs, options, self.counters)
         self._compaction = Compaction(
-            self._raft, self._log, self._applying, self._jobs, options.tick_s
+            self._raft, self._log, self._applying, self._jobs, self._tail, options.tick_s
         )
         self._transfers = Transfers(
             identity.member,
@@ -370,6 +372,9 @@ class Replica:
         self._guard(self._transfers.tick)
         if self._compaction.is_due():
             self._guard(self._compaction.compact)
+        if self.lacks_room:
+            self._guard(self._compaction.make_room)
+        self._tail.tick()
         self._wake()
 
     def _judge_storage(self) -> None:
@@ -460,6 +465,8 @@ class Replica:
             self._send(bundle.messages)
         if bundle.committed:
             self._applying.apply(bundle.committed)
+        if bundle.fetches:
+            self._tail.fetch(bundle.fetches)
         for state in bundle.read_states:
             self._applying.serve_at(state.index, self._reads_asked.pop(state.context))
         for context in bundle.reads_failed:

@@ -6,8 +6,12 @@
 | 8 | hard state (codec); the newest counts | 0, 0 |
 | 9 | snapshot mark (codec): entries up to it are in the state machine | 0, 0 |
 | 10 | identity of the member | 0, 0 |
+| 11 | u64 index: a snapshot was installed, entries before that one are void | 0, 0 |
 
 An entry whose index is not above the last one's replaces that one and all after it (Raft §5.3).
+
+Entries up to the mark, which memory holds no more, may still be here: the log's tail, for followers
+that need them (:meth:`MemberLog.read_back`).
 """
 
 from __future__ import annotations
@@ -19,7 +23,16 @@ from typing import NamedTuple
 from kvstore._engine.files.native import FileSystem
 from kvstore._engine.log.native import Log, Recovery
 from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
-from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership, SnapshotMeta, bootstrap
+from kvstore.raft import (
+    Bundle,
+    Entry,
+    EntryKind,
+    Fetch,
+    HardState,
+    Membership,
+    SnapshotMeta,
+    bootstrap,
+)
 from kvstore.raft.codec import (
     decode_hard_state,
     decode_snapshot_meta,
@@ -30,7 +43,8 @@ from kvstore.raft.codec import (
 __all__ = ["Identity", "MemberLog"]
 
 _ENTRY_KINDS = {1 + int(kind): kind for kind in EntryKind}
-_HARD_STATE, _MARK, _IDENTITY = 8, 9, 10
+_HARD_STATE, _MARK, _IDENTITY, _VOID = 8, 9, 10, 11
+_INDEX = struct.Struct("<Q")
 _IDENTITY_HEAD = struct.Struct("<BQ")
 _IDENTITY_VERSION = 1
 
@@ -62,6 +76,8 @@ class MemberLog:
         self.mark = SnapshotMeta()
         self.entries: list[Entry] = []
         self.identity: Identity | None = None
+        # Entries before this index came before a snapshot from a leader.
+        self._void_before = 0
         # (ticket, bundle, tick at which it was saved) of writes under way, oldest first.
         self._under_way: deque[tuple[int, Bundle, int]] = deque()
         self._now = 0
@@ -70,7 +86,7 @@ class MemberLog:
             path,
             filesystem=filesystem,
             segment_bytes=segment_bytes,
-            sticky_kinds=(_HARD_STATE, _MARK, _IDENTITY),
+            sticky_kinds=(_HARD_STATE, _MARK, _IDENTITY, _VOID),
         )
         try:
             self._replay(path)
@@ -87,7 +103,9 @@ class MemberLog:
     # --- reading back --------------------------------------------------------------------------
 
     def _replay(self, path: str) -> None:
-        for kind, index, term, payload in self._log.replay():
+        newest = self._log.newest(_MARK)
+        needed = 0 if newest is None else decode_snapshot_meta(newest).index + 1
+        for kind, index, term, payload in self._log.replay(needed):
             entry_kind = _ENTRY_KINDS.get(kind)
             if entry_kind is not None:
                 self._replay_entry(Entry(term, index, entry_kind, payload), path)
@@ -97,6 +115,8 @@ class MemberLog:
                 self._replay_mark(decode_snapshot_meta(payload))
             elif kind == _IDENTITY:
                 self.identity = _decode_identity(payload)
+            elif kind == _VOID:
+                self._void_before = _decode_index(payload)
             else:
                 raise CorruptionError(
                     f"log record of kind {kind}", code=IntegrityCode.INVALID_OPERATION, path=path
@@ -168,13 +188,21 @@ class MemberLog:
         self._log.sync()
 
     def _append(
-        self, hard_state: HardState | None, mark: SnapshotMeta | None, entries: list[Entry]
+        self,
+        hard_state: HardState | None,
+        mark: SnapshotMeta | None,
+        entries: list[Entry],
+        *,
+        installs: bool = False,
     ) -> int:
         records = []
         if hard_state is not None:
             records.append((_HARD_STATE, 0, 0, encode_hard_state(hard_state)))
         if mark is not None:
             records.append((_MARK, 0, 0, encode_snapshot_meta(mark)))
+            if installs:
+                self._void_before = mark.index + 1
+                records.append((_VOID, 0, 0, _INDEX.pack(self._void_before)))
         for term, index, kind, data in entries:
             records.append((1 + kind, index, term, data))
         return self._log.append_many(records)
@@ -186,7 +214,9 @@ class MemberLog:
 
     def save(self, bundle: Bundle) -> None:
         """Begin to make a bundle durable; :meth:`take_durable` gives it back when it is."""
-        ticket = self._append(bundle.hard_state, bundle.snapshot, list(bundle.entries))
+        ticket = self._append(
+            bundle.hard_state, bundle.snapshot, list(bundle.entries), installs=True
+        )
         self._under_way.append((ticket, bundle, self._now))
         if self._writer:
             self._log.submit()
@@ -255,6 +285,35 @@ class MemberLog:
         """Remove segments of entries below ``index``, one by one. Any thread."""
         self._log.remove_before(index)
 
+    # --- the tail ------------------------------------------------------------------------------
+
+    @property
+    def first_readable(self) -> int:
+        """The first index that :meth:`read_back` may find; those after it are all there."""
+        return max(1, self._log.first_index, self._void_before)
+
+    def first_within(self, bytes_max: int) -> int:
+        """What to :meth:`remove_before` so that about so many bytes of segments stay."""
+        return self._log.first_within(bytes_max)
+
+    def read_back(self, fetch: Fetch) -> list[Entry]:
+        """What is asked for, read from the disk; less, or nothing, where it isn't there any more.
+
+        Any thread. Raises CorruptionError, or StorageError.
+        """
+        entries: list[Entry] = []
+        size = 0
+        first = fetch.first
+        while first <= fetch.last and (len(entries) < 2 or size < fetch.bytes_max):
+            found = self._log.read_entries(first, fetch.last, max(fetch.bytes_max - size, 1))
+            if found is None:
+                break
+            for kind, index, term, data in found:
+                entries.append(Entry(term, index, _ENTRY_KINDS[kind], data))
+                size += len(data)
+            first += len(found)
+        return entries
+
     def statistics(self) -> dict[str, int]:
         """The log's counters."""
         return self._log.stats()
@@ -262,6 +321,13 @@ class MemberLog:
     def close(self) -> None:
         """Sync what was saved and close. Raises the failure of a log that has failed before."""
         self._log.close()
+
+
+def _decode_index(payload: bytes) -> int:
+    if len(payload) != _INDEX.size:
+        raise CorruptionError("an index of another size", code=IntegrityCode.TRUNCATED_RECORD)
+    (index,) = _INDEX.unpack(payload)
+    return int(index)
 
 
 def _decode_identity(payload: bytes) -> Identity:

@@ -65,21 +65,22 @@ class Deadlines:
     """Which call expires when, in steps of :data:`STEP_S`. A call leaves when it is finished."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, set[Call]] = {}
+        # The calls of each step, in the order they came.
+        self._steps: dict[int, dict[Call, None]] = {}
         self._reached = 0
         self.waiting = 0
 
     def add(self, call: Call, deadline: float) -> None:
         """Let ``call`` expire at ``deadline``, in seconds of the monotonic clock."""
         call.step = max(int(deadline / STEP_S) + 1, self._reached + 1)
-        self._steps.setdefault(call.step, set()).add(call)
+        self._steps.setdefault(call.step, {})[call] = None
         self.waiting += 1
 
     def discard(self, call: Call) -> None:
         """Forget a call that is finished."""
         calls = self._steps.get(call.step)
         if calls is not None and call in calls:
-            calls.discard(call)
+            del calls[call]
             self.waiting -= 1
             if not calls:
                 del self._steps[call.step]

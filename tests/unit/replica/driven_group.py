@@ -28,6 +28,7 @@ SMALL = ReplicaOptions(
         wal=False, background=False, write_buffer_size=64 << 10, max_file_size=64 << 10
     ),
     segment_bytes=64 << 10,
+    log_tail_bytes=0,
     memory=MemoryBounds(requests=64),
 )
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.raft import Fetch
+from kvstore.replica import Replica
 from kvstore.replica.packets import SnapshotPart
 
-from .driven_group import SMALL, DrivenGroup
+from .driven_group import SMALL, DrivenGroup, put_of
 
 AWAY = 3
 VALUE = b"v" * 1000
@@ -50,3 +53,126 @@ def test_one_snapshot_is_enough_however_slow_it_is():
         assert away.counters.snapshots_received == 1
         assert leader.counters.snapshots_sent == 1
         assert len(group.hashes()) == 1
+
+
+# --- from the tail on disk ---------------------------------------------------------------------
+
+TAILED = replace(SMALL, log_tail_bytes=4 << 20)
+
+
+def away_for(group: DrivenGroup, count: int, start: int = 0) -> Replica:
+    """Member 3 lacks more than memory holds, and is back."""
+    isolate(group)
+    write(group, count, start)
+    leader = group.leader()
+    assert leader.status().raft.first_index > group.group.replicas[AWAY].status().raft.last_index
+    group.group.network.heal()
+    return group.group.replicas[AWAY]
+
+
+def test_a_member_that_was_away_gets_entries_from_the_tail():
+    with DrivenGroup(options=TAILED) as group:
+        away = away_for(group, 600)
+        write(group, 50, 600)
+        group.settle()
+        assert away.counters.snapshots_received == 0
+        assert group.leader().counters.log_read_back_bytes > 400 * len(VALUE)
+        assert len(group.hashes()) == 1
+        assert not group.failed
+
+
+def test_the_tail_is_bounded_by_bytes():
+    options = replace(SMALL, log_tail_bytes=256 << 10)
+    with DrivenGroup(options=options) as group:
+        away = away_for(group, 1200)
+        assert group.leader().status().log["segments"] <= 6
+        group.settle()
+        assert away.counters.snapshots_received == 1
+        assert len(group.hashes()) == 1
+
+
+def test_a_new_leader_after_a_restart_has_its_tail():
+    with DrivenGroup(options=TAILED) as group:
+        isolate(group)
+        write(group, 600, 0)
+        group.group.network.heal()
+        # Before member 3 has heard anything.
+        disk = group.power_off()
+    with DrivenGroup(disk, options=TAILED) as group:
+        leader = group.leader()
+        assert leader.member != AWAY
+        assert leader.status().raft.first_index > 300, "the tail is in memory"
+        away = group.group.replicas[AWAY]
+        group.settle()
+        assert away.counters.snapshots_received == 0
+        assert leader.counters.log_read_back_bytes > 300 * len(VALUE)
+        assert len(group.hashes()) == 1
+
+
+def test_damage_in_the_tail_costs_a_snapshot_and_no_more():
+    with DrivenGroup(options=TAILED) as group:
+        away = away_for(group, 600)
+        leader = group.leader()
+        folder = leader.directory.log
+        oldest = min(name for name in group.disk.names(folder) if name.endswith(".wal"))
+        group.disk.flip_bit(f"{folder}/{oldest}", 40_000)
+        group.settle()
+        assert away.counters.snapshots_received == 1
+        assert leader.counters.log_tails_lost == 1
+        assert len(group.hashes()) == 1
+        write(group, 300, 600)
+        assert oldest not in group.disk.names(folder), "the next start would stop at it"
+        disk = group.power_off()
+    with DrivenGroup(disk, options=TAILED) as group:
+        group.settle()
+        assert len(group.hashes()) == 1
+
+
+def test_a_full_disk_takes_the_tail_first():
+    disk = MemoryFileSystem(capacity_bytes=8 << 20)
+    disk.make_directories("/data")
+    with DrivenGroup(disk, options=replace(SMALL, log_tail_bytes=1 << 30)) as group:
+        write(group, 2000, 0)
+        assert not group.failed
+        assert disk.used_bytes <= 8 << 20
+        group.settle()
+        assert len(group.hashes()) == 1
+
+
+def test_what_came_before_an_installed_snapshot_is_not_read_back():
+    """It may be of another leader's log: here it is, as member 3 wrote what nobody else has."""
+    with DrivenGroup(options=replace(TAILED, log_tail_bytes=200 << 10)) as group:
+        leader = group.leader()
+        if leader.member != AWAY:
+            leader.transfer_leadership(AWAY)
+            group.until(lambda: group.leader().member == AWAY)
+        away = group.group.replicas[AWAY]
+        group.group.network.isolate(AWAY, [1, 2])
+        for number in range(5):
+            away.propose(group.encoded(put_of(f"lost-{number}", b"lost", VALUE)), lambda _: None)
+        group.until(lambda: not away.is_leader and group.group.leader_replica() is not None)
+        write(group, 600, 0)
+        group.group.network.heal()
+        group.settle()
+        assert away.counters.snapshots_received == 1
+        void = away._log.first_readable
+        assert void > 500
+        disk = group.power_off()
+    with DrivenGroup(disk, options=TAILED) as group:
+        assert group.group.replicas[AWAY]._log.first_readable == void
+
+
+def test_what_is_read_back_of_segments_that_go():
+    options = replace(SMALL, log_tail_bytes=1 << 30)
+    with DrivenGroup(options=options) as group:
+        write(group, 300, 0)
+        log = group.leader()._log
+        fetch = Fetch(AWAY, 5, 250, 100 * len(VALUE))
+        found = log.read_back(fetch)
+        assert [entry.index for entry in found] == list(range(5, 5 + len(found)))
+        assert 90 <= len(found) <= 101
+        assert [entry.index for entry in log.read_back(fetch._replace(bytes_max=1))] == [5, 6]
+        log.remove_before(200)
+        assert log.read_back(fetch) == []
+        assert log.first_readable > 5
+        assert log.read_back(fetch._replace(first=log.first_readable))

@@ -81,6 +81,7 @@ def test_a_plain_file_gives_every_setting_its_value_or_default(load: Load) -> No
         "heartbeat_ms": 50,
         "election_timeout_ms": 500,
         "snapshot_mib_per_s": 256,
+        "log_tail_mib": 1024,
         "metrics_address": None,
         "log_level": "info",
         "log_format": "console",

@@ -28,6 +28,7 @@ MEMBER_ID_MAX = (1 << 63) - 1
 HEARTBEAT_MS_DEFAULT = 50
 ELECTION_TIMEOUT_MS_DEFAULT = 500
 SNAPSHOT_MIB_PER_S_DEFAULT = 256
+LOG_TAIL_MIB_DEFAULT = 1024
 
 _CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -81,6 +82,7 @@ class ClusterConfig:
     heartbeat_ms: int = HEARTBEAT_MS_DEFAULT
     election_timeout_ms: int = ELECTION_TIMEOUT_MS_DEFAULT
     snapshot_mib_per_s: int = SNAPSHOT_MIB_PER_S_DEFAULT
+    log_tail_mib: int = LOG_TAIL_MIB_DEFAULT
     metrics_address: str | None = None
     log_level: str = "info"
     log_format: str = "console"
@@ -467,6 +469,7 @@ def _choice(*allowed: str) -> Callable[[str, object], str]:
 _member_id = _integer(1, MEMBER_ID_MAX)
 _timing_ms = _integer(1, 60_000)
 _rate = _integer(1, 100_000)
+_size_mib = _integer(0, 1_000_000)
 
 _KEYS: dict[str, Callable[[str, object], Any]] = {
     "cluster_id": _cluster_id,
@@ -485,6 +488,7 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "heartbeat_ms": _timing_ms,
     "election_timeout_ms": _timing_ms,
     "snapshot_mib_per_s": _rate,
+    "log_tail_mib": _size_mib,
     "metrics_address": _address,
     "log_level": _choice(*LOG_LEVELS),
     "log_format": _choice(*LOG_FORMATS),
@@ -525,7 +529,7 @@ def _typed(parse: Callable[[str, object], Any], given: object) -> object:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             given.lower(), given
         )
-    if parse in (_member_id, _timing_ms, _rate) and re.fullmatch(r"[0-9]{1,19}", given):
+    if parse in (_member_id, _timing_ms, _rate, _size_mib) and re.fullmatch(r"[0-9]{1,19}", given):
         return int(given)
     return given
 

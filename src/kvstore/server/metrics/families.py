@@ -157,6 +157,8 @@ def _counters(book: _Book, member: int, counters: ReplicaCounters) -> None:
         ("snapshot_sent_bytes", "Bytes of snapshots that peers have"),
         ("snapshots_received", "Snapshots received whole"),
         ("snapshot_received_bytes", "Bytes of snapshots received"),
+        ("log_read_back_bytes", "Bytes of the log's tail read for members that were away"),
+        ("log_tails_lost", "Times that the log's tail was damaged and given up"),
     ):
         book.counter(f"raft_{name}", text, getattr(counters, name), member=member)
 

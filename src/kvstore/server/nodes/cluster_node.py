@@ -227,6 +227,8 @@ class ClusterNode:
                 ),
                 engine=ENGINE_OPTIONS,
                 segment_bytes=SEGMENT_BYTES,
+                log_tail_bytes=config.log_tail_mib << 20,
+                catch_up_bytes_per_s=config.snapshot_mib_per_s << 20,
                 tick_s=tick_s,
             ),
             rng=random.SystemRandom(),
