@@ -181,6 +181,7 @@ class Process:
             soon=self._soon,
             draw=self._sessions.randbytes,
             delay_s=DELAY_S,
+            work=self,
         )
         status = replica.status()
         self._trace.note(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kvstore.errors import Error, StorageError
-from kvstore.state import CommandResult
+from kvstore.state import Cold, CommandResult
 
 __all__ = ["Machine", "Member", "Route"]
 
@@ -14,7 +14,11 @@ __all__ = ["Machine", "Member", "Route"]
 class Machine(Protocol):
     """The state machine, for reading."""
 
-    def get(self, key: bytes) -> bytes | None: ...
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key``; may ask the disk, from any thread."""
+
+    def get_cached(self, key: bytes) -> bytes | Cold | None:
+        """The same from memory alone; ``COLD`` where only the disk knows."""
 
     @property
     def write_delay_s(self) -> float:

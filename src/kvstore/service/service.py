@@ -14,13 +14,14 @@ from kvstore.errors import (
     DeadlineExceededError,
     Error,
     InternalError,
-    StorageError,
     UnavailableError,
 )
+from kvstore.replica.work import AtOnce, Work
 from kvstore.service.calls import Call, Deadlines
 from kvstore.service.limits import breach
 from kvstore.service.member import Member, Route
 from kvstore.service.operations import Delete, Done, Get, OpenSession, Operation, Put, Result
+from kvstore.service.reading import Read, Reading
 from kvstore.service.request_ids import understand
 from kvstore.state import (
     SESSION_BYTES,
@@ -108,10 +109,12 @@ class KVService:
         later: Callable[[float, Callable[[], None]], object] | None = None,
         draw: Callable[[int], bytes] = os.urandom,
         delay_s: float = DELAY_S,
+        work: Work | None = None,
     ) -> None:
         """``now`` is the monotonic clock in seconds. ``soon`` calls back once, after this turn, and
         ``later`` after so many seconds; without it nothing is gathered for longer than a turn.
         ``draw`` gives random bytes, for the ids of sessions; ``delay_s`` see :data:`DELAY_S`.
+        ``work`` reads what lies on the disk, at once if it isn't given.
         """
         self._route = route
         self._now = now
@@ -120,10 +123,13 @@ class KVService:
         self._draw = draw
         self._delay_s = delay_s
         self._deadlines = Deadlines()
+        self._reading = Reading(
+            self._decide, now=now, soon=soon, work=AtOnce() if work is None else work
+        )
         # Gathered, until there is room for them.
         self._writes: list[_Write] = []
         self._write_bytes = 0
-        self._reads: list[tuple[bytes, Call, int]] = []
+        self._reads: list[Read] = []
         self._reads_are_due = False
         self._writes_are_due = False
         # When an entry was made last, and whether a write has met another one since.
@@ -315,25 +321,18 @@ class KVService:
         self,
         reign: int,
         member: Member,
-        reads: list[tuple[bytes, Call, int]],
+        reads: list[Read],
         refusal: Error | None,
     ) -> None:
         """``member`` may be read now, unless there is a ``refusal``."""
         if reign == self._reign:
             self._read_points -= 1
             self._flush_soon()
-        get = member.machine.get
-        for key, call, place in reads:
-            result: Result
-            if refusal is not None:
-                result = refusal
-            else:
-                try:
-                    result = get(key)
-                except StorageError as damage:
-                    # Others have what is damaged here.
-                    result = member.read_failed(damage)
-            self._decide(call, place, result)
+        if refusal is None:
+            self._reading.answer(member, reads)
+            return
+        for _, call, place in reads:
+            self._decide(call, place, refusal)
 
     def _decide(self, call: Call, place: int, result: Result) -> None:
         if call.decide(place, result):

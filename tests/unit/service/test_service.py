@@ -30,6 +30,8 @@ from kvstore.service.service import (
     READ_POINTS_MAX,
 )
 from kvstore.state import (
+    COLD,
+    Cold,
     Command,
     CommandKind,
     CommandResult,
@@ -52,6 +54,8 @@ class ScriptedMember:
         self.log_time = 7_000_000
         self.times: list[int] = []
         self.write_delay_s = 0.0
+        self.cold: set[bytes] = set()
+        """Keys of which only the disk knows."""
 
     @property
     def machine(self) -> ScriptedMember:
@@ -73,6 +77,9 @@ class ScriptedMember:
         if self.damage is not None:
             raise self.damage
         return self.values.get(key)
+
+    def get_cached(self, key: bytes) -> bytes | Cold | None:
+        return COLD if key in self.cold else self.get(key)
 
     def first_result(
         self, request: bytes, fingerprint: bytes, sequence: int = 0

@@ -168,6 +168,7 @@ class ClusterNode:
             now=time.monotonic,
             soon=self._loop.call_soon,
             later=self._loop.call_later,
+            work=self._work,
         )
         self._transport.answer_forwarded(self.service, self)
         self._forwarder = Forwarder(introductions, self._transport.dialler, self._peer_address_of)

@@ -75,6 +75,7 @@ class EmbeddedNode:
             now=time.monotonic,
             soon=loop.call_soon,
             later=loop.call_later,
+            work=self._work,
         )
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)

@@ -1,0 +1,173 @@
+"""Reads: what memory knows at once and in slices, what the disk knows beside the loop, bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from kvstore.errors import ClosedError, CorruptionError, Error, InternalError, UnavailableError
+from kvstore.service.calls import Call
+from kvstore.service.operations import Result
+from kvstore.service.reading import COLD_JOBS_MAX, COLD_READS_MAX, SLICE_READS, SLICE_S, Reading
+from kvstore.state import COLD, Cold
+from tests.unit.service.test_service import ScriptedMember
+
+
+class Member(ScriptedMember):
+    """Knows every key; of those in ``cold`` only the disk does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[bytes] = []
+        self.clock = 0.0
+        self.trouble: Exception | None = None
+
+    def get(self, key: bytes) -> bytes | None:
+        self.asked.append(key)
+        if self.trouble is not None:
+            raise self.trouble
+        return key
+
+    def get_cached(self, key: bytes) -> bytes | Cold | None:
+        self.clock += SLICE_S / SLICE_READS
+        return COLD if key in self.cold else key
+
+    def read_failed(self, error: Error) -> Error:
+        return UnavailableError("damaged here")
+
+
+class Desk:
+    """A reading whose jobs and turns the test gets to."""
+
+    def __init__(self) -> None:
+        self.member = Member()
+        self.soon: deque[Callable[[], None]] = deque()
+        self.jobs: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
+        self.results: list[Result] = []
+        self.reading = Reading(
+            lambda call, place, result: call.decide(place, result) and None,
+            now=lambda: self.member.clock,
+            soon=self.soon.append,
+            work=self,
+        )
+
+    def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
+        assert kind == "read"
+        self.jobs.append((job, then))
+
+    def ask(self, keys: Sequence[bytes]) -> Call:
+        """One call for all of them."""
+        call = Call(len(keys), self.results.extend)
+        self.reading.answer(self.member, [(key, call, place) for place, key in enumerate(keys)])
+        return call
+
+    def work(self) -> None:
+        for _ in range(len(self.jobs)):
+            job, then = self.jobs.popleft()
+            job()
+            then()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def names(count: int) -> list[bytes]:
+    return [b"%06d" % number for number in range(count)]
+
+
+def test_what_memory_knows_is_answered_at_once(desk: Desk) -> None:
+    desk.ask([b"a", b"b"])
+    assert desk.results == [b"a", b"b"]
+    assert not desk.jobs
+    assert not desk.member.asked
+
+
+def test_what_the_disk_knows_is_read_beside_the_loop_and_holds_nobody_up(desk: Desk) -> None:
+    desk.member.cold = {b"a"}
+    desk.ask([b"a"])
+    assert desk.results == []
+    desk.ask([b"b"])
+    assert desk.results == [b"b"]
+    assert not desk.member.asked
+    desk.work()
+    assert desk.results == [b"b", b"a"]
+
+
+def test_many_reads_are_answered_in_slices(desk: Desk) -> None:
+    keys = names(10 * SLICE_READS)
+    desk.ask(keys)
+    desk.ask([b"late"])
+    slices = 1
+    while desk.soon:
+        before = desk.member.clock
+        desk.soon.popleft()()
+        assert desk.member.clock - before < 2 * SLICE_S
+        slices += 1
+    assert slices >= 5
+    assert desk.results == [*keys, b"late"]
+
+
+def test_reads_of_the_disk_are_bounded_and_all_are_answered(desk: Desk) -> None:
+    keys = names(3000)
+    desk.member.cold = set(keys)
+    desk.ask(keys)
+    while desk.soon:
+        desk.soon.popleft()()
+    assert len(desk.jobs) == COLD_JOBS_MAX
+    while desk.jobs:
+        before = len(desk.member.asked)
+        assert len(desk.jobs) <= COLD_JOBS_MAX
+        desk.jobs[0][0]()
+        assert len(desk.member.asked) - before <= COLD_READS_MAX
+        desk.jobs.popleft()[1]()
+    assert desk.results == keys
+
+
+def test_few_reads_of_the_disk_are_read_side_by_side(desk: Desk) -> None:
+    keys = names(COLD_JOBS_MAX)
+    desk.member.cold = set(keys)
+    desk.ask(keys)
+    assert len(desk.jobs) > COLD_JOBS_MAX // 2
+
+
+def test_nothing_is_read_for_a_call_that_has_expired(desk: Desk) -> None:
+    keys = names(4000)
+    desk.member.cold = set(keys)
+    calls = [desk.ask([key]) for key in keys]
+    for call in calls:
+        call.expire()
+    under_way = len(desk.jobs)
+    while desk.jobs:
+        desk.work()
+    assert len(desk.member.asked) <= under_way * COLD_READS_MAX
+    desk.member.cold = {b"x"}
+    desk.results.clear()
+    desk.ask([b"x"])
+    desk.work()
+    assert desk.results == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "answer"),
+    [
+        (CorruptionError("damage"), UnavailableError),
+        (ClosedError("closed"), UnavailableError),
+        (KeyError("defect"), InternalError),
+    ],
+)
+def test_trouble_with_one_read_is_its_answer(
+    desk: Desk, trouble: Exception, answer: type[Error]
+) -> None:
+    desk.member.cold = {b"a"}
+    desk.member.trouble = trouble
+    desk.ask([b"a"])
+    desk.work()
+    assert isinstance(desk.results[0], answer)
+    desk.member.trouble = None
+    desk.ask([b"a"])
+    desk.work()
+    assert desk.results[1] == b"a"
