@@ -128,8 +128,13 @@ class ProxiedCluster(ChaosCluster):
         assert made.returncode == 0, made.stderr
 
     def arguments(self, member: int) -> list[str]:
-        slow = "--snapshot_mib_per_s=40"
-        return [f"--peer_addr={self.links.backs[member]}", slow, *super().arguments(member)]
+        # Without a tail whoever was away for long needs a snapshot, and slow enough to be cut.
+        catching_up = ("--snapshot_mib_per_s=40", "--log_tail_mib=0")
+        return [
+            f"--peer_addr={self.links.backs[member]}",
+            *catching_up,
+            *super().arguments(member),
+        ]
 
     def _sender_of(self, port: int) -> int | None:
         """By command line: a member that is only starting dials as well."""

@@ -99,13 +99,19 @@ class MemberDirectory:
         return self._name("ready", index)
 
     def incoming_is_whole(self, index: int) -> None:
-        """Everything in ``incoming`` is written and verified: make it durable under its name."""
+        """Everything in ``incoming`` is written and verified: make it durable under its name.
+
+        One of that index that is ready already stays: it is the same state, and the log may count
+        on it by now.
+        """
         path = f"{self.path}/incoming"
         for name in self.filesystem.names(path):
             self.filesystem.sync(f"{path}/{name}")
         self.filesystem.sync_directory(path)
         target = self._name("ready", index)
-        self.filesystem.remove_tree(target)
+        if self.filesystem.kind(target):
+            self.filesystem.remove_tree(path)
+            return
         self.filesystem.rename(path, target)
         self.filesystem.sync_directory(self.path)
 

@@ -106,11 +106,13 @@ class SnapshotReceiver:
         self._silent_ticks_max = ticks_of(SILENT_S, tick_s)
         self._path = ""
         self._writer: CheckpointWriter | None = None
+        self._checking = False
 
     def received(self, part: SnapshotPart) -> int:
         """The offset up to which everything of the snapshot of ``part`` is here.
 
-        0 while another one is being received: its sender must not go on from there.
+        0 while another one is being received: its sender must not go on from there. Without the
+        last part while that all is being checked: its sender hears that it is still at it.
         """
         return self._next if self._belongs(part) else 0
 
@@ -119,12 +121,15 @@ class SnapshotReceiver:
         self._silent_ticks += 1
 
     def take(self, part: SnapshotPart) -> bool:
-        """Take a part; True when the snapshot became whole, durable and ready to be installed.
+        """Take a part; True when it was the last one: :meth:`check` is next, then :meth:`checked`.
 
-        Parts out of order are ignored. Raises CorruptionError for a snapshot that is damaged or
-        makes no sense and StorageError when it can't be written, or there is no room for all of it
-        (what came of it is forgotten in either case).
+        Parts out of order are ignored, and all parts while one snapshot is checked. Raises
+        CorruptionError for a snapshot that is damaged or makes no sense and StorageError when it
+        can't be written, or there is no room for all of it (what came of it is forgotten in either
+        case).
         """
+        if self._checking:
+            return False
         if not self._belongs(part):
             if part.offset != 0 or not self._may_begin(part):
                 return False
@@ -135,16 +140,32 @@ class SnapshotReceiver:
         try:
             assert self._writer is not None, "begun with the part of offset 0"
             self._writer.write(part.data)
-            self._next += len(part.data)
-            if self._next < self._total:
+            if self._next + len(part.data) < self._total:
+                self._next += len(part.data)
                 return False
             self._writer.finish()
-            self._verify(self._path, part.meta)
-            self._directory.incoming_is_whole(part.meta.index)
         except StorageError:
             self._forget()
             raise
+        self._checking = True
         return True
+
+    def check(self, meta: SnapshotMeta) -> None:
+        """Make sure that all is right, and durable under its name. On any thread; takes long.
+
+        Raises CorruptionError, or StorageError when it can't be read or made durable.
+        """
+        self._verify(self._path, meta)
+        self._directory.incoming_is_whole(meta.index)
+
+    def checked(self, *, ok: bool) -> None:
+        """What came of :meth:`check`: it can be installed, or is forgotten."""
+        self._checking = False
+        self._silent_ticks = 0
+        if ok:
+            self._next = self._total
+        else:
+            self._forget()
 
     def _forget(self) -> None:
         self._meta = None

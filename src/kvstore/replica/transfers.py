@@ -209,9 +209,12 @@ class Transfers:
     # --- in ------------------------------------------------------------------------------------
 
     def take_part(self, part: SnapshotPart) -> None:
-        """A part of a snapshot; the last one makes it known to the core."""
-        message = Message(MessageKind.SNAPSHOT, part.to, part.sender, part.term, snapshot=part.meta)
-        if not self._raft.hears(message) or part.term < self._raft.term:
+        """A part of a snapshot. When all is here it is checked beside the loop.
+
+        Meanwhile each part that comes again is answered with what was here before the last one:
+        the sender knows then that it was not forgotten.
+        """
+        if not self._raft.hears(_told_to_core(part)) or part.term < self._raft.term:
             return
         before = self._receiver.received(part)
         try:
@@ -227,11 +230,26 @@ class Transfers:
         after = self._receiver.received(part)
         self._counters.snapshot_received_bytes += max(0, after - before)
         if whole:
+            check = partial(self._receiver.check, part.meta)
+            self._jobs.start("check received", check, partial(self._checked, part))
+        else:
+            self._answer_part(part, after)
+
+    def _checked(self, part: SnapshotPart, outcome: Error | None) -> None:
+        """The snapshot that ``part`` completed is right and durable, or isn't."""
+        self._receiver.checked(ok=outcome is None)
+        if isinstance(outcome, CorruptionError):
+            self._answer_part(part, REFUSED)
+        elif outcome is not None:
+            raise_unless_passing(outcome)
+            self._refuse_for_room(part)
+        else:
             self._lacks_room_until = 0.0
             self._counters.snapshots_received += 1
+            self._counters.snapshot_received_bytes += len(part.data)
             self._ready_to_install[part.meta.index] = part.meta
-            self._raft.step(message)
-        self._answer_part(part, after)
+            self._raft.step(_told_to_core(part))
+            self._answer_part(part, part.total)
 
     def _refuse_for_room(self, part: SnapshotPart) -> None:
         # Longer than the leader waits before it tries again.
@@ -268,3 +286,7 @@ class Transfers:
         for index in [index for index in self._ready_to_install if index < mark.index]:
             del self._ready_to_install[index]
             self._removals.remove(self._directory.ready(index))
+
+
+def _told_to_core(part: SnapshotPart) -> Message:
+    return Message(MessageKind.SNAPSHOT, part.to, part.sender, part.term, snapshot=part.meta)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.raft import Fetch
 from kvstore.replica import Replica
 from kvstore.replica.packets import SnapshotPart
+from kvstore.replica.snapshots import SILENT_S
 
-from .driven_group import SMALL, DrivenGroup, put_of
+from .driven_group import SMALL, TICK_S, DrivenGroup, LaterWork, put_of
 
 AWAY = 3
 VALUE = b"v" * 1000
@@ -52,6 +55,36 @@ def test_one_snapshot_is_enough_however_slow_it_is():
         leader = group.leader()
         assert away.counters.snapshots_received == 1
         assert leader.counters.snapshots_sent == 1
+        assert len(group.hashes()) == 1
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_check_that_takes_long_is_no_silence(damaged):
+    """The sender waits for longer than it waits for one that says nothing at all."""
+    work = LaterWork("check received")
+    with DrivenGroup(work=work) as group:
+        isolate(group)
+        write(group, 300, 0)
+        group.group.network.heal()
+        group.until(lambda: work.jobs)
+        leader = group.leader()
+        term = leader.term
+        for _ in range(round(3 * SILENT_S / TICK_S)):
+            group.step()
+        away = group.group.replicas[AWAY]
+        assert away.counters.snapshots_received == 0
+        assert len(work.jobs) == 1
+        if damaged:
+            incoming = f"{away.directory.path}/incoming"
+            table = max(
+                group.disk.names(incoming), key=lambda n: group.disk.size(f"{incoming}/{n}")
+            )
+            group.disk.flip_bit(f"{incoming}/{table}", 100)
+        work.do()
+        group.until(lambda: (work.do(), away.counters.snapshots_received)[1])
+        group.settle()
+        assert (leader.counters.snapshots_sent, leader.term) == (1, term)
+        assert away.counters.snapshots_received == 1
         assert len(group.hashes()) == 1
 
 

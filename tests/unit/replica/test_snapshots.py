@@ -44,6 +44,9 @@ def move(receiver: SnapshotReceiver, source: SnapshotSender) -> bool:
     """Send the sender's part and bring back the answer; True when all is there."""
     part: SnapshotPart = source.part()
     whole = receiver.take(part)
+    if whole:
+        receiver.check(part.meta)
+        receiver.checked(ok=True)
     upto = receiver.received(part)
     source.answered(SnapshotProgress(part.to, part.sender, part.term, part.meta.index, upto))
     return whole
@@ -56,6 +59,51 @@ def test_a_snapshot_arrives_in_parts(receiver, disk):
     assert source.done
     ready = f"/member/ready-{META.index:020d}"
     assert {name: disk.read_file(f"{ready}/{name}") for name in CONTENT} == CONTENT
+
+
+def test_while_it_is_checked_its_sender_hears_of_it_and_no_other_begins(receiver):
+    source, later = sender(1, term=2), sender(2, term=3)
+    while not receiver.take(part := source.part()):
+        source.answered(SnapshotProgress(3, 1, 2, META.index, receiver.received(part)))
+    for _ in range(3):
+        source.tick()
+        assert not receiver.take(source.part())
+        upto = receiver.received(source.part())
+        assert upto == source.offset < source.total
+        source.answered(SnapshotProgress(3, 1, 2, META.index, upto))
+        assert source.silent_ticks == 0
+        assert not receiver.take(later.part())
+        assert receiver.received(later.part()) == 0
+    receiver.check(META)
+    receiver.checked(ok=True)
+    assert receiver.received(source.part()) == source.total
+
+
+def test_what_was_found_wrong_is_forgotten(receiver):
+    source = sender(1, term=2)
+    while not receiver.take(part := source.part()):
+        source.answered(SnapshotProgress(3, 1, 2, META.index, receiver.received(part)))
+    receiver.checked(ok=False)
+    assert receiver.received(source.part()) == 0
+    again = sender(1, term=2)
+    while not move(receiver, again):
+        pass
+    assert again.done
+
+
+def test_one_that_is_ready_already_stays(receiver, disk):
+    """The log may say by now that it is the state: at no moment is it away."""
+    first = sender(1, term=2)
+    while not move(receiver, first):
+        pass
+    ready = f"/member/ready-{META.index:020d}"
+    second = sender(2, term=3)
+    while not receiver.take(part := second.part()):
+        second.answered(SnapshotProgress(3, 2, 3, META.index, receiver.received(part)))
+    disk.fail("rename", errno.EIO, always=True)
+    receiver.check(META)
+    assert {name: disk.read_file(f"{ready}/{name}") for name in CONTENT} == CONTENT
+    assert "incoming" not in disk.names("/member")
 
 
 def test_the_leader_of_a_later_term_starts_over(receiver):
