@@ -50,6 +50,7 @@ TROUBLES = {
     "hanging disk": 3,
     "full disks": 2,
     "bit flip": 2,
+    "lost entry": 6,
     "pause": 3,
     "clock speed": 2,
     "change members": 6,
@@ -114,7 +115,7 @@ def draw(seed: int) -> Plan:
     # Not from `rng`: what the other draws give stays the same.
     later = {
         kind: random.Random(f"{seed}/{kind}").random() < 0.4
-        for kind in ("slow leader", "hanging disk", "full disks")
+        for kind in ("slow leader", "hanging disk", "full disks", "lost entry")
     }
     pulses = later["busy"] = random.Random(f"{seed}/pulses").random() < 0.3
     entries = rng.choice((40, 100, 100, 300, 2000))

@@ -31,12 +31,13 @@ from tests.simulator.oracle import Oracle
 from tests.simulator.plan import TICK_US, Plan
 from tests.simulator.trace import Trace, Violation
 
-__all__ = ["Keep", "Process"]
+__all__ = ["LOG_DIRECTORY", "Keep", "Process"]
 
 Keep = Literal["none", "prefix", "random", "all"]
 Answer = Callable[[Result], None]
 
 DIRECTORY = "/member"
+LOG_DIRECTORY = f"{DIRECTORY}/log"
 CALL_S = 1.0
 """The deadline that calls come with."""
 DELAY_S = 0.5
@@ -67,6 +68,11 @@ class WatchedReplica(Replica):
         real = machine.has_room
         machine.has_room = lambda: stalls.random() > STALLS and real()  # type: ignore[method-assign]
         return machine
+
+    @property
+    def is_damaged(self) -> bool:
+        """It lost entries and doesn't vote for now."""
+        return self._raft.status().damaged
 
     def _perform(self, bundle: Bundle) -> None:
         if bundle.entries:
@@ -142,6 +148,11 @@ class Process:
     # --- life ----------------------------------------------------------------------------------
 
     @property
+    def identity(self) -> Identity:
+        """What its directory says that it is."""
+        return Identity("simulated", self.member)
+
+    @property
     def up(self) -> bool:
         """The program runs (it may be paused)."""
         return self.replica is not None
@@ -159,7 +170,7 @@ class Process:
             replica = WatchedReplica(
                 self._oracle,
                 random.Random(f"{self._plan.seed}/stalls/{self.member}/{self.starts}"),
-                Identity("simulated", self.member),
+                self.identity,
                 DIRECTORY,
                 self,
                 options=self._plan.replica,

@@ -16,9 +16,10 @@ from kvstore.errors import Error, InvalidArgumentError
 from kvstore.raft import Membership, MessageKind
 from tests.simulator.agenda import MILLISECOND, Agenda
 from tests.simulator.client import Client
+from tests.simulator.lost_entry import lose_last_entry
 from tests.simulator.network import Link, Network
 from tests.simulator.plan import CLOCK_SPEEDS, TROUBLES, Plan
-from tests.simulator.process import Keep, Process
+from tests.simulator.process import LOG_DIRECTORY, Keep, Process
 from tests.simulator.staged import Sides, Staged
 from tests.simulator.trace import Trace
 
@@ -58,6 +59,8 @@ class Troubles:
         self._rng = random.Random(f"{plan.seed}/troubles")
         self._over = False
         self._made: dict[str, int] = {}
+        # Whose logs lost an entry, and may not have it again yet.
+        self._incomplete: set[int] = set()
         self._stage = Staged(agenda, self._rng, network, processes, clients, lambda: self._over)
         if plan.troubles:
             self._wait()
@@ -436,21 +439,49 @@ class Troubles:
 
     def flip_bit(self) -> str | None:
         """Damage at rest, where a majority can do without the member."""
-        membership = self._settled_membership()
-        process = self._one()
-        if membership is None or process is None:
-            return None
-        hurt = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
-        for voters in (membership.voters, membership.outgoing):
-            if voters and len(voters & (hurt | {process.member})) > (len(voters) - 1) // 2:
-                return None
-        path = self._damageable(process)
-        if path is None:
+        process = self._dispensable()
+        path = self._damageable(process) if process is not None else None
+        if process is None or path is None:
             return None
         process.excuses.add("bit flip")
         offset = self._rng.randrange(len(process.disk.read_file(path)))
         process.disk.flip_bit(path, offset, self._rng.randrange(8))
         return f"member {process.member} {path} at {offset}"
+
+    def lose_entry(self) -> str | None:
+        """A disk lied: the last entry that it made durable is gone at the next start."""
+        process = self._dispensable()
+        if process is None or process.replica is None or process.excuses:
+            return None
+        machine = process.replica.machine
+        machine.flush()
+        applied = machine.durable_index
+        told = self._stop(process, "none", "its disk lied")
+        if not lose_last_entry(process.disk, LOG_DIRECTORY, process.identity, applied):
+            return None
+        self._incomplete.add(process.member)
+        return told
+
+    def _dispensable(self) -> Process | None:
+        """One that runs and that a majority can do without for good."""
+        membership = self._settled_membership()
+        process = self._one()
+        if membership is None or process is None:
+            return None
+        hurt = self._hurt() | {process.member}
+        for voters in (membership.voters, membership.outgoing):
+            if voters and len(voters & hurt) > (len(voters) - 1) // 2:
+                return None
+        return process
+
+    def _hurt(self) -> set[int]:
+        """Members that are damaged for good, or don't vote until their log is whole again."""
+        for process in self._processes.values():
+            replica = process.replica
+            if replica is not None and not replica.storage_busy and not replica.is_damaged:
+                self._incomplete.discard(process.member)
+        for_good = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
+        return for_good | self._incomplete
 
     def _damageable(self, process: Process) -> str | None:
         """A file whose damage can be told from a torn write: not the newest of the log."""
@@ -569,8 +600,7 @@ class Troubles:
         else:
             voters.discard(rng.choice(sorted(voters)))
         # A majority of the voters must be able to answer in the end.
-        lost = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
-        if not 2 <= len(voters) <= 7 or len(voters & lost) > (len(voters) - 1) // 2:
+        if not 2 <= len(voters) <= 7 or len(voters & self._hurt()) > (len(voters) - 1) // 2:
             return None
         return Membership(voters=frozenset(voters), learners=frozenset(learners))
 
@@ -605,6 +635,7 @@ _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "hanging disk": Troubles.hang_disk,
     "full disks": Troubles.fill_disks,
     "bit flip": Troubles.flip_bit,
+    "lost entry": Troubles.lose_entry,
     "pause": Troubles.pause,
     "clock speed": Troubles.turn_clock,
     "change members": Troubles.change_members,

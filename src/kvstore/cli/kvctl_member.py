@@ -42,7 +42,7 @@ def member_group() -> None:
     """List, add, promote and remove the members of a cluster, one change at a time.
 
     \b
-    Replace a lost machine:
+    Examples: a lost machine is replaced
       kvctl member remove 3
       kvctl member add 4 --client-addr db4:50051 --peer-addr db4:50052
       (start member 4 with join = true and an empty data directory)
@@ -123,7 +123,13 @@ def forget_command(context: click.Context, member: int) -> None:
 
 @click.group("leader", short_help="hand leadership over")
 def leader_group() -> None:
-    """Who leads, and handing that over."""
+    """Who leads, and handing that over.
+
+    \b
+    Examples:
+      kvctl leader transfer        before the leader's machine is taken down
+      kvctl leader transfer 2
+    """
 
 
 @leader_group.command("transfer", short_help="let another member lead")

@@ -352,8 +352,9 @@ def test_a_disk_that_is_full_between_batches_ends_the_call_alone():
         assert again[keys[:1].tobytes()] == keys[:1].tobytes()
 
 
-def test_closing_while_another_thread_scans_is_safe(tmp_path):
-    """Whichever comes first, the scan ends or is told that the database is closed."""
+@pytest.mark.parametrize("rows", [1000, 1 << 18])
+def test_closing_while_another_thread_scans_is_safe(tmp_path, rows):
+    """In the midst of it: the scan ends or is told that the database is closed."""
     numbers = numpy.arange(200_000, dtype=">u8")
     for _ in range(3):
         db = kvstore.DB(tmp_path / "db")
@@ -363,16 +364,21 @@ def test_closing_while_another_thread_scans_is_safe(tmp_path):
         outcomes = []
 
         def scan(db=db, began=began, outcomes=outcomes):
+            seen = 0
+            steps = db.scan(rows=rows, key_width=8, value_width=8)
             try:
-                for keys, _ in db.scan(rows=1 << 18, key_width=8, value_width=8):
-                    outcomes.append(len(keys))
-                    began.set()
+                while True:
+                    began.set()  # before the only step where there is one
+                    keys, _ = next(steps)
+                    seen += len(keys)
+            except StopIteration:
+                outcomes.append(seen)
             except kvstore.ClosedError:
                 outcomes.append("closed")
-            began.set()
 
         thread = threading.Thread(target=scan)
         thread.start()
+        assert began.wait(30)
         db.close()
         thread.join()
         assert outcomes in ([200_000], ["closed"])

@@ -195,7 +195,8 @@ def test_threads_share_syncs_and_each_returns_only_when_its_record_is_durable(tm
     for thread in threads:
         thread.join()
     assert not failures
-    assert log.stats()["syncs"] <= 400
+    # 400 calls of sync(), most of which find their record durable or wait for another's.
+    assert log.stats()["syncs"] < 300
     log.close()
     with Log(tmp_path / "log") as again:
         assert list(again.replay()) == records(1, 400)
@@ -346,17 +347,17 @@ def damaged_log() -> tuple[MemoryFileSystem, str]:
 def test_every_changed_bit_in_a_durable_record_is_damage():
     disk, path = damaged_log()
     size = 21 * (RECORD_HEADER + 24)
-    for offset in range(0, SEGMENT_HEADER + size - RECORD_HEADER, 3):
-        disk.flip_bit(path, offset, offset % 8)
-        try:
-            with pytest.raises(CorruptionError) as caught:
-                Log("/log", filesystem=disk)
-            assert caught.value.path == path
-            assert caught.value.offset is not None
-        except BaseException:
-            if not _is_unused(offset, disk.read_file(path)):
-                raise
-        disk.flip_bit(path, offset, offset % 8)
+    content = disk.read_file(path)
+    for bit in range((SEGMENT_HEADER + size - RECORD_HEADER) * 8):
+        offset = bit // 8
+        if _is_unused(offset, content):
+            continue
+        disk.flip_bit(path, offset, bit % 8)
+        with pytest.raises(CorruptionError) as caught:
+            Log("/log", filesystem=disk)
+        assert caught.value.path == path
+        assert caught.value.offset is not None
+        disk.flip_bit(path, offset, bit % 8)
     assert read(disk) == records(1, 20)
 
 

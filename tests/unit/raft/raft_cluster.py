@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import combinations
 
 from kvstore.raft import (
     Bundle,
@@ -238,7 +238,7 @@ class Cluster:
     def check_log_matching(self) -> None:
         """Two logs with the same term at an index are equal up to there."""
         logs = [member.core._state.log for member in self.up]
-        for one, other in pairwise(logs):
+        for one, other in combinations(logs, 2):
             index = min(one.last, other.last)
             low = max(one.offset, other.offset)
             while index > low and one.term(index) != other.term(index):

@@ -97,11 +97,11 @@ def test_every_damaged_byte_of_the_marker_is_noticed(tmp_path: Path) -> None:
     with DataDirectory(tmp_path, "embedded"):
         pass
     line = (tmp_path / MARKER).read_bytes()
-    for position in range(len(line)):
+    for bit in range(len(line) * 8):
         changed = bytearray(line)
-        changed[position] ^= 0x01
+        changed[bit // 8] ^= 1 << bit % 8
         (tmp_path / MARKER).write_bytes(changed)
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ConfigurationError, match=MARKER):
             DataDirectory(tmp_path, "embedded")
 
 

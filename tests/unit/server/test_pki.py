@@ -89,7 +89,7 @@ def test_a_clients_certificate_opens_no_door_between_members(authority: pki.Auth
     root = authority.directory
     member = context(ssl.PROTOCOL_TLS_SERVER, root / "peer-ca.pem", root / "member-1/peer")
     alice = context(ssl.PROTOCOL_TLS_CLIENT, root / "peer-ca.pem", root / "client-alice")
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(ssl.SSLError, match="certificate"):
         handshake(member, alice, member_name("Orders", 1))
     server = context(ssl.PROTOCOL_TLS_SERVER, root / "ca.pem", root / "member-1/server")
     alice = context(ssl.PROTOCOL_TLS_CLIENT, root / "ca.pem", root / "client-alice")
