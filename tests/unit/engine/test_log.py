@@ -262,6 +262,25 @@ def test_the_mark_of_a_close_whose_sync_failed_is_not_believed():
         assert read(disk.crash()) == records(1, 4)
 
 
+def test_a_read_that_returns_too_little_is_a_failing_device_and_no_torn_tail():
+    disk = MemoryFileSystem()
+    with Log("/log", filesystem=disk) as log:
+        fill(log, 1, 5, 200_000)
+    before = disk.counts["pread"]
+    expected = read(disk)
+    reads = disk.counts["pread"] - before
+    failures = 0
+    for at in range(1, reads + 1):
+        disk.shorten_read(at=at)
+        try:
+            assert read(disk) == expected
+        except StorageError as failed:
+            assert (failed.code, failed.errno) == (IntegrityCode.IO_ERROR, errno.EIO)
+            failures += 1
+    assert failures >= 5
+    assert read(disk) == expected
+
+
 def test_an_append_that_lacks_memory_midway_changes_nothing():
     disk = MemoryFileSystem()
     log = Log("/log", filesystem=disk, segment_bytes=4096)

@@ -287,3 +287,16 @@ def test_scans_without_fill_leave_the_cache_alone(tmp_path: Path) -> None:
         assert len(forwards(table)) == 20_000
         assert cache.stats()["blocks"] > 100
     assert cache.stats()["blocks"] == 0
+
+
+def test_a_seek_between_two_keys_finds_the_next_also_at_the_end_of_a_partition(
+    tmp_path: Path,
+) -> None:
+    keys = [b"%06d" % number for number in range(30_000)]
+    write(tmp_path / "t", [(key, 1, PUT, b"") for key in keys], block_bytes=256)
+    with TableFile(DISK, str(tmp_path / "t"), 7) as table:
+        assert table.properties["partitions"] >= 3
+        cursor = table.cursor()
+        for key, following in zip(keys, keys[1:], strict=False):
+            assert cursor.seek(key + b"\0", NEWEST) == (following, 1, PUT, b"")
+        assert cursor.seek(keys[-1] + b"\0", NEWEST) is None
