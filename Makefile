@@ -7,7 +7,7 @@ ROUNDS ?= 3
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench planted simulate wheel clean
+.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench planted planted-engine simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -80,6 +80,9 @@ chaos: build ## hurt five real kvd processes in every way, for a quarter of an h
 
 planted: build ## plant known bugs and count the simulated seeds until each is found
 	$(BIN)/python -m tests.simulator.planted
+
+planted-engine: build ## plant known bugs into the engine and run the tests that must find them
+	$(BIN)/python -m tests.engine_planted
 
 simulate: build ## simulate SEEDS=2000 clusters under faults
 	$(BIN)/python -m tests.simulator --seeds $(SEEDS)

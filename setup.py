@@ -24,6 +24,10 @@ RUN_WITHOUT_GIL = (
 # For `make test-asan` and `make test-tsan`: what the compiler's -fsanitize= is to be.
 SANITIZE = os.environ.get("KVSTORE_SANITIZE", "")
 
+# For tests/engine_planted: which rooms of the engine to build (all), and how fast they must run.
+ROOMS = os.environ.get("KVSTORE_ROOMS", "").split()
+OPTIMIZE = os.environ.get("KVSTORE_OPTIMIZE", "-O2")
+
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -39,7 +43,8 @@ DIRECTIVES = {
 }
 
 # Line numbers for whoever looks for a fault; a user's package is half as large without.
-COMPILE_ARGS = ["-std=c++17", "-O2", "-fno-strict-aliasing", "-g1" if DEBUG or SANITIZE else "-g0"]
+COMPILE_ARGS = ["-std=c++17", OPTIMIZE, "-fno-strict-aliasing"]
+COMPILE_ARGS.append("-g1" if DEBUG or SANITIZE else "-g0")
 LINK_ARGS: list[str] = []
 if SANITIZE:
     COMPILE_ARGS += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1"]
@@ -62,6 +67,7 @@ def extensions() -> list[Extension]:
             ENGINE / "files/file_face.pyx",
             STATE / "native.pyx",
         ]
+        if not ROOMS or source in [ENGINE / room / "native.pyx" for room in ROOMS]
     ]
 
 

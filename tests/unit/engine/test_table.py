@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -297,6 +298,6 @@ def test_a_seek_between_two_keys_finds_the_next_also_at_the_end_of_a_partition(
     with TableFile(DISK, str(tmp_path / "t"), 7) as table:
         assert table.properties["partitions"] >= 3
         cursor = table.cursor()
-        for key, following in zip(keys, keys[1:], strict=False):
+        for key, following in itertools.pairwise(keys):
             assert cursor.seek(key + b"\0", NEWEST) == (following, 1, PUT, b"")
         assert cursor.seek(keys[-1] + b"\0", NEWEST) is None
