@@ -436,3 +436,13 @@ def test_a_member_that_was_poisoned_is_let_in_again_at_an_operators_word(tmp_pat
         known = json.loads((cluster.data(1) / "PEERS").read_text().splitlines()[0])["known"]["2"]
         assert known[1] < 900
         cluster.running[2].wait_serving()
+
+
+def test_a_joiner_that_was_killed_before_it_heard_of_the_cluster_starts_again(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.write_config(3, settings="join = true")
+    for _ in range(2):
+        with cluster._start(3) as joiner:  # nobody else runs
+            joiner.kill()

@@ -153,12 +153,14 @@ class MemberLog:
 
     def _check_identity(self, path: str, identity: Identity) -> None:
         if self.identity is None:
-            if self.hard_state != HardState() or self.entries or self.mark.index:
+            if not self.is_new:
                 raise CorruptionError(
                     "the log doesn't say whose it is", code=IntegrityCode.INVALID_RECORD, path=path
                 )
             head = _IDENTITY_HEAD.pack(_IDENTITY_VERSION, identity.member)
             self._log.append(_IDENTITY, 0, 0, head + identity.cluster.encode())
+            # Who opened it may note that there is a log: one that is missing then was lost.
+            self._log.sync()
         elif self.identity != identity:
             raise ConfigurationError(
                 f"{path} belongs to member {self.identity.member} of cluster "
@@ -170,8 +172,8 @@ class MemberLog:
 
     @property
     def is_new(self) -> bool:
-        """Nothing but its identity was ever written."""
-        return self.identity is None
+        """Nothing but its identity was ever written: it may be founded, also in a second try."""
+        return self.hard_state == HardState() and not self.entries and not self.mark.index
 
     def found(self, membership: Membership) -> None:
         """Write what each founder of a new cluster begins with, durably."""

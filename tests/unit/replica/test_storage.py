@@ -46,6 +46,26 @@ def test_a_new_log_is_founded_once_and_knows_its_member():
     assert places(again) == [(1, 1)]
 
 
+def test_a_log_is_there_after_a_power_loss_as_soon_as_it_was_opened():
+    """A joiner notes then that it has one, long before it hears of the cluster."""
+    disk = MemoryFileSystem()
+    opened(disk)
+    lost_power = disk.crash()
+    assert [name for name in lost_power.names("/log") if name.endswith(".wal")]
+    assert opened(lost_power).identity == ME
+
+
+def test_a_founder_that_lost_power_before_it_was_founded_is_founded_in_a_second_try():
+    disk = MemoryFileSystem()
+    opened(disk)
+    again = opened(disk.crash())
+    assert again.is_new
+    again.found(MEMBERS)
+    assert not again.is_new
+    assert not opened(disk.crash()).entries
+    assert places(again) == [(1, 1)]
+
+
 @pytest.mark.parametrize("other", [Identity("cluster-b", 1), Identity("cluster-a", 2)])
 def test_a_log_of_another_member_or_cluster_is_refused_by_name(other):
     disk = MemoryFileSystem()
