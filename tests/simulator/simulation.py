@@ -187,6 +187,10 @@ class _Run:
             return False
         if not all(process.awake for process in self.processes.values()):
             return False
+        if any(
+            process.replica and process.replica.is_damaged for process in self.processes.values()
+        ):
+            return False  # whatever the leader knows of it by now
         status = leader.status().raft
         if leader.machine.applied_index < status.commit:
             return False  # a job of the time before may hold it, and its clients, up for long
