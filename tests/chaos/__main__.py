@@ -60,6 +60,7 @@ def hurt(
             forbidden = load.writes_between(injected + LEASE_S, healing)
             if forbidden:
                 tally.violations.append(f"{forbidden} writes acknowledged without a majority")
+        if mode != faults.SERVES:
             begin = healing
         next(play, None)
         load.wait_for_writes(20)

@@ -2,7 +2,8 @@
 
 Before the first ``yield`` it hurts the cluster; after it, it heals what it hurt. What it yields
 says from when on calls should come back: ``SERVES`` (from the injection on, but for an election),
-or ``REFUSES`` (only once it is healed, and writes that come back before are a violation).
+``REFUSES`` (only once it is healed, and writes that come back before are a violation), or
+``MAY_REFUSE`` (only once it is healed).
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kvstore.errors import DeadlineExceededError, UnavailableError
 from tests.chaos.links import between
 from tests.chaos.members import ChaosCluster, NamespaceCluster, ProxiedCluster, command
+from tests.integration.disk_trouble import DiskTrouble
 from tests.integration.process import run
 
-SERVES, REFUSES = "serves", "refuses"
+SERVES, REFUSES, MAY_REFUSE = "serves", "refuses", "may refuse"
 Play = Iterator[str]
 
 SYNC_MS = 150
+SYNC_TOO_SLOW_MS = 3000
+SMALL_DISK_ROOM = 320 << 20
+"""Two segments of the log, and what the state grows by."""
+LARGE_VALUES_MAX = 1000
 CLOCK_SHIFT = "40m"
 LAG_VALUE_BYTES = 200_000
 LAG_VALUES = 900
@@ -154,46 +161,131 @@ def part_namespaces(cluster: NamespaceCluster) -> Play:
 # --- disks and clocks -----------------------------------------------------------------------------
 
 
-def fill_disk(cluster: ChaosCluster) -> Play:
-    """One member on a small tmpfs that fills up: the others go on, and so would it with room."""
+def fill_leaders_disk(cluster: ChaosCluster) -> Play:
+    """It hands over; with room again it goes on by itself."""
+    leader = cluster.leader()
+    filler = _move_to_small_disk(cluster, leader)
+    _lead(cluster, leader)
+    _fill(filler)
+    _write_until(cluster, lambda: cluster.leader() != leader)
+    yield SERVES
+    filler.unlink()
+    cluster.running[leader].wait_serving()
+    _move_back(cluster, leader)
+
+
+def fill_followers_disk(cluster: ChaosCluster) -> Play:
+    """The others go on; with room again it catches up by itself."""
     member = random.choice(cluster.followers())
+    filler = _move_to_small_disk(cluster, member)
+    _fill(filler)
+    kvd = cluster.running[member]
+    _write_until(cluster, lambda: "storage takes no writes" in kvd.stderr)
+    yield SERVES
+    filler.unlink()
+    kvd.wait_serving()
+    _move_back(cluster, member)
+
+
+def fill_all_disks(cluster: ChaosCluster) -> Play:
+    """Nothing is written until there is room, and nobody has to be started for it."""
+    fillers = {member: _move_to_small_disk(cluster, member) for member in cluster.members}
+    for filler in fillers.values():
+        _fill(filler)
+    _write_until(cluster, lambda: False)
+    yield MAY_REFUSE
+    for filler in fillers.values():
+        filler.unlink()
+    for member in fillers:
+        cluster.running[member].wait_serving()
+    for member in fillers:
+        _move_back(cluster, member)
+
+
+def _move_to_small_disk(cluster: ChaosCluster, member: int) -> Path:
+    """A member's data comes onto a tmpfs with little room; returns the file to fill it with."""
     data = cluster.data(member)
     cluster.running.pop(member).terminate()
-    kept = data.with_name(f"{data.name}.kept")
+    kept = _kept(cluster, member)
     data.rename(kept)
     data.mkdir()
     size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-    command("mount", "-t", "tmpfs", "-o", f"size={size + (96 << 20)}", "tmpfs", str(data))
+    command("mount", "-t", "tmpfs", "-o", f"size={size + SMALL_DISK_ROOM}", "tmpfs", str(data))
     shutil.copytree(kept, data, dirs_exist_ok=True)
     cluster.start(member)
-    kvd = cluster.running.pop(member)
-    filler = data / "filler"
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-        while file.write(bytes(1 << 20)):
-            pass
-    yield SERVES
-    # It may have stopped itself; what it acknowledged is there in any case.
-    kvd.kill()
-    filler.unlink()
-    for path in list(kept.iterdir()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.copytree(data, kept, dirs_exist_ok=True)
+    return data / "filler"
+
+
+def _move_back(cluster: ChaosCluster, member: int) -> None:
+    """The contrary, with what it has by now."""
+    data, kept = cluster.data(member), _kept(cluster, member)
+    cluster.running.pop(member).terminate()
+    shutil.rmtree(kept)
+    shutil.copytree(data, kept)
     command("umount", str(data))
     data.rmdir()
     kept.rename(data)
-    cluster.start_missing()
+    cluster.start(member)
 
 
-def slow_disk(cluster: ChaosCluster) -> Play:
+def _kept(cluster: ChaosCluster, member: int) -> Path:
+    data = cluster.data(member)
+    return data.with_name(f"{data.name}.kept")
+
+
+def _fill(filler: Path) -> None:
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 20)):
+            pass
+
+
+def _write_until(cluster: ChaosCluster, condition: Callable[[], bool]) -> None:
+    """Put large values until it is so, or they are refused."""
+    with cluster.client(timeout=5) as client:
+        for number in range(LARGE_VALUES_MAX):
+            try:
+                client.put(b"large/%d" % (number % 8), random.randbytes(1 << 20))
+            except (UnavailableError, DeadlineExceededError):
+                return
+            if condition():
+                return
+    raise AssertionError(f"{LARGE_VALUES_MAX} MiB were written to a full disk")
+
+
+def _lead(cluster: ChaosCluster, member: int) -> None:
+    if cluster.leader() != member:
+        _kvctl(cluster, "leader", "transfer", str(member))
+
+
+def slow_disks(cluster: ChaosCluster) -> Play:
     """Each sync of the leader and one more takes 150 ms longer."""
+    yield from _sync_trouble(cluster, f"slow {SYNC_MS}", also_follower=True)
+
+
+def slow_leaders_disk(cluster: ChaosCluster) -> Play:
+    """Each sync of the leader takes longer than it may lead with."""
+    yield from _sync_trouble(cluster, f"slow {SYNC_TOO_SLOW_MS}")
+
+
+def hang_leaders_disk(cluster: ChaosCluster) -> Play:
+    """No sync of the leader ends."""
+    yield from _sync_trouble(cluster, "hang")
+
+
+def _sync_trouble(cluster: ChaosCluster, words: str, *, also_follower: bool = False) -> Play:
+    leader = cluster.leader()
+    hurt = [leader, *cluster.followers()[: 1 if also_follower else 0]]
     with tempfile.TemporaryDirectory() as name:
-        library = Path(name) / "slow_sync.so"
-        source = Path(__file__).with_name("slow_sync.c")
-        command("cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl")
-        env = {"LD_PRELOAD": str(library), "CHAOS_SYNC_MS": str(SYNC_MS)}
-        hurt = [cluster.leader(), cluster.followers()[0]]
-        _restart(cluster, hurt, env)
+        disks = DiskTrouble(Path(name))
+        for member in hurt:
+            _restart(cluster, [member], disks.environment(member))
+        _lead(cluster, leader)
+        for member in hurt:
+            disks.say(member, words)
         yield SERVES
+        for member in hurt:
+            disks.say(member, "well")
+            cluster.running[member].wait_serving()
         _restart(cluster, hurt, {})
 
 
@@ -291,8 +383,12 @@ LOOPBACK: dict[str, Callable[[ProxiedCluster], Play]] = {
     "the leader hears nobody": leader_hears_nobody,
     "bridge": bridge,
     "slow links": slow_links,
-    "full disk (tmpfs)": fill_disk,
-    "slow disks": slow_disk,
+    "full disk and room again: the leader": fill_leaders_disk,
+    "full disk and room again: a follower": fill_followers_disk,
+    "full disk and room again: all": fill_all_disks,
+    "hanging disk of the leader": hang_leaders_disk,
+    "slow disk of the leader": slow_leaders_disk,
+    "slow disks": slow_disks,
     "wall clocks moved": move_clock,
     "follower far behind, cut midway": lag_behind,
     "replace a member": replace_member,

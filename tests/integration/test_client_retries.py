@@ -137,6 +137,25 @@ def test_damage_carries_its_integrity_code_and_says_it_once(call: Call) -> None:
     assert str(raised.value) == "CHECKSUM_MISMATCH: block checksum"
 
 
+DISK_FAILED = fails(
+    grpc.StatusCode.UNAVAILABLE,
+    "this member's storage failed: IO_ERROR: syncing the log",
+    kvstore_integrity_code="IO_ERROR",
+)
+
+
+def test_a_members_broken_disk_is_no_reason_to_give_up(call: Call) -> None:
+    with ScriptedServer([DISK_FAILED, value(True)]) as server:
+        assert call(server.address, "put", b"k", b"v") is True
+        assert len(set(server.request_ids)) == 1
+
+
+def test_who_runs_out_of_time_learns_which_trouble_the_disk_had(call: Call) -> None:
+    with ScriptedServer([DISK_FAILED] * 50) as server, pytest.raises(UnavailableError) as raised:
+        call(server.address, "put", b"k", b"v", timeout=0.3)
+    assert raised.value.code is IntegrityCode.IO_ERROR
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
