@@ -12,6 +12,7 @@ from itertools import repeat
 from typing import Any
 
 from kvstore.errors import (
+    InternalError,
     InvalidArgumentError,
     NotLeaderError,
     UnavailableError,
@@ -383,7 +384,8 @@ class Raft:
     def stored(self, number: int) -> None:
         """Everything that bundles up to ``number`` gave to be written is durable."""
         state = self._state
-        assert number <= state.number, f"bundle {number} was never given"
+        if number > state.number:
+            raise InternalError(f"bundle {number} was never given")
         released = durability.stored(state, number)
         self._advance()
         if state.damaged:
@@ -408,7 +410,8 @@ class Raft:
     def applied(self, index: int) -> None:
         """The state machine has applied everything up to ``index``."""
         log = self._state.log
-        assert index <= log.offered, f"entry {index} was never offered"
+        if index > log.offered:
+            raise InternalError(f"entry {index} was never offered")
         if index > log.applied:
             log.applied = index
 

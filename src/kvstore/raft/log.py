@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from operator import itemgetter
 
+from kvstore.errors import InternalError
 from kvstore.raft.messages import Entry, SnapshotMeta
 
 __all__ = ["Log"]
@@ -142,9 +143,12 @@ class Log:
         """Add entries that follow the last one."""
         first = entries[0]
         term = entries[-1][0]
-        assert first[1] == self.last + 1, "a hole in the log"
-        assert entries[-1][1] == self.last + len(entries), "a hole in a batch"
-        assert first[0] >= self.last_term, "terms never fall along a log (Raft §5.3)"
+        if first[1] != self.last + 1:
+            raise InternalError("a hole in the log")
+        if entries[-1][1] != self.last + len(entries):
+            raise InternalError("a hole in a batch")
+        if first[0] < self.last_term:
+            raise InternalError("terms never fall along a log (Raft §5.3)")
         if first[0] == term:
             self._note_run(self.last + 1, term)
         else:
@@ -178,7 +182,8 @@ class Log:
 
     def truncate(self, index: int) -> None:
         """Drop ``index`` and all after it: a leader's log wins over them (Raft §5.3)."""
-        assert index > self.commit, "a committed entry is never dropped (Raft §5.4.3)"
+        if index <= self.commit:
+            raise InternalError("a committed entry is never dropped (Raft §5.4.3)")
         keep = index - self.offset - 1
         del self.entries[keep:]
         del self.ends[keep:]
@@ -195,8 +200,10 @@ class Log:
 
     def compact(self, index: int) -> None:
         """Forget the entries up to ``index``, which the state machine holds."""
-        assert index <= self.applied, "only what was applied can go"
-        assert index <= self.handed, "only what was given to the disk can go"
+        if index > self.applied:
+            raise InternalError("only what was applied can go")
+        if index > self.handed:
+            raise InternalError("only what was given to the disk can go")
         drop = index - self.offset
         if drop <= 0:
             return

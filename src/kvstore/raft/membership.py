@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
 
-from kvstore.errors import InvalidArgumentError
+from kvstore.errors import InternalError, InvalidArgumentError
 from kvstore.raft.messages import NOBODY, Membership
 
 __all__ = [
@@ -134,7 +134,8 @@ class History:
 
     def append(self, index: int, membership: Membership) -> None:
         """A membership entry is in the log at ``index``; it holds from now on (§4.1)."""
-        assert index > self.index, "configurations come in the order of the log"
+        if index <= self.index:
+            raise InternalError("configurations come in the order of the log")
         self.indexes.append(index)
         self.configurations.append(membership)
         self._hold_last()

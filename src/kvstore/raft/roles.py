@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvstore.errors import InternalError
 from kvstore.raft import reads
 from kvstore.raft.messages import NOBODY, Entry, EntryKind, Role
 from kvstore.raft.progress import Progress
@@ -27,7 +28,8 @@ def reset_timer(state: State) -> None:
 
 def become_follower(state: State, term: int, leader: int) -> None:
     """Follow ``leader`` (or nobody yet) in ``term``, which is never lower than the present one."""
-    assert term >= state.term, "terms never fall (Raft §5.1)"
+    if term < state.term:
+        raise InternalError("terms never fall (Raft §5.1)")
     if term > state.term:
         state.term = term
         state.vote = NOBODY
@@ -39,7 +41,8 @@ def become_follower(state: State, term: int, leader: int) -> None:
 
 def become_pre_candidate(state: State) -> None:
     """Ask whether an election could be won; term and vote stay (dissertation §9.6)."""
-    assert state.role is not Role.LEADER, "a leader doesn't campaign"
+    if state.role is Role.LEADER:
+        raise InternalError("a leader doesn't campaign")
     _leave(state)
     state.role = Role.PRE_CANDIDATE
     state.leader = NOBODY
@@ -48,8 +51,10 @@ def become_pre_candidate(state: State) -> None:
 
 def become_candidate(state: State) -> None:
     """Begin a new term and vote for oneself (Raft §5.2)."""
-    assert state.role is not Role.LEADER, "a leader doesn't campaign"
-    assert not state.damaged, "a damaged member doesn't campaign"
+    if state.role is Role.LEADER:
+        raise InternalError("a leader doesn't campaign")
+    if state.damaged:
+        raise InternalError("a damaged member doesn't campaign")
     _leave(state)
     state.term += 1
     state.vote = state.id
@@ -60,7 +65,8 @@ def become_candidate(state: State) -> None:
 
 def become_leader(state: State) -> None:
     """Lead the term: know nothing of the others, append an entry of it (Raft §5.3, §8)."""
-    assert state.role is Role.CANDIDATE, "only a candidate wins"
+    if state.role is not Role.CANDIDATE:
+        raise InternalError("only a candidate wins")
     _leave(state)
     state.role = Role.LEADER
     state.leader = state.id

@@ -13,12 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.engine import DB
 from kvstore.errors import (
     CorruptionError,
     Error,
+    InternalError,
     InvalidArgumentError,
     OutcomeUnknownError,
     StorageError,
@@ -40,6 +42,7 @@ from kvstore.replica.checkpoints import Removals
 from kvstore.replica.compaction import Compaction
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.failing import defect_of, resign, told_of
 from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.log_clock import LogClock
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
@@ -52,6 +55,8 @@ from kvstore.replica.work import AtOnce, Jobs, Work
 from kvstore.state import Applied, Prepared, StateMachine
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
+
+Answer = TypeVar("Answer")
 
 
 class Replica:
@@ -304,11 +309,11 @@ class Replica:
             # Not now: other reads are being answered, from what has its own checksums.
             self._damage = error
             self._wake()
-        return _told_of(error, UnavailableError, alone=self._is_alone)
+        return told_of(error, UnavailableError, alone=self._is_alone)
 
     def propose_membership(self, target: Membership, *, force: bool = False) -> Proposed:
         """Begin to change the members; raises what ``Raft.propose_membership`` raises."""
-        proposed = self._raft.propose_membership(target, force=force)
+        proposed = self._ask_core(partial(self._raft.propose_membership, target, force=force))
         self._wake()
         return proposed
 
@@ -318,19 +323,18 @@ class Replica:
 
     def transfer_leadership(self, to: int) -> None:
         """Hand leadership over; raises what ``Raft.transfer_leadership`` raises."""
-        self._raft.transfer_leadership(to)
+        self._ask_core(partial(self._raft.transfer_leadership, to))
         self._wake()
 
     def unreachable(self, member: int) -> None:
         """The transport lost packets to ``member``."""
         if self.failure is None:
-            self._raft.unreachable(member)
+            self._guard(partial(self._raft.unreachable, member))
 
     def campaign(self) -> None:
         """Stand for election now."""
-        if self.failure is None:
-            self._raft.campaign()
-            self._wake()
+        self._guard(self._raft.campaign)
+        self._wake()
 
     def receive(self, packets: Sequence[Packet]) -> None:
         """Take packets from other members: late, doubled or reordered, they are safe.
@@ -350,6 +354,8 @@ class Replica:
                     raise
                 except Error as error:
                     self._fail(error)
+                except Exception as defect:  # noqa: BLE001 - it says why the member ended
+                    self._fail(defect_of(defect))
             elif isinstance(packet, SnapshotPart):
                 self._guard(partial(self._transfers.take_part, packet))
             else:
@@ -358,14 +364,14 @@ class Replica:
     def pulse(self, member: int, term: int) -> None:
         """The process of ``member`` lives, in ``term``: see ``Raft.pulse``."""
         if self.failure is None:
-            self._raft.pulse(member, term)
+            self._guard(partial(self._raft.pulse, member, term))
 
     def tick(self) -> None:
         """One tick of the clock has passed."""
         if self.failure is not None:
             return
         self._guard(self._judge_storage)
-        self._raft.tick()
+        self._guard(self._raft.tick)
         if self._log.out_of_space:
             self._log.try_again()
         self._applying.tick()
@@ -430,6 +436,21 @@ class Replica:
             work()
         except Error as error:
             self._fail(error)
+        except Exception as defect:  # noqa: BLE001 - it says why the member ended
+            self._fail(defect_of(defect))
+
+    def _ask_core(self, call: Callable[[], Answer]) -> Answer:
+        """Let the core do ``call``; its refusals are the caller's, a defect is the member's end."""
+        try:
+            return call()
+        except (Error, InvalidArgumentError) as error:
+            if isinstance(error, InternalError):
+                self._fail(error)
+            raise
+        except Exception as exception:
+            defect = defect_of(exception)
+            self._fail(defect)
+            raise defect from exception
 
     def _turn(self) -> None:
         if self._damage is not None:
@@ -487,7 +508,8 @@ class Replica:
     def _propose_gathered(self) -> None:
         gathered, self._proposals = self._proposals, []
         try:
-            proposed = self._raft.propose([data for data, _ in gathered])
+            data = [data for data, _ in gathered]
+            proposed = self._ask_core(partial(self._raft.propose, data))
         except (Error, InvalidArgumentError) as error:
             for _, done in gathered:
                 done(error)
@@ -499,7 +521,7 @@ class Replica:
         reads, self._reads = self._reads, []
         self._read_context += 1
         try:
-            self._raft.read_index(self._read_context)
+            self._ask_core(partial(self._raft.read_index, self._read_context))
         except Error as error:
             for done in reads:
                 done(error)
@@ -558,10 +580,10 @@ class Replica:
         self.failure = error
         if isinstance(error, StorageError):
             if leads:
-                self._resign()
+                resign(self._raft, self._transport)
             self._fail_all(
-                _told_of(error, OutcomeUnknownError, alone=self._is_alone),
-                _told_of(error, UnavailableError, alone=self._is_alone),
+                told_of(error, OutcomeUnknownError, alone=self._is_alone),
+                told_of(error, UnavailableError, alone=self._is_alone),
             )
         else:
             self._fail_all(error, error)
@@ -572,14 +594,6 @@ class Replica:
     def _is_alone(self) -> bool:
         """No other member could have what this one holds."""
         return self._raft.membership.members <= {self.member}
-
-    def _resign(self) -> None:
-        """Let another voter lead now, not an election timeout later."""
-        self._raft.resign()
-        while (bundle := self._raft.ready()) is not None:
-            told = [m for m in bundle.messages if m.kind is MessageKind.TIMEOUT_NOW]
-            if told:
-                self._transport.send(told)
 
     def close(self) -> None:
         """Fail what waits, and close engine and log. What was acknowledged is on disk already."""
@@ -598,10 +612,3 @@ class Replica:
         except Error:
             if not failed:
                 raise
-
-
-def _told_of(error: StorageError, kind: type[UnavailableError], *, alone: bool) -> Error:
-    """What clients are told of a member's own storage: data is lost only if no other has it."""
-    if alone:
-        return error
-    return kind(f"this member's storage failed: {error}; retry with the same id", code=error.code)

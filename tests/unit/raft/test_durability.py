@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvstore.errors import InternalError
 from kvstore.raft import MessageKind, Role
 
 from .raft_cluster import Cluster, voters
@@ -141,7 +142,7 @@ def test_stored_may_come_late_twice_and_for_several_at_once() -> None:
 
 def test_bundle_that_was_never_given_cannot_be_stored() -> None:
     cluster = Cluster(voters(1))
-    with pytest.raises(AssertionError, match="never given"):
+    with pytest.raises(InternalError, match="never given"):
         cluster[1].stored(1)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from kvstore.errors import InternalError
 from kvstore.raft import Entry, EntryKind, SnapshotMeta
 from kvstore.raft.log import Log
 
@@ -186,7 +187,7 @@ def test_committed_entries_are_never_dropped() -> None:
     log = Log(0, 0)
     log.append(entries(1, 1, 1))
     log.commit = 1
-    with pytest.raises(AssertionError, match="never dropped"):
+    with pytest.raises(InternalError, match="never dropped"):
         log.truncate(1)
 
 
@@ -194,14 +195,14 @@ def test_committed_entries_are_never_dropped() -> None:
 def test_holes_are_refused(bad: list[Entry]) -> None:
     log = Log(0, 0)
     log.append(entries(1, 1, 1))
-    with pytest.raises(AssertionError, match="hole"):
+    with pytest.raises(InternalError, match="hole"):
         log.append(bad)
 
 
 def test_terms_never_fall() -> None:
     log = Log(0, 0)
     log.append(entries(1, 2))
-    with pytest.raises(AssertionError, match="never fall"):
+    with pytest.raises(InternalError, match="never fall"):
         log.append(entries(2, 1))
 
 

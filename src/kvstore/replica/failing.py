@@ -1,0 +1,32 @@
+"""How a member ends: what it is told to have been, what its clients are told, who leads then."""
+
+from __future__ import annotations
+
+from kvstore.errors import Error, InternalError, StorageError, UnavailableError
+from kvstore.raft import MessageKind, Raft
+from kvstore.replica.packets import Transport
+
+__all__ = ["defect_of", "resign", "told_of"]
+
+
+def told_of(error: StorageError, kind: type[UnavailableError], *, alone: bool) -> Error:
+    """What clients are told of a member's own storage: data is lost only if no other has it."""
+    if alone:
+        return error
+    return kind(f"this member's storage failed: {error}; retry with the same id", code=error.code)
+
+
+def defect_of(exception: Exception) -> InternalError:
+    """A mistake in this program, as the reason why a member ends."""
+    error = InternalError(f"{type(exception).__name__}: {exception}")
+    error.__cause__ = exception
+    return error
+
+
+def resign(raft: Raft, transport: Transport) -> None:
+    """Let another voter lead now, not an election timeout later."""
+    raft.resign()
+    while (bundle := raft.ready()) is not None:
+        told = [m for m in bundle.messages if m.kind is MessageKind.TIMEOUT_NOW]
+        if told:
+            transport.send(told)
