@@ -117,3 +117,18 @@ def test_of_a_put_and_a_delete_at_one_sequence_the_later_stands(between: str, la
                 db.compact_range()
         assert db.get(b"k") == (b"v" if last == "put" else None)
         assert dict(db) == ({b"k": b"v"} if last == "put" else {})
+
+
+def test_a_put_after_a_deleted_range_of_the_same_sequence_stands_in_memory_and_in_tables() -> None:
+    with DB("/db", filesystem=MemoryFileSystem(), wal=False, background=False) as db:
+        db.put(b"b", b"old")
+        db.put(b"c", b"old")
+        batch = WriteBatch()
+        batch.delete_range(b"a", b"z")
+        batch.put(b"b", b"new")
+        db.write(batch, sequence=5)
+        for place in (lambda: None, db.flush, db.compact_range):
+            place()
+            assert (db.get(b"b"), db.get(b"c")) == (b"new", None)
+            assert db.multi_get([b"b", b"c"]) == [b"new", None]
+            assert list(db) == list(db.iterator(reverse=True)) == [(b"b", b"new")]
