@@ -129,7 +129,7 @@ class Operators:
             voters = [
                 peer
                 for peer in status.peers
-                if peer.member in status.membership.voters and not peer.damaged
+                if peer.member in status.membership.voters and not peer.damaged and not peer.ailing
             ]
             if not voters:
                 raise InvalidArgumentError("there is no other voter that can lead")
