@@ -29,7 +29,7 @@ class HostPort:
     def parse(cls, text: str) -> HostPort | None:
         """What ``text`` says; None when it is no such address."""
         match = _HOST_PORT.fullmatch(text)
-        if match is None or int(match["port"]) > 65535:
+        if match is None or int(match["port"]) > 65535 or not _can_be_asked_for(match["host"]):
             return None
         return cls(match["host"].strip("[]"), int(match["port"]))
 
@@ -57,6 +57,15 @@ class HostPort:
         return self.port == other.port and (
             self.host.lower() == other.host.lower() or self.is_wildcard or other.is_wildcard
         )
+
+
+def _can_be_asked_for(host: str) -> bool:
+    """Whether a resolver takes it: labels of a name have 1 to 63 characters."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return host.startswith("[")
+    return True
 
 
 def is_loopback(address: str) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvstore.errors import ConfigurationError
+from kvstore.small_files import read_small
 
 
 def read_pem(what: str, path: str | Path) -> bytes:
     """Return the bytes of a PEM file; raises ConfigurationError naming it."""
     try:
-        data = Path(path).read_bytes()
+        data = read_small(path)
     except OSError as error:
         raise ConfigurationError(
             f"failed to read TLS {what} PEM from {path}: {error.strerror}"

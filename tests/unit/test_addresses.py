@@ -79,3 +79,9 @@ def test_addresses_collide_when_one_process_cant_listen_on_both(
 def test_a_socket_has_a_path() -> None:
     assert is_unix("unix:/run/kvd/admin.sock")
     assert not any(map(is_unix, ["unix:", "unix:/a b", "127.0.0.1:1", "unixx:/a"]))
+
+
+@pytest.mark.parametrize("host", ["a" * 64, f"{'a' * 64}.example", "a..b"])
+def test_names_that_no_resolver_takes_are_no_addresses(host: str) -> None:
+    assert HostPort.parse(f"{host}:1") is None
+    assert HostPort.parse(f"{'a' * 63}.example:1") is not None

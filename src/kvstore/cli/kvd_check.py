@@ -59,6 +59,10 @@ def kvd_check(
     **_flags: object,
 ) -> None:
     given = given_flags(context)
+    if file == "":
+        raise click.UsageError("FILE is empty; give the path of a configuration")
+    if file and "mode" in given and mode != "cluster-node":
+        raise click.UsageError(f"FILE has no effect with --mode={mode}; use --mode=cluster-node")
     if file and config and file != config:
         raise click.UsageError(f"FILE and --config={config} say the same thing; give one of them")
     path = file or (config if mode == "cluster-node" else None)
@@ -93,6 +97,7 @@ def _cluster_node(path: str, given: dict[str, str], *, running: bool) -> Iterato
         if "metrics_addr" in given:
             parse_metrics_address(given["metrics_addr"])
     except ConfigurationError as error:
+        given.pop("metrics_addr", None)
         yield fault(str(error))
     overrides = {key: given[key] for key in OVERRIDES if key in given}
     config, faults = draft_cluster_config(path, overrides)

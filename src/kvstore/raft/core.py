@@ -594,6 +594,11 @@ class Raft:
         within ``election_ticks``."""
         return self._state.has_quorum_contact()
 
+    @property
+    def last_entry(self) -> tuple[int, int]:
+        """Term and index of the last entry of its log (Raft §5.4.1), (0, 0) for none."""
+        return self._state.log.last_term, self._state.log.last
+
     def status(self) -> Status:
         """Everything above and each peer's progress at this moment."""
         return status.take(self._state)

@@ -244,8 +244,7 @@ class Replica:
     @property
     def last_log(self) -> tuple[int, int]:
         """Term and index of its last entry: of two members the larger knows more."""
-        status = self._raft.status()
-        return status.term, status.last_index
+        return self._raft.last_entry
 
     def status(self) -> ReplicaStatus:
         """This moment."""

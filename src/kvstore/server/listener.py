@@ -68,7 +68,9 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
 
     Raises ConfigurationError that says why the address can't be had.
     """
-    parsed = parse_listen_address(address)
+    parsed = HostPort.parse(address)
+    if parsed is None:
+        raise _start_failure(address, "malformed address; expected host:port")
     _probe(address, parsed.host, parsed.port)
     try:
         if credentials is None:
@@ -76,18 +78,10 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise start_failure(address, "the address can't be bound") from error
+        raise _start_failure(address, "the address can't be bound") from error
     if port == 0:
-        raise start_failure(address, "the address can't be bound")
+        raise _start_failure(address, "the address can't be bound")
     return str(HostPort(parsed.host, port))
-
-
-def parse_listen_address(address: str) -> HostPort:
-    """The address to listen on, port 0 included. Raises ConfigurationError."""
-    parsed = HostPort.parse(address)
-    if parsed is None:
-        raise start_failure(address, "malformed address; expected host:port")
-    return parsed
 
 
 def _probe(address: str, host: str, port: int) -> None:
@@ -97,14 +91,14 @@ def _probe(address: str, host: str, port: int) -> None:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         )
     except socket.gaierror as error:
-        raise start_failure(address, f"cannot resolve {host!r}: {error.strerror}") from error
+        raise _start_failure(address, f"cannot resolve {host!r}: {error.strerror}") from error
     for family, kind, protocol, _, endpoint in found:
         with socket.socket(family, kind, protocol) as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 candidate.bind(endpoint)
             except OSError as error:
-                raise start_failure(address, _reason(error)) from error
+                raise _start_failure(address, _reason(error)) from error
 
 
 def _reason(error: OSError) -> str:
@@ -119,6 +113,5 @@ def _reason(error: OSError) -> str:
             return os.strerror(number) if number else str(error)
 
 
-def start_failure(address: str, why: str) -> ConfigurationError:
-    """The error of an address that can't be listened on."""
+def _start_failure(address: str, why: str) -> ConfigurationError:
     return ConfigurationError(f"failed to start gRPC server on {address}: {why}")

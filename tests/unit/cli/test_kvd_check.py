@@ -357,3 +357,69 @@ def test_names_of_members_that_lead_nowhere_are_a_warning(
 def test_open_ports_are_said(tmp_path: Path) -> None:
     (found,) = warnings(f"--data_dir={tmp_path / 'data'}", "--listen_addr=0.0.0.0:0")
     assert "clients talk in plain text" in found
+
+
+# --- what would keep it waiting, or break it -----------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["config", "tls_cert", "tls_key", "ca", "cert", "key"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(
+    write: Write, tmp_path: Path, key: str
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = pipe if key == "config" else write(**{key: f'"{pipe}"'})
+    found = errors(path)
+    assert any(f"{pipe}: it is not a regular file" in line for line in found)
+
+
+def test_a_pipe_or_too_much_as_the_secret_is_named(write: Write, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (found,) = errors(write(peer_secret_file=f'"{tmp_path}/pipe"'))
+    assert "it is not a regular file" in found
+    (tmp_path / "large").write_bytes(bytes(2 << 20))
+    (found,) = errors(write(peer_secret_file=f'"{tmp_path}/large"'))
+    assert "it has more than 1048576 bytes" in found
+
+
+def test_a_device_without_end_is_refused() -> None:
+    assert errors("/dev/zero") == ["failed to read --config=/dev/zero: it is not a regular file"]
+
+
+def test_names_that_no_resolver_takes_are_malformed(tmp_path: Path) -> None:
+    name = f"{'a' * 70}.example:50"
+    assert errors(f"--data_dir={tmp_path}/data", f"--listen_addr={name}") == [
+        f"failed to start gRPC server on {name}: malformed address; expected host:port"
+    ]
+
+
+def test_a_name_too_long_for_a_directory_is_said(write: Write, tmp_path: Path) -> None:
+    (found,) = errors(write(data_dir=f'"{tmp_path}/{"a" * 300}"'))
+    assert "File name too long" in found
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "self_id = " + "9" * 6000])
+def test_toml_beyond_pythons_bounds_is_no_valid_toml(tmp_path: Path, text: str) -> None:
+    (tmp_path / "kvd.toml").write_text(text)
+    (found,) = errors(tmp_path / "kvd.toml")
+    assert "not valid TOML" in found
+
+
+@pytest.mark.parametrize("arguments", [[""], ["--mode=embedded", "kvd.toml"]])
+def test_contradictions_are_wrong_usage(arguments: list[str]) -> None:
+    result = check(*arguments)
+    assert result.exit_code == 2
+    assert "Usage" in result.output
+
+
+def test_without_an_address_nothing_is_said_of_who_reaches_it(tmp_path: Path) -> None:
+    (tmp_path / "kvd.toml").write_text('cluster_id = "c"\n')
+    assert "prove nothing" not in check(tmp_path / "kvd.toml").output
+
+
+def test_an_address_of_metrics_is_named_as_such(write: Write) -> None:
+    assert errors(write(), "--metrics_addr=:::") == [
+        "unsupported --metrics_addr=:::; expected host:port"
+    ]
+    (found,) = errors(write(metrics_address='"192.0.2.1:9100"'))
+    assert found == "failed to start metrics on 192.0.2.1:9100: no such address on this machine"

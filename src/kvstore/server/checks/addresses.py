@@ -14,9 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kvstore.addresses import HostPort
-from kvstore.errors import ConfigurationError
 from kvstore.server.checks.findings import Finding, fault, warning
-from kvstore.server.listener import parse_listen_address, start_failure
 
 __all__ = ["check_dialled_addresses", "check_listen_address", "check_pulse_address"]
 
@@ -28,12 +26,13 @@ _RECEIVING = (("udp", "07"), ("udp6", "07"))
 _CAP_NET_BIND_SERVICE = 1 << 10
 
 
-def check_listen_address(address: str, *, running: bool) -> Iterator[Finding]:
+def check_listen_address(
+    address: str, *, running: bool, of: str = "gRPC server"
+) -> Iterator[Finding]:
     """``host:port`` that a kvd is to listen on; ``running``: that a kvd does is no fault."""
-    try:
-        listened = parse_listen_address(address)
-    except ConfigurationError as error:
-        yield fault(str(error))
+    listened = HostPort.parse(address)
+    if listened is None:
+        yield _start_fault(of, address, "malformed address; expected host:port")
         return
     host, port = listened.host, listened.port
     try:
@@ -41,13 +40,17 @@ def check_listen_address(address: str, *, running: bool) -> Iterator[Finding]:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         )
     except OSError as error:
-        yield fault(str(start_failure(address, f"cannot resolve {host!r}: {error.strerror}")))
+        yield _start_fault(of, address, f"cannot resolve {host!r}: {error.strerror}")
         return
     for _, _, _, _, endpoint in found:
         why = _unbindable(ipaddress.ip_address(str(endpoint[0]).partition("%")[0]), port, running)
         if why:
-            yield fault(str(start_failure(address, why)))
+            yield _start_fault(of, address, why)
             return
+
+
+def _start_fault(of: str, address: str, why: str) -> Finding:
+    return fault(f"failed to start {of} on {address}: {why}")
 
 
 def check_pulse_address(peer_address: str, *, running: bool) -> Iterator[Finding]:

@@ -48,12 +48,13 @@ def check_embedded(options: ServerOptions, *, running: bool) -> Iterator[Finding
     )
     yield from check_listen_address(options.listen_addr, running=running)
     if options.metrics_addr is not None:
-        yield from check_listen_address(options.metrics_addr, running=running)
+        yield from check_listen_address(options.metrics_addr, running=running, of="metrics")
 
 
 def check_cluster_node(config: ClusterConfig, *, running: bool) -> Iterator[Finding]:
     """The same for a member; what of ``config`` is missing or wrong (empty, 0) is passed over."""
-    yield from map(warning, peer_exposures(config).values())
+    if config.peer_addr:
+        yield from map(warning, peer_exposures(config).values())
     yield from _certificates(config)
     if config.peer_secret_file is not None:
         yield from refusal(read_secret, config.peer_secret_file)
@@ -61,11 +62,13 @@ def check_cluster_node(config: ClusterConfig, *, running: bool) -> Iterator[Find
         path = Path(config.data_dir)
         members = range(config.self_id, config.self_id + 1)
         yield from check_directory(path, "cluster-node", members, SEGMENT_BYTES, running=running)
-        if config.cluster_id and config.self_id and path.is_dir():
+        if config.cluster_id and config.self_id:
             yield from check_identity(path, config)
-    for address in (config.client_addr, config.peer_addr, config.metrics_address):
+    for address in (config.client_addr, config.peer_addr):
         if address:
             yield from check_listen_address(address, running=running)
+    if config.metrics_address:
+        yield from check_listen_address(config.metrics_address, running=running, of="metrics")
     if config.peer_addr:
         yield from check_pulse_address(config.peer_addr, running=running)
     yield from check_dialled_addresses([node.peer_addr for node in config.nodes])

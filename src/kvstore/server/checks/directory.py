@@ -63,6 +63,8 @@ def check_directory(
 def check_identity(path: Path, config: ClusterConfig) -> Iterator[Finding]:
     """Whether the member that lives in ``path`` is that of ``config``, and may still be one."""
     try:
+        if not path.is_dir():
+            return
         identity = read_identity(path, config)
         if identity is None:
             return
@@ -80,6 +82,8 @@ def check_identity(path: Path, config: ClusterConfig) -> Iterator[Finding]:
             )
     except Error as error:
         yield fault(str(error))
+    except OSError:
+        return  # said of the directory already
 
 
 def _to_be_made(path: Path) -> Iterator[Finding]:

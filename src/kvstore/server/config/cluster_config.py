@@ -15,13 +15,13 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kvstore.addresses import HostPort, is_loopback
 from kvstore.errors import ConfigurationError
 from kvstore.raft.membership import VOTERS_MAX
 from kvstore.server.config.options import ADMINS, LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
+from kvstore.small_files import read_small
 
 MEMBER_ID_MAX = (1 << 63) - 1
 
@@ -123,9 +123,8 @@ def draft_cluster_config(
     is None when the file can't be read at all.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8")
-        document = tomllib.loads(text)
-    except (OSError, ValueError) as error:
+        document = tomllib.loads(read_small(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         return None, [_unreadable(path, error)]
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     faults: list[str] = []
@@ -133,16 +132,18 @@ def draft_cluster_config(
     return config, [f"{path}: {fault}" for fault in faults]
 
 
-def _unreadable(path: str, error: OSError | ValueError) -> str:
+def _unreadable(path: str, error: OSError | ValueError | RecursionError) -> str:
     match error:
         case OSError():
             return f"failed to read --config={path}: {error.strerror or error}"
         case UnicodeDecodeError():
             return f"{path}: not UTF-8 text, as TOML must be: {error}"
+        case RecursionError():
+            return f"{path}: not valid TOML: it is nested too deeply"
         case tomllib.TOMLDecodeError():
             return f"{path}: not valid TOML: {error}"
-        case _:  # what the system refuses as a path
-            return f"failed to read --config={path}: {error}"
+        case _:  # Python's own bound on the digits of a number
+            return f"{path}: not valid TOML: a number has too many digits"
 
 
 def check_cluster_id(cluster_id: str) -> None:

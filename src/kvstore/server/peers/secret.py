@@ -16,6 +16,7 @@ from pathlib import Path
 from kvstore.api.v1 import raft_pb2
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.private_files import open_private, refuse_readable_by_others
+from kvstore.small_files import read_small
 
 __all__ = ["NONCE_BYTES", "is_proved", "make_secret_file", "prove", "read_secret"]
 
@@ -39,8 +40,7 @@ def make_secret_file(path: Path) -> None:
 def read_secret(path: str) -> bytes:
     """The secret in a file, without white space around it. Raises ConfigurationError."""
     try:
-        with open(path, "rb") as file:
-            secret = file.read(SECRET_BYTES_MAX + 1).strip()
+        secret = read_small(path).strip()
     except OSError as error:
         raise ConfigurationError(f"failed to read peer secret {path}: {error.strerror}") from error
     if not SECRET_BYTES_MIN <= len(secret) <= SECRET_BYTES_MAX:
