@@ -247,7 +247,11 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 """
 
 
-@pytest.mark.parametrize(("program", "status"), [(BUSY, 0), (HANGING, 1)])
+# The same, but the loop hung before the signal came.
+HUNG = HANGING.replace("    await stop.wait()\n", "")
+
+
+@pytest.mark.parametrize(("program", "status"), [(BUSY, 0), (HANGING, 1), (HUNG, 1)])
 def test_a_signal_ends_a_process_whose_loop_gets_no_turn(program: str, status: int) -> None:
     """With 0 while it starts, for nothing is lost; with 1 where it should have ended by itself."""
     with subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -161,6 +162,8 @@ async def _serve_clients(
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if node.failed.done():
+            # Its disk may hang, and closing with it.
+            _end_within(STOP_S)
             raise node.failed.result()
         log.info("stopping: finishing the calls under way", drain_s=DRAIN_S)
         notify("STOPPING=1")
@@ -226,23 +229,46 @@ def _exit_on_signals() -> None:
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; the second signal ends the process at once."""
+    """Return an event that SIGTERM and SIGINT set; the second signal ends the process at once.
+
+    A thread learns of them from the very handler in C: the loop may hang, on a disk say, and then
+    takes nothing in. What was acknowledged is on disk already.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
 
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
-        # Should draining or closing hang, the promise of an end is kept all the same, from a thread
-        # of its own in case that the loop hangs. What was acknowledged is on disk already.
-        hung = threading.Timer(STOP_S, _give_up)
-        hung.daemon = True
-        hung.start()
+    def watch() -> None:
+        asked = False
+        while True:
+            (number,) = os.read(told, 1)
+            if number not in _STOPPING:
+                continue
+            if asked:
+                os._exit(128 + number)
+            asked = True
+            _end_within(STOP_S)
+            # The loop may be closed by now.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(stop.set)
 
     for number in _STOPPING:
-        loop.add_signal_handler(number, on_signal, number)
+        signal.signal(number, _leave_to_thread)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    threading.Thread(target=watch, name="kvstore-signals", daemon=True).start()
     return stop
+
+
+def _leave_to_thread(number: int, frame: object) -> None:
+    """The signal's own handler in Python: without one it would end the process."""
+
+
+def _end_within(seconds: float) -> None:
+    """Should draining or closing hang, the promise of an end is kept all the same."""
+    hung = threading.Timer(seconds, _give_up)
+    hung.daemon = True
+    hung.start()
 
 
 def _give_up() -> None:
