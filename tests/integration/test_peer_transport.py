@@ -717,7 +717,7 @@ def test_a_stream_ends_with_the_certificate_of_its_caller(
         assert ending.has_ended
         assert one.lost == [2]
         own_authority.issue_member(1, ["127.0.0.1"], 50)
-        ending.look_interval_s = 0.0
+        ending.look()
         await one.until(connected(2))
 
     run(test())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime
+import gc
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ import structlog
 
 from kvstore.errors import ConfigurationError
 from kvstore.server.tls import pki
-from kvstore.server.tls.certificate_files import CertificateFiles, not_after
+from kvstore.server.tls.certificate_files import CertificateFiles, Credentials
+from kvstore.server.tls.pem_files import check_authorities, check_pair
+from kvstore.server.tls.validity import not_after
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def files_of(authority: pki.Authority) -> CertificateFiles:
 
 
 def look(files: CertificateFiles) -> bytes:
-    files._looked = float("-inf")  # as if the interval were over
+    files.look()
     return files.current().cert
 
 
@@ -48,7 +52,7 @@ def test_replaced_files_are_read_again(authority: pki.Authority) -> None:
     files = files_of(authority)
     before = files.current().cert
     authority.renew(authority.directory / "member-1/server.pem", 100)
-    assert files.current().cert == before  # the interval isn't over
+    assert files.current().cert == before  # nobody has looked
     renewed = look(files)
     assert renewed == (authority.directory / "member-1/server.pem").read_bytes() != before
 
@@ -96,15 +100,68 @@ def test_a_certificate_that_nobody_renews_is_warned_of_again(
 ) -> None:
     authority.issue_member(1, ["a"], 10)
     files = files_of(authority)
-    files.look_interval_s = 0.0
     with structlog.testing.capture_logs() as logs:
-        files.current()
+        files.look()
         assert not logs
         monkeypatch.setattr("kvstore.server.tls.certificate_files.WARNING_INTERVAL_S", 0.0)
-        files.current()
+        files.look()
     assert [entry["log_level"] for entry in logs] == ["warning"]
 
 
 def test_a_missing_file_is_named_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"certificate PEM from .*none\.pem"):
         CertificateFiles(cert=str(tmp_path / "none.pem"), key="k")
+
+
+def test_who_asks_never_waits_for_a_look_that_hangs(
+    authority: pki.Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_of(authority)
+    before = files.current()
+    hung, let_go = threading.Event(), threading.Event()
+
+    def read() -> Credentials:
+        hung.set()
+        assert let_go.wait(10)
+        return before
+
+    monkeypatch.setattr(files, "_read", read)
+    authority.renew(authority.directory / "member-1/server.pem", 100)
+    looking = threading.Thread(target=files.look)
+    looking.start()
+    try:
+        assert hung.wait(10)
+        assert files.current() is before
+        assert files.channel_credentials() is not None
+        files.look()  # another thread is at it
+    finally:
+        let_go.set()
+        looking.join()
+
+
+def test_files_that_vanish_in_the_middle_of_a_look_leave_the_last_good_ones(
+    authority: pki.Authority,
+) -> None:
+    with pytest.raises(ConfigurationError, match="No such file or directory"):
+        check_pair(str(authority.directory / "member-1/server.pem"), "/nope")
+    with pytest.raises(ConfigurationError, match="authority PEM from /nope"):
+        check_authorities("/nope")
+
+
+def test_a_listeners_files_are_looked_at_by_a_thread_until_it_is_gone(
+    authority: pki.Authority,
+) -> None:
+    others = set(threading.enumerate())
+    files = files_of(authority)
+    files.look_interval_s = 0.01
+    looked = threading.Event()
+    files.look = looked.set  # type: ignore[method-assign]
+    assert files.server_credentials() is not None
+    assert looked.wait(10)
+    (thread,) = (
+        each for each in set(threading.enumerate()) - others if each.name == "certificates"
+    )
+    del files
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()

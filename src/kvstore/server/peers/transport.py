@@ -90,8 +90,7 @@ class PeerTransport:
         known, ended = certificates.current(), certificates.has_ended
         while True:
             await asyncio.sleep(certificates.look_interval_s)
-            # Files are read there: on a thread, a disk may hang.
-            current = await asyncio.to_thread(certificates.current)
+            current = certificates.current()
             certificates.handshakes.look()
             self._handlers.streams.end_expired()
             if (current, certificates.has_ended) == (known, ended):

@@ -1,8 +1,9 @@
 """Certificates and keys that are read again when their files change.
 
-gRPC asks at each handshake; connections of clients that exist are left alone, those between members
-are made anew (``peers.streams``). Files that can't be used (half written, a key of another
-certificate, not PEM at all) change nothing: the last good ones stay, and the log says why.
+A thread looks at them, for their disk may hang; gRPC asks at each handshake what it saw last.
+Connections of clients that exist are left alone, those between members are made anew
+(``peers.streams``). Files that can't be used (half written, a key of another certificate, not PEM
+at all) change nothing: the last good ones stay, and the log says why.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import datetime
 import os
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 
 import grpc
@@ -23,7 +25,7 @@ from kvstore.server.tls.handshakes import Handshakes
 from kvstore.server.tls.pem_files import check_pair
 from kvstore.server.tls.validity import not_after
 
-# How often the files are looked at, at most; a handshake between two looks gets what was seen last.
+# How often the files are looked at.
 LOOK_INTERVAL_S = 1.0
 
 EXPIRY_WARNING = datetime.timedelta(days=30)
@@ -54,22 +56,43 @@ class CertificateFiles:
         self._paths = (ca, cert, key)
         self.look_interval_s = LOOK_INTERVAL_S
         self.handshakes = Handshakes()
-        self._lock = threading.Lock()
+        self._looking = threading.Lock()
+        self._starting = threading.Lock()
+        self._watched = False
         self._seen = self._stamps()
-        self._looked = time.monotonic()
         self._current = self._read()
         self.warn_of_expiry()
 
     def current(self) -> Credentials:
-        """The last good contents, after a look at the files if the last look is too old."""
-        with self._lock:
-            now = time.monotonic()
-            if now - self._looked >= self.look_interval_s:
-                self._looked = now
-                self._look()
-                if now - self._warned >= WARNING_INTERVAL_S:
-                    self.warn_of_expiry()
-            return self._current
+        """The last good contents. Never waits: handshakes and dials ask on threads of others."""
+        return self._current
+
+    def look(self) -> None:
+        """Read the files again if they changed. May take as long as their disk does.
+
+        Nothing while another thread is at it.
+        """
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            self._look()
+            if time.monotonic() - self._warned >= WARNING_INTERVAL_S:
+                self.warn_of_expiry()
+        finally:
+            self._looking.release()
+
+    def _keep_looking(self) -> None:
+        """From now on, on a thread of its own, for as long as this object is in use."""
+        with self._starting:
+            if self._watched:
+                return
+            self._watched = True
+        threading.Thread(
+            target=_look_again_and_again,
+            args=(weakref.ref(self),),
+            name="certificates",
+            daemon=True,
+        ).start()
 
     def expires(self) -> datetime.datetime:
         """When the certificate in use ends."""
@@ -91,7 +114,7 @@ class CertificateFiles:
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """Credentials of a listener; with ``ca``, whoever connects must show a certificate."""
-
+        self._keep_looking()
         handed = self._current
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -111,7 +134,8 @@ class CertificateFiles:
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """Credentials to dial with, as the files are now."""
+        """Credentials to dial with, as the files were at the last look."""
+        self._keep_looking()
         current = self.current()
         return grpc.ssl_channel_credentials(current.ca, current.key, current.cert)
 
@@ -122,7 +146,7 @@ class CertificateFiles:
         self._seen = stamps
         try:
             self._current = self._read()
-        except ConfigurationError as error:
+        except (ConfigurationError, OSError) as error:
             log.error("changed certificate files are no good; keeping the old", reason=str(error))
             return
         log.info("certificate read again", file=self._paths[1], expires=str(self.expires()))
@@ -142,6 +166,14 @@ class CertificateFiles:
 
     def _stamps(self) -> tuple[object, ...]:
         return tuple(_stamp(path) for path in self._paths if path is not None)
+
+
+def _look_again_and_again(files: weakref.ref[CertificateFiles]) -> None:
+    while (watched := files()) is not None:
+        watched.look()
+        pause_s = watched.look_interval_s
+        del watched
+        time.sleep(pause_s)
 
 
 def _configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:

@@ -27,6 +27,12 @@ def check_pair(certificate_path: str, key_path: str) -> None:
             ) from error
         culprit = _culprit(certificate_path, key_path)
         raise ConfigurationError(f"failed to read TLS {culprit}: {_why(error)}") from error
+    except OSError as error:
+        # One of them was there a moment ago: they are being exchanged.
+        raise ConfigurationError(
+            f"failed to read TLS certificate and key from {certificate_path} and {key_path}: "
+            f"{error.strerror}"
+        ) from error
 
 
 def check_authorities(path: str) -> None:
@@ -37,6 +43,10 @@ def check_authorities(path: str) -> None:
     except ssl.SSLError as error:
         raise ConfigurationError(
             f"failed to read TLS certificate authority PEM from {path}: no usable PEM in it"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"failed to read TLS certificate authority PEM from {path}: {error.strerror}"
         ) from error
 
 
