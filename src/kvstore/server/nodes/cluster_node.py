@@ -139,6 +139,7 @@ class ClusterNode:
         self._loop = asyncio.get_running_loop()
         self._driver = Driver(config.heartbeat_ms / 1000)
         self._work = WorkerThreads(self._driver.post)
+        introductions.registry.save_aside(self._work)
         self._replica: Replica | None = None
         self._transport = PeerTransport(
             introductions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -16,6 +17,7 @@ from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet
 from kvstore.server.peers.frames import split
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
+from kvstore.server.peers.noting import judged
 from kvstore.server.peers.registry import Known
 from kvstore.server.peers.snapshots import from_request
 from kvstore.server.peers.streams import OpenStreams
@@ -204,9 +206,13 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         if self._handshakes is not None:
             self._handshakes.meet(context.peer())
         try:
-            return self._introductions.judge_caller(
-                context.invocation_metadata() or (), context.auth_context()
+            introductions = self._introductions
+            judge = partial(
+                introductions.judge_caller,
+                context.invocation_metadata() or (),
+                context.auth_context(),
             )
+            return await judged(introductions.registry, judge)
         except RefusedPeerError as error:
             await self._refuse(context, error)
         except StorageError as error:

@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -28,6 +29,7 @@ from kvstore.server.peers.introductions import (
 )
 from kvstore.server.peers.listener import CHANNEL_OPTIONS
 from kvstore.server.peers.names import member_name
+from kvstore.server.peers.noting import judged
 from kvstore.server.tls.certificate_files import CertificateFiles
 
 # Bounds of what waits for a connected peer, beyond what HTTP/2's window has taken.
@@ -212,7 +214,8 @@ class PeerLink:
                 if not introduced(answer):
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         await call  # raises why
-                self._introductions.judge_called(answer, self.peer, metadata)
+                judge = partial(self._introductions.judge_called, answer, self.peer, metadata)
+                await judged(self._introductions.registry, judge)
                 self._accepted()
                 await self._pump(call)
             finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -19,6 +20,7 @@ from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.link import Dialler
+from kvstore.server.peers.noting import judged
 from kvstore.server.peers.registry import Known
 
 TRY_TIMEOUT_S = 3.0
@@ -69,7 +71,9 @@ async def _register_with(
             )
             try:
                 response = await call
-                introductions.judge_called(await call.initial_metadata(), peer, said_to)
+                answer = await call.initial_metadata()
+                judge = partial(introductions.judge_called, answer, peer, said_to)
+                await judged(introductions.registry, judge)
                 return [(k.member, Known(k.incarnation, k.starts)) for k in response.known]
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.ABORTED:

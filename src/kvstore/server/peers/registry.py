@@ -12,11 +12,13 @@ remembered in memory, among a few, and noted when it becomes one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.errors import CorruptionError, Error, IntegrityCode
+from kvstore.replica.work import Work
 from kvstore.server.config.sealed_file import read_sealed, write_sealed
 
 FILE = "PEERS"
@@ -40,16 +42,34 @@ class Known(NamedTuple):
     starts: int
 
 
+# A number that grows with each change, who is known, who was removed.
+_Content = tuple[int, dict[int, Known], frozenset[int]]
+
+
 class StaleMemberError(Error):
     """A member came back without what it had acknowledged."""
 
 
+class NotNotedYetError(Error):
+    """What a peer says of itself is being noted: ask again when ``PeerRegistry.saved`` tells."""
+
+
 class PeerRegistry:
-    """The memory, in ``directory``. Each change is durable before a method returns."""
+    """The memory, in ``directory``. Each change is durable before a method returns.
+
+    After :meth:`save_aside` a worker writes what a peer's start and a removal change, instead, and
+    whoever asks for the peer is told to come again: a disk that hangs holds up the peers that have
+    started since then, and nobody else.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Read what is known. Raises StorageError."""
         self._path = directory / FILE
+        self._work: Work | None = None
+        self._saving = False
+        self._waiting: list[Callable[[Error | None], None]] = []
+        # One writes at a time, and always the newest: (number, known, removed).
+        self._writing = threading.Lock()
         self._passing: dict[int, Known] = {}
         fields = read_sealed(self._path) or {"known": {}, "removed": []}
         try:
@@ -58,6 +78,8 @@ class PeerRegistry:
                 raise TypeError(fields)
             self._known = {int(member): Known(*_pair(value)) for member, value in known.items()}
             self._removed = frozenset(int(member) for member in removed)
+            self._number = 0
+            self._newest: _Content = (0, self._known, self._removed)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError(
                 "not a list of peers", code=IntegrityCode.INVALID_RECORD, path=str(self._path)
@@ -71,13 +93,13 @@ class PeerRegistry:
         """Let a member's directory pass, and remember it; durably when it is ``present``.
 
         Raises StaleMemberError when the member was known with another directory, or the same one
-        in a later state, and StorageError when it can't be noted.
+        in a later state, StorageError when it can't be noted, and NotNotedYetError.
         """
-        before = self._known.get(member) or self._passing.get(member)
+        before = self._newest[1].get(member) or self._passing.get(member)
         check(member, before, seen)
         if present or member in self._known:
             if self._known.get(member) != seen:
-                self._note({member: seen})
+                self._note_peer(member, seen)
         elif before != seen:
             self._passing.pop(member, None)
             self._passing[member] = seen
@@ -94,7 +116,7 @@ class PeerRegistry:
         """Take over what another member remembers, where it is more than is known here."""
         news: dict[int, Known] = {}
         for member, seen in others:
-            before = self._known.get(member) or self._passing.get(member)
+            before = self._newest[1].get(member) or self._passing.get(member)
             if seen.starts <= STARTS_MAX and (
                 before is None
                 or (
@@ -115,37 +137,120 @@ class PeerRegistry:
         passing = self._passing.pop(member, None)
         if member not in self._known:
             return passing is not None
-        known = {other: seen for other, seen in self._known.items() if other != member}
-        self._save(known, self._removed)
+        known = {other: seen for other, seen in self._newest[1].items() if other != member}
+        self._save(known, self._newest[2])
         return True
 
     def is_removed(self, member: int) -> bool:
         """Whether the member was taken out of the cluster; its id never comes back."""
-        return member in self._removed
+        return member in self._newest[2]
 
     def remove(self, members: Iterable[int]) -> None:
         """Note that members were taken out, once that is committed."""
-        removed = self._removed | frozenset(members)
-        if removed != self._removed:
-            self._save(self._known, removed)
+        removed = self._newest[2] | frozenset(members)
+        if removed == self._newest[2]:
+            return
+        if self._work is None:
+            self._save(self._newest[1], removed)
+        else:
+            # The members' own list has it as well, durably.
+            self._renew(self._newest[1], removed)
+            if not self._saving:
+                self._save_newest(self._work)
+
+    def _note_peer(self, member: int, seen: Known) -> None:
+        if self._work is None:
+            self._note({member: seen})
+            return
+        if self._newest[1].get(member) != seen:
+            self._renew(self._added({member: seen}), self._newest[2])
+        if not self._saving:
+            self._save_newest(self._work)
+        if self._known.get(member) != seen:
+            raise NotNotedYetError(f"member {member} is being noted")
 
     def _note(self, news: dict[int, Known]) -> None:
-        known = {**self._known, **news}
+        self._save(self._added(news), self._newest[2])
+
+    def _added(self, news: dict[int, Known]) -> dict[int, Known]:
+        known = {**self._newest[1], **news}
         if len(known) > KNOWN_MAX:
             raise StaleMemberError(f"more than {KNOWN_MAX} members are remembered")
-        self._save(known, self._removed)
+        return known
 
-    def _save(self, known: dict[int, Known], removed: frozenset[int]) -> None:
-        write_sealed(
-            self._path,
-            {
-                "known": {str(member): list(seen) for member, seen in known.items()},
-                "removed": sorted(removed),
-            },
-        )
-        self._known, self._removed = known, removed
+    # --- on disk -------------------------------------------------------------------------------
+
+    def save_aside(self, work: Work) -> None:
+        """Let ``work`` write from now on what :meth:`admit` notes."""
+        self._work = work
+
+    def wait(self, told: Callable[[Error | None], None]) -> None:
+        """Call ``told`` when what is being written is durable, or with why it isn't."""
+        self._waiting.append(told)
+
+    def forget_waiting(self, told: Callable[[Error | None], None]) -> None:
+        """Don't call it any more."""
+        if told in self._waiting:
+            self._waiting.remove(told)
+
+    def _renew(self, known: dict[int, Known], removed: frozenset[int]) -> None:
+        self._newest = (self._newest[0] + 1, known, removed)
+
+    def _write(self) -> _Content:
+        """Write the newest; any thread."""
+        with self._writing:
+            content = self._newest
+            _, known, removed = content
+            write_sealed(
+                self._path,
+                {
+                    "known": {str(member): list(seen) for member, seen in known.items()},
+                    "removed": sorted(removed),
+                },
+            )
+        return content
+
+    def _written(self, content: _Content) -> None:
+        number, known, _ = content
+        if number < self._number:
+            return  # a newer one was written meanwhile
+        self._number, self._known, self._removed = content
         for member in known:
             self._passing.pop(member, None)
+
+    def _save(self, known: dict[int, Known], removed: frozenset[int]) -> None:
+        before = self._newest
+        self._renew(known, removed)
+        try:
+            self._written(self._write())
+        except Error:
+            self._newest = before
+            raise
+
+    def _save_newest(self, work: Work) -> None:
+        self._saving = True
+        outcomes: list[_Content | Error] = []
+
+        def job() -> None:
+            try:
+                outcomes.append(self._write())
+            except Error as error:
+                outcomes.append(error)
+
+        def then() -> None:
+            self._saving = False
+            error = None
+            if isinstance(outcomes[0], Error):
+                error = outcomes[0]
+            else:
+                self._written(outcomes[0])
+                if self._number < self._newest[0]:
+                    self._save_newest(work)
+            waiting, self._waiting = self._waiting, []
+            for told in waiting:
+                told(error)
+
+        work.run("peers", job, then)
 
 
 def check(member: int, before: Known | None, seen: Known) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -20,6 +21,7 @@ from kvstore.raft.codec import decode_snapshot_meta, encode_snapshot_meta
 from kvstore.replica.packets import SnapshotPart
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError, introduced
 from kvstore.server.peers.link import CONNECT_TIMEOUT_S, Dialler
+from kvstore.server.peers.noting import judged
 
 # Chunks that wait. The sender offers few at a time and offers again what was dropped.
 QUEUE_PARTS_MAX = 64
@@ -108,7 +110,8 @@ class SnapshotLane:
             if not introduced(answer):
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await call  # raises why
-            self._introductions.judge_called(answer, self._peer, metadata)
+            judge = partial(self._introductions.judge_called, answer, self._peer, metadata)
+            await judged(self._introductions.registry, judge)
             while await self._has_parts():
                 part = self._parts.popleft()
                 self._sending = _place(part)
