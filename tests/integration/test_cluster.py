@@ -361,6 +361,9 @@ def test_leadership_is_handed_over_and_kvctl_says_so(tmp_path: Path) -> None:
         shown = json.loads(listed.stdout)
         assert shown["leader_id"] == new
         assert [member["member_id"] for member in shown["members"]] == [1, 2, 3]
+        somebody = run("kvctl", addresses, "leader", "transfer")
+        assert somebody.returncode == 0, somebody.stderr
+        assert somebody.stdout in [b"member %d leads\n" % m for m in cluster.members if m != new]
         refused = run("kvctl", addresses, "leader", "transfer", "9")
         assert refused.returncode == 1
         assert b"member 9 is not another voter" in refused.stderr

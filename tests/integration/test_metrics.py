@@ -45,6 +45,23 @@ def value(samples: Samples, name: str, **labels: object) -> float:
     return samples[name, frozenset((key, str(label)) for key, label in labels.items())]
 
 
+def documented() -> set[str]:
+    """The series of the table in docs/operations.md."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    table = text.partition("| series | labels | what |\n")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines()[1:]]
+    return {f"kvstore_{name}" for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+
+
+def not_shown(samples: Samples) -> set[str]:
+    """What is documented and not there; whatever is there must be documented."""
+    shown = {re.sub(r"(_seconds)_(bucket|count|sum|created)$", r"\1", name) for name, _ in samples}
+    shown = {re.sub(r"_created$", "_total", name) for name in shown}
+    ours = {name for name in shown if name.startswith("kvstore_")}
+    assert ours <= documented()
+    return documented() - ours
+
+
 def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path) -> None:
     certificates = Certificates.make(tmp_path)
     with Kvd(tmp_path / "data", ANY_PORT, certificates=certificates) as kvd:
@@ -79,6 +96,8 @@ def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path) -> 
             if member != leaders[0]:
                 value(samples, "kvstore_raft_peer_lag_entries", member=leaders[0], peer=member)
         assert value(samples, "kvstore_certificate_expiry_seconds", use="client") > 86_400
+        lacking = not_shown(samples)
+        assert all(re.match("kvstore_(peer|pulse|tls|exposed)", name) for name in lacking), lacking
         assert request(kvd, "/")[0] == 404
         assert request(kvd, "/metrics/other")[0] == 404
         assert request(kvd, "/metrics", "POST")[0] == 501
@@ -90,6 +109,8 @@ def test_a_member_shows_its_streams_and_the_certificate_that_peers_see(tmp_path:
         for member, address in zip(cluster.members, free_addresses(3), strict=True):
             cluster.write_config(member, settings=f'metrics_address = "{address}"')
         cluster.start()
+        with cluster.client() as client:
+            client.put(b"k", b"v")
         leader = cluster.leader()
         samples = scrape(cluster.running[leader])
         assert value(samples, "kvstore_raft_role", member=leader, role="leader") == 1
@@ -100,6 +121,7 @@ def test_a_member_shows_its_streams_and_the_certificate_that_peers_see(tmp_path:
                 value(samples, "kvstore_peer_dropped_messages_total", peer=peer)
         assert value(samples, "kvstore_certificate_expiry_seconds", use="peer") > 0
         assert value(samples, "kvstore_tls_handshakes_total", use="peer") > 0
+        assert not_shown(samples) == {"kvstore_exposed"}
         assert value(samples, "kvstore_tls_handshakes_refused_total", use="peer") == 0
 
 
