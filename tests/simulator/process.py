@@ -59,6 +59,8 @@ class WatchedReplica(Replica):
     ) -> None:
         self._oracle = oracle
         self._stalls = stalls
+        # What each member was sent in a term: index, how far the log was, what it kept no more.
+        self._snapshots: dict[tuple[int, int], tuple[int, int, int]] = {}
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
 
     def _open_machine(self, path: str) -> StateMachine:
@@ -73,6 +75,28 @@ class WatchedReplica(Replica):
     def is_damaged(self) -> bool:
         """It lost entries and doesn't vote for now."""
         return self._raft.status().damaged
+
+    def _send(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.kind is MessageKind.SNAPSHOT:
+                self._check_snapshot(message)
+        super()._send(messages)
+
+    def _check_snapshot(self, message: Message) -> None:
+        """A member that has got a snapshot needs no other one soon: its entries are in the tail."""
+        assert message.snapshot is not None
+        written = self._log.statistics()["appended_bytes"]
+        given_up = self._tail._given_up
+        sent = self._snapshots.get((message.term, message.to))
+        tail = self.options.log_tail_bytes - 2 * self.options.segment_bytes
+        if (
+            sent is not None
+            and self._raft._state.progress[message.to].match >= sent[0]
+            and written - sent[1] < tail
+            and given_up == sent[2]
+        ):
+            raise Violation(f"member {message.to} needs a second snapshot after that of {sent[0]}")
+        self._snapshots[message.term, message.to] = (message.snapshot.index, written, given_up)
 
     def _perform(self, bundle: Bundle) -> None:
         if bundle.entries:
@@ -278,6 +302,8 @@ class Process:
             self._stop_for(replica.failure)
             return
         self._oracle.check_leader(replica)
+        if replica.counters.log_tails_lost and not self.excuses:
+            raise Violation(f"member {self.member} gave up the tail of a log that is whole")
         raft = replica._raft
         if (raft.role, raft.term) != self._told:
             self._told = (raft.role, raft.term)

@@ -305,3 +305,23 @@ def test_after_a_snapshot_was_installed_nothing_older_is_read_back():
     write(cluster, 5)
     cluster.tick(4)
     assert is_whole(cluster)
+
+
+@pytest.mark.parametrize("entries", [1, 3, 1000])
+def test_terms_change_within_what_is_read_back(entries):
+    cluster = Cluster(
+        voters(1, 2, 3), options=replace(OPTIONS, message_entries_max=entries), tail=1000
+    )
+    cluster.elect(1)
+    cluster.isolate(3)
+    for leader in (2, 1, 2, 1, 2, 1):
+        write(cluster, 2)
+        cluster[cluster.leader].transfer_leadership(leader)
+        cluster.settle()
+        assert cluster.leader == leader
+    write(cluster, 10)
+    cluster.heal()
+    cluster.tick(30)
+    assert is_whole(cluster)
+    assert len(cluster.states()) == 1
+    assert cluster.members[3].disk.snapshot.index <= 3, "it got a snapshot"

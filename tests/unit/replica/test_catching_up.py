@@ -88,6 +88,23 @@ def test_a_check_that_takes_long_is_no_silence(damaged):
         assert len(group.hashes()) == 1
 
 
+def test_a_transfer_that_failed_is_begun_again():
+    with DrivenGroup() as group:
+        isolate(group)
+        write(group, 300, 0)
+        network = group.group.network
+        network.heal()
+        network.hold = lambda packet: isinstance(packet, SnapshotPart)
+        group.until(lambda: network._held)
+        for _ in range(round(1.5 * SILENT_S / TICK_S)):
+            group.step()
+        network._held.clear()
+        network.hold = None
+        group.settle()
+        assert group.group.replicas[AWAY].counters.snapshots_received == 1
+        assert len(group.hashes()) == 1
+
+
 # --- from the tail on disk ---------------------------------------------------------------------
 
 TAILED = replace(SMALL, log_tail_bytes=4 << 20)
@@ -209,3 +226,17 @@ def test_what_is_read_back_of_segments_that_go():
         assert log.read_back(fetch) == []
         assert log.first_readable > 5
         assert log.read_back(fetch._replace(first=log.first_readable))
+
+
+def test_what_the_state_lacks_stays_however_short_the_tail_is():
+    options = replace(SMALL, segment_bytes=4096, log_tail_bytes=4096)
+    with DrivenGroup(options=options) as group:
+        write(group, 250, 0)
+        group.settle()
+        hashes = group.hashes()
+        status = group.leader().status()
+        assert status.applied > status.durable + 10, "it is all in tables"
+        disk = group.power_off()
+    with DrivenGroup(disk, options=options) as group:
+        group.settle()
+        assert group.hashes() == hashes
