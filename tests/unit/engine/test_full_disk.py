@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
 
 import kvstore
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.errors import StorageError
 
 SMALL = {"write_buffer_size": 64 << 10, "background": False, "max_file_size": 64 << 10}
 
@@ -63,3 +65,19 @@ def test_memtables_that_are_written_as_one_run_keep_the_newest_and_what_a_snapsh
     with kvstore.open("/db", filesystem=disk.crash()) as again:
         assert list(again) == [(kept, before)]
     db.close()
+
+
+def test_a_manifest_goes_on_where_it_was_after_an_edit_that_found_no_space() -> None:
+    disk = MemoryFileSystem()
+    db = kvstore.open("/db", filesystem=disk, background=False)
+    db.put(b"a", b"1")
+    disk.fail("pwrite", errno.ENOSPC, path="MANIFEST", at=1)
+    disk.fail("unlink", errno.EIO, path="RESERVE", always=True)  # no second try out of the reserve
+    with pytest.raises(StorageError, match="space"):
+        db.flush()
+    disk.heal()
+    db.flush()
+    db.put(b"b", b"2")
+    db.flush()
+    with kvstore.open("/db", filesystem=disk.crash()) as again:
+        assert list(again) == [(b"a", b"1"), (b"b", b"2")]
