@@ -26,6 +26,7 @@ __all__ = [
     "OutOfMemoryError",
     "Outcome",
     "OutcomeUnknownError",
+    "OverloadedError",
     "PermissionDeniedError",
     "Refusal",
     "ResourceExhaustedError",
@@ -166,6 +167,10 @@ class UnavailableError(Error):
     def __init__(self, message: str = "", *, code: IntegrityCode | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class OverloadedError(UnavailableError):
+    """The server has too much to do already; nothing was proposed, and a retry adds to it."""
 
 
 class OutcomeUnknownError(UnavailableError):

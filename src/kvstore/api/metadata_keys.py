@@ -14,6 +14,8 @@ INTEGRITY_CODE_KEY: Final = "kvstore-integrity-code"
 REFUSAL_KEY: Final = "kvstore-refusal"
 # What became of this very try of a write; nothing is said where that isn't known.
 OUTCOME_KEY: Final = "kvstore-outcome"
+# The call was refused because too much waits already.
+OVERLOAD_KEY: Final = "kvstore-overload"
 
 # Calls: which try of this write this is, from 1 on; tries that surely came to nothing don't count.
 ATTEMPT_KEY: Final = "kvstore-attempt"

@@ -325,6 +325,7 @@ class AsyncClient:
                     request, timeout=time_left, metadata=attempts.metadata()
                 )
                 connection.answered()
+                attempts.succeeded()
                 return response
             except grpc.RpcError as error:
                 if self._closed:

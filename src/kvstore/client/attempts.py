@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY
 from kvstore.client.failure import Failure
 from kvstore.client.options import RetryPolicy
+from kvstore.client.retry_budget import RetryBudget
 from kvstore.errors import DeadlineExceededError, Error, Outcome
 
 # Addresses learnt from leader hints are kept beside those given, up to this many in all.
@@ -30,6 +31,7 @@ class Endpoints:
         self._lock = threading.Lock()
         self._addresses = list(addresses)
         self._preferred = self._addresses[0]
+        self.budget = RetryBudget()
 
     @property
     def preferred(self) -> str:
@@ -145,6 +147,10 @@ class Attempts:
         self._maybe_applied = 0
         self._first_sent = None
 
+    def succeeded(self) -> None:
+        """The call was answered."""
+        self._endpoints.budget.succeeded()
+
     def failed(self, failure: Failure) -> float:
         """Return the seconds to wait before the next try; raises when another can't help."""
         if self._writes and not failure.not_applied:
@@ -152,7 +158,7 @@ class Attempts:
             # Of a request that another process sent before nobody knows the age.
             if self._maybe_applied == 1:
                 self._first_sent = self._sent
-        if not failure.retry:
+        if not failure.retry or (failure.overloaded and not self._endpoints.budget.allows()):
             raise self._judged(failure.error)
         self._last = failure
         if failure.leader_address is not None and failure.leader_address != self.address:

@@ -353,6 +353,7 @@ class Client:
                 method_there = method(connection.server)
                 response = method_there(request, timeout=time_left, metadata=attempts.metadata())
                 connection.answered()
+                attempts.succeeded()
                 return response
             except grpc.RpcError as error:
                 if self._closed.is_set():

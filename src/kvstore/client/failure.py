@@ -15,6 +15,7 @@ from kvstore.api.metadata_keys import (
     LEADER_ADDRESS_KEY,
     LEADER_HINT_KEY,
     OUTCOME_KEY,
+    OVERLOAD_KEY,
     REFUSAL_KEY,
 )
 from kvstore.errors import (
@@ -27,6 +28,7 @@ from kvstore.errors import (
     InvalidArgumentError,
     NotLeaderError,
     Outcome,
+    OverloadedError,
     PermissionDeniedError,
     Refusal,
     ResourceExhaustedError,
@@ -58,7 +60,7 @@ class Failure:
     """One failed try. ``leader_address`` is where to go instead, where the server knew.
 
     ``not_applied``: this try surely did nothing, and never will. ``silent``: nothing at all was
-    heard of the server until the try's time was up.
+    heard of the server until the try's time was up. ``overloaded``: it has too much to do already.
     """
 
     error: Error
@@ -66,6 +68,7 @@ class Failure:
     leader_address: str | None = None
     not_applied: bool = False
     silent: bool = False
+    overloaded: bool = False
 
 
 def understand(error: grpc.RpcError) -> Failure:
@@ -79,7 +82,14 @@ def understand(error: grpc.RpcError) -> Failure:
     passing = code in _PASSING and not final
     # gRPC's own words; ours say more.
     silent = code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in details
-    return Failure(translated, passing, address, _not_applied(code, details, trailer), silent)
+    return Failure(
+        translated,
+        passing,
+        address,
+        _not_applied(code, details, trailer),
+        silent,
+        OVERLOAD_KEY in trailer or code is grpc.StatusCode.RESOURCE_EXHAUSTED,
+    )
 
 
 # Statuses that come before anything is proposed.
@@ -119,6 +129,8 @@ def _translated(
             hint = trailer.get(LEADER_HINT_KEY, "")
             return NotLeaderError(int(hint) if hint.isdecimal() else 0, address)
         case grpc.StatusCode.UNAVAILABLE:
+            if OVERLOAD_KEY in trailer:
+                return OverloadedError(details)
             connecting = _CONNECTING.fullmatch(details)
             if connecting is not None:
                 details = f"cannot connect to {connecting['where']}: {connecting['why']}"
@@ -137,7 +149,7 @@ def _translated(
             # gRPC's own limit on a message; our server answers INVALID_ARGUMENT below it.
             if "larger than max" in details:
                 return InvalidArgumentError(f"request too large: {details}")
-            return UnavailableError(details)
+            return OverloadedError(details)
         case _:
             return InternalError(f"{code.name}: {details}")
 

@@ -14,7 +14,7 @@ from kvstore.errors import (
     DeadlineExceededError,
     Error,
     InternalError,
-    UnavailableError,
+    OverloadedError,
 )
 from kvstore.replica.work import AtOnce, Work
 from kvstore.service.calls import Call, Deadlines
@@ -182,7 +182,7 @@ class KVService:
         if deadline <= self._now():
             return DeadlineExceededError("the deadline had passed when the call arrived")
         if self._deadlines.waiting >= CALLS_MAX or self._write_bytes >= GATHERED_BYTES_MAX:
-            return UnavailableError(f"{self._deadlines.waiting} calls wait already")
+            return OverloadedError(f"{self._deadlines.waiting} calls wait already")
         return None
 
     def _gather(self, member: Member, operation: Put | Delete, waiter: Waiter) -> None:

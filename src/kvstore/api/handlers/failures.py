@@ -11,6 +11,7 @@ from kvstore.api.metadata_keys import (
     LEADER_ADDRESS_KEY,
     LEADER_HINT_KEY,
     OUTCOME_KEY,
+    OVERLOAD_KEY,
     REFUSAL_KEY,
 )
 from kvstore.errors import (
@@ -21,6 +22,7 @@ from kvstore.errors import (
     NotLeaderError,
     Outcome,
     OutcomeUnknownError,
+    OverloadedError,
     ResourceExhaustedError,
     StorageError,
     UnavailableError,
@@ -33,6 +35,7 @@ TRAILER_KEYS = (
     INTEGRITY_CODE_KEY,
     REFUSAL_KEY,
     OUTCOME_KEY,
+    OVERLOAD_KEY,
 )
 _NOT_APPLIED = ((OUTCOME_KEY, str(Outcome.NOT_APPLIED)),)
 
@@ -61,6 +64,9 @@ def failure_of(error: Error) -> Failure:
             return Failure(grpc.StatusCode.FAILED_PRECONDITION, details, tuple(trailer))
         case OutcomeUnknownError():
             return Failure(grpc.StatusCode.UNAVAILABLE, details, _code_of(error))
+        case OverloadedError():
+            overload = ((OVERLOAD_KEY, "1"),)
+            return Failure(grpc.StatusCode.UNAVAILABLE, details, overload + _NOT_APPLIED)
         case UnavailableError():
             return Failure(grpc.StatusCode.UNAVAILABLE, details, _code_of(error) + _NOT_APPLIED)
         case ForgottenError():
