@@ -44,7 +44,7 @@ def test_no_flipped_bit_goes_unnoticed() -> None:
 def test_bytes_of_a_stranger_are_dropped_in_silence(datagram: bytes) -> None:
     pulses = Pulses(2)
     pulses.follow([1])
-    pulses.learn(1, KEY)
+    pulses.learn(1, KEY, 0)
     pulses.stand(3, 1)
     assert pulses.receive(datagram) is None
     assert not pulses.take()
@@ -55,7 +55,7 @@ def test_mutated_datagrams_are_dropped_in_silence() -> None:
     chance = random.Random(7)
     pulses = Pulses(2)
     pulses.follow([1])
-    pulses.learn(1, KEY)
+    pulses.learn(1, KEY, 0)
     pulses.stand(3, 1)
     good = encode(Pulse(Kind.PULSE, 1, 2, 3, 1), KEY)
     for _ in range(3000):

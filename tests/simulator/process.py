@@ -410,8 +410,12 @@ class Process:
         self._followed = Membership()
         for other in self._processes.values():
             if other is not self and other._pulses is not None:
-                self._pulses.learn(other.member, other._pulses.key_for(self.member))
-                other._pulses.learn(self.member, self._pulses.key_for(other.member))
+                self._pulses.learn(
+                    other.member, other._pulses.key_for(self.member), other._pulses.sequence
+                )
+                other._pulses.learn(
+                    self.member, self._pulses.key_for(other.member), self._pulses.sequence
+                )
         self._beat(self._pulses)
 
     def _beat(self, pulses: Pulses) -> None:

@@ -46,7 +46,7 @@ def acquaint(*members: Member) -> None:
         one.thread.follow({other.pulses.member: other.address for other in others})
         one.pulses.stand(TERM, 1)
         for other in others:
-            one.pulses.learn(other.pulses.member, other.pulses.key_for(one.pulses.member))
+            one.pulses.learn(other.pulses.member, other.pulses.key_for(one.pulses.member), 0)
 
 
 def run(story: Callable[[Member, Member], Coroutine[Any, Any, None]], host: str) -> None:
@@ -117,6 +117,29 @@ def test_one_that_was_started_anew_at_another_place_is_found() -> None:
     run(story, "127.0.0.1")
 
 
+def test_one_whose_name_led_to_its_former_place_is_found_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It came back elsewhere, and the resolver hadn't heard of that when its key was told."""
+    monkeypatch.setattr("kvstore.server.peers.pulse_thread.BELIEVED_S", 0.05)
+
+    async def story(one: Member, two: Member) -> None:
+        loop = asyncio.get_running_loop()
+        real = loop.getaddrinfo
+        late = 3
+
+        async def resolve(host: str, port: int, **words: Any) -> Any:
+            nonlocal late
+            late -= 1
+            return await real(host, port if late < 0 else 9, **words)
+
+        monkeypatch.setattr(loop, "getaddrinfo", resolve)
+        one.thread.follow({2: two.address})
+        await one.until(lambda: one.felt == {2})
+
+    run(story, "127.0.0.1")
+
+
 def test_a_busy_event_loop_holds_up_nothing() -> None:
     async def story(one: Member, two: Member) -> None:
         await one.until(lambda: one.felt == {2})
@@ -136,7 +159,7 @@ def test_an_address_that_cannot_be_had_is_said_and_is_no_failure() -> None:
             with structlog.testing.capture_logs() as logs:
                 member.thread.start(member.address)
             member.thread.follow({2: "127.0.0.1:1"})
-            member.pulses.learn(2, bytes(32))
+            member.pulses.learn(2, bytes(32), 0)
             member.thread.look_up()
             assert not member.thread.figures().listening
             assert [line["event"] for line in logs] == ["no pulses"]
@@ -149,7 +172,7 @@ def test_an_address_that_cannot_be_had_is_said_and_is_no_failure() -> None:
 def test_a_name_that_leads_nowhere_keeps_nobody_else_from_being_found() -> None:
     async def story(one: Member, two: Member) -> None:
         one.thread.follow({9: "nowhere.invalid:1", 2: two.address})
-        one.pulses.learn(9, bytes(32))
+        one.pulses.learn(9, bytes(32), 0)
         await one.until(lambda: one.felt == {2})
 
     run(story, "127.0.0.1")

@@ -25,7 +25,7 @@ def acquainted(*members: int, leader: int = 1) -> dict[int, Pulses]:
         pulses.stand(TERM, leader)
         for other in members:
             if other != member:
-                pulses.learn(other, made[other].key_for(member))
+                pulses.learn(other, made[other].key_for(member), 0)
     return made
 
 
@@ -93,7 +93,7 @@ def test_a_member_that_was_started_anew_is_believed_and_its_former_process_is_no
     again.follow([2])
     again.stand(TERM, 1)
     assert members[2].receive(beat_to(again, 2)) is None, "not before it introduced itself"
-    members[2].learn(1, again.key_for(2))
+    members[2].learn(1, again.key_for(2), 0)
     assert members[2].receive(beat_to(again, 2)) is not None
     assert members[2].receive(old[2]) is None
 
@@ -102,8 +102,20 @@ def test_the_same_key_told_again_lets_nothing_be_said_again() -> None:
     members = acquainted(1, 2)
     said = beat_to(members[1], 2)
     members[2].receive(said)
-    members[2].learn(1, members[1].key_for(2))
+    members[2].learn(1, members[1].key_for(2), 0)
     assert members[2].receive(said) is None
+
+
+def test_what_was_said_to_a_former_process_is_not_believed_by_the_next_one() -> None:
+    members = acquainted(1, 2)
+    said = [beat_to(members[1], 2) for _ in range(3)]
+    members[2].receive(said[0])
+    again = Pulses(2)
+    again.follow([1])
+    again.stand(TERM, 1)
+    again.learn(1, members[1].key_for(2), members[1].sequence)
+    assert [again.receive(datagram) for datagram in said] == [None] * 3
+    assert again.receive(beat_to(members[1], 2)) is not None
 
 
 def test_no_member_can_speak_for_another() -> None:
@@ -127,7 +139,7 @@ def test_one_that_is_no_member_is_neither_believed_nor_told() -> None:
     stranger = Pulses(1)
     stranger.follow([2])
     stranger.stand(TERM, 1)
-    members[2].learn(1, stranger.key_for(2))
+    members[2].learn(1, stranger.key_for(2), 0)
     assert members[2].receive(beat_to(stranger, 2)) is None
     # Its key was kept for the day that it is one.
     members[2].follow([1, 3])
@@ -137,7 +149,7 @@ def test_one_that_is_no_member_is_neither_believed_nor_told() -> None:
 def test_keys_of_those_that_are_no_members_are_bounded() -> None:
     members = acquainted(1, 2)
     for stranger in range(100, 100 + 3 * PASSING_MAX):
-        members[1].learn(stranger, bytes(32))
+        members[1].learn(stranger, bytes(32), 0)
     kept = [n for n in range(100, 100 + 3 * PASSING_MAX) if members[1].key_of(n) is not None]
     assert kept == list(range(100 + 2 * PASSING_MAX, 100 + 3 * PASSING_MAX))
     assert members[1].key_of(2) is not None
@@ -147,7 +159,7 @@ def test_keys_of_those_that_are_no_members_are_bounded() -> None:
 def test_a_key_of_another_size_is_none(key: bytes) -> None:
     """Who is older tells none, and goes on without."""
     pulses = Pulses(1)
-    pulses.learn(2, key)
+    pulses.learn(2, key, 0)
     assert pulses.key_of(2) is None
 
 

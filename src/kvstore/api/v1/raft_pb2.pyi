@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Introduction(_message.Message):
-    __slots__ = ("cluster_id", "sender", "receiver", "incarnation", "starts", "founders", "version", "nonce", "answers", "proof", "pulse_key")
+    __slots__ = ("cluster_id", "sender", "receiver", "incarnation", "starts", "founders", "version", "nonce", "answers", "proof", "pulse_key", "pulse_sequence")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class Introduction(_message.Message):
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     PULSE_KEY_FIELD_NUMBER: _ClassVar[int]
+    PULSE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     sender: int
     receiver: int
@@ -29,7 +30,8 @@ class Introduction(_message.Message):
     answers: bytes
     proof: bytes
     pulse_key: bytes
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ..., incarnation: _Optional[int] = ..., starts: _Optional[int] = ..., founders: _Optional[str] = ..., version: _Optional[str] = ..., nonce: _Optional[bytes] = ..., answers: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., pulse_key: _Optional[bytes] = ...) -> None: ...
+    pulse_sequence: int
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ..., incarnation: _Optional[int] = ..., starts: _Optional[int] = ..., founders: _Optional[str] = ..., version: _Optional[str] = ..., nonce: _Optional[bytes] = ..., answers: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., pulse_key: _Optional[bytes] = ..., pulse_sequence: _Optional[int] = ...) -> None: ...
 
 class RequestVoteRequest(_message.Message):
     __slots__ = ("term", "candidate_id", "last_log_index", "last_log_term", "pre_vote", "cluster_id")

@@ -98,6 +98,7 @@ class Introductions:
         )
         if self.pulses is not None:
             introduction.pulse_key = self.pulses.key_for(receiver)
+            introduction.pulse_sequence = self.pulses.sequence
         if caller:
             introduction.answers = _parse(caller).nonce
         if self._secret is not None:
@@ -216,7 +217,7 @@ class Introductions:
         except StaleMemberError as error:
             raise RefusedPeerError(grpc.StatusCode.ABORTED, str(error)) from error
         if self.pulses is not None:
-            self.pulses.learn(sender, introduction.pulse_key)
+            self.pulses.learn(sender, introduction.pulse_key, introduction.pulse_sequence)
 
 
 def introduced(metadata: Iterable[Any]) -> bool:

@@ -29,8 +29,10 @@ __all__ = ["PulseFigures", "PulseThread"]
 BATCH_MAX = 64
 FLOOD_PAUSE_S = 0.01
 
-# Between two tries to find out where a member is reached.
+# Between two tries to find out where a member is reached; and how long what was found is believed:
+# a resolver may have said where it was before.
 RESOLVE_PAUSE_S = 1.0
+BELIEVED_S = 30.0
 
 Address = tuple[str | int | bytes, ...]
 
@@ -60,9 +62,9 @@ class PulseThread:
         self._sockets: dict[int, socket.socket] = {}
         self._addresses: Mapping[int, str] = {}
         self._routes: Mapping[int, tuple[socket.socket, Address]] = {}
-        self._reached: dict[int, bytes] = {}
+        # With which key of a member it was looked up, and when it is to be done again.
+        self._looked_up: dict[int, tuple[bytes, float]] = {}
         self._resolving: asyncio.Task[None] | None = None
-        self._retry_at: dict[int, float] = {}
         self._thread: threading.Thread | None = None
         self._waker = -1
         self._stopping = False
@@ -97,8 +99,7 @@ class PulseThread:
             for member, route in self._routes.items()
             if addresses.get(member) == self._addresses.get(member)
         }
-        self._reached = {m: key for m, key in self._reached.items() if m in self._routes}
-        self._retry_at = {}
+        self._looked_up = {m: known for m, known in self._looked_up.items() if m in self._routes}
         self._addresses = dict(addresses)
         self._pulses.follow(addresses)
 
@@ -112,11 +113,8 @@ class PulseThread:
         loop = asyncio.get_running_loop()
         for member, address in self._addresses.items():
             key = self._pulses.key_of(member)
-            if (
-                key is not None
-                and self._reached.get(member) != key
-                and self._retry_at.get(member, 0.0) <= loop.time()
-            ):
+            with_key, again_at = self._looked_up.get(member, (None, 0.0))
+            if key is not None and (key != with_key or again_at <= loop.time()):
                 self._resolving = loop.create_task(self._resolve(member, address, key))
                 return
 
@@ -132,15 +130,16 @@ class PulseThread:
                 if family in self._sockets:
                     found = self._sockets[family], place
                     break
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
             log.debug("a member isn't found for pulses", member=member, reason=str(error))
         finally:
             self._resolving = None
-        if found is None:
-            self._retry_at[member] = loop.time() + RESOLVE_PAUSE_S
-        elif self._addresses.get(member) == address:
+        if self._addresses.get(member) != address:
+            return
+        if found is not None:
             self._routes = {**self._routes, member: found}
-            self._reached[member] = key
+        pause_s = RESOLVE_PAUSE_S if found is None else BELIEVED_S
+        self._looked_up[member] = key, loop.time() + pause_s
 
     async def close(self) -> None:
         """Send and answer nothing any more."""

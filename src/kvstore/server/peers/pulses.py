@@ -51,7 +51,8 @@ class Pulses:
         self._secret = secrets.token_bytes(KEY_BYTES)
         self._duty = (0, 0)
         self._own_keys: Mapping[int, bytes] = {}
-        self._keys: Mapping[int, bytes] = {}
+        # Of each peer the key that it told, and the sequence that it had reached by then.
+        self._told: Mapping[int, tuple[bytes, int]] = {}
         self._lock = threading.Lock()
         self._noted: dict[int, int] = {}
         # The pulse thread's own.
@@ -64,19 +65,29 @@ class Pulses:
         """What datagrams from here to ``peer`` are authenticated with; to be told to it alone."""
         return hmac.digest(self._secret, _DOMAIN + peer.to_bytes(8, "little"), "sha256")
 
-    def learn(self, peer: int, key: bytes) -> None:
-        """A peer that was let in told its key. One of another size is none."""
-        if len(key) != KEY_BYTES or self._keys.get(peer) == key:
+    @property
+    def sequence(self) -> int:
+        """That of the last datagram made; to be told with the key."""
+        return self._sequence
+
+    def learn(self, peer: int, key: bytes, sequence: int) -> None:
+        """A peer that was let in told its key, and the ``sequence`` that it has reached.
+
+        What it said up to there it said to a former process of this member, perhaps. A key of
+        another size is none.
+        """
+        if len(key) != KEY_BYTES:
             return
-        keys = {**self._keys, peer: key}
-        passing = [other for other in keys if other not in self._own_keys and other != peer]
+        told = {**self._told, peer: (key, sequence)}
+        passing = [other for other in told if other not in self._own_keys and other != peer]
         for other in passing[: max(0, len(passing) + 1 - PASSING_MAX)]:
-            del keys[other]
-        self._keys = keys
+            del told[other]
+        self._told = told
 
     def key_of(self, peer: int) -> bytes | None:
         """What ``peer`` told last."""
-        return self._keys.get(peer)
+        told = self._told.get(peer)
+        return None if told is None else told[0]
 
     def follow(self, members: Iterable[int]) -> None:
         """These are the other members: nobody else is heard or told anything."""
@@ -125,10 +136,11 @@ class Pulses:
     def _is_believed(self, pulse: Pulse, datagram: bytes) -> bool:
         """It comes from a present member, who says it for the first time."""
         sender = pulse.sender
-        key = self._keys.get(sender)
-        if pulse.receiver != self.member or sender not in self._own_keys or key is None:
+        told = self._told.get(sender)
+        if pulse.receiver != self.member or sender not in self._own_keys or told is None:
             return False
-        if not is_authentic(datagram, key):
+        key, reached = told
+        if pulse.sequence <= reached or not is_authentic(datagram, key):
             return False
         with_key, newest = self._newest.get(sender, (key, 0))
         if with_key == key and pulse.sequence <= newest:
