@@ -345,8 +345,8 @@ def rotate_certificates(cluster: ChaosCluster) -> Play:
 
 
 def _kvctl(cluster: ChaosCluster, *words: str) -> None:
-    address = ",".join(cluster.clients.values())
-    done = run("kvctl", f"--addr={address}", *words)
+    """As an operator on the machine of one member, whoever leads."""
+    done = run("kvctl", f"--dir={cluster.data(next(iter(cluster.running)))}", *words)
     assert done.returncode == 0, done.stderr
 
 

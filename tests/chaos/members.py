@@ -41,7 +41,6 @@ class ChaosCluster(Cluster):
         return Kvd(
             self.data(member),
             "--mode=cluster-node",
-            "--admin=everybody",
             f"--config={self.config(member)}",
             *self.arguments(member),
             listen=self.clients[member],
