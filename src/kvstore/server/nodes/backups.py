@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from kvstore.errors import ClosedError, Error, UnavailableError
+from kvstore.errors import ClosedError, Error, StorageError, UnavailableError
 from kvstore.replica import Replica
 from kvstore.replica.backup import ReplicaBackup
 
@@ -30,8 +30,8 @@ class Backups:
         It holds every write that was acknowledged, to anyone, before the call; a ``stale`` one
         what the member has applied, without asking for a leader.
 
-        Raises UnavailableError (no leader confirmed the state, or another backup is under way),
-        CorruptionError (a table is damaged), StorageError.
+        Raises UnavailableError (no leader confirmed the state, another backup is under way, or a
+        table is damaged, which fences the member), StorageError where no other member has the data.
         """
         if self._busy:
             raise UnavailableError("another snapshot of this member is being saved; try again")
@@ -54,6 +54,9 @@ class Backups:
             # Gone before the caller knows that it has everything.
             await loop.run_in_executor(worker, backup.close)
             log.info("snapshot saved", member=replica.member, bytes=sent, stale=stale)
+        except StorageError as error:
+            # A read like any other: a member that is damaged must not go on.
+            raise replica.read_failed(error) from error
         except ClosedError:
             raise UnavailableError(
                 "the member's state was replaced or is being closed; try again"
