@@ -336,6 +336,47 @@ def test_a_certificate_is_no_membership(
     run(test())
 
 
+def test_a_removed_members_certificate_opens_nothing(
+    tmp_path: Path, authority: pki.Authority
+) -> None:
+    async def test() -> None:
+        files = {member: peer_files(authority, member) for member in (1, 3)}
+        gone = await start(tmp_path / "3", 3, certificates=files[3])
+        asked: list[object] = []
+        one = await start(
+            tmp_path / "1", 1, certificates=files[1], asked=asked, members=(1, 2), removed=(3,)
+        )
+        hello = gone.introductions.to(1)
+        async with gone.transport.dialler.dial(1, one.address) as channel:
+            stub: Any = raft_pb2_grpc.RaftPeerStub(channel)
+            kv: Any = kv_pb2_grpc.KVStub(channel)
+            calls = [
+                stub.Messages(iter([raft_pb2.MessageFrame()]), metadata=hello),
+                stub.InstallSnapshot(iter([raft_pb2.InstallSnapshotRequest()]), metadata=hello),
+                stub.Register(raft_pb2.RegisterRequest(), metadata=hello),
+                stub.RequestVote(
+                    raft_pb2.RequestVoteRequest(term=4, candidate_id=3), metadata=hello
+                ),
+                stub.AppendEntries(
+                    raft_pb2.AppendEntriesRequest(term=4, leader_id=3), metadata=hello
+                ),
+                kv.Get(kv_pb2.GetRequest(key=b"secret"), metadata=hello),
+                kv.Put(kv_pb2.PutRequest(key=b"k", request_id="r"), metadata=hello),
+                kv.Delete(kv_pb2.DeleteRequest(key=b"k", request_id="r"), metadata=hello),
+            ]
+            for call_ in calls:
+                with pytest.raises(grpc.aio.AioRpcError, match="member 3 was removed") as refusal:
+                    await call_
+                assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+                assert ("kvstore-removed", "1") in tuple(refusal.value.trailing_metadata() or ())
+        assert not one.received
+        assert not asked
+        for member in (one, gone):
+            await member.transport.close()
+
+    run(test())
+
+
 def test_one_that_expects_another_member_at_an_address_is_refused(tmp_path: Path) -> None:
     async def test() -> None:
         one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
