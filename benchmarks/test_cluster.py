@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 import grpc
@@ -32,6 +36,7 @@ WARM_UP_S = 1.0
 MEASURED_S = float(os.environ.get("KVSTORE_BENCH_SECONDS", "5"))
 BEHIND_MIB = int(os.environ.get("KVSTORE_BENCH_BEHIND_MIB", "1024"))
 CHUNK_BYTES = 512 << 10
+LOAD_BYTES_PER_S = 20_000_000
 
 
 class KvdCluster(Cluster):
@@ -124,3 +129,88 @@ def test_catching_up(benchmark: Any, servers: Servers, server: str) -> None:
 
     benchmark.pedantic(catch_up, rounds=1, iterations=1)
     benchmark.extra_info.update(server=server, behind_mib=BEHIND_MIB)
+
+
+@pytest.mark.parametrize("log_tail_mib", [4096, 64])
+def test_catching_up_under_load(benchmark: Any, tmp_path: Path, log_tail_mib: int) -> None:
+    """A follower that missed ``BEHIND_MIB`` comes back while 20 MB/s are written: with entries from
+    the log's tail, or, where that is short, with one snapshot and what follows it.
+    """
+    settings = f'log_level = "info"\nlog_tail_mib = {log_tail_mib}'
+    with KvdCluster(tmp_path, 3, settings=settings) as cluster:
+        cluster.start()
+        leader = cluster.leader()
+        follower = next(member for member in cluster.clients if member != leader)
+        cluster.kill(follower)
+        writer = Writer(cluster.clients[leader])
+        writer.write(BEHIND_MIB << 20)
+        with writer.writing(LOAD_BYTES_PER_S):
+            time.sleep(MEASURED_S)
+            before = writer.take_latencies()
+            benchmark.pedantic(catch_up_with, args=(cluster, leader, follower), rounds=1)
+            during = writer.take_latencies()
+        said = cluster.running[leader].stderr
+        snapshots = len(set(re.findall(r"snapshot sent .*?(index=\d+)", said)))
+        benchmark.extra_info.update(
+            behind_mib=BEHIND_MIB,
+            log_tail_mib=log_tail_mib,
+            snapshots=snapshots,
+            put_p99_ms_before=round(1000 * quantiles(before, n=100)[-1], 1),
+            put_p99_ms_during=round(1000 * quantiles(during, n=100)[-1], 1),
+        )
+
+
+def catch_up_with(cluster: KvdCluster, leader: int, follower: int) -> None:
+    """Start the follower, and wait until it is less than a second of load behind."""
+    cluster.start(follower)
+    while (wanted := cluster.revision(leader)) is not None:
+        has = cluster.revision(follower)
+        if has is not None and has > wanted - LOAD_BYTES_PER_S // CHUNK_BYTES:
+            return
+        time.sleep(0.2)
+
+
+class Writer:
+    """Puts chunks under some hundred keys, as fast as it can or at a rate, and notes how long."""
+
+    def __init__(self, address: str) -> None:
+        self._client = Client(address, timeout=60)
+        self._chunk = random.Random(1).randbytes(CHUNK_BYTES)
+        self._count = 0
+        self._latencies: list[float] = []
+
+    def put(self) -> None:
+        began = time.monotonic()
+        self._client.put(b"under load/%d" % self._count, self._chunk)
+        self._count += 1
+        self._latencies.append(time.monotonic() - began)
+
+    def write(self, size: int) -> None:
+        for _ in range(size // CHUNK_BYTES):
+            self.put()
+
+    def take_latencies(self) -> list[float]:
+        """Of the puts since the last call, in seconds."""
+        taken, self._latencies = self._latencies, []
+        return taken
+
+    @contextmanager
+    def writing(self, bytes_per_s: int) -> Iterator[None]:
+        """Put at that rate while the body runs."""
+        self._latencies = []
+        ended = threading.Event()
+
+        def run() -> None:
+            due = time.monotonic()
+            while not ended.wait(max(0.0, due - time.monotonic())):
+                due += CHUNK_BYTES / bytes_per_s
+                self.put()
+
+        with ThreadPoolExecutor(1) as pool:
+            putting = pool.submit(run)
+            try:
+                yield
+            finally:
+                ended.set()
+            putting.result()
+        self._client.close()

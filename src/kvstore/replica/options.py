@@ -22,8 +22,8 @@ class ReplicaOptions:
     """Settings of one member.
 
     ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
-    off: the Raft log is the log). ``log_tail_bytes``: how much of the log stays on the disk, in
-    whole segments, for members that were away; one that lacks more needs a snapshot. 0 keeps no
+    off: the Raft log is the log). ``log_tail_bytes``: how much of the log stays on the disk, and up
+    to a segment more, for members that were away; one that lacks more needs a snapshot. 0 keeps no
     more than memory does. ``catch_up_bytes_per_s``: how much of that is read back for them, 0 for
     no limit. ``snapshot_part_bytes``: what a snapshot moves at a time.
     ``memory``: what is remembered of clients; must be the same on all members. ``tick_s``: seconds

@@ -294,9 +294,9 @@ class MemberLog:
         """The first index that :meth:`read_back` may find; those after it are all there."""
         return max(1, self._log.first_index, self._void_before)
 
-    def first_within(self, bytes_max: int) -> int:
-        """What to :meth:`remove_before` so that about so many bytes of segments stay."""
-        return self._log.first_within(bytes_max)
+    def first_of_tail(self, least_bytes: int) -> int:
+        """What to :meth:`remove_before` so that segments of at least so many bytes stay."""
+        return self._log.first_of_tail(least_bytes)
 
     def read_back(self, fetch: Fetch) -> list[Entry]:
         """What is asked for, read from the disk; less, or nothing, where it isn't there any more.

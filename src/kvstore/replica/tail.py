@@ -1,7 +1,7 @@
 """The log's tail on disk: what followers may still need, and the state doesn't.
 
 Memory holds a few megabytes of what was applied; the segments, which are written anyway, stay
-until there are ``log_tail_bytes`` of them. A follower that was away for less than that gets plain
+until newer ones have ``log_tail_bytes``. A follower that was away for less than that gets plain
 entries, read back beside the loop; only one that lacks more needs a snapshot.
 """
 
@@ -55,10 +55,10 @@ class Tail:
         """Where the log on disk begins, of all that is below ``index`` and the state has."""
         if not self._bytes:
             return index
-        first = self._log.first_within(self._bytes)
+        first = self._log.first_of_tail(self._bytes)
         needed = self._raft.kept_after(first) + 1
         if needed < first:
-            first = max(needed, self._log.first_within(TRANSFER_TAILS * self._bytes))
+            first = max(needed, self._log.first_of_tail(TRANSFER_TAILS * self._bytes))
         return min(index, max(first, self._given_up))
 
     def segments_removed(self) -> None:

@@ -975,13 +975,13 @@ cdef class Log:
         self.monitor.unlock()
         return lowest
 
-    def first_within(self, uint64_t bytes_max):
+    def first_of_tail(self, uint64_t least_bytes):
         cdef uint64_t size, index = 0
         cdef size_t i
         self.monitor.lock()
         size = self.append_offset if self.append_limit else 0
         i = self.sealed_count
-        while i > 0 and size + self.sealed[i - 1].bytes <= bytes_max:
+        while i > 0 and size < least_bytes:
             i -= 1
             size += self.sealed[i].bytes
         while i > 0:

@@ -123,8 +123,11 @@ class Log:
     def first_index(self) -> int:
         """The lowest index of a record that is not of a sticky kind, 0 without any."""
 
-    def first_within(self, bytes_max: int) -> int:
-        """What to call :meth:`remove_before` with so that about so many bytes of segments stay."""
+    def first_of_tail(self, least_bytes: int) -> int:
+        """What to call :meth:`remove_before` with so that segments of at least so many bytes stay.
+
+        As few as that takes; the one that is written now is always among them.
+        """
 
     def read_entries(
         self, first: int, last: int, bytes_max: int
