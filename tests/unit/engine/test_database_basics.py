@@ -220,3 +220,15 @@ def test_a_compaction_of_level_0_takes_what_overlaps_only_what_it_took_along():
         db.compact_range(start=b"a", stop=b"b")
         assert db.get(b"e") == b"new"
         assert list(db) == [(b"a", b""), (b"c", b""), (b"e", b"new"), (b"g", b"")]
+
+
+def test_a_table_that_only_changed_its_level_is_there_after_reopening():
+    disk = MemoryFileSystem()
+    with DB("/db", filesystem=disk, background=False, compaction_trigger=2) as db:
+        for key in (b"a", b"z"):
+            db.put(key, b"")
+            db.flush()
+        assert db.stats()["trivial_moves"] == 1
+    del db
+    with DB("/db", filesystem=disk) as again:
+        assert list(again.iterator(include_value=False)) == [b"a", b"z"]
