@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, raft_pb2, raft_pb2_grpc
-from kvstore.errors import ConfigurationError, StorageError
+from kvstore.errors import ConfigurationError, Error, StorageError
 from kvstore.raft.messages import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
 from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress
 from kvstore.server.peers.identity import MemberIdentity, Stage
@@ -95,12 +95,14 @@ async def start(
     received: list[Packet] = []
     lost: list[int] = []
     say_removed: list[int] = []
+    failed: list[Error] = []
     transport = PeerTransport(
         introductions,
         certificates,
         received.extend,
         lost.append,
         say_removed.append,
+        failed.append,
         snapshot_bytes_per_s=snapshot_bytes_per_s,
     )
     made = Member(transport, introductions, received, lost, say_removed)

@@ -9,6 +9,8 @@ import structlog
 from grpc_health.v1 import health, health_pb2
 
 from kvstore.api.v1 import kv_pb2
+from kvstore.errors import Error
+from kvstore.server.long_lived import long_lived
 
 KV_SERVICE = kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name
 
@@ -27,12 +29,14 @@ class HealthWatch:
         self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._leader = leader
         self._storage_trouble = storage_trouble
+        self.failed: asyncio.Future[Error] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, should the watch end for a defect."""
         self._before: tuple[int, bool] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await self._refresh()
-        self._task = asyncio.create_task(self._watch(), name="health")
+        self._task = long_lived(self._watch(), "health", self.failed.set_result)
 
     async def stop(self) -> None:
         """Answer NOT_SERVING from now on, so that balancers look elsewhere while calls drain."""

@@ -158,13 +158,15 @@ async def _serve_clients(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     asked_to_stop = asyncio.create_task(stop.wait(), name="stop")
-    ends: list[asyncio.Future[Any]] = [asked_to_stop, node.failed]
+    ends: list[asyncio.Future[Any]] = [asked_to_stop, node.failed, health.failed]
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if node.failed.done():
             # Its disk may hang, and closing with it.
             _end_within(STOP_S)
             raise node.failed.result()
+        if health.failed.done():
+            raise health.failed.result()
         log.info("stopping: finishing the calls under way", drain_s=DRAIN_S)
         notify("STOPPING=1")
         until = asyncio.get_running_loop().time() + DRAIN_S

@@ -147,6 +147,7 @@ class ClusterNode:
             self._receive,
             self._lost,
             self._told_of_removal,
+            self._driver.fail,
             snapshot_bytes_per_s=config.snapshot_mib_per_s << 20,
         )
         self._nodes: Mapping[int, Node] = {node.node_id: node for node in config.nodes}

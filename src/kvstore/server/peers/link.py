@@ -20,6 +20,7 @@ from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import Error
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, encode_packet
+from kvstore.server.long_lived import long_lived
 from kvstore.server.peers.frames import FRAME_BYTES, join
 from kvstore.server.peers.introductions import (
     Introductions,
@@ -95,7 +96,7 @@ class PeerLink:
 
     ``lost`` is called with the peer's id when messages were dropped or the stream broke, so that
     the core stops streaming and probes; ``removed`` when the peer says that this member was taken
-    out of the cluster.
+    out of the cluster; ``failed`` when it ends for a defect.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class PeerLink:
         dialler: Dialler,
         lost: Callable[[int], None],
         removed: Callable[[int], None],
+        failed: Callable[[Error], None],
     ) -> None:
         self.peer = peer
         self.address = address
@@ -124,7 +126,7 @@ class PeerLink:
         self._wake = asyncio.Event()
         self._complaint = ""
         self._random = random.Random()
-        self._task = asyncio.create_task(self._run(), name=f"peer-link-{peer}")
+        self._task = long_lived(self._run(), f"peer-link-{peer}", failed)
 
     @property
     def connected(self) -> bool:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.tolerant import tolerant
 from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, raft_pb2_grpc, session_pb2_grpc
+from kvstore.errors import Error
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet, SnapshotPart
 from kvstore.server.listener import bind
+from kvstore.server.long_lived import long_lived
 from kvstore.server.peers.forwarding import ForwardedAdmin, ForwardedCalls, ForwardedSessions
 from kvstore.server.peers.handlers import PeerHandlers, Receive
 from kvstore.server.peers.introductions import Introductions
@@ -27,7 +29,7 @@ class PeerTransport:
 
     ``receive`` takes what peers sent, ``lost`` the id of a peer that messages were lost to,
     ``removed`` the id of one that says that this member was taken out of the cluster. ``lost`` may
-    be called from within :meth:`send`.
+    be called from within :meth:`send`. ``failed`` is told of a defect of what lives as long as it.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class PeerTransport:
         receive: Receive,
         lost: Callable[[int], None],
         removed: Callable[[int], None],
+        failed: Callable[[Error], None],
         *,
         snapshot_bytes_per_s: int,
     ) -> None:
@@ -44,6 +47,7 @@ class PeerTransport:
         self._certificates = certificates
         self._lost = lost
         self._removed = removed
+        self._failed = failed
         self._unary = UnaryCalls()
         self._links: dict[int, PeerLink] = {}
         self._lanes: dict[int, SnapshotLane] = {}
@@ -81,8 +85,8 @@ class PeerTransport:
         """Let peers in."""
         await self._server.start()
         if self._certificates is not None:
-            self._watching = asyncio.create_task(
-                self._watch(self._certificates), name="peer-certificates"
+            self._watching = long_lived(
+                self._watch(self._certificates), "peer-certificates", self._failed
             )
 
     async def _watch(self, certificates: CertificateFiles) -> None:
@@ -117,6 +121,7 @@ class PeerTransport:
                     self.dialler,
                     self._lost,
                     self._removed,
+                    self._failed,
                 )
 
     def send(self, packets: Iterable[Packet]) -> None:
