@@ -21,6 +21,8 @@ SLICE_READS = 64
 """Between two looks at the clock."""
 COLD_JOBS_MAX = 8
 """Reads of the disk side by side."""
+COLD_KEPT_MAX = 1024
+"""Reads that wait for a job, from which on expired ones are looked for among them all."""
 COLD_READS_MAX = 64
 """In one job, one after the other."""
 
@@ -98,6 +100,14 @@ class Reading:
         else:
             result = found  # type: ignore[assignment]
             self._decide(call, place, result)
+
+    def expire(self) -> None:
+        """Forget reads of calls that have expired: behind a disk that hangs they would gather."""
+        cold = self._cold
+        while cold and cold[0][1][1].finished:
+            cold.popleft()
+        if len(cold) > COLD_KEPT_MAX:
+            self._cold = deque(waiting for waiting in cold if not waiting[1][1].finished)
 
     # --- from the disk -------------------------------------------------------------------------
 

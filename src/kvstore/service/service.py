@@ -175,6 +175,7 @@ class KVService:
     def expire(self) -> None:
         """Give up calls whose deadline has passed. To be called every 100 ms or so."""
         self._deadlines.expire(self._now())
+        self._reading.expire()
         # What waits behind a leader that went silent is told so.
         self._flush_soon()
 

@@ -171,3 +171,22 @@ def test_trouble_with_one_read_is_its_answer(
     desk.ask([b"a"])
     desk.work()
     assert desk.results[1] == b"a"
+
+
+def test_behind_a_disk_that_hangs_expired_reads_dont_gather(desk: Desk) -> None:
+    keys = names(5000)
+    desk.member.cold = {*keys, b"waits"}
+    calls = [desk.ask([key]) for key in keys]
+    desk.ask([b"waits"])
+    for call in calls:
+        call.expire()
+    desk.reading.expire()
+    assert len(desk.reading._cold) == 1
+    while desk.jobs:
+        desk.work()
+    assert desk.results[-1] == b"waits"
+    few = [desk.ask([key]) for key in keys[: COLD_JOBS_MAX + 10]]
+    for call in few:
+        call.expire()
+    desk.reading.expire()
+    assert len(desk.reading._cold) == 0
