@@ -250,8 +250,19 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 # The same, but the loop hung before the signal came.
 HUNG = HANGING.replace("    await stop.wait()\n", "")
 
+# A disk failed, and closing hangs on it.
+FAILED = """
+import time
+from kvstore.errors import StorageError
+from kvstore.server.process import _end_within
 
-@pytest.mark.parametrize(("program", "status"), [(BUSY, 0), (HANGING, 1), (HUNG, 1)])
+print("failed", flush=True)
+_end_within(0.3, StorageError("broken disk", path="/data"))
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("program", "status"), [(BUSY, 0), (HANGING, 1), (HUNG, 1), (FAILED, 5)])
 def test_a_signal_ends_a_process_whose_loop_gets_no_turn(program: str, status: int) -> None:
     """With 0 while it starts, for nothing is lost; with 1 where it should have ended by itself."""
     with subprocess.Popen(
@@ -259,7 +270,8 @@ def test_a_signal_ends_a_process_whose_loop_gets_no_turn(program: str, status: i
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
+        if program is not FAILED:
+            process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(WAIT_S) == status
         finally:

@@ -17,7 +17,7 @@ from kvstore.errors import Error, InternalError, StorageError
 
 __all__ = ["AtOnce", "Jobs", "Work", "WorkerThreads", "raise_unless_passing"]
 
-CLOSE_S = 5.0
+CLOSE_S = 1.0
 """What the end waits at most for jobs under way: a disk may hang for ever."""
 
 Outcome = TypeVar("Outcome")

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -32,7 +33,7 @@ from kvstore.api.v1 import (
     session_pb2,
     session_pb2_grpc,
 )
-from kvstore.errors import Error
+from kvstore.errors import Error, StorageError
 from kvstore.server.admin_socket import serve_operators
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
@@ -51,6 +52,9 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 STOP_S = 5.0
 DRAIN_S = 4.0
 HAND_OVER_S = 1.0
+
+# The status that says so, as ``kvstore.cli.exit_codes`` and docs/operations.md have it.
+STORAGE_FAILED = 5
 
 # Hardly anything here is cyclic. With Python's own thresholds the oldest generation, hundreds of
 # thousands of remembered requests, would be walked every second or two, 80 ms at a time.
@@ -163,8 +167,9 @@ async def _serve_clients(
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if node.failed.done():
             # Its disk may hang, and closing with it.
-            _end_within(STOP_S)
-            raise node.failed.result()
+            reason = node.failed.result()
+            _end_within(STOP_S, reason)
+            raise reason
         if health.failed.done():
             raise health.failed.result()
         log.info("stopping: finishing the calls under way", drain_s=DRAIN_S)
@@ -266,13 +271,18 @@ def _leave_to_thread(number: int, frame: object) -> None:
     """The signal's own handler in Python: without one it would end the process."""
 
 
-def _end_within(seconds: float) -> None:
-    """Should draining or closing hang, the promise of an end is kept all the same."""
-    hung = threading.Timer(seconds, _give_up)
+def _end_within(seconds: float, reason: Error | None = None) -> None:
+    """Should draining or closing hang, the promise of an end is kept all the same.
+
+    With the words and the status of ``reason``, if there is one.
+    """
+    hung = threading.Timer(seconds, _give_up, (reason,))
     hung.daemon = True
     hung.start()
 
 
-def _give_up() -> None:
+def _give_up(reason: Error | None) -> None:
     log.error("did not stop in time: ended", stop_s=STOP_S)
-    os._exit(1)
+    if reason is not None:
+        print(reason, file=sys.stderr, flush=True)
+    os._exit(STORAGE_FAILED if isinstance(reason, StorageError) else 1)
