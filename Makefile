@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 2000
 ROUNDS ?= 3
+PACKAGE ?= raft
+SAMPLE ?= 200
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench planted planted-engine simulate wheel clean
+.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench mutants planted planted-engine simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,6 +36,10 @@ $(VENV)/.lint-tools: pyproject.toml $(VENV)/.built
 
 $(VENV)/.bench-tools: pyproject.toml $(VENV)/.built
 	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+$(VENV)/.mutation-tools: pyproject.toml $(VENV)/.built
+	$(BIN)/python -m pip install --quiet --group mutation
 	@touch $@
 
 build: $(VENV)/.built ## build the engine and install kvstore into .venv
@@ -77,6 +83,9 @@ chaos: build ## hurt five real kvd processes in every way, for a quarter of an h
 	@[ "$$(id -u)" = 0 ] || { echo "make chaos needs root: it makes network namespaces and mounts a tmpfs"; exit 1; }
 	@sh tools/install_missing.sh nft=nftables ip=iproute2 cc=gcc '/usr/lib/*/faketime/libfaketimeMT.so.1=libfaketime'
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+mutants: $(VENV)/.mutation-tools ## run PACKAGE=raft's tests against SAMPLE=200 small changes of it (hours with SAMPLE=0)
+	$(BIN)/python -m tests.mutation --package $(PACKAGE) --sample $(SAMPLE)
 
 planted: build ## plant known bugs and count the simulated seeds until each is found
 	$(BIN)/python -m tests.simulator.planted

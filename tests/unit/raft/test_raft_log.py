@@ -213,3 +213,18 @@ def test_tail_keeps_the_lesser_of_entries_and_bytes() -> None:
     assert log.tail_start(entries_kept=1000, bytes_kept=100) == 90
     assert log.tail_start(entries_kept=1000, bytes_kept=10_000) == 0
     assert log.tail_start(entries_kept=0, bytes_kept=0) == 100
+
+
+def test_of_what_is_on_the_disk_alone_the_last_entry_is_never_common() -> None:
+    """Its term is known, and is too high; those before it may be equal."""
+    log = Log(0, 0)
+    log.append(entries(1, 1, 1, 2, 2, 3))
+    log.commit = log.stable = log.handed = log.applied = log.offered = 5
+    log.oldest = 2
+    log.compact(4)
+    assert log.common(5, 2) == 4
+    assert log.common(5, 1) == 3
+    assert log.common(2, 1) == 2
+    assert log.common(1, 1) == 0, "not even on the disk"
+    log.oldest = 0
+    assert log.common(5, 1) == 0
