@@ -104,6 +104,7 @@ class Replica:
         self._refusal: Error | None = None
         # What a read found; the next turn fences the member for it.
         self._damage: StorageError | None = None
+        self._read_ticks = 0
         self.notify_fd = -1
         self._transport = transport
         self._wake = wake
@@ -298,6 +299,10 @@ class Replica:
         self._reads.append(done)
         self._wake()
 
+    def reads_take(self, seconds: float) -> None:
+        """Reading :attr:`machine` has taken so long and isn't done: its disk may hang."""
+        self._read_ticks = int(seconds / self.options.tick_s)
+
     def read_failed(self, error: StorageError) -> Error:
         """Reading :attr:`machine` raised ``error``: what to answer the one who asked.
 
@@ -392,7 +397,7 @@ class Replica:
         elif self._transfers.lacks_room:
             lack = "its disk has no room for a snapshot that it needs"
         watch = self._storage_watch
-        watch.tick(lack, self._log.oldest_ticks())
+        watch.tick(lack, max(self._log.oldest_ticks(), self._read_ticks))
         self._raft.storage_is_well(not watch.trouble)
 
     def storage_ready(self) -> None:

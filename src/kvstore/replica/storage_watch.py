@@ -25,7 +25,7 @@ class StorageWatch:
         """One tick has passed.
 
         ``lack`` says what there is no room for, empty when there is; ``oldest_ticks``: how long the
-        oldest write has been under way, 0 for none.
+        oldest write, or read, has been under way, 0 for none.
         """
         self._full_ticks = self._full_ticks + 1 if lack else 0
         calm = not lack and oldest_ticks < self._election_ticks
@@ -33,6 +33,6 @@ class StorageWatch:
         if self._full_ticks >= self._election_ticks:
             self.trouble = lack
         elif oldest_ticks >= 2 * self._election_ticks:
-            self.trouble = "its disk hangs: writes of the log have been under way for too long"
+            self.trouble = "its disk hangs: what it was asked for has been under way for too long"
         elif self._calm_ticks >= 2 * self._election_ticks:
             self.trouble = ""

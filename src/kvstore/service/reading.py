@@ -55,6 +55,10 @@ class Reading:
         self._cold: deque[tuple[Member, Read]] = deque()
         self._jobs = 0
         self._starting = False
+        # Of each job: whom it reads, and since when it is at its present read.
+        self._under_way: dict[int, tuple[Member, list[float]]] = {}
+        self._number = 0
+        self._told: set[Member] = set()
 
     def answer(self, member: Member, reads: Sequence[Read]) -> None:
         """The state of ``member`` holds all that these reads must see."""
@@ -102,12 +106,28 @@ class Reading:
             self._decide(call, place, result)
 
     def expire(self) -> None:
-        """Forget reads of calls that have expired: behind a disk that hangs they would gather."""
+        """Forget reads of calls that have expired: behind a disk that hangs they would gather.
+
+        To be called every 100 ms or so.
+        """
         cold = self._cold
         while cold and cold[0][1][1].finished:
             cold.popleft()
         if len(cold) > COLD_KEPT_MAX:
             self._cold = deque(waiting for waiting in cold if not waiting[1][1].finished)
+        self._tell_ages()
+
+    def _tell_ages(self) -> None:
+        """Let members know for how long a read of their disk has been under way."""
+        if not self._under_way and not self._told:
+            return
+        now = self._now()
+        ages: dict[Member, float] = dict.fromkeys(self._told, 0.0)
+        for member, since in self._under_way.values():
+            ages[member] = max(ages.get(member, 0.0), now - since[0])
+        for member, age in ages.items():
+            member.reads_take(age)
+        self._told = {member for member, _ in self._under_way.values()}
 
     # --- from the disk -------------------------------------------------------------------------
 
@@ -133,15 +153,24 @@ class Reading:
         if not reads:
             return
         results: list[Result] = []
+        now = self._now
+        since = [now()]
 
         def job() -> None:
-            results.extend(_read(machine.get, key) for key, _, _ in reads)
+            for key, _, _ in reads:
+                since[0] = now()
+                results.append(_read(machine.get, key))
 
         self._jobs += 1
-        self._work.run("read", job, partial(self._job_ended, member, reads, results))
+        self._number += 1
+        self._under_way[self._number] = member, since
+        self._work.run("read", job, partial(self._job_ended, self._number, member, reads, results))
 
-    def _job_ended(self, member: Member, reads: Sequence[Read], results: Sequence[Result]) -> None:
+    def _job_ended(
+        self, number: int, member: Member, reads: Sequence[Read], results: Sequence[Result]
+    ) -> None:
         self._jobs -= 1
+        del self._under_way[number]
         for (_, call, place), result in zip(reads, results, strict=True):
             if isinstance(result, StorageError):
                 result = member.read_failed(result)

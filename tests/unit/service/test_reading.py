@@ -190,3 +190,19 @@ def test_behind_a_disk_that_hangs_expired_reads_dont_gather(desk: Desk) -> None:
         call.expire()
     desk.reading.expire()
     assert len(desk.reading._cold) == 0
+
+
+def test_a_member_learns_for_how_long_its_disk_has_been_asked(desk: Desk) -> None:
+    desk.reading.expire()
+    assert desk.member.ages == []
+    desk.member.cold = {b"a"}
+    desk.ask([b"a"])
+    desk.member.clock += 3.0
+    desk.reading.expire()
+    desk.member.clock += 4.0
+    desk.reading.expire()
+    assert desk.member.ages == [3.0, 7.0]
+    desk.work()
+    desk.reading.expire()
+    desk.reading.expire()
+    assert desk.member.ages == [3.0, 7.0, 0.0]
