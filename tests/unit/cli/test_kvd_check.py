@@ -289,17 +289,34 @@ def test_a_member_that_was_removed(write: Write, tmp_path: Path) -> None:
     assert "member 1 was removed from cluster 'orders'" in found
 
 
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fill_disk(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> None:
     real = os.statvfs
 
     def full(path: object) -> os.statvfs_result:
         values = list(real(path))  # type: ignore[call-overload]
-        values[4] = 1024  # f_bavail
+        values[4] = free_bytes // values[1]  # f_bavail, f_frsize
         return os.statvfs_result(values)
 
     monkeypatch.setattr("kvstore.server.checks.directory.os.statvfs", full)
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch, 4 << 20)
     (found,) = errors(*embedded(tmp_path / "data"))
-    assert "MiB free; a new log takes 80 MiB" in found
+    assert "4 MiB free; a new log takes 80 MiB" in found
+
+
+def test_a_disk_that_a_member_with_a_log_has_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data, "embedded").close()
+    monkeypatch.setattr("kvstore.server.checks.directory.is_fresh", lambda *_: False)
+    fill_disk(monkeypatch, 4 << 20)
+    assert check(*embedded(data)).exit_code == 0
+    fill_disk(monkeypatch, 512 << 10)
+    (found,) = errors(*embedded(data))
+    assert "512 KiB free; a start takes 1024 KiB" in found
 
 
 # --- addresses -----------------------------------------------------------------------------------

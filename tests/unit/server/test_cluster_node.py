@@ -92,7 +92,7 @@ def test_its_pulses_are_at_its_peer_port_and_end_with_it(tmp_path: Path) -> None
         assert figures.listening
         (place,) = (one.getsockname() for one in node._pulse_thread._sockets.values())
         assert f"{place[0]}:{place[1]}" == node.peer_address
-        await node._pulse_thread.close()
+        node._pulse_thread.close()
         figures = node.figures().pulses
         assert figures is not None
         assert not figures.listening

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -58,8 +59,8 @@ def run(story: Callable[[Member, Member], Coroutine[Any, Any, None]], host: str)
             acquaint(one, two)
             await story(one, two)
         finally:
-            await one.thread.close()
-            await two.thread.close()
+            one.thread.close()
+            two.thread.close()
         assert not one.thread.listening
 
     asyncio.run(play())
@@ -88,7 +89,7 @@ def test_leader_and_follower_feel_each_other(host: str) -> None:
 
 def test_one_that_listens_to_everything_is_reached_at_any_address() -> None:
     async def story(one: Member, two: Member) -> None:
-        await two.thread.close()
+        two.thread.close()
         port = two.address.rpartition(":")[2]
         again = Member(2, f"127.0.0.1:{port}")
         again.thread.start(f"0.0.0.0:{port}")
@@ -97,7 +98,7 @@ def test_one_that_listens_to_everything_is_reached_at_any_address() -> None:
             await one.until(lambda: one.felt == {2})
             await again.until(lambda: again.felt == {1})
         finally:
-            await again.thread.close()
+            again.thread.close()
 
     run(story, "127.0.0.1")
 
@@ -105,14 +106,14 @@ def test_one_that_listens_to_everything_is_reached_at_any_address() -> None:
 def test_one_that_was_started_anew_at_another_place_is_found() -> None:
     async def story(one: Member, two: Member) -> None:
         await one.until(lambda: one.felt == {2})
-        await two.thread.close()
+        two.thread.close()
         again = Member(2, free_address())
         again.thread.start(again.address)
         acquaint(one, again)
         one.pulses.take()
         one.felt.clear()
         await one.until(lambda: one.felt == {2})
-        await again.thread.close()
+        again.thread.close()
 
     run(story, "127.0.0.1")
 
@@ -123,17 +124,18 @@ def test_one_whose_name_led_to_its_former_place_is_found_later(
     """It came back elsewhere, and the resolver hadn't heard of that when its key was told."""
     monkeypatch.setattr("kvstore.server.peers.pulse_thread.BELIEVED_S", 0.05)
 
+    real = socket.getaddrinfo
+    late = 3
+
+    def resolve(host: str, port: int, *args: Any, **words: Any) -> Any:
+        nonlocal late
+        if threading.current_thread().name != "pulse-resolver":
+            return real(host, port, *args, **words)
+        late -= 1
+        return real(host, port if late < 0 else 9, *args, **words)
+
     async def story(one: Member, two: Member) -> None:
-        loop = asyncio.get_running_loop()
-        real = loop.getaddrinfo
-        late = 3
-
-        async def resolve(host: str, port: int, **words: Any) -> Any:
-            nonlocal late
-            late -= 1
-            return await real(host, port if late < 0 else 9, **words)
-
-        monkeypatch.setattr(loop, "getaddrinfo", resolve)
+        monkeypatch.setattr("socket.getaddrinfo", resolve)
         one.thread.follow({2: two.address})
         await one.until(lambda: one.felt == {2})
 
@@ -164,7 +166,7 @@ def test_an_address_that_cannot_be_had_is_said_and_is_no_failure() -> None:
             assert not member.thread.figures().listening
             assert [line["event"] for line in logs] == ["no pulses"]
             assert logs[0]["reason"] == "Address already in use"
-            await member.thread.close()
+            member.thread.close()
 
     asyncio.run(play())
 
@@ -175,6 +177,51 @@ def test_a_name_that_leads_nowhere_keeps_nobody_else_from_being_found() -> None:
         one.pulses.learn(9, bytes(32), 0)
         await one.until(lambda: one.felt == {2})
 
+    run(story, "127.0.0.1")
+
+
+def test_a_resolver_that_hangs_holds_up_nothing_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> Any:
+        asked.set()
+        answer.wait(WAIT_S)
+        raise socket.gaierror("no answer")
+
+    async def play() -> None:
+        member = Member(1, free_address())
+        member.thread.start(member.address)
+        member.thread.follow({2: "elsewhere.invalid:1"})
+        member.pulses.learn(2, bytes(32), 0)
+        monkeypatch.setattr("socket.getaddrinfo", hang)
+        await member.until(asked.is_set)
+        member.thread.close()
+
+    asyncio.run(play())
+    resolving = [one for one in threading.enumerate() if one.name == "pulse-resolver"]
+    answer.set()
+    assert resolving, "it was waited for"
+    for one in resolving:
+        one.join(WAIT_S)
+        assert not one.is_alive(), "an answer for a loop that has ended is dropped"
+
+
+def test_without_threads_a_member_is_looked_up_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    refused = 0
+
+    def refuse_once(thread: threading.Thread) -> None:
+        nonlocal refused
+        if thread.name == "pulse-resolver" and not refused:
+            refused += 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def story(one: Member, two: Member) -> None:
+        await one.until(lambda: one.felt == {2})
+        assert refused
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
     run(story, "127.0.0.1")
 
 
@@ -230,7 +277,7 @@ def test_a_thread_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         with structlog.testing.capture_logs() as logs:
             member.thread.start(member.address)
             await member.until(lambda: not member.thread.listening)
-        await member.thread.close()
+        member.thread.close()
         return logs
 
     (line,) = asyncio.run(play())

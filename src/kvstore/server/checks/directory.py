@@ -33,6 +33,9 @@ __all__ = ["check_directory", "check_identity"]
 # Below it an operator should act, whatever the load.
 FEW_FREE_BYTES = 1 << 30
 
+# What each start writes anew, identity, lock and peers, takes a few blocks of it.
+START_BYTES = 1 << 20
+
 
 def check_directory(
     path: Path, mode: str, members: range, first_bytes: int, *, running: bool
@@ -150,6 +153,10 @@ def _space(path: Path, needed: int) -> Iterator[Finding]:
     if free < needed:
         yield fault(
             f"the disk of {path} has {free >> 20} MiB free; a new log takes {needed >> 20} MiB"
+        )
+    elif free < START_BYTES:
+        yield fault(
+            f"the disk of {path} has {free >> 10} KiB free; a start takes {START_BYTES >> 10} KiB"
         )
     elif free < FEW_FREE_BYTES:
         yield warning(f"the disk of {path} has only {free >> 20} MiB free")

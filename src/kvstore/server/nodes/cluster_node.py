@@ -435,7 +435,7 @@ class ClusterNode:
             if timer is not None:
                 timer.cancel()
         self._driver.stop()
-        await self._pulse_thread.close()
+        self._pulse_thread.close()
         await self._forwarder.close()
         await self._transport.close()
         self._work.close()

@@ -12,7 +12,7 @@ import grpc.aio
 import structlog
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
-from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet
 from kvstore.server.peers.frames import split
@@ -216,16 +216,22 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         except RefusedPeerError as error:
             await self._refuse(context, error)
         except StorageError as error:
-            log.error("can't note a peer", error=str(error))
+            if self._is_news(context, error):
+                log.error("can't note a peer", address=context.peer(), error=str(error))
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
-    async def _refuse(self, context: Context, error: RefusedPeerError) -> NoReturn:
-        # Once for each place and reason: a peer that is refused comes again and again.
+    def _is_news(self, context: Context, error: Error) -> bool:
+        """True once for each place and reason: a peer that is refused comes again and again."""
         place = context.peer().rpartition(":")[0]
-        if self._refused.get(place) != str(error):
-            if len(self._refused) >= 1024:
-                self._refused.clear()
-            self._refused[place] = str(error)
+        if self._refused.get(place) == str(error):
+            return False
+        if len(self._refused) >= 1024:
+            self._refused.clear()
+        self._refused[place] = str(error)
+        return True
+
+    async def _refuse(self, context: Context, error: RefusedPeerError) -> NoReturn:
+        if self._is_news(context, error):
             log.warning("peer refused", address=context.peer(), reason=str(error))
         await context.abort(error.code, error.told, error.trailer)
 

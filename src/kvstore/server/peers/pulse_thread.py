@@ -14,8 +14,9 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -35,6 +36,8 @@ RESOLVE_PAUSE_S = 1.0
 BELIEVED_S = 30.0
 
 Address = tuple[str | int | bytes, ...]
+# An address family, and an address of it.
+Place = tuple[int, Address]
 
 log = structlog.get_logger("kvstore.peer")
 
@@ -64,7 +67,7 @@ class PulseThread:
         self._routes: Mapping[int, tuple[socket.socket, Address]] = {}
         # With which key of a member it was looked up, and when it is to be done again.
         self._looked_up: dict[int, tuple[bytes, float]] = {}
-        self._resolving: asyncio.Task[None] | None = None
+        self._resolving = False
         self._thread: threading.Thread | None = None
         self._waker = -1
         self._stopping = False
@@ -108,45 +111,32 @@ class PulseThread:
 
         A member that told another key was started anew: perhaps somewhere else.
         """
-        if not self._sockets or self._resolving is not None:
+        if not self._sockets or self._resolving:
             return
         loop = asyncio.get_running_loop()
         for member, address in self._addresses.items():
             key = self._pulses.key_of(member)
             with_key, again_at = self._looked_up.get(member, (None, 0.0))
             if key is not None and (key != with_key or again_at <= loop.time()):
-                self._resolving = loop.create_task(self._resolve(member, address, key))
+                self._resolving = _resolve_aside(
+                    loop, address, partial(self._resolved, member, address, key)
+                )
                 return
 
-    async def _resolve(self, member: int, address: str, key: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        dialled = HostPort.parse(address)
-        assert dialled is not None, "member lists are checked"
-        found: tuple[socket.socket, Address] | None = None
-        try:
-            for family, _, _, _, place in await loop.getaddrinfo(
-                dialled.host, dialled.port, type=socket.SOCK_DGRAM
-            ):
-                if family in self._sockets:
-                    found = self._sockets[family], place
-                    break
-        except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
-            log.debug("a member isn't found for pulses", member=member, reason=str(error))
-        finally:
-            self._resolving = None
-        if self._addresses.get(member) != address:
+    def _resolved(self, member: int, address: str, key: bytes, places: Sequence[Place]) -> None:
+        self._resolving = False
+        if self._stopping or self._addresses.get(member) != address:
             return
+        found = next((place for place in places if place[0] in self._sockets), None)
         if found is not None:
-            self._routes = {**self._routes, member: found}
+            family, where = found
+            self._routes = {**self._routes, member: (self._sockets[family], where)}
         pause_s = RESOLVE_PAUSE_S if found is None else BELIEVED_S
-        self._looked_up[member] = key, loop.time() + pause_s
+        self._looked_up[member] = key, asyncio.get_running_loop().time() + pause_s
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Send and answer nothing any more."""
         self._stopping = True
-        if self._resolving is not None:
-            self._resolving.cancel()
-            await asyncio.wait([self._resolving])
         if self._thread is not None:
             os.eventfd_write(self._waker, 1)
             self._thread.join()
@@ -204,6 +194,35 @@ class PulseThread:
                 one.sendto(datagram, place)
 
 
+def _resolve_aside(
+    loop: asyncio.AbstractEventLoop, address: str, done: Callable[[Sequence[Place]], None]
+) -> bool:
+    """Find out where ``address`` is; ``done`` gets it on the loop, nothing where there is nothing.
+    False, and nothing happens, where the system has no more threads.
+
+    On a daemon thread, not the loop's own pool: a resolver can hang for half a minute, and nothing
+    that ends is to wait for it.
+    """
+    dialled = HostPort.parse(address)
+    assert dialled is not None, "member lists are checked"
+
+    def resolve() -> None:
+        places: Sequence[Place] = ()
+        try:
+            found = socket.getaddrinfo(dialled.host, dialled.port, type=socket.SOCK_DGRAM)
+            places = [(family, place) for family, _, _, _, place in found]
+        except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
+            log.debug("a member isn't found for pulses", address=address, reason=str(error))
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(done, places)
+
+    try:
+        threading.Thread(target=resolve, name="pulse-resolver", daemon=True).start()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _listen(address: str) -> dict[int, socket.socket]:
     """Sockets by address family. Raises OSError unless the most important one is among them."""
     sockets: dict[int, socket.socket] = {}
@@ -223,7 +242,7 @@ def _listen(address: str) -> dict[int, socket.socket]:
     return sockets
 
 
-def _places(address: str) -> list[tuple[int, Address]]:
+def _places(address: str) -> list[Place]:
     """Where to listen for ``address``, the most important first.
 
     gRPC listens to both families where it is given the wildcard of either.
@@ -231,7 +250,7 @@ def _places(address: str) -> list[tuple[int, Address]]:
     asked = HostPort.parse(address)
     assert asked is not None, "the peer listener is bound to it"
     if asked.is_wildcard:
-        places: list[tuple[int, Address]] = [
+        places: list[Place] = [
             (socket.AF_INET, ("0.0.0.0", asked.port)),
             (socket.AF_INET6, ("::", asked.port)),
         ]
