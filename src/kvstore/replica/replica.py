@@ -352,18 +352,24 @@ class Replica:
         for packet in packets:
             check_packet(packet, self._judge_membership)
             if isinstance(packet, Message):
-                try:
-                    self._raft.step(packet)
-                except CorruptionError:
-                    raise
-                except Error as error:
-                    self._fail(error)
-                except Exception as defect:  # noqa: BLE001 - it says why the member ended
-                    self._fail(defect_of(defect))
+                self._listen(partial(self._raft.step, packet))
             elif isinstance(packet, SnapshotPart):
-                self._guard(partial(self._transfers.take_part, packet))
+                if self._listen(partial(self._transfers.hears, packet)):
+                    self._guard(partial(self._transfers.take_part, packet))
             else:
                 self._guard(partial(self._transfers.take_progress, packet))
+
+    def _listen(self, call: Callable[[], Answer]) -> Answer | None:
+        """Let the core judge a packet: that it lies is its sender's fault, all else ends us."""
+        try:
+            return call() if self.failure is None else None
+        except CorruptionError:
+            raise
+        except Error as error:
+            self._fail(error)
+        except Exception as defect:  # noqa: BLE001 - it says why the member ended
+            self._fail(defect_of(defect))
+        return None
 
     def pulse(self, member: int, term: int) -> None:
         """The process of ``member`` lives, in ``term``: see ``Raft.pulse``."""

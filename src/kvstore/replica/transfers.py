@@ -208,14 +208,16 @@ class Transfers:
 
     # --- in ------------------------------------------------------------------------------------
 
+    def hears(self, part: SnapshotPart) -> bool:
+        """Whether to :meth:`take_part`. Raises CorruptionError for what no leader sends."""
+        return self._raft.hears(_told_to_core(part)) and part.term >= self._raft.term
+
     def take_part(self, part: SnapshotPart) -> None:
-        """A part of a snapshot. When all is here it is checked beside the loop.
+        """A part that this member :meth:`hears`. When all is here it is checked beside the loop.
 
         Meanwhile each part that comes again is answered with what was here before the last one:
         the sender knows then that it was not forgotten.
         """
-        if not self._raft.hears(_told_to_core(part)) or part.term < self._raft.term:
-            return
         before = self._receiver.received(part)
         try:
             whole = self._receiver.take(part)
@@ -248,7 +250,11 @@ class Transfers:
             self._counters.snapshots_received += 1
             self._counters.snapshot_received_bytes += len(part.data)
             self._ready_to_install[part.meta.index] = part.meta
-            self._raft.step(_told_to_core(part))
+            try:
+                self._raft.step(_told_to_core(part))
+            except CorruptionError:
+                # Another one leads its term, as was learnt meanwhile. It isn't wanted, that is all.
+                return
             self._answer_part(part, part.total)
 
     def _refuse_for_room(self, part: SnapshotPart) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from contextlib import nullcontext
 
 import pytest
 
 from kvstore.errors import CorruptionError, Error
-from kvstore.raft import Entry, EntryKind, Membership, Message, MessageKind
+from kvstore.raft import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
 from kvstore.raft.codec import encode_membership
-from kvstore.replica import Packet, Replica, SnapshotPart
+from kvstore.replica import Packet, Replica, SnapshotPart, SnapshotProgress
 from kvstore.state import encode_commands
 from kvstore.state.commands import Command
 from tests.unit.replica.driven_group import DrivenGroup, delete_of, put_of
@@ -140,6 +141,36 @@ def test_a_snapshot_that_isnt_what_its_mark_says_is_refused() -> None:
         victim.receive = real  # type: ignore[method-assign]
         group.settle()
         assert len(group.hashes()) == 1
+
+
+LIES = {"a term that leaps": 1 << 33, "a second leader": 0}
+
+
+@pytest.mark.parametrize("kind", ["message", "part", "progress"])
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_about_who_leads_stops_nobody(lie: str, kind: str) -> None:
+    """As a part of a snapshot it used to fence each member that got it."""
+    with DrivenGroup() as group:
+        group.put(b"k", b"1")
+        group.settle()
+        leader = group.leader()
+        victim = group.group.replicas[leader.member % 3 + 1]
+        hostile = next(m for m in (1, 2, 3) if m not in (leader.member, victim.member))
+        term = victim.term + LIES[lie]
+        packet: Packet
+        if kind == "message":
+            packet = Message(K.HEARTBEAT, victim.member, hostile, term)
+        elif kind == "part":
+            meta = SnapshotMeta(5, 1, victim.membership)
+            packet = SnapshotPart(victim.member, hostile, term, meta, 100, 0, b"x")
+        else:
+            packet = SnapshotProgress(hostile, victim.member, term, 5, 1)
+        with nullcontext() if kind == "progress" else pytest.raises(CorruptionError):
+            victim.receive([packet])
+        group.settle()
+        assert group.put(b"k", b"2") == [True]
+        assert not group.failed
+        assert victim.leader == leader.member
 
 
 def random_message(chance: random.Random, sender: int, to: int, term: int, last: int) -> Message:
