@@ -104,7 +104,8 @@ class MemberLog:
 
     def _replay(self, path: str) -> None:
         newest = self._log.newest(_MARK)
-        needed = 0 if newest is None else decode_snapshot_meta(newest).index + 1
+        # With the mark's own entry, which says whether those after it are of the same log.
+        needed = 0 if newest is None else decode_snapshot_meta(newest).index
         for kind, index, term, payload in self._log.replay(needed):
             entry_kind = _ENTRY_KINDS.get(kind)
             if entry_kind is not None:
@@ -116,7 +117,7 @@ class MemberLog:
             elif kind == _IDENTITY:
                 self.identity = _decode_identity(payload)
             elif kind == _VOID:
-                self._void_before = _decode_index(payload)
+                self._replay_void(_decode_index(payload))
             else:
                 raise CorruptionError(
                     f"log record of kind {kind}", code=IntegrityCode.INVALID_OPERATION, path=path
@@ -150,6 +151,12 @@ class MemberLog:
             # A snapshot from the leader: whatever was here is void (Raft §7).
             entries.clear()
         self.mark = mark
+
+    def _replay_void(self, index: int) -> None:
+        # The mark before it tells as much, but where the entry to compare it with is gone.
+        if index != self._void_before:
+            self._void_before = index
+            self.entries.clear()
 
     def _check_identity(self, path: str, identity: Identity) -> None:
         if self.identity is None:

@@ -153,6 +153,55 @@ def test_marks_of_a_time_whose_entries_are_gone_take_no_entries_with_them():
     assert places(again) == [(1, index) for index in range(91, 201)]
 
 
+@pytest.mark.parametrize(("old", "new"), [(1, 2), (3, 1)])
+def test_what_a_snapshot_made_void_doesnt_come_back_where_it_begins_a_segment(old: int, new: int):
+    """What is before the mark isn't replayed, so the entry that differs isn't seen."""
+    disk = MemoryFileSystem()
+    log = opened(disk, segment_bytes=4096)
+    save(log, hard_state=HardState(old))
+    first = index = 0
+    segment = log.statistics()["segment"]
+    while index < 40:
+        index += 1
+        save(log, entries=entries(old, index, index, 200))
+        if log.statistics()["segment"] != segment:
+            segment, first = log.statistics()["segment"], index
+    assert 1 < first < index
+    mark = SnapshotMeta(first - 1, new, MEMBERS)
+    save(log, hard_state=HardState(4, commit=mark.index), snapshot=mark)
+    disk = disk.crash()
+    again = opened(disk, segment_bytes=4096)
+    assert again.mark == mark
+    assert places(again) == []
+    save(again, entries=entries(4, first, first + 2))
+    again.close()
+    assert places(opened(disk, segment_bytes=4096)) == [(4, first + i) for i in range(3)]
+
+
+def test_a_mark_that_a_power_loss_tore_from_what_follows_it_voids_the_same():
+    disk = MemoryFileSystem()
+    log = opened(disk, segment_bytes=4096)
+    save(log, hard_state=HardState(1), entries=entries(1, 1, 14, 200))
+    segment = log.statistics()["segment"]
+    index = 14
+    while log.statistics()["segment"] == segment:
+        index += 1
+        save(log, entries=entries(1, index, index, 200))
+    save(log, entries=entries(1, index + 1, index + 3, 10))
+    save(log, snapshot=SnapshotMeta(index - 1, 2, MEMBERS))
+    log.close()
+    path = max(f"/log/{name}" for name in disk.names("/log") if name.endswith(".wal"))
+    end = len(bytes(disk.read(path, 0, disk.size(path))).rstrip(b"\0"))
+    found = set()
+    for torn in range(200):
+        cut = disk.crash(keep="all")
+        cut.write(path, end - torn, bytes(torn))
+        again = opened(cut, segment_bytes=4096)
+        found.add((again.mark.index, len(again.entries)))
+        again.close()
+    assert found == {(0, index + 3), (index - 1, 0)}
+
+
 def test_a_bundle_is_given_back_only_when_it_is_durable():
     log = opened(MemoryFileSystem())
     log.save(Bundle(1, must_sync=True, entries=entries(1, 1, 1)))
