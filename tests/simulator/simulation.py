@@ -24,6 +24,12 @@ __all__ = ["Failed", "Outcome", "attempt", "replay_command", "simulate"]
 PEACE_TICKS = 1500
 """Once the troubles are over, everything must be answered and equal within so many ticks."""
 
+READY_TICKS = 150
+"""So long is waited, under load, for a cluster that could do without its leader."""
+
+LAG_MAX = 8
+"""Entries that a follower may lack and still count as one that has all: they are on their way."""
+
 HANG_TICKS = 80
 """With the leader's disk hanging and all else well, others write on within so many ticks: two
 election timeouts until it is noticed, one until leadership is left to chance, two of an election,
@@ -164,7 +170,7 @@ class _Run:
 
     def _hang_leader(self) -> None:
         """Nothing but the leader's disk is wrong: leadership leaves it, and writes go on."""
-        if not self._until(self._can_do_without_leader, PEACE_TICKS * TICK_US):
+        if not self._until(self._can_do_without_leader, READY_TICKS * TICK_US):
             return  # too few are left, or their clocks or disks are too slow, to promise anything
         leader = self._leader()
         assert leader is not None
@@ -202,7 +208,7 @@ class _Run:
             and not peer.ailing
             and peer.silent_ticks <= 2
             and peer.state is PeerState.REPLICATE
-            and peer.match + 1 >= status.first_index  # nothing must be read back for it first
+            and peer.match + LAG_MAX >= status.last_index
         ]
         return len(fit) > len(status.membership.voters) // 2
 
