@@ -78,6 +78,8 @@ class Applying:
         self._turn_ends = 0.0
         # The disk couldn't be asked for want of descriptors or memory: not before the next tick.
         self._failed = False
+        # An installation for which room, memory or descriptors were lacking.
+        self._install_again: tuple[int, Callable[[], None]] | None = None
 
     # --- entries -------------------------------------------------------------------------------
 
@@ -114,6 +116,9 @@ class Applying:
     def tick(self) -> None:
         """One tick has passed: what the system lacked may be there again."""
         self._failed = False
+        if self._install_again is not None:
+            (index, then), self._install_again = self._install_again, None
+            self.install(index, then)
 
     def begin_turn(self) -> None:
         """A turn of the member begins: :meth:`apply` and the like take their share of it."""
@@ -244,7 +249,7 @@ class Applying:
     @property
     def is_installing(self) -> bool:
         """A snapshot is being made the state."""
-        return self._jobs.is_busy("install")
+        return self._jobs.is_busy("install") or self._install_again is not None
 
     def install(self, index: int, then: Callable[[], None]) -> None:
         """Go on with the snapshot of ``index``, which is ready, as the state; then call ``then``.
@@ -264,7 +269,9 @@ class Applying:
         self, index: int, then: Callable[[], None], outcome: tuple[str, StateMachine] | Error
     ) -> None:
         if isinstance(outcome, Error):
-            raise outcome
+            raise_unless_passing(outcome)
+            self._install_again = index, then
+            return
         self._removals.remove(self._path, self.machine.close)
         self._path, self.machine = outcome
         if self.machine.applied_index != index:

@@ -77,9 +77,13 @@ class MemberDirectory:
             self.filesystem.remove_tree(path)
 
     def install(self, index: int) -> str:
-        """Make the ready snapshot ``index`` the state; returns the engine's new directory."""
+        """Make the ready snapshot ``index`` the state; returns the engine's new directory.
+
+        May be called again where that, or what comes after it, failed.
+        """
         target = self._name("state", index)
-        self.filesystem.rename(self._name("ready", index), target)
+        if not self.filesystem.kind(target):
+            self.filesystem.rename(self._name("ready", index), target)
         self.filesystem.sync_directory(self.path)
         return target
 
@@ -111,8 +115,9 @@ class MemberDirectory:
         target = self._name("ready", index)
         if self.filesystem.kind(target):
             self.filesystem.remove_tree(path)
-            return
-        self.filesystem.rename(path, target)
+        else:
+            self.filesystem.rename(path, target)
+        # Also of one that was there: that it is durable may have failed the first time.
         self.filesystem.sync_directory(self.path)
 
     def outgoing(self, member: int) -> str:

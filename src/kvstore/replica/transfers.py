@@ -76,7 +76,7 @@ class Transfers:
             if sender.failed:
                 self._end(sender, ok=False)
             elif sender.tick():
-                self._transport.send((sender.part(),))
+                self._send_part(sender)
 
     @property
     def lacks_room(self) -> bool:
@@ -129,18 +129,33 @@ class Transfers:
             raft.snapshot_status(to, False)
         else:
             self._drop(to)
-            sender = SnapshotSender(
-                self._filesystem,
-                path,
-                self._member,
-                to,
-                term,
-                meta,
-                self._options.snapshot_part_bytes,
-                self._options.tick_s,
-            )
+            try:
+                sender = SnapshotSender(
+                    self._filesystem,
+                    path,
+                    self._member,
+                    to,
+                    term,
+                    meta,
+                    self._options.snapshot_part_bytes,
+                    self._options.tick_s,
+                )
+            except StorageError as error:
+                raise_unless_passing(error)
+                self._removals.remove(path)
+                raft.snapshot_status(to, False)
+                return
             self._senders[to] = sender
-            self._transport.send((sender.part(),))
+            self._send_part(sender)
+
+    def _send_part(self, sender: SnapshotSender) -> None:
+        """Send what stands next. Where a descriptor is lacking, a later tick does it."""
+        try:
+            part = sender.part()
+        except StorageError as error:
+            raise_unless_passing(error)
+        else:
+            self._transport.send((part,))
 
     def _mark_of(self, stored: StoredState) -> SnapshotMeta | None:
         """The mark of a checkpoint; None when the log has gone beyond it meanwhile."""
@@ -182,7 +197,7 @@ class Transfers:
             self._hold_off.had_room(sender.to)
             self._end(sender, ok=True)
         else:
-            self._transport.send((sender.part(),))
+            self._send_part(sender)
 
     def _verify(self) -> None:
         """Was it damaged here? Then this member must not lead, nor hand its state on."""
@@ -235,6 +250,9 @@ class Transfers:
             check = partial(self._receiver.check, part.meta)
             self._jobs.start("check received", check, partial(self._checked, part))
         else:
+            if after == part.total and self._ready_to_install.get(part.meta.index) == part.meta:
+                # It was checked in a term gone by, maybe, when the core didn't listen any more.
+                self._raft.step(_told_to_core(part))
             self._answer_part(part, after)
 
     def _checked(self, part: SnapshotPart, outcome: Error | None) -> None:
@@ -251,11 +269,13 @@ class Transfers:
             self._counters.snapshot_received_bytes += len(part.data)
             self._ready_to_install[part.meta.index] = part.meta
             try:
-                self._raft.step(_told_to_core(part))
+                listens = self.hears(part)
             except CorruptionError:
                 # Another one leads its term, as was learnt meanwhile. It isn't wanted, that is all.
-                return
-            self._answer_part(part, part.total)
+                listens = False
+            if listens:
+                self._raft.step(_told_to_core(part))
+                self._answer_part(part, part.total)
 
     def _refuse_for_room(self, part: SnapshotPart) -> None:
         # Longer than the leader waits before it tries again.

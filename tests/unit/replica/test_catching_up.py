@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -114,9 +115,35 @@ def test_a_snapshot_whose_sender_turns_out_not_to_lead_stops_nobody():
         work.do()
         group.step()
         assert away.failure is None
-        group.until(lambda: (work.do(), away.counters.snapshots_received > 1)[1])
+        group.until(lambda: (work.do(), group.group.leader_replica())[1])
         group.settle()
         assert len(group.hashes()) == 1
+
+
+def test_a_snapshot_that_is_checked_while_its_leader_is_elected_anew_is_installed():
+    """And nothing is committed without this follower, so the next snapshot is the same one."""
+    work = LaterWork("check received")
+    with DrivenGroup(work=work) as group:
+        isolate(group)
+        write(group, 300, 0)
+        leader, network = group.leader(), group.group.network
+        gone = next(m for m in (1, 2) if m != leader.member)
+        network.heal()
+        network.isolate(gone, [leader.member, AWAY])
+        group.until(lambda: work.jobs)
+        term = leader.term
+        network.isolate(AWAY, [leader.member])
+        group.until(lambda: not leader.is_leader)
+        network.heal()
+        network.isolate(gone, [leader.member, AWAY])
+        group.until(lambda: leader.is_leader and leader.term > term)
+        work.do()
+        away = group.group.replicas[AWAY]
+        group.until(lambda: away.status().applied == leader.status().raft.last_index)
+        assert leader.counters.snapshots_sent <= 2
+        group.put(b"key", b"value")
+        assert away.machine.get(b"key") == b"value"
+        assert not group.failed
 
 
 def test_a_transfer_that_failed_is_begun_again():
@@ -133,6 +160,40 @@ def test_a_transfer_that_failed_is_begun_again():
         network.hold = None
         group.settle()
         assert group.group.replicas[AWAY].counters.snapshots_received == 1
+        assert len(group.hashes()) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "place", "lack"),
+    [
+        ("open", "outgoing", errno.EMFILE),
+        ("open", "incoming", errno.EMFILE),
+        ("rename", "ready", errno.ENOSPC),
+        ("sync_directory", f"node{AWAY}", errno.EMFILE),
+        ("open", f"node{AWAY}/state", errno.ENOMEM),
+    ],
+)
+def test_a_passing_lack_while_a_snapshot_moves_ends_nobody(operation, place, lack):
+    with DrivenGroup(options=replace(SMALL, snapshot_part_bytes=300)) as group:
+        isolate(group)
+        write(group, 300, 0)
+        leader, away = group.leader(), group.group.replicas[AWAY]
+        hits = []
+
+        def refuse(name, path):
+            moves = leader._transfers._senders or away._applying.is_installing
+            if name == operation and place in path and moves:
+                hits.append(path)
+                raise OSError(lack, "lacking")
+
+        group.group.network.heal()
+        group.disk.on_operation = refuse
+        group.until(lambda: hits)
+        for _ in range(20):
+            group.step()
+        group.disk.on_operation = None
+        group.settle()
+        assert not group.failed
         assert len(group.hashes()) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 
 import pytest
 
@@ -32,6 +33,32 @@ def test_power_lost_between_the_durable_mark_and_the_rename_the_next_start_insta
     assert after.read_file(f"{NEW}/table") == b"of 7"
     assert MemberDirectory("/member", after).current_state(7) == NEW
     assert set(after.names("/member")) == {"log", NEW.rpartition("/")[2]}
+
+
+def test_a_snapshot_that_comes_again_is_as_durable_as_one_that_comes_once() -> None:
+    disk = MemoryFileSystem()
+    directory = MemberDirectory("/member", disk)
+    directory.current_state(0)
+
+    def receive() -> None:
+        disk.write_file(f"{directory.make_incoming()}/table", b"of 7")
+        directory.incoming_is_whole(7)
+
+    renamed: list[str] = []
+
+    def lack_a_descriptor(operation: str, path: str) -> None:
+        if operation == "rename":
+            renamed.append(path)
+        elif operation == "sync_directory" and renamed and path == "/member":
+            raise OSError(errno.EMFILE, "no descriptor")
+
+    disk.on_operation = lack_a_descriptor
+    with pytest.raises(StorageError):
+        receive()
+    assert renamed
+    disk.on_operation = None
+    receive()
+    assert MemberDirectory("/member", disk.crash()).current_state(7) == NEW
 
 
 def test_a_snapshot_whose_mark_isnt_durable_never_happened() -> None:
