@@ -8,7 +8,13 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, WriteBatch, destroy_db, repair_db
-from kvstore.errors import AlreadyOpenError, ClosedError, CorruptionError, StorageError
+from kvstore.errors import (
+    AlreadyOpenError,
+    ClosedError,
+    CorruptionError,
+    InvalidArgumentError,
+    StorageError,
+)
 
 
 @pytest.fixture
@@ -120,6 +126,38 @@ def test_destroy_leaves_what_others_put_beside_the_log(path, tmp_path):
         file.write_text("mine")
     destroy_db(path)
     assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(mine)
+
+
+def test_destroy_leaves_what_others_put_beside_the_tables(path, tmp_path):
+    with DB(path) as db:
+        filled(db, 1000)
+        db.flush()
+    mine = [tmp_path / "db" / name for name in ("000001.sst.bak", "MANIFEST", "notes", "sub/a.sst")]
+    mine[-1].parent.mkdir()
+    for file in mine:
+        file.write_text("mine")
+    destroy_db(path)
+    assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(mine)
+
+
+@pytest.mark.parametrize("there", ["file", "directory", "database"])
+def test_a_checkpoint_replaces_nothing_that_exists(path, tmp_path, there):
+    target = tmp_path / "there"
+    if there == "file":
+        target.write_text("mine")
+    elif there == "directory":
+        target.mkdir()
+        (target / "file").write_text("mine")
+    else:
+        DB(str(target)).close()
+    with DB(path) as db:
+        db.put(b"k", b"v")
+        before = {file: file.lstat() for file in (target, *target.rglob("*"))}
+        with pytest.raises(InvalidArgumentError, match="exists already"):
+            db.checkpoint(target)
+        assert {file: file.lstat() for file in (target, *target.rglob("*"))} == before
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["db", "there"]
+        db.checkpoint(tmp_path / "free")
 
 
 def test_repair_of_a_sound_database_changes_nothing(path):

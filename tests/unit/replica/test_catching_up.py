@@ -146,6 +146,45 @@ def test_a_snapshot_that_is_checked_while_its_leader_is_elected_anew_is_installe
         assert not group.failed
 
 
+@pytest.mark.parametrize("at_home", [False, True], ids=["on its way", "at the sender"])
+def test_who_sent_a_damaged_snapshot_looks_at_its_own_state(at_home):
+    """Damaged on its way it is sent again; damaged at the sender, another member leads and sends."""
+    with DrivenGroup() as group:
+        isolate(group)
+        write(group, 300, 0)
+        leader = group.leader()
+        network = group.group.network
+        damaged = []
+
+        def damage(packet):
+            if isinstance(packet, SnapshotPart) and not damaged:
+                half = len(packet.data) // 2
+                changed = bytes([packet.data[half] ^ 1])
+                packet = replace(
+                    packet, data=packet.data[:half] + changed + packet.data[half + 1 :]
+                )
+                damaged.append(packet)
+            return packet
+
+        if at_home:
+            for path in group.disk.files(leader.directory.path):
+                if path.endswith(".sst"):
+                    group.disk.flip_bit(path, 100)
+        else:
+            send = network.send
+            network.send = lambda packets: send([*map(damage, packets)])
+        network.heal()
+        away = group.group.replicas[AWAY]
+        group.until(lambda: away.counters.snapshots_received)
+        group.settle()
+        assert leader._transfers._verified_at >= 0
+        assert bool(damaged) != at_home
+        assert (leader.failure is not None) == at_home
+        assert (group.leader() is leader) != at_home
+        assert away.failure is None
+        assert len(group.hashes()) == 1
+
+
 def test_a_transfer_that_failed_is_begun_again():
     with DrivenGroup() as group:
         isolate(group)
