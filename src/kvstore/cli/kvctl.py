@@ -93,7 +93,8 @@ def main() -> None:
     try:
         kvctl.main(prog_name="kvctl", auto_envvar_prefix="KVCTL")
     except Error as error:
-        click.echo(f"kvctl: {printable(str(error).encode())}", err=True)
+        became = "" if error.outcome is None else _OUTCOMES[error.outcome]
+        click.echo(f"kvctl: {printable(str(error).encode())}{became}", err=True)
         sys.exit(exit_code_of(error))
 
 

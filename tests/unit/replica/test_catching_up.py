@@ -148,7 +148,7 @@ def test_a_snapshot_that_is_checked_while_its_leader_is_elected_anew_is_installe
 
 @pytest.mark.parametrize("at_home", [False, True], ids=["on its way", "at the sender"])
 def test_who_sent_a_damaged_snapshot_looks_at_its_own_state(at_home):
-    """Damaged on its way it is sent again; damaged at the sender, another member leads and sends."""
+    """Damaged on its way it is sent again; damaged at the sender, another member sends it."""
     with DrivenGroup() as group:
         isolate(group)
         write(group, 300, 0)

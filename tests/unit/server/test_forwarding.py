@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 
 from kvstore.api.handlers.failures import Failure
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
-from kvstore.server.peers.forwarding import Forwarder
+from kvstore.errors import NotLeaderError
+from kvstore.server.peers.forwarding import ForwardedCalls, Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.link import Dialler
@@ -83,6 +84,50 @@ def test_a_broken_way_is_dialled_anew(tmp_path: Path) -> None:
         server, _ = await Leader().serve(address)
         assert (await forward.forward("Get", request, 2, 60, ())).found
         assert forward._channel is not before
+        await forward.close()
+        await server.stop(grace=None)
+
+    asyncio.run(test())
+
+
+def test_a_leader_that_can_not_be_reached_is_unavailable(tmp_path: Path) -> None:
+    async def test() -> None:
+        server, address = await Leader().serve()
+        await server.stop(grace=None)
+        forward = forwarder(tmp_path, {2: address})
+        request = kv_pb2.GetRequest(key=b"k")
+        failure = await forward.forward("Get", request, 2, 30, ())
+        assert isinstance(failure, Failure)
+        assert failure.code is grpc.StatusCode.UNAVAILABLE
+        assert await forward.forward("Get", request, 3, 30, ()) is None, "its address isn't known"
+        await forward.close()
+
+    asyncio.run(test())
+
+
+def test_the_leader_never_passes_a_call_on_again(tmp_path: Path) -> None:
+    """Who was asked as the leader and isn't any more says who is, and that comes back."""
+
+    class Service:
+        def submit(self, operations: Any, deadline: float, done: Any) -> None:
+            done([NotLeaderError(3, "three:1")])
+
+    async def admit(context: Any) -> int:
+        return 1
+
+    async def test() -> None:
+        server = grpc.aio.server()
+        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(cast(Any, Service()), admit), server)
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        forward = forwarder(tmp_path, {2: address})
+        failure = await forward.forward("Get", kv_pb2.GetRequest(key=b"k"), 2, 30, ())
+        assert isinstance(failure, Failure)
+        assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert dict(failure.trailer) == {
+            "kvstore-leader-hint": "3",
+            "kvstore-leader-address": "three:1",
+        }
         await forward.close()
         await server.stop(grace=None)
 
