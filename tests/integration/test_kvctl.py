@@ -137,7 +137,7 @@ def test_status_shows_five_members(kvd: Kvd) -> None:
         (["put", "--request-id=", "k", "v"], b"request_id"),
         (["--addr=nowhere", "get", "k"], b"malformed server address 'nowhere'; expected host:port"),
         (["--tls-ca=/nowhere/ca.pem", "get", "k"], b"failed to read TLS CA certificate PEM"),
-        (["--tls-ca=/dev/null", "get", "k"], b"CA certificate PEM from /dev/null: not a PEM file"),
+        (["--tls-ca=/dev/null", "get", "k"], b"PEM from /dev/null: it is not a regular file"),
         (["--tls-cert=/nowhere", "get", "k"], b"a client certificate needs its key"),
     ],
 )
