@@ -236,7 +236,7 @@ from kvstore.server import process
 process.STOP_S = 0.3
 
 async def serve():
-    stop = process._stop_on_signals()
+    stop = process._Ending().stop
     print("serving", flush=True)
     await stop.wait()
     while True:  # the loop hangs for good
@@ -252,17 +252,47 @@ HUNG = HANGING.replace("    await stop.wait()\n", "")
 
 # A disk failed, and closing hangs on it.
 FAILED = """
-import time
+import asyncio, time
 from kvstore.errors import StorageError
-from kvstore.server.process import _end_within
+from kvstore.server import process
 
-print("failed", flush=True)
-_end_within(0.3, StorageError("broken disk", path="/data"))
-time.sleep(60)
+process.STOP_S = 0.3
+
+async def serve():
+    ending = process._Ending()
+    ending.failed(StorageError("broken disk", path="/data"))
+    print("failed", flush=True)
+    time.sleep(60)
+
+asyncio.run(serve())
 """
 
+# No thread can be had any more by the time of the signal.
+NO_THREADS = """
+import threading
 
-@pytest.mark.parametrize(("program", "status"), [(BUSY, 0), (HANGING, 1), (HUNG, 1), (FAILED, 5)])
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+"""
+HUNG_NO_THREADS = NO_THREADS + HUNG.replace(
+    "    print(", "    threading.Thread.start = refuse\n    print("
+)
+FAILED_NO_THREADS = NO_THREADS + FAILED.replace(
+    "    ending.failed(", "    threading.Thread.start = refuse\n    ending.failed("
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        (BUSY, 0),
+        (HANGING, 1),
+        (HUNG, 1),
+        (HUNG_NO_THREADS, 1),
+        (FAILED, 5),
+        (FAILED_NO_THREADS, 5),
+    ],
+)
 def test_a_signal_ends_a_process_whose_loop_gets_no_turn(program: str, status: int) -> None:
     """With 0 while it starts, for nothing is lost; with 1 where it should have ended by itself."""
     with subprocess.Popen(
@@ -270,7 +300,7 @@ def test_a_signal_ends_a_process_whose_loop_gets_no_turn(program: str, status: i
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
-        if program is not FAILED:
+        if status != 5:
             process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(WAIT_S) == status

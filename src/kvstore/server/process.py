@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -65,6 +68,8 @@ OpenNode = Callable[[ServerOptions, Path], Awaitable[Node]]
 
 # What asks for an end.
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+# Among their numbers, for the thread that waits for them.
+_FAILED = b"\0"
 
 log = structlog.get_logger("kvstore.server")
 
@@ -101,7 +106,7 @@ async def _serve(
             with DataDirectory(options.data_path, options.mode) as directory:
                 node = await open_node(options, directory.path.resolve())
                 try:
-                    stop = _stop_on_signals()
+                    ending = _Ending()
                     with metrics.of(node):
                         await _serve_node(
                             options,
@@ -109,7 +114,7 @@ async def _serve(
                             address,
                             directory.path,
                             node,
-                            stop,
+                            ending,
                             list(found.values()),
                         )
                 finally:
@@ -125,10 +130,10 @@ async def _serve_node(
     address: str,
     directory: Path,
     node: Node,
-    stop: asyncio.Event,
+    ending: _Ending,
     warnings: Sequence[str],
 ) -> None:
-    """Answer clients until ``stop`` or the node's failure, which is raised."""
+    """Answer clients until it is asked to end or the node fails, which is raised."""
     say(options, exposures(options))
     health = HealthWatch(node.leader, node.storage_trouble)
     warnings = [*warnings, *node.exposures().values()]
@@ -137,7 +142,7 @@ async def _serve_node(
     for_operators = AdminHandlers(node, is_operator, warnings)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators)
     async with watch_over(), serve_operators(directory, add_services):
-        await _serve_clients(options, listener, address, node, stop, health)
+        await _serve_clients(options, listener, address, node, ending, health)
 
 
 async def _serve_clients(
@@ -145,7 +150,7 @@ async def _serve_clients(
     listener: grpc.aio.Server,
     address: str,
     node: Node,
-    stop: asyncio.Event,
+    ending: _Ending,
     health: HealthWatch,
 ) -> None:
     await health.start()
@@ -161,15 +166,13 @@ async def _serve_clients(
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    asked_to_stop = asyncio.create_task(stop.wait(), name="stop")
+    asked_to_stop = asyncio.create_task(ending.stop.wait(), name="stop")
     ends: list[asyncio.Future[Any]] = [asked_to_stop, node.failed, health.failed]
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if node.failed.done():
-            # Its disk may hang, and closing with it.
-            reason = node.failed.result()
-            _end_within(STOP_S, reason)
-            raise reason
+            ending.failed(node.failed.result())
+            raise node.failed.result()
         if health.failed.done():
             raise health.failed.result()
         log.info("stopping: finishing the calls under way", drain_s=DRAIN_S)
@@ -235,50 +238,62 @@ def _exit_on_signals() -> None:
         signal.signal(number, on_signal)
 
 
-def _stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; the second signal ends the process at once.
+class _Ending:
+    """The promise of an end, kept by a thread that is there from the start.
 
-    A thread learns of them from the very handler in C: the loop may hang, on a disk say, and then
-    takes nothing in. What was acknowledged is on disk already.
+    ``stop`` is set by SIGTERM and SIGINT, of which the thread learns from the very handler in C:
+    the loop may hang, on a disk say, and then takes nothing in. Should draining or closing hang,
+    the thread ends the process STOP_S later; a second signal ends it at once. It needs nothing that
+    a system could refuse by then, another thread least of all. What was acknowledged is on disk
+    already.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
 
-    def watch() -> None:
+    def __init__(self) -> None:
+        """Take the signals from now on. On the main thread, with a running loop."""
+        self.stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._reason: Error | None = None
+        self._told, self._tell = os.pipe()
+        os.set_blocking(self._tell, False)
+        for number in _STOPPING:
+            signal.signal(number, _leave_to_thread)
+        signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="kvstore-signals", daemon=True).start()
+
+    def failed(self, reason: Error) -> None:
+        """The node failed. Its disk may hang, and closing with it.
+
+        The end then has the words and the status of ``reason``.
+        """
+        self._reason = reason
+        # Full, it is full of signals: the thread wakes all the same.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._tell, _FAILED)
+
+    def _watch(self) -> None:
+        ready = select.poll()  # unlike select() for any descriptor
+        ready.register(self._told, select.POLLIN)
         asked = False
+        until = math.inf
         while True:
-            (number,) = os.read(told, 1)
-            if number not in _STOPPING:
-                continue
-            if asked:
-                os._exit(128 + number)
-            asked = True
-            _end_within(STOP_S)
-            # The loop may be closed by now.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(stop.set)
-
-    for number in _STOPPING:
-        signal.signal(number, _leave_to_thread)
-    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    threading.Thread(target=watch, name="kvstore-signals", daemon=True).start()
-    return stop
+            left = until - time.monotonic()
+            if not ready.poll(None if left == math.inf else max(0.0, left * 1000)):
+                _give_up(self._reason)
+            (number,) = os.read(self._told, 1)
+            if number in _STOPPING:
+                if asked:
+                    os._exit(128 + number)
+                asked = True
+                # The loop may be closed by now.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self.stop.set)
+            elif self._reason is None:
+                continue  # another signal, which somebody else takes
+            until = min(until, time.monotonic() + STOP_S)
 
 
 def _leave_to_thread(number: int, frame: object) -> None:
     """The signal's own handler in Python: without one it would end the process."""
-
-
-def _end_within(seconds: float, reason: Error | None = None) -> None:
-    """Should draining or closing hang, the promise of an end is kept all the same.
-
-    With the words and the status of ``reason``, if there is one.
-    """
-    hung = threading.Timer(seconds, _give_up, (reason,))
-    hung.daemon = True
-    hung.start()
 
 
 def _give_up(reason: Error | None) -> None:
