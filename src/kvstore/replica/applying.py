@@ -13,7 +13,7 @@ from kvstore.raft import Entry, EntryKind, Raft
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ReplicaOptions
-from kvstore.replica.work import Jobs, raise_unless_passing
+from kvstore.replica.work import Jobs, Progress, raise_unless_passing
 from kvstore.state import Applied, CommandResult, Prepared, StateMachine
 
 __all__ = ["Applying", "ProposalDone", "ReadDone"]
@@ -23,6 +23,9 @@ ReadDone = Callable[[Error | None], None]
 
 SLICE_BYTES = 32 << 10
 """Of entries that are applied in one go; a larger one is one by itself."""
+
+ROOM_PATIENCE = 10
+"""So much longer than a read a flush may take, or a compaction that it waits for."""
 
 _COMMAND = EntryKind.COMMAND
 
@@ -101,7 +104,8 @@ class Applying:
             return False
         self._lack = None
         if not has_room:
-            self._jobs.start("room", machine.make_room, partial(self._room_made, machine))
+            made = partial(self._room_made, machine)
+            self._jobs.start("room", machine.make_room, made, Progress(ROOM_PATIENCE))
         return has_room
 
     def _room_made(self, machine: StateMachine, outcome: Error | None) -> None:
@@ -173,8 +177,9 @@ class Applying:
         if self._failed:
             return
         machine = self.machine
-        look_up = partial(machine.look_up, tuple(prepared.cold))
-        self._jobs.start("keys", look_up, partial(self._looked_up, machine, prepared))
+        progress = Progress()
+        look_up = partial(machine.look_up, progress.each(tuple(prepared.cold)))
+        self._jobs.start("keys", look_up, partial(self._looked_up, machine, prepared), progress)
 
     def _looked_up(
         self, machine: StateMachine, prepared: Prepared, outcome: dict[bytes, bool] | Error

@@ -299,9 +299,9 @@ class Replica:
         self._reads.append(done)
         self._wake()
 
-    def reads_take(self, seconds: float) -> None:
-        """Reading :attr:`machine` has taken so long and isn't done: its disk may hang."""
-        self._read_ticks = int(seconds / self.options.tick_s)
+    def reads_take(self, ticks: int) -> None:
+        """A read of :attr:`machine` isn't done after so many ticks, 0 for none: a disk may hang."""
+        self._read_ticks = ticks
 
     def read_failed(self, error: StorageError) -> Error:
         """Reading :attr:`machine` raised ``error``: what to answer the one who asked.
@@ -395,6 +395,7 @@ class Replica:
 
     def _judge_storage(self) -> None:
         self._log.tick()
+        self._jobs.tick()
         lack = ""
         if self._applying.lacks_room:
             lack = "its disk has no room for the state"
@@ -403,7 +404,8 @@ class Replica:
         elif self._transfers.lacks_room:
             lack = "its disk has no room for a snapshot that it needs"
         watch = self._storage_watch
-        watch.tick(lack, max(self._log.oldest_ticks(), self._read_ticks))
+        oldest = max(self._log.oldest_ticks(), self._jobs.oldest_ticks, self._read_ticks)
+        watch.tick(lack, oldest)
         self._raft.storage_is_well(not watch.trouble)
 
     def storage_ready(self) -> None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from kvstore.errors import Error, InternalError, StorageError
 
-__all__ = ["AtOnce", "Jobs", "Work", "WorkerThreads", "raise_unless_passing"]
+__all__ = ["AtOnce", "Jobs", "Progress", "Work", "WorkerThreads", "raise_unless_passing"]
 
 CLOSE_S = 1.0
 """What the end waits at most for jobs under way: a disk may hang for ever."""
 
 Outcome = TypeVar("Outcome")
+Item = TypeVar("Item")
 
 
 class Work(Protocol):
@@ -125,6 +126,43 @@ class WorkerThreads:
             return self._changed.wait_for(lambda: self._threads == 0, wait_s)
 
 
+class Progress:
+    """For how long a job has been at one step, in ticks of the thread that drives the members.
+
+    A tick that comes late is one tick: a thread that was held up doesn't take its own absence for
+    that of the disk.
+    """
+
+    def __init__(self, patience: int = 1) -> None:
+        """With ``patience`` so many ticks count as one: for steps that write megabytes."""
+        self._patience = patience
+        self._ticks = 0
+        self._step = 0
+        self._seen = -1
+        self._ended = False
+
+    def each(self, items: Iterable[Item]) -> Iterator[Item]:
+        """``items``, each of them a step of the job. On the worker."""
+        for item in items:
+            self._step += 1
+            yield item
+
+    def end(self) -> None:
+        """The job is done, though nobody took its outcome yet. On the worker."""
+        self._ended = True
+
+    def tick(self) -> None:
+        """One tick has passed."""
+        step = self._step
+        self._ticks = self._ticks + 1 if step == self._seen and not self._ended else 0
+        self._seen = step
+
+    @property
+    def ticks(self) -> int:
+        """Since its present step began; 0 once it is done."""
+        return self._ticks // self._patience
+
+
 class Jobs:
     """The jobs of one member: at most one of each kind is under way."""
 
@@ -133,21 +171,31 @@ class Jobs:
         self._work = work
         self._wake = wake
         self._busy: set[str] = set()
+        # Of those whose steps a disk that is well does at once.
+        self._watched: dict[str, Progress] = {}
         self._ended: deque[tuple[str, Callable[[], None]]] = deque()
         self._closed = False
 
     def start(
-        self, kind: str, job: Callable[[], Outcome], done: Callable[[Outcome | Error], None]
+        self,
+        kind: str,
+        job: Callable[[], Outcome],
+        done: Callable[[Outcome | Error], None],
+        progress: Progress | None = None,
     ) -> bool:
         """Have ``job`` done; False, and nothing happens, while one of its kind is under way.
 
         ``job`` runs on any thread and touches nothing but what allows that. ``done`` gets what it
         returned, or the Error that it raised, in :meth:`take`; by then the member may have another
-        term, role or state machine.
+        term, role or state machine. With ``progress``, of a job whose steps a disk that is well
+        does at once, it counts for :attr:`oldest_ticks`; one that reads or writes gigabytes has
+        none.
         """
         if kind in self._busy or self._closed:
             return False
         self._busy.add(kind)
+        if progress is not None:
+            self._watched[kind] = progress
         outcomes: list[Outcome | Error] = []
 
         def run() -> None:
@@ -157,6 +205,8 @@ class Jobs:
                 outcomes.append(error)
             except Exception as error:  # noqa: BLE001 - told where the job was asked for
                 outcomes.append(InternalError(f"{kind}: {type(error).__name__}: {error}"))
+            if progress is not None:
+                progress.end()
 
         def then() -> None:
             if not self._closed:
@@ -175,7 +225,18 @@ class Jobs:
         while self._ended:
             kind, done = self._ended.popleft()
             self._busy.discard(kind)
+            self._watched.pop(kind, None)
             done()
+
+    def tick(self) -> None:
+        """One tick has passed, for :attr:`oldest_ticks`."""
+        for progress in self._watched.values():
+            progress.tick()
+
+    @property
+    def oldest_ticks(self) -> int:
+        """For how long a job with progress has been at one step; 0 when none is under way."""
+        return max((progress.ticks for progress in self._watched.values()), default=0)
 
     def close(self) -> None:
         """Tell of none any more."""

@@ -44,8 +44,8 @@ class Member(Protocol):
     def read(self, done: Callable[[Error | None], None]) -> None:
         """Call ``done`` with None once what :attr:`machine` holds may be read linearizably."""
 
-    def reads_take(self, seconds: float) -> None:
-        """A read of :attr:`machine` has been under way for so long; 0 when none is."""
+    def reads_take(self, ticks: int) -> None:
+        """A read of :attr:`machine` has been under way for so many ticks; 0 when none is."""
 
     def read_failed(self, error: StorageError) -> Error:
         """Reading :attr:`machine` raised ``error``: what to answer instead."""

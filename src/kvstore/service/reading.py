@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kvstore.errors import ClosedError, Error, InternalError, StorageError, UnavailableError
-from kvstore.replica.work import Work
+from kvstore.replica.work import Progress, Work
 from kvstore.service.calls import Call
-from kvstore.service.member import Member
+from kvstore.service.member import Machine, Member
 from kvstore.service.operations import Result
 from kvstore.state import COLD
 
@@ -55,8 +55,8 @@ class Reading:
         self._cold: deque[tuple[Member, Read]] = deque()
         self._jobs = 0
         self._starting = False
-        # Of each job: whom it reads, and since when it is at its present read.
-        self._under_way: dict[int, tuple[Member, list[float]]] = {}
+        # Of each job: whom it reads, and how far it is.
+        self._under_way: dict[int, tuple[Member, Progress]] = {}
         self._number = 0
         self._told: set[Member] = set()
 
@@ -108,7 +108,7 @@ class Reading:
     def expire(self) -> None:
         """Forget reads of calls that have expired: behind a disk that hangs they would gather.
 
-        To be called every 100 ms or so.
+        To be called whenever members tick.
         """
         cold = self._cold
         while cold and cold[0][1][1].finished:
@@ -121,10 +121,10 @@ class Reading:
         """Let members know for how long a read of their disk has been under way."""
         if not self._under_way and not self._told:
             return
-        now = self._now()
-        ages: dict[Member, float] = dict.fromkeys(self._told, 0.0)
-        for member, since in self._under_way.values():
-            ages[member] = max(ages.get(member, 0.0), now - since[0])
+        ages: dict[Member, int] = dict.fromkeys(self._told, 0)
+        for member, progress in self._under_way.values():
+            progress.tick()
+            ages[member] = max(ages.get(member, 0), progress.ticks)
         for member, age in ages.items():
             member.reads_take(age)
         self._told = {member for member, _ in self._under_way.values()}
@@ -153,27 +153,34 @@ class Reading:
         if not reads:
             return
         results: list[Result] = []
-        now = self._now
-        since = [now()]
+        progress = Progress()
 
         def job() -> None:
-            for key, _, _ in reads:
-                since[0] = now()
+            for key, _, _ in progress.each(reads):
                 results.append(_read(machine.get, key))
+            progress.end()
 
         self._jobs += 1
         self._number += 1
-        self._under_way[self._number] = member, since
-        self._work.run("read", job, partial(self._job_ended, self._number, member, reads, results))
+        self._under_way[self._number] = member, progress
+        ended = partial(self._job_ended, self._number, member, machine, reads, results)
+        self._work.run("read", job, ended)
 
     def _job_ended(
-        self, number: int, member: Member, reads: Sequence[Read], results: Sequence[Result]
+        self,
+        number: int,
+        member: Member,
+        machine: Machine,
+        reads: Sequence[Read],
+        results: Sequence[Result],
     ) -> None:
         self._jobs -= 1
         del self._under_way[number]
         for (_, call, place), result in zip(reads, results, strict=True):
             if isinstance(result, StorageError):
-                result = member.read_failed(result)
+                # Of a state that was replaced the files are being removed.
+                is_present = member.machine is machine
+                result = member.read_failed(result) if is_present else _replaced()
             self._decide(call, place, result)
         self._start_jobs()
 
@@ -182,8 +189,12 @@ def _read(get: Callable[[bytes], bytes | None], key: bytes) -> Result:
     try:
         return get(key)
     except ClosedError:
-        return UnavailableError("the member's state was replaced; try again")
+        return _replaced()
     except Error as error:
         return error
     except Exception as error:  # noqa: BLE001 - told to the one who asked
         return InternalError(f"reading: {type(error).__name__}: {error}")
+
+
+def _replaced() -> UnavailableError:
+    return UnavailableError("the member's state was replaced; try again")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -232,7 +232,7 @@ class StateMachine:
                     present[stored_key] = known
         return prepared
 
-    def look_up(self, stored_keys: Sequence[bytes]) -> dict[bytes, bool]:
+    def look_up(self, stored_keys: Iterable[bytes]) -> dict[bytes, bool]:
         """Which keys of the engine have a value. May ask the disk; any thread."""
         return {key: key in self._db for key in stored_keys}
 

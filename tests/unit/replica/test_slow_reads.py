@@ -1,17 +1,58 @@
-"""A leader whose disk answers no reads lets another one lead."""
+"""A leader whose disk answers no reads lets another one lead, whoever asked it."""
 
 from __future__ import annotations
 
-from tests.unit.replica.driven_group import DrivenGroup
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.replica.driven_group import SMALL, DrivenGroup, LaterWork, delete_of
 
 
 def test_a_leader_whose_reads_hang_hands_over_and_may_lead_again() -> None:
     with DrivenGroup() as driven:
         leader = driven.leader()
-        leader.reads_take(60.0)
+        leader.reads_take(600)
         driven.until(lambda: leader.storage_trouble)
         driven.until(lambda: not leader.is_leader)
         assert driven.leader() is not leader
-        leader.reads_take(0.0)
+        leader.reads_take(0)
         driven.until(lambda: not leader.storage_trouble)
         assert not driven.failed
+
+
+@pytest.mark.parametrize("kind", ["keys", "room"])
+def test_a_leader_whose_apply_waits_for_its_disk_hands_over(kind: str) -> None:
+    """Its log takes writes all along; but none of them is answered, and reads wait for them."""
+    options = replace(SMALL, engine=replace(SMALL.engine, lru_cache_size=0))
+    with DrivenGroup(options=options) as driven:
+        driven.put(b"k", b"v")
+        driven.settle()
+        leader = driven.leader()
+        leader.machine.flush()
+        work = LaterWork(kind)
+        leader._jobs._work = work
+        if kind == "room":
+            leader.machine.has_room = lambda: False  # type: ignore[method-assign]
+        leader.propose(driven.encoded(delete_of("d", b"k")), lambda outcome: None)
+        driven.until(lambda: work.jobs)
+        driven.until(lambda: leader.storage_trouble)
+        driven.until(lambda: not leader.is_leader)
+        assert driven.put(b"l", b"v")
+        if kind == "keys":
+            work.do()
+            driven.until(lambda: not leader.storage_trouble)
+            driven.settle()
+        assert not driven.failed
+
+
+def test_what_takes_gigabytes_is_no_disk_that_hangs() -> None:
+    work = LaterWork("verify")
+    with DrivenGroup(work=work) as driven:
+        leader = driven.leader()
+        leader._transfers._verify()
+        assert work.jobs
+        for _ in range(200):
+            driven.step()
+        assert leader.is_leader
+        assert not leader.storage_trouble

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kvstore.errors import Error, InternalError, StorageError
-from kvstore.replica.work import AtOnce, Jobs, WorkerThreads
+from kvstore.replica.work import AtOnce, Jobs, Progress, WorkerThreads
 from tests.unit.replica.driven_group import SMALL, DrivenGroup, LaterWork
 
 LARGE = replace(SMALL, engine=replace(SMALL.engine, write_buffer_size=4 << 20))
@@ -50,6 +50,26 @@ def test_one_job_of_a_kind_is_under_way() -> None:
     assert told == [1, 3]
     assert not jobs.is_busy("a")
     assert jobs.start("a", lambda: 4, told.append)
+
+
+def test_a_job_that_goes_on_is_young_however_long_it_takes() -> None:
+    work = LaterWork("a", "b")
+    jobs = Jobs(work, lambda: None)
+    progress = Progress()
+    steps = progress.each(range(3))
+    jobs.start("a", lambda: 1, lambda outcome: None, progress)
+    jobs.start("b", lambda: 1, lambda outcome: None)
+    ages = []
+    for _ in steps:
+        for _ in range(2):
+            jobs.tick()
+            ages.append(jobs.oldest_ticks)
+    assert ages == [0, 1, 0, 1, 0, 1]
+    work.do()
+    jobs.tick()
+    assert jobs.oldest_ticks == 0
+    jobs.take()
+    assert jobs.oldest_ticks == 0
 
 
 def test_errors_are_outcomes_and_defects_are_errors() -> None:

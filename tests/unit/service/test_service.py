@@ -54,7 +54,7 @@ class ScriptedMember:
         self.log_time = 7_000_000
         self.times: list[int] = []
         self.write_delay_s = 0.0
-        self.ages: list[float] = []
+        self.ages: list[int] = []
         self.cold: set[bytes] = set()
         """Keys of which only the disk knows."""
 
@@ -70,8 +70,8 @@ class ScriptedMember:
     def read(self, done: Callable[[Error | None], None]) -> None:
         self.reads.append(done)
 
-    def reads_take(self, seconds: float) -> None:
-        self.ages.append(seconds)
+    def reads_take(self, ticks: int) -> None:
+        self.ages.append(ticks)
 
     def read_failed(self, error: StorageError) -> Error:
         assert error is self.damage
