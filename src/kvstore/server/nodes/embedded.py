@@ -37,6 +37,11 @@ CLUSTER_ID = "embedded"
 # lets the member that knows most stand at once).
 RAFT_OPTIONS = RaftOptions(election_ticks=20, heartbeat_ticks=4)
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=16 << 20, lru_cache_size=32 << 20)
+TODO = (
+    "before a restart, which may refuse that member's files: kvctl --dir DATA snapshot save FILE, "
+    "then kvctl snapshot restore FILE --data-dir NEW"
+)
+"""No member of an embedded kvd can be replaced by itself."""
 
 log = structlog.get_logger("kvstore.embedded")
 
@@ -91,7 +96,8 @@ class EmbeddedNode:
         self._stopped.add(member)
         left = MEMBERS - len(self._stopped)
         goes_on = left > MEMBERS // 2 and isinstance(error, StorageError)
-        log.error("a member has stopped", member=member, reason=str(error), left=left)
+        todo = TODO if goes_on else ""
+        log.error("a member has stopped", member=member, reason=str(error), left=left, todo=todo)
         if not goes_on:
             self._driver.fail(error)
 

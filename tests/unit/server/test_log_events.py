@@ -1,0 +1,30 @@
+"""Whatever the log says above ``info`` stands in the table of ``docs/operations.md``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+LEVELS = {"warning", "error", "exception", "critical"}
+
+
+def events() -> Iterator[str]:
+    for path in (ROOT / "src/kvstore").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log"), attr=level),
+                    args=[ast.Constant(value=str(event)), *_],
+                ) if level in LEVELS:
+                    yield event
+
+
+def test_each_warning_is_documented() -> None:
+    document = (ROOT / "docs/operations.md").read_text()
+    _, _, table = document.partition("| event | level | fields |")
+    table, _, _ = table.partition("\n\n")
+    said = set(events())
+    assert len(said) > 20
+    assert {event for event in said if f"`{event}`" not in table} == set()
