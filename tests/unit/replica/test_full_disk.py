@@ -66,6 +66,28 @@ def test_a_leader_without_room_refuses_writes_and_goes_on_with_room(place: str, 
         assert driven.failed == {}
 
 
+def test_to_stop_with_a_full_disk_is_no_failure() -> None:
+    driven = DrivenGroup()
+    try:
+        leader = driven.leader()
+        done = filled(driven, 0, 10, leader.member)
+        driven.disk.fail("open", errno.ENOSPC, always=True, path="/log")
+        for number in range(100, 1100):
+            if leader.lacks_room:
+                break
+            entry = driven.encoded(put_of(f"put-{number}", b"%06d" % number, bytes(2000)))
+            leader.propose(entry, lambda outcome: None)
+            driven.step()
+        assert leader.lacks_room
+    finally:
+        driven.group.close()
+    driven.disk.heal()
+    with DrivenGroup(driven.disk) as again:
+        again.settle()
+        for key in done:
+            assert again.leader().machine.get(key) == bytes(2000)
+
+
 def test_a_follower_without_room_for_its_state_catches_up_with_room() -> None:
     with DrivenGroup() as driven:
         leader = driven.leader().member
