@@ -46,6 +46,35 @@ def test_a_checkpoint_that_fails_leaves_nothing_in_the_way(disk: MemoryFileSyste
         assert copy.get(KEYS[7]) == KEYS[7] * 50
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO])
+def test_a_checkpoint_whose_name_isnt_durable_can_be_made_again(
+    disk: MemoryFileSystem, code: int
+) -> None:
+    """Where descriptors were lacking it is, by itself, once some tables gave theirs back."""
+    named: list[str] = []
+
+    def fail_once(operation: str, path: str) -> None:
+        if operation == "rename" and path == "/copy.new":
+            named.append(path)
+        elif operation == "sync_directory" and path == "/" and len(named) == 1:
+            named.append("failed")
+            raise OSError(code, "no sync")
+
+    with filled(disk) as db:
+        assert db.get(KEYS[7])  # a table is open
+        names = disk.names("/")
+        disk.on_operation = fail_once
+        if code == errno.EIO:
+            with pytest.raises(StorageError):
+                db.checkpoint("/copy")
+            assert disk.names("/") == names
+        db.checkpoint("/copy")
+        disk.on_operation = None
+        assert "failed" in named
+    with DB("/copy", filesystem=disk.crash()) as copy:
+        assert copy.get(KEYS[7]) == KEYS[7] * 50
+
+
 def test_a_checkpoint_within_the_database_is_refused(disk: MemoryFileSystem) -> None:
     with filled(disk) as db:
         before = disk.names("/db")

@@ -382,7 +382,14 @@ cdef int copy_tables(Store store, str path) except -1:
                 remove_unfinished(store.disk, building)
             store.check_open()          # closed meanwhile: its disk makes no name any more
             raise
-        sync_directory(store.disk, os.path.dirname(path))
+        try:
+            sync_directory(store.disk, os.path.dirname(path))
+        except BaseException:
+            # Not durable under its name, so it gets none, and the next try isn't in its way.
+            with contextlib.suppress(StorageError):
+                rename_file(store.disk, path, building)
+                remove_unfinished(store.disk, building)
+            raise
     finally:
         unfinished_checkpoints.discard(building)
     return 0
