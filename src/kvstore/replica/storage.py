@@ -6,7 +6,7 @@
 | 8 | hard state (codec); the newest counts | 0, 0 |
 | 9 | snapshot mark (codec): entries up to it are in the state machine | 0, 0 |
 | 10 | identity of the member | 0, 0 |
-| 11 | u64 index: a snapshot was installed, entries before that one are void | 0, 0 |
+| 11 | u64 index: entries before that one are void, by a snapshot; 1 in a new log | 0, 0 |
 
 An entry whose index is not above the last one's replaces that one and all after it (Raft §5.3).
 
@@ -124,6 +124,10 @@ class MemberLog:
                 )
         # Older segments may hold entries from before the mark.
         self.entries = [entry for entry in self.entries if entry.index > self.mark.index]
+        if not self._void_before:
+            # Of a build that didn't note it: the mark may be a snapshot's, with void entries before
+            # it, that were never committed. No follower may get those.
+            self._void_before = self.mark.index + 1
 
     def _replay_entry(self, entry: Entry, path: str) -> None:
         entries = self.entries
@@ -165,7 +169,13 @@ class MemberLog:
                     "the log doesn't say whose it is", code=IntegrityCode.INVALID_RECORD, path=path
                 )
             head = _IDENTITY_HEAD.pack(_IDENTITY_VERSION, identity.member)
-            self._log.append(_IDENTITY, 0, 0, head + identity.cluster.encode())
+            self._void_before = 1
+            self._log.append_many(
+                [
+                    (_IDENTITY, 0, 0, head + identity.cluster.encode()),
+                    (_VOID, 0, 0, _INDEX.pack(self._void_before)),
+                ]
+            )
             # Who opened it may note that there is a log: one that is missing then was lost.
             self._log.sync()
         elif self.identity != identity:

@@ -7,8 +7,10 @@ import random
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.log.native import Log
 from kvstore.errors import ConfigurationError, StorageError
-from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership, SnapshotMeta
+from kvstore.raft import Bundle, Entry, EntryKind, Fetch, HardState, Membership, SnapshotMeta
+from kvstore.raft.codec import encode_snapshot_meta
 from kvstore.replica.storage import Identity, MemberLog
 
 ME = Identity("cluster-a", 1)
@@ -176,6 +178,32 @@ def test_what_a_snapshot_made_void_doesnt_come_back_where_it_begins_a_segment(ol
     save(again, entries=entries(4, first, first + 2))
     again.close()
     assert places(opened(disk, segment_bytes=4096)) == [(4, first + i) for i in range(3)]
+
+
+def test_without_a_note_of_snapshots_nothing_before_the_mark_is_read_back():
+    """Logs of earlier builds have none: what a snapshot made void may be there, uncommitted."""
+    disk = MemoryFileSystem()
+    log = opened(disk)
+    save(log, hard_state=HardState(1), entries=entries(1, 1, 100))
+    everything = Fetch(2, 1, 120, 1 << 20)
+    assert len(log.read_back(everything)) == 100
+    assert log.first_readable == 1
+    log.write_mark(SnapshotMeta(50, 1, MEMBERS))
+    log.close()
+    # The same is known after a restart.
+    assert opened(disk.crash()).first_readable == 1
+    old = MemoryFileSystem()
+    with Log("/log", filesystem=old) as raw:
+        raw.append(10, 0, 0, b"\1" + (1).to_bytes(8, "little") + b"cluster-a")
+        raw.append_many([(1, i, 1, b"lost") for i in range(1, 101)])
+        raw.append(9, 0, 0, encode_snapshot_meta(SnapshotMeta(95, 2, MEMBERS)))
+        raw.append_many([(1, i, 2, b"right") for i in range(96, 111)])
+    again = opened(old)
+    assert again.first_readable == 96
+    assert places(again) == [(2, index) for index in range(96, 111)]
+    save(again, snapshot=SnapshotMeta(200, 3, MEMBERS), hard_state=HardState(3))
+    again.close()
+    assert opened(old).first_readable == 201
 
 
 def test_a_mark_that_a_power_loss_tore_from_what_follows_it_voids_the_same():

@@ -216,7 +216,7 @@ def test_a_log_that_found_no_room_goes_on_by_its_own_thread() -> None:
         answers: list[object] = []
         asked = 0
         while not replica.lacks_room:
-            put = put_of(f"put-{asked}", b"%06d" % asked, bytes(2000))
+            put = put_of(f"put-{asked}", b"%06d" % asked, bytes(3000))
             replica.propose(encode_commands([put]), answers.append)
             asked += 1
             drive(lambda: replica.lacks_room or len(answers) == asked)  # noqa: B023
