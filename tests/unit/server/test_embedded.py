@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
-from kvstore.errors import CorruptionError, InternalError, StorageError
+from kvstore.api.v1 import admin_pb2
+from kvstore.errors import CorruptionError, InternalError, InvalidArgumentError, StorageError
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.embedded import EmbeddedNode, open_embedded
 from kvstore.service import Get, Operation, Put
@@ -32,6 +34,25 @@ async def stop_one(node: EmbeddedNode, member: int) -> None:
     replica.read_failed(CorruptionError("block"))
     while replica.failure is None:
         await asyncio.sleep(0)
+
+
+def test_there_are_no_members_to_change(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = await open_embedded(ServerOptions(data_dir=str(tmp_path)), tmp_path)
+        try:
+            for call in (node.members, lambda: node.forget_introduction(1)):
+                with pytest.raises(InvalidArgumentError, match="embedded"):
+                    call()
+            for change in (
+                node.transfer_leadership(0),
+                node.change_members(admin_pb2.ChangeMembersRequest(remove=1)),
+            ):
+                with pytest.raises(InvalidArgumentError, match="embedded"):
+                    await change
+        finally:
+            await node.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_it_goes_on_while_a_majority_is_left_and_ends_with_the_last(tmp_path: Path) -> None:
