@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -133,7 +134,7 @@ def _translated(
                 return OverloadedError(details)
             connecting = _CONNECTING.fullmatch(details)
             if connecting is not None:
-                details = f"cannot connect to {connecting['where']}: {connecting['why']}"
+                details = _cannot_connect(connecting["where"], connecting["why"])
             return UnavailableError(details, code=_code(trailer))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(details)
@@ -152,6 +153,15 @@ def _translated(
             return OverloadedError(details)
         case _:
             return InternalError(f"{code.name}: {details}")
+
+
+def _cannot_connect(where: str, why: str) -> str:
+    # gRPC writes an address of IPv6 as a part of a URI.
+    said = f"cannot connect to {unquote(where)}: {why}"
+    if why == "Socket closed":
+        # So a port of TLS ends who talks plain text to it, or whom it doesn't know.
+        return f"{said}; does the server talk TLS (--tls-ca), or refuse the certificate?"
+    return said
 
 
 def _code(trailer: dict[str, str]) -> IntegrityCode | None:

@@ -61,7 +61,8 @@ log = structlog.get_logger("kvstore.admin")
 
 REFUSAL = (
     "this needs an operator: on the member's machine, with 'kvctl --dir DATA_DIR', or with a "
-    "client certificate that says so ('kvctl pki issue --client NAME --operator')"
+    "client certificate that says so ('kvctl pki issue --client NAME --operator'), which kvd asks "
+    "for where it has --tls_client_ca"
 )
 
 
