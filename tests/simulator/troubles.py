@@ -17,6 +17,7 @@ from kvstore.raft import Membership, MessageKind
 from tests.simulator.agenda import MILLISECOND, Agenda
 from tests.simulator.client import Client
 from tests.simulator.lost_entry import lose_last_entry
+from tests.simulator.memberships import draw_membership
 from tests.simulator.network import Link, Network
 from tests.simulator.plan import CLOCK_SPEEDS, TROUBLES, Plan
 from tests.simulator.process import LOG_DIRECTORY, Keep, Process
@@ -25,7 +26,6 @@ from tests.simulator.trace import Trace
 
 __all__ = ["Troubles"]
 
-MEMBERS_MAX = 9
 PROMISES = (
     MessageKind.VOTE,
     MessageKind.VOTE_RESPONSE,
@@ -514,7 +514,7 @@ class Troubles:
         if leader is None or leader.replica is None:
             return None
         membership = leader.replica.membership
-        target = self._target(membership)
+        target = draw_membership(self._rng, membership, set(self._processes), self._hurt)
         if target is None:
             return None
         for member in sorted((target.voters | target.learners) - set(self._processes)):
@@ -555,54 +555,6 @@ class Troubles:
             self._later(0, 50, lose)
         elif kind == "another":
             self._later(0, 100, self.change_members)
-
-    def _target(self, now: Membership) -> Membership | None:
-        """Add, promote, demote, remove, take back, or several at once (joint consensus)."""
-        rng = self._rng
-        voters, learners = set(now.voters), set(now.learners)
-        kinds = ["remove", "remove", "demote"]
-        room = MEMBERS_MAX - len(self._processes)
-        if room:
-            kinds += ["add", "add voter"]
-        if room > 1:
-            kinds += ["replace", "replace"]
-        if learners:
-            kinds += ["promote", "promote", "swap"]
-        former = sorted(set(self._processes) - now.members)
-        if former:
-            kinds += ["return", "return"]
-        kind = rng.choice(kinds)
-        new = max(self._processes) + 1
-        if kind == "add":
-            learners.add(new)
-        elif kind == "add voter":
-            voters.add(new)
-        elif kind == "return":
-            rng.choice((voters, learners)).add(rng.choice(former))
-        elif kind == "demote":
-            chosen = rng.choice(sorted(voters))
-            voters.discard(chosen)
-            learners.add(chosen)
-        elif kind == "replace":
-            voters.difference_update(rng.sample(sorted(voters), min(2, len(voters) - 1)))
-            voters.update((new, new + 1))
-        elif kind == "promote":
-            chosen = rng.choice(sorted(learners))
-            learners.discard(chosen)
-            voters.add(chosen)
-        elif kind == "swap":
-            voters.discard(rng.choice(sorted(voters)))
-            chosen = rng.choice(sorted(learners))
-            learners.discard(chosen)
-            voters.add(chosen)
-        elif learners and rng.random() < 0.3:
-            learners.discard(rng.choice(sorted(learners)))
-        else:
-            voters.discard(rng.choice(sorted(voters)))
-        # A majority of the voters must be able to answer in the end.
-        if not 2 <= len(voters) <= 7 or len(voters & self._hurt()) > (len(voters) - 1) // 2:
-            return None
-        return Membership(voters=frozenset(voters), learners=frozenset(learners))
 
 
 def _tell(sides: Sides) -> str:
