@@ -25,7 +25,7 @@ SLICE_BYTES = 32 << 10
 """Of entries that are applied in one go; a larger one is one by itself."""
 
 ROOM_PATIENCE = 10
-"""So much longer than a read a flush may take, or a compaction that it waits for."""
+"""So much longer than a read a flush may take."""
 
 _COMMAND = EntryKind.COMMAND
 
@@ -79,6 +79,8 @@ class Applying:
         self._prepared: Prepared | None = None
         self._lack: StorageError | None = None
         self._turn_ends = 0.0
+        self._room_wait = Progress()
+        self._flushes: object = 0
         # The disk couldn't be asked for want of descriptors or memory: not before the next tick.
         self._failed = False
         # An installation for which room, memory or descriptors were lacking.
@@ -104,13 +106,22 @@ class Applying:
             return False
         self._lack = None
         if not has_room:
-            made = partial(self._room_made, machine)
-            self._jobs.start("room", machine.make_room, made, Progress(ROOM_PATIENCE))
+            made, progress = partial(self._room_made, machine), Progress(ROOM_PATIENCE)
+            if self._jobs.start("room", machine.make_room, made, progress):
+                self._room_wait = progress
         return has_room
 
     def _room_made(self, machine: StateMachine, outcome: Error | None) -> None:
         if machine is self.machine and outcome is not None:
             self._note_lack(outcome)
+
+    def _watch_flush(self) -> None:
+        """Room may take compactions, however long; only a flush is done soon where a disk works."""
+        statistics = self.machine.statistics()
+        flushes = statistics["flushes"]
+        if flushes != self._flushes or not statistics["frozen_memtables"]:
+            self._flushes = flushes
+            self._room_wait.step()
 
     def _note_lack(self, error: Error) -> None:
         if not (isinstance(error, StorageError) and error.retryable):
@@ -120,6 +131,8 @@ class Applying:
     def tick(self) -> None:
         """One tick has passed: what the system lacked may be there again."""
         self._failed = False
+        if self._jobs.is_busy("room"):
+            self._watch_flush()
         if self._install_again is not None:
             (index, then), self._install_again = self._install_again, None
             self.install(index, then)

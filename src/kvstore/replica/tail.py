@@ -15,7 +15,7 @@ from kvstore.raft import Entry, Fetch, Raft
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.storage import MemberLog
-from kvstore.replica.work import Jobs, Progress
+from kvstore.replica.work import Jobs
 
 __all__ = ["TRANSFER_TAILS", "Tail"]
 
@@ -92,7 +92,6 @@ class Tail:
                 f"read back for {member}",
                 partial(self._log.read_back, fetch),
                 partial(self._came, fetch),
-                Progress(),
             ):
                 del self._wanted[member]
 

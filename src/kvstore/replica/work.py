@@ -147,6 +147,10 @@ class Progress:
             self._step += 1
             yield item
 
+    def step(self) -> None:
+        """A step is done; for a job that has no :meth:`each`."""
+        self._step += 1
+
     def end(self) -> None:
         """The job is done, though nobody took its outcome yet. On the worker."""
         self._ended = True

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvstore.replica import Replica
 from tests.unit.replica.driven_group import SMALL, DrivenGroup, LaterWork, delete_of
 
 
@@ -21,6 +22,16 @@ def test_a_leader_whose_reads_hang_hands_over_and_may_lead_again() -> None:
         assert not driven.failed
 
 
+def wait_for_room(replica: Replica, frozen: int) -> None:
+    """It has none, and so many memtables wait for a flush; with none it's for a compaction."""
+    machine, told = replica.machine, replica.machine.statistics
+    machine.has_room = lambda: False  # type: ignore[method-assign]
+    machine.statistics = lambda: {  # type: ignore[method-assign]
+        **told(),
+        "frozen_memtables": frozen,
+    }
+
+
 @pytest.mark.parametrize("kind", ["keys", "room"])
 def test_a_leader_whose_apply_waits_for_its_disk_hands_over(kind: str) -> None:
     """Its log takes writes all along; but none of them is answered, and reads wait for them."""
@@ -33,7 +44,7 @@ def test_a_leader_whose_apply_waits_for_its_disk_hands_over(kind: str) -> None:
         work = LaterWork(kind)
         leader._jobs._work = work
         if kind == "room":
-            leader.machine.has_room = lambda: False  # type: ignore[method-assign]
+            wait_for_room(leader, frozen=1)
         leader.propose(driven.encoded(delete_of("d", b"k")), lambda outcome: None)
         driven.until(lambda: work.jobs)
         driven.until(lambda: leader.storage_trouble)
@@ -44,6 +55,19 @@ def test_a_leader_whose_apply_waits_for_its_disk_hands_over(kind: str) -> None:
             driven.until(lambda: not leader.storage_trouble)
             driven.settle()
         assert not driven.failed
+
+
+def test_a_compaction_that_takes_long_is_no_disk_that_hangs() -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader()
+        leader._jobs._work = work = LaterWork("room")
+        wait_for_room(leader, frozen=0)
+        leader.propose(driven.encoded(delete_of("d", b"k")), lambda outcome: None)
+        driven.until(lambda: work.jobs)
+        for _ in range(1000):
+            driven.step()
+        assert leader.is_leader
+        assert not leader.storage_trouble
 
 
 def test_what_takes_gigabytes_is_no_disk_that_hangs() -> None:
