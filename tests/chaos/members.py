@@ -167,6 +167,14 @@ class NamespaceCluster(ChaosCluster):
         self.peers = {m: f"{BRIDGE_PREFIX}{m}:7002" for m in self.members}
         for member in self.members:
             self.write_config(member)
+        try:
+            self._make_network()
+        except BaseException:
+            # Nobody else knows of what is there by now.
+            self.__exit__()
+            raise
+
+    def _make_network(self) -> None:
         bridge = self._tag
         command("ip", "link", "add", bridge, "type", "bridge")
         command("ip", "addr", "add", f"{BRIDGE_PREFIX}254/24", "dev", bridge)
@@ -208,9 +216,15 @@ class NamespaceCluster(ChaosCluster):
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(None, None, None)
+        # What was never made, or can't be removed, keeps nothing else.
         for member in self.members:
-            command("ip", "netns", "del", self._name(member))
-        command("ip", "link", "del", self._tag)
+            _try("ip", "netns", "del", self._name(member))
+        _try("ip", "link", "del", self._tag)
+
+
+def _try(*words: str) -> None:
+    with contextlib.suppress(RuntimeError):
+        command(*words)
 
 
 def command(*words: str) -> None:
