@@ -484,6 +484,7 @@ class Replica:
             self.counters.leader_changes += 1
         while (bundle_or_none := raft.ready()) is not None:
             self._perform(bundle_or_none)
+        self._transfers.drop_unwanted()
         leads = raft.role is Role.LEADER
         if self._was_leader and not leads:
             self._applying.forget_proposed(
@@ -494,6 +495,8 @@ class Replica:
     def _perform(self, bundle: Bundle) -> None:
         if bundle.must_sync:
             self._log.save(bundle)
+        if bundle.snapshot is not None:
+            self._transfers.asked_for(bundle.snapshot)
         if bundle.messages:
             self._send(bundle.messages)
         if bundle.committed:

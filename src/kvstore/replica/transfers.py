@@ -68,6 +68,8 @@ class Transfers:
         self._senders: dict[int, SnapshotSender] = {}
         self._receiver = SnapshotReceiver(directory, self._verify_snapshot, options.tick_s)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
+        # Those of them that the log is about to say it of.
+        self._asked_for: set[int] = set()
 
     def tick(self) -> None:
         """One tick has passed."""
@@ -304,8 +306,25 @@ class Transfers:
                     path=path,
                 )
 
+    def asked_for(self, mark: SnapshotMeta) -> None:
+        """The core wants the snapshot, which is ready: once the log durably says so."""
+        self._asked_for.add(mark.index)
+
+    def drop_unwanted(self) -> None:
+        """Remove what is ready and never will be asked for. After all that the core gave out.
+
+        While it was received and checked the entries came, from another leader maybe. What lies
+        beyond the commit index may be sent again, and is here then.
+        """
+        commit = self._raft.commit
+        for index in [*self._ready_to_install.keys() - self._asked_for]:
+            if index <= commit:
+                del self._ready_to_install[index]
+                self._removals.remove(self._directory.ready(index))
+
     def take_ready(self, mark: SnapshotMeta) -> None:
         """The log durably says that the state is the snapshot's: it is about to be installed."""
+        self._asked_for.discard(mark.index)
         if self._ready_to_install.pop(mark.index, None) != mark:
             raise InternalError(f"snapshot {mark.index} is to be installed but isn't here")
         # Newer ones may be on their way into the log already.

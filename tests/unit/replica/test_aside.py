@@ -7,6 +7,7 @@ import pytest
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.replica import Replica, SnapshotPart
 from kvstore.replica.packets import REFUSED, Packet, SnapshotProgress
+from kvstore.replica.snapshots import SnapshotSender
 from kvstore.replica.transfers import VERIFY_PAUSE_S
 from tests.unit.replica.driven_group import TICK_S, DrivenGroup, LaterWork
 
@@ -83,6 +84,32 @@ def test_a_checkpoint_that_outlived_its_leader_is_removed_and_not_sent() -> None
         assert "outgoing" not in names(driven, leader)
         driven.group.network.heal()
         driven.until(lambda: work.do() or len(driven.hashes()) == 1)
+        assert not driven.failed
+
+
+def test_a_snapshot_that_isnt_wanted_any_more_once_it_is_checked_is_removed() -> None:
+    work = LaterWork("check received")
+    with DrivenGroup(work=work) as driven:
+        driven.put(b"k", b"old")
+        driven.settle()
+        leader = driven.leader()
+        victim = driven.group.replicas[leader.member % 3 + 1]
+        path = leader.directory.outgoing(victim.member)
+        leader.machine.checkpoint(path)
+        meta = leader._raft.snapshot_meta(leader.machine.applied_index)
+        sender = SnapshotSender(
+            driven.disk, path, leader.member, victim.member, leader.term, meta, 1 << 20, TICK_S
+        )
+        victim.receive([sender.part()])
+        driven.step()
+        # The entries are here meanwhile.
+        driven.put(b"k", b"new")
+        driven.settle()
+        work.do()
+        driven.step()
+        assert victim.counters.snapshots_received == 1
+        assert names(driven, victim).count("ready") == 0
+        assert victim.machine.get(b"k") == b"new"
         assert not driven.failed
 
 
