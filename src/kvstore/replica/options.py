@@ -24,8 +24,9 @@ class ReplicaOptions:
     ``segment_bytes``: size of a log segment. ``engine``: the engine's options (its log is always
     off: the Raft log is the log). ``log_tail_bytes``: how much of the log stays on the disk, and up
     to a segment more, for members that were away; one that lacks more needs a snapshot. 0 keeps no
-    more than memory does. ``catch_up_bytes_per_s``: how much of that is read back for them, 0 for
-    no limit. ``snapshot_part_bytes``: what a snapshot moves at a time.
+    more than memory does. ``catch_up_bytes_per_s``: how much of that, and of
+    snapshots, is sent to them at most, less under load (``pace.py``); 0 for no limit and no giving
+    way. ``snapshot_part_bytes``: what a snapshot moves at a time.
     ``memory``: what is remembered of clients; must be the same on all members. ``tick_s``: seconds
     between two calls of ``Replica.tick``. ``apply_turn_s``: what one turn gives to applying
     entries, a slice of at most ``apply_slice_entries`` at least.

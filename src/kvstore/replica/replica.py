@@ -46,6 +46,7 @@ from kvstore.replica.failing import defect_of, resign, told_of
 from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.log_clock import LogClock
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
+from kvstore.replica.pace import Pace
 from kvstore.replica.packets import Packet, SnapshotPart, Transport
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
@@ -167,7 +168,8 @@ class Replica:
             wake=wake,
             now=now,
         )
-        self._tail = Tail(self._raft, self._log, self._jobs, options, self.counters)
+        self._pace = Pace(self._raft, options.catch_up_bytes_per_s, now)
+        self._tail = Tail(self._raft, self._log, self._jobs, options, self.counters, self._pace)
         self._compaction = Compaction(
             self._raft, self._log, self._applying, self._jobs, self._tail, options.tick_s
         )
@@ -181,6 +183,7 @@ class Replica:
             counters=self.counters,
             jobs=self._jobs,
             removals=removals,
+            pace=self._pace,
             now=now,
         )
         if threaded:
@@ -390,6 +393,7 @@ class Replica:
             self._guard(self._compaction.compact)
         if self.lacks_room:
             self._guard(self._compaction.make_room)
+        self._pace.tick(self._log.statistics()["appended_bytes"])
         self._tail.tick()
         self._wake()
 
@@ -478,6 +482,7 @@ class Replica:
             self._propose_gathered()
         if self._reads:
             self._ask_gathered()
+        self._pace.look()
         raft = self._raft
         if raft.leader != self._leader_known and raft.leader:
             self._leader_known = raft.leader

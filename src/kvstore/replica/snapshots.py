@@ -42,6 +42,8 @@ class SnapshotSender:
     tick_s: float = TICK_S
     offset: int = 0
     silent_ticks: int = 0
+    waits: bool = False
+    """The next part could not be sent yet."""
     _stream: CheckpointReader = field(init=False)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from kvstore.errors import CorruptionError, Error, StorageError
 from kvstore.raft import Entry, Fetch, Raft
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.options import ReplicaOptions
+from kvstore.replica.pace import Pace
 from kvstore.replica.storage import MemberLog
 from kvstore.replica.work import Jobs
 
@@ -34,14 +35,13 @@ class Tail:
         jobs: Jobs,
         options: ReplicaOptions,
         counters: ReplicaCounters,
+        pace: Pace,
     ) -> None:
         self._raft = raft
         self._log = log
         self._jobs = jobs
         self._bytes = options.log_tail_bytes
-        # Bytes in a tick.
-        self._rate = round(options.catch_up_bytes_per_s * options.tick_s)
-        self._budget = self._rate
+        self._pace = pace
         self._counters = counters
         # What followers wait for, the newest of each.
         self._wanted: dict[int, Fetch] = {}
@@ -79,14 +79,13 @@ class Tail:
         self._start()
 
     def tick(self) -> None:
-        """One tick has passed: so much more may be read."""
-        self._budget = min(self._budget, 0) + self._rate
+        """One tick has passed: more may be read, perhaps."""
         if self._wanted:
             self._start()
 
     def _start(self) -> None:
         for member, fetch in list(self._wanted.items()):
-            if self._rate and self._budget <= 0:
+            if not self._pace.allows:
                 return
             if self._jobs.start(
                 f"read back for {member}",
@@ -108,7 +107,8 @@ class Tail:
         else:
             entries = outcome
         size = sum(len(entry.data) for entry in entries)
-        self._budget -= size
+        # The first is read for its term alone.
+        self._pace.spend(size - len(entries[0].data) if entries else 0)
         self._counters.log_read_back_bytes += size
         try:
             self._raft.fetched(fetch.member, fetch.first, entries)

@@ -21,8 +21,10 @@ from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.hold_off import PAUSE_MAX_S, HoldOff
 from kvstore.replica.options import ReplicaOptions
+from kvstore.replica.pace import Pace
 from kvstore.replica.packets import NO_ROOM, REFUSED, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
+from kvstore.replica.tail import TRANSFER_TAILS
 from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine, StoredState
 
@@ -48,6 +50,7 @@ class Transfers:
         counters: ReplicaCounters,
         jobs: Jobs,
         removals: Removals,
+        pace: Pace,
         now: Callable[[], float],
     ) -> None:
         self._member = member
@@ -60,6 +63,7 @@ class Transfers:
         self._counters = counters
         self._jobs = jobs
         self._removals = removals
+        self._pace = pace
         self._now = now
         self._verified_at = -VERIFY_PAUSE_S
         self._hold_off = HoldOff(now)
@@ -77,7 +81,7 @@ class Transfers:
         for sender in list(self._senders.values()):
             if sender.failed:
                 self._end(sender, ok=False)
-            elif sender.tick():
+            elif sender.waits or sender.tick():
                 self._send_part(sender)
 
     @property
@@ -148,15 +152,23 @@ class Transfers:
                 raft.snapshot_status(to, False)
                 return
             self._senders[to] = sender
+            options = self._options
+            kept = TRANSFER_TAILS * options.log_tail_bytes or options.raft.transfer_bytes
+            self._pace.outrun(sender.total, kept)
             self._send_part(sender)
 
     def _send_part(self, sender: SnapshotSender) -> None:
-        """Send what stands next. Where a descriptor is lacking, a later tick does it."""
+        """Send what stands next. Where the pace doesn't allow it, or a descriptor is lacking, a
+        later tick does it."""
+        sender.waits = not self._pace.allows
+        if sender.waits:
+            return
         try:
             part = sender.part()
         except StorageError as error:
             raise_unless_passing(error)
         else:
+            self._pace.spend(len(part.data))
             self._transport.send((part,))
 
     def _mark_of(self, stored: StoredState) -> SnapshotMeta | None:

@@ -48,6 +48,9 @@ __all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=64 << 20, lru_cache_size=256 << 20)
 SEGMENT_BYTES = 64 << 20
 
+# What a follower that is behind may be sent at once: while it is encoded nobody else is served.
+INFLIGHT_BYTES_MAX = 8 << 20
+
 # A member whose loop is held up counts as alive for so long after its last message. One that hangs
 # for longer serves nobody, and can't lead.
 PULSE_GRACE_S = 4.0
@@ -225,6 +228,7 @@ class ClusterNode:
             options=ReplicaOptions(
                 raft=RaftOptions(
                     election_ticks=ticks,
+                    inflight_bytes_max=INFLIGHT_BYTES_MAX,
                     heartbeat_ticks=1,
                     pulse_ticks=ticks_of(PULSE_GRACE_S, tick_s),
                 ),
