@@ -39,7 +39,7 @@ class History:
         """Entries from ``first`` on replace what was there."""
         entries = []
         for index in range(first, first + count):
-            data = self.chance.randbytes(self.chance.choice((0, 10, 100, 900)))
+            data = self.chance.randbytes(self.chance.choice((0, 10, 100, 900, 1800)))
             entries.append(Entry(self.term, index, EntryKind.COMMAND, data))
             self.entries[index] = entries[-1]
             self.last = index
@@ -74,12 +74,14 @@ class History:
         """A snapshot comes that the log doesn't have."""
         self.log.sync()
         self.term += 1
-        index = self.chance.randint(self.commit + 1, self.last + 10)
+        index = self.chance.randint(self.commit + 1, self.last + 2)
         self.save(index + 1, 0, SnapshotMeta(index, self.term, MEMBERS))
         self.log.sync()
         self.base = self.last = self.commit = self.mark = index
-        if self.chance.random() < 0.5:
+        if self.chance.random() < 0.3:
             self.log.remove_before(index + 1)
+        if self.chance.random() < 0.7:
+            self.reopen()
 
     def reopen(self) -> None:
         self.log.sync()
@@ -109,8 +111,8 @@ def test_what_was_saved_is_there_and_what_was_replaced_is_not(seed: int) -> None
         [history.append] * 11
         + [history.replace] * 3
         + [history.commit_some] * 3
-        + [history.compact, history.install]
-        + [history.reopen] * 2
+        + [history.compact]
+        + [history.install, history.reopen] * 2
     )
     for _ in range(history.chance.randint(20, 120)):
         history.chance.choice(steps)()
