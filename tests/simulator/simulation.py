@@ -183,6 +183,8 @@ class _Run:
             and (now := self._leader()) is not None
             and now is not leader
         )
+        # Clients may pause for long, and nobody learns of a disk that isn't asked for anything.
+        self._until(lambda: leader.storage_busy or written_on(), READY_TICKS * TICK_US)
         self._expect(written_on, "writes go on without the leader's disk", HANG_TICKS)
         process.hanging = False
 
