@@ -61,10 +61,17 @@ def test_every_bytes_like_object_does_where_bytes_do(db, form):
     del view[form(b"c")]
     assert view.delete_range(form(b"a"), form(b"b")) is None
     assert dict(db.items()) == {b"pkb": b"2"}
-    db.approximate_sizes((form(b"a"), form(b"z")))
-    view.approximate_size(form(b"a"), form(b"z"))
-    db.compact_range(start=form(b"a"), stop=form(b"z"))
+    db.flush()
+    (size,) = db.approximate_sizes((form(b"a"), form(b"z")))
+    assert size > 0
+    assert 0 < view.approximate_size(form(b"a"), form(b"z")) <= size
+    assert db.approximate_size(form(b"q"), form(b"z")) == 0
+    tables = db.stats()["levels"][0]["tables"]
+    assert tables > 0
+    db.compact_range(start=form(b"q"), stop=form(b"z"))
+    assert db.stats()["levels"][0]["tables"] == tables
     view.compact_range(start=form(b"a"), stop=form(b"z"))
+    assert db.stats()["levels"][0]["tables"] == 0
 
 
 @pytest.mark.parametrize("wrong", ["text", None, 5, [b"list"]])
