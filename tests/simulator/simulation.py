@@ -178,11 +178,13 @@ class _Run:
         self.trace.note(f"member {leader.member} leads, and its disk hangs")
         process.hanging = True
         committed = len(self.oracle.committed)
-        written_on = lambda: (  # noqa: E731
-            len(self.oracle.committed) > committed + 1
-            and (now := self._leader()) is not None
-            and now is not leader
-        )
+
+        def written_on() -> bool:
+            now = self._leader()
+            return (
+                len(self.oracle.committed) > committed + 1 and now is not None and now is not leader
+            )
+
         # Clients may pause for long, and nobody learns of a disk that isn't asked for anything.
         self._until(lambda: leader.storage_busy or written_on(), READY_TICKS * TICK_US)
         self._expect(written_on, "writes go on without the leader's disk", HANG_TICKS)
