@@ -1,4 +1,4 @@
-"""Members that had no room for a snapshot aren't sent another one at once."""
+"""Members that refused a snapshot aren't sent another one at once."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class HoldOff:
         # Until when, and how long that pause is.
         self._pauses: dict[int, tuple[float, float]] = {}
 
-    def lacked_room(self, member: int) -> None:
-        """It had none: wait, twice as long as the last time."""
+    def refused(self, member: int) -> None:
+        """It had no room, or found it damaged: wait, twice as long as the last time."""
         _, before = self._pauses.get(member, (0.0, PAUSE_S / 2))
         pause = min(2 * before, PAUSE_MAX_S)
         self._pauses[member] = (self._now() + pause, pause)
 
-    def had_room(self, member: int) -> None:
+    def took(self, member: int) -> None:
         """It took a snapshot whole."""
         self._pauses.pop(member, None)
 

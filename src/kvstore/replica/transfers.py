@@ -95,7 +95,7 @@ class Transfers:
         """Send the state to the member whom the core wants to get a snapshot.
 
         Where the checkpoint can't be made now, the one before is still being made, or the member
-        lacked room lately, the core is told that it failed, and asks again.
+        refused one lately, the core is told that it failed, and asks again.
         """
         to = message.to
         self._drop(to)
@@ -194,13 +194,11 @@ class Transfers:
         sender = self._senders.get(progress.sender)
         if sender is None:
             return
-        if progress.next == REFUSED and progress.index == sender.meta.index:
+        if progress.next in (REFUSED, NO_ROOM) and progress.index == sender.meta.index:
+            self._hold_off.refused(sender.to)
             self._end(sender, ok=False)
-            self._verify()
-            return
-        if progress.next == NO_ROOM and progress.index == sender.meta.index:
-            self._hold_off.lacked_room(sender.to)
-            self._end(sender, ok=False)
+            if progress.next == REFUSED:
+                self._verify()
             return
         before = sender.offset
         if not sender.answered(progress):
@@ -208,7 +206,7 @@ class Transfers:
         self._counters.snapshot_sent_bytes += max(0, sender.offset - before)
         if sender.done:
             self._counters.snapshots_sent += 1
-            self._hold_off.had_room(sender.to)
+            self._hold_off.took(sender.to)
             self._end(sender, ok=True)
         else:
             self._send_part(sender)

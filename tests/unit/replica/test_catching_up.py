@@ -185,6 +185,36 @@ def test_who_sent_a_damaged_snapshot_looks_at_its_own_state(at_home):
         assert len(group.hashes()) == 1
 
 
+def test_a_snapshot_that_is_damaged_each_time_is_sent_less_and_less_often():
+    """It took a checkpoint and a transfer in each turn, and the turn of a group never ended."""
+    with DrivenGroup() as group:
+        isolate(group)
+        write(group, 300, 0)
+        leader = group.leader()
+        network = group.group.network
+        begun = []
+        send = network.send
+
+        def damage(packet):
+            if isinstance(packet, SnapshotPart):
+                begun.append(packet)
+                packet = replace(packet, data=bytes(len(packet.data)))
+            return packet
+
+        network.send = lambda packets: send([*map(damage, packets)])
+        network.heal()
+        for _ in range(round(10 / TICK_S)):
+            group.step()
+        away = group.group.replicas[AWAY]
+        assert 2 <= len(begun) <= 5  # after 0, 1, 3 and 7 s
+        assert away.counters.snapshots_received == 0
+        network.send = send
+        group.until(lambda: away.counters.snapshots_received)
+        group.settle()
+        assert not group.failed
+        assert len(group.hashes()) == 1
+
+
 def test_a_transfer_that_failed_is_begun_again():
     with DrivenGroup() as group:
         isolate(group)

@@ -160,14 +160,14 @@ def test_pauses_after_a_lack_of_room_double_up_to_a_minute():
     hold_off = HoldOff(lambda: now)
     assert not hold_off.holds(2)
     for pause in (1, 2, 4, 8, 16, 32, 60, 60):
-        hold_off.lacked_room(2)
+        hold_off.refused(2)
         now += pause - 0.1
         assert hold_off.holds(2)
         assert not hold_off.holds(3)
         now += 0.2
         assert not hold_off.holds(2)
-    hold_off.had_room(2)
-    hold_off.lacked_room(2)
+    hold_off.took(2)
+    hold_off.refused(2)
     now += 1.1
     assert not hold_off.holds(2)
 
