@@ -190,7 +190,6 @@ def test_a_snapshot_that_is_damaged_each_time_is_sent_less_and_less_often():
     with DrivenGroup() as group:
         isolate(group)
         write(group, 300, 0)
-        leader = group.leader()
         network = group.group.network
         begun = []
         send = network.send
