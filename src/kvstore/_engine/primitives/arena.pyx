@@ -33,7 +33,7 @@ cdef extern from *:
 cdef enum:
     FIRST_CHUNK_BYTES = 16 << 10
     LARGEST_CHUNK_BYTES = 2 << 20
-    CHUNK_HEADER_BYTES = 64         # keeps what follows aligned to a cache line
+    CHUNK_HEADER_BYTES = 64         # a cache line: what follows the header begins with one
 
 
 cdef void arena_init(Arena* arena) noexcept nogil:
@@ -76,7 +76,9 @@ cdef void* map_chunk(size_t size) noexcept nogil:
 
 
 cdef Chunk* new_chunk(size_t size, bint mapped) noexcept nogil:
-    cdef void* memory = map_chunk(size) if mapped else kv_malloc(size)
+    # Aligned, so that it doesn't hang on the system's addresses how much fits, and with it when a
+    # memtable is full.
+    cdef void* memory = map_chunk(size) if mapped else kv_aligned_alloc(CHUNK_HEADER_BYTES, size)
     if memory == NULL:
         return NULL
     cdef Chunk* chunk = <Chunk*> memory
@@ -97,26 +99,19 @@ cdef void take_chunk(Arena* arena, Chunk* chunk) noexcept nogil:
 cdef Chunk* chunk_for(Arena* arena, size_t size) noexcept nogil:
     """A new chunk with room for `size` bytes. NULL: no memory."""
     cdef size_t chunk_bytes = arena.next_size
-    # malloc aligns to 16 bytes only: up to 48 are lost on reaching a cache line.
-    while chunk_bytes < size + 2 * CHUNK_HEADER_BYTES and chunk_bytes < LARGEST_CHUNK_BYTES:
+    while chunk_bytes < size + CHUNK_HEADER_BYTES and chunk_bytes < LARGEST_CHUNK_BYTES:
         chunk_bytes *= 2
-    if chunk_bytes < size + 2 * CHUNK_HEADER_BYTES:
+    if chunk_bytes < size + CHUNK_HEADER_BYTES:
         if size > <size_t> -1 - 2 * LARGEST_CHUNK_BYTES:
             return NULL
-        chunk_bytes = (size + 2 * CHUNK_HEADER_BYTES + LARGEST_CHUNK_BYTES - 1) & ~(
+        chunk_bytes = (size + CHUNK_HEADER_BYTES + LARGEST_CHUNK_BYTES - 1) & ~(
             <size_t> LARGEST_CHUNK_BYTES - 1
         )
     return new_chunk(chunk_bytes, chunk_bytes >= LARGEST_CHUNK_BYTES)
 
 
-cdef inline size_t chunk_start(Chunk* chunk) noexcept nogil:
-    """Where in a chunk its first piece may be."""
-    cdef uintptr_t start = <uintptr_t> chunk + sizeof(Chunk) + CHUNK_HEADER_BYTES - 1
-    return <size_t> ((start & ~(<uintptr_t> CHUNK_HEADER_BYTES - 1)) - <uintptr_t> chunk)
-
-
 cdef inline bint spare_holds(Arena* arena, size_t size) noexcept nogil:
-    return arena.spare != NULL and size <= arena.spare.size - chunk_start(arena.spare)
+    return arena.spare != NULL and size <= arena.spare.size - CHUNK_HEADER_BYTES
 
 
 cdef int arena_reserve(Arena* arena, size_t size) noexcept nogil:
@@ -130,8 +125,8 @@ cdef int arena_reserve(Arena* arena, size_t size) noexcept nogil:
     if chunk == NULL:
         return -1
     take_chunk(arena, chunk)
-    arena.at = <uint8_t*> chunk + chunk_start(chunk)
-    arena.left = chunk.size - chunk_start(chunk)
+    arena.at = <uint8_t*> chunk + CHUNK_HEADER_BYTES
+    arena.left = chunk.size - CHUNK_HEADER_BYTES
     return 0
 
 
@@ -151,11 +146,12 @@ cdef void* allocate_alone(Arena* arena, size_t size) noexcept nogil:
     """A chunk of its own for a large piece, so that the current chunk isn't thrown away for it."""
     if size > <size_t> -1 - 2 * CHUNK_HEADER_BYTES:
         return NULL
-    cdef Chunk* chunk = new_chunk(size + 2 * CHUNK_HEADER_BYTES, False)
+    cdef size_t lines = (size + CHUNK_HEADER_BYTES - 1) & ~(<size_t> CHUNK_HEADER_BYTES - 1)
+    cdef Chunk* chunk = new_chunk(lines + CHUNK_HEADER_BYTES, False)
     if chunk == NULL:
         return NULL
     take_chunk(arena, chunk)
-    return <uint8_t*> chunk + chunk_start(chunk)
+    return <uint8_t*> chunk + CHUNK_HEADER_BYTES
 
 
 cdef void* arena_allocate(Arena* arena, size_t size, size_t alignment) noexcept nogil:
