@@ -75,14 +75,14 @@ def test_a_broken_promise_is_told_with_the_command_that_shows_it_again(monkeypat
     """A state machine that forgets a write now and then."""
     from kvstore.state import StateMachine
 
-    apply = StateMachine.apply
+    prepare = StateMachine.prepare
 
     def forgetful(self, entries):
         if len(entries) == 1 and entries[0][0] % 50 == 49:
             entries = [(entries[0][0], entries[0][1], b"")]
-        return apply(self, entries)
+        return prepare(self, entries)
 
-    monkeypatch.setattr(StateMachine, "apply", forgetful)
+    monkeypatch.setattr(StateMachine, "prepare", forgetful)
 
     def find() -> None:
         for seed in range(5):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 __all__ = ["CONFIGURATIONS_MAX", "Kind", "Operation", "Report", "Verdict", "check"]
 
-CONFIGURATIONS_MAX = 20_000
+CONFIGURATIONS_MAX = 200_000
 """Configurations of one key at one moment beyond which the checker gives up."""
 
 

@@ -137,6 +137,8 @@ class Process:
         self.slowness = 1
         """Factor on the time that a sync takes."""
         self.long_jobs = LONG_JOBS
+        self.jobs_until = 0
+        """When the last of the jobs under way will have been done."""
         """How many steps of jobs take long."""
         self.hanging = False
         """Its disk finishes nothing of the log; what it was given is done when that ends."""
@@ -371,7 +373,9 @@ class Process:
     def _work_us(self) -> int:
         """Mostly a moment, now and then as long as an election."""
         most = 2 * SECOND if self._jobs.random() < self.long_jobs else 20 * MILLISECOND
-        return self._jobs.randint(0, most)
+        drawn = self._jobs.randint(0, most)
+        self.jobs_until = max(self.jobs_until, self._agenda.now + drawn)
+        return drawn
 
     def _soon(self, work: Callable[[], None]) -> None:
         self.later(0, work)

@@ -201,9 +201,14 @@ class _Run:
             process.replica and process.replica.is_damaged for process in self.processes.values()
         ):
             return False  # whatever the leader knows of it by now
+        if any(
+            process.jobs_until > self.agenda.now + SECOND // 10
+            for process in self.processes.values()
+        ):
+            return False  # a job of the time before looks as if that one's disk hung
         status = leader.status().raft
         if leader.machine.applied_index < status.commit:
-            return False  # a job of the time before may hold it, and its clients, up for long
+            return False
         fit = [
             peer
             for peer in status.peers
