@@ -1,20 +1,36 @@
-"""Whole clusters under trouble: a fixed set of seeds, some fresh ones, and the same one twice.
+"""Whole clusters under trouble: a fixed set of seeds, some of the source's, and the same one twice.
 
-``KVSTORE_SIMULATION_SEEDS`` says how many fresh seeds; ``make simulate SEEDS=N`` runs more.
+``KVSTORE_SIMULATION_SEEDS`` says how many of the source's; ``make simulate SEEDS=N`` runs fresh ones.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import kvstore
 from tests.simulator import Failed, draw, replay_command, simulate
 from tests.simulator.plan import TROUBLES
 
-FRESH = int(os.environ.get("KVSTORE_SIMULATION_SEEDS", "60"))
+SEEDS = int(os.environ.get("KVSTORE_SIMULATION_SEEDS", "60"))
+
+
+def first_of_source() -> int:
+    """Other seeds for each state of the source, and for one state always the same.
+
+    So no run of the tests fails that wouldn't fail again.
+    """
+    digest = hashlib.sha256()
+    for root in (Path(kvstore.__file__).parent, Path(__file__).parents[1] / "simulator"):
+        for path in sorted(root.rglob("*.py*")):
+            if path.suffix in (".py", ".pyx", ".pxd"):
+                digest.update(path.read_bytes())
+    return int.from_bytes(digest.digest()[:4], "big") >> 1
 
 
 @pytest.mark.parametrize("first", range(0, 60, 10))
@@ -24,10 +40,11 @@ def test_fixed_seeds_keep_every_promise(first):
 
 
 @pytest.mark.timeout(1800)
-def test_fresh_seeds_keep_every_promise():
+def test_the_sources_own_seeds_keep_every_promise():
     """On all processors; what it prints names the seeds and how to see them again."""
+    first = str(first_of_source())
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.simulator", "--seeds", str(FRESH)],
+        [sys.executable, "-m", "tests.simulator", "--seeds", str(SEEDS), "--first", first],
         capture_output=True,
         text=True,
         check=False,
