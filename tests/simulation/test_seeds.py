@@ -1,6 +1,6 @@
 """Whole clusters under trouble: a fixed set of seeds, some of the source's, and the same one twice.
 
-``KVSTORE_SIMULATION_SEEDS`` says how many of the source's; ``make simulate SEEDS=N`` runs fresh ones.
+``KVSTORE_SIMULATION_SEEDS`` says how many of the source; ``make simulate SEEDS=N`` runs fresh ones.
 """
 
 from __future__ import annotations
