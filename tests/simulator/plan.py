@@ -165,7 +165,7 @@ def draw(seed: int) -> Plan:
             engine=engine,
             segment_bytes=(segment_bytes := rng.choice((4096, 16384, 65536))),
             log_tail_bytes=tails.choice((0, 3 * segment_bytes, 10 * segment_bytes, 1 << 30)),
-            catch_up_bytes_per_s=tails.choice((0, 0, 50_000)),
+            catch_up_bytes_per_s=tails.choice((0, 0, 1_000_000)),
             snapshot_part_bytes=rng.choice((300, 5000, 1 << 20)),
             memory=memory,
             apply_turn_s=slices.choice((0.0, 0.005)),
