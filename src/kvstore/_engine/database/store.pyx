@@ -210,7 +210,7 @@ cdef class Store:
         self.close_iterators()
         if self.lock is not None:
             # Else the directory stayed locked while the child lives, whatever becomes of the parent.
-            self.guard.let_go()
+            self.guard.let_go_after_fork()
             self.lock.close()
 
     # --- the set of tables --------------------------------------------------------------------

@@ -16,6 +16,7 @@ cdef struct GuardedDisk:
     void* held                  # LOCK as it is held; NULL: nothing is checked yet
     const char* path            # of LOCK; borrowed
     uint64_t gone               # atomic; 1: no name may be changed any more
+    uint64_t looking            # atomic: looks at LOCK under way
 
 
 cdef class GuardedFileSystem(FileSystem):
@@ -24,8 +25,10 @@ cdef class GuardedFileSystem(FileSystem):
     cdef GuardedDisk guarded
     # From here on names change only while this lock is where it was.
     cdef int hold(self, DirectoryLock lock) noexcept
-    # Before the lock is given back.
+    # Before the lock is given back; waits for looks under way.
     cdef int let_go(self) noexcept
+    # The same in a child, whose parent's other threads never come back from theirs.
+    cdef int let_go_after_fork(self) noexcept
     # StorageError where it isn't.
     cdef int check(self) except -1
 

@@ -6,14 +6,17 @@ cimport cython
 from libc.errno cimport ESTALE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
+from posix.unistd cimport usleep
 
-from kvstore._engine.primitives.native cimport load_acquire, store_release
+from kvstore._engine.primitives.native cimport enter, leave, load_ordered, store_ordered
+
+cdef enum:
+    PAUSE_US = 50
 
 
-cdef int guard_check(GuardedDisk* self) noexcept nogil:
-    """0, or the error of whoever would change a name now."""
+cdef int look(GuardedDisk* self) noexcept nogil:
     cdef int result
-    if load_acquire(&self.gone):
+    if load_ordered(&self.gone):
         return -ESTALE
     if self.held == NULL:
         return 0
@@ -21,9 +24,17 @@ cdef int guard_check(GuardedDisk* self) noexcept nogil:
     if result < 0:
         return result
     if result == 0:
-        store_release(&self.gone, 1)
+        store_ordered(&self.gone, 1)
         return -ESTALE
     return 0
+
+
+cdef int guard_check(GuardedDisk* self) noexcept nogil:
+    """0, or the error of whoever would change a name now."""
+    enter(&self.looking)
+    cdef int result = look(self)
+    leave(&self.looking)
+    return result
 
 
 cdef int guarded_open(void* disk, const char* path, int mode, void** file) noexcept nogil:
@@ -189,7 +200,16 @@ cdef class GuardedFileSystem(FileSystem):
         return 0
 
     cdef int let_go(self) noexcept:
-        store_release(&self.guarded.gone, 1)
+        store_ordered(&self.guarded.gone, 1)
+        with nogil:
+            # Iterators of other threads still give tables back, and may be looking at LOCK.
+            while load_ordered(&self.guarded.looking):
+                usleep(PAUSE_US)
+        self.guarded.held = NULL
+        return 0
+
+    cdef int let_go_after_fork(self) noexcept:
+        store_ordered(&self.guarded.gone, 1)
         self.guarded.held = NULL
         return 0
 
