@@ -1,7 +1,7 @@
 """The check of a whole table: see sstable_verify.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset, strlen
+from libc.string cimport memcmp, memcpy, memset, strlen
 
 from kvstore._engine.memtable.native cimport RangeRun, range_run_release
 from kvstore._engine.primitives.native cimport (
@@ -212,7 +212,7 @@ cdef int check_metas(
 
 cdef int check_ends(Table* table, Properties* properties, uint8_t** kept, Status* status) noexcept nogil:
     """Header, footer, root and meta frames as they are on disk now; the properties stay in `kept`."""
-    cdef Table now = table[0]       # other threads read the fields that this fills
+    cdef Table now                  # other threads read the fields that this fills
     cdef uint8_t[TABLE_FOOTER_BYTES] last
     cdef size_t last_bytes = TABLE_FOOTER_BYTES
     cdef Footer footer
@@ -220,6 +220,9 @@ cdef int check_ends(Table* table, Properties* properties, uint8_t** kept, Status
     cdef size_t size
     cdef uint8_t* frame
     cdef int result
+    # All but the number of references, which other threads change.
+    now.references = 0
+    memcpy(&now.ops, &table.ops, sizeof(Table) - sizeof(table.references))
     if table_read_ends(&now, &footer, last, &last_bytes, status) < 0:
         return -1
     if footer.root.offset != table.root_handle.offset or memcmp(
