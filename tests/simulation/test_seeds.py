@@ -38,6 +38,11 @@ def test_fixed_seeds_keep_every_promise(first):
         simulate(seed)
 
 
+def test_a_ready_snapshot_that_was_half_removed_is_not_taken_for_the_state():
+    """What a power loss left of one that wasn't wanted, where the log's mark named its index."""
+    simulate(916577495)
+
+
 @pytest.mark.timeout(1800)
 def test_the_sources_own_seeds_keep_every_promise():
     """On all processors; what it prints names the seeds and how to see them again."""

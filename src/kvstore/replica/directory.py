@@ -102,6 +102,19 @@ class MemberDirectory:
         """Where the received snapshot ``index`` waits to be installed."""
         return self._name("ready", index)
 
+    def withdrawn(self, index: int) -> str:
+        """Where :meth:`withdraw` leaves the ready snapshot ``index``, to be removed."""
+        return f"{self.path}/outgoing-unwanted-{index}"
+
+    def withdraw(self, index: int) -> None:
+        """Have the ready snapshot ``index`` be no such thing any more, durably.
+
+        Before anything of it is removed: the log's mark may come to name that index for another
+        reason, and a start would take what is left of it for the state.
+        """
+        self.filesystem.rename(self.ready(index), self.withdrawn(index))
+        self.filesystem.sync_directory(self.path)
+
     def incoming_is_whole(self, index: int) -> None:
         """Everything in ``incoming`` is written and verified: make it durable under its name.
 

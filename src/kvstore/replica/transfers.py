@@ -329,8 +329,7 @@ class Transfers:
         commit = self._raft.commit
         for index in [*self._ready_to_install.keys() - self._asked_for]:
             if index <= commit:
-                del self._ready_to_install[index]
-                self._removals.remove(self._directory.ready(index))
+                self._drop_ready(index)
 
     def take_ready(self, mark: SnapshotMeta) -> None:
         """The log durably says that the state is the snapshot's: it is about to be installed."""
@@ -339,8 +338,12 @@ class Transfers:
             raise InternalError(f"snapshot {mark.index} is to be installed but isn't here")
         # Newer ones may be on their way into the log already.
         for index in [index for index in self._ready_to_install if index < mark.index]:
-            del self._ready_to_install[index]
-            self._removals.remove(self._directory.ready(index))
+            self._drop_ready(index)
+
+    def _drop_ready(self, index: int) -> None:
+        del self._ready_to_install[index]
+        directory = self._directory
+        self._removals.remove(directory.withdrawn(index), partial(directory.withdraw, index))
 
 
 def _told_to_core(part: SnapshotPart) -> Message:

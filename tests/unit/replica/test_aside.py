@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
+import kvstore
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.replica import Replica, SnapshotPart
+from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import REFUSED, Packet, SnapshotProgress
 from kvstore.replica.snapshots import SnapshotSender
 from kvstore.replica.transfers import VERIFY_PAUSE_S
@@ -161,3 +166,22 @@ def test_damage_that_a_refusal_leads_to_fences_the_leader(monkeypatch: pytest.Mo
         assert leader.failure is None
         driven.until(lambda: work.do() or leader.failure is not None)
         assert leader.failure is damage
+
+
+@pytest.mark.parametrize("keep", ["none", "all"])
+def test_what_is_left_of_a_ready_snapshot_that_is_removed_never_becomes_the_state(
+    keep: Literal["none", "all"],
+) -> None:
+    """The log's own mark may name its index by then; a start took the half of it for the state."""
+    disk = MemoryFileSystem()
+    directory = MemberDirectory("/member", disk)
+    state = directory.current_state(0)
+    with kvstore.open(directory.make_incoming(), filesystem=disk, wal=False) as database:
+        database.put(b"k", b"v")
+    directory.incoming_is_whole(22)
+    assert MemberDirectory("/member", disk.crash()).current_state(22) != state
+    directory.withdraw(22)
+    disk.rename(directory.withdrawn(22) + "/CURRENT", "/member/outgoing-gone")
+    left = disk.crash(keep=keep)
+    assert MemberDirectory("/member", left).current_state(22) == state
+    assert [name for name in left.names("/member") if name != "log"] == [state.rpartition("/")[2]]
