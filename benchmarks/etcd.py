@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.integration.cluster import free_addresses
 
@@ -37,12 +37,18 @@ def range_request(key: bytes) -> bytes:
 
 
 class EtcdCluster:
-    """Members 1 to 3 with their own defaults: every write synced by a majority."""
+    """Members 1 to 3 with their own defaults: every write synced by a majority.
 
-    def __init__(self, directory: Path) -> None:
+    With ``pki``, a directory that ``kvctl pki`` made for members 1 to 3, TLS towards clients, and
+    with certificates on both sides between members.
+    """
+
+    def __init__(self, directory: Path, pki: Path | None = None) -> None:
         if shutil.which("etcd") is None:
             raise RuntimeError("etcd is missing: apt-get install etcd-server etcd-client")
         self._directory = directory
+        self._pki = pki
+        self._scheme = "http" if pki is None else "https"
         addresses = free_addresses(6)
         self.clients = dict(zip((1, 2, 3), addresses[:3], strict=True))
         self._peers = dict(zip((1, 2, 3), addresses[3:], strict=True))
@@ -51,9 +57,10 @@ class EtcdCluster:
 
     def start(self, *members: int) -> None:
         """Start members, and wait until all answer."""
-        everybody = ",".join(f"m{m}=http://{peer}" for m, peer in self._peers.items())
+        everybody = ",".join(f"m{m}={self._scheme}://{peer}" for m, peer in self._peers.items())
         for member in members:
-            client, peer = f"http://{self.clients[member]}", f"http://{self._peers[member]}"
+            client = f"{self._scheme}://{self.clients[member]}"
+            peer = f"{self._scheme}://{self._peers[member]}"
             self._processes[member] = subprocess.Popen(
                 [
                     *("etcd", f"--name=m{member}", f"--data-dir={self._directory / str(member)}"),
@@ -61,6 +68,7 @@ class EtcdCluster:
                     *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
                     *(f"--initial-cluster={everybody}", "--initial-cluster-state=new"),
                     *("--log-level=error", "--logger=zap", "--quota-backend-bytes=8000000000"),
+                    *self._certificates(member),
                 ],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -70,6 +78,21 @@ class EtcdCluster:
             if time.monotonic() > end:
                 raise TimeoutError("etcd doesn't answer")
             time.sleep(0.1)
+
+    @property
+    def ca(self) -> Path | None:
+        """What the members' certificates are verified by; None: they have none."""
+        return None if self._pki is None else self._pki / "ca.pem"
+
+    def _certificates(self, member: int) -> list[str]:
+        if self._pki is None:
+            return []
+        own = self._pki / f"member-{member}"
+        return [
+            *(f"--cert-file={own}/server.pem", f"--key-file={own}/server.key"),
+            *(f"--peer-cert-file={own}/peer.pem", f"--peer-key-file={own}/peer.key"),
+            *(f"--peer-trusted-ca-file={self._pki}/peer-ca.pem", "--peer-client-cert-auth"),
+        ]
 
     def kill(self, member: int) -> None:
         """SIGKILL."""
@@ -94,10 +117,11 @@ class EtcdCluster:
                 return member
         raise RuntimeError("etcd has no leader")
 
-    def _status(self, member: int) -> dict[str, dict[str, int]] | None:
+    def _status(self, member: int) -> dict[str, Any] | None:
         asked = subprocess.run(
             [
-                *("etcdctl", f"--endpoints=http://{self.clients[member]}", "--dial-timeout=1s"),
+                *("etcdctl", f"--endpoints={self._scheme}://{self.clients[member]}"),
+                *("--dial-timeout=1s", *([] if self.ca is None else [f"--cacert={self.ca}"])),
                 *("endpoint", "status", "--write-out=json"),
             ],
             check=False,
@@ -106,7 +130,7 @@ class EtcdCluster:
         )
         if asked.returncode:
             return None
-        found: dict[str, dict[str, int]] = json.loads(asked.stdout)[0]["Status"]
+        found: dict[str, Any] = json.loads(asked.stdout)[0]["Status"]
         return found if found.get("leader") else None
 
     def __enter__(self) -> Self:
