@@ -3,16 +3,19 @@
 It travels in parts, each with a checksum of its own. The receiver answers each part with the offset
 up to which it has everything, so a lost or doubled part costs one part, and a transfer that was cut
 goes on where it stopped. Inside, each block of each table has its checksum too.
+
+Parts are read and written beside the loop, one at a time on either side: what does it is marked
+"any thread", and nothing else of the object is used while it is at it.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
-from kvstore._engine.files.native import FileSystem
-from kvstore.errors import StorageError
+from kvstore.errors import CorruptionError, StorageError
 from kvstore.raft import SnapshotMeta
 from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter
 from kvstore.replica.directory import MemberDirectory
@@ -30,9 +33,9 @@ SILENT_S = 5.0
 
 @dataclass(slots=True)
 class SnapshotSender:
-    """One transfer under way. ``path`` is the checkpoint."""
+    """One transfer under way: of the checkpoint in ``path``, which ``stream`` reads."""
 
-    filesystem: FileSystem
+    stream: CheckpointReader
     path: str
     sender: int
     to: int
@@ -44,22 +47,16 @@ class SnapshotSender:
     silent_ticks: int = 0
     waits: bool = False
     """The next part could not be sent yet."""
-    _stream: CheckpointReader = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._stream = CheckpointReader(self.filesystem, self.path)
 
     @property
     def total(self) -> int:
         """Bytes of the whole stream."""
-        return self._stream.total
+        return self.stream.total
 
-    def part(self) -> SnapshotPart:
-        """What stands at :attr:`offset`. Raises StorageError."""
-        data = self._stream.read(self.offset, self.part_bytes)
-        return SnapshotPart(
-            self.sender, self.to, self.term, self.meta, self.total, self.offset, data
-        )
+    def part(self, offset: int) -> SnapshotPart:
+        """What stands at ``offset``. Any thread. Raises StorageError."""
+        data = self.stream.read(offset, self.part_bytes)
+        return SnapshotPart(self.sender, self.to, self.term, self.meta, self.total, offset, data)
 
     def answered(self, progress: SnapshotProgress) -> bool:
         """Note an answer; True when it moves the transfer on."""
@@ -108,13 +105,15 @@ class SnapshotReceiver:
         self._silent_ticks_max = ticks_of(SILENT_S, tick_s)
         self._path = ""
         self._writer: CheckpointWriter | None = None
-        self._checking = False
+        # Something is done with it beside the loop.
+        self._busy = False
 
     def received(self, part: SnapshotPart) -> int:
         """The offset up to which everything of the snapshot of ``part`` is here.
 
-        0 while another one is being received: its sender must not go on from there. Without the
-        last part while that all is being checked: its sender hears that it is still at it.
+        0 while another one is being received: its sender must not go on from there. Without a part
+        that is being written, and the last one while that all is being checked: its sender hears
+        that it is still at it.
         """
         return self._next if self._belongs(part) else 0
 
@@ -122,47 +121,52 @@ class SnapshotReceiver:
         """One tick has passed."""
         self._silent_ticks += 1
 
-    def take(self, part: SnapshotPart) -> bool:
-        """Take a part; True when it was the last one: :meth:`check` is next, then :meth:`checked`.
+    def take(self, part: SnapshotPart) -> Callable[[], None] | None:
+        """What to do with a part, on any thread: :meth:`kept` is next. None where it is ignored.
 
-        Parts out of order are ignored, and all parts while one snapshot is checked. Raises
-        CorruptionError for a snapshot that is damaged or makes no sense and StorageError when it
-        can't be written, or there is no room for all of it (what came of it is forgotten in either
-        case).
+        So are parts out of order, and all parts while one is written or a snapshot is checked. What
+        is to be done raises CorruptionError for a snapshot that is damaged or makes no sense and
+        StorageError when it can't be written, or there is no room for all of it.
         """
-        if self._checking:
-            return False
+        if self._busy:
+            return None
         if not self._belongs(part):
             if part.offset != 0 or not self._may_begin(part):
-                return False
-            self._begin(part)
+                return None
+            self._forget()
+            self._meta = part.meta
+            self._sender = part.sender
+            self._term = part.term
+            self._total = part.total
         self._silent_ticks = 0
         if part.offset != self._next or self._next == self._total:
-            return False
-        try:
-            assert self._writer is not None, "begun with the part of offset 0"
-            self._writer.write(part.data)
-            if self._next + len(part.data) < self._total:
-                self._next += len(part.data)
-                return False
-            self._writer.finish()
-        except StorageError:
+            return None
+        self._busy = True
+        return partial(self._dropping, partial(self._keep, part))
+
+    def kept(self, part: SnapshotPart, *, ok: bool) -> bool:
+        """What came of :meth:`take`; True when all is here: :meth:`check` is next, then
+        :meth:`checked`. What couldn't be kept is forgotten, with all that came before."""
+        if ok and self._next + len(part.data) == self._total:
+            return True
+        self._busy = False
+        self._silent_ticks = 0
+        if ok:
+            self._next += len(part.data)
+        else:
             self._forget()
-            raise
-        self._checking = True
-        return True
+        return False
 
     def check(self, meta: SnapshotMeta) -> None:
         """Make sure that all is right, and durable under its name. On any thread; takes long.
 
         Raises CorruptionError, or StorageError when it can't be read or made durable.
         """
-        self._verify(self._path, meta)
-        self._directory.incoming_is_whole(meta.index)
+        self._dropping(partial(self._check, meta))
 
     def checked(self, *, ok: bool) -> None:
         """What came of :meth:`check`: it can be installed, or is forgotten."""
-        self._checking = False
+        self._busy = False
         self._silent_ticks = 0
         if ok:
             self._next = self._total
@@ -190,19 +194,36 @@ class SnapshotReceiver:
             or part.meta.index > self._meta.index
         )
 
-    def _begin(self, part: SnapshotPart) -> None:
-        self._forget()
+    # --- any thread ----------------------------------------------------------------------------
+
+    def _dropping(self, work: Callable[[], None]) -> None:
+        """Do ``work``; where it fails, what has come so far isn't wanted any more."""
+        try:
+            work()
+        except (CorruptionError, StorageError):
+            self._writer = None
+            self._directory.drop_incoming()
+            raise
+
+    def _keep(self, part: SnapshotPart) -> None:
+        if part.offset == 0:
+            self._writer = self._begin(part.total)
+        assert self._writer is not None, "begun with the part of offset 0"
+        self._writer.write(part.data)
+        if part.offset + len(part.data) == part.total:
+            self._writer.finish()
+
+    def _begin(self, total: int) -> CheckpointWriter:
         self._path = self._directory.make_incoming()
         free = self._directory.free_bytes()
-        if 0 < free < part.total:
+        if 0 < free < total:
             raise StorageError(
-                f"a snapshot of {part.total} bytes where {free} are free",
+                f"a snapshot of {total} bytes where {free} are free",
                 path=self._path,
                 errno=errno.ENOSPC,
             )
-        self._meta = part.meta
-        self._sender = part.sender
-        self._term = part.term
-        self._total = part.total
-        self._next = 0
-        self._writer = CheckpointWriter(self._directory.filesystem, self._path, part.total)
+        return CheckpointWriter(self._directory.filesystem, self._path, total)
+
+    def _check(self, meta: SnapshotMeta) -> None:
+        self._verify(self._path, meta)
+        self._directory.incoming_is_whole(meta.index)

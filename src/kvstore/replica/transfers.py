@@ -12,10 +12,10 @@ from kvstore.errors import (
     IntegrityCode,
     InternalError,
     InvalidArgumentError,
-    StorageError,
 )
 from kvstore.raft import Message, MessageKind, Raft, Role, SnapshotMeta
 from kvstore.replica.applying import Applying
+from kvstore.replica.checkpoint_stream import CheckpointReader
 from kvstore.replica.checkpoints import Removals, read_checkpoint
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
@@ -25,7 +25,7 @@ from kvstore.replica.pace import Pace
 from kvstore.replica.packets import NO_ROOM, REFUSED, SnapshotPart, SnapshotProgress, Transport
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
 from kvstore.replica.tail import TRANSFER_TAILS
-from kvstore.replica.work import Jobs, raise_unless_passing
+from kvstore.replica.work import Jobs, Progress, raise_unless_passing
 from kvstore.state import StateMachine, StoredState
 
 __all__ = ["VERIFY_PAUSE_S", "Transfers"]
@@ -33,6 +33,10 @@ __all__ = ["VERIFY_PAUSE_S", "Transfers"]
 VERIFY_PAUSE_S = 600.0
 """Between two verifications of the whole state, however many snapshots are refused: whoever refuses
 each one has a bad disk itself, and reading everything costs this member's disk all that it has."""
+
+PART_PATIENCE = 10
+"""So much longer than a read may a part take: it is a megabyte, and what is left of an earlier
+snapshot is removed before the first is written."""
 
 
 class Transfers:
@@ -105,9 +109,10 @@ class Transfers:
         machine = self._applying.machine
         path = self._directory.outgoing(to)
 
-        def checkpoint() -> StoredState | None:
+        def checkpoint() -> tuple[StoredState, CheckpointReader] | None:
             machine.checkpoint(path)
-            return read_checkpoint(path, self._filesystem)
+            stored = read_checkpoint(path, self._filesystem)
+            return stored and (stored, CheckpointReader(self._filesystem, path))
 
         done = partial(self._checkpointed, machine, path, to, self._raft.term)
         if not self._jobs.start(f"checkpoint for {to}", checkpoint, done):
@@ -119,57 +124,66 @@ class Transfers:
         path: str,
         to: int,
         term: int,
-        outcome: StoredState | Error | None,
+        outcome: tuple[StoredState, CheckpointReader] | Error | None,
     ) -> None:
         """The checkpoint is there, or isn't; the world may be another one by now."""
         raft = self._raft
-        meta = None
-        if isinstance(outcome, StoredState):
-            meta = self._mark_of(outcome)
-        elif outcome is not None and machine is self._applying.machine:
-            raise_unless_passing(outcome)
+        stream = meta = None
+        if isinstance(outcome, Error):
+            if machine is self._applying.machine:
+                raise_unless_passing(outcome)
+        elif outcome is not None:
+            stored, stream = outcome
+            meta = self._mark_of(stored)
         if raft.role is not Role.LEADER or raft.term != term:
             self._removals.remove(path)
-        elif meta is None:
+        elif stream is None or meta is None:
             self._removals.remove(path)
             raft.snapshot_status(to, False)
         else:
             self._drop(to)
-            try:
-                sender = SnapshotSender(
-                    self._filesystem,
-                    path,
-                    self._member,
-                    to,
-                    term,
-                    meta,
-                    self._options.snapshot_part_bytes,
-                    self._options.tick_s,
-                )
-            except StorageError as error:
-                raise_unless_passing(error)
-                self._removals.remove(path)
-                raft.snapshot_status(to, False)
-                return
-            self._senders[to] = sender
             options = self._options
+            sender = SnapshotSender(
+                stream,
+                path,
+                self._member,
+                to,
+                term,
+                meta,
+                options.snapshot_part_bytes,
+                options.tick_s,
+            )
+            self._senders[to] = sender
             kept = TRANSFER_TAILS * options.log_tail_bytes or options.raft.transfer_bytes
             self._pace.outrun(sender.total, kept)
             self._send_part(sender)
 
     def _send_part(self, sender: SnapshotSender) -> None:
-        """Send what stands next. Where the pace doesn't allow it, or a descriptor is lacking, a
-        later tick does it."""
+        """Have what stands next read, and send it then. Where the pace doesn't allow it, or a
+        descriptor is lacking, a later tick does it."""
         sender.waits = not self._pace.allows
-        if sender.waits:
+        if not sender.waits:
+            self._jobs.start(
+                f"part for {sender.to}",
+                partial(sender.part, sender.offset),
+                partial(self._part_read, sender),
+                Progress(PART_PATIENCE),
+            )
+
+    def _part_read(self, sender: SnapshotSender, outcome: SnapshotPart | Error) -> None:
+        """What was to be sent next is here; by now that may be another part, or snapshot."""
+        now = self._senders.get(sender.to)
+        if now is None:
             return
-        try:
-            part = sender.part()
-        except StorageError as error:
-            raise_unless_passing(error)
-        else:
-            self._pace.spend(len(part.data))
-            self._transport.send((part,))
+        if isinstance(outcome, Error):
+            if now is sender:
+                raise_unless_passing(outcome)
+        elif now is sender and outcome.offset == sender.offset:
+            self._pace.spend(len(outcome.data))
+            self._transport.send((outcome,))
+            return
+        if now is not sender or isinstance(outcome, SnapshotPart):
+            self._send_part(now)
 
     def _mark_of(self, stored: StoredState) -> SnapshotMeta | None:
         """The mark of a checkpoint; None when the log has gone beyond it meanwhile."""
@@ -240,41 +254,40 @@ class Transfers:
         return self._raft.hears(_told_to_core(part)) and part.term >= self._raft.term
 
     def take_part(self, part: SnapshotPart) -> None:
-        """A part that this member :meth:`hears`. When all is here it is checked beside the loop.
+        """A part that this member :meth:`hears`: it is written, and when all is here checked,
+        beside the loop.
 
-        Meanwhile each part that comes again is answered with what was here before the last one:
-        the sender knows then that it was not forgotten.
+        Meanwhile each part that comes again is answered with what was here before it: the sender
+        knows then that it was not forgotten.
         """
-        before = self._receiver.received(part)
-        try:
-            whole = self._receiver.take(part)
-        except CorruptionError:
-            self._answer_part(part, REFUSED)
+        keep = self._receiver.take(part)
+        if keep is not None:
+            kept, progress = partial(self._kept, part), Progress(PART_PATIENCE)
+            if not self._jobs.start("keep part", keep, kept, progress):
+                raise InternalError("a part is to be kept while another one is")
             return
-        except StorageError as error:
-            if not error.retryable:
-                raise
-            self._refuse_for_room(part)
-            return
-        after = self._receiver.received(part)
-        self._counters.snapshot_received_bytes += max(0, after - before)
-        if whole:
+        received = self._receiver.received(part)
+        if received == part.total and self._ready_to_install.get(part.meta.index) == part.meta:
+            # It was checked in a term gone by, maybe, when the core didn't listen any more.
+            self._raft.step(_told_to_core(part))
+        self._answer_part(part, received)
+
+    def _kept(self, part: SnapshotPart, outcome: Error | None) -> None:
+        """A part is written, or couldn't be."""
+        if self._receiver.kept(part, ok=outcome is None):
             check = partial(self._receiver.check, part.meta)
             self._jobs.start("check received", check, partial(self._checked, part))
+        elif outcome is not None:
+            self._refuse(part, outcome)
         else:
-            if after == part.total and self._ready_to_install.get(part.meta.index) == part.meta:
-                # It was checked in a term gone by, maybe, when the core didn't listen any more.
-                self._raft.step(_told_to_core(part))
-            self._answer_part(part, after)
+            self._counters.snapshot_received_bytes += len(part.data)
+            self._answer_part(part, self._receiver.received(part))
 
     def _checked(self, part: SnapshotPart, outcome: Error | None) -> None:
         """The snapshot that ``part`` completed is right and durable, or isn't."""
         self._receiver.checked(ok=outcome is None)
-        if isinstance(outcome, CorruptionError):
-            self._answer_part(part, REFUSED)
-        elif outcome is not None:
-            raise_unless_passing(outcome)
-            self._refuse_for_room(part)
+        if outcome is not None:
+            self._refuse(part, outcome)
         else:
             self._lacks_room_until = 0.0
             self._counters.snapshots_received += 1
@@ -289,10 +302,13 @@ class Transfers:
                 self._raft.step(_told_to_core(part))
                 self._answer_part(part, part.total)
 
-    def _refuse_for_room(self, part: SnapshotPart) -> None:
+    def _refuse(self, part: SnapshotPart, error: Error) -> None:
+        if isinstance(error, CorruptionError):
+            self._answer_part(part, REFUSED)
+            return
+        raise_unless_passing(error)
         # Longer than the leader waits before it tries again.
         self._lacks_room_until = self._now() + 2 * PAUSE_MAX_S
-        self._directory.drop_incoming()
         self._answer_part(part, NO_ROOM)
 
     def _answer_part(self, part: SnapshotPart, upto: int) -> None:

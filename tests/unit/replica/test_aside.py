@@ -10,6 +10,7 @@ import kvstore
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.replica import Replica, SnapshotPart
+from kvstore.replica.checkpoint_stream import CheckpointReader
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.packets import REFUSED, Packet, SnapshotProgress
 from kvstore.replica.snapshots import SnapshotSender
@@ -92,6 +93,64 @@ def test_a_checkpoint_that_outlived_its_leader_is_removed_and_not_sent() -> None
         assert not driven.failed
 
 
+def test_writes_go_on_while_parts_of_a_snapshot_are_read_and_written() -> None:
+    work = LaterWork("part for", "keep part")
+    with DrivenGroup(work=work) as driven:
+        leader, victim = left_behind(driven)
+        driven.group.network.heal()
+        for kind, reads in ((f"part for {victim.member}", True), ("keep part", False)):
+            replica = leader if reads else victim
+            driven.until(lambda replica=replica, kind=kind: replica._jobs.is_busy(kind))
+            for number in range(5):
+                assert driven.put(b"%d" % number, kind.encode()) == [True]
+            assert driven.leader() is leader
+            work.do()
+        driven.until(lambda: work.do() or len(driven.hashes()) == 1)
+        assert victim.counters.snapshots_received == 1
+        assert not driven.failed
+
+
+@pytest.mark.parametrize("kind", ["part for", "keep part"])
+def test_a_disk_that_hangs_over_a_part_is_trouble(kind: str) -> None:
+    work = LaterWork(kind)
+    with DrivenGroup(work=work) as driven:
+        leader, victim = left_behind(driven)
+        driven.group.network.heal()
+        replica = leader if kind == "part for" else victim
+        driven.until(lambda: replica.storage_trouble)
+        assert "hangs" in replica.storage_trouble
+        driven.until(lambda: work.do() or not replica.storage_trouble)
+        driven.until(lambda: work.do() or len(driven.hashes()) == 1)
+        assert not driven.failed
+
+
+def test_what_was_read_of_a_checkpoint_that_is_gone_meanwhile_is_not_sent() -> None:
+    """Whether the removal or the read comes first: the read may find no file any more."""
+    work = LaterWork("part for")
+    with DrivenGroup(work=work) as driven:
+        leader, victim = left_behind(driven)
+        sent: list[Packet] = []
+        driven.group.network.heal()
+        driven.group.network.hold = lambda packet: (
+            isinstance(packet, SnapshotPart) and not sent.append(packet)
+        )
+        driven.until(lambda: work.jobs)
+        first = leader._transfers._senders[victim.member]
+        refuse(leader, victim)
+        driven.step()
+        assert not driven.disk.exists(first.path)
+        driven.until(lambda: leader._transfers._senders.get(victim.member) not in (None, first))
+        assert len(work.jobs) == 1
+        work.do()
+        driven.step()
+        assert sent == []
+        # The one that is sent now had to wait for it.
+        assert len(work.jobs) == 1
+        driven.group.network.hold = None
+        driven.until(lambda: work.do() or len(driven.hashes()) == 1)
+        assert not driven.failed
+
+
 def test_a_snapshot_that_isnt_wanted_any_more_once_it_is_checked_is_removed() -> None:
     work = LaterWork("check received")
     with DrivenGroup(work=work) as driven:
@@ -102,10 +161,11 @@ def test_a_snapshot_that_isnt_wanted_any_more_once_it_is_checked_is_removed() ->
         path = leader.directory.outgoing(victim.member)
         leader.machine.checkpoint(path)
         meta = leader._raft.snapshot_meta(leader.machine.applied_index)
+        stream = CheckpointReader(driven.disk, path)
         sender = SnapshotSender(
-            driven.disk, path, leader.member, victim.member, leader.term, meta, 1 << 20, TICK_S
+            stream, path, leader.member, victim.member, leader.term, meta, 1 << 20, TICK_S
         )
-        victim.receive([sender.part()])
+        victim.receive([sender.part(0)])
         driven.step()
         # The entries are here meanwhile.
         driven.put(b"k", b"new")

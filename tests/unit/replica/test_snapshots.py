@@ -9,6 +9,7 @@ import pytest
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import StorageError
 from kvstore.raft import Membership, SnapshotMeta
+from kvstore.replica.checkpoint_stream import CheckpointReader
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.hold_off import HoldOff
 from kvstore.replica.packets import SnapshotPart, SnapshotProgress
@@ -25,7 +26,9 @@ def sender(member: int, term: int, tick_s: float = TICK_S) -> SnapshotSender:
     disk.make_directory("/out")
     for name, content in CONTENT.items():
         disk.write(f"/out/{name}", 0, content)
-    return SnapshotSender(disk, "/out", member, 3, term, META, part_bytes=100, tick_s=tick_s)
+    return SnapshotSender(
+        CheckpointReader(disk, "/out"), "/out", member, 3, term, META, part_bytes=100, tick_s=tick_s
+    )
 
 
 @pytest.fixture
@@ -40,10 +43,27 @@ def receiver(disk):
     return SnapshotReceiver(MemberDirectory("/member", disk), lambda path, meta: None)
 
 
+def next_part(source: SnapshotSender) -> SnapshotPart:
+    return source.part(source.offset)
+
+
+def take(receiver: SnapshotReceiver, part: SnapshotPart) -> bool:
+    """Take and keep a part; True when all is here, and to be checked."""
+    keep = receiver.take(part)
+    if keep is None:
+        return False
+    try:
+        keep()
+    except StorageError:
+        receiver.kept(part, ok=False)
+        raise
+    return receiver.kept(part, ok=True)
+
+
 def move(receiver: SnapshotReceiver, source: SnapshotSender) -> bool:
     """Send the sender's part and bring back the answer; True when all is there."""
-    part: SnapshotPart = source.part()
-    whole = receiver.take(part)
+    part = next_part(source)
+    whole = take(receiver, part)
     if whole:
         receiver.check(part.meta)
         receiver.checked(ok=True)
@@ -63,28 +83,59 @@ def test_a_snapshot_arrives_in_parts(receiver, disk):
 
 def test_while_it_is_checked_its_sender_hears_of_it_and_no_other_begins(receiver):
     source, later = sender(1, term=2), sender(2, term=3)
-    while not receiver.take(part := source.part()):
+    while not take(receiver, part := next_part(source)):
         source.answered(SnapshotProgress(3, 1, 2, META.index, receiver.received(part)))
     for _ in range(3):
         source.tick()
-        assert not receiver.take(source.part())
-        upto = receiver.received(source.part())
+        assert receiver.take(next_part(source)) is None
+        upto = receiver.received(next_part(source))
         assert upto == source.offset < source.total
         source.answered(SnapshotProgress(3, 1, 2, META.index, upto))
         assert source.silent_ticks == 0
-        assert not receiver.take(later.part())
-        assert receiver.received(later.part()) == 0
+        assert receiver.take(next_part(later)) is None
+        assert receiver.received(next_part(later)) == 0
     receiver.check(META)
     receiver.checked(ok=True)
-    assert receiver.received(source.part()) == source.total
+    assert receiver.received(next_part(source)) == source.total
+
+
+def test_while_a_part_is_written_its_sender_hears_of_it_and_no_other_begins(receiver):
+    source, later = sender(1, term=2), sender(2, term=3)
+    move(receiver, source)
+    part = next_part(source)
+    keep = receiver.take(part)
+    for other in (source, later):
+        assert receiver.take(next_part(other)) is None
+    assert receiver.received(part) == 100
+    assert receiver.received(next_part(later)) == 0
+    keep()
+    assert receiver.received(part) == 100
+    assert not receiver.kept(part, ok=True)
+    assert receiver.received(part) == 200
+    assert not move(receiver, later)
+    assert receiver.received(next_part(later)) == 100
+
+
+@pytest.mark.parametrize("what", ["take", "check"])
+def test_what_could_not_be_kept_leaves_nothing_behind(receiver, disk, what):
+    source = sender(1, term=2)
+    for _ in range(3):
+        move(receiver, source)
+    if what == "check":
+        while not take(receiver, part := next_part(source)):
+            source.offset += len(part.data)
+    disk.fail("pwrite" if what == "take" else "datasync", errno.ENOSPC)
+    with pytest.raises(StorageError):
+        receiver.check(META) if what == "check" else receiver.take(next_part(source))()
+    assert "incoming" not in disk.names("/member")
 
 
 def test_what_was_found_wrong_is_forgotten(receiver):
     source = sender(1, term=2)
-    while not receiver.take(part := source.part()):
+    while not take(receiver, part := next_part(source)):
         source.answered(SnapshotProgress(3, 1, 2, META.index, receiver.received(part)))
     receiver.checked(ok=False)
-    assert receiver.received(source.part()) == 0
+    assert receiver.received(next_part(source)) == 0
     again = sender(1, term=2)
     while not move(receiver, again):
         pass
@@ -98,7 +149,7 @@ def test_one_that_is_ready_already_stays(receiver, disk):
         pass
     ready = f"/member/ready-{META.index:020d}"
     second = sender(2, term=3)
-    while not receiver.take(part := second.part()):
+    while not take(receiver, part := next_part(second)):
         second.answered(SnapshotProgress(3, 2, 3, META.index, receiver.received(part)))
     disk.fail("rename", errno.EIO, always=True)
     receiver.check(META)
@@ -124,7 +175,7 @@ def test_a_sender_does_not_go_on_where_another_one_stopped(receiver):
         move(receiver, old)
     move(receiver, other)
     assert other.offset == 0
-    assert receiver.received(old.part()) == 300
+    assert receiver.received(next_part(old)) == 300
 
 
 def test_one_that_is_larger_than_what_is_free_is_not_begun(disk):
@@ -133,7 +184,7 @@ def test_one_that_is_larger_than_what_is_free_is_not_begun(disk):
     disk.capacity_bytes = source.total - 1
     before = disk.counts["pwrite"]
     with pytest.raises(StorageError) as caught:
-        receiver.take(source.part())
+        take(receiver, next_part(source))
     assert caught.value.retryable
     assert disk.counts["pwrite"] == before
     disk.capacity_bytes = 2 * source.total
@@ -148,8 +199,8 @@ def test_one_that_finds_no_room_midway_begins_anew(disk):
         move(receiver, source)
     disk.fail("pwrite", errno.ENOSPC)
     with pytest.raises(StorageError):
-        receiver.take(source.part())
-    assert receiver.received(source.part()) == 0
+        take(receiver, next_part(source))
+    assert receiver.received(next_part(source)) == 0
     source.offset = 0
     while not move(receiver, source):
         pass
