@@ -73,11 +73,53 @@ def test_a_change_that_is_written_at_once_isnt_taken_back_by_an_older_one(tmp_pa
     registry, work = aside(tmp_path)
     with pytest.raises(NotNotedYetError):
         registry.admit(2, Known(7, 5), present=True)
-    registry.admit(3, Known(1, 1), present=False)
-    registry.settle([2, 3])
+    registry.learn([(3, Known(1, 1))])
     work.do()
     assert registry.known() == PeerRegistry(tmp_path).known()
     assert registry.known() == {2: Known(7, 5), 3: Known(1, 1)}
+
+
+def test_who_has_become_a_member_is_noted_aside_and_again_where_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, work = aside(tmp_path)
+    registry.admit(3, Known(1, 1), present=False)
+    with monkeypatch.context() as patch:
+
+        def fail(path: Path, fields: object) -> None:
+            raise StorageError("no disk", path=str(path))
+
+        patch.setattr(module, "write_sealed", fail)
+        registry.settle([2, 3])
+        work.do()
+    assert not work.jobs
+    assert PeerRegistry(tmp_path).known() == {}
+    registry.save_again()
+    registry.save_again()
+    assert len(work.jobs) == 1
+    work.do()
+    assert PeerRegistry(tmp_path).known() == {3: Known(1, 1)}
+    registry.save_again()
+    assert not work.jobs
+
+
+def test_who_has_a_member_forgotten_waits_until_that_is_durable(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        registry, work = aside(tmp_path)
+        registry.learn([(2, Known(7, 5))])
+        registry.admit(3, Known(1, 1), present=False)
+        registry.forget(3)
+        assert not registry.knows(3)
+        task = asyncio.create_task(judged(registry, lambda: registry.forget(2)))
+        await asyncio.sleep(0)
+        assert not registry.knows(2)
+        assert not task.done()
+        work.do()
+        await task
+        assert PeerRegistry(tmp_path).known() == {}
+        assert not registry.knows(2)
+
+    asyncio.run(scenario())
 
 
 def test_a_task_waits_for_it_and_learns_why_it_failed(
@@ -121,3 +163,14 @@ def test_a_task_waits_for_it_and_learns_why_it_failed(
         assert PeerRegistry(tmp_path).known() == {2: Known(7, 2)}
 
     asyncio.run(scenario())
+
+
+def test_who_comes_while_it_is_being_forgotten_is_noted_after_that(tmp_path: Path) -> None:
+    registry, work = aside(tmp_path)
+    registry.learn([(2, Known(7, 5))])
+    with pytest.raises(NotNotedYetError):
+        registry.forget(2)
+    registry.admit(2, Known(7, 5), present=True)
+    while work.jobs:
+        work.do()
+    assert PeerRegistry(tmp_path).known() == {2: Known(7, 5)}

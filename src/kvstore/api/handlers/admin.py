@@ -41,7 +41,7 @@ class Node(Protocol):
 
     async def transfer_leadership(self, to: int) -> int: ...
 
-    def forget_introduction(self, member: int) -> bool: ...
+    async def forget_introduction(self, member: int) -> bool: ...
 
     async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
         """The leader's response, a Failure, or None when it can't be asked."""
@@ -146,7 +146,7 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
     ) -> admin_pb2.ForgetIntroductionResponse:
         await self._check(context)
         try:
-            known = self._node.forget_introduction(request.member_id)
+            known = await self._node.forget_introduction(request.member_id)
         except Error as error:
             await _refuse(context, error)
         return admin_pb2.ForgetIntroductionResponse(known=known)

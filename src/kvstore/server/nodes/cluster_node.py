@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
 from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.noting import judged
 from kvstore.server.peers.pulse_thread import PulseThread
 from kvstore.server.peers.pulses import Pulses
 from kvstore.server.peers.registration import register
@@ -265,6 +267,7 @@ class ClusterNode:
         for member, term in self._pulses.take().items():
             replica.pulse(member, term)
         replica.tick()
+        self._introductions.registry.save_again()
         self._pulse_thread.look_up()
 
     def _turn(self) -> None:
@@ -410,8 +413,10 @@ class ClusterNode:
     async def transfer_leadership(self, to: int) -> int:
         return await self._operators.transfer(to)
 
-    def forget_introduction(self, member: int) -> bool:
-        known = self._introductions.registry.forget(member)
+    async def forget_introduction(self, member: int) -> bool:
+        registry = self._introductions.registry
+        known = registry.knows(member)
+        await judged(registry, partial(registry.forget, member))
         log.warning("introduction forgotten at an operator's wish", member=member, known=known)
         return known
 

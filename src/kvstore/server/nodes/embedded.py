@@ -138,7 +138,7 @@ class EmbeddedNode:
     async def transfer_leadership(self, to: int) -> int:
         refuse_embedded()
 
-    def forget_introduction(self, member: int) -> bool:
+    async def forget_introduction(self, member: int) -> bool:
         refuse_embedded()
 
     async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:

@@ -71,7 +71,7 @@ class Node(Protocol):
     async def transfer_leadership(self, to: int) -> int:
         """Hand leadership over, and wait for the one who leads then."""
 
-    def forget_introduction(self, member: int) -> bool:
+    async def forget_introduction(self, member: int) -> bool:
         """Forget what is remembered of a member's directory; False when nothing was.
 
         Raises InvalidArgumentError, StorageError.

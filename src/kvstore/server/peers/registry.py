@@ -57,9 +57,8 @@ class NotNotedYetError(Error):
 class PeerRegistry:
     """The memory, in ``directory``. Each change is durable before a method returns.
 
-    After :meth:`save_aside` a worker writes what a peer's start and a removal change, instead, and
-    whoever asks for the peer is told to come again: a disk that hangs holds up the peers that have
-    started since then, and nobody else.
+    After :meth:`save_aside` a worker writes it instead. Whoever has to wait for that is told to
+    come again: a disk that hangs holds up the peers that have started since then, and nobody else.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -98,7 +97,7 @@ class PeerRegistry:
         before = self._newest[1].get(member) or self._passing.get(member)
         check(member, before, seen)
         if present or member in self._known:
-            if self._known.get(member) != seen:
+            if self._known.get(member) != seen or self._newest[1].get(member) != seen:
                 self._note_peer(member, seen)
         elif before != seen:
             self._passing.pop(member, None)
@@ -110,7 +109,7 @@ class PeerRegistry:
         """These are members now: note those that were seen before. Raises StorageError."""
         news = {member: self._passing[member] for member in members if member in self._passing}
         if news:
-            self._note(news)
+            self._change(self._added(news), self._newest[2])
 
     def learn(self, others: Iterable[tuple[int, Known]]) -> None:
         """Take over what another member remembers, where it is more than is known here."""
@@ -126,20 +125,25 @@ class PeerRegistry:
             ):
                 news[member] = seen
         if news:
-            self._note(news)
+            self._save(self._added(news), self._newest[2])
 
-    def forget(self, member: int) -> bool:
+    def knows(self, member: int) -> bool:
+        """Whether anything is remembered of a member's directory."""
+        return member in self._newest[1] or member in self._passing
+
+    def forget(self, member: int) -> None:
         """Forget a member's directory: the next one that it comes with is taken.
 
-        For an operator who knows that what is remembered is wrong. False when nothing was.
-        Raises StorageError.
+        For an operator who knows that what is remembered is wrong. Raises StorageError and
+        NotNotedYetError.
         """
-        passing = self._passing.pop(member, None)
-        if member not in self._known:
-            return passing is not None
-        known = {other: seen for other, seen in self._newest[1].items() if other != member}
-        self._save(known, self._newest[2])
-        return True
+        self._passing.pop(member, None)
+        if member in self._newest[1]:
+            known = {other: seen for other, seen in self._newest[1].items() if other != member}
+            self._change(known, self._newest[2])
+        self.save_again()
+        if member in self._known:
+            raise NotNotedYetError(f"member {member} is being forgotten")
 
     def is_removed(self, member: int) -> bool:
         """Whether the member was taken out of the cluster; its id never comes back."""
@@ -148,29 +152,16 @@ class PeerRegistry:
     def remove(self, members: Iterable[int]) -> None:
         """Note that members were taken out, once that is committed."""
         removed = self._newest[2] | frozenset(members)
-        if removed == self._newest[2]:
-            return
-        if self._work is None:
-            self._save(self._newest[1], removed)
-        else:
-            # The members' own list has it as well, durably.
-            self._renew(self._newest[1], removed)
-            if not self._saving:
-                self._save_newest(self._work)
+        if removed != self._newest[2]:
+            # Nobody waits for it: the members' own list has it as well, durably.
+            self._change(self._newest[1], removed)
 
     def _note_peer(self, member: int, seen: Known) -> None:
-        if self._work is None:
-            self._note({member: seen})
-            return
         if self._newest[1].get(member) != seen:
-            self._renew(self._added({member: seen}), self._newest[2])
-        if not self._saving:
-            self._save_newest(self._work)
+            self._change(self._added({member: seen}), self._newest[2])
+        self.save_again()
         if self._known.get(member) != seen:
             raise NotNotedYetError(f"member {member} is being noted")
-
-    def _note(self, news: dict[int, Known]) -> None:
-        self._save(self._added(news), self._newest[2])
 
     def _added(self, news: dict[int, Known]) -> dict[int, Known]:
         known = {**self._newest[1], **news}
@@ -181,8 +172,20 @@ class PeerRegistry:
     # --- on disk -------------------------------------------------------------------------------
 
     def save_aside(self, work: Work) -> None:
-        """Let ``work`` write from now on what :meth:`admit` notes."""
+        """Let ``work`` write from now on; :meth:`save_again` is to be called now and then."""
         self._work = work
+
+    def save_again(self) -> None:
+        """Write what isn't durable yet, as after a failure, unless that is under way."""
+        if self._work is not None and not self._saving and self._number < self._newest[0]:
+            self._save_newest(self._work)
+
+    def _change(self, known: dict[int, Known], removed: frozenset[int]) -> None:
+        if self._work is None:
+            self._save(known, removed)
+        else:
+            self._renew(known, removed)
+            self.save_again()
 
     def wait(self, told: Callable[[Error | None], None]) -> None:
         """Call ``told`` when what is being written is durable, or with why it isn't."""
@@ -244,8 +247,7 @@ class PeerRegistry:
                 error = outcomes[0]
             else:
                 self._written(outcomes[0])
-                if self._number < self._newest[0]:
-                    self._save_newest(work)
+                self.save_again()
             waiting, self._waiting = self._waiting, []
             for told in waiting:
                 told(error)
