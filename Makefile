@@ -6,6 +6,7 @@ SEEDS ?= 2000
 ROUNDS ?= 3
 PACKAGE ?= raft
 SAMPLE ?= 200
+GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/include/openssl/ssl.h=libssl-dev
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind)))
 
 .DEFAULT_GOAL := help
@@ -75,7 +76,7 @@ stubs: build ## generate the gRPC stubs anew from proto/
 	$(BIN)/python tools/generate_stubs.py
 
 bench: $(VENV)/.bench-tools ## run the benchmarks beside their peers
-	@sh tools/install_missing.sh etcd=etcd-server etcdctl=etcd-client
+	@sh tools/install_missing.sh etcd=etcd-server etcdctl=etcd-client $(GENERATOR_NEEDS)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=build/benchmarks.json
 	$(BIN)/python -m benchmarks.report build/benchmarks.json
 

@@ -12,6 +12,7 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +43,7 @@ def main() -> None:
                 run(servers, asked)
 
 
-def run(servers: dict[str, Server], asked: argparse.Namespace) -> None:
+def run(servers: Mapping[str, Server], asked: argparse.Namespace) -> None:
     began = time.monotonic()
     for server in servers.values():
         fill(server)

@@ -1,9 +1,10 @@
-"""Markdown tables of pytest-benchmark JSON files that runs of test_engine.py left.
+"""Markdown tables of pytest-benchmark JSON files that runs of the benchmarks left.
 
     python -m benchmarks.report FILE...
 
-Microseconds an operation, the fastest of all turns of all runs. The ratios say how many times
-faster kvstore is: than the faster of plyvel and rocksdict, and than lmdb.
+Engines: microseconds an operation, the fastest of all turns of all runs; the ratios say how many
+times faster kvstore is: than the faster of plyvel and rocksdict, and than lmdb. Servers: kvd beside
+etcd, kvd with five replicas in a process, and the goals that are a figure each.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.goals import Goal, goal_table
+from benchmarks.speed import speed_table
+
 ENGINES = ("kvstore", "plyvel", "rocksdict", "lmdb")
 
 
-def speed_table(benchmarks: list[dict[str, Any]]) -> list[str]:
+def speed_of_engines(benchmarks: list[dict[str, Any]]) -> list[str]:
     best: dict[str, dict[str, float]] = {}
     for benchmark in benchmarks:
         info = benchmark["extra_info"]
@@ -60,18 +64,36 @@ def footprint_table(benchmarks: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    measured = [
-        each
-        for file in sys.argv[1:]
-        for each in json.loads(Path(file).read_text())["benchmarks"]
-        if "engine" in each["extra_info"]
-    ]
+def engine_tables(benchmarks: list[dict[str, Any]]) -> list[str]:
+    measured = [each for each in benchmarks if "engine" in each["extra_info"]]
     if not measured:
-        sys.exit("nothing of test_engine.py in these files")
+        return []
     info = measured[0]["extra_info"]
-    print(f"{info['keys']:,} keys of 16 bytes, values of {info['value_bytes']} bytes\n")
-    print("\n".join([*speed_table(measured), "", *footprint_table(measured)]))
+    head = f"{info['keys']:,} keys of 16 bytes, values of {info['value_bytes']} bytes"
+    return [head, "", *speed_of_engines(measured), "", *footprint_table(measured), ""]
+
+
+def server_tables(benchmarks: list[dict[str, Any]]) -> list[str]:
+    found: list[str] = []
+    for kind, head in (
+        ("point", "Three members, kvd beside etcd; medians of servers that take turns"),
+        ("embedded_point", "Five replicas in one process"),
+    ):
+        points = [b["extra_info"][kind] for b in benchmarks if kind in b["extra_info"]]
+        if points:
+            found += [head, "", *speed_table(points), ""]
+    goals = [Goal(**goal) for b in benchmarks for goal in b["extra_info"].get("goals", ())]
+    return [*found, *goal_table(goals), ""] if goals else found
+
+
+def main() -> None:
+    benchmarks = [
+        each for file in sys.argv[1:] for each in json.loads(Path(file).read_text())["benchmarks"]
+    ]
+    lines = [*engine_tables(benchmarks), *server_tables(benchmarks)]
+    if not lines:
+        sys.exit("nothing that makes a table in these files")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

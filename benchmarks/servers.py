@@ -123,7 +123,7 @@ class Etcd(EtcdCluster):
 @contextlib.contextmanager
 def side_by_side(
     directory: Path, *, secure: bool = False, arguments: Sequence[str] = ()
-) -> Iterator[dict[str, Server]]:
+) -> Iterator[dict[str, KvdCluster | Etcd]]:
     """Three kvd and three etcd, all running: ``kvd`` and ``etcd``."""
     with ExitStack() as stack:
         (directory / "kvd").mkdir()
