@@ -10,7 +10,7 @@ GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/inc
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench mutants planted planted-engine simulate wheel clean
+.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench bench-gate mutants planted planted-engine simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -79,6 +79,10 @@ bench: $(VENV)/.bench-tools ## run the benchmarks beside their peers
 	@sh tools/install_missing.sh etcd=etcd-server etcdctl=etcd-client $(GENERATOR_NEEDS)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=build/benchmarks.json
 	$(BIN)/python -m benchmarks.report build/benchmarks.json
+
+bench-gate: build ## the acceptance gate: durable puts and gets of a real kvd, its leader killed; exit 1 when missed
+	@sh tools/install_missing.sh cc=gcc
+	@$(BIN)/python -m benchmarks.gate
 
 chaos: build ## hurt five real kvd processes in every way, for a quarter of an hour (needs root)
 	@[ "$$(id -u)" = 0 ] || { echo "make chaos needs root: it makes network namespaces and mounts a tmpfs"; exit 1; }

@@ -99,10 +99,21 @@ class KvdCluster(Cluster):
 class EmbeddedKvd(Kvd):
     """Five replicas in one process."""
 
-    def __init__(self, directory: Path, *, secure: bool = False, arguments: Sequence[str] = ()):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        secure: bool = False,
+        arguments: Sequence[str] = (),
+        env: dict[str, str] | None = None,
+    ) -> None:
         certificates = Certificates.make(directory) if secure else None
         super().__init__(
-            directory / "data", "--log_level=warning", *arguments, certificates=certificates
+            directory / "data",
+            "--log_level=warning",
+            *arguments,
+            certificates=certificates,
+            env=env,
         )
 
     def target(self) -> Target:

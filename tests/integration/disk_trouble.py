@@ -30,7 +30,9 @@ class DiskTrouble:
         return {"LD_PRELOAD": str(self._library), "DISK_TROUBLE": str(self._words(member))}
 
     def say(self, member: int, words: str) -> None:
-        """``hang``, ``slow MS``, ``fail`` or ``well``, from the next sync on."""
+        """``hang``, ``slow MS``, ``fail``, ``fail PART`` (syncs of files whose path has ``PART`` in
+        it) or ``well``, from the next sync on.
+        """
         path = self._words(member)
         new = path.with_suffix(".new")
         new.write_text(words)
