@@ -7,7 +7,7 @@ ROUNDS ?= 3
 PACKAGE ?= raft
 SAMPLE ?= 200
 GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/include/openssl/ssl.h=libssl-dev
-ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind)))
+ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_wire/*.$(kind)))
 
 .DEFAULT_GOAL := help
 .PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench bench-gate mutants planted planted-engine simulate wheel clean
@@ -28,6 +28,7 @@ $(VENV)/.built: $(VENV)/.dependencies setup.py $(ENGINE_SOURCES)
 	@mkdir -p build
 	@$(if $(filter setup.py,$?),CYTHON_FORCE_REGEN=1) $(BIN)/python setup.py --quiet build_ext --inplace --parallel 2 $(if $(filter setup.py,$?),--force) > build/extensions.log 2>&1 \
 		|| { cat build/extensions.log; exit 1; }
+	@grep "^kvstore:" build/extensions.log || true
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@
 
@@ -107,5 +108,5 @@ wheel: $(VENV)/.dependencies ## build a wheel into dist/
 clean: ## remove everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find src -name '*.so' -delete
-	find src/kvstore/_engine src/kvstore/_state -name '*.cpp' -delete
+	find src/kvstore/_engine src/kvstore/_state src/kvstore/_wire -name '*.cpp' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

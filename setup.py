@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools._distutils.ccompiler import new_compiler
+from setuptools._distutils.errors import CompileError, LinkError
+from setuptools._distutils.sysconfig import customize_compiler
 
 ENGINE = Path("src/kvstore/_engine")
 STATE = Path("src/kvstore/_state")
+WIRE = Path("src/kvstore/_wire")
 
 # A debug build turns Cython's checks back on: bounds and divisors, and None where no method of a
 # class runs without the GIL, which the check needs. Not overflowcheck: hashes, checksums and
@@ -19,6 +24,7 @@ RUN_WITHOUT_GIL = (
     "kvstore._engine.log.native",
     "kvstore._engine.database.native",
     "kvstore._state.native",
+    "kvstore._wire.native",
 )
 
 # For `make test-asan` and `make test-tsan`: what the compiler's -fsanitize= is to be.
@@ -51,6 +57,40 @@ if SANITIZE:
     LINK_ARGS += [f"-fsanitize={SANITIZE}"]
 
 
+def has_nghttp2() -> bool:
+    """Whether a program against nghttp2 compiles and links; KVSTORE_WIRE=0 says no unasked."""
+    if os.environ.get("KVSTORE_WIRE") == "0":
+        return False
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with TemporaryDirectory() as directory:
+        source = Path(directory) / "nghttp2.cpp"
+        source.write_text(
+            "#include <nghttp2/nghttp2.h>\n"
+            "int main() { return nghttp2_version(NGHTTP2_VERSION_NUM) == 0; }\n"
+        )
+        try:
+            objects = compiler.compile([str(source)], output_dir=directory)
+            compiler.link_executable(objects, f"{directory}/nghttp2", libraries=["nghttp2"])
+        except (CompileError, LinkError):
+            return False
+    return True
+
+
+def sources() -> list[Path]:
+    found = [
+        *sorted(ENGINE.glob("*/native.pyx")),
+        ENGINE / "files/file_face.pyx",
+        STATE / "native.pyx",
+    ]
+    if ROOMS:
+        return [source for source in found if source in [ENGINE / r / "native.pyx" for r in ROOMS]]
+    if has_nghttp2():
+        return [*found, WIRE / "native.pyx"]
+    print("kvstore: without the native wire, since nghttp2's header or library isn't here")
+    return found
+
+
 def extensions() -> list[Extension]:
     return [
         Extension(
@@ -60,14 +100,10 @@ def extensions() -> list[Extension]:
             include_dirs=["src"],
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,
+            libraries=["nghttp2"] if source.parent == WIRE else [],
             depends=[str(header) for header in sorted(ENGINE.glob("*/*.h"))],
         )
-        for source in [
-            *sorted(ENGINE.glob("*/native.pyx")),
-            ENGINE / "files/file_face.pyx",
-            STATE / "native.pyx",
-        ]
-        if not ROOMS or source in [ENGINE / room / "native.pyx" for room in ROOMS]
+        for source in sources()
     ]
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Says plainly what a machine lacks for building kvstore: Python >= 3.11 with venv and headers,
-# and a C++ compiler. Where it can (root on a Debian machine), it installs the missing package.
+# a C++ compiler, and nghttp2, which isn't required. Where it can (root on a Debian machine), it installs the missing package.
 python="${PYTHON:-python3}"
 missing=0
 
@@ -35,6 +35,13 @@ fi
 if ! command -v "${CXX:-c++}" > /dev/null 2>&1 && ! command -v g++ > /dev/null 2>&1; then
     debian_install g++ ||
         complain "no C++ compiler; on Debian and Ubuntu: apt-get install g++"
+fi
+
+# Without it kvstore is built without its native wire, and works.
+if [ "${KVSTORE_WIRE:-}" != 0 ] && ! echo '#include <nghttp2/nghttp2.h>' |
+    "${CXX:-c++}" -E -x c++ - > /dev/null 2>&1; then
+    debian_install libnghttp2-dev ||
+        echo "kvstore: nghttp2's header isn't here, so the native wire isn't built; on Debian and Ubuntu: apt-get install libnghttp2-dev" >&2
 fi
 
 exit $missing

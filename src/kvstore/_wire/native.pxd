@@ -1,0 +1,10 @@
+"""The map of the extension module: one part a file."""
+
+include "nghttp2.pxd"
+include "bounds.pxd"
+include "pairs.pxd"
+include "kv_messages.pxd"
+include "stream.pxd"
+include "session.pxd"
+include "server.pxd"
+include "client.pxd"

@@ -1,0 +1,11 @@
+"""The extension module of the native wire."""
+
+include "bounds.pyx"
+include "pairs.pyx"
+include "kv_messages.pyx"
+include "stream.pyx"
+include "fields.pyx"
+include "callbacks.pyx"
+include "session.pyx"
+include "server.pyx"
+include "client.pyx"

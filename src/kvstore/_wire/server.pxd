@@ -1,0 +1,19 @@
+"""The server's side of a connection, and calls of KV that it decodes."""
+
+cdef class HotCall(Stream):
+    cdef readonly int method            # a HotMethod
+    cdef readonly bytes key
+    cdef readonly bytes value
+    cdef readonly bytes request_id
+    cdef readonly double received_at
+    cdef readonly double timeout_s      # inf: none
+    cdef readonly tuple metadata
+
+    cdef int give(self, uint32_t head_bytes, bytes body) except -1
+
+cdef class ServerSession(_Session):
+    cdef tuple hot_paths                # bytes, by HotMethod
+    cdef list hot_calls                 # of all sessions of a front
+
+    cdef int end_call(self, Stream stream, Status status, str details, list pairs) except -1
+    cdef int refuse_block(self, int32_t number, Status status, str details) except -1
