@@ -8,6 +8,13 @@ cdef class Budget:
         self.limit = limit
 
 
+cdef inline bint may_take(Budget budget, int64_t own, int64_t size, int64_t own_max) noexcept:
+    """Whether a session that then has `own` bytes may take `size`: the rule of dynamic thresholds
+    (Choudhury and Hahne 1998)."""
+    cdef int64_t left = budget.limit - budget.used
+    return own <= own_max and size <= left and own <= max(left // 2, <int64_t> SHARE_BYTES_MIN)
+
+
 cdef class Limits:
     """See the stub."""
 
@@ -53,6 +60,7 @@ cdef class Limits:
 
 
 cdef enum:
+    SHARE_BYTES_MIN = 16 << 10
     MESSAGE_BYTES_BOUND = 1 << 30
     HEADER_BYTES_BOUND = 1 << 20
 

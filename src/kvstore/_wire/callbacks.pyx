@@ -34,6 +34,7 @@ cdef int on_begin_headers(
     nghttp2_session* h2, const nghttp2_frame* frame, void* user_data
 ) except? NGHTTP2_ERR_CALLBACK_FAILURE:
     cdef _Session session = <_Session> user_data
+    session.in_block = True
     session.block = HeaderBlock(0, -1, False, False, False, False, INFINITY, 0, -1)
     session.block_path = session.block_details = None
     if len(session.block_pairs):
@@ -88,6 +89,7 @@ cdef int on_frame_recv(
     cdef void* found
     if kind == NGHTTP2_DATA or kind == NGHTTP2_HEADERS:
         if kind == NGHTTP2_HEADERS:
+            session.in_block = False
             session.block_came(frame.hd.stream_id,
                                frame.headers.cat == NGHTTP2_HCAT_REQUEST, is_last)
         elif frame.hd.length == 0 and not is_last:

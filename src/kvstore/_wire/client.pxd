@@ -3,6 +3,7 @@
 cdef class ClientSession(_Session):
     cdef bytes authority
     cdef bytes scheme
+    cdef bytes user_agent
     cdef dict calls                 # Stream by number
 
     cdef int tell(self, Stream stream, uint32_t status, str details, bint unprocessed) except -1

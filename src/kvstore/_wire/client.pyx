@@ -53,13 +53,17 @@ cdef class ClientSession(_Session):
     """See the stub."""
 
     def __init__(self, Limits limits not None, Budget received not None, Budget unsent not None,
-                 str authority not None, str scheme not None):
+                 str authority not None, str scheme not None,
+                 str user_agent not None="grpc-python-kvstore"):
         if self.limits is not None:
             raise RuntimeError("a session begins once")
         if VALUE.fullmatch(authority) is None or len(authority) > AUTHORITY_BYTES_MAX:
             raise ValueError(f"no authority: {authority[:AUTHORITY_BYTES_MAX]!r}")
         if scheme not in ("http", "https"):
             raise ValueError(f"no scheme of HTTP/2: {scheme!r}")
+        if VALUE.fullmatch(user_agent) is None or len(user_agent) > AUTHORITY_BYTES_MAX:
+            raise ValueError(f"no user agent: {user_agent[:AUTHORITY_BYTES_MAX]!r}")
+        self.user_agent = user_agent.encode()
         self.authority = authority.encode()
         self.scheme = scheme.encode()
         self.calls = {}
@@ -113,7 +117,9 @@ cdef class ClientSession(_Session):
                   PyBytes_GET_SIZE(path_bytes))
         add_field(&block, ":authority", 10, <const uint8_t*> PyBytes_AS_STRING(self.authority),
                   PyBytes_GET_SIZE(self.authority))
-        add_fixed(&block, call_pairs + 1, 4)
+        add_fixed(&block, call_pairs + 1, 3)
+        add_field(&block, "user-agent", 10, <const uint8_t*> PyBytes_AS_STRING(self.user_agent),
+                  PyBytes_GET_SIZE(self.user_agent))
         if timeout_s is not None:
             add_field(&block, "grpc-timeout", 12, timeout, encoded_timeout(timeout_s, timeout))
         if pairs is not None:

@@ -16,7 +16,7 @@ Event: TypeAlias = tuple[Any, ...]
 CALL: Final[int]  # server: stream, path, timeout_s | None, metadata
 MESSAGE: Final[int]  # both: stream, bytes
 HALF_CLOSED: Final[int]  # server: stream; no message follows
-CLOSED: Final[int]  # server: stream, h2_code; the stream is gone, answered (0) or not
+CLOSED: Final[int]  # server: stream, h2_code; the call is gone, and not by finish, respond or reset
 HEADERS: Final[int]  # client: stream, metadata; not for unary calls
 FINISHED: Final[int]  # client: stream, status, details, trailer, unprocessed; the stream is gone
 ANSWER: Final[int]  # client: stream, status, message | None, details, trailer, initial, unprocessed
@@ -30,7 +30,11 @@ GET: Final[int]
 DELETE: Final[int]
 
 class Budget:
-    """Bytes that all sessions which share it may hold at one time."""
+    """Bytes that all sessions which share it may hold at one time.
+
+    One session gets at most half of what is left, and 16 KiB if there are as many: so a few that
+    don't read, or declare much and send little, leave something to the others.
+    """
 
     limit: int
     @property
@@ -101,6 +105,10 @@ class _Session:
         """Whether ``send`` would give something."""
 
     @property
+    def established(self) -> bool:
+        """Whether the peer's SETTINGS came."""
+
+    @property
     def broken(self) -> str | None:
         """Why the peer is not talked to any more: it broke the protocol, or a bound."""
 
@@ -161,6 +169,16 @@ class ServerSession(_Session):
     def goaway(self, h2_code: int = 0) -> None:
         """The second half: no new calls; those under way go on. ``finished`` after the last."""
 
+    @property
+    def in_headers(self) -> bool:
+        """Whether a block of headers has begun and not ended."""
+
+    def incomplete(self) -> list[int]:
+        """Calls that aren't answered and whose request hasn't ended."""
+
+    def undelivered(self) -> list[int]:
+        """Calls that were answered and whose answer wasn't all given out by ``send`` yet."""
+
     def close(self) -> None:
         """The connection is gone: forget all calls, give back the budgets. No events."""
 
@@ -181,8 +199,16 @@ class HotCall:
     timeout_s: Final[float]
     #: ``kvstore-*`` and ``grpc-previous-rpc-attempts`` alone; () as a rule.
     metadata: Final[Metadata]
+    #: The front's to set: when it is given up, of the same clock as ``received_at`` (preset to what
+    #: time it has, 10 s without a timeout), and how long ago its first try was; None: this is it.
+    deadline: float
+    age_s: float | None
     @property
     def answered(self) -> bool: ...
+    @property
+    def status(self) -> int:
+        """What it was answered with; -1: it wasn't."""
+
     def put_answer(self, overwritten: bool) -> None: ...
     def get_answer(self, value: bytes | None) -> None:
         """RESOURCE_EXHAUSTED goes out instead where the value is over the unsent budget."""
@@ -190,11 +216,24 @@ class HotCall:
     def delete_answer(self, deleted: bool) -> None: ...
     def fail(self, status: int, details: str, trailer: Pairs = ()) -> None: ...
 
+def answer_all(calls: list[HotCall], results: list[Any], owners: set[Any]) -> list[int]:
+    """Answer each call whose result is one of its method: a bool, of Get bytes or None.
+
+    Adds the ``owner`` of each session that now has something to send to ``owners``. Returns the
+    places of the calls that it didn't answer since their results are something else.
+    """
+
 class ClientSession(_Session):
     """The client's side of one connection. ``scheme``: http or https."""
 
     def __init__(
-        self, limits: Limits, received: Budget, unsent: Budget, authority: str, scheme: str
+        self,
+        limits: Limits,
+        received: Budget,
+        unsent: Budget,
+        authority: str,
+        scheme: str,
+        user_agent: str = "grpc-python-kvstore",
     ) -> None: ...
     @property
     def accepting(self) -> bool:

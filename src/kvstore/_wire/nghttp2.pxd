@@ -202,11 +202,11 @@ cdef extern from *:
     static const nghttp2_nv kv_call_pairs[] = {
         KV_PAIR(":method", "POST"), KV_PAIR("te", "trailers"),
         KV_PAIR("content-type", "application/grpc"),
-        KV_PAIR("grpc-accept-encoding", "identity"), KV_PAIR("user-agent", "grpc-python-kvstore"),
+        KV_PAIR("grpc-accept-encoding", "identity"),
     };
     """
     const nghttp2_nv answer_pairs "kv_answer_pairs"[3]
     const nghttp2_nv ok_pairs "kv_ok_pairs"[1]
     const nghttp2_nv not_post_pairs "kv_not_post_pairs"[2]
     const nghttp2_nv not_grpc_pairs "kv_not_grpc_pairs"[1]
-    const nghttp2_nv call_pairs "kv_call_pairs"[5]
+    const nghttp2_nv call_pairs "kv_call_pairs"[4]

@@ -8,6 +8,9 @@ cdef class HotCall(Stream):
     cdef readonly double received_at
     cdef readonly double timeout_s      # inf: none
     cdef readonly tuple metadata
+    cdef public double deadline         # the front's: when it is given up, of the same clock
+    cdef public object age_s            # the front's: since the first try; None: this is it
+    cdef readonly int status            # what it was answered with; -1: it wasn't
 
     cdef int give(self, uint32_t head_bytes, bytes body) except -1
 

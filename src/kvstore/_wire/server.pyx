@@ -1,5 +1,7 @@
 """Calls that come, and their answers."""
 
+cdef double TIMEOUT_S = 10.0        # at which a call of KV is given up, whatever it says
+
 cdef list COME_AGAIN = encoded_pairs((("grpc-retry-pushback-ms", "250"),), 1024)
 
 
@@ -70,7 +72,34 @@ cdef class HotCall(Stream):
         self.head_bytes = <uint8_t> head_bytes
         self.body = body
         self.ended = True
+        self.status = STATUS_OK
         return submit_answer_begin(session.h2, self, None)
+
+
+def answer_all(list calls not None, list results not None, set owners not None):
+    cdef list left = []
+    cdef Py_ssize_t place
+    cdef HotCall call
+    if len(calls) != len(results):
+        raise ValueError("as many results as calls")
+    for place in range(len(calls)):
+        call = calls[place]
+        result = results[place]
+        if call.method == METHOD_GET:
+            if result is not None and type(result) is not bytes:
+                left.append(place)
+                continue
+        elif result is not True and result is not False:
+            left.append(place)
+            continue
+        if call.home == NULL or call.ended:
+            continue
+        owners.add((<ServerSession> call.home).owner)
+        if call.method == METHOD_GET:
+            call.get_answer(<bytes> result)
+        else:
+            call.give(write_bool_answer(call.head, result is True), None)
+    return left
 
 
 cdef class ServerSession(_Session):
@@ -122,6 +151,28 @@ cdef class ServerSession(_Session):
         if self.h2 != NULL and self.why is None:
             check(nghttp2_submit_shutdown_notice(self.h2))
 
+    @property
+    def in_headers(self):
+        return self.in_block
+
+    def incomplete(self):
+        cdef list found = []
+        cdef void* at = self.first
+        while at != NULL:
+            if not (<Stream> at).remote_ended and not (<Stream> at).ended:
+                found.append((<Stream> at).stream)
+            at = (<Stream> at).after
+        return found
+
+    def undelivered(self):
+        cdef list found = []
+        cdef void* at = self.first
+        while at != NULL:
+            if (<Stream> at).ended:
+                found.append((<Stream> at).stream)
+            at = (<Stream> at).after
+        return found
+
     def close(self):
         self.close_h2()
         self.events = []
@@ -131,6 +182,8 @@ cdef class ServerSession(_Session):
         if stream.ended:
             return 0
         stream.ended = stream.deaf = True
+        if stream.is_hot:
+            (<HotCall> stream).status = status
         if not stream.started:
             stream.started = stream.closing = True
             return submit_only_trailer(self.h2, stream.stream,
@@ -215,6 +268,8 @@ cdef class ServerSession(_Session):
             hot.received_at = self.now
             hot.timeout_s = block.timeout_s
             hot.metadata = pairs
+            hot.status = -1
+            hot.deadline = self.now + min(block.timeout_s, TIMEOUT_S)
             hot.key = hot.value = hot.request_id = b""
             stream = hot
         else:

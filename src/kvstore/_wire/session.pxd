@@ -54,6 +54,7 @@ cdef class _Session:
     cdef bint close_wanted          # by somebody who came while it was busy
     cdef bint draining              # a GOAWAY came or went
     cdef bint settings_came
+    cdef bint in_block              # a header block has begun and not ended
     cdef bint said_goaway           # by request, not since the peer broke something
     cdef str why                    # broken; None: isn't
     cdef bytes last_words           # the GOAWAY of a broken session

@@ -174,6 +174,10 @@ cdef class _Session:
         return self.h2 != NULL and nghttp2_session_want_write(self.h2) != 0
 
     @property
+    def established(self):
+        return self.settings_came
+
+    @property
     def broken(self):
         return self.why
 
@@ -276,8 +280,8 @@ cdef class _Session:
 
     cdef bint hold(self, Stream stream, int64_t size) noexcept:
         """Take of the budget of received bytes. False: over it."""
-        if (self.received_bytes + size > self.limits.received_bytes_max
-                or self.received_budget.used + size > self.received_budget.limit):
+        if not may_take(self.received_budget, self.received_bytes + size, size,
+                        self.limits.received_bytes_max):
             return False
         self.received_bytes += size
         self.received_budget.used += size
@@ -292,8 +296,8 @@ cdef class _Session:
         return 0
 
     cdef bint take_unsent(self, Stream stream, int64_t size) noexcept:
-        if (self.unsent_bytes + size > self.limits.unsent_bytes_max
-                or self.unsent_budget.used + size > self.unsent_budget.limit):
+        if not may_take(self.unsent_budget, self.unsent_bytes + size, size,
+                        self.limits.unsent_bytes_max):
             return False
         self.unsent_bytes += size
         self.unsent_budget.used += size
