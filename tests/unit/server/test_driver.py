@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 
 import pytest
 
 from kvstore.errors import Error, InternalError, StorageError
+from kvstore.replica.ticks import TICK_S
 from kvstore.server.nodes.driver import Driver
 
 
@@ -104,6 +106,24 @@ def test_the_first_failure_ends_it(raised: Exception, kind: type[Error]) -> None
         assert calls == 1
         assert isinstance(driver.failed.result(), kind)
         assert "another" not in str(driver.failed.result())
+
+    drive(story)
+
+
+def test_it_says_how_long_work_took_and_how_late_a_tick_came_for_it() -> None:
+    async def story(driver: Driver) -> None:
+        ticks = Turns()
+
+        def hold_up() -> None:
+            end = time.monotonic() + 3 * TICK_S
+            while time.monotonic() < end:
+                pass
+
+        driver.start(hold_up, ticks)
+        await ticks.next()
+        figures = driver.figures()
+        assert figures.turn_s >= 3 * TICK_S
+        assert figures.late_s >= 1.5 * TICK_S
 
     drive(story)
 

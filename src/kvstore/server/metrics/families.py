@@ -14,6 +14,7 @@ from kvstore.replica import ReplicaStatus
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ROLES
+from kvstore.server.nodes.driver import LoopFigures
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
@@ -40,6 +41,7 @@ class Moment:
     """
 
     members: tuple[MemberMoment, ...]
+    loop: LoopFigures
     links: Mapping[int, LinkFigures]
     expiries: Mapping[str, datetime.datetime]
     handshakes: Mapping[str, tuple[int, int]]
@@ -54,6 +56,7 @@ def take_moment(figures: NodeFigures) -> Moment:
             MemberMoment(replica.directory, replica.status(), dataclasses.replace(replica.counters))
             for replica in figures.replicas
         ),
+        figures.loop,
         figures.links,
         {use: files.expires() for use, files in figures.certificates.items()},
         {
@@ -90,6 +93,8 @@ def families_of(moment: Moment) -> list[Metric]:
     """The series. Reads sizes on the disk: not on the event loop's thread."""
     book = _Book()
     book.gauge("build_info", "Always 1", 1, version=version())
+    book.gauge("loop_turn_seconds_max", "Longest turn of members, lately", moment.loop.turn_s)
+    book.gauge("loop_late_seconds_max", "Most that a tick came late, lately", moment.loop.late_s)
     for what in moment.exposed:
         book.gauge("exposed", "1: open to whoever reaches it", 1, what=what)
     for member in moment.members:

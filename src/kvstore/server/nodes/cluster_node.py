@@ -387,6 +387,7 @@ class ClusterNode:
     def figures(self) -> NodeFigures:
         return NodeFigures(
             () if self._replica is None else (self._replica,),
+            self._driver.figures(),
             {peer: link.figures() for peer, link in self._transport.links().items()},
             {} if self._certificates is None else {"peer": self._certificates},
             tuple(self.exposures()),

@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
 from kvstore.errors import Error, InternalError
 from kvstore.replica.ticks import TICK_S
+from kvstore.server.nodes.longest import Longest
 
-__all__ = ["Driver"]
+__all__ = ["Driver", "LoopFigures"]
 
 log = structlog.get_logger("kvstore.driver")
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFigures:
+    """The longest of the last minute or two, in seconds: a piece of the members' work on the event
+    loop, and how much later than due a tick came, whatever held the loop up."""
+
+    turn_s: float
+    late_s: float
 
 
 class Driver:
@@ -34,12 +46,15 @@ class Driver:
         self._watched: list[int] = []
         self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._tick_due = 0.0
+        self._turns = Longest()
+        self._lateness = Longest()
 
     def start(self, turn: Callable[[], None], *ticks: Callable[[], None]) -> None:
         """Call ``turn`` after each :meth:`wake`, and each of ``ticks`` every ``tick_s``."""
         self._turn = turn
         self._ticks = list(ticks)
-        self._timer = self._loop.call_later(self._tick_s, self._tick)
+        self._await_tick(time.monotonic())
         self.wake()
 
     def watch(self, eventfd: int, ready: Callable[[], None]) -> None:
@@ -62,6 +77,11 @@ class Driver:
         """End it all with ``error``; the first one counts."""
         if not self.failed.done():
             self.failed.set_result(error)
+
+    def figures(self) -> LoopFigures:
+        """How long the loop was held up lately."""
+        now = time.monotonic()
+        return LoopFigures(self._turns.seconds(now), self._lateness.seconds(now))
 
     def stop(self) -> None:
         """Drive nothing any more."""
@@ -87,13 +107,20 @@ class Driver:
     def _tick(self) -> None:
         # A loop that was held up, or a process that was stopped, ticks once and not for all the
         # time that it missed: a peer's silence can't be told from one's own sleep.
-        self._timer = self._loop.call_later(self._tick_s, self._tick)
+        now = time.monotonic()
+        self._lateness.note(now - self._tick_due, now)
+        self._await_tick(now)
         for tick in self._ticks:
             self._run(tick)
+
+    def _await_tick(self, now: float) -> None:
+        self._tick_due = now + self._tick_s
+        self._timer = self._loop.call_later(self._tick_s, self._tick)
 
     def _run(self, call: Callable[[], None]) -> None:
         if self.failed.done():
             return
+        began = time.monotonic()
         try:
             call()
         except Error as error:
@@ -101,3 +128,5 @@ class Driver:
         except Exception as error:
             log.exception("a replica failed")
             self.fail(InternalError(f"{type(error).__name__}: {error}"))
+        now = time.monotonic()
+        self._turns.note(now - began, now)

@@ -121,7 +121,7 @@ class EmbeddedNode:
         return [member_status(replica) for replica in self._group.replicas.values()]
 
     def figures(self) -> NodeFigures:
-        return NodeFigures(tuple(self._group.replicas.values()))
+        return NodeFigures(tuple(self._group.replicas.values()), self._driver.figures())
 
     def _leader_or_reason(self) -> Replica | Error:
         leader = self._group.leader_replica()

@@ -11,6 +11,7 @@ from kvstore.api.handlers.calls import Forward
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.replica import Replica
+from kvstore.server.nodes.driver import LoopFigures
 from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -23,6 +24,7 @@ class NodeFigures:
     ``exposed``: what is open to whoever reaches it; ``pulses``: None where there are none."""
 
     replicas: Sequence[Replica]
+    loop: LoopFigures
     links: Mapping[int, LinkFigures] = field(default_factory=dict)
     certificates: Mapping[str, CertificateFiles] = field(default_factory=dict)
     exposed: Sequence[str] = ()
