@@ -207,6 +207,7 @@ class Process:
                 threaded=False,
                 work=self,
                 now=self.clock_s,
+                later=self._after_s,
             )
         except Error as error:
             self._stop_for(error)
@@ -295,6 +296,10 @@ class Process:
             self._after_step()
 
         self._agenda.after(delay_us, run)
+
+    def _after_s(self, delay_s: float, work: Callable[[], None]) -> None:
+        """As its own clock has it."""
+        self.later(int(delay_s * SECOND / self.speed), work)
 
     def _after_step(self) -> None:
         replica = self.replica

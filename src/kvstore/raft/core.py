@@ -264,8 +264,12 @@ class Raft:
     def _advance(self) -> None:
         """Let the commit index follow, and the membership change that waits for it."""
         state = self._state
+        committed = state.log.commit
         if state.role is not _LEADER or not replication.advance_commit(state):
             return
+        if committed < state.configurations.index <= state.log.commit:
+            # Members act on who belongs to them, and one that was removed hears nothing later.
+            replication.tell_commit(state)
         if not changes.proceed(state) and changes.may_leave(state):
             transfer.resign(state)
             replication.flush(state)
@@ -447,6 +451,11 @@ class Raft:
         older.fetched(self._state, member, first, entries)
 
     @property
+    def commit_untold(self) -> bool:
+        """True when :meth:`tell_commit` would have something to say."""
+        return replication.commit_untold(self._state)
+
+    @property
     def wants_compaction(self) -> bool:
         """True when the log in memory is past half of its bound: compact soon."""
         log = self._state.log
@@ -462,6 +471,15 @@ class Raft:
         InvalidArgumentError.
         """
         return snapshots.mark(self._state, index)
+
+    def tell_commit(self) -> None:
+        """Let followers know of the commit index without waiting for what carries it anyway.
+
+        A hint, for a leader: the commit index travels with the next entries or heartbeat; a caller
+        that has time tells here that none were sent for a while, so that followers needn't wait for
+        a heartbeat to apply what is committed.
+        """
+        replication.tell_commit(self._state)
 
     def snapshot_status(self, to: int, ok: bool) -> None:
         """The snapshot for ``to`` was delivered whole, or failed and must be tried again."""

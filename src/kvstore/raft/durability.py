@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvstore.raft.messages import Bundle, Entry, HardState, Message
+from kvstore.raft.messages import Bundle, Entry, HardState, Message, MessageKind
 from kvstore.raft.state import State, Write
 
 __all__ = ["record", "stored"]
+
+# Looking up a member of an enum costs ten times as much as a name.
+_APPEND_RESPONSE = MessageKind.APPEND_RESPONSE
 
 
 def record(state: State, bundle: Bundle, entries: Sequence[Entry]) -> None:
@@ -48,7 +51,10 @@ def record(state: State, bundle: Bundle, entries: Sequence[Entry]) -> None:
 
 
 def stored(state: State, number: int) -> list[Message]:
-    """Writes up to ``number`` are durable: move the marks, give back what waited for them."""
+    """Writes up to ``number`` are durable: move the marks, give back what waited for them.
+
+    Of acknowledgements in a row the one of the highest index says it all.
+    """
     log = state.log
     released: list[Message] = []
     writes = state.writes
@@ -56,5 +62,22 @@ def stored(state: State, number: int) -> list[Message]:
         write = writes.popleft()
         if write.last > log.stable:
             log.stable = write.last
-        released += write.held
+        for message in write.held:
+            if not released or not _say_one_thing(message, released[-1]):
+                released.append(message)
+            elif message.log_index >= released[-1].log_index:
+                released[-1] = message
     return released
+
+
+def _say_one_thing(message: Message, earlier: Message) -> bool:
+    """Both acknowledge entries to one leader: who hears of the higher index needs no other."""
+    return (
+        message.kind is _APPEND_RESPONSE
+        and earlier.kind is _APPEND_RESPONSE
+        and message.to == earlier.to
+        and message.term == earlier.term
+        and message.damaged == earlier.damaged
+        and not message.reject
+        and not earlier.reject
+    )

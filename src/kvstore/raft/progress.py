@@ -41,7 +41,8 @@ class Progress:
     ``inflight`` holds (last index, payload bytes) of each unanswered APPEND, in order.
     ``heard`` is the tick of the last answer, ``pulsed`` that of the last pulse, ``round`` the
     newest heartbeat round answered, ``commit_told`` the commit index that the follower was last
-    sent. ``leaving``: the newest configuration doesn't have it any more; it is only still told so.
+    sent, ``commit_wanted`` the one that it is to be sent as soon as it has the entries.
+    ``leaving``: the newest configuration doesn't have it any more; it is only still told so.
     ``kept_after``: the index of the snapshot that is on its way or was delivered last, whose next
     entries the log keeps until the follower has come near its end; 0 for none. ``ailing``: its
     storage takes nothing for now, as it last said. ``older``: entries read back from the disk for
@@ -52,6 +53,7 @@ class Progress:
     __slots__ = (
         "ailing",
         "commit_told",
+        "commit_wanted",
         "damaged",
         "fetching",
         "heard",
@@ -82,6 +84,7 @@ class Progress:
         self.pulsed = 0
         self.round = 0
         self.commit_told = 0
+        self.commit_wanted = 0
         self.damaged = False
         self.leaving = False
         self.kept_after = 0

@@ -139,6 +139,10 @@ def _complete(state: State, index: int, served: list[tuple[int, int]]) -> None:
     reads = state.reads
     for asker, context in served:
         if asker != state.id:
+            progress = state.progress.get(asker)
+            if progress is not None:
+                # It waits for that index, and nothing else may be due that tells it.
+                progress.commit_wanted = max(progress.commit_wanted, index)
             state.send(MessageKind.READ_RESPONSE, asker, context=context, log_index=index)
         elif reads.own.pop(context, None) is not None:
             reads.done.append(ReadState(context, index))

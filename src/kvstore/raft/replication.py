@@ -11,11 +11,13 @@ from kvstore.raft.state import State
 
 __all__ = [
     "advance_commit",
+    "commit_untold",
     "flush",
     "handle_append",
     "handle_append_response",
     "handle_heartbeat",
     "handle_heartbeat_response",
+    "tell_commit",
 ]
 
 # Looking up a member of an enum costs ten times as much as a name: these are on every entry's way.
@@ -33,11 +35,10 @@ def flush(state: State) -> None:
     """Send each follower what it lacks, as far as its window allows (leader).
 
     Everything that was proposed since the last bundle goes in one APPEND; what finds no room
-    is sent when answers make some.
+    is sent when answers make some. The commit index goes along; by itself only where it is wanted.
     """
     log = state.log
     last = log.last
-    commit = log.commit
     options = state.options
     for member, progress in state.progress.items():
         while (
@@ -51,8 +52,26 @@ def flush(state: State) -> None:
                     snapshots.send_snapshot(state, member, progress)
                 break
             _send_append(state, member, progress)
-        if progress.commit_told < commit and progress.match > progress.commit_told:
+        if progress.commit_told < progress.commit_wanted and progress.match > progress.commit_told:
             _tell_commit(state, member, progress)
+
+
+def tell_commit(state: State) -> None:
+    """Let each follower know of the commit index without an APPEND, as soon as it has the entries.
+
+    For what can't wait for the next APPEND or heartbeat to bring it.
+    """
+    for progress in state.progress.values():
+        progress.commit_wanted = state.log.commit
+
+
+def commit_untold(state: State) -> bool:
+    """A follower has entries that are committed and wasn't told so (leader)."""
+    commit = state.log.commit
+    for progress in state.progress.values():
+        if progress.commit_told < commit and progress.commit_told < progress.match:
+            return True
+    return False
 
 
 def _send_append(state: State, member: int, progress: Progress) -> None:
@@ -84,10 +103,7 @@ def _send_append(state: State, member: int, progress: Progress) -> None:
 
 
 def _tell_commit(state: State, member: int, progress: Progress) -> None:
-    """Let a follower know of the commit index when no APPEND is due that would carry it."""
     told = min(state.log.commit, progress.match)
-    if told <= progress.commit_told:
-        return
     progress.commit_told = told
     state.messages.append(
         Message(

@@ -13,6 +13,7 @@ from functools import partial
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.errors import ConfigurationError, Error
 from kvstore.raft import Membership
+from kvstore.replica.notices import Later, at_once
 from kvstore.replica.packets import Packet
 from kvstore.replica.replica import Replica, ReplicaOptions
 from kvstore.replica.storage import Identity
@@ -116,6 +117,7 @@ class Group:
         threaded: bool = True,
         work: Work | None = None,
         now: Callable[[], float] = time.monotonic,
+        later: Later = at_once,
     ) -> None:
         """Open all members below ``path``, founding the cluster where it is new.
 
@@ -149,6 +151,7 @@ class Group:
                     threaded=threaded,
                     work=work,
                     now=now,
+                    later=later,
                 )
         except BaseException:
             self.close()

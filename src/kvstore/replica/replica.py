@@ -45,6 +45,7 @@ from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.failing import defect_of, resign, told_of
 from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.log_clock import LogClock
+from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
 from kvstore.replica.packets import Packet, SnapshotPart, Transport
@@ -84,6 +85,7 @@ class Replica:
         work: Work | None = None,
         judge_membership: JudgeMembership = lambda membership: None,
         now: Callable[[], float] = time.monotonic,
+        later: Later = at_once,
     ) -> None:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
 
@@ -91,7 +93,8 @@ class Replica:
         run; None for one that must have run before or joins later with nothing. ``rng`` must not
         repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
         readable; otherwise whoever drives the replica calls :meth:`sync_storage`. ``work`` does
-        what takes long, at once if it isn't given. ``now``: seconds of a monotonic clock.
+        what takes long, at once if it isn't given. ``now``: seconds of a monotonic clock; ``later``
+        makes calls after some time, at once if it isn't given.
         ``judge_membership`` raises CorruptionError for a list of members, come from another one,
         that this program could not follow.
 
@@ -168,6 +171,7 @@ class Replica:
             wake=wake,
             now=now,
         )
+        self._notices = CommitNotices(self._raft, later, wake)
         self._pace = Pace(self._raft, options.catch_up_bytes_per_s, now)
         self._tail = Tail(self._raft, self._log, self._jobs, options, self.counters, self._pace)
         self._compaction = Compaction(
@@ -496,6 +500,7 @@ class Replica:
                 OutcomeUnknownError("leadership was lost; retry with the same id")
             )
         self._was_leader = leads
+        self._notices.look()
 
     def _perform(self, bundle: Bundle) -> None:
         if bundle.must_sync:
@@ -551,12 +556,19 @@ class Replica:
     def _tell_stored(self) -> None:
         """Tell the core what is durable, in order, a snapshot when it is the state as well."""
         durable = self._durable
+        number = 0
         while durable and not self._applying.is_installing:
             bundle = durable.popleft()
-            if bundle.snapshot is not None:
-                self._install(bundle.number, bundle.snapshot)
-            else:
-                self._raft.stored(bundle.number)
+            if bundle.snapshot is None:
+                number = bundle.number
+                continue
+            if number:
+                self._raft.stored(number)
+                number = 0
+            self._install(bundle.number, bundle.snapshot)
+        if number:
+            # Once for all that one sync made durable: it is acknowledged by one message.
+            self._raft.stored(number)
 
     def _install(self, number: int, mark: SnapshotMeta) -> None:
         """The log durably says that the state is the snapshot's: make it so."""

@@ -219,6 +219,12 @@ class Script:
         self.cluster[int(member)].read_index(int(context))
         return []
 
+    def do_tell_commit(self, member: str) -> list[str]:
+        """tell-commit 1: nothing was sent for a while."""
+        untold = self.cluster[int(member)].commit_untold
+        self.cluster[int(member)].tell_commit()
+        return ["somebody lacks it" if untold else "all know it"]
+
     def do_transfer(self, member: str, to: str) -> list[str]:
         self.cluster[int(member)].transfer_leadership(int(to))
         return []

@@ -11,6 +11,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error
 from kvstore.raft import Options
 from kvstore.replica import Group, Replica, ReplicaOptions, Work
+from kvstore.replica.notices import Later, at_once
 from kvstore.state import (
     Command,
     MemoryBounds,
@@ -74,6 +75,7 @@ class DrivenGroup:
         seed: int = 1,
         options: ReplicaOptions = SMALL,
         work: Work | None = None,
+        later: Later = at_once,
     ) -> None:
         if disk is None:
             disk = MemoryFileSystem()
@@ -94,6 +96,7 @@ class DrivenGroup:
             threaded=False,
             work=work,
             now=lambda: self.steps * TICK_S,
+            later=later,
         )
 
     def __enter__(self) -> DrivenGroup:

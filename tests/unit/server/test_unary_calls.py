@@ -52,6 +52,33 @@ def test_a_call_ends_with_what_can_be_said_to_it(
     asyncio.run(test())
 
 
+def test_an_acknowledgement_ends_all_calls_whose_entries_it_covers() -> None:
+    async def test() -> None:
+        calls = UnaryCalls()
+        entries = [Entry(4, index, EntryKind.COMMAND, b"x") for index in (10, 11, 12)]
+        appends = [
+            Message(K.APPEND, 2, 1, 4, log_index=entry.index - 1, entries=[entry])
+            for entry in entries
+        ]
+        waiting = [calls.expect(append) for append in appends]
+        calls.hear(said(K.APPEND_RESPONSE, 4, 11))
+        assert [call.done() for call in waiting] == [True, True, False]
+        calls.hear(said(K.APPEND_RESPONSE, 4, 12))
+        assert waiting[2].done()
+
+    asyncio.run(test())
+
+
+def test_a_vote_ends_one_call() -> None:
+    async def test() -> None:
+        calls = UnaryCalls()
+        waiting = [calls.expect(VOTE), calls.expect(VOTE)]
+        calls.hear(said(K.VOTE_RESPONSE, 4))
+        assert [call.done() for call in waiting] == [True, False]
+
+    asyncio.run(test())
+
+
 def test_calls_that_were_given_up_are_forgotten_and_take_nothing() -> None:
     async def test() -> None:
         calls = UnaryCalls()

@@ -104,6 +104,7 @@ def families_of(moment: Moment) -> list[Metric]:
         _engine(book, member.status.raft.id, member.status.engine)
     for peer, link in moment.links.items():
         book.gauge("peer_connected", "1: the stream to it is open", link.connected, peer=peer)
+        book.counter("peer_sent_frames", "Frames sent to it", link.frames, peer=peer)
         book.counter("peer_sent_messages", "Messages sent to it", link.messages, peer=peer)
         book.counter("peer_sent_bytes", "Bytes of messages sent to it", link.bytes, peer=peer)
         book.counter("peer_dropped_messages", "Messages dropped", link.dropped, peer=peer)

@@ -246,6 +246,7 @@ class ClusterNode:
             on_failure=self._member_failed,
             work=self._work,
             judge_membership=nodes_of,
+            later=self._loop.call_later,
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
         report = StorageReport(lambda: (replica,))

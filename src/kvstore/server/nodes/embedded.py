@@ -62,6 +62,7 @@ class EmbeddedNode:
         self._driver = driver = Driver()
         self._stopped: set[int] = set()
         self._work = WorkerThreads(driver.post)
+        loop = asyncio.get_running_loop()
         self._group = group = Group(
             str(directory),
             cluster=CLUSTER_ID,
@@ -71,9 +72,9 @@ class EmbeddedNode:
             options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
             on_failure=self._member_failed,
             work=self._work,
+            later=loop.call_later,
         )
         self._backups = Backups()
-        loop = asyncio.get_running_loop()
         self.service: Service
         self._service = self.service = KVService(
             self._leader_or_reason,

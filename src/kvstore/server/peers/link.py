@@ -63,6 +63,7 @@ class LinkFigures:
     """A link at one moment: whether its stream is open, and what it did since it was made."""
 
     connected: bool
+    frames: int
     messages: int
     bytes: int
     dropped: int
@@ -136,7 +137,9 @@ class PeerLink:
     def figures(self) -> LinkFigures:
         """This moment."""
         counters = self.counters
-        return LinkFigures(self._connected, counters.messages, counters.bytes, counters.dropped)
+        return LinkFigures(
+            self._connected, counters.frames, counters.messages, counters.bytes, counters.dropped
+        )
 
     def send(self, packet: Packet) -> None:
         """Queue a packet, or drop it."""

@@ -48,12 +48,18 @@ class UnaryCalls:
         return future
 
     def hear(self, message: Message) -> None:
-        """The core says ``message``: it ends the oldest call whose answer it can be."""
+        """The core says ``message``: it ends the oldest call whose answer it can be.
+
+        An acknowledgement ends all whose entries it covers: the core says it once for them.
+        """
         waiting = self._waiting.get((message.to, message.kind)) if self._waiting else None
+        said = False
         for future, request in (waiting or {}).items():
-            if not future.done() and _answers(message, request):
+            if future.done() or not _answers(message, request):
+                continue
+            if not said or _covers(message, request):
                 future.set_result(message)
-                return
+                said = True
 
     def _forget(self, key: tuple[int, MessageKind], future: asyncio.Future[Message]) -> None:
         waiting = self._waiting.get(key)
@@ -73,6 +79,15 @@ def _answers(message: Message, request: Message) -> bool:
         return message.term == request.term
     # Of what is committed already the core only says how far that goes.
     return message.term == request.term and message.log_index >= request.log_index
+
+
+def _covers(message: Message, request: Message) -> bool:
+    """Whether an acknowledgement says that all of an append's entries are durable."""
+    return (
+        message.kind is MessageKind.APPEND_RESPONSE
+        and not message.reject
+        and message.log_index >= request.log_index + len(request.entries)
+    )
 
 
 def vote_message(request: raft_pb2.RequestVoteRequest, member: int) -> Message:
