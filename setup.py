@@ -101,7 +101,7 @@ def extensions() -> list[Extension]:
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,
             libraries=["nghttp2"] if source.parent == WIRE else [],
-            depends=[str(header) for header in sorted(ENGINE.glob("*/*.h"))],
+            depends=[str(header) for header in sorted([*ENGINE.glob("*/*.h"), *STATE.glob("*.h")])],
         )
         for source in sources()
     ]

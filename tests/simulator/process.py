@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from kvstore._engine.files.native import MemoryFileSystem
@@ -18,7 +19,7 @@ from kvstore.errors import (
     UnavailableError,
 )
 from kvstore.raft import Bundle, Entry, Membership, Message, MessageKind, Role
-from kvstore.replica import Identity, Replica
+from kvstore.replica import Identity, Replica, ReplicaOptions
 from kvstore.replica.packets import Packet
 from kvstore.server.peers.pulse_datagram import decode
 from kvstore.server.peers.pulses import Pulses
@@ -199,7 +200,7 @@ class Process:
                 self.identity,
                 DIRECTORY,
                 self,
-                options=self._plan.replica,
+                options=self._options(),
                 rng=random.Random(f"{self._plan.seed}/member/{self.member}/{self.starts}"),
                 wake=self._wake,
                 founders=self._founders,
@@ -232,6 +233,11 @@ class Process:
             self._start_pulses()
         self._after_step()
         self._wake()
+
+    def _options(self) -> ReplicaOptions:
+        """Any member, after any start, may work by the plain forms: nobody may notice."""
+        drawn = random.Random(f"{self._plan.seed}/forms/{self.member}/{self.starts}")
+        return replace(self._plan.replica, plain_state=drawn.random() < 0.5)
 
     def stop(self, keep: Keep, why: str) -> None:
         """End the program at once; the disk keeps what ``keep`` says."""

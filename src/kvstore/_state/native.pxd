@@ -1,1 +1,4 @@
 include "requests.pxd"
+include "commands.pxd"
+include "sessions.pxd"
+include "applying.pxd"

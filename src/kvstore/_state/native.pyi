@@ -1,5 +1,9 @@
 """Types of the native parts of the state."""
 
+from collections.abc import Sequence
+
+from kvstore._engine.database.native import Database
+
 # requests.pyx
 
 class RequestMemory:
@@ -35,3 +39,86 @@ class RequestMemory:
 
     def take_forgotten(self) -> list[int]:
         """The entries of which the last request was forgotten, since this was asked last."""
+
+# commands.pyx
+
+def is_whole(data: bytes) -> bool:
+    """Whether ``kvstore.state.commands.decode_commands`` takes the bytes of an entry."""
+
+def digest_of_request(request_id: bytes) -> bytes:
+    """As ``kvstore.state.commands.request_digest``."""
+
+def fingerprint_bytes(kind: int, key: bytes, value: bytes) -> bytes:
+    """The fingerprint of a put (1) or a delete (2), as ``kvstore.state.commands`` has it."""
+
+# sessions.pyx
+
+class Sessions:
+    """As ``kvstore.state.sessions.Sessions``; one thread at a time. What uses it is native."""
+
+    def __init__(self, sessions_max: int, idle_ms: int, spared_ms: int) -> None: ...
+    def __len__(self) -> int: ...
+    def restore(
+        self, name: bytes, floor: int, used_ms: int, index: int, place: int, words: bytes
+    ) -> None:
+        """Take up a stored session; they come in the order of their last use.
+
+        Raises ValueError for words that aren't whole or more than a window of them.
+        """
+
+# applying.pyx
+
+class Prepared:
+    """Entries that are about to be applied, read and looked up; good for one application.
+
+    ``cold``: keys of the engine of which only the disk knows whether they have a value.
+    """
+
+    cold: list[bytes]
+    def __len__(self) -> int:
+        """The number of entries."""
+
+    def learn(self, present: dict[bytes, bool]) -> None:
+        """What the disk said of all that was cold."""
+
+class Applying:
+    """Applies entries to a state: as ``kvstore.state.plain.PlainApplying``, in one call for a lot.
+
+    One thread at a time.
+    """
+
+    applied_index: int
+    applied_term: int
+    revision: int
+    state_hash: int
+    clock_ms: int
+    def __init__(
+        self,
+        db: Database,
+        requests: RequestMemory,
+        sessions: Sessions,
+        applied_index: int,
+        applied_term: int,
+        revision: int,
+        state_hash: int,
+        clock_ms: int,
+    ) -> None: ...
+    @property
+    def open_sessions(self) -> int:
+        """How many there are."""
+
+    def prepare(self, entries: Sequence[tuple[int, int, bytes]]) -> Prepared:
+        """Read entries, and find out from memory which of the keys that they write have a value.
+
+        Changes nothing. Raises ValueError for data that isn't a batch of commands, StorageError.
+        """
+
+    def apply(self, prepared: Prepared) -> list[tuple[int, int, bytes]]:
+        """Apply what was prepared. What was applied since then makes it wrong.
+
+        Of each entry its index, its term, and a byte for the result of each of its commands
+        (``kvstore.state.results``). Raises StorageError, MemoryError: not to be used again then.
+        """
+
+    def first_result(self, request: bytes, fingerprint: bytes, sequence: int = 0) -> int | None:
+        """The byte of what an applied request got, None where that isn't remembered."""

@@ -1,3 +1,6 @@
-"""The extension module of the native parts of the state."""
+"""The extension module of the native parts of the state: its parts, in the order of their needs."""
 
 include "requests.pyx"
+include "commands.pyx"
+include "sessions.pyx"
+include "applying.pyx"

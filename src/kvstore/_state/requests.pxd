@@ -26,6 +26,8 @@ cdef class RequestMemory:
     cdef uint64_t _forgotten_ms
     cdef list gone
 
+    # The word of a remembered request, 0 for none.
+    cdef uint64_t word(self, const uint8_t* digest) noexcept nogil
     cdef uint32_t lookup(self, const uint8_t* digest) noexcept nogil
     cdef int grow(self) noexcept nogil
     cdef void enter(self, uint32_t place) noexcept nogil

@@ -55,8 +55,7 @@ cdef class RequestMemory:
     def find(self, bytes digest not None):
         if PyBytes_GET_SIZE(digest) != DIGEST:
             raise ValueError("a digest has 16 bytes")
-        cdef uint32_t at = self.lookup(<const uint8_t*> PyBytes_AS_STRING(digest))
-        return self.ring[self.places[at] - 1].word if self.places[at] else 0
+        return self.word(<const uint8_t*> PyBytes_AS_STRING(digest))
 
     def add(self, bytes digest not None, uint64_t word, uint64_t index, uint64_t time):
         if PyBytes_GET_SIZE(digest) != DIGEST or word == 0:
@@ -81,6 +80,10 @@ cdef class RequestMemory:
         if gone:
             self.gone = []
         return gone
+
+    cdef uint64_t word(self, const uint8_t* digest) noexcept nogil:
+        cdef uint32_t place = self.places[self.lookup(digest)]
+        return self.ring[place - 1].word if place else 0
 
     cdef uint32_t lookup(self, const uint8_t* digest) noexcept nogil:
         """Where in the index the digest is, or would be. One place in two is free."""

@@ -14,11 +14,12 @@ from kvstore.replica.checkpoints import Removals
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.work import Jobs, Progress, raise_unless_passing
-from kvstore.state import Applied, CommandResult, Prepared, StateMachine
+from kvstore.state import Applied, Prepared, StateMachine
 
 __all__ = ["Applying", "ProposalDone", "ReadDone"]
 
-ProposalDone = Callable[[Sequence[CommandResult] | Error], None]
+ProposalDone = Callable[[bytes | Error], None]
+"""Gets the results of an entry's commands, a byte for each, or why it has none."""
 ReadDone = Callable[[Error | None], None]
 
 SLICE_BYTES = 32 << 10
@@ -168,7 +169,7 @@ class Applying:
             self._look_up(prepared)
             return False
         self._prepared = None
-        entries = [self._held.popleft() for _ in prepared.entries]
+        entries = [self._held.popleft() for _ in range(len(prepared))]
         answers = self._apply(entries, prepared)
         self._raft.applied(self.machine.applied_index)
         self._answer(answers)
@@ -203,8 +204,7 @@ class Applying:
             raise_unless_passing(outcome)
             self._failed = True
         else:
-            prepared.present.update(outcome)
-            prepared.cold.clear()
+            prepared.learn(outcome)
 
     def _answer(self, answers: Sequence[Applied]) -> None:
         proposed = self._proposed

@@ -29,7 +29,8 @@ class ReplicaOptions:
     way. ``snapshot_part_bytes``: what a snapshot moves at a time.
     ``memory``: what is remembered of clients; must be the same on all members. ``tick_s``: seconds
     between two calls of ``Replica.tick``. ``apply_turn_s``: what one turn gives to applying
-    entries, a slice of at most ``apply_slice_entries`` at least.
+    entries, a slice of at most ``apply_slice_entries`` at least. ``plain_state``: entries are
+    applied by the readable form of what is done natively, with the same outcome.
     """
 
     raft: Options = field(default_factory=Options)
@@ -44,6 +45,7 @@ class ReplicaOptions:
     tick_s: float = TICK_S
     apply_turn_s: float = 0.005
     apply_slice_entries: int = 64
+    plain_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)

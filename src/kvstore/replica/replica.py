@@ -197,7 +197,8 @@ class Replica:
     def _open_machine(self, path: str) -> StateMachine:
         database = DB(path, options=self.options.engine, filesystem=self._filesystem)
         try:
-            return StateMachine(database, memory=self.options.memory)
+            options = self.options
+            return StateMachine(database, memory=options.memory, plain=options.plain_state)
         except BaseException:
             database.close()
             raise

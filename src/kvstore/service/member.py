@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from kvstore.errors import Error, StorageError
@@ -38,8 +38,11 @@ class Member(Protocol):
     def log_time_ms(self) -> int:
         """The time of the log's clock for what is proposed now."""
 
-    def propose(self, data: bytes, done: Callable[[Sequence[CommandResult] | Error], None]) -> None:
-        """Have an entry committed and applied; ``done`` gets the results of its commands."""
+    def propose(self, data: bytes, done: Callable[[bytes | Error], None]) -> None:
+        """Have an entry committed and applied; ``done`` gets a byte for each command's result.
+
+        What they mean says :func:`kvstore.state.result_of`.
+        """
 
     def read(self, done: Callable[[Error | None], None]) -> None:
         """Call ``done`` with None once what :attr:`machine` holds may be read linearizably."""

@@ -27,12 +27,12 @@ from kvstore.state import (
     SESSION_BYTES,
     Command,
     CommandKind,
-    CommandResult,
     command_bytes,
     delete_command,
     encode_commands,
     open_command,
     put_command,
+    result_of,
 )
 
 __all__ = ["KVService"]
@@ -297,9 +297,7 @@ class KVService:
         for _, call, place in reads:
             self._decide(call, place, reason)
 
-    def _proposed(
-        self, reign: int, batch: Sequence[_Write], outcome: Sequence[CommandResult] | Error
-    ) -> None:
+    def _proposed(self, reign: int, batch: Sequence[_Write], outcome: bytes | Error) -> None:
         """The entry of ``batch`` was applied, or it never will be, or nobody knows."""
         if reign == self._reign:
             self._entries -= 1
@@ -307,7 +305,7 @@ class KVService:
         if isinstance(outcome, Error):
             self._answer_writes(batch, [outcome] * len(batch))
         else:
-            self._answer_writes(batch, outcome)
+            self._answer_writes(batch, [result_of(code) for code in outcome])
 
     def _answer_writes(self, writes: Sequence[_Write], results: Sequence[Result]) -> None:
         for write, result in zip(writes, results, strict=True):

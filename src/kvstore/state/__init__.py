@@ -22,14 +22,13 @@ from kvstore.state.machine import (
     COLD,
     Applied,
     Cold,
-    CommandResult,
     MemoryBounds,
     Prepared,
     StateMachine,
-    StoredState,
-    stored_state,
 )
+from kvstore.state.results import CommandResult, code_of, result_of
 from kvstore.state.sessions import SessionBounds
+from kvstore.state.stored import StoredState, stored_state
 
 __all__ = [
     "COLD",
@@ -49,6 +48,7 @@ __all__ = [
     "StateMachine",
     "StoredState",
     "check_commands",
+    "code_of",
     "command_bytes",
     "decode_commands",
     "decode_time",
@@ -57,5 +57,6 @@ __all__ = [
     "open_command",
     "put_command",
     "request_digest",
+    "result_of",
     "stored_state",
 ]

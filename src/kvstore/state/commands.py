@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from kvstore._state.native import is_whole
 from kvstore.errors import CorruptionError, IntegrityCode
 
 __all__ = [
@@ -213,46 +214,8 @@ def decode_commands(data: bytes) -> list[Command]:
 
 def check_commands(data: bytes) -> None:
     """Raise CorruptionError where :func:`decode_commands` would; makes nothing of them."""
-    end = len(data)
-    at, size = _HEAD.size, _COMMAND.size
-    if end >= at:
-        version, time_ms, count = _HEAD.unpack_from(data)
-        if version == _VERSION and time_ms <= TIME_MAX_MS and count <= (end - at) // size:
-            unpack = _COMMAND.unpack_from
-            for _ in range(count):
-                if at + size > end:
-                    break
-                kind, form, _, _, key_bytes, value_bytes = unpack(data, at)
-                if not (
-                    form == _PLAIN
-                    and 0 < key_bytes <= KEY_BYTES_MAX
-                    and (
-                        (kind == _PUT and value_bytes <= VALUE_BYTES_MAX)
-                        or (kind == _DELETE and not value_bytes)
-                    )
-                ):
-                    # What isn't common is looked at whole, below.
-                    if form != _SESSION or not _is_session_write(data, at):
-                        break
-                    at += _SEQUENCE.size
-                at += size + key_bytes + value_bytes
-            else:
-                if at == end:
-                    return
-    decode_commands(data)  # says what is wrong, and where, if anything is
-
-
-def _is_session_write(data: bytes, at: int) -> bool:
-    """Whether all is well, up to its key, with a put or delete that a session numbered."""
-    kind, _, _, _, key_bytes, value_bytes = _COMMAND.unpack_from(data, at)
-    if at + _COMMAND.size + _SEQUENCE.size > len(data) or not 0 < key_bytes <= KEY_BYTES_MAX:
-        return False
-    sequence, floor = _SEQUENCE.unpack_from(data, at + _COMMAND.size)
-    if not 0 < floor <= sequence < min(floor + SESSION_WINDOW, SEQUENCE_MAX + 1):
-        return False
-    return bool(kind == _PUT and value_bytes <= VALUE_BYTES_MAX) or (
-        kind == _DELETE and not value_bytes
-    )
+    if not is_whole(data):
+        decode_commands(data)  # says what is wrong, and where
 
 
 def _decode_form(data: bytes, form: int, at: int, start: int) -> tuple[int, int, int | None, int]:

@@ -19,6 +19,7 @@ from kvstore.state import (
     encode_commands,
     put_command,
     request_digest,
+    result_of,
 )
 
 STEPS_MAX = 2000
@@ -40,6 +41,16 @@ def put_of(request: str, key: bytes, value: bytes) -> Command:
 
 def delete_of(request: str, key: bytes) -> Command:
     return delete_command(request_digest(request.encode()), key)
+
+
+def into(answers: list[object]) -> Callable[[bytes | Error], None]:
+    """Has a proposal's results appended to ``answers`` as one list, or why it has none."""
+
+    def done(outcome: bytes | Error) -> None:
+        words = outcome if isinstance(outcome, Error) else [*map(result_of, outcome)]
+        answers.append(words)
+
+    return done
 
 
 class LaterWork:
@@ -135,7 +146,7 @@ class DrivenGroup:
         """Propose at the leader (or a member) and wait for the answer."""
         replica = self.leader() if member is None else self.group.replicas[member]
         answers: list[object] = []
-        replica.propose(encode_commands(commands), answers.append)
+        replica.propose(encode_commands(commands), into(answers))
         self.until(lambda: answers)
         return answers[0]
 

@@ -10,7 +10,7 @@ import pytest
 from kvstore.errors import Error
 from kvstore.replica import Replica
 from kvstore.state import StateMachine, encode_commands
-from tests.unit.replica.driven_group import SMALL, DrivenGroup, LaterWork, put_of
+from tests.unit.replica.driven_group import SMALL, DrivenGroup, LaterWork, into, put_of
 
 SLICED = replace(
     SMALL,
@@ -22,7 +22,7 @@ SLICED = replace(
 
 def propose(replica: Replica, number: int, answers: list[object]) -> None:
     data = encode_commands([put_of(f"r{number}", b"%d" % number, b"v")])
-    replica.propose(data, answers.append)
+    replica.propose(data, into(answers))
 
 
 def test_a_turn_applies_what_its_budget_allows_and_asks_for_another() -> None:

@@ -9,7 +9,7 @@ import pytest
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import UnavailableError
 from kvstore.replica import Packet, SnapshotPart
-from tests.unit.replica.driven_group import TICK_S, DrivenGroup, put_of
+from tests.unit.replica.driven_group import TICK_S, DrivenGroup, into, put_of
 
 
 def filled(driven: DrivenGroup, first: int, count: int, member: int) -> list[bytes]:
@@ -44,7 +44,7 @@ def test_a_leader_without_room_refuses_writes_and_goes_on_with_room(place: str, 
                 break
             replica.propose(
                 driven.encoded(put_of(f"put-{number}", b"%06d" % number, bytes(2000))),
-                answers.append,
+                into(answers),
             )
             driven.step()
         assert replica.lacks_room

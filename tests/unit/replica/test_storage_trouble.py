@@ -22,7 +22,7 @@ from kvstore.raft import Membership
 from kvstore.replica import Identity, InProcessNetwork, Replica
 from kvstore.service import Get, Put
 from kvstore.state import encode_commands
-from tests.unit.replica.driven_group import SMALL, DrivenGroup, put_of
+from tests.unit.replica.driven_group import SMALL, DrivenGroup, into, put_of
 from tests.unit.service.test_failover import ServedGroup
 
 ELECTION_TICKS = SMALL.raft.election_ticks
@@ -47,7 +47,7 @@ class HangingGroup(DrivenGroup):
     def begin_put(self, member: int, key: bytes) -> list[object]:
         answers: list[object] = []
         self.group.replicas[member].propose(
-            self.encoded(put_of(f"put-{key!r}", key, b"value")), answers.append
+            self.encoded(put_of(f"put-{key!r}", key, b"value")), into(answers)
         )
         return answers
 
@@ -134,7 +134,7 @@ def test_a_leader_without_room_hands_over_and_writes_go_on(place: str) -> None:
             answers: list[object] = []
             at.propose(
                 driven.encoded(put_of(f"put-{number}", b"%06d" % number, bytes(2000))),
-                answers.append,
+                into(answers),
             )
             for _ in range(3 * ELECTION_TICKS):
                 if answers:
@@ -217,7 +217,7 @@ def test_a_log_that_found_no_room_goes_on_by_its_own_thread() -> None:
         asked = 0
         while not replica.lacks_room:
             put = put_of(f"put-{asked}", b"%06d" % asked, bytes(3000))
-            replica.propose(encode_commands([put]), answers.append)
+            replica.propose(encode_commands([put]), into(answers))
             asked += 1
             drive(lambda: replica.lacks_room or len(answers) == asked)  # noqa: B023
         drive(lambda: replica.storage_trouble)

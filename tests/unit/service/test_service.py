@@ -35,6 +35,7 @@ from kvstore.state import (
     Command,
     CommandKind,
     CommandResult,
+    code_of,
     decode_commands,
     decode_time,
     request_digest,
@@ -46,7 +47,7 @@ class ScriptedMember:
 
     def __init__(self) -> None:
         self.entries: list[list[Command]] = []
-        self.proposals: list[Callable[[Sequence[CommandResult] | Error], None]] = []
+        self.proposals: list[Callable[[bytes | Error], None]] = []
         self.reads: list[Callable[[Error | None], None]] = []
         self.values: dict[bytes, bytes] = {}
         self.answers: dict[bytes, CommandResult] = {}
@@ -62,7 +63,7 @@ class ScriptedMember:
     def machine(self) -> ScriptedMember:
         return self
 
-    def propose(self, data: bytes, done: Callable[[Sequence[CommandResult] | Error], None]) -> None:
+    def propose(self, data: bytes, done: Callable[[bytes | Error], None]) -> None:
         self.entries.append(decode_commands(data))
         self.times.append(decode_time(data))
         self.proposals.append(done)
@@ -176,7 +177,7 @@ def test_the_writes_of_a_turn_are_one_entry(house: House) -> None:
     house.turn()
     (entry,) = house.member.entries
     assert len(entry) == 5
-    house.member.proposals[0]([False, True, True, True, True])
+    house.member.proposals[0](bytes([False, True, True, True, True]))
     assert calls == [[False], [True], [True], [True], [True]]
 
 
@@ -204,7 +205,7 @@ def test_writes_wait_for_room_and_then_share_an_entry(house: House) -> None:
         house.submit(put(n))
         house.wait(GATHER_S)
     assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX
-    house.member.proposals[0]([False])
+    house.member.proposals[0](bytes([False]))
     house.turn()
     assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX + [3]
 
@@ -214,7 +215,7 @@ def test_a_write_alone_never_waits_for_company(house: House) -> None:
         house.submit(put(n))
         house.turn()
         assert len(house.member.entries) == n + 1
-        house.member.proposals[n]([False])
+        house.member.proposals[n](bytes([False]))
 
 
 def test_writes_in_a_crowd_gather_for_a_while(house: House) -> None:
@@ -311,7 +312,7 @@ def test_a_retry_is_proposed_to_a_new_leader_while_the_old_one_is_silent(house: 
     retry = house.submit(put())
     house.turn()
     assert house.member.entries == old.entries
-    house.member.proposals[0]([True])
+    house.member.proposals[0](bytes([True]))
     assert retry == [True]
     assert first == []
     old.proposals[0](OutcomeUnknownError("leadership was lost"))
@@ -336,7 +337,7 @@ def test_a_call_of_several_operations_is_done_when_the_last_one_is(house: House)
     house.turn()
     house.member.reads[0](None)
     assert call == []
-    house.member.proposals[0]([True])
+    house.member.proposals[0](bytes([True]))
     assert call[:2] == [b"1", True]
     assert isinstance(call[2], InvalidArgumentError)
 
@@ -391,7 +392,7 @@ def test_a_request_done_before_is_answered_from_memory(house: House) -> None:
     first = house.submit(put())
     house.turn()
     house.member.answers[house.member.entries[0][0].fingerprint] = False
-    house.member.proposals[0]([False])
+    house.member.proposals[0](bytes([False]))
     assert house.submit(put()) == first == [False]
     house.turn()
     assert len(house.member.entries) == 1
@@ -403,7 +404,7 @@ def test_a_retry_joins_its_first_try_while_that_is_under_way(house: House) -> No
     retry = house.submit(put())
     house.turn()
     assert len(house.member.entries) == 1
-    house.member.proposals[0]([True])
+    house.member.proposals[0](bytes([True]))
     assert first == retry == [True]
     house.submit(put())
     house.turn()
@@ -426,7 +427,7 @@ def test_a_call_expires_at_its_deadline_and_no_later_result_counts(house: House)
     house.seconds += 0.2
     house.service.expire()
     assert isinstance(call[0], DeadlineExceededError)
-    house.member.proposals[0]([True])
+    house.member.proposals[0](bytes([True]))
     assert len(call) == 1
 
 
@@ -531,7 +532,7 @@ def test_tries_of_one_sequence_are_one_command_whatever_their_floors(house: Hous
     house.turn()
     ((one, two),) = house.member.entries
     assert (one.sequence, two.sequence) == (5, 6)
-    house.member.proposals[0]([False, True])
+    house.member.proposals[0](bytes([False, True]))
     assert (first, second, other) == ([False], [False], [True])
 
 
@@ -544,7 +545,7 @@ def test_a_retry_is_proposed_with_the_time_before_which_it_was_not_applied(house
     house.submit(numbered(5, 1)._replace(age_s=2.0))
     house.seconds += 0.5
     house.member.log_time = 7_000_500
-    house.member.proposals[0]([False])
+    house.member.proposals[0](bytes([False]))
     house.wait(GATHER_MAX_S)
     commands = {command.sequence: command for command in house.member.entries[-1]}
     assert commands[0].since is not None
@@ -565,7 +566,7 @@ def test_a_session_has_an_id_that_the_leader_drew(house: House) -> None:
     (commands,) = house.member.entries
     assert [command.kind for command in commands] == [CommandKind.OPEN_SESSION] * 2
     assert commands[0].request != commands[1].request
-    house.member.proposals[0]([True, ResourceExhaustedError("full")])
+    house.member.proposals[0](bytes([True, code_of(ResourceExhaustedError("full"))]))
     assert drawn[0] == [commands[0].request.hex().encode()]
     assert isinstance(drawn[1][0], ResourceExhaustedError)
 

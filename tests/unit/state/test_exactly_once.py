@@ -32,6 +32,7 @@ from kvstore.state import (
     open_command,
     put_command,
     request_digest,
+    result_of,
 )
 from tests.simulator.oracle import Model
 
@@ -43,9 +44,13 @@ A, B, C, D = (bytes([letter]) * 16 for letter in b"abcd")
 
 
 class House:
-    """A machine with its log, which may be killed at any time."""
+    """A machine with its log, which may be killed at any time.
 
-    def __init__(self) -> None:
+    It applies by the plain or by the native form, after each start by the other one.
+    """
+
+    def __init__(self, plain: bool = False) -> None:
+        self.plain = plain
         self.disk = MemoryFileSystem()
         self.path = "/state"
         self.log: list[tuple[int, int, bytes]] = []
@@ -53,11 +58,11 @@ class House:
 
     def _open(self) -> StateMachine:
         database = DB(self.path, options=OPTIONS, filesystem=self.disk)
-        return StateMachine(database, memory=BOUNDS)
+        return StateMachine(database, memory=BOUNDS, plain=self.plain)
 
     def apply(self, *commands: Command, at: int = 0) -> Sequence[CommandResult]:
         self.log.append((len(self.log) + 1, 1, encode_commands(commands, at)))
-        return self.machine.apply(self.log[-1:])[0].results
+        return [*map(result_of, self.machine.apply(self.log[-1:])[0].results)]
 
     def one(self, command: Command, at: int = 0) -> CommandResult:
         (result,) = self.apply(command, at=at)
@@ -67,6 +72,7 @@ class House:
         """The process dies and starts again: what was not flushed comes back from the log."""
         before = self.fingerprint()
         self.disk = self.disk.crash()
+        self.plain = not self.plain
         self.machine = self._open()
         for entry in self.log[self.machine.applied_index :]:
             self.machine.apply([entry])
@@ -110,9 +116,9 @@ def between(request, house):
     return happen
 
 
-@pytest.fixture
-def house() -> House:
-    return House()
+@pytest.fixture(params=[False, True], ids=["native", "plain"])
+def house(request) -> House:
+    return House(request.param)
 
 
 def plain(number: int, value: bytes = b"", since: int | None = None) -> Command:

@@ -16,6 +16,7 @@ from kvstore.state import (
     encode_commands,
     put_command,
     request_digest,
+    result_of,
 )
 
 OPTIONS = Options(wal=False, background=False)
@@ -26,8 +27,12 @@ BOUNDS = MemoryBounds(
 )
 
 
-def opened(disk: MemoryFileSystem) -> StateMachine:
-    return StateMachine(DB("/state", options=OPTIONS, filesystem=disk), memory=BOUNDS)
+both = pytest.mark.parametrize("plain", [False, True], ids=["native", "plain"])
+
+
+def opened(disk: MemoryFileSystem, plain: bool = False) -> StateMachine:
+    database = DB("/state", options=OPTIONS, filesystem=disk)
+    return StateMachine(database, memory=BOUNDS, plain=plain)
 
 
 def put(request: str, key: bytes, value: bytes) -> bytes:
@@ -41,8 +46,9 @@ def history(count: int) -> list[tuple[int, int, bytes]]:
     ]
 
 
-def test_results_say_whether_there_was_a_value_also_within_one_entry():
-    machine = opened(MemoryFileSystem())
+@both
+def test_results_say_whether_there_was_a_value_also_within_one_entry(plain):
+    machine = opened(MemoryFileSystem(), plain)
     digest = [request_digest(b"%d" % number) for number in range(4)]
     data = encode_commands(
         [
@@ -53,7 +59,7 @@ def test_results_say_whether_there_was_a_value_also_within_one_entry():
         ]
     )
     (applied,) = machine.apply([(1, 1, data)])
-    assert applied.results == [False, True, False, False]
+    assert [*map(result_of, applied.results)] == [False, True, False, False]
     assert machine.get(b"k") == b"2"
     assert machine.revision == 4
 
@@ -82,16 +88,23 @@ def test_what_was_not_flushed_is_replayed_to_the_very_same_state():
         )
 
 
-def test_an_entry_without_commands_moves_only_the_index():
-    machine = opened(MemoryFileSystem())
+@both
+def test_an_entry_without_commands_moves_only_the_index(plain):
+    machine = opened(MemoryFileSystem(), plain)
     machine.apply([(1, 1, put("r", b"k", b"")), (2, 3, b"")])
     assert (machine.applied_index, machine.applied_term, machine.revision) == (2, 3, 1)
 
 
-def test_data_that_is_no_batch_of_commands_is_refused():
-    machine = opened(MemoryFileSystem())
+@both
+@pytest.mark.parametrize(
+    "data", [b"\x01\xff\xff\xff\xff", put("r", b"k", b"v")[:-1], put("r", b"k", b"v") + b"!"]
+)
+def test_data_that_is_no_batch_of_commands_is_refused(plain, data):
+    machine = opened(MemoryFileSystem(), plain)
     with pytest.raises(CorruptionError):
-        machine.apply([(1, 1, b"\x01\xff\xff\xff\xff")])
+        machine.apply([(1, 1, put("s", b"k", b"v")), (2, 1, data)])
+    assert (machine.applied_index, machine.revision) == (0, 0)
+    assert machine.get(b"k") is None
 
 
 def test_a_state_of_a_newer_format_is_refused():
@@ -106,9 +119,10 @@ def test_a_state_of_a_newer_format_is_refused():
     assert caught.value.code == IntegrityCode.UNSUPPORTED_VERSION
 
 
-def test_entries_are_prepared_from_memory_and_ask_the_disk_for_what_it_lacks() -> None:
+@both
+def test_entries_are_prepared_from_memory_and_ask_the_disk_for_what_it_lacks(plain: bool) -> None:
     disk = MemoryFileSystem()
-    machine = opened(disk)
+    machine = opened(disk, plain)
     machine.apply([(1, 1, put("r1", b"old", b"1"))])
     machine.flush()
     entries = [
@@ -122,10 +136,10 @@ def test_entries_are_prepared_from_memory_and_ask_the_disk_for_what_it_lacks() -
     assert machine.applied_index == 1
     assert b"\x01old" in prepared.cold
     disk.heal()
-    prepared.present.update(machine.look_up(prepared.cold))
+    prepared.learn(machine.look_up(prepared.cold))
     disk.fail("pread", 5, always=True)
     answers = machine.apply_prepared(prepared)
-    assert [list(answer.results) for answer in answers] == [[True], [False], [True], []]
+    assert [answer.results for answer in answers] == [b"\1", b"\0", b"\1", b""]
     disk.heal()
     machine.flush()
     assert machine.get_cached(b"old") is COLD

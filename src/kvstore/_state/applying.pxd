@@ -1,0 +1,73 @@
+"""The state machine's work on entries: kvstore.state.plain is its readable form.
+
+What is prepared borrows from the entries' bytes, which it holds, and is good for one application.
+"""
+
+from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+
+from kvstore._engine.database.native cimport Database, WriteBatch
+from kvstore._engine.primitives.native cimport Buffer, Slice
+
+
+cdef enum:
+    RESULT_UNKNOWN = -1
+    # What is stored of an entry's results, and goes into the state's hash: False, True, and then
+    RESULT_REUSED = 2
+    RESULT_NO_ROOM = 3
+    RESULT_REFUSED = 4          # and on: the places of kvstore.errors.Refusal
+    REFUSED_SESSION_EXPIRED = 0
+    REFUSED_SEQUENCE_PASSED = 1
+    REFUSED_REQUEST_FORGOTTEN = 2
+    PRESENT_COLD = 2
+    NO_KEY = 0xFFFFFFFF
+
+
+cdef struct Step:
+    Command command
+    uint32_t key                # place in the keys
+
+
+cdef struct StoredKey:
+    # A user key that some command writes, and whether it has a value: 1, 0, or PRESENT_COLD.
+    Slice key
+    int8_t present
+
+
+cdef class Prepared:
+    cdef list entries           # (index, term, data)
+    cdef readonly list cold     # keys of the engine
+    cdef Step* steps            # owned; those of all entries, one after the other
+    cdef StoredKey* keys        # owned
+    cdef uint32_t* places       # owned; open addressing: 0 for free, else a place in `keys` plus 1
+    cdef uint32_t mask
+    cdef uint32_t step_count, key_count
+    cdef int provide(self, uint32_t commands) except -1
+    cdef uint32_t place_of(self, Slice key) noexcept
+
+
+cdef class Applying:
+    cdef Database db
+    cdef readonly RequestMemory requests
+    cdef readonly Sessions sessions
+    cdef readonly uint64_t applied_index, applied_term, revision, clock_ms
+    cdef readonly uint32_t state_hash
+    cdef int apply_entry(
+        self, Prepared prepared, Step* steps, uint32_t count, uint64_t index, uint64_t time_ms,
+        WriteBatch batch, uint8_t* results
+    ) except -1
+    cdef int apply_plain(
+        self, Prepared prepared, Step* step, uint64_t index, WriteBatch batch, Buffer* fresh
+    ) except -1
+    cdef int apply_of_session(
+        self, Prepared prepared, Step* step, uint64_t index, uint32_t place, dict used,
+        WriteBatch batch
+    ) except -1
+    cdef int open_session(
+        self, Step* step, uint64_t index, uint32_t place, dict used, WriteBatch batch
+    ) except -1
+    cdef int forget_session(self, bytes name, WriteBatch batch) except -1
+    cdef int write(self, Prepared prepared, Step* step, WriteBatch batch) except -1
+    # RESULT_UNKNOWN, or the result of a request, or that it was another one's.
+    cdef int known_result(
+        self, const uint8_t* request, uint64_t fingerprint, uint64_t sequence
+    ) except -2
