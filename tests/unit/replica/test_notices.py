@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from kvstore.raft import Message, MessageKind
 from kvstore.replica.notices import NOTICE_S
 from kvstore.replica.packets import Packet
-from tests.unit.replica.driven_group import DrivenGroup, put_of
+from tests.unit.replica.driven_group import DrivenGroup, into, put_of
 
 APPEND = MessageKind.APPEND
 APPEND_RESPONSE = MessageKind.APPEND_RESPONSE
@@ -65,7 +65,7 @@ class Watched(DrivenGroup):
     def propose(self, name: str) -> list[object]:
         answers: list[object] = []
         command = put_of(name, name.encode(), b"")
-        self.first.propose(self.encoded(command), answers.append)
+        self.first.propose(self.encoded(command), into(answers))
         return answers
 
     def applied(self) -> set[int]:
