@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar, cast
@@ -11,7 +11,6 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import grpc.aio
 
-from kvstore.addresses import is_unix
 from kvstore.api.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -21,10 +20,10 @@ from kvstore.api.v1 import (
     session_pb2_grpc,
 )
 from kvstore.client.attempts import Attempts, Endpoints, Metadata
+from kvstore.client.channels import Transport, dialler
 from kvstore.client.connections import Connections
 from kvstore.client.failure import understand
 from kvstore.client.options import (
-    CHANNEL_OPTIONS,
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
     TLS,
@@ -67,13 +66,8 @@ class _Server:
 
     __slots__ = ("admin", "channel", "kv", "sessions")
 
-    def __init__(self, address: str, tls: TLS | None) -> None:
-        if tls is None or is_unix(address):
-            self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        else:
-            self.channel = grpc.aio.secure_channel(
-                address, tls.credentials(), options=CHANNEL_OPTIONS + tls.channel_options()
-            )
+    def __init__(self, address: str, dial: Callable[[str], grpc.aio.Channel]) -> None:
+        self.channel = dial(address)
         self.kv = cast("kv_pb2_grpc.KVAsyncStub", kv_pb2_grpc.KVStub(self.channel))
         self.sessions = cast(
             "session_pb2_grpc.SessionsAsyncStub", session_pb2_grpc.SessionsStub(self.channel)
@@ -98,16 +92,19 @@ class AsyncClient:
         tls: TLS | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
+        transport: Transport | None = None,
     ) -> None:
-        """Raises ConfigurationError for a malformed address or an unreadable PEM file."""
+        """``transport``: ``"native"`` or ``"grpcio"``; without one, the best that was built.
+
+        Raises ConfigurationError for a malformed address, an unreadable PEM file, or a transport
+        that there isn't.
+        """
         self._endpoints = Endpoints(parse_addresses(addresses))
         self._timeout = checked_timeout(timeout, timeout)
         self._retry = retry or RetryPolicy()
         self._closed = False
-        self._connections = Connections(partial(_Server, tls=tls), tls)
+        self._connections = Connections(partial(_Server, dial=dialler(transport, tls)), tls)
         self._sessions = Sessions()
-        if tls is not None:
-            tls.credentials()  # unreadable PEM files are told now, not later
 
     async def put(
         self,
@@ -203,7 +200,7 @@ class AsyncClient:
 
     async def save_snapshot(
         self, *, stale: bool = False, timeout: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield a backup file of the member that answers; see :meth:`Client.save_snapshot`."""
         attempts = Attempts(self._endpoints, self._retry, checked_timeout(timeout, self._timeout))
         request = admin_pb2.SaveSnapshotRequest(stale=stale)
@@ -211,8 +208,9 @@ class AsyncClient:
         while True:
             attempts.next()
             connection = self._connections.take(attempts.address)
+            call = connection.server.admin.SaveSnapshot(request)
             try:
-                async for response in connection.server.admin.SaveSnapshot(request):
+                async for response in call:
                     begun = True
                     yield response.data
                 return
@@ -229,6 +227,7 @@ class AsyncClient:
                     raise ClosedError(_CLOSED) from error
                 raise
             finally:
+                call.cancel()
                 left = self._connections.give_back(connection)
                 if left is not None:
                     await left.channel.close(grace=None)

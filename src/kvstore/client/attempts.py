@@ -1,9 +1,8 @@
-"""When and where a call is tried: the plan that both clients follow. No I/O here."""
+"""When and where a call is tried: the plan of a call. No I/O here."""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -25,38 +24,28 @@ def seconds_of_the_world() -> float:
 
 
 class Endpoints:
-    """The addresses a client knows and the one it prefers. Safe to use from any thread."""
+    """The addresses a client knows and the one it prefers."""
+
+    __slots__ = ("addresses", "budget", "preferred")
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._lock = threading.Lock()
-        self._addresses = list(addresses)
-        self._preferred = self._addresses[0]
+        self.addresses = list(addresses)
+        self.preferred = self.addresses[0]
         self.budget = RetryBudget()
-
-    @property
-    def preferred(self) -> str:
-        return self._preferred
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        with self._lock:
-            return tuple(self._addresses)
 
     def prefer(self, address: str) -> None:
         """Go to ``address`` from now on, adding it where it is new."""
-        with self._lock:
-            if address not in self._addresses:
-                if len(self._addresses) >= ADDRESSES_MAX:
-                    return
-                self._addresses.append(address)
-            self._preferred = address
+        if address not in self.addresses:
+            if len(self.addresses) >= ADDRESSES_MAX:
+                return
+            self.addresses.append(address)
+        self.preferred = address
 
     def leave(self, address: str) -> None:
         """Prefer the next address after ``address``, unless another call has moved on already."""
-        with self._lock:
-            if self._preferred == address:
-                place = self._addresses.index(address)
-                self._preferred = self._addresses[(place + 1) % len(self._addresses)]
+        if self.preferred == address:
+            place = self.addresses.index(address)
+            self.preferred = self.addresses[(place + 1) % len(self.addresses)]
 
 
 class Attempts:
@@ -160,7 +149,8 @@ class Attempts:
                 self._first_sent = self._sent
         if not failure.retry or (failure.overloaded and not self._endpoints.budget.allows()):
             raise self._judged(failure.error)
-        self._last = failure
+        if self._last is None or not failure.silent:
+            self._last = failure
         if failure.leader_address is not None and failure.leader_address != self.address:
             self._endpoints.prefer(failure.leader_address)
             # The first hint is followed at once; members that send us in circles are given time.

@@ -1,81 +1,46 @@
-"""The client for threads."""
+"""The client for threads: an AsyncClient on the loop of a thread that all clients share."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-import grpc
-
-from kvstore.addresses import is_unix
-from kvstore.api.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    kv_pb2,
-    kv_pb2_grpc,
-    session_pb2,
-    session_pb2_grpc,
-)
-from kvstore.client.attempts import Attempts, Endpoints, Metadata
-from kvstore.client.connections import Connections
-from kvstore.client.failure import understand
-from kvstore.client.options import (
-    CHANNEL_OPTIONS,
-    DEFAULT_ADDRESS,
-    DEFAULT_TIMEOUT_S,
-    TLS,
-    RetryPolicy,
-    checked_timeout,
-    parse_addresses,
-)
-from kvstore.client.requests import BytesLike, delete_request, get_request, put_request
-from kvstore.client.sessions import PlainWrite, Sessions, SessionWrite, Write
+from kvstore.client import background
+from kvstore.client.asynchronous import AsyncClient
+from kvstore.client.background import Background
+from kvstore.client.channels import Transport
+from kvstore.client.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS, RetryPolicy
+from kvstore.client.requests import BytesLike
 from kvstore.client.status import ClusterStatus, Members
-from kvstore.errors import (
-    ClosedError,
-    Error,
-    ForgottenError,
-    InvalidArgumentError,
-    Outcome,
-    Refusal,
-    ResourceExhaustedError,
-    UnsupportedError,
-)
+from kvstore.errors import ClosedError
 
-Request = TypeVar("Request", contravariant=True)
-WriteRequest = TypeVar("WriteRequest", kv_pb2.PutRequest, kv_pb2.DeleteRequest)
-Response = TypeVar("Response", covariant=True)
+T = TypeVar("T")
 
 
-_CLOSED = "the client was closed during the call"
+class _Work:
+    """What a client has in this process once it was used."""
 
+    __slots__ = ("background", "client", "process")
 
-class _Method(Protocol[Request, Response]):
-    """One RPC of a stub."""
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+        self.process = os.getpid()
+        self.background: Background = background.lease()
 
-    def __call__(
-        self, request: Request, *, timeout: float | None, metadata: Metadata | None
-    ) -> Response: ...
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.background.run(work)
 
-
-class _Server:
-    """The connection to one address."""
-
-    __slots__ = ("admin", "channel", "kv", "sessions")
-
-    def __init__(self, address: str, tls: TLS | None) -> None:
-        if tls is None or is_unix(address):
-            self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        else:
-            self.channel = grpc.secure_channel(
-                address, tls.credentials(), options=CHANNEL_OPTIONS + tls.channel_options()
-            )
-        self.kv = kv_pb2_grpc.KVStub(self.channel)
-        self.sessions = session_pb2_grpc.SessionsStub(self.channel)
-        self.admin = admin_pb2_grpc.AdminStub(self.channel)
+    def drop(self) -> None:
+        """Of a client that nobody uses any more, and nobody closed."""
+        if self.process == os.getpid():
+            self.background.begin(self.client.close())
+            background.release(self.background)
 
 
 class Client:
@@ -87,7 +52,9 @@ class Client:
     opens, and are applied at most once however often they are sent; where a server can't know any
     more whether an earlier try was applied, it refuses the next one, and the call ends with that.
 
-    Any number of threads may use one client. Connections are made on first use.
+    Any number of threads may use one client, and children of ``fork``, which get connections and a
+    session of their own. Connections are made on first use, on one thread that all clients of a
+    process share; what its threads ask for at the same time goes out together.
 
     >>> with Client("127.0.0.1:50051") as client:
     ...     client.put(b"colour", b"green")
@@ -103,16 +70,17 @@ class Client:
         tls: TLS | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
+        transport: Transport | None = None,
     ) -> None:
-        """Raises ConfigurationError for a malformed address or an unreadable PEM file."""
-        self._endpoints = Endpoints(parse_addresses(addresses))
-        self._timeout = checked_timeout(timeout, timeout)
-        self._retry = retry or RetryPolicy()
-        self._closed = threading.Event()
-        self._connections = Connections(partial(_Server, tls=tls), tls)
-        self._sessions = Sessions()
-        # Unreadable PEM files are told now, not later.
-        self._connections.give_back(self._connections.take(self._endpoints.preferred))
+        """Raises ConfigurationError as :class:`kvstore.AsyncClient` does."""
+        self._make = partial(
+            AsyncClient, addresses, tls=tls, timeout=timeout, retry=retry, transport=transport
+        )
+        self._lock = threading.Lock()
+        self._closed = False
+        self._work: _Work | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        self._make()  # what is wrong is told now, not later
 
     def put(
         self,
@@ -136,16 +104,18 @@ class Client:
         whether it was applied). ``outcome`` of the error says whether the write was not applied, or
         may have been.
         """
-        request = put_request(key, value)
-        return self._write(_put, request, request_id, retry, timeout).overwritten
+        work = self._begun()
+        return work.run(
+            work.client.put(key, value, request_id=request_id, retry=retry, timeout=timeout)
+        )
 
     def get(self, key: BytesLike, *, timeout: float | None = None) -> bytes | None:
         """Return the newest value of ``key``, None if it has none. Linearizable.
 
         Raises as :meth:`put` does.
         """
-        response = self._call(_get, get_request(key), timeout)
-        return response.value if response.found else None
+        work = self._begun()
+        return work.run(work.client.get(key, timeout=timeout))
 
     def delete(
         self,
@@ -156,18 +126,20 @@ class Client:
         timeout: float | None = None,
     ) -> bool:
         """Remove ``key``; True if it had a value. Arguments and errors as of :meth:`put`."""
-        request = delete_request(key)
-        return self._write(_delete, request, request_id, retry, timeout).deleted
+        work = self._begun()
+        return work.run(
+            work.client.delete(key, request_id=request_id, retry=retry, timeout=timeout)
+        )
 
     def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
-        answer = self._call(_status, admin_pb2.StatusRequest(), timeout)
-        return ClusterStatus.from_message(answer)
+        work = self._begun()
+        return work.run(work.client.status(timeout=timeout))
 
     def members(self, *, timeout: float | None = None) -> Members:
         """Return who belongs to the cluster. Raises as :meth:`put` does."""
-        answer = self._call(_members, admin_pb2.MembersRequest(), timeout)
-        return Members.from_message(answer)
+        work = self._begun()
+        return work.run(work.client.members(timeout=timeout))
 
     def add_member(
         self,
@@ -182,10 +154,10 @@ class Client:
         Raises InvalidArgumentError for an id or address that is taken, UnavailableError while
         another change is under way, and as :meth:`put` does.
         """
-        new = admin_pb2.Member(
-            member_id=member_id, client_address=client_address, peer_address=peer_address
+        work = self._begun()
+        return work.run(
+            work.client.add_member(member_id, client_address, peer_address, timeout=timeout)
         )
-        return self._change(admin_pb2.ChangeMembersRequest(add=new), timeout)
 
     def promote_member(
         self, member_id: int, *, force: bool = False, timeout: float | None = None
@@ -195,7 +167,8 @@ class Client:
         Raises UnavailableError while it lacks too much of the log or wasn't heard from lately, or
         when no majority of the voters to be was; with ``force`` it is done all the same.
         """
-        return self._change(admin_pb2.ChangeMembersRequest(promote=member_id, force=force), timeout)
+        work = self._begun()
+        return work.run(work.client.promote_member(member_id, force=force, timeout=timeout))
 
     def remove_member(
         self, member_id: int, *, force: bool = False, timeout: float | None = None
@@ -205,23 +178,21 @@ class Client:
         Raises UnavailableError when no majority of the voters that stay was heard from lately;
         with ``force`` it is done all the same.
         """
-        return self._change(admin_pb2.ChangeMembersRequest(remove=member_id, force=force), timeout)
-
-    def _change(self, request: admin_pb2.ChangeMembersRequest, timeout: float | None) -> Members:
-        return Members.from_message(self._call(_change_members, request, timeout))
+        work = self._begun()
+        return work.run(work.client.remove_member(member_id, force=force, timeout=timeout))
 
     def forget_introduction(self, member_id: int, *, timeout: float | None = None) -> bool:
         """Let the member that answers forget what it remembers of another one's data directory.
 
         Returns whether there was anything. For when it refuses a member whose directory is whole.
         """
-        request = admin_pb2.ForgetIntroductionRequest(member_id=member_id)
-        return (self._call(_forget_introduction, request, timeout)).known
+        work = self._begun()
+        return work.run(work.client.forget_introduction(member_id, timeout=timeout))
 
     def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
-        request = admin_pb2.TransferLeadershipRequest(to=to)
-        return (self._call(_transfer_leadership, request, timeout)).leader_id
+        work = self._begun()
+        return work.run(work.client.transfer_leadership(to, timeout=timeout))
 
     def save_snapshot(
         self, *, stale: bool = False, timeout: float | None = None
@@ -234,40 +205,27 @@ class Client:
 
         Raises CorruptionError when the member's data is damaged, and as :meth:`put` does.
         """
-        attempts = Attempts(self._endpoints, self._retry, checked_timeout(timeout, self._timeout))
-        request = admin_pb2.SaveSnapshotRequest(stale=stale)
-        begun = False
-        while True:
-            attempts.next()
-            connection = self._connections.take(attempts.address)
-            try:
-                for response in connection.server.admin.SaveSnapshot(request):
-                    begun = True
-                    yield response.data
-                return
-            except grpc.RpcError as error:
-                if self._closed.is_set():
-                    raise ClosedError(_CLOSED) from error
-                failure = understand(error)
-                if begun:
-                    raise failure.error from error
-                self._connections.failed(connection, failure)
-                delay = attempts.failed(failure)
-            except ValueError as error:  # what gRPC raises for a channel that close() has closed
-                if self._closed.is_set():
-                    raise ClosedError(_CLOSED) from error
-                raise
-            finally:
-                left = self._connections.give_back(connection)
-                if left is not None:
-                    left.channel.close()
-            self._closed.wait(delay)
+        work = self._begun()
+        pieces = work.client.save_snapshot(stale=stale, timeout=timeout)
+        try:
+            while (piece := work.run(_next(pieces))) is not None:
+                yield piece
+        finally:
+            with contextlib.suppress(ClosedError):
+                work.run(pieces.aclose())
 
     def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
-        self._closed.set()
-        for server in self._connections.close():
-            server.channel.close()
+        with self._lock:
+            self._closed = True
+            work, self._work = self._work, None
+        if work is None or work.process != os.getpid():
+            return
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        with contextlib.suppress(ClosedError):
+            work.run(work.client.close())
+        background.release(work.background)
 
     def __enter__(self) -> Self:
         return self
@@ -280,137 +238,28 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(
-        self,
-        method: Callable[[_Server], _Method[Request, Response]],
-        request: Request,
-        timeout: float | None,
-    ) -> Response:
-        """Try until it works, can't work or the time is up."""
-        timeout = checked_timeout(timeout, self._timeout)
-        return self._try(method, request, Attempts(self._endpoints, self._retry, timeout))
+    def _begun(self) -> _Work:
+        """What this process works with. Raises ClosedError."""
+        work = self._work
+        if work is None or work.process != os.getpid():
+            return self._begin()
+        return work
 
-    def _write(
-        self,
-        method: Callable[[_Server], _Method[WriteRequest, Response]],
-        request: WriteRequest,
-        request_id: str | None,
-        retry: bool,
-        timeout: float | None,
-    ) -> Response:
-        """The same for a write, which gets its id here."""
-        timeout = checked_timeout(timeout, self._timeout)
-        if retry and request_id is None:
-            raise InvalidArgumentError("retry needs the request_id that was sent before")
-        attempts = Attempts(self._endpoints, self._retry, timeout, writes=True, sent_before=retry)
-        while True:
-            write = self._numbered(attempts) if request_id is None else PlainWrite(request_id)
-            request.request_id = write.request_id
-            try:
-                return self._try(method, request, attempts)
-            except ForgottenError as error:
-                if not self._may_renew(write, error):
-                    raise
-                attempts.renew()
-            finally:
-                write.done()
-
-    def _may_renew(self, write: Write, error: ForgottenError) -> bool:
-        """Whether the write, which a session that has expired numbered, may have another id."""
-        if error.refusal is not Refusal.SESSION_EXPIRED or not isinstance(write, SessionWrite):
-            return False
-        self._sessions.expired(write.session)
-        return error.outcome is Outcome.NOT_APPLIED
-
-    def _numbered(self, attempts: Attempts) -> Write:
-        """Give a write its id; opens a session where there is none."""
-        if self._sessions.claim():
-            opened = None
-            refused = False
-            try:
-                opened = self._try(_open, session_pb2.OpenSessionRequest(), attempts)
-            except (ResourceExhaustedError, UnsupportedError):
-                refused = True
-            except Error as error:
-                # Whatever became of the session, the write was not sent.
-                error.outcome = Outcome.NOT_APPLIED
-                raise
-            finally:
-                self._sessions.opened(opened, refused=refused)
-                attempts.renew()
-        return self._sessions.begin()
-
-    def _try(
-        self,
-        method: Callable[[_Server], _Method[Request, Response]],
-        request: Request,
-        attempts: Attempts,
-    ) -> Response:
-        while True:
-            time_left = attempts.next()
-            connection = self._connections.take(attempts.address)
-            try:
-                method_there = method(connection.server)
-                response = method_there(request, timeout=time_left, metadata=attempts.metadata())
-                connection.answered()
-                attempts.succeeded()
-                return response
-            except grpc.RpcError as error:
-                if self._closed.is_set():
-                    raise attempts.ended(ClosedError(_CLOSED)) from error
-                failure = understand(error)
-                self._connections.failed(connection, failure, time_left)
-                delay = attempts.failed(failure)
-            except ValueError as error:  # what gRPC raises for a channel that close() has closed
-                if self._closed.is_set():
-                    raise attempts.ended(ClosedError(_CLOSED)) from error
-                raise
-            finally:
-                left = self._connections.give_back(connection)
-                if left is not None:
-                    left.channel.close()
-            self._closed.wait(delay)
+    def _begin(self) -> _Work:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client is closed")
+            if self._work is not None and self._work.process != os.getpid():
+                # A child of fork: its session and connections are its own.
+                background.abandon(self._work)
+                self._work = None
+            if self._work is None:
+                self._work = _Work(self._make())
+                self._finalizer = weakref.finalize(self, self._work.drop)
+                self._finalizer.atexit = False
+            return self._work
 
 
-def _put(server: _Server) -> _Method[kv_pb2.PutRequest, kv_pb2.PutResponse]:
-    return server.kv.Put
-
-
-def _get(server: _Server) -> _Method[kv_pb2.GetRequest, kv_pb2.GetResponse]:
-    return server.kv.Get
-
-
-def _delete(server: _Server) -> _Method[kv_pb2.DeleteRequest, kv_pb2.DeleteResponse]:
-    return server.kv.Delete
-
-
-def _status(server: _Server) -> _Method[admin_pb2.StatusRequest, admin_pb2.StatusResponse]:
-    return server.admin.Status
-
-
-def _members(server: _Server) -> _Method[admin_pb2.MembersRequest, admin_pb2.MembersResponse]:
-    return server.admin.Members
-
-
-def _change_members(
-    server: _Server,
-) -> _Method[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]:
-    return server.admin.ChangeMembers
-
-
-def _forget_introduction(
-    server: _Server,
-) -> _Method[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]:
-    return server.admin.ForgetIntroduction
-
-
-def _transfer_leadership(
-    server: _Server,
-) -> _Method[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]:
-    return server.admin.TransferLeadership
-
-
-def _open(
-    server: _Server,
-) -> _Method[session_pb2.OpenSessionRequest, session_pb2.OpenSessionResponse]:
-    return server.sessions.Open
+async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
+    """The next piece; None after the last."""
+    return await anext(pieces, None)

@@ -8,7 +8,6 @@ there; the last of them closes it.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -42,12 +41,11 @@ class Connection(Generic[Server]):
 
 
 class Connections(Generic[Server]):
-    """``dial`` makes what is kept for an address. Safe to use from any thread."""
+    """``dial`` makes what is kept for an address."""
 
     def __init__(self, dial: Callable[[str], Server], tls: TLS | None) -> None:
         self._dial = dial
         self._tls = tls
-        self._lock = threading.Lock()
         self._current: dict[str, Connection[Server]] = {}
         self._retired: set[Connection[Server]] = set()
         self._closed = False
@@ -57,23 +55,21 @@ class Connections(Generic[Server]):
 
         Raises ClosedError, and ConfigurationError for certificates that can't be read.
         """
-        with self._lock:
-            if self._closed:
-                raise ClosedError("the client is closed")
-            connection = self._current.get(address)
-            if connection is None:
-                connection = self._current[address] = self._made(address)
-            connection.calls += 1
-            return connection
+        if self._closed:
+            raise ClosedError("the client is closed")
+        connection = self._current.get(address)
+        if connection is None:
+            connection = self._current[address] = self._made(address)
+        connection.calls += 1
+        return connection
 
     def give_back(self, connection: Connection[Server]) -> Server | None:
         """A call is over; what is returned is to be closed."""
-        with self._lock:
-            connection.calls -= 1
-            if connection.calls or connection not in self._retired:
-                return None
-            self._retired.discard(connection)
-            return connection.server
+        connection.calls -= 1
+        if connection.calls or connection not in self._retired:
+            return None
+        self._retired.discard(connection)
+        return connection.server
 
     def failed(self, connection: Connection[Server], failure: Failure, took_s: float = 0.0) -> None:
         """A try over ``connection``, of ``took_s``, failed: replace it where another one may do
@@ -83,22 +79,20 @@ class Connections(Generic[Server]):
         silent = failure.silent and time.monotonic() - connection.heard > took_s
         if not silent and not (failure.retry and self._files() != connection.files):
             return
-        with self._lock:
-            if self._closed or self._current.get(connection.address) is not connection:
-                return
-            try:
-                self._current[connection.address] = self._made(connection.address)
-            except ConfigurationError:
-                return  # files in the middle of an exchange; the next failure looks again
-            self._retired.add(connection)
+        if self._closed or self._current.get(connection.address) is not connection:
+            return
+        try:
+            self._current[connection.address] = self._made(connection.address)
+        except ConfigurationError:
+            return  # files in the middle of an exchange; the next failure looks again
+        self._retired.add(connection)
 
     def close(self) -> list[Server]:
         """Take no more calls; what is returned is to be closed."""
-        with self._lock:
-            self._closed = True
-            left = [*self._current.values(), *self._retired]
-            self._current, self._retired = {}, set()
-            return [connection.server for connection in left]
+        self._closed = True
+        left = [*self._current.values(), *self._retired]
+        self._current, self._retired = {}, set()
+        return [connection.server for connection in left]
 
     def _made(self, address: str) -> Connection[Server]:
         # First the files' stamps: what changes while they are read is seen the next time.

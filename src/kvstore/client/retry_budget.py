@@ -15,7 +15,7 @@ TOKENS_PER_SUCCESS = 0.1
 
 
 class RetryBudget:
-    """The tokens of one client. Threads may use it at once: a miscount is no harm."""
+    """The tokens of one client."""
 
     __slots__ = ("tokens",)
 

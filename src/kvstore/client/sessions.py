@@ -6,7 +6,7 @@ the server has none to give, gets an id of its own instead: that is remembered t
 
 from __future__ import annotations
 
-import threading
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -50,7 +50,8 @@ Write = PlainWrite | SessionWrite
 
 
 class Session:
-    """One session. Safe to use from any thread."""
+    """One session, of this process: a child of ``fork`` that went on with it would repeat numbers,
+    and its writes would be taken for those of its parent."""
 
     def __init__(
         self, opened: session_pb2.OpenSessionResponse, *, now: Callable[[], float] = time.monotonic
@@ -60,67 +61,66 @@ class Session:
         self._idle_s = opened.idle_timeout_ms / 1000
         self._now = now
         self._used_at = now()
-        self._lock = threading.Lock()
+        self._process = os.getpid()
         self._last = 0
-        # In order: the first one is the floor.
-        self._under_way: dict[int, None] = {}
+        # The oldest one under way, or the next one.
+        self._floor = 1
+        self._under_way: set[int] = set()
 
     @property
-    def rested(self) -> bool:
-        """It was idle for half its time: better to open another one."""
-        return self._now() - self._used_at > self._idle_s / 2
+    def spent(self) -> bool:
+        """Better to open another one: it was idle for half its time, or is a parent's."""
+        return self._now() - self._used_at > self._idle_s / 2 or self._process != os.getpid()
 
     def begin(self) -> SessionWrite | None:
         """Number a write; None if the oldest one under way is too far behind."""
-        with self._lock:
-            floor = next(iter(self._under_way), self._last + 1)
-            if self._last + 1 >= floor + self._window:
-                return None
-            self._last += 1
-            self._under_way[self._last] = None
-            self._used_at = self._now()
-            return SessionWrite(self, self._last, floor)
+        sequence = self._last + 1
+        if sequence >= self._floor + self._window:
+            return None
+        self._last = sequence
+        self._under_way.add(sequence)
+        self._used_at = self._now()
+        return SessionWrite(self, sequence, self._floor)
 
     def finish(self, sequence: int) -> None:
         """That one is done, well or not."""
-        with self._lock:
-            self._under_way.pop(sequence, None)
+        self._under_way.discard(sequence)
+        if sequence == self._floor:
+            while sequence <= self._last and sequence not in self._under_way:
+                sequence += 1
+            self._floor = sequence
 
 
 class Sessions:
-    """The session that a client uses now, if any. Safe to use from any thread."""
+    """The session that a client uses now, if any."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._lock = threading.Lock()
         self._session: Session | None = None
         self._opening = False
         self._ask_again_at = now()
 
     def claim(self) -> bool:
         """Whether the caller is to open a session now, and to say :meth:`opened` in any case."""
-        with self._lock:
-            if self._session is not None and self._session.rested:
-                self._session = None
-            if self._session is not None or self._opening or self._now() < self._ask_again_at:
-                return False
-            self._opening = True
-            return True
+        if self._session is not None and self._session.spent:
+            self._session = None
+        if self._session is not None or self._opening or self._now() < self._ask_again_at:
+            return False
+        self._opening = True
+        return True
 
     def opened(self, opened: session_pb2.OpenSessionResponse | None, *, refused: bool) -> None:
         """What came of opening one; ``refused``: there is none to be had."""
-        with self._lock:
-            self._opening = False
-            if opened is not None:
-                self._session = Session(opened, now=self._now)
-            elif refused:
-                self._ask_again_at = self._now() + REFUSED_S
+        self._opening = False
+        if opened is not None:
+            self._session = Session(opened, now=self._now)
+        elif refused:
+            self._ask_again_at = self._now() + REFUSED_S
 
     def expired(self, session: Session) -> None:
         """The server doesn't know that session any more."""
-        with self._lock:
-            if self._session is session:
-                self._session = None
+        if self._session is session:
+            self._session = None
 
     def begin(self) -> Write:
         """Number a write, or give it an id of its own."""

@@ -110,7 +110,7 @@ def test_a_leader_hint_is_followed_at_once_and_remembered() -> None:
     plan.next()
     assert plan.address == "c:1"
     assert endpoints.preferred == "c:1"
-    assert endpoints.addresses == ("a:1", "b:1", "c:1")
+    assert endpoints.addresses == ["a:1", "b:1", "c:1"]
 
 
 def test_members_that_point_at_each_other_are_not_followed_in_a_spin() -> None:
@@ -262,3 +262,12 @@ def test_the_time_that_a_machine_slept_is_part_of_an_age() -> None:
 def test_the_worlds_seconds_go_on_as_those_of_the_process_do() -> None:
     before = seconds_of_the_world()
     assert 0 <= seconds_of_the_world() - before < 60
+
+
+def test_what_was_said_counts_more_than_the_silence_after_it() -> None:
+    clock = Clock()
+    plan = attempts(Endpoints(["a:1"]), clock, 1.0)
+    plan.failed(Failure(UnavailableError("no leader"), retry=True))
+    clock.seconds += 1.0
+    with pytest.raises(UnavailableError, match="no leader"):
+        plan.failed(Failure(DeadlineExceededError("Deadline Exceeded"), retry=True, silent=True))

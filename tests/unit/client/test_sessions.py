@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from kvstore.api.v1 import session_pb2
 from kvstore.client.sessions import (
     REFUSED_S,
@@ -97,3 +101,27 @@ def test_an_expired_session_is_left_and_a_newer_one_is_not() -> None:
     sessions.opened(answer("new"), refused=False)
     sessions.expired(write.session)
     assert sessions.begin().request_id == "kvs1/new/1/1"
+
+
+def test_a_child_of_fork_does_not_go_on_with_its_parents_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sessions = Sessions(now=Clock())
+    assert sessions.claim()
+    sessions.opened(answer(), refused=False)
+    assert not sessions.claim()
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    assert sessions.claim()
+
+
+def test_the_floor_passes_what_was_done_out_of_order() -> None:
+    session = Session(answer(window=8), now=Clock())
+    writes = [session.begin() for _ in range(4)]
+    for done in (2, 1, 0):
+        write = writes[done]
+        assert write is not None
+        write.done()
+    last = session.begin()
+    assert last is not None
+    assert last.request_id == "kvs1/ab/5/4"

@@ -1,0 +1,217 @@
+"""One thread with an event loop, shared by all blocking clients of a process.
+
+Threads hand their calls over in a queue; the first one that finds the loop asleep wakes it, and
+what the others add until it looks costs no further wake-up. The thread starts with the first call
+and ends with the last client. It is a daemon, and :mod:`atexit` ends it: calls of a program that is
+ending fail with ClosedError.
+
+A child of ``fork`` has no such thread: it starts one of its own. What belonged to the parent's is
+never touched there, nor freed, as both share its descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ctypes
+import os
+import threading
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
+
+import uvloop
+
+from kvstore.errors import ClosedError
+
+__all__ = ["Background", "abandon", "lease", "release"]
+
+T = TypeVar("T")
+
+_ENDED = "the client was closed, or the program is ending"
+
+
+class _Call(Generic[T]):
+    """What a thread waits for."""
+
+    __slots__ = ("done", "error", "result", "task", "work")
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.work = work
+        self.task: asyncio.Task[None] | None = None
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        # Held until there is an outcome. The cheapest thing that a thread can wait for.
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    async def carry(self) -> None:
+        try:
+            self.result = await self.work
+        except asyncio.CancelledError:
+            self.error = ClosedError(_ENDED)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+            self.error = error
+        finally:
+            self.done.release()
+
+    def refuse(self) -> None:
+        self.work.close()
+        self.error = ClosedError(_ENDED)
+        self.done.release()
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Background:
+    """The thread and its loop. :meth:`run` may be called from any other thread."""
+
+    def __init__(self) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._calls: deque[_Call[Any]] = deque()
+        self._woken = False
+        self._stopped = False
+        self.wake_ups = 0
+        """How often the loop took calls from the queue."""
+        self._thread = threading.Thread(target=self._main, name="kvstore-client", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that the loop hasn't taken yet."""
+        return len(self._calls)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of ``work``, which is done on the loop.
+
+        Raises ClosedError when the loop ends before. What a signal's handler raises meanwhile, as
+        Ctrl-C does, is raised here, and ``work`` cancelled.
+        """
+        call = _Call(work)
+        self._calls.append(call)
+        if not self._woken:
+            self._woken = True
+            self._loop_soon(self._take)
+        if self._stopped:
+            # Whoever finds it in the queue refuses it: the loop's end, or this thread.
+            self._refuse_all()
+        try:
+            call.done.acquire()
+        except BaseException:
+            self._loop_soon(call.cancel)
+            raise
+        error = call.error
+        if error is None:
+            return call.result  # type: ignore[return-value]
+        try:
+            raise error
+        finally:
+            del error, call  # which its traceback leads back to
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work`` on the loop, without waiting for it."""
+        self._calls.append(_Call(work))
+        self._loop_soon(self._take)
+        if self._stopped:
+            self._refuse_all()
+
+    def stop(self) -> None:
+        """End the loop and, as a rule, wait until it has: calls under way are cancelled."""
+        self._loop_soon(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _loop_soon(self, callback: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            self._stopped = True  # it is closed
+
+    def _take(self) -> None:
+        """Begin all that waits. What is added from now on wakes the loop again."""
+        self._woken = False
+        self.wake_ups += 1
+        while self._calls:
+            call = self._calls.popleft()
+            call.task = self._loop.create_task(call.carry())
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._stopped = True
+            self._refuse_all()
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def _refuse_all(self) -> None:
+        while True:
+            try:
+                call = self._calls.popleft()
+            except IndexError:
+                return
+            call.refuse()
+
+
+class _Shared:
+    """The thread of this process, and how many clients use it."""
+
+    def __init__(self) -> None:
+        # Of one thread more than once: the collector may end a client at any moment.
+        self.lock = threading.RLock()
+        self.running: Background | None = None
+        self.users = 0
+
+
+_shared = _Shared()
+
+
+def lease() -> Background:
+    """The thread of this process, which runs until as many have called :func:`release`."""
+    with _shared.lock:
+        if _shared.running is None:
+            _shared.running = Background()
+        _shared.users += 1
+        return _shared.running
+
+
+def release(background: Background) -> None:
+    """One user less."""
+    with _shared.lock:
+        if background is not _shared.running:
+            return  # it is at its end already, or the parent's
+        _shared.users -= 1
+        if _shared.users:
+            return
+        _shared.running = None
+    background.stop()
+
+
+def abandon(parents: object) -> None:
+    """Never free what the parent of this process uses: that would end it there too."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(parents))
+
+
+def _end() -> None:
+    with _shared.lock:
+        background, _shared.running = _shared.running, None
+    if background is not None:
+        background.stop()
+
+
+def _forked() -> None:
+    global _shared
+    abandon(_shared)
+    _shared = _Shared()
+
+
+atexit.register(_end)
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,156 @@
+"""The thread of blocking clients: it is shared, gathers calls, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from kvstore.client import background
+from kvstore.errors import ClosedError
+
+WAIT_S = 10.0
+
+
+@pytest.fixture
+def leased() -> Iterator[background.Background]:
+    made = background.lease()
+    yield made
+    background.release(made)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "kvstore-client"]
+
+
+async def thread_of() -> str:
+    return threading.current_thread().name
+
+
+def test_one_thread_serves_all_and_ends_with_the_last() -> None:
+    first, second = background.lease(), background.lease()
+    assert first is second
+    assert threads() == ["kvstore-client"]
+    assert first.run(thread_of()) == "kvstore-client"
+    background.release(first)
+    assert second.run(thread_of()) == "kvstore-client"
+    background.release(second)
+    assert threads() == []
+
+
+def test_errors_are_raised_in_the_thread_that_waits(leased: background.Background) -> None:
+    async def fails() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        leased.run(fails())
+
+
+def test_what_threads_ask_for_while_the_loop_is_busy_costs_one_wake_up(
+    leased: background.Background,
+) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        busy.set()
+        assert go_on.wait(WAIT_S)
+
+    async def passes() -> int:
+        return leased.wake_ups
+
+    blocker = threading.Thread(target=lambda: leased.run(block()))
+    blocker.start()
+    assert busy.wait(WAIT_S)
+    before = leased.wake_ups
+    seen: list[int] = []
+    others = [threading.Thread(target=lambda: seen.append(leased.run(passes()))) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    while leased.waiting < 8:
+        threading.Event().wait(0.001)
+    go_on.set()
+    for thread in [blocker, *others]:
+        thread.join(WAIT_S)
+    assert seen == [before + 1] * 8
+
+
+def test_calls_under_way_end_when_the_loop_does() -> None:
+    made = background.lease()
+    begun = threading.Event()
+    raised: list[BaseException] = []
+
+    async def stuck() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def call() -> None:
+        try:
+            made.run(stuck())
+        except ClosedError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert begun.wait(WAIT_S)
+    background.release(made)
+    thread.join(WAIT_S)
+    assert len(raised) == 1
+    with pytest.raises(ClosedError):
+        made.run(thread_of())
+
+
+def test_an_interrupted_call_is_cancelled(leased: background.Background) -> None:
+    cancelled = threading.Event()
+
+    async def stuck() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        leased.run(stuck())
+    assert cancelled.wait(WAIT_S)
+
+
+PROGRAM = """
+import atexit, os, sys
+
+def late():
+    try:
+        running.run(answer())
+    except ClosedError:
+        print("closed", flush=True)
+
+atexit.register(late)  # before ours: it runs after it
+from kvstore.client import background
+from kvstore.errors import ClosedError
+
+async def answer():
+    return os.getpid()
+
+running = background.lease()
+assert running.run(answer()) == os.getpid()
+child = os.fork()
+if child == 0:
+    parents, running = running, background.lease()
+    assert running is not parents
+    assert running.run(answer()) == os.getpid()
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert running.run(answer()) == os.getpid()
+"""
+
+
+def test_a_child_has_a_thread_of_its_own_and_both_programs_end() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"closed\nclosed\n", b"")
