@@ -130,6 +130,17 @@ cdef int on_frame_recv(
     return outcome(session)
 
 
+cdef int on_invalid_frame_recv(
+    nghttp2_session* h2, const nghttp2_frame* frame, int error, void* user_data
+) except? NGHTTP2_ERR_CALLBACK_FAILURE:
+    """A call beyond streams_max, or one that breaks HTTP/2's rules: nghttp2 resets it, and as many
+    of these would make as much work as the peer's own resets."""
+    cdef _Session session = <_Session> user_data
+    session.in_block = False
+    session.spend(&session.resets, "too_many_resets")
+    return outcome(session)
+
+
 cdef int on_frame_send(
     nghttp2_session* h2, const nghttp2_frame* frame, void* user_data
 ) except? NGHTTP2_ERR_CALLBACK_FAILURE:
@@ -141,11 +152,6 @@ cdef int on_frame_send(
                                          session.idle_frames.size)
     elif kind == NGHTTP2_HEADERS:
         session.block_sent(frame.hd.stream_id, frame.hd.flags & NGHTTP2_FLAG_END_STREAM != 0)
-    elif kind == NGHTTP2_RST_STREAM:
-        # Of a call that broke HTTP/2's rules: as good for a flood as the peer's own resets.
-        if (frame.rst_stream.error_code != NGHTTP2_NO_ERROR
-                and frame.rst_stream.error_code != NGHTTP2_CANCEL):
-            session.spend(&session.resets, "too_many_resets")
     elif kind == NGHTTP2_GOAWAY and frame.goaway.error_code != NGHTTP2_NO_ERROR:
         if not session.said_goaway:
             # nghttp2's own: it saw a breach of HTTP/2 and takes no more.
@@ -215,6 +221,8 @@ cdef class Callbacks:
         nghttp2_session_callbacks_set_on_header_callback(self.table, on_header)
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(self.table, on_data_chunk_recv)
         nghttp2_session_callbacks_set_on_frame_recv_callback(self.table, on_frame_recv)
+        nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
+            self.table, on_invalid_frame_recv)
         nghttp2_session_callbacks_set_on_frame_send_callback(self.table, on_frame_send)
         nghttp2_session_callbacks_set_on_frame_not_send_callback(self.table, on_frame_not_send)
         nghttp2_session_callbacks_set_on_stream_close_callback(self.table, on_stream_close)

@@ -49,8 +49,12 @@ cdef enum:
     STREAMS_AT_FIRST = 100
 
 
+@cython.no_gc_clear
 cdef class ClientSession(_Session):
     """See the stub."""
+
+    def __dealloc__(self):
+        self.forget_streams()
 
     def __init__(self, Limits limits not None, Budget received not None, Budget unsent not None,
                  str authority not None, str scheme not None,
@@ -87,13 +91,16 @@ cdef class ClientSession(_Session):
         cdef Fields block
         cdef Stream stream
         cdef nghttp2_data_provider provider
-        cdef uint8_t[10] timeout
+        cdef double timeout = -1 if timeout_s is None else max(<double> timeout_s, 0.0)
+        cdef uint8_t[10] timeout_text
         cdef bytes path_bytes
         cdef list pairs
         cdef int32_t number
         if (not self.accepting or self.streams >= self.limits.streams_max
                 or self.streams >= self.peer_streams_max):
             return 0
+        if message is not None and PyBytes_GET_SIZE(message) > MESSAGE_BYTES_BOUND:
+            raise ValueError(f"a message of more than {MESSAGE_BYTES_BOUND} bytes")
         if len(path) > PATH_BYTES_MAX or path[:1] != "/" or VALUE.fullmatch(path) is None:
             raise ValueError(f"no path of a call: {path[:PATH_BYTES_MAX]!r}")
         path_bytes = path.encode()
@@ -102,13 +109,6 @@ cdef class ClientSession(_Session):
         stream.unary = unary
         stream.started = True
         stream.received_status = -1
-        if message is not None:
-            if PyBytes_GET_SIZE(message) > MESSAGE_BYTES_BOUND:
-                raise ValueError(f"a message of more than {MESSAGE_BYTES_BOUND} bytes")
-            if not self.take_unsent(stream, PyBytes_GET_SIZE(message) + PREFIX_BYTES):
-                return 0
-            queue_message(stream, message)
-            stream.ended = unary
         block.count = 0
         add_fixed(&block, call_pairs, 1)
         add_field(&block, ":scheme", 7, <const uint8_t*> PyBytes_AS_STRING(self.scheme),
@@ -120,10 +120,16 @@ cdef class ClientSession(_Session):
         add_fixed(&block, call_pairs + 1, 3)
         add_field(&block, "user-agent", 10, <const uint8_t*> PyBytes_AS_STRING(self.user_agent),
                   PyBytes_GET_SIZE(self.user_agent))
-        if timeout_s is not None:
-            add_field(&block, "grpc-timeout", 12, timeout, encoded_timeout(timeout_s, timeout))
+        if timeout >= 0:
+            add_field(&block, "grpc-timeout", 12, timeout_text,
+                      encoded_timeout(timeout, timeout_text))
         if pairs is not None:
             add_encoded(&block, pairs)
+        if message is not None:
+            if not self.take_unsent(stream, PyBytes_GET_SIZE(message) + PREFIX_BYTES):
+                return 0
+            queue_message(stream, message)
+            stream.ended = unary
         provider.source.ptr = <void*> stream
         provider.read_callback = read_messages
         number = nghttp2_submit_request(self.h2, NULL, block.fields, block.count, &provider,

@@ -120,6 +120,10 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_session_callbacks*,
         int (*)(nghttp2_session*, const nghttp2_frame*, void*)
             except? NGHTTP2_ERR_CALLBACK_FAILURE) noexcept
+    void nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
+        nghttp2_session_callbacks*,
+        int (*)(nghttp2_session*, const nghttp2_frame*, int, void*)
+            except? NGHTTP2_ERR_CALLBACK_FAILURE) noexcept
     void nghttp2_session_callbacks_set_on_frame_send_callback(
         nghttp2_session_callbacks*,
         int (*)(nghttp2_session*, const nghttp2_frame*, void*)
@@ -163,6 +167,7 @@ cdef extern from "nghttp2/nghttp2.h":
     void* nghttp2_session_get_stream_user_data(nghttp2_session*, int32_t) noexcept
     int nghttp2_session_set_stream_user_data(nghttp2_session*, int32_t, void*) noexcept
     int nghttp2_session_get_stream_remote_close(nghttp2_session*, int32_t) noexcept
+    size_t nghttp2_session_get_outbound_queue_size(nghttp2_session*) noexcept
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session*) noexcept
     uint32_t nghttp2_session_get_next_stream_id(nghttp2_session*) noexcept
     uint32_t nghttp2_session_get_remote_settings(nghttp2_session*, int32_t) noexcept

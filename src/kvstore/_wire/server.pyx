@@ -102,8 +102,12 @@ def answer_all(list calls not None, list results not None, set owners not None):
     return left
 
 
+@cython.no_gc_clear
 cdef class ServerSession(_Session):
     """See the stub."""
+
+    def __dealloc__(self):
+        self.forget_streams()
 
     def __init__(self, Limits limits not None, Budget received not None, Budget unsent not None,
                  tuple hot=(), list hot_calls=None):
@@ -261,6 +265,11 @@ cdef class ServerSession(_Session):
                                      "grpc-timeout or a binary value of metadata is malformed")
         self.idle_frames.tokens = min(self.idle_frames.tokens + 2, self.idle_frames.size)
         pairs = tuple(self.block_pairs) if len(self.block_pairs) else ()
+        if not may_take(self.received_budget,
+                        self.received_bytes + block.size + STREAM_OVERHEAD,
+                        block.size + STREAM_OVERHEAD, self.limits.received_bytes_max):
+            return submit_only_trailer(self.h2, number, status_pairs(
+                STATUS_RESOURCE_EXHAUSTED, "too many bytes of requests wait already", COME_AGAIN))
         if block.hot >= 0:
             hot = HotCall.__new__(HotCall)
             hot.is_hot = True
@@ -279,6 +288,7 @@ cdef class ServerSession(_Session):
                 EVENT_CALL, number, self.block_path,
                 None if block.timeout_s == INFINITY else block.timeout_s, pairs))
         self.adopt(stream, number)
+        self.hold(stream, block.size + STREAM_OVERHEAD)
         nghttp2_session_set_stream_user_data(self.h2, number, <void*> stream)
         return 0
 

@@ -26,18 +26,22 @@ cdef enum:
     FRAME_BYTES_MAX = 16384 + 32   # what nghttp2 makes at a time
     # A block of more than so many times header_bytes_max ends the connection, not the call.
     HEADER_EXCESS = 8
+    # Frames but DATA that wait to be sent: so many a stream, and for the connection.
+    FRAMES_OF_STREAM = 4
+    OUTBOUND_FRAMES = 1000
+    # What a call takes of the budget of received bytes beside its metadata and messages.
+    STREAM_OVERHEAD = 1024
     SEND_BYTES_MAX = 48 << 10       # of one `send`
 
 
 @cython.no_gc_clear
 cdef class _Session:
-    """See the stub."""
+    """See the stub. Each side's __dealloc__ forgets the streams, while its own fields are there."""
 
     def __init__(self):
         raise TypeError("either side has its own class")
 
     def __dealloc__(self):
-        self.forget_streams()
         if self.h2 != NULL:
             nghttp2_session_del(self.h2)
 
@@ -84,6 +88,9 @@ cdef class _Session:
                 taken = nghttp2_session_mem_recv(self.h2, <const uint8_t*> view.buf, view.len)
                 if taken < 0 and self.why is None:
                     self.break_off(NGHTTP2_PROTOCOL_ERROR, nghttp2_strerror(<int> taken).decode())
+                elif (<int64_t> nghttp2_session_get_outbound_queue_size(self.h2)
+                        > FRAMES_OF_STREAM * self.limits.streams_max + OUTBOUND_FRAMES):
+                    self.break_off(NGHTTP2_ENHANCE_YOUR_CALM, "too_many_unread_frames")
             except MemoryError:
                 self.break_off(NGHTTP2_INTERNAL_ERROR, "no memory")
             finally:
@@ -323,6 +330,8 @@ cdef class _Session:
         return 0
 
     cdef bint queue(self, Stream stream, bytes data) except -1:
+        if PyBytes_GET_SIZE(data) > MESSAGE_BYTES_BOUND:
+            raise ValueError(f"a message of more than {MESSAGE_BYTES_BOUND} bytes")
         if not self.take_unsent(stream, PyBytes_GET_SIZE(data) + PREFIX_BYTES):
             return False
         queue_message(stream, data)
