@@ -7,12 +7,13 @@
  * answers what came, begins new calls, writes, waits in poll. A closed loop keeps `in_flight` calls
  * going; with `rate` calls are due at their times, at most `in_flight` at once, and a latency counts
  * from when the call was due, so that a server that stands still is charged for those that waited.
+ * With `cancel_after_ms` a call that was sent is cancelled if it isn't answered by then.
  *
  * Measured are the `seconds` after `warm_up`, or until SIGTERM. Each put has a key drawn from `keys`, a
  * value of its own and, for kvd, a request id of its own; "mixed" is half puts, half gets; "fill" puts
- * each key once, in order, and fails unless all are acknowledged within the seconds. Processor time is that of whole processes over the very same
- * time. The result is one JSON object on standard output; exit status 1 and a line on standard error
- * where nothing could be measured.
+ * each key once, in order, and fails unless all are acknowledged within the seconds. Processor time is
+ * that of whole processes over the very same time. The result is one JSON object on standard output;
+ * exit status 1 and a line on standard error where nothing could be measured.
  */
 #define _GNU_SOURCE
 #include "histogram.h"
@@ -34,7 +35,7 @@ enum {
 };
 
 enum operation { PUT, GET, OPERATIONS };
-enum { NO_STATUS = 17, LOST = 18, STATUSES = 19 };
+enum { CANCELLED = 1, NO_STATUS = 17, LOST = 18, STATUSES = 19 };
 static const char *const STATUS_NAMES[STATUSES] = {
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
     "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
@@ -49,7 +50,7 @@ struct connection;
 struct call {
     struct connection *connection;
     enum operation operation;
-    bool live;
+    bool live, cancelled;
     int32_t stream;
     uint64_t due_ns;
     uint8_t *body; /* of the largest size */
@@ -166,7 +167,8 @@ static void make_idle(struct call *call)
 }
 
 #define HEADER(name, value, size) \
-    {(uint8_t *)(name), (uint8_t *)(value), sizeof(name) - 1, size, NGHTTP2_NV_FLAG_NONE}
+    {(uint8_t *)(name), (uint8_t *)(value), sizeof(name) - 1, size, \
+     NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE}
 
 static void begin(struct call *call, uint64_t due_ns)
 {
@@ -197,6 +199,7 @@ static void begin(struct call *call, uint64_t due_ns)
     if (call->stream < 0)
         fail("a request was refused: %s", nghttp2_strerror(call->stream));
     call->live = true;
+    call->cancelled = false;
     connection->live++;
 }
 
@@ -221,6 +224,21 @@ static void end_call(struct call *call, int status)
     }
     if (!call->connection->draining)
         make_idle(call);
+}
+
+/* Once they are sent: what is cancelled before that, nobody hears of. */
+static void cancel_calls(void)
+{
+    uint64_t now = now_ns(), patience = (uint64_t)(asked.cancel_after_ms * 1e6);
+    for (long i = 0; i < asked.in_flight; i++) {
+        struct call *call = &state.calls[i];
+        bool sent = call->live && call->sent_bytes == call->body_bytes;
+        if (!sent || call->cancelled || now < call->due_ns + patience)
+            continue;
+        call->cancelled = true;
+        nghttp2_submit_rst_stream(call->connection->session, NGHTTP2_FLAG_NONE, call->stream,
+                                  NGHTTP2_CANCEL);
+    }
 }
 
 static bool has_more(uint64_t now)
@@ -284,8 +302,10 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t code, voi
 {
     (void)user;
     struct call *call = nghttp2_session_get_stream_user_data(session, stream);
-    if (call && call->live)
-        end_call(call, code && call->status == NO_STATUS ? LOST : call->status);
+    if (!call || !call->live)
+        return 0;
+    int status = code && call->status == NO_STATUS ? LOST : call->status;
+    end_call(call, call->cancelled ? CANCELLED : status);
     return 0;
 }
 
@@ -378,10 +398,11 @@ static void take_processor_time(bool at_end)
     state.own_cpu_s = at_end ? own - state.own_cpu_s : own;
 }
 
-/* Until a call is due or the measuring begins or ends, and no longer than a tenth of a second. */
+/* Until a call is due or the measuring begins or ends, and no longer than a tenth of a second, or what
+   cancelling asks for. */
 static struct timespec patience(uint64_t now)
 {
-    uint64_t until = now + 100000000u;
+    uint64_t until = now + (asked.cancel_after_ms > 0 ? 200000u : 100000000u);
     uint64_t changes = state.measuring ? state.end_ns : state.start_ns;
     if (now < state.end_ns && changes < until)
         until = changes;
@@ -443,6 +464,8 @@ static void run(void)
             polled[i].fd = connection->socket.fd;
             polled[i].events = POLLIN | (wants_to_send(connection) ? POLLOUT : 0);
         }
+        if (asked.cancel_after_ms > 0)
+            cancel_calls();
         struct timespec wait = patience(now_ns());
         ppoll(polled, (nfds_t)asked.connections, &wait, NULL);
         for (long i = 0; i < asked.connections; i++) {

@@ -45,7 +45,10 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Load:
-    """What is called how: ``rate`` calls a second are due, or with 0 the loop is closed."""
+    """What is called how: ``rate`` calls a second are due, or with 0 the loop is closed.
+
+    With ``cancel_after_ms`` the generator cancels what isn't answered by then.
+    """
 
     operation: Literal["put", "get", "mixed", "fill"]
     in_flight: int = 1
@@ -55,6 +58,7 @@ class Load:
     keys: int = 10_000
     value_bytes: int = 100
     rate: float = 0.0
+    cancel_after_ms: float = 0.0
     seed: int = 1
 
 

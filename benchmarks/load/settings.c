@@ -71,6 +71,8 @@ static void read_setting(char *argument)
         asked.warm_up = positive(name, value);
     else if (!strcmp(name, "rate"))
         asked.rate = positive(name, value);
+    else if (!strcmp(name, "cancel_after_ms"))
+        asked.cancel_after_ms = positive(name, value);
     else if (!strcmp(name, "ca"))
         asked.ca = value;
     else if (!strcmp(name, "cert"))

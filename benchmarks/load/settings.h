@@ -24,6 +24,7 @@ struct settings {
     bool etcd, fill, writes, reads;
     long connections, in_flight, keys, value_bytes, seed;
     double seconds, warm_up, rate; /* rate: calls a second; 0: closed loop */
+    double cancel_after_ms;        /* whoever isn't answered by then is cancelled; 0: never */
     struct process processes[PROCESSES_MAX];
     int process_count;
 };
