@@ -42,6 +42,7 @@ class KvdCluster(Cluster):
         secure: bool = False,
         arguments: Sequence[str] = (),
         settings: str = "",
+        wrapper: Sequence[str] = (),
     ) -> None:
         self._arguments = arguments
         self._secure = secure
@@ -51,6 +52,7 @@ class KvdCluster(Cluster):
             mutual_tls=secure,
             admin="everybody",
             settings=f'log_level = "warning"\n{settings}',
+            wrapper=wrapper,
         )
 
     @property
@@ -93,6 +95,7 @@ class KvdCluster(Cluster):
             listen=self.clients[member],
             admin=self._admin,
             certificates=certificates if self._secure else None,
+            wrapper=self._wrapper,
         )
 
 
