@@ -61,10 +61,11 @@ cdef class ClientSession(_Session):
                  str user_agent not None="grpc-python-kvstore"):
         if self.limits is not None:
             raise RuntimeError("a session begins once")
-        if VALUE.fullmatch(authority) is None or len(authority) > AUTHORITY_BYTES_MAX:
+        if TARGET.fullmatch(authority) is None or len(authority) > AUTHORITY_BYTES_MAX:
             raise ValueError(f"no authority: {authority[:AUTHORITY_BYTES_MAX]!r}")
         if scheme not in ("http", "https"):
             raise ValueError(f"no scheme of HTTP/2: {scheme!r}")
+        user_agent = user_agent.strip(" ")
         if VALUE.fullmatch(user_agent) is None or len(user_agent) > AUTHORITY_BYTES_MAX:
             raise ValueError(f"no user agent: {user_agent[:AUTHORITY_BYTES_MAX]!r}")
         self.user_agent = user_agent.encode()
@@ -91,7 +92,7 @@ cdef class ClientSession(_Session):
         cdef Fields block
         cdef Stream stream
         cdef nghttp2_data_provider provider
-        cdef double timeout = -1 if timeout_s is None else max(<double> timeout_s, 0.0)
+        cdef double timeout = -1
         cdef uint8_t[10] timeout_text
         cdef bytes path_bytes
         cdef list pairs
@@ -99,9 +100,13 @@ cdef class ClientSession(_Session):
         if (not self.accepting or self.streams >= self.limits.streams_max
                 or self.streams >= self.peer_streams_max):
             return 0
+        if timeout_s is not None:
+            timeout = timeout_s
+            if not timeout > 0:
+                timeout = 0     # also for what is no number
         if message is not None and PyBytes_GET_SIZE(message) > MESSAGE_BYTES_BOUND:
             raise ValueError(f"a message of more than {MESSAGE_BYTES_BOUND} bytes")
-        if len(path) > PATH_BYTES_MAX or path[:1] != "/" or VALUE.fullmatch(path) is None:
+        if len(path) > PATH_BYTES_MAX or path[:1] != "/" or TARGET.fullmatch(path) is None:
             raise ValueError(f"no path of a call: {path[:PATH_BYTES_MAX]!r}")
         path_bytes = path.encode()
         pairs = encoded_pairs(metadata, self.limits.header_bytes_max) if metadata else None

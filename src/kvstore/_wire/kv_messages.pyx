@@ -38,7 +38,7 @@ cdef const uint8_t* read_tag(const uint8_t* at, const uint8_t* end,
                              uint32_t* tag) noexcept nogil:
     cdef uint64_t number
     at = read_varint(at, end, &number, 5)
-    if at == NULL or number > UINT32_MAX or number < 8:
+    if at == NULL or number > UINT32_MAX:
         return NULL
     tag[0] = <uint32_t> number
     return at
@@ -138,7 +138,8 @@ cdef int decode_request(HotMethod method, const uint8_t* at, size_t size,
     request[0] = Request(Field(NULL, 0), Field(NULL, 0), Field(NULL, 0))
     while at < end:
         at = read_tag(at, end, &tag)
-        if at == NULL:
+        # Protobuf lets 0 be a field's number within groups that nobody asked for.
+        if at == NULL or tag < 8:
             return -1
         field = NULL
         if tag == (1 << 3 | BYTES):

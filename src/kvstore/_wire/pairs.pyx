@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 
 cdef object NAME = re.compile(r"[0-9a-z_.-]+", re.ASCII)
+cdef object TARGET = re.compile(r"[\x21-\x7e]+", re.ASCII)     # a path, an authority
 cdef object VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 # What the wire itself says under these names; a caller's would contradict it.
 cdef frozenset RESERVED = frozenset((
@@ -59,7 +60,8 @@ cdef list encoded_pairs(object pairs, int64_t bytes_max):
 
 
 cdef bytes encoded_details(str details):
-    """Printable ASCII but for '%' as it is, other bytes of UTF-8 as %XX."""
+    """Printable ASCII but for '%' as it is, other bytes of UTF-8 as %XX; so are spaces at either
+    end, which HTTP would take away."""
     cdef bytes raw = details[:DETAILS_BYTES_MAX].encode("utf-8", "replace")
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(raw)
     cdef size_t size = PyBytes_GET_SIZE(raw)
@@ -74,8 +76,8 @@ cdef bytes encoded_details(str details):
         more = 1 if at[i] < 0xc0 else 2 if at[i] < 0xe0 else 3 if at[i] < 0xf0 else 4
         while more and i < size:
             if length + 3 > DETAILS_BYTES_MAX:
-                return PyBytes_FromStringAndSize(<char*> text, start)
-            if 0x20 <= at[i] <= 0x7e and at[i] != c"%":
+                return PyBytes_FromStringAndSize(<char*> text, start).rstrip(b" ")
+            if (0x20 < at[i] <= 0x7e and at[i] != c"%") or (at[i] == 0x20 and 0 < i < size - 1):
                 text[length] = at[i]
                 length += 1
             else:
