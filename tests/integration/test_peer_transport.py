@@ -164,17 +164,47 @@ def test_messages_arrive_whole_and_in_order(tmp_path: Path) -> None:
     run(test())
 
 
-def test_a_message_larger_than_a_frame_goes_alone_and_heartbeats_overtake(tmp_path: Path) -> None:
+def test_a_message_larger_than_a_frame_goes_alone(tmp_path: Path) -> None:
     async def test() -> None:
         one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
         connect(one, two)
         await one.until(connected(2))
         big = [append(1, 2, [bytes([n]) * (3 << 20)]) for n in range(3)]
-        one.transport.send([*big, heartbeat(1, 2, 7)])
-        await two.until(lambda member: len(member.received) == 4)
-        assert two.received[0] == heartbeat(1, 2, 7)
-        assert two.received[1:] == big
-        assert one.transport.links()[2].counters.frames >= 3
+        one.transport.send(big)
+        await two.until(lambda member: len(member.received) == 3)
+        assert two.received == big
+        assert one.transport.links()[2].counters.frames == 3
+
+    run(test())
+
+
+def test_a_heartbeat_overtakes_entries_that_are_on_their_way(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        big = [append(1, 2, [bytes([n]) * (1 << 20)]) for n in range(30)]
+        one.transport.send(big)
+        await two.until(lambda member: len(member.received) > 0)
+        one.transport.send([heartbeat(1, 2, 7)])
+        await two.until(lambda member: len(member.received) == 31)
+        assert two.received.index(heartbeat(1, 2, 7)) < 30
+        assert [packet for packet in two.received if packet != heartbeat(1, 2, 7)] == big
+
+    run(test())
+
+
+def test_an_append_without_entries_keeps_its_place_among_the_others(tmp_path: Path) -> None:
+    """It asks whether those before it got lost."""
+
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        connect(one, two)
+        await one.until(connected(2))
+        sent = [append(1, 2, [bytes(3 << 20)]), append(1, 2, []), append(1, 2, [b"x"])]
+        one.transport.send(sent)
+        await two.until(lambda member: len(member.received) == 3)
+        assert two.received == sent
 
     run(test())
 

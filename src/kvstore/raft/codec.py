@@ -48,7 +48,7 @@ Message::
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 from kvstore.errors import CorruptionError, IntegrityCode
@@ -71,10 +71,12 @@ __all__ = [
     "decode_membership",
     "decode_message",
     "decode_snapshot_meta",
+    "encode_entries",
     "encode_entry",
     "encode_hard_state",
     "encode_membership",
     "encode_message",
+    "encode_message_parts",
     "encode_snapshot_meta",
 ]
 
@@ -232,7 +234,23 @@ def decode_snapshot_meta(payload: bytes) -> SnapshotMeta:
 
 def encode_message(message: Message) -> bytes:
     """A message as the bytes above, checksum included."""
-    entries = message.entries
+    return b"".join(encode_message_parts(message, encode_entries(message.entries)))
+
+
+def encode_entries(entries: Sequence[Entry]) -> bytes:
+    """The end of a message with these entries: the same for all whom they are sent to."""
+    if not entries:
+        return b""
+    parts = [_FIRST.pack(entries[0].index)]
+    pack = _MEMBER.pack
+    for term, _, kind, data in entries:
+        parts.append(pack(kind << _DATA_BITS | len(data), term))
+        parts.append(data)
+    return b"".join(parts)
+
+
+def encode_message_parts(message: Message, entries: bytes) -> tuple[bytes, ...]:
+    """What a message is put together of. ``entries``: its own, encoded."""
     flags = (
         _REJECT * message.reject
         | _FORCED * message.forced
@@ -240,36 +258,27 @@ def encode_message(message: Message) -> bytes:
         | _SNAPSHOT * (message.snapshot is not None)
         | _AILING * message.ailing
     )
-    parts = [
-        _HEAD.pack(
-            VERSION,
-            message.kind,
-            flags,
-            message.to,
-            message.sender,
-            message.term,
-            message.log_index,
-            message.log_term,
-            message.commit,
-            message.hint_index,
-            message.context,
-            len(entries),
-        )
-    ]
+    head = _HEAD.pack(
+        VERSION,
+        message.kind,
+        flags,
+        message.to,
+        message.sender,
+        message.term,
+        message.log_index,
+        message.log_term,
+        message.commit,
+        message.hint_index,
+        message.context,
+        len(message.entries),
+    )
     if message.snapshot is not None:
         mark = encode_snapshot_meta(message.snapshot)
-        parts += (_LENGTH.pack(len(mark)), mark)
-    if entries:
-        parts.append(_FIRST.pack(entries[0].index))
-        pack = _MEMBER.pack
-        for term, _, kind, data in entries:
-            parts.append(pack(kind << _DATA_BITS | len(data), term))
-            parts.append(data)
-    body = b"".join(parts)
-    return _CHECKSUM.pack(crc32(body)) + body
+        head += _LENGTH.pack(len(mark)) + mark
+    return _CHECKSUM.pack(crc32(entries, crc32(head))), head, entries
 
 
-def decode_message(payload: bytes) -> Message:
+def decode_message(payload: bytes | memoryview) -> Message:
     """The message in ``payload``, all of it. Raises CorruptionError."""
     size = len(payload)
     if size < _CHECKSUM.size + _HEAD.size:
@@ -294,7 +303,7 @@ def decode_message(payload: bytes) -> Message:
         at += _LENGTH.size
         if size < at + length:
             raise _short("message")
-        snapshot = decode_snapshot_meta(payload[at : at + length])
+        snapshot = decode_snapshot_meta(bytes(payload[at : at + length]))
         at += length
     entries: list[Entry] = []
     if count:
@@ -321,7 +330,7 @@ def decode_message(payload: bytes) -> Message:
     )
 
 
-def _decode_entries(payload: bytes, at: int, count: int) -> tuple[list[Entry], int]:
+def _decode_entries(payload: bytes | memoryview, at: int, count: int) -> tuple[list[Entry], int]:
     size = len(payload)
     if size < at + _FIRST.size + count * _MEMBER.size:
         raise _short("message")
@@ -344,6 +353,6 @@ def _decode_entries(payload: bytes, at: int, count: int) -> tuple[list[Entry], i
         if size < at + length:
             raise _short("message")
         last_term = term
-        entries.append(Entry(term, index, kind, payload[at : at + length]))
+        entries.append(Entry(term, index, kind, bytes(payload[at : at + length])))
         at += length
     return entries, at

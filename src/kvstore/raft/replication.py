@@ -40,6 +40,7 @@ def flush(state: State) -> None:
     log = state.log
     last = log.last
     options = state.options
+    taken: dict[int, Sequence[Entry]] = {}
     for member, progress in state.progress.items():
         while (
             progress.next <= last or (progress.match < last and progress.state is _PROBE)
@@ -51,7 +52,7 @@ def flush(state: State) -> None:
                 if outcome is _GONE:
                     snapshots.send_snapshot(state, member, progress)
                 break
-            _send_append(state, member, progress)
+            _send_append(state, member, progress, taken)
         if progress.commit_told < progress.commit_wanted and progress.match > progress.commit_told:
             _tell_commit(state, member, progress)
 
@@ -74,17 +75,19 @@ def commit_untold(state: State) -> bool:
     return False
 
 
-def _send_append(state: State, member: int, progress: Progress) -> None:
+def _send_append(
+    state: State, member: int, progress: Progress, taken: dict[int, Sequence[Entry]]
+) -> None:
+    """``taken``: what was sent to others just now, by its first index: the same objects."""
     log = state.log
     first = progress.next
-    if first <= log.last:
+    entries = taken.get(first, ())
+    if not entries and first <= log.last:
         options = state.options
         upto = min(log.last, first + options.message_entries_max - 1)
-        entries = log.slice(first, upto, options.message_bytes_max)
-        upto = first + len(entries) - 1
-        size = log.bytes_between(first - 1, upto)
-    else:
-        entries, upto, size = (), first - 1, 0
+        entries = taken[first] = log.slice(first, upto, options.message_bytes_max)
+    upto = first + len(entries) - 1
+    size = log.bytes_between(first - 1, upto)
     state.messages.append(
         Message(
             _APPEND,

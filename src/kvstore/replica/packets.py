@@ -17,17 +17,19 @@ from typing import Protocol
 
 from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import CorruptionError, IntegrityCode
-from kvstore.raft import Message, SnapshotMeta
+from kvstore.raft import Entry, Message, SnapshotMeta
 from kvstore.raft.codec import (
     decode_message,
     decode_snapshot_meta,
-    encode_message,
+    encode_entries,
+    encode_message_parts,
     encode_snapshot_meta,
 )
 
 __all__ = [
     "NO_ROOM",
     "REFUSED",
+    "Encoder",
     "Packet",
     "SnapshotPart",
     "SnapshotProgress",
@@ -42,6 +44,7 @@ NO_ROOM = REFUSED - 1
 """As ``next`` of a progress: the receiver's disk has no room; what arrived was thrown away."""
 
 _MESSAGE, _PART, _PROGRESS = 1, 2, 3
+_MESSAGE_KIND = bytes((_MESSAGE,))
 _PART_HEAD = struct.Struct("<QQQQQI")
 _PROGRESS_HEAD = struct.Struct("<QQQQQ")
 _CHECKSUM = struct.Struct("<I")
@@ -85,10 +88,29 @@ class Transport(Protocol):
         """Take the packets and return at once; drop rather than queue without bound."""
 
 
+class Encoder:
+    """Encodes packets of one moment; entries that go to several members are encoded once."""
+
+    def __init__(self) -> None:
+        self._entries: Sequence[Entry] = ()
+        self._encoded = b""
+
+    def parts(self, packet: Packet) -> tuple[bytes, ...]:
+        """What the bytes of ``packet`` are put together of."""
+        if not isinstance(packet, Message):
+            return (_encode_of_snapshot(packet),)
+        if packet.entries is not self._entries:
+            self._encoded = encode_entries(packet.entries)
+            self._entries = packet.entries
+        return _MESSAGE_KIND, *encode_message_parts(packet, self._encoded)
+
+
 def encode_packet(packet: Packet) -> bytes:
     """The bytes of a packet."""
-    if isinstance(packet, Message):
-        return bytes((_MESSAGE,)) + encode_message(packet)
+    return b"".join(Encoder().parts(packet))
+
+
+def _encode_of_snapshot(packet: SnapshotPart | SnapshotProgress) -> bytes:
     if isinstance(packet, SnapshotPart):
         mark = encode_snapshot_meta(packet.meta)
         body = (
@@ -103,7 +125,7 @@ def encode_packet(packet: Packet) -> bytes:
     return bytes((_PROGRESS,)) + _CHECKSUM.pack(crc32c(body)) + body
 
 
-def decode_packet(data: bytes) -> Packet:
+def decode_packet(data: bytes | memoryview) -> Packet:
     """The packet in ``data``, all of it. Raises CorruptionError."""
     if not data:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "empty packet")
@@ -113,7 +135,7 @@ def decode_packet(data: bytes) -> Packet:
         raise _bad(IntegrityCode.INVALID_OPERATION, f"packet of kind {data[0]}")
     if len(data) < 1 + _CHECKSUM.size:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "packet cut short")
-    body = data[1 + _CHECKSUM.size :]
+    body = bytes(data[1 + _CHECKSUM.size :])
     if crc32c(body) != _CHECKSUM.unpack_from(data, 1)[0]:
         raise _bad(IntegrityCode.CHECKSUM_MISMATCH, "packet checksum")
     return _decode_part(body) if data[0] == _PART else _decode_progress(body)

@@ -18,7 +18,7 @@ LIMIT_MAX = 1 << 20
 # For log, tables, snapshots, the other members, operators and metrics.
 RESERVED = 512
 
-# Each of at most 31 others has three or four; those of a member that vanished last a few seconds.
+# Each of at most 31 others has four or five; those of a member that vanished last a few seconds.
 PEER_CONNECTIONS_MAX = 192
 
 FEW = 4_096

@@ -12,10 +12,10 @@ import grpc.aio
 from kvstore.api.handlers.failures import Failure
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from kvstore.errors import NotLeaderError
+from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.forwarding import ForwardedCalls, Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage
 from kvstore.server.peers.introductions import Introductions
-from kvstore.server.peers.link import Dialler
 from kvstore.server.peers.registry import PeerRegistry
 
 

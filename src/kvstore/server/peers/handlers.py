@@ -11,11 +11,12 @@ import grpc
 import grpc.aio
 import structlog
 
+from kvstore.api.tolerant import tolerant
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Packet
-from kvstore.server.peers.frames import split
+from kvstore.server.peers.frames import packets_in
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.noting import judged
 from kvstore.server.peers.registry import Known
@@ -60,16 +61,32 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         self._refused: dict[str, str] = {}
         self.streams = OpenStreams()
 
-    async def Messages(
-        self, request_iterator: AsyncIterator[raft_pb2.MessageFrame], context: Context
+    def register(self, server: grpc.aio.Server) -> None:
+        """Serve at ``server``."""
+        messages = grpc.stream_unary_rpc_method_handler(
+            self.frames,
+            request_deserializer=packets_in,
+            response_serializer=raft_pb2.MessageFrameReply.SerializeToString,
+        )
+        # The first that knows a method serves it: this one parses frames itself.
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("kvstore.v1.RaftPeer", {"Messages": messages}),)
+        )
+        raft_pb2_grpc.add_RaftPeerServicer_to_server(self, tolerant(server))
+
+    async def frames(
+        self, request_iterator: AsyncIterator[Sequence[Packet] | CorruptionError], context: Context
     ) -> raft_pb2.MessageFrameReply:
+        """The method Messages; its requests are what :func:`packets_in` makes of frames."""
         sender = await self.admit(context)
         await self._introduce(sender, context)
         received = 0
         try:
             async with self.streams.entered(context.auth_context()):
-                async for frame in request_iterator:
-                    await self._take(await self._packets(frame, sender, context), sender, context)
+                async for packets in request_iterator:
+                    if isinstance(packets, CorruptionError):
+                        await self._damaged(context, sender, packets)
+                    await self._take(packets, sender, context)
                     received += 1
         except TimeoutError:
             await self._end(context)
@@ -89,14 +106,6 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         except TimeoutError:
             await self._end(context)
         return raft_pb2.InstallSnapshotResponse(received=received)
-
-    async def _packets(
-        self, frame: raft_pb2.MessageFrame, sender: int, context: Context
-    ) -> Sequence[Packet]:
-        try:
-            return split(frame.messages)
-        except CorruptionError as error:
-            await self._damaged(context, sender, error)
 
     async def _part(
         self, request: raft_pb2.InstallSnapshotRequest, sender: int, context: Context

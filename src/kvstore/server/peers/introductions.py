@@ -29,6 +29,10 @@ from kvstore.version import version
 log = structlog.get_logger("kvstore.peer")
 
 
+Introduction = tuple[tuple[str, bytes], ...]
+"""Metadata by which a member says who it is."""
+
+
 class RefusedPeerError(Error):
     """A peer that is not who it should be; ``code`` is what its call ends with.
 
@@ -81,7 +85,7 @@ class Introductions:
         """This member's id."""
         return self.identity.member
 
-    def to(self, receiver: int, caller: Iterable[Any] = ()) -> tuple[tuple[str, bytes], ...]:
+    def to(self, receiver: int, caller: Iterable[Any] = ()) -> Introduction:
         """Metadata that introduces this member to ``receiver``.
 
         ``caller``: the metadata of the call that it answers, where it was called.

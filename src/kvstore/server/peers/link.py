@@ -1,14 +1,16 @@
-"""Messages from this member to one other, over one stream at a time.
+"""Messages from this member to one other, over two streams, each on a connection of its own.
 
-What can't be sent soon is dropped: the core sends anew what still matters, and says it better.
+Entries go by the one, all else by the other: a heartbeat, a vote or an acknowledgement must not
+wait behind a megabyte. The two are made and end together. What can't be sent soon is dropped: the
+core sends anew what still matters, and says it better.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,29 +18,29 @@ import grpc
 import grpc.aio
 import structlog
 
-from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
+from kvstore.api.v1 import raft_pb2
 from kvstore.errors import Error
-from kvstore.raft.messages import Message
-from kvstore.replica.packets import Packet, encode_packet
+from kvstore.raft.messages import Message, MessageKind
+from kvstore.replica.packets import Encoder, Packet
 from kvstore.server.long_lived import long_lived
-from kvstore.server.peers.frames import FRAME_BYTES, join
+from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.introductions import (
+    Introduction,
     Introductions,
     RefusedPeerError,
     introduced,
     says_removed,
 )
-from kvstore.server.peers.listener import CHANNEL_OPTIONS
-from kvstore.server.peers.names import member_name
+from kvstore.server.peers.lane import FrameCall, Lane, LinkCounters
 from kvstore.server.peers.noting import judged
-from kvstore.server.tls.certificate_files import CertificateFiles
-
-# Bounds of what waits for a connected peer, beyond what HTTP/2's window has taken.
-QUEUE_BYTES_MAX = 32 << 20
-QUEUE_MESSAGES_MAX = 8192
 
 # What is kept for a peer that can't be reached just now: votes and heartbeats, the newest.
 UNCONNECTED_MESSAGES_MAX = 16
+
+METHOD = "/kvstore.v1.RaftPeer/Messages"
+
+# Looking up a member of an enum costs ten times as much as a name.
+_APPEND = MessageKind.APPEND
 
 CONNECT_TIMEOUT_S = 3.0
 BACKOFF_FIRST_S = 0.05
@@ -47,20 +49,9 @@ BACKOFF_MAX_S = 1.0
 log = structlog.get_logger("kvstore.peer")
 
 
-@dataclass(slots=True)
-class LinkCounters:
-    """What a link did since it was made."""
-
-    frames: int = 0
-    messages: int = 0
-    bytes: int = 0
-    dropped: int = 0
-    connects: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class LinkFigures:
-    """A link at one moment: whether its stream is open, and what it did since it was made."""
+    """A link at one moment: whether its streams are open, and what it did since it was made."""
 
     connected: bool
     frames: int
@@ -70,32 +61,13 @@ class LinkFigures:
 
 
 class _Exchanged(Exception):
-    """Certificates were exchanged: the stream is to be opened anew."""
-
-
-class Dialler:
-    """Makes channels to members, with what their certificates must say."""
-
-    def __init__(self, cluster_id: str, certificates: CertificateFiles | None) -> None:
-        self._cluster_id = cluster_id
-        self._certificates = certificates
-
-    def dial(self, member: int, address: str) -> grpc.aio.Channel:
-        """A channel to a member; with TLS, nobody else can answer on it."""
-        if self._certificates is None:
-            return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        name = member_name(self._cluster_id, member)
-        return grpc.aio.secure_channel(
-            address,
-            self._certificates.channel_credentials(),
-            options=[*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", name)],
-        )
+    """Certificates were exchanged: the streams are to be opened anew."""
 
 
 class PeerLink:
     """One direction to one peer. Used on the event loop's thread only.
 
-    ``lost`` is called with the peer's id when messages were dropped or the stream broke, so that
+    ``lost`` is called with the peer's id when messages were dropped or a stream broke, so that
     the core stops streaming and probes; ``removed`` when the peer says that this member was taken
     out of the cluster; ``failed`` when it ends for a defect.
     """
@@ -119,19 +91,17 @@ class PeerLink:
         self._removed = removed
         self._connected = False
         self._closed = False
-        self._exchanged = False
-        # Packets without entries overtake those with: a heartbeat must not wait behind a megabyte.
-        self._urgent: deque[bytes] = deque()
-        self._bulk: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._wake = asyncio.Event()
+        self._exchanged = asyncio.Event()
+        # APPENDs keep their order, those without entries too: they ask whether others got lost.
+        self._entries = Lane(self.counters)
+        self._others = Lane(self.counters)
         self._complaint = ""
         self._random = random.Random()
         self._task = long_lived(self._run(), f"peer-link-{peer}", failed)
 
     @property
     def connected(self) -> bool:
-        """Whether the peer has accepted this member's stream."""
+        """Whether the peer has accepted this member's streams."""
         return self._connected
 
     def figures(self) -> LinkFigures:
@@ -141,43 +111,31 @@ class PeerLink:
             self._connected, counters.frames, counters.messages, counters.bytes, counters.dropped
         )
 
-    def send(self, packet: Packet) -> None:
+    def send(self, packet: Packet, encoder: Encoder) -> None:
         """Queue a packet, or drop it."""
-        bulk = isinstance(packet, Message) and bool(packet.entries)
-        if not self._connected:
-            if not bulk:
-                self._urgent.append(encode_packet(packet))
-                if len(self._urgent) > UNCONNECTED_MESSAGES_MAX:
-                    self._urgent.popleft()
-                    self.counters.dropped += 1
-            else:
-                self.counters.dropped += 1
-            return
-        payload = encode_packet(packet)
-        if (
-            self._queued_bytes + len(payload) > QUEUE_BYTES_MAX
-            or len(self._urgent) + len(self._bulk) >= QUEUE_MESSAGES_MAX
-        ):
+        append = isinstance(packet, Message) and packet.kind is _APPEND
+        if self._connected:
+            lane = self._entries if append else self._others
+            if not lane.put(encoder.parts(packet)):
+                self._lost(self.peer)
+        elif append:
             self.counters.dropped += 1
-            self._lost(self.peer)
-            return
-        (self._bulk if bulk else self._urgent).append(payload)
-        self._queued_bytes += len(payload)
-        self._wake.set()
+        else:
+            self._others.put(encoder.parts(packet))
+            self._others.keep(UNCONNECTED_MESSAGES_MAX)
 
     def redial(self) -> None:
-        """Open the stream anew, with the certificates of now."""
-        self._exchanged = True
-        self._wake.set()
+        """Open the streams anew, with the certificates of now."""
+        self._exchanged.set()
 
     async def close(self) -> None:
-        """End the stream."""
+        """End the streams."""
         self._closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        """Connect, stream until it breaks, wait a little, again."""
+        """Connect, stream until that breaks, wait a little, again."""
         attempts = 0
         while True:
             connects = self.counters.connects
@@ -205,61 +163,57 @@ class PeerLink:
             await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
 
     async def _stream(self) -> None:
-        """One stream from the first knock to its end, which is always an error."""
-        self._exchanged = False
-        async with self._dialler.dial(self.peer, self.address) as channel:
-            stub: raft_pb2_grpc.RaftPeerAsyncStub = raft_pb2_grpc.RaftPeerStub(channel)  # type: ignore[assignment]
-            metadata = self._introductions.to(self.peer)
-            call = stub.Messages(metadata=metadata)  # type: ignore[call-arg]
-            call.add_done_callback(lambda _: self._wake.set())
-            try:
-                # Not wait_for: in Python 3.11 it loses a cancellation that comes with the answer.
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    answer = await call.initial_metadata()
-                if not introduced(answer):
-                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                        await call  # raises why
-                judge = partial(self._introductions.judge_called, answer, self.peer, metadata)
-                await judged(self._introductions.registry, judge)
-                self._accepted()
-                await self._pump(call)
-            finally:
-                call.cancel()
+        """Both streams from the first knock to the end of one, which is always an error."""
+        self._exchanged.clear()
+        async with AsyncExitStack() as stack:
+            calls = [await self._call(stack) for _ in range(2)]
+            for call, said in calls:
+                await self._meet(call, said)
+            self._accepted()
+            others, entries = (call for call, _ in calls)
+            await self._pump(self._others.pump(others), self._entries.pump(entries))
 
-    async def _pump(
-        self, call: grpc.aio.StreamUnaryCall[raft_pb2.MessageFrame, raft_pb2.MessageFrameReply]
-    ) -> None:
-        while not call.done():
-            if self._exchanged:
-                raise _Exchanged
-            if not self._urgent and not self._bulk:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            payloads = self._take()
-            frame = raft_pb2.MessageFrame(messages=join(payloads))
-            await call.write(frame)
-            self.counters.frames += 1
-            self.counters.messages += len(payloads)
-            self.counters.bytes += sum(map(len, payloads))
-        await call  # raises what ended it
-        raise TimeoutError("the peer ended the stream")
+    async def _call(self, stack: AsyncExitStack) -> tuple[FrameCall, Introduction]:
+        """Knock, over a connection that ends with ``stack``; the stream and what was said on it."""
+        channel = await stack.enter_async_context(self._dialler.dial(self.peer, self.address))
+        method = channel.stream_unary(
+            METHOD,
+            request_serializer=None,
+            response_deserializer=raft_pb2.MessageFrameReply.FromString,
+        )
+        said = self._introductions.to(self.peer)
+        call: FrameCall = method(metadata=said)  # type: ignore[call-arg]
+        stack.callback(call.cancel)
+        return call, said
 
-    def _take(self) -> list[bytes]:
-        """What the next frame holds, at least one message."""
-        payloads: list[bytes] = []
-        size = 0
-        for queue in (self._urgent, self._bulk):
-            while queue and (not payloads or size + len(queue[0]) <= FRAME_BYTES):
-                payload = queue.popleft()
-                size += len(payload)
-                payloads.append(payload)
-        self._queued_bytes -= size
-        return payloads
+    async def _meet(self, call: FrameCall, said: Introduction) -> None:
+        """Wait until the peer has introduced itself. Raises what is wrong with it, or it says."""
+        # Not wait_for: in Python 3.11 it loses a cancellation that comes with the answer.
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            answer = await call.initial_metadata()
+        if not introduced(answer):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await call  # raises why
+        judge = partial(self._introductions.judge_called, answer, self.peer, said)
+        await judged(self._introductions.registry, judge)
+
+    async def _pump(self, *pumps: Coroutine[None, None, None]) -> None:
+        """Pump until a stream ends, or both are to be opened anew; raises which."""
+        exchanged = asyncio.create_task(self._exchanged.wait())
+        tasks = [*map(asyncio.create_task, pumps), exchanged]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if exchanged in done:
+            raise _Exchanged
+        for task in done:
+            await task
 
     def _accepted(self) -> None:
         self._connected = True
-        self._queued_bytes = sum(map(len, self._urgent))
         self.counters.connects += 1
         self._complaint = ""
         log.info("peer connected", peer=self.peer, address=self.address)
@@ -269,10 +223,8 @@ class PeerLink:
         if not self._connected:
             return
         self._connected = False
-        self.counters.dropped += len(self._urgent) + len(self._bulk)
-        self._urgent.clear()
-        self._bulk.clear()
-        self._queued_bytes = 0
+        self._entries.keep(0)
+        self._others.keep(0)
         self._lost(self.peer)
 
     def _complain(self, what: str, why: str) -> None:

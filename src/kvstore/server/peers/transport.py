@@ -7,16 +7,17 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.tolerant import tolerant
-from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, raft_pb2_grpc, session_pb2_grpc
+from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, session_pb2_grpc
 from kvstore.errors import Error
 from kvstore.raft.messages import Message
-from kvstore.replica.packets import Packet, SnapshotPart
+from kvstore.replica.packets import Encoder, Packet, SnapshotPart
 from kvstore.server.listener import bind
 from kvstore.server.long_lived import long_lived
+from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.forwarding import ForwardedAdmin, ForwardedCalls, ForwardedSessions
 from kvstore.server.peers.handlers import PeerHandlers, Receive
 from kvstore.server.peers.introductions import Introductions
-from kvstore.server.peers.link import Dialler, PeerLink
+from kvstore.server.peers.link import PeerLink
 from kvstore.server.peers.listener import new_peer_server
 from kvstore.server.peers.snapshots import SnapshotLane
 from kvstore.server.peers.unary import UnaryCalls
@@ -62,7 +63,7 @@ class PeerTransport:
             self._unary,
             None if certificates is None else certificates.handshakes,
         )
-        raft_pb2_grpc.add_RaftPeerServicer_to_server(self._handlers, tolerant(self._server))
+        self._handlers.register(self._server)
 
     def answer_forwarded(self, service: Service, node: AdminNode | None = None) -> None:
         """Let ``service`` answer the clients' calls that followers pass on, and ``node`` those of
@@ -126,6 +127,7 @@ class PeerTransport:
 
     def send(self, packets: Iterable[Packet]) -> None:
         """Send what can be sent soon; the rest is lost. Never raises."""
+        encoder = Encoder()
         for packet in packets:
             if isinstance(packet, Message):
                 self._unary.hear(packet)
@@ -135,7 +137,7 @@ class PeerTransport:
             if isinstance(packet, SnapshotPart):
                 self._lane(link).send(packet)
             else:
-                link.send(packet)
+                link.send(packet, encoder)
 
     def _lane(self, link: PeerLink) -> SnapshotLane:
         """Where snapshots to the peer of ``link`` go."""
