@@ -250,6 +250,7 @@ def behind(cluster: HoldingCluster) -> list[dict[str, Any]]:
             puts, began = cluster.puts(rate), time.monotonic()
             if member == NEWCOMER:
                 cluster.kill(other)
+                shutil.rmtree(cluster.data(other))
                 cluster.join(member, other)
             else:
                 cluster.start(member)
@@ -324,7 +325,7 @@ def table(scenes: Sequence[dict[str, Any]]) -> list[str]:
 
 def refuse_small_disk(directory: Path, gib: float) -> None:
     """Three members with their logs, a checkpoint that compaction leaves behind, some spare."""
-    needed, free = 6 * gib + 8, shutil.disk_usage(directory).free / GIB
+    needed, free = 5 * gib + 10, shutil.disk_usage(directory).free / GIB
     if free < needed:
         raise SystemExit(f"{gib:g} GiB need {needed:.0f} GiB of disk; {free:.0f} are free")
 

@@ -31,6 +31,7 @@ enum {
     POOL_BYTES = 4 << 20, /* of random bytes, from which values are cut */
     SENT_AT_ONCE = 64 << 10,
     FRAME_BYTES_MAX = 16384 + 64,
+    MUTE_MAX = 100,    /* connections in a row that end before a frame of HTTP/2 came */
     STRAGGLERS_S = 10, /* how long calls that began in time are waited for */
 };
 
@@ -73,7 +74,7 @@ static struct {
     struct call **idle; /* a ring: those that can begin, the longest idle first */
     size_t idle_from, idle_count;
     struct histogram latencies[OPERATIONS];
-    uint64_t finished[OPERATIONS], errors[STATUSES], missing, unanswered, reopened;
+    uint64_t finished[OPERATIONS], errors[STATUSES], missing, unanswered, reopened, mute;
     uint64_t start_ns, end_ns, next_due_ns, last_success_ns, longest_gap_ns;
     uint64_t serial, filled, random;
     double own_cpu_s;
@@ -293,6 +294,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 {
     (void)session;
     struct connection *connection = user;
+    state.mute = 0;
     if (frame->hd.type == NGHTTP2_GOAWAY)
         connection->draining = true;
     return 0;
@@ -332,6 +334,8 @@ static void reopen(struct connection *connection)
     nghttp2_session_del(connection->session);
     close_socket(&connection->socket);
     state.reopened++;
+    if (++state.mute == MUTE_MAX)
+        fail("%s: connection closed, %d in a row without a word of HTTP/2", asked.address, MUTE_MAX);
     open_connection(connection);
     size_t kept = 0; /* none of its calls twice */
     for (size_t i = 0; i < state.idle_count; i++) {
