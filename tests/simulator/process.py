@@ -31,6 +31,7 @@ from tests.simulator.network import Network, tell
 from tests.simulator.oracle import Oracle
 from tests.simulator.plan import TICK_US, Plan
 from tests.simulator.trace import Trace, Violation
+from tests.simulator.workers import Workers
 
 __all__ = ["LOG_DIRECTORY", "Keep", "Process"]
 
@@ -48,8 +49,6 @@ PROMISE_OUTAGE_MS = (20, 400)
 HANGING_LOOK_US = 20 * MILLISECOND
 STALLS = 0.05
 """How often an engine says that it has no room, and a flush must be waited for."""
-LONG_JOBS = 0.05
-"""How many of the steps of a job beside the member's thread take up to two seconds."""
 
 
 class WatchedReplica(Replica):
@@ -137,10 +136,6 @@ class Process:
         """Of its clock: ticks come this much faster than they should."""
         self.slowness = 1
         """Factor on the time that a sync takes."""
-        self.long_jobs = LONG_JOBS
-        self.jobs_until = 0
-        """When the last of the jobs under way will have been done."""
-        """How many steps of jobs take long."""
         self.hanging = False
         """Its disk finishes nothing of the log; what it was given is done when that ends."""
         self.fatal_promise: MessageKind | None = None
@@ -161,7 +156,7 @@ class Process:
         self._processes = processes
         self._rng = random.Random(f"{plan.seed}/process/{member}")
         self._sessions = random.Random(f"{plan.seed}/sessions/{member}")
-        self._jobs = random.Random(f"{plan.seed}/jobs/{member}")
+        self.workers = Workers(self.later, agenda, random.Random(f"{plan.seed}/jobs/{member}"))
         self._service: KVService | None = None
         self._resume_at = 0
         self._stopped_until = 0
@@ -193,6 +188,7 @@ class Process:
         self._turn_asked = False
         self._resume_at = 0
         self._stopped_until = 0
+        self.workers.watch(self.disk)
         try:
             replica = WatchedReplica(
                 self._oracle,
@@ -206,7 +202,7 @@ class Process:
                 founders=self._founders,
                 filesystem=self.disk,
                 threaded=False,
-                work=self,
+                work=self.workers,
                 now=self.clock_s,
                 later=self._after_s,
             )
@@ -220,7 +216,7 @@ class Process:
             soon=self._soon,
             draw=self._sessions.randbytes,
             delay_s=DELAY_S,
-            work=self,
+            work=self.workers,
         )
         status = replica.status()
         self._trace.note(
@@ -251,6 +247,7 @@ class Process:
         """Let go of the program. What it still does to its disk, nobody will see."""
         replica, self.replica, self._service = self.replica, None, None
         self._pulses = None
+        self.workers.end()
         if replica is not None:
             with contextlib.suppress(Error):
                 replica.close()
@@ -371,22 +368,6 @@ class Process:
         self._syncing = False
         self.replica.sync_storage()
         self._trace.note(f"member {self.member} synced")
-
-    def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
-        """Be the replica's :class:`Work`: a thread that gets to a job, and back, when it likes."""
-
-        def work() -> None:
-            job()
-            self.later(self._work_us(), then)
-
-        self.later(self._work_us(), work)
-
-    def _work_us(self) -> int:
-        """Mostly a moment, now and then as long as an election."""
-        most = 2 * SECOND if self._jobs.random() < self.long_jobs else 20 * MILLISECOND
-        drawn = self._jobs.randint(0, most)
-        self.jobs_until = max(self.jobs_until, self._agenda.now + drawn)
-        return drawn
 
     def _soon(self, work: Callable[[], None]) -> None:
         self.later(0, work)

@@ -164,9 +164,12 @@ class _Run:
             committed=len(self.oracle.committed),
             terms=self.oracle.terms,
             steps=self.agenda.steps,
-            troubles=self.troubles.made,
+            troubles=self.troubles.made | {"job that stands still": self._standstills()},
             refused=sum(client.refused for client in self.clients),
         )
+
+    def _standstills(self) -> int:
+        return sum(process.workers.stood_still for process in self.processes.values())
 
     def _hang_leader(self) -> None:
         """Nothing but the leader's disk is wrong: leadership leaves it, and writes go on."""
@@ -202,7 +205,7 @@ class _Run:
         ):
             return False  # whatever the leader knows of it by now
         if any(
-            process.jobs_until > self.agenda.now + SECOND // 10
+            process.workers.jobs_until > self.agenda.now + SECOND // 10
             for process in self.processes.values()
         ):
             return False  # a job of the time before looks as if that one's disk hung

@@ -71,7 +71,7 @@ class Troubles:
         for process in self._processes.values():
             process.speed = 1.0
             process.slowness = 1
-            process.long_jobs = 0.0
+            process.workers.long_jobs = 0.0
             process.hanging = False
             process.fatal_promise = None
             process.disk.heal()
