@@ -115,7 +115,7 @@ def test_records_that_found_no_memory_are_not_in_the_log_and_those_after_them_ar
 TRANSIENT = [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
 
 
-@pytest.mark.parametrize("operation", ["open", "allocate", "pwrite"])
+@pytest.mark.parametrize("operation", ["open", "allocate", "pwrite", "rename"])
 @pytest.mark.parametrize("code", TRANSIENT)
 @pytest.mark.parametrize("sync", [False, True])
 def test_a_put_that_finds_no_room_for_a_segment_raises_alone_and_never_comes_back(
@@ -141,6 +141,44 @@ def test_a_put_that_finds_no_room_for_a_segment_raises_alone_and_never_comes_bac
     for left in (disk, disk.crash(keep="none")):
         with kvstore.DB("/db", **settings | {"filesystem": left}) as again:
             assert list(again.iterator(include_value=False)) == [b"before", b"larger", b"small"]
+
+
+@pytest.mark.parametrize("code", TRANSIENT)
+def test_a_recycled_segment_that_finds_no_room_for_its_name_gets_it_later(code):
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk, segment_bytes=4096)
+    for index in range(1, 5):
+        log.append(1, index, 0, b"%d" % index * 2000)
+        log.sync()
+    log.remove_before(3)
+    assert [name.partition(".")[2] for name in disk.names("/log")].count("spare") == 1
+    before = disk.names("/log")
+    disk.fail("rename", code)
+    log.append(1, 5, 0, b"5" * 2000)
+    with pytest.raises(StorageError) as caught:
+        log.sync()
+    assert caught.value.errno == code
+    assert log.out_of_space
+    assert disk.names("/log") == before
+    log.sync()
+    assert not log.out_of_space
+    assert not any(name.endswith("spare") for name in disk.names("/log"))
+    with Log("/log", filesystem=disk.crash()) as again:
+        assert [index for _, index, _, _ in again.replay(3)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("operation", ["rename", "sync_directory"])
+def test_a_segment_that_gets_no_name_for_another_reason_ends_the_log(operation):
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk, segment_bytes=4096)
+    log.append(1, 1, 0, b"1" * 2000)
+    log.sync()
+    log.append(1, 2, 0, b"2" * 2000)
+    disk.fail(operation, errno.EIO)
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            log.sync()
+    assert not log.out_of_space
 
 
 @pytest.mark.parametrize("background", [False, True])

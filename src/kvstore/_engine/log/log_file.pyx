@@ -51,16 +51,19 @@ cdef int log_file_begin(
         self.ops.close(self.disk, fresh)
         return status_os_error(status, -result, b"syncing the log", -1)
     result = self.ops.rename(self.disk, spare, name)
-    if result == 0:
-        result = self.ops.sync_directory(self.disk, self.folder)
-        # A sync that never began is no failure; the name goes back before anything was written.
-        if lacks_descriptor(result) and self.ops.rename(self.disk, name, spare) == 0:
-            self.ops.close(self.disk, fresh)
-            status_os_error(status, -result, b"beginning a log segment", -1)
-            return RETRY
+    if result < 0:
+        # A directory may lack space for the name. Nothing was renamed then.
+        self.ops.close(self.disk, fresh)
+        status_os_error(status, -result, b"naming a log segment", -1)
+        return RETRY if is_transient(result) else -1
+    result = self.ops.sync_directory(self.disk, self.folder)
     if result < 0:
         self.ops.close(self.disk, fresh)
-        return status_os_error(status, -result, b"beginning a log segment", -1)
+        status_os_error(status, -result, b"beginning a log segment", -1)
+        # A sync that never began is no failure; the name goes back before anything was written.
+        if lacks_descriptor(result) and self.ops.rename(self.disk, name, spare) == 0:
+            return RETRY
+        return -1
     log_file_close(self)
     self.file = fresh
     self.capacity = capacity
