@@ -25,7 +25,7 @@ ReadDone = Callable[[Error | None], None]
 SLICE_BYTES = 32 << 10
 """Of entries that are applied in one go; a larger one is one by itself."""
 
-ROOM_PATIENCE = 10
+FLUSH_PATIENCE = 10
 """So much longer than a read a flush may take."""
 
 _COMMAND = EntryKind.COMMAND
@@ -80,7 +80,7 @@ class Applying:
         self._prepared: Prepared | None = None
         self._lack: StorageError | None = None
         self._turn_ends = 0.0
-        self._room_wait = Progress()
+        self._flush = Progress(FLUSH_PATIENCE)
         self._flushes: object = 0
         # The disk couldn't be asked for want of descriptors or memory: not before the next tick.
         self._failed = False
@@ -107,9 +107,7 @@ class Applying:
             return False
         self._lack = None
         if not has_room:
-            made, progress = partial(self._room_made, machine), Progress(ROOM_PATIENCE)
-            if self._jobs.start("room", machine.make_room, made, progress):
-                self._room_wait = progress
+            self._jobs.start("room", machine.make_room, partial(self._room_made, machine))
         return has_room
 
     def _room_made(self, machine: StateMachine, outcome: Error | None) -> None:
@@ -117,12 +115,20 @@ class Applying:
             self._note_lack(outcome)
 
     def _watch_flush(self) -> None:
-        """Room may take compactions, however long; only a flush is done soon where a disk works."""
+        """A flush is done soon where a disk works. Compactions, for which room may have to wait,
+        take as long as they take; and one that lacks something is tried again."""
         statistics = self.machine.statistics()
         flushes = statistics["flushes"]
-        if flushes != self._flushes or not statistics["frozen_memtables"]:
+        waits = statistics["frozen_memtables"] and statistics["background_error"] is None
+        if flushes != self._flushes or not waits:
             self._flushes = flushes
-            self._room_wait.step()
+            self._flush.step()
+        self._flush.tick()
+
+    @property
+    def flush_ticks(self) -> int:
+        """For how long a flush has been under way, as :attr:`Jobs.oldest_ticks`; 0 for none."""
+        return self._flush.ticks
 
     def _note_lack(self, error: Error) -> None:
         if not (isinstance(error, StorageError) and error.retryable):
@@ -132,8 +138,7 @@ class Applying:
     def tick(self) -> None:
         """One tick has passed: what the system lacked may be there again."""
         self._failed = False
-        if self._jobs.is_busy("room"):
-            self._watch_flush()
+        self._watch_flush()
         if self._install_again is not None:
             (index, then), self._install_again = self._install_again, None
             self.install(index, then)

@@ -413,7 +413,12 @@ class Replica:
         elif self._transfers.lacks_room:
             lack = "its disk has no room for a snapshot that it needs"
         watch = self._storage_watch
-        oldest = max(self._log.oldest_ticks(), self._jobs.oldest_ticks, self._read_ticks)
+        oldest = max(
+            self._log.oldest_ticks(),
+            self._jobs.oldest_ticks,
+            self._applying.flush_ticks,
+            self._read_ticks,
+        )
         watch.tick(lack, oldest)
         self._raft.storage_is_well(not watch.trouble)
 

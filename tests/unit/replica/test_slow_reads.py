@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kvstore.replica import Replica
+from kvstore.replica.applying import FLUSH_PATIENCE
 from tests.unit.replica.driven_group import SMALL, DrivenGroup, LaterWork, delete_of
 
 
@@ -22,14 +23,16 @@ def test_a_leader_whose_reads_hang_hands_over_and_may_lead_again() -> None:
         assert not driven.failed
 
 
+def claim(replica: Replica, **figures: object) -> None:
+    """Let its engine say so of itself."""
+    machine, told = replica.machine, replica.machine.statistics
+    machine.statistics = lambda: told() | figures  # type: ignore[method-assign]
+
+
 def wait_for_room(replica: Replica, frozen: int) -> None:
     """It has none, and so many memtables wait for a flush; with none it's for a compaction."""
-    machine, told = replica.machine, replica.machine.statistics
-    machine.has_room = lambda: False  # type: ignore[method-assign]
-    machine.statistics = lambda: {  # type: ignore[method-assign]
-        **told(),
-        "frozen_memtables": frozen,
-    }
+    replica.machine.has_room = lambda: False  # type: ignore[method-assign]
+    claim(replica, frozen_memtables=frozen)
 
 
 @pytest.mark.parametrize("kind", ["keys", "room"])
@@ -55,6 +58,34 @@ def test_a_leader_whose_apply_waits_for_its_disk_hands_over(kind: str) -> None:
             driven.until(lambda: not leader.storage_trouble)
             driven.settle()
         assert not driven.failed
+
+
+def test_a_leader_whose_flush_hangs_hands_over_though_there_is_room_for_more() -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader()
+        claim(leader, frozen_memtables=1)
+        ticks = driven.steps
+        driven.until(lambda: leader.storage_trouble)
+        election_ticks = leader.options.raft.election_ticks
+        assert driven.steps - ticks >= 2 * FLUSH_PATIENCE * election_ticks
+        driven.until(lambda: not leader.is_leader)
+        assert driven.put(b"k", b"v") == [False]
+        claim(leader, frozen_memtables=0)
+        driven.until(lambda: not leader.storage_trouble)
+        assert not driven.failed
+
+
+@pytest.mark.parametrize("lately", ["flushed", "refused"])
+def test_flushes_that_end_or_lack_room_are_none_that_hang(lately: str) -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader()
+        election_ticks = leader.options.raft.election_ticks
+        for number in range(3 * FLUSH_PATIENCE * election_ticks):
+            if number % 100 == 0:
+                told = {"flushes": number} if lately == "flushed" else {"background_error": "full"}
+                claim(leader, frozen_memtables=1, **told)
+            driven.step()
+            assert not leader.storage_trouble
 
 
 def test_a_compaction_that_takes_long_is_no_disk_that_hangs() -> None:
