@@ -1,6 +1,6 @@
 """Calls that come, and their answers."""
 
-cdef double TIMEOUT_S = 10.0        # at which a call of KV is given up, whatever it says
+cdef double UNSAID_TIMEOUT_S = 10.0  # of a call that has none of its own
 
 cdef list COME_AGAIN = encoded_pairs((("grpc-retry-pushback-ms", "250"),), 1024)
 
@@ -278,7 +278,8 @@ cdef class ServerSession(_Session):
             hot.timeout_s = block.timeout_s
             hot.metadata = pairs
             hot.status = -1
-            hot.deadline = self.now + min(block.timeout_s, TIMEOUT_S)
+            hot.deadline = self.now + (UNSAID_TIMEOUT_S if block.timeout_s == INFINITY
+                                       else block.timeout_s)
             hot.key = hot.value = hot.request_id = b""
             stream = hot
         else:

@@ -143,7 +143,7 @@ def test_hot_call_keeps_what_says_that_it_is_a_retry() -> None:
     raw.say(frames.frame(frames.DATA, 1, frames.message(b""), frames.END_STREAM))
     (call,) = raw.hot
     assert call.metadata == (("kvstore-age-ms", "5"), ("grpc-previous-rpc-attempts", "2"))
-    assert (call.received_at, call.timeout_s, call.deadline, call.age_s) == (100, 300, 110, None)
+    assert (call.received_at, call.timeout_s, call.deadline, call.age_s) == (100, 300, 400, None)
     call.age_s = 0.005
     call.deadline = 101.0
     assert (call.deadline, call.age_s) == (101, 0.005)
