@@ -1,0 +1,389 @@
+"""One connection: bytes from its socket to its session, events to its calls, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+import grpc
+import structlog
+
+from kvstore._wire.native import CALL, CLOSED, HALF_CLOSED, MESSAGE, PONG, ServerSession
+from kvstore.wire.server.call import CANCEL, Call
+from kvstore.wire.server.identity import INSECURE, AuthContext, authenticated
+from kvstore.wire.server.limits import RETRY_PUSHBACK
+from kvstore.wire.tls_layer import TlsLayer
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.server import Server
+
+__all__ = ["Connection"]
+
+# Taken from a session, and given to the socket, in one turn of the loop.
+SEND_BYTES = 256 * 1024
+
+# Beyond so many bytes that the socket hasn't taken the session keeps the rest.
+SOCKET_BYTES = 512 * 1024
+
+# A connection that was closed has so long to take what was sent.
+CLOSE_S = 5.0
+
+# Between the two halves of a graceful end, at most: a ping's way there and back.
+NOTICE_S = 1.0
+
+# Ages differ by a tenth, so that connections that began together don't end together.
+AGE_JITTER = 0.1
+
+log = structlog.get_logger("kvstore.wire")
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Made when a socket was accepted; the server owns it until ``connection_lost``."""
+
+    def __init__(self, server: Server, peer: str, key: str) -> None:
+        self.server = server
+        self.peer = peer
+        self.key = key
+        self.auth: AuthContext = INSECURE
+        self.session = ServerSession(
+            server.session_limits, server.received, server.unsent, server.hot_paths, server.hot
+        )
+        self.session.owner = self
+        self.calls: dict[int, Call] = {}
+        self.waiting: set[Call] = set()
+        """Calls that wait for room for a response."""
+        self.touched = False
+        """The server will flush it in this turn."""
+        self.established = False
+        """Its preface and SETTINGS came."""
+        self._tls: TlsLayer | None = None
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._closing: asyncio.TimerHandle | None = None
+        now = monotonic()
+        limits = server.limits
+        self._opened_at = now
+        self._ends_at = now + limits.age_s * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
+        self._heard_at = now
+        self._busy_at = now
+        self._pinged_at: float | None = None
+        self._noticed_at: float | None = None
+        self._gone_away = False
+        # Since when headers are on their way, requests incomplete, answers not taken.
+        self._headers_since: float | None = None
+        self._incomplete: dict[int, float] = {}
+        self._undelivered: dict[int, float] = {}
+        self._backlog: tuple[int, float] = (0, now)
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        self._transport = transport
+        transport.set_write_buffer_limits(high=SOCKET_BYTES)
+        if self.server.tls is None:
+            self.touch()  # our SETTINGS
+            return
+        self.server.tls.begin()
+        try:
+            self._tls = TlsLayer(self.server.tls.context())
+        except ssl.SSLError as error:
+            self._refuse_handshake(error)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        now = monotonic()
+        self._heard_at = now
+        data = self.server.buffer[:nbytes]
+        if self._tls is None:
+            self._receive(data, now)
+        else:
+            self._decrypt(self._tls, data, now)
+
+    def eof_received(self) -> bool:
+        return False  # nothing can be answered to one that has closed: the transport goes
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.touch()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if self._closing is not None:
+            self._closing.cancel()
+        if self._tls is not None and not self._tls.ready:
+            self._refused("the client hung up")
+        self.session.close()
+        calls, self.calls = self.calls, {}
+        for call in calls.values():
+            call.closed()
+        self.server.forget(self)
+
+    # Bytes in.
+
+    def _decrypt(self, tls: TlsLayer, data: memoryview, now: float) -> None:
+        was_ready = tls.ready
+        try:
+            pieces = tls.receive(data)
+        except ssl.SSLError as error:
+            if was_ready:
+                self.cut("TLS")
+            else:
+                self._refuse_handshake(error)
+            return
+        if tls.ready and not was_ready:
+            self.auth = authenticated(tls.object)
+            self.touch()
+        self._write(tls.pending())
+        for piece in pieces:
+            if not piece:
+                self.close()
+                return
+            self._receive(piece, now)
+
+    def _receive(self, data: bytes | memoryview, now: float) -> None:
+        session = self.session
+        for event in session.receive(data, now):
+            kind = event[0]
+            if kind == CALL:
+                self._begin(*event[1:])
+            elif kind == MESSAGE:
+                call = self.calls.get(event[1])
+                if call is not None:
+                    call.message(event[2])
+            elif kind == HALF_CLOSED:
+                call = self.calls.get(event[1])
+                if call is not None:
+                    call.half_closed()
+            elif kind == CLOSED:
+                call = self.calls.pop(event[1], None)
+                if call is not None:
+                    call.closed()
+            elif kind == PONG:
+                self._pinged_at = None
+                if self._noticed_at is not None:
+                    self._go_away()
+        if not self.established and session.established:
+            self.established = True
+            self.server.has_established(self)
+        self.touch()
+
+    def _begin(
+        self,
+        stream: int,
+        path: str,
+        timeout_s: float | None,
+        metadata: tuple[tuple[str, str | bytes], ...],
+    ) -> None:
+        handler = self.server.handler_of(path, metadata)
+        if handler is None:
+            self.session.finish(stream, grpc.StatusCode.UNIMPLEMENTED.value[0], "Method not found!")
+            return
+        if self.server.calls >= self.server.limits.calls_max:
+            self.server.counters.refused_calls += 1
+            self.session.finish(
+                stream,
+                grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
+                "too many calls at one time; try again",
+                RETRY_PUSHBACK,
+            )
+            return
+        self.server.calls += 1
+        call = self.calls[stream] = Call(self, stream, path, handler, timeout_s, metadata)
+        call.begin()
+
+    # Bytes out.
+
+    def touch(self) -> None:
+        """Something may be to be sent: at the end of this turn of the loop."""
+        if not self.touched:
+            self.touched = True
+            self.server.touch(self)
+
+    def flush(self) -> bool:
+        """Send what there is. True: there is more, for the next turn."""
+        if self._transport is None or self._paused or self._closing is not None:
+            return False
+        if self._tls is not None and not self._tls.ready:
+            return False
+        session = self.session
+        sent = 0
+        while sent < SEND_BYTES and (data := session.send(SEND_BYTES - sent)):
+            sent += len(data)
+            self._write(data if self._tls is None else self._tls.encrypt(data))
+        if sent:
+            for call in [*self.waiting]:
+                call.sent()
+        if session.wants_write:
+            return not self._paused
+        if session.broken is not None or session.finished:
+            if session.broken is not None:
+                self.server.note_broken(self, session.broken)
+            self.close()
+        return False
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    # Its end.
+
+    def drain(self) -> None:
+        """Ask the client for no new calls, and close when those under way are done."""
+        if self._noticed_at is not None or self._transport is None:
+            return
+        if not self.established:
+            self.close()
+            return
+        self._noticed_at = monotonic()
+        self.session.notify_shutdown()
+        self.session.ping()
+        self.touch()
+
+    def close(self) -> None:
+        """Close it once what was written is taken, or some seconds later."""
+        if self._transport is None or self._closing is not None:
+            return
+        if self._tls is not None and self._tls.ready:
+            self._write(self._tls.close())
+        self._closing = self.server.loop.call_later(CLOSE_S, self._abort)
+        self._transport.close()
+
+    def cut(self, why: str) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self.server.counters.cut[why] = self.server.counters.cut.get(why, 0) + 1
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _go_away(self) -> None:
+        if not self._gone_away:
+            self._gone_away = True
+            self.session.goaway()
+            self.touch()
+
+    def _refuse_handshake(self, error: ssl.SSLError) -> None:
+        self._refused(error.reason or str(error))
+        if self._tls is not None:
+            self._write(self._tls.pending())  # the alert says why
+            self._tls = None
+        self.close()
+
+    def _refused(self, reason: str) -> None:
+        assert self.server.tls is not None
+        self.server.tls.refuse(self.peer, reason)
+
+    # What time does to it.
+
+    def tend(self, now: float) -> None:
+        """Look after its bounds in time. Called every ``limits.tick_s``."""
+        limits = self.server.limits
+        if self._closing is not None:
+            return
+        if not self.established:
+            if now - self._opened_at >= limits.half_open_s:
+                self.cut("half-open")
+            return
+        session = self.session
+        if session.streams:
+            self._busy_at = now
+            self._tend_requests(now)
+        if self._is_slow_in_headers(now):
+            self.cut("slow-headers")
+            return
+        if session.unsent_bytes or self._undelivered:
+            self._tend_answers(now)
+        if self._is_stalled(now):
+            self.cut("stalled")
+            return
+        if self._keepalive_failed(now):
+            self.cut("keepalive")
+            return
+        self._tend_age(now)
+
+    def _is_slow_in_headers(self, now: float) -> bool:
+        if not self.session.in_headers:
+            self._headers_since = None
+            return False
+        if self._headers_since is None:
+            self._headers_since = now
+        return now - self._headers_since >= self.server.limits.headers_s
+
+    def _tend_requests(self, now: float) -> None:
+        """End calls whose request takes too long to come."""
+        before = self._incomplete
+        self._incomplete = {}
+        for stream in self.session.incomplete():
+            call = self.calls.get(stream)
+            if call is not None and not call.is_waiting_for_request:
+                continue
+            since = before.get(stream, now)
+            if now - since < self.server.limits.request_s:
+                self._incomplete[stream] = since
+                continue
+            self.server.counters.slow_requests += 1
+            if call is None:
+                self.session.reset(stream, CANCEL)
+                self.touch()
+            else:
+                call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "the request took too long to come")
+
+    def _tend_answers(self, now: float) -> None:
+        """Reset streams whose answer isn't taken."""
+        before = self._undelivered
+        self._undelivered = {}
+        for stream in self.session.undelivered():
+            since = before.get(stream, now)
+            if now - since < self.server.limits.answer_s:
+                self._undelivered[stream] = since
+                continue
+            self.server.counters.unread += 1
+            self.session.reset(stream, CANCEL)
+            self.touch()
+
+    def _is_stalled(self, now: float) -> bool:
+        """Whether the socket took nothing of what it was given for too long."""
+        assert self._transport is not None
+        size = self._transport.get_write_buffer_size()
+        before, since = self._backlog
+        if not size or size < before or not before:
+            self._backlog = size, now
+            return False
+        if size > before:
+            self._backlog = size, since
+        return now - since >= self.server.limits.stalled_s
+
+    def _keepalive_failed(self, now: float) -> bool:
+        limits = self.server.limits
+        if self._pinged_at is not None:
+            if self._heard_at > self._pinged_at:
+                self._pinged_at = None
+                return False
+            return now - self._pinged_at >= limits.keepalive_timeout_s
+        if now - self._heard_at >= limits.keepalive_s:
+            self._pinged_at = now
+            self.session.ping()
+            self.touch()
+        return False
+
+    def _tend_age(self, now: float) -> None:
+        limits = self.server.limits
+        if self._noticed_at is not None:
+            if now - self._noticed_at >= NOTICE_S:
+                self._go_away()
+            if now >= self._ends_at + limits.age_grace_s:
+                self.cut("age")
+        elif now >= self._ends_at or now - self._busy_at >= limits.idle_s:
+            self._ends_at = min(self._ends_at, now)
+            self.drain()

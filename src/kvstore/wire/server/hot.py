@@ -1,0 +1,131 @@
+"""Calls of the hot methods: taken and answered in batches, whichever connection they came by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from kvstore._wire.native import HotCall, answer_all
+from kvstore.wire.server.limits import RETRY_PUSHBACK
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.connection import Connection
+    from kvstore.wire.server.server import Server
+
+__all__ = ["HotCalls", "TakeHot"]
+
+TakeHot = Callable[[list[HotCall]], None]
+"""Gets the calls of a turn; each is answered once, by :meth:`HotCalls.answer` or ``end``."""
+
+# Taken in one turn of the loop; beyond it connections get equal shares.
+CALLS_A_TURN = 1024
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+_LATE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+class HotCalls:
+    """Those of one server."""
+
+    def __init__(self, server: Server, paths: Sequence[str], take: TakeHot) -> None:
+        self._server = server
+        self._paths = paths
+        self._take = take
+
+    def take(self) -> bool:
+        """Hand on what came in this turn. True: there is more, for the next turn."""
+        waiting = self._server.hot
+        if len(waiting) <= CALLS_A_TURN:
+            calls = waiting[:]
+            waiting.clear()
+        else:
+            calls, waiting[:] = _shares(waiting)
+        room = self._server.limits.calls_max - self._server.calls
+        if len(calls) > room:
+            self._refuse(calls[max(room, 0) :])
+            del calls[max(room, 0) :]
+        if calls:
+            self._server.calls += len(calls)
+            self._take(calls)
+        return bool(waiting)
+
+    def answer(self, calls: list[HotCall], results: list[Any]) -> list[int]:
+        """Answer those whose result is one: True, False, bytes or None.
+
+        Returns the places of the others, whose results are errors; they are to be ended by
+        :meth:`end`.
+        """
+        owners: set[Connection] = set()
+        left = answer_all(calls, results, owners)
+        for owner in owners:
+            owner.touch()
+        self._server.calls -= len(calls) - len(left)
+        if self._server.counter is not None:
+            others = set(left)
+            self._count([call for place, call in enumerate(calls) if place not in others])
+        return left
+
+    def end(self, call: HotCall, answer: Callable[[HotCall], None]) -> None:
+        """Answer one call by ``answer``, which calls one of its methods."""
+        session = call.session
+        if session is not None:
+            answer(call)
+            session.owner.touch()
+        self._server.calls -= 1
+        if self._server.counter is not None:
+            self._count([call])
+
+    def _refuse(self, calls: list[HotCall]) -> None:
+        self._server.counters.refused_calls += len(calls)
+        for call in calls:
+            _fail(call, _EXHAUSTED, "too many calls at one time; try again")
+        if self._server.counter is not None:
+            self._count(calls)
+
+    def _count(self, calls: Sequence[HotCall]) -> None:
+        """Tell the metrics. Calls of a batch came together more often than not."""
+        counter = self._server.counter
+        assert counter is not None
+        now = monotonic()
+        alike: dict[tuple[int, int, float], int] = {}
+        for call in calls:
+            kind = call.method, call.status, call.received_at
+            alike[kind] = alike.get(kind, 0) + 1
+        for (method, status, received_at), count in alike.items():
+            code = _NAMES.get(status, "CANCELLED")
+            counter(self._paths[method], code, now - received_at, count)
+
+
+def _shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall]]:
+    """Divide what waits into this turn's calls, of each connection alike, and the rest.
+
+    Those that are gone, or whose time is over, are neither.
+    """
+    now = monotonic()
+    by_session: dict[Any, list[HotCall]] = {}
+    for call in waiting:
+        session = call.session
+        if session is None:
+            continue
+        if call.deadline <= now:
+            _fail(call, _LATE, "the deadline passed before the call's turn")
+            continue
+        by_session.setdefault(session, []).append(call)
+    share = max(1, CALLS_A_TURN // max(1, len(by_session)))
+    taken: list[HotCall] = []
+    rest: list[HotCall] = []
+    for calls in by_session.values():
+        taken += calls[:share]
+        rest += calls[share:]
+    return taken, rest
+
+
+def _fail(call: HotCall, status: int, details: str) -> None:
+    session = call.session
+    if session is not None:
+        call.fail(status, details, RETRY_PUSHBACK if status == _EXHAUSTED else ())
+        session.owner.touch()
