@@ -20,10 +20,17 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvstore.client import TLS, Client
+from kvstore.wire import available
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+
+FRONTS = ("native", "grpcio") if available() else ("grpcio",)
+"""Those that this build has."""
+
+FRONT = os.environ.get("KVSTORE_TEST_FRONT", "auto")
+"""That of each kvd whose test doesn't choose one."""
 
 LISTENING = re.compile(
     r"kvd listening on (?P<address>\S+) \(requested=(?P<requested>\S+), "
@@ -100,6 +107,7 @@ class Kvd:
         env: dict[str, str] | None = None,
         wrapper: Sequence[str] = (),
         admin: str = "operators",
+        front: str = FRONT,
     ) -> None:
         self.data_dir = data_dir
         self.certificates = certificates
@@ -119,6 +127,7 @@ class Kvd:
                     f"--data_dir={data_dir}",
                     f"--listen_addr={listen}",
                     f"--admin={admin}",
+                    f"--front={front}",
                     *secure,
                     *arguments,
                 ],

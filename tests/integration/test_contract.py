@@ -1,4 +1,5 @@
-"""The v1 contract, as any gRPC client sees it: results, limits and statuses, in both profiles."""
+"""The v1 contract, as any gRPC client sees it: results, limits and statuses, over both fronts, in
+both profiles."""
 
 from __future__ import annotations
 
@@ -12,22 +13,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
-from tests.integration.process import Certificates, Kvd
+from tests.integration.process import FRONTS, Certificates, Kvd
 
 KEY_BYTES_MAX = 1024
 VALUE_BYTES_MAX = 1024 * 1024
 REQUEST_ID_BYTES_MAX = 4096
 
 
-@pytest.fixture(scope="module", params=["dev", "secure"])
+@pytest.fixture(
+    scope="module", params=[(front, profile) for front in FRONTS for profile in ("dev", "secure")]
+)
 def server(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     certificates: Certificates,
 ) -> Iterator[Kvd]:
-    data_dir = tmp_path_factory.mktemp(request.param) / "data"
-    secured = certificates if request.param == "secure" else None
-    with Kvd(data_dir, certificates=secured) as started:
+    front, profile = request.param
+    data_dir = tmp_path_factory.mktemp(f"{front}-{profile}") / "data"
+    secured = certificates if profile == "secure" else None
+    with Kvd(data_dir, certificates=secured, front=front) as started:
         yield started.wait_serving()
 
 
@@ -107,7 +111,7 @@ STORY: list[tuple[tuple[str, Any], Any]] = [
 ]
 
 
-def test_the_same_story_has_the_same_outcome_in_both_profiles(kv: kv_pb2_grpc.KVStub) -> None:
+def test_the_same_story_has_the_same_outcome_over_all_of_them(kv: kv_pb2_grpc.KVStub) -> None:
     for number, (call, expected) in enumerate(STORY):
         assert outcome(kv, call) == expected, f"step {number}: {call[0]}"
 
@@ -183,11 +187,12 @@ def test_the_first_line_says_what_was_asked_and_what_is(server: Kvd) -> None:
     assert not server.address.endswith(":0")
 
 
+@pytest.mark.parametrize("front", FRONTS)
 def test_a_secure_server_turns_plain_clients_away(
-    certificates: Certificates, tmp_path: Path
+    certificates: Certificates, tmp_path: Path, front: str
 ) -> None:
     with (
-        Kvd(tmp_path / "data", certificates=certificates) as server,
+        Kvd(tmp_path / "data", certificates=certificates, front=front) as server,
         grpc.insecure_channel(server.address) as channel,
         pytest.raises(grpc.RpcError) as raised,
     ):

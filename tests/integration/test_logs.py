@@ -25,7 +25,8 @@ def test_json_lines_are_objects_with_time_level_and_event(tmp_path: Path) -> Non
     assert all(event["timestamp"].endswith("Z") for event in events)
     assert {event["level"] for event in events} == {"info"}
     named = {event["event"]: event for event in events}
-    assert events[0]["event"] in ("started", "serving")
+    assert events[0]["event"] == "front"
+    assert events[0]["name"] in ("native", "grpcio")
     assert events[-1]["event"] == "stopped"
     started = named["started"]
     assert started["mode"] == "embedded"

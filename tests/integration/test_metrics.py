@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kvstore.errors import InvalidArgumentError
 from tests.integration.cluster import Cluster, free_addresses
-from tests.integration.process import Certificates, Kvd, run
+from tests.integration.process import FRONT, FRONTS, Certificates, Kvd, run
 
 ANY_PORT = "--metrics_addr=127.0.0.1:0"
 
@@ -62,9 +62,19 @@ def not_shown(samples: Samples) -> set[str]:
     return documented() - ours
 
 
-def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path) -> None:
+# What is there only where it is: other members, TLS, and connections that were cut off; and the
+# native front, which alone knows of connections.
+ABSENT = {
+    "native": "kvstore_(peer|pulse|tls|exposed|connections_cut)",
+    "grpcio": "kvstore_(peer|pulse|tls|exposed|(connections|calls|received|unsent|answers)"
+    "(_\\w+)?|requests_slow)",
+}
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path, front: str) -> None:
     certificates = Certificates.make(tmp_path)
-    with Kvd(tmp_path / "data", ANY_PORT, certificates=certificates) as kvd:
+    with Kvd(tmp_path / "data", ANY_PORT, certificates=certificates, front=front) as kvd:
         kvd.wait_serving()
         with kvd.client() as client:
             for n in range(7):
@@ -97,7 +107,7 @@ def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path) -> 
                 value(samples, "kvstore_raft_peer_lag_entries", member=leaders[0], peer=member)
         assert value(samples, "kvstore_certificate_expiry_seconds", use="client") > 86_400
         lacking = not_shown(samples)
-        assert all(re.match("kvstore_(peer|pulse|tls|exposed)", name) for name in lacking), lacking
+        assert all(re.match(ABSENT[front], name) for name in lacking), lacking
         assert request(kvd, "/")[0] == 404
         assert request(kvd, "/metrics/other")[0] == 404
         assert request(kvd, "/metrics", "POST")[0] == 501
@@ -121,7 +131,10 @@ def test_a_member_shows_its_streams_and_the_certificate_that_peers_see(tmp_path:
                 value(samples, "kvstore_peer_dropped_messages_total", peer=peer)
         assert value(samples, "kvstore_certificate_expiry_seconds", use="peer") > 0
         assert value(samples, "kvstore_tls_handshakes_total", use="peer") > 0
-        assert not_shown(samples) == {"kvstore_exposed"}
+        absent = ABSENT[FRONTS[0]] if FRONT == "auto" else ABSENT[FRONT]
+        lacking = not_shown(samples)
+        assert all(re.match(absent, name) for name in lacking), lacking
+        assert not any(re.match("kvstore_(peer|pulse|tls)", name) for name in lacking), lacking
         assert value(samples, "kvstore_tls_handshakes_refused_total", use="peer") == 0
 
 

@@ -68,6 +68,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         log_format=config.log_format,
         admin=config.admin,
         insecure_clients=config.insecure_clients,
+        front=config.front,
     )
     serve(options, partial(open_cluster_node, config))
 
@@ -88,6 +89,7 @@ def kvd(
     metrics_addr: str | None,
     admin: str,
     insecure_clients: bool,
+    front: str,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -111,6 +113,7 @@ def kvd(
         log_format=log_format,
         admin=admin,
         insecure_clients=insecure_clients,
+        front=front,
     )
     for key in CLUSTER_FLAGS:
         if key in given:

@@ -11,6 +11,7 @@ from kvstore.server.config.options import (
     ADMINS,
     DEFAULT_DATA_DIR,
     DEFAULT_LISTEN_ADDRESS,
+    FRONTS,
     LOG_FORMATS,
     LOG_LEVELS,
     MODES,
@@ -95,6 +96,13 @@ _FLAGS = (
         type=bool,
         default=False,
         help="Plain text is meant, also where others than this machine reach the port.",
+    ),
+    click.option(
+        "--front",
+        metavar=_one_of(FRONTS),
+        default=FRONTS[0],
+        show_default=True,
+        help="What talks HTTP/2 with clients: kvstore's own wire, where it is built, or grpcio.",
     ),
     click.option("--config", metavar="FILE", help="TOML file of a cluster node."),
     click.option(

@@ -7,11 +7,10 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import grpc.aio
-
 from kvstore.api.operator_access import SOCKET_NAME
 from kvstore.errors import ConfigurationError
-from kvstore.server.listener import new_server
+from kvstore.server.front import Listener, OpenListener
+from kvstore.server.metrics.switch import MetricsSwitch
 
 __all__ = ["serve_operators"]
 
@@ -20,7 +19,7 @@ CONNECTIONS_MAX = 32
 
 @contextlib.asynccontextmanager
 async def serve_operators(
-    directory: Path, add_services: Callable[[grpc.aio.Server], None]
+    directory: Path, open_listener: OpenListener, add_services: Callable[[Listener], None]
 ) -> AsyncIterator[None]:
     """Answer calls that come over ``admin.sock`` in ``directory``, which is locked, as long as the
     context lasts.
@@ -30,21 +29,21 @@ async def serve_operators(
     path = directory / SOCKET_NAME
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # of a process that was killed
-    server = new_server(connections_max=CONNECTIONS_MAX)
-    add_services(server)
+    listener = open_listener(CONNECTIONS_MAX, None, MetricsSwitch())
+    add_services(listener)
     # Paths of sockets are short (108 bytes); through its descriptor any directory's is.
     opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
-            server.add_insecure_port(f"unix:/proc/self/fd/{opened}/{SOCKET_NAME}")
+            listener.bind_unix(f"/proc/self/fd/{opened}/{SOCKET_NAME}")
             path.chmod(0o600)
-        except (RuntimeError, OSError) as error:
+        except OSError as error:
             raise ConfigurationError(f"failed to make the operators' socket {path}") from error
-        await server.start()
+        await listener.start()
         try:
             yield
         finally:
-            await server.stop(grace=None)
+            await listener.stop(grace=None)
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

@@ -70,7 +70,7 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
     """
     parsed = HostPort.parse(address)
     if parsed is None:
-        raise _start_failure(address, "malformed address; expected host:port")
+        raise start_failure(address, "malformed address; expected host:port")
     _probe(address, parsed.host, parsed.port)
     try:
         if credentials is None:
@@ -78,9 +78,9 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise _start_failure(address, "the address can't be bound") from error
+        raise start_failure(address, "the address can't be bound") from error
     if port == 0:
-        raise _start_failure(address, "the address can't be bound")
+        raise start_failure(address, "the address can't be bound")
     return str(HostPort(parsed.host, port))
 
 
@@ -91,17 +91,18 @@ def _probe(address: str, host: str, port: int) -> None:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         )
     except socket.gaierror as error:
-        raise _start_failure(address, f"cannot resolve {host!r}: {error.strerror}") from error
+        raise start_failure(address, f"cannot resolve {host!r}: {error.strerror}") from error
     for family, kind, protocol, _, endpoint in found:
         with socket.socket(family, kind, protocol) as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 candidate.bind(endpoint)
             except OSError as error:
-                raise _start_failure(address, _reason(error)) from error
+                raise start_failure(address, reason_of(error)) from error
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Why an address can't be had, in words."""
     match error.errno:
         case errno.EADDRINUSE:
             return "address already in use"
@@ -113,5 +114,6 @@ def _reason(error: OSError) -> str:
             return os.strerror(number) if number else str(error)
 
 
-def _start_failure(address: str, why: str) -> ConfigurationError:
+def start_failure(address: str, why: str) -> ConfigurationError:
+    """The one line of a kvd that can't have its address."""
     return ConfigurationError(f"failed to start gRPC server on {address}: {why}")

@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import structlog
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kvstore.api.handlers.admin import AdminHandlers, everybody
 from kvstore.api.handlers.kv import KVHandlers
+from kvstore.api.handlers.kv_batches import PATHS, KVBatches
 from kvstore.api.handlers.sessions import SessionsHandlers
 from kvstore.api.operator_access import is_operator
 from kvstore.api.tolerant import tolerant
@@ -42,8 +42,8 @@ from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.descriptors import client_connections_max, raise_limit
 from kvstore.server.exposure import exposures, say
+from kvstore.server.front import Front, Listener, choose_front
 from kvstore.server.health import HealthWatch
-from kvstore.server.listener import bind, new_server
 from kvstore.server.logs import configure_logs
 from kvstore.server.metrics.switch import open_metrics
 from kvstore.server.nodes.node import Node
@@ -95,13 +95,14 @@ async def _serve(
     options: ServerOptions, certificates: CertificateFiles | None, open_node: OpenNode
 ) -> None:
     _exit_on_signals()
-    credentials = None if certificates is None else certificates.server_credentials()
+    front = choose_front(options.front)
     found = exposures(options)
     with open_metrics(options.metrics_addr, certificates, found) as metrics:
         connections_max = client_connections_max(raise_limit())
-        listener = new_server(metrics.interceptors, connections_max=connections_max)
+        listener = front.open(connections_max, certificates, metrics)
+        metrics.watch_front(listener.figures)
         # The address first: if it can't be had, nothing was written.
-        address = bind(listener, options.listen_addr, credentials)
+        address = listener.bind(options.listen_addr)
         try:
             with DataDirectory(options.data_path, options.mode) as directory:
                 node = await open_node(options, directory.path.resolve())
@@ -110,6 +111,7 @@ async def _serve(
                     with metrics.of(node):
                         await _serve_node(
                             options,
+                            front,
                             listener,
                             address,
                             directory.path,
@@ -126,7 +128,8 @@ async def _serve(
 
 async def _serve_node(
     options: ServerOptions,
-    listener: grpc.aio.Server,
+    front: Front,
+    listener: Listener,
     address: str,
     directory: Path,
     node: Node,
@@ -134,6 +137,7 @@ async def _serve_node(
     warnings: Sequence[str],
 ) -> None:
     """Answer clients until it is asked to end or the node fails, which is raised."""
+    front.say()
     say(options, exposures(options))
     health = HealthWatch(node.leader, node.storage_trouble)
     warnings = [*warnings, *node.exposures().values()]
@@ -141,13 +145,13 @@ async def _serve_node(
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings))
     for_operators = AdminHandlers(node, is_operator, warnings)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators)
-    async with watch_over(), serve_operators(directory, add_services):
+    async with watch_over(), serve_operators(directory, front.open, add_services):
         await _serve_clients(options, listener, address, node, ending, health)
 
 
 async def _serve_clients(
     options: ServerOptions,
-    listener: grpc.aio.Server,
+    listener: Listener,
     address: str,
     node: Node,
     ending: _Ending,
@@ -201,25 +205,29 @@ async def _hand_over(node: Node) -> None:
 
 
 def _add_services(
-    listener: grpc.aio.Server, node: Node, health: HealthWatch, admin: AdminHandlers
+    listener: Listener, node: Node, health: HealthWatch, admin: AdminHandlers
 ) -> None:
-    services = tolerant(listener)
+    batches = KVBatches(node.service, node.forward)
+    hot = listener.add_hot_methods(PATHS, batches.take)
+    if hot is not None:
+        batches.answered_by(hot)
+    services = tolerant(listener.services)
     kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), services)
     session_pb2_grpc.add_SessionsServicer_to_server(
         SessionsHandlers(node.service, node.forward), services
     )
     admin_pb2_grpc.add_AdminServicer_to_server(admin, services)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, services)
-    reflection.enable_server_reflection(
-        [
+    reflected = reflection.aio.ReflectionServicer(  # type: ignore[attr-defined]
+        (
             kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name,
             session_pb2.DESCRIPTOR.services_by_name["Sessions"].full_name,
             admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name,
             health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
             reflection.SERVICE_NAME,
-        ],
-        listener,
+        )
     )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, listener.services)
 
 
 def _exit_on_signals() -> None:

@@ -87,6 +87,7 @@ def test_a_plain_file_gives_every_setting_its_value_or_default(load: Load) -> No
         "log_format": "console",
         "admin": "operators",
         "insecure_clients": False,
+        "front": "auto",
     }
     assert config.node(3) == Node(3, "127.0.0.3:50051", "127.0.0.3:50052")
     assert config.node(4) is None

@@ -20,7 +20,7 @@ from typing import Any
 from kvstore.addresses import HostPort, is_loopback
 from kvstore.errors import ConfigurationError
 from kvstore.raft.membership import VOTERS_MAX
-from kvstore.server.config.options import ADMINS, LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
+from kvstore.server.config.options import ADMINS, FRONTS, LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
 from kvstore.small_files import read_small
 
 MEMBER_ID_MAX = (1 << 63) - 1
@@ -88,6 +88,7 @@ class ClusterConfig:
     log_format: str = "console"
     admin: str = "operators"
     insecure_clients: bool = False
+    front: str = FRONTS[0]
 
     def node(self, node_id: int) -> Node | None:
         """The entry of ``[[nodes]]`` with this id."""
@@ -495,6 +496,7 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "log_format": _choice(*LOG_FORMATS),
     "admin": _choice(*ADMINS),
     "insecure_clients": _boolean,
+    "front": _choice(*FRONTS),
 }
 
 _NODE_KEYS: dict[str, Callable[[str, object], Any]] = {

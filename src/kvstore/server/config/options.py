@@ -19,6 +19,7 @@ TLS_PROFILES = ("dev", "secure")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "console")
 ADMINS = ("operators", "everybody")
+FRONTS = ("auto", "native", "grpcio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class ServerOptions:
     log_format: str = "console"
     admin: str = "operators"
     insecure_clients: bool = False
+    front: str = FRONTS[0]
 
     def __post_init__(self) -> None:
         for fault in option_faults(dataclasses.asdict(self)):
@@ -88,6 +90,7 @@ _CHOICES = {
     "mode": MODES,
     "tls_profile": TLS_PROFILES,
     "admin": ADMINS,
+    "front": FRONTS,
     "log_level": LOG_LEVELS,
     "log_format": LOG_FORMATS,
 }

@@ -8,24 +8,26 @@ on the scrape's thread.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import concurrent.futures
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
 from kvstore.errors import Error, UnavailableError
 from kvstore.server.metrics.families import Moment, families_of, take_moment
+from kvstore.server.metrics.front_figures import CallCounter, FrontFigures
 from kvstore.server.nodes.node import Node
 from kvstore.server.tls.certificate_files import CertificateFiles
 
-__all__ = ["CallMetrics", "Metrics"]
+__all__ = ["CallMetrics", "CallSeries", "Metrics"]
 
 # How long a scrape waits for the event loop before it is answered with 503.
 LOOP_WAIT_S = 3.0
@@ -35,20 +37,57 @@ BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 _OURS = "/kvstore.v1."
 
 
-class CallMetrics(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Counts and times the unary calls of our services; other methods pass by uncounted."""
+class CallSeries:
+    """Calls that ended, by method and code, and the time that they took.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "kvstore_requests", "Calls answered", ["method", "code"], registry=registry
+    Plain numbers: a front tells of whole batches, a hundred thousand calls a second.
+    """
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[str, str], int] = {}
+        # Of each method: how many in each bucket, the last for what took longer; and their sum.
+        self._buckets: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def count(self, method: str, code: str, seconds: float, count: int = 1) -> None:
+        """``count`` calls of ``method``, a path, ended. Other services' pass by uncounted."""
+        if not method.startswith(_OURS):
+            return
+        name = method.rpartition("/")[2]
+        requests = self._requests
+        requests[name, code] = requests.get((name, code), 0) + count
+        buckets = self._buckets.get(name)
+        if buckets is None:
+            buckets = self._buckets[name] = [0] * (len(BUCKETS_S) + 1)
+            self._seconds[name] = 0.0
+        buckets[bisect.bisect_left(BUCKETS_S, seconds)] += count
+        self._seconds[name] += seconds * count
+
+    def collect(self) -> Iterator[Metric]:
+        """The series. On any thread."""
+        requests = CounterMetricFamily(
+            "kvstore_requests", "Calls answered", labels=["method", "code"]
         )
-        self._seconds = Histogram(
+        for (name, code), number in self._requests.copy().items():
+            requests.add_metric([name, code], number)
+        yield requests
+        times = HistogramMetricFamily(
             "kvstore_request_duration_seconds",
             "Time from a call's arrival to its answer",
-            ["method"],
-            buckets=BUCKETS_S,
-            registry=registry,
+            labels=["method"],
         )
+        for name, buckets in self._buckets.copy().items():
+            sums = itertools.accumulate(buckets)
+            bounds = [*map(str, BUCKETS_S), "+Inf"]
+            times.add_metric([name], list(zip(bounds, sums, strict=True)), self._seconds[name])
+        yield times
+
+
+class CallMetrics(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Tells of the unary calls of our services; for grpcio, whose server doesn't."""
+
+    def __init__(self, count: CallCounter) -> None:
+        self._count = count
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
@@ -58,20 +97,11 @@ class CallMetrics(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler
         wrapped = self._wrapped.get(method)
         if wrapped is None:
-            wrapped = self._wrapped[method] = self._wrap(method.rpartition("/")[2], handler)
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> Any:
         answer = handler.unary_unary
-        observe = self._seconds.labels(method).observe
-        requests: dict[str, Any] = {}
-
-        def count(code: str, began: float) -> None:
-            observe(time.monotonic() - began)
-            counter = requests.get(code)
-            if counter is None:
-                counter = requests[code] = self._requests.labels(method, code)
-            counter.inc()
 
         async def timed(request: Any, context: Any) -> Any:
             began = time.monotonic()
@@ -85,7 +115,7 @@ class CallMetrics(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 code = _code(context)
                 raise
             finally:
-                count(code, began)
+                self._count(method, code, time.monotonic() - began, 1)
 
         return grpc.unary_unary_rpc_method_handler(
             timed,
@@ -117,18 +147,22 @@ class Metrics:
         self._certificates = certificates
         self._exposed = tuple(exposed)
         self._node: Node | None = None
-        self._registry = CollectorRegistry()
-        self.calls = CallMetrics(self._registry)
+        self._front: Callable[[], FrontFigures | None] | None = None
+        self.calls = CallSeries()
 
     def watch(self, node: Node | None) -> None:
         """Ask ``node`` from now on; None: nobody. On the event loop's thread."""
         self._node = node
 
+    def watch_front(self, figures: Callable[[], FrontFigures | None]) -> None:
+        """Ask the listener of clients, too."""
+        self._front = figures
+
     def render(self, accept: str) -> tuple[str, bytes]:
         """Content type and text of one scrape. Raises UnavailableError when there is nothing."""
         moment = self._moment()
         encode, kind = choose_encoder(accept)
-        return kind, encode(_Families([*families_of(moment), *self._registry.collect()]))
+        return kind, encode(_Families([*families_of(moment), *self.calls.collect()]))
 
     def _moment(self) -> Moment:
         answer: concurrent.futures.Future[Moment] = concurrent.futures.Future()
@@ -158,7 +192,8 @@ class Metrics:
         if self._certificates is not None:
             ours = {**figures.certificates, "client": self._certificates}
             figures = dataclasses.replace(figures, certificates=ours)
-        return take_moment(figures)
+        front = None if self._front is None else self._front()
+        return take_moment(figures, front)
 
 
 class _Families:

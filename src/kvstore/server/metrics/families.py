@@ -14,10 +14,12 @@ from kvstore.replica import ReplicaStatus
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ROLES
+from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.nodes.driver import LoopFigures
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
+from kvstore.server.tls.handshakes import Handshakes
 from kvstore.version import version
 
 __all__ = ["Moment", "families_of", "take_moment"]
@@ -37,19 +39,20 @@ class Moment:
     """What was read on the event loop.
 
     By use, ``expiries``: when each certificate ends; ``handshakes``: how many were begun and
-    refused.
+    refused (None: nobody knows). ``front``: None of a grpcio listener.
     """
 
     members: tuple[MemberMoment, ...]
     loop: LoopFigures
     links: Mapping[int, LinkFigures]
     expiries: Mapping[str, datetime.datetime]
-    handshakes: Mapping[str, tuple[int, int]]
+    handshakes: Mapping[str, tuple[int, int | None]]
     exposed: Sequence[str] = ()
     pulses: PulseFigures | None = None
+    front: FrontFigures | None = None
 
 
-def take_moment(figures: NodeFigures) -> Moment:
+def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Moment:
     """Copy what is to be told. On the event loop's thread."""
     return Moment(
         tuple(
@@ -60,12 +63,18 @@ def take_moment(figures: NodeFigures) -> Moment:
         figures.links,
         {use: files.expires() for use, files in figures.certificates.items()},
         {
-            use: (files.handshakes.begun, files.handshakes.refused)
+            use: (files.handshakes.begun, _refused(use, files.handshakes))
             for use, files in figures.certificates.items()
         },
         figures.exposed,
         figures.pulses,
+        front,
     )
+
+
+def _refused(use: str, handshakes: Handshakes) -> int | None:
+    # With grpcio it is those that no call followed, and clients may connect and stay silent.
+    return handshakes.refused if handshakes.exact or use == "peer" else None
 
 
 class _Book:
@@ -120,9 +129,29 @@ def families_of(moment: Moment) -> list[Metric]:
         book.gauge("certificate_expiry_seconds", "Until it ends; below 0: ended", left, use=use)
     for use, (begun, refused) in moment.handshakes.items():
         book.counter("tls_handshakes", "Begun by whoever connected", begun, use=use)
-        if use == "peer":  # clients may connect and stay silent
-            book.counter("tls_handshakes_refused", "That no call followed", refused, use=use)
+        if refused is not None:
+            text = "That failed, or that no call followed"
+            book.counter("tls_handshakes_refused", text, refused, use=use)
+    if moment.front is not None:
+        _front(book, moment.front)
     return list(book.families.values())
+
+
+def _front(book: _Book, front: FrontFigures) -> None:
+    book.gauge("connections", "Connections of clients", front.connections)
+    book.gauge("connections_half_open", "That haven't shaken hands yet", front.half_open)
+    book.gauge("calls", "Calls of clients under way", front.calls)
+    book.gauge("received_bytes", "Of requests that wait", front.received_bytes)
+    book.gauge("received_bytes_limit", "Bound of them", front.received_bytes_max)
+    book.gauge("unsent_bytes", "Of answers that wait", front.unsent_bytes)
+    book.gauge("unsent_bytes_limit", "Bound of them", front.unsent_bytes_max)
+    book.counter("connections_accepted", "Connections taken", front.accepted)
+    book.counter("connections_refused", "Closed at once: too many", front.refused_connections)
+    for why, number in front.cut.items():
+        book.counter("connections_cut", "Ended by this server", number, why=why)
+    book.counter("calls_refused", "Refused: too many at one time", front.refused_calls)
+    book.counter("answers_unread", "Given up: the client didn't read", front.unread_answers)
+    book.counter("requests_slow", "Given up: took too long to come", front.slow_requests)
 
 
 def _raft(book: _Book, status: ReplicaStatus) -> None:

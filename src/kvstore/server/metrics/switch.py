@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -16,6 +16,7 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 
 if TYPE_CHECKING:
     from kvstore.server.metrics.calls import Metrics
+    from kvstore.server.metrics.front_figures import CallCounter, FrontFigures
 
 __all__ = ["MetricsSwitch", "open_metrics"]
 
@@ -33,8 +34,22 @@ class MetricsSwitch:
 
     @property
     def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor[Any, Any]]:
-        """What the listener of clients needs to count calls."""
-        return () if self._metrics is None else (self._metrics.calls,)
+        """What a grpcio listener of clients needs to count calls."""
+        if self._metrics is None:
+            return ()
+        from kvstore.server.metrics.calls import CallMetrics
+
+        return (CallMetrics(self._metrics.calls.count),)
+
+    @property
+    def counter(self) -> CallCounter | None:
+        """What a native one tells of its calls; None: nobody wants to know."""
+        return None if self._metrics is None else self._metrics.calls.count
+
+    def watch_front(self, figures: Callable[[], FrontFigures | None]) -> None:
+        """Have the listener of clients asked at each scrape."""
+        if self._metrics is not None:
+            self._metrics.watch_front(figures)
 
     @contextlib.contextmanager
     def of(self, node: Node) -> Iterator[None]:

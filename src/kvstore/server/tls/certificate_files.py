@@ -112,10 +112,14 @@ class CertificateFiles:
         elif left <= EXPIRY_WARNING:
             log.warning("certificate expires soon", file=self._paths[1], days_left=left.days)
 
+    def watched(self) -> Credentials:
+        """The same; from now on the files are looked at again and again."""
+        self._keep_looking()
+        return self._current
+
     def server_credentials(self) -> grpc.ServerCredentials:
         """Credentials of a listener; with ``ca``, whoever connects must show a certificate."""
-        self._keep_looking()
-        handed = self._current
+        handed = self.watched()
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             """Called by gRPC at each handshake, one at a time; None: as before."""
@@ -135,8 +139,7 @@ class CertificateFiles:
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """Credentials to dial with, as the files were at the last look."""
-        self._keep_looking()
-        current = self.current()
+        current = self.watched()
         return grpc.ssl_channel_credentials(current.ca, current.key, current.cert)
 
     def _look(self) -> None:

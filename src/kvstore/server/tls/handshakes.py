@@ -1,9 +1,10 @@
-"""Handshakes that were begun, and those that nothing followed.
+"""Handshakes that were begun, and those that failed or that nothing followed.
 
-gRPC refuses a handshake without a word: Python learns that one begins, as the certificate is asked
-for, and of a call once there is one. On a port where whoever connects calls at once, as members do,
-the difference is those that were refused (or given up): strangers, certificates that have ended.
-While good ones come as well it is counted low, and made up for once they pause.
+The native wire tells of each that fails (:meth:`Handshakes.refuse`). grpcio refuses without a word:
+Python learns that one begins, as the certificate is asked for, and of a call once there is one. On
+a port where whoever connects calls at once, as members do, the difference is those that were
+refused (or given up): strangers, certificates that have ended. While good ones come as well it is
+counted low, and made up for once they pause.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Handshakes:
     def __init__(self) -> None:
         self.begun = 0
         self.refused = 0
+        self.exact = False
+        """Whether ``refused`` are those that failed, not those that no call followed."""
         self._lock = threading.Lock()
         self._met = 0
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -46,6 +49,15 @@ class Handshakes:
         """A handshake begins."""
         with self._lock:
             self.begun += 1
+
+    def refuse(self, peer: str, reason: str) -> None:
+        """The handshake of ``peer`` failed; said once in a while."""
+        self.exact = True
+        self.refused += 1
+        now = time.monotonic()
+        if now - self._logged_at >= LOG_INTERVAL_S:
+            news, self._logged, self._logged_at = self.refused - self._logged, self.refused, now
+            log.warning("handshakes failed", count=news, peer=peer, reason=reason)
 
     def meet(self, connection: str) -> None:
         """A call came over ``connection``, gRPC's name of the other end."""

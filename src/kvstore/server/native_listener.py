@@ -1,0 +1,89 @@
+"""The listener of clients over the native wire."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Self
+
+from kvstore.addresses import HostPort
+from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
+from kvstore.server.listener import CALLS_MAX, MESSAGE_BYTES_MAX, reason_of, start_failure
+from kvstore.server.metrics.front_figures import FrontFigures
+from kvstore.server.metrics.switch import MetricsSwitch
+from kvstore.server.tls.certificate_files import CertificateFiles
+from kvstore.server.tls.server_tls import ServerTls
+from kvstore.wire.server import Server, ServerLimits
+
+__all__ = ["NativeListener"]
+
+
+class NativeListener:
+    """A listener (``kvstore.server.front.Listener``)."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @classmethod
+    def open(
+        cls,
+        connections_max: int,
+        certificates: CertificateFiles | None,
+        metrics: MetricsSwitch,
+    ) -> Self:
+        """One with our bounds. Raises ConfigurationError for an authority that is no good."""
+        limits = ServerLimits(
+            connections_max=connections_max,
+            calls_max=CALLS_MAX,
+            message_bytes_max=MESSAGE_BYTES_MAX,
+        )
+        tls = None if certificates is None else ServerTls(certificates)
+        return cls(Server(limits, tls=tls, counter=metrics.counter))
+
+    @property
+    def services(self) -> Any:
+        return self._server
+
+    def add_hot_methods(self, paths: tuple[str, str, str], take: TakeHot) -> HotCalls | None:
+        return self._server.add_hot_methods(paths, take)
+
+    def bind(self, address: str) -> str:
+        parsed = HostPort.parse(address)
+        if parsed is None:
+            raise start_failure(address, "malformed address; expected host:port")
+        try:
+            port = self._server.bind(parsed.host, parsed.port)
+        except socket.gaierror as error:
+            raise start_failure(
+                address, f"cannot resolve {parsed.host!r}: {error.strerror}"
+            ) from error
+        except OSError as error:
+            raise start_failure(address, reason_of(error)) from error
+        return str(HostPort(parsed.host, port))
+
+    def bind_unix(self, path: str) -> None:
+        self._server.bind_unix(path)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace: float | None) -> None:
+        await self._server.stop(grace)
+
+    def figures(self) -> FrontFigures | None:
+        server = self._server
+        counters = server.counters
+        return FrontFigures(
+            connections=server.connections,
+            half_open=server.half_open,
+            calls=server.calls,
+            received_bytes=server.received.used,
+            received_bytes_max=server.received.limit,
+            unsent_bytes=server.unsent.used,
+            unsent_bytes_max=server.unsent.limit,
+            accepted=counters.accepted,
+            refused_connections=counters.refused_connections,
+            refused_calls=counters.refused_calls,
+            unread_answers=counters.unread,
+            slow_requests=counters.slow_requests,
+            cut=dict(counters.cut),
+        )

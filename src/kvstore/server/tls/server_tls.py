@@ -1,0 +1,56 @@
+"""Certificates of a native listener: each handshake gets those of its moment."""
+
+from __future__ import annotations
+
+import ssl
+
+import structlog
+
+from kvstore.errors import ConfigurationError
+from kvstore.server.tls.certificate_files import CertificateFiles, Credentials
+from kvstore.wire.tls import server_context
+
+__all__ = ["ServerTls"]
+
+log = structlog.get_logger("kvstore.tls")
+
+
+class ServerTls:
+    """A :class:`kvstore.wire.server.Tls` of files that are read again when they change.
+
+    Where ``files`` have an authority, whoever connects must show a certificate.
+    """
+
+    def __init__(self, files: CertificateFiles) -> None:
+        """Raises ConfigurationError for an authority that OpenSSL can't use."""
+        self._files = files
+        self._of = files.watched()
+        try:
+            self._context = _context(self._of)
+        except ssl.SSLError as error:
+            raise ConfigurationError(
+                f"failed to read TLS certificate authority PEM: {error.reason or error}"
+            ) from error
+
+    def context(self) -> ssl.SSLContext:
+        current = self._files.current()
+        if current is not self._of:
+            self._of = current
+            try:
+                self._context = _context(current)
+            except ssl.SSLError as error:
+                log.error(
+                    "changed certificate files are no good; keeping the old",
+                    reason=error.reason or str(error),
+                )
+        return self._context
+
+    def begin(self) -> None:
+        self._files.handshakes.begin()
+
+    def refuse(self, peer: str, reason: str) -> None:
+        self._files.handshakes.refuse(peer, reason)
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    return server_context(credentials.cert, credentials.key, credentials.ca)
