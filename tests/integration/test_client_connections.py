@@ -17,6 +17,8 @@ import pytest
 from kvstore.client import TLS, AsyncClient, Client
 from tests.integration.process import Certificates, Kvd
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 WAIT_S = 15.0
 
 

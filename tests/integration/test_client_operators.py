@@ -15,6 +15,8 @@ from kvstore.api.v1 import admin_pb2, admin_pb2_grpc
 from kvstore.client import AsyncClient, Client, Members
 from kvstore.errors import ClosedError
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 LEARNER = admin_pb2.Member(member_id=4, client_address="c:4", peer_address="p:4")
 
 

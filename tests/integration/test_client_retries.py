@@ -30,6 +30,8 @@ from kvstore.errors import (
 from tests.integration.cluster import free_addresses
 from tests.integration.scripted_server import ScriptedServer, fails, value
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 UNAVAILABLE = fails(grpc.StatusCode.UNAVAILABLE, "no leader")
 
 Call = Callable[..., Any]

@@ -37,6 +37,7 @@ from kvstore.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from kvstore.wire import RpcError
 
 _PASSING = frozenset(
     {
@@ -87,7 +88,7 @@ def understand(error: grpc.RpcError) -> Failure:
         translated,
         passing,
         address,
-        _not_applied(code, details, trailer),
+        _unsent(error) or _not_applied(code, details, trailer),
         silent,
         OVERLOAD_KEY in trailer or code is grpc.StatusCode.RESOURCE_EXHAUSTED,
     )
@@ -106,10 +107,15 @@ _BEFORE = frozenset(
 )
 
 
+def _unsent(error: grpc.RpcError) -> bool:
+    """The call never left: so says the native wire."""
+    return isinstance(error, RpcError) and error.unsent
+
+
 def _not_applied(code: grpc.StatusCode, details: str, trailer: dict[str, str]) -> bool:
     if code in _BEFORE or trailer.get(OUTCOME_KEY) == Outcome.NOT_APPLIED:
         return True
-    # The call never left.
+    # The call never left: so says grpcio.
     return code is grpc.StatusCode.UNAVAILABLE and _CONNECTING.fullmatch(details) is not None
 
 
@@ -134,7 +140,12 @@ def _translated(
                 return OverloadedError(details)
             connecting = _CONNECTING.fullmatch(details)
             if connecting is not None:
-                details = _cannot_connect(connecting["where"], connecting["why"])
+                # gRPC writes an address of IPv6 as a part of a URI.
+                where, why = unquote(connecting["where"]), connecting["why"]
+                details = f"cannot connect to {where}: {why}"
+            if details.startswith("cannot connect to ") and details.endswith(": Socket closed"):
+                # So a port of TLS ends who talks plain text to it, or whom it doesn't know.
+                details += "; does the server talk TLS (--tls-ca), or refuse the certificate?"
             return UnavailableError(details, code=_code(trailer))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(details)
@@ -153,15 +164,6 @@ def _translated(
             return OverloadedError(details)
         case _:
             return InternalError(f"{code.name}: {details}")
-
-
-def _cannot_connect(where: str, why: str) -> str:
-    # gRPC writes an address of IPv6 as a part of a URI.
-    said = f"cannot connect to {unquote(where)}: {why}"
-    if why == "Socket closed":
-        # So a port of TLS ends who talks plain text to it, or whom it doesn't know.
-        return f"{said}; does the server talk TLS (--tls-ca), or refuse the certificate?"
-    return said
 
 
 def _code(trailer: dict[str, str]) -> IntegrityCode | None:

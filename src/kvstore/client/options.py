@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import grpc
 from kvstore.addresses import HostPort, is_unix
 from kvstore.errors import ConfigurationError, InvalidArgumentError
 from kvstore.pem import read_pem
+from kvstore.wire.channel_options import ChannelOptions, ChannelTLS
+from kvstore.wire.tls import client_context
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 10.0
@@ -37,6 +40,9 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.primary_user_agent", "kvstore-python"),
 ]
 
+# The same of the native wire; what isn't said here is its default.
+NATIVE_OPTIONS = ChannelOptions(message_bytes_max=MESSAGE_BYTES_MAX)
+
 
 @dataclass(frozen=True, slots=True)
 class TLS:
@@ -60,10 +66,25 @@ class TLS:
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files; raises ConfigurationError naming the one that can't be read."""
+        ca, cert, key = self._contents()
         return grpc.ssl_channel_credentials(
-            root_certificates=_read_optional("CA certificate", self.ca),
-            private_key=_read_optional("private key", self.key),
-            certificate_chain=_read_optional("certificate", self.cert),
+            root_certificates=ca, private_key=key, certificate_chain=cert
+        )
+
+    def for_channel(self) -> ChannelTLS:
+        """The same for the native wire; raises ConfigurationError as well for what isn't TLS's."""
+        ca, cert, key = self._contents()
+        try:
+            return ChannelTLS(client_context(ca, cert, key), self.server_name)
+        except ssl.SSLError as error:
+            files = ", ".join(str(path) for path in (self.ca, self.cert, self.key) if path)
+            raise ConfigurationError(f"TLS can't use {files}: {error.reason or error}") from error
+
+    def _contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        return (
+            _read_optional("CA certificate", self.ca),
+            _read_optional("certificate", self.cert),
+            _read_optional("private key", self.key),
         )
 
     def stamps(self) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ import os
 import ssl
 from collections.abc import Iterator
 
-__all__ = ["load_pair", "server_context"]
+__all__ = ["client_context", "load_pair", "server_context"]
 
 PROTOCOL = "h2"
 
@@ -28,6 +28,26 @@ def server_context(cert: bytes, key: bytes, ca: bytes | None) -> ssl.SSLContext:
     if ca is not None:
         context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
         context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(
+    ca: bytes | None, cert: bytes | None = None, key: bytes | None = None
+) -> ssl.SSLContext:
+    """A client's: it trusts ``ca``, or the system's authorities, and shows ``cert`` if asked.
+
+    Raises ssl.SSLError for PEM that OpenSSL can't use.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols([PROTOCOL])
+    if ca is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
+    if cert is not None and key is not None:
+        load_pair(context, cert, key)
     return context
 
 
