@@ -37,7 +37,7 @@ class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]
                 return grpc.unary_unary_rpc_method_handler(unary)
             case "streamed" | "written":
                 return grpc.unary_stream_rpc_method_handler(unary)
-            case "gathered":
+            case "gathered" | "delivered":
                 return grpc.stream_unary_rpc_method_handler(unary)
             case "both":
                 return grpc.stream_stream_rpc_method_handler(unary)
@@ -84,6 +84,20 @@ class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     async def gathered(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
         return b",".join([request async for request in requests])
+
+    async def delivered(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        taken: list[bytes] = []
+
+        def take(request: bytes) -> None:
+            if request == b"bad":
+                raise ValueError("bad")
+            taken.append(request)
+
+        try:
+            await context.deliver(take)
+        except ValueError:
+            taken.append(b"and stopped")
+        return b",".join(taken)
 
     async def both(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         async for request in requests:
@@ -182,6 +196,18 @@ async def test_requests_are_streamed(server: Server, address: str, echo: Echo) -
         gathered = channel.stream_unary("/e/gathered")
         assert await gathered(iter(requests)) == b",".join(requests)
         assert await gathered(iter([])) == b""
+
+
+@scene
+async def test_requests_are_delivered_as_they_come(
+    server: Server, address: str, echo: Echo
+) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        requests = [b"%d" % n * 3000 for n in range(300)]
+        delivered = channel.stream_unary("/e/delivered")
+        assert await delivered(iter(requests)) == b",".join(requests)
+        assert await delivered(iter([])) == b""
+        assert await delivered(iter([b"1", b"bad", b"2"])) == b"1,and stopped"
 
 
 @scene

@@ -66,6 +66,7 @@ class Call:
         # What came and was not read; None at its end.
         self._received: deque[bytes | None] = deque()
         self._arrival: asyncio.Future[None] | None = None
+        self._deliver: Callable[[bytes], None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._initial: Pairs = ()
@@ -102,6 +103,8 @@ class Call:
             self._connection.session.consumed(self._stream, len(data))
         elif self._received and not self._handler.request_streaming:
             self._end(grpc.StatusCode.UNIMPLEMENTED, "more than one request for a unary call")
+        elif self._deliver is not None:
+            self._hand_over(self._deliver, data)
         else:
             self._received.append(data)
             self._wake_reader()
@@ -222,6 +225,33 @@ class Call:
         self._received.popleft()
         self._consumed(data)
         return self._parsed(data)
+
+    async def deliver(self, take: Callable[[bytes], None]) -> None:
+        """Give ``take`` each request from now on, as its bytes, at the moment that it comes.
+
+        Returns after the last. What ``take`` raises ends it, and is raised here. For those to whom
+        waking a task for each request costs too much.
+        """
+        self._arrival = self._loop.create_future()
+        self._deliver = take
+        try:
+            while self._received and self._deliver is not None:
+                data = self._received.popleft()
+                if data is None:
+                    return
+                self._hand_over(take, data)
+            await self._arrival
+        finally:
+            self._arrival = self._deliver = None
+
+    def _hand_over(self, take: Callable[[bytes], None], data: bytes) -> None:
+        try:
+            take(data)
+        except Exception as error:  # noqa: BLE001 - raised by deliver
+            self._deliver = None
+            if self._arrival is not None and not self._arrival.done():
+                self._arrival.set_exception(error)
+        self._consumed(data)
 
     async def write(self, message: Any) -> None:
         """Send a response; returns once its bytes were taken from memory."""
