@@ -102,3 +102,14 @@ def test_a_second_leader_of_a_term_is_refused_and_the_first_goes_on():
             core.step(Message(K.HEARTBEAT, core.id, 3, core.term))
         assert core.status() == before
     assert leader.role is Role.LEADER
+
+
+@pytest.mark.parametrize(("leader", "other"), [(1, 3), (3, 1)])
+def test_a_second_leader_of_a_term_is_a_lie(leader: int, other: int) -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(leader)
+    cluster.settle()
+    core = cluster[2]
+    with pytest.raises(CorruptionError):
+        core.step(Message(K.HEARTBEAT, 2, other, core.term))
+    assert core.leader == leader

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kvstore.errors import CorruptionError
-from kvstore.raft import Entry, EntryKind, Message, MessageKind, Options
+from kvstore.raft import Entry, EntryKind, Message, MessageKind, Options, older
 from kvstore.raft.progress import PeerState
 
 from .raft_cluster import Cluster, voters
@@ -305,6 +305,51 @@ def test_after_a_snapshot_was_installed_nothing_older_is_read_back():
     write(cluster, 5)
     cluster.tick(4)
     assert is_whole(cluster)
+
+
+def test_what_was_read_back_leaves_in_messages_of_a_size_and_the_last_term_is_known():
+    cluster = Cluster(voters(1, 2, 3), options=replace(OPTIONS, message_bytes_max=250), tail=1000)
+    cluster.elect(1)
+    write(cluster, 12)
+    state = cluster[1]._state
+    assert state.log.offset > 8
+    progress = state.progress[3]
+    terms = (1, 1, 1, 1, 2, 2)
+    progress.older = [
+        Entry(term, index, EntryKind.COMMAND, PAYLOAD * (3 if index == 7 else 1))
+        for index, term in enumerate(terms, 3)
+    ]
+    progress.next = 4
+    sent = []
+    while progress.next <= 8:
+        before = len(state.messages)
+        assert older.send(state, 3, progress) is older.Outcome.SENT
+        (message,) = state.messages[before:]
+        sent.append([entry.index for entry in message.entries])
+        last = message.entries[-1]
+        assert older.term_before(state.log, progress) == last.term
+        for wrong in (last.index, last.index + 2):
+            progress.next = wrong
+            assert older.term_before(state.log, progress) == -1
+        progress.next = last.index + 1
+    # The one that is too large for a message has one of its own.
+    assert sent == [[4, 5], [6], [7], [8]]
+
+
+@pytest.mark.parametrize("what", ["entries", "bytes"])
+def test_a_log_past_half_of_its_bound_wants_compaction(what):
+    bound = {
+        "entries": {"log_entries_max": 16},
+        "bytes": {"log_bytes_max": 1600, "uncommitted_bytes_max": 800},
+    }[what]
+    cluster = Cluster(voters(1), options=replace(OPTIONS, **bound))
+    cluster.elect(1)
+    log = cluster[1]._state.log
+    half = 8 if what == "entries" else 800
+    while (len(log.entries) if what == "entries" else log.size) <= half:
+        assert not cluster[1].wants_compaction
+        cluster.propose(PAYLOAD)
+    assert cluster[1].wants_compaction
 
 
 @pytest.mark.parametrize("entries", [1, 3, 1000])

@@ -17,6 +17,7 @@ from kvstore.raft import (
     Raft,
     Role,
     bootstrap,
+    damage,
 )
 
 from .raft_cluster import Cluster, voters
@@ -64,6 +65,20 @@ def test_damaged_member_is_whole_once_it_has_a_later_leaders_own_entry() -> None
     cluster.members[cluster.leader].crash()
     cluster.tick(60)
     assert cluster.leader, "it votes again"
+
+
+def test_what_is_durable_beyond_the_commit_index_heals_as_well() -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.propose(b"a")
+    cluster.settle()
+    state = cluster[2]._state
+    state.damaged = True
+    state.log.append([Entry(state.term, state.log.last + 1, EntryKind.COMMAND, b"b")])
+    state.log.stable = state.log.last
+    assert state.log.commit == state.log.stable - 1
+    damage.heal(state)
+    assert not state.damaged
 
 
 def test_damage_is_durable_until_healed() -> None:

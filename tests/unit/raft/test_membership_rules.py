@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from kvstore.errors import InvalidArgumentError
 from kvstore.raft import Membership
-from kvstore.raft.membership import History, check, final_step, first_step
+from kvstore.raft.membership import (
+    CONTEXT_BYTES_MAX,
+    MEMBERS_MAX,
+    VOTERS_MAX,
+    History,
+    check,
+    final_step,
+    first_step,
+)
 from kvstore.raft.quorum import Votes, tally
 
 from .raft_cluster import voters
@@ -75,16 +83,23 @@ def test_contexts_of_leaving_voters_last_as_long_as_they_vote() -> None:
         (voters(1, learners=(1,)), "at once"),
         (voters(*range(1, 5), learners=tuple(range(5, 40))), "members"),
         (voters(0), "member id"),
+        (voters(-1), "member id"),
         (voters(1 << 63), "member id"),
         (Membership(frozenset({1}), outgoing=frozenset({2})), "outgoing"),
         (Membership(frozenset({1}), contexts=((2, b""),)), "contexts"),
         (Membership(frozenset({1, 2}), contexts=((2, b""), (1, b""))), "contexts"),
-        (Membership(frozenset({1}), contexts=((1, b"x" * 5000),)), "context"),
+        (Membership(frozenset({1}), contexts=((1, b"x" * 4097),)), "context"),
     ],
 )
 def test_impossible_configuration_is_refused(target: Membership, word: str) -> None:
     with pytest.raises(InvalidArgumentError, match=word):
         check(target)
+
+
+def test_the_largest_possible_configuration_is_taken() -> None:
+    learners = frozenset(range((1 << 63) - MEMBERS_MAX + VOTERS_MAX, 1 << 63))
+    contexts = ((1, b"x" * CONTEXT_BYTES_MAX),)
+    check(Membership(frozenset(range(1, VOTERS_MAX + 1)), learners=learners, contexts=contexts))
 
 
 @given(

@@ -159,6 +159,7 @@ def test_slice_stops_where_its_bytes_are_passed(
         ((1, 1, 2), 2, 2, False),
         ((1, 1, 2), 9, 1, False),
         ((1, 1, 2), 1, 3, True),
+        ((1, 1, 1000), 3, int("1000"), True),
         ((), 0, 0, True),
     ],
 )
@@ -176,6 +177,7 @@ def test_news_are_what_is_missing_or_of_another_term() -> None:
     log = Log(0, 0)
     log.append(entries(1, 1, 1, 2, 2))
     assert log.news(entries(5, 2)) == 0
+    assert log.news(entries(4, 2)) == 1
     assert log.news(entries(2, 1, 2, 2)) == 3
     assert log.news(entries(2, 1, 2, 2, 2)) == 3
     assert log.news(entries(3, 3, 3)) == 0
@@ -213,6 +215,17 @@ def test_tail_keeps_the_lesser_of_entries_and_bytes() -> None:
     assert log.tail_start(entries_kept=1000, bytes_kept=100) == 90
     assert log.tail_start(entries_kept=1000, bytes_kept=10_000) == 0
     assert log.tail_start(entries_kept=0, bytes_kept=0) == 100
+
+
+def test_what_is_kept_has_its_terms_after_compaction() -> None:
+    log = Log(0, 0)
+    log.append(entries(1, 1, 1, 2, 2, 3))
+    log.commit = log.stable = log.handed = log.applied = log.offered = 5
+    log.compact(3)
+    log.append(entries(6, 3, 5))
+    assert [log.common(7, term) for term in range(1, 6)] == [0, 4, 6, 6, 7]
+    log.compact(4)
+    assert [log.common(7, term) for term in range(1, 6)] == [0, 4, 6, 6, 7]
 
 
 def test_of_what_is_on_the_disk_alone_the_last_entry_is_never_common() -> None:
