@@ -44,7 +44,7 @@ class UnaryCall(asyncio.Future[Any]):
         "message",
         "metadata",
         "path",
-        "repeated",
+        "repeats",
         "stream",
         "timeout",
         "unary",
@@ -75,7 +75,7 @@ class UnaryCall(asyncio.Future[Any]):
         self.wait_for_ready = wait_for_ready
         self.connection: Connection | None = None
         self.stream = 0
-        self.repeated = False
+        self.repeats = 0
         self.unary = True
         self.half_closed = True
 
@@ -152,6 +152,8 @@ class UnaryCall(asyncio.Future[Any]):
 
     def finished(self, status: int, details: str, trailer: Metadata) -> None: ...
 
+    def writable(self) -> None: ...
+
 
 class StreamCall:
     """A call with many requests, many responses or both; it is iterated, read or awaited.
@@ -185,7 +187,7 @@ class StreamCall:
         self.wait_for_ready = wait_for_ready
         self.connection: Connection | None = None
         self.stream = 0
-        self.repeated = False
+        self.repeats = 0
         self.unary = False
         self.half_closed = message is not None
         self._messages: deque[bytes] = deque()
@@ -198,6 +200,9 @@ class StreamCall:
         self._callbacks: list[Callable[[Any], object]] = []
         self._feeder: asyncio.Task[None] | None = None
         self._wrote_all = message is not None
+        self._wants_to_write = False
+        self.on_writable: Callable[[], object] | None = None
+        """Called when :meth:`try_write` would do again that didn't, or the call has ended."""
 
     # What its users ask for.
 
@@ -266,6 +271,18 @@ class StreamCall:
         if self.done() or self._wrote_all:
             raise asyncio.InvalidStateError(_FINISHED)
         await self._write(self._serialize(request))
+
+    def try_write(self, message: bytes) -> bool:
+        """Send a request, serialized already, at once.
+
+        False: the one before it is still here, the call isn't on a connection yet, or has ended;
+        :attr:`on_writable` tells. Raises RpcError for one that is too large.
+        """
+        self._channel.check_write(message)
+        if self.connection is None or not self.stream or self._wrote_all:
+            self._wants_to_write = True
+            return False
+        return self.connection.try_write(self, message)
 
     async def done_writing(self) -> None:
         """No request follows."""
@@ -363,6 +380,12 @@ class StreamCall:
     def began(self) -> None:
         if not self._begun.done():
             self._begun.set_result(None)
+            if self._wants_to_write:
+                self.writable()
+
+    def writable(self) -> None:
+        if self.on_writable is not None:
+            self._loop.call_soon(self.on_writable)
 
     def headers(self, initial: Metadata) -> None:
         if not self._initial.done():
@@ -403,6 +426,7 @@ class StreamCall:
         self._notify()
         if self._feeder is not None and asyncio.current_task() is not self._feeder:
             self._feeder.cancel()
+        self.writable()
         for callback in self._callbacks:
             self._loop.call_soon(callback, self)
         self._callbacks.clear()

@@ -35,6 +35,10 @@ UNSENT_BYTES_MAX = 1 << 20
 # Of one session: whatever a call may send, beside what waits already.
 SESSION_BYTES_MAX = 1 << 30
 
+# How often a call is begun anew that a server did nothing of. More than once, for servers that
+# still count a call which they have just answered.
+REPEATS_MAX = 3
+
 LOST = "the connection to {} was lost: {}"
 
 
@@ -58,8 +62,8 @@ class Exchange(Protocol):
     """What is left of the time, when it begins."""
     connection: Connection | None
     stream: int
-    repeated: bool
-    """It was begun before, on a connection whose server did nothing of it."""
+    repeats: int
+    """How often it was begun before, at servers that did nothing of it."""
 
     def began(self) -> None: ...
     def answered(
@@ -68,6 +72,7 @@ class Exchange(Protocol):
     def headers(self, initial: Metadata) -> None: ...
     def received(self, message: bytes) -> None: ...
     def finished(self, status: int, details: str, trailer: Metadata) -> None: ...
+    def writable(self) -> None: ...
     def failed(self, error: RpcError) -> None: ...
     def cancel(self) -> bool: ...
 
@@ -126,6 +131,8 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         self._paused = False
         self._writers: list[asyncio.Future[None]] = []
+        # Those whose try_write was refused.
+        self._held_up: list[Exchange] = []
         self._heard = False
         self._watch: asyncio.TimerHandle | None = None
         self._reason: str | None = None
@@ -196,6 +203,15 @@ class Connection(asyncio.Protocol):
             waiter = self._loop.create_future()
             self._writers.append(waiter)
             await waiter
+
+    def try_write(self, exchange: Exchange, message: bytes) -> bool:
+        """Send a message now if the one before it has left; else ``writable`` is told later."""
+        if not self._session.writable(exchange.stream):
+            self._held_up.append(exchange)
+            return False
+        self._session.message(exchange.stream, message)
+        self._flush()
+        return True
 
     def half_close(self, exchange: Exchange) -> None:
         """No message follows."""
@@ -300,10 +316,10 @@ class Connection(asyncio.Protocol):
             self._wake_writers()
 
     def _may_repeat(self, exchange: Exchange) -> bool:
-        """Once, and only if all that was sent of it is still there."""
-        if exchange.repeated or not (exchange.unary or exchange.half_closed):
+        """A few times, and only if all that was sent of it is still there."""
+        if exchange.repeats == REPEATS_MAX or not (exchange.unary or exchange.half_closed):
             return False
-        exchange.repeated = True
+        exchange.repeats += 1
         exchange.connection = None
         return True
 
@@ -322,7 +338,7 @@ class Connection(asyncio.Protocol):
             if not data:
                 break
             transport.write(data)
-        if self._writers:
+        if self._writers or self._held_up:
             self._wake_writers()
         if self._session.finished:
             self._end(self._broken() or "the server ended it")
@@ -336,6 +352,13 @@ class Connection(asyncio.Protocol):
         for waiter in writers:
             if not waiter.done():
                 waiter.set_result(None)
+        if self._held_up:
+            exchanges, self._held_up = self._held_up, []
+            for exchange in exchanges:
+                if exchange.stream and not self._session.writable(exchange.stream):
+                    self._held_up.append(exchange)
+                else:
+                    exchange.writable()
 
     def _end(self, reason: str) -> None:
         """Close it when what was written is out."""

@@ -261,6 +261,39 @@ def test_writing_waits_for_a_server_that_does_not_read() -> None:
     run(test)
 
 
+def test_who_does_not_want_to_wait_is_told_when_it_can_write() -> None:
+    async def test() -> None:
+        async with Served() as served, Channel(served.address) as channel:
+            call = channel.stream_unary(PREFIX + "unread")()
+            told = asyncio.Event()
+            call.on_writable = told.set
+            written = 0
+
+            def write() -> None:
+                nonlocal written
+                while written < 32 and call.try_write(bytes(1 << 20)):
+                    written += 1
+
+            write()
+            assert not written  # there is no connection yet
+            await told.wait()
+            told.clear()
+            write()
+            assert 0 < written < 32
+            served.calls.release.set()
+            while written < 32:
+                await told.wait()
+                told.clear()
+                write()
+            await call.done_writing()
+            told.clear()
+            assert await call == b"32"
+            await told.wait()  # the end is told as well
+            assert not call.try_write(b"")
+
+    run(test)
+
+
 def test_a_cancelled_stream_raises_where_it_is_awaited() -> None:
     async def test() -> None:
         async with Served() as served, Channel(served.address) as channel:
