@@ -7,7 +7,7 @@ ROUNDS ?= 3
 PACKAGE ?= raft
 SAMPLE ?= 200
 GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/include/openssl/ssl.h=libssl-dev
-ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_wire/*.$(kind)))
+ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_service/*.$(kind) src/kvstore/_wire/*.$(kind)))
 
 .DEFAULT_GOAL := help
 .PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench bench-gate mutants planted planted-engine simulate wheel clean
@@ -108,5 +108,5 @@ wheel: $(VENV)/.dependencies ## build a wheel into dist/
 clean: ## remove everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find src -name '*.so' -delete
-	find src/kvstore/_engine src/kvstore/_state src/kvstore/_wire -name '*.cpp' -delete
+	find src/kvstore/_engine src/kvstore/_state src/kvstore/_service src/kvstore/_wire -name '*.cpp' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

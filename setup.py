@@ -14,6 +14,7 @@ from setuptools._distutils.sysconfig import customize_compiler
 
 ENGINE = Path("src/kvstore/_engine")
 STATE = Path("src/kvstore/_state")
+SERVICE = Path("src/kvstore/_service")
 WIRE = Path("src/kvstore/_wire")
 
 # A debug build turns Cython's checks back on: bounds and divisors, and None where no method of a
@@ -24,6 +25,7 @@ RUN_WITHOUT_GIL = (
     "kvstore._engine.log.native",
     "kvstore._engine.database.native",
     "kvstore._state.native",
+    "kvstore._service.native",
     "kvstore._wire.native",
 )
 
@@ -82,6 +84,7 @@ def sources() -> list[Path]:
         *sorted(ENGINE.glob("*/native.pyx")),
         ENGINE / "files/file_face.pyx",
         STATE / "native.pyx",
+        SERVICE / "native.pyx",
     ]
     if ROOMS:
         return [source for source in found if source in [ENGINE / r / "native.pyx" for r in ROOMS]]

@@ -2,7 +2,7 @@
 
 1. A room imports from the rooms before it only (``kvstore._engine``'s docstring gives their order),
    in ``.py``, ``.pyx`` and ``.pxd``; a room's parts are included in one module and import nothing
-   of their own room. ``kvstore._state`` and ``kvstore._wire`` stand above all of them and obey the
+   of their own room. ``_state``, ``_service`` and ``_wire`` stand above all of them and obey the
    same rules.
 2. No C++ exceptions: no ``except +``, nothing of ``libcpp`` (whose declarations have it), no
    throwing container, no ``new``.
@@ -23,7 +23,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "src/kvstore"
 ENGINE = PACKAGE / "_engine"
 ROOMS = ("primitives", "files", "log", "memtable", "table", "version", "database")
-ABOVE = ("_state", "_wire")
+ABOVE = ("_state", "_service", "_wire")
 
 # Extension modules of their own: what is not for users, but for tests.
 OWN_MODULES = {"files/file_face.pyx"}

@@ -24,7 +24,7 @@ import kvstore
 __all__ = ["Hunt", "describe", "hunt", "plant"]
 
 SOURCE = Path(kvstore.__file__).parent
-BUILT = ("_engine", "_state")
+BUILT = ("_engine", "_state", "_service")
 """Taken as they are: patches change Python alone."""
 ROOT = str(Path(__file__).parents[2])
 """The checkout: the simulator itself isn't patched."""

@@ -23,7 +23,7 @@ from kvstore.replica import Identity, Replica, ReplicaOptions
 from kvstore.replica.packets import Packet
 from kvstore.server.peers.pulse_datagram import decode
 from kvstore.server.peers.pulses import Pulses
-from kvstore.service import Get, KVService, Operation
+from kvstore.service import Get, KVService, Limits, Operation
 from kvstore.service.operations import Result
 from kvstore.state import Applied, Prepared, StateMachine
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
@@ -215,8 +215,9 @@ class Process:
             now=self.clock_s,
             soon=self._soon,
             draw=self._sessions.randbytes,
-            delay_s=DELAY_S,
+            limits=Limits(delay_s=DELAY_S),
             work=self.workers,
+            plain=self._draws_plain("service"),
         )
         status = replica.status()
         self._trace.note(
@@ -232,8 +233,11 @@ class Process:
 
     def _options(self) -> ReplicaOptions:
         """Any member, after any start, may work by the plain forms: nobody may notice."""
-        drawn = random.Random(f"{self._plan.seed}/forms/{self.member}/{self.starts}")
-        return replace(self._plan.replica, plain_state=drawn.random() < 0.5)
+        return replace(self._plan.replica, plain_state=self._draws_plain("state"))
+
+    def _draws_plain(self, part: str) -> bool:
+        drawn = random.Random(f"{self._plan.seed}/forms/{part}/{self.member}/{self.starts}")
+        return drawn.random() < 0.5
 
     def stop(self, keep: Keep, why: str) -> None:
         """End the program at once; the disk keeps what ``keep`` says."""

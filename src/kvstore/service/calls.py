@@ -1,96 +1,96 @@
-"""Calls under way: their results as they come in, and the time they have left."""
+"""Operations that are submitted one by one, as calls of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from kvstore.errors import DeadlineExceededError
-from kvstore.service.operations import Done, Result
+from kvstore.errors import Error, InternalError
+from kvstore.service.operations import (
+    Asked,
+    Delete,
+    Done,
+    Get,
+    Method,
+    OpenSession,
+    Operation,
+    Put,
+    Result,
+)
 
-__all__ = ["Call", "Deadlines"]
-
-# Deadlines are looked at in steps of this long; a call may overstay by one.
-STEP_S = 0.1
+__all__ = ["as_calls"]
 
 
-class _Undecided:
-    """The result of an operation that has none yet."""
-
-
-_UNDECIDED = _Undecided()
-
-
-class Call:
+class _Submission:
     """Operations that were submitted together. Calls ``done`` once all of them are decided."""
 
-    __slots__ = ("_done", "_left", "_results", "finished", "step")
+    __slots__ = ("_done", "_left", "_results")
 
     def __init__(self, size: int, done: Done) -> None:
-        self._results: list[Result | _Undecided] = [_UNDECIDED] * size
+        self._results: list[Result] = [None] * size
         self._left = size
         self._done = done
-        self.step = 0
-        """Of :class:`Deadlines`: when it expires."""
-        self.finished = False
 
-    def decide(self, place: int, result: Result) -> bool:
-        """Set the result of one operation, if it has none; True when that was the last."""
-        if self.finished or self._results[place] is not _UNDECIDED:
-            return False
+    def decide(self, place: int, result: Result) -> None:
+        """Set the result of one operation; once for each."""
         self._results[place] = result
         self._left -= 1
-        if self._left:
-            return False
-        self._finish()
-        return True
-
-    def expire(self) -> None:
-        """Give up what is undecided."""
-        if self.finished:
-            return
-        late = DeadlineExceededError(
-            "not committed within the deadline; a write may still be applied later, "
-            "and a retry with the same request_id is safe"
-        )
-        self._results = [late if result is _UNDECIDED else result for result in self._results]
-        self._finish()
-
-    def _finish(self) -> None:
-        self.finished = True
-        results: Sequence[Result] = self._results  # type: ignore[assignment]
-        self._done(results)
+        if not self._left:
+            self._done(self._results)
 
 
-class Deadlines:
-    """Which call expires when, in steps of :data:`STEP_S`. A call leaves when it is finished."""
+class _Submitted:
+    """One operation of a submission: a :class:`kvstore.service.operations.Asked`."""
 
-    def __init__(self) -> None:
-        # The calls of each step, in the order they came.
-        self._steps: dict[int, dict[Call, None]] = {}
-        self._reached = 0
-        self.waiting = 0
+    __slots__ = ("age_s", "deadline", "key", "method", "place", "request_id", "submission", "value")
 
-    def add(self, call: Call, deadline: float) -> None:
-        """Let ``call`` expire at ``deadline``, in seconds of the monotonic clock."""
-        call.step = max(int(deadline / STEP_S) + 1, self._reached + 1)
-        self._steps.setdefault(call.step, {})[call] = None
-        self.waiting += 1
+    def __init__(self, submission: _Submission, place: int, deadline: float) -> None:
+        self.submission = submission
+        self.place = place
+        self.deadline = deadline
+        self.method = int(Method.GET)
+        self.key = self.value = self.request_id = b""
+        self.age_s: float | None = None
 
-    def discard(self, call: Call) -> None:
-        """Forget a call that is finished."""
-        calls = self._steps.get(call.step)
-        if calls is not None and call in calls:
-            del calls[call]
-            self.waiting -= 1
-            if not calls:
-                del self._steps[call.step]
+    def decide(self, result: Result) -> None:
+        if self.method == Method.OPEN_SESSION and not isinstance(result, Error):
+            result = self._opened(result)
+        self.submission.decide(self.place, result)
 
-    def expire(self, now: float) -> None:
-        """Expire all calls whose deadline has passed."""
-        self._reached = int(now / STEP_S)
-        due = [step for step in self._steps if step <= self._reached]
-        for step in sorted(due):
-            calls = self._steps.pop(step)
-            self.waiting -= len(calls)
-            for call in calls:
-                call.expire()
+    def _opened(self, result: Result) -> Result:
+        if result is not True:
+            return InternalError("a session's id was drawn twice")
+        return self.request_id.hex().encode()
+
+
+def as_calls(
+    operations: Sequence[Operation],
+    deadline: float,
+    done: Done,
+    draw_session: Callable[[], bytes],
+) -> tuple[list[Asked], Callable[[list[Asked], list[Result]], object]]:
+    """Calls for ``operations``, and who is to get them back; ``done`` gets all results at once."""
+    submission = _Submission(len(operations), done)
+    calls: list[Asked] = []
+    for place, operation in enumerate(operations):
+        call = _Submitted(submission, place, deadline)
+        if isinstance(operation, OpenSession):
+            call.method = int(Method.OPEN_SESSION)
+            call.request_id = draw_session()
+        else:
+            call.key = operation.key
+            if isinstance(operation, Put):
+                call.method = int(Method.PUT)
+                call.value = operation.value
+            elif isinstance(operation, Delete):
+                call.method = int(Method.DELETE)
+            if not isinstance(operation, Get):
+                call.request_id = operation.request_id
+                call.age_s = operation.age_s
+        calls.append(call)
+    return calls, _answered
+
+
+def _answered(calls: list[Asked], results: list[Result]) -> None:
+    for call, result in zip(calls, results, strict=True):
+        assert isinstance(call, _Submitted)
+        call.decide(result)

@@ -21,6 +21,10 @@ class Machine(Protocol):
         """The same from memory alone; ``COLD`` where only the disk knows."""
 
     @property
+    def applying(self) -> object:
+        """What applies entries; a native desk asks it directly where it is native, too."""
+
+    @property
     def write_delay_s(self) -> float:
         """How long to hold the next entry back; mostly 0."""
 

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from kvstore.errors import InvalidArgumentError
+from kvstore.service.limits import Limits
 from kvstore.state import SEQUENCE_MAX, SESSION_WINDOW, request_digest
 
 __all__ = ["Named", "understand"]
@@ -22,7 +23,7 @@ class Named(NamedTuple):
     floor: int = 0
 
 
-def understand(request_id: bytes) -> Named | InvalidArgumentError:
+def understand(request_id: bytes, limits: Limits) -> Named | InvalidArgumentError:
     """An id that only looks a little like a session's is a plain one, as all ids are in v1."""
     if not request_id.startswith(_PREFIX):
         return Named(request_digest(request_id))
@@ -31,8 +32,5 @@ def understand(request_id: bytes) -> Named | InvalidArgumentError:
         return Named(request_digest(request_id))
     sequence, floor = int(parts[2]), int(parts[3])
     if not floor <= sequence < floor + SESSION_WINDOW or sequence > SEQUENCE_MAX:
-        return InvalidArgumentError(
-            f"request_id has the sequence {sequence} with the floor {floor}; expected the floor "
-            f"to {SESSION_WINDOW - 1} above it"
-        )
+        return limits.outside_window(sequence, floor)
     return Named(bytes.fromhex(parts[1].decode()), sequence, floor)

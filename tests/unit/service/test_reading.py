@@ -15,7 +15,9 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
-from kvstore.service.calls import Call
+from kvstore.service import Get, Limits
+from kvstore.service.calls import as_calls
+from kvstore.service.desks import new_desk
 from kvstore.service.operations import Result
 from kvstore.service.reading import COLD_JOBS_MAX, COLD_READS_MAX, SLICE_READS, SLICE_S, Reading
 from kvstore.state import COLD, Cold
@@ -50,16 +52,20 @@ class Member(ScriptedMember):
         return UnavailableError("damaged here")
 
 
+NEVER = 1e9
+
+
 class Desk:
     """A reading whose jobs and turns the test gets to."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool) -> None:
         self.member = Member()
+        self.desk = new_desk(Limits(calls_max=100_000), plain=plain)
         self.soon: deque[Callable[[], None]] = deque()
         self.jobs: deque[tuple[Callable[[], None], Callable[[], None]]] = deque()
         self.results: list[Result] = []
         self.reading = Reading(
-            lambda call, place, result: call.decide(place, result) and None,
+            self.desk,
             now=lambda: self.member.clock,
             soon=self.soon.append,
             work=self,
@@ -69,11 +75,14 @@ class Desk:
         assert kind == "read"
         self.jobs.append((job, then))
 
-    def ask(self, keys: Sequence[bytes]) -> Call:
+    def ask(self, keys: Sequence[bytes], deadline: float = NEVER) -> None:
         """One call for all of them."""
-        call = Call(len(keys), self.results.extend)
-        self.reading.answer(self.member, [(key, call, place) for place, key in enumerate(keys)])
-        return call
+        calls, answered = as_calls([*map(Get, keys)], deadline, self.results.extend, bytes)
+        now = self.member.clock
+        self.desk.take(calls, answered, now, None, self.member)
+        point = self.desk.next_point(now)
+        assert point is not None
+        self.reading.answer(self.member, point)
 
     def work(self) -> None:
         for _ in range(len(self.jobs)):
@@ -82,9 +91,9 @@ class Desk:
             then()
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
+@pytest.fixture(params=[False, True], ids=["native", "plain"])
+def desk(request: pytest.FixtureRequest) -> Desk:
+    return Desk(request.param)
 
 
 def names(count: int) -> list[bytes]:
@@ -149,9 +158,11 @@ def test_few_reads_of_the_disk_are_read_side_by_side(desk: Desk) -> None:
 def test_nothing_is_read_for_a_call_that_has_expired(desk: Desk) -> None:
     keys = names(4000)
     desk.member.cold = set(keys)
-    calls = [desk.ask([key]) for key in keys]
-    for call in calls:
-        call.expire()
+    for key in keys:
+        desk.ask([key], deadline=1e6)
+    desk.member.clock = 1e6
+    desk.reading.expire()
+    assert len(desk.results) == len(keys)
     under_way = len(desk.jobs)
     while desk.jobs:
         desk.work()
@@ -188,18 +199,18 @@ def test_trouble_with_one_read_is_its_answer(
 def test_behind_a_disk_that_hangs_expired_reads_dont_gather(desk: Desk) -> None:
     keys = names(5000)
     desk.member.cold = {*keys, b"waits"}
-    calls = [desk.ask([key]) for key in keys]
+    for key in keys:
+        desk.ask([key], deadline=1e6)
     desk.ask([b"waits"])
-    for call in calls:
-        call.expire()
+    desk.member.clock = 1e6
     desk.reading.expire()
     assert len(desk.reading._cold) == 1
     while desk.jobs:
         desk.work()
     assert desk.results[-1] == b"waits"
-    few = [desk.ask([key]) for key in keys[: COLD_JOBS_MAX + 10]]
-    for call in few:
-        call.expire()
+    for key in keys[: COLD_JOBS_MAX + 10]:
+        desk.ask([key], deadline=2e6)
+    desk.member.clock = 2e6
     desk.reading.expire()
     assert len(desk.reading._cold) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pytest
 
@@ -18,17 +19,19 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
-from kvstore.service import Delete, Get, KVService, OpenSession, Operation, Put, Result
-from kvstore.service import service as rules
-from kvstore.service.service import (
-    CALLS_MAX,
-    DELAY_S,
-    ENTRIES_MAX,
-    ENTRY_COMMANDS_MAX,
-    GATHER_MAX_S,
-    GATHER_S,
-    READ_POINTS_MAX,
+from kvstore.service import (
+    Delete,
+    Get,
+    KVService,
+    Limits,
+    Method,
+    OpenSession,
+    Operation,
+    Put,
+    Result,
 )
+from kvstore.service.limits import DELAY_S
+from kvstore.service.service import ENTRIES_MAX, GATHER_MAX_S, GATHER_S, READ_POINTS_MAX
 from kvstore.state import (
     COLD,
     Cold,
@@ -63,6 +66,10 @@ class ScriptedMember:
     def machine(self) -> ScriptedMember:
         return self
 
+    @property
+    def applying(self) -> object:
+        return None
+
     def propose(self, data: bytes, done: Callable[[bytes | Error], None]) -> None:
         self.entries.append(decode_commands(data))
         self.times.append(decode_time(data))
@@ -95,10 +102,13 @@ class ScriptedMember:
         return self.log_time
 
 
+LIMITS = Limits()
+
+
 class House:
     """A service whose clock and turns the test moves."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool = False, limits: Limits | None = None) -> None:
         self.member = ScriptedMember()
         self.route: ScriptedMember | Error = self.member
         self.seconds = 1000.0
@@ -109,6 +119,8 @@ class House:
             now=lambda: self.seconds,
             soon=self.soon.append,
             later=lambda delay, call: self.timers.append((self.seconds + delay, call)),
+            limits=limits,
+            plain=plain,
         )
 
     def submit(self, *operations: Operation, timeout: float = 10.0) -> list[Result]:
@@ -131,9 +143,9 @@ class House:
         self.turn()
 
 
-@pytest.fixture
-def house() -> House:
-    return House()
+@pytest.fixture(params=[False, True], ids=["native", "plain"])
+def house(request: pytest.FixtureRequest) -> House:
+    return House(request.param)
 
 
 def put(n: int = 1, value: bytes = b"v") -> Put:
@@ -182,12 +194,17 @@ def test_the_writes_of_a_turn_are_one_entry(house: House) -> None:
 
 
 def test_a_large_turn_is_cut_into_several_entries(house: House) -> None:
-    for n in range(ENTRY_COMMANDS_MAX + 1):
+    for n in range(LIMITS.entry_commands_max + 1):
         house.submit(put(n))
     for n in range(3):
         house.submit(Put(b"big", b"v" * 700_000, b"big-%d" % n))
     house.turn()
-    assert [len(entry) for entry in house.member.entries] == [ENTRY_COMMANDS_MAX, 2, 1, 1]
+    sizes = [LIMITS.entry_commands_max, 2, 1, 1]
+    assert [len(entry) for entry in house.member.entries] == sizes[:ENTRIES_MAX], "and no more"
+    for n, size in enumerate(sizes):
+        house.member.proposals[n](bytes(size))
+        house.wait(GATHER_MAX_S)
+    assert [len(entry) for entry in house.member.entries] == sizes
 
 
 def test_the_reads_of_a_turn_share_one_read_point(house: House) -> None:
@@ -450,19 +467,18 @@ def test_a_deadline_in_the_past_proposes_nothing(house: House) -> None:
 
 
 def test_calls_that_wait_are_bounded_and_finished_ones_make_room(house: House) -> None:
-    for n in range(CALLS_MAX):
+    for n in range(LIMITS.calls_max):
         house.submit(put(n))
-    assert isinstance(house.submit(put(CALLS_MAX))[0], UnavailableError)
+    assert isinstance(house.submit(put(LIMITS.calls_max))[0], UnavailableError)
     house.turn()
-    house.member.proposals[0]([True] * len(house.member.entries[0]))
-    assert house.submit(put(CALLS_MAX + 1)) == []
+    house.member.proposals[0](bytes([True] * len(house.member.entries[0])))
+    assert house.submit(put(LIMITS.calls_max + 1)) == []
 
 
-def test_what_waiting_writes_weigh_is_bounded(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert rules.GATHERED_BYTES_MAX == 64 << 20, "as docs/wire-protocol.md says"
-    monkeypatch.setattr(rules, "GATHERED_BYTES_MAX", 3000)
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_waiting_writes_weigh_is_bounded(plain: bool) -> None:
+    assert LIMITS.gathered_bytes_max == 64 << 20, "as docs/wire-protocol.md says"
+    house = House(plain, Limits(gathered_bytes_max=3000))
     heavy = [Put(b"key", bytes(1000), b"%d" % n) for n in range(4)]
     for put_of_a_kilobyte in heavy[:3]:
         assert house.submit(put_of_a_kilobyte) == []
@@ -589,3 +605,122 @@ def test_entries_are_held_back_while_compactions_dont_keep_up(house: House) -> N
     assert len(house.member.entries) == 1
     house.wait(1.0)
     assert len(house.member.entries) == 2
+
+
+@dataclass
+class Call:
+    """What a front of batches hands over."""
+
+    method: int
+    key: bytes = b"key"
+    value: bytes = b"v"
+    request_id: bytes = b"id"
+    deadline: float = 1010.0
+    age_s: float | None = None
+
+
+def test_a_batch_of_a_front_is_handed_back_in_batches(house: House) -> None:
+    house.member.values = {b"a": b"1"}
+    puts = [Call(Method.PUT, b"k%d" % n, request_id=b"%d" % n) for n in range(3)]
+    gets = [Call(Method.GET, b"a"), Call(Method.GET, b"none")]
+    wrong = Call(Method.DELETE, b"")
+    back: list[tuple[list[Call], list[Result]]] = []
+    house.service.take(
+        [*puts, *gets, wrong],
+        lambda calls, results: back.append((calls, results)),  # type: ignore[arg-type]
+    )
+    ((calls, (refusal,)),) = back
+    assert calls == [wrong]
+    assert isinstance(refusal, InvalidArgumentError)
+    house.wait(GATHER_MAX_S)
+    house.member.reads[0](None)
+    house.member.proposals[0](bytes([False, True, False]))
+    assert back[1:] == [(gets, [b"1", None]), (puts, [False, True, False])]
+    assert all(call is one for call, one in zip(back[2][0], puts, strict=True))
+
+
+def test_large_values_are_handed_back_bit_by_bit(house: House) -> None:
+    house.member.values = {b"a": bytes(LIMITS.answer_bytes_max // 2)}
+    back: list[int] = []
+    house.service.take(
+        [Call(Method.GET, b"a") for _ in range(7)],
+        lambda calls, results: back.append(len(calls)),
+    )
+    house.wait(GATHER_MAX_S)
+    house.member.reads[0](None)
+    house.turn()
+    assert back == [2, 2, 2, 1]
+
+
+def test_what_nobody_waits_for_any_more_is_not_proposed(house: House) -> None:
+    for n in range(ENTRIES_MAX):
+        house.submit(put(n))
+        house.wait(GATHER_MAX_S)
+    late = [house.submit(put(10 + n), timeout=1.0) for n in range(3)]
+    house.submit(put(20), timeout=60.0)
+    # Its first try is late, but not the one that joined it.
+    house.submit(put(21), timeout=1.0)
+    house.submit(put(21), timeout=60.0)
+    house.seconds += 2.0
+    house.member.proposals[0](bytes(1))
+    house.wait(GATHER_MAX_S)
+    assert [isinstance(call[0], DeadlineExceededError) for call in late] == [True] * 3
+    digests = [command.request for command in house.member.entries[-1]]
+    assert digests == [request_digest(b"id-20"), request_digest(b"id-21")]
+
+
+def test_a_read_that_nobody_waits_for_any_more_asks_for_no_read_point(house: House) -> None:
+    for _ in range(READ_POINTS_MAX):
+        house.submit(Get(b"a"))
+        house.wait(GATHER_S)
+    call = house.submit(Get(b"a"), timeout=1.0)
+    house.seconds += 2.0
+    house.member.reads[0](None)
+    house.wait(GATHER_S)
+    assert len(house.member.reads) == READ_POINTS_MAX
+    assert isinstance(call[0], DeadlineExceededError)
+
+
+def test_behind_a_member_that_never_answers_nothing_gathers(house: House) -> None:
+    house.submit(put(0), timeout=1e6)
+    house.submit(Get(b"a"), timeout=1e6)
+    house.wait(GATHER_MAX_S)
+    for second in range(20):
+        for n in range(300):
+            house.submit(put(1000 * (second + 1) + n), timeout=2.0)
+            house.submit(Get(b"a"), timeout=2.0)
+        house.wait(1.0)
+        house.service.expire()
+        desk = house.service._desk
+        assert desk.waiting == 2 + 600 * min(second + 1, 1)
+        assert desk.reads <= 600
+        assert desk.writes <= 600
+        assert desk.under_way <= 2 * 600
+
+
+def test_a_retry_of_what_expired_under_way_joins_it_and_expires_as_well(house: House) -> None:
+    first = house.submit(put(), timeout=1.0)
+    house.turn()
+    house.seconds += 2.0
+    house.service.expire()
+    assert isinstance(first[0], DeadlineExceededError)
+    retry, late = house.submit(put(), timeout=60.0), house.submit(put(), timeout=1.0)
+    house.turn()
+    assert len(house.member.entries) == 1
+    house.seconds += 2.0
+    house.service.expire()
+    assert isinstance(late[0], DeadlineExceededError)
+    house.member.proposals[0](bytes([True]))
+    assert retry == [True]
+
+
+def test_an_old_leaders_calls_expire_though_it_never_answers(house: House) -> None:
+    call, read = house.submit(put(), timeout=5.0), house.submit(Get(b"a"), timeout=5.0)
+    house.turn()
+    house.route = house.member = ScriptedMember()
+    house.service.expire()
+    house.seconds += 6.0
+    house.service.expire()
+    assert isinstance(call[0], DeadlineExceededError)
+    assert isinstance(read[0], DeadlineExceededError)
+    assert house.service._desk.waiting == 0

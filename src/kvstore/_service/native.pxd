@@ -1,0 +1,2 @@
+include "request_ids.pxd"
+include "desk.pxd"

@@ -1,0 +1,106 @@
+"""Types of the native parts of the service."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from kvstore.errors import Error, StorageError
+
+# desk.pyx
+
+class _Limits(Protocol):
+    """What ``kvstore.service.limits.Limits`` has."""
+
+    @property
+    def calls_max(self) -> int: ...
+
+class Read:
+    """A call that wants the value of ``key``."""
+
+    key: bytes
+    decided: bool
+
+class Entry:
+    """Writes that are proposed together: ``data`` is the entry's."""
+
+    data: bytes
+    def answer(self, outcome: bytes | Error) -> None:
+        """The entry was applied, with a byte for each result, or why nobody knows."""
+
+class Point:
+    """Reads that share a read point."""
+
+    def __len__(self) -> int:
+        """How many are still to be read."""
+
+    def refuse(self, reason: Error) -> None:
+        """Answer all with ``reason``."""
+
+    def read(self, machine: Any, failed: Callable[[StorageError], Error], most: int) -> list[Read]:
+        """Answer the next ``most`` reads from memory, or fewer where their values are large.
+
+        ``failed`` says what to answer for what can't be read. Returns those of which only the disk
+        knows; they are for :meth:`Desk.decide`.
+        """
+
+class Desk:
+    """The calls that wait in a service: gathered, proposed, or asked for a read point.
+
+    ``kvstore.service.plain.PlainDesk`` does the same, readably. One thread. Each call goes back to
+    the front that it came from, by its ``answered``, when it is decided: exactly once, and with all
+    else that is decided at that moment. By then the desk is done with it: whoever gets calls back
+    may bring others.
+    """
+
+    waiting: int
+    """Calls that are undecided."""
+    write_bytes: int
+    """What the writes weigh that are gathered."""
+    def __init__(self, limits: _Limits) -> None: ...
+    @property
+    def reads(self) -> int:
+        """Reads that are gathered."""
+
+    @property
+    def writes(self) -> int:
+        """Writes that are gathered."""
+
+    @property
+    def under_way(self) -> int:
+        """Writes that are gathered, or were proposed in this reign and aren't answered."""
+
+    def take(
+        self,
+        calls: Sequence[Any],
+        answered: Callable[[list[Any], list[Any]], object],
+        now: float,
+        refusal: Error | None,
+        machine: Any,
+    ) -> None:
+        """Gather what ``calls`` ask for; answer at once what is wrong, known, late or too much.
+
+        With a ``refusal`` all else gets that; otherwise ``machine`` knows what was done before.
+        """
+
+    def next_entry(self, now: float, time_ms: int) -> Entry | None:
+        """The oldest writes that are gathered, as many as fit an entry of that time of the log.
+
+        Gives up those that nobody waits for any more. None when there are no others.
+        """
+
+    def next_point(self, now: float) -> Point | None:
+        """All reads that are gathered and that somebody waits for; None when there are none."""
+
+    def refuse(self, reason: Error) -> None:
+        """Answer all that is gathered with ``reason``."""
+
+    def new_reign(self) -> None:
+        """Another member leads: what was proposed before is no reason not to propose it anew."""
+
+    def expire(self, now: float) -> None:
+        """Give up calls whose deadline has passed, but for what :meth:`Point.read` returned."""
+
+    def expire_reads(self, reads: Iterable[Read], now: float) -> None:
+        """The same of those."""
+
+    def decide(self, waiters: Iterable[Read], results: Iterable[Any]) -> None:
+        """Answer reads that aren't decided yet."""
