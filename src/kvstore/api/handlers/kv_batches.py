@@ -19,7 +19,7 @@ from kvstore.api.handlers.failures import Failure, failure_of
 from kvstore.api.handlers.metadata import age_of, passed_on
 from kvstore.api.v1 import kv_pb2
 from kvstore.errors import Error, InternalError, NotLeaderError
-from kvstore.service.operations import Delete, Get, Operation, Put, Result, Service
+from kvstore.service.operations import Result, Service
 
 __all__ = ["PATHS", "HotCall", "HotCalls", "KVBatches", "TakeHot"]
 
@@ -89,10 +89,7 @@ class KVBatches:
         for call in calls:
             if call.metadata:
                 call.age_s = age_of(call.metadata)
-            self._service.submit((_operation(call),), call.deadline, partial(self._done, call))
-
-    def _done(self, call: HotCall, results: Sequence[Result]) -> None:
-        self._answered([call], [*results])
+        self._service.take(calls, self._answered)
 
     def _answered(self, calls: list[Any], results: list[Any]) -> None:
         assert self._front is not None
@@ -137,16 +134,6 @@ class KVBatches:
         assert self._front is not None
         code, details, trailer = failure
         self._front.end(call, lambda ended: ended.fail(code.value[0], details, trailer))
-
-
-def _operation(call: HotCall) -> Operation:
-    match METHODS[call.method]:
-        case "Put":
-            return Put(call.key, call.value, call.request_id, call.age_s)
-        case "Get":
-            return Get(call.key)
-        case _:
-            return Delete(call.key, call.request_id, call.age_s)
 
 
 def _failure(call: HotCall, result: Result) -> Failure:
