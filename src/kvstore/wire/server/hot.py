@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import structlog
 
 from kvstore._wire.native import HotCall, answer_all
 from kvstore.wire.server.limits import RETRY_PUSHBACK
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from kvstore.wire.server.connection import Connection
     from kvstore.wire.server.server import Server
 
-__all__ = ["HotCalls", "TakeHot"]
+__all__ = ["HotCalls", "TakeHot", "shares"]
+
+log = structlog.get_logger("kvstore.wire")
 
 TakeHot = Callable[[list[HotCall]], None]
 """Gets the calls of a turn; each is answered once, by :meth:`HotCalls.answer` or ``end``."""
@@ -43,14 +46,20 @@ class HotCalls:
             calls = waiting[:]
             waiting.clear()
         else:
-            calls, waiting[:] = _shares(waiting)
+            calls, waiting[:] = shares(waiting)
         room = self._server.limits.calls_max - self._server.calls
         if len(calls) > room:
             self._refuse(calls[max(room, 0) :])
             del calls[max(room, 0) :]
         if calls:
             self._server.calls += len(calls)
-            self._take(calls)
+            try:
+                self._take(calls)
+            except Exception:
+                log.exception("a handler raised", method=self._paths[calls[0].method])
+                for call in calls:
+                    if not call.answered:
+                        self.end(call, _broken)
         return bool(waiting)
 
     def answer(self, calls: list[HotCall], results: list[Any]) -> list[int]:
@@ -100,7 +109,7 @@ class HotCalls:
             counter(self._paths[method], code, now - received_at, count)
 
 
-def _shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall]]:
+def shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall]]:
     """Divide what waits into this turn's calls, of each connection alike, and the rest.
 
     Those that are gone, or whose time is over, are neither.
@@ -122,6 +131,10 @@ def _shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall]]:
         taken += calls[:share]
         rest += calls[share:]
     return taken, rest
+
+
+def _broken(call: HotCall) -> None:
+    call.fail(grpc.StatusCode.INTERNAL.value[0], "the handler of the batch raised")
 
 
 def _fail(call: HotCall, status: int, details: str) -> None:

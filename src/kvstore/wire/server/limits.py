@@ -66,4 +66,12 @@ class ServerLimits:
     @property
     def tick_s(self) -> float:
         """How often connections are looked at: often enough for the shortest of these times."""
-        return min(1.0, self.half_open_s / 4, self.keepalive_s / 4, self.keepalive_timeout_s / 4)
+        return min(
+            1.0,
+            self.half_open_s / 4,
+            self.headers_s / 4,
+            self.request_s / 4,
+            self.answer_s / 4,
+            self.keepalive_s / 4,
+            self.keepalive_timeout_s / 4,
+        )
