@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the engine with sanitizers beside the normal build and runs the engine's tests on it.
+# Builds the native parts with sanitizers beside the normal build and runs their tests on it.
 # usage: tools/sanitized_tests.sh [address,undefined|thread [PYTEST_ARGUMENT...]]
-# Without further arguments: all tests of the engine and the native state, or with `thread` those that have threads.
+# Without further arguments: all tests of the engine, the native state and the native wire, or with `thread` those that have threads.
 # PYTHON is the interpreter, by default that of `make build`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ unit=tests/unit/engine
 if [ $# = 0 ] && [ "$sanitize" = thread ]; then
     set -- --quiet "$unit"/test_{database_threads,bulk,log,block_cache,file}.py
 elif [ $# = 0 ]; then
-    set -- --quiet --numprocesses 2 "$unit" tests/unit/state/test_requests.py tests/fuzz tests/crash
+    set -- --quiet --numprocesses 2 "$unit" tests/unit/state/test_requests.py tests/unit/wire tests/fuzz tests/crash
 fi
 python="${PYTHON:-.venv/bin/python}"
 base="build/sanitized-${sanitize//,/-}"

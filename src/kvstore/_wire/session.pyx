@@ -203,6 +203,7 @@ cdef class _Session:
             self.close_wanted = True
             return 0
         self.forget_streams()
+        self.last_words = None
         if self.h2 != NULL:
             nghttp2_session_del(self.h2)
             self.h2 = NULL
