@@ -70,9 +70,8 @@ def authenticated(tls: ssl.SSLObject) -> AuthContext:
     found["x509_subject"] = [
         ",".join(f"{_ATTRIBUTES.get(name, name)}={value}" for name, value in subject[::-1]).encode()
     ]
-    for name, value in subject:
-        if name == "commonName":
-            found["x509_common_name"] = [value.encode()]
+    common = [value for name, value in subject if name == "commonName"]
+    found["x509_common_name"] = [(common[0] if common else "").encode()]
     found["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(der).encode()]
     for kind, value in certificate.get("subjectAltName", ()):
         if kind not in _PEERS:
