@@ -102,8 +102,8 @@ planted-engine: build ## plant known bugs into the engine and run the tests that
 simulate: build ## simulate SEEDS=2000 clusters under faults
 	$(BIN)/python -m tests.simulator --seeds $(SEEDS)
 
-wheel: $(VENV)/.dependencies ## build a wheel into dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+wheel: $(VENV)/.dependencies ## build a wheel into dist/, nghttp2 in it
+	KVSTORE_BUNDLE=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

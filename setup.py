@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+from ctypes.util import find_library
 from pathlib import Path
+from shutil import copy
 from tempfile import TemporaryDirectory
 
 from Cython.Build import cythonize
@@ -11,6 +15,7 @@ from setuptools import Extension, setup
 from setuptools._distutils.ccompiler import new_compiler
 from setuptools._distutils.errors import CompileError, LinkError
 from setuptools._distutils.sysconfig import customize_compiler
+from setuptools.command.build_ext import build_ext
 
 ENGINE = Path("src/kvstore/_engine")
 STATE = Path("src/kvstore/_state")
@@ -35,6 +40,9 @@ SANITIZE = os.environ.get("KVSTORE_SANITIZE", "")
 # For tests/engine_planted: which rooms of the engine to build (all), and how fast they must run.
 ROOMS = os.environ.get("KVSTORE_ROOMS", "").split()
 OPTIMIZE = os.environ.get("KVSTORE_OPTIMIZE", "-O2")
+
+# For wheels that are to run where no nghttp2 is installed: its library beside the wire's own.
+BUNDLE = os.environ.get("KVSTORE_BUNDLE") == "1"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -104,6 +112,7 @@ def extensions() -> list[Extension]:
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,
             libraries=["nghttp2"] if source.parent == WIRE else [],
+            runtime_library_dirs=["$ORIGIN"] if source.parent == WIRE else [],
             depends=[str(header) for header in sorted([*ENGINE.glob("*/*.h"), *STATE.glob("*.h")])],
         )
         for source in sources()
@@ -127,4 +136,21 @@ def modules() -> list[Extension]:
     ]
 
 
-setup(ext_modules=modules())
+class BuildExtensions(build_ext):
+    def run(self) -> None:
+        super().run()
+        wire = Path(self.get_ext_fullpath("kvstore._wire.native"))
+        if BUNDLE and not self.inplace and wire.exists():
+            soname = find_library("nghttp2")
+            found = subprocess.run(
+                [*shlex.split(os.environ.get("CC", "cc")), f"-print-file-name={soname}"],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            copy(found.stdout.strip(), wire.parent)
+            # As its licence wants.
+            copy(next(Path("/usr/share/doc").glob("libnghttp2-*/copyright")), wire.parent)
+
+
+setup(ext_modules=modules(), cmdclass={"build_ext": BuildExtensions})

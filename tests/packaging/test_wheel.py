@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.wire import available
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -74,7 +76,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built once; extensions that `make build` left under build/ are used again."""
     into = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "--wheel-dir", str(into), str(ROOT)], check=True, cwd=ROOT)
+    bundled = {**os.environ, "KVSTORE_BUNDLE": "1"}
+    subprocess.run([*build, "--wheel-dir", str(into), str(ROOT)], check=True, cwd=ROOT, env=bundled)
     (built,) = into.glob("kvstore-*.whl")
     return built
 
@@ -136,6 +139,23 @@ def test_the_wheel_holds_extensions_stubs_types_and_commands(wheel: Path) -> Non
     assert "kvd = kvstore.cli.kvd:main" in commands
     assert "kvctl = kvstore.cli.kvctl:main" in commands
     assert licence
+
+
+@pytest.mark.skipif(not available(), reason="built without the native wire")
+def test_the_wheel_brings_nghttp2_along(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+        assert "nghttp2" in archive.read("kvstore/_wire/copyright").decode()
+    (library,) = tmp_path.glob("kvstore/_wire/libnghttp2.so.*")
+    program = (
+        "from kvstore._wire import native; "
+        "print([line.split()[-1] for line in open('/proc/self/maps') if 'libnghttp2' in line][0])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment
+    )
+    assert ran.stdout.strip() == str(library)
 
 
 def test_the_wheel_holds_no_tests_tools_or_build_leftovers(wheel: Path) -> None:

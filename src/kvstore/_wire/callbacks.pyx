@@ -230,6 +230,7 @@ cdef class Callbacks:
         nghttp2_option_set_no_closed_streams(self.option, 1)
         nghttp2_option_set_max_outbound_ack(self.option, OUTBOUND_ACKS_MAX)
         nghttp2_option_set_max_settings(self.option, FIELDS_PER_SETTINGS_MAX)
+        set_no_reset_limit(self.option)
         nghttp2_option_set_max_reserved_remote_streams(self.option, 0)
 
     def __dealloc__(self):

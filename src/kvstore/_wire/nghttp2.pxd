@@ -193,6 +193,22 @@ cdef extern from "nghttp2/nghttp2.h":
 
 cdef extern from *:
     """
+    /* Not in every nghttp2 that we build with. It would end a connection with INTERNAL_ERROR when a
+       client gives up more than 33 calls a second for half a minute, which many at their deadline
+       are; Limits.resets_max is the bound here. */
+    extern "C" void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option*, uint64_t, uint64_t)
+        __attribute__((weak));
+    static inline void kv_set_no_reset_limit(nghttp2_option* option) {
+        if (nghttp2_option_set_stream_reset_rate_limit) {
+            nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX, UINT64_MAX);
+        }
+    }
+    """
+    void set_no_reset_limit "kv_set_no_reset_limit"(nghttp2_option*) noexcept
+
+
+cdef extern from *:
+    """
     #define KV_PAIR(name, value) {(uint8_t*) name, (uint8_t*) value, sizeof(name) - 1, \\
         sizeof(value) - 1, NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE}
     static const nghttp2_nv kv_answer_pairs[] = {

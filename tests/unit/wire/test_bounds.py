@@ -303,6 +303,16 @@ def test_many_calls_in_a_row_are_no_flood() -> None:
     assert len(talk.client_events()) == 500
 
 
+def test_client_may_give_up_many_calls() -> None:
+    raw = Raw()
+    said = rapid_resets()
+    for number in range(20_000):
+        raw.now = number * 0.001
+        raw.say(next(said))
+        raw.hear()
+    assert raw.session.broken is None
+
+
 def test_frames_that_are_not_read_break_the_connection() -> None:
     raw = Raw(streams_max=2, resets_max=1_000_000)
     for stream in range(1, 10_001, 2):
