@@ -14,14 +14,16 @@ import grpc.aio
 import pytest
 
 from kvstore.api.v1 import admin_pb2, kv_pb2, kv_pb2_grpc
-from tests.integration.process import Kvd
+from tests.integration.process import FRONTS, Kvd
+from tests.unit.wire import frames
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 
-def test_idle_connections_take_no_descriptor_that_the_log_needs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("front", FRONTS)
+def test_idle_connections_take_no_descriptor_that_the_log_needs(tmp_path: Path, front: str) -> None:
     few = ("sh", "-c", 'ulimit -n 640; exec "$@"', "sh")
-    with Kvd(tmp_path / "data", wrapper=few) as kvd, kvd.client() as client:
+    with Kvd(tmp_path / "data", wrapper=few, front=front) as kvd, kvd.client() as client:
         kvd.wait_serving()
         assert "few file descriptors" in kvd.stderr
         client.put(b"k", b"v")
@@ -61,7 +63,8 @@ def test_the_soft_limit_on_descriptors_is_raised(tmp_path: Path) -> None:
         assert int(found[1]) == min(int(found[2]), 1 << 20) > 256
 
 
-def test_a_burst_of_calls_is_answered_or_told_to_come_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_burst_of_calls_is_answered_or_told_to_come_later(tmp_path: Path, front: str) -> None:
     async def burst(address: str) -> dict[str, int]:
         codes: dict[str, int] = {}
         async with contextlib.AsyncExitStack() as stack:
@@ -83,7 +86,7 @@ def test_a_burst_of_calls_is_answered_or_told_to_come_later(tmp_path: Path) -> N
             await asyncio.gather(*(get(number) for number in range(6000)))
         return codes
 
-    with Kvd(tmp_path / "data") as kvd:
+    with Kvd(tmp_path / "data", front=front) as kvd:
         kvd.wait_serving()
         codes = asyncio.run(burst(kvd.address))
         # CANCELLED, which gRPC's own queue gave, is tried again by nobody.
@@ -91,14 +94,15 @@ def test_a_burst_of_calls_is_answered_or_told_to_come_later(tmp_path: Path) -> N
         assert codes["OK"] > 1000
 
 
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize(
     "method",
     ["KV/Get", "KV/Put", "KV/Delete", "Admin/Status", "Admin/ChangeMembers", "Admin/SaveSnapshot"],
 )
 def test_what_is_no_message_is_an_invalid_argument_and_no_traceback(
-    tmp_path: Path, method: str
+    tmp_path: Path, method: str, front: str
 ) -> None:
-    with Kvd(tmp_path / "data") as kvd:
+    with Kvd(tmp_path / "data", front=front) as kvd:
         kvd.wait_serving()
         with kvd.channel() as channel:
             call = channel.unary_unary(f"/kvstore.v1.{method}")
@@ -110,3 +114,41 @@ def test_what_is_no_message_is_an_invalid_argument_and_no_traceback(
             assert admin_pb2.StatusResponse.FromString(status(b"", timeout=10)).members
         assert "Traceback" not in kvd.stderr
         assert "DecodeError" not in kvd.stderr
+
+
+def resident_mib(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+@pytest.mark.skipif("native" not in FRONTS, reason="built without nghttp2")
+def test_answers_that_nobody_reads_take_a_bounded_amount_of_memory(tmp_path: Path) -> None:
+    gets = 200
+    no_window = frames.frame(frames.SETTINGS, 0, b"\0\4\0\0\0\0")
+    body = frames.message(kv_pb2.GetRequest(key=b"large").SerializeToString())
+    asked = b"".join(
+        frames.headers(stream, frames.request()) + frames.frame(frames.DATA, stream, body, 1)
+        for stream in range(1, 2 * gets, 2)
+    )
+    with Kvd(tmp_path / "data", front="native") as kvd, kvd.client() as client:
+        kvd.wait_serving()
+        client.put(b"large", bytes(1 << 20))
+        assert client.get(b"large") is not None
+        before = resident_mib(kvd.pid)
+        host, _, port = kvd.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as deaf:
+            deaf.sendall(frames.PREFACE + no_window + asked)
+            answered = refused = 0
+            with deaf.makefile("rb") as heard:
+                while answered < gets:
+                    head = heard.read(9)
+                    heard.read(int.from_bytes(head[:3], "big"))
+                    if head[3] == frames.HEADERS:
+                        answered += 1
+                        refused += head[4] & frames.END_STREAM
+            # 64 MiB of one connection, and as many are refused as don't fit.
+            assert refused >= gets - 64
+            assert resident_mib(kvd.pid) - before < 150
+            assert client.get(b"large") == bytes(1 << 20)
+            client.put(b"k", b"v")

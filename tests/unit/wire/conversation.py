@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from tests.unit.wire.frames import PATHS
+
+__all__ = ["PATHS", "Conversation", "Event", "native"]
+
 native: Any = pytest.importorskip("kvstore._wire.native", exc_type=ImportError)
 
 Event = tuple[Any, ...]
-
-PATHS = ("/kvstore.v1.KV/Put", "/kvstore.v1.KV/Get", "/kvstore.v1.KV/Delete")
 
 
 class Conversation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.unit.wire.conversation import PATHS
+PATHS = ("/kvstore.v1.KV/Put", "/kvstore.v1.KV/Get", "/kvstore.v1.KV/Delete")
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
