@@ -216,6 +216,9 @@ class HotCall:
     def delete_answer(self, deleted: bool) -> None: ...
     def fail(self, status: int, details: str, trailer: Pairs = ()) -> None: ...
 
+def living(calls: list[HotCall]) -> list[HotCall]:
+    """Those that are neither answered nor gone."""
+
 def answer_all(calls: list[HotCall], results: list[Any], owners: set[Any]) -> list[int]:
     """Answer each call whose result is one of its method: a bool, of Get bytes or None.
 

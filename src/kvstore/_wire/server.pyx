@@ -76,6 +76,11 @@ cdef class HotCall(Stream):
         return submit_answer_begin(session.h2, self, None)
 
 
+def living(list calls not None):
+    cdef HotCall call
+    return [call for call in calls if call.home != NULL and not call.ended]
+
+
 def answer_all(list calls not None, list results not None, set owners not None):
     cdef list left = []
     cdef Py_ssize_t place
