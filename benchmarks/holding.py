@@ -69,7 +69,8 @@ class HoldingCluster(KvdCluster):
     """Three members that show metrics, and a fourth that may join."""
 
     def __init__(self, directory: Path, sizes: Sizes, arguments: Sequence[str]) -> None:
-        super().__init__(directory, NEWCOMER, arguments=arguments)
+        # Where another member comes to lead, calls go to it all the same.
+        super().__init__(directory, NEWCOMER, arguments=arguments, settings="forward = true")
         self.sizes = sizes
         self.metrics = dict(zip(self.members, free_addresses(NEWCOMER), strict=True))
         for member in FOUNDERS:
@@ -200,6 +201,7 @@ def all_at_once(cluster: HoldingCluster) -> list[dict[str, Any]]:
     before = measure(
         cluster.target(), cluster.load(rate=rate, in_flight=256, seconds=cluster.sizes.before_s)
     )
+    leader = cluster.leader()
     term = metrics_of(cluster.metrics[leader])["raft_term"]
     reads = cluster.load(operation="get", rate=READS_PER_S, in_flight=256, seed=2)
     with (
@@ -234,8 +236,7 @@ def all_at_once(cluster: HoldingCluster) -> list[dict[str, Any]]:
 
 def behind(cluster: HoldingCluster) -> list[dict[str, Any]]:
     cluster.start(*FOUNDERS)
-    leader = cluster.leader()
-    follower, other = (member for member in FOUNDERS if member != leader)
+    follower = next(member for member in FOUNDERS if member != cluster.leader())
     cluster.kill(follower)
     cluster.fill()
     rate = cluster.rate()
@@ -245,13 +246,15 @@ def behind(cluster: HoldingCluster) -> list[dict[str, Any]]:
         """Puts before and while ``member`` begins, or begins anew, and catches up."""
         load = cluster.load(rate=rate, in_flight=256, seconds=cluster.sizes.before_s)
         before = measure(cluster.target(), load)
+        leader = cluster.leader()
         at_start = metrics_of(cluster.metrics[leader])
         with watching(cluster.metrics[leader]) as watch:
             puts, began = cluster.puts(rate), time.monotonic()
             if member == NEWCOMER:
-                cluster.kill(other)
-                shutil.rmtree(cluster.data(other))
-                cluster.join(member, other)
+                lost = next(one for one in FOUNDERS if one != leader)
+                cluster.kill(lost)
+                shutil.rmtree(cluster.data(lost))
+                cluster.join(member, lost)
             else:
                 cluster.start(member)
             cluster.catch_up(leader, member, rate)

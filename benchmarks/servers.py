@@ -7,6 +7,7 @@ leader, which followers don't forward calls to; processes are named after what t
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.integration.cluster import Cluster
 from tests.integration.process import Certificates, Kvd
 
 __all__ = ["EmbeddedKvd", "Etcd", "KvdCluster", "Server", "side_by_side"]
+
+
+LEADER_TIMEOUT_S = 30.0
 
 
 class Server(Protocol):
@@ -63,9 +67,15 @@ class KvdCluster(Cluster):
         return Client(",".join(self.clients.values()), tls=self.tls, timeout=timeout)
 
     def leader(self) -> int:
+        """The leader as the first running member knows it, once it knows one."""
+        end = time.monotonic() + LEADER_TIMEOUT_S
         member = next(iter(self.running))
         with Client(self.clients[member], tls=self.tls, timeout=15.0) as client:
-            return client.status().leader_id
+            while time.monotonic() < end:
+                if leader := client.status().leader_id:
+                    return leader
+                time.sleep(0.05)
+        raise TimeoutError(f"nobody leads; member {member} said: {self.running[member].stderr}")
 
     def revision(self, member: int) -> int | None:
         """How many changes the member has applied."""

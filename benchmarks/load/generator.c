@@ -11,7 +11,7 @@
  *
  * Measured are the `seconds` after `warm_up`, or until SIGTERM. Each put has a key drawn from `keys`, a
  * value of its own and, for kvd, a request id of its own; "mixed" is half puts, half gets; "fill" puts
- * each key once, in order, and fails unless all are acknowledged within the seconds. Processor time is
+ * each key once, in order, again where that failed, and fails unless all are acknowledged in time. Processor time is
  * that of whole processes over the very same time. The result is one JSON object on standard output;
  * exit status 1 and a line on standard error where nothing could be measured.
  */
@@ -32,6 +32,7 @@ enum {
     SENT_AT_ONCE = 64 << 10,
     FRAME_BYTES_MAX = 16384 + 64,
     MUTE_MAX = 100,    /* connections in a row that end before a frame of HTTP/2 came */
+    FILL_SILENCE_S = 30, /* a fill gives up when nothing was acknowledged for so long */
     STRAGGLERS_S = 10, /* how long calls that began in time are waited for */
 };
 
@@ -53,7 +54,7 @@ struct call {
     enum operation operation;
     bool live, cancelled;
     int32_t stream;
-    uint64_t due_ns;
+    uint64_t due_ns, number; /* of its key */
     uint8_t *body; /* of the largest size */
     size_t body_bytes, sent_bytes, answer_bytes;
     int status;
@@ -73,6 +74,8 @@ static struct {
     struct call *calls;
     struct call **idle; /* a ring: those that can begin, the longest idle first */
     size_t idle_from, idle_count;
+    uint64_t *redo; /* keys of a fill that are to be put again */
+    size_t redo_count;
     struct histogram latencies[OPERATIONS];
     uint64_t finished[OPERATIONS], errors[STATUSES], missing, unanswered, reopened, mute;
     uint64_t start_ns, end_ns, next_due_ns, last_success_ns, longest_gap_ns;
@@ -126,8 +129,11 @@ static void make_body(struct call *call)
 {
     char key[32], id[80];
     size_t value_bytes = (size_t)asked.value_bytes, n = 5;
-    uint64_t number = asked.fill ? state.filled++ : draw() % (uint64_t)asked.keys;
-    int size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)number);
+    if (!asked.fill)
+        call->number = draw() % (uint64_t)asked.keys;
+    else
+        call->number = state.redo_count ? state.redo[--state.redo_count] : state.filled++;
+    int size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
     n += put_field(call->body + n, 1, key, (size_t)size);
     if (call->operation == PUT) {
         const uint8_t *value = state.pool + draw() % (POOL_BYTES - value_bytes);
@@ -223,6 +229,10 @@ static void end_call(struct call *call, int status)
             state.longest_gap_ns = now - state.last_success_ns;
         state.last_success_ns = now;
     }
+    if (status && asked.fill) {
+        state.redo[state.redo_count++] = call->number; /* at most one for each idle call */
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
     if (!call->connection->draining)
         make_idle(call);
 }
@@ -242,9 +252,14 @@ static void cancel_calls(void)
     }
 }
 
+static bool all_filled(void)
+{
+    return asked.fill && state.filled == (uint64_t)asked.keys && !state.redo_count;
+}
+
 static bool has_more(uint64_t now)
 {
-    return now < state.end_ns && !(asked.fill && state.filled == (uint64_t)asked.keys);
+    return now < state.end_ns && !all_filled();
 }
 
 static void begin_calls(void)
@@ -448,7 +463,9 @@ static void run(void)
         if (!state.measuring && now >= state.start_ns)
             begin_measuring(now);
         begin_calls();
-        bool done = asked.fill && state.filled == (uint64_t)asked.keys && !live_calls();
+        bool done = all_filled() && !live_calls();
+        if (asked.fill && now - state.last_success_ns > FILL_SILENCE_S * 1000000000ull)
+            fail("nothing was acknowledged for %d s", FILL_SILENCE_S);
         if (!ended && (told_to_end || done || now >= state.end_ns)) {
             if (!state.measuring)
                 fail("told to end before anything was measured");
@@ -540,6 +557,7 @@ static void prepare(void)
     state.connections = calloc((size_t)asked.connections, sizeof *state.connections);
     state.calls = calloc((size_t)asked.in_flight, sizeof *state.calls);
     state.idle = calloc((size_t)asked.in_flight, sizeof *state.idle);
+    state.redo = calloc((size_t)asked.in_flight, sizeof *state.redo);
     for (long i = 0; i < asked.connections; i++)
         open_connection(&state.connections[i]);
     for (long i = 0; i < asked.in_flight; i++) {
