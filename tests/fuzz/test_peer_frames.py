@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from kvstore.api.v1 import raft_pb2
 from kvstore.errors import CorruptionError
 from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
-from kvstore.replica.packets import Encoder, Packet, SnapshotProgress
+from kvstore.replica.packets import Encoder, SnapshotProgress
 from kvstore.server.peers.frames import join, packets_in
 
 GOOD = [
@@ -25,22 +24,15 @@ GOOD = [
 FRAME = join([Encoder().parts(packet) for packet in GOOD])
 
 
-def split(frame: bytes) -> Sequence[Packet]:
-    packets = packets_in(frame)
-    if isinstance(packets, CorruptionError):
-        raise packets
-    return packets
-
-
 def test_messages_come_out_as_they_went_in() -> None:
-    assert split(FRAME) == GOOD
-    assert split(b"") == []
+    assert packets_in(FRAME) == GOOD
+    assert packets_in(b"") == []
 
 
 def test_no_cut_of_a_frame_is_taken_for_whole() -> None:
     for end in range(1, len(FRAME)):
         with pytest.raises(CorruptionError):
-            split(FRAME[:end])
+            packets_in(FRAME[:end])
 
 
 def test_packets_are_not_taken_from_a_field_that_is_cut() -> None:
@@ -50,10 +42,10 @@ def test_packets_are_not_taken_from_a_field_that_is_cut() -> None:
     for end in range(len(messages) + 1):
         frame = raft_pb2.MessageFrame(messages=messages[:end]).SerializeToString()
         if end in whole:
-            assert len(split(frame)) == sorted(whole).index(end)
+            assert len(packets_in(frame)) == sorted(whole).index(end)
         else:
             with pytest.raises(CorruptionError):
-                split(frame)
+                packets_in(frame)
 
 
 @pytest.mark.parametrize("size", [0, 1, 50, 127, 128, 16_383, 16_384, 3 << 20])
@@ -70,7 +62,7 @@ def test_another_writers_protobuf_is_read_as_well() -> None:
     twice = raft_pb2.MessageFrame(messages=b"former").SerializeToString() + FRAME
     long_length = b"\x0a" + bytes((len(messages) & 127 | 128, len(messages) >> 7 | 128, 0))
     for frame in (FRAME + unknown, unknown + FRAME, twice, long_length + messages):
-        assert split(frame) == GOOD
+        assert packets_in(frame) == GOOD
 
 
 def test_no_flipped_bit_goes_unnoticed() -> None:
@@ -81,16 +73,16 @@ def test_no_flipped_bit_goes_unnoticed() -> None:
         if bit < 8 * envelope:
             # Protobuf may take it for a field that nobody knows: then nothing has come.
             with contextlib.suppress(CorruptionError):
-                assert split(bytes(bad)) == []
+                assert packets_in(bytes(bad)) == []
             continue
         with pytest.raises(CorruptionError):
-            split(bytes(bad))
+            packets_in(bytes(bad))
 
 
 @given(st.binary(max_size=200))
 def test_bytes_of_a_stranger_give_nothing_but_a_corruption_error(frame: bytes) -> None:
     with contextlib.suppress(CorruptionError):
-        split(frame)
+        packets_in(frame)
 
 
 def test_mutated_frames_give_an_error_or_the_messages() -> None:
@@ -109,4 +101,4 @@ def test_mutated_frames_give_an_error_or_the_messages() -> None:
             if not bad:
                 break
         with contextlib.suppress(CorruptionError):
-            assert all(packet in GOOD for packet in split(bytes(bad)))
+            assert all(packet in GOOD for packet in packets_in(bytes(bad)))

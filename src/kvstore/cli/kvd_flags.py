@@ -102,7 +102,8 @@ _FLAGS = (
         metavar=_one_of(FRONTS),
         default=FRONTS[0],
         show_default=True,
-        help="What talks HTTP/2 with clients: kvstore's own wire, where it is built, or grpcio.",
+        help="What talks HTTP/2 with clients and members: kvstore's own wire, where it is built, "
+        "or grpcio.",
     ),
     click.option("--config", metavar="FILE", help="TOML file of a cluster node."),
     click.option(

@@ -14,7 +14,7 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.server.tls.server_tls import ServerTls
 from kvstore.wire.server import Server, ServerLimits
 
-__all__ = ["NativeListener"]
+__all__ = ["NativeListener", "bind"]
 
 
 class NativeListener:
@@ -47,18 +47,7 @@ class NativeListener:
         return self._server.add_hot_methods(paths, take)
 
     def bind(self, address: str) -> str:
-        parsed = HostPort.parse(address)
-        if parsed is None:
-            raise start_failure(address, "malformed address; expected host:port")
-        try:
-            port = self._server.bind(parsed.host, parsed.port)
-        except socket.gaierror as error:
-            raise start_failure(
-                address, f"cannot resolve {parsed.host!r}: {error.strerror}"
-            ) from error
-        except OSError as error:
-            raise start_failure(address, reason_of(error)) from error
-        return str(HostPort(parsed.host, port))
+        return bind(self._server, address)
 
     def bind_unix(self, path: str) -> None:
         self._server.bind_unix(path)
@@ -87,3 +76,20 @@ class NativeListener:
             slow_requests=counters.slow_requests,
             cut=dict(counters.cut),
         )
+
+
+def bind(server: Server, address: str) -> str:
+    """Bind ``server`` to ``host:port`` and return the address with the port it really has.
+
+    Raises ConfigurationError that says why the address can't be had.
+    """
+    parsed = HostPort.parse(address)
+    if parsed is None:
+        raise start_failure(address, "malformed address; expected host:port")
+    try:
+        port = server.bind(parsed.host, parsed.port)
+    except socket.gaierror as error:
+        raise start_failure(address, f"cannot resolve {parsed.host!r}: {error.strerror}") from error
+    except OSError as error:
+        raise start_failure(address, reason_of(error)) from error
+    return str(HostPort(parsed.host, port))

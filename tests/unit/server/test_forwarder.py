@@ -9,9 +9,9 @@ import grpc.aio
 
 from kvstore.api.handlers.failures import Failure
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, session_pb2, session_pb2_grpc
-from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.wire import Dialler
 
 SAID = (("kvstore-attempt", "3"), ("kvstore-age-ms", "1200"))
 

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import grpc.aio
+import pytest
 
 from kvstore.api.handlers.failures import Failure
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from kvstore.errors import NotLeaderError
-from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.forwarding import ForwardedCalls, Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.registry import PeerRegistry
+from kvstore.server.peers.wire import PeerWire, choose_wire
+
+# What followers dial over.
+_wire: contextvars.ContextVar[PeerWire] = contextvars.ContextVar("wire")
+
+
+@pytest.fixture(params=["native", "grpcio"], autouse=True)
+def wire(request: pytest.FixtureRequest) -> Iterator[None]:
+    token = _wire.set(choose_wire(request.param))
+    yield
+    _wire.reset(token)
 
 
 class Leader(kv_pb2_grpc.KVServicer):
@@ -43,7 +56,7 @@ class Leader(kv_pb2_grpc.KVServicer):
 def forwarder(directory: Path, addresses: dict[int, str]) -> Forwarder:
     identity = MemberIdentity("c", 1, 7, 1, "f", Stage.MEMBER)
     introductions = Introductions(identity, PeerRegistry(directory), (1, 2, 3))
-    return Forwarder(introductions, Dialler("c", None), addresses.get)
+    return Forwarder(introductions, _wire.get().dialler("c", None), addresses.get)
 
 
 def test_a_change_of_leader_ends_hung_calls_and_holds_nobody_up(tmp_path: Path) -> None:

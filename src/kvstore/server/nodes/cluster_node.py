@@ -42,6 +42,7 @@ from kvstore.server.peers.registration import register
 from kvstore.server.peers.registry import PeerRegistry
 from kvstore.server.peers.secret import read_secret
 from kvstore.server.peers.transport import PeerTransport
+from kvstore.server.peers.wire import choose_wire
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
 
@@ -87,7 +88,7 @@ async def open_cluster_node(
     if config.peer_tls is not None:
         tls = config.peer_tls
         certificates = CertificateFiles(cert=tls.cert, key=tls.key, ca=tls.ca)
-    node = ClusterNode(config, directory, introductions, certificates, pulses)
+    node = ClusterNode(config, directory, introductions, certificates, pulses, options.front)
     try:
         await node.join_others()
     except BaseException:
@@ -135,6 +136,7 @@ class ClusterNode:
         introductions: Introductions,
         certificates: CertificateFiles | None,
         pulses: Pulses,
+        front: str,
     ) -> None:
         """Take the peer address. Raises ConfigurationError when it can't be had."""
         self._config = config
@@ -153,6 +155,7 @@ class ClusterNode:
             self._lost,
             self._told_of_removal,
             self._driver.fail,
+            wire=choose_wire(front),
             snapshot_bytes_per_s=config.snapshot_mib_per_s << 20,
         )
         self._nodes: Mapping[int, Node] = {node.node_id: node for node in config.nodes}

@@ -29,8 +29,8 @@ from kvstore.api.v1 import (
     session_pb2_grpc,
 )
 from kvstore.errors import NotLeaderError
-from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.wire import Dialler
 from kvstore.service import Service
 
 __all__ = ["ForwardedAdmin", "ForwardedCalls", "ForwardedSessions", "Forwarder"]

@@ -17,7 +17,7 @@ from kvstore.api.v1 import raft_pb2
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.replica.packets import Packet, decode_packet
 
-__all__ = ["FRAME_BYTES", "FRAME_BYTES_MAX", "Parts", "join", "packets_in", "split"]
+__all__ = ["FRAME_BYTES", "FRAME_BYTES_MAX", "Parts", "join", "packets_in"]
 
 # Where a frame is closed. One packet that is larger still goes, alone.
 FRAME_BYTES = 1 << 20
@@ -48,15 +48,9 @@ def join(packets: Sequence[Parts]) -> bytes:
     return b"".join(parts)
 
 
-def packets_in(frame: bytes) -> Sequence[Packet] | CorruptionError:
-    """The packets in a frame, in order, or why it can't be trusted; nothing is raised.
-
-    gRPC, which calls this, would end the call for what is raised, but not say why.
-    """
-    try:
-        return split(_messages(frame))
-    except CorruptionError as error:
-        return error
+def packets_in(frame: bytes) -> Sequence[Packet]:
+    """The packets in a frame, in order. Raises CorruptionError; none is given then."""
+    return _split(_messages(frame))
 
 
 def _messages(frame: bytes) -> memoryview:
@@ -80,8 +74,7 @@ def _messages(frame: bytes) -> memoryview:
         ) from error
 
 
-def split(messages: memoryview) -> list[Packet]:
-    """The packets in a frame's field, in order. Raises CorruptionError; none is given then."""
+def _split(messages: memoryview) -> list[Packet]:
     packets = []
     at, end = 0, len(messages)
     while at < end:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -39,6 +39,14 @@ Receive = Callable[[Sequence[Packet]], None]
 log = structlog.get_logger("kvstore.peer")
 
 
+@runtime_checkable
+class Delivering(Protocol):
+    """The context of a call on the native wire."""
+
+    async def deliver(self, take: Callable[[bytes], None]) -> None:
+        """See :class:`kvstore.wire.server.call.Call`: no task is woken for each request."""
+
+
 class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
     """Lets members in, checks what they send and hands it to ``receive``.
 
@@ -65,7 +73,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         """Serve at ``server``."""
         messages = grpc.stream_unary_rpc_method_handler(
             self.frames,
-            request_deserializer=packets_in,
+            request_deserializer=None,
             response_serializer=raft_pb2.MessageFrameReply.SerializeToString,
         )
         # The first that knows a method serves it: this one parses frames itself.
@@ -75,21 +83,31 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         raft_pb2_grpc.add_RaftPeerServicer_to_server(self, tolerant(server))
 
     async def frames(
-        self, request_iterator: AsyncIterator[Sequence[Packet] | CorruptionError], context: Context
+        self, request_iterator: AsyncIterator[bytes], context: Context
     ) -> raft_pb2.MessageFrameReply:
-        """The method Messages; its requests are what :func:`packets_in` makes of frames."""
+        """The method Messages; frames come as their bytes."""
         sender = await self.admit(context)
         await self._introduce(sender, context)
         received = 0
+
+        def take(frame: bytes) -> None:
+            nonlocal received
+            self._hand_on(packets_in(frame), sender)
+            received += 1
+
         try:
             async with self.streams.entered(context.auth_context()):
-                async for packets in request_iterator:
-                    if isinstance(packets, CorruptionError):
-                        await self._damaged(context, sender, packets)
-                    await self._take(packets, sender, context)
-                    received += 1
+                if isinstance(context, Delivering):
+                    await context.deliver(take)
+                else:
+                    async for frame in request_iterator:
+                        take(frame)
         except TimeoutError:
             await self._end(context)
+        except CorruptionError as error:
+            await self._damaged(context, sender, error)
+        except RefusedPeerError as error:
+            await self._refuse(context, error)
         return raft_pb2.MessageFrameReply(received=received)
 
     async def InstallSnapshot(
@@ -101,7 +119,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         try:
             async with self.streams.entered(context.auth_context()):
                 async for request in request_iterator:
-                    await self._take([await self._part(request, sender, context)], sender, context)
+                    await self._take(await self._part(request, sender, context), sender, context)
                     received += 1
         except TimeoutError:
             await self._end(context)
@@ -162,7 +180,7 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         left_s = context.time_remaining()
         answer = self._unary.expect(message)
         try:
-            await self._take([message], sender, context)
+            await self._take(message, sender, context)
             async with asyncio.timeout(
                 UNARY_TIMEOUT_S if left_s is None else min(left_s, UNARY_TIMEOUT_S)
             ):
@@ -174,28 +192,30 @@ class PeerHandlers(raft_pb2_grpc.RaftPeerServicer):
         finally:
             answer.cancel()
 
-    async def _take(self, packets: Sequence[Packet], sender: int, context: Context) -> None:
-        """Hand packets on, if they are from whom they should be, and still welcome."""
-        own = self._introductions.member
+    async def _take(self, packet: Packet, sender: int, context: Context) -> None:
+        """Hand a packet on, or end the call."""
         try:
-            self._introductions.refuse_removed(sender)
-        except RefusedPeerError as error:
-            await self._refuse(context, error)
-        for packet in packets:
-            if packet.sender != sender or packet.to != own:
-                await self._damaged(
-                    context,
-                    sender,
-                    CorruptionError(
-                        f"packet from {packet.sender} to {packet.to} on the stream from "
-                        f"{sender} to {own}",
-                        code=IntegrityCode.INVALID_RECORD,
-                    ),
-                )
-        try:
-            self._receive(packets)
+            self._hand_on((packet,), sender)
         except CorruptionError as error:
             await self._damaged(context, sender, error)
+        except RefusedPeerError as error:
+            await self._refuse(context, error)
+
+    def _hand_on(self, packets: Sequence[Packet], sender: int) -> None:
+        """Hand packets on, if they are from whom they should be, and still welcome.
+
+        Raises RefusedPeerError, CorruptionError.
+        """
+        own = self._introductions.member
+        self._introductions.refuse_removed(sender)
+        for packet in packets:
+            if packet.sender != sender or packet.to != own:
+                raise CorruptionError(
+                    f"packet from {packet.sender} to {packet.to} on the stream from "
+                    f"{sender} to {own}",
+                    code=IntegrityCode.INVALID_RECORD,
+                )
+        self._receive(packets)
 
     async def admit_member(self, context: Context) -> int:
         """The present member that calls; ends the call of anybody else."""

@@ -23,7 +23,6 @@ from kvstore.errors import Error
 from kvstore.raft.messages import Message, MessageKind
 from kvstore.replica.packets import Encoder, Packet
 from kvstore.server.long_lived import long_lived
-from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.introductions import (
     Introduction,
     Introductions,
@@ -33,6 +32,7 @@ from kvstore.server.peers.introductions import (
 )
 from kvstore.server.peers.lane import FrameCall, Lane, LinkCounters
 from kvstore.server.peers.noting import judged
+from kvstore.server.peers.wire import Dialler
 
 # What is kept for a peer that can't be reached just now: votes and heartbeats, the newest.
 UNCONNECTED_MESSAGES_MAX = 16
@@ -123,6 +123,14 @@ class PeerLink:
         else:
             self._others.put(encoder.parts(packet))
             self._others.keep(UNCONNECTED_MESSAGES_MAX)
+
+    def push(self) -> None:
+        """Let what was queued in this turn of the member go, where that needs no turn of the loop.
+
+        Not with each packet: those of one turn share a frame.
+        """
+        self._entries.push()
+        self._others.push()
 
     def redial(self) -> None:
         """Open the streams anew, with the certificates of now."""

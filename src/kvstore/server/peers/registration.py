@@ -18,10 +18,10 @@ import structlog
 
 from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError
-from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.noting import judged
 from kvstore.server.peers.registry import Known
+from kvstore.server.peers.wire import Dialler
 
 TRY_TIMEOUT_S = 3.0
 PAUSE_S = 0.1

@@ -19,10 +19,10 @@ from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.raft.codec import decode_snapshot_meta, encode_snapshot_meta
 from kvstore.replica.packets import SnapshotPart
-from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError, introduced
 from kvstore.server.peers.link import CONNECT_TIMEOUT_S
 from kvstore.server.peers.noting import judged
+from kvstore.server.peers.wire import Dialler
 
 # Chunks that wait. The sender offers few at a time and offers again what was dropped.
 QUEUE_PARTS_MAX = 64

@@ -11,16 +11,14 @@ from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, session_pb2_grpc
 from kvstore.errors import Error
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Encoder, Packet, SnapshotPart
-from kvstore.server.listener import bind
 from kvstore.server.long_lived import long_lived
-from kvstore.server.peers.dialler import Dialler
 from kvstore.server.peers.forwarding import ForwardedAdmin, ForwardedCalls, ForwardedSessions
 from kvstore.server.peers.handlers import PeerHandlers, Receive
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.link import PeerLink
-from kvstore.server.peers.listener import new_peer_server
 from kvstore.server.peers.snapshots import SnapshotLane
 from kvstore.server.peers.unary import UnaryCalls
+from kvstore.server.peers.wire import PeerWire
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import Service
 
@@ -42,6 +40,7 @@ class PeerTransport:
         removed: Callable[[int], None],
         failed: Callable[[Error], None],
         *,
+        wire: PeerWire,
         snapshot_bytes_per_s: int,
     ) -> None:
         self._introductions = introductions
@@ -55,21 +54,21 @@ class PeerTransport:
         self._snapshot_bytes_per_s = snapshot_bytes_per_s
         self._closing: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
-        self.dialler = Dialler(introductions.identity.cluster_id, certificates)
-        self._server = new_peer_server()
+        self.dialler = wire.dialler(introductions.identity.cluster_id, certificates)
+        self._server = wire.server(certificates)
         self._handlers = PeerHandlers(
             introductions,
             receive,
             self._unary,
             None if certificates is None else certificates.handshakes,
         )
-        self._handlers.register(self._server)
+        self._handlers.register(self._server.services)
 
     def answer_forwarded(self, service: Service, node: AdminNode | None = None) -> None:
         """Let ``service`` answer the clients' calls that followers pass on, and ``node`` those of
         operators. To be called before :meth:`start`."""
         admit = self._handlers.admit_member
-        server = tolerant(self._server)
+        server = tolerant(self._server.services)
         kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(service, admit), server)
         session_pb2_grpc.add_SessionsServicer_to_server(ForwardedSessions(service, admit), server)
         if node is not None:
@@ -77,10 +76,7 @@ class PeerTransport:
 
     def bind(self, address: str) -> str:
         """Take the listen address. Raises ConfigurationError when it can't be had."""
-        credentials = (
-            None if self._certificates is None else self._certificates.server_credentials()
-        )
-        return bind(self._server, address, credentials)
+        return self._server.bind(address)
 
     async def start(self) -> None:
         """Let peers in."""
@@ -128,6 +124,7 @@ class PeerTransport:
     def send(self, packets: Iterable[Packet]) -> None:
         """Send what can be sent soon; the rest is lost. Never raises."""
         encoder = Encoder()
+        links: set[PeerLink] = set()
         for packet in packets:
             if isinstance(packet, Message):
                 self._unary.hear(packet)
@@ -138,6 +135,9 @@ class PeerTransport:
                 self._lane(link).send(packet)
             else:
                 link.send(packet, encoder)
+                links.add(link)
+        for link in links:
+            link.push()
 
     def _lane(self, link: PeerLink) -> SnapshotLane:
         """Where snapshots to the peer of ``link`` go."""
@@ -168,4 +168,4 @@ class PeerTransport:
         ways: list[PeerLink | SnapshotLane] = [*self._links.values(), *self._lanes.values()]
         self._links, self._lanes = {}, {}
         await asyncio.gather(*(way.close() for way in ways), *self._closing)
-        await self._server.stop(grace=None)
+        await self._server.stop()
