@@ -12,6 +12,7 @@ import errno as system
 
 __all__ = [
     "AlreadyOpenError",
+    "BatchError",
     "ClosedError",
     "ConfigurationError",
     "CorruptionError",
@@ -224,6 +225,29 @@ class DeadlineExceededError(Error, TimeoutError):
 
 class UnsupportedError(Error):
     """The server is too old to know what it was asked."""
+
+
+class BatchError(Error):
+    """Of many operations some failed.
+
+    ``failures`` has the error of each that did, by its place, from 0 on. ``taken`` is how many were
+    begun: all before it that aren't among the failures were done, none from it on was. ``results``:
+    of a pipeline, each operation's result or error, in order. The cause is what the caller's own
+    iterator raised, if it did.
+    """
+
+    def __init__(
+        self,
+        failures: dict[int, Error],
+        taken: int,
+        results: list[bool | bytes | Error | None] | None = None,
+    ) -> None:
+        self.failures = dict(sorted(failures.items()))
+        self.taken = taken
+        self.results = results
+        place, first = next(iter(self.failures.items()), (None, None))
+        said = f"{len(failures)} of {taken} operations failed"
+        super().__init__(said if first is None else f"{said}; number {place}: {first}")
 
 
 class InternalError(Error):

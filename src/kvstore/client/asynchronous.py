@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar, cast
@@ -23,6 +24,7 @@ from kvstore.client.attempts import Attempts, Endpoints, Metadata
 from kvstore.client.channels import Transport, dialler
 from kvstore.client.connections import Connections
 from kvstore.client.failure import understand
+from kvstore.client.many import IN_FLIGHT, put_all
 from kvstore.client.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -31,7 +33,14 @@ from kvstore.client.options import (
     checked_timeout,
     parse_addresses,
 )
-from kvstore.client.requests import BytesLike, delete_request, get_request, put_request
+from kvstore.client.pipeline import AsyncPipeline, Items, operations_of
+from kvstore.client.requests import (
+    BytesLike,
+    as_bytes,
+    delete_request,
+    get_request,
+    put_request,
+)
 from kvstore.client.sessions import PlainWrite, Sessions, SessionWrite, Write
 from kvstore.client.status import ClusterStatus, Members
 from kvstore.errors import (
@@ -135,6 +144,35 @@ class AsyncClient:
         """Remove ``key``; True if it had a value. See :meth:`Client.delete`."""
         request = delete_request(key)
         return (await self._write(_delete, request, request_id, retry, timeout)).deleted
+
+    def pipeline(self, *, timeout: float | None = None) -> AsyncPipeline:
+        """A list of operations to be sent together; see :class:`AsyncPipeline`."""
+        return AsyncPipeline(self, timeout)
+
+    async def put_many(self, items: Items, *, timeout: float | None = None) -> int:
+        """Store each value under its key, hundreds at a time; see :meth:`Client.put_many`."""
+        return await put_all(self, operations_of(items), timeout=timeout)
+
+    async def get_many(
+        self, keys: Iterable[BytesLike], *, timeout: float | None = None
+    ) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
+        """Yield each key with its value, or None, in order; see :meth:`Client.get_many`."""
+        asked: deque[tuple[bytes, asyncio.Task[bytes | None]]] = deque()
+        try:
+            for key in keys:
+                plain = as_bytes(key, "key")
+                asked.append((plain, asyncio.create_task(self.get(plain, timeout=timeout))))
+                if len(asked) == IN_FLIGHT:
+                    first, value = asked.popleft()
+                    yield first, await value
+            while asked:
+                first, value = asked.popleft()
+                yield first, await value
+        finally:
+            for _, value in asked:
+                value.cancel()
+            if asked:
+                await asyncio.wait([value for _, value in asked])
 
     async def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
@@ -274,7 +312,13 @@ class AsyncClient:
             raise InvalidArgumentError("retry needs the request_id that was sent before")
         attempts = Attempts(self._endpoints, self._retry, timeout, writes=True, sent_before=retry)
         while True:
-            write = await self._numbered(attempts) if request_id is None else PlainWrite(request_id)
+            write: Write
+            if request_id is not None:
+                write = PlainWrite(request_id)
+            else:
+                if self._sessions.claim():
+                    await self._open_session(attempts)
+                write = self._sessions.begin()
             request.request_id = write.request_id
             try:
                 return await self._try(method, request, attempts)
@@ -292,23 +336,21 @@ class AsyncClient:
         self._sessions.expired(write.session)
         return error.outcome is Outcome.NOT_APPLIED
 
-    async def _numbered(self, attempts: Attempts) -> Write:
-        """Give a write its id; opens a session where there is none."""
-        if self._sessions.claim():
-            opened = None
-            refused = False
-            try:
-                opened = await self._try(_open, session_pb2.OpenSessionRequest(), attempts)
-            except (ResourceExhaustedError, UnsupportedError):
-                refused = True
-            except Error as error:
-                # Whatever became of the session, the write was not sent.
-                error.outcome = Outcome.NOT_APPLIED
-                raise
-            finally:
-                self._sessions.opened(opened, refused=refused)
-                attempts.renew()
-        return self._sessions.begin()
+    async def _open_session(self, attempts: Attempts) -> None:
+        """Open the session that this call was chosen to open."""
+        opened = None
+        refused = False
+        try:
+            opened = await self._try(_open, session_pb2.OpenSessionRequest(), attempts)
+        except (ResourceExhaustedError, UnsupportedError):
+            refused = True
+        except Error as error:
+            # Whatever became of the session, the write was not sent.
+            error.outcome = Outcome.NOT_APPLIED
+            raise
+        finally:
+            self._sessions.opened(opened, refused=refused)
+            attempts.renew()
 
     async def _try(
         self,

@@ -99,7 +99,7 @@ class Attempts:
         # Tries that may have been applied, and when the first of them began.
         self._maybe_applied = int(sent_before)
         self._first_sent: float | None = None
-        self._sent = since()
+        self._sent = 0.0
         self.address = endpoints.preferred
 
     def next(self) -> float:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kvstore.client import background
+from kvstore.client import background, forks
 from kvstore.client.asynchronous import AsyncClient
 from kvstore.client.background import Background
 from kvstore.client.channels import Transport
+from kvstore.client.many import IN_FLIGHT, Operation, Result, do_all, put_all
 from kvstore.client.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS, RetryPolicy
+from kvstore.client.pipeline import Items, Pipeline, gets_of, moved, operations_of, take_chunk
 from kvstore.client.requests import BytesLike
 from kvstore.client.status import ClusterStatus, Members
-from kvstore.errors import ClosedError
+from kvstore.errors import BatchError, ClosedError, Error
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ class _Work:
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
-        self.process = os.getpid()
+        self.process = forks.process
         self.background: Background = background.lease()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -38,7 +40,7 @@ class _Work:
 
     def drop(self) -> None:
         """Of a client that nobody uses any more, and nobody closed."""
-        if self.process == os.getpid():
+        if self.process == forks.process:
             self.background.begin(self.client.close())
             background.release(self.background)
 
@@ -131,6 +133,57 @@ class Client:
             work.client.delete(key, request_id=request_id, retry=retry, timeout=timeout)
         )
 
+    def pipeline(self, *, timeout: float | None = None) -> Pipeline:
+        """A list of operations to be sent together; see :class:`Pipeline`."""
+        return Pipeline(self._do_all, timeout)
+
+    def put_many(self, items: Items, *, timeout: float | None = None) -> int:
+        """Store each value under its key, hundreds at a time; returns how many there were.
+
+        ``items`` is a mapping or any iterable of pairs, however long: it is taken from as its items
+        can be sent. Each is a write of its own, with :meth:`put`'s promises and ``timeout``; they
+        are no transaction, and others may see some of them. Of one key the later item wins.
+
+        Raises BatchError when one fails, after the others under way have ended; no more are taken.
+        It says which were not stored, or may not have been: all that were taken before and aren't
+        among its ``failures`` were stored.
+        """
+        work = self._begun()
+        operations = operations_of(items)
+        stored = 0
+        # The iterator runs in the caller's thread.
+        while chunk := take_chunk(operations, stored):
+            try:
+                stored += work.run(put_all(work.client, iter(chunk), timeout=timeout))
+            except BatchError as error:
+                raise moved(error, stored) from error.__cause__
+        return stored
+
+    def get_many(
+        self, keys: Iterable[BytesLike], *, timeout: float | None = None
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield each key with its value, or None, in order; hundreds are asked for at a time.
+
+        ``keys`` may be endless. Each is a linearizable read of its own; together they are no
+        snapshot. ``dict(client.get_many(keys))`` has them all. Raises as :meth:`get` does, when it
+        comes to a key that couldn't be read.
+        """
+        work = self._begun()
+        operations = gets_of(keys)
+        while chunk := list(islice(operations, IN_FLIGHT)):
+            values = work.run(do_all(work.client, chunk, timeout=timeout))
+            for operation, value in zip(chunk, values, strict=True):
+                if isinstance(value, Error):
+                    raise value
+                assert not isinstance(value, bool)
+                yield operation.key, value
+
+    def _do_all(
+        self, operations: Sequence[Operation], timeout: float | None
+    ) -> list[Result | Error]:
+        work = self._begun()
+        return work.run(do_all(work.client, operations, timeout=timeout))
+
     def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
         work = self._begun()
@@ -219,7 +272,7 @@ class Client:
         with self._lock:
             self._closed = True
             work, self._work = self._work, None
-        if work is None or work.process != os.getpid():
+        if work is None or work.process != forks.process:
             return
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -241,7 +294,7 @@ class Client:
     def _begun(self) -> _Work:
         """What this process works with. Raises ClosedError."""
         work = self._work
-        if work is None or work.process != os.getpid():
+        if work is None or work.process != forks.process:
             return self._begin()
         return work
 
@@ -249,7 +302,7 @@ class Client:
         with self._lock:
             if self._closed:
                 raise ClosedError("the client is closed")
-            if self._work is not None and self._work.process != os.getpid():
+            if self._work is not None and self._work.process != forks.process:
                 # A child of fork: its session and connections are its own.
                 background.abandon(self._work)
                 self._work = None

@@ -22,7 +22,7 @@ Transport = Literal["native", "grpcio"]
 
 def default_transport() -> Transport:
     """What clients use that weren't told."""
-    return "grpcio"
+    return "native" if available() else "grpcio"
 
 
 def dialler(transport: Transport | None, tls: TLS | None) -> Callable[[str], grpc.aio.Channel]:

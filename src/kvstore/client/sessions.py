@@ -6,12 +6,12 @@ the server has none to give, gets an id of its own instead: that is remembered t
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable
 
 from kvstore.api.v1 import session_pb2
+from kvstore.client import forks
 
 __all__ = ["PlainWrite", "Session", "SessionWrite", "Sessions", "Write"]
 
@@ -61,7 +61,7 @@ class Session:
         self._idle_s = opened.idle_timeout_ms / 1000
         self._now = now
         self._used_at = now()
-        self._process = os.getpid()
+        self._process = forks.process
         self._last = 0
         # The oldest one under way, or the next one.
         self._floor = 1
@@ -70,7 +70,7 @@ class Session:
     @property
     def spent(self) -> bool:
         """Better to open another one: it was idle for half its time, or is a parent's."""
-        return self._now() - self._used_at > self._idle_s / 2 or self._process != os.getpid()
+        return self._now() - self._used_at > self._idle_s / 2 or self._process != forks.process
 
     def begin(self) -> SessionWrite | None:
         """Number a write; None if the oldest one under way is too far behind."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from kvstore.api.v1 import session_pb2
+from kvstore.client import forks
 from kvstore.client.sessions import (
     REFUSED_S,
     PlainWrite,
@@ -110,8 +109,7 @@ def test_a_child_of_fork_does_not_go_on_with_its_parents_session(
     assert sessions.claim()
     sessions.opened(answer(), refused=False)
     assert not sessions.claim()
-    process = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    monkeypatch.setattr(forks, "process", forks.process + 1)
     assert sessions.claim()
 
 

@@ -1,0 +1,137 @@
+"""put_many, get_many, pipelines and many callers of one client, against a kvd."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kvstore.client import TLS, AsyncClient, Client
+from kvstore.errors import BatchError, InvalidArgumentError
+from tests.integration.process import Certificates, Kvd
+
+pytestmark = pytest.mark.usefixtures("transport")
+
+COUNT = 3000
+
+
+def items(prefix: bytes, count: int = COUNT) -> dict[bytes, bytes]:
+    return {b"%s-%d" % (prefix, number): b"v%d" % number for number in range(count)}
+
+
+def test_many_are_put_and_got_in_order(kvd: Kvd) -> None:
+    wanted = items(b"many")
+    keys = [*wanted, b"many-none"]
+    with kvd.client() as client:
+        assert client.put_many(wanted) == COUNT
+        assert list(client.get_many(keys)) == [*wanted.items(), (b"many-none", None)]
+        assert client.put_many(iter([])) == 0
+
+
+def test_many_are_put_and_got_in_order_by_asyncio(kvd: Kvd) -> None:
+    async def test() -> None:
+        wanted = items(b"async")
+        async with AsyncClient(kvd.address) as client:
+            assert await client.put_many(iter(wanted.items())) == COUNT
+            assert [pair async for pair in client.get_many(wanted)] == list(wanted.items())
+            async with client.pipeline() as pipe:
+                pipe.get(b"async-7").delete(b"async-7").get(b"async-7")
+                assert await pipe.execute() == [b"v7", True, None]
+
+    asyncio.run(test())
+
+
+def test_a_pipeline_gives_results_in_order(kvd: Kvd, transport: str) -> None:
+    with kvd.client() as client, client.pipeline() as pipe:
+        for number in range(300):
+            pipe.put(b"%s-%d" % (transport.encode(), number), b"%d" % number)
+        for number in range(300):
+            pipe.get(b"%s-%d" % (transport.encode(), number))
+        results = pipe.execute()
+    assert results == [False] * 300 + [b"%d" % number for number in range(300)]
+
+
+def test_one_bad_item_ends_put_many_and_is_named(kvd: Kvd) -> None:
+    wanted = list(items(b"bad", 6000).items())
+    wanted[5000] = (b"bad-5000", bytes((1 << 20) + 1))
+    with kvd.client() as client:
+        with pytest.raises(BatchError) as caught:
+            client.put_many(wanted)
+        error = caught.value
+        assert list(error.failures) == [5000]
+        assert isinstance(error.failures[5000], InvalidArgumentError)
+        stored = [key for key, value in client.get_many(key for key, _ in wanted) if value]
+        assert stored == [key for key, _ in wanted[: error.taken] if key != b"bad-5000"]
+
+
+def test_threads_share_a_client(kvd: Kvd) -> None:
+    with kvd.client() as client:
+
+        def work(number: int) -> None:
+            for turn in range(20):
+                client.put(b"thread-%d" % number, b"%d" % turn)
+                assert client.get(b"thread-%d" % number) == b"%d" % turn
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert all(
+            value == b"19" for _, value in client.get_many(b"thread-%d" % n for n in range(16))
+        )
+
+
+def test_a_restart_of_kvd_in_the_middle_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        kvd = Kvd(tmp_path / "data").wait_serving()
+        address = kvd.address
+        done = [0] * 16
+        running = True
+        async with AsyncClient(address, timeout=30) as client:
+
+            async def count(number: int) -> None:
+                key = b"count-%d" % number
+                while running:
+                    had = await client.put(key + b"-%d" % done[number], b"x")
+                    assert not had, "applied twice"
+                    done[number] += 1
+
+            tasks = [asyncio.create_task(count(number)) for number in range(16)]
+
+            async def passed(more: int) -> None:
+                target = sum(done) + more
+                end = time.monotonic() + 60
+                while sum(done) < target:
+                    assert time.monotonic() < end
+                    for task in tasks:
+                        if task.done():
+                            task.result()
+                    await asyncio.sleep(0.01)
+
+            await passed(200)
+            kvd.kill()
+            with Kvd(tmp_path / "data", listen=address):
+                await passed(200)
+                running = False
+                await asyncio.gather(*tasks)
+                keys = [b"count-%d-%d" % (n, turn) for n in range(16) for turn in range(done[n])]
+                async for key, value in client.get_many(keys):
+                    assert value == b"x", key
+
+    asyncio.run(test())
+
+
+def test_certificates_swapped_in_the_middle_are_taken_up(tmp_path: Path) -> None:
+    files = Certificates.make(tmp_path)
+    with Kvd(tmp_path / "data", certificates=files) as kvd:
+        address = kvd.address
+        with Client(address, tls=TLS(ca=files.ca), timeout=30) as client:
+            assert client.put_many(items(b"tls", 500)) == 500
+            Certificates.make(tmp_path)  # another authority
+            kvd.terminate()
+            with Kvd(tmp_path / "data", certificates=files, listen=address):
+                assert dict(client.get_many(items(b"tls", 500))) == items(b"tls", 500)
