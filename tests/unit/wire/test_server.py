@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 import grpc
 import grpc.aio
 import pytest
 
+from kvstore.wire.server.call import Call
+from kvstore.wire.server.connection import Connection
+from tests.unit.wire.conversation import native
 from tests.unit.wire.stage import Echo, Server, ServerLimits, play, scene
 
 
@@ -199,3 +203,35 @@ def test_calls_beyond_the_bound_are_refused_with_a_hint() -> None:
             await asyncio.gather(*asking)
 
     play(refused, ServerLimits(connections_max=10, calls_max=2))
+
+
+@scene
+async def test_nothing_is_left_for_the_garbage_collector(
+    server: Server, address: str, echo: Echo
+) -> None:
+    async def use() -> None:
+        async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as c:
+            assert await c.unary_unary("/e/unary")(b"x") == b"x"
+            assert await c.stream_unary("/e/gathered")(iter([b"1", b"2"])) == b"1,2"
+            with pytest.raises(grpc.aio.AioRpcError):
+                await c.unary_unary("/e/refuse")(b"")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await c.unary_unary("/e/wait")(b"", timeout=0.05)
+
+    def alive() -> int:
+        kinds = (Connection, Call, native.ServerSession)
+        return sum(isinstance(one, kinds) for one in gc.get_objects())
+
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await use()
+        echo.contexts.clear()
+        while server.connections:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert alive() <= before
+    finally:
+        gc.enable()

@@ -21,6 +21,7 @@ from kvstore.server.config.cluster_config import ClusterConfig
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.descriptors import FEW
 from kvstore.server.exposure import exposures
+from kvstore.server.front import choose_front
 from kvstore.server.nodes.cluster_node import SEGMENT_BYTES, peer_exposures
 from kvstore.server.nodes.embedded import MEMBERS
 from kvstore.server.peers.names import member_name
@@ -34,6 +35,7 @@ def check_embedded(options: ServerOptions, *, running: bool) -> Iterator[Finding
 
     ``running``: a kvd that has directory and addresses is no fault.
     """
+    yield from refusal(choose_front, options.front)
     yield from map(warning, exposures(options).values())
     if options.tls_cert and options.tls_key:
         yield from check_client_certificates(
@@ -53,6 +55,7 @@ def check_embedded(options: ServerOptions, *, running: bool) -> Iterator[Finding
 
 def check_cluster_node(config: ClusterConfig, *, running: bool) -> Iterator[Finding]:
     """The same for a member; what of ``config`` is missing or wrong (empty, 0) is passed over."""
+    yield from refusal(choose_front, config.front)
     if config.peer_addr:
         yield from map(warning, peer_exposures(config).values())
     yield from _certificates(config)

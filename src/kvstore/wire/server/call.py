@@ -347,10 +347,11 @@ class Call:
         self._server.calls -= 1
         if task.cancelled():
             self._end(grpc.StatusCode.CANCELLED, "")
-            return
-        error = task.exception()
-        if error is None or self._ended:
-            return
+        elif (error := task.exception()) is not None and not self._ended:
+            self._failed(error)
+        self._task = None  # whose exception knows this call: no cycle is left for the collector
+
+    def _failed(self, error: BaseException) -> None:
         if isinstance(error, grpc.aio.AbortError):
             self._settle(self._code or grpc.StatusCode.UNKNOWN)
             return

@@ -122,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls is not None and not self._tls.ready:
             self._refused("the client hung up")
         self.session.close()
+        self.session.owner = None  # no cycle is left for the collector
         calls, self.calls = self.calls, {}
         for call in calls.values():
             call.closed()
