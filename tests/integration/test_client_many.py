@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -135,3 +137,32 @@ def test_certificates_swapped_in_the_middle_are_taken_up(tmp_path: Path) -> None
             kvd.terminate()
             with Kvd(tmp_path / "data", certificates=files, listen=address):
                 assert dict(client.get_many(items(b"tls", 500))) == items(b"tls", 500)
+
+
+FORKS = """
+import os, sys
+from kvstore.client import Client
+
+client = Client(sys.argv[1], transport=sys.argv[2])
+assert client.put(b"forked", b"parent") is False
+child = os.fork()
+if child == 0:
+    assert client.put(b"forked", b"child") is True
+    client.close()
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert client.get(b"forked") == b"child"
+assert client.put(b"forked", b"parent again") is True
+assert client.delete(b"forked")
+"""
+
+
+def test_parent_and_child_write_with_a_session_each(kvd: Kvd) -> None:
+    """And the program ends by itself with its client open."""
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKS, kvd.address, "native"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -55,7 +55,7 @@ class Channel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
         self._connections: set[Connection] = set()
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: OrderedDict[Exchange, None] = OrderedDict()
         self._waiting_bytes = 0
         self._dialling: asyncio.Task[None] | None = None
         self._answers: dict[Connection, Answer] = {}
@@ -125,7 +125,6 @@ class Channel:
             await asyncio.wait([self._idle], timeout=grace)
         for exchange in self._under_way():
             exchange.cancel()
-        self._waiting.clear()
         for timer in (self._redial, self._expiry):
             if timer is not None:
                 timer.cancel()
@@ -175,8 +174,7 @@ class Channel:
         if connection is not None:
             connection.drop(exchange)
         elif exchange in self._waiting:
-            self._waiting.remove(exchange)
-            self._waiting_bytes -= len(exchange.message or b"")
+            self._leave(exchange)
         self._ended()
 
     def check_write(self, message: bytes) -> None:
@@ -255,28 +253,27 @@ class Channel:
                     return
             else:
                 self._connect()
-        self._waiting.append(exchange)
+        self._waiting[exchange] = None
         self._waiting_bytes += size
 
     def _begin_waiting(self) -> None:
         connection = self._connection
         while self._waiting and connection is not None:
-            exchange = self._waiting[0]
+            exchange = next(iter(self._waiting))
             if exchange.deadline != NEVER:
                 exchange.timeout = max(exchange.deadline - self._clock(), 0.001)
             try:
                 if not connection.begin(exchange):
                     return
             except ValueError as error:
-                self._take_waiting()
+                self._leave(exchange)
                 exchange.failed(RpcError(grpc.StatusCode.INTERNAL, str(error), unsent=True))
                 continue
-            self._take_waiting()
+            self._leave(exchange)
 
-    def _take_waiting(self) -> Exchange:
-        exchange = self._waiting.popleft()
+    def _leave(self, exchange: Exchange) -> None:
+        del self._waiting[exchange]
         self._waiting_bytes -= len(exchange.message or b"")
-        return exchange
 
     # Connecting.
 
@@ -323,16 +320,10 @@ class Channel:
         self._failures += 1
         self._failure = failure
         self._dial_at = self._clock() + pause
-        stay: deque[Exchange] = deque()
-        while self._waiting:
-            exchange = self._take_waiting()
-            if exchange.wait_for_ready:
-                stay.append(exchange)
-            else:
+        for exchange in list(self._waiting):
+            if not exchange.wait_for_ready:
+                self._leave(exchange)
                 exchange.failed(_copy(failure))
-        for exchange in stay:
-            self._waiting.append(exchange)
-            self._waiting_bytes += len(exchange.message or b"")
         if self._waiting and self._redial is None and not self._closed:
             self._redial = self.loop.call_later(pause, self._dial_again)
 

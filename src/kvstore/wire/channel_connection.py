@@ -32,6 +32,9 @@ WRITE_BYTES_MAX = 256 << 10
 # Messages that the server's windows hold back: with so much of them no call begins.
 UNSENT_BYTES_MAX = 1 << 20
 
+# What was written may take so long to leave when the connection ends.
+CLOSING_S = 5.0
+
 # Of one session: whatever a call may send, beside what waits already.
 SESSION_BYTES_MAX = 1 << 30
 
@@ -365,6 +368,8 @@ class Connection(asyncio.Protocol):
         self._reason = self._reason or reason
         if self._transport is not None:
             self._transport.close()
+            # Not for ever, where the server reads no more.
+            self._loop.call_later(CLOSING_S, self._transport.abort)
         self._lose(self._reason)
 
     def _lose(self, reason: str) -> None:
