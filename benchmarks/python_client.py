@@ -1,6 +1,7 @@
-"""One Python process with a client of its server, so many calls in flight; for :func:`run_client`.
+"""One Python process with a client of its server: so many calls in flight, or one ``put_many``.
 
     python -m benchmarks.python_client CLIENT ADDRESS OPERATION IN_FLIGHT SECONDS
+    python -m benchmarks.python_client put_many ADDRESS ROWS
 
 CLIENT is ``kvstore`` (AsyncClient, for kvd), ``aetcd`` (over grpcio) or ``etcd-client-py`` (over a
 client in Rust). Prints one JSON object: calls_per_s and latency percentiles in milliseconds. In
@@ -24,13 +25,14 @@ import uvloop
 from kvstore.client import AsyncClient
 from tests.integration.process import environment
 
-__all__ = ["ETCD_CLIENTS", "run_client"]
+__all__ = ["ETCD_CLIENTS", "put_many_rate", "run_client"]
 
 ROOT = Path(__file__).resolve().parents[1]
 ETCD_CLIENTS = ("aetcd", "etcd-client-py")
 KEYS = 10_000
 VALUE = random.Random(1).randbytes(100)
 WARM_UP_S = 0.5
+TIMEOUT_S = 300.0
 
 Calls = dict[str, Callable[[bytes], Awaitable[object]]]
 
@@ -39,12 +41,20 @@ def run_client(
     client: str, address: str, operation: str, in_flight: int, seconds: float
 ) -> dict[str, float]:
     """Run this module in a process of its own; what it measured."""
-    arguments = [client, address, operation, str(in_flight), str(seconds)]
+    return _run(client, address, operation, str(in_flight), str(seconds))
+
+
+def put_many_rate(address: str, rows: int) -> float:
+    """Rows a second of one ``AsyncClient.put_many``, in a process of its own."""
+    return _run("put_many", address, str(rows))["rows_per_s"]
+
+
+def _run(*arguments: str) -> dict[str, float]:
     printed = subprocess.check_output(
         [sys.executable, "-m", "benchmarks.python_client", *arguments],
         env=environment(),
         cwd=ROOT,
-        timeout=seconds + 60,
+        timeout=TIMEOUT_S,
     )
     measured: dict[str, float] = json.loads(printed)
     return measured
@@ -99,11 +109,29 @@ async def generate(
     }
 
 
+async def put_many(address: str, rows: int) -> dict[str, float]:
+    """Put so many rows with one call, after a small one that connects."""
+    draw = random.Random(1)
+    items = [(b"many-%012d" % number, draw.randbytes(len(VALUE))) for number in range(rows)]
+    async with AsyncClient(address) as client:
+        await client.put_many(items[:100])
+        started = time.perf_counter()
+        put = await client.put_many(items, timeout=TIMEOUT_S)
+        elapsed = time.perf_counter() - started
+        if put != rows or await client.get(items[-1][0]) != items[-1][1]:
+            raise RuntimeError(f"put_many put {put} of {rows}")
+    return {"rows_per_s": rows / elapsed}
+
+
 def main() -> None:
-    client, address, operation, in_flight, seconds = sys.argv[1:]
+    client, address, *rest = sys.argv[1:]
+    if client == "put_many":
+        work = put_many(address, int(rest[0]))
+    else:
+        operation, in_flight, seconds = rest
+        work = generate(client, address, operation, int(in_flight), float(seconds))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(generate(client, address, operation, int(in_flight), float(seconds)))
-    print(json.dumps(result))
+        print(json.dumps(runner.run(work)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.goals import Goal
 from benchmarks.load import Load, measure
-from benchmarks.python_client import ETCD_CLIENTS, run_client
+from benchmarks.python_client import ETCD_CLIENTS, put_many_rate, run_client
 from benchmarks.servers import Etcd, KvdCluster, side_by_side
 from benchmarks.settings import BEHIND_MIB, KVD_FLAGS, ROUNDS, SECONDS
 from benchmarks.speed import IN_FLIGHT, compare, fill
@@ -24,6 +24,7 @@ from benchmarks.speed import IN_FLIGHT, compare, fill
 CHUNK_BYTES = 512 << 10
 CLIENT_IN_FLIGHT = 64
 CLIENT_TIMES_MIN = 5.0
+MANY_ROWS, MANY_PER_S_MIN = 100_000, 100_000
 
 Servers = dict[str, KvdCluster | Etcd]
 
@@ -85,6 +86,19 @@ def test_python_clients(benchmark: Any, servers: Servers, operation: str) -> Non
         *(rates["kvstore"] / max(rates[name] for name in ETCD_CLIENTS), "≥", CLIENT_TIMES_MIN),
         beside=", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items()),
     )
+    benchmark.extra_info.update(goals=[goal.as_dict()])
+
+
+@plain
+def test_put_many(benchmark: Any, servers: Servers) -> None:
+    """100,000 rows of 100 bytes with one call of the client."""
+    address = servers["kvd"].target().address
+
+    def many() -> list[float]:
+        return [put_many_rate(address, MANY_ROWS) for _ in range(ROUNDS)]
+
+    rates = benchmark.pedantic(many, rounds=1)
+    goal = Goal("put_many of 100,000, rows a second", median(rates), "≥", MANY_PER_S_MIN)
     benchmark.extra_info.update(goals=[goal.as_dict()])
 
 
