@@ -165,6 +165,20 @@ def test_calls_beyond_a_goaway_were_not_processed() -> None:
     assert server.session.finished
 
 
+def test_notice_of_a_shutdown_ends_what_was_not_sent_yet() -> None:
+    server = RawServer()
+    sent = server.call()
+    unsent = server.session.call("/s/M", (), None, b"", True)
+    events = server.say(frames.frame(frames.GOAWAY, 0, struct.pack(">II", 2**31 - 1, 0)))
+    assert [(event[1], event[-1]) for event in events[1:]] == [(unsent, True)]
+    while server.session.send(1 << 20):
+        pass
+    trailers = [*OK, ("grpc-status", "5")]
+    (event,) = server.say(frames.headers(sent, trailers, flags=END))
+    assert event[:3] == (native.ANSWER, sent, 5)
+    assert server.session.finished
+
+
 def test_lost_connection_ends_calls_in_order() -> None:
     server = RawServer()
     first = server.call()
