@@ -76,11 +76,17 @@ cdef class ClientSession(_Session):
 
     @property
     def accepting(self):
-        return (self.h2 != NULL and self.why is None and not self.draining
-                and nghttp2_session_get_next_stream_id(self.h2) <= 0x7fffffff)
+        return self.may_begin()
 
     @property
     def peer_streams_max(self):
+        return self.allowed_streams()
+
+    cdef bint may_begin(self) noexcept:
+        return (self.h2 != NULL and self.why is None and not self.draining
+                and nghttp2_session_get_next_stream_id(self.h2) <= 0x7fffffff)
+
+    cdef int64_t allowed_streams(self) noexcept:
         if self.h2 == NULL:
             return 0
         if not self.settings_came:
@@ -97,8 +103,8 @@ cdef class ClientSession(_Session):
         cdef bytes path_bytes
         cdef list pairs
         cdef int32_t number
-        if (not self.accepting or self.streams >= self.limits.streams_max
-                or self.streams >= self.peer_streams_max):
+        if (not self.may_begin() or self.streams >= self.limits.streams_max
+                or self.streams >= self.allowed_streams()):
             return 0
         if timeout_s is not None:
             timeout = timeout_s
