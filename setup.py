@@ -12,9 +12,6 @@ from tempfile import TemporaryDirectory
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
-from setuptools._distutils.ccompiler import new_compiler
-from setuptools._distutils.errors import CompileError, LinkError
-from setuptools._distutils.sysconfig import customize_compiler
 from setuptools.command.build_ext import build_ext
 
 ENGINE = Path("src/kvstore/_engine")
@@ -71,20 +68,21 @@ def has_nghttp2() -> bool:
     """Whether a program against nghttp2 compiles and links; KVSTORE_WIRE=0 says no unasked."""
     if os.environ.get("KVSTORE_WIRE") == "0":
         return False
-    compiler = new_compiler()
-    customize_compiler(compiler)
+    program = (
+        "#include <nghttp2/nghttp2.h>\n"
+        "int main() { return nghttp2_version(NGHTTP2_VERSION_NUM) == 0; }\n"
+    )
+    names = ("CPPFLAGS", "CXXFLAGS", "LDFLAGS")
+    flags = [flag for name in names for flag in shlex.split(os.environ.get(name, ""))]
     with TemporaryDirectory() as directory:
-        source = Path(directory) / "nghttp2.cpp"
-        source.write_text(
-            "#include <nghttp2/nghttp2.h>\n"
-            "int main() { return nghttp2_version(NGHTTP2_VERSION_NUM) == 0; }\n"
-        )
+        source = Path(directory) / "program.cpp"
+        source.write_text(program)
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        command = [*compiler, str(source), *flags, "-lnghttp2", "-o", f"{directory}/program"]
         try:
-            objects = compiler.compile([str(source)], output_dir=directory)
-            compiler.link_executable(objects, f"{directory}/nghttp2", libraries=["nghttp2"])
-        except (CompileError, LinkError):
+            return subprocess.run(command, check=False, capture_output=True).returncode == 0
+        except OSError:
             return False
-    return True
 
 
 def sources() -> list[Path]:
