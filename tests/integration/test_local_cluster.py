@@ -48,6 +48,10 @@ def test_a_local_cluster_is_started_broken_and_stopped(tmp_path: Path, tls: bool
         wait_until(lambda: process.status() != psutil.STATUS_STOPPED)
         kvctl("cluster", "start", directory)
         assert kvctl(*client, "get", "k") == "v"
+        # Over the members' sockets; a follower names its leader by the address for clients.
+        over_sockets = [directory, "--timeout=20", *ca]
+        assert kvctl(*over_sockets, "put", "k", "w") == "overwritten\n"
+        assert kvctl(*over_sockets, "member", "list").count("voter") == 3
         assert "serving" in kvctl("cluster", "logs", "1", directory)
         twice = run("kvctl", "cluster", "start", directory, "--nodes=5")
         assert twice.returncode == 1

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import click
 
+from kvstore.cli.kvctl_connection import MEMBER_DATA
 from kvstore.cli.kvctl_status import table
 from kvstore.client import TLS, Client
 from kvstore.errors import ConfigurationError, Error, UnavailableError
@@ -192,7 +193,7 @@ class LocalCluster:
         lines = [
             f"cluster_id = {json.dumps(CLUSTER_ID)}",
             f"self_id = {own.member_id}",
-            f"data_dir = {json.dumps(str(self.directory / f'member-{own.member_id}.data'))}",
+            f"data_dir = {json.dumps(str(self.directory / MEMBER_DATA.format(own.member_id)))}",
         ]
         if self.tls:
             lines += [

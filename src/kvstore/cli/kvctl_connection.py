@@ -18,6 +18,9 @@ from kvstore.version import version
 
 DEFAULT_TIMEOUT_S = 5.0
 
+# The data directory of a member in the folder of 'kvctl cluster'.
+MEMBER_DATA = "member-{}.data"
+
 # Of a unix socket: 108 bytes with the zero at its end.
 SOCKET_PATH_BYTES_MAX = 107
 
@@ -60,15 +63,26 @@ def _remember_directory(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
     if value is not None:
-        address = _socket_address(value)
-        context.find_root().ensure_object(Settings).addr = address
+        context.find_root().ensure_object(Settings).addr = _socket_addresses(value)
 
 
-def _socket_address(directory: Path) -> str:
-    """The address of the operators' socket in a data directory. Raises ConfigurationError."""
-    path = directory.absolute() / SOCKET_NAME
-    if not path.is_socket():
-        raise ConfigurationError(f"no kvd serves in {directory}: there is no {SOCKET_NAME}")
+def _socket_addresses(directory: Path) -> str:
+    """The operators' socket in a data directory, or those of the members of a local cluster.
+
+    Raises ConfigurationError where there is none.
+    """
+    own = directory.absolute() / SOCKET_NAME
+    members = sorted(directory.absolute().glob(f"{MEMBER_DATA.format('*')}/{SOCKET_NAME}"))
+    sockets = [path for path in (own, *members) if path.is_socket()]
+    if not sockets:
+        raise ConfigurationError(
+            f"no kvd serves in {directory}: there is no {SOCKET_NAME}, neither there nor in the "
+            f"folders {MEMBER_DATA.format('N')} of a 'kvctl cluster'"
+        )
+    return ",".join(map(_socket_address, sockets))
+
+
+def _socket_address(path: Path) -> str:
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return f"unix:{path}"
     # Through a descriptor any directory's path is short. It stays open as long as kvctl runs.
@@ -82,7 +96,8 @@ _DIRECTORY = click.option(
     callback=_remember_directory,
     metavar="DATA_DIR",
     type=click.Path(path_type=Path),
-    help="The kvd of this data directory, over its socket, as an operator; in place of --addr.",
+    help="The kvd of this data directory, or the members of this 'kvctl cluster', over their "
+    "sockets, as an operator; in place of --addr.",
 )
 
 _OPTIONS = [

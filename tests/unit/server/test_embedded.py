@@ -78,7 +78,7 @@ def test_it_goes_on_while_a_majority_is_left_and_ends_with_the_last(tmp_path: Pa
     told = [line for line in lines if line["event"] == "a member has stopped"]
     assert [line["left"] for line in told] == [4, 3, 2]
     # What to do while there is still a majority to read from.
-    assert ["snapshot save" in line["todo"] for line in told] == [True, True, False]
+    assert ["snapshot save" in line["advice"] for line in told] == [True, True, False]
 
 
 def test_a_defect_ends_it_at_once(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ CLUSTER_ID = "embedded"
 # lets the member that knows most stand at once).
 RAFT_OPTIONS = RaftOptions(election_ticks=20, heartbeat_ticks=4)
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=16 << 20, lru_cache_size=32 << 20)
-TODO = (
+ADVICE = (
     "before a restart, which may refuse that member's files: kvctl --dir DATA snapshot save FILE, "
     "then kvctl snapshot restore FILE --data-dir NEW"
 )
@@ -97,8 +97,10 @@ class EmbeddedNode:
         self._stopped.add(member)
         left = MEMBERS - len(self._stopped)
         goes_on = left > MEMBERS // 2 and isinstance(error, StorageError)
-        todo = TODO if goes_on else ""
-        log.error("a member has stopped", member=member, reason=str(error), left=left, todo=todo)
+        advice = ADVICE if goes_on else ""
+        log.error(
+            "a member has stopped", member=member, reason=str(error), left=left, advice=advice
+        )
         if not goes_on:
             self._driver.fail(error)
 
