@@ -56,6 +56,7 @@ TROUBLES = {
     "change members": 6,
     "transfer": 2,
     "busy": 4,
+    "lies": 4,
 }
 """Kinds of trouble, and how often each comes beside the others where a seed has it."""
 
@@ -115,7 +116,7 @@ def draw(seed: int) -> Plan:
     # Not from `rng`: what the other draws give stays the same.
     later = {
         kind: random.Random(f"{seed}/{kind}").random() < 0.4
-        for kind in ("slow leader", "hanging disk", "full disks", "lost entry")
+        for kind in ("slow leader", "hanging disk", "full disks", "lost entry", "lies")
     }
     pulses = later["busy"] = random.Random(f"{seed}/pulses").random() < 0.3
     entries = rng.choice((40, 100, 100, 300, 2000))

@@ -20,13 +20,14 @@ from kvstore.errors import (
 )
 from kvstore.raft import Bundle, Entry, Membership, Message, MessageKind, Role
 from kvstore.replica import Identity, Replica, ReplicaOptions
-from kvstore.replica.packets import Packet
+from kvstore.replica.packets import Packet, decode_packet, encode_packet
 from kvstore.server.peers.pulse_datagram import decode
 from kvstore.server.peers.pulses import Pulses
 from kvstore.service import Get, KVService, Limits, Operation
 from kvstore.service.operations import Result
 from kvstore.state import Applied, Prepared, StateMachine
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
+from tests.simulator.lies import forge
 from tests.simulator.network import Network, tell
 from tests.simulator.oracle import Oracle
 from tests.simulator.plan import TICK_US, Plan
@@ -160,6 +161,8 @@ class Process:
         self._service: KVService | None = None
         self._resume_at = 0
         self._stopped_until = 0
+        # It was told lies since its start.
+        self._deceived = False
         self._pulses: Pulses | None = None
         self._followed = Membership()
         self._ticks = 0
@@ -188,6 +191,7 @@ class Process:
         self._turn_asked = False
         self._resume_at = 0
         self._stopped_until = 0
+        self._deceived = False
         self.workers.watch(self.disk)
         try:
             replica = WatchedReplica(
@@ -400,7 +404,26 @@ class Process:
     def _take(self, packet: Packet) -> None:
         assert self.replica is not None
         self._trace.note(f"{packet.sender} -> {packet.to}  {tell(packet)}")
-        self.replica.receive((packet,))
+        try:
+            self.replica.receive((packet,))
+        except CorruptionError as error:
+            if not self._deceived:
+                raise Violation(f"member {packet.sender} was taken for a liar: {error}") from error
+            # It believes another one to lead that term, maybe.
+            self._trace.note(f"member {self.member} believes none of it: {error}")
+
+    def deceive(self, liar: Process, rng: random.Random) -> None:
+        """``liar`` sends it something that no member sends."""
+        self.later(0, lambda: self._hear_lie(liar, rng))
+
+    def _hear_lie(self, liar: Process, rng: random.Random) -> None:
+        if self.replica is None or liar.replica is None:
+            return
+        self._deceived = True
+        packet = forge(rng, liar.replica._raft, self.replica._raft)
+        self._trace.note(f"LIE {packet.sender} -> {packet.to}  {tell(packet)}")
+        with contextlib.suppress(CorruptionError):
+            self.replica.receive((decode_packet(encode_packet(packet)),))
 
     # --- its pulses ----------------------------------------------------------------------------
 

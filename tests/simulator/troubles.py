@@ -57,6 +57,7 @@ class Troubles:
         self._processes = processes
         self._add = add
         self._rng = random.Random(f"{plan.seed}/troubles")
+        self._lies = random.Random(f"{plan.seed}/lies")
         self._over = False
         self._made: dict[str, int] = {}
         # Whose logs lost an entry, and may not have it again yet.
@@ -206,6 +207,24 @@ class Troubles:
         for member in chosen:
             self._processes[member].hold_up(duration * MILLISECOND)
         return f"members {chosen} for {duration} ms"
+
+    def lie(self) -> str | None:
+        """One sends the others anything, beside what it has to say."""
+        liar = self._one()
+        if liar is None:
+            return None
+        step, left = self._rng.randint(10, 100) * MILLISECOND, self._rng.randint(1, 50)
+
+        def tell(left: int) -> None:
+            if self._over or not left:
+                return
+            for process in self._processes.values():
+                if process is not liar and process.up:
+                    process.deceive(liar, self._lies)
+            self._agenda.after(step, partial(tell, left - 1))
+
+        tell(left)
+        return f"member {liar.member}, {left} times"
 
     def turn_clock(self) -> str | None:
         process = self._one()
@@ -565,6 +584,7 @@ def _tell(sides: Sides) -> str:
 
 _MAKERS: dict[str, Callable[[Troubles], str | None]] = {
     "kill": Troubles.kill,
+    "lies": Troubles.lie,
     "power loss": Troubles.lose_power,
     "power loss in the middle": Troubles.lose_power_in_the_middle,
     "power loss after a promise": Troubles.lose_power_after_a_promise,

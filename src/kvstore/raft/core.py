@@ -165,7 +165,8 @@ class Raft:
         older than what is committed here) nothing comes and the bytes can go.
 
         Raises CorruptionError, with the log as it was, for what no member sends: a membership entry
-        that can't be read, a term that leaps, a second leader of one term.
+        that can't be read, a term that leaps, a second leader of one term, an acknowledgement that
+        this member would remember.
         """
         state = self._state
         if message.to != state.id or message.sender in (NOBODY, state.id):
@@ -181,16 +182,17 @@ class Raft:
             damage.heal(state)
 
     def hears(self, message: Message) -> bool:
-        """Whether :meth:`step` would listen to the sender of ``message``, as things stand.
+        """Whether ``message`` is of the leader that this member follows, in its term.
 
-        For a SNAPSHOT before its bytes are taken. Raises CorruptionError as :meth:`step` would.
+        For a SNAPSHOT before its bytes are taken: whoever else offers one would take room, and the
+        place of the leader's. Raises CorruptionError as :meth:`step` would.
         """
         state = self._state
         admission.check_term(state, message.term)
         if not admission.hears(state, message):
             return False
         admission.check_leader(state, message)
-        return True
+        return message.term == state.term and message.sender == state.leader
 
     def _settle_term(self, message: Message) -> bool:
         """Compare terms first (Raft §5.1); False when the message goes no further."""
@@ -241,6 +243,7 @@ class Raft:
         state = self._state
         self._hear_leader(message)
         if replication.handle_heartbeat(state, message):
+            damage.check_claim(state, message)
             damage.found(state)
             state.send(MessageKind.APPEND_RESPONSE, message.sender, reject=True, damaged=True)
 

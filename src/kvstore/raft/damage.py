@@ -16,16 +16,29 @@ votes and acknowledgements are worth nothing until it is whole again, and the ru
 With a majority damaged nobody is elected and nothing is served: nothing could be proved.
 
 Loss is seen at restart (the storage says so, the commit hint or the state machine is past the
-log's end) or later from the leader, whose heartbeats carry what it remembers as acknowledged.
+log's end) or later from the leader, whose heartbeats carry what it remembers as acknowledged. The
+latter is believed in the term of the restart alone: of later ones a member remembers itself what it
+acknowledged, and where a majority believed a liar nobody would be elected any more.
 """
 
 from __future__ import annotations
 
+from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft import roles
-from kvstore.raft.messages import NOBODY
+from kvstore.raft.messages import NOBODY, Message
 from kvstore.raft.state import State
 
-__all__ = ["found", "heal"]
+__all__ = ["check_claim", "found", "heal"]
+
+
+def check_claim(state: State, message: Message) -> None:
+    """Raise CorruptionError unless what a heartbeat says was acknowledged can have been."""
+    if message.term > state.first_term:
+        raise CorruptionError(
+            f"member {message.sender} says that entry {message.log_index} was acknowledged in term "
+            f"{message.term}, of which this member remembers all that it did",
+            code=IntegrityCode.INVALID_RECORD,
+        )
 
 
 def found(state: State) -> None:

@@ -93,7 +93,8 @@ class State:
     ``transfer_deadline``, ``transfer_told``: the member that leadership goes to, the tick at which
     that is given up, the tick at which it was told last (-1: not yet). ``ailing``: this member's
     storage takes nothing for now, as its caller says. ``saved``: the hard state given out last.
-    ``installing``: a snapshot to be given out with the next bundle.
+    ``installing``: a snapshot to be given out with the next bundle. ``first_term``: the one that it
+    was started with.
     """
 
     __slots__ = (
@@ -101,6 +102,7 @@ class State:
         "configurations",
         "damaged",
         "fetches",
+        "first_term",
         "heard",
         "held",
         "id",
@@ -143,7 +145,7 @@ class State:
         self.rng = rng
         self.log = log
         self.configurations = configurations
-        self.term = hard_state.term
+        self.term = self.first_term = hard_state.term
         self.vote = hard_state.vote
         self.damaged = hard_state.damaged
         self.saved = hard_state

@@ -251,7 +251,7 @@ class Transfers:
 
     def hears(self, part: SnapshotPart) -> bool:
         """Whether to :meth:`take_part`. Raises CorruptionError for what no leader sends."""
-        return self._raft.hears(_told_to_core(part)) and part.term >= self._raft.term
+        return self._raft.hears(_told_to_core(part))
 
     def take_part(self, part: SnapshotPart) -> None:
         """A part that this member :meth:`hears`: it is written, and when all is here checked,
@@ -293,12 +293,7 @@ class Transfers:
             self._counters.snapshots_received += 1
             self._counters.snapshot_received_bytes += len(part.data)
             self._ready_to_install[part.meta.index] = part.meta
-            try:
-                listens = self.hears(part)
-            except CorruptionError:
-                # Another one leads its term, as was learnt meanwhile. It isn't wanted, that is all.
-                listens = False
-            if listens:
+            if self.hears(part):
                 self._raft.step(_told_to_core(part))
                 self._answer_part(part, part.total)
 

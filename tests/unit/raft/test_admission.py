@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvstore.errors import CorruptionError
-from kvstore.raft import Entry, EntryKind, Message, MessageKind, Role
+from kvstore.raft import Entry, EntryKind, Message, MessageKind, Role, SnapshotMeta
 from kvstore.raft.admission import TERM_LEAP_MAX
 
 from .raft_cluster import Cluster, voters
@@ -113,3 +113,21 @@ def test_a_second_leader_of_a_term_is_a_lie(leader: int, other: int) -> None:
     with pytest.raises(CorruptionError):
         core.step(Message(K.HEARTBEAT, 2, other, core.term))
     assert core.leader == leader
+
+
+def test_only_the_leader_that_is_followed_is_heard_with_a_snapshot() -> None:
+    cluster = led_cluster()
+    core = cluster[2]
+    mark = SnapshotMeta(9, core.term, voters(1, 2, 3))
+
+    def offered(sender: int, term: int) -> bool:
+        return core.hears(Message(K.SNAPSHOT, 2, sender, term, snapshot=mark))
+
+    assert offered(1, core.term)
+    assert not offered(1, core.term - 1)
+    assert not offered(1, core.term + 1)
+    assert not offered(3, core.term + 1)
+    with pytest.raises(CorruptionError):
+        offered(3, core.term)
+    # Nor by the leader itself.
+    assert not cluster[1].hears(Message(K.SNAPSHOT, 1, 3, core.term + 1, snapshot=mark))

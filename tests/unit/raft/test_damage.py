@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kvstore.errors import InvalidArgumentError
+from kvstore.errors import CorruptionError, InvalidArgumentError
 from kvstore.raft import (
     Entry,
     EntryKind,
@@ -110,6 +110,24 @@ def test_leader_steps_down_for_a_member_that_lost_what_it_counted_on() -> None:
     cluster.tick(60)
     assert cluster[cluster.leader].term > term
     assert not cluster[2].damaged
+
+
+def test_no_member_is_told_of_acknowledgements_that_it_would_remember() -> None:
+    """With a majority that believed it nobody would be elected any more."""
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.propose(b"a")
+    liar = 3
+    for member in (1, 2):
+        core = cluster[member]
+        for term in (core.term + 1, core.term + 2):
+            with pytest.raises(CorruptionError, match="acknowledged"):
+                core.step(Message(K.HEARTBEAT, member, liar, term, core.status().last_index + 1))
+            assert not core.damaged
+    cluster.tick(60)
+    assert cluster.leader
+    cluster.propose(b"b")
+    assert len(cluster.states()) == 1
 
 
 def test_acknowledgement_from_before_the_loss_counts_for_nobody() -> None:
