@@ -28,6 +28,9 @@ SEND_BYTES = 256 * 1024
 # Beyond so many bytes that the socket hasn't taken the session keeps the rest.
 SOCKET_BYTES = 512 * 1024
 
+# What of a handshake, and of what follows it, may wait until it goes on.
+HANDSHAKE_BYTES_MAX = 256 * 1024
+
 # A connection that was closed has so long to take what was sent.
 CLOSE_S = 5.0
 
@@ -60,6 +63,8 @@ class Connection(asyncio.BufferedProtocol):
         self.established = False
         """Its preface and SETTINGS came."""
         self._tls: TlsLayer | None = None
+        # Of a handshake, until the server has time for it.
+        self._handshake = bytearray()
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._closing: asyncio.TimerHandle | None = None
@@ -102,8 +107,10 @@ class Connection(asyncio.BufferedProtocol):
         data = self.server.buffer[:nbytes]
         if self._tls is None:
             self._receive(data, now)
-        else:
+        elif self._tls.ready:
             self._decrypt(self._tls, data, now)
+        else:
+            self._put_off(data)
 
     def eof_received(self) -> bool:
         return False  # nothing can be answered to one that has closed: the transport goes
@@ -129,6 +136,20 @@ class Connection(asyncio.BufferedProtocol):
         self.server.forget(self)
 
     # Bytes in.
+
+    def _put_off(self, data: memoryview) -> None:
+        """Keep a part of a handshake until the server has time for it."""
+        if not self._handshake:
+            self.server.shake_hands(self)
+        self._handshake += data
+        if len(self._handshake) > HANDSHAKE_BYTES_MAX:
+            self.cut("half-open")
+
+    def shake_hands(self) -> None:
+        """Go on with the handshake: the server's turn to call."""
+        data, self._handshake = self._handshake, bytearray()
+        if self._tls is not None and self._transport is not None:
+            self._decrypt(self._tls, memoryview(data), monotonic())
 
     def _decrypt(self, tls: TlsLayer, data: memoryview, now: float) -> None:
         was_ready = tls.ready

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import socket
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
@@ -26,6 +26,9 @@ __all__ = ["CallCounter", "Counters", "Server"]
 
 # What one read of a socket takes at most; one buffer for all of them.
 BUFFER_BYTES = 64 * 1024
+
+# Of a turn, for TLS handshakes: each costs a millisecond or two, and strangers may begin many.
+HANDSHAKES_S = 0.002
 
 # Connections looked after in one turn of the loop.
 TENDED_A_TURN = 256
@@ -100,6 +103,7 @@ class Server:
         self._by_address: Counter[str] = Counter()
         self._opening: set[asyncio.Task[None]] = set()
         self._touched: list[Connection] = []
+        self._shaking: deque[Connection] = deque()
         self._turn_is_due = False
         self._tending: asyncio.Task[None] | None = None
         self._stopping = False
@@ -180,9 +184,11 @@ class Server:
     def _take(self, accepted: socket.socket, address: Any) -> None:
         """A connection was accepted: refuse it, or make something of it."""
         key = address_key(address)
+        # Over a unix socket all come from one place.
+        alike = 0 if accepted.family == socket.AF_UNIX else self._by_address[key]
         if (
             len(self._connections) >= self.limits.connections_max
-            or self._by_address[key] >= self.limits.per_address_max
+            or alike >= self.limits.per_address_max
         ):
             self.counters.refused_connections += 1
             accepted.close()
@@ -265,6 +271,14 @@ class Server:
     def touch(self, connection: Connection) -> None:
         """Flush ``connection`` at the end of this turn."""
         self._touched.append(connection)
+        self._have_turn()
+
+    def shake_hands(self, connection: Connection) -> None:
+        """Go on with the TLS handshake of ``connection`` when there is time."""
+        self._shaking.append(connection)
+        self._have_turn()
+
+    def _have_turn(self) -> None:
         if not self._turn_is_due:
             self._turn_is_due = True
             self.loop.call_soon(self._turn)
@@ -273,13 +287,24 @@ class Server:
         """Once for all that was read, and answered, in a turn of the loop."""
         self._turn_is_due = False
         if self.hot and self._hot_calls is not None and self._hot_calls.take():
-            self._turn_is_due = True
-            self.loop.call_soon(self._turn)
+            self._have_turn()
+        if self._shaking:
+            self._go_on_shaking()
         touched, self._touched = self._touched, []
         for connection in touched:
             connection.touched = False
             if self._guarded(connection, connection.flush):
                 connection.touch()
+
+    def _go_on_shaking(self) -> None:
+        until = monotonic() + HANDSHAKES_S
+        while self._shaking:
+            connection = self._shaking.popleft()
+            self._guarded(connection, connection.shake_hands)
+            if monotonic() >= until:
+                break
+        if self._shaking:
+            self._have_turn()
 
     async def _tend(self) -> None:
         while True:
