@@ -53,7 +53,7 @@ def stacks_of(pid: int, seconds: float, *, native: bool) -> Counter[tuple[str, .
                 *(Path(sys.executable).with_name("py-spy"), "record", "--pid", str(pid)),
                 *("--format", "raw", "--function", "--threads"),
                 *("--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_S)),
-                *("--output", file.name, "--native" if native else "--nonblocking"),
+                *("--output", file.name, *(["--native"] if native else [])),
             ],
             check=True,
             capture_output=True,
