@@ -187,3 +187,16 @@ def test_a_relative_path_where_the_working_directory_is_gone_is_refused(
     (tmp_path / "gone").rmdir()
     with pytest.raises(StorageError, match="finding the directory"):
         kvstore.open("db")
+
+
+def test_a_path_may_have_3500_bytes() -> None:
+    disk = MemoryFileSystem()
+    longest = "/" + "d" * 3499
+    with kvstore.DB(longest, filesystem=disk, **SMALL) as db:
+        fill(db, 10)
+        db.flush()
+    with kvstore.DB(longest, filesystem=disk, **SMALL) as db:
+        assert len(list(db)) == 10
+    with pytest.raises(InvalidArgumentError, match="no usable path"):
+        kvstore.DB(longest + "d", filesystem=disk, **SMALL)
+    assert disk.names("/") == [longest[1:]]

@@ -1,0 +1,108 @@
+"""README.md: its examples run and give what stands beside them, and so do figures of the docs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore.raft import Options
+from kvstore.server.metrics.calls import LOOP_WAIT_S
+from kvstore.state import MemoryBounds
+from tests.integration.process import Kvd, environment, run
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+
+
+def promised(line: str) -> list[Any]:
+    """The values in the comment of a line: those that it prints, or the one that it has."""
+    comment = line.partition("  # ")[2].partition(":")[0] if "{" not in line else ""
+    comment = comment or line.partition("  # ")[2]
+    found, rest = [], comment.strip()
+    while rest:
+        for end in range(len(rest), 0, -1):
+            try:
+                found.append(ast.literal_eval(rest[:end].strip()))
+            except (SyntaxError, ValueError):
+                continue
+            rest = rest[end:].strip()
+            break
+        else:
+            return []  # words
+    return found
+
+
+def check(block: str, state: dict[str, Any]) -> int:
+    """Run a ``with`` statement's lines, one after the other; how many values were looked at."""
+    lines = block.splitlines()
+    looked_at = 0
+
+    class Keep(ast.NodeTransformer):
+        def visit_Expr(self, node: ast.Expr) -> ast.AST:
+            values = promised(lines[node.lineno - 1])
+            if not values:
+                return node
+            call = node.value
+            given = call.args if is_print(call) else [call]
+            record = ast.parse("record()").body[0]
+            assert isinstance(record, ast.Expr)
+            assert isinstance(record.value, ast.Call)
+            record.value.args = [ast.Constant(node.lineno), *given]
+            return ast.copy_location(record, node)
+
+    def record(line: int, *given: object) -> None:
+        nonlocal looked_at
+        assert list(given) == promised(lines[line - 1]), lines[line - 1]
+        looked_at += len(given)
+
+    def is_print(call: ast.expr) -> bool:
+        return isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print"
+
+    tree = ast.fix_missing_locations(Keep().visit(ast.parse(block)))
+    exec(compile(tree, "README.md", "exec"), {"record": record, **state})
+    return looked_at
+
+
+def test_the_librarys_example_runs(tmp_path: Path) -> None:
+    assert check(PYTHON[0].replace("/tmp/", f"{tmp_path}/"), {}) == 4
+
+
+def test_the_clients_example_runs(kvd: Kvd) -> None:
+    block = PYTHON[1].replace("127.0.0.1:50051", kvd.address)
+    assert check(block, {"kvstore": kvstore}) == 5
+
+
+def test_the_console_says_what_kvctl_says(kvd: Kvd) -> None:
+    (block,) = (block for block in CONSOLE if "kvctl put" in block)
+    looked_at = 0
+    for said in block.split("$ ")[1:]:
+        command, _, output = said.partition("\n")
+        words = shlex.split(command.partition(";")[0])
+        if words[0] != "kvctl" or words[1] not in ("put", "get"):
+            continue
+        done = run(*words, env=environment(KVCTL_ADDR=kvd.address))
+        code = str(done.returncode) if "echo $?" in command else ""
+        text = (done.stdout + done.stderr).decode().strip()
+        assert f"{text}\n{code}".strip() == output.strip()
+        looked_at += 1
+    assert looked_at == 3
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "figure"),
+    [
+        ("wire-protocol.md", "The cluster remembers the newest {:,} of", MemoryBounds().requests),
+        ("operations.md", "while it lacks more than {:,} entries", Options().promote_lag_max),
+        ("operations.md", "figures within {:.0f} s has 503", LOOP_WAIT_S),
+    ],
+)
+def test_these_figures_of_the_docs_are_the_codes(page: str, words: str, figure: float) -> None:
+    assert words.format(figure) in (ROOT / "docs" / page).read_text()
