@@ -37,13 +37,13 @@ from kvstore.api.v1 import (
     session_pb2_grpc,
 )
 from kvstore.errors import Error, StorageError
-from kvstore.server.admin_socket import serve_operators
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.descriptors import client_connections_max, raise_limit
 from kvstore.server.exposure import exposures, say
-from kvstore.server.front import Front, Listener, choose_front
 from kvstore.server.health import HealthWatch
+from kvstore.server.listeners.admin_socket import serve_operators
+from kvstore.server.listeners.front import Front, Listener, choose_front
 from kvstore.server.logs import configure_logs
 from kvstore.server.metrics.switch import open_metrics
 from kvstore.server.nodes.node import Node

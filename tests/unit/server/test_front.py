@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from kvstore.errors import ConfigurationError
-from kvstore.server import front
+from kvstore.server.listeners import front
 from kvstore.wire import available
 
 

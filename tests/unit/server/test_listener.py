@@ -11,7 +11,7 @@ import pytest
 
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from kvstore.errors import ConfigurationError
-from kvstore.server import listener
+from kvstore.server.listeners import grpcio_server as listener
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 STREAMS_MAX, HEADER_BYTES_MAX = 3, 6  # RFC 9113, 6.5.2

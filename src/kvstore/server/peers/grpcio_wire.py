@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc.aio
 
-from kvstore.server.listener import bind
+from kvstore.server.listeners.grpcio_server import bind
 from kvstore.server.peers.bounds import (
     CALLS_MAX,
     CONNECTIONS_MAX,

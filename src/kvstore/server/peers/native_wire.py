@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import grpc.aio
 
-from kvstore.server.native_listener import bind
+from kvstore.server.listeners.addresses import bind
 from kvstore.server.peers.bounds import (
     CALLS_MAX,
     CONNECTIONS_MAX,

@@ -10,7 +10,7 @@ import structlog
 
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
 from kvstore.errors import ConfigurationError
-from kvstore.server.grpcio_listener import GrpcioListener
+from kvstore.server.listeners.grpcio import GrpcioListener
 from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.metrics.switch import MetricsSwitch
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -74,7 +74,7 @@ def choose_front(wanted: str) -> Front:
     if wanted == "grpcio":
         return Front("grpcio", "as --front says", GrpcioListener.open)
     if available():
-        from kvstore.server.native_listener import NativeListener
+        from kvstore.server.listeners.native import NativeListener
 
         return Front("native", "", NativeListener.open)
     if wanted == "native":

@@ -7,7 +7,7 @@ from typing import Any, Self
 import grpc.aio
 
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
-from kvstore.server.listener import bind, new_server
+from kvstore.server.listeners.grpcio_server import bind, new_server
 from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.metrics.switch import MetricsSwitch
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -16,7 +16,7 @@ __all__ = ["GrpcioListener"]
 
 
 class GrpcioListener:
-    """A listener (``kvstore.server.front.Listener``)."""
+    """A listener (``kvstore.server.listeners.front.Listener``)."""
 
     def __init__(self, server: grpc.aio.Server, certificates: CertificateFiles | None) -> None:
         self._server = server

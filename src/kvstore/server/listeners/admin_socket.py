@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kvstore.api.operator_access import SOCKET_NAME
 from kvstore.errors import ConfigurationError
-from kvstore.server.front import Listener, OpenListener
+from kvstore.server.listeners.front import Listener, OpenListener
 from kvstore.server.metrics.switch import MetricsSwitch
 
 __all__ = ["serve_operators"]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any, Self
 
-from kvstore.addresses import HostPort
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
-from kvstore.server.listener import CALLS_MAX, MESSAGE_BYTES_MAX, reason_of, start_failure
+from kvstore.server.listeners.addresses import bind
+from kvstore.server.listeners.bounds import CALLS_MAX, MESSAGE_BYTES_MAX
 from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.metrics.switch import MetricsSwitch
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.server.tls.server_tls import ServerTls
 from kvstore.wire.server import Server, ServerLimits
 
-__all__ = ["NativeListener", "bind"]
+__all__ = ["NativeListener"]
 
 
 class NativeListener:
-    """A listener (``kvstore.server.front.Listener``)."""
+    """A listener (``kvstore.server.listeners.front.Listener``)."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -76,20 +75,3 @@ class NativeListener:
             slow_requests=counters.slow_requests,
             cut=dict(counters.cut),
         )
-
-
-def bind(server: Server, address: str) -> str:
-    """Bind ``server`` to ``host:port`` and return the address with the port it really has.
-
-    Raises ConfigurationError that says why the address can't be had.
-    """
-    parsed = HostPort.parse(address)
-    if parsed is None:
-        raise start_failure(address, "malformed address; expected host:port")
-    try:
-        port = server.bind(parsed.host, parsed.port)
-    except socket.gaierror as error:
-        raise start_failure(address, f"cannot resolve {parsed.host!r}: {error.strerror}") from error
-    except OSError as error:
-        raise start_failure(address, reason_of(error)) from error
-    return str(HostPort(parsed.host, port))

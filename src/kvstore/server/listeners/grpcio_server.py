@@ -1,9 +1,7 @@
-"""The gRPC server that clients reach: its bounds, its address, its start and its end."""
+"""grpcio's server with the bounds of clients, and its address."""
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +10,10 @@ import grpc
 import grpc.aio
 
 from kvstore.addresses import HostPort
-from kvstore.errors import ConfigurationError
+from kvstore.server.listeners.addresses import reason_of, start_failure
+from kvstore.server.listeners.bounds import CALLS_MAX, MESSAGE_BYTES_MAX
 
-# A little over twice the largest lawful request (1 MiB value, 1 KiB key, 4 KiB id): up to here the
-# service says what is too large; beyond, gRPC refuses with RESOURCE_EXHAUSTED unread.
-MESSAGE_BYTES_MAX = 2 * 1024 * 1024 + 64 * 1024
-
-# Calls being answered at one time in the whole process; one more is refused at once.
-CALLS_MAX = 4096
+__all__ = ["LISTENER_OPTIONS", "bind", "new_server"]
 
 LISTENER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -99,21 +93,3 @@ def _probe(address: str, host: str, port: int) -> None:
                 candidate.bind(endpoint)
             except OSError as error:
                 raise start_failure(address, reason_of(error)) from error
-
-
-def reason_of(error: OSError) -> str:
-    """Why an address can't be had, in words."""
-    match error.errno:
-        case errno.EADDRINUSE:
-            return "address already in use"
-        case errno.EADDRNOTAVAIL:
-            return "no such address on this machine"
-        case errno.EACCES:
-            return "no permission to use that port"
-        case number:
-            return os.strerror(number) if number else str(error)
-
-
-def start_failure(address: str, why: str) -> ConfigurationError:
-    """The one line of a kvd that can't have its address."""
-    return ConfigurationError(f"failed to start gRPC server on {address}: {why}")
