@@ -220,5 +220,6 @@ def test_who_is_silent_in_a_handshake_is_cut_and_counted(tmp_path: Path) -> None
         writer.close()
         await server.stop(grace=None)
         assert (files.handshakes.begun, files.handshakes.refused) == (2, 2)
+        assert server.counters.cut == {"half-open": 1}
 
     run(main())

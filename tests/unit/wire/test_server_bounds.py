@@ -297,3 +297,29 @@ async def test_who_breaks_the_protocol_is_told_and_closed(
         assert (await flood.frame(frames.GOAWAY))[3][4:8] == b"\0\0\0\x0b"
         await flood.end()
     assert server.counters.cut == {"protocol": 2}
+
+
+@with_limits(request_s=0.2, half_open_s=1.0)
+async def test_a_hot_call_that_never_comes_whole_is_refused_as_well(
+    server: Server, address: str, echo: Echo
+) -> None:
+    server.add_hot_methods(frames.PATHS, lambda calls: None)
+    slow = await Raw.open(address)
+    slow.say(frames.headers(1, frames.request(frames.PATHS[0])))
+    slow.say(frames.frame(frames.DATA, 1, frames.message(b"x", declared=100)))
+    _, stream, flags, _ = await slow.frame(frames.HEADERS)
+    assert (stream, flags & frames.END_STREAM) == (1, 1)
+    assert server.counters.slow_requests == 1
+    slow.writer.close()
+
+
+@with_limits(idle_s=0.4, half_open_s=1.0)
+async def test_a_connection_with_short_calls_is_not_idle(
+    server: Server, address: str, echo: Echo
+) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary("/e/unary")
+        until = asyncio.get_running_loop().time() + 1.2
+        while asyncio.get_running_loop().time() < until:
+            await call(b"x")
+        assert server.counters.accepted == 1

@@ -69,7 +69,6 @@ class Call:
         self._deliver: Callable[[bytes], None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._initial: Pairs = ()
         self._started = False
         self._code: grpc.StatusCode | None = None
         self._details = ""
@@ -332,7 +331,7 @@ class Call:
         if self._started:
             taken = session.message(self._stream, data)
         else:
-            taken = session.respond(self._stream, data, self._trailer, self._initial)
+            taken = session.respond(self._stream, data, self._trailer)
         if not taken:
             self._server.counters.refused_unread += 1
             self._end(grpc.StatusCode.RESOURCE_EXHAUSTED, UNREAD, RETRY_PUSHBACK)

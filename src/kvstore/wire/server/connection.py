@@ -9,7 +9,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 import grpc
-import structlog
 
 from kvstore._wire.native import CALL, CLOSED, HALF_CLOSED, MESSAGE, PONG, ServerSession
 from kvstore.wire.server.call import CANCEL, Call
@@ -37,10 +36,10 @@ CLOSE_S = 5.0
 # Between the two halves of a graceful end, at most: a ping's way there and back.
 NOTICE_S = 1.0
 
+SLOW = "the request took too long to come"
+
 # Ages differ by a tenth, so that connections that began together don't end together.
 AGE_JITTER = 0.1
-
-log = structlog.get_logger("kvstore.wire")
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -63,8 +62,9 @@ class Connection(asyncio.BufferedProtocol):
         self.established = False
         """Its preface and SETTINGS came."""
         self._tls: TlsLayer | None = None
-        # Of a handshake, until the server has time for it.
+        # Of a handshake, until the server has time for it; and whether it came to an end.
         self._handshake = bytearray()
+        self._shaken = False
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._closing: asyncio.TimerHandle | None = None
@@ -102,6 +102,8 @@ class Connection(asyncio.BufferedProtocol):
         return self.server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._closing is not None:
+            return  # what comes now is nobody's any more
         now = monotonic()
         self._heard_at = now
         data = self.server.buffer[:nbytes]
@@ -126,8 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         if self._closing is not None:
             self._closing.cancel()
-        if self._tls is not None and not self._tls.ready:
-            self._refused("the client hung up")
+        self._refused("the client hung up")
         self.session.close()
         self.session.owner = None  # no cycle is left for the collector
         calls, self.calls = self.calls, {}
@@ -162,6 +163,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._refuse_handshake(error)
             return
         if tls.ready and not was_ready:
+            self._shaken = True
             self.auth = authenticated(tls.object)
             self.touch()
         self._write(tls.pending())
@@ -193,6 +195,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._pinged_at = None
                 if self._noticed_at is not None:
                     self._go_away()
+        if session.streams:
+            self._busy_at = now
         if not self.established and session.established:
             self.established = True
             self.server.has_established(self)
@@ -283,6 +287,7 @@ class Connection(asyncio.BufferedProtocol):
         """End it at once."""
         if self._transport is not None:
             self.server.counters.cut[why] = self.server.counters.cut.get(why, 0) + 1
+            self._refused(f"cut off: {why}")
             self._abort()
 
     def _abort(self) -> None:
@@ -296,15 +301,16 @@ class Connection(asyncio.BufferedProtocol):
             self.touch()
 
     def _refuse_handshake(self, error: ssl.SSLError) -> None:
-        self._refused(error.reason or str(error))
         if self._tls is not None:
             self._write(self._tls.pending())  # the alert says why
-            self._tls = None
+        self._refused(error.reason or str(error))
         self.close()
 
     def _refused(self, reason: str) -> None:
-        assert self.server.tls is not None
-        self.server.tls.refuse(self.peer, reason)
+        """Its handshake comes to nothing, if it was under way."""
+        if self.server.tls is not None and not self._shaken:
+            self._shaken = True
+            self.server.tls.refuse(self.peer, reason)
 
     # What time does to it.
 
@@ -356,10 +362,11 @@ class Connection(asyncio.BufferedProtocol):
                 continue
             self.server.counters.slow_requests += 1
             if call is None:
-                self.session.reset(stream, CANCEL)
+                exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+                self.session.finish(stream, exhausted, SLOW, RETRY_PUSHBACK)
                 self.touch()
             else:
-                call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "the request took too long to come")
+                call.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, SLOW)
 
     def _tend_answers(self, now: float) -> None:
         """Reset streams whose answer isn't taken."""

@@ -200,9 +200,13 @@ class Server:
                     refused=self.counters.refused_connections,
                 )
             return
-        self.counters.accepted += 1
         if accepted.family != socket.AF_UNIX:
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                accepted.close()  # it was reset since
+                return
+        self.counters.accepted += 1
         connection = Connection(self, peer_name(address), key)
         self._connections.add(connection)
         self._by_address[key] += 1
