@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from benchmarks.load import Load, start
+from benchmarks.measuring.speed import fill
 from benchmarks.servers import EmbeddedKvd
-from benchmarks.speed import fill
 
 GOOD_RATE = 200.0
 BYTES_A_CALL_MAX = 16.0

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import Load, measure, start
+from benchmarks.measuring.watching import metrics_of
 from benchmarks.servers import KvdCluster
-from benchmarks.watching import metrics_of
 from tests.integration.cluster import free_addresses
 
 GOOD_RATE = 200.0

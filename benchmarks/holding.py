@@ -32,10 +32,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goals import Goal, goal_table
 from benchmarks.load import Generating, Load, Measured, measure, start
+from benchmarks.measuring.goals import Goal, goal_table
+from benchmarks.measuring.watching import metrics_of, watching
 from benchmarks.servers import KvdCluster
-from benchmarks.watching import metrics_of, watching
 from kvstore.client import Client
 from tests.integration.cluster import free_addresses
 

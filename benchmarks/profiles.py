@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.load import Load, measure, start
+from benchmarks.measuring.speed import KEYS, VALUE_BYTES, fill
 from benchmarks.servers import EmbeddedKvd, KvdCluster, Server
-from benchmarks.speed import KEYS, VALUE_BYTES, fill
 
 SECONDS = 8.0
 WARM_UP_S = 1.0

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.measuring.speed import IN_FLIGHT, compare, fill, speed_table
 from benchmarks.servers import EmbeddedKvd, Server, side_by_side
-from benchmarks.speed import IN_FLIGHT, compare, fill, speed_table
 
 OPERATIONS: tuple[Literal["put", "get"], ...] = ("put", "get")
 

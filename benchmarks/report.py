@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goals import Goal, goal_table
-from benchmarks.speed import speed_table
+from benchmarks.measuring.goals import Goal, goal_table
+from benchmarks.measuring.speed import speed_table
 
 ENGINES = ("kvstore", "plyvel", "rocksdict", "lmdb")
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import pytest
 
-from benchmarks.goals import Goal
 from benchmarks.load import Load, measure
+from benchmarks.measuring.goals import Goal
+from benchmarks.measuring.settings import BEHIND_MIB, KVD_FLAGS, ROUNDS, SECONDS
+from benchmarks.measuring.speed import IN_FLIGHT, compare, fill
 from benchmarks.python_client import ETCD_CLIENTS, put_many_rate, run_client
 from benchmarks.servers import Etcd, KvdCluster, side_by_side
-from benchmarks.settings import BEHIND_MIB, KVD_FLAGS, ROUNDS, SECONDS
-from benchmarks.speed import IN_FLIGHT, compare, fill
 
 CHUNK_BYTES = 512 << 10
 CLIENT_IN_FLIGHT = 64

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import pytest
 
-from benchmarks.goals import Goal
 from benchmarks.load import Load, measure
+from benchmarks.measuring.goals import Goal
+from benchmarks.measuring.settings import KVD_FLAGS, ROUNDS, SECONDS
+from benchmarks.measuring.speed import IN_FLIGHT, compare, figures_of, fill
 from benchmarks.servers import EmbeddedKvd
-from benchmarks.settings import KVD_FLAGS, ROUNDS, SECONDS
-from benchmarks.speed import IN_FLIGHT, compare, figures_of, fill
 
 SYNCS = 2000
 LONE_PUT_SYNCS_MAX = 3.0

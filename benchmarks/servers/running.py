@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.etcd import EtcdCluster
 from benchmarks.load import Target
+from benchmarks.servers.etcd import EtcdCluster
 from kvstore.client import TLS, Client
 from tests.integration.cluster import Cluster
 from tests.integration.process import Certificates, Kvd

@@ -1,0 +1,1 @@
+"""What benchmarks of servers share: turns of servers, goals, settings, a look at the metrics."""
