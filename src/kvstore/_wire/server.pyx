@@ -76,9 +76,19 @@ cdef class HotCall(Stream):
         return submit_answer_begin(session.h2, self, None)
 
 
+cdef inline HotCall hot_call(object call):
+    """Not None either, which a type of Cython's lets pass."""
+    if type(call) is not HotCall:
+        raise TypeError("hot calls, and nothing else")
+    return <HotCall> call
+
+
+cdef inline bint is_living(HotCall call) noexcept:
+    return call.home != NULL and not call.ended
+
+
 def living(list calls not None):
-    cdef HotCall call
-    return [call for call in calls if call.home != NULL and not call.ended]
+    return [call for call in calls if is_living(hot_call(call))]
 
 
 def answer_all(list calls not None, list results not None, set owners not None):
@@ -88,7 +98,7 @@ def answer_all(list calls not None, list results not None, set owners not None):
     if len(calls) != len(results):
         raise ValueError("as many results as calls")
     for place in range(len(calls)):
-        call = calls[place]
+        call = hot_call(calls[place])
         result = results[place]
         if call.method == METHOD_GET:
             if result is not None and type(result) is not bytes:
@@ -97,7 +107,7 @@ def answer_all(list calls not None, list results not None, set owners not None):
         elif result is not True and result is not False:
             left.append(place)
             continue
-        if call.home == NULL or call.ended:
+        if not is_living(call):
             continue
         owners.add((<ServerSession> call.home).owner)
         if call.method == METHOD_GET:

@@ -166,4 +166,8 @@ def test_a_batch_is_answered_but_for_what_is_no_result() -> None:
     }
     with pytest.raises(ValueError):
         native.answer_all(calls, [], owners)
+    with pytest.raises(TypeError):
+        native.answer_all([None], [None], owners)
+    with pytest.raises(TypeError):
+        native.living([None])
     assert [call.status for call in calls] == [0, 0, 0, -1, -1, -1]
