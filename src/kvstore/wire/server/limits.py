@@ -46,10 +46,11 @@ class ServerLimits:
     request_s: float = 30.0
     answer_s: float = 10.0
     stalled_s: float = 60.0
-    received_bytes_max: int = 192 * MIB
-    unsent_bytes_max: int = 192 * MIB
-    connection_received_bytes_max: int = 64 * MIB
-    connection_unsent_bytes_max: int = 64 * MIB
+    received_bytes_max: int = 256 * MIB
+    unsent_bytes_max: int = 256 * MIB
+    # 64 calls of 1 MiB on one connection are usual.
+    connection_received_bytes_max: int = 80 * MIB
+    connection_unsent_bytes_max: int = 80 * MIB
     window_bytes: int = 1 * MIB
     connection_window_bytes: int = 8 * MIB
     age_s: float = 3600.0
