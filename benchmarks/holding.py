@@ -1,7 +1,7 @@
 """Whether a cluster of three holds while much is asked of it at once, and what puts notice of it.
 
     python -m benchmarks.holding [--scenes all-at-once behind] [--gib 4] [--behind-gib 10]
-        [--write-mb-s 60] [--json FILE] [--directory DIR] [-- KVD_FLAGS]
+        [--write-mb-s 60] [--share 0.5] [--json FILE] [--directory DIR] [-- KVD_FLAGS]
 
 ``all-at-once``
     Memtables of 64 MiB are filled at 60 MB/s, a follower that lacks everything is caught up, the
@@ -42,8 +42,6 @@ from tests.integration.cluster import free_addresses
 FOUNDERS = (1, 2, 3)
 NEWCOMER = 4
 GIB = 1 << 30
-# What is written is at most this part of what can be written with nothing else to do.
-SHARE_OF_SUSTAINED = 0.5
 BEHIND_MB_S = 20.0
 READS_PER_S = 1000.0
 TIMES_P99_MAX = 2.0
@@ -57,6 +55,8 @@ class Sizes:
 
     gib: float
     write_mb_s: float
+    share: float
+    """At most this part of what can be written with nothing else to do is written."""
     value_bytes: int
     before_s: float
 
@@ -101,7 +101,7 @@ class HoldingCluster(KvdCluster):
         """Puts a second: what was asked for, or what leaves some room here."""
         sustained = measure(self.target(), self.load(seconds=10.0, warm_up=1.0))
         asked = self.sizes.write_mb_s * 1e6 / self.sizes.value_bytes
-        return min(asked, SHARE_OF_SUSTAINED * float(sustained["put"]["calls_per_s"]))
+        return min(asked, self.sizes.share * float(sustained["put"]["calls_per_s"]))
 
     def puts(self, rate: float) -> Generating:
         return start(self.target(), self.load(rate=rate, in_flight=256))
@@ -339,6 +339,7 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=4.0, help="of the scene all-at-once")
     parser.add_argument("--behind-gib", type=float, default=10.0, help="of the scene behind")
     parser.add_argument("--write-mb-s", type=float, default=60.0, help="of the scene all-at-once")
+    parser.add_argument("--share", type=float, default=0.5, help="of what is sustained alone")
     parser.add_argument("--value-bytes", type=int, default=16 << 10)
     parser.add_argument("--before-s", type=float, default=60.0, help="puts before each scene")
     parser.add_argument("--directory", type=Path, help="where the data lies; a temporary one")
@@ -351,6 +352,7 @@ def main() -> None:
         sizes = Sizes(
             gib=asked.gib if at_once else asked.behind_gib,
             write_mb_s=asked.write_mb_s if at_once else BEHIND_MB_S,
+            share=asked.share,
             value_bytes=asked.value_bytes,
             before_s=asked.before_s,
         )
