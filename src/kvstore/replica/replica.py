@@ -38,6 +38,7 @@ from kvstore.raft import (
     SnapshotMeta,
 )
 from kvstore.replica.applying import Applying, ProposalDone, ReadDone
+from kvstore.replica.asked import Asked
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.compaction import Compaction
 from kvstore.replica.counters import ReplicaCounters
@@ -104,8 +105,6 @@ class Replica:
         self.identity = identity
         self.options = options
         self.failure: Error | None = None
-        # What calls are answered with once it has failed or was closed.
-        self._refusal: Error | None = None
         # What a read found; the next turn fences the member for it.
         self._damage: StorageError | None = None
         self._read_ticks = 0
@@ -150,10 +149,6 @@ class Replica:
         self._storage_watch = StorageWatch(options.raft.election_ticks)
         self.counters = ReplicaCounters()
         self._leader_known = 0
-        self._proposals: list[tuple[bytes, ProposalDone]] = []
-        self._reads: list[ReadDone] = []
-        self._read_context = 0
-        self._reads_asked: dict[int, list[ReadDone]] = {}
         # Durable, but behind a snapshot that is being installed.
         self._durable: deque[Bundle] = deque()
         self._jobs = Jobs(AtOnce() if work is None else work, wake)
@@ -172,6 +167,7 @@ class Replica:
             now=now,
         )
         self._notices = CommitNotices(self._raft, later, wake)
+        self._asked = Asked(self._raft, self._applying, self._ask_core)
         self._pace = Pace(self._raft, options.catch_up_bytes_per_s, now)
         self._tail = Tail(self._raft, self._log, self._jobs, options, self.counters, self._pace)
         self._compaction = Compaction(
@@ -290,22 +286,15 @@ class Replica:
         NotLeaderError and UnavailableError mean that nothing was proposed; OutcomeUnknownError
         that it may still be applied.
         """
-        if self._refusal is not None:
-            done(self._refusal)
-            return
-        if self.lacks_room:
+        if self.failure is None and self.lacks_room:
             done(UnavailableError("this member's disk is full; retry later, or elsewhere"))
-            return
-        self._proposals.append((data, done))
-        self._wake()
+        elif self._asked.propose(data, done):
+            self._wake()
 
     def read(self, done: ReadDone) -> None:
         """Call ``done(None)`` when reading :attr:`machine` is linearizable, or with the reason."""
-        if self._refusal is not None:
-            done(self._refusal)
-            return
-        self._reads.append(done)
-        self._wake()
+        if self._asked.read(done):
+            self._wake()
 
     def reads_take(self, ticks: int) -> None:
         """A read of :attr:`machine` isn't done after so many ticks, 0 for none: a disk may hang."""
@@ -488,10 +477,7 @@ class Replica:
             self._tell_stored()
         self._applying.apply_held()
         self._compaction.remove_log()
-        if self._proposals:
-            self._propose_gathered()
-        if self._reads:
-            self._ask_gathered()
+        self._asked.ask()
         self._pace.look()
         raft = self._raft
         if raft.leader != self._leader_known and raft.leader:
@@ -519,11 +505,7 @@ class Replica:
             self._applying.apply(bundle.committed)
         if bundle.fetches:
             self._tail.fetch(bundle.fetches)
-        for state in bundle.read_states:
-            self._applying.serve_at(state.index, self._reads_asked.pop(state.context))
-        for context in bundle.reads_failed:
-            for done in self._reads_asked.pop(context):
-                done(UnavailableError("no majority confirmed the leader in time"))
+        self._asked.confirmed(bundle)
         self._applying.serve_reads()
 
     def _apply(self, entries: Sequence[Entry], prepared: Prepared) -> Sequence[Applied]:
@@ -535,29 +517,6 @@ class Replica:
             if message.kind is MessageKind.SNAPSHOT:
                 self._transfers.begin(message)
         self._transport.send([m for m in messages if m.kind is not MessageKind.SNAPSHOT])
-
-    def _propose_gathered(self) -> None:
-        gathered, self._proposals = self._proposals, []
-        try:
-            data = [data for data, _ in gathered]
-            proposed = self._ask_core(partial(self._raft.propose, data))
-        except (Error, InvalidArgumentError) as error:
-            for _, done in gathered:
-                done(error)
-            return
-        for index, (_, done) in enumerate(gathered, proposed.first):
-            self._applying.wait_for(index, proposed.term, done)
-
-    def _ask_gathered(self) -> None:
-        reads, self._reads = self._reads, []
-        self._read_context += 1
-        try:
-            self._ask_core(partial(self._raft.read_index, self._read_context))
-        except Error as error:
-            for done in reads:
-                done(error)
-            return
-        self._reads_asked[self._read_context] = reads
 
     def _tell_stored(self) -> None:
         """Tell the core what is durable, in order, a snapshot when it is the state as well."""
@@ -593,23 +552,6 @@ class Replica:
 
     # --- ending --------------------------------------------------------------------------------
 
-    def _fail_all(self, unknown: Error, refusal: Error) -> None:
-        """End with ``unknown`` what may be applied yet, and all else with ``refusal``."""
-        self._refusal = refusal
-        self._applying.forget_proposed(unknown)
-        proposals, self._proposals = self._proposals, []
-        for _, done in proposals:
-            done(refusal)
-        reads = [
-            *self._reads,
-            *(done for asked in self._reads_asked.values() for done in asked),
-            *self._applying.take_reads(),
-        ]
-        self._reads = []
-        self._reads_asked = {}
-        for read_done in reads:
-            read_done(refusal)
-
     def _fail(self, error: Error) -> None:
         """Fence the member: nothing it does from here on could be trusted."""
         if self.failure is not None:
@@ -619,12 +561,12 @@ class Replica:
         if isinstance(error, StorageError):
             if leads:
                 resign(self._raft, self._transport)
-            self._fail_all(
+            self._asked.refuse_all(
                 told_of(error, OutcomeUnknownError, alone=self._is_alone),
                 told_of(error, UnavailableError, alone=self._is_alone),
             )
         else:
-            self._fail_all(error, error)
+            self._asked.refuse_all(error, error)
         if self._on_failure is not None:
             self._on_failure(error)
 
@@ -639,7 +581,7 @@ class Replica:
         stopping = UnavailableError("the server is stopping")
         if not failed:
             self.failure = stopping
-        self._fail_all(
+        self._asked.refuse_all(
             OutcomeUnknownError("the server is stopping; retry with the same id"), stopping
         )
         self._jobs.close()
