@@ -64,11 +64,15 @@ cdef class HotCall(Stream):
         """The message in `head` and `body` is the answer of this call, which has none yet."""
         cdef ServerSession session = <ServerSession> self.home
         cdef int64_t size = head_bytes
-        if body is not None:
+        if body is None:
+            # A few bytes, which may say that a write was done: who hears that a bound was reached
+            # takes it for not done.
+            session.count_unsent(self, size)
+        else:
             size += PyBytes_GET_SIZE(body)
-        if not session.take_unsent(self, size):
-            return session.end_call(self, STATUS_RESOURCE_EXHAUSTED,
-                                    "too many bytes of answers wait already", COME_AGAIN)
+            if not session.take_unsent(self, size):
+                return session.end_call(self, STATUS_RESOURCE_EXHAUSTED,
+                                        "too many bytes of answers wait already", COME_AGAIN)
         self.head_bytes = <uint8_t> head_bytes
         self.body = body
         self.ended = True

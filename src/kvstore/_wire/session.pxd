@@ -83,6 +83,7 @@ cdef class _Session:
     cdef bint hold(self, Stream stream, int64_t size) noexcept
     cdef int give_back(self, Stream stream, int64_t size) noexcept
     cdef bint take_unsent(self, Stream stream, int64_t size) noexcept
+    cdef int count_unsent(self, Stream stream, int64_t size) noexcept
     cdef int give_back_unsent(self, Stream stream, int64_t size) noexcept
     cdef int drop_unsent(self, Stream stream) except -1
     cdef int wake(self, Stream stream) except -1

@@ -308,10 +308,14 @@ cdef class _Session:
         if not may_take(self.unsent_budget, self.unsent_bytes + size, size,
                         self.limits.unsent_bytes_max):
             return False
+        self.count_unsent(stream, size)
+        return True
+
+    cdef int count_unsent(self, Stream stream, int64_t size) noexcept:
         self.unsent_bytes += size
         self.unsent_budget.used += size
         stream.unsent += size
-        return True
+        return 0
 
     cdef int give_back_unsent(self, Stream stream, int64_t size) noexcept:
         self.unsent_bytes -= size

@@ -96,7 +96,15 @@ def test_those_that_read_nothing_leave_room_for_the_others() -> None:
     assert accepted == sorted(accepted, reverse=True)
     assert 0 < accepted[0] < 30
     assert unsent.used < limit - 50_000
-    # A small answer goes out whatever the others hold.
+    # The outcome of a write goes out whatever is held.
+    talk = Conversation(unsent=0)
+    put = ask(talk, PUT)
+    assert native.answer_all([put], [True], set()) == []
+    assert put.status == 0
+    assert [event[3] for event in talk.client_events()] == [
+        kv_pb2.PutResponse(overwritten=True).SerializeToString()
+    ]
+    # So does a small value.
     small, statuses = greedy(unsent, [bytes(10_000), bytes(10_000)])
     assert statuses[0] == 0
     for server, _ in [*connections, (small, statuses)]:

@@ -333,8 +333,9 @@ class Call:
         else:
             taken = session.respond(self._stream, data, self._trailer)
         if not taken:
+            # Not RESOURCE_EXHAUSTED, which says that nothing was done.
             self._server.counters.refused_unread += 1
-            self._end(grpc.StatusCode.RESOURCE_EXHAUSTED, UNREAD, RETRY_PUSHBACK)
+            self._end(grpc.StatusCode.UNAVAILABLE, UNREAD, RETRY_PUSHBACK)
         elif self._started:
             self._end(OK, self._details, self._trailer)
         else:
