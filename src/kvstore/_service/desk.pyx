@@ -230,6 +230,13 @@ cdef class Desk:
     def under_way(self):
         return len(self.writes_under_way)
 
+    @property
+    def fills_entry(self):
+        return (
+            len(self.gathered_writes) >= self.entry_commands_max
+            or self.write_bytes >= self.entry_bytes_max
+        )
+
     # --- calls come in -------------------------------------------------------------------------
 
     def take(self, calls, answered, double now, refusal, machine):

@@ -68,6 +68,10 @@ class Desk:
     def under_way(self) -> int:
         """Writes that are gathered, or were proposed in this reign and aren't answered."""
 
+    @property
+    def fills_entry(self) -> bool:
+        """What is gathered is as much as an entry holds."""
+
     def take(
         self,
         calls: Sequence[Any],

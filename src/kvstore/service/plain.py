@@ -182,6 +182,13 @@ class PlainDesk:
     def under_way(self) -> int:
         return len(self._under_way)
 
+    @property
+    def fills_entry(self) -> bool:
+        limits = self.limits
+        return (
+            self.writes >= limits.entry_commands_max or self.write_bytes >= limits.entry_bytes_max
+        )
+
     def take(
         self,
         calls: Sequence[Asked],

@@ -1,7 +1,7 @@
 """The rules of a request: limits, identity, idempotency, leadership, deadlines, errors.
 
-Group commit: one entry of the log, and one read point, is for all that arrived while those before
-it were under way.
+Group commit: one entry of the log, and one read point, is for all that arrived while the one before
+it was under way (:mod:`kvstore.service.pace`).
 """
 
 from __future__ import annotations
@@ -17,26 +17,11 @@ from kvstore.service.desks import Entry, Point, new_desk
 from kvstore.service.limits import Limits
 from kvstore.service.member import Member, Route
 from kvstore.service.operations import Answered, Asked, Done, Operation
+from kvstore.service.pace import Pace
 from kvstore.service.reading import Reading
 from kvstore.state import SESSION_BYTES
 
 __all__ = ["KVService"]
-
-# Entries, and read points, under way at one time: one that is being committed and one behind it, so
-# that the disk never waits. With more, entries get smaller and each costs as much as a large one.
-ENTRIES_MAX = 2
-READ_POINTS_MAX = 2
-
-# Between two entries of a service that has several writes at one time, and between two read points
-# of one that has several reads. A loop takes calls in one by one; while it only drives the members
-# it takes none, and each call becomes an entry, or a round of heartbeats, of its own.
-GATHER_S = 0.002
-
-# With many writes under way entries are further apart, so long for each of those writes, up to a
-# bound: an entry costs a cluster its frames and syncs, a millisecond of processor time, whatever
-# it holds.
-GATHER_A_WRITE_S = 0.0005
-GATHER_MAX_S = 0.005
 
 
 class KVService:
@@ -70,40 +55,37 @@ class KVService:
         self._draw = draw
         self._desk = desk = new_desk(limits or Limits(), plain=plain)
         self._reading = Reading(desk, now=now, soon=soon, work=AtOnce() if work is None else work)
+        self._entries = Pace(now())
+        self._read_points = Pace(now())
         self._reads_are_due = False
         self._writes_are_due = False
-        # When an entry was made last, and whether a write has met another one since.
-        self._proposed_at = now()
-        self._crowded = False
-        self._write_pause = GATHER_S
-        # The same of read points.
-        self._asked_at = now()
-        self._reads_crowded = False
-        # Who was asked last, how much it has under way, and how often that one has changed.
+        # Who was asked last, and how often that one has changed.
         self._member: Member | None = None
         self._reign = 0
-        self._entries = 0
-        self._read_points = 0
 
     def submit(self, operations: Sequence[Operation], deadline: float, done: Done) -> None:
         """See :class:`kvstore.service.operations.Service`."""
         if not operations:
             done(())
             return
-        self.take(*as_calls(operations, deadline, done, partial(self._draw, SESSION_BYTES)))
+        desk = self._desk
+        reads, writes = desk.reads, desk.writes
+        self._gather(*as_calls(operations, deadline, done, partial(self._draw, SESSION_BYTES)))
+        if desk.writes > writes:
+            self._entries.came_singly(desk.writes - writes, desk.writes)
+        if desk.reads > reads:
+            self._read_points.came_singly(desk.reads - reads, desk.reads)
+        self._flush_soon()
 
     def take(self, calls: Sequence[Asked], answered: Answered) -> None:
         """See :class:`kvstore.service.operations.Service`."""
-        desk = self._desk
+        self._gather(calls, answered)
+        self._flush_soon()
+
+    def _gather(self, calls: Sequence[Asked], answered: Answered) -> None:
         member = self._ask_route()
         refusal, machine = (member, None) if isinstance(member, Error) else (None, member.machine)
-        reads, writes = desk.reads, desk.writes
-        desk.take(calls, answered, self._now(), refusal, machine)
-        if desk.writes > writes and desk.under_way > 1:
-            self._crowded = True
-        if desk.reads > reads and self._read_points:
-            self._reads_crowded = True
-        self._flush_soon()
+        self._desk.take(calls, answered, self._now(), refusal, machine)
 
     def expire(self) -> None:
         """Give up calls whose deadline has passed. To be called every 100 ms or so."""
@@ -116,13 +98,10 @@ class KVService:
         desk = self._desk
         if desk.reads and not self._reads_are_due:
             self._reads_are_due = True
-            crowded = self._reads_crowded or desk.reads > 1
-            earliest = self._asked_at + GATHER_S if crowded else 0.0
-            self._flush_at(earliest, self._flush_reads)
+            self._flush_at(self._read_points.earliest(desk.reads), self._flush_reads)
         if desk.writes and not self._writes_are_due:
             self._writes_are_due = True
-            earliest = self._proposed_at + self._write_pause if self._crowded else 0.0
-            self._flush_at(earliest, self._flush_writes)
+            self._flush_at(self._entries.earliest(desk.writes), self._flush_writes)
 
     def _flush_at(self, earliest: float, flush: Callable[[], None]) -> None:
         """Call ``flush`` soon, but not before ``earliest`` where something can call later."""
@@ -139,7 +118,8 @@ class KVService:
         if member is not self._member and not isinstance(member, Error):
             self._member = member
             self._reign += 1
-            self._entries = self._read_points = 0
+            self._entries.forget()
+            self._read_points.forget()
             # The one before may never answer: a retry is proposed anew, and the log sees to it that
             # it is done once.
             self._desk.new_reign()
@@ -154,49 +134,48 @@ class KVService:
         return member
 
     def _flush_reads(self) -> None:
-        """Ask for a read point for what was gathered, if there is room for one more."""
+        """Ask for a read point for what was gathered, if it is time."""
         self._reads_are_due = False
         member = self._leading()
-        if member is None or self._read_points >= READ_POINTS_MAX:
+        now, pace = self._now(), self._read_points
+        if member is None or not pace.may_go(now, self._desk.reads, is_full=False):
             return
-        self._asked_at = self._now()
-        point = self._desk.next_point(self._asked_at)
+        point = self._desk.next_point(now)
         if point is None:
             return
-        self._reads_crowded = len(point) > 1
-        self._read_points += 1
+        pace.goes(now)
+        pace.begins()
         member.read(partial(self._readable, self._reign, member, point))
 
     def _flush_writes(self) -> None:
-        """Propose what was gathered, as far as there is room for more entries."""
+        """Propose what was gathered, as far as there is room, if it is time."""
         self._writes_are_due = False
         member = self._leading()
-        desk = self._desk
-        if member is None or not desk.writes or self._entries >= ENTRIES_MAX:
+        desk, now, pace = self._desk, self._now(), self._entries
+        if member is None or not desk.writes:
             return
-        self._proposed_at = self._now()
-        self._crowded = desk.writes > 1
-        wanted = GATHER_A_WRITE_S * desk.under_way
-        self._write_pause = min(max(wanted, GATHER_S), GATHER_MAX_S) + member.machine.write_delay_s
+        if not pace.may_go(now, desk.writes, is_full=desk.fills_entry):
+            return
+        pace.goes(now, desk.under_way, member.machine.write_delay_s)
         time_ms = member.log_time_ms()
-        while self._entries < ENTRIES_MAX:
-            entry = desk.next_entry(self._proposed_at, time_ms)
+        while pace.has_room:
+            entry = desk.next_entry(now, time_ms)
             if entry is None:
                 break
-            self._entries += 1
+            pace.begins()
             member.propose(entry.data, partial(self._proposed, self._reign, entry))
 
     def _proposed(self, reign: int, entry: Entry, outcome: bytes | Error) -> None:
         """The entry was applied, or it never will be, or nobody knows."""
         if reign == self._reign:
-            self._entries -= 1
+            self._entries.ended()
             self._flush_soon()
         entry.answer(outcome)
 
     def _readable(self, reign: int, member: Member, point: Point, refusal: Error | None) -> None:
         """``member`` may be read now, unless there is a ``refusal``."""
         if reign == self._reign:
-            self._read_points -= 1
+            self._read_points.ended()
             self._flush_soon()
         if refusal is None:
             self._reading.answer(member, point)

@@ -235,6 +235,7 @@ class TwoDesks(RuleBasedStateMachine):
                 side.desk.writes,
                 side.desk.under_way,
                 side.desk.write_bytes,
+                side.desk.fills_entry,
             )
         )
         answered = [number for _, told in self.sides[0].answers for number, _ in told]

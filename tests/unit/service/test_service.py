@@ -31,7 +31,7 @@ from kvstore.service import (
     Result,
 )
 from kvstore.service.limits import DELAY_S
-from kvstore.service.service import ENTRIES_MAX, GATHER_MAX_S, GATHER_S, READ_POINTS_MAX
+from kvstore.service.pace import GATHER_MAX_S, GATHER_S, PATIENCE_S, UNDER_WAY_MAX
 from kvstore.state import (
     COLD,
     Cold,
@@ -129,6 +129,10 @@ class House:
         self.service.submit(operations, self.seconds + timeout, results.extend)
         return results
 
+    def batch(self, *calls: Call) -> None:
+        """What a front of batches brings; its answers are of no interest."""
+        self.service.take(calls, lambda calls, results: None)
+
     def turn(self) -> None:
         calls, self.soon[:] = list(self.soon), []
         for call in calls:
@@ -200,7 +204,7 @@ def test_a_large_turn_is_cut_into_several_entries(house: House) -> None:
         house.submit(Put(b"big", b"v" * 700_000, b"big-%d" % n))
     house.turn()
     sizes = [LIMITS.entry_commands_max, 2, 1, 1]
-    assert [len(entry) for entry in house.member.entries] == sizes[:ENTRIES_MAX], "and no more"
+    assert [len(entry) for entry in house.member.entries] == sizes[:UNDER_WAY_MAX], "and no more"
     for n, size in enumerate(sizes):
         house.member.proposals[n](bytes(size))
         house.wait(GATHER_MAX_S)
@@ -218,13 +222,13 @@ def test_the_reads_of_a_turn_share_one_read_point(house: House) -> None:
 
 
 def test_writes_wait_for_room_and_then_share_an_entry(house: House) -> None:
-    for n in range(ENTRIES_MAX + 3):
+    for n in range(UNDER_WAY_MAX + 3):
         house.submit(put(n))
         house.wait(GATHER_S)
-    assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX
+    assert [len(entry) for entry in house.member.entries] == [1] * UNDER_WAY_MAX
     house.member.proposals[0](bytes([False]))
     house.turn()
-    assert [len(entry) for entry in house.member.entries] == [1] * ENTRIES_MAX + [3]
+    assert [len(entry) for entry in house.member.entries] == [1] * UNDER_WAY_MAX + [3]
 
 
 def test_a_write_alone_never_waits_for_company(house: House) -> None:
@@ -271,16 +275,16 @@ def test_reads_wait_for_room_and_then_share_a_read_point_asked_after_they_came(
     house: House,
 ) -> None:
     calls = []
-    for _ in range(READ_POINTS_MAX + 3):
+    for _ in range(UNDER_WAY_MAX + 3):
         calls.append(house.submit(Get(b"a")))
         house.wait(GATHER_S)
-    assert len(house.member.reads) == READ_POINTS_MAX
+    assert len(house.member.reads) == UNDER_WAY_MAX
     house.member.reads[0](None)
     house.wait(GATHER_S)
-    assert len(house.member.reads) == READ_POINTS_MAX + 1
+    assert len(house.member.reads) == UNDER_WAY_MAX + 1
     house.member.reads[-1](None)
     answered = [bool(call) for call in calls]
-    assert answered == [True] + [False] * (READ_POINTS_MAX - 1) + [True] * 3
+    assert answered == [True] + [False] * (UNDER_WAY_MAX - 1) + [True] * 3
 
 
 def test_a_read_alone_never_waits_for_company(house: House) -> None:
@@ -304,7 +308,7 @@ def test_reads_in_a_crowd_gather_for_a_while(house: House) -> None:
 
 
 def test_a_new_leader_has_room_although_the_old_one_never_answered(house: House) -> None:
-    for n in range(ENTRIES_MAX + 1):
+    for n in range(UNDER_WAY_MAX + 1):
         house.submit(put(n))
         house.wait(GATHER_S)
     old, house.member = house.member, ScriptedMember()
@@ -315,10 +319,10 @@ def test_a_new_leader_has_room_although_the_old_one_never_answered(house: House)
     # What the old one says late makes no room at the new one.
     for done in old.proposals:
         done(OutcomeUnknownError("leadership was lost"))
-    for n in range(10, 10 + ENTRIES_MAX):
+    for n in range(10, 10 + UNDER_WAY_MAX):
         house.submit(put(n))
         house.wait(GATHER_S)
-    assert len(house.member.entries) == ENTRIES_MAX
+    assert len(house.member.entries) == UNDER_WAY_MAX
 
 
 def test_a_retry_is_proposed_to_a_new_leader_while_the_old_one_is_silent(house: House) -> None:
@@ -337,7 +341,7 @@ def test_a_retry_is_proposed_to_a_new_leader_while_the_old_one_is_silent(house: 
 
 
 def test_what_waits_for_room_is_refused_when_the_leader_is_gone(house: House) -> None:
-    for n in range(ENTRIES_MAX):
+    for n in range(UNDER_WAY_MAX):
         house.submit(put(n))
         house.wait(GATHER_S)
     call = house.submit(put(99))
@@ -632,11 +636,63 @@ def test_a_batch_of_a_front_is_handed_back_in_batches(house: House) -> None:
     ((calls, (refusal,)),) = back
     assert calls == [wrong]
     assert isinstance(refusal, InvalidArgumentError)
-    house.wait(GATHER_MAX_S)
+    house.turn()
     house.member.reads[0](None)
     house.member.proposals[0](bytes([False, True, False]))
     assert back[1:] == [(gets, [b"1", None]), (puts, [False, True, False])]
     assert all(call is one for call, one in zip(back[2][0], puts, strict=True))
+
+
+def test_batches_go_on_when_what_went_before_them_is_done(house: House) -> None:
+    """Without a pause, and all that came meanwhile together."""
+    for n in range(3):
+        house.batch(Call(Method.PUT, request_id=b"%d" % n), Call(Method.GET))
+        house.turn()
+    assert [len(entry) for entry in house.member.entries] == [1]
+    assert len(house.member.reads) == 1
+    house.member.proposals[0](bytes(1))
+    house.member.reads[0](None)
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [1, 2]
+    assert len(house.member.reads) == 2
+    house.member.reads[1](None)
+    house.member.proposals[1](bytes(2))
+    assert house.service._desk.waiting == 0
+
+
+def test_a_full_entry_goes_on_at_once(house: House) -> None:
+    house.batch(Call(Method.PUT, request_id=b"first"))
+    house.turn()
+    house.batch(Call(Method.PUT, request_id=b"second"))
+    house.turn()
+    assert len(house.member.entries) == 1
+    house.batch(*[Call(Method.PUT, value=bytes(300_000), request_id=b"%d" % n) for n in range(4)])
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [1, 4]
+
+
+def test_one_that_takes_long_is_not_waited_for(house: House) -> None:
+    """But nothing is held that nobody asks for again; and a third has no room."""
+    for n in range(UNDER_WAY_MAX + 1):
+        house.batch(Call(Method.PUT, request_id=b"%d" % n), Call(Method.GET))
+        house.turn()
+        house.wait(PATIENCE_S)
+        house.batch(Call(Method.PUT, request_id=b"more-%d" % n), Call(Method.GET))
+        house.turn()
+    assert len(house.member.entries) == UNDER_WAY_MAX
+    assert len(house.member.reads) == UNDER_WAY_MAX
+
+
+def test_a_call_that_comes_singly_among_batches_brings_no_pause(house: House) -> None:
+    house.batch(*[Call(Method.PUT, request_id=b"%d" % n) for n in range(5)])
+    house.submit(put(100))
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [6]
+    house.batch(*[Call(Method.PUT, request_id=b"more-%d" % n) for n in range(5)])
+    house.submit(put(101))
+    house.member.proposals[0](bytes(6))
+    house.turn()
+    assert [len(entry) for entry in house.member.entries] == [6, 6]
 
 
 def test_large_values_are_handed_back_bit_by_bit(house: House) -> None:
@@ -646,14 +702,14 @@ def test_large_values_are_handed_back_bit_by_bit(house: House) -> None:
         [Call(Method.GET, b"a") for _ in range(7)],
         lambda calls, results: back.append(len(calls)),
     )
-    house.wait(GATHER_MAX_S)
+    house.turn()
     house.member.reads[0](None)
     house.turn()
     assert back == [2, 2, 2, 1]
 
 
 def test_what_nobody_waits_for_any_more_is_not_proposed(house: House) -> None:
-    for n in range(ENTRIES_MAX):
+    for n in range(UNDER_WAY_MAX):
         house.submit(put(n))
         house.wait(GATHER_MAX_S)
     late = [house.submit(put(10 + n), timeout=1.0) for n in range(3)]
@@ -670,14 +726,14 @@ def test_what_nobody_waits_for_any_more_is_not_proposed(house: House) -> None:
 
 
 def test_a_read_that_nobody_waits_for_any_more_asks_for_no_read_point(house: House) -> None:
-    for _ in range(READ_POINTS_MAX):
+    for _ in range(UNDER_WAY_MAX):
         house.submit(Get(b"a"))
         house.wait(GATHER_S)
     call = house.submit(Get(b"a"), timeout=1.0)
     house.seconds += 2.0
     house.member.reads[0](None)
     house.wait(GATHER_S)
-    assert len(house.member.reads) == READ_POINTS_MAX
+    assert len(house.member.reads) == UNDER_WAY_MAX
     assert isinstance(call[0], DeadlineExceededError)
 
 
