@@ -174,3 +174,14 @@ def test_who_comes_while_it_is_being_forgotten_is_noted_after_that(tmp_path: Pat
     while work.jobs:
         work.do()
     assert PeerRegistry(tmp_path).known() == {2: Known(7, 5)}
+
+
+def test_what_was_written_before_and_is_told_later_takes_nothing_back(tmp_path: Path) -> None:
+    registry, work = aside(tmp_path)
+    with pytest.raises(NotNotedYetError):
+        registry.admit(2, Known(7, 5), present=True)
+    ((job, then),) = work.jobs
+    job()
+    registry.learn([(3, Known(1, 1))])
+    then()
+    assert registry.known() == {2: Known(7, 5), 3: Known(1, 1)}

@@ -45,6 +45,14 @@ def test_a_leader_is_felt_and_so_are_those_who_answer() -> None:
     assert members[1].take() == {}, "once taken it is gone"
 
 
+def test_members_of_large_ids_are_felt_as_well() -> None:
+    members = acquainted(1 << 40, 3, leader=1 << 40)
+    answer = members[3].receive(beat_to(members[1 << 40], 3))
+    assert answer is not None
+    members[1 << 40].receive(answer)
+    assert members[1 << 40].take() == {3: TERM}
+
+
 def test_only_a_leader_pulses() -> None:
     members = acquainted(1, 2)
     assert members[2].beat() == []

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from kvstore.api.v1 import raft_pb2
+from kvstore.errors import CorruptionError
 from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
-from kvstore.server.peers.unary import WAITING_MAX, UnaryCalls
+from kvstore.server.peers.unary import WAITING_MAX, UnaryCalls, append_message
 
 K = MessageKind
 VOTE = Message(K.VOTE, 2, 1, 4, log_index=9)
@@ -101,3 +103,27 @@ def test_calls_that_wait_are_bounded() -> None:
         assert not any(call.done() for call in waiting[1:])
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("places", "right"),
+    [
+        ([(2, 6), (3, 7)], True),
+        ([(3, 6)], True),
+        ([(2, 6), (2, 8)], False),
+        ([(1, 6)], False),
+        ([(3, 6), (2, 7)], False),
+    ],
+)
+def test_entries_that_do_not_follow_each_other_are_refused(
+    places: list[tuple[int, int]], right: bool
+) -> None:
+    """The one before the first is entry 5 of term 2."""
+    request = raft_pb2.AppendEntriesRequest(term=9, prev_log_index=5, prev_log_term=2)
+    for term, index in places:
+        request.entries.add(term=term, index=index, kind=EntryKind.COMMAND)
+    if right:
+        assert [(e.term, e.index) for e in append_message(request, 1).entries] == places
+    else:
+        with pytest.raises(CorruptionError, match="doesn't follow"):
+            append_message(request, 1)
