@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, cast
+from typing import Protocol, Self, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -21,10 +21,11 @@ from kvstore.api.v1 import (
     session_pb2_grpc,
 )
 from kvstore.client.attempts import Attempts, Endpoints, Metadata
-from kvstore.client.channels import Transport, dialler
-from kvstore.client.connections import Connections
+from kvstore.client.channels import Transport, dialler, is_native
+from kvstore.client.connections import Connection, Connections
 from kvstore.client.failure import understand
-from kvstore.client.many import IN_FLIGHT, put_all
+from kvstore.client.many import IN_FLIGHT, do_all, put_all
+from kvstore.client.operations import Kind, Result
 from kvstore.client.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -33,10 +34,10 @@ from kvstore.client.options import (
     checked_timeout,
     parse_addresses,
 )
-from kvstore.client.pipeline import AsyncPipeline, Items, operations_of
+from kvstore.client.pipeline import AsyncPipeline, Items, gets_of, operations_of, pairs_of
+from kvstore.client.quick import QuickTry, Tries
 from kvstore.client.requests import (
     BytesLike,
-    as_bytes,
     delete_request,
     get_request,
     put_request,
@@ -58,6 +59,9 @@ Request = TypeVar("Request", contravariant=True)
 WriteRequest = TypeVar("WriteRequest", kv_pb2.PutRequest, kv_pb2.DeleteRequest)
 Response = TypeVar("Response", covariant=True)
 
+
+# A try that failed: over what, how, and the seconds that it had.
+FailedTry: TypeAlias = "tuple[Connection[_Server], grpc.RpcError, float]"
 
 _CLOSED = "the client was closed during the call"
 
@@ -114,6 +118,16 @@ class AsyncClient:
         self._closed = False
         self._connections = Connections(partial(_Server, dial=dialler(transport, tls)), tls)
         self._sessions = Sessions()
+        self.doer = Tries(
+            self,
+            self._connections,
+            self._sessions,
+            self._endpoints,
+            self._retry,
+            self._timeout,
+            quick=is_native(transport),
+        )
+        """What does many operations of it."""
 
     async def put(
         self,
@@ -147,32 +161,20 @@ class AsyncClient:
 
     def pipeline(self, *, timeout: float | None = None) -> AsyncPipeline:
         """A list of operations to be sent together; see :class:`AsyncPipeline`."""
-        return AsyncPipeline(self, timeout)
+        return AsyncPipeline(self.doer, timeout)
 
     async def put_many(self, items: Items, *, timeout: float | None = None) -> int:
         """Store each value under its key, hundreds at a time; see :meth:`Client.put_many`."""
-        return await put_all(self, operations_of(items), timeout=timeout)
+        return await put_all(self.doer, operations_of(items), timeout=timeout)
 
     async def get_many(
         self, keys: Iterable[BytesLike], *, timeout: float | None = None
     ) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
         """Yield each key with its value, or None, in order; see :meth:`Client.get_many`."""
-        asked: deque[tuple[bytes, asyncio.Task[bytes | None]]] = deque()
-        try:
-            for key in keys:
-                plain = as_bytes(key, "key")
-                asked.append((plain, asyncio.create_task(self.get(plain, timeout=timeout))))
-                if len(asked) == IN_FLIGHT:
-                    first, value = asked.popleft()
-                    yield first, await value
-            while asked:
-                first, value = asked.popleft()
-                yield first, await value
-        finally:
-            for _, value in asked:
-                value.cancel()
-            if asked:
-                await asyncio.wait([value for _, value in asked])
+        operations = gets_of(keys)
+        while chunk := list(islice(operations, IN_FLIGHT)):
+            for pair in pairs_of(chunk, await do_all(self.doer, chunk, timeout=timeout)):
+                yield pair
 
     async def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
@@ -268,14 +270,14 @@ class AsyncClient:
                 call.cancel()
                 left = self._connections.give_back(connection)
                 if left is not None:
-                    await left.channel.close(grace=None)
+                    await self.leave(left)
             await asyncio.sleep(delay)
 
     async def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
         self._closed = True
         for server in self._connections.close():
-            await server.channel.close(grace=None)
+            await self.leave(server)
 
     async def __aenter__(self) -> Self:
         return self
@@ -311,23 +313,61 @@ class AsyncClient:
         if retry and request_id is None:
             raise InvalidArgumentError("retry needs the request_id that was sent before")
         attempts = Attempts(self._endpoints, self._retry, timeout, writes=True, sent_before=retry)
+        write = None if request_id is None else PlainWrite(request_id)
+        return await self._carry(method, request, attempts, write)
+
+    async def _carry(
+        self,
+        method: Callable[[_Server], _Method[WriteRequest, Response]],
+        request: WriteRequest,
+        attempts: Attempts,
+        write: Write | None,
+        failed: FailedTry | None = None,
+    ) -> Response:
+        """Write under the id that there is, if any, after a first try of it that ``failed``."""
         while True:
-            write: Write
-            if request_id is not None:
-                write = PlainWrite(request_id)
-            else:
+            if write is None:
                 if self._sessions.claim():
                     await self._open_session(attempts)
                 write = self._sessions.begin()
             request.request_id = write.request_id
             try:
-                return await self._try(method, request, attempts)
+                return await self._try(method, request, attempts, failed)
             except ForgottenError as error:
                 if not self._may_renew(write, error):
                     raise
                 attempts.renew()
             finally:
                 write.done()
+            write = failed = None
+
+    async def go_on(self, failed: QuickTry, error: grpc.RpcError) -> Result:
+        """Go on with an operation of many whose first try, without a task, failed."""
+        operation = failed.operation
+        timeout = failed.flight.timeout
+        writes = operation.kind is not Kind.GET
+        attempts = Attempts(self._endpoints, self._retry, timeout, writes=writes)
+        took = asyncio.get_running_loop().time() - failed.started
+        attempts.tried(failed.link.address, failed.sent, took)
+        first = (failed.link, error, failed.timeout)
+        try:
+            if operation.kind is Kind.GET:
+                got = await self._try(_get, get_request(operation.key), attempts, first)
+                return got.value if got.found else None
+            if operation.kind is Kind.PUT:
+                put = put_request(operation.key, operation.value)
+                response = await self._carry(_put, put, attempts, failed.write, first)
+                return response.overwritten
+            delete = delete_request(operation.key)
+            return (await self._carry(_delete, delete, attempts, failed.write, first)).deleted
+        finally:
+            left = self._connections.give_back(failed.link)
+            if left is not None:
+                await self.leave(left)
+
+    async def leave(self, server: _Server) -> None:
+        """Close a connection that nobody uses any more."""
+        await server.channel.close(grace=None)
 
     def _may_renew(self, write: Write, error: ForgottenError) -> bool:
         """Whether the write, which a session that has expired numbered, may have another id."""
@@ -357,7 +397,10 @@ class AsyncClient:
         method: Callable[[_Server], _Method[Request, Response]],
         request: Request,
         attempts: Attempts,
+        failed: FailedTry | None = None,
     ) -> Response:
+        if failed is not None:
+            await asyncio.sleep(self._after(attempts, *failed))
         while True:
             time_left = attempts.next()
             connection = self._connections.take(attempts.address)
@@ -369,11 +412,7 @@ class AsyncClient:
                 attempts.succeeded()
                 return response
             except grpc.RpcError as error:
-                if self._closed:
-                    raise attempts.ended(ClosedError(_CLOSED)) from error
-                failure = understand(error)
-                self._connections.failed(connection, failure, time_left)
-                delay = attempts.failed(failure)
+                delay = self._after(attempts, connection, error, time_left)
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 # gRPC cancels the calls of a channel that close() has closed; a cancellation of
                 # this very task goes on its way.
@@ -383,8 +422,22 @@ class AsyncClient:
             finally:
                 left = self._connections.give_back(connection)
                 if left is not None:
-                    await left.channel.close(grace=None)
+                    await self.leave(left)
             await asyncio.sleep(delay)
+
+    def _after(
+        self,
+        attempts: Attempts,
+        connection: Connection[_Server],
+        error: grpc.RpcError,
+        took_s: float,
+    ) -> float:
+        """Seconds to wait after a try that failed; raises when another one can't help."""
+        if self._closed:
+            raise attempts.ended(ClosedError(_CLOSED)) from error
+        failure = understand(error)
+        self._connections.failed(connection, failure, took_s)
+        return attempts.failed(failure)
 
 
 def _task_is_cancelled() -> bool:

@@ -48,6 +48,14 @@ class Endpoints:
             self.preferred = self.addresses[(place + 1) % len(self.addresses)]
 
 
+def try_seconds(endpoints: Endpoints, policy: RetryPolicy, left: float) -> float:
+    """What one try may take of the seconds that are left."""
+    if len(endpoints.addresses) > 1:
+        return min(left, policy.attempt_timeout_s)
+    # Another try must fit in: the connection may be one whose other end is gone.
+    return min(left, max(left / 2, policy.attempt_timeout_s))
+
+
 class Attempts:
     """The tries of one call. Ask :meth:`next` for each, tell :meth:`failed` what came of it.
 
@@ -112,10 +120,13 @@ class Attempts:
         if left <= 0:
             raise self._out_of_time()
         self.address = self._endpoints.preferred
-        if len(self._endpoints.addresses) > 1:
-            return min(left, self._policy.attempt_timeout_s)
-        # Another try must fit in: the connection may be one whose other end is gone.
-        return min(left, max(left / 2, self._policy.attempt_timeout_s))
+        return try_seconds(self._endpoints, self._policy, left)
+
+    def tried(self, address: str, sent: float, took_s: float) -> None:
+        """The first try was begun elsewhere, ``sent`` by :func:`seconds_of_the_world`."""
+        self.address = address
+        self._sent = sent
+        self._deadline -= took_s
 
     def metadata(self) -> Metadata | None:
         """What goes with this try: that an earlier one may have been applied, and its age."""

@@ -15,6 +15,7 @@ import asyncio
 import atexit
 import ctypes
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Coroutine
@@ -90,14 +91,14 @@ class Background:
         Ctrl-C does, is raised here, and ``work`` cancelled.
         """
         call = _Call(work)
-        self._calls.append(call)
-        if not self._woken:
-            self._woken = True
-            self._loop_soon(self._take)
-        if self._stopped:
-            # Whoever finds it in the queue refuses it: the loop's end, or this thread.
-            self._refuse_all()
         try:
+            self._calls.append(call)
+            if not self._woken:
+                self._woken = True
+                self._loop_soon(self._take)
+            if self._stopped:
+                # Whoever finds it in the queue refuses it: the loop's end, or this thread.
+                self._refuse_all()
             call.done.acquire()
         except BaseException:
             self._loop_soon(call.cancel)
@@ -138,6 +139,8 @@ class Background:
             call.task = self._loop.create_task(call.carry())
 
     def _main(self) -> None:
+        # They are for the threads that wait: one that this thread got would wake none of those.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()

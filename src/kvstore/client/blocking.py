@@ -15,9 +15,18 @@ from kvstore.client import background, forks
 from kvstore.client.asynchronous import AsyncClient
 from kvstore.client.background import Background
 from kvstore.client.channels import Transport
-from kvstore.client.many import IN_FLIGHT, Operation, Result, do_all, put_all
+from kvstore.client.many import IN_FLIGHT, do_all, put_all
+from kvstore.client.operations import Operation, Result
 from kvstore.client.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS, RetryPolicy
-from kvstore.client.pipeline import Items, Pipeline, gets_of, moved, operations_of, take_chunk
+from kvstore.client.pipeline import (
+    Items,
+    Pipeline,
+    gets_of,
+    moved,
+    operations_of,
+    pairs_of,
+    take_chunk,
+)
 from kvstore.client.requests import BytesLike
 from kvstore.client.status import ClusterStatus, Members
 from kvstore.errors import BatchError, ClosedError, Error
@@ -154,7 +163,7 @@ class Client:
         # The iterator runs in the caller's thread.
         while chunk := take_chunk(operations, stored):
             try:
-                stored += work.run(put_all(work.client, iter(chunk), timeout=timeout))
+                stored += work.run(put_all(work.client.doer, iter(chunk), timeout=timeout))
             except BatchError as error:
                 raise moved(error, stored) from error.__cause__
         return stored
@@ -171,18 +180,14 @@ class Client:
         work = self._begun()
         operations = gets_of(keys)
         while chunk := list(islice(operations, IN_FLIGHT)):
-            values = work.run(do_all(work.client, chunk, timeout=timeout))
-            for operation, value in zip(chunk, values, strict=True):
-                if isinstance(value, Error):
-                    raise value
-                assert not isinstance(value, bool)
-                yield operation.key, value
+            values = work.run(do_all(work.client.doer, chunk, timeout=timeout))
+            yield from pairs_of(chunk, values)
 
     def _do_all(
         self, operations: Sequence[Operation], timeout: float | None
     ) -> list[Result | Error]:
         work = self._begun()
-        return work.run(do_all(work.client, operations, timeout=timeout))
+        return work.run(do_all(work.client.doer, operations, timeout=timeout))
 
     def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""

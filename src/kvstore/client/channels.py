@@ -15,7 +15,7 @@ from kvstore.errors import ConfigurationError
 from kvstore.wire import available
 from kvstore.wire.channel_options import ChannelTLS
 
-__all__ = ["Transport", "dialler"]
+__all__ = ["Transport", "dialler", "is_native"]
 
 Transport = Literal["native", "grpcio"]
 
@@ -23,6 +23,11 @@ Transport = Literal["native", "grpcio"]
 def default_transport() -> Transport:
     """What clients use that weren't told."""
     return "native" if available() else "grpcio"
+
+
+def is_native(transport: Transport | None) -> bool:
+    """Whether channels are of the native wire, where ``transport`` was asked for."""
+    return (transport or default_transport()) == "native"
 
 
 def dialler(transport: Transport | None, tls: TLS | None) -> Callable[[str], grpc.aio.Channel]:
@@ -34,7 +39,7 @@ def dialler(transport: Transport | None, tls: TLS | None) -> Callable[[str], grp
         raise ConfigurationError(f"unknown transport {transport!r}; expected native or grpcio")
     if transport == "native" and not available():
         raise ConfigurationError("this build of kvstore has no native transport; use grpcio")
-    native = (transport or default_transport()) == "native"
+    native = is_native(transport)
     secure, plain = (_native_secure, _native) if native else (_grpcio_secure, _grpcio)
     if tls is None:
         return plain

@@ -1,22 +1,20 @@
 """Many operations of one client at once: bounded in number and bytes, of one key in order.
 
-Workers take operations from one iterator, each the next one when its last is done; so nothing is
-taken long before it is sent. An operation on a key that another one is busy with waits for that
-one: what was asked for later is done later.
+Once a pass of the loop as many are taken from one iterator as have ended, so nothing is taken long
+before it is sent, and what is begun together leaves together. An operation on a key that another
+one is busy with waits for that one: what was asked for later is done later.
 """
 
 from __future__ import annotations
 
 import asyncio
-import operator
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol, TypeAlias
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Protocol
 
+from kvstore.client.operations import Operation, Result
 from kvstore.errors import BatchError, Error
 
-__all__ = ["BYTES_MAX", "IN_FLIGHT", "Kind", "Operation", "Result", "do_all", "put_all"]
+__all__ = ["BYTES_MAX", "IN_FLIGHT", "Doer", "Flight", "do_all", "put_all"]
 
 # As many as a session keeps results of: each write is remembered for as long as its session.
 IN_FLIGHT = 256
@@ -24,143 +22,177 @@ IN_FLIGHT = 256
 # Keys and values of operations under way, in bytes.
 BYTES_MAX = 16 << 20
 
-Result: TypeAlias = bool | bytes | None
+
+class Doer(Protocol):
+    """A client."""
+
+    def begin(self, operation: Operation, flight: Flight, now: float) -> bool:
+        """Begin it without a task; it tells ``landed``, or spawns what goes on with it.
+
+        False: it can't be begun so.
+        """
+
+    def opens_session(self, operation: Operation) -> bool:
+        """Whether it will open the session that those after it can use."""
+
+    def seconds(self, timeout: float | None) -> float:
+        """What each operation may take. Raises InvalidArgumentError."""
+
+    async def do(self, operation: Operation, timeout: float) -> Result:
+        """Do it. Raises Error."""
+
+    def abandon(self, operations: Sequence[Operation]) -> None:
+        """Nobody waits any more for these, which ``begin`` has begun."""
 
 
-class Kind(Enum):
-    PUT = "put"
-    GET = "get"
-    DELETE = "delete"
+class Flight:
+    """Operations on their way. ``results``: where each one's goes, if anybody wants them.
 
-
-@dataclass(slots=True, eq=False)
-class Operation:
-    """One of many. ``turn`` is what the next one of its key waits for, if there is one."""
-
-    kind: Kind
-    key: bytes
-    value: bytes = b""
-    turn: asyncio.Future[None] | None = None
-
-
-class Operations(Protocol):
-    """What a client can do."""
-
-    async def put(self, key: bytes, value: bytes, *, timeout: float | None) -> bool: ...
-    async def get(self, key: bytes, *, timeout: float | None) -> bytes | None: ...
-    async def delete(self, key: bytes, *, timeout: float | None) -> bool: ...
-
-
-class _Flight:
-    """Operations on their way. ``results``: where each one's goes, if anybody wants them."""
+    ``timeout``: seconds of each operation. Raises InvalidArgumentError for one that is none.
+    """
 
     def __init__(
         self,
-        client: Operations,
+        doer: Doer,
         operations: Iterator[Operation],
         results: list[Result | Error] | None,
         timeout: float | None,
     ) -> None:
-        self._client = client
-        self._operations = operations
+        self.timeout = doer.seconds(timeout)
+        self._doer = doer
+        self._operations: Iterator[Operation] | None = operations
         self._results = results
-        self._timeout = timeout
-        self._bytes = 0
-        self._last_of: dict[bytes, Operation] = {}
-        self._landing: list[asyncio.Future[None]] = []
         self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._in_flight_max = IN_FLIGHT
+        self._pumping = False
+        self._bytes = 0
+        self._under_way: dict[Operation, None] = {}
+        self._last_of: dict[bytes, Operation] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.taken = 0
         self.failures: dict[int, Error] = {}
         self.broken: Exception | None = None
 
-    async def fly(self, workers: int) -> None:
+    async def fly(self) -> None:
         """Returns when all are done that were taken."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(self._work())
+        self._pump()
+        try:
+            await self._over
+        finally:
+            self._operations = None
+            left = list(self._under_way)
+            if left:
+                self._under_way.clear()
+                self._doer.abandon(left)
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
 
-    async def _work(self) -> None:
-        while True:
-            while self._bytes >= BYTES_MAX:
-                landing = self._loop.create_future()
-                self._landing.append(landing)
-                await landing
-            taken = self._take()
-            if taken is None:
-                return
-            place, operation = taken
-            size = len(operation.key) + len(operation.value)
-            self._bytes += size
+    def landed(self, operation: Operation, result: Result | Error) -> None:
+        """An operation is done."""
+        if operation not in self._under_way:
+            return  # all were given up
+        del self._under_way[operation]
+        if isinstance(result, Error):
+            self.failures[operation.place] = result
+        if self._results is not None:
+            self._results[operation.place] = result
+        self._in_flight_max = IN_FLIGHT
+        self._bytes -= len(operation.key) + len(operation.value)
+        if operation.after is not None:
+            self._begin(operation.after, self._loop.time())
+        elif self._last_of[operation.key] is operation:
+            del self._last_of[operation.key]
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what needs a task. What it raises ends the flight."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def go_on(self, operation: Operation, work: Coroutine[Any, Any, Result]) -> None:
+        """Finish an operation in a task."""
+        self.spawn(self._carry(operation, work))
+
+    def _pump(self) -> None:
+        """Begin as many as there is room for."""
+        self._pumping = False
+        now = self._loop.time()
+        while len(self._under_way) < self._in_flight_max and self._bytes < BYTES_MAX:
+            operation = self._take()
+            if operation is None:
+                break
+            self._under_way[operation] = None
+            self._bytes += len(operation.key) + len(operation.value)
             before = self._last_of.get(operation.key)
             self._last_of[operation.key] = operation
-            if before is not None:
-                before.turn = self._loop.create_future()
-                await before.turn
-            try:
-                await self._do(place, operation)
-            finally:
-                self._bytes -= size
-                if self._last_of[operation.key] is operation:
-                    del self._last_of[operation.key]
-                if operation.turn is not None and not operation.turn.done():
-                    operation.turn.set_result(None)
-                if self._landing:
-                    self._wake()
+            if before is None:
+                self._begin(operation, now)
+            else:
+                before.after = operation
+        if not self._under_way and not self._over.done():
+            self._over.set_result(None)
 
-    def _take(self) -> tuple[int, Operation] | None:
-        if self.broken is not None or (self.failures and self._results is None):
+    def _take(self) -> Operation | None:
+        if self._operations is None or (self.failures and self._results is None):
             return None
         try:
             operation = next(self._operations, None)
         except Exception as error:  # noqa: BLE001 - of the caller's iterator; told in BatchError
             self.broken = error
+            self._operations = None
             return None
-        if operation is None:
-            return None
-        place = self.taken
-        self.taken += 1
-        return place, operation
+        if operation is not None:
+            operation.place = self.taken
+            self.taken += 1
+        return operation
 
-    async def _do(self, place: int, operation: Operation) -> None:
-        kind = operation.kind
+    def _begin(self, operation: Operation, now: float) -> None:
+        try:
+            if not self._doer.begin(operation, self, now):
+                if self._doer.opens_session(operation):
+                    self._in_flight_max = 1  # until it has
+                self.go_on(operation, self._doer.do(operation, self.timeout))
+        except Exception as error:  # noqa: BLE001 - a defect, raised where the flight is awaited
+            self._crash(error)
+
+    async def _carry(self, operation: Operation, work: Coroutine[Any, Any, Result]) -> None:
         result: Result | Error
         try:
-            if kind is Kind.PUT:
-                result = await self._client.put(
-                    operation.key, operation.value, timeout=self._timeout
-                )
-            elif kind is Kind.GET:
-                result = await self._client.get(operation.key, timeout=self._timeout)
-            else:
-                result = await self._client.delete(operation.key, timeout=self._timeout)
+            result = await work
         except Error as error:
-            self.failures[place] = result = error
-        if self._results is not None:
-            self._results[place] = result
+            result = error
+        self.landed(operation, result)
 
-    def _wake(self) -> None:
-        landing, self._landing = self._landing, []
-        for each in landing:
-            if not each.done():
-                each.set_result(None)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._crash(error)
+
+    def _crash(self, error: BaseException) -> None:
+        if not self._over.done():
+            self._over.set_exception(error)
 
 
 async def do_all(
-    client: Operations, operations: Sequence[Operation], *, timeout: float | None
+    doer: Doer, operations: Sequence[Operation], *, timeout: float | None
 ) -> list[Result | Error]:
     """Do all of them, whatever becomes of some; the results, and errors, in their places."""
     results: list[Result | Error] = [None] * len(operations)
-    flight = _Flight(client, iter(operations), results, timeout)
-    await flight.fly(min(IN_FLIGHT, len(operations)))
+    await Flight(doer, iter(operations), results, timeout).fly()
     return results
 
 
-async def put_all(
-    client: Operations, operations: Iterator[Operation], *, timeout: float | None
-) -> int:
+async def put_all(doer: Doer, operations: Iterator[Operation], *, timeout: float | None) -> int:
     """Do them until one fails; how many there were. Raises BatchError."""
-    flight = _Flight(client, operations, None, timeout)
-    await flight.fly(min(IN_FLIGHT, operator.length_hint(operations, IN_FLIGHT)))
+    flight = Flight(doer, operations, None, timeout)
+    await flight.fly()
     if flight.failures or flight.broken is not None:
         raise BatchError(flight.failures, flight.taken) from flight.broken
     return flight.taken

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from kvstore.client.many import Kind, Operation, Operations, Result, do_all
+from kvstore.client.many import Doer, do_all
+from kvstore.client.operations import Kind, Operation, Result
 from kvstore.client.requests import BytesLike, as_bytes
 from kvstore.errors import BatchError, Error, InvalidArgumentError
 
@@ -125,7 +126,7 @@ class AsyncPipeline(_Listed):
     ...     results = await pipe.execute()
     """
 
-    def __init__(self, client: Operations, timeout: float | None) -> None:
+    def __init__(self, client: Doer, timeout: float | None) -> None:
         super().__init__(timeout)
         self._client = client
 
@@ -169,6 +170,17 @@ def gets_of(keys: Iterable[BytesLike]) -> Iterator[Operation]:
     """A get for each key, as it is taken."""
     for key in keys:
         yield Operation(Kind.GET, as_bytes(key, "key"))
+
+
+def pairs_of(
+    gets: Sequence[Operation], values: Sequence[Result | Error]
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """Each key with its value. Raises the error of the first that has one, when it comes to it."""
+    for operation, value in zip(gets, values, strict=True):
+        if isinstance(value, Error):
+            raise value
+        assert not isinstance(value, bool)
+        yield operation.key, value
 
 
 def take_chunk(operations: Iterator[Operation], taken: int) -> list[Operation]:

@@ -100,11 +100,16 @@ class Sessions:
         self._opening = False
         self._ask_again_at = now()
 
-    def claim(self) -> bool:
-        """Whether the caller is to open a session now, and to say :meth:`opened` in any case."""
+    @property
+    def wanted(self) -> bool:
+        """Whether the next write is to open one."""
         if self._session is not None and self._session.spent:
             self._session = None
-        if self._session is not None or self._opening or self._now() < self._ask_again_at:
+        return self._session is None and not self._opening and self._now() >= self._ask_again_at
+
+    def claim(self) -> bool:
+        """Whether the caller is to open a session now, and to say :meth:`opened` in any case."""
+        if not self.wanted:
             return False
         self._opening = True
         return True
@@ -121,6 +126,11 @@ class Sessions:
         """The server doesn't know that session any more."""
         if self._session is session:
             self._session = None
+
+    def number(self) -> SessionWrite | None:
+        """Number a write, if there is a session to use and room in its window."""
+        session = self._session
+        return None if session is None or session.spent else session.begin()
 
     def begin(self) -> Write:
         """Number a write, or give it an id of its own."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import count
 
 import pytest
 
 from kvstore.client import many
-from kvstore.client.many import IN_FLIGHT, Kind, Operation, do_all, put_all
+from kvstore.client.many import IN_FLIGHT, Flight, do_all, put_all
+from kvstore.client.operations import Kind, Operation, Result
 from kvstore.client.pipeline import Pipeline, moved, operations_of, take_chunk
 from kvstore.errors import BatchError, Error, InvalidArgumentError, Outcome, UnavailableError
 
@@ -26,6 +27,8 @@ class Store:
         self.most_bytes = 0
         self.refused: set[bytes] = set()
         self.slow: dict[bytes, int] = {}
+        self.opened = True
+        self.abandoned = 0
 
     async def _pass(self, key: bytes, size: int) -> None:
         self.under_way += 1
@@ -41,19 +44,31 @@ class Store:
             error.outcome = Outcome.NOT_APPLIED
             raise error
 
-    async def put(self, key: bytes, value: bytes, *, timeout: float | None) -> bool:
-        await self._pass(key, len(key) + len(value))
-        had = key in self.values
-        self.values[key] = value
-        return had
+    def seconds(self, timeout: float | None) -> float:
+        return timeout or 10.0
 
-    async def get(self, key: bytes, *, timeout: float | None) -> bytes | None:
-        await self._pass(key, len(key))
-        return self.values.get(key)
+    def opens_session(self, operation: Operation) -> bool:
+        return not self.opened
 
-    async def delete(self, key: bytes, *, timeout: float | None) -> bool:
-        await self._pass(key, len(key))
+    def begin(self, operation: Operation, flight: Flight, now: float) -> bool:
+        if self.opened:
+            flight.go_on(operation, self.do(operation, flight.timeout))
+        return self.opened
+
+    async def do(self, operation: Operation, timeout: float) -> Result:
+        self.opened = True
+        key = operation.key
+        await self._pass(key, len(key) + len(operation.value))
+        if operation.kind is Kind.PUT:
+            had = key in self.values
+            self.values[key] = operation.value
+            return had
+        if operation.kind is Kind.GET:
+            return self.values.get(key)
         return self.values.pop(key, None) is not None
+
+    def abandon(self, operations: Sequence[Operation]) -> None:
+        self.abandoned += len(operations)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -74,6 +89,37 @@ def test_all_are_put_with_so_many_under_way_at_most() -> None:
         assert await put_all(store, operations_of(items(2000)), timeout=None) == 2000
         assert store.values == dict(items(2000))
         assert store.most == IN_FLIGHT
+
+    run(test)
+
+
+def test_the_first_one_goes_alone_where_it_opens_a_session() -> None:
+    async def test() -> None:
+        store = Store()
+        store.opened = False
+        store.slow[b"0"] = 5
+        done: list[int] = []
+
+        def watched() -> Iterator[tuple[bytes, bytes]]:
+            for item in items(10):
+                done.append(len(store.values))
+                yield item
+
+        assert await put_all(store, operations_of(watched()), timeout=None) == 10
+        assert done[:2] == [0, 1]
+
+    run(test)
+
+
+def test_what_a_task_raises_that_is_no_error_of_ours_ends_the_flight() -> None:
+    async def test() -> None:
+        store = Store()
+        store.slow = {b"0": 1 << 30}
+        operations = list(operations_of(items(2)))
+        operations[1].kind = None  # type: ignore[assignment]
+        store.values = None  # type: ignore[assignment]
+        with pytest.raises(AttributeError):
+            await do_all(store, operations, timeout=None)
 
     run(test)
 
@@ -179,6 +225,7 @@ def test_a_cancelled_flight_leaves_nothing_behind() -> None:
         await asyncio.wait([flight])
         assert flight.cancelled()
         assert asyncio.all_tasks() == before
+        assert store.abandoned == 3
 
     run(test)
 
