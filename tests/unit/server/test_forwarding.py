@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -141,6 +142,35 @@ def test_the_leader_never_passes_a_call_on_again(tmp_path: Path) -> None:
             "kvstore-leader-hint": "3",
             "kvstore-leader-address": "three:1",
         }
+        await forward.close()
+        await server.stop(grace=None)
+
+    asyncio.run(test())
+
+
+def test_what_is_left_of_the_deadline_goes_along_and_ends_the_call(tmp_path: Path) -> None:
+    left: list[float] = []
+
+    class Service:
+        """Answers nothing."""
+
+        def submit(self, operations: Any, deadline: float, done: Any) -> None:
+            left.append(deadline - time.monotonic())
+
+    async def admit(context: Any) -> int:
+        return 1
+
+    async def test() -> None:
+        server = grpc.aio.server()
+        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(cast(Any, Service()), admit), server)
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        forward = forwarder(tmp_path, {2: address})
+        failure = await forward.forward("Get", kv_pb2.GetRequest(key=b"k"), 2, 2, ())
+        assert isinstance(failure, Failure)
+        assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        # The service's own deadline, of calls that have none, is longer.
+        assert 0 < left[0] <= 2
         await forward.close()
         await server.stop(grace=None)
 
