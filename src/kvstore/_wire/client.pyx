@@ -49,21 +49,6 @@ cdef enum:
     STREAMS_AT_FIRST = 100
 
 
-cdef bytes checked_path(str path):
-    if len(path) > PATH_BYTES_MAX or path[:1] != "/" or TARGET.fullmatch(path) is None:
-        raise ValueError(f"no path of a call: {path[:PATH_BYTES_MAX]!r}")
-    return path.encode()
-
-
-cdef double checked_timeout(object timeout_s) except? -2:
-    """-1: none. What is no number is no time."""
-    cdef double timeout
-    if timeout_s is None:
-        return -1
-    timeout = timeout_s
-    return timeout if timeout > 0 else 0
-
-
 @cython.no_gc_clear
 cdef class ClientSession(_Session):
     """See the stub."""
@@ -91,20 +76,15 @@ cdef class ClientSession(_Session):
 
     @property
     def accepting(self):
-        return self.is_accepting()
+        return self.may_begin()
 
     @property
     def peer_streams_max(self):
         return self.allowed_streams()
 
-    cdef bint is_accepting(self) noexcept:
+    cdef bint may_begin(self) noexcept:
         return (self.h2 != NULL and self.why is None and not self.draining
                 and nghttp2_session_get_next_stream_id(self.h2) <= 0x7fffffff)
-
-    cdef bint may_begin(self) noexcept:
-        """Whether there is room for one more call."""
-        return (self.is_accepting() and self.streams < self.limits.streams_max
-                and self.streams < self.allowed_streams())
 
     cdef int64_t allowed_streams(self) noexcept:
         if self.h2 == NULL:
@@ -115,49 +95,52 @@ cdef class ClientSession(_Session):
             self.h2, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
 
     def call(self, str path not None, metadata, timeout_s, bytes message, bint unary):
+        cdef Fields block
         cdef Stream stream
+        cdef nghttp2_data_provider provider
+        cdef double timeout = -1
+        cdef uint8_t[10] timeout_text
         cdef bytes path_bytes
         cdef list pairs
-        if not self.may_begin():
+        cdef int32_t number
+        if (not self.may_begin() or self.streams >= self.limits.streams_max
+                or self.streams >= self.allowed_streams()):
             return 0
+        if timeout_s is not None:
+            timeout = timeout_s
+            if not timeout > 0:
+                timeout = 0     # also for what is no number
         if message is not None and PyBytes_GET_SIZE(message) > MESSAGE_BYTES_BOUND:
             raise ValueError(f"a message of more than {MESSAGE_BYTES_BOUND} bytes")
-        path_bytes = checked_path(path)
+        if len(path) > PATH_BYTES_MAX or path[:1] != "/" or TARGET.fullmatch(path) is None:
+            raise ValueError(f"no path of a call: {path[:PATH_BYTES_MAX]!r}")
+        path_bytes = path.encode()
         pairs = encoded_pairs(metadata, self.limits.header_bytes_max) if metadata else None
         stream = Stream.__new__(Stream)
         stream.unary = unary
-        return self.begin(stream, path_bytes, pairs, checked_timeout(timeout_s), message)
-
-    cdef int32_t begin(self, Stream stream, bytes path, list pairs, double timeout_s,
-                       bytes message) except -1:
-        """Submit a call with its first message; its number, or 0: the unsent budget is used up."""
-        cdef Fields block
-        cdef nghttp2_data_provider provider
-        cdef uint8_t[10] timeout_text
-        cdef int32_t number
+        stream.started = True
+        stream.received_status = -1
         block.count = 0
         add_fixed(&block, call_pairs, 1)
         add_field(&block, ":scheme", 7, <const uint8_t*> PyBytes_AS_STRING(self.scheme),
                   PyBytes_GET_SIZE(self.scheme))
-        add_field(&block, ":path", 5, <const uint8_t*> PyBytes_AS_STRING(path),
-                  PyBytes_GET_SIZE(path))
+        add_field(&block, ":path", 5, <const uint8_t*> PyBytes_AS_STRING(path_bytes),
+                  PyBytes_GET_SIZE(path_bytes))
         add_field(&block, ":authority", 10, <const uint8_t*> PyBytes_AS_STRING(self.authority),
                   PyBytes_GET_SIZE(self.authority))
         add_fixed(&block, call_pairs + 1, 3)
         add_field(&block, "user-agent", 10, <const uint8_t*> PyBytes_AS_STRING(self.user_agent),
                   PyBytes_GET_SIZE(self.user_agent))
-        if timeout_s >= 0:
+        if timeout >= 0:
             add_field(&block, "grpc-timeout", 12, timeout_text,
-                      encoded_timeout(timeout_s, timeout_text))
+                      encoded_timeout(timeout, timeout_text))
         if pairs is not None:
             add_encoded(&block, pairs)
-        stream.started = True
-        stream.received_status = -1
         if message is not None:
             if not self.take_unsent(stream, PyBytes_GET_SIZE(message) + PREFIX_BYTES):
                 return 0
             queue_message(stream, message)
-            stream.ended = stream.unary
+            stream.ended = unary
         provider.source.ptr = <void*> stream
         provider.read_callback = read_messages
         number = nghttp2_submit_request(self.h2, NULL, block.fields, block.count, &provider,
@@ -169,58 +152,6 @@ cdef class ClientSession(_Session):
         self.adopt(stream, number)
         self.calls[number] = stream
         return number
-
-    def gather(self, Gathering gathering not None, Py_ssize_t place, bytes key not None,
-               bytes value not None, str request_id not None, metadata, timeout_s, double now):
-        cdef GatheredCall call
-        cdef bytes message
-        cdef double timeout = checked_timeout(timeout_s)
-        if not 0 <= place < len(gathering.results):
-            raise IndexError("a place among the results")
-        if not self.may_begin():
-            return 0
-        message = encoded_request(gathering.method, key, value, request_id)
-        pairs = encoded_pairs(metadata, self.limits.header_bytes_max) if metadata else None
-        call = GatheredCall.__new__(GatheredCall)
-        call.unary = call.is_hot = True
-        call.gathering = gathering
-        call.place = place
-        call.deadline = INFINITY if timeout < 0 else now + timeout
-        return self.begin(call, gathering.path, pairs, timeout, message)
-
-    def expire(self, Gathering gathering not None, double now):
-        cdef void* at = self.first
-        cdef Stream stream
-        if self.why is not None:
-            return
-        while at != NULL:
-            stream = <Stream> at
-            at = stream.after
-            if (stream.is_hot and not stream.told
-                    and (<GatheredCall> stream).gathering is gathering
-                    and (<GatheredCall> stream).deadline <= now):
-                self.tell(stream, STATUS_DEADLINE_EXCEEDED, "the deadline has passed", False)
-                self.give_up(stream)
-
-    cdef int gathered(self, GatheredCall call, uint32_t status, str details,
-                      bint unprocessed) except -1:
-        """Note an answered or failed call where its caller looks."""
-        cdef Gathering gathering = call.gathering
-        if status == STATUS_OK and call.is_malformed:
-            status = STATUS_INTERNAL
-            details = "the answer is not a protobuf message"
-        if status == STATUS_OK:
-            if call.place < len(gathering.results):
-                gathering.results[call.place] = call.result
-            gathering.places.append(call.place)
-        else:
-            trailer = call.received_trailer if call.received_trailer is not None else ()
-            gathering.failures.append((call.place, status, details, trailer, unprocessed))
-        call.result = None
-        if not gathering.told:
-            gathering.told = True
-            self.events.append((EVENT_GATHERED, gathering))
-        return 0
 
     def half_close(self, int32_t number):
         cdef Stream stream = self.find(number)
@@ -266,8 +197,6 @@ cdef class ClientSession(_Session):
         if stream.told:
             return 0
         stream.told = stream.deaf = True
-        if stream.is_hot:
-            return self.gathered(<GatheredCall> stream, status, details, unprocessed)
         trailer = stream.received_trailer if stream.received_trailer is not None else ()
         if stream.unary:
             self.events.append((
@@ -346,8 +275,6 @@ cdef class ClientSession(_Session):
                           bytes whole) except -1:
         if stream.unary and stream.whole > 1:
             return self.refuse(stream, STATUS_INTERNAL, "more than one answer to a call", None)
-        if stream.is_hot:
-            return take_answer(<GatheredCall> stream, data, size)
         if whole is None:
             whole = PyBytes_FromStringAndSize(<const char*> data, size)
         if stream.unary:
@@ -369,7 +296,7 @@ cdef class ClientSession(_Session):
         elif status == STATUS_OK and stream.prefix_bytes:
             status = STATUS_INTERNAL
             details = "an answer ends too early"
-        elif status == STATUS_OK and stream.unary and stream.whole == 0:
+        elif status == STATUS_OK and stream.unary and stream.answer is None:
             status = STATUS_INTERNAL
             details = "no answer in an answered call"
         self.tell(stream, status, "" if details is None else details, False)

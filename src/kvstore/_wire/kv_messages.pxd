@@ -32,7 +32,5 @@ cdef enum:
     ANSWER_HEAD_MAX = 5 + 2 + 1 + 5
 
 # -1: not a protobuf message, by the rules of protobuf's own parser.
-cdef int decode_answer(HotMethod method, const uint8_t* data, size_t size, bint* said,
-                       Field* value) noexcept nogil
 cdef int decode_request(HotMethod method, const uint8_t* data, size_t size,
                         Request* request) noexcept nogil

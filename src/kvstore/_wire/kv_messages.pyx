@@ -159,31 +159,6 @@ cdef int decode_request(HotMethod method, const uint8_t* at, size_t size,
     return 0
 
 
-cdef int decode_answer(HotMethod method, const uint8_t* at, size_t size, bint* said,
-                       Field* value) noexcept nogil:
-    """`said`: the bool of any answer; `value`: a GetResponse's."""
-    cdef const uint8_t* end = at + size
-    cdef uint32_t tag
-    cdef uint64_t number
-    said[0] = False
-    value[0] = Field(NULL, 0)
-    while at < end:
-        at = read_tag(at, end, &tag)
-        if at == NULL or tag < 8:
-            return -1
-        if tag == (1 << 3 | VARINT):
-            at = read_varint(at, end, &number, 10)
-            if at != NULL:
-                said[0] = number != 0
-        elif tag == (2 << 3 | BYTES) and method == METHOD_GET:
-            at = read_field(at, end, value)
-        else:
-            at = skip_field(at, end, tag)
-        if at == NULL:
-            return -1
-    return 0
-
-
 cdef inline void write_prefix(uint8_t* head, uint32_t size) noexcept nogil:
     """gRPC's prefix of a message: not compressed, then its size, big-endian."""
     head[0] = 0

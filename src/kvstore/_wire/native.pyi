@@ -22,7 +22,6 @@ FINISHED: Final[int]  # client: stream, status, details, trailer, unprocessed; t
 ANSWER: Final[int]  # client: stream, status, message | None, details, trailer, initial, unprocessed
 GOAWAY: Final[int]  # both: last_stream, h2_code, debug data (at most 128 bytes)
 PONG: Final[int]  # both: nothing
-GATHERED: Final[int]  # client: gathering; it has something to take
 
 # Methods of hot calls.
 
@@ -227,20 +226,6 @@ def answer_all(calls: list[HotCall], results: list[Any], owners: set[Any]) -> li
     places of the calls that it didn't answer since their results are something else.
     """
 
-class Gathering:
-    """Calls of one method of KV whose results a client gathers, over any number of sessions.
-
-    A call that ended well has its result in ``results`` at its place: of PUT and DELETE a bool, of
-    GET bytes or None.
-    """
-
-    def __init__(self, path: str, method: int, results: list[Any]) -> None: ...
-    def take(self) -> tuple[list[int], list[tuple[int, int, str, Metadata, bool]]]:
-        """What ended since the last time: places of those that ended well, and the others.
-
-        These as ``(place, status, details, trailer, unprocessed)``.
-        """
-
 class ClientSession(_Session):
     """The client's side of one connection. ``scheme``: http or https."""
 
@@ -281,26 +266,6 @@ class ClientSession(_Session):
         HEADERS, MESSAGE, FINISHED, ANSWER, GOAWAY, PONG. ``unprocessed`` is True where the server
         surely did nothing of the call.
         """
-
-    def gather(
-        self,
-        gathering: Gathering,
-        place: int,
-        key: bytes,
-        value: bytes,
-        request_id: str,
-        metadata: Pairs,
-        timeout_s: float | None,
-        now: float,
-    ) -> int:
-        """Begin one call of a gathering; the stream, or 0: a bound was reached.
-
-        What a method has no use for is ignored. Instead of events of its own the call has its place
-        in ``gathering.take``, and one GATHERED tells of all that ended. ``cancel`` takes it out.
-        """
-
-    def expire(self, gathering: Gathering, now: float) -> None:
-        """End those of its calls here whose ``timeout_s`` has passed, with DEADLINE_EXCEEDED."""
 
     def half_close(self, stream: int) -> None:
         """No message follows those that were queued."""

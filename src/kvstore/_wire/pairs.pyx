@@ -6,7 +6,7 @@ from binascii import b2a_base64
 from libc.string cimport memchr, memcmp
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeLatin1
+from cpython.unicode cimport PyUnicode_DecodeLatin1
 
 cdef object NAME = re.compile(r"[0-9a-z_.-]+", re.ASCII)
 cdef object TARGET = re.compile(r"[\x21-\x7e]+", re.ASCII)     # a path, an authority

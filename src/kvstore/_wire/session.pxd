@@ -12,7 +12,6 @@ cdef enum EventKind:
     EVENT_ANSWER = 7
     EVENT_GOAWAY = 8
     EVENT_PONG = 9
-    EVENT_GATHERED = 10
 
 # gRPC's status codes, as far as the wire says them itself.
 cdef enum Status:
@@ -20,7 +19,6 @@ cdef enum Status:
     STATUS_CANCELLED = 1
     STATUS_UNKNOWN = 2
     STATUS_INVALID_ARGUMENT = 3
-    STATUS_DEADLINE_EXCEEDED = 4
     STATUS_PERMISSION_DENIED = 7
     STATUS_RESOURCE_EXHAUSTED = 8
     STATUS_UNIMPLEMENTED = 12
