@@ -28,7 +28,7 @@ cdef class Limits:
         int64_t received_bytes_max=16 << 20,
         int64_t resets_max=1000,
         int64_t pings_max=10,
-        int64_t settings_max=10,
+        int64_t settings_max=30,
         int64_t idle_frames_max=1000,
         int64_t window_bytes=256 << 10,
         int64_t connection_window_bytes=4 << 20,
@@ -67,6 +67,11 @@ cdef enum:
 
 cdef inline Bucket new_bucket(int64_t size) noexcept nogil:
     return Bucket(size, size, 0.0)
+
+
+cdef inline void add_tokens(Bucket* bucket, double tokens) noexcept nogil:
+    """Beside those of time: for what we gave the peer reason to do."""
+    bucket.tokens = min(bucket.size, bucket.tokens + tokens)
 
 
 cdef inline bint take_token(Bucket* bucket, double now) noexcept nogil:

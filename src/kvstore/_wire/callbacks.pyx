@@ -146,10 +146,12 @@ cdef int on_frame_send(
 ) except? NGHTTP2_ERR_CALLBACK_FAILURE:
     cdef _Session session = <_Session> user_data
     cdef uint8_t kind = frame.hd.type
+    if kind == NGHTTP2_DATA or kind == NGHTTP2_HEADERS:
+        # Peers measure how much is on its way by a PING for what comes, as grpc-go does.
+        add_tokens(&session.pings, 2)
     if kind == NGHTTP2_DATA:
         # The peer tells what it read of it, of the stream and of the connection.
-        session.idle_frames.tokens = min(session.idle_frames.tokens + 2,
-                                         session.idle_frames.size)
+        add_tokens(&session.idle_frames, 2)
     elif kind == NGHTTP2_HEADERS:
         session.block_sent(frame.hd.stream_id, frame.hd.flags & NGHTTP2_FLAG_END_STREAM != 0)
     elif kind == NGHTTP2_GOAWAY and frame.goaway.error_code != NGHTTP2_NO_ERROR:

@@ -282,7 +282,7 @@ cdef class ServerSession(_Session):
         if block.is_malformed:
             return self.refuse_block(number, STATUS_INVALID_ARGUMENT,
                                      "grpc-timeout or a binary value of metadata is malformed")
-        self.idle_frames.tokens = min(self.idle_frames.tokens + 2, self.idle_frames.size)
+        add_tokens(&self.idle_frames, 2)
         pairs = tuple(self.block_pairs) if len(self.block_pairs) else ()
         if not may_take(self.received_budget,
                         self.received_bytes + block.size + STREAM_OVERHEAD,

@@ -284,6 +284,19 @@ def test_flood_breaks_the_connection(
     assert (raw.received.used, raw.session.streams) == (0, 0)
 
 
+def test_a_ping_for_each_answer_is_welcome() -> None:
+    raw = Raw(pings_max=2)
+    for stream in range(1, 2001, 2):
+        raw.say(frames.headers(stream, frames.request()))
+        raw.say(frames.frame(frames.DATA, stream, frames.message(b""), frames.END_STREAM))
+        raw.hot.pop().get_answer(b"v")
+        assert frames.DATA in [kind for kind, *_ in raw.hear()]
+        raw.say(frames.frame(frames.PING, 0, bytes(8)))
+        assert [kind for kind, *_ in raw.hear()] == [frames.PING]
+    raw.say(frames.frame(frames.PING, 0, bytes(8)) * 3)
+    assert raw.session.broken == "too_many_pings"
+
+
 def test_slow_pings_are_welcome() -> None:
     raw = Raw(pings_max=2)
     for second in range(100):
