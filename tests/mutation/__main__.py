@@ -13,6 +13,7 @@ import ast
 import concurrent.futures
 import difflib
 import itertools
+import math
 import os
 import queue
 import random
@@ -126,6 +127,18 @@ def is_equal(mutant: Mutant) -> bool:
     return "\n".join([mutant.where, *mutant.difference]) in EQUAL.read_text()
 
 
+def interval(killed: int, tried: int) -> tuple[float, float]:
+    """Between which shares that of all mutants lies, of which so many were tried (Wilson, 95 %)."""
+    if not tried:
+        return 0.0, 1.0
+    z = 1.96
+    share = killed / tried
+    middle = share + z * z / (2 * tried)
+    width = z * math.sqrt(share * (1 - share) / tried + z * z / (4 * tried * tried))
+    scale = 1 + z * z / tried
+    return (middle - width) / scale, (middle + width) / scale
+
+
 class Copy:
     """A copy of the source for one mutant at a time."""
 
@@ -217,11 +230,13 @@ def main(package: str, sample: int, seed: int, minutes: float, jobs: int) -> Non
                 if what == "survived":
                     click.echo("\n".join(["", mutant.where, *mutant.difference]))
     tried = sum(counts.values())
-    share = counts["killed"] / max(1, tried - counts["equal"])
+    changing = tried - counts["equal"]
+    low, high = interval(counts["killed"], changing)
     click.echo(
         f"\n{package}: {len(everything)} mutants, {tried} tried (seed {seed}): "
         f"{counts['killed']} killed, {counts['equal']} change nothing, "
-        f"{counts['survived']} survived; {share:.1%} of those that change something were killed"
+        f"{counts['survived']} survived; of those that change something "
+        f"{counts['killed'] / max(1, changing):.0%} were killed ({low:.0%} to {high:.0%} of all)"
     )
     sys.exit(counts["survived"] > 0)
 
