@@ -34,3 +34,24 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(MET_MAX + 10):
         handshakes.meet(f"ipv4:10.0.0.1:{number}")
     assert len(handshakes._known) == MET_MAX
+
+
+def test_failures_that_are_told_are_counted_and_said_once_in_a_while() -> None:
+    handshakes = Handshakes()
+    handshakes.exact = True
+    with structlog.testing.capture_logs() as logs:
+        for number in range(5):
+            handshakes.begin()
+            handshakes.begin()
+            handshakes.refuse(f"ipv4:10.0.0.1:{number}", "NO_CERTIFICATE")
+            handshakes.look(100.0 + number * PATIENCE_S)
+    assert (handshakes.begun, handshakes.refused) == (10, 5)
+    assert logs == [
+        {
+            "event": "handshakes failed",
+            "log_level": "warning",
+            "count": 1,
+            "peer": "ipv4:10.0.0.1:0",
+            "reason": "NO_CERTIFICATE",
+        }
+    ]

@@ -36,7 +36,7 @@ class Handshakes:
         self.begun = 0
         self.refused = 0
         self.exact = False
-        """Whether ``refused`` are those that failed, not those that no call followed."""
+        """``refused`` are those that :meth:`refuse` told of, not those that no call followed."""
         self._lock = threading.Lock()
         self._met = 0
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -52,7 +52,6 @@ class Handshakes:
 
     def refuse(self, peer: str, reason: str) -> None:
         """The handshake of ``peer`` failed; said once in a while."""
-        self.exact = True
         self.refused += 1
         now = time.monotonic()
         if now - self._logged_at >= LOG_INTERVAL_S:
@@ -71,6 +70,8 @@ class Handshakes:
 
     def look(self, now: float | None = None) -> None:
         """Count what nothing followed, and say so. To be called every few seconds."""
+        if self.exact:
+            return  # whoever tells of failures tells of all
         now = time.monotonic() if now is None else now
         since, begun = self._counted
         if now - since < PATIENCE_S:

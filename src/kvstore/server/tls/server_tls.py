@@ -25,6 +25,7 @@ class ServerTls:
         """Raises ConfigurationError for an authority that OpenSSL can't use."""
         self._files = files
         self._of = files.watched()
+        files.handshakes.exact = True
         try:
             self._context = _context(self._of)
         except ssl.SSLError as error:
