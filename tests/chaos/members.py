@@ -138,14 +138,12 @@ class ProxiedCluster(ChaosCluster):
     def _sender_of(self, port: int) -> int | None:
         """By command line: a member that is only starting dials as well."""
         configs = {f"--config={self.config(member)}": member for member in self.members}
-        for process in psutil.process_iter(["cmdline"]):
-            member = next((configs[w] for w in process.info["cmdline"] or () if w in configs), None)
-            if member is None:
-                continue
-            with contextlib.suppress(psutil.Error):
-                # Its name until psutil 6.
-                connections = getattr(process, "net_connections", None) or process.connections
-                if any(one.laddr.port == port for one in connections("tcp")):
+        wanted = _socket_of(port)
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(OSError, psutil.Error):
+                member = next((configs[w] for w in process.cmdline() if w in configs), None)
+                descriptors = Path(f"/proc/{process.pid}/fd")
+                if member and any(os.readlink(one) == wanted for one in descriptors.iterdir()):
                     return member
         return None
 
@@ -232,3 +230,12 @@ def command(*words: str) -> None:
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
+
+
+def _socket_of(port: int) -> str | None:
+    """What /proc calls the end of a connection with this local port."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, *others = line.split()
+        if int(local.rpartition(":")[2], 16) == port and not remote.endswith(":0000"):
+            return f"socket:[{others[6]}]"
+    return None
