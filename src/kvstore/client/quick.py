@@ -7,7 +7,7 @@ first try goes on in a task, by the rules of all calls.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -21,9 +21,6 @@ from kvstore.client.options import RetryPolicy, checked_timeout
 from kvstore.client.sessions import Sessions, SessionWrite
 from kvstore.errors import Error
 from kvstore.wire.errors import Metadata, RpcError, status_code
-
-if TYPE_CHECKING:
-    from kvstore.wire.channel_connection import Connection as WireConnection
 
 __all__ = ["QuickTry", "Rules", "Tries"]
 
@@ -97,7 +94,7 @@ class QuickTry:
         self.wait_for_ready = False
         self.timeout = timeout
         self.deadline = started + timeout
-        self.connection: WireConnection | None = None
+        self.connection: Any = None
         self.stream = 0
         self.repeats = 0
 
