@@ -241,13 +241,19 @@ class BatchError(Error):
         failures: dict[int, Error],
         taken: int,
         results: list[bool | bytes | Error | None] | None = None,
+        *,
+        cause: BaseException | None = None,
     ) -> None:
         self.failures = dict(sorted(failures.items()))
         self.taken = taken
         self.results = results
-        place, first = next(iter(self.failures.items()), (None, None))
-        said = f"{len(failures)} of {taken} operations failed"
-        super().__init__(said if first is None else f"{said}; number {place}: {first}")
+        said = []
+        if cause is not None:
+            said.append(f"the iterator of items failed after {taken}: {cause}")
+        if failures:
+            place, first = next(iter(self.failures.items()))
+            said.append(f"{len(failures)} of {taken} operations failed; number {place}: {first}")
+        super().__init__("; ".join(said))
 
 
 class InternalError(Error):

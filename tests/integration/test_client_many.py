@@ -9,10 +9,12 @@ import threading
 import time
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from kvstore.client import TLS, AsyncClient, Client
-from kvstore.errors import BatchError, InvalidArgumentError
+from kvstore.errors import BatchError, ClosedError, InvalidArgumentError
 from tests.integration.process import Certificates, Kvd
 
 pytestmark = pytest.mark.usefixtures("transport")
@@ -167,3 +169,71 @@ def test_parent_and_child_write_with_a_session_each(kvd: Kvd) -> None:
         check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
+FORKS_AMID_CALLS = """
+import os, signal, sys, threading
+from kvstore.client import Client
+
+address = sys.argv[1]
+shared = Client(address, timeout=30)
+ended = threading.Event()
+
+def use():
+    while not ended.is_set():
+        with Client(address, timeout=30) as own:
+            own.put(b"amid", b"x")
+            shared.get(b"amid")
+
+threads = [threading.Thread(target=use) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(40)
+        shared.get(b"amid")
+        Client(address, timeout=30).get(b"amid")
+        os._exit(7)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 7, code
+ended.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_forks_while_other_threads_call(kvd: Kvd) -> None:
+    """Whatever those hold at that moment, from the first call on."""
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKS_AMID_CALLS, kvd.address],
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
+def test_arguments_are_judged_at_the_call(kvd: Kvd) -> None:
+    with kvd.client() as client:
+        for call in (client.get_many, client.put_many):
+            with pytest.raises(InvalidArgumentError, match="timeout"):
+                call([], timeout=-1)  # type: ignore[operator]
+        with pytest.raises(InvalidArgumentError, match="timeout"):
+            client.pipeline(timeout=0)
+    with pytest.raises(ClosedError):
+        client.get_many([b"k"])
+    with pytest.raises(ClosedError):
+        client.put_many({b"k": b"v"})
+
+
+def test_a_client_of_another_loop_is_refused(kvd: Kvd, transport: str) -> None:
+    async def one(client: AsyncClient) -> None:
+        await client.put(b"loop", b"1")
+
+    client = AsyncClient(kvd.address)
+    asyncio.run(one(client))
+    if transport == "native":
+        with pytest.raises(grpc.aio.UsageError, match="another event loop"):
+            asyncio.run(one(client))
+        asyncio.run(client.close())

@@ -161,16 +161,23 @@ class AsyncClient:
 
     def pipeline(self, *, timeout: float | None = None) -> AsyncPipeline:
         """A list of operations to be sent together; see :class:`AsyncPipeline`."""
-        return AsyncPipeline(self.doer, timeout)
+        return AsyncPipeline(self.doer, self.doer.seconds(timeout))
 
     async def put_many(self, items: Items, *, timeout: float | None = None) -> int:
         """Store each value under its key, hundreds at a time; see :meth:`Client.put_many`."""
         return await put_all(self.doer, operations_of(items), timeout=timeout)
 
-    async def get_many(
+    def get_many(
         self, keys: Iterable[BytesLike], *, timeout: float | None = None
     ) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
         """Yield each key with its value, or None, in order; see :meth:`Client.get_many`."""
+        if self._closed:
+            raise ClosedError("the client is closed")
+        return self._gets(keys, self.doer.seconds(timeout))
+
+    async def _gets(
+        self, keys: Iterable[BytesLike], timeout: float
+    ) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
         operations = gets_of(keys)
         while chunk := list(islice(operations, IN_FLIGHT)):
             for pair in pairs_of(chunk, await do_all(self.doer, chunk, timeout=timeout)):

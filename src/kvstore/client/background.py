@@ -25,7 +25,7 @@ import uvloop
 
 from kvstore.errors import ClosedError
 
-__all__ = ["Background", "abandon", "lease", "release"]
+__all__ = ["Background", "abandon", "lease", "lock", "release"]
 
 T = TypeVar("T")
 
@@ -175,6 +175,11 @@ class _Shared:
 
 
 _shared = _Shared()
+
+
+def lock() -> threading.RLock:
+    """Held while clients begin and end their work; never for long. A child of fork has its own."""
+    return _shared.lock
 
 
 def lease() -> Background:

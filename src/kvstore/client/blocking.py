@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
@@ -87,7 +86,6 @@ class Client:
         self._make = partial(
             AsyncClient, addresses, tls=tls, timeout=timeout, retry=retry, transport=transport
         )
-        self._lock = threading.Lock()
         self._closed = False
         self._work: _Work | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
@@ -144,7 +142,7 @@ class Client:
 
     def pipeline(self, *, timeout: float | None = None) -> Pipeline:
         """A list of operations to be sent together; see :class:`Pipeline`."""
-        return Pipeline(self._do_all, timeout)
+        return Pipeline(self._do_all, self._begun().client.doer.seconds(timeout))
 
     def put_many(self, items: Items, *, timeout: float | None = None) -> int:
         """Store each value under its key, hundreds at a time; returns how many there were.
@@ -158,6 +156,7 @@ class Client:
         among its ``failures`` were stored.
         """
         work = self._begun()
+        timeout = work.client.doer.seconds(timeout)
         operations = operations_of(items)
         stored = 0
         # The iterator runs in the caller's thread.
@@ -178,6 +177,11 @@ class Client:
         comes to a key that couldn't be read.
         """
         work = self._begun()
+        return self._gets(work, keys, work.client.doer.seconds(timeout))
+
+    def _gets(
+        self, work: _Work, keys: Iterable[BytesLike], timeout: float
+    ) -> Iterator[tuple[bytes, bytes | None]]:
         operations = gets_of(keys)
         while chunk := list(islice(operations, IN_FLIGHT)):
             values = work.run(do_all(work.client.doer, chunk, timeout=timeout))
@@ -274,7 +278,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
-        with self._lock:
+        with background.lock():
             self._closed = True
             work, self._work = self._work, None
         if work is None or work.process != forks.process:
@@ -304,7 +308,7 @@ class Client:
         return work
 
     def _begin(self) -> _Work:
-        with self._lock:
+        with background.lock():
             if self._closed:
                 raise ClosedError("the client is closed")
             if self._work is not None and self._work.process != forks.process:

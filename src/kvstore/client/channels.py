@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import grpc
 import grpc.aio
@@ -13,7 +14,6 @@ from kvstore.addresses import is_unix
 from kvstore.client.options import CHANNEL_OPTIONS, NATIVE_OPTIONS, TLS
 from kvstore.errors import ConfigurationError
 from kvstore.wire import available
-from kvstore.wire.channel_options import ChannelTLS
 
 __all__ = ["Transport", "dialler", "is_native"]
 
@@ -33,36 +33,31 @@ def is_native(transport: Transport | None) -> bool:
 def dialler(transport: Transport | None, tls: TLS | None) -> Callable[[str], grpc.aio.Channel]:
     """What makes a channel to an address; unreadable certificates are told now, and then.
 
-    Raises ConfigurationError.
+    All that a call needs is imported here, in the caller's thread: a fork while another thread
+    imports would leave the child with a lock that nobody gives back. Raises ConfigurationError.
     """
     if transport not in (None, "native", "grpcio"):
         raise ConfigurationError(f"unknown transport {transport!r}; expected native or grpcio")
     if transport == "native" and not available():
         raise ConfigurationError("this build of kvstore has no native transport; use grpcio")
-    native = is_native(transport)
-    secure, plain = (_native_secure, _native) if native else (_grpcio_secure, _grpcio)
-    if tls is None:
-        return plain
-    tls.credentials()
-    return lambda address: plain(address) if is_unix(address) else secure(address, tls)
+    if tls is not None:
+        tls.credentials()
+    if is_native(transport):
+        # Where it isn't built there is nothing to import.
+        channel = importlib.import_module("kvstore.wire.channel").Channel
+        return partial(_native, channel, tls=tls)
+    return partial(_grpcio, tls=tls)
 
 
-def _native(address: str, tls: ChannelTLS | None = None) -> grpc.aio.Channel:
-    # Where it isn't built there is nothing to import.
-    channel = importlib.import_module("kvstore.wire.channel")
-    made: grpc.aio.Channel = channel.Channel(address, NATIVE_OPTIONS, tls)
+def _native(channel: Callable[..., Any], address: str, *, tls: TLS | None) -> grpc.aio.Channel:
+    secure = None if tls is None or is_unix(address) else tls.for_channel()
+    made: grpc.aio.Channel = channel(address, NATIVE_OPTIONS, secure)
     return made
 
 
-def _native_secure(address: str, tls: TLS) -> grpc.aio.Channel:
-    return _native(address, tls.for_channel())
-
-
-def _grpcio(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-
-
-def _grpcio_secure(address: str, tls: TLS) -> grpc.aio.Channel:
+def _grpcio(address: str, *, tls: TLS | None) -> grpc.aio.Channel:
+    if tls is None or is_unix(address):
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
     return grpc.aio.secure_channel(
         address, tls.credentials(), options=CHANNEL_OPTIONS + tls.channel_options()
     )

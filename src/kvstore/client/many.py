@@ -194,5 +194,5 @@ async def put_all(doer: Doer, operations: Iterator[Operation], *, timeout: float
     flight = Flight(doer, operations, None, timeout)
     await flight.fly()
     if flight.failures or flight.broken is not None:
-        raise BatchError(flight.failures, flight.taken) from flight.broken
+        raise BatchError(flight.failures, flight.taken, cause=flight.broken) from flight.broken
     return flight.taken

@@ -34,7 +34,7 @@ CHUNK_BYTES = 8 << 20
 class _Listed:
     """What both kinds of pipeline have."""
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._operations: list[Operation] = []
         self._bytes = 0
@@ -90,8 +90,8 @@ class Pipeline(_Listed):
 
     def __init__(
         self,
-        do: Callable[[Sequence[Operation], float | None], list[Result | Error]],
-        timeout: float | None,
+        do: Callable[[Sequence[Operation], float], list[Result | Error]],
+        timeout: float,
     ) -> None:
         super().__init__(timeout)
         self._do = do
@@ -126,7 +126,7 @@ class AsyncPipeline(_Listed):
     ...     results = await pipe.execute()
     """
 
-    def __init__(self, client: Doer, timeout: float | None) -> None:
+    def __init__(self, client: Doer, timeout: float) -> None:
         super().__init__(timeout)
         self._client = client
 
@@ -195,11 +195,11 @@ def take_chunk(operations: Iterator[Operation], taken: int) -> list[Operation]:
             chunk.append(operation)
             size += len(operation.key) + len(operation.value)
     except Exception as error:
-        raise BatchError({}, taken) from error
+        raise BatchError({}, taken, cause=error) from error
     return chunk
 
 
 def moved(error: BatchError, places: int) -> BatchError:
     """The same error of a chunk that ``places`` operations went before."""
     failures = {place + places: failure for place, failure in error.failures.items()}
-    return BatchError(failures, error.taken + places)
+    return BatchError(failures, error.taken + places, cause=error.__cause__)

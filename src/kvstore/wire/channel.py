@@ -120,6 +120,8 @@ class Channel:
     async def close(self, grace: float | None = None) -> None:
         """Take no more calls; those under way have ``grace`` seconds, then they are cancelled."""
         self._closed = True
+        if self._loop is None or self._loop.is_closed():
+            return  # and with it all that was open
         if grace and self._under_way():
             self._idle = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._idle], timeout=grace)
@@ -151,9 +153,12 @@ class Channel:
     def start(self, exchange: Exchange) -> None:
         """Begin a call, now or when there is a connection with room for it.
 
-        Raises ValueError for metadata that can't be sent, UsageError when the channel is closed.
+        Raises ValueError for metadata that can't be sent, UsageError when the channel is closed or
+        belongs to another loop.
         """
         self._check_open()
+        if asyncio.get_running_loop() is not self._loop:
+            raise grpc.aio.UsageError("the channel belongs to another event loop")
         if exchange.deadline < self._expiry_at:
             self._expect(exchange.deadline)
         message = exchange.message
@@ -347,8 +352,11 @@ class Channel:
         earliest = NEVER
         for exchange in self._under_way():
             if exchange.deadline <= now:
+                unsent = exchange.connection is None
                 self.drop(exchange)
-                exchange.failed(RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, DEADLINE_EXCEEDED))
+                exchange.failed(
+                    RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, DEADLINE_EXCEEDED, unsent=unsent)
+                )
             elif exchange.deadline < earliest:
                 earliest = exchange.deadline
         if earliest < self._expiry_at:

@@ -184,8 +184,11 @@ class Connection(asyncio.Protocol):
                 session.half_close(stream)
             exchange.began()
         if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+            if len(self._calls) == 1:
+                self._flush()  # alone it needn't wait for others of this pass
+            else:
+                self._flushing = True
+                self._loop.call_soon(self._flush)
         return True
 
     def drop(self, exchange: Exchange) -> None:

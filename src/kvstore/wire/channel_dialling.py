@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import encodings.idna  # noqa: F401 - the resolver's, which else is imported at the first call
 import os
 import socket
 import ssl

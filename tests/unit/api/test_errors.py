@@ -32,6 +32,8 @@ def example(kind: type[Error]) -> Error:
         return kind(Refusal.SEQUENCE_PASSED)
     if issubclass(kind, NotLeaderError):
         return kind(3, "127.0.0.1:7000")
+    if issubclass(kind, errors.BatchError):
+        return kind({}, 7, cause=LookupError("no more"))
     return kind("what went wrong")
 
 

@@ -209,6 +209,8 @@ def test_an_iterator_that_fails_is_the_cause() -> None:
         with pytest.raises(BatchError) as caught:
             await put_all(store, operations_of([("text", b"")]), timeout=None)  # type: ignore[list-item]
         assert isinstance(caught.value.__cause__, TypeError)
+        said = "the iterator of items failed after 0: key must be bytes-like, not str"
+        assert str(caught.value) == said
 
     run(test)
 
@@ -261,7 +263,7 @@ class Recorded:
 
 def test_a_pipeline_is_executed_at_the_end_of_its_block_and_only_once() -> None:
     do = Recorded([True, b"v"])
-    with Pipeline(do, None) as pipe:  # type: ignore[arg-type]
+    with Pipeline(do, 1.0) as pipe:  # type: ignore[arg-type]
         assert pipe.put(b"a", b"1").get(bytearray(b"b")).execute() == [True, b"v"]
         assert len(pipe) == 0
         pipe.delete(b"c")
@@ -273,14 +275,14 @@ def test_a_pipeline_is_executed_at_the_end_of_its_block_and_only_once() -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        leave(Pipeline(do, None))  # type: ignore[arg-type]
+        leave(Pipeline(do, 1.0))  # type: ignore[arg-type]
     assert len(do.sent) == 2
 
 
 def test_errors_of_a_pipeline_are_raised_with_all_results_or_given() -> None:
     failure = UnavailableError("gone")
     do = Recorded([True, failure, None])
-    pipe = Pipeline(do, None)  # type: ignore[arg-type]
+    pipe = Pipeline(do, 1.0)  # type: ignore[arg-type]
     for _ in range(2):
         pipe.get(b"a").get(b"b").get(b"c")
         if do.sent:
@@ -294,7 +296,7 @@ def test_errors_of_a_pipeline_are_raised_with_all_results_or_given() -> None:
 
 def test_what_a_pipeline_lists_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvstore.client.pipeline.LISTED_BYTES_MAX", 10)
-    pipe = Pipeline(Recorded([False]), None)  # type: ignore[arg-type]
+    pipe = Pipeline(Recorded([False]), 1.0)  # type: ignore[arg-type]
     pipe.put(b"a", bytes(9))
     with pytest.raises(InvalidArgumentError, match="put_many"):
         pipe.get(b"b")

@@ -136,6 +136,7 @@ def test_a_server_that_only_listens_costs_the_deadline() -> None:
                 echo = channel.unary_unary(ECHO)
                 error = await failure(echo(b"", timeout=0.1))
                 assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert error.unsent
                 error = await failure(echo(b"", timeout=WAIT_S))
                 assert error.details() == f"cannot connect to {address}: no answer within 0.4 s"
 
@@ -297,6 +298,7 @@ def test_a_server_that_answers_pings_is_waited_for() -> None:
         async with Silent() as server, Channel(server.address, keepalive) as channel:
             error = await failure(channel.unary_unary(ECHO)(b"", timeout=0.3))
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert not error.unsent
 
     run(test)
 
