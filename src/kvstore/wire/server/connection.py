@@ -236,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def flush(self) -> bool:
         """Send what there is. True: there is more, for the next turn."""
-        if self._transport is None or self._paused or self._closing is not None:
+        if self._transport is None or self._transport.is_closing() or self._paused:
             return False
         if self._tls is not None and not self._tls.ready:
             return False
@@ -257,7 +257,8 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def _write(self, data: bytes) -> None:
-        if data and self._transport is not None:
+        # One that was lost or cut takes nothing any more, before connection_lost says so.
+        if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     # Its end.
