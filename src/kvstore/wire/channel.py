@@ -57,6 +57,7 @@ class Channel:
         self._connections: set[Connection] = set()
         self._waiting: OrderedDict[Exchange, None] = OrderedDict()
         self._waiting_bytes = 0
+        self._beginning = False
         self._dialling: asyncio.Task[None] | None = None
         self._answers: dict[Connection, Answer] = {}
         self._failure: RpcError | None = None
@@ -159,6 +160,11 @@ class Channel:
         self._check_open()
         if asyncio.get_running_loop() is not self._loop:
             raise grpc.aio.UsageError("the channel belongs to another event loop")
+        if exchange.timeout is not None and exchange.timeout <= 0:
+            exchange.failed(
+                RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, DEADLINE_EXCEEDED, unsent=True)
+            )
+            return
         if exchange.deadline < self._expiry_at:
             self._expect(exchange.deadline)
         message = exchange.message
@@ -262,19 +268,31 @@ class Channel:
         self._waiting_bytes += size
 
     def _begin_waiting(self) -> None:
-        connection = self._connection
-        while self._waiting and connection is not None:
+        """Begin those for whom there is room; what that leads to begins none beside."""
+        if self._beginning:
+            return
+        self._beginning = True
+        try:
+            self._begin_first()
+        finally:
+            self._beginning = False
+
+    def _begin_first(self) -> None:
+        while self._waiting and (connection := self._connection) is not None:
             exchange = next(iter(self._waiting))
+            self._leave(exchange)
             if exchange.deadline != NEVER:
                 exchange.timeout = max(exchange.deadline - self._clock(), 0.001)
             try:
-                if not connection.begin(exchange):
-                    return
+                begun = connection.begin(exchange)
             except ValueError as error:
-                self._leave(exchange)
                 exchange.failed(RpcError(grpc.StatusCode.INTERNAL, str(error), unsent=True))
                 continue
-            self._leave(exchange)
+            if not begun:
+                self._waiting[exchange] = None
+                self._waiting.move_to_end(exchange, last=False)
+                self._waiting_bytes += len(exchange.message or b"")
+                return
 
     def _leave(self, exchange: Exchange) -> None:
         del self._waiting[exchange]
@@ -293,9 +311,11 @@ class Channel:
             self._dialling = None
             self._pause(error)
             return
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - calls must hear of it, whatever it is
             self._dialling = None
-            raise
+            details = f"cannot connect to {self._target.address}: {error!r}"
+            self._pause(RpcError(grpc.StatusCode.UNAVAILABLE, details, unsent=True))
+            return
         self._dialling = None
         if not connection.accepting:  # it was lost, or retired, meanwhile
             self._pause(

@@ -348,6 +348,8 @@ class Connection(asyncio.Protocol):
             self._wake_writers()
         if self._session.finished:
             self._end(self._broken() or "the server ended it")
+        else:
+            self._keeper.room(self)
 
     def _broken(self) -> str | None:
         why = self._session.broken

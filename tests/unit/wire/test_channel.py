@@ -182,6 +182,27 @@ def test_a_deadline_is_told_and_kept() -> None:
     run(test)
 
 
+def test_a_call_without_time_is_not_sent() -> None:
+    async def test() -> None:
+        async with Served() as served, Channel(served.address) as channel:
+            with pytest.raises(RpcError) as caught:
+                await unary(channel, "echo")(b"", timeout=0)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert caught.value.unsent
+
+    run(test)
+
+
+def test_many_large_messages_wait_for_the_servers_windows() -> None:
+    async def test() -> None:
+        async with Served() as served, Channel(served.address) as channel:
+            messages = [bytes([number]) * (1 << 20) for number in range(40)]
+            echo = unary(channel, "echo")
+            assert await asyncio.gather(*map(echo, messages)) == messages
+
+    run(test)
+
+
 def test_of_many_deadlines_each_is_kept() -> None:
     async def test() -> None:
         async with Served() as served, Channel(served.address) as channel:

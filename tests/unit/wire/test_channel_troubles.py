@@ -128,6 +128,19 @@ def test_who_is_not_there_is_named_and_asked_again_after_a_pause() -> None:
     run(test)
 
 
+def test_a_defect_while_dialling_is_told_to_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    async def test() -> None:
+        monkeypatch.setattr("kvstore.wire.channel.dial", broken)
+        async with Channel("127.0.0.1:1") as channel:
+            error = await failure(channel.unary_unary(ECHO)(b""))
+            assert error.details() == "cannot connect to 127.0.0.1:1: ZeroDivisionError()"
+
+    run(test)
+
+
 def test_a_server_that_only_listens_costs_the_deadline() -> None:
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
