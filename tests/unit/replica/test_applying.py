@@ -9,6 +9,7 @@ import pytest
 
 from kvstore.errors import Error
 from kvstore.replica import Replica
+from kvstore.replica.applying import SLICE_BYTES
 from kvstore.state import StateMachine, encode_commands
 from tests.unit.replica.driven_group import SMALL, DrivenGroup, LaterWork, into, put_of
 
@@ -47,6 +48,27 @@ def test_a_turn_applies_what_its_budget_allows_and_asks_for_another() -> None:
         assert max(steps) == 1
         driven.settle()
         assert len(driven.hashes()) == 1
+
+
+def test_a_slice_ends_with_the_entry_that_passes_its_bytes() -> None:
+    with DrivenGroup(options=replace(SLICED, apply_slice_entries=64)) as driven:
+        leader = driven.leader()
+        driven.settle()
+        slices: list[int] = []
+        applying = leader._applying
+        real = applying._apply
+        applying._apply = lambda entries, prepared: (  # type: ignore[method-assign]
+            slices.append(len(entries)) or real(entries, prepared)  # type: ignore[func-returns-value]
+        )
+        answers: list[object] = []
+        value = bytes(SLICE_BYTES // 4)
+        for number in range(9):
+            data = encode_commands([put_of(f"r{number}", b"%d" % number, value)])
+            leader.propose(data, into(answers))
+        driven.until(lambda: len(answers) == 9)
+        assert sum(slices) == 9
+        # Four of them are a little more than fits, and are taken for that.
+        assert max(slices) == 4
 
 
 def test_keys_that_only_the_disk_knows_are_looked_up_beside_the_loop() -> None:
