@@ -44,7 +44,11 @@ TESTS = {
     "replica": ["tests/unit/replica", "tests/unit/service"],
     "state": ["tests/unit/state", "tests/unit/replica/test_group.py", "tests/unit/service"],
     "service": ["tests/unit/service"],
-    "server/peers": ["tests/integration/test_peer_transport.py", "tests/unit/server"],
+    "server/peers": [
+        "tests/fuzz/test_peer_frames.py",
+        "tests/integration/test_peer_transport.py",
+        "tests/unit/server",
+    ],
 }
 
 

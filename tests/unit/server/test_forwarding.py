@@ -92,6 +92,8 @@ def test_a_broken_way_is_dialled_anew(tmp_path: Path) -> None:
         request = kv_pb2.GetRequest(key=b"k")
         assert (await forward.forward("Get", request, 2, 60, ())).found
         before = forward._channel
+        assert (await forward.forward("Get", request, 2, 60, ())).found
+        assert forward._channel is before
         await server.stop(grace=None)
         failure = await forward.forward("Get", request, 2, 5, ())
         assert failure.code is grpc.StatusCode.UNAVAILABLE
