@@ -158,7 +158,7 @@ class Channel:
         belongs to another loop.
         """
         self._check_open()
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self.loop:
             raise grpc.aio.UsageError("the channel belongs to another event loop")
         if exchange.timeout is not None and exchange.timeout <= 0:
             exchange.failed(
