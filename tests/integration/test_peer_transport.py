@@ -18,7 +18,8 @@ import structlog
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc, raft_pb2, raft_pb2_grpc
 from kvstore.errors import ConfigurationError, Error, StorageError
 from kvstore.raft.messages import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
-from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress
+from kvstore.replica.packets import Packet, SnapshotPart, SnapshotProgress, encode_packet
+from kvstore.server.peers.frames import join
 from kvstore.server.peers.identity import MemberIdentity, Stage
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.registration import register
@@ -588,6 +589,21 @@ def test_a_damaged_frame_ends_the_stream_and_reaches_nobody(tmp_path: Path) -> N
             await stream.write(raft_pb2.MessageFrame(messages=b"\x05\0\0\0hello"))
             assert await stream.code() is grpc.StatusCode.DATA_LOSS
         assert not two.received
+
+    run(test())
+
+
+def test_a_stream_that_ends_says_how_much_came(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = await start(tmp_path / "1", 1), await start(tmp_path / "2", 2)
+        frame = raft_pb2.MessageFrame.FromString(join([(encode_packet(heartbeat(1, 2, 1)),)]))
+        chunks = [to_request(part, "c") for part in parts(10, 2) if isinstance(part, SnapshotPart)]
+        async with grpc.aio.insecure_channel(two.address) as channel:
+            stub: Any = raft_pb2_grpc.RaftPeerStub(channel)
+            for method, requests in ((stub.Messages, [frame] * 3), (stub.InstallSnapshot, chunks)):
+                answer = await method(iter(requests), metadata=one.introductions.to(2))
+                assert answer.received == len(requests)
+        assert len(two.received) == 5
 
     run(test())
 
