@@ -65,7 +65,8 @@ class RaftPeerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Messages(self, request_iterator, context):
-        """One long-lived stream from each member to each other member.
+        """Two long-lived streams from each member to each other member, on connections of their own:
+        entries by the one, all else by the other. Older members have one for both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
