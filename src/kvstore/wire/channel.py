@@ -23,6 +23,9 @@ __all__ = ["Channel"]
 # Calls whose time is up are looked for so often at most.
 EXPIRY_INTERVAL_S = 0.005
 
+# A server that refuses a call, and stays, has too many: it is asked again after twice as long.
+REFUSED_PAUSE_S = 0.005
+
 # gRPC's words: whoever reads them knows that no server said so.
 DEADLINE_EXCEEDED = "Deadline Exceeded"
 
@@ -58,6 +61,8 @@ class Channel:
         self._waiting: OrderedDict[Exchange, None] = OrderedDict()
         self._waiting_bytes = 0
         self._beginning = False
+        # While a server that refused a call is given time.
+        self._held: asyncio.TimerHandle | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._answers: dict[Connection, Answer] = {}
         self._failure: RpcError | None = None
@@ -128,7 +133,7 @@ class Channel:
             await asyncio.wait([self._idle], timeout=grace)
         for exchange in self._under_way():
             exchange.cancel()
-        for timer in (self._redial, self._expiry):
+        for timer in (self._redial, self._expiry, self._held):
             if timer is not None:
                 timer.cancel()
         if self._dialling is not None:
@@ -245,6 +250,10 @@ class Channel:
         if self._closed:
             exchange.failed(RpcError(grpc.StatusCode.UNAVAILABLE, "the channel was closed"))
             return
+        connection = self._connection
+        if connection is not None and connection.accepting and self._held is None:
+            pause = REFUSED_PAUSE_S * 2**exchange.repeats
+            self._held = self.loop.call_later(pause, self._hold_no_more)
         self._wait(exchange)
 
     # Waiting for a connection, or for room on it.
@@ -267,9 +276,13 @@ class Channel:
         self._waiting[exchange] = None
         self._waiting_bytes += size
 
+    def _hold_no_more(self) -> None:
+        self._held = None
+        self._begin_waiting()
+
     def _begin_waiting(self) -> None:
         """Begin those for whom there is room; what that leads to begins none beside."""
-        if self._beginning:
+        if self._beginning or self._held is not None:
             return
         self._beginning = True
         try:
