@@ -203,6 +203,34 @@ def test_new_files_are_shown_to_new_connections_and_old_ones_go_on(tmp_path: Pat
     run(main())
 
 
+@pytest.mark.parametrize("offered", [None, "http/1.1"])
+def test_who_does_not_offer_http2_is_refused_and_counted(
+    tmp_path: Path, offered: str | None
+) -> None:
+    files = CertificateFiles(**write_files(tmp_path))
+    trust = ssl.create_default_context()
+    AUTHORITY.configure_trust(trust)
+    if offered is not None:
+        trust.set_alpn_protocols([offered])
+
+    async def main() -> None:
+        defects: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, seen: defects.append(seen))
+        async with serving(files) as (_, server, port):
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", port, ssl=trust, server_hostname="localhost"
+                )
+                await reader.read()
+                writer.close()
+            while server.connections:
+                await asyncio.sleep(0.01)
+        assert (files.handshakes.begun, files.handshakes.refused) == (1, 1)
+        assert not defects
+
+    run(main())
+
+
 def test_who_is_silent_in_a_handshake_is_cut_and_counted(tmp_path: Path) -> None:
     files = CertificateFiles(**write_files(tmp_path))
 

@@ -119,7 +119,7 @@ def play(scene: Scene, limits: ServerLimits = LIMITS) -> None:
                 await scene(server, f"127.0.0.1:{port}", echo)
         finally:
             await server.stop(grace=None)
-        assert server.calls == 0
+        assert (server.calls, server.streaming) == (0, 0)
         assert (server.received.used, server.unsent.used) == (0, 0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -323,3 +323,42 @@ async def test_a_connection_with_short_calls_is_not_idle(
         while asyncio.get_running_loop().time() < until:
             await call(b"x")
         assert server.counters.accepted == 1
+
+
+@with_limits(streaming_max=3, connection_streaming_max=2)
+async def test_calls_that_last_leave_room_for_the_others(
+    server: Server, address: str, echo: Echo
+) -> None:
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        good_client(address) as ask,
+        grpc.aio.insecure_channel(address, own) as one,
+        grpc.aio.insecure_channel(address, own) as two,
+    ):
+        open_ones = []
+        for channel, fits in ((one, 2), (two, 1)):
+            for _ in range(fits):
+                call = channel.stream_stream("/e/both")()
+                await call.write(b"x")
+                assert await call.read() == b"x"
+                open_ones.append(call)
+            refused = channel.stream_stream("/e/both")()
+            assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await ask() == b"x"
+        for call in open_ones:
+            await call.done_writing()
+            assert await call.code() is grpc.StatusCode.OK
+    assert server.counters.refused_calls == 2
+
+
+@with_limits()
+async def test_a_connection_that_comes_as_the_server_stops_keeps_it_from_nothing(
+    server: Server, address: str, echo: Echo
+) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port))) as late:
+        (listener,) = server._listening._sockets
+        server._listening._accept(listener)
+        await server.stop(grace=0.5)
+        assert server.connections == 0
+        assert late.recv(100) == b""

@@ -29,8 +29,9 @@ class ServerTls:
         try:
             self._context = _context(self._of)
         except ssl.SSLError as error:
+            why = getattr(error, "reason", None) or error
             raise ConfigurationError(
-                f"failed to read TLS certificate authority PEM: {error.reason or error}"
+                f"failed to read TLS certificate authority PEM: {why}"
             ) from error
 
     def context(self) -> ssl.SSLContext:
@@ -42,7 +43,7 @@ class ServerTls:
             except ssl.SSLError as error:
                 log.error(
                     "changed certificate files are no good; keeping the old",
-                    reason=error.reason or str(error),
+                    reason=getattr(error, "reason", None) or str(error),
                 )
         return self._context
 

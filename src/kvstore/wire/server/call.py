@@ -344,12 +344,20 @@ class Call:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         """The handler is done, one way or another."""
-        self._server.calls -= 1
+        self._release()
         if task.cancelled():
             self._end(grpc.StatusCode.CANCELLED, "")
         elif (error := task.exception()) is not None and not self._ended:
             self._failed(error)
         self._task = None  # whose exception knows this call: no cycle is left for the collector
+
+    def _release(self) -> None:
+        """It doesn't count any more."""
+        if self._handler.request_streaming or self._handler.response_streaming:
+            self._server.streaming -= 1
+            self._connection.streaming -= 1
+        else:
+            self._server.calls -= 1
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, grpc.aio.AbortError):
@@ -377,7 +385,7 @@ class Call:
             self._timer.cancel()
             self._timer = None
         if self._task is None:
-            self._server.calls -= 1  # its handler never ran
+            self._release()  # its handler never ran
         elif self._cancelled:
             self._cancel_task()
         while self._received:

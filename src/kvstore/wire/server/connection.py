@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 import grpc
+import structlog
 
 from kvstore._wire.native import CALL, CLOSED, HALF_CLOSED, MESSAGE, PONG, ServerSession
 from kvstore.wire.server.call import CANCEL, Call
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from kvstore.wire.server.server import Server
 
 __all__ = ["Connection"]
+
+log = structlog.get_logger("kvstore.wire")
 
 # Taken from a session, and given to the socket, in one turn of the loop.
 SEND_BYTES = 256 * 1024
@@ -55,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
         )
         self.session.owner = self
         self.calls: dict[int, Call] = {}
+        self.streaming = 0
         self.waiting: set[Call] = set()
         """Calls that wait for room for a response."""
         self.touched = False
@@ -107,12 +111,16 @@ class Connection(asyncio.BufferedProtocol):
         now = monotonic()
         self._heard_at = now
         data = self.server.buffer[:nbytes]
-        if self._tls is None:
-            self._receive(data, now)
-        elif self._tls.ready:
-            self._decrypt(self._tls, data, now)
-        else:
-            self._put_off(data)
+        try:
+            if self._tls is None:
+                self._receive(data, now)
+            elif self._tls.ready:
+                self._decrypt(self._tls, data, now)
+            else:
+                self._put_off(data)
+        except Exception:
+            log.exception("a connection failed")
+            self.cut("defect")
 
     def eof_received(self) -> bool:
         return False  # nothing can be answered to one that has closed: the transport goes
@@ -213,7 +221,8 @@ class Connection(asyncio.BufferedProtocol):
         if handler is None:
             self.session.finish(stream, grpc.StatusCode.UNIMPLEMENTED.value[0], "Method not found!")
             return
-        if self.server.calls >= self.server.limits.calls_max:
+        streams = handler.request_streaming or handler.response_streaming
+        if self._is_too_much(streams):
             self.server.counters.refused_calls += 1
             self.session.finish(
                 stream,
@@ -222,9 +231,22 @@ class Connection(asyncio.BufferedProtocol):
                 RETRY_PUSHBACK,
             )
             return
-        self.server.calls += 1
+        if streams:
+            self.server.streaming += 1
+            self.streaming += 1
+        else:
+            self.server.calls += 1
         call = self.calls[stream] = Call(self, stream, path, handler, timeout_s, metadata)
         call.begin()
+
+    def _is_too_much(self, streams: bool) -> bool:
+        server, limits = self.server, self.server.limits
+        if streams:
+            return (
+                server.streaming >= limits.streaming_max
+                or self.streaming >= limits.connection_streaming_max
+            )
+        return server.calls >= limits.calls_max
 
     # Bytes out.
 
@@ -304,7 +326,8 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse_handshake(self, error: ssl.SSLError) -> None:
         if self._tls is not None:
             self._write(self._tls.pending())  # the alert says why
-        self._refused(error.reason or str(error))
+        # Errors of our own have no reason apart.
+        self._refused(getattr(error, "reason", None) or str(error))
         self.close()
 
     def _refused(self, reason: str) -> None:

@@ -21,10 +21,11 @@ class ServerLimits:
     until its preface and SETTINGS came, for ``half_open_s``; of more than ``half_open_max`` the
     oldest is closed.
 
-    ``calls_max`` at one time in the process, ``streams_max`` on a connection. A call's headers have
-    ``headers_s``, the rest of its request ``request_s`` unless it is a stream, and its answer
-    ``answer_s`` from its end to be taken; a connection, or a stream of answers, that takes no byte
-    for ``stalled_s`` ends.
+    ``calls_max`` at one time in the process, ``streams_max`` on a connection; those that stream,
+    and may last, have ``streaming_max`` and ``connection_streaming_max`` beside it. A call's
+    headers have ``headers_s``, the rest of its request ``request_s`` unless it is a stream, and its
+    answer ``answer_s`` from its end to be taken; a connection, or a stream of answers, that takes
+    no byte for ``stalled_s`` ends.
 
     Bytes of messages that come in and that go out: ``received_bytes_max``, ``unsent_bytes_max`` of
     the process and ``connection_…`` of one connection, which has half of what is free at most.
@@ -39,6 +40,8 @@ class ServerLimits:
     half_open_max: int = 256
     half_open_s: float = 5.0
     calls_max: int = 4096
+    streaming_max: int = 1024
+    connection_streaming_max: int = 32
     streams_max: int = 256
     message_bytes_max: int = 2 * MIB + 64 * 1024
     header_bytes_max: int = 16 * 1024

@@ -9,6 +9,7 @@ import os
 import socket
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -66,7 +67,8 @@ class Counters:
 class Server:
     """Serves gRPC over HTTP/2. Used on its event loop's thread only.
 
-    ``received`` and ``unsent`` are budgets of bytes; ``calls`` counts those under way.
+    ``received`` and ``unsent`` are budgets of bytes. ``calls`` counts those under way, but for
+    those that stream, which may last: ``streaming`` counts them.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Server:
             connection_window_bytes=limits.connection_window_bytes,
         )
         self.calls = 0
+        self.streaming = 0
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.hot: list[HotCall] = []
         """Decoded calls of all connections, which their sessions append."""
@@ -216,12 +219,17 @@ class Server:
             oldest.cut("half-open")
         opening = self.loop.create_task(self._open(connection, accepted))
         self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
+        opening.add_done_callback(partial(self._opened, connection, accepted))
 
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
-        try:
-            await self.loop.connect_accepted_socket(lambda: connection, accepted)
-        except (OSError, asyncio.CancelledError):
+        await self.loop.connect_accepted_socket(lambda: connection, accepted)
+
+    def _opened(
+        self, connection: Connection, accepted: socket.socket, opening: asyncio.Task[None]
+    ) -> None:
+        """Clean up after one that came to nothing, its task being cancelled before it ran even."""
+        self._opening.discard(opening)
+        if opening.cancelled() or opening.exception() is not None:
             accepted.close()
             connection.connection_lost(None)
 
