@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 
 from kvstore.errors import Error
 from kvstore.replica.work import AtOnce, Work
@@ -57,8 +58,8 @@ class KVService:
         self._reading = Reading(desk, now=now, soon=soon, work=AtOnce() if work is None else work)
         self._entries = Pace(now())
         self._read_points = Pace(now())
-        self._reads_are_due = False
-        self._writes_are_due = False
+        # When they go on next, as far as that is settled.
+        self._reads_due_at = self._writes_due_at = inf
         # Who was asked last, and how often that one has changed.
         self._member: Member | None = None
         self._reign = 0
@@ -80,7 +81,16 @@ class KVService:
     def take(self, calls: Sequence[Asked], answered: Answered) -> None:
         """See :class:`kvstore.service.operations.Service`."""
         self._gather(calls, answered)
-        self._flush_soon()
+        # At once: a batch is all that there is for now, and a pass of the loop costs a poll.
+        desk, now = self._desk, self._now()
+        if desk.reads and self._read_points.earliest(desk.reads) <= now:
+            self._ask_read_point()
+        elif desk.reads:
+            self._flush_soon()
+        if desk.writes and self._entries.earliest(desk.writes) <= now:
+            self._propose()
+        elif desk.writes:
+            self._flush_soon()
 
     def _gather(self, calls: Sequence[Asked], answered: Answered) -> None:
         member = self._ask_route()
@@ -95,22 +105,35 @@ class KVService:
         self._flush_soon()
 
     def _flush_soon(self) -> None:
+        """Have what was gathered go on, unless that is due as soon already."""
         desk = self._desk
-        if desk.reads and not self._reads_are_due:
-            self._reads_are_due = True
-            self._flush_at(self._read_points.earliest(desk.reads), self._flush_reads)
-        if desk.writes and not self._writes_are_due:
-            self._writes_are_due = True
-            self._flush_at(self._entries.earliest(desk.writes), self._flush_writes)
+        if desk.reads:
+            earliest = self._read_points.earliest(desk.reads)
+            if earliest < self._reads_due_at:
+                self._reads_due_at = earliest
+                self._flush_at(earliest, self._flush_reads)
+        if desk.writes:
+            earliest = self._entries.earliest(desk.writes)
+            if earliest < self._writes_due_at:
+                self._writes_due_at = earliest
+                self._flush_at(earliest, self._flush_writes)
 
     def _flush_at(self, earliest: float, flush: Callable[[], None]) -> None:
         """Call ``flush`` soon, but not before ``earliest`` where something can call later."""
-        if self._later is not None:
+        if self._later is not None and earliest:
             pause = earliest - self._now()
             if pause > 0:
                 self._later(pause, flush)
                 return
         self._soon(flush)
+
+    def _flush_reads(self) -> None:
+        self._reads_due_at = inf
+        self._ask_read_point()
+
+    def _flush_writes(self) -> None:
+        self._writes_due_at = inf
+        self._propose()
 
     def _ask_route(self) -> Member | Error:
         """The member to ask now, or why there is none; notes when that is another one."""
@@ -133,9 +156,8 @@ class KVService:
             return None
         return member
 
-    def _flush_reads(self) -> None:
+    def _ask_read_point(self) -> None:
         """Ask for a read point for what was gathered, if it is time."""
-        self._reads_are_due = False
         member = self._leading()
         now, pace = self._now(), self._read_points
         if member is None or not pace.may_go(now, self._desk.reads, is_full=False):
@@ -147,9 +169,8 @@ class KVService:
         pace.begins()
         member.read(partial(self._readable, self._reign, member, point))
 
-    def _flush_writes(self) -> None:
+    def _propose(self) -> None:
         """Propose what was gathered, as far as there is room, if it is time."""
-        self._writes_are_due = False
         member = self._leading()
         desk, now, pace = self._desk, self._now(), self._entries
         if member is None or not desk.writes:
