@@ -6,6 +6,7 @@ import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from kvstore._engine.files.native import MemoryFileSystem
@@ -24,8 +25,9 @@ from kvstore.replica.packets import Packet, decode_packet, encode_packet
 from kvstore.server.peers.pulse_datagram import decode
 from kvstore.server.peers.pulses import Pulses
 from kvstore.service import Get, KVService, Limits, Operation
+from kvstore.service.calls import as_calls
 from kvstore.service.operations import Result
-from kvstore.state import Applied, Prepared, StateMachine
+from kvstore.state import SESSION_BYTES, Applied, Prepared, StateMachine
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
 from tests.simulator.lies import forge
 from tests.simulator.network import Network, tell
@@ -159,6 +161,7 @@ class Process:
         self._sessions = random.Random(f"{plan.seed}/sessions/{member}")
         self.workers = Workers(self.later, agenda, random.Random(f"{plan.seed}/jobs/{member}"))
         self._service: KVService | None = None
+        self._takes_batches = False
         self._resume_at = 0
         self._stopped_until = 0
         # It was told lies since its start.
@@ -221,8 +224,9 @@ class Process:
             draw=self._sessions.randbytes,
             limits=Limits(delay_s=DELAY_S),
             work=self.workers,
-            plain=self._draws_plain("service"),
+            plain=self._draws("service"),
         )
+        self._takes_batches = self._draws("front")
         status = replica.status()
         self._trace.note(
             f"member {self.member} starts: term {status.raft.term}, log to "
@@ -237,9 +241,9 @@ class Process:
 
     def _options(self) -> ReplicaOptions:
         """Any member, after any start, may work by the plain forms: nobody may notice."""
-        return replace(self._plan.replica, plain_state=self._draws_plain("state"))
+        return replace(self._plan.replica, plain_state=self._draws("state"))
 
-    def _draws_plain(self, part: str) -> bool:
+    def _draws(self, part: str) -> bool:
         drawn = random.Random(f"{self._plan.seed}/forms/{part}/{self.member}/{self.starts}")
         return drawn.random() < 0.5
 
@@ -490,7 +494,12 @@ class Process:
 
         def take() -> None:
             assert self._service is not None
-            self._service.submit((operation,), self.clock_s() + CALL_S, done)
+            deadline = self.clock_s() + CALL_S
+            if self._takes_batches:
+                draw = partial(self._sessions.randbytes, SESSION_BYTES)
+                self._service.take(*as_calls((operation,), deadline, done, draw))
+            else:
+                self._service.submit((operation,), deadline, done)
 
         self.later(0, take)
 
