@@ -40,12 +40,14 @@ def dialler(transport: Transport | None, tls: TLS | None) -> Callable[[str], grp
         raise ConfigurationError(f"unknown transport {transport!r}; expected native or grpcio")
     if transport == "native" and not available():
         raise ConfigurationError("this build of kvstore has no native transport; use grpcio")
-    if tls is not None:
-        tls.credentials()
     if is_native(transport):
+        if tls is not None:
+            tls.for_channel()
         # Where it isn't built there is nothing to import.
         channel = importlib.import_module("kvstore.wire.channel").Channel
         return partial(_native, channel, tls=tls)
+    if tls is not None:
+        tls.credentials()
     return partial(_grpcio, tls=tls)
 
 

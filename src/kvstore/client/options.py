@@ -78,7 +78,9 @@ class TLS:
             return ChannelTLS(client_context(ca, cert, key), self.server_name)
         except ssl.SSLError as error:
             files = ", ".join(str(path) for path in (self.ca, self.cert, self.key) if path)
-            raise ConfigurationError(f"TLS can't use {files}: {error.reason or error}") from error
+            raise ConfigurationError(
+                f"TLS can't use {files}: {getattr(error, 'reason', None) or error}"
+            ) from error
 
     def _contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:
         return (

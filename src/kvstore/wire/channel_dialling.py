@@ -163,7 +163,9 @@ async def _connect(target: Target, place: _Place, make: Make) -> Connection:
             place.words, f"the server's certificate can't be trusted: {error.verify_message}"
         ) from error
     except ssl.SSLError as error:
-        raise _cannot(place.words, f"TLS failed: {error.reason or error}") from error
+        # Only OpenSSL's own have a reason.
+        why = getattr(error, "reason", None) or str(error)
+        raise _cannot(place.words, f"TLS failed: {why}") from error
     except (ConnectionResetError, BrokenPipeError) as error:
         raise _cannot(place.words, "Socket closed") from error
     except OSError as error:
