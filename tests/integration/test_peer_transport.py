@@ -636,8 +636,14 @@ def test_snapshots_go_beside_messages_and_progress_comes_back(tmp_path: Path) ->
         connect(two, one)
         await two.until(connected(1))
         sent = parts(1 << 20, 8)
-        one.transport.send(sent)
-        await two.until(lambda member: member.received == sent)
+        with structlog.testing.capture_logs() as logs:
+            one.transport.send(sent)
+            await two.until(lambda member: member.received == sent)
+        said = [line for line in logs if line["event"] == "snapshot sent"]
+        assert [(line["bytes"], line["percent"]) for line in (said[0], said[-1])] == [
+            (1 << 20, 12),
+            (8 << 20, 100),
+        ]
         progress = SnapshotProgress(2, 1, 4, 7, 8 << 20)
         two.transport.send([progress])
         await one.until(lambda member: member.received == [progress])
