@@ -495,12 +495,13 @@ class Replica:
         self._notices.look()
 
     def _perform(self, bundle: Bundle) -> None:
+        if bundle.messages:
+            # First: the way over followers' disks is longer than the one over the own.
+            self._send(bundle.messages)
         if bundle.must_sync:
             self._log.save(bundle)
         if bundle.snapshot is not None:
             self._transfers.asked_for(bundle.snapshot)
-        if bundle.messages:
-            self._send(bundle.messages)
         if bundle.committed:
             self._applying.apply(bundle.committed)
         if bundle.fetches:

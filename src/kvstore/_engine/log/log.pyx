@@ -836,8 +836,9 @@ cdef class Log:
         cdef uint64_t ticket = self.appended
         self.submitted = ticket
         self.starved = False
-        self.monitor.notify()
         self.monitor.unlock()
+        # Not before: who is woken would only wait for the lock.
+        self.monitor.notify()
         return ticket
 
     @property
