@@ -119,7 +119,7 @@ class Road:
 @pytest.fixture
 def road(tmp_path: Path) -> Iterator[Road]:
     with Kvd(tmp_path / "data") as kvd:
-        made = Road(kvd.address)
+        made = Road(kvd.wait_serving().address)
         yield made
         made.close()
 

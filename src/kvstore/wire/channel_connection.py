@@ -339,7 +339,9 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        while not self._paused:
+        # uvloop's refuse to write from the moment that the other side is gone; the loop tells of it
+        # afterwards.
+        while not self._paused and not transport.is_closing():
             data = self._session.send(WRITE_BYTES_MAX)
             if not data:
                 break
@@ -383,7 +385,14 @@ class Connection(asyncio.Protocol):
         self.closed = True
         if self._watch is not None:
             self._watch.cancel()
-        details = LOST.format(self.where, reason)
+        error = RpcError(grpc.StatusCode.UNAVAILABLE, reason, unsent=not self.established)
+        try:
+            self._tell_the_end(LOST.format(self.where, reason))
+        finally:
+            self._keeper.lost(self, error)
+
+    def _tell_the_end(self, details: str) -> None:
+        """To all calls that are under way."""
         for event in self._session.close(details):
             exchange = self._calls.pop(event[1], None)
             if exchange is None:
@@ -396,8 +405,6 @@ class Connection(asyncio.Protocol):
             else:
                 exchange.finished(event[2], event[3], event[4])
         self._wake_writers()
-        code = grpc.StatusCode.UNAVAILABLE
-        self._keeper.lost(self, RpcError(code, reason, unsent=not self.established))
 
     # Whether the server is still there.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import grpc
 import pytest
+import uvloop
 
 native = pytest.importorskip("kvstore._wire.native")
 
@@ -43,8 +46,7 @@ class Peer(asyncio.Protocol):
         server.peers.append(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.server.connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -195,6 +197,31 @@ def test_a_connection_lost_in_the_middle_ends_its_calls_and_the_next_one_gets_an
             assert len(server.peers) == 2
 
     run(test)
+
+
+def test_calls_on_a_connection_that_was_reset_a_moment_ago_fail_as_calls_do() -> None:
+    """uvloop's transports refuse to be written to before the loop has told of their end."""
+
+    async def test() -> None:
+        async with Server() as server, Channel(server.address) as channel:
+            echo = channel.unary_unary(ECHO)
+            assert await echo(b"1") == b"1"
+            raw = server.peers[0].transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            server.peers[0].transport.abort()
+            calls = []
+            for _ in range(50):
+                calls += [echo(b"2"), echo(b"3")]
+                await asyncio.sleep(0)
+            for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(outcome, bytes | RpcError), outcome
+            assert await echo(b"4") == b"4"
+
+    async def bounded() -> None:
+        async with asyncio.timeout(WAIT_S * 2):
+            await test()
+
+    uvloop.run(bounded())
 
 
 def test_garbage_in_the_middle_ends_the_connection() -> None:
