@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from kvstore.client import Client
-from tests.integration.process import Kvd, run
+from tests.integration.process import FRONT, Kvd, run
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PORT_MIN = 10_000
@@ -48,7 +48,10 @@ class Cluster:
         mutual_tls: bool = False,
         admin: str = "operators",
         wrapper: Sequence[str] = (),
+        fronts: Sequence[str] = (FRONT,),
     ) -> None:
+        """``fronts``: of members 1, 2 and so on, and from the first on again."""
+        self._fronts = fronts
         self._admin = admin
         self._wrapper = wrapper
         self.directory = directory
@@ -123,6 +126,7 @@ class Cluster:
             "--mode=cluster-node",
             f"--config={self.config(member)}",
             listen=self.clients[member],
+            front=self._fronts[(member - 1) % len(self._fronts)],
             admin=self._admin,
             wrapper=self._wrapper,
         )

@@ -20,7 +20,7 @@ from kvstore.api.v1 import raft_pb2, raft_pb2_grpc
 from kvstore.client import Client
 from kvstore.errors import Error, InvalidArgumentError, NotLeaderError, UnavailableError
 from tests.integration.cluster import Cluster, free_addresses
-from tests.integration.process import Kvd, command, environment, run
+from tests.integration.process import FRONTS, Kvd, command, environment, run
 
 
 class Writer(threading.Thread):
@@ -449,3 +449,19 @@ def test_a_joiner_that_was_killed_before_it_heard_of_the_cluster_starts_again(
     for _ in range(2):
         with cluster._start(3) as joiner:  # nobody else runs
             joiner.kill()
+
+
+@pytest.mark.skipif(len(FRONTS) < 2, reason="built without nghttp2")
+@pytest.mark.parametrize("mutual_tls", [False, True])
+def test_members_over_either_wire_make_one_cluster(tmp_path: Path, mutual_tls: bool) -> None:
+    """Whichever of the native ones is away: the other and the one over grpcio are a majority."""
+    with Cluster(tmp_path, 3, mutual_tls=mutual_tls, fronts=("native", "grpcio")) as cluster:
+        cluster.start()
+        with cluster.client(timeout=30) as client:
+            for away in (1, 3):
+                key = b"%d" % away
+                assert client.put(key, b"1") is False
+                cluster.kill(away)
+                assert client.put(key, b"2") is True
+                cluster.start(away)
+            assert client.get(b"1") == client.get(b"3") == b"2"
