@@ -48,7 +48,8 @@ class TlsLayer:
     def _check_protocol(self) -> None:
         spoken = self.object.selected_alpn_protocol()
         if spoken != PROTOCOL:
-            raise ssl.SSLError(f"the client doesn't offer HTTP/2 by ALPN (but {spoken})")
+            said = f"the client doesn't offer HTTP/2 by ALPN (but {spoken})"
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, said)
 
     def encrypt(self, data: bytes) -> bytes:
         """``data``, and whatever else waits, as it goes over the network."""
