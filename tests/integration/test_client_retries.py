@@ -152,6 +152,23 @@ def test_a_members_broken_disk_is_no_reason_to_give_up(call: Call) -> None:
         assert len(set(server.request_ids)) == 1
 
 
+CUT_SHORT = fails(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+
+def test_a_write_that_a_stopping_server_cut_short_is_tried_again_under_its_id(call: Call) -> None:
+    with ScriptedServer([CUT_SHORT, value(True)]) as server:
+        assert call(server.address, "put", b"k", b"v") is True
+        assert len(server.request_ids) == 2
+        assert len(set(server.request_ids)) == 1
+        assert server.metadata[1]["kvstore-attempt"] == "2"  # the first one may have been applied
+
+
+def test_what_became_of_a_write_that_was_cut_short_to_the_end_is_unknown(call: Call) -> None:
+    with ScriptedServer([CUT_SHORT] * 50) as server, pytest.raises(UnavailableError) as raised:
+        call(server.address, "put", b"k", b"v", timeout=0.3)
+    assert raised.value.outcome is Outcome.UNKNOWN
+
+
 def test_who_runs_out_of_time_learns_which_trouble_the_disk_had(call: Call) -> None:
     with ScriptedServer([DISK_FAILED] * 50) as server, pytest.raises(UnavailableError) as raised:
         call(server.address, "put", b"k", b"v", timeout=0.3)

@@ -45,6 +45,7 @@ _PASSING = frozenset(
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,
     }
 )
 
@@ -147,6 +148,9 @@ def _translated(
                 # So a port of TLS ends who talks plain text to it, or whom it doesn't know.
                 details += "; does the server talk TLS (--tls-ca), or refuse the certificate?"
             return UnavailableError(details, code=_code(trailer))
+        case grpc.StatusCode.CANCELLED:
+            # The server did, as one that stops may: a call cancelled here never gets this far.
+            return UnavailableError(f"the server cut the call short: {details}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(details)
         case grpc.StatusCode.UNIMPLEMENTED:

@@ -6,14 +6,16 @@ import grpc
 import pytest
 
 from kvstore.client.failure import understand
+from kvstore.errors import UnavailableError
 
 
 class Failed(grpc.RpcError):
-    def __init__(self, details: str) -> None:
+    def __init__(self, details: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         self._details = details
+        self._code = code
 
     def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
+        return self._code
 
     def details(self) -> str:
         return self._details
@@ -46,3 +48,13 @@ def test_who_cannot_connect_is_told_where_and_what_may_be_wrong(
     assert str(failure.error) == said
     assert failure.retry
     assert failure.not_applied
+
+
+def test_a_call_that_the_server_cancelled_may_have_been_done_and_is_tried_again() -> None:
+    failure = understand(Failed("CANCELLED", grpc.StatusCode.CANCELLED))
+    assert isinstance(failure.error, UnavailableError)
+    assert str(failure.error) == "the server cut the call short: CANCELLED"
+    assert failure.retry
+    assert not failure.not_applied
+    assert not failure.silent
+    assert not failure.overloaded
