@@ -221,6 +221,17 @@ def test_arguments_are_judged_at_the_call(kvd: Kvd) -> None:
                 call([], timeout=-1)  # type: ignore[operator]
         with pytest.raises(InvalidArgumentError, match="timeout"):
             client.pipeline(timeout=0)
+        words = "timeout must be a positive number of seconds, not 'x'"
+        for work in (
+            lambda: client.put(b"k", b"v", timeout="x"),  # type: ignore[arg-type]
+            lambda: client.get(b"k", timeout="x"),  # type: ignore[arg-type]
+            lambda: client.put_many({}, timeout="x"),  # type: ignore[arg-type]
+            lambda: client.get_many([], timeout="x"),  # type: ignore[arg-type]
+            lambda: client.pipeline(timeout="x"),  # type: ignore[arg-type]
+            lambda: client.status(timeout="x"),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(InvalidArgumentError, match=words):
+                work()
     with pytest.raises(ClosedError):
         client.get_many([b"k"])
     with pytest.raises(ClosedError):

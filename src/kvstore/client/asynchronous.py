@@ -33,6 +33,7 @@ from kvstore.client.options import (
     RetryPolicy,
     checked_timeout,
     parse_addresses,
+    positive_seconds,
 )
 from kvstore.client.pipeline import AsyncPipeline, Items, gets_of, operations_of, pairs_of
 from kvstore.client.quick import QuickTry, Tries
@@ -110,10 +111,10 @@ class AsyncClient:
         """``transport``: ``"native"`` or ``"grpcio"``; without one, the best that was built.
 
         Raises ConfigurationError for a malformed address, an unreadable PEM file, or a transport
-        that there isn't.
+        that there isn't; InvalidArgumentError for a timeout that is no positive number.
         """
         self._endpoints = Endpoints(parse_addresses(addresses))
-        self._timeout = checked_timeout(timeout, timeout)
+        self._timeout = positive_seconds(timeout)
         self._retry = retry or RetryPolicy()
         self._closed = False
         self._connections = Connections(partial(_Server, dial=dialler(transport, tls)), tls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import ssl
 from collections.abc import Sequence
@@ -148,8 +149,11 @@ def parse_addresses(addresses: str | Sequence[str]) -> list[str]:
 
 def checked_timeout(timeout: float | None, default: float) -> float:
     """Return ``timeout`` in seconds, or ``default`` where none was given."""
-    if timeout is None:
-        return default
-    if not timeout > 0:
+    return default if timeout is None else positive_seconds(timeout)
+
+
+def positive_seconds(timeout: float) -> float:
+    """Return ``timeout``. Raises InvalidArgumentError for what is no positive number."""
+    if not isinstance(timeout, numbers.Real) or not timeout > 0:
         raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
     return timeout
