@@ -268,6 +268,9 @@ cdef class ServerSession(_Session):
         cdef Stream stream
         if not is_first:
             return 0        # what follows a request's messages has no meaning in gRPC
+        if self.said_goaway and number > self.goaway_last:
+            # nghttp2 takes calls until the GOAWAY is given out, which says that this one isn't.
+            return self.reset_stream(number, NGHTTP2_REFUSED_STREAM)
         if block.size > self.limits.header_bytes_max:
             return self.refuse_block(
                 number, STATUS_RESOURCE_EXHAUSTED,

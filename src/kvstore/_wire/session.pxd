@@ -56,6 +56,7 @@ cdef class _Session:
     cdef bint settings_came
     cdef bint in_block              # a header block has begun and not ended
     cdef bint said_goaway           # by request, not since the peer broke something
+    cdef int32_t goaway_last        # the last stream that it names, then
     cdef str why                    # broken; None: isn't
     cdef bytes last_words           # the GOAWAY of a broken session
     cdef int64_t pings_out          # asked for and not answered
@@ -73,6 +74,7 @@ cdef class _Session:
     cdef int close_h2(self) except -1
     cdef int close_if_wanted(self) except -1
     cdef int break_off(self, uint32_t h2_code, str why) except -1
+    cdef int32_t last_taken(self) noexcept
     cdef int spend(self, Bucket* bucket, str what) except -1
     cdef int adopt(self, Stream stream, int32_t number) except -1
     cdef int release(self, Stream stream) except -1

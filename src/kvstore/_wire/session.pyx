@@ -169,10 +169,10 @@ cdef class _Session:
 
     def goaway(self, uint32_t h2_code=0):
         if self.h2 != NULL and self.why is None:
+            self.goaway_last = self.last_taken()
             self.draining = self.said_goaway = True
             check(nghttp2_submit_goaway(
-                self.h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.h2),
-                h2_code, NULL, 0))
+                self.h2, NGHTTP2_FLAG_NONE, self.goaway_last, h2_code, NULL, 0))
 
     @property
     def wants_write(self):
@@ -218,13 +218,19 @@ cdef class _Session:
     cdef int break_off(self, uint32_t h2_code, str why) except -1:
         """The peer broke a rule or a bound: nothing more of it counts, and a GOAWAY says so."""
         cdef bytes debug = why.encode()[:DEBUG_BYTES_MAX]
-        cdef int32_t last = nghttp2_session_get_last_proc_stream_id(self.h2)
+        cdef int32_t last = self.last_taken()
         if self.why is None:
             self.why = why
             self.last_words = (
                 (8 + len(debug)).to_bytes(3, "big") + bytes((NGHTTP2_GOAWAY, 0)) + bytes(4)
                 + last.to_bytes(4, "big") + h2_code.to_bytes(4, "big") + debug)
         return 0
+
+    cdef int32_t last_taken(self) noexcept:
+        """The last of the peer's streams that is, or was, looked at."""
+        if self.said_goaway:
+            return self.goaway_last
+        return nghttp2_session_get_last_proc_stream_id(self.h2)
 
     cdef int spend(self, Bucket* bucket, str what) except -1:
         if not take_token(bucket, self.now):

@@ -155,3 +155,20 @@ def test_ping_is_answered() -> None:
     talk.server.ping()
     assert talk.server_events() == [(native.PONG,)]
     assert talk.client_events() == [(native.PONG,)]
+
+
+def test_call_that_comes_after_the_server_decided_to_go_is_not_done() -> None:
+    talk = Conversation()
+    taken = talk.unary(PATHS[0], kv_pb2.PutRequest(key=b"k").SerializeToString())
+    talk.server.goaway()  # which isn't sent yet when the next calls come
+    late = [talk.client.call(path, (), 5.0, b"", True) for path in (PATHS[0], "/s/M")]
+    assert talk.server.receive(talk.client.send(1 << 20), 0.0) == []
+    assert [call.stream for call in talk.hot] == [taken]
+    talk.hot[0].put_answer(True)
+    talk.server.goaway()
+    events = talk.client_events()
+    assert [event[1] for event in events if event[0] == native.GOAWAY] == [taken, taken]
+    answers = {event[1]: event[2::5] for event in events if event[0] == native.ANSWER}
+    assert answers == {taken: (0, False), late[0]: (14, True), late[1]: (14, True)}
+    assert (talk.server.streams, talk.received.used) == (0, 0)
+    assert talk.server.finished
