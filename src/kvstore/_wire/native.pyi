@@ -33,7 +33,8 @@ class Budget:
     """Bytes that all sessions which share it may hold at one time.
 
     One session gets at most half of what is left, and 16 KiB if there are as many: so a few that
-    don't read, or declare much and send little, leave something to the others.
+    don't read leave something to the others. Of a message on its way what came counts, up to twice;
+    what it declares doesn't.
     """
 
     limit: int
@@ -99,7 +100,7 @@ class _Session:
 
     @property
     def received_bytes(self) -> int:
-        """Of received messages: whole ones not consumed yet, and declared ones on their way."""
+        """Of received messages: whole ones not consumed yet, and room for those on their way."""
 
     @property
     def wants_write(self) -> bool:

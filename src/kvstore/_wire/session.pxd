@@ -91,6 +91,8 @@ cdef class _Session:
     cdef int reset_stream(self, int32_t number, uint32_t h2_code) except -1
     cdef int data_came(self, Stream stream, const uint8_t* data, size_t size) except -1
     cdef int message_begins(self, Stream stream) except -1
+    cdef bint make_room(self, Stream stream, size_t some) except -1
+    cdef str too_much(self)
     # What either side makes of it.
     cdef int take_field(self, const uint8_t* name, size_t name_size, const uint8_t* value,
                         size_t value_size) except -1

@@ -367,13 +367,13 @@ cdef class _Session:
                 if stream.deaf:
                     return 0
             some = min(size, <size_t> (stream.incoming_bytes - stream.incoming_at))
+            if not self.make_room(stream, some):
+                return self.refuse(stream, STATUS_RESOURCE_EXHAUSTED, self.too_much(), COME_AGAIN)
             if some == stream.incoming_bytes:
                 stream.prefix_bytes = 0
                 stream.whole += 1
                 self.message_came(stream, data, some, None)
             elif some:
-                if stream.incoming is None:
-                    stream.incoming = PyBytes_FromStringAndSize(NULL, stream.incoming_bytes)
                 memcpy(PyBytes_AS_STRING(stream.incoming) + stream.incoming_at, data, some)
                 stream.incoming_at += <uint32_t> some
                 if stream.incoming_at == stream.incoming_bytes:
@@ -388,7 +388,7 @@ cdef class _Session:
         return 0
 
     cdef int message_begins(self, Stream stream) except -1:
-        """Its prefix is there: what it declares is refused here, or held of the budget."""
+        """Its prefix is there, which says whether the message is refused."""
         cdef uint8_t* prefix = stream.prefix
         cdef int64_t size = (<int64_t> prefix[1] << 24 | <int64_t> prefix[2] << 16
                              | <int64_t> prefix[3] << 8 | prefix[4])
@@ -402,14 +402,37 @@ cdef class _Session:
                 stream, STATUS_RESOURCE_EXHAUSTED,
                 f"a message of {size} bytes: at most {self.limits.message_bytes_max} are taken",
                 None)
-        if not self.hold(stream, size + MESSAGE_OVERHEAD):
-            return self.refuse(stream, STATUS_RESOURCE_EXHAUSTED,
-                               "too many bytes of requests wait already"
-                               if self.is_server else "too many bytes of answers wait already",
-                               COME_AGAIN)
+        if not self.hold(stream, MESSAGE_OVERHEAD):
+            return self.refuse(stream, STATUS_RESOURCE_EXHAUSTED, self.too_much(), COME_AGAIN)
         stream.incoming_bytes = <uint32_t> size
         stream.incoming_at = 0
         return 0
+
+    cdef bint make_room(self, Stream stream, size_t some) except -1:
+        """Room for `some` bytes more of the message under way. False: over the budget.
+
+        It grows as bytes come, at most to twice as many: what is only declared is no memory.
+        """
+        cdef int64_t has = 0 if stream.incoming is None else PyBytes_GET_SIZE(stream.incoming)
+        cdef int64_t wanted = <int64_t> stream.incoming_at + <int64_t> some
+        cdef bytes larger
+        if wanted <= has:
+            return True
+        wanted = min(max(wanted, 2 * has), <int64_t> stream.incoming_bytes)
+        if not self.hold(stream, wanted - has):
+            return False
+        if some == stream.incoming_bytes:
+            return True         # whole in one piece: nothing is gathered
+        larger = PyBytes_FromStringAndSize(NULL, wanted)
+        if stream.incoming_at:
+            memcpy(PyBytes_AS_STRING(larger), PyBytes_AS_STRING(stream.incoming),
+                   stream.incoming_at)
+        stream.incoming = larger
+        return True
+
+    cdef str too_much(self):
+        return ("too many bytes of requests wait already" if self.is_server
+                else "too many bytes of answers wait already")
 
     cdef int take_field(self, const uint8_t* name, size_t name_size, const uint8_t* value,
                         size_t value_size) except -1:

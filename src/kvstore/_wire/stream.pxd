@@ -26,7 +26,7 @@ cdef class Stream:
     cdef bint unary                 # at the client: one ANSWER tells it all
     cdef bint is_hot
     cdef uint32_t whole             # messages that came
-    cdef bytes incoming             # the message under way when it came in pieces; else None
+    cdef bytes incoming             # the message under way if it comes in pieces, and room; or None
     cdef uint32_t incoming_bytes    # of it, when it is whole
     cdef uint32_t incoming_at       # of it, until now
     cdef uint32_t waiting           # messages handed out and not consumed

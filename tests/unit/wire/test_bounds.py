@@ -78,25 +78,45 @@ def test_answer_of_too_many_bytes_ends_the_call_at_the_client() -> None:
     assert (talk.server.streams, talk.client.streams) == (0, 0)
 
 
-def test_declared_bytes_are_taken_of_the_budget_before_they_come() -> None:
+def test_declared_bytes_take_nothing_of_the_budget_before_they_come() -> None:
     raw = Raw(received=1_000_000)
     raw.say(frames.headers(1, frames.request()))
     before = raw.received.used
-    raw.say(frames.frame(frames.DATA, 1, frames.message(b"", declared=200_000)))
-    assert 200_000 <= raw.received.used - before <= 201_000
+    raw.say(frames.frame(frames.DATA, 1, frames.message(b"x", declared=2 << 20)))
+    assert 1 < raw.received.used - before < 1000
+    for came in range(1, 100_001, 10_000):
+        raw.say(frames.frame(frames.DATA, 1, b"x" * 10_000))
+        assert came + 10_000 <= raw.received.used - before <= 2 * (came + 10_000) + 200
     assert raw.session.received_bytes == raw.received.used
     raw.say(frames.frame(frames.RST_STREAM, 1, struct.pack(">I", 8)))
     assert raw.received.used == 0
+
+
+def test_calls_that_declare_much_leave_the_budget_to_who_sends() -> None:
+    raw = Raw(received=1_000_000)
+    for stream in range(1, 201, 2):
+        raw.say(frames.headers(stream, frames.request()))
+        raw.say(frames.frame(frames.DATA, stream, frames.message(b"x", declared=2 << 20)))
+    assert [kind for kind, stream, *_ in raw.hear() if stream] == []
+    raw.say(frames.headers(201, frames.request(PUT)))
+    put = frames.message(kv_pb2.PutRequest(value=b"x" * 200_000).SerializeToString())
+    for at in range(0, len(put), 16_384):
+        raw.say(frames.frame(frames.DATA, 201, put[at : at + 16_384]))
+        raw.hear()
+    raw.say(frames.frame(frames.DATA, 201, flags=frames.END_STREAM))
+    assert [len(call.value) for call in raw.hot] == [200_000]
 
 
 def test_one_connection_leaves_half_of_the_budget_to_others() -> None:
     raw = Raw(received=1_000_000)
     for stream in range(1, 21, 2):
         raw.say(frames.headers(stream, frames.request()))
-        raw.say(frames.frame(frames.DATA, stream, frames.message(b"", declared=100_000)))
-    assert 200_000 < raw.received.used <= 334_000
+        raw.say(frames.frame(frames.DATA, stream, frames.message(b"", declared=64_000)))
+        for _ in range(4):
+            raw.say(frames.frame(frames.DATA, stream, b"x" * 16_000))
+    assert 300_000 < raw.received.used <= 334_000
     refused = [stream for kind, stream, *_ in raw.hear() if kind == frames.RST_STREAM]
-    assert refused == [7, 9, 11, 13, 15, 17, 19]
+    assert refused == [11, 13, 15, 17, 19]
 
 
 def test_call_beyond_the_budget_is_told_when_to_come_again() -> None:
