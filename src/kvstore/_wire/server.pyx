@@ -256,6 +256,10 @@ cdef class ServerSession(_Session):
         elif (is_name(name, name_size, "te", 2)
                 or is_name(name, name_size, "grpc-accept-encoding", 20)):
             pass
+        elif block.hot >= 0 and name_size > 4 and memcmp(
+                name + name_size - 4, <const char*> "-bin", 4) == 0:
+            # Nothing reads it, but it breaks the rules of hot calls as of all others.
+            block.is_malformed |= not append_pair([], name, name_size, value, value_size)
         elif (block.hot < 0 or (name_size > 8 and memcmp(name, <const char*> "kvstore-", 8) == 0)
                 or is_name(name, name_size, "grpc-previous-rpc-attempts", 26)):
             if not append_pair(self.block_pairs, name, name_size, value, value_size):
@@ -279,9 +283,6 @@ cdef class ServerSession(_Session):
             return check(nghttp2_submit_response(self.h2, number, not_post_pairs, 2, NULL))
         if not block.is_grpc:
             return check(nghttp2_submit_response(self.h2, number, not_grpc_pairs, 1, NULL))
-        if block.is_encoded:
-            return self.refuse_block(number, STATUS_UNIMPLEMENTED,
-                                     "compressed messages are not understood")
         if block.is_malformed:
             return self.refuse_block(number, STATUS_INVALID_ARGUMENT,
                                      "grpc-timeout or a binary value of metadata is malformed")
@@ -310,6 +311,7 @@ cdef class ServerSession(_Session):
             self.events.append((
                 EVENT_CALL, number, self.block_path,
                 None if block.timeout_s == INFINITY else block.timeout_s, pairs))
+        stream.encoded = block.is_encoded
         self.adopt(stream, number)
         self.hold(stream, block.size + STREAM_OVERHEAD)
         nghttp2_session_set_stream_user_data(self.h2, number, <void*> stream)

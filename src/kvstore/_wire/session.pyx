@@ -395,7 +395,8 @@ cdef class _Session:
         if prefix[0] > 1:
             return self.refuse(stream, STATUS_INTERNAL, "a message begins with an unknown flag", None)
         if prefix[0] == 1:
-            return self.refuse(stream, STATUS_UNIMPLEMENTED if self.is_server else STATUS_INTERNAL,
+            # Without grpc-encoding it breaks gRPC's compression.md.
+            return self.refuse(stream, STATUS_UNIMPLEMENTED if stream.encoded else STATUS_INTERNAL,
                                "compressed messages are not understood", None)
         if size > self.limits.message_bytes_max:
             return self.refuse(

@@ -25,6 +25,7 @@ cdef class Stream:
     cdef bint announced             # the front was told of the call
     cdef bint unary                 # at the client: one ANSWER tells it all
     cdef bint is_hot
+    cdef bint encoded               # at the server: grpc-encoding names one that isn't ours
     cdef uint32_t whole             # messages that came
     cdef bytes incoming             # the message under way if it comes in pieces, and room; or None
     cdef uint32_t incoming_bytes    # of it, when it is whole

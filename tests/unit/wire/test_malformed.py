@@ -45,10 +45,6 @@ class Listener:
         (frames.request(GET, ("content-type", "text/html")), (2, "HTTP status 415")),
         (frames.request(GET, ("content-type", "application/grpcx")), (2, "HTTP status 415")),
         (frames.request(GET, without="content-type"), (2, "HTTP status 415")),
-        (
-            frames.request(GET, ("grpc-encoding", "gzip")),
-            (12, "compressed messages are not understood"),
-        ),
         *(
             (
                 frames.request(GET, ("grpc-timeout", wrong)),
@@ -56,13 +52,13 @@ class Listener:
             )
             for wrong in ("", "S", "5", "5X", "-5S", "1.5S", "123456789S", "5 S")
         ),
-        (
-            frames.request("/s/M", ("x-bin", "a?b")),
-            (3, "grpc-timeout or a binary value of metadata is malformed"),
-        ),
-        (
-            frames.request("/s/M", ("x-bin", "AAAAA")),
-            (3, "grpc-timeout or a binary value of metadata is malformed"),
+        *(
+            (
+                frames.request(path, ("x-bin", wrong)),
+                (3, "grpc-timeout or a binary value of metadata is malformed"),
+            )
+            for path in (GET, "/s/M")
+            for wrong in ("a?b", "AAAAA")
         ),
     ],
 )
@@ -76,7 +72,7 @@ def test_malformed_headers(fields: list[frames.Field], answer: tuple[int, str]) 
         (b"", (12, "no message in a call that has one")),
         (b"\0\0\0", (3, "a message ends too early")),
         (frames.message(b"abc", declared=4), (3, "a message ends too early")),
-        (frames.message(b"", flag=1), (12, "compressed messages are not understood")),
+        (frames.message(b"", flag=1), (13, "compressed messages are not understood")),
         (frames.message(b"", flag=2), (13, "a message begins with an unknown flag")),
         (frames.message(b"\xff"), (3, "the request is not a protobuf message")),
         (frames.message(b"") * 2, (12, "more than one message in a call that has one")),
@@ -91,6 +87,21 @@ def test_malformed_body_of_a_hot_call(body: bytes, answer: tuple[int, str], piec
     listener = Listener()
     assert listener.answer(data) == answer
     assert listener.raw.hot == []
+
+
+def test_compressed_message_is_unimplemented() -> None:
+    data = frames.headers(1, frames.request(GET, ("grpc-encoding", "gzip")))
+    data += frames.frame(frames.DATA, 1, frames.message(b"", flag=1), frames.END_STREAM)
+    assert Listener().answer(data) == (12, "compressed messages are not understood")
+
+
+def test_message_that_compression_would_not_pay_for_is_taken() -> None:
+    raw = Raw()
+    fields = frames.request(GET, ("grpc-encoding", "gzip"), ("x-bin", "AAAA"))
+    raw.say(frames.headers(1, fields))
+    body = frames.message(kv_pb2.GetRequest(key=b"k").SerializeToString())
+    raw.say(frames.frame(frames.DATA, 1, body, frames.END_STREAM))
+    assert [(call.key, call.metadata) for call in raw.hot] == [(b"k", ())]
 
 
 def test_refused_message_of_a_call_that_was_told_of() -> None:
