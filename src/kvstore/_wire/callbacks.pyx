@@ -92,7 +92,7 @@ cdef int on_frame_recv(
             session.in_block = False
             session.block_came(frame.hd.stream_id,
                                frame.headers.cat == NGHTTP2_HCAT_REQUEST, is_last)
-        elif frame.hd.length == 0 and not is_last:
+        elif frame.hd.length == frame.data.padlen and not is_last:
             session.spend(&session.idle_frames, "too_many_empty_frames")
         if is_last:
             found = nghttp2_session_get_stream_user_data(h2, frame.hd.stream_id)
@@ -111,6 +111,8 @@ cdef int on_frame_recv(
         elif session.pings_out > 0:
             session.pings_out -= 1
             session.events.append((EVENT_PONG,))
+        else:
+            session.spend(&session.idle_frames, "too_many_idle_frames")
     elif kind == NGHTTP2_SETTINGS:
         if not frame.hd.flags & NGHTTP2_FLAG_ACK:
             session.settings_came = True
@@ -128,6 +130,15 @@ cdef int on_frame_recv(
     elif kind == NGHTTP2_WINDOW_UPDATE or kind == NGHTTP2_PRIORITY:
         session.spend(&session.idle_frames, "too_many_idle_frames")
     return outcome(session)
+
+
+cdef int on_extension_recv(
+    nghttp2_session* h2, void** payload, const nghttp2_frame_hd* head, void* user_data
+) except? NGHTTP2_ERR_CALLBACK_FAILURE:
+    """A frame that HTTP/2 itself doesn't know: left alone, but not for nothing."""
+    cdef _Session session = <_Session> user_data
+    session.spend(&session.idle_frames, "too_many_idle_frames")
+    return NGHTTP2_ERR_CANCEL if session.why is None else NGHTTP2_ERR_CALLBACK_FAILURE
 
 
 cdef int on_invalid_frame_recv(
@@ -217,17 +228,21 @@ cdef class Callbacks:
     cdef nghttp2_option* option
 
     def __cinit__(self):
+        cdef int kind
         if nghttp2_session_callbacks_new(&self.table) or nghttp2_option_new(&self.option):
             raise MemoryError("no memory for HTTP/2")
         nghttp2_session_callbacks_set_on_begin_headers_callback(self.table, on_begin_headers)
         nghttp2_session_callbacks_set_on_header_callback(self.table, on_header)
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(self.table, on_data_chunk_recv)
         nghttp2_session_callbacks_set_on_frame_recv_callback(self.table, on_frame_recv)
+        nghttp2_session_callbacks_set_unpack_extension_callback(self.table, on_extension_recv)
         nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
             self.table, on_invalid_frame_recv)
         nghttp2_session_callbacks_set_on_frame_send_callback(self.table, on_frame_send)
         nghttp2_session_callbacks_set_on_frame_not_send_callback(self.table, on_frame_not_send)
         nghttp2_session_callbacks_set_on_stream_close_callback(self.table, on_stream_close)
+        for kind in range(NGHTTP2_CONTINUATION + 1, 256):
+            nghttp2_option_set_user_recv_extension_type(self.option, <uint8_t> kind)
         nghttp2_option_set_no_auto_window_update(self.option, 1)
         nghttp2_option_set_no_closed_streams(self.option, 1)
         nghttp2_option_set_max_outbound_ack(self.option, OUTBOUND_ACKS_MAX)

@@ -50,8 +50,8 @@ class Limits:
     the client: together with those that wait for the server to allow more). ``unsent_bytes_max``,
     ``received_bytes_max``: what this connection may take of the budgets. ``resets_max``,
     ``pings_max``, ``settings_max``: a second, and at one time; ``idle_frames_max`` likewise for
-    frames that ask for nothing (empty DATA, PRIORITY, WINDOW_UPDATE beyond what was sent). Each
-    frame of an answer allows two more pings.
+    frames that ask for nothing (DATA without a byte, PRIORITY, WINDOW_UPDATE beyond what was sent,
+    PING's answer to nobody, unknown types). Each frame of an answer allows two more pings.
     ``window_bytes``: of a stream, ``connection_window_bytes``: of all of them together.
     """
 

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "nghttp2/nghttp2.h":
     enum:
+        NGHTTP2_ERR_CANCEL
         NGHTTP2_ERR_DEFERRED
         NGHTTP2_ERR_NOMEM
         NGHTTP2_ERR_CALLBACK_FAILURE
@@ -28,6 +29,7 @@ cdef extern from "nghttp2/nghttp2.h":
         NGHTTP2_PING
         NGHTTP2_GOAWAY
         NGHTTP2_WINDOW_UPDATE
+        NGHTTP2_CONTINUATION
         NGHTTP2_NO_ERROR
         NGHTTP2_PROTOCOL_ERROR
         NGHTTP2_INTERNAL_ERROR
@@ -64,6 +66,9 @@ cdef extern from "nghttp2/nghttp2.h":
         uint8_t type
         uint8_t flags
 
+    ctypedef struct nghttp2_data:
+        nghttp2_frame_hd hd
+        size_t padlen
     ctypedef struct nghttp2_headers:
         nghttp2_frame_hd hd
         int cat
@@ -79,6 +84,7 @@ cdef extern from "nghttp2/nghttp2.h":
 
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
+        nghttp2_data data
         nghttp2_headers headers
         nghttp2_rst_stream rst_stream
         nghttp2_goaway goaway
@@ -137,7 +143,13 @@ cdef extern from "nghttp2/nghttp2.h":
         int (*)(nghttp2_session*, int32_t, uint32_t, void*)
             except? NGHTTP2_ERR_CALLBACK_FAILURE) noexcept
 
+    void nghttp2_session_callbacks_set_unpack_extension_callback(
+        nghttp2_session_callbacks*,
+        int (*)(nghttp2_session*, void**, const nghttp2_frame_hd*, void*)
+            except? NGHTTP2_ERR_CALLBACK_FAILURE) noexcept
+
     int nghttp2_option_new(nghttp2_option**) noexcept
+    void nghttp2_option_set_user_recv_extension_type(nghttp2_option*, uint8_t) noexcept
     void nghttp2_option_del(nghttp2_option*) noexcept
     void nghttp2_option_set_no_auto_window_update(nghttp2_option*, int) noexcept
     void nghttp2_option_set_no_closed_streams(nghttp2_option*, int) noexcept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -252,6 +253,23 @@ def window_updates() -> Iterator[bytes]:
         yield frames.frame(frames.WINDOW, 1, struct.pack(">I", 1))
 
 
+def padding() -> Iterator[bytes]:
+    yield frames.headers(1, frames.request())
+    while True:
+        yield frames.frame(frames.DATA, 1, b"\x03" + bytes(3), frames.PADDED)
+
+
+def pongs() -> Iterator[bytes]:
+    while True:
+        yield frames.frame(frames.PING, 0, bytes(8), frames.ACK)
+
+
+def unknown_frames() -> Iterator[bytes]:
+    # ALTSVC, ORIGIN and PRIORITY_UPDATE are unknown to a server that didn't ask for them.
+    for kind in itertools.cycle((0x0A, 0x0C, 0x10, 0x42, 0xFF)):
+        yield frames.frame(kind, 0, b"grease" * (kind % 3))
+
+
 def rapid_resets() -> Iterator[bytes]:
     for stream in range(1, 1 << 20, 2):
         yield frames.headers(stream, frames.request())
@@ -275,6 +293,9 @@ def broken_requests() -> Iterator[bytes]:
         (pings, "too_many_pings", {"pings_max": 20}),
         (settings, "too_many_settings", {"settings_max": 20}),
         (empty_data, "too_many_empty_frames", {"idle_frames_max": 20}),
+        (padding, "too_many_empty_frames", {"idle_frames_max": 20}),
+        (pongs, "too_many_idle_frames", {"idle_frames_max": 20}),
+        (unknown_frames, "too_many_idle_frames", {"idle_frames_max": 20}),
         (priorities, "too_many_idle_frames", {"idle_frames_max": 20}),
         (window_updates, "too_many_idle_frames", {"idle_frames_max": 20}),
         (rapid_resets, "too_many_resets", {"resets_max": 20}),
@@ -288,7 +309,7 @@ def test_flood_breaks_the_connection(
     raw = Raw(**limit)
     raw.hear()
     said = 0
-    for data in flood():
+    for data in itertools.islice(flood(), 100):
         raw.now += 0.0001
         said += 1
         raw.say(data)
@@ -315,6 +336,17 @@ def test_a_ping_for_each_answer_is_welcome() -> None:
         assert [kind for kind, *_ in raw.hear()] == [frames.PING]
     raw.say(frames.frame(frames.PING, 0, bytes(8)) * 3)
     assert raw.session.broken == "too_many_pings"
+
+
+def test_a_few_frames_that_nobody_knows_are_left_alone() -> None:
+    raw = Raw()
+    for kind in range(10, 256):
+        for payload in (b"", b"grease"):
+            raw.say(frames.frame(kind, 0, payload))
+    raw.say(frames.headers(1, frames.request()))
+    raw.say(frames.frame(frames.DATA, 1, frames.message(b""), frames.END_STREAM))
+    assert raw.session.broken is None
+    assert len(raw.hot) == 1
 
 
 def test_slow_pings_are_welcome() -> None:
