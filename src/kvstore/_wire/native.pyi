@@ -138,6 +138,8 @@ class ServerSession(_Session):
 
     Calls of the paths ``hot`` (those of Put, Get and Delete, in this order; fewer or none) are
     appended to ``hot_calls``, one list for all sessions that share it, decoded; others are events.
+    Those that come to an end before that are counted in ``hot_refused``, by method and status, but
+    for those that the client gives up.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class ServerSession(_Session):
         unsent: Budget,
         hot: tuple[str, ...] = (),
         hot_calls: list[HotCall] | None = None,
+        hot_refused: dict[tuple[int, int], int] | None = None,
     ) -> None: ...
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """What came of the peer at a monotonic ``now`` in seconds, as events in order.

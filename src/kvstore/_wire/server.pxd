@@ -17,6 +17,8 @@ cdef class HotCall(Stream):
 cdef class ServerSession(_Session):
     cdef tuple hot_paths                # bytes, by HotMethod
     cdef list hot_calls                 # of all sessions of a front
+    cdef dict hot_refused               # by (HotMethod, status): how many; of all sessions too
 
     cdef int end_call(self, Stream stream, Status status, str details, list pairs) except -1
-    cdef int refuse_block(self, int32_t number, Status status, str details) except -1
+    cdef int count_refused(self, int method, Status status) except -1
+    cdef int refuse_block(self, int32_t number, Status status, str details, list pairs) except -1

@@ -129,13 +129,14 @@ cdef class ServerSession(_Session):
         self.forget_streams()
 
     def __init__(self, Limits limits not None, Budget received not None, Budget unsent not None,
-                 tuple hot=(), list hot_calls=None):
+                 tuple hot=(), list hot_calls=None, dict hot_refused=None):
         if self.limits is not None:
             raise RuntimeError("a session begins once")
         if len(hot) > METHODS:
             raise ValueError("paths of Put, Get and Delete, and no others")
         self.hot_paths = tuple(path.encode() for path in hot)
         self.hot_calls = [] if hot_calls is None else hot_calls
+        self.hot_refused = {} if hot_refused is None else hot_refused
         self.open(limits, received, unsent, True)
 
     def start(self, int32_t number, metadata):
@@ -147,6 +148,8 @@ cdef class ServerSession(_Session):
     def finish(self, int32_t number, uint32_t status, str details not None, trailer=()):
         cdef Stream stream = self.find(number)
         if stream is not None:
+            if stream.is_hot and not (stream.remote_ended or stream.ended):
+                self.count_refused((<HotCall> stream).method, <Status> status)
             self.end_call(stream, <Status> status, details,
                           encoded_pairs(trailer, self.limits.header_bytes_max))
 
@@ -224,11 +227,21 @@ cdef class ServerSession(_Session):
             return 0
         if stream.announced:
             self.events.append((EVENT_CLOSED, stream.stream, NGHTTP2_NO_ERROR))
+        if stream.is_hot:
+            self.count_refused((<HotCall> stream).method, status)
         self.drop_unsent(stream)
         return self.end_call(stream, status, details, pairs)
 
-    cdef int refuse_block(self, int32_t number, Status status, str details) except -1:
-        return submit_only_trailer(self.h2, number, status_pairs(status, details, None))
+    cdef int refuse_block(self, int32_t number, Status status, str details, list pairs) except -1:
+        if self.block.hot >= 0:
+            self.count_refused(self.block.hot, status)
+        return submit_only_trailer(self.h2, number, status_pairs(status, details, pairs))
+
+    cdef int count_refused(self, int method, Status status) except -1:
+        """A hot call ends that `hot_calls` never had."""
+        kind = (method, <int> status)
+        self.hot_refused[kind] = self.hot_refused.get(kind, 0) + 1
+        return 0
 
     cdef int take_field(self, const uint8_t* name, size_t name_size, const uint8_t* value,
                         size_t value_size) except -1:
@@ -278,21 +291,22 @@ cdef class ServerSession(_Session):
         if block.size > self.limits.header_bytes_max:
             return self.refuse_block(
                 number, STATUS_RESOURCE_EXHAUSTED,
-                f"metadata of {block.size} bytes: at most {self.limits.header_bytes_max} are taken")
+                f"metadata of {block.size} bytes: at most {self.limits.header_bytes_max} are taken",
+                None)
         if not block.is_post:
             return check(nghttp2_submit_response(self.h2, number, not_post_pairs, 2, NULL))
         if not block.is_grpc:
             return check(nghttp2_submit_response(self.h2, number, not_grpc_pairs, 1, NULL))
         if block.is_malformed:
             return self.refuse_block(number, STATUS_INVALID_ARGUMENT,
-                                     "grpc-timeout or a binary value of metadata is malformed")
+                                     "grpc-timeout or a binary value of metadata is malformed", None)
         add_tokens(&self.idle_frames, 2)
         pairs = tuple(self.block_pairs) if len(self.block_pairs) else ()
         if not may_take(self.received_budget,
                         self.received_bytes + block.size + STREAM_OVERHEAD,
                         block.size + STREAM_OVERHEAD, self.limits.received_bytes_max):
-            return submit_only_trailer(self.h2, number, status_pairs(
-                STATUS_RESOURCE_EXHAUSTED, "too many bytes of requests wait already", COME_AGAIN))
+            return self.refuse_block(number, STATUS_RESOURCE_EXHAUSTED, self.too_much(),
+                                     COME_AGAIN)
         if block.hot >= 0:
             hot = HotCall.__new__(HotCall)
             hot.is_hot = True

@@ -24,8 +24,9 @@ class Raw:
     def __init__(self, *, received: int = 1 << 30, unsent: int = 1 << 30, **limits: int) -> None:
         self.received, self.unsent = native.Budget(received), native.Budget(unsent)
         self.hot: list[Any] = []
+        self.refused: dict[tuple[int, int], int] = {}
         self.session = native.ServerSession(
-            native.Limits(**limits), self.received, self.unsent, PATHS, self.hot
+            native.Limits(**limits), self.received, self.unsent, PATHS, self.hot, self.refused
         )
         self.now = 0.0
         self.say(frames.PREFACE + frames.frame(frames.SETTINGS, 0))

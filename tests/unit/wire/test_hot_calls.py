@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from time import monotonic
 from typing import Any
 
@@ -41,7 +42,8 @@ def test_many_calls_of_one_connection_leave_room_for_the_others(
     monkeypatch.setattr(hot, "CALLS_A_TURN", 10)
     held = waiting(100, 3, 1)
     calls = [call for call, _ in held]
-    taken, rest = hot.shares(calls)
+    taken, rest, late = hot.shares(calls)
+    assert late == []
     assert [taken.count(call) for call in calls[100:]] == [1, 1, 1, 1]
     assert len(taken) == 3 + 3 + 1
     assert rest == calls[3:100]
@@ -54,7 +56,7 @@ def test_what_is_gone_or_late_by_its_turn_is_not_taken(monkeypatch: pytest.Monke
     talk.client.cancel(gone.stream)
     talk.step()
     late.deadline = monotonic() - 1
-    assert hot.shares([gone, late, left]) == ([left], [])
+    assert hot.shares([gone, late, left]) == ([left], [], [late])
     assert late.status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
@@ -85,6 +87,29 @@ def test_calls_of_a_turn_come_together_and_are_counted() -> None:
     assert len(batches) < 100
     assert sum(count for *_, count in counted) == 101
     assert (PATHS[1], "NOT_FOUND", 1) in counted
+
+
+def test_calls_that_no_handler_gets_are_counted() -> None:
+    counted: Counter[tuple[str, str]] = Counter()
+
+    async def ask(server: Server, address: str, echo: Echo) -> None:
+        server.add_hot_methods(PATHS, list[Any]().extend)
+        server.counter = lambda method, code, _, count: counted.update({(method, code): count})
+        async with grpc.aio.insecure_channel(address) as channel:
+            for path, data in (
+                (PATHS[1], b"\xff"),
+                (PATHS[0], b"\xff"),
+                (PATHS[0], bytes(3 << 20)),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await channel.unary_unary(path)(data)
+
+    play(ask)
+    assert counted == {
+        (PATHS[1], "INVALID_ARGUMENT"): 1,
+        (PATHS[0], "INVALID_ARGUMENT"): 1,
+        (PATHS[0], "RESOURCE_EXHAUSTED"): 1,
+    }
 
 
 def test_hot_calls_beyond_the_bound_are_refused_at_once() -> None:

@@ -89,6 +89,38 @@ def test_malformed_body_of_a_hot_call(body: bytes, answer: tuple[int, str], piec
     assert listener.raw.hot == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "body", "status"),
+    [
+        (frames.request(GET, ("grpc-timeout", "x")), b"", 3),
+        (frames.request(GET, *[("x", "y" * 40)] * 300), b"", 8),
+        (frames.request(GET), frames.message(b"\xff"), 3),
+        (frames.request(GET), b"", 12),
+        (frames.request("/s/M", ("grpc-timeout", "x")), b"", None),
+        (frames.request(GET), frames.message(b""), None),
+    ],
+)
+def test_hot_calls_that_are_refused_are_counted(
+    fields: list[frames.Field], body: bytes, status: int | None
+) -> None:
+    raw = Raw()
+    for stream in (1, 3):
+        raw.say(frames.headers(stream, fields))
+        raw.say(frames.frame(frames.DATA, stream, body, frames.END_STREAM))
+    assert raw.refused == ({} if status is None else {(native.GET, status): 2})
+
+
+def test_request_that_never_ends_is_counted_as_what_it_was_answered() -> None:
+    raw = Raw()
+    for _ in range(2):
+        raw.say(frames.headers(1, frames.request(GET)))
+        raw.session.finish(1, 8, "slow")
+    raw.say(frames.headers(3, frames.request(GET)))
+    raw.say(frames.frame(frames.DATA, 3, frames.message(b""), frames.END_STREAM))
+    raw.hot[0].fail(9, "a handler's answer")
+    assert raw.refused == {(native.GET, 8): 1}
+
+
 def test_compressed_message_is_unimplemented() -> None:
     data = frames.headers(1, frames.request(GET, ("grpc-encoding", "gzip")))
     data += frames.frame(frames.DATA, 1, frames.message(b"", flag=1), frames.END_STREAM)

@@ -54,7 +54,12 @@ class Connection(asyncio.BufferedProtocol):
         self.key = key
         self.auth: AuthContext = INSECURE
         self.session = ServerSession(
-            server.session_limits, server.received, server.unsent, server.hot_paths, server.hot
+            server.session_limits,
+            server.received,
+            server.unsent,
+            server.hot_paths,
+            server.hot,
+            server.hot_refused,
         )
         self.session.owner = self
         self.calls: dict[int, Call] = {}

@@ -47,7 +47,9 @@ class HotCalls:
             calls = living(waiting)
             waiting.clear()
         else:
-            calls, waiting[:] = shares(waiting)
+            calls, waiting[:], late = shares(waiting)
+            if late and self._server.counter is not None:
+                self._count(late)
         room = self._server.limits.calls_max - self._server.calls
         if len(calls) > room:
             self._refuse(calls[max(room, 0) :])
@@ -89,6 +91,14 @@ class HotCalls:
         if self._server.counter is not None:
             self._count([call])
 
+    def count_refused(self) -> None:
+        """Tell the metrics of calls that the sessions refused."""
+        refused = self._server.hot_refused
+        if self._server.counter is not None:
+            for (method, status), count in refused.items():
+                self._server.counter(self._paths[method], _NAMES[status], 0.0, count)
+        refused.clear()
+
     def _refuse(self, calls: list[HotCall]) -> None:
         self._server.counters.refused_calls += len(calls)
         for call in calls:
@@ -110,12 +120,14 @@ class HotCalls:
             counter(self._paths[method], code, now - received_at, count)
 
 
-def shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall]]:
-    """Divide what waits into this turn's calls, of each connection alike, and the rest.
+def shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall], list[HotCall]]:
+    """Divide what waits into this turn's calls, of each connection alike, the rest, and
+    those whose time was over, which are answered.
 
-    Those that are gone, or whose time is over, are neither.
+    Those that are gone are none of these.
     """
     now = monotonic()
+    late: list[HotCall] = []
     by_session: dict[Any, list[HotCall]] = {}
     for call in waiting:
         session = call.session
@@ -123,6 +135,7 @@ def shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall]]:
             continue
         if call.deadline <= now:
             _fail(call, _LATE, "the deadline passed before the call's turn")
+            late.append(call)
             continue
         by_session.setdefault(session, []).append(call)
     share = max(1, CALLS_A_TURN // max(1, len(by_session)))
@@ -131,7 +144,7 @@ def shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall]]:
     for calls in by_session.values():
         taken += calls[:share]
         rest += calls[share:]
-    return taken, rest
+    return taken, rest, late
 
 
 def _broken(call: HotCall) -> None:

@@ -96,6 +96,8 @@ class Server:
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.hot: list[HotCall] = []
         """Decoded calls of all connections, which their sessions append."""
+        self.hot_refused: dict[tuple[int, int], int] = {}
+        """Counts, by method and status, of those that ended before they were decoded."""
         self.hot_paths: tuple[str, ...] = ()
         self._hot_calls: HotCalls | None = None
         self._handlers: list[Any] = []
@@ -298,6 +300,8 @@ class Server:
     def _turn(self) -> None:
         """Once for all that was read, and answered, in a turn of the loop."""
         self._turn_is_due = False
+        if self.hot_refused and self._hot_calls is not None:
+            self._hot_calls.count_refused()
         if self.hot and self._hot_calls is not None and self._hot_calls.take():
             self._have_turn()
         if self._shaking:
