@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import grpc
@@ -14,7 +16,9 @@ import grpc.aio
 import pytest
 
 from kvstore.client import TLS, AsyncClient, Client
-from kvstore.errors import BatchError, ClosedError, InvalidArgumentError
+from kvstore.client.many import IN_FLIGHT
+from kvstore.client.pipeline import CHUNK_OPERATIONS
+from kvstore.errors import BatchError, ClosedError, Error, InvalidArgumentError, Outcome
 from tests.integration.process import Certificates, Kvd
 
 pytestmark = pytest.mark.usefixtures("transport")
@@ -70,6 +74,56 @@ def test_one_bad_item_ends_put_many_and_is_named(kvd: Kvd, transport: str) -> No
         assert isinstance(error.failures[5000], InvalidArgumentError)
         stored = [key for key, value in client.get_many(key for key, _ in wanted) if value]
         assert stored == [key for key, _ in wanted[: error.taken] if key != bad]
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["the-last-client", "one-of-two"])
+def test_put_many_of_a_client_that_is_closed_says_what_was_stored(
+    kvd: Kvd, transport: str, others: int
+) -> None:
+    def endless() -> Iterator[tuple[bytes, bytes]]:
+        return ((b"closed-%s-%d-%d" % (transport.encode(), others, n), b"v") for n in count())
+
+    async def stored(key: bytes) -> None:
+        async with AsyncClient(kvd.address) as watcher:  # on a loop of its own
+            while await watcher.get(key) is None:
+                pass
+
+    client = kvd.client()
+    kept = [kvd.client() for _ in range(others)]
+    for each in kept:
+        each.get(b"closed")  # its loop is the closed client's, and goes on
+    raised: list[BaseException] = []
+
+    def put() -> None:
+        try:
+            client.put_many(endless())
+        except Error as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    ((some_of_the_second_chunk, _),) = islice(
+        endless(), CHUNK_OPERATIONS + 100, CHUNK_OPERATIONS + 101
+    )
+    asyncio.run(asyncio.wait_for(stored(some_of_the_second_chunk), 60))
+    client.close()
+    thread.join(60)
+    for each in kept:
+        each.close()
+    (error,) = raised
+    assert isinstance(error, BatchError)
+    for failure in error.failures.values():
+        assert isinstance(failure, ClosedError)
+        assert failure.outcome is not None
+    keys = [key for key, _ in islice(endless(), error.taken + IN_FLIGHT)]
+    with kvd.client() as client:
+        values = [value for _, value in client.get_many(keys)]
+    for place, value in enumerate(values):
+        failure = error.failures.get(place)
+        if failure is None:
+            assert (value is not None) == (place < error.taken), place
+        elif failure.outcome is Outcome.NOT_APPLIED:
+            assert value is None, place
 
 
 def test_threads_share_a_client(kvd: Kvd) -> None:

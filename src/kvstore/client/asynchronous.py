@@ -411,7 +411,10 @@ class AsyncClient:
             await asyncio.sleep(self._after(attempts, *failed))
         while True:
             time_left = attempts.next()
-            connection = self._connections.take(attempts.address)
+            try:
+                connection = self._connections.take(attempts.address)
+            except Error as error:
+                raise attempts.unsent(error) from None
             try:
                 response = await method(connection.server)(
                     request, timeout=time_left, metadata=attempts.metadata()

@@ -142,6 +142,10 @@ class Attempts:
         self._maybe_applied += 1
         return self._judged(error)
 
+    def unsent(self, error: Error) -> Error:
+        """``error``, which ends the call before a try was sent, likewise."""
+        return self._judged(error)
+
     def renew(self) -> None:
         """From now on another request is sent: none of its tries was."""
         self._maybe_applied = 0

@@ -29,6 +29,9 @@ __all__ = ["Background", "abandon", "lease", "lock", "release"]
 
 T = TypeVar("T")
 
+# Calls of closed clients end at once, and say what is known of their writes.
+CLOSED_S = 1.0
+
 _ENDED = "the client was closed, or the program is ending"
 
 
@@ -74,6 +77,7 @@ class Background:
         self._calls: deque[_Call[Any]] = deque()
         self._woken = False
         self._stopped = False
+        self._grace_s = 0.0
         self.wake_ups = 0
         """How often the loop took calls from the queue."""
         self._thread = threading.Thread(target=self._main, name="kvstore-client", daemon=True)
@@ -118,8 +122,12 @@ class Background:
         if self._stopped:
             self._refuse_all()
 
-    def stop(self) -> None:
-        """End the loop and, as a rule, wait until it has: calls under way are cancelled."""
+    def stop(self, grace_s: float = 0.0) -> None:
+        """End the loop and, as a rule, wait until it has.
+
+        Calls under way have ``grace_s`` seconds to end by themselves; then they are cancelled.
+        """
+        self._grace_s = grace_s
         self._loop_soon(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -145,6 +153,9 @@ class Background:
         try:
             self._loop.run_forever()
         finally:
+            tasks = asyncio.all_tasks(self._loop)
+            if tasks and self._grace_s:
+                self._loop.run_until_complete(asyncio.wait(tasks, timeout=self._grace_s))
             self._stopped = True
             self._refuse_all()
             tasks = asyncio.all_tasks(self._loop)
@@ -200,7 +211,7 @@ def release(background: Background) -> None:
         if _shared.users:
             return
         _shared.running = None
-    background.stop()
+    background.stop(CLOSED_S)
 
 
 def abandon(parents: object) -> None:

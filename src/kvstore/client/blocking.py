@@ -28,7 +28,7 @@ from kvstore.client.pipeline import (
 )
 from kvstore.client.requests import BytesLike
 from kvstore.client.status import ClusterStatus, Members
-from kvstore.errors import BatchError, ClosedError, Error
+from kvstore.errors import BatchError, ClosedError, Error, Outcome
 
 T = TypeVar("T")
 
@@ -165,6 +165,8 @@ class Client:
                 stored += work.run(put_all(work.client.doer, iter(chunk), timeout=timeout))
             except BatchError as error:
                 raise moved(error, stored) from error.__cause__
+            except ClosedError as error:
+                raise moved(_given_up(chunk, error), stored) from error
         return stored
 
     def get_many(
@@ -191,7 +193,10 @@ class Client:
         self, operations: Sequence[Operation], timeout: float | None
     ) -> list[Result | Error]:
         work = self._begun()
-        return work.run(do_all(work.client.doer, operations, timeout=timeout))
+        try:
+            return work.run(do_all(work.client.doer, operations, timeout=timeout))
+        except ClosedError as error:
+            return [*_given_up(operations, error).failures.values()]
 
     def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
@@ -325,3 +330,9 @@ class Client:
 async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
     """The next piece; None after the last."""
     return await anext(pieces, None)
+
+
+def _given_up(operations: Sequence[Operation], error: ClosedError) -> BatchError:
+    """What is known of operations whose loop ended under them, or before."""
+    error.outcome = Outcome.UNKNOWN
+    return BatchError(dict.fromkeys(range(len(operations)), error), len(operations))

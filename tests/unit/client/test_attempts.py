@@ -8,6 +8,7 @@ from kvstore.client.attempts import ADDRESSES_MAX, Attempts, Endpoints, seconds_
 from kvstore.client.failure import Failure
 from kvstore.client.options import RetryPolicy, parse_addresses
 from kvstore.errors import (
+    ClosedError,
     ConfigurationError,
     DeadlineExceededError,
     Error,
@@ -235,6 +236,7 @@ def test_the_error_that_ends_a_write_says_what_became_of_it(
     with pytest.raises(Error) as late:
         plan.next()
     assert late.value.outcome is outcome
+    assert plan.unsent(ClosedError("closed")).outcome is outcome
 
 
 def test_what_only_reads_says_nothing_of_a_write() -> None:

@@ -80,6 +80,30 @@ def test_what_threads_ask_for_while_the_loop_is_busy_costs_one_wake_up(
     assert seen == [before + 1] * 8
 
 
+def test_calls_of_the_last_client_end_by_themselves_when_it_is_closed() -> None:
+    made = background.lease()
+    closed = asyncio.Event()
+    begun = threading.Event()
+    got: list[str] = []
+
+    async def call() -> str:
+        begun.set()
+        await closed.wait()
+        await asyncio.sleep(0)
+        return "what is known"
+
+    async def close() -> None:
+        closed.set()
+
+    thread = threading.Thread(target=lambda: got.append(made.run(call())))
+    thread.start()
+    assert begun.wait(WAIT_S)
+    made.begin(close())
+    background.release(made)
+    thread.join(WAIT_S)
+    assert got == ["what is known"]
+
+
 def test_calls_under_way_end_when_the_loop_does() -> None:
     made = background.lease()
     begun = threading.Event()
