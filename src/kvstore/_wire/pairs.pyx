@@ -5,7 +5,12 @@ from binascii import b2a_base64
 
 from libc.string cimport memchr, memcmp
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+    _PyBytes_Resize,
+)
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 
 cdef object NAME = re.compile(r"[0-9a-z_.-]+", re.ASCII)

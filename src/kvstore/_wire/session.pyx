@@ -3,7 +3,7 @@
 import cython
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.math cimport INFINITY
 
 CALL = EVENT_CALL
@@ -416,7 +416,7 @@ cdef class _Session:
         """
         cdef int64_t has = 0 if stream.incoming is None else PyBytes_GET_SIZE(stream.incoming)
         cdef int64_t wanted = <int64_t> stream.incoming_at + <int64_t> some
-        cdef bytes larger
+        cdef PyObject* grown
         if wanted <= has:
             return True
         wanted = min(max(wanted, 2 * has), <int64_t> stream.incoming_bytes)
@@ -424,11 +424,16 @@ cdef class _Session:
             return False
         if some == stream.incoming_bytes:
             return True         # whole in one piece: nothing is gathered
-        larger = PyBytes_FromStringAndSize(NULL, wanted)
-        if stream.incoming_at:
-            memcpy(PyBytes_AS_STRING(larger), PyBytes_AS_STRING(stream.incoming),
-                   stream.incoming_at)
-        stream.incoming = larger
+        if stream.incoming is None:
+            stream.incoming = PyBytes_FromStringAndSize(NULL, wanted)
+            return True
+        # In place, which for large ones is a matter of pages and not of bytes. Nobody else has it.
+        grown = <PyObject*> stream.incoming
+        Py_INCREF(stream.incoming)
+        stream.incoming = None
+        _PyBytes_Resize(&grown, wanted)
+        stream.incoming = <bytes> grown
+        Py_DECREF(stream.incoming)
         return True
 
     cdef str too_much(self):
