@@ -62,6 +62,26 @@ def test_a_pipeline_gives_results_in_order(kvd: Kvd, transport: str) -> None:
     assert results == [False] * 300 + [b"%d" % number for number in range(300)]
 
 
+def test_large_values_are_got_a_few_at_a_time(kvd: Kvd, transport: str) -> None:
+    keys = [b"large-%s-%d" % (transport.encode(), number) for number in range(120)]
+    asked: list[int] = []  # how many keys had been taken when each pair came
+
+    def counted() -> Iterator[bytes]:
+        for key in keys:
+            asked[-1] += 1
+            yield key
+
+    with kvd.client() as client:
+        client.put_many((key, bytes(1 << 20)) for key in keys)
+        asked.append(0)
+        for key, value in client.get_many(counted()):
+            assert (key, len(value or b"")) == (keys[len(asked) - 1], 1 << 20)
+            asked.append(asked[-1])
+    ahead = [taken - place for place, taken in enumerate(asked[:-1])]
+    assert max(ahead) <= 64
+    assert max(ahead[65:]) <= 16
+
+
 def test_one_bad_item_ends_put_many_and_is_named(kvd: Kvd, transport: str) -> None:
     wanted = list(items(b"bad-" + transport.encode(), 6000).items())
     bad = wanted[5000][0]

@@ -24,7 +24,7 @@ from kvstore.client.attempts import Attempts, Endpoints, Metadata
 from kvstore.client.channels import Transport, dialler, is_native
 from kvstore.client.connections import Connection, Connections
 from kvstore.client.failure import understand
-from kvstore.client.many import IN_FLIGHT, do_all, put_all
+from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Kind, Result
 from kvstore.client.options import (
     DEFAULT_ADDRESS,
@@ -35,7 +35,15 @@ from kvstore.client.options import (
     parse_addresses,
     positive_seconds,
 )
-from kvstore.client.pipeline import AsyncPipeline, Items, gets_of, operations_of, pairs_of
+from kvstore.client.pipeline import (
+    FIRST_GETS,
+    AsyncPipeline,
+    Items,
+    gets_next,
+    gets_of,
+    operations_of,
+    pairs_of,
+)
 from kvstore.client.quick import QuickTry, Tries
 from kvstore.client.requests import (
     BytesLike,
@@ -180,9 +188,13 @@ class AsyncClient:
         self, keys: Iterable[BytesLike], timeout: float
     ) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
         operations = gets_of(keys)
-        while chunk := list(islice(operations, IN_FLIGHT)):
-            for pair in pairs_of(chunk, await do_all(self.doer, chunk, timeout=timeout)):
+        ask = FIRST_GETS
+        while chunk := list(islice(operations, ask)):
+            values = await do_all(self.doer, chunk, timeout=timeout)
+            ask = gets_next(values)
+            for pair in pairs_of(chunk, values):
                 yield pair
+            del values  # before there are others
 
     async def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""

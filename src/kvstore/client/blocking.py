@@ -14,12 +14,14 @@ from kvstore.client import background, forks
 from kvstore.client.asynchronous import AsyncClient
 from kvstore.client.background import Background
 from kvstore.client.channels import Transport
-from kvstore.client.many import IN_FLIGHT, do_all, put_all
+from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Operation, Result
 from kvstore.client.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS, RetryPolicy
 from kvstore.client.pipeline import (
+    FIRST_GETS,
     Items,
     Pipeline,
+    gets_next,
     gets_of,
     moved,
     operations_of,
@@ -174,6 +176,7 @@ class Client:
     ) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield each key with its value, or None, in order; hundreds are asked for at a time.
 
+        As few as 16 where values are large: 64 at first, then as many as 16 MiB have room for.
         ``keys`` may be endless. Each is a linearizable read of its own; together they are no
         snapshot. ``dict(client.get_many(keys))`` has them all. Raises as :meth:`get` does, when it
         comes to a key that couldn't be read.
@@ -185,9 +188,12 @@ class Client:
         self, work: _Work, keys: Iterable[BytesLike], timeout: float
     ) -> Iterator[tuple[bytes, bytes | None]]:
         operations = gets_of(keys)
-        while chunk := list(islice(operations, IN_FLIGHT)):
+        ask = FIRST_GETS
+        while chunk := list(islice(operations, ask)):
             values = work.run(do_all(work.client.doer, chunk, timeout=timeout))
+            ask = gets_next(values)
             yield from pairs_of(chunk, values)
+            del values  # before there are others
 
     def _do_all(
         self, operations: Sequence[Operation], timeout: float | None

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from kvstore.client.many import Doer, do_all
+from kvstore.client.many import BYTES_MAX, IN_FLIGHT, Doer, do_all
 from kvstore.client.operations import Kind, Operation, Result
 from kvstore.client.requests import BytesLike, as_bytes
 from kvstore.errors import BatchError, Error, InvalidArgumentError
 
 __all__ = [
+    "FIRST_GETS",
     "AsyncPipeline",
     "Items",
     "Pipeline",
+    "gets_next",
     "gets_of",
     "moved",
     "operations_of",
@@ -25,6 +27,9 @@ Items: TypeAlias = Mapping[bytes, bytes] | Iterable[tuple[BytesLike, BytesLike]]
 
 # Keys and values that a pipeline holds until it is executed, in bytes.
 LISTED_BYTES_MAX = 256 << 20
+
+# Keys that get_many asks for first, knowing nothing of their values' size.
+FIRST_GETS = 64
 
 # What a blocking client takes from an iterator at a time.
 CHUNK_OPERATIONS = 4096
@@ -170,6 +175,15 @@ def gets_of(keys: Iterable[BytesLike]) -> Iterator[Operation]:
     """A get for each key, as it is taken."""
     for key in keys:
         yield Operation(Kind.GET, as_bytes(key, "key"))
+
+
+def gets_next(values: Sequence[Result | Error]) -> int:
+    """How many keys to ask for after those that had ``values``.
+
+    So many that values as large as the largest of these take ``BYTES_MAX`` at most.
+    """
+    largest = max((len(value) for value in values if isinstance(value, bytes)), default=0)
+    return max(1, min(IN_FLIGHT, BYTES_MAX // max(1, largest)))
 
 
 def pairs_of(

@@ -12,7 +12,7 @@ import pytest
 from kvstore.client import many
 from kvstore.client.many import IN_FLIGHT, Flight, do_all, put_all
 from kvstore.client.operations import Kind, Operation, Result
-from kvstore.client.pipeline import Pipeline, moved, operations_of, take_chunk
+from kvstore.client.pipeline import Pipeline, gets_next, moved, operations_of, take_chunk
 from kvstore.errors import BatchError, Error, InvalidArgumentError, Outcome, UnavailableError
 
 
@@ -246,6 +246,15 @@ def test_a_chunk_is_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("kvstore.client.pipeline.CHUNK_BYTES", 10)
     operations = operations_of([(b"k", bytes(size)) for size in (1, 1, 1, 20, 1)])
     assert [len(take_chunk(operations, 0)) for _ in range(4)] == [3, 1, 1, 0]
+
+
+def test_fewer_are_asked_for_where_values_are_large() -> None:
+    mib = 1 << 20
+    assert gets_next([b"", None, UnavailableError("gone")]) == IN_FLIGHT
+    assert gets_next([bytes(1000)] * 256) == IN_FLIGHT
+    assert gets_next([b"small", bytes(mib)]) == 16
+    assert gets_next([bytes(mib // 4)]) == 64
+    assert gets_next([bytes(17 * mib)]) == 1
 
 
 class Recorded:
