@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
+from kvstore.errors import InvalidArgumentError, Outcome
 from tests.integration.process import FRONTS, Certificates, Kvd
 
 KEY_BYTES_MAX = 1024
@@ -138,6 +139,15 @@ def test_a_reused_request_id_is_named_as_the_trouble(kv: kv_pb2_grpc.KVStub) -> 
     kv.Put(kv_pb2.PutRequest(key=b"reuse", value=b"1", request_id="reuse"))
     with pytest.raises(grpc.RpcError, match="request_id"):
         kv.Put(kv_pb2.PutRequest(key=b"reuse", value=b"2", request_id="reuse"))
+
+
+def test_our_clients_say_at_once_that_a_message_is_too_large(server: Kvd, transport: str) -> None:
+    with (
+        server.client() as client,
+        pytest.raises(InvalidArgumentError, match="too large") as refused,
+    ):
+        client.put(b"v", b"v" * (3 * VALUE_BYTES_MAX))
+    assert refused.value.outcome is Outcome.NOT_APPLIED
 
 
 @pytest.mark.parametrize("service", ["", "kvstore.v1.KV"])

@@ -401,7 +401,8 @@ cdef class _Session:
         if size > self.limits.message_bytes_max:
             return self.refuse(
                 stream, STATUS_RESOURCE_EXHAUSTED,
-                f"a message of {size} bytes: at most {self.limits.message_bytes_max} are taken",
+                # grpcio's words, which clients know.
+                f"Received message larger than max ({size} vs. {self.limits.message_bytes_max})",
                 None)
         if not self.hold(stream, MESSAGE_OVERHEAD):
             return self.refuse(stream, STATUS_RESOURCE_EXHAUSTED, self.too_much(), COME_AGAIN)

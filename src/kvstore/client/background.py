@@ -142,6 +142,9 @@ class Background:
         """Begin all that waits. What is added from now on wakes the loop again."""
         self._woken = False
         self.wake_ups += 1
+        if self._stopped:
+            self._refuse_all()  # a task that is made now is in nobody's list, and never ends
+            return
         while self._calls:
             call = self._calls.popleft()
             call.task = self._loop.create_task(call.carry())
@@ -158,6 +161,8 @@ class Background:
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=self._grace_s))
             self._stopped = True
             self._refuse_all()
+            # Of a task that is cancelled before its first step nothing runs: its call would wait.
+            self._loop.run_until_complete(asyncio.sleep(0))
             tasks = asyncio.all_tasks(self._loop)
             for task in tasks:
                 task.cancel()

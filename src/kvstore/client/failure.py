@@ -100,12 +100,16 @@ _BEFORE = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNIMPLEMENTED,
         grpc.StatusCode.UNAUTHENTICATED,
         grpc.StatusCode.PERMISSION_DENIED,
     }
 )
+
+# With RESOURCE_EXHAUSTED: a server that says so has looked at nothing. By itself the status may
+# also stand for a reset in the middle of a call (gRPC's PROTOCOL-HTTP2.md, "Errors").
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+_TOO_LARGE = "larger than max"
 
 
 def _unsent(error: grpc.RpcError) -> bool:
@@ -116,6 +120,8 @@ def _unsent(error: grpc.RpcError) -> bool:
 def _not_applied(code: grpc.StatusCode, details: str, trailer: dict[str, str]) -> bool:
     if code in _BEFORE or trailer.get(OUTCOME_KEY) == Outcome.NOT_APPLIED:
         return True
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _PUSHBACK_KEY in trailer or _TOO_LARGE in details
     # The call never left: so says grpcio.
     return code is grpc.StatusCode.UNAVAILABLE and _CONNECTING.fullmatch(details) is not None
 
@@ -163,7 +169,7 @@ def _translated(
             return ResourceExhaustedError(details)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             # gRPC's own limit on a message; our server answers INVALID_ARGUMENT below it.
-            if "larger than max" in details:
+            if _TOO_LARGE in details:
                 return InvalidArgumentError(f"request too large: {details}")
             return OverloadedError(details)
         case _:

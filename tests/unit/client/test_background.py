@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -194,3 +195,33 @@ def test_a_child_has_a_thread_of_its_own_and_both_programs_end() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, timeout=60, check=False
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"closed\nclosed\n", b"")
+
+
+def test_no_call_waits_for_a_loop_that_has_ended() -> None:
+    """Handed over at any moment of its end: among its last tasks, or after them."""
+
+    async def short() -> None:
+        await asyncio.sleep(0.001)
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(WAIT_S)
+        finally:
+            await asyncio.sleep(0.002)  # as connections are closed
+
+    def work(ending: background.Background) -> None:
+        with contextlib.suppress(ClosedError):
+            while True:
+                ending.run(short())
+
+    for _ in range(30):
+        ending = background.Background()
+        callers = [threading.Thread(target=work, args=(ending,), daemon=True) for _ in range(6)]
+        for caller in callers:
+            caller.start()
+        ending.begin(slow_to_end())
+        ending.run(short())
+        ending.stop()
+        for caller in callers:
+            caller.join(WAIT_S)
+            assert not caller.is_alive()

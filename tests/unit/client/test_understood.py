@@ -35,21 +35,34 @@ class Told(grpc.RpcError):
 
 
 @pytest.mark.parametrize(
-    ("details", "trailer", "kind", "retry"),
+    ("details", "trailer", "kind", "retry", "not_applied"),
     [
         # In gRPC's own words: of a message beyond the bound, and of one call too many.
-        ("SERVER: Received message larger than max (9 vs. 8)", (), InvalidArgumentError, False),
-        ("Concurrent RPC limit exceeded!", (), OverloadedError, True),
-        ("full", (("kvstore-outcome", "not-applied"),), ResourceExhaustedError, False),
+        (
+            "SERVER: Received message larger than max (9 vs. 8)",
+            (),
+            InvalidArgumentError,
+            False,
+            True,
+        ),
+        ("too many", (("grpc-retry-pushback-ms", "100"),), OverloadedError, True, True),
+        # Or of a stream that somebody reset, whatever had become of the call by then.
+        ("Concurrent RPC limit exceeded!", (), OverloadedError, True, False),
+        ("the call was reset: ENHANCE_YOUR_CALM", (), OverloadedError, True, False),
+        ("full", (("kvstore-outcome", "not-applied"),), ResourceExhaustedError, False, True),
     ],
 )
 def test_a_request_too_large_is_no_overload(
-    details: str, trailer: tuple[tuple[str, str], ...], kind: type[Error], retry: bool
+    details: str,
+    trailer: tuple[tuple[str, str], ...],
+    kind: type[Error],
+    retry: bool,
+    not_applied: bool,
 ) -> None:
     failure = understand(Told(details, *trailer))
     assert type(failure.error) is kind
     assert failure.retry == retry
-    assert failure.not_applied
+    assert failure.not_applied == not_applied
 
 
 def test_a_status_that_no_server_of_ours_gives_is_a_defect() -> None:

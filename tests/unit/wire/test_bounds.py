@@ -67,7 +67,7 @@ def test_message_of_too_many_bytes_is_refused_from_its_length() -> None:
     talk.unary(GET, b"x" * 1001)
     assert status_of(*talk.client_events()) == (
         8,
-        "a message of 1001 bytes: at most 1000 are taken",
+        "Received message larger than max (1001 vs. 1000)",
     )
 
 
