@@ -85,8 +85,9 @@ class Flight:
             if left:
                 self._under_way.clear()
                 self._doer.abandon(left)
+            # After their first step: what never ran can't give back what it was handed.
             for task in self._tasks:
-                task.cancel()
+                self._loop.call_soon(task.cancel)
             if self._tasks:
                 await asyncio.wait(self._tasks)
 

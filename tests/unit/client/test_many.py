@@ -232,6 +232,42 @@ def test_a_cancelled_flight_leaves_nothing_behind() -> None:
     run(test)
 
 
+def test_what_fails_in_the_turn_of_the_cancellation_gives_back_what_it_was_handed() -> None:
+    class Quick(Store):
+        """Begins operations without a task."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun: list[tuple[Operation, Flight]] = []
+            self.given_back = 0
+
+        def begin(self, operation: Operation, flight: Flight, now: float) -> bool:
+            self.begun.append((operation, flight))
+            return True
+
+        async def finish(self) -> Result:
+            try:
+                return await asyncio.get_running_loop().create_future()
+            finally:
+                self.given_back += 1
+
+    async def test() -> None:
+        store = Quick()
+        before = asyncio.all_tasks()
+        waiting = asyncio.create_task(put_all(store, operations_of(items(3)), timeout=None))
+        while len(store.begun) < 3:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        for operation, flight in store.begun:
+            flight.go_on(operation, store.finish())
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert store.given_back == 3
+        assert asyncio.all_tasks() == before
+
+    run(test)
+
+
 def test_a_batch_error_says_how_many_and_why_and_can_be_pickled() -> None:
     error = BatchError({7: UnavailableError("no leader"), 4: UnavailableError("gone")}, 9)
     assert str(error) == "2 of 9 operations failed; number 4: gone"
