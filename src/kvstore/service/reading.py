@@ -67,7 +67,12 @@ class Reading:
         ends = self._now() + SLICE_S
         while waiting:
             member, point = waiting[0]
-            reads = point.read(member.machine, member.read_failed, SLICE_READS)
+            try:
+                reads = point.read(member.machine, member.read_failed, SLICE_READS)
+            except ClosedError:
+                waiting.popleft()
+                point.refuse(_replaced())
+                continue
             self._cold.extend((member, read) for read in reads)
             if not len(point):
                 waiting.popleft()

@@ -33,6 +33,7 @@ class Member(ScriptedMember):
         self.clock = 0.0
         self.trouble: Exception | None = None
         self.next: Member | None = None
+        self.closed = False
 
     @property
     def machine(self) -> Member:
@@ -45,6 +46,8 @@ class Member(ScriptedMember):
         return key
 
     def get_cached(self, key: bytes) -> bytes | Cold | None:
+        if self.closed:
+            raise ClosedError("the database is closed")
         self.clock += SLICE_S / SLICE_READS
         return COLD if key in self.cold else key
 
@@ -251,3 +254,12 @@ def test_a_read_that_fails_in_a_state_that_was_replaced_is_no_damage_of_the_next
     desk.member.next = Member()
     desk.jobs[0][1]()
     assert "replaced" in str(desk.results[0])
+
+
+def test_a_state_that_is_closed_holds_no_later_read_up(desk: Desk) -> None:
+    desk.member.closed = True
+    desk.ask([b"a", b"b"])
+    assert ["replaced" in str(result) for result in desk.results] == [True, True]
+    desk.member.closed = False
+    desk.ask([b"c"])
+    assert desk.results[2:] == [b"c"]
