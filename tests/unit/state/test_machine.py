@@ -6,14 +6,16 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Options, WriteBatch
-from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.errors import CorruptionError, Error, ForgottenError, IntegrityCode
 from kvstore.state import (
     COLD,
+    Command,
     MemoryBounds,
     SessionBounds,
     StateMachine,
     delete_command,
     encode_commands,
+    open_command,
     put_command,
     request_digest,
     result_of,
@@ -147,3 +149,29 @@ def test_entries_are_prepared_from_memory_and_ask_the_disk_for_what_it_lacks(pla
     assert machine.get_cached(b"old") == b"2"
     assert machine.get_cached(b"new") is None
     machine.close()
+
+
+@both
+def test_a_full_memory_of_sessions_forgets_the_one_that_was_used_least_lately(plain: bool) -> None:
+    machine = opened(MemoryFileSystem(), plain)
+    first, second, third, fourth = names = [bytes([letter]) * 16 for letter in b"abcd"]
+    written = dict.fromkeys(names, 0)
+
+    def apply(command: Command, now: int) -> object:
+        entry = (machine.applied_index + 1, 1, encode_commands([command], now))
+        (applied,) = machine.apply([entry])
+        return result_of(applied.results[0])
+
+    def write(name: bytes, now: int) -> object:
+        written[name] += 1
+        return apply(put_command(name, name, b"", written[name], 1), now)
+
+    assert apply(open_command(first), 0) is True
+    assert write(first, 10) is False
+    assert apply(open_command(second), 20) is True
+    assert write(first, 30) is True  # the one used last before another one was opened
+    assert apply(open_command(third), 40) is True
+    assert apply(open_command(fourth), 500) is True
+    assert isinstance(write(second, 510), ForgottenError)
+    for kept in (first, third, fourth):
+        assert write(kept, 520) in (False, True)
