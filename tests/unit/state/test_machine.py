@@ -6,7 +6,7 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Options, WriteBatch
-from kvstore.errors import CorruptionError, Error, ForgottenError, IntegrityCode
+from kvstore.errors import CorruptionError, ForgottenError, IntegrityCode
 from kvstore.state import (
     COLD,
     Command,
