@@ -49,7 +49,7 @@ try:
     while True:
         fill(db, 10)
 except kvstore.StorageError as error:
-    print(error.errno)
+    print(error.errno, flush=True)
 assert db.get(b"nothing") is None
 os._exit(0)
 """
