@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -122,6 +123,28 @@ def test_a_leader_that_can_not_be_reached_is_unavailable(tmp_path: Path) -> None
     asyncio.run(test())
 
 
+@contextlib.asynccontextmanager
+async def led_by(directory: Path, service: Any) -> AsyncIterator[Forwarder]:
+    """A way to member 2, where ``service`` answers what members pass on.
+
+    Ended whatever a test finds: a server that is left behind breaks others when it is collected.
+    """
+
+    async def admit(context: Any) -> int:
+        return 1
+
+    server = grpc.aio.server()
+    kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(service, admit), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    forward = forwarder(directory, {2: address})
+    try:
+        yield forward
+    finally:
+        await forward.close()
+        await server.stop(grace=None)
+
+
 def test_the_leader_never_passes_a_call_on_again(tmp_path: Path) -> None:
     """Who was asked as the leader and isn't any more says who is, and that comes back."""
 
@@ -129,24 +152,15 @@ def test_the_leader_never_passes_a_call_on_again(tmp_path: Path) -> None:
         def submit(self, operations: Any, deadline: float, done: Any) -> None:
             done([NotLeaderError(3, "three:1")])
 
-    async def admit(context: Any) -> int:
-        return 1
-
     async def test() -> None:
-        server = grpc.aio.server()
-        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(cast(Any, Service()), admit), server)
-        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
-        forward = forwarder(tmp_path, {2: address})
-        failure = await forward.forward("Get", kv_pb2.GetRequest(key=b"k"), 2, 30, ())
+        async with led_by(tmp_path, Service()) as forward:
+            failure = await forward.forward("Get", kv_pb2.GetRequest(key=b"k"), 2, 30, ())
         assert isinstance(failure, Failure)
         assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
         assert dict(failure.trailer) == {
             "kvstore-leader-hint": "3",
             "kvstore-leader-address": "three:1",
         }
-        await forward.close()
-        await server.stop(grace=None)
 
     asyncio.run(test())
 
@@ -160,21 +174,12 @@ def test_what_is_left_of_the_deadline_goes_along_and_ends_the_call(tmp_path: Pat
         def submit(self, operations: Any, deadline: float, done: Any) -> None:
             left.append(deadline - time.monotonic())
 
-    async def admit(context: Any) -> int:
-        return 1
-
     async def test() -> None:
-        server = grpc.aio.server()
-        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(cast(Any, Service()), admit), server)
-        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
-        forward = forwarder(tmp_path, {2: address})
-        failure = await forward.forward("Get", kv_pb2.GetRequest(key=b"k"), 2, 2, ())
+        async with led_by(tmp_path, Service()) as forward:
+            failure = await forward.forward("Get", kv_pb2.GetRequest(key=b"k"), 2, 2, ())
         assert isinstance(failure, Failure)
         assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
         # The service's own deadline, of calls that have none, is longer; gRPC rounds up.
         assert 0 < left[0] < DEFAULT_DEADLINE_S / 2
-        await forward.close()
-        await server.stop(grace=None)
 
     asyncio.run(test())
