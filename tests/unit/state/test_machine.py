@@ -66,6 +66,15 @@ def test_results_say_whether_there_was_a_value_also_within_one_entry(plain):
     assert machine.revision == 4
 
 
+@both
+def test_a_request_that_comes_twice_in_one_entry_is_done_once(plain: bool) -> None:
+    machine = opened(MemoryFileSystem(), plain)
+    command = put_command(request_digest(b"r"), b"k", b"v")
+    (applied,) = machine.apply([(1, 1, encode_commands([command, command]))])
+    assert [*map(result_of, applied.results)] == [False, False]
+    assert machine.revision == 1
+
+
 def test_what_was_not_flushed_is_replayed_to_the_very_same_state():
     disk = MemoryFileSystem()
     machine = opened(disk)
