@@ -1,0 +1,120 @@
+"""What the model answers. Revisions in here are those that etcd's headers have to show."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = [
+    "AlarmAnswer",
+    "Answer",
+    "CompactAnswer",
+    "DeleteRangeAnswer",
+    "EnableAnswer",
+    "Event",
+    "KeyValue",
+    "LeaseCheckpointAnswer",
+    "LeaseGrantAnswer",
+    "LeaseRevokeAnswer",
+    "PutAnswer",
+    "RangeAnswer",
+    "TxnAnswer",
+]
+
+
+class KeyValue(NamedTuple):
+    """A key as of some revision."""
+
+    key: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    value: bytes
+    lease: int
+
+
+class Event(NamedTuple):
+    """One change of one key. A delete's ``kv`` has the key and ``mod_revision`` alone.
+
+    ``previous_revision``: that of the change before it to this key, 0 where the key was absent.
+    ``previous``: what the key was before, where that was asked for and is still known.
+    """
+
+    is_delete: bool
+    kv: KeyValue
+    previous_revision: int = 0
+    previous: KeyValue | None = None
+
+
+class RangeAnswer(NamedTuple):
+    """``revision``: the current one when it was read. ``count``: of all keys in the range."""
+
+    revision: int
+    kvs: tuple[KeyValue, ...]
+    more: bool
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+
+
+class PutAnswer(NamedTuple):
+    """``previous`` where it was asked for and there was one."""
+
+    revision: int
+    previous: KeyValue | None = None
+
+
+class DeleteRangeAnswer(NamedTuple):
+    """``previous`` where it was asked for, in the order of keys."""
+
+    revision: int
+    deleted: int
+    previous: tuple[KeyValue, ...] = ()
+
+
+class TxnAnswer(NamedTuple):
+    """One answer for each operation of the branch that was taken."""
+
+    revision: int
+    succeeded: bool
+    answers: tuple[RangeAnswer | PutAnswer | DeleteRangeAnswer | TxnAnswer, ...]
+
+
+class CompactAnswer(NamedTuple):
+    revision: int
+
+
+class LeaseGrantAnswer(NamedTuple):
+    revision: int
+    id: int
+    ttl: int
+
+
+class LeaseRevokeAnswer(NamedTuple):
+    revision: int
+
+
+class LeaseCheckpointAnswer(NamedTuple):
+    revision: int
+
+
+class AlarmAnswer(NamedTuple):
+    """``(member, kind)`` of each alarm that the action tells of."""
+
+    revision: int
+    alarms: tuple[tuple[int, int], ...]
+
+
+class EnableAnswer(NamedTuple):
+    revision: int
+
+
+Answer = (
+    PutAnswer
+    | DeleteRangeAnswer
+    | TxnAnswer
+    | CompactAnswer
+    | LeaseGrantAnswer
+    | LeaseRevokeAnswer
+    | LeaseCheckpointAnswer
+    | AlarmAnswer
+    | EnableAnswer
+)
+"""What an applied operation came to, unless an EtcdError says why it was refused."""

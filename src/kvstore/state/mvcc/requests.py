@@ -1,0 +1,232 @@
+"""What may be asked of the model: reads, and operations that go through the log.
+
+Every field that a client sets freely is checked by :mod:`kvstore.state.mvcc.checks` before an
+operation is proposed; applying one that breaks the rules all the same refuses it, and never raises.
+Ranges of keys are as in etcd: ``range_end`` empty for the single key, one zero byte for all keys
+from ``key`` on, else the first key that is not in it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+__all__ = [
+    "FOR_EVER",
+    "TO_THE_END",
+    "Alarm",
+    "AlarmAction",
+    "AlarmKind",
+    "Authenticated",
+    "Compact",
+    "Compare",
+    "CompareResult",
+    "CompareTarget",
+    "DeleteRange",
+    "EnableModel",
+    "LeaseCheckpoint",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "Operation",
+    "Proposal",
+    "Put",
+    "Range",
+    "SortOrder",
+    "SortTarget",
+    "Txn",
+    "TxnOperation",
+]
+
+TO_THE_END: Final = b"\0"
+"""As a ``range_end``: every key from the first one on."""
+
+FOR_EVER: Final = -1
+"""As a lease's rest: it is checkpointed no more, its next leader starts it with its whole TTL."""
+
+
+class SortOrder(enum.IntEnum):
+    """Numbers as on etcd's wire."""
+
+    NONE = 0
+    ASCEND = 1
+    DESCEND = 2
+
+
+class SortTarget(enum.IntEnum):
+    """Numbers as on etcd's wire."""
+
+    KEY = 0
+    VERSION = 1
+    CREATE = 2
+    MOD = 3
+    VALUE = 4
+
+
+class Range(NamedTuple):
+    """Read keys. ``revision`` of 0 is the current one, ``limit`` of 0 none."""
+
+    key: bytes
+    range_end: bytes = b""
+    limit: int = 0
+    revision: int = 0
+    sort_order: int = SortOrder.NONE
+    sort_target: int = SortTarget.KEY
+    keys_only: bool = False
+    count_only: bool = False
+    min_mod_revision: int = 0
+    max_mod_revision: int = 0
+    min_create_revision: int = 0
+    max_create_revision: int = 0
+
+
+class Put(NamedTuple):
+    """Store a key. ``lease`` of 0 takes it off any lease."""
+
+    key: bytes
+    value: bytes = b""
+    lease: int = 0
+    prev_kv: bool = False
+    ignore_value: bool = False
+    ignore_lease: bool = False
+
+
+class DeleteRange(NamedTuple):
+    """Remove keys."""
+
+    key: bytes
+    range_end: bytes = b""
+    prev_kv: bool = False
+
+
+class CompareResult(enum.IntEnum):
+    """Numbers as on etcd's wire: how the field stands to the operand."""
+
+    EQUAL = 0
+    GREATER = 1
+    LESS = 2
+    NOT_EQUAL = 3
+
+
+class CompareTarget(enum.IntEnum):
+    """Numbers as on etcd's wire."""
+
+    VERSION = 0
+    CREATE = 1
+    MOD = 2
+    VALUE = 3
+    LEASE = 4
+
+
+class Compare(NamedTuple):
+    """A condition on a key, or on every key of a range.
+
+    ``operand`` is bytes for the target VALUE and a number for the others.
+    """
+
+    key: bytes
+    target: int
+    result: int
+    operand: int | bytes
+    range_end: bytes = b""
+
+
+class Txn(NamedTuple):
+    """If all compares hold do ``success``, else ``failure``; all at one revision."""
+
+    compare: tuple[Compare, ...] = ()
+    success: tuple[TxnOperation, ...] = ()
+    failure: tuple[TxnOperation, ...] = ()
+
+
+TxnOperation = Range | Put | DeleteRange | Txn
+
+
+class Compact(NamedTuple):
+    """Forget the history below ``revision``."""
+
+    revision: int
+
+
+class LeaseGrant(NamedTuple):
+    """Make a lease. ``id`` isn't 0, and ``ttl`` is seconds, raised to the least before this."""
+
+    id: int
+    ttl: int
+
+
+class LeaseRevoke(NamedTuple):
+    """End a lease and delete its keys.
+
+    ``term``: of the leader that found it expired; it is done in an entry of that term alone. 0
+    where a client asked.
+    """
+
+    id: int
+    term: int = 0
+
+
+class LeaseCheckpoint(NamedTuple):
+    """Note how many seconds are left of leases: ``(id, rest)``, a rest of FOR_EVER clears it."""
+
+    rests: tuple[tuple[int, int], ...]
+
+
+class AlarmKind(enum.IntEnum):
+    """Numbers as on etcd's wire."""
+
+    NONE = 0
+    NOSPACE = 1
+    CORRUPT = 2
+
+
+class AlarmAction(enum.IntEnum):
+    """Numbers as on etcd's wire."""
+
+    GET = 0
+    ACTIVATE = 1
+    DEACTIVATE = 2
+
+
+class Alarm(NamedTuple):
+    """Ask for alarms, raise one or end it. ``member`` of 0 is a value of its own."""
+
+    action: int
+    member: int
+    kind: int
+
+
+class Authenticated(NamedTuple):
+    """Who asks, as the member found that took the call, and at which revision of the users."""
+
+    user: str
+    auth_revision: int
+
+
+class EnableModel(NamedTuple):
+    """From here on keys have revisions, history and events (:mod:`kvstore.state.mvcc`)."""
+
+
+Operation = (
+    Put
+    | DeleteRange
+    | Txn
+    | Compact
+    | LeaseGrant
+    | LeaseRevoke
+    | LeaseCheckpoint
+    | Alarm
+    | EnableModel
+)
+"""What one command of an entry of operations does. (Range is none: it goes through no log.)"""
+
+
+class Proposal(NamedTuple):
+    """An operation with its id, by which the member that took the call knows it when applied.
+
+    ``id``: 16 bytes, of the proposing process's own drawing; never used twice. ``who``: None while
+    users aren't asked for, and for what the servers themselves propose.
+    """
+
+    id: bytes
+    operation: Operation
+    who: Authenticated | None = None
