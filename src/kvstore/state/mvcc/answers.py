@@ -88,7 +88,10 @@ class LeaseGrantAnswer(NamedTuple):
 
 
 class LeaseRevokeAnswer(NamedTuple):
+    """The lease ``id`` is gone, and its keys with it, at ``revision`` if it had any."""
+
     revision: int
+    id: int
 
 
 class LeaseCheckpointAnswer(NamedTuple):
