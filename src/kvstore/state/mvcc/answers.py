@@ -11,6 +11,7 @@ __all__ = [
     "DeleteRangeAnswer",
     "EnableAnswer",
     "Event",
+    "EventPage",
     "KeyValue",
     "LeaseCheckpointAnswer",
     "LeaseGrantAnswer",
@@ -43,6 +44,19 @@ class Event(NamedTuple):
     kv: KeyValue
     previous_revision: int = 0
     previous: KeyValue | None = None
+
+
+class EventPage(NamedTuple):
+    """Events of a span of revisions, in order, and where to read on.
+
+    ``revisions``: each that was read, with its events, or those of them that were wanted, possibly
+    none. Where ``next_sub`` isn't 0 only so many events of ``next_revision`` were read, which is
+    then the only one here: a revision is cut if it alone is too large for a page.
+    """
+
+    revisions: tuple[tuple[int, tuple[Event, ...]], ...]
+    next_revision: int
+    next_sub: int = 0
 
 
 class RangeAnswer(NamedTuple):
