@@ -158,17 +158,24 @@ class LeaseRevoke(NamedTuple):
     """End a lease and delete its keys.
 
     ``term``: of the leader that found it expired; it is done in an entry of that term alone. 0
-    where a client asked.
+    where a client asked. ``birth``, where there is a term: of the lease that has expired; a later
+    one of the same id is left alone.
     """
 
     id: int
     term: int = 0
+    birth: int = 0
 
 
 class LeaseCheckpoint(NamedTuple):
-    """Note how many seconds are left of leases: ``(id, rest)``, a rest of FOR_EVER clears it."""
+    """Note how many seconds are left of leases: ``(id, birth, rest)``, a rest of FOR_EVER clears it.
 
-    rests: tuple[tuple[int, int], ...]
+    Leases that are gone, and later ones of the same id, are passed over. A lease's birth is a
+    number by which it differs from those that had its id before: the first 8 bytes of the id of
+    the proposal that granted it, big-endian.
+    """
+
+    rests: tuple[tuple[int, int, int], ...]
 
 
 class AlarmKind(enum.IntEnum):
