@@ -1,0 +1,130 @@
+"""Puts services of etcd's API on a listener: on the native front and on grpcio alike.
+
+A service's handlers are an object with a coroutine a method, called as the method is. A unary one
+takes the request and the context and returns the response. One that streams answers writes them
+itself, by ``context.write`` (a response, or its bytes), and takes an iterator of requests where
+those stream, too; when it returns the stream ends with OK. Each raises EtcdError, or another error
+of kvstore's, and needs to catch nothing: whatever it raises becomes a status that clients know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
+
+from kvstore.api.etcd.methods import SERVICES, MethodShape
+from kvstore.api.handlers.etcd.entrance import Entrance
+from kvstore.api.handlers.etcd.refusals import refusal_of
+from kvstore.errors import Error, InternalError, InvalidArgumentError
+
+__all__ = ["Context", "register"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Method = Callable[[Any, Context], Awaitable[Any]]
+
+log = structlog.get_logger("kvstore.etcd")
+
+
+def register(
+    server: Any,
+    service: str,
+    handlers: object,
+    entrance: Entrance,
+    reasons: Mapping[str, str] | None = None,
+) -> None:
+    """Have ``server`` answer the methods of ``service`` (``etcdserverpb.KV``) by ``handlers``.
+
+    Those that ``handlers`` lacks end with UNIMPLEMENTED, and the words in ``reasons``, by name.
+    """
+    reasons = reasons or {}
+    methods = {
+        name: _handler(shape, getattr(handlers, name, None), entrance, reasons.get(name, ""))
+        for name, shape in SERVICES[service].items()
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+
+
+def _handler(shape: MethodShape, method: Method | None, entrance: Entrance, reason: str) -> Any:
+    # Requests are parsed here: what gRPC's own parsing raises ends a call with words of its own.
+    if not shape.streams_out:
+        behaviour = _unary(shape, method or _unimplemented(shape, reason), entrance)
+        return grpc.unary_unary_rpc_method_handler(behaviour, None, _serialized)
+    behaviour = _streaming(shape, method or _unimplemented(shape, reason), entrance)
+    if shape.streams_in:
+        return grpc.stream_stream_rpc_method_handler(behaviour, None, _serialized)
+    return grpc.unary_stream_rpc_method_handler(behaviour, None, _serialized)
+
+
+def _unary(shape: MethodShape, method: Method, entrance: Entrance) -> Callable[..., Any]:
+    async def answer(data: bytes, context: Context) -> Any:
+        try:
+            request = _parsed(shape, data)
+            entrance.admit(shape, context.invocation_metadata(), request)
+            return await method(request, context)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it becomes the call's status
+            await _refuse(shape, error, context)
+
+    return answer
+
+
+def _streaming(shape: MethodShape, method: Method, entrance: Entrance) -> Callable[..., Any]:
+    async def answer(asked: Any, context: Context) -> None:
+        try:
+            request = None if shape.streams_in else _parsed(shape, asked)
+            metadata = context.invocation_metadata()
+            entrance.admit(shape, metadata, request)
+            async with entrance.stream(metadata):
+                await method(_all_parsed(shape, asked) if request is None else request, context)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it becomes the call's status
+            await _refuse(shape, error, context)
+
+    return answer
+
+
+def _unimplemented(shape: MethodShape, reason: str) -> Method:
+    details = f"{shape.path} isn't served here" + (f": {reason}" if reason else "")
+
+    async def refuse(request: Any, context: Context) -> NoReturn:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
+        raise AssertionError("abort raises")
+
+    return refuse
+
+
+def _parsed(shape: MethodShape, data: bytes) -> Any:
+    try:
+        return shape.request.FromString(data)
+    except DecodeError:
+        raise InvalidArgumentError("the request is not a protobuf message") from None
+
+
+async def _all_parsed(shape: MethodShape, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for data in requests:
+        yield _parsed(shape, data)
+
+
+def _serialized(response: Any) -> bytes:
+    """What is written many times over may be encoded already."""
+    data: bytes = response if isinstance(response, bytes) else response.SerializeToString()
+    return data
+
+
+async def _refuse(shape: MethodShape, error: Exception, context: Context) -> NoReturn:
+    if not isinstance(error, Error):
+        log.error("a handler raised", method=shape.path, exc_info=error)
+        error = InternalError(f"{type(error).__name__}: {error}")
+    elif isinstance(error, InternalError):
+        log.error("call failed", method=shape.path, error=str(error))
+    failure = refusal_of(error)
+    await context.abort(failure.code, failure.details, failure.trailer)
+    raise AssertionError("abort raises")
