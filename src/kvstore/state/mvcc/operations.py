@@ -1,0 +1,394 @@
+"""The bytes of operations: what one Raft entry of the model carries.
+
+An entry holds a batch of proposals, its head little-endian::
+
+    0   u8   version (3)
+    1   u64  time of the log's clock, in milliseconds, below 2^48 (docs/adr/0006)
+    9   u32  number of proposals
+    13  ...  proposals, one after the other:
+             16 bytes  id
+             u8        1 where it says who asked, else 0
+             then      the user's name, varint revision of the users
+             u8        kind of the operation
+             ...       its fields
+
+Fields stand in the order of the tuples of :mod:`kvstore.state.mvcc.requests`: numbers as zigzag
+varints (terms, members' ids and revisions of users as plain ones), bytes with a varint of their
+size before them, an operation's booleans as bits of one byte at its end, the first the lowest.
+A list has a varint of its length before it; the operations of a Txn have their kinds. An operand is
+bytes where the target is VALUE, else a number.
+
+The log record around the entry has the checksum. Only what encoding gives is read.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.state.mvcc.requests import (
+    Alarm,
+    Authenticated,
+    Compact,
+    Compare,
+    CompareTarget,
+    DeleteRange,
+    EnableModel,
+    LeaseCheckpoint,
+    LeaseGrant,
+    LeaseRevoke,
+    Operation,
+    Proposal,
+    Put,
+    Range,
+    Txn,
+    TxnOperation,
+)
+from kvstore.state.mvcc.varints import append_signed, append_varint, read_signed, read_varint
+
+__all__ = [
+    "PROPOSAL_ID_BYTES",
+    "TXN_DEPTH_MAX",
+    "decode_operations",
+    "decode_operations_time",
+    "encode_operations",
+    "encode_proposal",
+    "is_operations",
+    "is_whole_operations",
+    "join_proposals",
+    "operation_bytes",
+]
+
+PROPOSAL_ID_BYTES: Final = 16
+
+TXN_DEPTH_MAX: Final = 129
+"""Of Txns in each other: the budget of 128 operations falls by one or more with each of them."""
+
+_VERSION = 3
+_FIRST_BYTE = bytes([_VERSION])
+_HEAD = struct.Struct("<BQI")
+_TIME_MAX_MS = (1 << 48) - 1
+_PROPOSAL_BYTES_MIN = PROPOSAL_ID_BYTES + 2
+_VALUE = int(CompareTarget.VALUE)
+
+
+class _Kind(enum.IntEnum):
+    RANGE = 1
+    PUT = 2
+    DELETE_RANGE = 3
+    TXN = 4
+    COMPACT = 5
+    LEASE_GRANT = 6
+    LEASE_REVOKE = 7
+    LEASE_CHECKPOINT = 8
+    ALARM = 9
+    ENABLE_MODEL = 10
+
+
+_RANGE, _PUT, _DELETE_RANGE, _TXN = (
+    int(kind) for kind in (_Kind.RANGE, _Kind.PUT, _Kind.DELETE_RANGE, _Kind.TXN)
+)
+
+
+def is_operations(data: bytes) -> bool:
+    """Whether an entry's data is, or pretends to be, of operations rather than v1's commands."""
+    return data[:1] == _FIRST_BYTE
+
+
+def is_whole_operations(data: bytes) -> bool:
+    """Whether :func:`decode_operations` takes ``data``."""
+    try:
+        decode_operations(data)
+    except CorruptionError:
+        return False
+    return True
+
+
+def operation_bytes(operation: Operation) -> int:
+    """What ``operation`` takes in an entry, without its id and who asked."""
+    target = bytearray()
+    _append_operation(target, operation, 1)
+    return len(target)
+
+
+def encode_operations(proposals: Iterable[Proposal], time_ms: int = 0) -> bytes:
+    """The data of one entry. ``time_ms`` of 0: the log's clock stands."""
+    return join_proposals([encode_proposal(proposal) for proposal in proposals], time_ms)
+
+
+def join_proposals(encoded: Sequence[bytes], time_ms: int = 0) -> bytes:
+    """The same, of proposals that :func:`encode_proposal` made bytes of."""
+    head = _HEAD.pack(_VERSION, min(time_ms, _TIME_MAX_MS), len(encoded))
+    return b"".join((head, *encoded))
+
+
+def encode_proposal(proposal: Proposal) -> bytes:
+    """One proposal as it stands in an entry: for whoever sends it on before it has a place there.
+
+    Raises ValueError for numbers of more than 64 bits and for Txns nested too deeply.
+    """
+    proposal_id, operation, who = proposal
+    if len(proposal_id) != PROPOSAL_ID_BYTES:
+        raise ValueError(f"a proposal's id of {len(proposal_id)} bytes")
+    target = bytearray(proposal_id)
+    if who is None:
+        target.append(0)
+    else:
+        target.append(1)
+        _append_bytes(target, who.user.encode())
+        append_varint(target, who.auth_revision)
+    _append_operation(target, operation, 1)
+    return bytes(target)
+
+
+def _append_bytes(target: bytearray, value: bytes) -> None:
+    append_varint(target, len(value))
+    target += value
+
+
+def _append_operation(target: bytearray, operation: Operation | Range, depth: int) -> None:
+    match operation:
+        case Put(key, value, lease, prev_kv, ignore_value, ignore_lease):
+            target.append(_PUT)
+            _append_bytes(target, key)
+            _append_bytes(target, value)
+            append_signed(target, lease)
+            target.append(prev_kv | ignore_value << 1 | ignore_lease << 2)
+        case Txn(compare, success, failure):
+            if depth > TXN_DEPTH_MAX:
+                raise ValueError("Txns nested too deeply")
+            target.append(_TXN)
+            append_varint(target, len(compare))
+            for condition in compare:
+                _append_compare(target, condition)
+            for branch in (success, failure):
+                append_varint(target, len(branch))
+                for nested in branch:
+                    _append_operation(target, nested, depth + 1)
+        case Range():
+            _append_range(target, operation)
+        case DeleteRange(key, range_end, prev_kv):
+            target.append(_DELETE_RANGE)
+            _append_bytes(target, key)
+            _append_bytes(target, range_end)
+            target.append(prev_kv)
+        case _:
+            _append_other(target, operation)
+
+
+def _append_other(target: bytearray, operation: Operation) -> None:
+    match operation:
+        case Compact(revision):
+            target.append(_Kind.COMPACT)
+            append_signed(target, revision)
+        case LeaseGrant(lease, ttl):
+            target.append(_Kind.LEASE_GRANT)
+            append_signed(target, lease)
+            append_signed(target, ttl)
+        case LeaseRevoke(lease, term):
+            target.append(_Kind.LEASE_REVOKE)
+            append_signed(target, lease)
+            append_varint(target, term)
+        case LeaseCheckpoint(rests):
+            target.append(_Kind.LEASE_CHECKPOINT)
+            append_varint(target, len(rests))
+            for lease, rest in rests:
+                append_signed(target, lease)
+                append_signed(target, rest)
+        case Alarm(action, member, kind):
+            target.append(_Kind.ALARM)
+            append_signed(target, action)
+            append_varint(target, member)
+            append_signed(target, kind)
+        case EnableModel():
+            target.append(_Kind.ENABLE_MODEL)
+        case _:
+            raise ValueError(f"no operation: {type(operation).__name__}")
+
+
+def _append_range(target: bytearray, operation: Range) -> None:
+    key, range_end, *numbers = operation
+    keys_only, count_only = numbers[4:6]
+    target.append(_RANGE)
+    _append_bytes(target, key)
+    _append_bytes(target, range_end)
+    for number in (*numbers[:4], *numbers[6:]):
+        append_signed(target, number)
+    target.append(keys_only | count_only << 1)
+
+
+def _append_compare(target: bytearray, condition: Compare) -> None:
+    key, compared, result, operand, range_end = condition
+    _append_bytes(target, key)
+    append_signed(target, compared)
+    append_signed(target, result)
+    if isinstance(operand, bytes):
+        if compared != _VALUE:
+            raise ValueError("an operand of bytes where a number is compared")
+        _append_bytes(target, operand)
+    else:
+        if compared == _VALUE:
+            raise ValueError("an operand that is a number where bytes are compared")
+        append_signed(target, operand)
+    _append_bytes(target, range_end)
+
+
+def decode_operations_time(data: bytes) -> int:
+    """The time of an entry that :func:`decode_operations` takes."""
+    time_ms: int = _HEAD.unpack_from(data)[1]
+    return time_ms
+
+
+def decode_operations(data: bytes) -> list[Proposal]:
+    """The proposals of an entry; raises CorruptionError for anything that encoding can't give."""
+    if not is_operations(data):
+        raise _bad(IntegrityCode.UNSUPPORTED_VERSION, f"operations of version {data[:1].hex()}", 0)
+    if len(data) < _HEAD.size:
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, "batch of operations cut short", 0)
+    _, time_ms, count = _HEAD.unpack_from(data)
+    if time_ms > _TIME_MAX_MS:
+        raise _bad(IntegrityCode.INVALID_RECORD, f"operations of the time {time_ms}", 1)
+    if count > (len(data) - _HEAD.size) // _PROPOSAL_BYTES_MIN:
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, f"{count} proposals don't fit", 9)
+    reader = _Reader(data, _HEAD.size)
+    proposals = [reader.proposal() for _ in range(count)]
+    if reader.at != len(data):
+        raise _bad(IntegrityCode.INVALID_RECORD, "bytes after the last operation", reader.at)
+    return proposals
+
+
+class _Reader:
+    """Takes an entry's fields one after the other. ``at``: where the next one begins."""
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data = data
+        self.at = at
+
+    def proposal(self) -> Proposal:
+        proposal_id = self._take(PROPOSAL_ID_BYTES)
+        who = self._who() if self._bits(1) else None
+        kind = self._take(1)[0]
+        if kind == _RANGE:
+            raise self._error(IntegrityCode.INVALID_OPERATION, "a Range on its own")
+        operation = self._operation(kind, 1)
+        assert not isinstance(operation, Range)
+        return Proposal(proposal_id, operation, who)
+
+    def _who(self) -> Authenticated:
+        start = self.at
+        try:
+            user = self._bytes().decode()
+        except UnicodeDecodeError:
+            raise _bad(IntegrityCode.INVALID_RECORD, "a user's name isn't UTF-8", start) from None
+        return Authenticated(user, self._varint())
+
+    def _operation(self, kind: int, depth: int) -> Operation | Range:
+        if kind == _PUT:
+            key, value, lease = self._bytes(), self._bytes(), self._signed()
+            bits = self._bits(3)
+            return Put(key, value, lease, bool(bits & 1), bool(bits & 2), bool(bits & 4))
+        if kind == _TXN:
+            return self._txn(depth)
+        if kind == _RANGE:
+            return self._range()
+        if kind == _DELETE_RANGE:
+            return DeleteRange(self._bytes(), self._bytes(), bool(self._bits(1)))
+        return self._other(kind)
+
+    def _other(self, kind: int) -> Operation:
+        match kind:
+            case _Kind.COMPACT:
+                return Compact(self._signed())
+            case _Kind.LEASE_GRANT:
+                return LeaseGrant(self._signed(), self._signed())
+            case _Kind.LEASE_REVOKE:
+                return LeaseRevoke(self._signed(), self._varint())
+            case _Kind.LEASE_CHECKPOINT:
+                count = self._count(2)
+                return LeaseCheckpoint(
+                    tuple([(self._signed(), self._signed()) for _ in range(count)])
+                )
+            case _Kind.ALARM:
+                return Alarm(self._signed(), self._varint(), self._signed())
+            case _Kind.ENABLE_MODEL:
+                return EnableModel()
+        raise self._error(IntegrityCode.INVALID_OPERATION, f"operation of kind {kind}")
+
+    def _range(self) -> Range:
+        key, range_end = self._bytes(), self._bytes()
+        limit, revision, order, target = (self._signed() for _ in range(4))
+        bounds = [self._signed() for _ in range(4)]
+        bits = self._bits(2)
+        return Range(
+            key, range_end, limit, revision, order, target, bool(bits & 1), bool(bits & 2), *bounds
+        )
+
+    def _txn(self, depth: int) -> Txn:
+        if depth > TXN_DEPTH_MAX:
+            raise self._error(IntegrityCode.INVALID_RECORD, "Txns nested too deeply")
+        count = self._count(5)
+        compare = tuple([self._compare() for _ in range(count)])
+        return Txn(compare, self._branch(depth), self._branch(depth))
+
+    def _branch(self, depth: int) -> tuple[TxnOperation, ...]:
+        operations: list[TxnOperation] = []
+        for _ in range(self._count(4)):
+            kind = self._take(1)[0]
+            if kind > _TXN:
+                raise self._error(IntegrityCode.INVALID_OPERATION, f"kind {kind} in a Txn")
+            operation = self._operation(kind, depth + 1)
+            assert isinstance(operation, TxnOperation)
+            operations.append(operation)
+        return tuple(operations)
+
+    def _compare(self) -> Compare:
+        key, target, result = self._bytes(), self._signed(), self._signed()
+        operand = self._bytes() if target == _VALUE else self._signed()
+        return Compare(key, target, result, operand, self._bytes())
+
+    def _count(self, bytes_each: int) -> int:
+        """The length of a list whose members take so many bytes at least."""
+        start = self.at
+        count = self._varint()
+        if count > (len(self.data) - self.at) // bytes_each:
+            raise _bad(IntegrityCode.TRUNCATED_RECORD, f"a list of {count} doesn't fit", start)
+        return count
+
+    def _bits(self, count: int) -> int:
+        """A byte of so many booleans."""
+        bits = self._take(1)[0]
+        if bits >> count:
+            raise self._error(IntegrityCode.INVALID_RECORD, f"booleans of {bits:#x}")
+        return bits
+
+    def _bytes(self) -> bytes:
+        return self._take(self._varint())
+
+    def _take(self, size: int) -> bytes:
+        start = self.at
+        end = start + size
+        if end > len(self.data):
+            raise _bad(IntegrityCode.TRUNCATED_RECORD, "operation cut short", start)
+        self.at = end
+        return self.data[start:end]
+
+    def _varint(self) -> int:
+        number, self.at = read_varint(self.data, self.at)
+        return number
+
+    def _signed(self) -> int:
+        number, self.at = read_signed(self.data, self.at)
+        return number
+
+    def _error(self, code: IntegrityCode, message: str) -> CorruptionError:
+        """Of what ends at ``at``."""
+        return _bad(code, message, self.at - 1)
+
+
+def _bad(code: IntegrityCode, message: str, offset: int) -> CorruptionError:
+    return CorruptionError(message, code=code, path="a log entry", offset=offset)

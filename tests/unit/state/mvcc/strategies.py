@@ -1,0 +1,73 @@
+"""Whatever can be asked of the model, also what its checks refuse."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from kvstore.state.mvcc.requests import (
+    Alarm,
+    Authenticated,
+    Compact,
+    Compare,
+    CompareTarget,
+    DeleteRange,
+    EnableModel,
+    LeaseCheckpoint,
+    LeaseGrant,
+    LeaseRevoke,
+    Operation,
+    Proposal,
+    Put,
+    Range,
+    Txn,
+)
+
+I64 = st.one_of(st.integers(-3, 12), st.integers(-(2**63), 2**63 - 1))
+U64 = st.one_of(st.integers(0, 12), st.integers(0, 2**64 - 1))
+ENUM = st.one_of(st.integers(0, 5), st.integers(-(2**31), 2**31 - 1))
+KEYS = st.one_of(st.sampled_from([b"a", b"b", b"c", b"ab", b"\0", b"", b"\xff"]), st.binary())
+ENDS = st.one_of(st.sampled_from([b"", b"\0", b"b", b"c"]), st.binary(max_size=3))
+VALUES = st.binary(max_size=20)
+
+
+def compares(keys: st.SearchStrategy[bytes] = KEYS) -> st.SearchStrategy[Compare]:
+    """Any condition."""
+    number = ENUM.filter(lambda target: target != CompareTarget.VALUE)
+    return st.one_of(
+        st.builds(Compare, keys, number, ENUM, I64, ENDS),
+        st.builds(Compare, keys, st.just(int(CompareTarget.VALUE)), ENUM, VALUES, ENDS),
+    )
+
+
+ranges = st.builds(
+    Range, KEYS, ENDS, I64, I64, ENUM, ENUM, st.booleans(), st.booleans(), I64, I64, I64, I64
+)
+puts = st.builds(Put, KEYS, VALUES, I64, st.booleans(), st.booleans(), st.booleans())
+deletes = st.builds(DeleteRange, KEYS, ENDS, st.booleans())
+
+
+def _txns(nested: st.SearchStrategy[object]) -> st.SearchStrategy[Txn]:
+    branch = st.lists(st.one_of(ranges, puts, deletes, nested), max_size=4).map(tuple)
+    return st.builds(Txn, st.lists(compares(), max_size=3).map(tuple), branch, branch)
+
+
+txns = st.recursive(st.just(Txn()), _txns, max_leaves=4)
+
+operations: st.SearchStrategy[Operation] = st.one_of(
+    puts,
+    deletes,
+    txns,
+    st.builds(Compact, I64),
+    st.builds(LeaseGrant, I64, I64),
+    st.builds(LeaseRevoke, I64, U64),
+    st.builds(LeaseCheckpoint, st.lists(st.tuples(I64, I64), max_size=4).map(tuple)),
+    st.builds(Alarm, ENUM, U64, ENUM),
+    st.just(EnableModel()),
+)
+
+proposals = st.builds(
+    Proposal,
+    st.binary(min_size=16, max_size=16),
+    operations,
+    st.one_of(st.none(), st.builds(Authenticated, st.text(), U64)),
+)
