@@ -64,6 +64,12 @@ class PrefixedDB:
             joined(self.prefix, key), default, fill_cache=fill_cache, sequence=sequence
         )
 
+    def get_versioned(
+        self, key: Bytes, sequence: int | None = None, *, fill_cache: bool = True
+    ) -> tuple[bytes, int] | None:
+        """As :meth:`DB.get_versioned`."""
+        return self.db.get_versioned(joined(self.prefix, key), sequence, fill_cache=fill_cache)
+
     def multi_get(
         self, keys: Iterable[Bytes], default: Any = None, *, sequence: int | None = None
     ) -> list[Any]:
@@ -151,6 +157,7 @@ class PrefixedDB:
         prefix: Bytes | None = None,
         include_key: bool = True,
         include_value: bool = True,
+        include_sequence: bool = False,
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
@@ -167,6 +174,7 @@ class PrefixedDB:
             prefix=prefix,
             include_key=include_key,
             include_value=include_value,
+            include_sequence=include_sequence,
             fill_cache=fill_cache,
             sequence=sequence,
         )

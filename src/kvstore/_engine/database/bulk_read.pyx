@@ -316,6 +316,7 @@ cdef int from_memory(
     """What the memtables know of these rows; with the GIL."""
     cdef const Rows* rows = &chunk.rows
     cdef Slice value
+    cdef uint64_t found_sequence
     cdef uint32_t row
     cdef Py_ssize_t i
     cdef int found
@@ -329,7 +330,7 @@ cdef int from_memory(
         rows_expect(rows, i)
         if i + AHEAD < end:
             memtable_prefetch(store.memory, rows.keys[rows.order[i + AHEAD].row], False)
-        found = look_in_memory(store, rows.keys[row], sequence, &value)
+        found = look_in_memory(store, rows.keys[row], sequence, &value, &found_sequence)
         marks[row] = <uint8_t> found
         if found == FOUND:
             code = keep_value(chunk, values, row, value)

@@ -742,6 +742,29 @@ cdef class Database(Store):
         finally:
             view_close(&view)
 
+    def get_versioned(self, key, sequence=None, *, bint fill_cache=True):
+        cdef BytesView view
+        if self.attention:
+            self.check_open()
+        view_open(key, &view, "key")
+        try:
+            return lookup_versioned(
+                self, view.slice,
+                self.visible if sequence is None else readable_sequence(self, sequence), fill_cache,
+            )
+        finally:
+            view_close(&view)
+
+    def get_versioned_cached(self, key, *, cold=None):
+        cdef BytesView view
+        if self.attention:
+            self.check_open()
+        view_open(key, &view, "key")
+        try:
+            return lookup_versioned_cached(self, view.slice, self.visible, cold)
+        finally:
+            view_close(&view)
+
     def contains_cached(self, key):
         cdef BytesView view
         if self.attention:
@@ -775,13 +798,14 @@ cdef class Database(Store):
     def iterator(
         self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
         bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
-        verify_checksums=False, bint fill_cache=True, sequence=None,
+        bint include_sequence=False, verify_checksums=False, bint fill_cache=True, sequence=None,
     ):
         cdef Range how
         self.check_open()
         how.reverse = reverse
         how.include_key = include_key
         how.include_value = include_value
+        how.include_sequence = include_sequence
         how.fill_cache = fill_cache
         return open_iterator(
             self, sequence, how, start, stop, include_start, include_stop, prefix, b"",
@@ -1068,13 +1092,15 @@ def background_step(Database store not None, job):
 
 def new_iterator(
     Database db not None, bytes within not None, *, bint reverse, start, stop, bint include_start,
-    bint include_stop, prefix, bint include_key, bint include_value, bint fill_cache, sequence,
+    bint include_stop, prefix, bint include_key, bint include_value, bint include_sequence,
+    bint fill_cache, sequence,
 ):
     cdef Range how
     db.check_open()
     how.reverse = reverse
     how.include_key = include_key
     how.include_value = include_value
+    how.include_sequence = include_sequence
     how.fill_cache = fill_cache
     return open_iterator(
         db, sequence, how, start, stop, include_start, include_stop, prefix, within,

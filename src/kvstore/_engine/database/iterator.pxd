@@ -42,6 +42,7 @@ cdef class Iterator(StoreIterator):
     cdef bint reverse
     cdef bint include_key
     cdef bint include_value
+    cdef bint include_sequence
     cdef Py_ssize_t strip           # bytes of a prefix that keys are shown without
     cdef bytes within               # that prefix
     cdef int place
@@ -52,6 +53,7 @@ cdef class Iterator(StoreIterator):
     cdef bint step_down(self) noexcept nogil
     cdef Slice shown_key(self) noexcept nogil
     cdef object item(self)
+    cdef object numbered_item(self)
     cdef object forward(self)
     cdef object backward(self)
 
@@ -74,6 +76,7 @@ cdef struct Range:
     bint reverse
     bint include_key
     bint include_value
+    bint include_sequence
     bint fill_cache
 
 

@@ -243,10 +243,33 @@ cdef class StoreIterator:
 @cython.no_gc_clear
 @cython.final
 cdef class Iterator(StoreIterator):
+    cdef object numbered_item(self):
+        """With the sequence of the write that made it, last."""
+        cdef Slice key, value
+        cdef bytes shown
+        cdef bytes content
+        if self.include_key:
+            key = self.shown_key()
+            shown = PyBytes_FromStringAndSize(<const char*> key.data, <Py_ssize_t> key.size)
+        if self.include_value:
+            value = self.cursor.value
+            content = PyBytes_FromStringAndSize(
+                <const char*> value.data, <Py_ssize_t> value.size
+            )
+        if self.include_key and self.include_value:
+            return shown, content, self.cursor.found_sequence
+        if self.include_key:
+            return shown, self.cursor.found_sequence
+        if self.include_value:
+            return content, self.cursor.found_sequence
+        return self.cursor.found_sequence
+
     cdef object item(self):
         cdef Slice key, value
         cdef bytes shown
         cdef bytes content
+        if self.include_sequence:
+            return self.numbered_item()
         if self.include_key:
             key = self.cursor.key
             shown = PyBytes_FromStringAndSize(
@@ -487,6 +510,7 @@ cdef Iterator open_iterator(
     iterator.reverse = how.reverse
     iterator.include_key = how.include_key
     iterator.include_value = how.include_value
+    iterator.include_sequence = how.include_sequence
     iterator.within = within
     iterator.strip = len(within)
     iterator.place = AT_STOP if how.reverse else AT_START
@@ -559,6 +583,17 @@ cdef class Snapshot:
         finally:
             view_close(&view)
 
+    def get_versioned(self, key, *, bint fill_cache=True):
+        cdef BytesView view
+        self.check()
+        if self.prefix:
+            key = self.prefix + as_bytes(key, "key")
+        view_open(key, &view, "key")
+        try:
+            return lookup_versioned(self.store, view.slice, self.sequence, fill_cache)
+        finally:
+            view_close(&view)
+
     def multi_get(self, keys, default=None):
         self.check()
         if self.prefix:
@@ -597,13 +632,14 @@ cdef class Snapshot:
     def iterator(
         self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
         bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
-        verify_checksums=False, bint fill_cache=True,
+        bint include_sequence=False, verify_checksums=False, bint fill_cache=True,
     ):
         cdef Range how
         self.check()
         how.reverse = reverse
         how.include_key = include_key
         how.include_value = include_value
+        how.include_sequence = include_sequence
         how.fill_cache = fill_cache
         return open_iterator(
             self.store, self.sequence, how, start, stop, include_start, include_stop, prefix,

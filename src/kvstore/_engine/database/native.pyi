@@ -132,6 +132,19 @@ class Database:
 
         Neither waits nor gives the GIL up. Raises as :meth:`get` does.
         """
+    def get_versioned(
+        self, key: _Bytes, sequence: int | None = None, *, fill_cache: bool = True
+    ) -> tuple[bytes, int] | None:
+        """The value of ``key`` and the sequence of the write that made it; None: there is none.
+
+        A flush or compaction never changes that sequence, nor does a checkpoint. ``sequence``,
+        ``fill_cache`` and what is raised: as for :meth:`get`.
+        """
+    def get_versioned_cached(self, key: _Bytes, *, cold: Any = None) -> Any:
+        """As :meth:`get_versioned` of the present, but ``cold`` where that would ask the disk.
+
+        Neither waits nor gives the GIL up. Raises as :meth:`get` does.
+        """
     def contains_cached(self, key: _Bytes) -> bool | None:
         """As ``key in db``, but None where that would have to ask the disk."""
     def put(self, key: _Bytes, value: _Bytes, *, sync: bool = False) -> None:
@@ -183,13 +196,16 @@ class Database:
         prefix: _Bytes | None = None,
         include_key: bool = True,
         include_value: bool = True,
+        include_sequence: bool = False,
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
     ) -> Iterator:
         """Walk a range of one moment, in key order (descending with ``reverse``).
 
-        Yields ``(key, value)`` tuples, or keys, or values, or ``None`` with neither.
+        Yields ``(key, value)`` tuples, or keys, or values, or ``None`` with neither. With
+        ``include_sequence`` the sequence of the write that made the value comes last:
+        ``(key, value, sequence)``, ``(key, sequence)``, ``(value, sequence)`` or the number alone.
         """
     def raw_iterator(
         self, *, verify_checksums: bool = False, fill_cache: bool = True
@@ -279,6 +295,7 @@ def new_iterator(
     prefix: _Bytes | None,
     include_key: bool,
     include_value: bool,
+    include_sequence: bool,
     fill_cache: bool,
     sequence: int | None,
 ) -> Iterator:
@@ -368,6 +385,8 @@ class Snapshot:
         fill_cache: bool = True,
     ) -> Any:
         """As :meth:`DB.get`, of that moment."""
+    def get_versioned(self, key: _Bytes, *, fill_cache: bool = True) -> tuple[bytes, int] | None:
+        """As :meth:`DB.get_versioned`, of that moment."""
     def multi_get(self, keys: Iterable[_Bytes], default: Any = None) -> list[Any]:
         """As :meth:`DB.multi_get`, of that moment."""
     def __contains__(self, key: object) -> bool: ...
@@ -390,6 +409,7 @@ class Snapshot:
         prefix: _Bytes | None = None,
         include_key: bool = True,
         include_value: bool = True,
+        include_sequence: bool = False,
         verify_checksums: bool = False,
         fill_cache: bool = True,
     ) -> Iterator:

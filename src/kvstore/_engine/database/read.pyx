@@ -41,14 +41,15 @@ cdef inline bytes bytes_of(Slice value):
     return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
 
 
-cdef int look_in_memory(Store store, Slice key, uint64_t sequence, Slice* value) noexcept:
-    cdef uint64_t found_sequence
+cdef int look_in_memory(
+    Store store, Slice key, uint64_t sequence, Slice* value, uint64_t* found_sequence
+) noexcept:
     cdef int i
-    cdef int found = memtable_get(store.memory, key, sequence, value, &found_sequence)
+    cdef int found = memtable_get(store.memory, key, sequence, value, found_sequence)
     if found != ABSENT:
         return found
     for i in range(store.frozen_count):
-        found = memtable_get(store.frozen[i].table, key, sequence, value, &found_sequence)
+        found = memtable_get(store.frozen[i].table, key, sequence, value, found_sequence)
         if found != ABSENT:
             return found
     return ABSENT
@@ -63,10 +64,10 @@ cdef bint has_tables(Version* version) noexcept nogil:
 
 
 cdef inline bint look_in_tables(
-    Store store, Slice key, uint64_t sequence, bint fill_cache, Slice* value, Pinned* pin
+    Store store, Slice key, uint64_t sequence, bint fill_cache, Slice* value,
+    uint64_t* found_sequence, Pinned* pin
 ) except -1:
     """Whether the key is there; its value is borrowed from what `pin` is to be released of."""
-    cdef uint64_t found_sequence
     cdef Status status
     cdef int found
     cdef Version* version = store.version
@@ -75,7 +76,7 @@ cdef inline bint look_in_tables(
     version_retain(version)
     with nogil:
         found = version_get(
-            version, key, sequence, fill_cache, value, &found_sequence, pin, &status
+            version, key, sequence, fill_cache, value, found_sequence, pin, &status
         )
         version_release(version)
     if found == FAILED:
@@ -85,13 +86,14 @@ cdef inline bint look_in_tables(
 
 cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache):
     cdef Slice value
+    cdef uint64_t found_sequence
     cdef Pinned pin
-    cdef int found = look_in_memory(store, key, sequence, &value)
+    cdef int found = look_in_memory(store, key, sequence, &value, &found_sequence)
     if found == FOUND:
         return bytes_of(value)
     if found == DELETED or not has_tables(store.version):
         return default
-    if not look_in_tables(store, key, sequence, fill_cache, &value, &pin):
+    if not look_in_tables(store, key, sequence, fill_cache, &value, &found_sequence, &pin):
         return default
     try:
         return bytes_of(value)
@@ -99,14 +101,32 @@ cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bi
         pinned_release(&pin)
 
 
+cdef object lookup_versioned(Store store, Slice key, uint64_t sequence, bint fill_cache):
+    cdef Slice value
+    cdef uint64_t found_sequence
+    cdef Pinned pin
+    cdef int found = look_in_memory(store, key, sequence, &value, &found_sequence)
+    if found == FOUND:
+        return bytes_of(value), found_sequence
+    if found == DELETED or not has_tables(store.version):
+        return None
+    if not look_in_tables(store, key, sequence, fill_cache, &value, &found_sequence, &pin):
+        return None
+    try:
+        return bytes_of(value), found_sequence
+    finally:
+        pinned_release(&pin)
+
+
 cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1:
     cdef Slice value
+    cdef uint64_t found_sequence
     cdef Pinned pin
-    cdef int found = look_in_memory(store, key, sequence, &value)
+    cdef int found = look_in_memory(store, key, sequence, &value, &found_sequence)
     if found != ABSENT:
         return found == FOUND
     if not has_tables(store.version) or not look_in_tables(
-        store, key, sequence, True, &value, &pin
+        store, key, sequence, True, &value, &found_sequence, &pin
     ):
         return False
     pinned_release(&pin)
@@ -114,18 +134,17 @@ cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1:
 
 
 cdef int look_without_disk(
-    Store store, Slice key, uint64_t sequence, Slice* value, Pinned* pin
+    Store store, Slice key, uint64_t sequence, Slice* value, uint64_t* found_sequence, Pinned* pin
 ) except -1:
-    """FOUND, DELETED, ABSENT or COLD. The version can't go away: the GIL is kept."""
-    cdef uint64_t found_sequence
+    """See the declaration. The version can't go away: the GIL is kept."""
     cdef Status status
-    cdef int found = look_in_memory(store, key, sequence, value)
+    cdef int found = look_in_memory(store, key, sequence, value, found_sequence)
     pin.handle = NULL
     if found != ABSENT or not has_tables(store.version):
         return found
     status_clear(&status)
     found = version_get(
-        store.version, key, sequence, READ_NOTHING, value, &found_sequence, pin, &status
+        store.version, key, sequence, READ_NOTHING, value, found_sequence, pin, &status
     )
     if found == FAILED:
         raise status_error_in(&status, store.path)
@@ -134,8 +153,9 @@ cdef int look_without_disk(
 
 cdef object lookup_cached(Store store, Slice key, uint64_t sequence, object default, object cold):
     cdef Slice value
+    cdef uint64_t found_sequence
     cdef Pinned pin
-    cdef int found = look_without_disk(store, key, sequence, &value, &pin)
+    cdef int found = look_without_disk(store, key, sequence, &value, &found_sequence, &pin)
     if found == COLD:
         return cold
     if found != FOUND:
@@ -146,10 +166,26 @@ cdef object lookup_cached(Store store, Slice key, uint64_t sequence, object defa
         pinned_release(&pin)
 
 
+cdef object lookup_versioned_cached(Store store, Slice key, uint64_t sequence, object cold):
+    cdef Slice value
+    cdef uint64_t found_sequence
+    cdef Pinned pin
+    cdef int found = look_without_disk(store, key, sequence, &value, &found_sequence, &pin)
+    if found == COLD:
+        return cold
+    if found != FOUND:
+        return None
+    try:
+        return bytes_of(value), found_sequence
+    finally:
+        pinned_release(&pin)
+
+
 cdef object is_there_cached(Store store, Slice key, uint64_t sequence):
     cdef Slice value
+    cdef uint64_t found_sequence
     cdef Pinned pin
-    cdef int found = look_without_disk(store, key, sequence, &value, &pin)
+    cdef int found = look_without_disk(store, key, sequence, &value, &found_sequence, &pin)
     pinned_release(&pin)
     return None if found == COLD else found == FOUND
 
@@ -181,7 +217,9 @@ cdef list lookup_many(Store store, list keys, object sequence, object default):
         # From here on nothing lets other threads in, until the version is held.
         moment = readable_sequence(store, sequence)
         for i in range(count):
-            wanted[i].found = look_in_memory(store, wanted[i].key.slice, moment, &wanted[i].value)
+            wanted[i].found = look_in_memory(
+                store, wanted[i].key.slice, moment, &wanted[i].value, &found_sequence
+            )
             if wanted[i].found == FOUND:
                 # Before anything can let go of the memtable.
                 results[i] = bytes_of(wanted[i].value)

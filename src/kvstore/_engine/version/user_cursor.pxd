@@ -10,6 +10,7 @@ cdef struct UserCursor:
     bint valid
     Slice key                   # user key; borrowed until the next move
     Slice value
+    uint64_t found_sequence     # of the entry stood on
     Cursor* merged              # owned
     RangeCover* cover           # owned; NULL: no range was deleted in what `merged` walks
     uint64_t sequence           # what is newer is not seen

@@ -194,6 +194,7 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
                 return
         cursor.key = user_key
         cursor.value = merged.value
+        cursor.found_sequence = trailer_sequence(trailer)
         cursor.valid = True
         return
     end(cursor)
@@ -265,6 +266,7 @@ cdef bint newest_visible(UserCursor* cursor, bint* found) noexcept nogil:
             return False
         if found[0] and not hold(cursor, &cursor.current_value, merged.value):
             return False
+        cursor.found_sequence = trailer_sequence(internal_trailer(merged.key))
     seek_merged(cursor, held(&cursor.current_key), max_sequence())
     if cursor.status.code != OK:
         return False
@@ -319,6 +321,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
                     return
             if found and not hold(cursor, &cursor.current_value, merged.value):
                 return
+            cursor.found_sequence = trailer_sequence(trailer)
         merged.prev(merged)
     if merged.status.code != OK or not found:
         end(cursor)
