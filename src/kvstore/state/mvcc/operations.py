@@ -13,10 +13,10 @@ An entry holds a batch of proposals, its head little-endian::
              ...       its fields
 
 Fields stand in the order of the tuples of :mod:`kvstore.state.mvcc.requests`: numbers as zigzag
-varints (terms, members' ids and revisions of users as plain ones), bytes with a varint of their
-size before them, an operation's booleans as bits of one byte at its end, the first the lowest.
-A list has a varint of its length before it; the operations of a Txn have their kinds. An operand is
-bytes where the target is VALUE, else a number.
+varints (terms, births, members' ids and revisions of users as plain ones), bytes with a varint of
+their size before them, an operation's booleans as bits of one byte at its end, the first the
+lowest. A list has a varint of its length before it; the operations of a Txn have their kinds. An
+operand is bytes where the target is VALUE, else a number.
 
 The log record around the entry has the checksum. Only what encoding gives is read.
 """
@@ -188,15 +188,17 @@ def _append_other(target: bytearray, operation: Operation) -> None:
             target.append(_Kind.LEASE_GRANT)
             append_signed(target, lease)
             append_signed(target, ttl)
-        case LeaseRevoke(lease, term):
+        case LeaseRevoke(lease, term, birth):
             target.append(_Kind.LEASE_REVOKE)
             append_signed(target, lease)
             append_varint(target, term)
+            append_varint(target, birth)
         case LeaseCheckpoint(rests):
             target.append(_Kind.LEASE_CHECKPOINT)
             append_varint(target, len(rests))
-            for lease, rest in rests:
+            for lease, birth, rest in rests:
                 append_signed(target, lease)
+                append_varint(target, birth)
                 append_signed(target, rest)
         case Alarm(action, member, kind):
             target.append(_Kind.ALARM)
@@ -307,11 +309,11 @@ class _Reader:
             case _Kind.LEASE_GRANT:
                 return LeaseGrant(self._signed(), self._signed())
             case _Kind.LEASE_REVOKE:
-                return LeaseRevoke(self._signed(), self._varint())
+                return LeaseRevoke(self._signed(), self._varint(), self._varint())
             case _Kind.LEASE_CHECKPOINT:
-                count = self._count(2)
+                count = self._count(3)
                 return LeaseCheckpoint(
-                    tuple([(self._signed(), self._signed()) for _ in range(count)])
+                    tuple([(self._signed(), self._varint(), self._signed()) for _ in range(count)])
                 )
             case _Kind.ALARM:
                 return Alarm(self._signed(), self._varint(), self._signed())

@@ -4,7 +4,7 @@
 |---|---|
 | 01 + user key | varint create revision, varint version, zigzag lease, the value |
 | 02 + revision u64 BE + place u32 BE | u8 kind, varint previous revision, user key |
-| 03 + lease id | varint TTL granted, zigzag rest, both in seconds |
+| 03 + lease id | u64 BE birth, varint TTL granted, zigzag rest, both in seconds |
 | 04 + lease id + user key | nothing: the key is on the lease |
 | 05 ... | users and roles |
 | 06 + member u64 BE + kind u8 | nothing: the alarm stands |
@@ -73,6 +73,7 @@ MEMBERS: Final = b"\x07"
 _EVENT_KEY = struct.Struct(">cQI")
 _ID = struct.Struct(">cQ")
 _ALARM_KEY = struct.Struct(">cQB")
+_BIRTH = struct.Struct(">Q")
 _SIGN = 1 << 63
 _DELETE = 1
 
@@ -86,10 +87,14 @@ class EventRecord(NamedTuple):
 
 
 class LeaseRecord(NamedTuple):
-    """``ttl``: granted. ``rest``: as last checkpointed, else FOR_EVER. Seconds."""
+    """``ttl``: granted. ``rest``: as last checkpointed, else FOR_EVER. Both in seconds.
+
+    ``birth`` tells it from those that had its id before: see LeaseCheckpoint.
+    """
 
     ttl: int
     rest: int
+    birth: int
 
 
 def encode_key(create_revision: int, version: int, lease: int, value: bytes) -> bytes:
@@ -165,7 +170,7 @@ def decode_lease_key(key: bytes) -> int:
 
 def encode_lease(lease: LeaseRecord) -> bytes:
     """The record of a lease."""
-    record = bytearray()
+    record = bytearray(_BIRTH.pack(lease.birth))
     append_varint(record, lease.ttl)
     append_signed(record, lease.rest)
     return bytes(record)
@@ -173,11 +178,13 @@ def encode_lease(lease: LeaseRecord) -> bytes:
 
 def decode_lease(record: bytes) -> LeaseRecord:
     """The lease; raises CorruptionError."""
-    ttl, at = read_varint(record, 0)
+    if len(record) < _BIRTH.size:
+        raise _invalid("lease cut short")
+    ttl, at = read_varint(record, _BIRTH.size)
     rest, at = read_signed(record, at)
     if at != len(record):
         raise _invalid("bytes after a lease")
-    return LeaseRecord(ttl, rest)
+    return LeaseRecord(ttl, rest, _BIRTH.unpack_from(record)[0])
 
 
 def attachment_prefix(lease: int) -> bytes:

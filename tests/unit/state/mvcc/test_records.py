@@ -78,7 +78,7 @@ def test_an_event_is_what_was_encoded(
 def test_leases_and_alarms_are_what_was_encoded(
     ttl: int, rest: int, member: int, kind: int
 ) -> None:
-    lease = LeaseRecord(ttl, rest)
+    lease = LeaseRecord(ttl, rest, member)
     assert decode_lease(encode_lease(lease)) == lease
     assert decode_alarm_key(alarm_key(member, kind)) == (member, kind)
 
@@ -90,7 +90,7 @@ def test_leases_and_alarms_are_what_was_encoded(
         (decode_lease_key, lease_key(1)),
         (lambda key: decode_attachment_key(key[:10]), attachment_key(1, b"k")),
         (decode_alarm_key, alarm_key(1, 1)),
-        (decode_lease, encode_lease(LeaseRecord(1, FOR_EVER))),
+        (decode_lease, encode_lease(LeaseRecord(1, FOR_EVER, 5))),
         (lambda record: decode_event(record[:4]), encode_event(True, b"k", 300)),
         (lambda record: decode_key(b"k", record, 9, 0), encode_key(3, 2, 0, b"")),
     ],
