@@ -14,15 +14,22 @@ __all__ = [
     "AlreadyOpenError",
     "BatchError",
     "ClosedError",
+    "CompactedError",
     "ConfigurationError",
+    "ConflictError",
     "CorruptionError",
     "DeadlineExceededError",
     "Error",
     "ForgottenError",
+    "FutureRevisionError",
     "IntegrityCode",
     "InternalError",
     "InvalidArgumentError",
     "IteratorInvalidError",
+    "LeaseLostError",
+    "LeaseNotFoundError",
+    "NoSpaceError",
+    "NotFoundError",
     "NotLeaderError",
     "OutOfMemoryError",
     "Outcome",
@@ -30,8 +37,11 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "Refusal",
+    "RefusedError",
     "ResourceExhaustedError",
     "StorageError",
+    "TooLargeError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
 ]
@@ -96,6 +106,14 @@ def _restored(kind: type[Error], args: tuple[object, ...], state: dict[str, obje
 
 class InvalidArgumentError(Error, ValueError):
     """The caller's input breaks a documented limit or rule; nothing was written."""
+
+
+class TooLargeError(InvalidArgumentError):
+    """A request, or the answer to it, is larger than one message may be."""
+
+
+class FutureRevisionError(InvalidArgumentError):
+    """A revision was asked for that the store hasn't come to."""
 
 
 class IteratorInvalidError(InvalidArgumentError):
@@ -175,9 +193,10 @@ class OverloadedError(UnavailableError):
 
 
 class OutcomeUnknownError(UnavailableError):
-    """The write was proposed but leadership was lost before its fate was known.
+    """The write was sent, and whether it was applied, or will be, isn't known.
 
-    Retrying with the same request id gives the first result and applies nothing twice.
+    Retrying with the same request id gives the first result and applies nothing twice. A write that
+    has none, as a transaction, isn't sent again by itself: read before writing again.
     """
 
 
@@ -206,6 +225,44 @@ class ResourceExhaustedError(Error):
     """A bound that callers share is reached; nothing was written."""
 
 
+class NoSpaceError(ResourceExhaustedError):
+    """The store has reached its quota: until there is room only reads and deletes are taken."""
+
+
+class NotFoundError(Error):
+    """What was named isn't there; nothing was written."""
+
+
+class LeaseNotFoundError(NotFoundError):
+    """There is no such lease, or no more; nothing was written."""
+
+
+class LeaseLostError(Error):
+    """A lease that was to be kept alive has expired, or may have: its keys are gone, or will be.
+
+    What was done since under its protection may have been done by others at the same time.
+    """
+
+
+class CompactedError(Error):
+    """History was asked for that is forgotten already.
+
+    ``oldest``: the revision that it begins with now; 0 where the server didn't say.
+    """
+
+    def __init__(self, message: str, oldest: int = 0) -> None:
+        super().__init__(message)
+        self.oldest = oldest
+
+
+class ConflictError(Error):
+    """Others came first, or what was to be made is there already; nothing was written."""
+
+
+class RefusedError(Error):
+    """As things stand the server does no such thing; nothing was changed."""
+
+
 class NotLeaderError(Error):
     """This member does not lead; ``leader`` is the member that does (0 when unknown)."""
 
@@ -216,7 +273,11 @@ class NotLeaderError(Error):
 
 
 class PermissionDeniedError(Error):
-    """Only an operator may do this, and the server doesn't know the caller for one."""
+    """The caller may not do this: only an operator may, or a user with the right to."""
+
+
+class UnauthenticatedError(Error):
+    """The server doesn't know who asks: a user and a password are missing, or wrong."""
 
 
 class DeadlineExceededError(Error, TimeoutError):

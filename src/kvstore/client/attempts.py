@@ -10,7 +10,7 @@ from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY
 from kvstore.client.failure import Failure
 from kvstore.client.options import RetryPolicy
 from kvstore.client.retry_budget import RetryBudget
-from kvstore.errors import DeadlineExceededError, Error, Outcome
+from kvstore.errors import DeadlineExceededError, Error, Outcome, OutcomeUnknownError
 
 # Addresses learnt from leader hints are kept beside those given, up to this many in all.
 ADDRESSES_MAX = 64
@@ -60,7 +60,8 @@ class Attempts:
     """The tries of one call. Ask :meth:`next` for each, tell :meth:`failed` what came of it.
 
     Of a call that writes it knows as well what the server must be told, and what an error that ends
-    the call says of the write.
+    the call says of the write. One that isn't ``repeatable``, as nothing would tell the server that
+    it was sent before, is tried again only while no try may have been applied.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class Attempts:
         "_policy",
         "_random",
         "_redirected",
+        "_repeatable",
         "_sent",
         "_since",
         "_timeout",
@@ -89,6 +91,7 @@ class Attempts:
         *,
         writes: bool = False,
         sent_before: bool = False,
+        repeatable: bool = True,
         now: Callable[[], float] = time.monotonic,
         since: Callable[[], float] = seconds_of_the_world,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -104,11 +107,17 @@ class Attempts:
         self._redirected = False
         self._last: Failure | None = None
         self._writes = writes
+        self._repeatable = repeatable
         # Tries that may have been applied, and when the first of them began.
         self._maybe_applied = int(sent_before)
         self._first_sent: float | None = None
         self._sent = 0.0
         self.address = endpoints.preferred
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is up."""
+        return max(self._deadline - self._now(), 0.0)
 
     def next(self) -> float:
         """Choose :attr:`address` and return the seconds this try may take.
@@ -120,6 +129,8 @@ class Attempts:
         if left <= 0:
             raise self._out_of_time()
         self.address = self._endpoints.preferred
+        if not self._repeatable:
+            return left  # a try that is cut short is the last one
         return try_seconds(self._endpoints, self._policy, left)
 
     def tried(self, address: str, sent: float, took_s: float) -> None:
@@ -162,6 +173,8 @@ class Attempts:
             # Of a request that another process sent before nobody knows the age.
             if self._maybe_applied == 1:
                 self._first_sent = self._sent
+            if not self._repeatable:
+                raise self._judged(OutcomeUnknownError(str(failure.error))) from failure.error
         if not failure.retry or (failure.overloaded and not self._endpoints.budget.allows()):
             raise self._judged(failure.error)
         if self._last is None or not failure.silent:

@@ -19,6 +19,7 @@ from kvstore.api.metadata_keys import (
     OVERLOAD_KEY,
     REFUSAL_KEY,
 )
+from kvstore.client.reasons import meaning_of
 from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
@@ -34,6 +35,8 @@ from kvstore.errors import (
     Refusal,
     ResourceExhaustedError,
     StorageError,
+    TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -64,6 +67,7 @@ class Failure:
 
     ``not_applied``: this try surely did nothing, and never will. ``silent``: nothing at all was
     heard of the server until the try's time was up. ``overloaded``: it has too much to do already.
+    ``unauthenticated``: it doesn't know, or no longer, who asks.
     """
 
     error: Error
@@ -72,12 +76,22 @@ class Failure:
     not_applied: bool = False
     silent: bool = False
     overloaded: bool = False
+    unauthenticated: bool = False
 
 
 def understand(error: grpc.RpcError) -> Failure:
     """Translate a gRPC error, of either kind of channel."""
     code: grpc.StatusCode = error.code()
     details: str = error.details() or ""
+    meaning = meaning_of(details)
+    if meaning is not None:
+        return Failure(
+            meaning.error,
+            meaning.passing,
+            not_applied=meaning.not_applied,
+            overloaded=meaning.overloaded,
+            unauthenticated=meaning.unauthenticated,
+        )
     trailer = _text(cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()))
     address = trailer.get(LEADER_ADDRESS_KEY) or None
     translated = _translated(code, details, trailer, address)
@@ -92,6 +106,7 @@ def understand(error: grpc.RpcError) -> Failure:
         _unsent(error) or _not_applied(code, details, trailer),
         silent,
         OVERLOAD_KEY in trailer or code is grpc.StatusCode.RESOURCE_EXHAUSTED,
+        code is grpc.StatusCode.UNAUTHENTICATED,
     )
 
 
@@ -139,6 +154,8 @@ def _translated(
             return InvalidArgumentError(details)
         case grpc.StatusCode.PERMISSION_DENIED:
             return PermissionDeniedError(details)
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return UnauthenticatedError(details)
         case grpc.StatusCode.FAILED_PRECONDITION:
             hint = trailer.get(LEADER_HINT_KEY, "")
             return NotLeaderError(int(hint) if hint.isdecimal() else 0, address)
@@ -170,7 +187,7 @@ def _translated(
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             # gRPC's own limit on a message; our server answers INVALID_ARGUMENT below it.
             if _TOO_LARGE in details:
-                return InvalidArgumentError(f"request too large: {details}")
+                return TooLargeError(f"request too large: {details}")
             return OverloadedError(details)
         case _:
             return InternalError(f"{code.name}: {details}")

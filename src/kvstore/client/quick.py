@@ -13,12 +13,13 @@ import grpc
 import grpc.aio
 
 from kvstore.api.v1 import kv_pb2
-from kvstore.client.attempts import Endpoints, seconds_of_the_world, try_seconds
-from kvstore.client.connections import Connection, Connections
+from kvstore.client.attempts import seconds_of_the_world, try_seconds
+from kvstore.client.calls import Calls
+from kvstore.client.connections import Connection
 from kvstore.client.many import Flight
 from kvstore.client.operations import Kind, Operation, Result
-from kvstore.client.options import RetryPolicy, checked_timeout
-from kvstore.client.sessions import Sessions, SessionWrite
+from kvstore.client.options import checked_timeout
+from kvstore.client.sessions import SessionWrite
 from kvstore.errors import Error
 from kvstore.wire.errors import Metadata, RpcError, status_code
 
@@ -78,6 +79,7 @@ class QuickTry:
         link: Connection[Any],
         started: float,
         timeout: float,
+        metadata: Metadata,
     ) -> None:
         self._tries = tries
         self.flight = flight
@@ -87,7 +89,7 @@ class QuickTry:
         self.started = started
         self.sent = seconds_of_the_world()
         self.path = _PATHS[operation.kind]
-        self.metadata: Metadata = ()
+        self.metadata = metadata
         self.message: bytes | None = message
         self.unary = True
         self.half_closed = True
@@ -149,53 +151,39 @@ def _result(kind: Kind, message: bytes) -> Result:
 class Tries:
     """How a client does many operations: a :class:`kvstore.client.many.Doer`."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        connections: Connections[Any],
-        sessions: Sessions,
-        endpoints: Endpoints,
-        policy: RetryPolicy,
-        timeout: float,
-        *,
-        quick: bool,
-    ) -> None:
+    def __init__(self, rules: Rules, calls: Calls, *, quick: bool) -> None:
         """``quick``: whether the connections are those of the native wire."""
         self.rules = rules
-        self._connections = connections
-        self._sessions = sessions
-        self._endpoints = endpoints
-        self._policy = policy
-        self._timeout = timeout
+        self._calls = calls
         self._quick = quick
 
     def opens_session(self, operation: Operation) -> bool:
-        return operation.kind is not Kind.GET and self._sessions.wanted
+        return operation.kind is not Kind.GET and self._calls.sessions.wanted
 
     def seconds(self, timeout: float | None) -> float:
-        return checked_timeout(timeout, self._timeout)
+        return checked_timeout(timeout, self._calls.timeout)
 
     def begin(self, operation: Operation, flight: Flight, now: float) -> bool:
-        if not self._quick:
+        if not self._quick or self._calls.login.wanted:
             return False
         kind = operation.kind
         write = None
         if kind is Kind.GET:
             message = kv_pb2.GetRequest(key=operation.key).SerializeToString()
         else:
-            write = self._sessions.number()
+            write = self._calls.sessions.number()
             if write is None:
                 return False
             message = _write_message(operation, write.request_id)
         try:
-            link = self._connections.take(self._endpoints.preferred)
+            link: Connection[Any] = self._calls.connections.take(self._calls.endpoints.preferred)
         except Error:
             if write is not None:
                 write.done()
             return False  # and be told why there
-        timeout = try_seconds(self._endpoints, self._policy, flight.timeout)
+        timeout = try_seconds(self._calls.endpoints, self._calls.policy, flight.timeout)
         operation.begun = quick = QuickTry(
-            self, flight, operation, message, write, link, now, timeout
+            self, flight, operation, message, write, link, now, timeout, self._calls.login.metadata
         )
         link.server.channel.start(quick)
         return True
@@ -217,14 +205,14 @@ class Tries:
 
     def succeeded(self, quick: QuickTry) -> None:
         """It was answered well."""
-        self._endpoints.budget.succeeded()
+        self._calls.endpoints.budget.succeeded()
         self.ended(quick)
 
     def ended(self, quick: QuickTry) -> None:
         """It was answered, or nobody waits for it any more."""
         if quick.write is not None:
             quick.write.done()
-        left = self._connections.give_back(quick.link)
+        left = self._calls.connections.give_back(quick.link)
         if left is not None:
             quick.flight.spawn(self.rules.leave(left))
 

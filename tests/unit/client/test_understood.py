@@ -11,9 +11,9 @@ from kvstore.client.failure import understand
 from kvstore.errors import (
     Error,
     InternalError,
-    InvalidArgumentError,
     OverloadedError,
     ResourceExhaustedError,
+    TooLargeError,
 )
 
 
@@ -41,7 +41,7 @@ class Told(grpc.RpcError):
         (
             "SERVER: Received message larger than max (9 vs. 8)",
             (),
-            InvalidArgumentError,
+            TooLargeError,
             False,
             True,
         ),

@@ -1,0 +1,328 @@
+"""Calls of a client: tries over its addresses, until it works, can't work or the time is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+
+from kvstore.api.etcd import etcd_pb2
+from kvstore.api.v1 import admin_pb2, kv_pb2, session_pb2
+from kvstore.client.attempts import Attempts, Endpoints, Metadata
+from kvstore.client.channels import Transport, dialler
+from kvstore.client.connections import Connection, Connections
+from kvstore.client.failure import Failure, understand
+from kvstore.client.login import Login
+from kvstore.client.options import TLS, RetryPolicy, checked_timeout, parse_addresses
+from kvstore.client.servers import Method, Server
+from kvstore.client.sessions import PlainWrite, Sessions, SessionWrite, Write
+from kvstore.errors import (
+    ClosedError,
+    Error,
+    ForgottenError,
+    InvalidArgumentError,
+    Outcome,
+    Refusal,
+    RefusedError,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
+
+__all__ = ["CLOSED", "Calls", "FailedTry", "task_is_cancelled"]
+
+Request = TypeVar("Request")
+WriteRequest = TypeVar("WriteRequest", kv_pb2.PutRequest, kv_pb2.DeleteRequest)
+Response = TypeVar("Response")
+
+# A try that failed: over what, how, and the seconds that it had.
+FailedTry: TypeAlias = "tuple[Connection[Server], grpc.RpcError, float]"
+
+CLOSED = "the client was closed during the call"
+
+
+class Calls:
+    """What a client has to its servers. For the loop of the first call alone."""
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        tls: TLS | None,
+        timeout: float,
+        retry: RetryPolicy | None,
+        transport: Transport | None,
+        login: Login,
+    ) -> None:
+        """Raises ConfigurationError."""
+        self.endpoints = Endpoints(parse_addresses(addresses))
+        self.timeout = timeout
+        self.policy = retry or RetryPolicy()
+        self.closed = False
+        self.connections = Connections(partial(Server, dial=dialler(transport, tls)), tls)
+        self.sessions = Sessions()
+        self.login = login
+        self._logging_in = asyncio.Lock()
+
+    async def call(
+        self,
+        method: Callable[[Server], Method[Request, Response]],
+        request: Request,
+        timeout: float | None,
+        *,
+        policy: RetryPolicy | None = None,
+    ) -> Response:
+        """A call that reads, or may be done twice."""
+        timeout = checked_timeout(timeout, self.timeout)
+        attempts = Attempts(self.endpoints, policy or self.policy, timeout)
+        return await self.tried(method, request, attempts)
+
+    async def write_again(
+        self,
+        method: Callable[[Server], Method[Request, Response]],
+        request: Request,
+        timeout: float | None,
+    ) -> Response:
+        """A call that writes, and does the same however often it is done."""
+        timeout = checked_timeout(timeout, self.timeout)
+        attempts = Attempts(self.endpoints, self.policy, timeout, writes=True)
+        return await self.tried(method, request, attempts)
+
+    async def write_once(
+        self,
+        method: Callable[[Server], Method[Request, Response]],
+        request: Request,
+        timeout: float | None,
+    ) -> Response:
+        """A call that writes, sent again only while no try may have been applied.
+
+        Raises OutcomeUnknownError once one may have been.
+        """
+        timeout = checked_timeout(timeout, self.timeout)
+        attempts = Attempts(self.endpoints, self.policy, timeout, writes=True, repeatable=False)
+        return await self.tried(method, request, attempts)
+
+    async def write(
+        self,
+        method: Callable[[Server], Method[WriteRequest, Response]],
+        request: WriteRequest,
+        request_id: str | None,
+        retry: bool,
+        timeout: float | None,
+    ) -> Response:
+        """A call that writes under an id, which it gets here, and is applied once."""
+        timeout = checked_timeout(timeout, self.timeout)
+        if retry and request_id is None:
+            raise InvalidArgumentError("retry needs the request_id that was sent before")
+        attempts = Attempts(self.endpoints, self.policy, timeout, writes=True, sent_before=retry)
+        write = None if request_id is None else PlainWrite(request_id)
+        return await self.carried(method, request, attempts, write)
+
+    async def carried(
+        self,
+        method: Callable[[Server], Method[WriteRequest, Response]],
+        request: WriteRequest,
+        attempts: Attempts,
+        write: Write | None,
+        failed: FailedTry | None = None,
+    ) -> Response:
+        """Write under the id that there is, if any, after a first try of it that ``failed``."""
+        while True:
+            if write is None:
+                if self.sessions.claim():
+                    await self._open_session(attempts)
+                write = self.sessions.begin()
+            request.request_id = write.request_id
+            try:
+                return await self.tried(method, request, attempts, failed)
+            except ForgottenError as error:
+                if not self._may_renew(write, error):
+                    raise
+                attempts.renew()
+            finally:
+                write.done()
+            write = failed = None
+
+    async def save_snapshot(
+        self, stale: bool, timeout: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield a backup's pieces; members are only changed before the first."""
+        attempts = Attempts(self.endpoints, self.policy, checked_timeout(timeout, self.timeout))
+        request = admin_pb2.SaveSnapshotRequest(stale=stale)
+        begun = False
+        while True:
+            attempts.next()
+            metadata = await self._identity(attempts)
+            connection = self.connections.take(attempts.address)
+            call = connection.server.admin.SaveSnapshot(request, metadata=metadata)
+            try:
+                async for response in call:
+                    begun = True
+                    yield response.data
+                return
+            except grpc.RpcError as error:
+                if self.closed:
+                    raise ClosedError(CLOSED) from error
+                failure = understand(error)
+                if begun:
+                    raise failure.error from error
+                self.connections.failed(connection, failure)
+                delay = attempts.failed(failure)
+            except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+                if self.closed and not task_is_cancelled():
+                    raise ClosedError(CLOSED) from error
+                raise
+            finally:
+                call.cancel()
+                await self.give_back(connection)
+            await asyncio.sleep(delay)
+
+    async def tried(
+        self,
+        method: Callable[[Server], Method[Request, Response]],
+        request: Request,
+        attempts: Attempts,
+        failed: FailedTry | None = None,
+    ) -> Response:
+        """Try as long as the plan says, after a first try that ``failed``."""
+        if failed is not None:
+            await asyncio.sleep(self._after(attempts, *failed, self.login.metadata))
+        login = self.login
+        while True:
+            identity = await self._identity(attempts) if login.wanted else login.metadata
+            time_left = attempts.next()
+            metadata = attempts.metadata()
+            if identity:
+                metadata = (*(metadata or ()), *identity)
+            try:
+                connection = self.connections.take(attempts.address)
+            except Error as error:
+                raise attempts.unsent(error) from None
+            try:
+                response = await method(connection.server)(
+                    request, timeout=time_left, metadata=metadata
+                )
+                connection.answered()
+                attempts.succeeded()
+                return response
+            except grpc.RpcError as error:
+                delay = self._after(attempts, connection, error, time_left, identity)
+            except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+                # gRPC cancels the calls of a channel that close() has closed; a cancellation of
+                # this very task goes on its way.
+                if self.closed and not task_is_cancelled():
+                    raise attempts.ended(ClosedError(CLOSED)) from error
+                raise
+            finally:
+                left = self.connections.give_back(connection)
+                if left is not None:
+                    await left.channel.close(grace=None)
+            await asyncio.sleep(delay)
+
+    async def identity(self) -> Metadata:
+        """What says who calls, for a call that is tried elsewhere. Raises as calls do."""
+        return await self._identity(Attempts(self.endpoints, self.policy, self.timeout))
+
+    async def give_back(self, connection: Connection[Server]) -> None:
+        """A call over it has ended."""
+        left = self.connections.give_back(connection)
+        if left is not None:
+            await left.channel.close(grace=None)
+
+    async def close(self) -> None:
+        """Close all connections; calls under way fail."""
+        self.closed = True
+        for server in self.connections.close():
+            await server.channel.close(grace=None)
+
+    async def _identity(self, attempts: Attempts) -> Metadata:
+        """What says who calls: a token that the server gives for user and password."""
+        login = self.login
+        try:
+            async with asyncio.timeout(attempts.left), self._logging_in:
+                if login.wanted:  # and no other call has got one meanwhile
+                    login.given(await self._authenticate())
+        except Error as error:
+            attempts.unsent(error)
+            raise
+        except TimeoutError:
+            pass  # as the next try will say
+        return login.metadata
+
+    async def _authenticate(self) -> str:
+        """Ask for a token; empty: the server wants none."""
+        request = etcd_pb2.AuthenticateRequest(name=self.login.user, password=self.login.password)
+        attempts = Attempts(self.endpoints, self.policy, self.timeout)
+        while True:
+            time_left = attempts.next()
+            connection = self.connections.take(attempts.address)
+            try:
+                method = connection.server.etcd.authenticate
+                answer = await method(request, timeout=time_left, metadata=None)
+                return answer.token
+            except grpc.RpcError as error:
+                try:
+                    delay = self._after(attempts, connection, error, time_left, ())
+                except RefusedError:
+                    return ""  # authentication is not enabled
+            finally:
+                await self.give_back(connection)
+            await asyncio.sleep(delay)
+
+    def _may_renew(self, write: Write, error: ForgottenError) -> bool:
+        """Whether the write, which a session that has expired numbered, may have another id."""
+        if error.refusal is not Refusal.SESSION_EXPIRED or not isinstance(write, SessionWrite):
+            return False
+        self.sessions.expired(write.session)
+        return error.outcome is Outcome.NOT_APPLIED
+
+    async def _open_session(self, attempts: Attempts) -> None:
+        """Open the session that this call was chosen to open."""
+        opened = None
+        refused = False
+        try:
+            opened = await self.tried(
+                lambda server: server.sessions.Open, session_pb2.OpenSessionRequest(), attempts
+            )
+        except (ResourceExhaustedError, UnsupportedError):
+            refused = True
+        except Error as error:
+            # Whatever became of the session, the write was not sent.
+            error.outcome = Outcome.NOT_APPLIED
+            raise
+        finally:
+            self.sessions.opened(opened, refused=refused)
+            attempts.renew()
+
+    def _after(
+        self,
+        attempts: Attempts,
+        connection: Connection[Server],
+        error: grpc.RpcError,
+        took_s: float,
+        identity: Metadata,
+    ) -> float:
+        """Seconds to wait after a try that failed; raises when another one can't help."""
+        if self.closed:
+            raise attempts.ended(ClosedError(CLOSED)) from error
+        failure = self.understood(error, identity)
+        self.connections.failed(connection, failure, took_s)
+        return attempts.failed(failure)
+
+    def understood(self, error: grpc.RpcError, identity: Metadata) -> Failure:
+        """What a failed try with that identity means."""
+        failure = understand(error)
+        if failure.unauthenticated and self.login.known:
+            # A token lasts for minutes, and until users are changed: another try has a new one.
+            self.login.refused(identity)
+            return Failure(failure.error, retry=True, not_applied=True)
+        return failure
+
+
+def task_is_cancelled() -> bool:
+    """Whether it is this very task that was cancelled, and not just a call of it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
