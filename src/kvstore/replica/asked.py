@@ -10,7 +10,10 @@ from kvstore.errors import Error, InvalidArgumentError, UnavailableError
 from kvstore.raft import Bundle, Raft
 from kvstore.replica.applying import Applying, ProposalDone, ReadDone
 
-__all__ = ["Asked"]
+__all__ = ["Asked", "ProposalTaken"]
+
+ProposalTaken = Callable[[int], None]
+"""Gets the term of an entry that is in the log of the leader that was asked."""
 
 Answer = TypeVar("Answer")
 
@@ -34,18 +37,18 @@ class Asked:
         self._ask_core = ask_core
         # What calls are answered with once the member has failed or was closed.
         self._refusal: Error | None = None
-        self._proposals: list[tuple[bytes, ProposalDone]] = []
+        self._proposals: list[tuple[bytes, ProposalDone, ProposalTaken | None]] = []
         self._reads: list[ReadDone] = []
         self._round = 0
         # Of those that the core was asked for, by the context of their round.
         self._unconfirmed: dict[int, list[ReadDone]] = {}
 
-    def propose(self, data: bytes, done: ProposalDone) -> bool:
+    def propose(self, data: bytes, done: ProposalDone, taken: ProposalTaken | None = None) -> bool:
         """Propose one entry with the next turn; False, and ``done`` is told, where none comes."""
         if self._refusal is not None:
             done(self._refusal)
             return False
-        self._proposals.append((data, done))
+        self._proposals.append((data, done, taken))
         return True
 
     def read(self, done: ReadDone) -> bool:
@@ -67,14 +70,16 @@ class Asked:
     def _propose(self) -> None:
         gathered, self._proposals = self._proposals, []
         try:
-            data = [data for data, _ in gathered]
+            data = [data for data, _, _ in gathered]
             proposed = self._ask_core(partial(self._raft.propose, data))
         except (Error, InvalidArgumentError) as error:
-            for _, done in gathered:
+            for _, done, _ in gathered:
                 done(error)
             return
-        for index, (_, done) in enumerate(gathered, proposed.first):
+        for index, (_, done, taken) in enumerate(gathered, proposed.first):
             self._applying.wait_for(index, proposed.term, done)
+            if taken is not None:
+                taken(proposed.term)
 
     def _read(self) -> None:
         reads, self._reads = self._reads, []
@@ -101,7 +106,7 @@ class Asked:
         self._refusal = refusal
         self._applying.forget_proposed(unknown)
         proposals, self._proposals = self._proposals, []
-        for _, done in proposals:
+        for _, done, _ in proposals:
             done(refusal)
         reads = [
             *self._reads,

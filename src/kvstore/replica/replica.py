@@ -38,7 +38,7 @@ from kvstore.raft import (
     SnapshotMeta,
 )
 from kvstore.replica.applying import Applying, ProposalDone, ReadDone
-from kvstore.replica.asked import Asked
+from kvstore.replica.asked import Asked, ProposalTaken
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.compaction import Compaction
 from kvstore.replica.counters import ReplicaCounters
@@ -107,7 +107,7 @@ class Replica:
         self.failure: Error | None = None
         # What a read found; the next turn fences the member for it.
         self._damage: StorageError | None = None
-        self._read_ticks = 0
+        self._read_ticks: dict[str, int] = {}
         self.notify_fd = -1
         self._transport = transport
         self._wake = wake
@@ -280,15 +280,16 @@ class Replica:
 
     # --- what it takes -------------------------------------------------------------------------
 
-    def propose(self, data: bytes, done: ProposalDone) -> None:
+    def propose(self, data: bytes, done: ProposalDone, taken: ProposalTaken | None = None) -> None:
         """Replicate one entry of encoded commands; ``done`` gets their results, or the reason.
 
         NotLeaderError and UnavailableError mean that nothing was proposed; OutcomeUnknownError
-        that it may still be applied.
+        that it may still be applied. ``taken`` is told the entry's term once it is in this member's
+        log.
         """
         if self.failure is None and self.lacks_room:
             done(UnavailableError("this member's disk is full; retry later, or elsewhere"))
-        elif self._asked.propose(data, done):
+        elif self._asked.propose(data, done, taken):
             self._wake()
 
     def read(self, done: ReadDone) -> None:
@@ -296,9 +297,12 @@ class Replica:
         if self._asked.read(done):
             self._wake()
 
-    def reads_take(self, ticks: int) -> None:
-        """A read of :attr:`machine` isn't done after so many ticks, 0 for none: a disk may hang."""
-        self._read_ticks = ticks
+    def reads_take(self, ticks: int, reader: str = "") -> None:
+        """A read of :attr:`machine` isn't done after so many ticks, 0 for none: a disk may hang.
+
+        ``reader``: whose read it is; each has its own.
+        """
+        self._read_ticks[reader] = ticks
 
     def read_failed(self, error: StorageError) -> Error:
         """Reading :attr:`machine` raised ``error``: what to answer the one who asked.
@@ -406,7 +410,7 @@ class Replica:
             self._log.oldest_ticks(),
             self._jobs.oldest_ticks,
             self._applying.flush_ticks,
-            self._read_ticks,
+            max(self._read_ticks.values(), default=0),
         )
         watch.tick(lack, oldest)
         self._raft.storage_is_well(not watch.trouble)

@@ -111,3 +111,14 @@ def test_what_takes_gigabytes_is_no_disk_that_hangs() -> None:
             driven.step()
         assert leader.is_leader
         assert not leader.storage_trouble
+
+
+def test_readers_do_not_hide_what_another_one_waits_for() -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader()
+        leader.reads_take(600, "etcd")
+        leader.reads_take(0)
+        driven.until(lambda: leader.storage_trouble)
+        leader.reads_take(0, "etcd")
+        driven.until(lambda: not leader.storage_trouble)
+        assert not driven.failed
