@@ -10,6 +10,8 @@ from kvstore.errors import InvalidArgumentError
 
 __all__ = ["Options", "Settings"]
 
+HISTORY_PREFIXES_MAX = 1024
+
 COMPRESSIONS = (None, "none", "lz4", "zstd", "snappy")
 
 _BOUNDS: dict[str, tuple[int, int]] = {
@@ -63,6 +65,8 @@ class Options:
     bloom_filter_bits: int = 10
     """Bits a key in the filter of each table; 0 for none."""
 
+    history_prefixes: tuple[bytes, ...] | None = None
+    """Of these keys alone ``retain_from`` keeps history; ``None``: of all, ``()``: of none."""
     wal: bool = True
     """Log each write; without, what was not flushed is gone after a crash or close."""
     write_through: bool = False
@@ -101,6 +105,8 @@ class Options:
                     raise InvalidArgumentError(
                         f"compression={value!r}; expected None, 'lz4', 'zstd' or 'snappy'"
                     )
+            elif field.name == "history_prefixes":
+                _check_prefixes(value)
             elif not isinstance(value, bool):
                 raise TypeError(f"{field.name} must be a bool, not {value!r}")
         if self.stop_files <= self.slowdown_files:
@@ -108,6 +114,17 @@ class Options:
         if self.compaction_trigger > self.slowdown_files:
             # Else writers would wait for a compaction that isn't due.
             raise InvalidArgumentError("compaction_trigger must not be over slowdown_files")
+
+
+def _check_prefixes(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, tuple) or not all(type(prefix) is bytes for prefix in value):
+        raise TypeError(f"history_prefixes must be a tuple of bytes or None, not {value!r}")
+    if len(value) > HISTORY_PREFIXES_MAX:
+        raise InvalidArgumentError(
+            f"{len(value)} history_prefixes are over {HISTORY_PREFIXES_MAX}, the most there may be"
+        )
 
 
 class OtherSettings(TypedDict, total=False):
@@ -124,6 +141,7 @@ class OtherSettings(TypedDict, total=False):
     max_file_size: int | None
     compression: str | None
     bloom_filter_bits: int | None
+    history_prefixes: tuple[bytes, ...] | None
     wal: bool | None
     write_through: bool | None
     background: bool | None

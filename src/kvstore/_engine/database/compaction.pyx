@@ -76,7 +76,9 @@ cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t
     job.next_number = &store.next_number
     # Writes that still await their sync become visible one by one while the job runs, some perhaps
     # while the snapshots are listed: this first.
-    job.retain_from = min(store.retain_from, store.visible)
+    job.present = store.visible
+    job.retain_from = min(store.retain_from, job.present)
+    job.history = store.history
     try:
         for sequence in store.protected_sequences():
             if table_job_guard(job, sequence) < 0:
@@ -416,12 +418,12 @@ cdef int merge(Store store, Task task) except -1:
 
 
 cdef bint may_be_moved(Store store, Task task) except -1:
-    cdef uint64_t oldest = oldest_read(store)
+    cdef OldestReads oldest = oldest_reads(store)
     cdef size_t i
     for i in range(task.upper.size()):
         # Moved, it would bring all its tombstones along, and in the lowest level keep them.
-        if mostly_tombstones(task.upper[i], oldest) or (
-            task.upper[i].summary.range_deletes and task.upper[i].summary.max_sequence <= oldest
+        if mostly_tombstones(store, task.upper[i], &oldest) or (
+            task.upper[i].summary.range_deletes and is_past(store, task.upper[i], &oldest)
         ):
             return False
     return task.lower.empty() and (task.level > 0 or task.upper.size() == 1)

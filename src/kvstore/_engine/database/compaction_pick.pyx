@@ -23,6 +23,7 @@ from kvstore._engine.version.native cimport (
     LiveTable,
     Version,
     file_overlaps,
+    history_reaches,
     level_range,
     version_release,
     version_retain,
@@ -61,15 +62,32 @@ cdef uint64_t level_target(Store store, int level) noexcept:
     return <uint64_t> target if target < 9e18 else <uint64_t> 9e18
 
 
-cdef uint64_t oldest_read(Store store) except? 0:
-    """Nobody reads at a sequence below."""
-    return min(store.visible, store.retain_from, *store.snapshots)
+cdef struct OldestReads:
+    # Nobody reads at a sequence below.
+    uint64_t of_history         # keys that have one
+    uint64_t of_others
 
 
-cdef bint mostly_tombstones(LiveTable* file, uint64_t oldest) noexcept:
+cdef OldestReads oldest_reads(Store store) except *:
+    cdef OldestReads oldest
+    oldest.of_others = min(store.visible, *store.snapshots) if store.snapshots else store.visible
+    oldest.of_history = min(oldest.of_others, store.retain_from)
+    return oldest
+
+
+cdef bint is_past(Store store, LiveTable* file, const OldestReads* oldest) noexcept:
+    """Whether everybody sees all that was done in the table, so that its tombstones may go."""
+    if file.summary.max_sequence <= oldest.of_history:
+        return True
+    return file.summary.max_sequence <= oldest.of_others and not history_reaches(
+        store.history, internal_user_key(file.smallest), internal_user_key(file.largest)
+    )
+
+
+cdef bint mostly_tombstones(Store store, LiveTable* file, const OldestReads* oldest) noexcept:
     """Whether a compaction of it would drop most of it, and who seeks passes over that much till then."""
     cdef uint64_t rest = file.summary.entries - file.summary.tombstones
-    if file.summary.max_sequence > oldest:
+    if not is_past(store, file, oldest):
         return False
     # One range tombstone may stand for any number of entries below it.
     return file.summary.range_deletes > rest or (
@@ -77,7 +95,9 @@ cdef bint mostly_tombstones(LiveTable* file, uint64_t oldest) noexcept:
     )
 
 
-cdef double level_score(Store store, int number, uint64_t oldest, bint* for_tombstones) noexcept:
+cdef double level_score(
+    Store store, int number, const OldestReads* oldest, bint* for_tombstones
+) noexcept:
     """Due from 1 on; `for_tombstones`: only because of them."""
     cdef Level* level = &store.version.levels[number]
     cdef uint64_t busy = 0
@@ -89,7 +109,7 @@ cdef double level_score(Store store, int number, uint64_t oldest, bint* for_tomb
         if not (level.files[i].compacting or level.files[i].damaged):
             waiting += 1
             busy += level.files[i].summary.file_bytes
-            tombstones = tombstones or mostly_tombstones(level.files[i], oldest)
+            tombstones = tombstones or mostly_tombstones(store, level.files[i], oldest)
     if number == 0:
         score = <double> waiting / store.compaction_trigger
     else:
@@ -102,9 +122,9 @@ cdef double compaction_score(Store store) except? -1:
     cdef double best = 0
     cdef int level
     cdef bint for_tombstones
-    cdef uint64_t oldest = oldest_read(store)
+    cdef OldestReads oldest = oldest_reads(store)
     for level in range(LEVELS - 1):
-        best = max(best, level_score(store, level, oldest, &for_tombstones))
+        best = max(best, level_score(store, level, &oldest, &for_tombstones))
     return best
 
 
@@ -219,7 +239,9 @@ cdef bytearray overlapping(Task task, Level* level, int start):
     return taken
 
 
-cdef Task pick_sorted_level(Store store, int number, uint64_t oldest, bint for_tombstones):
+cdef Task pick_sorted_level(
+    Store store, int number, const OldestReads* oldest, bint for_tombstones
+):
     cdef Task task
     cdef Level* level = &store.version.levels[number]
     cdef Level* below = &store.version.levels[number + 1]
@@ -231,7 +253,7 @@ cdef Task pick_sorted_level(Store store, int number, uint64_t oldest, bint for_t
     for i in range(level.count):
         if level.files[i].compacting or level.files[i].damaged:
             continue
-        if for_tombstones and not mostly_tombstones(level.files[i], oldest):
+        if for_tombstones and not mostly_tombstones(store, level.files[i], oldest):
             continue
         low = internal_user_key(level.files[i].smallest)
         high = internal_user_key(level.files[i].largest)
@@ -258,9 +280,9 @@ cdef Task pick(Store store):
     cdef bint for_tombstones[LEVELS]
     cdef int level, best
     cdef Task task
-    cdef uint64_t oldest = oldest_read(store)
+    cdef OldestReads oldest = oldest_reads(store)
     for level in range(LEVELS - 1):
-        scores[level] = level_score(store, level, oldest, &for_tombstones[level])
+        scores[level] = level_score(store, level, &oldest, &for_tombstones[level])
     while True:
         best = 0
         for level in range(1, LEVELS - 1):
@@ -271,7 +293,7 @@ cdef Task pick(Store store):
         if best == 0:
             task = pick_level_zero(store)
         else:
-            task = pick_sorted_level(store, best, oldest, for_tombstones[best])
+            task = pick_sorted_level(store, best, &oldest, for_tombstones[best])
         if task is not None:
             return task
         scores[best] = 0

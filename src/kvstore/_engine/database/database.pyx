@@ -100,6 +100,8 @@ cdef class Database(Store):
         self.uses_log = options.wal
         self.read_only = options.read_only
         self.background = options.background and not self.read_only
+        if options.history_prefixes is not None:
+            self.history = history_of(options.history_prefixes, self.history_bounds)
         self.table_options.block_bytes = options.block_size
         self.table_options.restart_interval = options.block_restart_interval
         self.table_options.bloom_bits = options.bloom_filter_bits

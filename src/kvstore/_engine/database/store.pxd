@@ -16,7 +16,15 @@ from kvstore._engine.files.native cimport (
 from kvstore._engine.log.native cimport Log
 from kvstore._engine.memtable.native cimport MemTable
 from kvstore._engine.table.native cimport BlockCache, TableOptions
-from kvstore._engine.version.native cimport Change, LEVELS, LiveTable, Manifest, OpenTables, Version
+from kvstore._engine.version.native cimport (
+    Change,
+    HistoryKeys,
+    LEVELS,
+    LiveTable,
+    Manifest,
+    OpenTables,
+    Version,
+)
 
 
 cdef enum:
@@ -58,6 +66,8 @@ cdef class Store:
     cdef int stop_files
     cdef bint uses_log
     cdef bint background
+    cdef HistoryKeys* history   # of whose keys `retain_from` keeps history; NULL: of all
+    cdef list history_bounds    # what its keys are borrowed from
 
     # --- whether it may be used
     cdef bint open
@@ -83,7 +93,7 @@ cdef class Store:
     cdef uint64_t applied_index         # of the newest write
     cdef uint64_t flushed_applied       # what tables hold durably
     cdef uint64_t flushed_sequence
-    cdef uint64_t retain_from   # no sequence from here on may be lost to readers
+    cdef uint64_t retain_from   # no sequence from here on may be lost to readers of `history`
     cdef uint64_t history_from  # jobs have let go of versions that readers before it would need
     cdef dict snapshots         # sequence -> how many hold it
     cdef IteratorLink* open_iterators

@@ -11,6 +11,7 @@ from libc.string cimport memmove
 from kvstore._engine.primitives.native cimport (
     KIND_RANGE_DELETE,
     counter_next,
+    kv_free,
     load_acquire,
     max_sequence,
     slice_of,
@@ -94,6 +95,7 @@ cdef class Store:
         self.compaction_retry = Retry()
         self.damaged_tables = {}
         self.snapshots = {}
+        self.history_bounds = []
         self.threads = []
         self.installing = threading.Lock()
         self.flushing = threading.Lock()
@@ -116,6 +118,7 @@ cdef class Store:
             open_tables_release(self.tables)
         if self.cache != NULL:
             cache_release(self.cache)
+        kv_free(self.history)
 
     def __reduce__(self):
         raise TypeError("an open database can't be copied or pickled: hand on its path")

@@ -15,6 +15,7 @@ from kvstore._engine.primitives.native cimport (
     Buffer,
     INVALID_RECORD,
     KIND_RANGE_DELETE,
+    PodVector,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -23,6 +24,7 @@ from kvstore._engine.primitives.native cimport (
     internal_user_key,
     kv_calloc,
     kv_free,
+    kv_realloc,
     max_sequence,
     slice_compare,
     slice_equal,
@@ -89,12 +91,17 @@ cdef void range_input_free(RangeInput* input) noexcept nogil:
 
 # --- groups ---------------------------------------------------------------------------------
 
-cdef uint64_t reader_of(TableJob* job, uint64_t sequence) noexcept nogil:
+cdef uint64_t first_reader(TableJob* job, bint history) noexcept nogil:
+    return min(job.guarded[0], retained(job, history))
+
+
+cdef uint64_t reader_of(TableJob* job, bint history, uint64_t sequence) noexcept nogil:
     """The first sequence from this one on that somebody may read at."""
     cdef size_t low = 0
     cdef size_t high = job.guarded_count
     cdef size_t middle
-    if sequence >= job.retain_from:
+    cdef uint64_t retain_from = retained(job, history)
+    if sequence >= retain_from:
         return sequence
     while low < high:
         middle = (low + high) >> 1
@@ -102,9 +109,9 @@ cdef uint64_t reader_of(TableJob* job, uint64_t sequence) noexcept nogil:
             low = middle + 1
         else:
             high = middle
-    if low < job.guarded_count and job.guarded[low] < job.retain_from:
+    if low < job.guarded_count and job.guarded[low] < retain_from:
         return job.guarded[low]
-    return job.retain_from
+    return retain_from
 
 
 cdef int tombstones_by_sequence(const void* a, const void* b) noexcept nogil:
@@ -167,7 +174,7 @@ cdef int add_spans(RangeJob* ranges, TableJob* job, RangeGroup* group) noexcept 
         over = range_run_find(run, run.edges[i], max_sequence())
         if over != NULL and add_span(ranges, first, over, run.edges[i], run.edges[i + 1]) < 0:
             return -1
-    if group.reader != ranges.first_reader:
+    if group.reader != first_reader(job, group.history):
         return 0
     kept = first
     for i in range(first, ranges.spans_count):
@@ -178,32 +185,91 @@ cdef int add_spans(RangeJob* ranges, TableJob* job, RangeGroup* group) noexcept 
     return 0
 
 
-cdef int range_job_begin(RangeJob* ranges, TableJob* job) noexcept nogil:
-    cdef RangeInput* input = &job.ranges
+cdef int push_piece(
+    PodVector[RangeTombstone]* pieces, const RangeTombstone* whole, Slice start, Slice stop
+) noexcept nogil:
+    cdef RangeTombstone piece = whole[0]
+    piece.start = start
+    piece.stop = stop
+    return pieces.push(piece, kv_realloc)
+
+
+cdef int cut_by_history(
+    const RangeTombstone* whole, const HistoryKeys* keys, PodVector[RangeTombstone]* inside,
+    PodVector[RangeTombstone]* outside
+) noexcept nogil:
+    """The pieces of a tombstone that lie over keys with a history, and those over others."""
+    cdef Slice at = whole.start
+    cdef Slice stop
+    cdef const KeyRange* keys_range
+    cdef size_t i
+    if keys == NULL:
+        return inside.push(whole[0], kv_realloc)
+    for i in range(range_from(keys, at), keys.count):
+        keys_range = &keys.ranges[i]
+        if slice_compare(keys_range.low, whole.stop) >= 0:
+            break
+        if slice_compare(at, keys_range.low) < 0:
+            if push_piece(outside, whole, at, keys_range.low) < 0:
+                return -1
+            at = keys_range.low
+        stop = whole.stop
+        if keys_range.high.data != NULL and slice_compare(keys_range.high, stop) < 0:
+            stop = keys_range.high
+        if push_piece(inside, whole, at, stop) < 0:
+            return -1
+        at = stop
+    if slice_compare(at, whole.stop) < 0:
+        return push_piece(outside, whole, at, whole.stop)
+    return 0
+
+
+cdef int add_groups(
+    RangeJob* ranges, TableJob* job, bint history, PodVector[RangeTombstone]* pieces
+) noexcept nogil:
     cdef RangeGroup* group
+    cdef RangeTombstone* tombstones = pieces.data()
     cdef size_t first = 0
-    cdef size_t end, i
+    cdef size_t end
     cdef uint64_t reader
-    memset(ranges, 0, sizeof(RangeJob))
-    if input.count == 0:
+    if pieces.size() == 0:
         return 0
-    ranges.first_reader = min(job.guarded[0], job.retain_from)
-    qsort(input.tombstones, input.count, sizeof(RangeTombstone), tombstones_by_sequence)
-    ranges.groups = <RangeGroup*> kv_calloc(input.count, sizeof(RangeGroup))
-    if ranges.groups == NULL:
-        return -1
-    while first < input.count:
-        reader = reader_of(job, input.tombstones[first].sequence)
+    qsort(tombstones, pieces.size(), sizeof(RangeTombstone), tombstones_by_sequence)
+    while first < pieces.size():
+        reader = reader_of(job, history, tombstones[first].sequence)
         end = first + 1
-        while end < input.count and reader_of(job, input.tombstones[end].sequence) == reader:
+        while end < pieces.size() and (
+            reader_of(job, history, tombstones[end].sequence) == reader
+        ):
             end += 1
         group = &ranges.groups[ranges.groups_count]
+        group.history = history
         group.reader = reader
-        group.run = range_run_new(&input.tombstones[first], end - first)
+        group.run = range_run_new(&tombstones[first], end - first)
         if group.run == NULL:
             return -1
         ranges.groups_count += 1
         first = end
+    return 0
+
+
+cdef int range_job_begin(RangeJob* ranges, TableJob* job) noexcept nogil:
+    cdef RangeInput* input = &job.ranges
+    cdef PodVector[RangeTombstone] inside
+    cdef PodVector[RangeTombstone] outside
+    cdef size_t i
+    memset(ranges, 0, sizeof(RangeJob))
+    if input.count == 0:
+        return 0
+    for i in range(input.count):
+        if cut_by_history(&input.tombstones[i], job.history, &inside, &outside) < 0:
+            return -1
+    ranges.groups = <RangeGroup*> kv_calloc(inside.size() + outside.size(), sizeof(RangeGroup))
+    if ranges.groups == NULL or add_groups(ranges, job, True, &inside) < 0:
+        return -1
+    ranges.history_groups = ranges.groups_count
+    if add_groups(ranges, job, False, &outside) < 0:
+        return -1
     for i in range(ranges.groups_count):
         if add_spans(ranges, job, &ranges.groups[i]) < 0:
             return -1
@@ -223,11 +289,12 @@ cdef void range_job_free(RangeJob* ranges) noexcept nogil:
 
 
 cdef const RangeTombstone* range_job_over(
-    RangeJob* ranges, TableJob* job, Slice user_key, uint64_t sequence
+    RangeJob* ranges, TableJob* job, Slice user_key, bint history, uint64_t sequence
 ) noexcept nogil:
-    cdef uint64_t reader = reader_of(job, sequence)
-    cdef size_t low = 0
-    cdef size_t high = ranges.groups_count
+    cdef uint64_t reader = reader_of(job, history, sequence)
+    cdef size_t low = 0 if history else ranges.history_groups
+    cdef size_t end = ranges.history_groups if history else ranges.groups_count
+    cdef size_t high = end
     cdef size_t middle
     cdef const RangeTombstone* over
     while low < high:
@@ -236,7 +303,7 @@ cdef const RangeTombstone* range_job_over(
             low = middle + 1
         else:
             high = middle
-    if low == ranges.groups_count or ranges.groups[low].reader != reader or (
+    if low == end or ranges.groups[low].reader != reader or (
         ranges.groups[low].run.highest <= sequence
     ):
         return NULL

@@ -31,6 +31,8 @@ cdef struct TableJob:
     size_t guarded_count
     size_t guarded_capacity
     uint64_t retain_from        # every sequence from here on may be read at
+    const HistoryKeys* history  # of these keys; of the others from `present` on
+    uint64_t present            # not below retain_from
     RangeInput ranges           # the input's range tombstones
     # Below `output_level` of `version` may lie older versions of a key; NULL: always suppose so.
     Version* version

@@ -2,9 +2,10 @@
 
 A version with sequence s, the next newer one of its key being n, is what a reader at q sees where
 s <= q < n. It is needed if somebody may read at such a q: an open snapshot, the present, or any
-sequence from `retain_from` on. The newest version is always needed, except a tombstone with
-nothing older below it and no reader at a sequence before its own. What range tombstones let go of
-besides: range_job.pxd. A table has the pieces of them from its own beginning to the next one's.
+sequence from `retain_from` on, if the key has a history, else from the present on. The newest version
+is always needed, except a tombstone with nothing older below it and no reader at a sequence before its
+own. What range tombstones let go of besides: range_job.pxd. A table has the pieces of them from its
+own beginning to the next one's.
 """
 
 from libc.stdint cimport uint64_t
@@ -63,6 +64,7 @@ cdef struct Progress:
     int grandparent
     uint64_t grandparent_bytes      # overlapped by the present table
     RangeJob ranges
+    bint history                    # whether the present user key has one
     int covered                     # entries in a row that a range tombstone let go of
     bint begun                      # the present table begins at `beginning`, not before all keys
     Buffer beginning                # user key
@@ -139,12 +141,17 @@ cdef void keep_to_rate(TableJob* job, Progress* progress) noexcept nogil:
     nanosleep(&wait, NULL)
 
 
-cdef bint needed(TableJob* job, uint64_t sequence, uint64_t newer) noexcept nogil:
+cdef inline uint64_t retained(TableJob* job, bint history) noexcept nogil:
+    """Somebody may read at every sequence from here on, of a key with a history or without."""
+    return job.retain_from if history else job.present
+
+
+cdef bint needed(TableJob* job, uint64_t sequence, uint64_t newer, uint64_t retain_from) noexcept nogil:
     """Whether somebody may read at a sequence in [sequence, newer)."""
     cdef size_t low = 0
     cdef size_t high = job.guarded_count
     cdef size_t middle
-    if newer > job.retain_from:
+    if newer > retain_from:
         return True
     while low < high:
         middle = (low + high) >> 1
@@ -329,12 +336,13 @@ cdef bint lives_on(
 ) noexcept nogil:
     """Whether a version stays, range tombstones aside. `newer`: of the one before it, if it isn't `newest`."""
     cdef uint64_t sequence = trailer_sequence(trailer)
-    if not newest and (sequence == newer or not needed(job, sequence, newer)):
+    cdef uint64_t retain_from = retained(job, progress.history)
+    if not newest and (sequence == newer or not needed(job, sequence, newer, retain_from)):
         return False            # the same version from an older source, or nobody reads it
     return not (
         trailer_kind(trailer) == KIND_DELETE
         and sequence <= job.guarded[0]
-        and sequence <= job.retain_from
+        and sequence <= retain_from
         and nothing_below(job, progress, user_key)
     )
 
@@ -346,7 +354,7 @@ cdef bint skip_covered(
     cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_MAX)
     progress.covered += 1
     # Only where nobody reads before the tombstone is all of it let go of.
-    if progress.covered % SKIP_AFTER or over.sequence > progress.ranges.first_reader:
+    if progress.covered % SKIP_AFTER or over.sequence > first_reader(job, progress.history):
         return False
     if remember(&progress.target, over.stop, status) < 0:
         return False
@@ -381,12 +389,13 @@ cdef int write_all(
             first = False
             if remember(key, user_key, status) < 0:
                 return -1
+            progress.history = has_history(job.history, user_key)
             if begin_key(job, progress, user_key, written, status) < 0:
                 return -1
         keep = lives_on(job, progress, user_key, trailer, newest, newer)
         newer = trailer_sequence(trailer)
         if progress.ranges.groups_count:
-            over = range_job_over(&progress.ranges, job, user_key, newer)
+            over = range_job_over(&progress.ranges, job, user_key, progress.history, newer)
             if over != NULL:
                 job.entries_dropped += 1
                 if not skip_covered(job, progress, over, status):
