@@ -1,0 +1,60 @@
+"""Alarms, as they are applied, and what they refuse: on every member the same, by the log alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.answers import AlarmAnswer
+from kvstore.state.mvcc.requests import (
+    Alarm,
+    AlarmAction,
+    AlarmKind,
+    EnableModel,
+    LeaseCheckpoint,
+    LeaseGrant,
+    Operation,
+    Put,
+    Txn,
+)
+from kvstore.state.mvcc.txn import has_put
+from kvstore.state.mvcc.view import View
+
+__all__ = ["alarm", "check_alarms"]
+
+_RAISED: Final = frozenset((AlarmKind.NOSPACE, AlarmKind.CORRUPT))
+_ALWAYS: Final = (Alarm, EnableModel, LeaseCheckpoint)
+
+
+def check_alarms(view: View, operation: Operation) -> None:
+    """Raise EtcdError where an alarm that stands refuses the operation."""
+    if not view.alarms or isinstance(operation, _ALWAYS):
+        return
+    kinds = {kind for _, kind in view.alarms}
+    if AlarmKind.CORRUPT in kinds:
+        raise EtcdError(Reason.CORRUPT)
+    if AlarmKind.NOSPACE in kinds and (
+        isinstance(operation, Put | LeaseGrant)
+        or (isinstance(operation, Txn) and has_put(operation))
+    ):
+        raise EtcdError(Reason.NO_SPACE)
+
+
+def alarm(view: View, request: Alarm) -> AlarmAnswer:
+    """Tell of alarms, or let one stand, or stand no more; an action that isn't known does nothing.
+
+    A member of 0 is that member, not all of them.
+    """
+    action, member, kind = request
+    one = (member, kind)
+    told: list[tuple[int, int]] = []
+    if action == AlarmAction.GET:
+        told = sorted(known for known in view.alarms if kind in (AlarmKind.NONE, known[1]))
+    elif action == AlarmAction.ACTIVATE and kind in _RAISED:
+        told.append(one)
+        if one not in view.alarms:
+            view.raise_alarm(*one)
+    elif action == AlarmAction.DEACTIVATE and one in view.alarms:
+        told.append(one)
+        view.end_alarm(*one)
+    return AlarmAnswer(view.revision, tuple(told))

@@ -1,0 +1,83 @@
+"""Operations of the log, one after the other: what each comes to, and what it changes in a view.
+
+The same on every member: nothing is decided by a clock, by chance or by what this member's disk
+holds or lacks. Whatever can be decoded gets an answer or is refused; nothing is raised for it.
+"""
+
+from __future__ import annotations
+
+from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.alarms import alarm, check_alarms
+from kvstore.state.mvcc.answers import Answer, CompactAnswer, EnableAnswer
+from kvstore.state.mvcc.checks import check
+from kvstore.state.mvcc.leases import birth_of, checkpoint, grant, revoke
+from kvstore.state.mvcc.requests import (
+    Alarm,
+    Compact,
+    DeleteRange,
+    EnableModel,
+    LeaseCheckpoint,
+    LeaseGrant,
+    LeaseRevoke,
+    Operation,
+    Proposal,
+    Put,
+    Txn,
+)
+from kvstore.state.mvcc.txn import delete_range, put, txn
+from kvstore.state.mvcc.view import View
+
+__all__ = ["evaluate"]
+
+
+def evaluate(proposal: Proposal, view: View, term: int) -> Answer | EtcdError:
+    """Do what ``proposal``, of an entry of ``term``, says in ``view``.
+
+    A refused one changes nothing. Raises ColdError where the view's store does, and StorageError:
+    the view is then to be thrown away.
+    """
+    operation = proposal.operation
+    try:
+        if view.standing.model_from:
+            check_alarms(view, operation)
+            check(operation)
+        elif not isinstance(operation, EnableModel):
+            raise EtcdError(Reason.NOT_CAPABLE)
+        return _do(operation, view, proposal.id, term)
+    except EtcdError as error:
+        # An answer like others: it keeps no frames alive.
+        return error.with_traceback(None)
+
+
+def _do(operation: Operation, view: View, proposal_id: bytes, term: int) -> Answer:
+    match operation:
+        case Put():
+            return put(view, operation)
+        case Txn():
+            return txn(view, operation)
+        case DeleteRange():
+            return delete_range(view, operation)
+        case LeaseGrant():
+            return grant(view, operation, birth_of(proposal_id))
+        case LeaseRevoke():
+            return revoke(view, operation, term)
+        case LeaseCheckpoint():
+            return checkpoint(view, operation)
+        case Compact():
+            return _compact(view, operation.revision)
+        case Alarm():
+            return alarm(view, operation)
+        case EnableModel():
+            if not view.standing.model_from:
+                view.enable()
+            return EnableAnswer(view.revision)
+
+
+def _compact(view: View, revision: int) -> CompactAnswer:
+    """Move the bound of history up. Never back, and never beyond now."""
+    if revision <= view.standing.compacted:
+        raise EtcdError(Reason.COMPACTED)
+    if revision > view.standing.revision:
+        raise EtcdError(Reason.FUTURE_REVISION)
+    view.compact(revision)
+    return CompactAnswer(view.revision)

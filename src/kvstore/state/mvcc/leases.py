@@ -1,0 +1,71 @@
+"""Leases, as their operations are applied. No clock is asked here: the leader's lessor has it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.answers import (
+    LeaseCheckpointAnswer,
+    LeaseGrantAnswer,
+    LeaseRevokeAnswer,
+)
+from kvstore.state.mvcc.records import LeaseRecord
+from kvstore.state.mvcc.requests import (
+    FOR_EVER,
+    LeaseCheckpoint,
+    LeaseGrant,
+    LeaseRevoke,
+)
+from kvstore.state.mvcc.view import View
+
+__all__ = ["birth_of", "checkpoint", "grant", "revoke"]
+
+_BIRTH_BYTES: Final = 8
+
+
+def birth_of(proposal_id: bytes) -> int:
+    """The birth of the lease that the proposal grants."""
+    return int.from_bytes(proposal_id[:_BIRTH_BYTES], "big")
+
+
+def grant(view: View, request: LeaseGrant, birth: int) -> LeaseGrantAnswer:
+    """Make a lease; raises EtcdError."""
+    lease, ttl = request
+    if not lease:
+        raise EtcdError(Reason.LEASE_NOT_FOUND)
+    if view.lease(lease) is not None:
+        raise EtcdError(Reason.LEASE_EXISTS)
+    ttl = max(ttl, 1)
+    view.set_lease(lease, LeaseRecord(ttl, FOR_EVER, birth))
+    return LeaseGrantAnswer(view.revision, lease, ttl)
+
+
+def revoke(view: View, request: LeaseRevoke, term: int) -> LeaseRevokeAnswer:
+    """End a lease and delete its keys, in their order and at one revision; raises EtcdError.
+
+    ``term``: of the entry. A leader that was deposed meanwhile may have seen a lease expire that
+    its successor has prolonged (etcd's #15247).
+    """
+    lease = request.id
+    record = view.lease(lease)
+    if request.term and request.term != term:
+        raise EtcdError(Reason.LEADER_CHANGED)
+    if record is None or (request.term and record.birth != request.birth):
+        raise EtcdError(Reason.LEASE_NOT_FOUND)
+    for key in view.attached(lease):
+        kv = view.get(key)
+        if kv is not None and kv.lease == lease:
+            view.delete(kv)
+    view.set_lease(lease, None)
+    return LeaseRevokeAnswer(view.commit(), lease)
+
+
+def checkpoint(view: View, request: LeaseCheckpoint) -> LeaseCheckpointAnswer:
+    """Note what is left of leases; passes over those that are gone, or others by now."""
+    for lease, birth, rest in request.rests:
+        record = view.lease(lease)
+        if record is not None and record.birth == birth:
+            known = rest if 0 <= rest <= record.ttl else FOR_EVER
+            view.set_lease(lease, record._replace(rest=known))
+    return LeaseCheckpointAnswer(view.revision)
