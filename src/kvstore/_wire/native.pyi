@@ -168,6 +168,9 @@ class ServerSession(_Session):
         """Initial metadata, one message, and status OK. False: over the budget, nothing is done."""
 
     def reset(self, stream: int, h2_code: int) -> None: ...
+    def allow_streams(self, streams_max: int) -> None:
+        """Let the peer have so many calls at one time from now on, from when it was told."""
+
     def notify_shutdown(self) -> None:
         """The first half of a graceful end: the peer is asked for no new calls, but may still."""
 

@@ -173,6 +173,16 @@ cdef class ServerSession(_Session):
             self.drop_unsent(stream)
             self.reset_stream(number, h2_code)
 
+    def allow_streams(self, int64_t streams_max):
+        cdef nghttp2_settings_entry[1] entries
+        if not 1 <= streams_max <= 1 << 20:
+            raise ValueError("streams_max is 1 to 2^20")
+        if self.h2 != NULL and self.why is None:
+            entries[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
+            entries[0].value = <uint32_t> streams_max
+            check(nghttp2_submit_settings(self.h2, NGHTTP2_FLAG_NONE, entries, 1))
+            self.streams_max = streams_max
+
     def notify_shutdown(self):
         if self.h2 != NULL and self.why is None:
             check(nghttp2_submit_shutdown_notice(self.h2))

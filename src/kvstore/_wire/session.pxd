@@ -47,6 +47,7 @@ cdef class _Session:
     cdef readonly int64_t received_bytes
     cdef readonly int64_t unsent_bytes
     cdef readonly int64_t streams
+    cdef int64_t streams_max        # as the peer was told, a client's own where it is one
     cdef void* first                # borrowed head of the list of streams, each kept alive by it
     cdef list events
     cdef bint is_server

@@ -51,6 +51,7 @@ cdef class _Session:
         self.received_budget = received
         self.unsent_budget = unsent
         self.is_server = is_server
+        self.streams_max = limits.streams_max
         self.events = []
         self.block_pairs = []
         self.resets = new_bucket(limits.resets_max)
@@ -89,7 +90,7 @@ cdef class _Session:
                 if taken < 0 and self.why is None:
                     self.break_off(NGHTTP2_PROTOCOL_ERROR, nghttp2_strerror(<int> taken).decode())
                 elif (<int64_t> nghttp2_session_get_outbound_queue_size(self.h2)
-                        > FRAMES_OF_STREAM * self.limits.streams_max + OUTBOUND_FRAMES):
+                        > FRAMES_OF_STREAM * self.streams_max + OUTBOUND_FRAMES):
                     self.break_off(NGHTTP2_ENHANCE_YOUR_CALM, "too_many_unread_frames")
             except MemoryError:
                 self.break_off(NGHTTP2_INTERNAL_ERROR, "no memory")

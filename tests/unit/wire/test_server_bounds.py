@@ -343,7 +343,7 @@ async def test_calls_that_last_leave_room_for_the_others(
                 assert await call.read() == b"x"
                 open_ones.append(call)
             refused = channel.stream_stream("/e/both")()
-            assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert await refused.code() is grpc.StatusCode.UNAVAILABLE
         assert await ask() == b"x"
         for call in open_ones:
             await call.done_writing()
@@ -362,3 +362,46 @@ async def test_a_connection_that_comes_as_the_server_stops_keeps_it_from_nothing
         await server.stop(grace=0.5)
         assert server.connections == 0
         assert late.recv(100) == b""
+
+
+@with_limits(streams_max=4, connection_streaming_max=200)
+async def test_calls_that_last_take_nobodys_place_on_their_connection(
+    server: Server, address: str, echo: Echo
+) -> None:
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, own) as channel:
+        open_ones = []
+        # More than the room grows by in one step, and each beyond streams_max.
+        for _ in range(150):
+            call = channel.stream_stream("/e/both")()
+            await call.write(b"x")
+            assert await call.read() == b"x"
+            open_ones.append(call)
+        assert await channel.unary_unary("/e/unary")(b"x", timeout=10) == b"x"
+        assert server.streaming == 150
+        for call in open_ones:
+            await call.done_writing()
+            assert await call.code() is grpc.StatusCode.OK
+        # The room shrinks again: what is left is for calls that don't last.
+        assert await channel.unary_unary("/e/unary")(b"x", timeout=10) == b"x"
+        assert server.streaming == 0
+
+
+@with_limits(age_s=0.2, age_grace_s=0.1)
+async def test_a_connection_with_an_open_stream_does_not_end_for_its_age(
+    server: Server, address: str, echo: Echo
+) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_stream("/e/both")()
+        await call.write(b"x")
+        assert await call.read() == b"x"
+        (connection,) = server._connections
+        until = connection._ends_at + 1
+        for now in (until, until + 1):
+            connection.tend(now)
+        await call.write(b"y")
+        assert await call.read() == b"y"
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
+        connection.tend(until + 2)
+        assert connection._noticed_at is not None

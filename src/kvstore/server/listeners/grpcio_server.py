@@ -11,34 +11,38 @@ import grpc.aio
 
 from kvstore.addresses import HostPort
 from kvstore.server.listeners.addresses import reason_of, start_failure
-from kvstore.server.listeners.bounds import CALLS_MAX, MESSAGE_BYTES_MAX
+from kvstore.server.listeners.bounds import (
+    CONNECTION_CALLS_MAX,
+    CONNECTION_STREAMING_MAX,
+    MESSAGE_BYTES_MAX,
+    PING_S_MIN,
+)
+from kvstore.server.listeners.calls_bound import CallsBound
 
 __all__ = ["LISTENER_OPTIONS", "bind", "new_server"]
 
 LISTENER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    # A range of keys has no bound; clients have one for what they take.
+    ("grpc.max_send_message_length", -1),
     # With SO_REUSEPORT a second kvd would share the port in silence and take half of the calls.
     ("grpc.so_reuseport", 0),
-    # So that one connection can't hold more than a sixteenth of CALLS_MAX.
-    ("grpc.max_concurrent_streams", 256),
+    # gRPC can't tell calls that stream from those that don't.
+    ("grpc.max_concurrent_streams", CONNECTION_CALLS_MAX + CONNECTION_STREAMING_MAX),
     # gRPC's own queue of calls that nobody has asked for yet: by default it drops some at random
-    # from 1,000 on, with CANCELLED. Beyond CALLS_MAX they end with RESOURCE_EXHAUSTED instead.
+    # from 1,000 on, with CANCELLED. Beyond the bounds they end with a status that says so instead.
     ("grpc.server.max_pending_requests", 8192),
     ("grpc.server.max_pending_requests_hard_limit", 16384),
     ("grpc.max_metadata_size", 16 * 1024),
     # Whoever doesn't finish a TLS or HTTP/2 handshake is dropped.
     ("grpc.server_handshake_timeout_ms", 5_000),
-    # A connection lives an hour at most: clients spread over servers again, and what gRPC keeps for
-    # each cancelled call of a connection is freed.
-    ("grpc.max_connection_age_ms", 3_600_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
+    # No age at which a connection ends: gRPC would end its watches with it, every hour.
     ("grpc.max_connection_idle_ms", 900_000),
     # Peers that vanished are noticed; peers that ping too much are cut off.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", int(1000 * PING_S_MIN)),
     ("grpc.http2.max_ping_strikes", 2),
 ]
 
@@ -51,9 +55,8 @@ def new_server(
     Connections beyond ``connections_max`` are closed at once.
     """
     return grpc.aio.server(
-        interceptors=interceptors,
+        interceptors=[*interceptors, CallsBound()],
         options=[*LISTENER_OPTIONS, ("grpc.max_allowed_incoming_connections", connections_max)],
-        maximum_concurrent_rpcs=CALLS_MAX,
     )
 
 

@@ -6,7 +6,13 @@ from typing import Any, Self
 
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
 from kvstore.server.listeners.addresses import bind
-from kvstore.server.listeners.bounds import CALLS_MAX, MESSAGE_BYTES_MAX
+from kvstore.server.listeners.bounds import (
+    CALLS_MAX,
+    CONNECTION_CALLS_MAX,
+    CONNECTION_STREAMING_MAX,
+    MESSAGE_BYTES_MAX,
+    STREAMING_MAX,
+)
 from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.metrics.switch import MetricsSwitch
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -33,6 +39,9 @@ class NativeListener:
         limits = ServerLimits(
             connections_max=connections_max,
             calls_max=CALLS_MAX,
+            streams_max=CONNECTION_CALLS_MAX,
+            streaming_max=STREAMING_MAX,
+            connection_streaming_max=CONNECTION_STREAMING_MAX,
             message_bytes_max=MESSAGE_BYTES_MAX,
         )
         tls = None if certificates is None else ServerTls(certificates)

@@ -34,7 +34,7 @@ PEER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", int(1000 * KEEPALIVE_S)),
     ("grpc.keepalive_timeout_ms", int(1000 * KEEPALIVE_TIMEOUT_S)),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", int(500 * KEEPALIVE_S)),
+    ("grpc.http2.min_ping_interval_without_data_ms", int(500 * KEEPALIVE_S)),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.max_ping_strikes", 0),
 ]

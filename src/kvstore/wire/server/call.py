@@ -354,8 +354,7 @@ class Call:
     def _release(self) -> None:
         """It doesn't count any more."""
         if self._handler.request_streaming or self._handler.response_streaming:
-            self._server.streaming -= 1
-            self._connection.streaming -= 1
+            self._connection.stream_ended()
         else:
             self._server.calls -= 1
 

@@ -41,6 +41,9 @@ NOTICE_S = 1.0
 
 SLOW = "the request took too long to come"
 
+# The client's room for calls that stream grows, and shrinks, by so many.
+STREAMING_STEP = 64
+
 # Ages differ by a tenth, so that connections that began together don't end together.
 AGE_JITTER = 0.1
 
@@ -64,6 +67,8 @@ class Connection(asyncio.BufferedProtocol):
         self.session.owner = self
         self.calls: dict[int, Call] = {}
         self.streaming = 0
+        # For how many calls that stream the client was given room, beside those that don't.
+        self._streaming_room = 0
         self.waiting: set[Call] = set()
         """Calls that wait for room for a response."""
         self.touched = False
@@ -228,10 +233,12 @@ class Connection(asyncio.BufferedProtocol):
             return
         streams = handler.request_streaming or handler.response_streaming
         if self._is_too_much(streams):
+            # Who watches takes RESOURCE_EXHAUSTED for final (clientv3).
+            refusal = grpc.StatusCode.UNAVAILABLE if streams else grpc.StatusCode.RESOURCE_EXHAUSTED
             self.server.counters.refused_calls += 1
             self.session.finish(
                 stream,
-                grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
+                refusal.value[0],
                 "too many calls at one time; try again",
                 RETRY_PUSHBACK,
             )
@@ -239,10 +246,27 @@ class Connection(asyncio.BufferedProtocol):
         if streams:
             self.server.streaming += 1
             self.streaming += 1
+            self._fit_streams()
         else:
             self.server.calls += 1
         call = self.calls[stream] = Call(self, stream, path, handler, timeout_s, metadata)
         call.begin()
+
+    def _fit_streams(self) -> None:
+        """Calls that last for hours are to take nobody's place: let the client have as many more.
+
+        By steps, for each costs a SETTINGS; that it stays so for the step below costs nothing.
+        """
+        room = (self.streaming + STREAMING_STEP - 1) // STREAMING_STEP * STREAMING_STEP
+        if self._streaming_room < room or self._streaming_room > room + STREAMING_STEP:
+            self._streaming_room = room
+            self.session.allow_streams(self.server.limits.streams_max + room)
+
+    def stream_ended(self) -> None:
+        """One of the calls that stream is over."""
+        self.server.streaming -= 1
+        self.streaming -= 1
+        self._fit_streams()
 
     def _is_too_much(self, streams: bool) -> bool:
         server, limits = self.server, self.server.limits
@@ -442,6 +466,6 @@ class Connection(asyncio.BufferedProtocol):
                 self._go_away()
             if now >= self._ends_at + limits.age_grace_s:
                 self.cut("age")
-        elif now >= self._ends_at or now - self._busy_at >= limits.idle_s:
+        elif (now >= self._ends_at and not self.streaming) or now - self._busy_at >= limits.idle_s:
             self._ends_at = min(self._ends_at, now)
             self.drain()

@@ -22,7 +22,7 @@ class ServerLimits:
     oldest is closed.
 
     ``calls_max`` at one time in the process, ``streams_max`` on a connection; those that stream,
-    and may last, have ``streaming_max`` and ``connection_streaming_max`` beside it. A call's
+    and may last, have ``streaming_max`` and ``connection_streaming_max`` beside both. A call's
     headers have ``headers_s``, the rest of its request ``request_s`` unless it is a stream, and its
     answer ``answer_s`` from its end to be taken; a connection, or a stream of answers, that takes
     no byte for ``stalled_s`` ends.
@@ -30,9 +30,10 @@ class ServerLimits:
     Bytes of messages that come in and that go out: ``received_bytes_max``, ``unsent_bytes_max`` of
     the process and ``connection_…`` of one connection, which has half of what is free at most.
 
-    A connection lives for ``age_s``, give or take a tenth, and is then given ``age_grace_s``;
-    without a call it lives for ``idle_s``. After ``keepalive_s`` of silence its peer is pinged and
-    has ``keepalive_timeout_s`` to answer. ``inf`` turns these off.
+    A connection lives for ``age_s``, give or take a tenth, and for as long as a call streams on it,
+    and is then given ``age_grace_s``; without a call it lives for ``idle_s``. After ``keepalive_s``
+    of silence its peer is pinged and has ``keepalive_timeout_s`` to answer. ``inf`` turns these
+    off.
     """
 
     connections_max: int
