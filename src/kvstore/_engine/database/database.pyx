@@ -344,7 +344,7 @@ cdef class Database(Store):
         if sequence is None:
             self.check_sequences_left(batch.count)
         if batch.numbered or (batch.has_ranges and sequence is not None):
-            check_numbers(payload, sequence, self.assigned)
+            check_numbers(payload, sequence)
         if batch.count and self.log is not None:
             waits = self.log.reserve(payload.size)
             if waits:
@@ -1035,17 +1035,20 @@ cdef bytes after_all_keys(Store store):
     return <bytes> largest.data[: largest.size] + (b"" if excluded else b"\0")
 
 
-cdef int check_numbers(Slice payload, uint64_t first, uint64_t assigned) except -1:
-    """That the operations' own sequences don't descend, and deleted ranges are newer than what is before them.
+cdef int check_numbers(Slice payload, uint64_t first) except -1:
+    """That the operations' own sequences don't descend, and no key that a deleted range is over has its number.
 
-    Of the versions with its own sequence a range tombstone hides none, so what comes after it may share it.
+    A range tombstone hides what is older than its sequence, and lookups and walks that meet one ask nothing
+    that was written before it: there, too, all in its range must be older.
     """
     cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
     cdef const uint8_t* end = payload.data + payload.size
+    cdef const uint8_t* same = at       # the first operation with the sequence of the present one
     cdef uint64_t sequence = first
-    cdef uint64_t last_key = assigned       # of what is done to a single key
     cdef Operation operation
+    cdef const uint8_t* here
     while at < end:
+        here = at
         at = decode_operation(at, end, &operation)
         if at == NULL:
             raise InvalidArgumentError("the batch is damaged")
@@ -1054,12 +1057,27 @@ cdef int check_numbers(Slice payload, uint64_t first, uint64_t assigned) except 
                 raise InvalidArgumentError(
                     f"sequence {operation.sequence} comes after {sequence} in the batch"
                 )
+            if operation.sequence > sequence:
+                same = here
             sequence = operation.sequence
-        if operation.kind != KIND_RANGE_DELETE:
-            last_key = sequence
-        elif sequence <= last_key:
+        if operation.kind == KIND_RANGE_DELETE:
+            check_none_within(same, here, &operation, sequence)
+    return 0
+
+
+cdef int check_none_within(
+    const uint8_t* at, const uint8_t* end, const Operation* range_delete, uint64_t sequence
+) except -1:
+    """None of these operations is on a key of the range."""
+    cdef Operation operation
+    while at < end:
+        at = decode_operation(at, end, &operation)
+        if operation.kind != KIND_RANGE_DELETE and (
+            slice_compare(range_delete.key, operation.key) <= 0
+            and slice_compare(operation.key, range_delete.value) < 0
+        ):
             raise InvalidArgumentError(
-                f"a range is deleted at sequence {sequence}, not above {last_key}, what was before it"
+                f"a range is deleted at sequence {sequence}, which a key in it has that comes before"
             )
     return 0
 

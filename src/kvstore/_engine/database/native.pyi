@@ -33,8 +33,10 @@ class WriteBatch:
 
         One operation however many keys there are; none where ``start`` isn't below ``stop``.
         Without ``start`` from the first key on. ``stop`` may only be None in the batch of a
-        :class:`PrefixedDB`, where the prefix ends. ``sequence`` as for :meth:`put`, but it must be
-        above those of all puts and deletes before it.
+        :class:`PrefixedDB`, where the prefix ends. ``sequence`` as for :meth:`put`, but each key of
+        the range that was put or deleted before must have been at a lower one: those it hides.
+        In the same batch that is checked; of what was written before it is the caller's word, and
+        which of the two stands isn't said where it is broken.
         """
     def clear(self) -> None:
         """Forget all operations."""
