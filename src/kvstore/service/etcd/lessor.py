@@ -46,8 +46,6 @@ ROUND_MAX = 2000
 """Of them that one round is for: what is told in one turn of the loop."""
 LOOKS_MAX = 5000
 """Leases that a tick looks at, having passed what was their deadline once."""
-CLEARED_MAX = 1000
-"""Notes that one entry takes back."""
 
 
 class Lease(Protocol):
@@ -333,7 +331,7 @@ class Lessor:
             term,
             deadlines,
             Expiry(term, propose, self._expired, now),
-            Checkpoints(deadlines, propose, now),
+            Checkpoints(term, deadlines, propose, now),
         )
         for id, lease in member.machine.leases().items():
             left = lease.ttl if lease.rest == FOR_EVER else lease.rest
@@ -412,7 +410,6 @@ class Lessor:
         led_at: float,
     ) -> None:
         """Tell of renewals that hold here. This member has led at some time since ``led_at``."""
-        noted = []
         for tenure, renewed in renewals:
             if tenure.gone:
                 renewed(0)
@@ -420,28 +417,25 @@ class Lessor:
                 # Another leader's deadlines may have begun too long ago to promise a whole TTL.
                 renewed(EtcdError(Reason.NOT_PRIMARY_LESSOR))
             elif tenure.rest != FOR_EVER:
-                noted.append((tenure, renewed))
+                self._clear(reign, tenure, renewed, now)
             else:
                 tenure.deadline = max(tenure.deadline, now + tenure.ttl)
                 self.figures.renewed += 1
                 renewed(tenure.ttl)
-        for first in range(0, len(noted), CLEARED_MAX):
-            self._clear(reign, noted[first : first + CLEARED_MAX], now)
 
-    def _clear(self, reign: _Reign, renewals: Sequence[tuple[Tenure, Renewed]], now: float) -> None:
-        """Have the log say no more how little was left of leases, before their renewals are told.
+    def _clear(self, reign: _Reign, tenure: Tenure, renewed: Renewed, now: float) -> None:
+        """Have the log say no more how little was left of a lease, before its renewal is told.
 
         This member leads at some time after ``now`` if that comes to something.
         """
 
         def cleared(outcome: Outcome) -> None:
             if isinstance(outcome, LeaseCheckpointAnswer):
-                self._tell_renewed(reign, renewals, self._now(), now)
+                self._tell_renewed(reign, [(tenure, renewed)], self._now(), now)
             else:
-                for _, renewed in renewals:
-                    renewed(EtcdError(Reason.NOT_PRIMARY_LESSOR))
+                renewed(EtcdError(Reason.NOT_PRIMARY_LESSOR))
 
-        reign.checkpoints.clear([tenure for tenure, _ in renewals], cleared)
+        reign.checkpoints.clear(tenure, cleared)
 
 
 def _time_to_live(tenure: Tenure | None, now: float) -> TimeToLive:

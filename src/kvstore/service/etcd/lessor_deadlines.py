@@ -20,30 +20,19 @@ SWEEP_MIN = 1024
 class Tenure:
     """A lease from its grant to its end, at a leader. ``ttl`` in seconds, as granted.
 
-    ``deadline`` never falls. ``rest``: what the log says is left of it, FOR_EVER for all, or may
-    say yet; ``clearing``: so many proposals are under way that take that back.
+    ``deadline`` never falls. ``rest``: what the log says is left of it, or may say yet; FOR_EVER
+    for all.
     ``is_ending``: its revocation was begun, or waits for its turn; it is never renewed again.
     ``waiting`` are told once it is gone.
     """
 
-    __slots__ = (
-        "birth",
-        "clearing",
-        "deadline",
-        "gone",
-        "id",
-        "is_ending",
-        "rest",
-        "ttl",
-        "waiting",
-    )
+    __slots__ = ("birth", "deadline", "gone", "id", "is_ending", "rest", "ttl", "waiting")
 
     def __init__(self, id: int, birth: int, ttl: int, rest: int, deadline: float) -> None:
         self.id = id
         self.birth = birth
         self.ttl = ttl
         self.rest = rest
-        self.clearing = 0
         self.deadline = deadline
         self.is_ending = False
         self.gone = False

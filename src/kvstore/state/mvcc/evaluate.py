@@ -62,7 +62,7 @@ def _do(operation: Operation, view: View, proposal_id: bytes, term: int) -> Answ
         case LeaseRevoke():
             return revoke(view, operation, term)
         case LeaseCheckpoint():
-            return checkpoint(view, operation)
+            return checkpoint(view, operation, term)
         case Compact():
             return _compact(view, operation.revision)
         case Alarm():

@@ -61,8 +61,14 @@ def revoke(view: View, request: LeaseRevoke, term: int) -> LeaseRevokeAnswer:
     return LeaseRevokeAnswer(view.commit(), lease)
 
 
-def checkpoint(view: View, request: LeaseCheckpoint) -> LeaseCheckpointAnswer:
-    """Note what is left of leases; passes over those that are gone, or others by now."""
+def checkpoint(view: View, request: LeaseCheckpoint, term: int) -> LeaseCheckpointAnswer:
+    """Note what is left of leases; passes over those that are gone, or others by now.
+
+    ``term``: of the entry. What a leader notes is no more true once another one has renewed leases
+    (raises EtcdError).
+    """
+    if request.term != term:
+        raise EtcdError(Reason.LEADER_CHANGED)
     for lease, birth, rest in request.rests:
         record = view.lease(lease)
         if record is not None and record.birth == birth:

@@ -193,8 +193,9 @@ def _append_other(target: bytearray, operation: Operation) -> None:
             append_signed(target, lease)
             append_varint(target, term)
             append_varint(target, birth)
-        case LeaseCheckpoint(rests):
+        case LeaseCheckpoint(term, rests):
             target.append(_Kind.LEASE_CHECKPOINT)
+            append_varint(target, term)
             append_varint(target, len(rests))
             for lease, birth, rest in rests:
                 append_signed(target, lease)
@@ -311,9 +312,10 @@ class _Reader:
             case _Kind.LEASE_REVOKE:
                 return LeaseRevoke(self._signed(), self._varint(), self._varint())
             case _Kind.LEASE_CHECKPOINT:
-                count = self._count(3)
+                term, count = self._varint(), self._count(3)
                 return LeaseCheckpoint(
-                    tuple([(self._signed(), self._varint(), self._signed()) for _ in range(count)])
+                    term,
+                    tuple([(self._signed(), self._varint(), self._signed()) for _ in range(count)]),
                 )
             case _Kind.ALARM:
                 return Alarm(self._signed(), self._varint(), self._signed())

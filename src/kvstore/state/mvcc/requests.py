@@ -170,11 +170,13 @@ class LeaseRevoke(NamedTuple):
 class LeaseCheckpoint(NamedTuple):
     """Note how many seconds are left of leases: ``(id, birth, rest)``, FOR_EVER to clear it.
 
-    Leases that are gone, and later ones of the same id, are passed over. A lease's birth is a
-    number by which it differs from those that had its id before: the first 8 bytes of the id of
-    the proposal that granted it, big-endian.
+    ``term``: of the leader that noted it; it is done in an entry of that term alone. Leases that
+    are gone, and later ones of the same id, are passed over. A lease's birth is a number by which
+    it differs from those that had its id before: the first 8 bytes of the id of the proposal that
+    granted it, big-endian.
     """
 
+    term: int
     rests: tuple[tuple[int, int, int], ...]
 
 

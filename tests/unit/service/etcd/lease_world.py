@@ -38,7 +38,7 @@ TICK_S = 0.1
 Told = Callable[[Answer | Error], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """One operation in the log, or None: what a leader begins its term with."""
 
@@ -73,6 +73,8 @@ class State:
                 del leases[operation.id]
                 return LeaseRevokeAnswer(1, operation.id)
             case LeaseCheckpoint():
+                if operation.term != entry.term:
+                    return EtcdError(Reason.LEADER_CHANGED)
                 for id, birth, rest in operation.rests:
                     lease = leases.get(id)
                     if lease is not None and lease.birth == birth:
@@ -171,15 +173,27 @@ class Node:
                 self._reads.append((index, done))
 
     def propose(self, operation: Operation, told: Told) -> None:
-        entry = Entry(self.term, operation, self.world.rng.getrandbits(64), self, told)
+        """It may wait for its turn, into another term even, and be overtaken there; or be given up
+        once it is in the log."""
+        rng = self.world.rng
+        entry = Entry(self.term, operation, rng.getrandbits(64), self, told)
         self._waiting.append(entry)
+        if rng.random() < 0.1:
+            self.do(rng.uniform(0, 2), partial(self._append, entry))
+        else:
+            self._append(entry)
+
+    def _append(self, entry: Entry) -> None:
         if not self.is_leader:
             self.step_down()
-        elif self.world.term == self.term:
+        elif self.world.term == self.term and entry in self._waiting:
+            entry.term = self.term
             self.world.append(entry)
+            if self.world.rng.random() < 0.05:
+                self._waiting.remove(entry)
+                entry.told(EtcdError(Reason.TIMED_OUT))
 
     def lead(self, term: int) -> None:
-        self.step_down()
         self.is_leader, self.term = True, term
         self.begun = len(self.world.log) + 1
         self.world.append(Entry(term, None, 0, self, lambda outcome: None))

@@ -456,7 +456,9 @@ def test_note_is_taken_back_before_a_renewal_is_told(member: Member) -> None:
     told = member.renew(1)
     member.confirm()
     assert told == [None]
-    assert [operation for operation, _ in member.proposed] == [LeaseCheckpoint(((1, 1, FOR_EVER),))]
+    assert [operation for operation, _ in member.proposed] == [
+        LeaseCheckpoint(1, ((1, 1, FOR_EVER),))
+    ]
     member.apply_proposed()
     assert told == [3600]
     # And that is enough for the next one.
@@ -470,9 +472,10 @@ def test_note_under_way_is_taken_back_too(member: Member) -> None:
     member.run(301)
     told = member.renew(1)
     member.confirm()
+    assert member.apply_proposed() == 1
+    # Only now: what is under way together may get into the log in any order.
     assert told == [None]
-    assert len(member.proposed) == 2
-    member.apply_proposed()
+    assert member.apply_proposed() == 1
     assert told == [3600]
     assert member.records[1].rest == FOR_EVER
 

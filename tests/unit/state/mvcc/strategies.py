@@ -60,7 +60,7 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Compact, I64),
     st.builds(LeaseGrant, I64, I64),
     st.builds(LeaseRevoke, I64, U64, U64),
-    st.builds(LeaseCheckpoint, st.lists(st.tuples(I64, U64, I64), max_size=4).map(tuple)),
+    st.builds(LeaseCheckpoint, U64, st.lists(st.tuples(I64, U64, I64), max_size=4).map(tuple)),
     st.builds(Alarm, ENUM, U64, ENUM),
     st.just(EnableModel()),
 )
