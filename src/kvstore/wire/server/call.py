@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -254,27 +255,40 @@ class Call:
 
     async def write(self, message: Any) -> None:
         """Send a response; returns once its bytes were taken from memory."""
-        data = self._serialized(message)
-        began = monotonic()
-        # A response that finds no room waits for others' to be taken.
-        while not self._ended and not self._connection.session.message(self._stream, data):
-            await self._more_room(began, ROOM_LOOK_S)
-        self._started = True
+        await self._write((message,), self._server.limits.stalled_s)
+
+    async def write_all(self, messages: Sequence[Any]) -> None:
+        """Send responses one after the other; returns once all their bytes were taken from memory.
+
+        However long that takes: for streams whose reader may pause, and goes on where it was.
+        """
+        await self._write(messages, inf)
+
+    async def _write(self, messages: Iterable[Any], patience_s: float) -> None:
+        until = monotonic() + patience_s
+        session = self._connection.session
+        for message in messages:
+            data = self._serialized(message)
+            # A response that finds no room waits for others' to be taken.
+            while not self._ended and not session.message(self._stream, data):
+                await self._more_room(until, ROOM_LOOK_S)
+            self._started = True
         self._connection.touch()
-        while not self._ended and not self._connection.session.writable(self._stream):
-            await self._more_room(began, None)
+        while not self._ended and not session.writable(self._stream):
+            await self._more_room(until, inf)
         if self._ended:
             raise asyncio.CancelledError
 
-    async def _more_room(self, began: float, look_s: float | None) -> None:
+    async def _more_room(self, until: float, look_s: float) -> None:
         self._room = self._loop.create_future()
         self._connection.waiting.add(self)
-        patience_s = self._server.limits.stalled_s - (monotonic() - began)
+        patience_s = until - monotonic()
+        wait_s = min(look_s, patience_s)
         try:
-            async with asyncio.timeout(patience_s if look_s is None else min(look_s, patience_s)):
+            async with asyncio.timeout(None if wait_s == inf else wait_s):
                 await self._room
         except TimeoutError:
-            if look_s is None or look_s >= patience_s:
+            if patience_s <= look_s:
                 self.abandon()
                 raise asyncio.CancelledError from None
         finally:

@@ -1,0 +1,225 @@
+"""``etcdserverpb.Watch``: a stream of requests, and one of what its watches see.
+
+A message is put together of parts that are encoded apart: the header, the watch's id, and events,
+which all streams share that send them. (Fields of one protobuf message may follow each other in
+any number of pieces.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, NoReturn
+
+from kvstore.api.etcd import etcd_pb2 as pb
+from kvstore.api.handlers.etcd.register import Context
+from kvstore.api.handlers.etcd.translate import header_message
+from kvstore.etcd_errors import EtcdError
+from kvstore.service.etcd.header import Header
+from kvstore.service.etcd.hub import WatchHub
+from kvstore.service.etcd.watch_stream import WatchStream
+from kvstore.service.etcd.watch_words import (
+    Canceled,
+    Created,
+    Events,
+    Message,
+    WatchRequest,
+)
+from kvstore.state.mvcc.answers import Event, KeyValue
+
+__all__ = ["Permit", "WatchHandlers", "encode_event"]
+
+Permit = Callable[[Any, bytes, bytes], EtcdError | None]
+"""(metadata of the call, key, range_end as it came) -> why the caller may not read that."""
+
+HEADS_MAX: Final = 64
+"""Headers that are kept, for the streams that send the same one."""
+
+_NO_PUTS: Final = pb.WatchCreateRequest.NOPUT
+_NO_DELETES: Final = pb.WatchCreateRequest.NODELETE
+_DELETE: Final = pb.Event.DELETE
+
+
+def encode_event(event: Event, prev_kv: bool) -> bytes:
+    """An event as a part of a response."""
+    response = pb.WatchResponse()
+    message = response.events.add()
+    if event.is_delete:
+        message.type = _DELETE
+    _fill(message.kv, event.kv)
+    if prev_kv and event.previous is not None:
+        _fill(message.prev_kv, event.previous)
+    return response.SerializeToString()
+
+
+def _fill(message: pb.KeyValue, kv: KeyValue) -> None:
+    (
+        message.key,
+        message.create_revision,
+        message.mod_revision,
+        message.version,
+        message.value,
+        message.lease,
+    ) = kv
+
+
+class WatchHandlers:
+    """Serves Watch on a hub. On a running event loop."""
+
+    def __init__(
+        self, hub: WatchHub, header: Callable[[], Header], permit: Permit | None = None
+    ) -> None:
+        """``permit``: who may watch what; None: everybody everything."""
+        self._hub = hub
+        self._header = header
+        self._permit = permit
+        self._heads: dict[tuple[int, Header], bytes] = {}
+
+    async def Watch(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> NoReturn:
+        """Ends with an error alone, whatever the client does: see the specification, §5.3."""
+        call = _Call(self._hub, context, self._permit)
+        try:
+            call.listen(requests)
+            while True:
+                messages = await call.next()
+                await _write(context, [self._bytes_of(message) for message in messages])
+        finally:
+            call.close()
+
+    def _bytes_of(self, message: Message) -> bytes:
+        revision = message.revision
+        parts = [self._head(revision), _id(message.watch_id)]
+        match message:
+            case Events(chunks=chunks, fragment=fragment):
+                if fragment:
+                    parts.append(_FRAGMENT)
+                parts += [chunk.joined() for chunk in chunks]
+            case Created():
+                parts.append(_CREATED)
+            case Canceled(_, _, compact_revision, reason, created):
+                canceled = pb.WatchResponse(
+                    created=created,
+                    canceled=True,
+                    compact_revision=compact_revision,
+                    cancel_reason=reason,
+                )
+                parts.append(canceled.SerializeToString())
+        return b"".join(parts)
+
+    def _head(self, revision: int) -> bytes:
+        header = self._header()
+        head = self._heads.get((revision, header))
+        if head is None:
+            if len(self._heads) >= HEADS_MAX:
+                self._heads.clear()
+            message = pb.WatchResponse(header=header_message(header, revision))
+            head = self._heads[revision, header] = message.SerializeToString()
+        return head
+
+
+class _Call:
+    """A stream's two halves: requests in by a task of its own, messages out."""
+
+    def __init__(self, hub: WatchHub, context: Context, permit: Permit | None) -> None:
+        self._context = context
+        self._permit = permit
+        # Something is to be sent, or it is to end; and requests are to be taken again.
+        self._due = asyncio.Event()
+        self._room = asyncio.Event()
+        self._error: BaseException | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._stream: WatchStream = hub.open(encode_event, self._due.set, self._end)
+
+    def listen(self, requests: AsyncIterator[pb.WatchRequest]) -> None:
+        """Take requests from now on."""
+        self._listening = asyncio.create_task(self._listen(requests))
+        self._listening.add_done_callback(self._listened)
+
+    async def next(self) -> Sequence[Message]:
+        """What is to be sent next. Raises what the stream is to end with."""
+        while self._error is None:
+            self._due.clear()
+            messages = self._stream.take()
+            self._room.set()
+            if messages:
+                return messages
+            await self._due.wait()
+        raise self._error
+
+    def close(self) -> None:
+        """It is gone."""
+        self._stream.close()
+        if self._listening is not None:
+            self._listening.cancel()
+
+    async def _listen(self, requests: AsyncIterator[pb.WatchRequest]) -> None:
+        # When no more requests come the watches go on.
+        async for request in requests:
+            self._take(request)
+            while self._stream.is_congested:
+                self._room.clear()
+                await self._room.wait()
+
+    def _listened(self, listening: asyncio.Task[None]) -> None:
+        if not listening.cancelled() and (error := listening.exception()) is not None:
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        self._due.set()
+
+    def _take(self, request: pb.WatchRequest) -> None:
+        match request.WhichOneof("request_union"):
+            case "create_request":
+                self._create(request.create_request)
+            case "cancel_request":
+                self._stream.cancel(request.cancel_request.watch_id)
+            case "progress_request":
+                self._stream.request_progress()
+            # Another one is of a later version of the protocol, or of none.
+
+    def _create(self, request: pb.WatchCreateRequest) -> None:
+        if self._permit is not None:
+            metadata = self._context.invocation_metadata()
+            refused = self._permit(metadata, request.key, request.range_end)
+            if refused is not None:
+                self._stream.refuse(_go_error(refused))
+                return
+        self._stream.create(
+            WatchRequest(
+                request.key,
+                request.range_end,
+                request.start_revision,
+                request.prev_kv,
+                _NO_PUTS in request.filters,
+                _NO_DELETES in request.filters,
+                request.watch_id,
+                request.progress_notify,
+                request.fragment,
+            )
+        )
+
+
+async def _write(context: Context, messages: Sequence[bytes]) -> None:
+    """Send them; returns when the connection took them."""
+    write_all = getattr(context, "write_all", None)
+    if write_all is not None:
+        await write_all(messages)
+        return
+    for message in messages:
+        await context.write(message)
+
+
+def _go_error(error: EtcdError) -> str:
+    """As gRPC for Go puts a status into words, which is what a reason is in etcd."""
+    name = "".join(word.capitalize() for word in error.reason.code.split("_"))
+    return f"rpc error: code = {name} desc = {error.reason.text}"
+
+
+def _id(watch_id: int) -> bytes:
+    return pb.WatchResponse(watch_id=watch_id).SerializeToString()
+
+
+_CREATED: Final = pb.WatchResponse(created=True).SerializeToString()
+_FRAGMENT: Final = pb.WatchResponse(fragment=True).SerializeToString()
