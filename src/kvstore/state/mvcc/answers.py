@@ -12,6 +12,7 @@ __all__ = [
     "EnableAnswer",
     "Event",
     "EventPage",
+    "HashAnswer",
     "KeyValue",
     "LeaseCheckpointAnswer",
     "LeaseGrantAnswer",
@@ -66,6 +67,19 @@ class RangeAnswer(NamedTuple):
     kvs: tuple[KeyValue, ...]
     more: bool
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+
+
+class HashAnswer(NamedTuple):
+    """A hash of all changes from ``compacted`` to ``hash_revision``, and of what was before them.
+
+    ``revision``: the current one when it was read. Members agree on it where they agree on the
+    two others.
+    """
+
+    revision: int
+    hash: int
+    compacted: int
+    hash_revision: int
 
 
 class PutAnswer(NamedTuple):

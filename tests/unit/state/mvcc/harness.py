@@ -12,6 +12,7 @@ from kvstore.state.mvcc.evaluate import evaluate
 from kvstore.state.mvcc.records import (
     ALARMS,
     LEASES,
+    USER,
     LeaseRecord,
     decode_alarm_key,
     decode_lease,
@@ -20,7 +21,7 @@ from kvstore.state.mvcc.records import (
 from kvstore.state.mvcc.requests import EnableModel, Operation, Proposal
 from kvstore.state.mvcc.view import ColdError, Standing, View
 
-OPTIONS = Options(wal=False, background=False, write_buffer_size=64 << 10)
+OPTIONS = Options(wal=False, background=False, write_buffer_size=64 << 10, history_prefixes=(USER,))
 
 
 class EngineStore:
@@ -69,9 +70,9 @@ class ColdStore:
 class Model:
     """One member's copy of the model."""
 
-    def __init__(self, standing: Standing = Standing(0, 0, -1)) -> None:
+    def __init__(self) -> None:
         self.disk = MemoryFileSystem()
-        self.standing = standing
+        self.standing = Standing(0, 0, -1)
         self.term = 1
         self.drawn = 0
         self._open()

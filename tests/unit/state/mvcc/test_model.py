@@ -1,0 +1,117 @@
+"""Random histories of operations, against the oracle: each answer, event and read of the past."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.answers import Event, RangeAnswer
+from kvstore.state.mvcc.evaluate import evaluate
+from kvstore.state.mvcc.hashing import hash_kv
+from kvstore.state.mvcc.reads import read_events, read_range
+from kvstore.state.mvcc.requests import Proposal, Range
+from kvstore.state.mvcc.view import ColdError, View
+from tests.unit.state.mvcc.harness import ColdStore, Model, enabled
+from tests.unit.state.mvcc.histories import History
+from tests.unit.state.mvcc.oracle import Oracle
+
+SEEDS = 40
+SLICES = 60
+
+
+def plain(answer: object) -> object:
+    """Comparable: an error stands for its reason."""
+    return answer.reason if isinstance(answer, EtcdError) else answer
+
+
+def read(model: Model, request: Range) -> RangeAnswer | Reason:
+    try:
+        return read_range(model.store, lambda: model.standing, request)
+    except EtcdError as error:
+        return error.reason
+
+
+def expected(oracle: Oracle, request: Range) -> RangeAnswer | Reason:
+    try:
+        return oracle.read(request)
+    except EtcdError as error:
+        return error.reason
+
+
+def events(model: Model, first: int, bytes_max: int) -> list[tuple[int, Event]]:
+    """All from ``first`` on, page by page."""
+    told = []
+    sub = 0
+    while first <= model.standing.revision:
+        page = read_events(
+            model.store,
+            lambda: model.standing,
+            first,
+            model.standing.revision,
+            bytes_max,
+            previous=True,
+            sub=sub,
+        )
+        assert (page.next_revision, page.next_sub) > (first, sub)
+        told += [(revision, event) for revision, events in page.revisions for event in events]
+        first, sub = page.next_revision, page.next_sub
+    return told
+
+
+def check_all(model: Model, oracle: Oracle, bytes_max: int) -> None:
+    """Every state that can be read, and every event that can be told."""
+    for revision in range(max(oracle.compacted, 1), oracle.revision + 1):
+        request = Range(b"\0", b"\0", revision=revision)
+        assert read(model, request) == expected(oracle, request)
+    first = max(oracle.compacted, 1)
+    assert events(model, first, bytes_max) == [
+        (revision, event)
+        for revision in range(first, oracle.revision + 1)
+        for event in oracle.events.get(revision, [])
+    ]
+
+
+def evaluate_cold(model: Model, proposals: list[Proposal]) -> list[object] | None:
+    """What the slice comes to by memory alone, None if that doesn't tell. Changes nothing."""
+    view = View(ColdStore(model.db), model.standing, model.leases, model.alarms)
+    try:
+        return [plain(evaluate(proposal, view, model.term)) for proposal in proposals]
+    except ColdError:
+        return None
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_any_history_is_as_the_oracle_says(seed: int) -> None:
+    model, oracle = enabled(), Oracle()
+    history = History(seed, oracle)
+    other = enabled()
+    for _ in range(SLICES):
+        proposals, told = [], []
+        for _ in range(history.random.choice([1, 1, 2, 3, 6])):
+            proposals.append(model.proposal(history.operation()))
+            told.append(plain(oracle.apply(proposals[-1], model.term)))
+        assert evaluate_cold(model, proposals) in (None, told)
+        assert list(map(plain, model.apply_proposals(proposals))) == told
+        for proposal in proposals:
+            other.apply_proposals([proposal])
+        assert (model.standing.revision, model.standing.compacted) == (
+            oracle.revision,
+            oracle.compacted,
+        )
+        assert model.leases == oracle.leases
+        assert model.alarms == oracle.alarms
+        for _ in range(3):
+            request = history.range()
+            assert read(model, request) == expected(oracle, request)
+        if history.one_in(10):
+            model.restart()
+        if history.one_in(10):
+            model.db.compact_range()
+        if history.one_in(10):
+            check_all(model, oracle, history.random.choice([1, 200, 1 << 20]))
+    model.db.compact_range()
+    check_all(model, oracle, 300)
+    # However they were sliced, and whatever was merged.
+    one = hash_kv(model.store, lambda: model.standing, 0)
+    assert one == hash_kv(other.store, lambda: other.standing, 0)
+    assert one.compacted == oracle.compacted
