@@ -25,6 +25,7 @@ from kvstore.state.mvcc.requests import (
 )
 
 __all__ = [
+    "KEY_BYTES_MAX",
     "REQUEST_BYTES_MAX",
     "TTL_MAX_S",
     "TXN_LIST_MAX",
@@ -36,6 +37,10 @@ __all__ = [
 
 REQUEST_BYTES_MAX: Final = 1_572_864
 """Of a proposal as it stands in an entry."""
+
+KEY_BYTES_MAX: Final = (1 << 20) - 16
+"""Of a key that is put: what the engine takes, less what stands before it there. etcd has no bound
+but that of requests."""
 
 TXN_LIST_MAX: Final = 128
 """Compares or operations in one list of a Txn; those around a nested Txn lessen its share."""
@@ -85,6 +90,8 @@ def _check_key(key: bytes) -> None:
 
 def _check_put(put: Put) -> None:
     _check_key(put.key)
+    if len(put.key) > KEY_BYTES_MAX:
+        raise EtcdError(Reason.REQUEST_TOO_LARGE)
     if put.ignore_value and put.value:
         raise EtcdError(Reason.VALUE_PROVIDED)
     if put.ignore_lease and put.lease:

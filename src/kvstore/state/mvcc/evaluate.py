@@ -6,6 +6,9 @@ holds or lacks. Whatever can be decoded gets an answer or is refused; nothing is
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Final
+
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc.alarms import alarm, check_alarms
 from kvstore.state.mvcc.answers import Answer, CompactAnswer, EnableAnswer
@@ -25,16 +28,64 @@ from kvstore.state.mvcc.requests import (
     Txn,
 )
 from kvstore.state.mvcc.txn import delete_range, put, txn
-from kvstore.state.mvcc.view import View
+from kvstore.state.mvcc.view import OversizeError, View
 
-__all__ = ["evaluate"]
+__all__ = ["SLICE_BYTES_MAX", "Answers", "evaluate", "evaluate_slice"]
+
+SLICE_BYTES_MAX: Final = 64 << 20
+"""What a slice writes after which it takes no further entry."""
+
+Answers = list[Answer | EtcdError]
+"""Of an entry's proposals."""
+
+
+def evaluate_slice(
+    entries: Sequence[tuple[int, Sequence[Proposal]]], new_view: Callable[[], View]
+) -> tuple[View, list[Answers]]:
+    """Evaluate entries, each its term and proposals, in a view of the state as it is before them.
+
+    Of as many entries as a slice takes, one at least: so many lists of answers there are. Raises
+    what :func:`evaluate` raises.
+
+    What can't be written in one entry, as the deletion of tens of millions of keys, is refused. It
+    shows half-way only, so all is done again without it.
+    """
+    refused: set[bytes] = set()
+    while True:
+        view = new_view()
+        answers: list[Answers] = []
+        try:
+            for term, proposals in entries:
+                view.begin_entry()
+                answers.append(_evaluate_entry(proposals, view, term, refused))
+                if view.batch.approximate_size() > SLICE_BYTES_MAX:
+                    break
+        except OversizeError:
+            continue
+        return view, answers
+
+
+def _evaluate_entry(
+    proposals: Sequence[Proposal], view: View, term: int, refused: set[bytes]
+) -> Answers:
+    answers: Answers = []
+    for proposal in proposals:
+        if proposal.id in refused:
+            answers.append(EtcdError(Reason.REQUEST_TOO_LARGE))
+            continue
+        try:
+            answers.append(evaluate(proposal, view, term))
+        except OversizeError:
+            refused.add(proposal.id)
+            raise
+    return answers
 
 
 def evaluate(proposal: Proposal, view: View, term: int) -> Answer | EtcdError:
     """Do what ``proposal``, of an entry of ``term``, says in ``view``.
 
-    A refused one changes nothing. Raises ColdError where the view's store does, and StorageError:
-    the view is then to be thrown away.
+    A refused one changes nothing. Raises OversizeError, ColdError where the view's store does, and
+    StorageError: the view is then to be thrown away.
     """
     operation = proposal.operation
     try:

@@ -13,8 +13,8 @@ from typing import Final
 from kvstore._engine.primitives.native import crc32c
 from kvstore.state.mvcc.answers import HashAnswer, KeyValue
 from kvstore.state.mvcc.reads import Now, read_events, read_settled
+from kvstore.state.mvcc.source import Span, Standing, Store, StoredSource
 from kvstore.state.mvcc.txn import check_revision
-from kvstore.state.mvcc.view import Span, Standing, Store, StoredSource
 
 __all__ = ["hash_kv"]
 

@@ -54,7 +54,7 @@ def revoke(view: View, request: LeaseRevoke, term: int) -> LeaseRevokeAnswer:
     if record is None or (request.term and record.birth != request.birth):
         raise EtcdError(Reason.LEASE_NOT_FOUND)
     for key in view.attached(lease):
-        kv = view.get(key)
+        kv = view.keys.get(key)
         if kv is not None and kv.lease == lease:
             view.delete(kv)
     view.set_lease(lease, None)

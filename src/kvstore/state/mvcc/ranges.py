@@ -18,8 +18,8 @@ from kvstore.state.mvcc.requests import (
     SortOrder,
     SortTarget,
 )
+from kvstore.state.mvcc.source import Source, span_of
 from kvstore.state.mvcc.varints import I64_MAX
-from kvstore.state.mvcc.view import Source, span_of
 
 __all__ = ["holds", "take"]
 

@@ -24,8 +24,8 @@ from kvstore.state.mvcc.records import (
     events_prefix,
 )
 from kvstore.state.mvcc.requests import Range, Txn
+from kvstore.state.mvcc.source import ColdError, Standing, Store, StoredSource
 from kvstore.state.mvcc.txn import check_revision, read_taken
-from kvstore.state.mvcc.view import ColdError, Standing, Store, StoredSource
 
 __all__ = ["Now", "read_events", "read_events_cached", "read_range", "read_settled", "read_txn"]
 

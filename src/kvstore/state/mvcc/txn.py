@@ -18,7 +18,8 @@ from kvstore.state.mvcc.answers import (
 )
 from kvstore.state.mvcc.ranges import holds, take
 from kvstore.state.mvcc.requests import DeleteRange, Put, Range, Txn, TxnOperation
-from kvstore.state.mvcc.view import Source, Standing, View, span_of
+from kvstore.state.mvcc.source import Source, Standing, span_of
+from kvstore.state.mvcc.view import View
 
 __all__ = ["check_revision", "delete_range", "has_put", "put", "read_taken", "txn"]
 
@@ -93,7 +94,7 @@ def _take_branches(view: View, request: Txn, path: list[TxnOperation]) -> _Taken
     """Decide every Txn that is reached; adds the operations on the way to ``path``."""
     succeeded = True
     for compare in request.compare:
-        if not holds(view, compare):
+        if not holds(view.keys, compare):
             succeeded = False
             break
     branch = request.success if succeeded else request.failure
@@ -115,7 +116,7 @@ def _execute(
         if isinstance(operation, Put):
             answers.append(_put(view, operation))
         elif isinstance(operation, Range):
-            answers.append(_range(view, operation, view.revision))
+            answers.append(_range(view.keys, operation, view.revision))
         elif isinstance(operation, DeleteRange):
             answers.append(_delete_range(view, operation))
         else:
@@ -126,7 +127,7 @@ def _execute(
 
 
 def _check_previous(view: View, request: Put) -> None:
-    if (request.ignore_value or request.ignore_lease) and view.get(request.key) is None:
+    if (request.ignore_value or request.ignore_lease) and view.keys.get(request.key) is None:
         raise EtcdError(Reason.KEY_NOT_FOUND)
 
 
@@ -149,7 +150,7 @@ def _range(source: Source, operation: TxnOperation, current: int) -> RangeAnswer
 def _put(view: View, request: Put) -> PutAnswer:
     key, value, lease, prev_kv, ignore_value, ignore_lease = request
     revision = view.next_revision
-    previous = view.get(key)
+    previous = view.keys.get(key)
     if previous is None:
         view.put(KeyValue(key, revision, revision, 1, value, lease), None)
         return PutAnswer(revision)
@@ -166,13 +167,14 @@ def _delete_range(view: View, request: DeleteRange) -> DeleteRangeAnswer:
     previous: list[KeyValue] = []
     deleted = 0
     if request.range_end:
-        found = view.visible(span_of(request.key, request.range_end))
+        for kv in view.delete_span(span_of(request.key, request.range_end)):
+            deleted += 1
+            if request.prev_kv:
+                previous.append(kv)
     else:
-        one = view.get(request.key)
-        found = iter(() if one is None else (one,))
-    for kv in found:
-        view.delete(kv)
-        deleted += 1
-        if request.prev_kv:
-            previous.append(kv)
+        one = view.keys.get(request.key)
+        if one is not None:
+            view.delete(one)
+            deleted = 1
+            previous += [one] if request.prev_kv else []
     return DeleteRangeAnswer(view.revision, deleted, tuple(previous))

@@ -8,7 +8,7 @@ from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Options
 from kvstore.etcd_errors import EtcdError
 from kvstore.state.mvcc.answers import Answer
-from kvstore.state.mvcc.evaluate import evaluate
+from kvstore.state.mvcc.evaluate import evaluate_slice
 from kvstore.state.mvcc.records import (
     ALARMS,
     LEASES,
@@ -19,7 +19,8 @@ from kvstore.state.mvcc.records import (
     decode_lease_key,
 )
 from kvstore.state.mvcc.requests import EnableModel, Operation, Proposal
-from kvstore.state.mvcc.view import ColdError, Standing, View
+from kvstore.state.mvcc.source import ColdError, Standing
+from kvstore.state.mvcc.view import ENTRY_BYTES_MAX, View
 
 OPTIONS = Options(wal=False, background=False, write_buffer_size=64 << 10, history_prefixes=(USER,))
 
@@ -74,6 +75,7 @@ class Model:
         self.disk = MemoryFileSystem()
         self.standing = Standing(0, 0, -1)
         self.term = 1
+        self.entry_bytes_max = ENTRY_BYTES_MAX
         self.drawn = 0
         self._open()
 
@@ -106,8 +108,10 @@ class Model:
 
     def apply_proposals(self, proposals: Sequence[Proposal]) -> list[Answer | EtcdError]:
         """The same, of proposals with their ids."""
-        view = View(self.store, self.standing, self.leases, self.alarms)
-        answers = [evaluate(proposal, view, self.term) for proposal in proposals]
+        view, (answers,) = evaluate_slice(
+            [(self.term, proposals)],
+            lambda: View(self.store, self.standing, self.leases, self.alarms, self.entry_bytes_max),
+        )
         view.batch.put(b"\0state", b"", sequence=view.standing.revision)
         self.db.write(view.batch, sequence=self.standing.revision)
         if view.standing.compacted != self.standing.compacted:

@@ -131,7 +131,7 @@ class History:
             known = self.oracle.leases.get(lease)
             birth = known[2] if known and not self.one_in(4) else 1
             rests.append((lease, birth, self.random.choice([-1, 0, 1, 5, 2**60, -7])))
-        return LeaseCheckpoint(tuple(rests))
+        return LeaseCheckpoint(self.random.choice([1, 1, 1, 2]), tuple(rests))
 
     def revoke(self) -> LeaseRevoke:
         lease = self.lease()

@@ -109,7 +109,8 @@ class Oracle:
                 return LeaseGrantAnswer(self.revision, lease, max(ttl, 1))
             case LeaseRevoke():
                 return self._revoke(operation, term)
-            case LeaseCheckpoint(rests):
+            case LeaseCheckpoint(noted_in, rests):
+                refuse(noted_in != term, Reason.LEADER_CHANGED)
                 for lease, birth, rest in rests:
                     if lease in self.leases and self.leases[lease][2] == birth:
                         ttl = self.leases[lease][0]
