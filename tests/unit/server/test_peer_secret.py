@@ -13,7 +13,7 @@ from kvstore.errors import ConfigurationError
 from kvstore.server.peers.identity import MemberIdentity, Stage
 from kvstore.server.peers.introductions import Introductions, RefusedPeerError
 from kvstore.server.peers.registry import Known, PeerRegistry
-from kvstore.server.peers.secret import make_secret_file, read_secret
+from kvstore.server.peers.secret import make_secret_file, prove, read_secret
 
 SECRET = b"a secret of the cluster"
 
@@ -100,3 +100,14 @@ def test_what_is_remembered_can_be_forgotten_but_not_a_removal(tmp_path: Path) -
     again = PeerRegistry(tmp_path)
     again.admit(2, Known(8, 1), present=True)
     assert again.is_removed(3)
+
+
+def test_words_of_a_newer_kvd_are_proved_as_well(tmp_path: Path) -> None:
+    """An older one knows no name for them."""
+    one, two = member(tmp_path / "1", 1), member(tmp_path / "2", 2)
+    ((_, said),) = one.to(2)
+    newer = raft_pb2.Introduction.FromString(said + b"\xa2\x06\x01x")  # field 100
+    prove(SECRET, newer)
+    assert two.judge_caller(((INTRODUCTION_KEY, newer.SerializeToString()),), {}) == 1
+    with pytest.raises(RefusedPeerError, match="doesn't know the cluster's secret"):
+        two.judge_caller(((INTRODUCTION_KEY, newer.SerializeToString() + b"\xa2\x06\x01y"),), {})

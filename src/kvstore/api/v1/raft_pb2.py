@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15kvstore/v1/raft.proto\x12\nkvstore.v1\"\xe6\x01\n\x0cIntroduction\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\x10\n\x08receiver\x18\x03 \x01(\x04\x12\x13\n\x0bincarnation\x18\x04 \x01(\x06\x12\x0e\n\x06starts\x18\x05 \x01(\x04\x12\x10\n\x08\x66ounders\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\r\n\x05nonce\x18\x08 \x01(\x0c\x12\x0f\n\x07\x61nswers\x18\t \x01(\x0c\x12\r\n\x05proof\x18\n \x01(\x0c\x12\x11\n\tpulse_key\x18\x0b \x01(\x0c\x12\x16\n\x0epulse_sequence\x18\x0c \x01(\x04\"\x8d\x01\n\x12RequestVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0c\x63\x61ndidate_id\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\x12\x10\n\x08pre_vote\x18\x05 \x01(\x08\x12\x12\n\ncluster_id\x18\x06 \x01(\t\"9\n\x13RequestVoteResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0cvote_granted\x18\x02 \x01(\x08\"F\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"\xb8\x01\n\x14\x41ppendEntriesRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tleader_id\x18\x02 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x03 \x01(\x04\x12\x15\n\rprev_log_term\x18\x04 \x01(\x04\x12%\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x14.kvstore.v1.LogEntry\x12\x15\n\rleader_commit\x18\x06 \x01(\x04\x12\x12\n\ncluster_id\x18\x07 \x01(\t\"z\n\x15\x41ppendEntriesResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x03 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x04 \x01(\x04\x12\x15\n\rconflict_term\x18\x05 \x01(\x04\"\xdf\x01\n\x16InstallSnapshotRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tleader_id\x18\x02 \x01(\x04\x12\x1b\n\x13last_included_index\x18\x03 \x01(\x04\x12\x1a\n\x12last_included_term\x18\x04 \x01(\x04\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x12\x12\n\ncluster_id\x18\x08 \x01(\t\x12\x0e\n\x06\x63rc32c\x18\t \x01(\x07\x12\x0c\n\x04mark\x18\n \x01(\x0c\x12\r\n\x05total\x18\x0b \x01(\x04\"+\n\x17InstallSnapshotResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\" \n\x0cMessageFrame\x12\x10\n\x08messages\x18\x01 \x01(\x0c\"%\n\x11MessageFrameReply\x12\x10\n\x08received\x18\x01 \x01(\x04\"B\n\x0bKnownMember\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x06\x12\x0e\n\x06starts\x18\x03 \x01(\x04\"\x11\n\x0fRegisterRequest\":\n\x10RegisterResponse\x12&\n\x05known\x18\x01 \x03(\x0b\x32\x17.kvstore.v1.KnownMember2\x9c\x03\n\x08RaftPeer\x12N\n\x0bRequestVote\x12\x1e.kvstore.v1.RequestVoteRequest\x1a\x1f.kvstore.v1.RequestVoteResponse\x12T\n\rAppendEntries\x12 .kvstore.v1.AppendEntriesRequest\x1a!.kvstore.v1.AppendEntriesResponse\x12\\\n\x0fInstallSnapshot\x12\".kvstore.v1.InstallSnapshotRequest\x1a#.kvstore.v1.InstallSnapshotResponse(\x01\x12\x45\n\x08Messages\x12\x18.kvstore.v1.MessageFrame\x1a\x1d.kvstore.v1.MessageFrameReply(\x01\x12\x45\n\x08Register\x12\x1b.kvstore.v1.RegisterRequest\x1a\x1c.kvstore.v1.RegisterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15kvstore/v1/raft.proto\x12\nkvstore.v1\"\xf8\x01\n\x0cIntroduction\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\x10\n\x08receiver\x18\x03 \x01(\x04\x12\x13\n\x0bincarnation\x18\x04 \x01(\x06\x12\x0e\n\x06starts\x18\x05 \x01(\x04\x12\x10\n\x08\x66ounders\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\r\n\x05nonce\x18\x08 \x01(\x0c\x12\x0f\n\x07\x61nswers\x18\t \x01(\x0c\x12\r\n\x05proof\x18\n \x01(\x0c\x12\x11\n\tpulse_key\x18\x0b \x01(\x0c\x12\x16\n\x0epulse_sequence\x18\x0c \x01(\x04\x12\x10\n\x08\x66\x65\x61tures\x18\r \x03(\t\"\x8d\x01\n\x12RequestVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0c\x63\x61ndidate_id\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\x12\x10\n\x08pre_vote\x18\x05 \x01(\x08\x12\x12\n\ncluster_id\x18\x06 \x01(\t\"9\n\x13RequestVoteResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0cvote_granted\x18\x02 \x01(\x08\"F\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"\xb8\x01\n\x14\x41ppendEntriesRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tleader_id\x18\x02 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x03 \x01(\x04\x12\x15\n\rprev_log_term\x18\x04 \x01(\x04\x12%\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x14.kvstore.v1.LogEntry\x12\x15\n\rleader_commit\x18\x06 \x01(\x04\x12\x12\n\ncluster_id\x18\x07 \x01(\t\"z\n\x15\x41ppendEntriesResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x03 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x04 \x01(\x04\x12\x15\n\rconflict_term\x18\x05 \x01(\x04\"\xdf\x01\n\x16InstallSnapshotRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tleader_id\x18\x02 \x01(\x04\x12\x1b\n\x13last_included_index\x18\x03 \x01(\x04\x12\x1a\n\x12last_included_term\x18\x04 \x01(\x04\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x12\x12\n\ncluster_id\x18\x08 \x01(\t\x12\x0e\n\x06\x63rc32c\x18\t \x01(\x07\x12\x0c\n\x04mark\x18\n \x01(\x0c\x12\r\n\x05total\x18\x0b \x01(\x04\"+\n\x17InstallSnapshotResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\" \n\x0cMessageFrame\x12\x10\n\x08messages\x18\x01 \x01(\x0c\"%\n\x11MessageFrameReply\x12\x10\n\x08received\x18\x01 \x01(\x04\"B\n\x0bKnownMember\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\x13\n\x0bincarnation\x18\x02 \x01(\x06\x12\x0e\n\x06starts\x18\x03 \x01(\x04\"\x11\n\x0fRegisterRequest\":\n\x10RegisterResponse\x12&\n\x05known\x18\x01 \x03(\x0b\x32\x17.kvstore.v1.KnownMember2\x9c\x03\n\x08RaftPeer\x12N\n\x0bRequestVote\x12\x1e.kvstore.v1.RequestVoteRequest\x1a\x1f.kvstore.v1.RequestVoteResponse\x12T\n\rAppendEntries\x12 .kvstore.v1.AppendEntriesRequest\x1a!.kvstore.v1.AppendEntriesResponse\x12\\\n\x0fInstallSnapshot\x12\".kvstore.v1.InstallSnapshotRequest\x1a#.kvstore.v1.InstallSnapshotResponse(\x01\x12\x45\n\x08Messages\x12\x18.kvstore.v1.MessageFrame\x1a\x1d.kvstore.v1.MessageFrameReply(\x01\x12\x45\n\x08Register\x12\x1b.kvstore.v1.RegisterRequest\x1a\x1c.kvstore.v1.RegisterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,31 +22,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvstore.api.v1.raft_pb2', _
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_INTRODUCTION']._serialized_start=38
-  _globals['_INTRODUCTION']._serialized_end=268
-  _globals['_REQUESTVOTEREQUEST']._serialized_start=271
-  _globals['_REQUESTVOTEREQUEST']._serialized_end=412
-  _globals['_REQUESTVOTERESPONSE']._serialized_start=414
-  _globals['_REQUESTVOTERESPONSE']._serialized_end=471
-  _globals['_LOGENTRY']._serialized_start=473
-  _globals['_LOGENTRY']._serialized_end=543
-  _globals['_APPENDENTRIESREQUEST']._serialized_start=546
-  _globals['_APPENDENTRIESREQUEST']._serialized_end=730
-  _globals['_APPENDENTRIESRESPONSE']._serialized_start=732
-  _globals['_APPENDENTRIESRESPONSE']._serialized_end=854
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=857
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=1080
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1082
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1125
-  _globals['_MESSAGEFRAME']._serialized_start=1127
-  _globals['_MESSAGEFRAME']._serialized_end=1159
-  _globals['_MESSAGEFRAMEREPLY']._serialized_start=1161
-  _globals['_MESSAGEFRAMEREPLY']._serialized_end=1198
-  _globals['_KNOWNMEMBER']._serialized_start=1200
-  _globals['_KNOWNMEMBER']._serialized_end=1266
-  _globals['_REGISTERREQUEST']._serialized_start=1268
-  _globals['_REGISTERREQUEST']._serialized_end=1285
-  _globals['_REGISTERRESPONSE']._serialized_start=1287
-  _globals['_REGISTERRESPONSE']._serialized_end=1345
-  _globals['_RAFTPEER']._serialized_start=1348
-  _globals['_RAFTPEER']._serialized_end=1760
+  _globals['_INTRODUCTION']._serialized_end=286
+  _globals['_REQUESTVOTEREQUEST']._serialized_start=289
+  _globals['_REQUESTVOTEREQUEST']._serialized_end=430
+  _globals['_REQUESTVOTERESPONSE']._serialized_start=432
+  _globals['_REQUESTVOTERESPONSE']._serialized_end=489
+  _globals['_LOGENTRY']._serialized_start=491
+  _globals['_LOGENTRY']._serialized_end=561
+  _globals['_APPENDENTRIESREQUEST']._serialized_start=564
+  _globals['_APPENDENTRIESREQUEST']._serialized_end=748
+  _globals['_APPENDENTRIESRESPONSE']._serialized_start=750
+  _globals['_APPENDENTRIESRESPONSE']._serialized_end=872
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=875
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=1098
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1100
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1143
+  _globals['_MESSAGEFRAME']._serialized_start=1145
+  _globals['_MESSAGEFRAME']._serialized_end=1177
+  _globals['_MESSAGEFRAMEREPLY']._serialized_start=1179
+  _globals['_MESSAGEFRAMEREPLY']._serialized_end=1216
+  _globals['_KNOWNMEMBER']._serialized_start=1218
+  _globals['_KNOWNMEMBER']._serialized_end=1284
+  _globals['_REGISTERREQUEST']._serialized_start=1286
+  _globals['_REGISTERREQUEST']._serialized_end=1303
+  _globals['_REGISTERRESPONSE']._serialized_start=1305
+  _globals['_REGISTERRESPONSE']._serialized_end=1363
+  _globals['_RAFTPEER']._serialized_start=1366
+  _globals['_RAFTPEER']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Introduction(_message.Message):
-    __slots__ = ("cluster_id", "sender", "receiver", "incarnation", "starts", "founders", "version", "nonce", "answers", "proof", "pulse_key", "pulse_sequence")
+    __slots__ = ("cluster_id", "sender", "receiver", "incarnation", "starts", "founders", "version", "nonce", "answers", "proof", "pulse_key", "pulse_sequence", "features")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class Introduction(_message.Message):
     PROOF_FIELD_NUMBER: _ClassVar[int]
     PULSE_KEY_FIELD_NUMBER: _ClassVar[int]
     PULSE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     sender: int
     receiver: int
@@ -31,7 +32,8 @@ class Introduction(_message.Message):
     proof: bytes
     pulse_key: bytes
     pulse_sequence: int
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ..., incarnation: _Optional[int] = ..., starts: _Optional[int] = ..., founders: _Optional[str] = ..., version: _Optional[str] = ..., nonce: _Optional[bytes] = ..., answers: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., pulse_key: _Optional[bytes] = ..., pulse_sequence: _Optional[int] = ...) -> None: ...
+    features: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ..., incarnation: _Optional[int] = ..., starts: _Optional[int] = ..., founders: _Optional[str] = ..., version: _Optional[str] = ..., nonce: _Optional[bytes] = ..., answers: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., pulse_key: _Optional[bytes] = ..., pulse_sequence: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RequestVoteRequest(_message.Message):
     __slots__ = ("term", "candidate_id", "last_log_index", "last_log_term", "pre_vote", "cluster_id")

@@ -25,6 +25,7 @@ from kvstore.api.v1 import (
     admin_pb2_grpc,
     kv_pb2,
     kv_pb2_grpc,
+    proposals_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
 )
@@ -38,6 +39,7 @@ __all__ = ["ForwardedAdmin", "ForwardedCalls", "ForwardedSessions", "Forwarder"]
 # Those of other services than KV.
 _STUBS: dict[str, Callable[[Any], Any]] = {
     "Open": session_pb2_grpc.SessionsStub,
+    "Propose": proposals_pb2_grpc.ProposalPeerStub,
     "Members": admin_pb2_grpc.AdminStub,
     "ChangeMembers": admin_pb2_grpc.AdminStub,
     "TransferLeadership": admin_pb2_grpc.AdminStub,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -31,6 +31,15 @@ log = structlog.get_logger("kvstore.peer")
 
 Introduction = tuple[tuple[str, bytes], ...]
 """Metadata by which a member says who it is."""
+
+MODEL: Final = "model"
+"""The feature of a kvd that understands entries of operations (``raft.proto``)."""
+
+FEATURES: Final = (MODEL,)
+"""Of this kvd."""
+
+FEATURES_OF_MAX: Final = 1024
+"""Members, and strangers, whose features are remembered."""
 
 
 class RefusedPeerError(Error):
@@ -74,6 +83,7 @@ class Introductions:
         self.members = frozenset(members)
         self._secret = secret
         self.pulses = pulses
+        self._features: dict[int, frozenset[str]] = {}
 
     def follow(self, members: Iterable[int]) -> None:
         """Another configuration holds. Raises StorageError when its members can't be noted."""
@@ -99,6 +109,7 @@ class Introductions:
             founders=self.identity.founders,
             version=version(),
             nonce=secrets.token_bytes(NONCE_BYTES),
+            features=FEATURES,
         )
         if self.pulses is not None:
             introduction.pulse_key = self.pulses.key_for(receiver)
@@ -142,6 +153,15 @@ class Introductions:
             )
         self._judge(introduction)
         return introduction.sender
+
+    def all_have(self, feature: str, members: Iterable[int]) -> bool:
+        """Whether each of ``members`` has said that its kvd, the one that runs now, has it.
+
+        One that was never heard of, by this process, counts as one that hasn't.
+        """
+        return all(
+            member == self.member or feature in self._features.get(member, ()) for member in members
+        )
 
     def refuse_absent(self, member: int) -> None:
         """Raise RefusedPeerError unless the member is one: a certificate is no membership."""
@@ -220,6 +240,8 @@ class Introductions:
             self.registry.admit(sender, seen, present=sender in self.members)
         except StaleMemberError as error:
             raise RefusedPeerError(grpc.StatusCode.ABORTED, str(error)) from error
+        if sender in self.members or len(self._features) < FEATURES_OF_MAX:
+            self._features[sender] = frozenset(introduction.features)
         if self.pulses is not None:
             self.pulses.learn(sender, introduction.pulse_key, introduction.pulse_sequence)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.tolerant import tolerant
-from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, session_pb2_grpc
+from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, proposals_pb2_grpc, session_pb2_grpc
 from kvstore.errors import Error
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Encoder, Packet, SnapshotPart
@@ -16,6 +16,7 @@ from kvstore.server.peers.forwarding import ForwardedAdmin, ForwardedCalls, Forw
 from kvstore.server.peers.handlers import PeerHandlers, Receive
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.link import PeerLink
+from kvstore.server.peers.proposing import ProposalHandlers, Take
 from kvstore.server.peers.snapshots import SnapshotLane
 from kvstore.server.peers.unary import UnaryCalls
 from kvstore.server.peers.wire import PeerWire
@@ -73,6 +74,12 @@ class PeerTransport:
         session_pb2_grpc.add_SessionsServicer_to_server(ForwardedSessions(service, admit), server)
         if node is not None:
             admin_pb2_grpc.add_AdminServicer_to_server(ForwardedAdmin(node, admit), server)
+
+    def answer_proposals(self, take: Take) -> None:
+        """Let ``take`` propose what followers pass on. To be called before :meth:`start`."""
+        proposals_pb2_grpc.add_ProposalPeerServicer_to_server(
+            ProposalHandlers(take, self._handlers.admit_member), tolerant(self._server.services)
+        )
 
     def bind(self, address: str) -> str:
         """Take the listen address. Raises ConfigurationError when it can't be had."""

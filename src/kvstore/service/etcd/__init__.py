@@ -1,5 +1,18 @@
 """What answers etcd's v3 API: proposals, reads, headers; no message and no event loop in it."""
 
-from kvstore.service.etcd.header import Header
+from kvstore.service.etcd.header import Header, cluster_number
+from kvstore.service.etcd.limits import EtcdLimits
+from kvstore.service.etcd.member import Answers, Listener, Passed, PassedOn, PassOn
+from kvstore.service.etcd.service import EtcdService
 
-__all__ = ["Header"]
+__all__ = [
+    "Answers",
+    "EtcdLimits",
+    "EtcdService",
+    "Header",
+    "Listener",
+    "PassOn",
+    "Passed",
+    "PassedOn",
+    "cluster_number",
+]

@@ -1,0 +1,67 @@
+"""``etcdserverpb.KV``."""
+
+from __future__ import annotations
+
+from kvstore.api.etcd import etcd_pb2 as pb
+from kvstore.api.handlers.etcd import translate
+from kvstore.api.handlers.etcd.asking import Asking
+from kvstore.api.handlers.etcd.register import Context
+from kvstore.state.mvcc.answers import RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.checks import reads_only
+
+__all__ = ["KVHandlers"]
+
+
+class KVHandlers:
+    """Reads from the state of this member, writes by way of the log."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    async def Range(self, request: pb.RangeRequest, context: Context) -> bytes:
+        operation = translate.range_of(request)
+        response: bytes = await self._asking.read(
+            operation, request.serializable, context, self._range_response
+        )
+        return response
+
+    async def Put(self, request: pb.PutRequest, context: Context) -> pb.PutResponse:
+        answer = await self._asking.propose(translate.put_of(request), context)
+        return translate.put_response(answer, self._asking.header(answer.revision))
+
+    async def DeleteRange(
+        self, request: pb.DeleteRangeRequest, context: Context
+    ) -> pb.DeleteRangeResponse:
+        answer = await self._asking.propose(translate.delete_range_of(request), context)
+        return translate.delete_range_response(answer, self._asking.header(answer.revision))
+
+    async def Txn(self, request: pb.TxnRequest, context: Context) -> pb.TxnResponse | bytes:
+        operation = translate.txn_of(request)
+        if reads_only(operation):
+            serializable = translate.is_serializable(request)
+            response: bytes = await self._asking.read(
+                operation, serializable, context, self._txn_response
+            )
+            return response
+        answer = await self._asking.propose(operation, context)
+        return translate.txn_response(answer, self._asking.header(answer.revision))
+
+    async def Compact(
+        self, request: pb.CompactionRequest, context: Context
+    ) -> pb.CompactionResponse:
+        answer = await self._asking.propose(translate.compact_of(request), context)
+        if request.physical:
+            await self._asking.reclaim()
+        return pb.CompactionResponse(header=self._asking.header(answer.revision))
+
+    # Where the answer was read: one of many keys isn't for the event loop to encode.
+
+    def _range_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+        assert isinstance(answer, RangeAnswer)
+        header = self._asking.header(answer.revision)
+        return translate.range_response(answer, header).SerializeToString()
+
+    def _txn_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+        assert isinstance(answer, TxnAnswer)
+        header = self._asking.header(answer.revision)
+        return translate.txn_response(answer, header).SerializeToString()

@@ -1,0 +1,140 @@
+"""What the service needs of the member that takes its calls, and of the way to another one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from kvstore.errors import Error, StorageError
+from kvstore.etcd_errors import EtcdError
+from kvstore.raft import Membership
+from kvstore.replica.options import ReplicaStatus
+from kvstore.state import Cold
+from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.requests import Range, Txn
+
+__all__ = ["Answers", "Listener", "LocalMember", "Model", "PassOn", "Passed", "PassedOn"]
+
+Answers = Sequence[tuple[bytes, Answer | EtcdError]]
+"""What proposals came to that were applied, by their ids."""
+
+
+class Model(Protocol):
+    """A state machine. What reads raises EtcdError, StorageError and ClosedError."""
+
+    @property
+    def model_enabled(self) -> bool:
+        """Its keys have revisions."""
+
+    @property
+    def revision(self) -> int: ...
+
+    @property
+    def compacted(self) -> int:
+        """What lies before this revision is forgotten; -1 where nothing is."""
+
+    @property
+    def applied_term(self) -> int: ...
+
+    @property
+    def alarms(self) -> Collection[tuple[int, int]]:
+        """``(member, kind)`` of those that stand."""
+
+    @property
+    def write_delay_s(self) -> float: ...
+
+    def read_range(self, operation: Range) -> RangeAnswer:
+        """Any thread; may ask the disk, as the others do."""
+
+    def read_range_cached(self, operation: Range) -> RangeAnswer | Cold:
+        """A single key, from memory alone."""
+
+    def read_txn(self, operation: Txn) -> TxnAnswer: ...
+
+    def hash_kv(self, revision: int) -> HashAnswer:
+        """Of all that it remembers up to ``revision``, 0 for the current one."""
+
+    def reclaim(self) -> None:
+        """Give back the room of what is compacted; any thread."""
+
+
+class LocalMember(Protocol):
+    """A replica of this process. Callbacks come later, on the thread that drives it, each once."""
+
+    @property
+    def member(self) -> int: ...
+
+    @property
+    def machine(self) -> Model: ...
+
+    @property
+    def failure(self) -> Error | None:
+        """Why it does nothing any more."""
+
+    @property
+    def leader(self) -> int:
+        """The leader it knows, 0 for none."""
+
+    @property
+    def is_leader(self) -> bool: ...
+
+    @property
+    def has_quorum_contact(self) -> bool: ...
+
+    @property
+    def term(self) -> int: ...
+
+    @property
+    def membership(self) -> Membership: ...
+
+    def log_time_ms(self) -> int: ...
+
+    def propose(
+        self,
+        data: bytes,
+        done: Callable[[bytes | Error], None],
+        taken: Callable[[int], None] | None = None,
+    ) -> None:
+        """See :meth:`kvstore.replica.Replica.propose`."""
+
+    def read(self, done: Callable[[Error | None], None]) -> None:
+        """See :meth:`kvstore.replica.Replica.read`; followers ask their leader."""
+
+    def status(self) -> ReplicaStatus: ...
+
+    def reads_take(self, ticks: int, reader: str) -> None: ...
+
+    def read_failed(self, error: StorageError) -> Error: ...
+
+
+class Listener(Protocol):
+    """Is told what the local member applies, on the thread that drives it. Raises nothing."""
+
+    def applied(self, answers: Answers, revision: int) -> None:
+        """A slice of entries was applied, whether or not there was a proposal in it."""
+
+    def installed(self) -> None:
+        """The state is another one: of a snapshot, or of another member of this process."""
+
+
+class Passed(enum.Enum):
+    """What became of proposals on their way to the leader."""
+
+    TAKEN = enum.auto()
+    """They are in its log."""
+    REFUSED = enum.auto()
+    """They aren't, and won't be."""
+    LOST = enum.auto()
+    """Nobody knows."""
+
+
+class PassedOn(NamedTuple):
+    """``term``: of the entry that they are in, where they were taken."""
+
+    passed: Passed
+    term: int = 0
+
+
+PassOn = Callable[[int, Sequence[bytes], float, Callable[[PassedOn], None]], None]
+"""(leader, encoded proposals, seconds, done): have the leader propose them."""

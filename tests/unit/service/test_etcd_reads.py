@@ -1,0 +1,262 @@
+"""Reads of etcd's API: behind a read point or at once, from memory or beside the loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kvstore.errors import ClosedError, InternalError, StorageError, UnavailableError
+from kvstore.etcd_errors import Reason
+from kvstore.service.etcd import EtcdLimits
+from kvstore.service.reading import COLD_JOBS_MAX
+from kvstore.state.mvcc.answers import KeyValue, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.requests import Range, Txn
+from tests.unit.service.etcd_stage import LaterWork, Machine, Member, Stage, reasons
+
+KV = KeyValue(b"k", 2, 2, 1, b"v", 0)
+ONE = RangeAnswer(1, (KV,), False, 1)
+ALL = Range(b"\0", b"\0")
+
+
+def stage_with_key(**options: Any) -> Stage:
+    stage = Stage(**options)
+    stage.member.machine.keys[b"k"] = KV
+    return stage
+
+
+@pytest.mark.parametrize("leader", [1, 3])
+def test_a_linearizable_read_waits_for_its_point_on_any_member(leader: int) -> None:
+    stage = stage_with_key(leader=leader)
+    outcomes = [stage.read(), stage.read()]
+    stage.turn()
+    assert len(stage.member.points) == 1, "they share it"
+    assert outcomes == [[], []]
+    stage.member.confirm()
+    assert outcomes == [[ONE], [ONE]]
+
+
+def test_a_serializable_read_waits_for_nothing() -> None:
+    stage = stage_with_key(leader=0)
+    stage.member.has_quorum_contact = False
+    outcomes = stage.read(serializable=True)
+    stage.turn()
+    assert outcomes == [ONE]
+    assert not stage.member.points
+
+
+def test_a_point_that_is_not_confirmed_is_asked_for_again() -> None:
+    stage = stage_with_key()
+    outcomes = stage.read()
+    stage.turn()
+    stage.member.confirm(UnavailableError("no majority confirmed the leader in time"))
+    stage.turn()
+    assert not stage.member.points, "not at once"
+    stage.wait(0.1)
+    stage.member.confirm()
+    assert outcomes == [ONE]
+
+
+def test_one_that_is_never_confirmed_is_given_up() -> None:
+    stage = stage_with_key()
+    own, patient = stage.read(deadline=stage.now + 2), stage.read()
+    for _ in range(8):
+        stage.wait(1)
+        stage.member.confirm(UnavailableError("no majority confirmed the leader in time"))
+    assert reasons(own) == [Reason.DEADLINE]
+    assert reasons(patient) == [Reason.TIMED_OUT]
+    stage.wait(1)
+    assert not stage.member.points, "nobody waits any more"
+
+
+def test_a_read_point_alone() -> None:
+    stage = Stage(leader=3)
+    told: list[Any] = []
+    stage.service.read_point(None, told.append)
+    stage.turn()
+    assert not told
+    stage.member.confirm()
+    assert told == [None]
+
+
+def test_a_transaction_that_only_reads() -> None:
+    stage = stage_with_key()
+    outcomes = stage.read(Txn(success=(Range(b"k"),)))
+    stage.turn()
+    stage.member.confirm()
+    assert outcomes == [TxnAnswer(1, True, (ONE,))]
+
+
+def test_ranges_and_cold_keys_are_read_beside_the_loop() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    ranges = stage.read(ALL, serializable=True)
+    stage.member.machine.is_cold = True
+    key = stage.read(serializable=True)
+    stage.turn()
+    assert (ranges, key) == ([], [])
+    work.do()
+    assert (ranges, key) == ([ONE], [ONE])
+
+
+def test_ranges_that_take_long_hold_up_no_keys() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    stage.member.machine.is_cold = True
+    for _ in range(20):
+        stage.read(ALL, serializable=True)
+    key = stage.read(serializable=True)
+    stage.turn()
+    for kind, job, then in work.jobs:
+        if kind == "key":
+            job()
+            then()
+    assert key == [ONE]
+
+
+def test_jobs_are_bounded_and_each_takes_its_share() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    stage.member.machine.is_cold = True
+    outcomes = [stage.read(serializable=True) for _ in range(100)]
+    stage.turn()
+    assert len(work.jobs) == COLD_JOBS_MAX
+    while work.jobs:
+        work.do()
+    assert outcomes == [[ONE]] * 100
+
+
+def test_a_read_that_the_disk_does_not_answer_is_told_to_the_member() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    stage.member.machine.is_cold = True
+    stage.read(ALL, serializable=True)
+    stage.read(serializable=True)
+    stage.wait(1)
+    assert stage.member.ages[-1] >= 8
+    work.do()
+    stage.wait(0.1)
+    assert stage.member.ages[-1] == 0
+
+
+def test_that_a_range_takes_long_says_nothing_of_the_disk() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    stage.read(ALL, serializable=True)
+    stage.wait(1)
+    assert not any(stage.member.ages)
+
+
+def test_what_the_caller_makes_of_an_answer_is_made_where_it_was_read() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    made: list[str] = []
+    outcomes: list[Any] = []
+
+    def render(answer: RangeAnswer | TxnAnswer) -> str:
+        made.append("once")
+        return "rendered"
+
+    stage.service.read(ALL, True, None, outcomes.append, render)
+    stage.turn()
+    assert not made
+    work.jobs[0][1]()
+    assert made == ["once"]
+    work.jobs[0][2]()
+    assert outcomes == ["rendered"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(StorageError("bad"), StorageError), (ValueError("oh"), InternalError)]
+)
+def test_what_reading_raises_is_told(error: Any, kind: type[Exception]) -> None:
+    stage = stage_with_key()
+    stage.member.machine.error = error
+    for operation in (Range(b"k"), ALL):
+        outcomes = stage.read(operation, serializable=True)
+        stage.turn()
+        assert isinstance(outcomes[0], kind)
+
+
+def test_a_state_that_a_snapshot_replaces_is_read_anew() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    outcomes = stage.read(ALL, serializable=True)
+    stage.turn()
+    stage.member.machine.error = ClosedError("closed")
+    after = Machine()
+    after.keys[b"k"] = KV
+    stage.member.machine = after
+    work.do()
+    work.do()
+    stage.turn()
+    assert outcomes == [ONE]
+
+
+def test_a_state_that_is_closed_for_good_answers_nobody() -> None:
+    stage = stage_with_key()
+    stage.member.machine.error = ClosedError("closed")
+    outcomes = stage.read(serializable=True)
+    stage.turn()
+    assert reasons(outcomes) == [Reason.STOPPED]
+
+
+def test_beyond_the_bound_there_are_too_many_requests() -> None:
+    stage = stage_with_key(limits=EtcdLimits(waiting_max=2))
+    outcomes = [stage.read() for _ in range(3)]
+    assert reasons(outcomes[2]) == [Reason.TOO_MANY_REQUESTS]
+    stage.turn()
+    stage.member.confirm()
+    assert outcomes[:2] == [[ONE], [ONE]]
+    again = stage.read()
+    stage.turn()
+    stage.member.confirm()
+    assert again == [ONE]
+
+
+def test_another_local_member_needs_a_point_of_its_own() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    stage.member.machine.is_cold = True
+    confirmed = [stage.read() for _ in range(COLD_JOBS_MAX + 1)]
+    stage.turn()
+    stage.member.confirm()
+    waiting = stage.read()
+    stage.turn()
+    former, stage.member = stage.member, Member(stage, 2, 2)
+    stage.found = stage.member
+    stage.wait(0.1)
+    # The last one had found no job: what it may read now is the other member's state.
+    assert confirmed[-1] == []
+    former.confirm()
+    assert waiting == [], "the point of another member's"
+    stage.wait(0.1)
+    stage.member.machine.keys[b"k"] = KV
+    stage.member.confirm()
+    work.do()
+    work.do()
+    assert confirmed[-1] == [ONE]
+    assert waiting == [ONE]
+
+
+def test_at_the_end_nobody_is_left_waiting() -> None:
+    stage = stage_with_key()
+    outcomes = stage.read()
+    stage.service.close()
+    assert reasons(outcomes) == [Reason.STOPPED]
+
+
+def test_hashes_and_room_are_a_job_each_at_a_time() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    hashes: list[Any] = []
+    done: list[Any] = []
+    stage.service.hash_kv(0, hashes.append)
+    stage.service.hash_kv(1, hashes.append)
+    stage.service.reclaim(done.append)
+    assert [kind for kind, _, _ in work.jobs] == ["hash", "reclaim"]
+    work.do()
+    work.do()
+    assert [one.hash_revision for one in hashes] == [1, 1]
+    assert done == [None]
+    assert stage.member.machine.reclaimed == 1
