@@ -20,6 +20,8 @@ from kvstore.errors import Error, UnavailableError
 from kvstore.replica import Group, Replica, ReplicaOptions
 from kvstore.service import Asked, KVService, Method, OpenSession, Result
 from kvstore.service.limits import SESSION_WINDOW
+from kvstore.state.mvcc.operations import encode_operations
+from kvstore.state.mvcc.requests import EnableModel, Proposal
 
 WARM_UP = 2000
 KEYS = 100_000
@@ -73,6 +75,14 @@ class Members:
             if replica.storage_busy:
                 replica.sync_storage()
         self.group.turn()
+
+    def enable_model(self) -> None:
+        """As a kvd that serves etcd's API does."""
+        leader = self.group.leader_replica()
+        assert leader is not None
+        leader.propose(encode_operations([Proposal(bytes(16), EnableModel())]), lambda _: None)
+        while not leader.machine.model_enabled:
+            self.step()
 
     def open_session(self) -> bytes:
         drawn: list[Result] = []
@@ -155,8 +165,11 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--session", action="store_true", help="puts are numbered by a session")
     parser.add_argument("--plain", action="store_true", help="by the readable forms")
+    parser.add_argument("--model", action="store_true", help="with revisions, history and events")
     asked = parser.parse_args()
     members = Members(asked.members, asked.plain)
+    if asked.model:
+        members.enable_model()
     session = members.open_session() if asked.session else b""
     load = Load(members, Method[asked.operation.upper()], asked.in_flight, session)
     load.make(WARM_UP)

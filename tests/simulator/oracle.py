@@ -21,6 +21,13 @@ from kvstore.state import (
     decode_commands,
     decode_time,
 )
+from kvstore.state.mvcc.answers import Event, KeyValue
+from kvstore.state.mvcc.operations import (
+    decode_operations,
+    decode_operations_time,
+    is_operations,
+)
+from kvstore.state.mvcc.requests import EnableModel
 from tests.simulator.trace import Violation
 
 __all__ = ["Model", "Oracle"]
@@ -67,25 +74,42 @@ class Model:
         # In the order of their last use.
         self._sessions: dict[bytes, _Session] = {}
         self._applied: set[tuple[bytes, int]] = set()
+        self._model_from = 0
+        # Under the model: what each revision after that one did, and what keys hold by it.
+        self._events: list[Event] = []
+        self._keys: dict[bytes, KeyValue] = {}
 
     def apply(self, entry: Entry) -> None:
         """Take the next entry of the history."""
         assert entry.index == self.index + 1
         self.index = entry.index
-        revision = self.revisions[-1]
-        if entry.kind is EntryKind.COMMAND:
-            self._clock_ms = max(self._clock_ms, decode_time(entry.data))
-            idle_ms = self._memory.sessions.idle_ms
-            for name, session in list(self._sessions.items()):
-                if session.used_ms + idle_ms <= self._clock_ms:
-                    self._forget_session(name)
-            for command in decode_commands(entry.data):
-                if command.kind == CommandKind.OPEN_SESSION:
-                    self._open(command.request)
-                elif self._is_new(command):
-                    self._write(command)
-                    revision += 1
-        self.revisions.append(revision)
+        self.revisions.append(self.revisions[-1])
+        if entry.kind is not EntryKind.COMMAND:
+            return
+        if is_operations(entry.data):
+            self._go_on(decode_operations_time(entry.data))
+            for proposal in decode_operations(entry.data):
+                assert isinstance(proposal.operation, EnableModel)
+                self._enable_model()
+            return
+        self._go_on(decode_time(entry.data))
+        for command in decode_commands(entry.data):
+            if command.kind == CommandKind.OPEN_SESSION:
+                self._open(command.request)
+            elif self._is_new(command):
+                self._write(command)
+
+    def _go_on(self, time_ms: int) -> None:
+        """The log's clock is at least there."""
+        self._clock_ms = max(self._clock_ms, time_ms)
+        idle_ms = self._memory.sessions.idle_ms
+        for name, session in list(self._sessions.items()):
+            if session.used_ms + idle_ms <= self._clock_ms:
+                self._forget_session(name)
+
+    def _enable_model(self) -> None:
+        if not self._model_from:
+            self._model_from = self.revisions[-1] = max(self.revisions[-1], 1)
 
     def _open(self, name: bytes) -> None:
         bounds = self._memory.sessions
@@ -118,6 +142,9 @@ class Model:
         self._applied.add(identity)
         existed = self.value(command.key, self.index) is not None
         put = command.kind == CommandKind.PUT
+        if put or existed or not self._model_from:
+            self.revisions[-1] += 1
+            self._note_event(command, self.revisions[-1])
         self._values.setdefault(command.key, []).append(
             (self.index, command.value if put else None)
         )
@@ -131,6 +158,25 @@ class Model:
             oldest = self._requests.pop(next(iter(self._requests)))
             oldest.until = self.index
             self._forgotten_ms = oldest.time_ms
+
+    def _note_event(self, command: Command, revision: int) -> None:
+        """What changes a key at ``revision``."""
+        key = command.key
+        before = self._keys.pop(key, None)
+        changed = before.mod_revision if before else 0
+        if command.kind == CommandKind.PUT:
+            created = before.create_revision if before else revision
+            # The model knows no versions of the time before it.
+            version = before.version + 1 if before and self._model_from else 1
+            if not self._model_from:
+                created = revision
+            after = KeyValue(key, created, revision, version, command.value, 0)
+            self._keys[key] = after
+            event = Event(False, after, changed)
+        else:
+            event = Event(True, KeyValue(key, 0, revision, 0, b"", 0), changed)
+        if self._model_from:
+            self._events.append(event)
 
     def _forget_session(self, name: bytes) -> None:
         for past in self._sessions.pop(name).results.values():
@@ -249,7 +295,7 @@ class Oracle:
         keys = {
             command.key: None
             for entry in entries
-            if entry.kind is EntryKind.COMMAND
+            if entry.kind is EntryKind.COMMAND and not is_operations(entry.data)
             for command in decode_commands(entry.data)
         }
         for key in keys:

@@ -67,7 +67,8 @@ class Plan:
 
     ``in_session``: how many of the clients have sessions; the others make ids up. ``homing``: how
     often a client asks the member it is at home with, whoever leads. ``patience_us``: how long it
-    waits for an answer before it tries again.
+    waits for an answer before it tries again. ``model_after_us``: when the model is enabled, by
+    whoever leads then; None: it never is.
     """
 
     seed: int
@@ -92,6 +93,7 @@ class Plan:
     reordering: bool
     over_the_wire: bool
     sync_us: tuple[int, int]
+    model_after_us: int | None
 
     def __str__(self) -> str:
         network = (
@@ -103,9 +105,12 @@ class Plan:
             f"; remembers {memory.requests} requests and {memory.sessions.sessions_max} sessions "
             f"for {memory.sessions.idle_ms} ms"
         )
+        model = ""
+        if self.model_after_us is not None:
+            model = f"; the model is enabled after {self.model_after_us / SECOND:.1f} s"
         return (
             f"seed {self.seed}: {self.members} members, {self.clients} clients, {self.keys} keys, "
-            f"{self.duration_us / SECOND:.0f} s{remembered}; {network}; "
+            f"{self.duration_us / SECOND:.0f} s{remembered}{model}; {network}; "
             f"troubles: {', '.join(self.troubles) or 'none'}"
         )
 
@@ -154,6 +159,7 @@ def draw(seed: int) -> Plan:
         ),
     )
     slices = random.Random(f"{seed}/slices")
+    models = random.Random(f"{seed}/model")
     # What a member lacks is in memory, on the disk, or gone: it must get along with each.
     tails = random.Random(f"{seed}/tails")
     quick = rng.choice((500, 1 * MILLISECOND, 5 * MILLISECOND))
@@ -194,4 +200,5 @@ def draw(seed: int) -> Plan:
         reordering=rng.random() < 0.6,
         over_the_wire=rng.random() < 0.5,
         sync_us=(100, rng.choice((500, 3 * MILLISECOND, 20 * MILLISECOND))),
+        model_after_us=models.choice((None, 0, models.randint(0, 8 * SECOND))),
     )

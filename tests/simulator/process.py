@@ -28,6 +28,8 @@ from kvstore.service import Get, KVService, Limits, Operation
 from kvstore.service.calls import as_calls
 from kvstore.service.operations import Result
 from kvstore.state import SESSION_BYTES, Applied, Prepared, StateMachine
+from kvstore.state.mvcc.operations import PROPOSAL_ID_BYTES, encode_operations
+from kvstore.state.mvcc.requests import EnableModel, Proposal
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
 from tests.simulator.lies import forge
 from tests.simulator.network import Network, tell
@@ -502,6 +504,17 @@ class Process:
                 self._service.submit((operation,), deadline, done)
 
         self.later(0, take)
+
+    def enable_model(self) -> None:
+        """Propose it here; who asked finds out by itself what came of it."""
+
+        def propose() -> None:
+            assert self.replica is not None
+            proposal = Proposal(self._sessions.randbytes(PROPOSAL_ID_BYTES), EnableModel())
+            data = encode_operations([proposal], self.replica.log_time_ms())
+            self.replica.propose(data, lambda outcome: None)
+
+        self.later(0, propose)
 
     def read_here(self, operation: Get, answer: Answer) -> None:
         """Read through this member, whether it leads or not."""

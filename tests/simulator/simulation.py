@@ -35,6 +35,9 @@ HANG_TICKS = 80
 election timeouts until it is noticed, one until leadership is left to chance, two of an election,
 and as many again for links that take their time."""
 
+MODEL_PAUSE_US = SECOND // 2
+"""Between two tries to enable the model."""
+
 OPERATIONS_MIN = 20
 """A run that finishes fewer shows nothing."""
 
@@ -119,6 +122,18 @@ class _Run:
             self.clients,
             self._add,
         )
+
+        if plan.model_after_us is not None:
+            self.agenda.after(plan.model_after_us, self._enable_model)
+
+    def _enable_model(self) -> None:
+        """Whoever leads proposes it, again and again until it has done it."""
+        leader = self._leader()
+        if leader is not None and leader.machine.model_enabled:
+            return
+        if leader is not None:
+            self.processes[leader.member].enable_model()
+        self.agenda.after(MODEL_PAUSE_US, self._enable_model)
 
     def _add(self, member: int, founders: Membership | None = None) -> None:
         process = Process(

@@ -5,7 +5,6 @@ from libc.math cimport INFINITY, NAN, isnan
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.database.native cimport Database, lookup_cached
 from kvstore._engine.primitives.native cimport Slice, slice_of
 from kvstore._state.native cimport (
     Applying,
@@ -154,7 +153,6 @@ cdef class Point:
         cdef Desk desk = self.desk
         cdef Answers answers = Answers.__new__(Answers)
         cdef Applying applying = applying_of(machine)
-        cdef Database db = None
         cdef uint8_t stored_key[1 + COMMAND_KEY_BYTES_MAX]
         cdef list cold = []
         cdef size_t bytes_read = 0
@@ -163,15 +161,14 @@ cdef class Point:
         desk.open.pop(self, None)
         stored_key[0] = 1
         if applying is not None:
-            db = applying.db
-            db.check_open()
+            applying.db.check_open()
         while self.next < end and bytes_read < desk.answer_bytes_max:
             read = self.reads[self.next]
             self.next += 1
             if read.decided:
                 continue
             try:
-                if db is None:
+                if applying is None:
                     result = machine.get_cached(read.key)
                     if result is not None and not isinstance(result, bytes):
                         result = COLD
@@ -179,9 +176,8 @@ cdef class Point:
                     memcpy(
                         stored_key + 1, PyBytes_AS_STRING(read.key), PyBytes_GET_SIZE(read.key)
                     )
-                    result = lookup_cached(
-                        db, slice_of(stored_key, 1 + PyBytes_GET_SIZE(read.key)), db.visible,
-                        None, COLD
+                    result = applying.value_cached(
+                        slice_of(stored_key, 1 + PyBytes_GET_SIZE(read.key)), COLD
                     )
             except StorageError as damage:
                 result = failed(damage)

@@ -1,7 +1,7 @@
 """Entries, from bytes to the engine's batch and a column of results."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kvstore._engine.database.native cimport (
@@ -9,7 +9,10 @@ from kvstore._engine.database.native cimport (
     WriteBatch,
     encode_operation,
     is_there_cached,
+    look_without_disk,
+    lookup_cached,
 )
+from kvstore._engine.memtable.native cimport COLD, FOUND
 from kvstore._engine.primitives.native cimport (
     Buffer,
     KIND_DELETE,
@@ -28,14 +31,19 @@ from kvstore._engine.primitives.native cimport (
     slice_equal,
     slice_of,
 )
+from kvstore._engine.table.native cimport Pinned, pinned_release
 
 import os
+
+from kvstore.errors import CorruptionError, IntegrityCode
 
 cdef enum:
     REQUEST_RECORD_VERSION = 2
     REQUEST_RECORD_HEAD_BYTES = 9
     STATE_RECORD_VERSION = 2
     STATE_RECORD_BYTES = 45
+    STATE_RECORD_VERSION_MODEL = 3      # where the model is on
+    STATE_RECORD_BYTES_MAX = 61
 
 cdef Slice USER_PREFIX = slice_of(<const char*> b"\x01", 1)
 cdef Slice STATE_KEY = slice_of(<const char*> b"\x00state", 6)
@@ -88,16 +96,53 @@ cdef class Prepared:
     def __len__(self):
         return len(self.entries)
 
-    def learn(self, dict present not None):
-        cdef bytes stored_key
+    def learn(self, dict found not None):
+        cdef bytes stored_key, record
         cdef uint32_t at
-        for stored_key, is_present in present.items():
+        cdef StoredKey* key
+        for stored_key, version in found.items():
             at = self.place_of(
                 slice_of(PyBytes_AS_STRING(stored_key) + 1, PyBytes_GET_SIZE(stored_key) - 1)
             )
             if self.places[at]:
-                self.keys[self.places[at] - 1].present = bool(is_present)
+                key = &self.keys[self.places[at] - 1]
+                key.present = 0
+                if version is not None:
+                    record, sequence = version
+                    self.found(
+                        key, slice_of(PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)), sequence
+                    )
         self.cold.clear()
+
+    cdef int find(self, Database db, StoredKey* key, Slice stored_key) except -1:
+        cdef Slice record
+        cdef uint64_t sequence
+        cdef Pinned pin
+        cdef int found
+        if self.model_from == 0:
+            known = is_there_cached(db, stored_key, db.visible)
+            key.present = PRESENT_COLD if known is None else known is True
+        else:
+            found = look_without_disk(db, stored_key, db.visible, &record, &sequence, &pin)
+            try:
+                key.present = PRESENT_COLD if found == COLD else 0
+                if found == FOUND:
+                    self.found(key, record, sequence)
+            finally:
+                pinned_release(&pin)
+        if key.present == PRESENT_COLD:
+            self.cold.append(
+                PyBytes_FromStringAndSize(<const char*> stored_key.data, stored_key.size)
+            )
+        return 0
+
+    cdef int found(self, StoredKey* key, Slice record, uint64_t sequence) except -1:
+        key.present = 1
+        if self.model_from and (
+            read_key_header(record, sequence, self.model_from, &key.header) == NULL
+        ):
+            raise broken_record(sequence)
+        return 0
 
     cdef int provide(self, uint32_t commands) except -1:
         """Room for so many commands in all."""
@@ -126,7 +171,7 @@ cdef class Applying:
     def __init__(
         self, Database db not None, RequestMemory requests not None, Sessions sessions not None,
         uint64_t applied_index, uint64_t applied_term, uint64_t revision, uint32_t state_hash,
-        uint64_t clock_ms,
+        uint64_t clock_ms, uint64_t model_from, int64_t compacted,
     ):
         self.db = db
         self.requests = requests
@@ -136,10 +181,30 @@ cdef class Applying:
         self.revision = revision
         self.state_hash = state_hash
         self.clock_ms = clock_ms
+        self.model_from = model_from
+        self.compacted = compacted
+
+    def __cinit__(self, *_args, **_named):
+        buffer_init(&self.record)
+
+    def __dealloc__(self):
+        buffer_free(&self.record)
 
     @property
     def open_sessions(self):
         return len(self.sessions)
+
+    def advance(
+        self, uint64_t applied_index, uint64_t applied_term, uint64_t revision,
+        uint32_t state_hash, uint64_t clock_ms, uint64_t model_from, int64_t compacted,
+    ):
+        self.applied_index = applied_index
+        self.applied_term = applied_term
+        self.revision = revision
+        self.state_hash = state_hash
+        self.clock_ms = clock_ms
+        self.model_from = model_from
+        self.compacted = compacted
 
     def prepare(self, entries):
         cdef Prepared prepared = Prepared.__new__(Prepared)
@@ -154,10 +219,13 @@ cdef class Applying:
         cdef StoredKey* key
         cdef bytes data
         db.check_open()
+        prepared.model_from = self.model_from
         for index, term, given in entries:
             data = given
             if data:
                 end = <const uint8_t*> PyBytes_AS_STRING(data)
+                if end[0] == OPERATIONS_VERSION and prepared.entries:
+                    break  # they are another slice
                 if read_entry_head(end, PyBytes_GET_SIZE(data), &time_ms, &count) == NULL:
                     raise ValueError(data)
                 commands += count
@@ -183,18 +251,7 @@ cdef class Applying:
                         key = &prepared.keys[prepared.key_count]
                         key.key = command.key
                         memcpy(stored_key + 1, command.key.data, command.key.size)
-                        known = is_there_cached(
-                            db, slice_of(stored_key, 1 + command.key.size), db.visible
-                        )
-                        if known is None:
-                            key.present = PRESENT_COLD
-                            prepared.cold.append(
-                                PyBytes_FromStringAndSize(
-                                    <const char*> stored_key, 1 + command.key.size
-                                )
-                            )
-                        else:
-                            key.present = known is True
+                        prepared.find(db, key, slice_of(stored_key, 1 + command.key.size))
                         prepared.key_count += 1
                         prepared.places[place] = prepared.key_count
                     prepared.steps[prepared.step_count].key = prepared.places[place] - 1
@@ -207,7 +264,7 @@ cdef class Applying:
         cdef WriteBatch batch = WriteBatch()
         cdef uint64_t first = self.revision
         cdef uint64_t time_ms
-        cdef uint8_t record[STATE_RECORD_BYTES]
+        cdef uint8_t record[STATE_RECORD_BYTES_MAX]
         cdef Step* steps = prepared.steps
         cdef uint32_t count
         cdef uint64_t index
@@ -240,19 +297,26 @@ cdef class Applying:
             answers.append((entry_index, entry_term, codes))
         self.applied_index = entry_index
         self.applied_term = entry_term
-        record[0] = STATE_RECORD_VERSION
+        add_to(
+            batch, KIND_PUT, self.revision, NOTHING, STATE_KEY,
+            slice_of(record, self.write_state(record))
+        )
+        self.db.write(batch, sequence=first, applied_index=entry_index)
+        return answers
+
+    cdef int write_state(self, uint8_t* record) noexcept:
+        record[0] = STATE_RECORD_VERSION_MODEL if self.model_from else STATE_RECORD_VERSION
         put_fixed64(record + 1, self.applied_index)
         put_fixed64(record + 9, self.applied_term)
         put_fixed64(record + 17, self.revision)
         put_fixed32(record + 25, self.state_hash)
         put_fixed64(record + 29, self.clock_ms)
         put_fixed64(record + 37, self.requests._forgotten_ms)
-        add_to(
-            batch, KIND_PUT, self.revision, NOTHING, STATE_KEY,
-            slice_of(record, STATE_RECORD_BYTES)
-        )
-        self.db.write(batch, sequence=first, applied_index=entry_index)
-        return answers
+        if not self.model_from:
+            return STATE_RECORD_BYTES
+        put_fixed64(record + 45, self.model_from)
+        put_fixed64(record + 53, <uint64_t> self.compacted)
+        return STATE_RECORD_BYTES_MAX
 
     cdef int apply_entry(
         self, Prepared prepared, Step* steps, uint32_t count, uint64_t index, uint64_t time_ms,
@@ -381,6 +445,9 @@ cdef class Applying:
         """Do it, whatever its id; returns whether the key had a value."""
         cdef StoredKey* key = &prepared.keys[step.key]
         cdef int existed = key.present
+        if self.model_from:
+            self.write_versioned(key, &step.command, batch)
+            return existed
         self.revision += 1
         if step.command.kind == COMMAND_PUT:
             add_to(
@@ -391,6 +458,74 @@ cdef class Applying:
             add_to(batch, KIND_DELETE, self.revision, USER_PREFIX, step.command.key, NOTHING)
             key.present = 0
         return existed
+
+    cdef int write_versioned(self, StoredKey* key, Command* command, WriteBatch batch) except -1:
+        """The same under the model: a change is an event, and takes the key off its lease."""
+        cdef bint is_delete = command.kind == COMMAND_DELETE
+        cdef int existed = key.present
+        cdef KeyHeader before = key.header
+        cdef uint8_t event[EVENT_KEY_BYTES]
+        cdef uint8_t head[KEY_HEADER_BYTES_MAX]
+        cdef Slice change
+        if is_delete and not existed:
+            return 0
+        self.revision += 1
+        if is_delete:
+            add_to(batch, KIND_DELETE, self.revision, USER_PREFIX, command.key, NOTHING)
+        else:
+            key.header.created = before.created if existed else self.revision
+            key.header.version = before.version + 1 if existed else 1
+            key.header.changed = self.revision
+            key.header.lease = 0
+            change = self.join(head, write_key_header(head, &key.header) - head, command.value)
+            add_to(batch, KIND_PUT, self.revision, USER_PREFIX, command.key, change)
+        key.present = not is_delete
+        write_event_key(event, self.revision, 0)
+        change = self.join(
+            head, write_event_head(head, is_delete, before.changed if existed else 0) - head,
+            command.key
+        )
+        add_to(batch, KIND_PUT, self.revision, slice_of(event, EVENT_KEY_BYTES), NOTHING, change)
+        if existed and before.lease:
+            write_attachment_head(head, before.lease)
+            add_to(
+                batch, KIND_DELETE, self.revision, slice_of(head, ATTACHMENT_HEAD_BYTES),
+                command.key, NOTHING
+            )
+        return 0
+
+    cdef Slice join(self, const uint8_t* head, size_t size, Slice rest) except *:
+        """The two one after the other, until the next call."""
+        self.record.size = 0
+        if (
+            buffer_append(&self.record, head, size) < 0
+            or buffer_append(&self.record, rest.data, rest.size) < 0
+        ):
+            raise MemoryError("no memory to apply entries")
+        return slice_of(self.record.data, self.record.size)
+
+    cdef object value_cached(self, Slice stored_key, object cold):
+        cdef Database db = self.db
+        cdef KeyHeader header
+        cdef Slice record
+        cdef uint64_t sequence
+        cdef const uint8_t* value
+        cdef Pinned pin
+        cdef int found
+        if self.model_from == 0:
+            return lookup_cached(db, stored_key, db.visible, None, cold)
+        found = look_without_disk(db, stored_key, db.visible, &record, &sequence, &pin)
+        try:
+            if found != FOUND:
+                return cold if found == COLD else None
+            value = read_key_header(record, sequence, self.model_from, &header)
+            if value == NULL:
+                raise broken_record(sequence)
+            return PyBytes_FromStringAndSize(
+                <const char*> value, record.data + record.size - value
+            )
+        finally:
+            pinned_release(&pin)
 
     cdef int known_result(
         self, const uint8_t* request, uint64_t fingerprint, uint64_t sequence
@@ -424,7 +559,7 @@ cdef inline int result_of_word(uint64_t known, uint64_t word) noexcept:
     return <int> (known & 1) if known & ~<uint64_t> 1 == word else RESULT_REUSED
 
 
-cdef inline void put_big_endian(uint8_t* at, uint64_t number) noexcept:
-    cdef int i
-    for i in range(8):
-        at[i] = <uint8_t> (number >> (56 - 8 * i))
+cdef object broken_record(uint64_t sequence):
+    return CorruptionError(
+        f"the record of a key at revision {sequence} is broken", code=IntegrityCode.INVALID_RECORD
+    )

@@ -9,6 +9,7 @@ from kvstore._engine.primitives.native cimport Slice
 
 cdef enum:
     ENTRY_VERSION = 2
+    OPERATIONS_VERSION = 3      # of an entry of the model's operations (kvstore.state.mvcc)
     ENTRY_HEAD_BYTES = 13
     COMMAND_BYTES = 32          # before what its form adds, key and value
     FORM_BYTES_MAX = 16

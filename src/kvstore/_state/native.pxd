@@ -1,4 +1,5 @@
 include "requests.pxd"
 include "commands.pxd"
 include "sessions.pxd"
+include "records.pxd"
 include "applying.pxd"

@@ -78,8 +78,8 @@ class Prepared:
     def __len__(self) -> int:
         """The number of entries."""
 
-    def learn(self, present: dict[bytes, bool]) -> None:
-        """What the disk said of all that was cold."""
+    def learn(self, found: dict[bytes, tuple[bytes, int] | None]) -> None:
+        """What the disk said of all that was cold: value and sequence. Raises CorruptionError."""
 
 class Applying:
     """Applies entries to a state: as ``kvstore.state.plain.PlainApplying``, in one call for a lot.
@@ -92,6 +92,8 @@ class Applying:
     revision: int
     state_hash: int
     clock_ms: int
+    model_from: int
+    compacted: int
     def __init__(
         self,
         db: Database,
@@ -102,7 +104,21 @@ class Applying:
         revision: int,
         state_hash: int,
         clock_ms: int,
+        model_from: int,
+        compacted: int,
     ) -> None: ...
+    def advance(
+        self,
+        applied_index: int,
+        applied_term: int,
+        revision: int,
+        state_hash: int,
+        clock_ms: int,
+        model_from: int,
+        compacted: int,
+    ) -> None:
+        """Something else was applied, which brought the state so far."""
+
     @property
     def open_sessions(self) -> int:
         """How many there are."""
@@ -110,7 +126,8 @@ class Applying:
     def prepare(self, entries: Sequence[tuple[int, int, bytes]]) -> Prepared:
         """Read entries, and find out from memory which of the keys that they write have a value.
 
-        Changes nothing. Raises ValueError for data that isn't a batch of commands, StorageError.
+        Ends before the first that carries operations of the model. Changes nothing. Raises
+        ValueError for data that isn't a batch of commands, StorageError, CorruptionError.
         """
 
     def apply(self, prepared: Prepared) -> list[tuple[int, int, bytes]]:

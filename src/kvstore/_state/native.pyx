@@ -3,4 +3,5 @@
 include "requests.pyx"
 include "commands.pyx"
 include "sessions.pyx"
+include "records.pyx"
 include "applying.pyx"

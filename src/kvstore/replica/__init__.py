@@ -1,6 +1,7 @@
 """One member of a cluster: core, log, state machine, transport and time, tied together."""
 
 from kvstore.replica.group import Group, InProcessNetwork, is_fresh
+from kvstore.replica.listener import Listener
 from kvstore.replica.packets import (
     Packet,
     SnapshotPart,
@@ -17,6 +18,7 @@ __all__ = [
     "Group",
     "Identity",
     "InProcessNetwork",
+    "Listener",
     "Packet",
     "Replica",
     "ReplicaOptions",

@@ -12,14 +12,16 @@ from kvstore.errors import Error, InternalError, OutcomeUnknownError, StorageErr
 from kvstore.raft import Entry, EntryKind, Raft
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.listener import Listener
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.work import Jobs, Progress, raise_unless_passing
-from kvstore.state import Applied, Prepared, StateMachine
+from kvstore.state import Applied, Found, Prepared, StateMachine
 
 __all__ = ["Applying", "ProposalDone", "ReadDone"]
 
 ProposalDone = Callable[[bytes | Error], None]
-"""Gets the results of an entry's commands, a byte for each, or why it has none."""
+"""Gets the results of an entry's commands, a byte for each, or why it has none. Of an entry of
+operations there are none: their answers go to the listeners."""
 ReadDone = Callable[[Error | None], None]
 
 SLICE_BYTES = 32 << 10
@@ -73,6 +75,7 @@ class Applying:
         self._apply = apply
         self._wake = wake
         self._now = now
+        self.listeners: list[Listener] = []
         self._proposed: dict[int, _Waiting] = {}
         self._reads_confirmed: list[tuple[int, list[ReadDone]]] = []
         # Committed and not applied yet; oldest first. The first of them may be prepared.
@@ -178,6 +181,8 @@ class Applying:
         answers = self._apply(entries, prepared)
         self._raft.applied(self.machine.applied_index)
         self._answer(answers)
+        if self.listeners:
+            self._tell(answers)
         return True
 
     def _take_slice(self) -> list[tuple[int, int, bytes]]:
@@ -197,25 +202,23 @@ class Applying:
             return
         machine = self.machine
         progress = Progress()
-        look_up = partial(machine.look_up, progress.each(tuple(prepared.cold)))
+        look_up = partial(machine.look_up, prepared, progress.step)
         self._jobs.start("keys", look_up, partial(self._looked_up, machine, prepared), progress)
 
-    def _looked_up(
-        self, machine: StateMachine, prepared: Prepared, outcome: dict[bytes, bool] | Error
-    ) -> None:
+    def _looked_up(self, machine: StateMachine, prepared: Prepared, outcome: Found | Error) -> None:
         if machine is not self.machine:
             return
         if isinstance(outcome, Error):
             raise_unless_passing(outcome)
             self._failed = True
         else:
-            prepared.learn(outcome)
+            prepared.learn(outcome)  # type: ignore[arg-type]  # it is its own
 
     def _answer(self, answers: Sequence[Applied]) -> None:
         proposed = self._proposed
         if not proposed:
             return
-        for index, term, results in answers:
+        for index, term, results, _ in answers:
             waiting = proposed.pop(index, None)
             if waiting is None:
                 continue
@@ -223,6 +226,13 @@ class Applying:
                 waiting.done(results)
             else:
                 waiting.done(OutcomeUnknownError("leadership was lost; retry with the same id"))
+
+    def _tell(self, answers: Sequence[Applied]) -> None:
+        """Tell the listeners of a slice."""
+        outcomes = [outcome for applied in answers for outcome in applied.answers]
+        revision = self.machine.revision
+        for listener in tuple(self.listeners):
+            listener.applied(outcomes, revision)
 
     # --- who waits for them --------------------------------------------------------------------
 
@@ -305,3 +315,5 @@ class Applying:
         self._prepared = None
         self._lack = None
         then()
+        for listener in tuple(self.listeners):
+            listener.installed()

@@ -13,7 +13,7 @@ from kvstore.raft import EntryKind, Membership, Message
 from kvstore.raft.codec import decode_membership
 from kvstore.raft.membership import check_held
 from kvstore.replica.packets import Packet, SnapshotPart
-from kvstore.state import check_commands
+from kvstore.state import check_entry
 
 __all__ = ["JudgeMembership", "check_packet"]
 
@@ -29,7 +29,7 @@ def check_packet(packet: Packet, judge: JudgeMembership) -> None:
     if isinstance(packet, Message):
         for _, _, kind, data in packet.entries:
             if kind == _COMMAND:
-                check_commands(data)
+                check_entry(data)
             elif kind == _MEMBERSHIP:
                 _check_membership(decode_membership(data), judge)
             elif data:

@@ -54,6 +54,7 @@ class ReplicaStatus:
 
     ``remembered``: plain requests that are remembered, their bytes, and open sessions.
     ``storage_trouble``: why its storage takes nothing for now, empty when it does.
+    ``model_enabled``, ``compacted``: see :class:`kvstore.state.StateMachine`.
     """
 
     raft: RaftStatus
@@ -66,6 +67,8 @@ class ReplicaStatus:
     failure: Error | None
     remembered: tuple[int, int, int] = (0, 0, 0)
     storage_trouble: str = ""
+    model_enabled: bool = False
+    compacted: int = -1
 
     @property
     def role(self) -> str:

@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeVar
 
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
-from kvstore.engine import DB
 from kvstore.errors import (
     CorruptionError,
     Error,
@@ -45,6 +44,7 @@ from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.failing import defect_of, resign, told_of
 from kvstore.replica.incoming import JudgeMembership, check_packet
+from kvstore.replica.listener import Listener
 from kvstore.replica.log_clock import LogClock
 from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
@@ -55,7 +55,7 @@ from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.tail import Tail
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import AtOnce, Jobs, Work, raise_unless_passing
-from kvstore.state import Applied, Prepared, StateMachine
+from kvstore.state import Applied, Prepared, StateMachine, open_state
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
 
@@ -191,9 +191,9 @@ class Replica:
         self._turn_guarded()
 
     def _open_machine(self, path: str) -> StateMachine:
-        database = DB(path, options=self.options.engine, filesystem=self._filesystem)
+        options = self.options
+        database = open_state(path, options=options.engine, filesystem=self._filesystem)
         try:
-            options = self.options
             return StateMachine(database, memory=options.memory, plain=options.plain_state)
         except BaseException:
             database.close()
@@ -264,6 +264,8 @@ class Replica:
             failure=self.failure,
             remembered=self.machine.remembered,
             storage_trouble=self.storage_trouble,
+            model_enabled=self.machine.model_enabled,
+            compacted=self.machine.compacted,
         )
 
     @property
@@ -281,7 +283,8 @@ class Replica:
     # --- what it takes -------------------------------------------------------------------------
 
     def propose(self, data: bytes, done: ProposalDone, taken: ProposalTaken | None = None) -> None:
-        """Replicate one entry of encoded commands; ``done`` gets their results, or the reason.
+        """Replicate one entry of encoded commands, or operations; ``done`` gets their results, or
+        the reason. The answers of operations go to all who :meth:`listen`.
 
         NotLeaderError and UnavailableError mean that nothing was proposed; OutcomeUnknownError
         that it may still be applied. ``taken`` is told the entry's term once it is in this member's
@@ -291,6 +294,14 @@ class Replica:
             done(UnavailableError("this member's disk is full; retry later, or elsewhere"))
         elif self._asked.propose(data, done, taken):
             self._wake()
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` of what is applied from now on."""
+        self._applying.listeners.append(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Tell it no more."""
+        self._applying.listeners.remove(listener)
 
     def read(self, done: ReadDone) -> None:
         """Call ``done(None)`` when reading :attr:`machine` is linearizable, or with the reason."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from kvstore.engine import DB
 from kvstore.errors import (
     CorruptionError,
     Error,
@@ -26,7 +25,7 @@ from kvstore.replica.packets import NO_ROOM, REFUSED, SnapshotPart, SnapshotProg
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
 from kvstore.replica.tail import TRANSFER_TAILS
 from kvstore.replica.work import Jobs, Progress, raise_unless_passing
-from kvstore.state import StateMachine, StoredState
+from kvstore.state import StateMachine, StoredState, open_state
 
 __all__ = ["VERIFY_PAUSE_S", "Transfers"]
 
@@ -316,7 +315,9 @@ class Transfers:
 
         Raises CorruptionError: what passes here can be opened when it is installed.
         """
-        with DB(path, options=self._options.engine, filesystem=self._filesystem) as database:
+        with open_state(
+            path, options=self._options.engine, filesystem=self._filesystem
+        ) as database:
             database.verify()
             state = StateMachine(database, memory=self._options.memory)
             if (state.applied_index, state.applied_term) != (meta.index, meta.term):

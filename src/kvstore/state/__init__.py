@@ -1,5 +1,6 @@
 """The replicated state machine: committed commands in, engine batches and results out."""
 
+from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import (
     KEY_BYTES_MAX,
     SEQUENCE_MAX,
@@ -8,7 +9,6 @@ from kvstore.state.commands import (
     VALUE_BYTES_MAX,
     Command,
     CommandKind,
-    check_commands,
     command_bytes,
     decode_commands,
     decode_time,
@@ -18,17 +18,17 @@ from kvstore.state.commands import (
     put_command,
     request_digest,
 )
-from kvstore.state.machine import (
-    COLD,
+from kvstore.state.entries import check_entry
+from kvstore.state.machine import Found, MemoryBounds, Prepared, StateMachine
+from kvstore.state.results import (
     Applied,
-    Cold,
-    MemoryBounds,
-    Prepared,
-    StateMachine,
+    CommandResult,
+    OperationResult,
+    code_of,
+    result_of,
 )
-from kvstore.state.results import CommandResult, code_of, result_of
 from kvstore.state.sessions import SessionBounds
-from kvstore.state.stored import StoredState, stored_state
+from kvstore.state.stored import StoredState, open_state, stored_state
 
 __all__ = [
     "COLD",
@@ -42,12 +42,14 @@ __all__ = [
     "Command",
     "CommandKind",
     "CommandResult",
+    "Found",
     "MemoryBounds",
+    "OperationResult",
     "Prepared",
     "SessionBounds",
     "StateMachine",
     "StoredState",
-    "check_commands",
+    "check_entry",
     "code_of",
     "command_bytes",
     "decode_commands",
@@ -55,6 +57,7 @@ __all__ = [
     "delete_command",
     "encode_commands",
     "open_command",
+    "open_state",
     "put_command",
     "request_digest",
     "result_of",

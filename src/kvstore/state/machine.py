@@ -1,44 +1,44 @@
 """The state machine: applies committed entries to the engine, in order, and answers for them.
 
 Deterministic: every member that has applied the same entries holds the same keys, revision, clock,
-sessions, request memory and state hash. What one call applies is one atomic engine batch together
-with the applied index, so that no crash can part them (etcd 3.5 did).
+sessions, request memory, leases and state hash. What is applied in one go, a *slice* of entries, is
+one atomic engine batch together with the applied index, so that no crash can part them (etcd 3.5
+did).
 
-Its work on entries is done natively; :mod:`kvstore.state.plain` is the readable form of that, which
-an option chooses. What lies in the engine: :mod:`kvstore.state.stored`.
+Entries are of two sorts, and no slice has both: v1's commands, whose work is done natively
+(:mod:`kvstore.state.plain` is the readable form of that, which an option chooses), and operations
+of the model (:mod:`kvstore.state.operating`). What lies in the engine: :mod:`kvstore.state.stored`.
 """
 
 from __future__ import annotations
 
-import enum
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
 
 from kvstore._state import native
 from kvstore._state.native import RequestMemory
 from kvstore.engine import DB
 from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import decode_commands
+from kvstore.state.mvcc.operations import is_operations
+from kvstore.state.mvcc.records import LeaseRecord, decode_key
+from kvstore.state.operating import (
+    Evaluated,
+    OperationsApplying,
+    PreparedOperations,
+    retain_history,
+)
 from kvstore.state.plain import PlainApplying, PlainPrepared
 from kvstore.state.requests import RECORD_HEAD_BYTES, REMEMBERED_REQUESTS, check_record
-from kvstore.state.results import CommandResult, result_of
+from kvstore.state.results import Applied, CommandResult, result_of
 from kvstore.state.sessions import Session, SessionBounds, Sessions, decode_session
 from kvstore.state.stored import REQUESTS, SESSIONS, USER, StoredState, stored_state
 
-__all__ = ["COLD", "Applied", "Cold", "MemoryBounds", "Prepared", "StateMachine"]
+__all__ = ["Found", "MemoryBounds", "Prepared", "StateMachine"]
 
 _INDEX = struct.Struct(">Q")
-
-
-class Cold(enum.Enum):
-    """What memory can't tell, and the disk wasn't asked."""
-
-    COLD = enum.auto()
-
-
-COLD: Final = Cold.COLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +52,15 @@ class MemoryBounds:
     sessions: SessionBounds = field(default_factory=SessionBounds)
 
 
-class Applied(NamedTuple):
-    """The results of one entry's commands, in their order: a byte for each (``results.py``)."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    term: int
-    results: bytes
-
-
-Prepared = native.Prepared | PlainPrepared
+Prepared = native.Prepared | PlainPrepared | PreparedOperations
 """Entries that are about to be applied, and what they need to know of the state.
 
-``cold``: keys of the engine of which only the disk knows whether they have a value. Once it was
-told, by ``learn``, the entries can be applied, if nothing else was meanwhile.
+``cold``: keys of the engine of which only the disk knows. Once it was told, by ``learn``, the
+entries can be applied, if nothing else was meanwhile.
 """
+
+Found = Mapping[bytes, tuple[bytes, int] | None] | Evaluated
+"""What ``learn`` of what was prepared gets: see :meth:`StateMachine.look_up`."""
 
 
 class StateMachine:
@@ -99,7 +94,14 @@ class StateMachine:
             for name, session in self._stored_sessions():
                 words = bytes(session.words)
                 packed.restore(name, session.floor, session.used_ms, *session.used, words)
-            self._applying = native.Applying(db, self._requests, packed, *stored[:5])
+            self._applying = native.Applying(
+                db, self._requests, packed, *stored[:5], stored.model_from, stored.compacted
+            )
+        if stored.model_from:
+            # Before the first write: a crash may have forgotten how far it was.
+            retain_history(db, stored.compacted)
+        requests = self._requests
+        self._operations = OperationsApplying(db, self._applying, lambda: requests.forgotten_ms)
 
     def _load_requests(self, capacity: int, stored: StoredState) -> RequestMemory:
         requests = RequestMemory(capacity)
@@ -143,7 +145,7 @@ class StateMachine:
 
     @property
     def revision(self) -> int:
-        """How many writes were applied."""
+        """How many writes were applied; under the model, how many changed something."""
         return self._applying.revision
 
     @property
@@ -156,50 +158,93 @@ class StateMachine:
         """The log's clock: the highest time of any entry applied. Never below 1."""
         return self._applying.clock_ms
 
-    def apply(self, entries: Sequence[tuple[int, int, bytes]]) -> list[Applied]:
-        """Apply ``(index, term, data)`` entries in ascending order, as one engine batch.
+    @property
+    def model_enabled(self) -> bool:
+        """Keys have revisions, history and events: :class:`~kvstore.state.mvcc.EnableModel`."""
+        return self._applying.model_from != 0
 
-        ``data`` is empty for an entry that is no command (a new leader's, a membership): only the
-        applied index moves. Raises CorruptionError for data that isn't a batch of commands, and
-        StorageError when the engine can't take it; the machine is then not to be used again.
+    @property
+    def compacted(self) -> int:
+        """Below this revision history was given up; -1 where all of it is there."""
+        return self._applying.compacted
+
+    def apply(self, entries: Sequence[tuple[int, int, bytes]]) -> list[Applied]:
+        """Apply ``(index, term, data)`` entries in ascending order, a slice after the other.
+
+        ``data`` is empty for an entry that carries nothing (a new leader's, a membership): only the
+        applied index moves. Raises CorruptionError for data that is neither a batch of commands nor
+        one of operations, and StorageError when the engine can't take it; the machine is then not
+        to be used again.
 
         This may ask the disk; :meth:`prepare` and :meth:`apply_prepared` are its two parts for
         those who must not.
         """
-        prepared = self.prepare(entries)
-        prepared.learn(self.look_up(prepared.cold))
-        return self.apply_prepared(prepared)
+        answers: list[Applied] = []
+        while len(answers) < len(entries):
+            prepared = self.prepare(entries[len(answers) :])
+            if prepared.cold:
+                prepared.learn(self.look_up(prepared))  # type: ignore[arg-type]  # it is its own
+            answers += self.apply_prepared(prepared)
+        return answers
 
     def prepare(self, entries: Sequence[tuple[int, int, bytes]]) -> Prepared:
-        """Decode entries and find out of the keys that they write which have a value, from memory.
+        """The next slice of ``entries``: so many of the first of them as are of one sort.
 
-        Changes nothing. Raises CorruptionError, StorageError.
+        Decodes them, and finds out from memory what they need to know of the state. Changes
+        nothing. Raises CorruptionError, StorageError.
         """
+        if is_operations(entries[0][2]):
+            return self._operations.prepare(entries)
         try:
             return self._applying.prepare(entries)
         except ValueError:
             for _, _, data in entries:
+                if is_operations(data):
+                    break
                 if data:
                     decode_commands(data)  # says what is wrong with it
             raise
 
-    def look_up(self, stored_keys: Iterable[bytes]) -> dict[bytes, bool]:
-        """Which keys of the engine have a value. May ask the disk; any thread."""
-        return {key: key in self._db for key in stored_keys}
+    def look_up(self, prepared: Prepared, step: Callable[[], None] = lambda: None) -> Found:
+        """What the disk says of all that is cold. Any thread; ``step`` is called at each answer."""
+        if isinstance(prepared, PreparedOperations):
+            return self._operations.look_up(prepared, step)
+        found = {}
+        for key in tuple(prepared.cold):
+            found[key] = self._db.get_versioned(key)
+            step()
+        return found
 
     def apply_prepared(self, prepared: Prepared) -> list[Applied]:
         """Apply what was prepared, in memory. What was applied since then makes it wrong."""
+        if isinstance(prepared, PreparedOperations):
+            return self._operations.apply(prepared)
         return [Applied(*applied) for applied in self._applying.apply(prepared)]  # type: ignore[arg-type]
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a user key as of :attr:`applied_index`. May ask the disk; any thread."""
-        value: bytes | None = self._db.get(USER + key)
-        return value
+        return self._value(key, self._db.get_versioned(USER + key))
 
     def get_cached(self, key: bytes) -> bytes | Cold | None:
         """As :meth:`get`, but :data:`COLD` where that would have to ask the disk."""
-        value: bytes | Cold | None = self._db.get_cached(USER + key, cold=COLD)
-        return value
+        version = self._db.get_versioned_cached(USER + key, cold=COLD)
+        return COLD if version is COLD else self._value(key, version)
+
+    def _value(self, key: bytes, version: tuple[bytes, int] | None) -> bytes | None:
+        # Asked after the record was read: the model may have been enabled meanwhile.
+        model_from = self._applying.model_from
+        if version is None or not model_from:
+            return version and version[0]
+        return decode_key(key, *version, model_from).value
+
+    def leases(self) -> Mapping[int, LeaseRecord]:
+        """All leases by their ids, as of now and from here on. On the thread that applies."""
+        return self._operations.leases
+
+    @property
+    def alarms(self) -> frozenset[tuple[int, int]]:
+        """``(member, kind)`` of those that stand."""
+        return self._operations.alarms
 
     def first_result(
         self, request: bytes, fingerprint: bytes, sequence: int = 0

@@ -8,13 +8,23 @@ and the simulator hold the two against each other. Keys of the engine: see
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kvstore._engine.primitives.native import crc32c
 from kvstore._state.native import RequestMemory
 from kvstore.engine import DB, WriteBatch
 from kvstore.errors import ForgottenError, InvalidArgumentError, Refusal, ResourceExhaustedError
+from kvstore.state.cold import COLD
 from kvstore.state.commands import Command, CommandKind, decode_commands, decode_time
+from kvstore.state.mvcc.answers import KeyValue
+from kvstore.state.mvcc.operations import is_operations
+from kvstore.state.mvcc.records import (
+    attachment_key,
+    decode_key,
+    encode_event,
+    encode_key,
+    event_key,
+)
 from kvstore.state.requests import encode_record, word_of
 from kvstore.state.results import NO_ROOM, REUSED, CommandResult, code_of
 from kvstore.state.sessions import Sessions, encode_session
@@ -25,6 +35,12 @@ __all__ = ["PlainApplying", "PlainPrepared"]
 _INDEX = struct.Struct(">Q")
 _PUT = int(CommandKind.PUT)
 _OPEN = int(CommandKind.OPEN_SESSION)
+_NEVER = 1 << 63
+"""As the revision from which on records have headers, where the model is off."""
+
+Present = dict[bytes, KeyValue | None]
+"""What keys of the engine hold before the next command. While the model is off only whether they
+hold anything means something."""
 
 
 class PlainPrepared:
@@ -34,20 +50,28 @@ class PlainPrepared:
     was told (:meth:`learn`) the entries can be applied, if nothing else was meanwhile.
     """
 
-    __slots__ = ("cold", "entries", "present")
+    __slots__ = ("_model_from", "cold", "entries", "present")
 
-    def __init__(self) -> None:
+    def __init__(self, model_from: int) -> None:
         self.entries: list[tuple[int, int, bytes, Sequence[Command]]] = []
-        self.present: dict[bytes, bool] = {}
+        self.present: Present = {}
         self.cold: list[bytes] = []
+        self._model_from = model_from or _NEVER
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def learn(self, present: dict[bytes, bool]) -> None:
+    def learn(self, found: Mapping[bytes, tuple[bytes, int] | None]) -> None:
         """What the disk said of all that was cold."""
-        self.present.update(present)
+        for stored_key, version in found.items():
+            self.see(stored_key, version)
         self.cold.clear()
+
+    def see(self, stored_key: bytes, version: tuple[bytes, int] | None) -> None:
+        """A key has this record of this sequence, or none."""
+        self.present[stored_key] = version and decode_key(
+            stored_key[len(USER) :], *version, self._model_from
+        )
 
 
 class PlainApplying:
@@ -64,6 +88,8 @@ class PlainApplying:
         self.revision = stored.revision
         self.state_hash = stored.state_hash
         self.clock_ms = stored.clock_ms
+        self.model_from = stored.model_from
+        self.compacted = stored.compacted
 
     @property
     def open_sessions(self) -> int:
@@ -75,23 +101,24 @@ class PlainApplying:
 
         Changes nothing. Raises CorruptionError, StorageError.
         """
-        prepared = PlainPrepared()
-        has_value = self._db.contains_cached
-        present = prepared.present
+        prepared = PlainPrepared(self.model_from)
+        look = self._db.get_versioned_cached
         for index, term, data in entries:
+            if is_operations(data) and prepared.entries:
+                break  # they are another slice
             commands = decode_commands(data) if data else ()
             prepared.entries.append((index, term, data, commands))
             for command in commands:
                 if command.kind == _OPEN:
                     continue
                 stored_key = USER + command.key
-                if stored_key in present:
+                if stored_key in prepared.present or stored_key in prepared.cold:
                     continue
-                known = has_value(stored_key)
-                if known is None:
+                version = look(stored_key, cold=COLD)
+                if version is COLD:
                     prepared.cold.append(stored_key)
                 else:
-                    present[stored_key] = known
+                    prepared.see(stored_key, version)
         return prepared
 
     def apply(self, prepared: PlainPrepared) -> list[tuple[int, int, bytes]]:
@@ -99,6 +126,8 @@ class PlainApplying:
 
         Of each entry its index, its term, and a byte for the result of each of its commands.
         """
+        if prepared.cold:
+            raise ValueError("what only the disk knows was not looked up")
         batch = WriteBatch()
         first = self.revision
         # Of what this very call writes the engine can't tell yet.
@@ -119,6 +148,8 @@ class PlainApplying:
             self.state_hash,
             self.clock_ms,
             self._requests.forgotten_ms,
+            self.model_from,
+            self.compacted,
         )
         batch.put(STATE_KEY, encode_state(stored), sequence=self.revision)
         self._db.write(batch, sequence=first, applied_index=self.applied_index)
@@ -130,7 +161,7 @@ class PlainApplying:
         data: bytes,
         commands: Sequence[Command],
         batch: WriteBatch,
-        present: dict[bytes, bool],
+        present: Present,
     ) -> bytes:
         now_ms = self.clock_ms = max(self.clock_ms, decode_time(data))
         for name in self._sessions.expire(now_ms):
@@ -166,7 +197,7 @@ class PlainApplying:
         index: int,
         fresh: list[tuple[bytes, int]],
         batch: WriteBatch,
-        present: dict[bytes, bool],
+        present: Present,
     ) -> CommandResult:
         """A write with an id of the client's own making."""
         word = word_of(command.fingerprint)
@@ -188,7 +219,7 @@ class PlainApplying:
         used_at: tuple[int, int],
         used: dict[bytes, None],
         batch: WriteBatch,
-        present: dict[bytes, bool],
+        present: Present,
     ) -> CommandResult:
         """A write that a session numbered."""
         session = self._sessions.use(command.request, self.clock_ms, used_at)
@@ -218,18 +249,54 @@ class PlainApplying:
         used[name] = None
         return self._sessions.open(name, self.clock_ms, used_at)
 
-    def _write(self, command: Command, batch: WriteBatch, present: dict[bytes, bool]) -> bool:
+    def _write(self, command: Command, batch: WriteBatch, present: Present) -> bool:
         """Do it, whatever its id; returns whether the key had a value."""
         stored_key = USER + command.key
-        existed = present[stored_key]
-        self.revision += 1
-        if command.kind == _PUT:
-            batch.put(stored_key, command.value, sequence=self.revision)
-            present[stored_key] = True
-        elif existed:
-            batch.delete(stored_key, sequence=self.revision)
-            present[stored_key] = False
-        return existed
+        before = present[stored_key]
+        is_put = command.kind == _PUT
+        if self.model_from and not (is_put or before):
+            return False  # nothing changes: no revision
+        revision = self.revision = self.revision + 1
+        after = None
+        if is_put:
+            after = KeyValue(command.key, revision, revision, 1, command.value, 0)
+            if before:
+                after = after._replace(
+                    create_revision=before.create_revision, version=before.version + 1
+                )
+            record = command.value
+            if self.model_from:
+                record = encode_key(after.create_revision, after.version, 0, command.value)
+            batch.put(stored_key, record, sequence=revision)
+        elif before:
+            batch.delete(stored_key, sequence=revision)
+        if self.model_from:
+            changed = before.mod_revision if before else 0
+            event = encode_event(not is_put, command.key, changed)
+            batch.put(event_key(revision, 0), event, sequence=revision)
+            if before and before.lease:
+                batch.delete(attachment_key(before.lease, command.key), sequence=revision)
+        present[stored_key] = after
+        return before is not None
+
+    def advance(
+        self,
+        applied_index: int,
+        applied_term: int,
+        revision: int,
+        state_hash: int,
+        clock_ms: int,
+        model_from: int,
+        compacted: int,
+    ) -> None:
+        """Something else was applied, which brought the state so far."""
+        self.applied_index = applied_index
+        self.applied_term = applied_term
+        self.revision = revision
+        self.state_hash = state_hash
+        self.clock_ms = clock_ms
+        self.model_from = model_from
+        self.compacted = compacted
 
     def first_result(self, request: bytes, fingerprint: bytes, sequence: int = 0) -> int | None:
         """The byte of :meth:`kvstore.state.StateMachine.first_result`."""

@@ -1,6 +1,11 @@
-"""What commands came to: a byte for each, as it goes into the state's hash, and in words."""
+"""What entries came to.
+
+Of v1's commands that is a byte for each, as it goes into the state's hash, and in words.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from kvstore.errors import (
     Error,
@@ -9,11 +14,38 @@ from kvstore.errors import (
     Refusal,
     ResourceExhaustedError,
 )
+from kvstore.etcd_errors import EtcdError
+from kvstore.state.mvcc.answers import Answer
 
-__all__ = ["NO_ROOM", "REUSED", "CommandResult", "code_of", "result_of"]
+__all__ = [
+    "NO_ROOM",
+    "REUSED",
+    "Applied",
+    "CommandResult",
+    "OperationResult",
+    "code_of",
+    "result_of",
+]
 
 CommandResult = bool | Error
 """Whether the key had a value, or why the command was refused."""
+
+OperationResult = Answer | EtcdError
+"""What an operation of the model came to, or why it was refused."""
+
+
+class Applied(NamedTuple):
+    """What one entry came to.
+
+    ``results``: of v1's commands, in their order, a byte for each. ``answers``: of the model's
+    operations, in theirs, the proposal's id and what became of it.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    term: int
+    results: bytes
+    answers: tuple[tuple[bytes, OperationResult], ...] = ()
+
 
 REUSED = "request_id was used before for another operation, key or value"
 NO_ROOM = "too many sessions are open, none of them idle; requests without one are served"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,17 @@ from kvstore.state import (
     open_command,
     put_command,
     request_digest,
+)
+from kvstore.state.mvcc.operations import encode_operations
+from kvstore.state.mvcc.requests import (
+    Compact,
+    DeleteRange,
+    EnableModel,
+    LeaseGrant,
+    LeaseRevoke,
+    Operation,
+    Proposal,
+    Put,
 )
 
 OPTIONS = Options(wal=False, background=False)
@@ -59,8 +71,25 @@ def commands(draw: st.DrawFn) -> Command:
 entries = st.tuples(
     st.sampled_from([0, 0, 1, 50, 400]), st.one_of(st.just([]), st.lists(commands(), max_size=12))
 )
-# Slices of entries; after each of them all may be flushed, so that the next asks the disk.
-stories = st.lists(st.tuples(st.lists(entries, min_size=1, max_size=4), st.booleans()), max_size=12)
+# Entries of the model, with what puts v1's keys on leases and takes them off again.
+leases = st.sampled_from([1, -7, 1 << 62])
+model_keys = st.sampled_from([*KEYS, b"l" * 2000])
+operations: st.SearchStrategy[Operation] = st.one_of(
+    st.just(EnableModel()),
+    st.builds(Put, model_keys, values, st.just(0) | leases),
+    st.builds(DeleteRange, model_keys, st.sampled_from([b"", b"\0"])),
+    st.builds(LeaseGrant, leases, st.just(60)),
+    st.builds(LeaseRevoke, leases, st.just(0), st.just(0)),
+    st.builds(Compact, st.integers(-1, 40)),
+)
+entries_of_operations = st.tuples(
+    st.sampled_from([0, 1, 50]), st.lists(operations, min_size=1, max_size=3)
+)
+# Runs of entries; after each of them all may be flushed, so that the next asks the disk.
+stories = st.lists(
+    st.tuples(st.lists(entries | entries_of_operations, min_size=1, max_size=4), st.booleans()),
+    max_size=12,
+)
 bounds = st.builds(
     MemoryBounds,
     requests=st.sampled_from([1, 3, 8, 64]),
@@ -85,37 +114,72 @@ def everything(machine: StateMachine) -> tuple[object, ...]:
         machine.state_hash,
         machine.clock_ms,
         machine.remembered,
+        machine.model_enabled,
+        machine.compacted,
         machine._db.last_sequence,
         list(machine._db),
     )
 
 
-@settings(max_examples=200, deadline=None)
+def encoded(batch: Sequence[Command | Operation], now: int, index: int) -> bytes:
+    """An entry's data; ids of proposals are made up of where they stand."""
+    commands = [item for item in batch if isinstance(item, Command)]
+    if commands or not batch:
+        return encode_commands(commands, now) if batch else b""
+    proposals = [
+        Proposal(b"%08d%08d" % (index, place), item)
+        for place, item in enumerate(batch)
+        if not isinstance(item, Command)
+    ]
+    return encode_operations(proposals, now)
+
+
+def apply_slice(
+    native: StateMachine, plain: StateMachine, data: Sequence[tuple[int, int, bytes]]
+) -> int:
+    """Apply the first entries to both; how many they were."""
+    prepared = native.prepare(data), plain.prepare(data)
+    assert set(prepared[0].cold) == set(prepared[1].cold)
+    assert len(prepared[0]) == len(prepared[1])
+    for machine, of_it in zip((native, plain), prepared, strict=True):
+        if of_it.cold:
+            of_it.learn(machine.look_up(of_it))  # type: ignore[arg-type]
+    applied = [
+        machine.apply_prepared(of_it)
+        for machine, of_it in zip((native, plain), prepared, strict=True)
+    ]
+    assert [*map(repr, applied[0])] == [*map(repr, applied[1])]
+    assert everything(native) == everything(plain)
+    return len(applied[0])
+
+
+@settings(max_examples=300, deadline=None)
 @given(bounds, stories)
 def test_both_apply_the_same_to_the_last_byte_of_the_engine(
-    memory: MemoryBounds, story: list[tuple[list[tuple[int, list[Command]]], bool]]
+    memory: MemoryBounds,
+    story: list[tuple[list[tuple[int, list[Command] | list[Operation]]], bool]],
 ) -> None:
     disks = MemoryFileSystem(), MemoryFileSystem()
     native, plain = (opened(memory, form, disk) for form, disk in enumerate(disks))
     index = now = 0
-    for slices, flushes in story:
+    for run, flushes in story:
         data = []
-        for step, batch in slices:
+        for step, batch in run:
             index += 1
             now += step
-            data.append((index, 1 + index // 7, encode_commands(batch, now) if batch else b""))
-        prepared = native.prepare(data), plain.prepare(data)
-        assert set(prepared[0].cold) == set(prepared[1].cold)
-        for machine, of_it in zip((native, plain), prepared, strict=True):
-            of_it.learn(machine.look_up(of_it.cold))
-        assert native.apply_prepared(prepared[0]) == plain.apply_prepared(prepared[1])
-        assert everything(native) == everything(plain)
-        for _, batch in slices:
+            data.append((index, 1 + index // 7, encoded(batch, now, index)))
+        while data:
+            del data[: apply_slice(native, plain, data)]
+        for _, batch in run:
             for command in batch:
+                if not isinstance(command, Command):
+                    continue
                 asked = command.request, command.fingerprint, command.sequence
                 mine, other = native.first_result(*asked), plain.first_result(*asked)
                 assert type(mine) is type(other)
                 assert str(mine) == str(other)
+        for key in KEYS:
+            assert native.get(key) == plain.get(key)
         if flushes:
             native.flush()
             plain.flush()

@@ -147,7 +147,7 @@ def test_entries_are_prepared_from_memory_and_ask_the_disk_for_what_it_lacks(pla
     assert machine.applied_index == 1
     assert b"\x01old" in prepared.cold
     disk.heal()
-    prepared.learn(machine.look_up(prepared.cold))
+    prepared.learn(machine.look_up(prepared))
     disk.fail("pread", 5, always=True)
     answers = machine.apply_prepared(prepared)
     assert [answer.results for answer in answers] == [b"\1", b"\0", b"\1", b""]

@@ -1,0 +1,240 @@
+"""Entries of the model's operations: evaluated first, changing nothing, and then applied.
+
+What an evaluation needs may lie on the disk: then it is done once more, by whoever may wait for
+that. Nothing else is applied meanwhile, so what it found stays true.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from kvstore._engine.primitives.native import crc32c
+from kvstore.engine import DB, WriteBatch
+from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.answers import DeleteRangeAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.evaluate import evaluate
+from kvstore.state.mvcc.operations import (
+    decode_operations,
+    decode_operations_time,
+    is_operations,
+)
+from kvstore.state.mvcc.records import (
+    ALARMS,
+    LEASES,
+    LeaseRecord,
+    decode_alarm_key,
+    decode_lease,
+    decode_lease_key,
+)
+from kvstore.state.mvcc.requests import Compact, Proposal
+from kvstore.state.mvcc.view import ColdError, Standing, Store, View
+from kvstore.state.results import Applied, OperationResult
+from kvstore.state.stored import STATE_KEY, StoredState, encode_state
+from kvstore.state.stores import DiskStore, MemoryStore
+
+__all__ = ["OperationsApplying", "PreparedOperations"]
+
+_REVISION = struct.Struct("<BQ")
+_COUNT = struct.Struct("<Q")
+_REASONS = {reason: place for place, reason in enumerate(Reason, start=1)}
+
+_Entry = tuple[int, int, bytes, Sequence[Proposal]]
+
+
+class _Standing(Protocol):
+    """What v1's commands are applied by: it knows how far the state is."""
+
+    applied_index: int
+    applied_term: int
+    revision: int
+    state_hash: int
+    clock_ms: int
+    model_from: int
+    compacted: int
+
+    def advance(
+        self,
+        applied_index: int,
+        applied_term: int,
+        revision: int,
+        state_hash: int,
+        clock_ms: int,
+        model_from: int,
+        compacted: int,
+    ) -> None: ...
+
+
+class Evaluated(NamedTuple):
+    """What entries came to, and all that applying them changes."""
+
+    applied: list[Applied]
+    view: View
+    state_hash: int
+    clock_ms: int
+
+
+class PreparedOperations:
+    """Entries that are about to be applied.
+
+    ``cold``: keys of the engine of which only the disk knows, the first that were met. Once it was
+    asked, and :meth:`learn` told, the entries can be applied, if nothing else was meanwhile.
+    """
+
+    __slots__ = ("cold", "entries", "evaluated")
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
+        self.entries = entries
+        self.cold: list[bytes] = []
+        self.evaluated: Evaluated | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def learn(self, found: Evaluated) -> None:
+        """What the entries come to by what the disk said."""
+        self.evaluated = found
+        self.cold.clear()
+
+
+class OperationsApplying:
+    """Applies entries of operations, in turns with what applies v1's commands.
+
+    ``leases`` and ``alarms`` are those of the state; others may look at them.
+    """
+
+    def __init__(self, db: DB, standing: _Standing, forgotten_ms: Callable[[], int]) -> None:
+        """``forgotten_ms``: as in the state's record. Raises CorruptionError."""
+        self._db = db
+        self._standing = standing
+        self._forgotten_ms = forgotten_ms
+        self.leases: dict[int, LeaseRecord] = {
+            decode_lease_key(key): decode_lease(record)
+            for key, record in db.iterator(prefix=LEASES)
+        }
+        self.alarms = frozenset(
+            map(decode_alarm_key, db.iterator(prefix=ALARMS, include_value=False))
+        )
+
+    def prepare(self, entries: Sequence[tuple[int, int, bytes]]) -> PreparedOperations:
+        """Evaluate the leading entries that carry operations, or nothing, from memory.
+
+        One with a Compact comes alone: what is to be forgotten was seen by all who look at each
+        slice. Changes nothing. Raises CorruptionError, StorageError.
+        """
+        taken: list[_Entry] = []
+        for index, term, data in entries:
+            if data and not is_operations(data):
+                break
+            proposals = decode_operations(data) if data else []
+            compacts = any(isinstance(proposal.operation, Compact) for proposal in proposals)
+            if compacts and taken:
+                break
+            taken.append((index, term, data, proposals))
+            if compacts:
+                break
+        prepared = PreparedOperations(taken)
+        try:
+            evaluated = self._evaluate(taken, MemoryStore(self._db))
+        except ColdError as cold:
+            prepared.cold.append(*cold.args)
+            return prepared
+        if self._must_retain(evaluated):
+            prepared.cold.append(STATE_KEY)
+        else:
+            prepared.evaluated = evaluated
+        return prepared
+
+    def look_up(self, prepared: PreparedOperations, step: Callable[[], None]) -> Evaluated:
+        """What ``prepared`` comes to. May ask the disk; any thread; ``step`` after each answer."""
+        evaluated = self._evaluate(prepared.entries, DiskStore(self._db, step))
+        if self._must_retain(evaluated):
+            # Durable before there is history to keep.
+            retain_history(self._db, evaluated.view.standing.compacted)
+        return evaluated
+
+    def _must_retain(self, evaluated: Evaluated) -> bool:
+        """The model is enabled by it: that is written to the disk at once, this first time."""
+        return bool(evaluated.view.standing.model_from) and self._db.retained_sequence is None
+
+    def _evaluate(self, entries: Sequence[_Entry], store: Store) -> Evaluated:
+        now = self._standing
+        before = Standing(now.revision, now.model_from, now.compacted)
+        view = View(store, before, self.leases, self.alarms)
+        state_hash, clock_ms = now.state_hash, now.clock_ms
+        applied = []
+        for index, term, data, proposals in entries:
+            if data:
+                clock_ms = max(clock_ms, decode_operations_time(data))
+            answers = [(proposal.id, evaluate(proposal, view, term)) for proposal in proposals]
+            outcome = bytearray()
+            for _, result in answers:
+                _append_outcome(outcome, result)
+            state_hash = crc32c(data, crc32c(bytes(outcome), state_hash))
+            applied.append(Applied(index, term, b"", tuple(answers)))
+        return Evaluated(applied, view, state_hash, clock_ms)
+
+    def apply(self, prepared: PreparedOperations) -> list[Applied]:
+        """Apply what was prepared, in memory. What was applied since then makes it wrong."""
+        evaluated = prepared.evaluated
+        if evaluated is None:
+            raise ValueError("what only the disk knows was not looked up")
+        now = self._standing
+        first, compacted = now.revision, now.compacted
+        view = evaluated.view
+        standing = view.standing
+        index, term, _, _ = evaluated.applied[-1]
+        stored = StoredState(
+            index,
+            term,
+            standing.revision,
+            evaluated.state_hash,
+            evaluated.clock_ms,
+            self._forgotten_ms(),
+            standing.model_from,
+            standing.compacted,
+        )
+        batch: WriteBatch = view.batch
+        batch.put(STATE_KEY, encode_state(stored), sequence=standing.revision)
+        # Before it is written: whoever reads a record with a header knows by then that it has one.
+        now.advance(*stored[:5], standing.model_from, standing.compacted)
+        self._db.write(batch, sequence=first, applied_index=index)
+        _take_over(self.leases, view.leases)
+        self.alarms = view.alarms
+        if standing.compacted != compacted:
+            retain_history(self._db, standing.compacted)
+        return evaluated.applied
+
+
+def retain_history(db: DB, compacted: int) -> None:
+    """Keep what is to be read at ``compacted`` and later, and the deletes at it.
+
+    One below, since a tombstone at the sequence from which history is kept would go.
+    """
+    db.retain_from(max(compacted - 1, 0))
+
+
+def _take_over(leases: dict[int, LeaseRecord], changes: Mapping[int, LeaseRecord | None]) -> None:
+    for lease, record in changes.items():
+        if record is None:
+            leases.pop(lease, None)
+        else:
+            leases[lease] = record
+
+
+def _append_outcome(outcome: bytearray, result: OperationResult | RangeAnswer) -> None:
+    """What all members must agree on, as it goes into the state's hash."""
+    if isinstance(result, EtcdError):
+        outcome.append(_REASONS[result.reason])
+        return
+    outcome += _REVISION.pack(0, result.revision)
+    match result:
+        case TxnAnswer(_, succeeded, answers):
+            outcome.append(succeeded)
+            for answer in answers:
+                _append_outcome(outcome, answer)
+        case DeleteRangeAnswer(_, deleted, _):
+            outcome += _COUNT.pack(deleted)
+        case RangeAnswer(_, _, _, count):
+            outcome += _COUNT.pack(count)

@@ -1,0 +1,82 @@
+"""The engine as the model sees it: from memory alone, or with the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kvstore.engine import DB
+from kvstore.state.cold import COLD, Cold
+from kvstore.state.mvcc.view import ColdError
+
+__all__ = ["DiskStore", "MemoryStore"]
+
+STEP_KEYS = 256
+"""Of a walk over keys so many are a step: whoever waits can tell a long one from a hanging disk."""
+
+
+class MemoryStore:
+    """What memory knows of single keys as of now. Raises ColdError, with the key, for all else."""
+
+    def __init__(self, db: DB) -> None:
+        self._db = db
+
+    def get_versioned(self, key: bytes, sequence: int | None = None) -> tuple[bytes, int] | None:
+        """See :class:`kvstore.state.mvcc.view.Store`."""
+        if sequence is not None:
+            raise ColdError(key)
+        version: tuple[bytes, int] | Cold | None = self._db.get_versioned_cached(key, cold=COLD)
+        if version is COLD:
+            raise ColdError(key)
+        return version
+
+    def versions(
+        self, start: bytes, stop: bytes, sequence: int | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes, int]]:
+        """See :class:`kvstore.state.mvcc.view.Store`."""
+        raise ColdError(start)
+
+    def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:
+        """See :class:`kvstore.state.mvcc.view.Store`."""
+        raise ColdError(start)
+
+
+class DiskStore:
+    """All there is. ``step`` is called at each answer, and now and then within a long one."""
+
+    def __init__(self, db: DB, step: Callable[[], None] = lambda: None) -> None:
+        self._db = db
+        self._step = step
+
+    def get_versioned(self, key: bytes, sequence: int | None = None) -> tuple[bytes, int] | None:
+        """See :class:`kvstore.state.mvcc.view.Store`."""
+        version: tuple[bytes, int] | None = self._db.get_versioned(key, sequence)
+        self._step()
+        return version
+
+    def versions(
+        self, start: bytes, stop: bytes, sequence: int | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes, int]]:
+        """See :class:`kvstore.state.mvcc.view.Store`."""
+        walk = self._db.iterator(
+            start=start, stop=stop, sequence=sequence, reverse=reverse, include_sequence=True
+        )
+        with walk:
+            for number, version in enumerate(walk, start=1):
+                if number % STEP_KEYS == 0:
+                    self._step()
+                yield version
+        self._step()
+
+    def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:
+        """See :class:`kvstore.state.mvcc.view.Store`."""
+        walk = self._db.iterator(
+            start=start, stop=stop, sequence=sequence, include_key=False, include_value=False
+        )
+        count = 0
+        with walk:
+            for _ in walk:
+                count += 1
+                if count % STEP_KEYS == 0:
+                    self._step()
+        self._step()
+        return count
