@@ -110,9 +110,13 @@ class MemberDirectory:
         """Have the ready snapshot ``index`` be no such thing any more, durably.
 
         Before anything of it is removed: the log's mark may come to name that index for another
-        reason, and a start would take what is left of it for the state.
+        reason, and a start would take what is left of it for the state. May be called again: for
+        one that came again meanwhile from the next leader, or after it failed.
         """
-        self.filesystem.rename(self.ready(index), self.withdrawn(index))
+        ready, withdrawn = self.ready(index), self.withdrawn(index)
+        if self.filesystem.kind(ready):
+            self.filesystem.remove_tree(withdrawn)
+            self.filesystem.rename(ready, withdrawn)
         self.filesystem.sync_directory(self.path)
 
     def incoming_is_whole(self, index: int) -> None:

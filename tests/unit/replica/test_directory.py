@@ -105,3 +105,21 @@ def test_what_is_somebody_elses_is_left() -> None:
     disk.write_file("/member/notes", b"mine")
     MemberDirectory("/member", disk).current_state(7)
     assert disk.read_file("/member/notes") == b"mine"
+
+
+@pytest.mark.parametrize("again", ["twice", "after what was left"])
+def test_a_snapshot_is_withdrawn_that_came_twice_or_was_withdrawn_by_half(again: str) -> None:
+    """Two leaders may send the same one: the second withdrawal finds what the first one left."""
+    disk = with_ready()
+    directory = MemberDirectory("/member", disk)
+    directory.withdraw(7)
+    if again == "after what was left":
+        disk.write_file(f"{directory.make_incoming()}/table", b"of 7")
+        directory.incoming_is_whole(7)
+    directory.withdraw(7)
+    assert disk.names("/member") == [
+        "log",
+        directory.withdrawn(7).rpartition("/")[2],
+        "state-" + "0" * 20,
+    ]
+    assert MemberDirectory("/member", disk.crash()).current_state(7) == OLD
