@@ -78,6 +78,33 @@ def test_a_flush_that_lacks_something_leaves_nothing_and_goes_well_later(
         again.verify()
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_table_that_could_not_be_written_back_is_never_asked_for(code: int) -> None:
+    """The kernel may report its pages as clean: no later sync of it says anything."""
+    disk = MemoryFileSystem()
+    options = SMALL | {"write_buffer_size": 4 << 20, "max_file_size": 4 << 20}
+    db = DB("/db", filesystem=disk, **options)
+    wanted = {b"%06d" % number: os.urandom(1000) for number in range(1000)}
+    for key, value in wanted.items():
+        db.put(key, value)
+    disk.fail("write_back", code, at=2, path=".sst", always=code == errno.ENOSPC)
+    with pytest.raises(StorageError) as caught:
+        db.flush()
+    assert caught.value.errno == code
+    assert tables(disk) == []
+    disk.heal()
+    if code == errno.ENOSPC:
+        db.flush()
+    else:
+        with pytest.raises(StorageError, match=r"read-only since a failure.*reopen it"):
+            db.flush()
+    assert dict(db) == wanted
+    db.close()
+    with DB("/db", filesystem=disk.crash(), **options) as again:
+        assert dict(again) == wanted
+        again.verify()
+
+
 def test_a_manifest_that_lacks_space_for_an_edit_is_written_on_where_it_was() -> None:
     disk = MemoryFileSystem()
     with DB("/db", filesystem=disk, **SMALL) as db:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -91,14 +92,40 @@ def test_rename_replaces_and_link_does_not(disk):
     assert refusal(file_face.rename, filesystem, f"{folder}/z", f"{folder}/y") == errno.ENOENT
 
 
-def test_an_unlinked_file_stays_readable_while_it_is_open(disk):
+def test_what_is_written_back_reads_the_same(disk):
     filesystem, folder = disk
     file = file_face.open_file(filesystem, f"{folder}/a")
-    file.pwrite(b"still", 0)
+    file.pwrite(bytes(range(256)) * 40, 0)
+    file.write_back(0, 10_240)
+    file.write_back(5000, 1)
+    file.write_back(1 << 30, 4096)
+    assert file.pread(20_000, 0) == bytes(range(256)) * 40
+    file.datasync()
+    file.close()
+
+
+def test_a_file_that_loses_its_last_name_gives_its_space_back(disk):
+    filesystem, folder = disk
+    file = file_face.open_file(filesystem, f"{folder}/a")
+    file.pwrite(bytes(8 << 20), 0)
+    file_face.link(filesystem, f"{folder}/a", f"{folder}/b")
     file_face.unlink(filesystem, f"{folder}/a")
-    assert file.pread(9, 0) == b"still"
+    assert len(file.pread(8 << 20, 0)) == 8 << 20
+    file_face.unlink(filesystem, f"{folder}/b")
+    # What is open has little of it left, so that the close has little to do.
+    assert len(file.pread(8 << 20, 0)) <= 1 << 20
     file.close()
     assert refusal(file_face.unlink, filesystem, f"{folder}/a") == errno.ENOENT
+
+
+def test_unlinking_a_symbolic_link_leaves_what_it_names_alone(tmp_path):
+    (tmp_path / "target").write_bytes(bytes(4 << 20))
+    (tmp_path / "link").symlink_to("target")
+    file_face.unlink(PosixFileSystem(), str(tmp_path / "link"))
+    assert (tmp_path / "target").stat().st_size == 4 << 20
+    os.mkfifo(tmp_path / "pipe")
+    file_face.unlink(PosixFileSystem(), str(tmp_path / "pipe"))
+    assert os.listdir(tmp_path) == ["target"]
 
 
 def test_directories(disk):

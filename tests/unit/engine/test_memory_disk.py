@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from random import Random
 
 import pytest
@@ -128,13 +129,15 @@ def test_hard_links_stay_one_file_over_a_power_loss():
     assert after.read_file("/b") == b"y"
 
 
-def test_a_failed_sync_never_makes_those_bytes_durable():
+@pytest.mark.parametrize("operation", ["datasync", "write_back"])
+def test_what_could_not_be_written_is_never_durable(operation):
     disk = MemoryFileSystem()
     file = durable_file(disk, "/a", b"old")
     file.pwrite(b"new", 0)
-    disk.fail("datasync", errno.EIO)
+    disk.fail(operation, errno.EIO)
+    call = file.datasync if operation == "datasync" else partial(file.write_back, 0, 3)
     with pytest.raises(OSError, match="Input/output"):
-        file.datasync()
+        call()
     file.datasync()
     assert disk.read_file("/a") == b"new"
     assert disk.crash().read_file("/a") == b"old"

@@ -110,7 +110,7 @@ def test_read_ahead_makes_few_calls_and_short_scans_read_little(
         assert reads(1 << 20, 10) == 2
 
 
-@pytest.mark.parametrize("operation", ["open", "pwrite", "datasync", "close"])
+@pytest.mark.parametrize("operation", ["open", "pwrite", "write_back", "datasync", "close"])
 def test_a_build_that_fails_leaves_no_file(disk: MemoryFileSystem, operation: str) -> None:
     disk.fail(operation, errno.ENOSPC)
     with pytest.raises(StorageError) as caught:

@@ -151,6 +151,10 @@ cdef class Store:
     cdef int freeze(self) except -1
     # Makes an edit durable, and the version and the marks that it leads to current. So many of
     # the oldest frozen memtables, `frozen_done`, are now in `added`.
+    cdef int enter_version(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, int frozen_done, Version** old
+    ) except -1
     cdef int install(
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, int frozen_done

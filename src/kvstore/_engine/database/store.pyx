@@ -237,53 +237,65 @@ cdef class Store:
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, int frozen_done
     ) except -1:
-        cdef Version* next_version
-        cdef Version* old
-        cdef int i
-        with self.installing:
-            self.check_writable()
-            self.guard.check()
-            self.need_manifest()
-            edit.next_number = load_acquire(&self.next_number)
-            # What the job let go of by it must not be asked for after a crash either.
-            edit.retain_from = None if self.retain_from == max_sequence() else self.retain_from
-            next_version = version_change(
-                self.version, removed, removed_count, added, added_count
-            )
-            if next_version == NULL:
-                raise MemoryError("no memory for a version")
-            try:
-                if version_check(next_version) < 0:
-                    error = InternalError("a change of tables leads to no valid version")
-                    self.fail(error)
-                    raise error
-                self.manifest.append(edit)
-                try:
-                    self.manifest.sync()
-                except Exception as error:
-                    # Whether the edit holds is not known any more.
-                    self.fail(error)
-                    raise
-            except BaseException:
-                version_release(next_version)
-                raise
-            old = self.version
-            self.version = next_version
-            if edit.flushed_sequence is not None:
-                self.flushed_sequence = max(self.flushed_sequence, edit.flushed_sequence)
-            if edit.applied_index is not None:
-                self.flushed_applied = max(self.flushed_applied, edit.applied_index)
-            self.take_note_of_log(edit)
-            for i in range(frozen_done):
-                self.frozen_count -= 1
-                memtable_release(self.frozen[self.frozen_count].table)
-            for i in range(removed_count):
-                removed[i].file.obsolete = not kept(next_version, removed[i].file)
-            with nogil:
-                version_release(old)
-            if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
-                self.roll_manifest()
+        cdef Version* old = NULL
+        try:
+            with self.installing:
+                self.enter_version(
+                    edit, removed, removed_count, added, added_count, frozen_done, &old
+                )
+        finally:
+            # It removes the files that nobody reads any more, which takes long: others go on.
+            if old != NULL:
+                with nogil:
+                    version_release(old)
         self.refresh_attention()
+        return 0
+
+    cdef int enter_version(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, int frozen_done, Version** old
+    ) except -1:
+        """Under `installing`. `old`: what was current until now, for the caller to release."""
+        cdef Version* next_version
+        cdef int i
+        self.check_writable()
+        self.guard.check()
+        self.need_manifest()
+        edit.next_number = load_acquire(&self.next_number)
+        # What the job let go of by it must not be asked for after a crash either.
+        edit.retain_from = None if self.retain_from == max_sequence() else self.retain_from
+        next_version = version_change(self.version, removed, removed_count, added, added_count)
+        if next_version == NULL:
+            raise MemoryError("no memory for a version")
+        try:
+            if version_check(next_version) < 0:
+                error = InternalError("a change of tables leads to no valid version")
+                self.fail(error)
+                raise error
+            self.manifest.append(edit)
+            try:
+                self.manifest.sync()
+            except Exception as error:
+                # Whether the edit holds is not known any more.
+                self.fail(error)
+                raise
+        except BaseException:
+            version_release(next_version)
+            raise
+        old[0] = self.version
+        self.version = next_version
+        if edit.flushed_sequence is not None:
+            self.flushed_sequence = max(self.flushed_sequence, edit.flushed_sequence)
+        if edit.applied_index is not None:
+            self.flushed_applied = max(self.flushed_applied, edit.applied_index)
+        self.take_note_of_log(edit)
+        for i in range(frozen_done):
+            self.frozen_count -= 1
+            memtable_release(self.frozen[self.frozen_count].table)
+        for i in range(removed_count):
+            removed[i].file.obsolete = not kept(next_version, removed[i].file)
+        if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
+            self.roll_manifest()
         return 0
 
     cdef int need_manifest(self) except -1:

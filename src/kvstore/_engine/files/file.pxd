@@ -30,6 +30,10 @@ cdef struct FileSystemOps:
     int (*pwrite)(void* disk, void* file, const uint8_t* data, size_t size, uint64_t offset) noexcept nogil
     # Returns the bytes read: fewer than `size` only at the end of the file.
     int64_t (*pread)(void* disk, void* file, uint8_t* into, size_t size, uint64_t offset) noexcept nogil
+    # Has the device take what was written there, and waits for that, so that a large file doesn't
+    # all go out at once: whatever else is synced meanwhile would wait behind it. Nothing is durable
+    # by it. A failure is as final as that of a sync.
+    int (*write_back)(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil
     # Makes the file's data, and its size, durable (fdatasync).
     int (*datasync)(void* disk, void* file) noexcept nogil
     # Reserves real blocks, reading as zero, up to `size`; the file grows to `size`.
@@ -38,6 +42,7 @@ cdef struct FileSystemOps:
     int64_t (*size)(void* disk, void* file) noexcept nogil
     int (*rename)(void* disk, const char* old, const char* new) noexcept nogil
     int (*link)(void* disk, const char* old, const char* new) noexcept nogil
+    # Takes long for megabytes. Who has the file open still may find nothing in it from here on.
     int (*unlink)(void* disk, const char* path) noexcept nogil
     int (*make_directory)(void* disk, const char* path) noexcept nogil       # -EEXIST if there
     int (*remove_directory)(void* disk, const char* path) noexcept nogil     # must be empty
@@ -57,6 +62,10 @@ cdef struct FileSystemOps:
     int (*names)(void* disk, const char* path, void* file) noexcept nogil
     # Bytes free on the device that holds `path`.
     int64_t (*free_bytes)(void* disk, const char* path) noexcept nogil
+
+
+cdef enum:
+    PIECE_BYTES = 1 << 18   # what is well written back at a time
 
 
 cdef class FileSystem:

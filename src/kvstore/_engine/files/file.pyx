@@ -73,7 +73,7 @@ cdef class FileSystem:
         cdef const uint8_t* source = &data[0] if size else NULL
         cdef int result
         with nogil:
-            result = self.ops.pwrite(self.disk, file, source, size, offset)
+            result = write_in_pieces(self, file, source, size, offset)
             self.ops.close(self.disk, file)
         if result < 0:
             raise os_failure(result, b"writing a file", path)
@@ -111,6 +111,7 @@ cdef class FileSystem:
 
     def remove_tree(self, str path):
         cdef bytes raw = os.fsencode(path)
+        cdef const char* name_raw = raw
         cdef int result
         cdef int kind = self.kind(path)
         if kind == 0:
@@ -120,9 +121,27 @@ cdef class FileSystem:
                 self.remove_tree(f"{path}/{name}")
             result = self.ops.remove_directory(self.disk, raw)
         else:
-            result = self.ops.unlink(self.disk, raw)
+            # Of a file of megabytes it may take tenths of a second.
+            with nogil:
+                result = self.ops.unlink(self.disk, name_raw)
         if result < 0:
             raise os_failure(result, b"removing a file", path)
+
+
+cdef int write_in_pieces(
+    FileSystem filesystem, void* file, const uint8_t* data, size_t size, uint64_t offset
+) noexcept nogil:
+    cdef size_t piece, done = 0
+    cdef int result
+    while done < size:
+        piece = min(size - done, <size_t> PIECE_BYTES)
+        result = filesystem.ops.pwrite(filesystem.disk, file, data + done, piece, offset + done)
+        if result >= 0:
+            result = filesystem.ops.write_back(filesystem.disk, file, offset + done, piece)
+        if result < 0:
+            return result
+        done += piece
+    return 0
 
 
 cdef void* open_file(FileSystem filesystem, str path, int mode) except NULL:

@@ -47,6 +47,15 @@ cdef class OpenFile:
             result = self.filesystem.ops.pread(self.filesystem.disk, self.file, at, size, offset)
         return bytes(into[: checked(result, self.path)])
 
+    def write_back(self, uint64_t offset, uint64_t size):
+        cdef int result
+        self.check()
+        with nogil:
+            result = self.filesystem.ops.write_back(
+                self.filesystem.disk, self.file, offset, size
+            )
+        checked(result, self.path)
+
     def datasync(self):
         cdef int result
         self.check()

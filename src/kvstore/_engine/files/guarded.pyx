@@ -62,6 +62,13 @@ cdef int64_t guarded_pread(
     return self.ops.pread(self.disk, file, into, size, offset)
 
 
+cdef int guarded_write_back(
+    void* disk, void* file, uint64_t offset, uint64_t size
+) noexcept nogil:
+    cdef GuardedDisk* self = <GuardedDisk*> disk
+    return self.ops.write_back(self.disk, file, offset, size)
+
+
 cdef int guarded_datasync(void* disk, void* file) noexcept nogil:
     cdef GuardedDisk* self = <GuardedDisk*> disk
     return self.ops.datasync(self.disk, file)
@@ -162,6 +169,7 @@ GUARDED_OPS.open = guarded_open
 GUARDED_OPS.close = guarded_close
 GUARDED_OPS.pwrite = guarded_pwrite
 GUARDED_OPS.pread = guarded_pread
+GUARDED_OPS.write_back = guarded_write_back
 GUARDED_OPS.datasync = guarded_datasync
 GUARDED_OPS.allocate = guarded_allocate
 GUARDED_OPS.truncate = guarded_truncate

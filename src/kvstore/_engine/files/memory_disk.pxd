@@ -34,6 +34,7 @@ cdef class MemoryFileSystem(FileSystem):
     # What the table's functions do.
     cdef Handle open_file(self, str path, int mode)
     cdef int write_at(self, Handle handle, bytes content, uint64_t offset) except -1
+    cdef int begin_writing_back(self, str operation, Handle handle) except -1
     cdef int sync_file(self, Handle handle) except -1
     cdef int allocate_file(self, Handle handle, uint64_t size) except -1
     cdef int truncate_file(self, Handle handle, uint64_t size) except -1

@@ -15,8 +15,8 @@ from kvstore._engine.primitives.native cimport has_gil
 from kvstore.errors import InvalidArgumentError
 
 cdef frozenset OPERATIONS = frozenset((
-    "open", "close", "pwrite", "pread", "datasync", "allocate", "truncate", "size", "rename", "link",
-    "unlink", "make_directory", "remove_directory", "sync_directory", "list", "kind",
+    "open", "close", "pwrite", "pread", "write_back", "datasync", "allocate", "truncate", "size",
+    "rename", "link", "unlink", "make_directory", "remove_directory", "sync_directory", "list", "kind",
     "lock", "lock_shared", "free_bytes",
 ))
 # Those that may change the disk: what stop_at() counts.
@@ -280,13 +280,17 @@ cdef class MemoryFileSystem(FileSystem):
         self.end()
         return 0
 
-    cdef int sync_file(self, Handle handle) except -1:
+    cdef int begin_writing_back(self, str operation, Handle handle) except -1:
         try:
-            self.begin("datasync", handle.path)
+            self.begin(operation, handle.path)
         except OSError:
             if not self.stopped:
                 handle.inode.forget()
             raise
+        return 0
+
+    cdef int sync_file(self, Handle handle) except -1:
+        self.begin_writing_back("datasync", handle)
         self.end()
         handle.inode.sync()
         return 0
@@ -340,10 +344,12 @@ cdef class MemoryFileSystem(FileSystem):
         return 0
 
     cdef int unlink_file(self, str path) except -1:
+        cdef Inode inode
         self.begin("unlink", path)
-        self.file(path)
+        inode = self.file(path)
         directory, name = self.tree.parent_of(path)
         self.tree.change(((directory, name, None),))
+        inode.given_back = not self.tree.names(inode)
         self.end()
         return 0
 
@@ -455,7 +461,7 @@ cdef int64_t memory_pread_counted(
     try:
         self.preads_with_gil += had_gil
         short = self.begin("pread", handle.path)
-        if offset >= <uint64_t> len(handle.inode.data):
+        if handle.inode.given_back or offset >= <uint64_t> len(handle.inode.data):
             return 0
         count = min(size, <size_t> (len(handle.inode.data) - offset))
         if short:
@@ -464,6 +470,16 @@ cdef int64_t memory_pread_counted(
         return <int64_t> count
     except BaseException as error:
         return refused(error)
+
+
+cdef int memory_write_back(
+    void* disk, void* file, uint64_t offset, uint64_t size
+) noexcept with gil:
+    try:
+        (<MemoryFileSystem> disk).begin_writing_back("write_back", <Handle> file)
+    except BaseException as error:
+        return refused(error)
+    return 0
 
 
 cdef int memory_datasync(void* disk, void* file) noexcept with gil:
@@ -623,6 +639,7 @@ MEMORY_OPS.open = memory_open
 MEMORY_OPS.close = memory_close
 MEMORY_OPS.pwrite = memory_pwrite
 MEMORY_OPS.pread = memory_pread
+MEMORY_OPS.write_back = memory_write_back
 MEMORY_OPS.datasync = memory_datasync
 MEMORY_OPS.allocate = memory_allocate
 MEMORY_OPS.truncate = memory_truncate

@@ -12,6 +12,7 @@ cdef class Inode:
     # What the device does not hold yet, in order: (sequence, offset, bytes written) or
     # (sequence, new size, None).
     cdef list journal
+    cdef bint given_back        # it lost its last name: who has it open reads nothing
     cdef int locks              # -1 an exclusive one, else how many shared ones
 
     cdef void write(self, uint64_t sequence, uint64_t offset, bytes content) except *
@@ -35,6 +36,7 @@ cdef class Tree:
     cdef uint64_t next_sequence(self) noexcept
     cdef object find(self, str path)
     cdef tuple parent_of(self, str path)
+    cdef bint names(self, Inode inode) except -1
     cdef void change(self, tuple changes) except *
     cdef void sync_directory(self, Directory directory) except *
     cdef list inodes(self)

@@ -154,6 +154,17 @@ cdef class Tree:
             raise OSError(errno.ENOTDIR, "not a directory", path)
         return directory, parts[len(parts) - 1]
 
+    cdef bint names(self, Inode inode) except -1:
+        """Whether a reader sees the file under some name."""
+        cdef list waiting = [self.root]
+        while waiting:
+            for node in (<Directory> waiting.pop()).entries.values():
+                if node is inode:
+                    return True
+                if isinstance(node, Directory):
+                    waiting.append(node)
+        return False
+
     cdef void change(self, tuple changes) except *:
         cdef Directory directory
         cdef int was_on = PyGC_Disable()

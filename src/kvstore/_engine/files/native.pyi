@@ -30,7 +30,11 @@ class FileSystem:
     def read(self, path: str, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``, fewer only at the end of the file."""
     def write(self, path: str, offset: int, data: Buffer) -> None:
-        """Write at ``offset``, making the file if it is absent; not durable before :meth:`sync`."""
+        """Write at ``offset``, making the file if it is absent; not durable before :meth:`sync`.
+
+        It is on the device on return, so that whoever syncs anything meanwhile or afterwards has
+        little to wait for. After an error nothing of the file counts: a later sync may not tell.
+        """
     def sync(self, path: str) -> None: ...
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable."""
@@ -51,9 +55,9 @@ class MemoryFileSystem(FileSystem):
     of its directory, as strictly as POSIX allows; :meth:`crash` says what is left. Everything is
     deterministic. Paths begin at the root, which exists.
 
-    Operations are named as in the table of ``file.pxd``: ``open close pwrite pread datasync
-    allocate truncate size rename link unlink make_directory remove_directory sync_directory list
-    kind lock lock_shared free_bytes``.
+    Operations are named as in the table of ``file.pxd``: ``open close pwrite pread write_back
+    datasync allocate truncate size rename link unlink make_directory remove_directory
+    sync_directory list kind lock lock_shared free_bytes``.
     """
 
     counts: dict[str, int]
@@ -75,7 +79,8 @@ class MemoryFileSystem(FileSystem):
         """Let the ``at``-th such call from now on fail with errno ``error``, without effect.
 
         With ``always`` each later one too. ``path`` limits it to paths that contain it. After a
-        failed datasync what it should have made durable never will be, as with a real kernel.
+        failed datasync or write_back what was written before it never will be durable, as with a
+        real kernel.
         """
     def shorten_read(self, *, at: int = 1, always: bool = False, path: str = "") -> None:
         """Let the ``at``-th pread return half of what is there."""

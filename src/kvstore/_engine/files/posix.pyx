@@ -13,6 +13,7 @@ from libc.errno cimport (
     ENOTDIR,
     ENXIO,
     EOPNOTSUPP,
+    ESPIPE,
     ESTALE,
 )
 from libc.errno cimport errno as os_errno
@@ -44,6 +45,8 @@ cdef extern from *:
     int mkdir(const char* path, mode_t mode) nogil
     int rename(const char* old, const char* new) nogil
     int posix_fallocate(int fd, off_t offset, off_t size) nogil
+    int sync_file_range(int fd, off_t offset, off_t size, unsigned int flags) nogil
+    int SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE, SYNC_FILE_RANGE_WAIT_AFTER
     int O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, LOCK_EX, LOCK_NB, LOCK_SH
     struct statvfs_t "statvfs":
         unsigned long f_frsize
@@ -54,6 +57,7 @@ cdef extern from *:
 cdef enum:
     DIRECTORY_MODE = 0o777      # the umask decides
     FILE_MODE = 0o666
+    GIVEN_BACK_BYTES = 1 << 20
 
 
 # A `void* file` is the descriptor plus one, so that no open file is NULL.
@@ -140,6 +144,16 @@ cdef int64_t posix_pread(void* disk, void* file, uint8_t* into, size_t size, uin
     return <int64_t> done
 
 
+cdef int posix_write_back(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil:
+    if sync_file_range(
+        fd_of(file), <off_t> offset, <off_t> size,
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER,
+    ) == 0:
+        return 0
+    # Where the system or this file system doesn't have it, the sync alone does it.
+    return 0 if os_errno in (ENOSYS, EINVAL, EOPNOTSUPP, ESPIPE) else -os_errno
+
+
 cdef int posix_datasync(void* disk, void* file) noexcept nogil:
     # EINTR included: after a failed sync nothing is known of the pages, so there is no second try.
     return -os_errno if fdatasync(fd_of(file)) else 0
@@ -183,7 +197,30 @@ cdef int posix_link(void* disk, const char* old, const char* new) noexcept nogil
 
 
 cdef int posix_unlink(void* disk, const char* path) noexcept nogil:
-    return -os_errno if unlink(path) else 0
+    # Without a descriptor (there may be none left) it goes all at once.
+    cdef int fd = os_open(path, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY)
+    cdef int result = -os_errno if unlink(path) else 0
+    if fd >= 0:
+        if result == 0:
+            give_back(fd)
+        close(fd)
+    return result
+
+
+cdef void give_back(int fd) noexcept nogil:
+    """The space of a file that has no name left, piece by piece.
+
+    A file system that is mounted with `discard` may tell the device of all of it at once, which
+    then does nothing else for tens of milliseconds. What fails here the close does.
+    """
+    cdef struct_stat info
+    if fstat(fd, &info) or not S_ISREG(info.st_mode) or info.st_nlink:
+        return
+    cdef off_t pieces = (info.st_size - 1) // GIVEN_BACK_BYTES
+    while pieces > 0:
+        if ftruncate(fd, pieces * GIVEN_BACK_BYTES):
+            return
+        pieces -= 1
 
 
 cdef int posix_make_directory(void* disk, const char* path) noexcept nogil:
@@ -305,6 +342,7 @@ POSIX_OPS.open = posix_open
 POSIX_OPS.close = posix_close
 POSIX_OPS.pwrite = posix_pwrite
 POSIX_OPS.pread = posix_pread
+POSIX_OPS.write_back = posix_write_back
 POSIX_OPS.datasync = posix_datasync
 POSIX_OPS.allocate = posix_allocate
 POSIX_OPS.truncate = posix_truncate

@@ -36,7 +36,7 @@ from kvstore._engine.primitives.native cimport (
     trailer_kind,
     trailer_sequence,
 )
-from kvstore._engine.files.native cimport FileSystemOps, OPEN_EXCLUSIVE
+from kvstore._engine.files.native cimport FileSystemOps, OPEN_EXCLUSIVE, PIECE_BYTES
 
 
 cdef extern from "<errno.h>" nogil:
@@ -48,7 +48,7 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef enum:
-    WRITE_BYTES = 1 << 18           # gathered before each pwrite
+    WRITE_BYTES = PIECE_BYTES       # gathered before each pwrite
     PARTITION_INDEX_BYTES = 4 << 10     # a partition ends when its index has grown to this
     PARTITION_SPAN_SHIFT = 31       # or its data frames to so many bits: one more still fits into 32
     META_FRAMES_MAX = 8
@@ -187,6 +187,10 @@ cdef int write_pending(TableBuilder* builder, Status* status) noexcept nogil:
     result = builder.ops.pwrite(
         builder.disk, builder.file, builder.pending.data, builder.pending.size, builder.written
     )
+    if result >= 0 and builder.pending.size >= WRITE_BYTES:
+        result = builder.ops.write_back(
+            builder.disk, builder.file, builder.written, builder.pending.size
+        )
     if result < 0:
         return status_os_error(status, -result, b"write table", <int64_t> builder.written)
     builder.written += builder.pending.size
