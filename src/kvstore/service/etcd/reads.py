@@ -24,7 +24,7 @@ from kvstore.state import COLD, Cold
 from kvstore.state.mvcc.answers import RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.requests import Range, Txn
 
-__all__ = ["Read", "ReadCall", "Reads", "Render"]
+__all__ = ["Read", "ReadCall", "Reads", "Render", "reading"]
 
 Read = Callable[[Model], Any]
 """Any thread; may ask the disk. Raises EtcdError, StorageError, ClosedError."""
@@ -43,47 +43,46 @@ RANGE_JOBS_MAX: Final = 4
 
 
 class ReadCall(Call[Any]):
-    """``operation``: what to read; None where the caller only waits for a read point."""
+    """``read``: what to read of the state; None where the caller only waits for a read point.
 
-    __slots__ = ("is_serializable", "operation", "render")
+    ``read_cached``: the same of a single key, from memory alone; COLD where the disk has to be
+    asked. What has none is read beside the loop.
+    """
+
+    __slots__ = ("is_serializable", "read", "read_cached")
 
     def __init__(
         self,
-        operation: Range | Txn | None,
+        read: Read | None,
         is_serializable: bool,
-        render: Render | None,
         deadline: float,
         is_own: bool,
         done: Callable[[Any], None],
+        read_cached: Read | None = None,
     ) -> None:
         super().__init__(deadline, is_own, done)
-        self.operation = operation
+        self.read = read
+        self.read_cached = read_cached
         self.is_serializable = is_serializable
-        self.render = render
 
-    @property
-    def is_of_a_key(self) -> bool:
-        """It asks for a single one."""
-        return isinstance(self.operation, Range) and not self.operation.range_end
 
-    def read(self, machine: Model) -> Any:
-        """Any thread; raises what ``machine`` raises."""
-        operation = self.operation
-        assert operation is not None
-        if isinstance(operation, Range):
-            return self._rendered(machine.read_range(operation))
-        return self._rendered(machine.read_txn(operation))
+def reading(operation: Range | Txn, render: Render | None) -> tuple[Read, Read | None]:
+    """``read`` and ``read_cached`` of a :class:`ReadCall` for ``operation``, which only reads."""
 
-    def read_cached(self, machine: Model) -> Any:
-        """From memory alone; COLD where the disk has to be asked, or it may take long."""
-        operation = self.operation
-        if not isinstance(operation, Range) or not self.is_of_a_key:
-            return COLD
-        answer = machine.read_range_cached(operation)
-        return COLD if isinstance(answer, Cold) else self._rendered(answer)
+    def rendered(answer: RangeAnswer | TxnAnswer | Cold) -> Any:
+        return answer if render is None or isinstance(answer, Cold) else render(answer)
 
-    def _rendered(self, answer: RangeAnswer | TxnAnswer) -> Any:
-        return answer if self.render is None else self.render(answer)
+    def read(machine: Model) -> Any:
+        if isinstance(operation, Txn):
+            return rendered(machine.read_txn(operation))
+        return rendered(machine.read_range(operation))
+
+    def read_cached(machine: Model) -> Any:
+        assert isinstance(operation, Range)
+        return rendered(machine.read_range_cached(operation))
+
+    is_of_a_key = isinstance(operation, Range) and not operation.range_end
+    return read, read_cached if is_of_a_key else None
 
 
 class _Lane:
@@ -219,7 +218,7 @@ class Reads:
             return
         else:
             for call in calls:
-                if call.operation is None:
+                if call.read is None:
                     self._decide(call, None)
                 else:
                     self._ready.append(call)
@@ -243,10 +242,12 @@ class Reads:
             call = self._ready.popleft()
             if call.is_decided:
                 continue
+            if call.read_cached is None:
+                self._ranges.calls.append(call)
+                continue
             outcome = _outcome(call.read_cached, machine)
             if outcome is COLD:
-                lane = self._keys if call.is_of_a_key else self._ranges
-                lane.calls.append(call)
+                self._keys.calls.append(call)
             else:
                 self._answer(member, machine, call, outcome)
         self._answer_soon()
@@ -263,7 +264,8 @@ class Reads:
         def job() -> None:
             for call in progress.each(calls):
                 # Nobody waits for it any more.
-                outcomes.append(None if call.is_decided else _outcome(call.read, machine))
+                read = None if call.is_decided else call.read
+                outcomes.append(None if read is None else _outcome(read, machine))
             progress.end()
 
         def ended() -> None:

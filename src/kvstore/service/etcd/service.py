@@ -26,7 +26,7 @@ from kvstore.service.etcd.member import (
     PassOn,
 )
 from kvstore.service.etcd.proposals import ProposalCall, Proposals
-from kvstore.service.etcd.reads import ReadCall, Reads, Render
+from kvstore.service.etcd.reads import Read, ReadCall, Reads, Render, reading
 from kvstore.service.etcd.upkeep import Upkeep
 from kvstore.state.mvcc.answers import Answer, HashAnswer
 from kvstore.state.mvcc.checks import check
@@ -192,12 +192,20 @@ class EtcdService:
             done(error)
             return
         until, is_own = self._until(deadline)
-        self._begin(ReadCall(operation, serializable, render, until, is_own, done))
+        read, read_cached = reading(operation, render)
+        self._begin(ReadCall(read, serializable, until, is_own, done, read_cached))
+
+    def read_state(
+        self, read: Read, serializable: bool, deadline: float | None, done: Callable[[Any], None]
+    ) -> None:
+        """As :meth:`read`, of whatever ``read`` reads; on a worker."""
+        until, is_own = self._until(deadline)
+        self._begin(ReadCall(read, serializable, until, is_own, done))
 
     def read_point(self, deadline: float | None, done: Callable[[Error | None], None]) -> None:
         """Call ``done(None)`` once what was acknowledged before, to anyone, is applied here."""
         until, is_own = self._until(deadline)
-        self._begin(ReadCall(None, False, None, until, is_own, done))
+        self._begin(ReadCall(None, False, until, is_own, done))
 
     def reclaim(self, done: Callable[[Error | None], None]) -> None:
         """Give back the room of what is compacted, here; ``done(None)`` when that is so."""

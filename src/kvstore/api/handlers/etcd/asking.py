@@ -13,11 +13,11 @@ from kvstore.api.handlers.etcd.register import Context
 from kvstore.api.handlers.etcd.translate import header_message
 from kvstore.errors import Error
 from kvstore.service.etcd import EtcdService
-from kvstore.service.etcd.reads import Render
+from kvstore.service.etcd.reads import Read, Render
 from kvstore.state.mvcc.answers import HashAnswer
 from kvstore.state.mvcc.requests import Operation, Range, Txn
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "deadline_of"]
 
 Asked = TypeVar("Asked")
 
@@ -35,21 +35,26 @@ class Asking:
 
     async def propose(self, operation: Operation, context: Context) -> Any:
         """What ``operation`` came to. Raises Error."""
-        deadline = _deadline(context)
+        deadline = deadline_of(context)
         return await self.outcome(partial(self._service.propose, operation, None, deadline))
 
     async def read(
         self, operation: Range | Txn, serializable: bool, context: Context, render: Render
     ) -> Any:
         """What ``render`` made of the answer, on the thread that read it. Raises Error."""
-        service, deadline = self._service, _deadline(context)
+        service, deadline = self._service, deadline_of(context)
         return await self.outcome(
             lambda done: service.read(operation, serializable, deadline, done, render)
         )
 
+    async def read_state(self, read: Read, context: Context) -> Any:
+        """What ``read`` reads of the state, linearizably and on a worker. Raises Error."""
+        service, deadline = self._service, deadline_of(context)
+        return await self.outcome(lambda done: service.read_state(read, False, deadline, done))
+
     async def read_point(self, context: Context) -> None:
         """Return once what was acknowledged before is applied here. Raises Error."""
-        await self.outcome(partial(self._service.read_point, _deadline(context)))
+        await self.outcome(partial(self._service.read_point, deadline_of(context)))
 
     async def reclaim(self) -> None:
         """Return once the room of what is compacted is free, on this member. Raises Error."""
@@ -77,6 +82,7 @@ class Asking:
         return outcome
 
 
-def _deadline(context: Context) -> float | None:
+def deadline_of(context: Context) -> float | None:
+    """The client's own, in seconds of the monotonic clock; None where it has none."""
     left = context.time_remaining()
     return None if left is None else monotonic() + left
