@@ -22,8 +22,10 @@ from kvstore.engine import DB
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import decode_commands
+from kvstore.state.mvcc.answers import EventPage, HashAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.operations import is_operations
 from kvstore.state.mvcc.records import LeaseRecord, decode_key
+from kvstore.state.mvcc.requests import Range, Txn
 from kvstore.state.operating import (
     Evaluated,
     OperationsApplying,
@@ -31,6 +33,7 @@ from kvstore.state.operating import (
     retain_history,
 )
 from kvstore.state.plain import PlainApplying, PlainPrepared
+from kvstore.state.reading import Reading
 from kvstore.state.requests import RECORD_HEAD_BYTES, REMEMBERED_REQUESTS, check_record
 from kvstore.state.results import Applied, CommandResult, result_of
 from kvstore.state.sessions import Session, SessionBounds, Sessions, decode_session
@@ -101,6 +104,7 @@ class StateMachine:
             # Before the first write: a crash may have forgotten how far it was.
             retain_history(db, stored.compacted)
         requests = self._requests
+        self._reading = Reading(db, self._applying)
         self._operations = OperationsApplying(db, self._applying, lambda: requests.forgotten_ms)
 
     def _load_requests(self, capacity: int, stored: StoredState) -> RequestMemory:
@@ -237,9 +241,61 @@ class StateMachine:
             return version and version[0]
         return decode_key(key, *version, model_from).value
 
+    # --- the model -----------------------------------------------------------------------------
+    # What asks the disk may be asked on any thread. These raise StorageError and ClosedError, and
+    # EtcdError where what is asked for is refused: all but events while the model is off.
+
+    def read_range(self, asked: Range) -> RangeAnswer:
+        """The answer to a Range. May ask the disk."""
+        return self._reading.range(asked)
+
+    def read_range_cached(self, asked: Range) -> RangeAnswer | Cold:
+        """The same from memory; :data:`COLD` where that isn't enough, as for more than one key."""
+        return self._reading.range_cached(asked)
+
+    def read_txn(self, asked: Txn) -> TxnAnswer:
+        """The answer to a Txn that only reads. May ask the disk."""
+        return self._reading.txn(asked)
+
+    def events(
+        self,
+        first: int,
+        last: int,
+        bytes_max: int,
+        previous: bool = False,
+        wanted: Callable[[bytes], bool] | None = None,
+        sub: int = 0,
+    ) -> EventPage:
+        """What changed from revision ``first`` to ``last``: see
+        :func:`kvstore.state.mvcc.reads.read_events`. May ask the disk."""
+        return self._reading.events(first, last, bytes_max, previous, wanted, sub)
+
+    def events_cached(
+        self,
+        first: int,
+        last: int,
+        bytes_max: int,
+        previous: bool = False,
+        wanted: Callable[[bytes], bool] | None = None,
+    ) -> EventPage | Cold:
+        """The same of whole revisions, from memory; :data:`COLD` where that isn't enough."""
+        return self._reading.events_cached(first, last, bytes_max, previous, wanted)
+
+    def hash_kv(self, revision: int) -> HashAnswer:
+        """A hash of all that can be read up to ``revision``, 0 for now: equal on all members."""
+        return self._reading.hash(revision)
+
+    def reclaim(self) -> None:
+        """Give back the room of what was compacted. Takes long; any thread."""
+        self._reading.reclaim()
+
     def leases(self) -> Mapping[int, LeaseRecord]:
         """All leases by their ids, as of now and from here on. On the thread that applies."""
         return self._operations.leases
+
+    def lease_keys(self, lease: int) -> tuple[bytes, ...]:
+        """The keys on a lease, ascending. May ask the disk."""
+        return self._reading.lease_keys(lease)
 
     @property
     def alarms(self) -> frozenset[tuple[int, int]]:

@@ -14,7 +14,7 @@ from kvstore._engine.primitives.native import crc32c
 from kvstore.engine import DB, WriteBatch
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc.answers import DeleteRangeAnswer, RangeAnswer, TxnAnswer
-from kvstore.state.mvcc.evaluate import evaluate
+from kvstore.state.mvcc.evaluate import evaluate_slice
 from kvstore.state.mvcc.operations import (
     decode_operations,
     decode_operations_time,
@@ -28,13 +28,17 @@ from kvstore.state.mvcc.records import (
     decode_lease,
     decode_lease_key,
 )
-from kvstore.state.mvcc.requests import Compact, Proposal
-from kvstore.state.mvcc.view import ColdError, Standing, Store, View
+from kvstore.state.mvcc.requests import Compact, Proposal, Txn
+from kvstore.state.mvcc.source import ColdError, Standing, Store
+from kvstore.state.mvcc.view import View
 from kvstore.state.results import Applied, OperationResult
 from kvstore.state.stored import STATE_KEY, StoredState, encode_state
 from kvstore.state.stores import DiskStore, MemoryStore
 
 __all__ = ["OperationsApplying", "PreparedOperations"]
+
+OPERATIONS_AT_ONCE = 1024
+"""With more of them entries are evaluated by a worker, whatever memory knows."""
 
 _REVISION = struct.Struct("<BQ")
 _COUNT = struct.Struct("<Q")
@@ -90,11 +94,13 @@ class PreparedOperations:
         self.evaluated: Evaluated | None = None
 
     def __len__(self) -> int:
+        """How many there are: fewer once it is known that they write too much for one slice."""
         return len(self.entries)
 
     def learn(self, found: Evaluated) -> None:
-        """What the entries come to by what the disk said."""
+        """What the entries come to, or the first of them."""
         self.evaluated = found
+        self.entries = self.entries[: len(found.applied)]
         self.cold.clear()
 
 
@@ -135,15 +141,18 @@ class OperationsApplying:
             if compacts:
                 break
         prepared = PreparedOperations(taken)
+        if _count_operations(taken) > OPERATIONS_AT_ONCE:
+            prepared.cold.append(STATE_KEY)
+            return prepared
         try:
             evaluated = self._evaluate(taken, MemoryStore(self._db))
         except ColdError as cold:
-            prepared.cold.append(*cold.args)
+            prepared.cold.append(cold.key)
             return prepared
         if self._must_retain(evaluated):
             prepared.cold.append(STATE_KEY)
         else:
-            prepared.evaluated = evaluated
+            prepared.learn(evaluated)
         return prepared
 
     def look_up(self, prepared: PreparedOperations, step: Callable[[], None]) -> Evaluated:
@@ -161,18 +170,21 @@ class OperationsApplying:
     def _evaluate(self, entries: Sequence[_Entry], store: Store) -> Evaluated:
         now = self._standing
         before = Standing(now.revision, now.model_from, now.compacted)
-        view = View(store, before, self.leases, self.alarms)
+        view, answers = evaluate_slice(
+            [(term, proposals) for _, term, _, proposals in entries],
+            lambda: View(store, before, self.leases, self.alarms),
+        )
         state_hash, clock_ms = now.state_hash, now.clock_ms
         applied = []
-        for index, term, data, proposals in entries:
+        for (index, term, data, proposals), results in zip(entries, answers, strict=False):
             if data:
                 clock_ms = max(clock_ms, decode_operations_time(data))
-            answers = [(proposal.id, evaluate(proposal, view, term)) for proposal in proposals]
             outcome = bytearray()
-            for _, result in answers:
+            for result in results:
                 _append_outcome(outcome, result)
             state_hash = crc32c(data, crc32c(bytes(outcome), state_hash))
-            applied.append(Applied(index, term, b"", tuple(answers)))
+            ids = [proposal.id for proposal in proposals]
+            applied.append(Applied(index, term, b"", tuple(zip(ids, results, strict=True))))
         return Evaluated(applied, view, state_hash, clock_ms)
 
     def apply(self, prepared: PreparedOperations) -> list[Applied]:
@@ -205,6 +217,18 @@ class OperationsApplying:
         if standing.compacted != compacted:
             retain_history(self._db, standing.compacted)
         return evaluated.applied
+
+
+def _count_operations(entries: Sequence[_Entry]) -> int:
+    proposals = [proposal for _, _, _, proposals in entries for proposal in proposals]
+    txns = [proposal.operation for proposal in proposals if isinstance(proposal.operation, Txn)]
+    return len(proposals) + sum(map(_operations_in, txns))
+
+
+def _operations_in(txn: Txn) -> int:
+    branches = (*txn.success, *txn.failure)
+    nested = [operation for operation in branches if isinstance(operation, Txn)]
+    return len(txn.compare) + len(branches) + sum(map(_operations_in, nested))
 
 
 def retain_history(db: DB, compacted: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from kvstore.engine import DB
 from kvstore.state.cold import COLD, Cold
-from kvstore.state.mvcc.view import ColdError
+from kvstore.state.mvcc.source import ColdError
 
 __all__ = ["DiskStore", "MemoryStore"]
 
@@ -15,14 +15,14 @@ STEP_KEYS = 256
 
 
 class MemoryStore:
-    """What memory knows of single keys as of now. Raises ColdError, with the key, for all else."""
+    """What memory knows of single keys as of now. Raises ColdError for all else."""
 
     def __init__(self, db: DB) -> None:
         self._db = db
 
     def get_versioned(self, key: bytes, sequence: int | None = None) -> tuple[bytes, int] | None:
         """See :class:`kvstore.state.mvcc.view.Store`."""
-        if sequence is not None:
+        if sequence is not None and sequence != self._db.last_sequence:
             raise ColdError(key)
         version: tuple[bytes, int] | Cold | None = self._db.get_versioned_cached(key, cold=COLD)
         if version is COLD:

@@ -12,6 +12,7 @@ from kvstore.engine import Options
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state import (
+    COLD,
     Applied,
     Command,
     StateMachine,
@@ -23,7 +24,14 @@ from kvstore.state import (
     request_digest,
     result_of,
 )
-from kvstore.state.mvcc.answers import EnableAnswer, PutAnswer
+from kvstore.state.mvcc.answers import (
+    EnableAnswer,
+    Event,
+    EventPage,
+    KeyValue,
+    PutAnswer,
+    RangeAnswer,
+)
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.records import (
     ATTACHMENTS,
@@ -35,13 +43,19 @@ from kvstore.state.mvcc.records import (
     decode_key,
 )
 from kvstore.state.mvcc.requests import (
+    Alarm,
+    AlarmAction,
+    AlarmKind,
     Compact,
     DeleteRange,
     EnableModel,
     LeaseGrant,
+    LeaseRevoke,
     Operation,
     Proposal,
     Put,
+    Range,
+    Txn,
 )
 
 OPTIONS = Options(wal=False, background=False)
@@ -380,3 +394,114 @@ def test_answers_come_with_the_ids_of_their_proposals() -> None:
     put, refused = story.ask(Put(b"k", b"v"), Put(b"k", b"v", lease=9))
     assert put == PutAnswer(2)
     assert is_reason(refused, Reason.LEASE_NOT_FOUND)
+
+
+def key_value(key: bytes, created: int, changed: int, version: int, value: bytes) -> KeyValue:
+    return KeyValue(key, created, changed, version, value, 0)
+
+
+@both
+def test_what_v1_wrote_is_read_by_revision(plain: bool) -> None:
+    story = Story(plain)
+    story.put(b"old", b"0")
+    story.ask(EnableModel())
+    machine = story.machine
+    story.put(b"old", b"1")
+    story.put(b"new", b"2")
+    story.delete(b"old")
+    now = machine.read_range(Range(b"a", b"\0"))
+    assert now == RangeAnswer(4, (key_value(b"new", 3, 3, 1, b"2"),), False, 1)
+    then = machine.read_range(Range(b"a", b"\0", revision=2))
+    assert then == RangeAnswer(4, (key_value(b"old", 1, 2, 2, b"1"),), False, 1)
+    at_first = machine.read_range(Range(b"old", revision=1))
+    assert at_first == RangeAnswer(4, (key_value(b"old", 1, 1, 1, b"0"),), False, 1)
+    assert machine.read_range_cached(Range(b"new")) == now
+    assert machine.read_range_cached(Range(b"a", b"\0")) is COLD
+    page = machine.events(2, 4, 1 << 20, previous=True)
+    cached = machine.events_cached(4, 4, 1 << 20)
+    assert cached == EventPage(machine.events(4, 4, 1 << 20).revisions, 5)
+    assert page.revisions == (
+        (
+            2,
+            (Event(False, key_value(b"old", 1, 2, 2, b"1"), 1, key_value(b"old", 1, 1, 1, b"0")),),
+        ),
+        (3, (Event(False, key_value(b"new", 3, 3, 1, b"2")),)),
+        (4, (Event(True, key_value(b"old", 0, 4, 0, b""), 2, key_value(b"old", 1, 2, 2, b"1")),)),
+    )
+    txn = Txn((), (Range(b"new"), Range(b"old")))
+    assert machine.read_txn(txn).answers == (
+        RangeAnswer(4, now.kvs, False, 1),
+        RangeAnswer(4, (), False, 0),
+    )
+    with pytest.raises(EtcdError) as caught:
+        machine.read_range(Range(b"old", revision=5))
+    assert caught.value.reason is Reason.FUTURE_REVISION
+
+
+@both
+def test_what_was_compacted_is_refused_and_its_room_comes_back(plain: bool) -> None:
+    story = Story(plain)
+    story.ask(EnableModel())
+    for number in range(200):
+        story.put(b"k%d" % (number % 3), b"%0100d" % number)
+    machine = story.machine
+    hashed = machine.hash_kv(0)
+    machine.flush()
+    before = machine._db.approximate_sizes((b"\1", b"\3"))
+    story.ask(Compact(200))
+    assert machine.hash_kv(0) != hashed
+    machine.reclaim()
+    assert machine._db.approximate_sizes((b"\1", b"\3"))[0] < before[0] / 3
+    with pytest.raises(EtcdError) as caught:
+        machine.read_range(Range(b"k1", revision=199))
+    assert caught.value.reason is Reason.COMPACTED
+    with pytest.raises(EtcdError) as caught:
+        machine.events(199, 201, 1000)
+    assert caught.value.reason is Reason.COMPACTED
+    kept = machine.read_range(Range(b"k1", revision=200))
+    assert kept.kvs[0].value == b"%0100d" % 196
+    assert [revision for revision, _ in machine.events(200, 201, 1 << 20).revisions] == [200, 201]
+
+
+def test_while_the_model_is_off_nothing_of_it_is_read() -> None:
+    story = Story()
+    story.put(b"k", b"v")
+    for read in (
+        lambda: story.machine.read_range(Range(b"k")),
+        lambda: story.machine.read_range_cached(Range(b"k")),
+        lambda: story.machine.read_txn(Txn((), (Range(b"k"),))),
+        lambda: story.machine.hash_kv(0),
+    ):
+        with pytest.raises(EtcdError) as caught:
+            read()
+        assert caught.value.reason is Reason.NOT_CAPABLE
+
+
+def test_keys_of_a_lease_are_known_after_a_restart() -> None:
+    story = Story()
+    story.ask(EnableModel(), LeaseGrant(7, 60), LeaseGrant(8, 60))
+    story.ask(*(Put(key, b"", lease=7) for key in (b"b", b"a", b"c")), Put(b"d", b"", lease=8))
+    story.ask(Put(b"c", b""), Alarm(AlarmAction.ACTIVATE, 3, AlarmKind.NOSPACE))
+    before = story.machine
+    assert before.lease_keys(7) == (b"a", b"b")
+    assert before.alarms == {(3, AlarmKind.NOSPACE)}
+    leases, alarms = dict(before.leases()), before.alarms
+    story.again()
+    assert (story.machine.leases(), story.machine.alarms) == (leases, alarms)
+    assert story.machine.lease_keys(7) == (b"a", b"b")
+    story.ask(LeaseRevoke(7), Alarm(AlarmAction.DEACTIVATE, 3, AlarmKind.NOSPACE))
+    assert story.machine.leases().keys() == {8}
+    assert story.machine.lease_keys(7) == ()
+    assert not story.machine.alarms
+    assert story.machine.get(b"a") is None
+
+
+def test_what_takes_long_to_evaluate_is_a_workers() -> None:
+    story = Story()
+    story.ask(EnableModel())
+    many = Txn((), tuple(Put(b"%d" % number) for number in range(100)))
+    for _ in range(4):
+        many = Txn((), (many, many, many))
+    prepared = story.machine.prepare([story.entry(story.operations(many))])
+    assert prepared.cold
+    assert len(prepared) == 1

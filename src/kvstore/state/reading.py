@@ -1,0 +1,127 @@
+"""What the model's face reads of a state, on whatever thread, while more is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kvstore.engine import DB
+from kvstore.state.cold import COLD, Cold
+from kvstore.state.mvcc.answers import EventPage, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.hashing import hash_kv
+from kvstore.state.mvcc.reads import read_events, read_events_cached, read_range, read_txn
+from kvstore.state.mvcc.records import EVENTS, USER
+from kvstore.state.mvcc.requests import Range, Txn
+from kvstore.state.mvcc.source import ColdError, Standing, attached_keys
+from kvstore.state.stores import DiskStore, MemoryStore
+
+__all__ = ["Reading"]
+
+_USER_STOP = bytes([USER[0] + 1])
+_EVENTS_STOP = bytes([EVENTS[0] + 1])
+
+
+class _Bounds(Protocol):
+    """What knows how far the state is."""
+
+    @property
+    def model_from(self) -> int: ...
+    @property
+    def compacted(self) -> int: ...
+
+
+class Reading:
+    """Reads by revisions. What is read of the disk may be read on any thread.
+
+    Where it takes a Range or Txn it raises EtcdError; and StorageError, ClosedError.
+    """
+
+    def __init__(self, db: DB, bounds: _Bounds) -> None:
+        self._db = db
+        self._bounds = bounds
+        self._disk = DiskStore(db)
+        self._memory = MemoryStore(db)
+
+    def standing(self) -> Standing:
+        """How far what can be read is, all of one moment.
+
+        What is applied moves the bounds just before its batch can be seen, and the revision with
+        it. The bounds are asked first: so none of them is ahead of the others.
+        """
+        model_from, compacted = self._bounds.model_from, self._bounds.compacted
+        revision = self._db.last_sequence
+        if revision < model_from:
+            model_from = 0
+        return Standing(revision, model_from, min(compacted, revision))
+
+    def range(self, asked: Range) -> RangeAnswer:
+        """The answer to a Range."""
+        return read_range(self._disk, self.standing, asked)
+
+    def range_cached(self, asked: Range) -> RangeAnswer | Cold:
+        """The same from memory, or COLD: on the thread that applies."""
+        try:
+            return read_range(self._memory, self.standing, asked)
+        except ColdError:
+            return COLD
+
+    def txn(self, asked: Txn) -> TxnAnswer:
+        """The answer to a Txn that only reads."""
+        return read_txn(self._disk, self.standing, asked)
+
+    def events(
+        self,
+        first: int,
+        last: int,
+        bytes_max: int,
+        previous: bool,
+        wanted: Callable[[bytes], bool] | None,
+        sub: int,
+    ) -> EventPage:
+        """See :func:`kvstore.state.mvcc.reads.read_events`."""
+        return read_events(
+            self._disk,
+            self.standing,
+            first,
+            last,
+            bytes_max,
+            previous=previous,
+            wanted=wanted,
+            sub=sub,
+        )
+
+    def events_cached(
+        self,
+        first: int,
+        last: int,
+        bytes_max: int,
+        previous: bool,
+        wanted: Callable[[bytes], bool] | None,
+    ) -> EventPage | Cold:
+        """The same of whole revisions, from memory, or COLD: on the thread that applies."""
+        try:
+            return read_events_cached(
+                self._memory,
+                self.standing,
+                first,
+                last,
+                bytes_max,
+                previous=previous,
+                wanted=wanted,
+            )
+        except ColdError:
+            return COLD
+
+    def lease_keys(self, lease: int) -> tuple[bytes, ...]:
+        """The keys on a lease, ascending."""
+        return tuple(attached_keys(self._disk, lease))
+
+    def hash(self, revision: int) -> HashAnswer:
+        """See :func:`kvstore.state.mvcc.hashing.hash_kv`."""
+        return hash_kv(self._disk, self.standing, revision)
+
+    def reclaim(self) -> None:
+        """Rewrite what holds versions and events that nobody can read any more; takes long."""
+        self._db.flush()
+        self._db.compact_range(start=USER, stop=_USER_STOP)
+        self._db.compact_range(start=EVENTS, stop=_EVENTS_STOP)
