@@ -23,12 +23,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd.lessor_checkpoints import Checkpoints
-from kvstore.service.etcd.lessor_deadlines import Deadlines, Renewed, Tenure
+from kvstore.service.etcd.lessor_deadlines import Deadlines, Tenure
 from kvstore.service.etcd.lessor_expiry import Expiry, Outcome, Propose
 from kvstore.state.mvcc.answers import (
     Answer,
@@ -38,7 +38,16 @@ from kvstore.state.mvcc.answers import (
 )
 from kvstore.state.mvcc.requests import FOR_EVER, Operation
 
-__all__ = ["Lessor", "LessorFigures", "Lives", "TimeToLive", "ttl_min_s"]
+__all__ = [
+    "ENDING",
+    "Lessor",
+    "LessorFigures",
+    "Lives",
+    "Member",
+    "Renewed",
+    "TimeToLive",
+    "ttl_min_s",
+]
 
 GATHERED_MAX = 100_000
 """Renewals and questions that wait for a round."""
@@ -91,6 +100,14 @@ class TimeToLive(NamedTuple):
     granted: int
 
 
+Renewed = Callable[[int | EtcdError], None]
+"""Gets the TTL that a renewed lease has again; 0 for one that is gone, ENDING for one that will be;
+or why nobody knows."""
+
+ENDING: Final = -1
+"""The lease has run out, and its revocation is under way: it isn't renewed any more, but before it
+is gone nobody should be told so."""
+
 Lives = Callable[[TimeToLive | EtcdError], None]
 
 
@@ -134,14 +151,6 @@ class _Reign:
     deadlines: Deadlines
     expiry: Expiry
     checkpoints: Checkpoints
-
-    def end(self, tenure: Tenure) -> None:
-        """It is gone: tell who waited for that."""
-        if self.deadlines.get(tenure.id) is tenure:
-            self.deadlines.end(tenure.id)
-        waiting, tenure.waiting = tenure.waiting, []
-        for renewed in waiting:
-            renewed(0)
 
 
 @dataclasses.dataclass(slots=True)
@@ -216,9 +225,7 @@ class Lessor:
             if kind is LeaseGrantAnswer:
                 self._granted(reign, answer.id)  # type: ignore[union-attr]
             elif kind is LeaseRevokeAnswer:
-                tenure = reign.deadlines.get(answer.id)  # type: ignore[union-attr]
-                if tenure is not None:
-                    reign.end(tenure)
+                reign.deadlines.end(answer.id)  # type: ignore[union-attr]
 
     def tick(self) -> None:
         """To be called every 100 ms or so: what has run out is revoked from here."""
@@ -258,10 +265,6 @@ class Lessor:
         if self._leads(reign.member, reign.term):
             return reign
         self._reign = None
-        for tenure in reign.deadlines.all():
-            waiting, tenure.waiting = tenure.waiting, []
-            for renewed in waiting:
-                renewed(EtcdError(Reason.NOT_PRIMARY_LESSOR))
         return None
 
     # --- rounds ----------------------------------------------------------------------------------
@@ -302,7 +305,6 @@ class Lessor:
         if refusal is None and self._leads(round_.member, round_.term):
             self._reign_goes_on(round_)
         else:
-            self._present_reign()
             self._refuse(round_.questions, Reason.NOT_PRIMARY_LESSOR)
         if self._gathered:
             self._ask_soon()
@@ -363,8 +365,9 @@ class Lessor:
     def _expired(self, tenure: Tenure) -> None:
         """It had run out and was revoked, by a client's wish if not by this lessor's."""
         self.figures.expired += 1
-        if self._reign is not None:
-            self._reign.end(tenure)
+        reign = self._reign
+        if reign is not None and reign.deadlines.get(tenure.id) is tenure:
+            reign.deadlines.end(tenure.id)
 
     def _granted(self, reign: _Reign, id: int) -> None:
         """Begin its time, unless it was revoked in the same breath."""
@@ -378,8 +381,7 @@ class Lessor:
         tenure = reign.deadlines.get(id)
         lease = reign.member.machine.leases().get(id)
         if lease is None:
-            if tenure is not None:
-                reign.end(tenure)
+            reign.deadlines.end(id)
             return None
         if tenure is None or tenure.birth != lease.birth:
             self._granted(reign, id)
@@ -397,7 +399,7 @@ class Lessor:
             renewed(0)
         elif tenure.is_ending or (tenure.deadline <= now and self._hold is None):
             # Never revived: others may know already that it has ended.
-            tenure.waiting.append(renewed)
+            renewed(ENDING)
         else:
             tenure.deadline = max(tenure.deadline, now + tenure.ttl)
             renewals.append((tenure, renewed))

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from itertools import count
 
-from kvstore.etcd_errors import EtcdError
-
-__all__ = ["Deadlines", "Renewed", "Tenure"]
-
-Renewed = Callable[[int | EtcdError], None]
-"""Gets the TTL that a renewed lease has again, 0 for one that is gone, or why nobody knows."""
+__all__ = ["Deadlines", "Tenure"]
 
 SWEEP_MIN = 1024
 """So many of those that are gone stay in the heap, and as many as are left."""
@@ -23,10 +17,9 @@ class Tenure:
     ``deadline`` never falls. ``rest``: what the log says is left of it, or may say yet; FOR_EVER
     for all.
     ``is_ending``: its revocation was begun, or waits for its turn; it is never renewed again.
-    ``waiting`` are told once it is gone.
     """
 
-    __slots__ = ("birth", "deadline", "gone", "id", "is_ending", "rest", "ttl", "waiting")
+    __slots__ = ("birth", "deadline", "gone", "id", "is_ending", "rest", "ttl")
 
     def __init__(self, id: int, birth: int, ttl: int, rest: int, deadline: float) -> None:
         self.id = id
@@ -36,7 +29,6 @@ class Tenure:
         self.deadline = deadline
         self.is_ending = False
         self.gone = False
-        self.waiting: list[Renewed] = []
 
 
 class Deadlines:

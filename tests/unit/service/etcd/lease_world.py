@@ -17,7 +17,7 @@ from itertools import count
 
 from kvstore.errors import Error, OutcomeUnknownError, UnavailableError
 from kvstore.etcd_errors import EtcdError, Reason
-from kvstore.service.etcd.lessor import Lessor
+from kvstore.service.etcd.lessor import ENDING, Lessor
 from kvstore.state.mvcc.answers import (
     Answer,
     LeaseCheckpointAnswer,
@@ -330,7 +330,7 @@ class World:
         renewed: Callable[[int], None],
         ttl: int | EtcdError,
     ) -> None:
-        if isinstance(ttl, EtcdError):
+        if isinstance(ttl, EtcdError) or ttl == ENDING:
             return
         asked_at, before = asked
         now = self.truth.leases.get(id)
