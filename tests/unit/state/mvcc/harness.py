@@ -52,7 +52,7 @@ class ColdStore:
         self.db = db
 
     def get_versioned(self, key: bytes, sequence: int | None = None) -> tuple[bytes, int] | None:
-        if sequence is not None:
+        if sequence is not None and sequence < self.db.last_sequence:
             raise ColdError(key)
         found: tuple[bytes, int] | None = self.db.get_versioned_cached(key, cold=ColdError)
         if found is ColdError:

@@ -6,24 +6,20 @@ import pytest
 
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc import overlay
-from kvstore.state.mvcc.answers import Event, RangeAnswer
+from kvstore.state.mvcc.answers import RangeAnswer
 from kvstore.state.mvcc.evaluate import evaluate
 from kvstore.state.mvcc.hashing import hash_kv
-from kvstore.state.mvcc.reads import read_events, read_range
+from kvstore.state.mvcc.reads import read_range
 from kvstore.state.mvcc.requests import Proposal, Range
 from kvstore.state.mvcc.source import ColdError
 from kvstore.state.mvcc.view import View
 from tests.unit.state.mvcc.harness import ColdStore, Model, enabled
 from tests.unit.state.mvcc.histories import History
 from tests.unit.state.mvcc.oracle import Oracle
+from tests.unit.state.mvcc.reading import events, plain
 
 SEEDS = 40
 SLICES = 60
-
-
-def plain(answer: object) -> object:
-    """Comparable: an error stands for its reason."""
-    return answer.reason if isinstance(answer, EtcdError) else answer
 
 
 def read(model: Model, request: Range) -> RangeAnswer | Reason:
@@ -38,26 +34,6 @@ def expected(oracle: Oracle, request: Range) -> RangeAnswer | Reason:
         return oracle.read(request)
     except EtcdError as error:
         return error.reason
-
-
-def events(model: Model, first: int, bytes_max: int) -> list[tuple[int, Event]]:
-    """All from ``first`` on, page by page."""
-    told = []
-    sub = 0
-    while first <= model.standing.revision:
-        page = read_events(
-            model.store,
-            lambda: model.standing,
-            first,
-            model.standing.revision,
-            bytes_max,
-            previous=True,
-            sub=sub,
-        )
-        assert (page.next_revision, page.next_sub) > (first, sub)
-        told += [(revision, event) for revision, events in page.revisions for event in events]
-        first, sub = page.next_revision, page.next_sub
-    return told
 
 
 def check_all(model: Model, oracle: Oracle, bytes_max: int) -> None:
