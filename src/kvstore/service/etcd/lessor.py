@@ -43,6 +43,7 @@ __all__ = [
     "Lessor",
     "LessorFigures",
     "Lives",
+    "Machine",
     "Member",
     "Renewed",
     "TimeToLive",

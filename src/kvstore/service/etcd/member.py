@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from kvstore.errors import Error, StorageError
@@ -12,6 +12,7 @@ from kvstore.raft import Membership
 from kvstore.replica.options import ReplicaStatus
 from kvstore.state import Cold
 from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.records import LeaseRecord
 from kvstore.state.mvcc.requests import Range, Txn
 
 __all__ = ["Answers", "Listener", "LocalMember", "Model", "PassOn", "Passed", "PassedOn"]
@@ -54,6 +55,12 @@ class Model(Protocol):
 
     def hash_kv(self, revision: int) -> HashAnswer:
         """Of all that it remembers up to ``revision``, 0 for the current one."""
+
+    def leases(self) -> Mapping[int, LeaseRecord]:
+        """All leases by their ids; always the present ones, from memory."""
+
+    def lease_keys(self, lease: int) -> Iterable[bytes]:
+        """The keys on a lease; any thread, may ask the disk."""
 
     def reclaim(self) -> None:
         """Give back the room of what is compacted; any thread."""
