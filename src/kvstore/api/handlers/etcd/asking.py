@@ -38,6 +38,10 @@ class Asking:
         deadline = deadline_of(context)
         return await self.outcome(partial(self._service.propose, operation, None, deadline))
 
+    async def propose_unhurried(self, operation: Operation) -> Any:
+        """As :meth:`propose`, for as long as the service waits: the call may have ended."""
+        return await self.outcome(partial(self._service.propose, operation, None, None))
+
     async def read(
         self, operation: Range | Txn, serializable: bool, context: Context, render: Render
     ) -> Any:

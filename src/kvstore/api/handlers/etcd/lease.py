@@ -1,0 +1,153 @@
+"""``etcdserverpb.Lease``."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final
+
+from kvstore.api.etcd import etcd_pb2 as pb
+from kvstore.api.handlers.etcd.asking import Asking, deadline_of
+from kvstore.api.handlers.etcd.register import Context
+from kvstore.errors import Error
+from kvstore.service.etcd.lease_calls import LeaseCalls
+from kvstore.service.etcd.lessor import TimeToLive
+from kvstore.state.mvcc.requests import LeaseGrant, LeaseRevoke
+
+__all__ = ["LeaseHandlers", "grant_of"]
+
+UNANSWERED_MAX: Final = 1024
+"""Renewals of one stream; then nothing more is read from it."""
+
+
+class LeaseHandlers:
+    """Grants and revokes by way of the log, renews by way of the leader's lessor."""
+
+    def __init__(self, asking: Asking, calls: LeaseCalls, ttl_min_s: int) -> None:
+        """``ttl_min_s``: a lesser TTL is raised to this."""
+        self._asking = asking
+        self._calls = calls
+        self._ttl_min_s = ttl_min_s
+
+    async def LeaseGrant(
+        self, request: pb.LeaseGrantRequest, context: Context
+    ) -> pb.LeaseGrantResponse:
+        operation = grant_of(request.ID, request.TTL, self._ttl_min_s)
+        answer = await self._asking.propose(operation, context)
+        return pb.LeaseGrantResponse(
+            header=self._asking.header(answer.revision), ID=answer.id, TTL=answer.ttl
+        )
+
+    async def LeaseRevoke(
+        self, request: pb.LeaseRevokeRequest, context: Context
+    ) -> pb.LeaseRevokeResponse:
+        answer = await self._asking.propose(LeaseRevoke(request.ID), context)
+        return pb.LeaseRevokeResponse(header=self._asking.header(answer.revision))
+
+    async def LeaseKeepAlive(
+        self, requests: AsyncIterator[pb.LeaseKeepAliveRequest], context: Context
+    ) -> None:
+        stream = _KeepAlives(self._calls, self._asking)
+        reading = asyncio.create_task(stream.read(requests))
+        try:
+            await stream.write(context)
+            await reading
+        finally:
+            reading.cancel()
+
+    async def LeaseTimeToLive(
+        self, request: pb.LeaseTimeToLiveRequest, context: Context
+    ) -> pb.LeaseTimeToLiveResponse:
+        deadline = deadline_of(context)
+        lives: TimeToLive = await self._asking.outcome(
+            partial(self._calls.time_to_live, request.ID, deadline)
+        )
+        keys: tuple[bytes, ...] = ()
+        if request.keys and lives.granted:
+            keys = await self._asking.read_state(
+                lambda machine: machine.lease_keys(request.ID), context
+            )
+        return pb.LeaseTimeToLiveResponse(
+            header=self._asking.header(),
+            ID=request.ID,
+            TTL=lives.ttl,
+            grantedTTL=lives.granted,
+            keys=keys,
+        )
+
+    async def LeaseLeases(
+        self, request: pb.LeaseLeasesRequest, context: Context
+    ) -> pb.LeaseLeasesResponse:
+        return pb.LeaseLeasesResponse(
+            header=self._asking.header(),
+            leases=[pb.LeaseStatus(ID=id) for id in self._calls.leases()],
+        )
+
+
+def grant_of(id: int, ttl: int, ttl_min_s: int) -> LeaseGrant:
+    """What to propose: an id of 0 is chosen here, since nothing is drawn when it is applied."""
+    return LeaseGrant(id or 1 + secrets.randbelow((1 << 63) - 1), max(ttl, ttl_min_s))
+
+
+class _Expected:
+    """A request whose answer is to be written; ``outcome``: the TTL, or why there is none."""
+
+    __slots__ = ("outcome", "response")
+
+    def __init__(self, response: pb.LeaseKeepAliveResponse) -> None:
+        self.response = response
+        self.outcome: int | Error | None = None
+
+
+class _KeepAlives:
+    """One stream: answers in the order of its requests, each when it is there."""
+
+    def __init__(self, calls: LeaseCalls, asking: Asking) -> None:
+        self._calls = calls
+        self._asking = asking
+        # Oldest first.
+        self._expected: deque[_Expected] = deque()
+        self._all_came = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def read(self, requests: AsyncIterator[pb.LeaseKeepAliveRequest]) -> None:
+        """Ask for what comes, until the client has said all. Raises what is wrong with it."""
+        try:
+            async for request in requests:
+                # Before it is renewed: the revision is never after the end of a lease that lives.
+                response = pb.LeaseKeepAliveResponse(header=self._asking.header(), ID=request.ID)
+                expected = _Expected(response)
+                self._expected.append(expected)
+                self._calls.renew(request.ID, None, partial(self._told, expected))
+                while len(self._expected) >= UNANSWERED_MAX:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._all_came = True
+            self._news.set()
+
+    def _told(self, expected: _Expected, outcome: int | Error) -> None:
+        expected.outcome = outcome
+        if self._expected[0] is expected:
+            self._news.set()
+
+    async def write(self, context: Context) -> None:
+        """Answer until nothing more is to come. Raises the Error of a request that has no
+        answer."""
+        expected = self._expected
+        while expected or not self._all_came:
+            if not expected or expected[0].outcome is None:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            response, outcome = expected[0].response, expected[0].outcome
+            if isinstance(outcome, Error):
+                raise outcome
+            response.TTL = outcome
+            await context.write(response)
+            expected.popleft()
+            self._room.set()
