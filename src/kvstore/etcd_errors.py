@@ -112,6 +112,11 @@ class Reason(enum.Enum):
     WATCH_CANCELED = "CANCELLED", "etcdserver: watch canceled"
     REQUEST_CANCELED = "CANCELLED", "etcdserver: request canceled"
     DEADLINE = "DEADLINE_EXCEEDED", "context deadline exceeded"
+    # Lock and Election; their codes are UNKNOWN in etcd.
+    SESSION_EXPIRED = "FAILED_PRECONDITION", "mutex: session is expired"
+    NOT_ELECTED = "FAILED_PRECONDITION", "election: not leader"
+    NOBODY_ELECTED = "NOT_FOUND", "election: no leader"
+    NO_LEADER_KEY = "INVALID_ARGUMENT", '"leader" field must be provided'
 
     @property
     def code(self) -> str:
