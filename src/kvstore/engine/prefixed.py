@@ -7,6 +7,7 @@ from collections.abc import Iterator as Iteration
 from typing import TYPE_CHECKING, Any
 
 from kvstore._engine.database.native import (
+    count_within,
     joined,
     new_batch,
     new_iterator,
@@ -178,6 +179,18 @@ class PrefixedDB:
             fill_cache=fill_cache,
             sequence=sequence,
         )
+
+    def count(
+        self,
+        start: Bytes | None = None,
+        stop: Bytes | None = None,
+        sequence: int | None = None,
+        *,
+        prefix: Bytes | None = None,
+        fill_cache: bool = True,
+    ) -> int:
+        """As :meth:`DB.count`."""
+        return count_within(self.db, self.prefix, start, stop, sequence, prefix, fill_cache)
 
     def __iter__(self) -> Iterator:
         return self.iterator()

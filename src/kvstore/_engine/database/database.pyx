@@ -813,6 +813,10 @@ cdef class Database(Store):
             self, sequence, how, start, stop, include_start, include_stop, prefix, b"",
         )
 
+    def count(self, start=None, stop=None, sequence=None, *, prefix=None, bint fill_cache=True):
+        self.check_open()
+        return count_range(self, sequence, start, stop, prefix, b"", fill_cache)
+
     def __iter__(self):
         return self.iterator()
 
@@ -1125,6 +1129,11 @@ def new_iterator(
     return open_iterator(
         db, sequence, how, start, stop, include_start, include_stop, prefix, within,
     )
+
+
+def count_within(Database db not None, bytes within not None, start, stop, sequence, prefix, bint fill_cache):
+    db.check_open()
+    return count_range(db, sequence, start, stop, prefix, within, fill_cache)
 
 
 def new_snapshot(Database db not None, bytes prefix not None, sequence):

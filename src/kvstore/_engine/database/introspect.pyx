@@ -207,6 +207,7 @@ cdef dict statistics(Store store):
         "compaction_score": compaction_score(store),
         "trivial_moves": store.trivial_moves,
         "dropped_entries": store.dropped_entries,
+        "passed_entries": store.passed_entries,
         # What reached tables for each byte of keys and values written; the log comes on top.
         "write_amplification": written / store.user_bytes if store.user_bytes else 0.0,
         # Bytes of all levels for each byte of the lowest one: what old versions may take.

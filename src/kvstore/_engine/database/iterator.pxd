@@ -7,7 +7,7 @@ the memtables may be the mutable one. One thread at a time; a second one is refu
 cimport cython
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Slice
+from kvstore._engine.primitives.native cimport Cursor, Slice
 from kvstore._engine.memtable.native cimport MemTable
 from kvstore._engine.version.native cimport UserCursor, Version
 
@@ -19,13 +19,20 @@ cdef class StoreIterator:
     cdef Version* version
     cdef IteratorLink link
     cdef MemTable* mutable          # the one it walks that was mutable when it began, or NULL
+    cdef Cursor* page               # what it walks that one by, if a page at a time
+    cdef bytes low                  # included; None: no bound
+    cdef bytes high                 # not included
     cdef bint live                  # it may be used: neither closed nor busy
     # It is being moved: all without the GIL, or with it and without it where a block is read.
     cdef bint busy
     cdef bint doomed                # it was closed while busy
-    cdef int begin(
-        self, Store store, object sequence, bytes low, bytes high, bint fill_cache
+    # The range that it is to walk, from a user's arguments; `within`: the prefix of a view.
+    cdef int bound(
+        self, object start, object stop, bint include_start, bint include_stop, object prefix,
+        bytes within
     ) except -1
+    # `paged`: the mutable memtable is walked by `page`, which has yet to be filled.
+    cdef int begin(self, Store store, object sequence, bint fill_cache, bint paged) except -1
     cdef void finish(self) noexcept
     cdef void release(self) noexcept
     # Around every move: nobody else can move it, and closing waits for `leave`.

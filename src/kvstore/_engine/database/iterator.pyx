@@ -19,7 +19,12 @@ from kvstore._engine.primitives.native cimport (
     view_close,
     view_open,
 )
-from kvstore._engine.memtable.native cimport MemTable, memtable_cursor, memtable_entries
+from kvstore._engine.memtable.native cimport (
+    MemTable,
+    memtable_cursor,
+    memtable_entries,
+    memtable_page_cursor,
+)
 from kvstore._engine.version.native cimport (
     RangeCover,
     Version,
@@ -121,6 +126,7 @@ cdef class StoreIterator:
     cdef void release(self) noexcept:
         if self.store.forked:
             return                      # see Store.__dealloc__
+        self.store.passed_entries += self.cursor.passed
         with nogil:
             user_cursor_close(&self.cursor)
             version_release(self.version)
@@ -143,9 +149,35 @@ cdef class StoreIterator:
     cdef bint walks_mutable(self) noexcept:
         return self.mutable != NULL and self.mutable == self.store.memory
 
-    cdef int begin(
-        self, Store store, object sequence, bytes low, bytes high, bint fill_cache
+    cdef int bound(
+        self, object start, object stop, bint include_start, bint include_stop, object prefix,
+        bytes within
     ) except -1:
+        if prefix is not None:
+            if start is not None or stop is not None:
+                raise TypeError("prefix can't be given together with start or stop")
+            self.low = within + as_bytes(prefix, "prefix")
+            self.high = after_prefix(self.low)
+            return 0
+        if within:
+            self.low = within
+            self.high = after_prefix(within)
+        # The key that follows k at once is k + b"\0": so every bound becomes [low, high).
+        if start is not None:
+            self.low = as_bytes(start, "start")
+            if within:
+                self.low = within + self.low
+            if not include_start:
+                self.low += b"\0"
+        if stop is not None:
+            self.high = as_bytes(stop, "stop")
+            if within:
+                self.high = within + self.high
+            if include_stop:
+                self.high += b"\0"
+        return 0
+
+    cdef int begin(self, Store store, object sequence, bint fill_cache, bint paged) except -1:
         # The moment, the memtables and the version belong together: until all are held, nothing
         # may let other threads in.
         cdef uint64_t moment = readable_sequence(store, sequence)
@@ -155,6 +187,7 @@ cdef class StoreIterator:
         cdef int count = 0
         cdef Cursor** cursors = <Cursor**> kv_zeroed(most * sizeof(Cursor*))
         cdef Cursor* merged = NULL
+        cdef Cursor* page
         cdef Slice low_slice, high_slice
         cdef Slice* low_bound = NULL
         cdef Slice* high_bound = NULL
@@ -169,7 +202,9 @@ cdef class StoreIterator:
         if not missing:
             # What is added to an empty memtable from now on is newer than what this may see.
             if memtable_entries(store.memory) or most == 1:
-                cursors[0] = memtable_cursor(store.memory)
+                cursors[0] = (
+                    memtable_page_cursor(store.memory) if paged else memtable_cursor(store.memory)
+                )
                 self.mutable = store.memory
                 missing = cursors[0] == NULL
                 count = 1
@@ -191,6 +226,7 @@ cdef class StoreIterator:
             raise MemoryError("no memory for an iterator") if missing else status_error_in(
                 &status, store.path
             )
+        page = cursors[0]
         merged = merge_cursor(cursors, count + tables)
         kv_free(cursors)
         if merged == NULL:
@@ -198,11 +234,13 @@ cdef class StoreIterator:
             version_release(version)
             raise MemoryError("no memory for an iterator")
         self.version = version
-        if low is not None:
-            low_slice = slice_of(<const char*> low, len(low))
+        if paged and self.mutable != NULL:
+            self.page = page
+        if self.low is not None:
+            low_slice = slice_of(<const char*> self.low, len(self.low))
             low_bound = &low_slice
-        if high is not None:
-            high_slice = slice_of(<const char*> high, len(high))
+        if self.high is not None:
+            high_slice = slice_of(<const char*> self.high, len(self.high))
             high_bound = &high_slice
         result = user_cursor_open(&self.cursor, merged, cover, moment, low_bound, high_bound)
         self.live = True
@@ -482,31 +520,8 @@ cdef Iterator open_iterator(
     bint include_stop, object prefix, bytes within
 ):
     cdef Iterator iterator = Iterator.__new__(Iterator)
-    cdef bytes low = None
-    cdef bytes high = None
-    if prefix is not None:
-        if start is not None or stop is not None:
-            raise TypeError("prefix can't be given together with start or stop")
-        low = within + as_bytes(prefix, "prefix")
-        high = after_prefix(low)
-    else:
-        if within:
-            low = within
-            high = after_prefix(within)
-        # The key that follows k at once is k + b"\0": so every bound becomes [low, high).
-        if start is not None:
-            low = as_bytes(start, "start")
-            if within:
-                low = within + low
-            if not include_start:
-                low += b"\0"
-        if stop is not None:
-            high = as_bytes(stop, "stop")
-            if within:
-                high = within + high
-            if include_stop:
-                high += b"\0"
-    iterator.begin(store, sequence, low, high, how.fill_cache)
+    iterator.bound(start, stop, include_start, include_stop, prefix, within)
+    iterator.begin(store, sequence, how.fill_cache, False)
     iterator.reverse = how.reverse
     iterator.include_key = how.include_key
     iterator.include_value = how.include_value
@@ -519,7 +534,7 @@ cdef Iterator open_iterator(
 
 cdef RawIterator open_raw_iterator(Store store, object sequence, bint fill_cache):
     cdef RawIterator iterator = RawIterator.__new__(RawIterator)
-    iterator.begin(store, sequence, None, None, fill_cache)
+    iterator.begin(store, sequence, fill_cache, False)
     return iterator
 
 
@@ -651,6 +666,12 @@ cdef class Snapshot:
         if self.prefix:
             raise InvalidArgumentError("a raw iterator has no prefix; use iterator()")
         return open_raw_iterator(self.store, self.sequence, fill_cache)
+
+    def count(self, start=None, stop=None, *, prefix=None, bint fill_cache=True):
+        self.check()
+        return count_range(
+            self.store, self.sequence, start, stop, prefix, self.prefix, fill_cache
+        )
 
     def __enter__(self):
         return self

@@ -209,6 +209,21 @@ class Database:
         ``include_sequence`` the sequence of the write that made the value comes last:
         ``(key, value, sequence)``, ``(key, sequence)``, ``(value, sequence)`` or the number alone.
         """
+    def count(
+        self,
+        start: _Bytes | None = None,
+        stop: _Bytes | None = None,
+        sequence: int | None = None,
+        *,
+        prefix: _Bytes | None = None,
+        fill_cache: bool = True,
+    ) -> int:
+        """How many keys there are from ``start`` on and below ``stop``; None: no bound.
+
+        All of one moment: now, or as of ``sequence``, as for :meth:`get`. It looks at each of the
+        keys, but at no value, makes no objects and gives the GIL up. Raises as :meth:`get` does;
+        TypeError where ``prefix`` is given together with a bound.
+        """
     def raw_iterator(
         self, *, verify_checksums: bool = False, fill_cache: bool = True
     ) -> RawIterator:
@@ -302,6 +317,17 @@ def new_iterator(
     sequence: int | None,
 ) -> Iterator:
     """As :meth:`Database.iterator`, of the keys that begin with ``within``, shown without it."""
+
+def count_within(
+    db: Database,
+    within: bytes,
+    start: _Bytes | None,
+    stop: _Bytes | None,
+    sequence: int | None,
+    prefix: _Bytes | None,
+    fill_cache: bool,
+) -> int:
+    """As :meth:`Database.count`, of the keys that begin with ``within``, bounds without it."""
 
 def new_snapshot(db: Database, prefix: bytes, sequence: int | None) -> Snapshot:
     """As :meth:`Database.snapshot`, of the keys that begin with ``prefix``, shown without it."""
@@ -420,6 +446,15 @@ class Snapshot:
         self, *, verify_checksums: bool = False, fill_cache: bool = True
     ) -> RawIterator:
         """As :meth:`DB.raw_iterator`, of that moment; a prefixed snapshot has none."""
+    def count(
+        self,
+        start: _Bytes | None = None,
+        stop: _Bytes | None = None,
+        *,
+        prefix: _Bytes | None = None,
+        fill_cache: bool = True,
+    ) -> int:
+        """As :meth:`DB.count`, of that moment."""
     def close(self) -> None:
         """Let go of the moment; any later use raises ClosedError. Closing twice is fine."""
     def release(self) -> None:

@@ -128,6 +128,7 @@ cdef class Store:
     cdef uint64_t compactions
     cdef uint64_t trivial_moves
     cdef uint64_t dropped_entries
+    cdef uint64_t passed_entries        # by iterators and counts that are closed
     cdef uint64_t slowdowns
     cdef uint64_t stalls
     cdef double stall_seconds

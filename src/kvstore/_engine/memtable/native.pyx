@@ -3,4 +3,5 @@
 include "range_tombstones.pyx"
 include "memtable.pyx"
 include "memtable_cursor.pyx"
+include "memtable_page.pyx"
 include "memtable_face.pyx"

@@ -22,6 +22,7 @@ cdef struct UserCursor:
     Buffer current_key          # the key stood on, or being passed over
     Buffer current_value        # the value stood on, while going backward
     Buffer target
+    uint64_t passed             # entries that moves went over and didn't show, in all
     Status status
 
 
@@ -32,6 +33,8 @@ cdef int user_cursor_open(
     const Slice* high
 ) noexcept nogil
 cdef void user_cursor_close(UserCursor* cursor) noexcept nogil
+# Other bounds, NULL data: none. It stands nowhere then. -1: out of memory.
+cdef int user_narrow(UserCursor* cursor, Slice low, Slice high) noexcept nogil
 cdef void user_seek_to_first(UserCursor* cursor) noexcept nogil
 cdef void user_seek_to_last(UserCursor* cursor) noexcept nogil
 # The first entry >= key. A key outside the bounds is moved to the nearer one.

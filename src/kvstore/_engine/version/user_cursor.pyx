@@ -85,6 +85,13 @@ cdef void user_cursor_close(UserCursor* cursor) noexcept nogil:
     buffer_free(&cursor.target)
 
 
+cdef int user_narrow(UserCursor* cursor, Slice low, Slice high) noexcept nogil:
+    cursor.valid = False
+    cursor.bounded_low = low.data != NULL
+    cursor.bounded_high = high.data != NULL
+    return 0 if hold(cursor, &cursor.low, low) and hold(cursor, &cursor.high, high) else -1
+
+
 cdef inline void end(UserCursor* cursor) noexcept nogil:
     cursor.valid = False
     if cursor.merged.status.code != OK:
@@ -153,6 +160,7 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
     while merged.valid:
         user_key = internal_user_key(merged.key)
         if passing and slice_equal(user_key, held(&cursor.current_key)):
+            cursor.passed += 1
             passed += 1
             if passed == STEPS_MAX:
                 # A key that is often written has many: past all of them but the very first.
@@ -166,6 +174,7 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
         passed = 0
         trailer = internal_trailer(merged.key)
         if trailer_sequence(trailer) > cursor.sequence:
+            cursor.passed += 1
             unseen += 1
             if unseen % STEPS_MAX == 0:
                 seek_merged(cursor, user_key, cursor.sequence)
@@ -182,10 +191,12 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
             return
         passing = True
         if trailer_kind(trailer) == KIND_DELETE:
+            cursor.passed += 1
             merged.next(merged)
             continue
         if cursor.cover != NULL:
             if is_covered(cursor, user_key, trailer_sequence(trailer)):
+                cursor.passed += 1
                 covered += 1
                 pass_covered(cursor, covered)
                 if cursor.status.code == OK:
@@ -301,6 +312,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
                 return
             started = True
             versions = 0
+        cursor.passed += 1
         versions += 1
         if versions == STEPS_MAX:
             if not newest_visible(cursor, &found):
@@ -326,6 +338,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
     if merged.status.code != OK or not found:
         end(cursor)
         return
+    cursor.passed -= 1          # the one shown
     cursor.key = held(&cursor.current_key)
     cursor.value = held(&cursor.current_value)
     cursor.valid = True
@@ -359,17 +372,31 @@ cdef void user_seek_before(UserCursor* cursor, Slice key) noexcept nogil:
     settle_backward(cursor)
 
 
-cdef void user_prev(UserCursor* cursor) noexcept nogil:
+cdef bint leave_key_backward(UserCursor* cursor) noexcept nogil:
+    """Newer, unseen versions of the key may lie before the one stood on. False: failed."""
     cdef Cursor* merged = cursor.merged
+    cdef int passed = 0
+    while True:
+        merged.prev(merged)
+        if not merged.valid or not slice_equal(
+            internal_user_key(merged.key), held(&cursor.current_key)
+        ):
+            return True
+        cursor.passed += 1
+        passed += 1
+        if passed == STEPS_MAX:
+            seek_merged(cursor, held(&cursor.current_key), max_sequence())
+            if cursor.status.code != OK:
+                return False
+            passed = 0
+
+
+cdef void user_prev(UserCursor* cursor) noexcept nogil:
     if not cursor.valid:
         return
     if cursor.forward:
-        # Newer, unseen versions of the key may lie before the one stood on.
         cursor.forward = False
-        while True:
-            merged.prev(merged)
-            if not merged.valid or not slice_equal(
-                internal_user_key(merged.key), held(&cursor.current_key)
-            ):
-                break
+        if not leave_key_backward(cursor):
+            cursor.valid = False
+            return
     settle_backward(cursor)

@@ -1,0 +1,10 @@
+"""Counting keys."""
+
+from kvstore._engine.primitives.native cimport Cursor
+
+
+# How many keys of the range a reader at `sequence` (None: now) sees; the bounds as open_iterator's.
+cdef object count_range(
+    Store store, object sequence, object start, object stop, object prefix, bytes within,
+    bint fill_cache
+)
