@@ -2,16 +2,66 @@
 
 from kvstore.client.asynchronous import AsyncClient
 from kvstore.client.blocking import Client
+from kvstore.client.elections import AsyncElection, AsyncLeadership, Election, Leadership
+from kvstore.client.entries import Event, EventKind, KeyValue
+from kvstore.client.keys import Compare, Keys
+from kvstore.client.leases import AsyncLease, Lease, LeaseStatus
+from kvstore.client.locks import AsyncLock, Lock
+from kvstore.client.optimistic import AsyncDraft, Draft
 from kvstore.client.options import TLS, RetryPolicy
+from kvstore.client.scanning import AsyncRange, Range
 from kvstore.client.status import ClusterStatus, Member, Members, MemberStatus
+from kvstore.client.transactions import (
+    AsyncTransaction,
+    Delete,
+    DeleteResult,
+    Get,
+    GetResult,
+    Put,
+    PutResult,
+    Transaction,
+    TransactionResult,
+)
+from kvstore.client.watch_position import Batch
+from kvstore.client.watching import AsyncWatch, Watch
 
 __all__ = [
     "TLS",
     "AsyncClient",
+    "AsyncDraft",
+    "AsyncElection",
+    "AsyncLeadership",
+    "AsyncLease",
+    "AsyncLock",
+    "AsyncRange",
+    "AsyncTransaction",
+    "AsyncWatch",
+    "Batch",
     "Client",
     "ClusterStatus",
+    "Compare",
+    "Delete",
+    "DeleteResult",
+    "Draft",
+    "Election",
+    "Event",
+    "EventKind",
+    "Get",
+    "GetResult",
+    "KeyValue",
+    "Keys",
+    "Leadership",
+    "Lease",
+    "LeaseStatus",
+    "Lock",
     "Member",
     "MemberStatus",
     "Members",
+    "Put",
+    "PutResult",
+    "Range",
     "RetryPolicy",
+    "Transaction",
+    "TransactionResult",
+    "Watch",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
 
@@ -14,14 +15,28 @@ from kvstore.api.v1 import admin_pb2
 from kvstore.client.attempts import Attempts
 from kvstore.client.calls import Calls
 from kvstore.client.channels import Transport, is_native
+from kvstore.client.elections import AsyncElection
+from kvstore.client.entries import Event, KeyValue
+from kvstore.client.history import compact, history
+from kvstore.client.keys import Keys, selected, selected_or_key, single
+from kvstore.client.leases import (
+    AsyncLease,
+    LeaseStatus,
+    lease_status,
+    list_leases,
+    revoke_lease,
+)
+from kvstore.client.locks import LOCK_TTL_S, AsyncLock
 from kvstore.client.login import Login
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Kind, Result
+from kvstore.client.optimistic import TRIES, AsyncDraft, transact
 from kvstore.client.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
     TLS,
     RetryPolicy,
+    checked_timeout,
     positive_seconds,
 )
 from kvstore.client.pipeline import (
@@ -34,15 +49,29 @@ from kvstore.client.pipeline import (
     pairs_of,
 )
 from kvstore.client.quick import QuickTry, Tries
+from kvstore.client.renewals import Renewals, renew
 from kvstore.client.requests import (
     BytesLike,
     delete_request,
     get_request,
     put_request,
 )
+from kvstore.client.scanning import PAGE_KEYS, AsyncRange, Selection, count
 from kvstore.client.servers import Server
 from kvstore.client.status import ClusterStatus, Members
-from kvstore.errors import ClosedError
+from kvstore.client.transactions import (
+    AsyncTransaction,
+    DeleteResult,
+    LeaseLike,
+    delete_range,
+    put_with_lease,
+)
+from kvstore.client.turns import Turn
+from kvstore.client.watch_stream import WatchStream
+from kvstore.client.watching import AsyncWatch, watch_request
+from kvstore.errors import ClosedError, InvalidArgumentError, LeaseNotFoundError
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -75,7 +104,7 @@ class AsyncClient:
         that there isn't, or a user without a password; InvalidArgumentError for a timeout that is
         no positive number.
         """
-        self._calls = Calls(
+        self.calls = Calls(
             addresses,
             tls=tls,
             timeout=positive_seconds(timeout),
@@ -83,7 +112,10 @@ class AsyncClient:
             transport=transport,
             login=Login(user, password),
         )
-        self.doer = Tries(self, self._calls, quick=is_native(transport))
+        """What it has to its servers."""
+        self._stream = WatchStream(self.calls)
+        self._renewals = Renewals(self.calls)
+        self.doer = Tries(self, self.calls, quick=is_native(transport))
         """What does many operations of it."""
 
     async def put(
@@ -91,21 +123,26 @@ class AsyncClient:
         key: BytesLike,
         value: BytesLike,
         *,
+        lease: LeaseLike | None = None,
         request_id: str | None = None,
         retry: bool = False,
         timeout: float | None = None,
     ) -> bool:
         """Store ``value`` under ``key``; True if it had a value before. See :meth:`Client.put`."""
+        if lease is not None:
+            if request_id is not None:
+                raise InvalidArgumentError("a put with a lease has no request_id")
+            return await put_with_lease(self.calls, key, value, lease, timeout)
         request = put_request(key, value)
         return (
-            await self._calls.write(
+            await self.calls.write(
                 lambda server: server.kv.Put, request, request_id, retry, timeout
             )
         ).overwritten
 
     async def get(self, key: BytesLike, *, timeout: float | None = None) -> bytes | None:
         """Return the newest value of ``key``, None if it has none. See :meth:`Client.get`."""
-        response = await self._calls.call(lambda server: server.kv.Get, get_request(key), timeout)
+        response = await self.calls.call(lambda server: server.kv.Get, get_request(key), timeout)
         return response.value if response.found else None
 
     async def delete(
@@ -119,10 +156,168 @@ class AsyncClient:
         """Remove ``key``; True if it had a value. See :meth:`Client.delete`."""
         request = delete_request(key)
         return (
-            await self._calls.write(
+            await self.calls.write(
                 lambda server: server.kv.Delete, request, request_id, retry, timeout
             )
         ).deleted
+
+    async def get_entry(
+        self, key: BytesLike, *, revision: int = 0, timeout: float | None = None
+    ) -> KeyValue | None:
+        """Return ``key`` with its revisions, as it is or was; see :meth:`Client.get_entry`."""
+        wanted = Selection(single(key), revision=revision)
+        entries = await AsyncRange(self.calls, wanted, timeout).list()
+        return entries[0] if entries else None
+
+    def range(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        limit: int | None = None,
+        revision: int = 0,
+        keys_only: bool = False,
+        reverse: bool = False,
+        serializable: bool = False,
+        page: int = PAGE_KEYS,
+        timeout: float | None = None,
+    ) -> AsyncRange:
+        """Keys and values in order, all at one revision; see :meth:`Client.range`."""
+        wanted = Selection(
+            selected(start, end, prefix),
+            revision=revision,
+            limit=limit,
+            keys_only=keys_only,
+            reverse=reverse,
+            serializable=serializable,
+            page=page,
+        )
+        return AsyncRange(self.calls, wanted, timeout)
+
+    async def count(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        revision: int = 0,
+        timeout: float | None = None,
+    ) -> int:
+        """How many keys there are in a range; see :meth:`Client.count`."""
+        return await count(self.calls, selected(start, end, prefix), revision, timeout)
+
+    async def delete_range(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        previous: bool = False,
+        timeout: float | None = None,
+    ) -> DeleteResult:
+        """Remove all keys of a range, at one revision; see :meth:`Client.delete_range`."""
+        if start is None and end is None and prefix is None:
+            raise InvalidArgumentError('all keys are removed with prefix=b"" alone')
+        keys = selected(start, end, prefix)
+        return await delete_range(self.calls, keys, previous, timeout)
+
+    def key(self, key: BytesLike) -> Keys:
+        """A key whose fields can be compared in a transaction; see :class:`Keys`."""
+        return Keys(single(key))
+
+    def keys(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+    ) -> Keys:
+        """Keys of a range, for conditions that hold if they do for each of them."""
+        return Keys(selected(start, end, prefix))
+
+    def transaction(self, *, timeout: float | None = None) -> AsyncTransaction:
+        """A transaction to be built; see :meth:`Client.transaction`."""
+        return AsyncTransaction(self.calls, timeout)
+
+    async def transact(
+        self,
+        do: Callable[[AsyncDraft], Awaitable[T]],
+        *,
+        tries: int = TRIES,
+        timeout: float | None = None,
+    ) -> T:
+        """Read and write as one, again if others came in between; see :meth:`Client.transact`."""
+        return await transact(self.calls, do, tries, timeout)
+
+    async def compact(
+        self, revision: int, *, physical: bool = False, timeout: float | None = None
+    ) -> None:
+        """Forget history before ``revision``; see :meth:`Client.compact`."""
+        await compact(self.calls, revision, physical, timeout)
+
+    def history(
+        self, key: BytesLike, *, timeout: float | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Yield what is remembered of a key, the oldest first; see :meth:`Client.history`."""
+        return history(self.calls, single(key), timeout)
+
+    def watch(
+        self,
+        key: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        from_revision: int = 0,
+        previous: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncWatch:
+        """Changes of keys as they come; see :meth:`Client.watch`."""
+        keys = selected_or_key(key, start, end, prefix)
+        request = watch_request(keys, from_revision, previous=previous, puts=puts, deletes=deletes)
+        return AsyncWatch(self._stream, request, checked_timeout(timeout, self.calls.timeout))
+
+    def lease(self, ttl: float, *, lease_id: int | None = None) -> AsyncLease:
+        """A lease, kept alive within ``async with``; see :meth:`Client.lease`."""
+        return AsyncLease(self.calls, self._renewals, ttl, lease_id)
+
+    async def renew_lease(self, lease_id: int, *, timeout: float | None = None) -> int:
+        """Renew somebody's lease once; the seconds that it has then. Raises LeaseNotFoundError."""
+        (ttl,) = await renew(self.calls, [lease_id], timeout)
+        if ttl <= 0:
+            raise LeaseNotFoundError(f"there is no lease {lease_id:x}")
+        return ttl
+
+    async def revoke_lease(self, lease_id: int, *, timeout: float | None = None) -> None:
+        """End somebody's lease, and remove its keys. Raises LeaseNotFoundError."""
+        await revoke_lease(self.calls, lease_id, timeout)
+
+    async def lease_status(
+        self, lease_id: int, *, keys: bool = False, timeout: float | None = None
+    ) -> LeaseStatus | None:
+        """What a server says of a lease, with its ``keys`` if asked for; None: there is none."""
+        return await lease_status(self.calls, lease_id, keys, timeout)
+
+    async def leases(self, *, timeout: float | None = None) -> list[int]:
+        """The ids of all leases, as the member has them that answers, maybe late."""
+        return await list_leases(self.calls, timeout)
+
+    def lock(
+        self, name: BytesLike, *, ttl: float = LOCK_TTL_S, wait: float | None = None
+    ) -> AsyncLock:
+        """A lock, held within ``async with``; see :meth:`Client.lock`."""
+        return AsyncLock(self._turn(name, b"", ttl), wait)
+
+    def election(self, name: BytesLike, *, ttl: float = LOCK_TTL_S) -> AsyncElection:
+        """An election to campaign in, or to look at; see :meth:`Client.election`."""
+        candidate = partial(self._turn, name, ttl=ttl)
+        return AsyncElection(self.calls, self._stream, name, candidate)
+
+    def _turn(self, name: BytesLike, value: bytes, ttl: float) -> Turn:
+        return Turn(self.calls, self._renewals, self._stream, name, value, ttl)
 
     def pipeline(self, *, timeout: float | None = None) -> AsyncPipeline:
         """A list of operations to be sent together; see :class:`AsyncPipeline`."""
@@ -136,7 +331,7 @@ class AsyncClient:
         self, keys: Iterable[BytesLike], *, timeout: float | None = None
     ) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
         """Yield each key with its value, or None, in order; see :meth:`Client.get_many`."""
-        if self._calls.closed:
+        if self.calls.closed:
             raise ClosedError("the client is closed")
         return self._gets(keys, self.doer.seconds(timeout))
 
@@ -154,14 +349,14 @@ class AsyncClient:
 
     async def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
-        answer = await self._calls.call(
+        answer = await self.calls.call(
             lambda server: server.admin.Status, admin_pb2.StatusRequest(), timeout
         )
         return ClusterStatus.from_message(answer)
 
     async def members(self, *, timeout: float | None = None) -> Members:
         """Return who belongs to the cluster. Raises as :meth:`put` does."""
-        answer = await self._calls.call(
+        answer = await self.calls.call(
             lambda server: server.admin.Members, admin_pb2.MembersRequest(), timeout
         )
         return Members.from_message(answer)
@@ -204,7 +399,7 @@ class AsyncClient:
         self, request: admin_pb2.ChangeMembersRequest, timeout: float | None
     ) -> Members:
         return Members.from_message(
-            await self._calls.call(lambda server: server.admin.ChangeMembers, request, timeout)
+            await self.calls.call(lambda server: server.admin.ChangeMembers, request, timeout)
         )
 
     async def forget_introduction(self, member_id: int, *, timeout: float | None = None) -> bool:
@@ -214,25 +409,28 @@ class AsyncClient:
         """
         request = admin_pb2.ForgetIntroductionRequest(member_id=member_id)
         return (
-            await self._calls.call(lambda server: server.admin.ForgetIntroduction, request, timeout)
+            await self.calls.call(lambda server: server.admin.ForgetIntroduction, request, timeout)
         ).known
 
     async def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
         request = admin_pb2.TransferLeadershipRequest(to=to)
         return (
-            await self._calls.call(lambda server: server.admin.TransferLeadership, request, timeout)
+            await self.calls.call(lambda server: server.admin.TransferLeadership, request, timeout)
         ).leader_id
 
     def save_snapshot(
         self, *, stale: bool = False, timeout: float | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Yield a backup file of the member that answers; see :meth:`Client.save_snapshot`."""
-        return self._calls.save_snapshot(stale, timeout)
+        return self.calls.save_snapshot(stale, timeout)
 
     async def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
-        await self._calls.close()
+        self.calls.closed = True
+        await self._stream.close()
+        await self._renewals.close()
+        await self.calls.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -247,7 +445,7 @@ class AsyncClient:
 
     async def go_on(self, failed: QuickTry, error: grpc.RpcError) -> Result:
         """Go on with an operation of many whose first try, without a task, failed."""
-        calls = self._calls
+        calls = self.calls
         operation = failed.operation
         timeout = failed.flight.timeout
         writes = operation.kind is not Kind.GET

@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import ctypes
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from typing import Any, Generic, Protocol, TypeVar
 
 import uvloop
 
 from kvstore.errors import ClosedError
 
-__all__ = ["Background", "abandon", "lease", "lock", "release"]
+__all__ = ["Background", "Runner", "abandon", "drawn", "lease", "lock", "release"]
 
 T = TypeVar("T")
 
@@ -33,6 +34,27 @@ T = TypeVar("T")
 CLOSED_S = 1.0
 
 _ENDED = "the client was closed, or the program is ending"
+
+
+class Runner(Protocol):
+    """Does work on a client's loop, and waits for its outcome."""
+
+    def __call__(self, work: Coroutine[Any, Any, T]) -> T: ...
+
+
+def drawn(run: Runner, items: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What a generator yields on the loop, in this thread. None is nothing that it may yield."""
+    try:
+        while (item := run(_next(items))) is not None:
+            yield item
+    finally:
+        with contextlib.suppress(ClosedError):
+            run(items.aclose())
+
+
+async def _next(items: AsyncGenerator[T, None]) -> T | None:
+    """The next one; None after the last."""
+    return await anext(items, None)
 
 
 class _Call(Generic[T]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -12,10 +12,16 @@ from typing import Any, Self, TypeVar
 
 from kvstore.client import background, forks
 from kvstore.client.asynchronous import AsyncClient
-from kvstore.client.background import Background
+from kvstore.client.background import drawn
 from kvstore.client.channels import Transport
+from kvstore.client.elections import Election
+from kvstore.client.entries import Event, KeyValue
+from kvstore.client.keys import Keys, selected, single
+from kvstore.client.leases import Lease, LeaseStatus
+from kvstore.client.locks import LOCK_TTL_S, Lock
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Operation, Result
+from kvstore.client.optimistic import TRIES, Draft, transact_blocking
 from kvstore.client.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS, RetryPolicy
 from kvstore.client.pipeline import (
     FIRST_GETS,
@@ -29,30 +35,14 @@ from kvstore.client.pipeline import (
     take_chunk,
 )
 from kvstore.client.requests import BytesLike
+from kvstore.client.scanning import PAGE_KEYS, Range
 from kvstore.client.status import ClusterStatus, Members
+from kvstore.client.transactions import DeleteResult, LeaseLike, Transaction, commit
+from kvstore.client.watching import Watch
+from kvstore.client.work import Kept, Work
 from kvstore.errors import BatchError, ClosedError, Error, Outcome
 
 T = TypeVar("T")
-
-
-class _Work:
-    """What a client has in this process once it was used."""
-
-    __slots__ = ("background", "client", "process")
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.client = client
-        self.process = forks.process
-        self.background: Background = background.lease()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.background.run(work)
-
-    def drop(self) -> None:
-        """Of a client that nobody uses any more, and nobody closed."""
-        if self.process == forks.process:
-            self.background.begin(self.client.close())
-            background.release(self.background)
 
 
 class Client:
@@ -83,13 +73,22 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
         transport: Transport | None = None,
+        user: str | None = None,
+        password: str | None = None,
     ) -> None:
         """Raises ConfigurationError as :class:`kvstore.AsyncClient` does."""
         self._make = partial(
-            AsyncClient, addresses, tls=tls, timeout=timeout, retry=retry, transport=transport
+            AsyncClient,
+            addresses,
+            tls=tls,
+            timeout=timeout,
+            retry=retry,
+            transport=transport,
+            user=user,
+            password=password,
         )
         self._closed = False
-        self._work: _Work | None = None
+        self._work: Work | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._make()  # what is wrong is told now, not later
 
@@ -98,6 +97,7 @@ class Client:
         key: BytesLike,
         value: BytesLike,
         *,
+        lease: LeaseLike | None = None,
         request_id: str | None = None,
         retry: bool = False,
         timeout: float | None = None,
@@ -110,6 +110,9 @@ class Client:
         can try again: ``retry`` says that this is done, so that the server refuses what it may have
         forgotten, and doesn't take it for new.
 
+        With a ``lease`` the key goes when the lease does. Such a put is a transaction, and raises
+        OutcomeUnknownError when nobody knows whether it was applied.
+
         Raises InvalidArgumentError, UnavailableError or NotLeaderError (no leader found in time),
         DeadlineExceededError, StorageError, ClosedError, ForgottenError (nobody knows any more
         whether it was applied). ``outcome`` of the error says whether the write was not applied, or
@@ -117,7 +120,9 @@ class Client:
         """
         work = self._begun()
         return work.run(
-            work.client.put(key, value, request_id=request_id, retry=retry, timeout=timeout)
+            work.client.put(
+                key, value, lease=lease, request_id=request_id, retry=retry, timeout=timeout
+            )
         )
 
     def get(self, key: BytesLike, *, timeout: float | None = None) -> bytes | None:
@@ -141,6 +146,268 @@ class Client:
         return work.run(
             work.client.delete(key, request_id=request_id, retry=retry, timeout=timeout)
         )
+
+    def get_entry(
+        self, key: BytesLike, *, revision: int = 0, timeout: float | None = None
+    ) -> KeyValue | None:
+        """Return ``key`` with its revisions, as it is, or as it was at ``revision``.
+
+        None: it has, or had, no value. Raises CompactedError for a revision that is forgotten,
+        FutureRevisionError for one that hasn't come, and as :meth:`put` does.
+        """
+        work = self._begun()
+        return work.run(work.client.get_entry(key, revision=revision, timeout=timeout))
+
+    def range(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        limit: int | None = None,
+        revision: int = 0,
+        keys_only: bool = False,
+        reverse: bool = False,
+        serializable: bool = False,
+        page: int = PAGE_KEYS,
+        timeout: float | None = None,
+    ) -> Range:
+        """Keys and values in order: those with ``prefix``, or from ``start`` on to before ``end``.
+
+        They are read as they are iterated over, ``page`` keys at most at a time, or as many as come
+        to 8 MiB, and all show one revision: the newest when the first page was read, or
+        ``revision``. ``serializable``: as the member has it that answers, maybe late, without
+        asking the others. ``timeout`` is each page's.
+
+        >>> for entry in client.range(prefix=b"jobs/"):
+        ...     print(entry.key, entry.value, entry.mod_revision)
+
+        Iterating raises CompactedError when it takes so long that the revision is forgotten,
+        FutureRevisionError, and as :meth:`get` does.
+        """
+        work = self._begun()
+        keys = work.client.range(
+            start,
+            end,
+            prefix=prefix,
+            limit=limit,
+            revision=revision,
+            keys_only=keys_only,
+            reverse=reverse,
+            serializable=serializable,
+            page=page,
+            timeout=timeout,
+        )
+        return Range(Kept(self, work), keys)
+
+    def count(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        revision: int = 0,
+        timeout: float | None = None,
+    ) -> int:
+        """How many keys there are: of all, of a prefix, or from ``start`` on to before ``end``."""
+        work = self._begun()
+        return work.run(
+            work.client.count(start, end, prefix=prefix, revision=revision, timeout=timeout)
+        )
+
+    def delete_range(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        previous: bool = False,
+        timeout: float | None = None,
+    ) -> DeleteResult:
+        """Remove all keys with ``prefix``, or from ``start`` on to before ``end``, as one.
+
+        With ``previous`` the result has what there was. ``prefix=b""`` is all there is. Raises
+        OutcomeUnknownError when nobody knows whether it was done, and as :meth:`put` does.
+        """
+        work = self._begun()
+        return work.run(
+            work.client.delete_range(start, end, prefix=prefix, previous=previous, timeout=timeout)
+        )
+
+    def key(self, key: BytesLike) -> Keys:
+        """A key whose fields can be compared in a transaction; see :class:`Keys`."""
+        return Keys(single(key))
+
+    def keys(
+        self,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+    ) -> Keys:
+        """Keys of a range, for conditions that hold if they do for each of them."""
+        return Keys(selected(start, end, prefix))
+
+    def transaction(self, *, timeout: float | None = None) -> Transaction:
+        """Conditions, and what is done if they hold or if they don't, all at one revision.
+
+        >>> stock = client.get_entry(b"stock")
+        >>> result = (
+        ...     client.transaction()
+        ...     .if_(client.key(b"stock").mod_revision == stock.mod_revision)
+        ...     .then(Put(b"stock", b"41"), Put(b"orders/7", b"1"))
+        ...     .commit()
+        ... )
+        >>> result.succeeded
+
+        See :class:`Transaction`, :class:`Keys` for conditions, and :meth:`transact`, which does
+        such as this by itself.
+        """
+        work = self._begun()
+        run = Kept(self, work)
+        calls = work.client.calls
+        return Transaction(lambda parts, timeout: run(commit(calls, parts, timeout)), timeout)
+
+    def transact(
+        self, do: Callable[[Draft], T], *, tries: int = TRIES, timeout: float | None = None
+    ) -> T:
+        """Call ``do``, and write what it wrote if nothing of what it read has changed meanwhile.
+
+        Otherwise nothing is written, and ``do`` is called again. All that it reads is as it was at
+        one revision. It is called in this thread; what it raises ends it. Returns what it returns.
+
+        >>> def move(draft):
+        ...     left = int(draft.get(b"a") or b"0") - 1
+        ...     draft.put(b"a", b"%d" % left)
+        ...     draft.put(b"b", b"%d" % (int(draft.get(b"b") or b"0") + 1))
+        ...     return left
+        >>> client.transact(move)
+
+        Raises ConflictError after ``tries`` calls of ``do``, OutcomeUnknownError when nobody knows
+        whether it was written, and as :meth:`put` does. ``timeout`` is each call's to the server.
+        """
+        work = self._begun()
+        return transact_blocking(Kept(self, work), work.client.calls, do, tries, timeout)
+
+    def compact(
+        self, revision: int, *, physical: bool = False, timeout: float | None = None
+    ) -> None:
+        """Forget history before ``revision``; what there was at ``revision`` can still be read.
+
+        ``physical``: return only when the space is free. Raises CompactedError if it was done
+        before, FutureRevisionError, and as :meth:`put` does.
+        """
+        work = self._begun()
+        work.run(work.client.compact(revision, physical=physical, timeout=timeout))
+
+    def history(self, key: BytesLike, *, timeout: float | None = None) -> Iterator[Event]:
+        """Yield what is remembered of a key's changes, the oldest first, up to now.
+
+        ``timeout`` is how long nothing may come. Raises as :meth:`get` does.
+        """
+        work = self._begun()
+        return drawn(Kept(self, work), work.client.history(key, timeout=timeout))
+
+    def watch(
+        self,
+        key: BytesLike | None = None,
+        *,
+        prefix: BytesLike | None = None,
+        start: BytesLike | None = None,
+        end: BytesLike | None = None,
+        from_revision: int = 0,
+        previous: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+        timeout: float | None = None,
+    ) -> Watch:
+        """Changes of a key, of those with ``prefix``, or from ``start`` on to before ``end``.
+
+        Each change comes once, in order, from the moment that the ``with`` block is entered, or
+        from ``from_revision`` on. Whatever becomes of servers and connections, it goes on where it
+        stopped, with any of the servers; iterating it ends when it is closed. If it is read so
+        slowly, or nothing can be reached for so long, that history is forgotten, it raises
+        CompactedError. ``previous``: events have what there was before. ``timeout``: how long it
+        may take until it has begun.
+
+        >>> with client.watch(prefix=b"jobs/") as changes:
+        ...     for event in changes:
+        ...         print(event.kind, event.key, event.value, event.revision)
+        """
+        work = self._begun()
+        watch = work.client.watch(
+            key,
+            prefix=prefix,
+            start=start,
+            end=end,
+            from_revision=from_revision,
+            previous=previous,
+            puts=puts,
+            deletes=deletes,
+            timeout=timeout,
+        )
+        return Watch(Kept(self, work), watch)
+
+    def lease(self, ttl: float, *, lease_id: int | None = None) -> Lease:
+        """A lease of ``ttl`` seconds, with which keys are put that shall go when it does.
+
+        It is granted when the ``with`` block is entered, kept alive in the background, and revoked,
+        with its keys, when that is left. ``lost`` says that it has expired, or may have, as when no
+        server could be reached for so long; leaving the block raises LeaseLostError then.
+
+        >>> with client.lease(10) as lease:
+        ...     client.put(b"workers/7", b"host-3:8000", lease=lease)
+        """
+        work = self._begun()
+        return Lease(Kept(self, work), work.client.lease(ttl, lease_id=lease_id))
+
+    def renew_lease(self, lease_id: int, *, timeout: float | None = None) -> int:
+        """Renew somebody's lease once; the seconds that it has then. Raises LeaseNotFoundError."""
+        work = self._begun()
+        return work.run(work.client.renew_lease(lease_id, timeout=timeout))
+
+    def revoke_lease(self, lease_id: int, *, timeout: float | None = None) -> None:
+        """End somebody's lease, and remove its keys. Raises LeaseNotFoundError."""
+        work = self._begun()
+        work.run(work.client.revoke_lease(lease_id, timeout=timeout))
+
+    def lease_status(
+        self, lease_id: int, *, keys: bool = False, timeout: float | None = None
+    ) -> LeaseStatus | None:
+        """What a server says of a lease, with its ``keys`` if asked for; None: there is none."""
+        work = self._begun()
+        return work.run(work.client.lease_status(lease_id, keys=keys, timeout=timeout))
+
+    def leases(self, *, timeout: float | None = None) -> list[int]:
+        """The ids of all leases, as the member has them that answers, maybe late."""
+        work = self._begun()
+        return work.run(work.client.leases(timeout=timeout))
+
+    def lock(self, name: BytesLike, *, ttl: float = LOCK_TTL_S, wait: float | None = None) -> Lock:
+        """A lock, which one holder at a time has within its ``with`` block.
+
+        Entering waits for it, ``wait`` seconds at most, and raises DeadlineExceededError if others
+        held it for so long. A holder that is gone loses it after ``ttl`` seconds. One that has only
+        stood still for so long doesn't know: what must not be done by two needs ``lock.held`` as a
+        condition of its transaction, or ``lock.fence`` where it is done.
+
+        >>> with client.lock(b"reports", ttl=10, wait=5) as lock:
+        ...     client.transaction().if_(lock.held).then(Put(b"report", b"done")).commit()
+        """
+        work = self._begun()
+        return Lock(Kept(self, work), work.client.lock(name, ttl=ttl, wait=wait))
+
+    def election(self, name: BytesLike, *, ttl: float = LOCK_TTL_S) -> Election:
+        """An election: candidates lead one after the other, and all can see who does.
+
+        >>> election = client.election(b"scheduler", ttl=10)
+        >>> with election.campaign(b"host-3") as leadership:
+        ...     leadership.proclaim(b"host-3, ready")
+
+        Candidates are locks (see :meth:`lock`) that say something.
+        """
+        work = self._begun()
+        return Election(Kept(self, work), work.client.election(name, ttl=ttl))
 
     def pipeline(self, *, timeout: float | None = None) -> Pipeline:
         """A list of operations to be sent together; see :class:`Pipeline`."""
@@ -185,7 +452,7 @@ class Client:
         return self._gets(work, keys, work.client.doer.seconds(timeout))
 
     def _gets(
-        self, work: _Work, keys: Iterable[BytesLike], timeout: float
+        self, work: Work, keys: Iterable[BytesLike], timeout: float
     ) -> Iterator[tuple[bytes, bytes | None]]:
         operations = gets_of(keys)
         ask = FIRST_GETS
@@ -279,13 +546,7 @@ class Client:
         Raises CorruptionError when the member's data is damaged, and as :meth:`put` does.
         """
         work = self._begun()
-        pieces = work.client.save_snapshot(stale=stale, timeout=timeout)
-        try:
-            while (piece := work.run(_next(pieces))) is not None:
-                yield piece
-        finally:
-            with contextlib.suppress(ClosedError):
-                work.run(pieces.aclose())
+        yield from drawn(work.run, work.client.save_snapshot(stale=stale, timeout=timeout))
 
     def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""
@@ -311,14 +572,14 @@ class Client:
     ) -> None:
         self.close()
 
-    def _begun(self) -> _Work:
+    def _begun(self) -> Work:
         """What this process works with. Raises ClosedError."""
         work = self._work
         if work is None or work.process != forks.process:
             return self._begin()
         return work
 
-    def _begin(self) -> _Work:
+    def _begin(self) -> Work:
         with background.lock():
             if self._closed:
                 raise ClosedError("the client is closed")
@@ -327,15 +588,10 @@ class Client:
                 background.abandon(self._work)
                 self._work = None
             if self._work is None:
-                self._work = _Work(self._make())
+                self._work = Work(self._make())
                 self._finalizer = weakref.finalize(self, self._work.drop)
                 self._finalizer.atexit = False
             return self._work
-
-
-async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
-    """The next piece; None after the last."""
-    return await anext(pieces, None)
 
 
 def _given_up(operations: Sequence[Operation], error: ClosedError) -> BatchError:
