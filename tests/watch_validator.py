@@ -8,6 +8,7 @@ cluster translate what they saw into :class:`Seen`.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -63,7 +64,9 @@ class History:
 
     def __init__(self, revisions: Mapping[int, Sequence[Event]] | None = None) -> None:
         self.revisions: dict[int, tuple[Event, ...]] = {}
-        self._versions: dict[bytes, list[tuple[int, KeyValue | None]]] = {}
+        self._events: dict[tuple[int, bytes], Event] = {}
+        # Of each key: when it changed, and what it was from then on.
+        self._changes: dict[bytes, list[int]] = {}
         for revision in sorted(revisions or {}):
             self.add(revision, (revisions or {})[revision])
 
@@ -71,17 +74,21 @@ class History:
         """The next revision."""
         events = self.revisions[revision] = tuple(events)
         for event in events:
-            state = None if event.is_delete else event.kv
-            self._versions.setdefault(event.kv.key, []).append((revision, state))
+            self._events[revision, event.kv.key] = event
+            self._changes.setdefault(event.kv.key, []).append(revision)
+
+    def event(self, revision: int, key: bytes) -> Event | None:
+        """What happened to a key."""
+        return self._events.get((revision, key))
 
     def before(self, event: Event) -> KeyValue | None:
         """What the key of an event was before it."""
-        found = None
-        for revision, state in self._versions[event.kv.key]:
-            if revision >= event.kv.mod_revision:
-                break
-            found = state
-        return found
+        key = event.kv.key
+        place = bisect.bisect_left(self._changes[key], event.kv.mod_revision)
+        if not place:
+            return None
+        change = self._events[self._changes[key][place - 1], key]
+        return None if change.is_delete else change.kv
 
 
 def violations(watched: Watched, history: History, *, applied: int | None = None) -> list[str]:
@@ -165,16 +172,12 @@ def _message(asked: Asked, history: History, done: int, events: tuple[Event, ...
 
 
 def _one(asked: Asked, history: History, event: Event) -> Iterator[str]:
-    known = [
-        each
-        for each in history.revisions.get(event.kv.mod_revision, ())
-        if each.kv.key == event.kv.key
-    ]
-    if not known:
+    known = history.event(event.kv.mod_revision, event.kv.key)
+    if known is None:
         yield f"never happened: {event}"
         return
-    if (known[0].is_delete, known[0].kv) != (event.is_delete, event.kv):
-        yield f"{event} is another one than {known[0]}"
+    if (known.is_delete, known.kv) != (event.is_delete, event.kv):
+        yield f"{event} is another one than {known}"
     if not asked.matches(event):
         yield f"filter: {event} isn't for {asked}"
     before = history.before(event)

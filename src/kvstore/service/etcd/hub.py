@@ -10,8 +10,8 @@ the history lasts. Nothing here waits for a watch, and nothing of a watch is eve
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -34,14 +34,17 @@ LIVE_REVISIONS: Final = 1000
 LIVE_BYTES: Final = 1 << 20
 """Of events that are read, and handed out, in one turn."""
 
-WATCH_WEIGHT: Final = 1024
+LEAVING_MAX: Final = 100
+"""Watches of streams that are gone, forgotten in one turn."""
+
+WATCH_WEIGHT: Final = 1536
 """A watch's memory, beside its keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchBounds:
     """Bytes: that one ``stream`` may have queued, beyond one message; all streams ``held`` together
-    (what several have counts once); all ``watches``, 1 KiB and their keys each.
+    (what several have counts once); all ``watches``, 1.5 KiB and their keys each.
 
     ``stuck_ticks``: so long one read of the disk may take before those who wait for it are told to
     try elsewhere.
@@ -125,6 +128,8 @@ class WatchHub:
         # When to look whether a watch is to be told of progress; nearly in order of time.
         self._notices: OrderedDict[Watch, float] = OrderedDict()
         self._pump_is_due = False
+        # Of streams that are gone.
+        self._leaving: deque[Watch] = deque()
 
     # --- the member it follows -------------------------------------------------------------------
 
@@ -283,7 +288,7 @@ class WatchHub:
         """To the live watches of a topic; whoever has no room for it isn't live any more."""
         for watch in [*topic.live]:
             part = chunk if watch.next <= first else chunk.since(watch.next)
-            if part is None:
+            if part is None or watch.closed:
                 continue
             if lacking or not watch.stream.offer(watch, part):
                 self.fall_behind(watch, max(watch.next, first))
@@ -329,7 +334,7 @@ class WatchHub:
 
     def has_room(self, key: bytes, range_end: bytes) -> bool:
         """For one more watch."""
-        weight = WATCH_WEIGHT + len(key) + len(range_end)
+        weight = WATCH_WEIGHT + len(key) + len(range_end or key)
         return self._watches_weight + weight <= self.bounds.watches
 
     def join(self, key: bytes, range_end: bytes, form: Form) -> Topic:
@@ -454,12 +459,23 @@ class WatchHub:
         if stream.behind:
             self._history.may_go_on(stream)
 
-    def closed(self, stream: WatchStream) -> None:
-        """A stream is gone."""
+    def closed(self, stream: WatchStream, watches: Iterable[Watch]) -> None:
+        """A stream is gone, and its watches are closed."""
         self._streams.pop(stream, None)
         self._holding.pop(stream, None)
         self._awaiting_progress.pop(stream, None)
         self._history.closed(stream)
+        is_due = bool(self._leaving)
+        self._leaving.extend(watches)
+        if not is_due:
+            self._let_leave()
+
+    def _let_leave(self) -> None:
+        """Forget watches that are closed; where they are many, some now and the rest later."""
+        for _ in range(min(LEAVING_MAX, len(self._leaving))):
+            self.leave(self._leaving.popleft())
+        if self._leaving:
+            self.soon(self._let_leave)
 
     # --- progress --------------------------------------------------------------------------------
 

@@ -222,7 +222,7 @@ def _add(writing: Writing, batch: _Batch, page: EventPage) -> None:
 
 def _is_due(watch: Watch, first: int, last: int) -> bool:
     """Still wants what is from ``first`` to ``last``: it may have ended, or gone back, since."""
-    return watch in watch.stream.behind and first <= watch.next <= last
+    return not watch.closed and watch in watch.stream.behind and first <= watch.next <= last
 
 
 def _spans(places: Iterable[Place]) -> list[tuple[bytes, bytes | None]]:

@@ -52,6 +52,10 @@ MESSAGE_WEIGHT: Final = 64
 """Of a message without events."""
 
 
+_NOTHING: Final[deque[Chunk]] = deque()
+"""What a watch has queued most of the time; an own one would be a third of its memory."""
+
+
 class Watch:
     """One watch of a stream.
 
@@ -83,7 +87,7 @@ class Watch:
         self.fragment = fragment
         self.next = self.least = 0
         self.live = False
-        self.pending: deque[Chunk] = deque()
+        self.pending = _NOTHING
         self.is_queued = False
         self.ending: Canceled | None = None
         self.notify = False
@@ -210,10 +214,13 @@ class WatchStream:
 
     def close(self) -> None:
         """The stream is gone, and its watches with it."""
-        for watch in [*self.watches.values()]:
-            self._remove(watch)
+        watches = [*self.watches.values()]
+        for watch in watches:
+            watch.closed = True
+            self._let_go(watch)
+        self.watches.clear()
         self._queue.clear()
-        self._hub.closed(self)
+        self._hub.closed(self, watches)
 
     # --- what the hub tells ----------------------------------------------------------------------
 
@@ -228,6 +235,8 @@ class WatchStream:
             return False
         if self.queued_weight and self.queued_weight + chunk.weight > self._hub.bounds.stream:
             return False
+        if not watch.pending:
+            watch.pending = deque()
         watch.pending.append(chunk)
         self.queued_weight += chunk.weight
         self._hub.hold(self, chunk)
@@ -256,7 +265,7 @@ class WatchStream:
 
     def look_at_progress(self) -> bool:
         """Whether progress that was asked for can be told of now; then it will be."""
-        if self._progress() is None:
+        if not self._is_up_to_date(self._hub.delivered):
             return False
         self._put(_MARK)
         return True
@@ -292,7 +301,9 @@ class WatchStream:
                 messages.append(Progress(watch.id, revision))
         if watch.pending:
             self._enqueue(watch)
-        elif watch.ending is not None:
+            return weight
+        watch.pending = _NOTHING
+        if watch.ending is not None:
             messages.append(watch.ending)
             self._remove(watch)
         return weight
@@ -316,8 +327,11 @@ class WatchStream:
         return weight
 
     def _take_progress(self, messages: list[Message]) -> None:
-        revision = self._progress()
-        if revision is None:
+        revision = self._hub.delivered
+        for watch in self.watches.values():
+            if watch.pending:
+                revision = min(revision, watch.pending[0].revisions[0] - 1)
+        if not self._is_up_to_date(revision):
             self._hub.await_progress(self)
             return
         self._is_marked = False
@@ -326,18 +340,12 @@ class WatchStream:
             self._again = False
             self.request_progress()
 
-    def _progress(self) -> int | None:
-        """Up to where all of all watches was taken; None where one isn't up to date."""
-        least = self._hub.delivered
-        for watch in self.watches.values():
-            if not watch.live:
-                return None
-            if watch.pending:
-                least = min(least, watch.pending[0].revisions[0] - 1)
-        for watch in self.watches.values():
-            if least < watch.least or least + 1 < watch.next:
-                return None
-        return least
+    def _is_up_to_date(self, revision: int) -> bool:
+        """Every watch has, or has queued, all up to ``revision``, and may be told so."""
+        return all(
+            watch.live and watch.least <= revision and watch.next <= revision + 1
+            for watch in self.watches.values()
+        )
 
     def _remove(self, watch: Watch) -> None:
         watch.closed = True
@@ -346,8 +354,9 @@ class WatchStream:
         self._hub.leave(watch)
 
     def _let_go(self, watch: Watch) -> None:
-        while watch.pending:
-            self._release(watch.pending.popleft())
+        for chunk in watch.pending:
+            self._release(chunk)
+        watch.pending = _NOTHING
 
     def _release(self, chunk: Chunk) -> None:
         self.queued_weight -= chunk.weight

@@ -96,6 +96,9 @@ class Client:
                     self.watched[each].seen.append(Seen(revision))
 
     def events(self, watch_id: int = 0) -> list[Event]:
+        """What came of a watch so far."""
+        if watch_id not in self.watched:
+            return []
         return [event for seen in self.watched[watch_id].seen for event in seen.events]
 
 
