@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from operator import itemgetter
 from zlib import crc32
 
 from kvstore.raft import Entry, EntryKind, Message, MessageKind, Role
@@ -27,10 +29,14 @@ from kvstore.state.mvcc.operations import (
     decode_operations_time,
     is_operations,
 )
-from kvstore.state.mvcc.requests import EnableModel
+from kvstore.state.mvcc.requests import Compact, EnableModel, Operation
+from kvstore.state.stored import NOTHING_COMPACTED
 from tests.simulator.trace import Violation
 
 __all__ = ["Model", "Oracle"]
+
+EVENT_PAGE_BYTES = 2000
+"""Of events that are read in one go."""
 
 
 @dataclass(slots=True)
@@ -75,6 +81,8 @@ class Model:
         self._sessions: dict[bytes, _Session] = {}
         self._applied: set[tuple[bytes, int]] = set()
         self._model_from = 0
+        # From which index on which revision is the bound of history; empty while the model is off.
+        self._compacted: list[tuple[int, int]] = []
         # Under the model: what each revision after that one did, and what keys hold by it.
         self._events: list[Event] = []
         self._keys: dict[bytes, KeyValue] = {}
@@ -89,8 +97,7 @@ class Model:
         if is_operations(entry.data):
             self._go_on(decode_operations_time(entry.data))
             for proposal in decode_operations(entry.data):
-                assert isinstance(proposal.operation, EnableModel)
-                self._enable_model()
+                self._operate(proposal.operation)
             return
         self._go_on(decode_time(entry.data))
         for command in decode_commands(entry.data):
@@ -107,9 +114,16 @@ class Model:
             if session.used_ms + idle_ms <= self._clock_ms:
                 self._forget_session(name)
 
-    def _enable_model(self) -> None:
-        if not self._model_from:
-            self._model_from = self.revisions[-1] = max(self.revisions[-1], 1)
+    def _operate(self, operation: Operation) -> None:
+        revision = self.revisions[-1]
+        if isinstance(operation, EnableModel):
+            if not self._model_from:
+                self._model_from = self.revisions[-1] = max(revision, 1)
+                self._compacted.append((self.index, revision or NOTHING_COMPACTED))
+        elif self._model_from:
+            assert isinstance(operation, Compact)
+            if self._compacted[-1][1] < operation.revision <= revision:
+                self._compacted.append((self.index, operation.revision))
 
     def _open(self, name: bytes) -> None:
         bounds = self._memory.sessions
@@ -203,6 +217,7 @@ class Model:
             )
         for key in self._values:
             self.compare_key(member, machine, key)
+        self._compare_events(member, machine)
         for past in self._past:
             if past.since > index:
                 break
@@ -213,6 +228,28 @@ class Model:
                     f"{member} remembers {remembered} at {index} of a request that got "
                     f"{past.result} at {past.since}, forgotten at {past.until}"
                 )
+
+    def _compare_events(self, member: str, machine: StateMachine) -> None:
+        """All that ever changed under the model, one event after the other."""
+        place = bisect_right(self._compacted, machine.applied_index, key=itemgetter(0))
+        if machine.model_enabled != (place > 0):
+            raise Violation(f"{member} has the model {'off' if place else 'on'}")
+        if not place:
+            return
+        compacted = self._compacted[place - 1][1]
+        if machine.compacted != compacted:
+            raise Violation(f"{member} is compacted to {machine.compacted}, expected {compacted}")
+        events: list[Event] = []
+        oldest = max(self._model_from + 1, compacted)
+        first, last, sub = oldest, machine.revision, 0
+        while first <= last:
+            page = machine.events(first, last, EVENT_PAGE_BYTES, sub=sub)
+            events += [event for _, of_it in page.revisions for event in of_it]
+            first, sub = page.next_revision, page.next_sub
+        expected = self._events[oldest - self._model_from - 1 : last - self._model_from]
+        for told, event in zip_longest(events, expected):
+            if told != event:
+                raise Violation(f"{member} tells of {told}, expected {event}")
 
     def compare_key(self, member: str, machine: StateMachine, key: bytes) -> None:
         """One key of a member."""

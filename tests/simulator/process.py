@@ -29,7 +29,8 @@ from kvstore.service.calls import as_calls
 from kvstore.service.operations import Result
 from kvstore.state import SESSION_BYTES, Applied, Prepared, StateMachine
 from kvstore.state.mvcc.operations import PROPOSAL_ID_BYTES, encode_operations
-from kvstore.state.mvcc.requests import EnableModel, Proposal
+from kvstore.state.mvcc.requests import Operation as ModelOperation
+from kvstore.state.mvcc.requests import Proposal
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
 from tests.simulator.lies import forge
 from tests.simulator.network import Network, tell
@@ -505,12 +506,12 @@ class Process:
 
         self.later(0, take)
 
-    def enable_model(self) -> None:
+    def operate(self, operation: ModelOperation) -> None:
         """Propose it here; who asked finds out by itself what came of it."""
 
         def propose() -> None:
             assert self.replica is not None
-            proposal = Proposal(self._sessions.randbytes(PROPOSAL_ID_BYTES), EnableModel())
+            proposal = Proposal(self._sessions.randbytes(PROPOSAL_ID_BYTES), operation)
             data = encode_operations([proposal], self.replica.log_time_ms())
             self.replica.propose(data, lambda outcome: None)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvstore.raft import Membership, PeerState
 from kvstore.replica import Replica
 from kvstore.replica.packets import Packet
+from kvstore.state.mvcc.requests import Compact, EnableModel
 from tests.simulator import linearizability
 from tests.simulator.agenda import SECOND, Agenda
 from tests.simulator.client import Client
@@ -36,7 +38,10 @@ election timeouts until it is noticed, one until leadership is left to chance, t
 and as many again for links that take their time."""
 
 MODEL_PAUSE_US = SECOND // 2
-"""Between two tries to enable the model."""
+"""Between two looks at whether the model is enabled."""
+
+COMPACTIONS = 0.2
+"""How often such a look compacts its history."""
 
 OPERATIONS_MIN = 20
 """A run that finishes fewer shows nothing."""
@@ -123,17 +128,21 @@ class _Run:
             self._add,
         )
 
+        self._models = random.Random(f"{plan.seed}/models")
         if plan.model_after_us is not None:
-            self.agenda.after(plan.model_after_us, self._enable_model)
+            self.agenda.after(plan.model_after_us, self._care_for_model)
 
-    def _enable_model(self) -> None:
-        """Whoever leads proposes it, again and again until it has done it."""
+    def _care_for_model(self) -> None:
+        """Whoever leads enables the model; where it is, history is compacted now and then."""
+        self.agenda.after(MODEL_PAUSE_US, self._care_for_model)
         leader = self._leader()
-        if leader is not None and leader.machine.model_enabled:
+        if leader is None:
             return
-        if leader is not None:
-            self.processes[leader.member].enable_model()
-        self.agenda.after(MODEL_PAUSE_US, self._enable_model)
+        process = self.processes[leader.member]
+        if not leader.machine.model_enabled:
+            process.operate(EnableModel())
+        elif self._models.random() < COMPACTIONS:
+            process.operate(Compact(self._models.randint(0, leader.machine.revision)))
 
     def _add(self, member: int, founders: Membership | None = None) -> None:
         process = Process(

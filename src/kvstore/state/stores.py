@@ -69,14 +69,6 @@ class DiskStore:
 
     def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:
         """See :class:`kvstore.state.mvcc.view.Store`."""
-        walk = self._db.iterator(
-            start=start, stop=stop, sequence=sequence, include_key=False, include_value=False
-        )
-        count = 0
-        with walk:
-            for _ in walk:
-                count += 1
-                if count % STEP_KEYS == 0:
-                    self._step()
+        count: int = self._db.count(start, stop, sequence)
         self._step()
         return count
