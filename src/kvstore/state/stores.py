@@ -15,16 +15,15 @@ STEP_KEYS = 256
 
 
 class MemoryStore:
-    """What memory knows of single keys as of now. Raises ColdError for all else."""
+    """What memory knows of single keys. Raises ColdError for all else."""
 
     def __init__(self, db: DB) -> None:
         self._db = db
 
     def get_versioned(self, key: bytes, sequence: int | None = None) -> tuple[bytes, int] | None:
         """See :class:`kvstore.state.mvcc.view.Store`."""
-        if sequence is not None and sequence != self._db.last_sequence:
-            raise ColdError(key)
-        version: tuple[bytes, int] | Cold | None = self._db.get_versioned_cached(key, cold=COLD)
+        version: tuple[bytes, int] | Cold | None
+        version = self._db.get_versioned_cached(key, sequence, cold=COLD)
         if version is COLD:
             raise ColdError(key)
         return version

@@ -55,12 +55,15 @@ def test_a_read_at_a_sequence_gives_the_version_of_then(disk: MemoryFileSystem) 
         for _ in range(2):
             for number in range(1, 6):
                 assert db.get_versioned(b"k", number) == (b"%d" % number, number)
+                assert db.get_versioned_cached(b"k", number) == (b"%d" % number, number)
             assert db.get_versioned(b"k", sequence=6) is None
             assert db.get_versioned(b"k", 0) is None
             db.compact_range()
         for bad in (-1, 7):
             with pytest.raises(InvalidArgumentError):
                 db.get_versioned(b"k", bad)
+            with pytest.raises(InvalidArgumentError):
+                db.get_versioned_cached(b"k", bad)
 
 
 def test_numbers_that_the_caller_gave_come_back(disk: MemoryFileSystem) -> None:

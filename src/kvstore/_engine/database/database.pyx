@@ -757,13 +757,16 @@ cdef class Database(Store):
         finally:
             view_close(&view)
 
-    def get_versioned_cached(self, key, *, cold=None):
+    def get_versioned_cached(self, key, sequence=None, *, cold=None):
         cdef BytesView view
         if self.attention:
             self.check_open()
         view_open(key, &view, "key")
         try:
-            return lookup_versioned_cached(self, view.slice, self.visible, cold)
+            return lookup_versioned_cached(
+                self, view.slice,
+                self.visible if sequence is None else readable_sequence(self, sequence), cold,
+            )
         finally:
             view_close(&view)
 

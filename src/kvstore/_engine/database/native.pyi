@@ -142,8 +142,10 @@ class Database:
         A flush or compaction never changes that sequence, nor does a checkpoint. ``sequence``,
         ``fill_cache`` and what is raised: as for :meth:`get`.
         """
-    def get_versioned_cached(self, key: _Bytes, *, cold: Any = None) -> Any:
-        """As :meth:`get_versioned` of the present, but ``cold`` where that would ask the disk.
+    def get_versioned_cached(
+        self, key: _Bytes, sequence: int | None = None, *, cold: Any = None
+    ) -> Any:
+        """As :meth:`get_versioned`, but ``cold`` where that would ask the disk.
 
         Neither waits nor gives the GIL up. Raises as :meth:`get` does.
         """
