@@ -46,8 +46,8 @@ class WatchBounds:
     """Bytes: that one ``stream`` may have queued, beyond one message; all streams ``held`` together
     (what several have counts once); all ``watches``, 1.5 KiB and their keys each.
 
-    ``stuck_ticks``: so long one read of the disk may take before those who wait for it are told to
-    try elsewhere.
+    ``stuck_ticks``: so long reading one event of the disk may take before those who wait for it are
+    told to try elsewhere.
     """
 
     stream: int = 16 << 20
@@ -193,6 +193,11 @@ class WatchHub:
         for stream in [*self._streams]:
             stream.end(error)
 
+    @property
+    def reading_ticks(self) -> int:
+        """For how long a read of the disk has been at one event; 0 for none."""
+        return max(self._reader.ticks, self._history.reader.ticks)
+
     def _end_stuck(self) -> None:
         """A disk that hangs: whoever waits for it is better served elsewhere."""
         stuck = self.bounds.stuck_ticks
@@ -251,10 +256,13 @@ class WatchHub:
 
     def _read_page(self, source: Source, first: int, sub: int) -> None:
         self.counters.pages_read += 1
-        # Of all keys: whoever becomes live meanwhile counts on it.
         previous = self._live_previous > 0
-        read = partial(source.events, first, source.revision, LIVE_BYTES, previous, None, sub)
-        self._reader.read(read, partial(self._page_read, source))
+        last = source.revision
+        # Of all keys: whoever becomes live meanwhile counts on it.
+        self._reader.read(
+            lambda wanted: source.events(first, last, LIVE_BYTES, previous, wanted, sub),
+            partial(self._page_read, source),
+        )
 
     def _page_read(self, source: Source, page: EventPage | Error) -> None:
         if isinstance(page, Error):

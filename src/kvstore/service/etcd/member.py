@@ -10,6 +10,7 @@ from kvstore.errors import Error, StorageError
 from kvstore.etcd_errors import EtcdError
 from kvstore.raft import Membership
 from kvstore.replica.options import ReplicaStatus
+from kvstore.service.etcd.watch_source import Source
 from kvstore.state import Cold
 from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.records import LeaseRecord
@@ -21,19 +22,12 @@ Answers = Sequence[tuple[bytes, Answer | EtcdError]]
 """What proposals came to that were applied, by their ids."""
 
 
-class Model(Protocol):
+class Model(Source, Protocol):
     """A state machine. What reads raises EtcdError, StorageError and ClosedError."""
 
     @property
     def model_enabled(self) -> bool:
         """Its keys have revisions."""
-
-    @property
-    def revision(self) -> int: ...
-
-    @property
-    def compacted(self) -> int:
-        """What lies before this revision is forgotten; -1 where nothing is."""
 
     @property
     def applied_term(self) -> int: ...

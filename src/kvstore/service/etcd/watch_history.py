@@ -138,10 +138,12 @@ class History:
 
     def _read(self, batch: _Batch, source: Source, writing: Writing, first: int, sub: int) -> None:
         self._hub.counters.pages_read += 1
-        read = partial(
-            source.events, first, batch.last, PAGE_BYTES, batch.previous, batch.wanted(), sub
+        events, last, previous = source.events, batch.last, batch.previous
+        self.reader.read(
+            lambda wanted: events(first, last, PAGE_BYTES, previous, wanted, sub),
+            partial(self._page_read, batch, source, writing),
+            batch.wanted(),
         )
-        self.reader.read(read, partial(self._page_read, batch, source, writing))
 
     def _page_read(
         self, batch: _Batch, source: Source, writing: Writing, page: EventPage | Error

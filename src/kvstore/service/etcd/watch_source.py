@@ -77,7 +77,7 @@ class Reader:
 
     @property
     def ticks(self) -> int:
-        """For how long; 0 when none is."""
+        """For how long it has been at one event; 0 when none is read."""
         return 0 if self._progress is None else self._progress.ticks
 
     def tick(self) -> None:
@@ -85,16 +85,28 @@ class Reader:
         if self._progress is not None:
             self._progress.tick()
 
-    def read(self, read: Callable[[], EventPage], done: PageRead) -> None:
-        """Have ``read`` done; ``done`` gets the page or the error. Not while it is busy."""
+    def read(
+        self,
+        read: Callable[[Wanted], EventPage],
+        done: PageRead,
+        wanted: Wanted | None = None,
+    ) -> None:
+        """Have ``read`` done, which reads the events that are ``wanted``, and all without it.
+
+        ``done`` gets the page or the error. Not while it is busy.
+        """
         assert self._progress is None, "one page at a time"
         self._number += 1
         progress = self._progress = Progress()
         outcomes: list[EventPage | Error] = []
 
+        def counted(key: bytes) -> bool:
+            progress.step()  # each event may cost reads of the disk
+            return wanted is None or wanted(key)
+
         def job() -> None:
             try:
-                outcomes.append(read())
+                outcomes.append(read(counted))
             except Error as error:
                 outcomes.append(error)
             except Exception as error:  # noqa: BLE001 - told to the one who asked

@@ -10,6 +10,7 @@ from kvstore.errors import ClosedError, IntegrityCode, StorageError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd import hub as hub_module
 from kvstore.service.etcd.hub import WatchBounds
+from kvstore.service.etcd.watch_source import Wanted
 from kvstore.service.etcd.watch_words import (
     NO_WATCH,
     Canceled,
@@ -149,8 +150,7 @@ def test_what_a_page_is_read_for_alone_is_read() -> None:
         stage.put((key, b""))
     events = stage.source.events
 
-    def spying(first: int, last: int, size: int, previous: bool, wants: object, sub: int) -> object:
-        assert callable(wants)
+    def spying(first: int, last: int, size: int, previous: bool, wants: Wanted, sub: int) -> object:
         wanted.extend(key for key in (b"a", b"b", b"c") if wants(key))
         return events(first, last, size, previous, None, sub)
 
@@ -465,6 +465,25 @@ def test_a_disk_that_hangs_holds_up_those_who_need_it_and_ends_their_streams() -
     last.create(b"a", start=2)
     stage.settle(last)
     check(stage, last)
+
+
+def test_a_disk_that_is_slow_but_gets_on_is_waited_for() -> None:
+    stage = Stage(bounds=WatchBounds(stuck_ticks=10))
+    stage.put((b"a", b""))
+    events = stage.source.events
+
+    def slow(first: int, last: int, size: int, previous: bool, wants: Wanted, sub: int) -> object:
+        for _ in range(50):
+            wants(b"a")
+            stage.hub.tick()
+        return events(first, last, size, previous, wants, sub)
+
+    stage.source.events = slow  # type: ignore[method-assign, assignment]
+    client = Client(stage)
+    client.create(b"a", start=2)
+    stage.settle(client)
+    assert client.ended is None
+    check(stage, client)
 
 
 def test_when_what_just_happened_hangs_on_the_disk_all_are_sent_elsewhere() -> None:
