@@ -13,6 +13,16 @@ from kvstore.replica import Identity
 from kvstore.replica.backup import ReplicaBackup, restore_member
 from kvstore.replica.backup_file import BackupInfo, encode_backup, read_backup
 from kvstore.replica.checkpoint_stream import CheckpointReader
+from kvstore.state.mvcc.operations import encode_operations
+from kvstore.state.mvcc.requests import (
+    Compact,
+    DeleteRange,
+    EnableModel,
+    LeaseGrant,
+    Operation,
+    Proposal,
+    Put,
+)
 from tests.unit.replica.driven_group import DrivenGroup
 
 NEW = Membership(voters=frozenset({1, 2, 3, 4, 5}))
@@ -34,6 +44,16 @@ def save(driven: DrivenGroup, file: Path) -> BackupInfo:
     file.write_bytes(b"".join(backup.pieces(1_700_000_000)))
     backup.close()
     return read_backup(str(file))
+
+
+def operate(driven: DrivenGroup, *operations: Operation) -> None:
+    proposals = [
+        Proposal(b"%016d" % place, operation) for place, operation in enumerate(operations)
+    ]
+    done: list[object] = []
+    driven.leader().propose(encode_operations(proposals), done.append)
+    driven.until(lambda: done)
+    assert done == [b""]
 
 
 @pytest.fixture
@@ -72,6 +92,36 @@ def test_members_that_begin_with_a_backup_go_on_from_it_after_a_power_loss(file:
         assert status.membership == NEW
         assert status.term > info.term
         assert status.first_index == info.index + 1
+
+
+def test_a_backup_has_all_of_the_model(file: Path) -> None:
+    def told_by(driven: DrivenGroup) -> tuple[object, ...]:
+        machine = driven.leader().machine
+        return (
+            machine.revision,
+            machine.compacted,
+            dict(machine.leases()),
+            machine.lease_keys(7),
+            machine.hash_kv(0),
+            machine.events(3, machine.revision, 1 << 20, previous=True),
+        )
+
+    with DrivenGroup() as old:
+        operate(old, EnableModel(), LeaseGrant(7, 60))
+        operate(old, *(Put(b"%d" % n, b"v" * 3000, lease=7) for n in range(KEYS)))
+        old.put(b"0", b"by v1")
+        operate(old, DeleteRange(b"1", b"2"), Compact(3))
+        old.settle()
+        hashes = old.hashes()
+        expected = told_by(old)
+        save(old, file)
+    with DrivenGroup(restored(file), members=5) as new:
+        assert new.hashes() == hashes
+        assert told_by(new) == expected
+        operate(new, Put(b"on", b"and on"))
+        new.settle()
+        (hash_of_all,) = new.hashes()
+        assert hash_of_all[0] == expected[0] + 1  # type: ignore[operator]
 
 
 def test_a_backup_taken_while_entries_are_applied_is_one_moment(file: Path) -> None:
