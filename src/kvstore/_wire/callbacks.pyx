@@ -35,7 +35,7 @@ cdef int on_begin_headers(
 ) except? NGHTTP2_ERR_CALLBACK_FAILURE:
     cdef _Session session = <_Session> user_data
     session.in_block = True
-    session.block = HeaderBlock(0, -1, False, False, False, False, INFINITY, 0, -1)
+    session.block = HeaderBlock(0, -1, False, False, False, False, False, False, 0, INFINITY, 0, -1)
     session.block_path = session.block_details = None
     if len(session.block_pairs):
         session.block_pairs = []
@@ -223,13 +223,14 @@ cdef ssize_t read_messages(
 
 
 cdef class Callbacks:
-    """nghttp2's table of them, and options: one for each side and the process's life."""
+    """nghttp2's table of them, and the options of either side, for the process's life."""
     cdef nghttp2_session_callbacks* table
-    cdef nghttp2_option* option
+    cdef nghttp2_option* server
+    cdef nghttp2_option* client
 
     def __cinit__(self):
-        cdef int kind
-        if nghttp2_session_callbacks_new(&self.table) or nghttp2_option_new(&self.option):
+        if (nghttp2_session_callbacks_new(&self.table) or nghttp2_option_new(&self.server)
+                or nghttp2_option_new(&self.client)):
             raise MemoryError("no memory for HTTP/2")
         nghttp2_session_callbacks_set_on_begin_headers_callback(self.table, on_begin_headers)
         nghttp2_session_callbacks_set_on_header_callback(self.table, on_header)
@@ -241,18 +242,27 @@ cdef class Callbacks:
         nghttp2_session_callbacks_set_on_frame_send_callback(self.table, on_frame_send)
         nghttp2_session_callbacks_set_on_frame_not_send_callback(self.table, on_frame_not_send)
         nghttp2_session_callbacks_set_on_stream_close_callback(self.table, on_stream_close)
-        for kind in range(NGHTTP2_CONTINUATION + 1, 256):
-            nghttp2_option_set_user_recv_extension_type(self.option, <uint8_t> kind)
-        nghttp2_option_set_no_auto_window_update(self.option, 1)
-        nghttp2_option_set_no_closed_streams(self.option, 1)
-        nghttp2_option_set_max_outbound_ack(self.option, OUTBOUND_ACKS_MAX)
-        nghttp2_option_set_max_settings(self.option, FIELDS_PER_SETTINGS_MAX)
-        set_no_reset_limit(self.option)
-        nghttp2_option_set_max_reserved_remote_streams(self.option, 0)
+        set_options(self.server)
+        set_options(self.client)
+        # Requests are judged in request_fields.pyx: older clients of etcd break a rule of theirs.
+        nghttp2_option_set_no_http_messaging(self.server, 1)
 
     def __dealloc__(self):
         nghttp2_session_callbacks_del(self.table)
-        nghttp2_option_del(self.option)
+        nghttp2_option_del(self.server)
+        nghttp2_option_del(self.client)
+
+
+cdef void set_options(nghttp2_option* option) noexcept:
+    cdef int kind
+    for kind in range(NGHTTP2_CONTINUATION + 1, 256):
+        nghttp2_option_set_user_recv_extension_type(option, <uint8_t> kind)
+    nghttp2_option_set_no_auto_window_update(option, 1)
+    nghttp2_option_set_no_closed_streams(option, 1)
+    nghttp2_option_set_max_outbound_ack(option, OUTBOUND_ACKS_MAX)
+    nghttp2_option_set_max_settings(option, FIELDS_PER_SETTINGS_MAX)
+    set_no_reset_limit(option)
+    nghttp2_option_set_max_reserved_remote_streams(option, 0)
 
 
 cdef Callbacks callbacks = Callbacks()
@@ -267,6 +277,7 @@ cdef nghttp2_session* new_h2(void* session, bint is_server) except NULL:
     memory.calloc = h2_calloc
     memory.realloc = h2_realloc
     if (nghttp2_session_server_new3 if is_server else nghttp2_session_client_new3)(
-            &h2, callbacks.table, session, callbacks.option, &memory):
+            &h2, callbacks.table, session,
+            callbacks.server if is_server else callbacks.client, &memory):
         raise MemoryError("no memory for HTTP/2")
     return h2

@@ -151,6 +151,9 @@ cdef extern from "nghttp2/nghttp2.h":
     int nghttp2_option_new(nghttp2_option**) noexcept
     void nghttp2_option_set_user_recv_extension_type(nghttp2_option*, uint8_t) noexcept
     void nghttp2_option_del(nghttp2_option*) noexcept
+    void nghttp2_option_set_no_http_messaging(nghttp2_option*, int) noexcept
+    int nghttp2_check_header_name(const uint8_t*, size_t) noexcept
+    int nghttp2_check_header_value(const uint8_t*, size_t) noexcept
     void nghttp2_option_set_no_auto_window_update(nghttp2_option*, int) noexcept
     void nghttp2_option_set_no_closed_streams(nghttp2_option*, int) noexcept
     void nghttp2_option_set_max_outbound_ack(nghttp2_option*, size_t) noexcept

@@ -22,3 +22,4 @@ cdef class ServerSession(_Session):
     cdef int end_call(self, Stream stream, Status status, str details, list pairs) except -1
     cdef int count_refused(self, int method, Status status) except -1
     cdef int refuse_block(self, int32_t number, Status status, str details, list pairs) except -1
+    cdef int refuse_broken(self, int32_t number) except -1

@@ -5,11 +5,6 @@ cdef double UNSAID_TIMEOUT_S = 10.0  # of a call that has none of its own
 cdef list COME_AGAIN = encoded_pairs((("grpc-retry-pushback-ms", "250"),), 1024)
 
 
-cdef inline bint is_name(const uint8_t* name, size_t size, const char* wanted,
-                         size_t wanted_size) noexcept nogil:
-    return size == wanted_size and memcmp(name, wanted, size) == 0
-
-
 cdef inline bint is_grpc_type(const uint8_t* value, size_t size) noexcept nogil:
     """application/grpc, +proto, ;charset or the like."""
     return (size >= 16 and memcmp(value, <const char*> "application/grpc", 16) == 0
@@ -258,6 +253,8 @@ cdef class ServerSession(_Session):
         cdef HeaderBlock* block = &self.block
         cdef bytes path
         cdef int method = 0
+        if not is_taken(block, name, name_size, value, value_size):
+            return 0
         if name[0] == c":":
             if is_name(name, name_size, ":path", 5):
                 for path in self.hot_paths:
@@ -294,7 +291,10 @@ cdef class ServerSession(_Session):
         cdef HotCall hot
         cdef Stream stream
         if not is_first:
-            return 0        # what follows a request's messages has no meaning in gRPC
+            # What follows a request's messages has no meaning in gRPC.
+            if block.is_broken or block.pseudo or not is_last:
+                return self.refuse_broken(number)
+            return 0
         if self.said_goaway and number > self.goaway_last:
             # nghttp2 takes calls until the GOAWAY is given out, which says that this one isn't.
             return self.reset_stream(number, NGHTTP2_REFUSED_STREAM)
@@ -303,6 +303,8 @@ cdef class ServerSession(_Session):
                 number, STATUS_RESOURCE_EXHAUSTED,
                 f"metadata of {block.size} bytes: at most {self.limits.header_bytes_max} are taken",
                 None)
+        if block.is_broken or block.pseudo & PSEUDO_NEEDED != PSEUDO_NEEDED:
+            return self.refuse_broken(number)
         if not block.is_post:
             return check(nghttp2_submit_response(self.h2, number, not_post_pairs, 2, NULL))
         if not block.is_grpc:
@@ -340,6 +342,12 @@ cdef class ServerSession(_Session):
         self.hold(stream, block.size + STREAM_OVERHEAD)
         nghttp2_session_set_stream_user_data(self.h2, number, <void*> stream)
         return 0
+
+    cdef int refuse_broken(self, int32_t number) except -1:
+        """As nghttp2 does with what breaks HTTP/2's rules: these cost as much as the peer's own
+        resets."""
+        self.spend(&self.resets, "too_many_resets")
+        return self.reset_stream(number, NGHTTP2_PROTOCOL_ERROR)
 
     cdef int message_came(self, Stream stream, const uint8_t* data, size_t size,
                           bytes whole) except -1:

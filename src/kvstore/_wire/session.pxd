@@ -34,6 +34,9 @@ cdef struct HeaderBlock:
     bint is_grpc            # content-type
     bint is_encoded         # grpc-encoding that is none of ours
     bint is_malformed       # a timeout or base64 that can't be read
+    bint is_broken          # at the server: against HTTP/2's rules for header fields
+    bint is_regular         # at the server: a field that is no pseudo-header field has come
+    int pseudo              # at the server: those that came, a bit each
     double timeout_s        # inf: none
     int http_status         # at the client; 0: none
     int grpc_status         # at the client; -1: none
