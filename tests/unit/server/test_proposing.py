@@ -15,7 +15,7 @@ from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.introductions import Introductions
 from kvstore.server.peers.proposing import PassingOn, ProposalHandlers
 from kvstore.server.peers.wire import Dialler
-from kvstore.service.etcd import Passed, PassedOn
+from kvstore.service.etcd import Passed
 
 PROPOSALS = [b"one", b"two"]
 
@@ -35,16 +35,16 @@ class Stage:
 
     def __init__(self, address: str) -> None:
         self.address: str | None = address
-        self.taken: list[list[bytes]] = []
-        self.outcome: PassedOn | Exception | None = PassedOn(Passed.TAKEN, 7)
+        self.taken: list[tuple[int, list[bytes]]] = []
+        self.outcome: Passed | Exception | None = Passed.TAKEN
         self.admits = True
         self._forwarder = Forwarder(
             cast(Introductions, Introduced()), cast(Dialler, Dials()), lambda member: self.address
         )
         self._passing_on = PassingOn(self._forwarder)
 
-    def take(self, proposals: Sequence[bytes], done: Callable[[PassedOn], None]) -> None:
-        self.taken.append([*proposals])
+    def take(self, term: int, proposals: Sequence[bytes], done: Callable[[Passed], None]) -> None:
+        self.taken.append((term, [*proposals]))
         if isinstance(self.outcome, Exception):
             raise self.outcome
         if self.outcome is not None:
@@ -55,9 +55,9 @@ class Stage:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no member")
         return 3
 
-    async def passed(self, timeout_s: float = 10.0) -> PassedOn:
-        outcome: asyncio.Future[PassedOn] = asyncio.get_running_loop().create_future()
-        self._passing_on(2, PROPOSALS, timeout_s, outcome.set_result)
+    async def passed(self, timeout_s: float = 10.0) -> Passed:
+        outcome: asyncio.Future[Passed] = asyncio.get_running_loop().create_future()
+        self._passing_on(2, 7, PROPOSALS, timeout_s, outcome.set_result)
         return await outcome
 
     async def close(self) -> None:
@@ -83,18 +83,18 @@ def play(scene: Callable[[Stage], Awaitable[None]], *, serves: bool = True) -> N
     asyncio.run(main())
 
 
-def test_they_are_taken_and_the_term_comes_back() -> None:
+def test_they_are_taken_in_their_term() -> None:
     async def scene(stage: Stage) -> None:
-        assert await stage.passed() == PassedOn(Passed.TAKEN, 7)
-        assert stage.taken == [PROPOSALS]
+        assert await stage.passed() is Passed.TAKEN
+        assert stage.taken == [(7, PROPOSALS)]
 
     play(scene)
 
 
 def test_a_refusal_is_certain() -> None:
     async def scene(stage: Stage) -> None:
-        stage.outcome = PassedOn(Passed.REFUSED)
-        assert await stage.passed() == PassedOn(Passed.REFUSED)
+        stage.outcome = Passed.REFUSED
+        assert await stage.passed() is Passed.REFUSED
 
     play(scene)
 
@@ -102,9 +102,9 @@ def test_a_refusal_is_certain() -> None:
 def test_of_a_failure_nobody_knows_what_it_means() -> None:
     async def scene(stage: Stage) -> None:
         stage.outcome = CorruptionError("no proposals")
-        assert (await stage.passed()).passed is Passed.LOST
+        assert await stage.passed() is Passed.LOST
         stage.admits = False
-        assert (await stage.passed()).passed is Passed.LOST
+        assert await stage.passed() is Passed.LOST
         assert len(stage.taken) == 1
 
     play(scene)
@@ -113,18 +113,18 @@ def test_of_a_failure_nobody_knows_what_it_means() -> None:
 def test_a_leader_that_says_nothing_in_time_is_lost_sight_of() -> None:
     async def scene(stage: Stage) -> None:
         stage.outcome = None
-        assert (await stage.passed(0.2)).passed is Passed.LOST
+        assert await stage.passed(0.2) is Passed.LOST
 
     play(scene)
 
 
 def test_who_can_not_be_asked_has_not_got_them() -> None:
     async def too_old(stage: Stage) -> None:
-        assert await stage.passed() == PassedOn(Passed.REFUSED)
+        assert await stage.passed() is Passed.REFUSED
 
     async def nowhere(stage: Stage) -> None:
         stage.address = None
-        assert await stage.passed() == PassedOn(Passed.REFUSED)
+        assert await stage.passed() is Passed.REFUSED
 
     play(too_old, serves=False)
     play(nowhere)

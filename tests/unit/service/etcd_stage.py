@@ -9,7 +9,7 @@ from kvstore.errors import Error, StorageError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.raft import Membership
 from kvstore.replica.work import Work
-from kvstore.service.etcd import Answers, EtcdLimits, EtcdService, PassedOn
+from kvstore.service.etcd import Answers, EtcdLimits, EtcdService, Passed
 from kvstore.service.etcd.member import LocalMember
 from kvstore.state import COLD, Cold
 from kvstore.state.mvcc.answers import (
@@ -175,7 +175,7 @@ class Stage:
     ) -> None:
         self.now = 100.0
         self.all_know = True
-        self.passed: list[tuple[int, list[bytes], Callable[[PassedOn], None]]] = []
+        self.passed: list[tuple[int, list[bytes], Callable[[Passed], None]]] = []
         self._soon: list[Callable[[], None]] = []
         self._later: list[tuple[float, Callable[[], None]]] = []
         self.member = Member(self, 1, leader)
@@ -201,10 +201,12 @@ class Stage:
     def _pass_on(
         self,
         leader: int,
+        term: int,
         proposals: Sequence[bytes],
         timeout_s: float,
-        done: Callable[[PassedOn], None],
+        done: Callable[[Passed], None],
     ) -> None:
+        assert term == self.member.term
         self.passed.append((leader, [*proposals], done))
 
     def turn(self) -> None:
@@ -224,6 +226,10 @@ class Stage:
             self.now += step_s
             self.service.tick()
             self.turn()
+
+    def install(self) -> None:
+        """A snapshot becomes the state."""
+        self.service.told_by(cast(LocalMember, self.member)).installed()
 
     def put(
         self, key: bytes = b"k", value: bytes = b"v", deadline: float | None = None

@@ -15,7 +15,7 @@ from kvstore.errors import (
     UnavailableError,
 )
 from kvstore.etcd_errors import Reason
-from kvstore.service.etcd import EtcdLimits, Passed, PassedOn
+from kvstore.service.etcd import EtcdLimits, Passed
 from kvstore.state.mvcc.answers import PutAnswer
 from kvstore.state.mvcc.operations import decode_operations, encode_proposal, join_proposals
 from kvstore.state.mvcc.requests import Compact, Proposal, Put
@@ -189,7 +189,7 @@ def test_a_follower_passes_on_and_answers_from_its_own_apply() -> None:
     stage.turn()
     ((leader, encoded, done),) = stage.passed
     assert (leader, len(encoded)) == (3, 2)
-    done(PassedOn(Passed.TAKEN, 1))
+    done(Passed.TAKEN)
     assert outcomes == [[], []]
     stage.member.apply(passed(stage))
     assert outcomes == [[PutAnswer(2)], [PutAnswer(3)]]
@@ -200,7 +200,7 @@ def test_it_may_be_applied_before_the_leader_says_that_it_took_it() -> None:
     outcomes = stage.put()
     stage.turn()
     stage.member.apply(passed(stage))
-    stage.passed[0][2](PassedOn(Passed.TAKEN, 1))
+    stage.passed[0][2](Passed.TAKEN)
     assert outcomes == [PutAnswer(2)]
 
 
@@ -208,10 +208,10 @@ def test_what_was_refused_for_certain_goes_again_and_what_was_lost_does_not() ->
     stage = Stage(leader=3)
     refused = stage.put(b"a")
     stage.turn()
-    stage.passed.pop()[2](PassedOn(Passed.REFUSED))
+    stage.passed.pop()[2](Passed.REFUSED)
     stage.wait(0.1)
     assert [each.operation for each in passed(stage)] == [Put(b"a", b"v")]
-    stage.passed.pop()[2](PassedOn(Passed.LOST))
+    stage.passed.pop()[2](Passed.LOST)
     stage.wait(3)
     assert not stage.passed
     assert refused == []
@@ -219,21 +219,51 @@ def test_what_was_refused_for_certain_goes_again_and_what_was_lost_does_not() ->
     assert reasons(refused) == [Reason.TIMED_OUT_CONNECTION_LOST]
 
 
-def test_what_is_not_applied_before_an_entry_of_a_later_term_never_will_be() -> None:
+def test_what_is_not_applied_before_an_entry_of_a_later_term_is_proposed_anew() -> None:
     stage = Stage(leader=3)
-    early, applied, late = stage.put(b"a"), stage.put(b"b"), []
+    lost, applied = stage.put(b"a"), stage.put(b"b")
     stage.turn()
-    stage.passed[0][2](PassedOn(Passed.LOST))
+    first, second = passed(stage)
+    stage.passed.pop()[2](Passed.LOST)
     stage.member.leader, stage.member.term = 2, 2
-    late = stage.put(b"c")
-    stage.wait(0.1)
-    stage.passed[1][2](PassedOn(Passed.TAKEN, 2))
-    _, second, third = passed(stage)
+    stage.wait(1)
+    assert not stage.passed, "it may be applied yet"
     stage.member.apply([second], term=1)
-    assert (early, applied, late) == ([], [PutAnswer(2)], [])
-    stage.member.apply([third], term=2)
-    assert reasons(early) == [Reason.TIMED_OUT_LEADER_FAILED]
-    assert late == [PutAnswer(3)]
+    stage.member.apply([], term=2)
+    stage.turn()
+    assert passed(stage) == [first]
+    stage.member.apply([first])
+    assert (lost, applied) == ([PutAnswer(3)], [PutAnswer(2)])
+
+
+def test_words_that_come_late_change_nothing() -> None:
+    stage = Stage(leader=3)
+    outcomes = stage.put(b"a")
+    stage.turn()
+    late = stage.passed.pop()[2]
+    stage.member.leader, stage.member.term = 2, 2
+    stage.member.apply([], term=2)
+    stage.turn()
+    assert len(stage.passed) == 1
+    late(Passed.REFUSED)
+    stage.wait(1)
+    assert len(stage.passed) == 1, "it is under way again already"
+    stage.member.apply(passed(stage))
+    stage.member.leader, stage.member.term = 1, 3
+    stage.member.apply([], term=3)
+    stage.wait(1)
+    assert not stage.member.log
+    assert outcomes == [PutAnswer(2)]
+
+
+def test_after_a_snapshot_nobody_knows_what_was_applied_in_it() -> None:
+    stage = Stage(leader=3)
+    under_way = stage.put(b"a")
+    stage.turn()
+    waiting = stage.put(b"b")
+    stage.install()
+    assert reasons(under_way) == [Reason.TIMED_OUT_APPLYING]
+    assert waiting == []
 
 
 def test_a_leader_that_lost_its_reign_waits_for_what_its_log_may_hold() -> None:
@@ -249,14 +279,17 @@ def test_a_leader_that_lost_its_reign_waits_for_what_its_log_may_hold() -> None:
     assert outcomes == [PutAnswer(2)]
 
 
-def test_a_leader_whose_entry_was_overwritten_says_so() -> None:
+def test_what_was_overwritten_in_a_former_leaders_log_goes_to_the_present_one() -> None:
     stage = Stage()
     outcomes = stage.put()
     stage.turn()
-    stage.member.log[0][1](OutcomeUnknownError("leadership was lost"))
+    stage.member.log.pop()[1](OutcomeUnknownError("leadership was lost"))
     stage.member.leader, stage.member.term = 2, 2
     stage.member.apply([], term=2)
-    assert reasons(outcomes) == [Reason.TIMED_OUT_LEADER_FAILED]
+    stage.turn()
+    assert [leader for leader, _, _ in stage.passed] == [2]
+    stage.member.apply(passed(stage))
+    assert outcomes == [PutAnswer(2)]
 
 
 def test_what_is_for_the_leader_alone_is_passed_on_to_nobody() -> None:
@@ -282,43 +315,54 @@ def foreign(*keys: bytes) -> list[bytes]:
 
 def test_a_leader_proposes_what_others_pass_on_with_what_it_has() -> None:
     stage = Stage()
-    told: list[PassedOn] = []
+    told: list[Passed] = []
     stage.put(b"own")
-    stage.service.take(foreign(b"a", b"b"), told.append)
+    stage.service.take(1, foreign(b"a", b"b"), told.append)
     stage.turn()
     assert proposed(stage) == [[Put(b"own", b"v"), Put(b"a"), Put(b"b")]]
-    assert told == [PassedOn(Passed.TAKEN, 1)]
+    assert told == [Passed.TAKEN]
     stage.member.commit()
 
 
 @pytest.mark.parametrize("leader", [0, 2])
 def test_who_does_not_lead_refuses_what_others_pass_on(leader: int) -> None:
     stage = Stage(leader=leader)
-    told: list[PassedOn] = []
-    stage.service.take(foreign(b"a"), told.append)
+    told: list[Passed] = []
+    stage.service.take(1, foreign(b"a"), told.append)
     stage.turn()
-    assert told == [PassedOn(Passed.REFUSED)]
+    assert told == [Passed.REFUSED]
     assert not stage.passed
+
+
+def test_who_leads_in_another_term_refuses_what_others_pass_on() -> None:
+    stage = Stage()
+    told: list[Passed] = []
+    stage.service.take(2, foreign(b"a"), told.append)
+    stage.service.take(1, foreign(b"b"), told.append)
+    stage.member.term = 3
+    stage.turn()
+    assert told == [Passed.REFUSED] * 2
+    assert not stage.member.log
 
 
 def test_who_leads_no_more_before_it_could_propose_says_so() -> None:
     stage = Stage()
-    told: list[PassedOn] = []
+    told: list[Passed] = []
     stage.member.refusal = NotLeaderError(2)
-    stage.service.take(foreign(b"a"), told.append)
+    stage.service.take(1, foreign(b"a"), told.append)
     stage.turn()
     stage.member.refusal = None
-    stage.service.take(foreign(b"b"), told.append)
+    stage.service.take(1, foreign(b"b"), told.append)
     stage.member.leader = 2
     stage.wait(0.1)
-    assert told == [PassedOn(Passed.REFUSED)] * 2
+    assert told == [Passed.REFUSED] * 2
     assert not stage.passed
 
 
 def test_what_no_member_sends_is_refused() -> None:
     stage = Stage()
     with pytest.raises(CorruptionError):
-        stage.service.take([b"nonsense"], lambda passed: None)
+        stage.service.take(1, [b"nonsense"], lambda passed: None)
 
 
 # --- ends ----------------------------------------------------------------------------------------

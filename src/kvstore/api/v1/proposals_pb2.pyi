@@ -6,15 +6,15 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Optional as _Op
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ProposeRequest(_message.Message):
-    __slots__ = ("proposals",)
+    __slots__ = ("term", "proposals")
+    TERM_FIELD_NUMBER: _ClassVar[int]
     PROPOSALS_FIELD_NUMBER: _ClassVar[int]
+    term: int
     proposals: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, proposals: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, term: _Optional[int] = ..., proposals: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ProposeResponse(_message.Message):
-    __slots__ = ("proposed", "term")
+    __slots__ = ("proposed",)
     PROPOSED_FIELD_NUMBER: _ClassVar[int]
-    TERM_FIELD_NUMBER: _ClassVar[int]
     proposed: bool
-    term: int
-    def __init__(self, proposed: bool = ..., term: _Optional[int] = ...) -> None: ...
+    def __init__(self, proposed: bool = ...) -> None: ...

@@ -13,12 +13,12 @@ from kvstore.api.handlers.failures import Failure
 from kvstore.api.v1 import proposals_pb2, proposals_pb2_grpc
 from kvstore.errors import CorruptionError
 from kvstore.server.peers.forwarding import Forwarder
-from kvstore.service.etcd import Passed, PassedOn
+from kvstore.service.etcd import Passed
 
 __all__ = ["PassingOn", "ProposalHandlers", "Take"]
 
-Take = Callable[[Sequence[bytes], Callable[[PassedOn], None]], None]
-"""(encoded proposals, done): as ``EtcdService.take``."""
+Take = Callable[[int, Sequence[bytes], Callable[[Passed], None]], None]
+"""(term, encoded proposals, done): as ``EtcdService.take``."""
 
 log = structlog.get_logger("kvstore.etcd")
 
@@ -34,20 +34,18 @@ class ProposalHandlers(proposals_pb2_grpc.ProposalPeerServicer):
         self, request: proposals_pb2.ProposeRequest, context: Context
     ) -> proposals_pb2.ProposeResponse:
         sender = await self._admit(context)
-        outcome: asyncio.Future[PassedOn] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[Passed] = asyncio.get_running_loop().create_future()
 
-        def done(passed: PassedOn) -> None:
+        def done(passed: Passed) -> None:
             if not outcome.done():  # the caller may be gone
                 outcome.set_result(passed)
 
         try:
-            self._take(request.proposals, done)
+            self._take(request.term, request.proposals, done)
         except CorruptionError as error:
             log.error("proposals of a peer can't be read", peer=sender, error=str(error))
             await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
-        passed = await outcome
-        is_taken = passed.passed is Passed.TAKEN
-        return proposals_pb2.ProposeResponse(proposed=is_taken, term=passed.term)
+        return proposals_pb2.ProposeResponse(proposed=await outcome is Passed.TAKEN)
 
 
 class PassingOn:
@@ -61,32 +59,33 @@ class PassingOn:
     def __call__(
         self,
         leader: int,
+        term: int,
         proposals: Sequence[bytes],
         timeout_s: float,
-        done: Callable[[PassedOn], None],
+        done: Callable[[Passed], None],
     ) -> None:
-        """Have ``leader`` propose them; ``done`` is told what became of them, once."""
-        passing = self._loop.create_task(self._pass(leader, proposals, timeout_s, done))
+        """Have ``leader`` propose them in ``term``; ``done`` is told what became of them, once."""
+        passing = self._loop.create_task(self._pass(leader, term, proposals, timeout_s, done))
         self._on_their_way.add(passing)
         passing.add_done_callback(self._on_their_way.discard)
 
     async def _pass(
         self,
         leader: int,
+        term: int,
         proposals: Sequence[bytes],
         timeout_s: float,
-        done: Callable[[PassedOn], None],
+        done: Callable[[Passed], None],
     ) -> None:
-        outcome = PassedOn(Passed.LOST)
+        outcome = Passed.LOST
         try:
-            request = proposals_pb2.ProposeRequest(proposals=proposals)
+            request = proposals_pb2.ProposeRequest(term=term, proposals=proposals)
             answer = await self._forwarder.forward("Propose", request, leader, timeout_s, ())
             if answer is None:
                 # No way to it is known, or it is too old to be asked.
-                outcome = PassedOn(Passed.REFUSED)
+                outcome = Passed.REFUSED
             elif not isinstance(answer, Failure):
-                passed = Passed.TAKEN if answer.proposed else Passed.REFUSED
-                outcome = PassedOn(passed, answer.term)
+                outcome = Passed.TAKEN if answer.proposed else Passed.REFUSED
         except Exception:
             log.exception("proposals couldn't be passed on")
         finally:

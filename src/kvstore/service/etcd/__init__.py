@@ -2,7 +2,7 @@
 
 from kvstore.service.etcd.header import Header, cluster_number
 from kvstore.service.etcd.limits import EtcdLimits
-from kvstore.service.etcd.member import Answers, Listener, Passed, PassedOn, PassOn
+from kvstore.service.etcd.member import Answers, Listener, Passed, PassOn
 from kvstore.service.etcd.service import EtcdService
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "Listener",
     "PassOn",
     "Passed",
-    "PassedOn",
     "cluster_number",
 ]

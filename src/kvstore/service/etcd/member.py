@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from kvstore.errors import Error, StorageError
 from kvstore.etcd_errors import EtcdError
@@ -16,7 +16,7 @@ from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer, TxnAnswe
 from kvstore.state.mvcc.records import LeaseRecord
 from kvstore.state.mvcc.requests import Range, Txn
 
-__all__ = ["Answers", "Listener", "LocalMember", "Model", "PassOn", "Passed", "PassedOn"]
+__all__ = ["Answers", "Listener", "LocalMember", "Model", "PassOn", "Passed"]
 
 Answers = Sequence[tuple[bytes, Answer | EtcdError]]
 """What proposals came to that were applied, by their ids."""
@@ -123,19 +123,12 @@ class Passed(enum.Enum):
     """What became of proposals on their way to the leader."""
 
     TAKEN = enum.auto()
-    """They are in its log."""
+    """They are in its log, of the term that was said."""
     REFUSED = enum.auto()
     """They aren't, and won't be."""
     LOST = enum.auto()
     """Nobody knows."""
 
 
-class PassedOn(NamedTuple):
-    """``term``: of the entry that they are in, where they were taken."""
-
-    passed: Passed
-    term: int = 0
-
-
-PassOn = Callable[[int, Sequence[bytes], float, Callable[[PassedOn], None]], None]
-"""(leader, encoded proposals, seconds, done): have the leader propose them."""
+PassOn = Callable[[int, int, Sequence[bytes], float, Callable[[Passed], None]], None]
+"""(leader, term, encoded proposals, seconds, done): have the leader propose them in ``term``."""

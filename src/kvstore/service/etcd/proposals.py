@@ -4,8 +4,11 @@ What comes while an entry is under way makes the next one. A member that doesn't
 propose what it gathered. Either way the answer comes from this member's own apply, so that who
 asked it next finds what was written, and the header says who it was.
 
-A proposal is sent once, unless it is certain that it is in nobody's log. What is under way and was
-not applied when an entry of a later term is will never be: its caller is told at once.
+A proposal is made again only where it is certain that it isn't, and won't be, applied: nobody has
+put it into a log; or this member has applied an entry of a later term than the one in whose log
+alone it may be, since entries are applied in the log's order and terms only rise in it. A leader
+therefore takes what is passed on in the term that the sender says, or not at all. After a snapshot,
+in which it may have been applied unseen, nobody can tell, and its caller is told that.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from kvstore.errors import Error, NotLeaderError, OutcomeUnknownError, Unavailab
 from kvstore.etcd_errors import Reason
 from kvstore.service.etcd.calls import Call
 from kvstore.service.etcd.limits import EtcdLimits
-from kvstore.service.etcd.member import Answers, LocalMember, Passed, PassedOn, PassOn
+from kvstore.service.etcd.member import Answers, LocalMember, Passed, PassOn
 from kvstore.service.pace import Pace
 from kvstore.state.mvcc.answers import Answer
 from kvstore.state.mvcc.checks import REQUEST_BYTES_MAX
@@ -39,11 +42,21 @@ Done = Callable[[Answer | Error], None]
 class ProposalCall(Call[Answer]):
     """A proposal of this process.
 
-    ``term``: of the leader that has it, 0 while nobody does. ``is_alone``: it shares an entry with
-    nothing. ``enables``: it is what all others wait for.
+    ``flight``: with what it is under way, None while it waits. ``term``: the one in whose log it
+    may be, 0 while it is in none. ``is_alone``: it shares an entry with nothing. ``enables``: it is
+    what all others wait for.
     """
 
-    __slots__ = ("enables", "encoded", "id", "is_alone", "is_lost", "stays_here", "term")
+    __slots__ = (
+        "enables",
+        "encoded",
+        "flight",
+        "id",
+        "is_alone",
+        "is_lost",
+        "stays_here",
+        "term",
+    )
 
     def __init__(
         self, proposal: Proposal, deadline: float, is_own: bool, stays_here: bool, done: Done
@@ -55,6 +68,7 @@ class ProposalCall(Call[Answer]):
         self.is_alone = isinstance(proposal.operation, Compact)
         self.enables = isinstance(proposal.operation, EnableModel)
         self.stays_here = stays_here
+        self.flight: _Flight | None = None
         self.term = 0
         self.is_lost = False
 
@@ -65,15 +79,16 @@ class ProposalCall(Call[Answer]):
 
 
 class _Foreign:
-    """Another member's proposals, which this one is to propose. ``done``: see ``Proposals.take``.
+    """Another member's proposals, which this one is to propose in ``term``, or not at all.
 
-    ``is_alone``: one of them is to share an entry with nothing.
+    ``done``: see ``Proposals.take``. ``is_alone``: one of them is to share an entry with nothing.
     """
 
-    __slots__ = ("done", "encoded", "is_alone", "size")
+    __slots__ = ("done", "encoded", "is_alone", "size", "term")
 
-    def __init__(self, encoded: Sequence[bytes], done: Callable[[PassedOn], None]) -> None:
+    def __init__(self, term: int, encoded: Sequence[bytes], done: Callable[[Passed], None]) -> None:
         """Raises CorruptionError for what no member sends."""
+        self.term = term
         proposals = decode_operations(join_proposals(encoded))
         self.is_alone = any(isinstance(each.operation, Compact) for each in proposals)
         self.encoded = encoded
@@ -84,15 +99,29 @@ class _Foreign:
 _Waiting = ProposalCall | _Foreign
 
 
-class _Entry:
-    """Of the log, under way. ``reign``: in which it was proposed."""
+class _Flight:
+    """An entry that is under way to the log, of this member or of the leader's.
 
-    __slots__ = ("is_in_log", "reign", "waiting")
+    ``reign``: in which it began; ``is_in_log``: it has come there.
+    """
 
-    def __init__(self, reign: int, waiting: list[_Waiting]) -> None:
+    __slots__ = ("calls", "foreign", "is_in_log", "reign")
+
+    def __init__(self, reign: int, waiting: Iterable[_Waiting]) -> None:
         self.reign = reign
-        self.waiting = waiting
+        self.calls: list[ProposalCall] = []
+        self.foreign: list[_Foreign] = []
         self.is_in_log = False
+        for one in waiting:
+            if isinstance(one, ProposalCall):
+                one.flight = self
+                self.calls.append(one)
+            else:
+                self.foreign.append(one)
+
+    def present(self) -> list[ProposalCall]:
+        """Its calls, but for those that have gone on their way anew."""
+        return [call for call in self.calls if call.flight is self]
 
 
 class Proposals:
@@ -131,11 +160,18 @@ class Proposals:
 
     def follow(self, member: LocalMember | None) -> None:
         """``member`` takes them from now on; what the one before had under way is lost sight of."""
-        if self._member is not None:
-            for call in self._under_way():
-                self._decide(call, Reason.TIMED_OUT_LEADER_FAILED)
+        self._lose_sight(Reason.TIMED_OUT_LEADER_FAILED)
         self._member = member
         self._renew()
+
+    def installed(self) -> None:
+        """A snapshot became the state: what is under way may have been applied in it."""
+        self._lose_sight(Reason.TIMED_OUT_APPLYING)
+
+    def _lose_sight(self, reason: Reason) -> None:
+        for call in [*self._undecided.values()]:
+            if call.flight is not None:
+                self._decide(call, reason)
 
     # --- in ------------------------------------------------------------------------------------
 
@@ -173,22 +209,26 @@ class Proposals:
         self._put(call)
         self.flush_soon()
 
-    def take(self, encoded: Sequence[bytes], done: Callable[[PassedOn], None]) -> None:
-        """Propose what a follower gathered; ``done`` once it is in the log, or is refused.
+    def take(self, term: int, encoded: Sequence[bytes], done: Callable[[Passed], None]) -> None:
+        """Propose what a follower gathered for the leader of ``term``.
 
-        Raises CorruptionError for what no follower sends.
+        ``done`` once it is in the log, or is refused. Raises CorruptionError for what no follower
+        sends.
         """
-        foreign = _Foreign(encoded, done)
-        member = self._member
+        foreign = _Foreign(term, encoded, done)
         if (
-            member is None
-            or not member.is_leader
+            self._leads_in() != term
             or self._queued_bytes + foreign.size > 2 * self._limits.waiting_bytes_max
         ):
-            done(PassedOn(Passed.REFUSED))
+            done(Passed.REFUSED)
             return
         self._put(foreign)
         self.flush_soon()
+
+    def _leads_in(self) -> int:
+        """The term in which this member leads; 0 if it doesn't."""
+        member = self._member
+        return member.term if member is not None and member.is_leader else 0
 
     def _put(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
@@ -197,6 +237,7 @@ class Proposals:
     def _put_back(self, calls: list[ProposalCall]) -> None:
         """Nobody has them: they come first again, at the next tick."""
         for call in calls:
+            call.flight = None
             call.term = 0
         self._put_off += calls
 
@@ -232,12 +273,11 @@ class Proposals:
             if self._pass_on is not None and member.leader:
                 self._send(member, self._pass_on)
             return
-        pace = self._pace
         while self._queue and self._may_go():
-            entry = self._next_entry()
-            if entry:
-                pace.goes(self._now(), hold_back_s=member.machine.write_delay_s)
-                self._propose(member, entry)
+            waiting = self._next_entry()
+            if waiting:
+                self._pace.goes(self._now(), hold_back_s=member.machine.write_delay_s)
+                self._propose(member, waiting)
 
     def _may_go(self) -> bool:
         is_full = (
@@ -258,7 +298,11 @@ class Proposals:
                 break
             queue.popleft()
             self._queued_bytes -= waiting.size
-            if isinstance(waiting, ProposalCall) and waiting.is_decided:
+            if isinstance(waiting, ProposalCall):
+                if waiting.is_decided:
+                    continue
+            elif waiting.term != self._leads_in():
+                waiting.done(Passed.REFUSED)
                 continue
             taken.append(waiting)
             size += waiting.size
@@ -270,45 +314,43 @@ class Proposals:
     def _propose(self, member: LocalMember, waiting: list[_Waiting]) -> None:
         """On the leader."""
         self._pace.begins()
-        for one in waiting:
-            if isinstance(one, ProposalCall):
-                one.term = member.term
-        entry = _Entry(self._reign, waiting)
-        data = _entry_data(waiting, member.log_time_ms())
-        member.propose(data, partial(self._ended, member, entry), partial(self._in_log, entry))
+        flight = _Flight(self._reign, waiting)
+        encoded = [each for one in waiting for each in one.encoded]
+        data = join_proposals(encoded, member.log_time_ms())
+        member.propose(data, partial(self._ended, member, flight), partial(self._in_log, flight))
 
-    def _in_log(self, entry: _Entry, term: int) -> None:
-        entry.is_in_log = True
-        for waiting in entry.waiting:
-            if isinstance(waiting, ProposalCall):
-                waiting.term = term
-            else:
-                waiting.done(PassedOn(Passed.TAKEN, term))
+    def _in_log(self, flight: _Flight, term: int) -> None:
+        flight.is_in_log = True
+        for call in flight.present():
+            call.term = term
+        for foreign in flight.foreign:
+            foreign.done(Passed.TAKEN)
 
-    def _ended(self, member: LocalMember, entry: _Entry, outcome: bytes | Error) -> None:
+    def _ended(self, member: LocalMember, flight: _Flight, outcome: bytes | Error) -> None:
         """The entry was applied, or it never will be, or nobody knows."""
-        if entry.reign == self._reign:
+        if flight.reign == self._reign:
             self._pace.ended()
-        waiting = entry.waiting
         if not isinstance(outcome, Error):
             self.flush_soon()
         elif member.failure is not None:
-            self._end(waiting, Reason.STOPPED)
-        elif entry.is_in_log or isinstance(outcome, OutcomeUnknownError):
+            self._end(flight, Reason.STOPPED)
+        elif flight.is_in_log or isinstance(outcome, OutcomeUnknownError):
             pass  # what this member applies will tell
         elif isinstance(outcome, NotLeaderError | UnavailableError):
-            # In nobody's log: again at the next tick, by then perhaps through another leader.
-            self._end([one for one in waiting if isinstance(one, _Foreign)], Reason.LEADER_CHANGED)
-            self._put_back([one for one in waiting if isinstance(one, ProposalCall)])
+            self._put_back(flight.present())
+            self._end_foreign(flight)
         else:
-            self._end(waiting, Reason.REQUEST_TOO_LARGE)
+            self._end(flight, Reason.REQUEST_TOO_LARGE)
 
-    def _end(self, entry: Iterable[_Waiting], reason: Reason) -> None:
-        for waiting in entry:
-            if isinstance(waiting, ProposalCall):
-                self._decide(waiting, reason)
-            else:
-                waiting.done(PassedOn(Passed.REFUSED))
+    def _end(self, flight: _Flight, reason: Reason) -> None:
+        for call in flight.present():
+            self._decide(call, reason)
+        self._end_foreign(flight)
+
+    def _end_foreign(self, flight: _Flight) -> None:
+        if not flight.is_in_log:
+            for foreign in flight.foreign:
+                foreign.done(Passed.REFUSED)
 
     # --- to the leader ---------------------------------------------------------------------------
 
@@ -317,7 +359,7 @@ class Proposals:
         for waiting in [*self._queue]:
             if isinstance(waiting, _Foreign):
                 self._remove(waiting)
-                waiting.done(PassedOn(Passed.REFUSED))
+                waiting.done(Passed.REFUSED)
             elif waiting.stays_here:
                 self._remove(waiting)
                 self._decide(waiting, Reason.NOT_LEADER)
@@ -328,30 +370,28 @@ class Proposals:
 
     def _send(self, member: LocalMember, pass_on: PassOn) -> None:
         while self._queue and self._may_go():
-            entry = [one for one in self._next_entry() if isinstance(one, ProposalCall)]
-            if not entry:
+            flight = _Flight(self._reign, self._next_entry())
+            calls = flight.calls
+            if not calls:
                 continue
             self._pace.goes(self._now())
             self._pace.begins()
-            for call in entry:
+            for call in calls:
                 call.term = member.term
-            timeout_s = max(call.deadline for call in entry) - self._now()
-            encoded = [call.encoded[0] for call in entry]
-            pass_on(member.leader, encoded, timeout_s, partial(self._sent, self._reign, entry))
+            timeout_s = max(call.deadline for call in calls) - self._now()
+            encoded = [call.encoded[0] for call in calls]
+            sent = partial(self._sent, flight)
+            pass_on(member.leader, member.term, encoded, timeout_s, sent)
 
-    def _sent(self, reign: int, entry: list[ProposalCall], outcome: PassedOn) -> None:
-        if reign == self._reign:
+    def _sent(self, flight: _Flight, outcome: Passed) -> None:
+        if flight.reign == self._reign:
             self._pace.ended()
-        if outcome.passed is Passed.REFUSED:
-            self._put_back(entry)
+        if outcome is Passed.REFUSED:
+            self._put_back([call for call in flight.present() if not call.is_decided])
             return
-        for call in entry:
-            if outcome.passed is Passed.LOST:
+        if outcome is Passed.LOST:
+            for call in flight.present():
                 call.is_lost = True
-            else:
-                call.term = outcome.term
-                if call.term < self._applied_term:
-                    self._decide(call, Reason.TIMED_OUT_LEADER_FAILED)
         self.flush_soon()
 
     # --- out -----------------------------------------------------------------------------------
@@ -366,9 +406,13 @@ class Proposals:
                     call.decide(answer)
         if term > self._applied_term:
             self._applied_term = term
-            for call in self._under_way():
-                if call.term < term:
-                    self._decide(call, Reason.TIMED_OUT_LEADER_FAILED)
+            for call in undecided.values():
+                if 0 < call.term < term:
+                    # It is in no log that will ever be applied.
+                    call.flight = None
+                    call.term = 0
+                    call.is_lost = False
+                    self._put(call)
             self._renew()
 
     def expire(self, call: ProposalCall) -> None:
@@ -390,9 +434,6 @@ class Proposals:
         for call in [*self._undecided.values()]:
             self._decide(call, Reason.STOPPED)
 
-    def _under_way(self) -> list[ProposalCall]:
-        return [call for call in self._undecided.values() if call.term]
-
     def _decide(self, call: ProposalCall, reason: Reason) -> None:
         self._undecided.pop(call.id, None)
         call.refuse(reason)
@@ -402,7 +443,3 @@ class Proposals:
         self._reign += 1
         self._pace.forget()
         self.flush_soon()
-
-
-def _entry_data(waiting: Iterable[_Waiting], time_ms: int) -> bytes:
-    return join_proposals([each for one in waiting for each in one.encoded], time_ms)

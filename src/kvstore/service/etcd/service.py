@@ -22,7 +22,7 @@ from kvstore.service.etcd.member import (
     Listener,
     LocalMember,
     Model,
-    PassedOn,
+    Passed,
     PassOn,
 )
 from kvstore.service.etcd.proposals import ProposalCall, Proposals
@@ -169,9 +169,9 @@ class EtcdService:
         make = self._proposals.make
         self._begin(make(operation, None, until, is_own, done, stays_here=True))
 
-    def take(self, encoded: Sequence[bytes], done: Callable[[PassedOn], None]) -> None:
+    def take(self, term: int, encoded: Sequence[bytes], done: Callable[[Passed], None]) -> None:
         """Propose what another member passes on; see :meth:`Proposals.take`."""
-        self._proposals.take(encoded, done)
+        self._proposals.take(term, encoded, done)
 
     def read(
         self,
@@ -331,6 +331,7 @@ class EtcdService:
     def installed(self, member: LocalMember) -> None:
         """A snapshot became the state of a replica of this process."""
         if member is self._member:
+            self._proposals.installed()
             self._start_early()
             for listener in self._listeners:
                 listener.installed()
