@@ -20,6 +20,7 @@ from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.handshakes import Handshakes
+from kvstore.service.etcd.hub import HubFigures
 from kvstore.version import version
 
 __all__ = ["Moment", "families_of", "take_moment"]
@@ -50,6 +51,7 @@ class Moment:
     exposed: Sequence[str] = ()
     pulses: PulseFigures | None = None
     front: FrontFigures | None = None
+    watches: HubFigures | None = None
 
 
 def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Moment:
@@ -69,6 +71,7 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
         figures.exposed,
         figures.pulses,
         front,
+        figures.watches,
     )
 
 
@@ -134,6 +137,8 @@ def families_of(moment: Moment) -> list[Metric]:
             book.counter("tls_handshakes_refused", text, refused, use=use)
     if moment.front is not None:
         _front(book, moment.front)
+    if moment.watches is not None:
+        _watches(book, moment.watches)
     return list(book.families.values())
 
 
@@ -152,6 +157,17 @@ def _front(book: _Book, front: FrontFigures) -> None:
     book.counter("calls_refused", "Refused: too many at one time", front.refused_calls)
     book.counter("answers_unread", "Given up: the client didn't read", front.unread_answers)
     book.counter("requests_slow", "Given up: took too long to come", front.slow_requests)
+
+
+def _watches(book: _Book, watches: HubFigures) -> None:
+    book.gauge("watch_streams", "Streams of watches", watches.streams)
+    book.gauge("watches", "Watches", watches.watches)
+    book.gauge("watches_behind", "That get older events from history", watches.behind)
+    book.gauge("watch_held_bytes", "Of events that wait for streams", watches.held_bytes)
+    book.counter("watch_events", "Events handed to watches", watches.events)
+    book.counter("watches_fell_behind", "Whose streams had no room", watches.fell_behind)
+    book.counter("watch_streams_parked", "Whose events were let go of", watches.parked)
+    book.counter("watches_compacted", "Ended: history was compacted", watches.compacted)
 
 
 def _raft(book: _Book, status: ReplicaStatus) -> None:
