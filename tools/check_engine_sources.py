@@ -33,9 +33,10 @@ HEAP = {"primitives/memory.pxd"}
 PLACES_OF_MMAP = {"primitives/arena.pyx", "files/posix.pyx"}
 
 # Functions of C's signature that go back to Python on purpose: file systems written in Python, the
-# visitor that fills a list, codecs that only a Python package has.
+# visitor that fills a list, codecs that only a Python package has, the call of a thread of Python.
 TAKE_THE_GIL = re.compile(
     r"files/(memory_\w+|python_\w+|collect_name|refused)|table/(de)?compress_with_gil"
+    r"|database/tables_left"
 )
 
 CIMPORT = re.compile(

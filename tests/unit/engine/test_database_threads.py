@@ -332,6 +332,47 @@ def test_snapshots_and_iterators_made_while_a_flush_runs_keep_their_moment() -> 
     db.close()
 
 
+@pytest.mark.parametrize("reading", ["a get", "an iterator"])
+def test_who_reads_a_table_last_does_not_remove_it(reading: str) -> None:
+    """It takes long, and apply waits for the reads of a member."""
+    disk = MemoryFileSystem()
+    db = DB("/db", filesystem=disk, wal=False, **TINY)
+    for key in (b"a", b"b"):
+        db.put(key, PAD)
+    db.flush()
+    (read,) = (path for path in disk.files("/db") if path.endswith(".sst"))
+    removing: list[str] = []
+    removed = threading.Event()
+    gate = Gate(disk, "pread", read)
+
+    def note(operation: str, path: str) -> None:
+        gate.pass_by(operation, path)
+        if (operation, path) == ("unlink", read):
+            removing.append(threading.current_thread().name)
+            removed.set()
+
+    disk.on_operation = note
+    crew = Crew()
+    walk = None
+    if reading == "a get":
+        crew.start(lambda: db.get(b"a"))
+        gate.wait_until_reached()
+    else:
+        gate.reached.set()
+        walk = db.iterator()
+        next(walk)
+    db.put(b"b", b"")
+    db.compact_range()
+    assert removing == []
+    if walk is not None:
+        walk.close()
+    gate.opened.set()
+    crew.join()
+    assert removed.wait(PATIENCE_SECONDS)
+    assert [name.rpartition("-")[0] for name in removing] == ["kvstore-compact"]
+    db.close()
+
+
 def test_nobody_sees_a_write_before_it_is_durable() -> None:
     disk = MemoryFileSystem()
     db = DB("/db", filesystem=disk, **TINY)

@@ -58,7 +58,14 @@ from kvstore._engine.memtable.native cimport (
     memtable_provide,
 )
 from kvstore._engine.table.native cimport cache_new
-from kvstore._engine.version.native cimport LEVELS, Level, open_tables_new, version_empty
+from kvstore._engine.version.native cimport (
+    LEVELS,
+    Level,
+    open_tables_leave_to,
+    open_tables_new,
+    open_tables_remove_unwanted,
+    version_empty,
+)
 
 from kvstore._engine.version.native import Edit
 
@@ -156,6 +163,8 @@ cdef class Database(Store):
                 self, background_step, self.work,
                 ["flush"] + ["compact"] * self.options.compaction_threads, self.threads,
             )
+            with nogil:
+                open_tables_leave_to(self.tables, <void*> self, tables_left)
         except (RuntimeError, StorageError) as error:
             if isinstance(error, StorageError) and error.errno != EAGAIN:
                 raise
@@ -1099,6 +1108,9 @@ def background_step(Database store not None, job):
     cdef Retry retry = store.flush_retry if job == "flush" else store.compaction_retry
     if not store.open or store.forked:
         return None
+    if job == "compact":
+        with nogil:
+            open_tables_remove_unwanted(store.tables)
     if store.failure is not None:
         return INFINITY
     try:

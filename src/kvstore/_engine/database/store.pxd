@@ -186,4 +186,5 @@ cdef class Store:
     cdef int shut(self) except -1
 
 
+cdef void tables_left(void* owner) noexcept nogil
 cdef object table_entry(int level, LiveTable* file)

@@ -57,8 +57,10 @@ from kvstore._engine.version.native cimport (
     live_table_release,
     load_manifest,
     open_tables_close_some,
+    open_tables_leave_to,
     open_tables_new,
     open_tables_release,
+    open_tables_remove_unwanted,
     point_current,
     remove_quietly,
     version_change,
@@ -115,6 +117,8 @@ cdef class Store:
         if self.version != NULL:
             version_release(self.version)
         if self.tables != NULL:
+            open_tables_leave_to(self.tables, NULL, NULL)
+            open_tables_remove_unwanted(self.tables)
             open_tables_release(self.tables)
         if self.cache != NULL:
             cache_release(self.cache)
@@ -244,10 +248,11 @@ cdef class Store:
                     edit, removed, removed_count, added, added_count, frozen_done, &old
                 )
         finally:
-            # It removes the files that nobody reads any more, which takes long: others go on.
             if old != NULL:
+                # The files that nobody reads any more take long to remove: others go on.
                 with nogil:
                     version_release(old)
+                    open_tables_remove_unwanted(self.tables)
         self.refresh_attention()
         return 0
 
@@ -736,6 +741,8 @@ cdef class Store:
                 trouble = trouble or error
         self.manifest = None
         with nogil:
+            open_tables_leave_to(self.tables, NULL, NULL)
+            open_tables_remove_unwanted(self.tables)
             # A call that is still inside keeps what it looks at, and may open tables again.
             while open_tables_close_some(self.tables):
                 pass
@@ -747,6 +754,11 @@ cdef class Store:
         if trouble is not None and self.failure is None:
             raise trouble
         return 0
+
+
+cdef void tables_left(void* owner) noexcept with gil:
+    """Whoever let go of tables needn't remove them: a thread of the database does."""
+    (<Store> owner).work.advance()
 
 
 cdef object table_entry(int level, LiveTable* file):

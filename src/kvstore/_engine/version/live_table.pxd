@@ -1,7 +1,7 @@
 """A table as the versions know it, and the bounded set of those that are open.
 
-A LiveTable belongs to all versions that list it, by reference count. The last one to let go of an
-obsolete file unlinks it. Any thread, no GIL.
+A LiveTable belongs to all versions that list it, by reference count. When the last one has let go
+of an obsolete one its file is unlinked, by whom `open_tables_leave_to` says. Any thread, no GIL.
 """
 
 from libc.stdint cimport uint64_t
@@ -28,6 +28,9 @@ cdef struct OpenTables:
     LiveTable* newest       # the open ones; those near `oldest` are closed first
     LiveTable* oldest
     int open_count
+    LiveTable* unwanted     # obsolete ones that nobody has any more, to be removed
+    void (*left)(void* owner) noexcept nogil    # see open_tables_leave_to
+    void* owner
 
 
 cdef struct LiveTable:
@@ -37,14 +40,14 @@ cdef struct LiveTable:
     TableSummary summary
     Slice smallest          # internal keys, in one piece of memory that the file owns
     Slice largest
-    uint64_t obsolete       # atomic; 1: unlink when the last reference goes
+    uint64_t obsolete       # atomic; 1: its file goes after the last reference
     bint compacting         # GIL; a compaction job has it as input
     bint damaged            # GIL; a compaction couldn't read it: no other one tries
     uint64_t cache_id       # what its blocks are cached under, whether it is open or not
     Table* table            # valid while `state` says that it is open
     uint64_t state          # atomic: LIVE_OPEN, plus how many are looking at `table`
     uint64_t used           # atomic; 1: since eviction last passed by
-    LiveTable* next_open    # towards `oldest`
+    LiveTable* next_open    # towards `oldest`; of an unwanted one, the next of those
     LiveTable* prev_open
 
 
@@ -56,6 +59,13 @@ cdef int open_tables_count(OpenTables* tables) noexcept nogil
 # Closes some of those that were used least and nobody is looking at; how many. For when the process
 # or the system has no descriptor left.
 cdef int open_tables_close_some(OpenTables* tables) noexcept nogil
+# To unlink a table takes long, and whoever lets go of it last, a reader perhaps, is in a hurry: from
+# here on it is only told `left`, that somebody is to call open_tables_remove_unwanted. With NULL, as
+# at first, who lets go of a table removes it.
+cdef void open_tables_leave_to(
+    OpenTables* tables, void* owner, void (*left)(void* owner) noexcept nogil
+) noexcept nogil
+cdef void open_tables_remove_unwanted(OpenTables* tables) noexcept nogil
 # `path` has room for MAX_PATH_BYTES.
 cdef void table_path(const char* directory, uint64_t number, char* path) noexcept nogil
 

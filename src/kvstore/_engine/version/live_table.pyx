@@ -149,7 +149,9 @@ cdef void live_table_retain(LiveTable* file) noexcept nogil:
 cdef void live_table_release(LiveTable* file) noexcept nogil:
     cdef OpenTables* tables = file.tables
     cdef Table* table
-    cdef char path[MAX_PATH_BYTES]
+    cdef void (*left)(void* owner) noexcept nogil
+    cdef void* owner
+    cdef bint first
     if not reference_drop(&file.references):
         return
     # Nobody opens it any more, but whoever opens another one may be closing it just now.
@@ -158,9 +160,47 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
     if state_is_open(&file.state):
         table = file.table
         unlink_open(file)
+    left = tables.left if load_acquire(&file.obsolete) else NULL
+    if left != NULL:
+        owner = tables.owner
+        first = tables.unwanted == NULL
+        file.next_open = tables.unwanted
+        tables.unwanted = file
     lock_leave(&tables.lock)
     if table != NULL:
         table_release(table)
+    if left == NULL:
+        remove_table(file)
+    elif first:
+        left(owner)
+
+
+cdef void open_tables_leave_to(
+    OpenTables* tables, void* owner, void (*left)(void* owner) noexcept nogil
+) noexcept nogil:
+    lock_take(&tables.lock)
+    tables.owner = owner
+    tables.left = left
+    lock_leave(&tables.lock)
+
+
+cdef void open_tables_remove_unwanted(OpenTables* tables) noexcept nogil:
+    cdef LiveTable* file
+    while True:
+        lock_take(&tables.lock)
+        file = tables.unwanted
+        if file != NULL:
+            tables.unwanted = file.next_open
+        lock_leave(&tables.lock)
+        if file == NULL:
+            return
+        remove_table(file)
+
+
+cdef void remove_table(LiveTable* file) noexcept nogil:
+    """Its file too, where it is obsolete. Nobody has it any more."""
+    cdef OpenTables* tables = file.tables
+    cdef char path[MAX_PATH_BYTES]
     if load_acquire(&file.obsolete):
         # A file that stays behind because this fails is removed at the next open.
         table_path(tables.directory, file.number, path)
