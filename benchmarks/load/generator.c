@@ -1,7 +1,7 @@
 /* Load of unary gRPC calls, closed loop or paced, against kvd (kvstore.v1.KV) or etcd (etcdserverpb.KV).
  *
  *   cc -O2 -o generator *.c -lnghttp2 -lssl -lcrypto
- *   generator ADDRESS kvd|etcd OPERATION NAME=VALUE...      OPERATION: put get mixed fill
+ *   generator ADDRESS kvd|etcd OPERATION NAME=VALUE...      OPERATION: put get mixed fill keepalive
  *
  * Python callers go through benchmarks/load/generator.py, which lists the settings. One thread: it
  * answers what came, begins new calls, writes, waits in poll. A closed loop keeps `in_flight` calls
@@ -11,9 +11,11 @@
  *
  * Measured are the `seconds` after `warm_up`, or until SIGTERM. Each put has a key drawn from `keys`, a
  * value of its own and, for kvd, a request id of its own; "mixed" is half puts, half gets; "fill" puts
- * each key once, in order, again where that failed, and fails unless all are acknowledged in time. Processor time is
- * that of whole processes over the very same time. The result is one JSON object on standard output;
- * exit status 1 and a line on standard error where nothing could be measured.
+ * each key once, in order, again where that failed, and fails unless all are acknowledged in time;
+ * "keepalive" renews a lease, of an id from 1 to `keys`, by a stream of its own (LeaseKeepAlive with
+ * one request, as etcd's own benchmark does; both servers speak etcd's API). Processor time is that of
+ * whole processes over the very same time. The result is one JSON object on standard output; exit
+ * status 1 and a line on standard error where nothing could be measured.
  */
 #define _GNU_SOURCE
 #include "histogram.h"
@@ -36,7 +38,8 @@ enum {
     STRAGGLERS_S = 10, /* how long calls that began in time are waited for */
 };
 
-enum operation { PUT, GET, OPERATIONS };
+enum operation { PUT, GET, KEEPALIVE, OPERATIONS };
+static const char *const OPERATION_NAMES[OPERATIONS] = {"put", "get", "keepalive"};
 enum { CANCELLED = 1, NO_STATUS = 17, LOST = 18, STATUSES = 19 };
 static const char *const STATUS_NAMES[STATUSES] = {
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
@@ -125,16 +128,31 @@ static size_t put_field(uint8_t *to, int number, const void *data, size_t size)
     return n + size;
 }
 
+static size_t put_number(uint8_t *to, int number, uint64_t value)
+{
+    size_t n = 0;
+    to[n++] = (uint8_t)(number << 3);
+    for (; value > 0x7f; value >>= 7)
+        to[n++] = (uint8_t)(value | 0x80);
+    to[n++] = (uint8_t)value;
+    return n;
+}
+
 static void make_body(struct call *call)
 {
     char key[32], id[80];
+    int size;
     size_t value_bytes = (size_t)asked.value_bytes, n = 5;
     if (!asked.fill)
         call->number = draw() % (uint64_t)asked.keys;
     else
         call->number = state.redo_count ? state.redo[--state.redo_count] : state.filled++;
-    int size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
-    n += put_field(call->body + n, 1, key, (size_t)size);
+    if (call->operation == KEEPALIVE) {
+        n += put_number(call->body + n, 1, call->number + 1);
+    } else {
+        size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
+        n += put_field(call->body + n, 1, key, (size_t)size);
+    }
     if (call->operation == PUT) {
         const uint8_t *value = state.pool + draw() % (POOL_BYTES - value_bytes);
         n += put_field(call->body + n, 2, value, value_bytes);
@@ -180,11 +198,13 @@ static void make_idle(struct call *call)
 static void begin(struct call *call, uint64_t due_ns)
 {
     static const char *const PATHS[2][OPERATIONS] = {
-        {"/kvstore.v1.KV/Put", "/kvstore.v1.KV/Get"},
-        {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range"},
+        {"/kvstore.v1.KV/Put", "/kvstore.v1.KV/Get", "/etcdserverpb.Lease/LeaseKeepAlive"},
+        {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.Lease/LeaseKeepAlive"},
     };
     struct connection *connection = call->connection;
-    if (asked.writes && asked.reads)
+    if (asked.keepalives)
+        call->operation = KEEPALIVE;
+    else if (asked.writes && asked.reads)
         call->operation = draw() >> 63 ? GET : PUT;
     else
         call->operation = asked.writes ? PUT : GET;
@@ -515,7 +535,7 @@ static void print_result(void)
     printf("{\"seconds\": %.3f, ", seconds);
     for (int i = 0; i < OPERATIONS; i++)
         if (state.latencies[i].total)
-            print_latencies(i == PUT ? "put" : "get", &state.latencies[i], state.finished[i], seconds);
+            print_latencies(OPERATION_NAMES[i], &state.latencies[i], state.finished[i], seconds);
     printf("\"errors\": {");
     const char *comma = "";
     for (int i = 0; i < STATUSES; i++)

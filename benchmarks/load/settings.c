@@ -88,17 +88,18 @@ static void read_setting(char *argument)
 void read_arguments(int count, char **arguments)
 {
     if (count < 4)
-        fail("usage: generator ADDRESS kvd|etcd put|get|mixed|fill NAME=VALUE...");
+        fail("usage: generator ADDRESS kvd|etcd put|get|mixed|fill|keepalive NAME=VALUE...");
     const char *operation = arguments[3];
     asked.address = arguments[1];
     asked.etcd = !strcmp(arguments[2], "etcd");
     asked.fill = !strcmp(operation, "fill");
+    asked.keepalives = !strcmp(operation, "keepalive");
     asked.writes = strcmp(operation, "get") != 0;
     asked.reads = !strcmp(operation, "get") || !strcmp(operation, "mixed");
     if (!asked.etcd && strcmp(arguments[2], "kvd"))
         fail("%s: expected kvd or etcd", arguments[2]);
-    if (!asked.fill && !asked.reads && strcmp(operation, "put"))
-        fail("%s: expected put, get, mixed or fill", operation);
+    if (!asked.fill && !asked.reads && !asked.keepalives && strcmp(operation, "put"))
+        fail("%s: expected put, get, mixed, fill or keepalive", operation);
     const char *colon = strrchr(asked.address, ':');
     struct in_addr ignored;
     if (!colon || (size_t)(colon - asked.address) >= sizeof asked.host)

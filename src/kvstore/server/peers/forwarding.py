@@ -25,6 +25,7 @@ from kvstore.api.v1 import (
     admin_pb2_grpc,
     kv_pb2,
     kv_pb2_grpc,
+    leases_pb2_grpc,
     proposals_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
@@ -40,6 +41,7 @@ __all__ = ["ForwardedAdmin", "ForwardedCalls", "ForwardedSessions", "Forwarder"]
 _STUBS: dict[str, Callable[[Any], Any]] = {
     "Open": session_pb2_grpc.SessionsStub,
     "Propose": proposals_pb2_grpc.ProposalPeerStub,
+    "AskLessor": leases_pb2_grpc.LeasePeerStub,
     "Members": admin_pb2_grpc.AdminStub,
     "ChangeMembers": admin_pb2_grpc.AdminStub,
     "TransferLeadership": admin_pb2_grpc.AdminStub,

@@ -7,7 +7,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.tolerant import tolerant
-from kvstore.api.v1 import admin_pb2_grpc, kv_pb2_grpc, proposals_pb2_grpc, session_pb2_grpc
+from kvstore.api.v1 import (
+    admin_pb2_grpc,
+    kv_pb2_grpc,
+    leases_pb2_grpc,
+    proposals_pb2_grpc,
+    session_pb2_grpc,
+)
 from kvstore.errors import Error
 from kvstore.raft.messages import Message
 from kvstore.replica.packets import Encoder, Packet, SnapshotPart
@@ -15,6 +21,7 @@ from kvstore.server.long_lived import long_lived
 from kvstore.server.peers.forwarding import ForwardedAdmin, ForwardedCalls, ForwardedSessions
 from kvstore.server.peers.handlers import PeerHandlers, Receive
 from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.leasing import AnswerQuestions, LeaseHandlers
 from kvstore.server.peers.link import PeerLink
 from kvstore.server.peers.proposing import ProposalHandlers, Take
 from kvstore.server.peers.snapshots import SnapshotLane
@@ -79,6 +86,12 @@ class PeerTransport:
         """Let ``take`` propose what followers pass on. To be called before :meth:`start`."""
         proposals_pb2_grpc.add_ProposalPeerServicer_to_server(
             ProposalHandlers(take, self._handlers.admit_member), tolerant(self._server.services)
+        )
+
+    def answer_lease_questions(self, answer: AnswerQuestions) -> None:
+        """Let ``answer`` tell followers of leases. To be called before :meth:`start`."""
+        leases_pb2_grpc.add_LeasePeerServicer_to_server(
+            LeaseHandlers(answer, self._handlers.admit_member), tolerant(self._server.services)
         )
 
     def bind(self, address: str) -> str:

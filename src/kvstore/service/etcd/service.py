@@ -71,7 +71,7 @@ class EtcdService:
         self._all_know = all_know
         self._now = now
         self._limits = limits = limits or EtcdLimits()
-        self._patience_s = limits.patience_s + 2 * election_timeout_s
+        self.patience_s = limits.patience_s + 2 * election_timeout_s
         self._began = now()
         self._member: LocalMember | None = None
         self._listeners: list[Listener] = []
@@ -223,7 +223,7 @@ class EtcdService:
 
     def _until(self, deadline: float | None) -> tuple[float, bool]:
         """When a call is given up, and whether that is as its client wants it."""
-        patience = self._now() + self._patience_s
+        patience = self._now() + self.patience_s
         if deadline is not None and deadline < patience:
             return deadline, True
         return patience, False
@@ -246,7 +246,7 @@ class EtcdService:
             refusal = self._reads.refusal()
         if refusal is not None or self.model_enabled or _enables(call):
             return refusal
-        if not self._all_know() and self._now() - self._began > self._patience_s:
+        if not self._all_know() and self._now() - self._began > self.patience_s:
             return Reason.NOT_CAPABLE
         return Reason.TOO_MANY_REQUESTS if len(self._early) >= self._limits.waiting_max else None
 
