@@ -21,6 +21,7 @@ from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.handshakes import Handshakes
 from kvstore.service.etcd.hub import HubFigures
+from kvstore.service.etcd.leases import LeaseFigures
 from kvstore.version import version
 
 __all__ = ["Moment", "families_of", "take_moment"]
@@ -52,6 +53,7 @@ class Moment:
     pulses: PulseFigures | None = None
     front: FrontFigures | None = None
     watches: HubFigures | None = None
+    leases: LeaseFigures | None = None
 
 
 def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Moment:
@@ -72,6 +74,7 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
         figures.pulses,
         front,
         figures.watches,
+        figures.leases,
     )
 
 
@@ -139,6 +142,8 @@ def families_of(moment: Moment) -> list[Metric]:
         _front(book, moment.front)
     if moment.watches is not None:
         _watches(book, moment.watches)
+    if moment.leases is not None:
+        _leases(book, moment.leases)
     return list(book.families.values())
 
 
@@ -168,6 +173,16 @@ def _watches(book: _Book, watches: HubFigures) -> None:
     book.counter("watches_fell_behind", "Whose streams had no room", watches.fell_behind)
     book.counter("watch_streams_parked", "Whose events were let go of", watches.parked)
     book.counter("watches_compacted", "Ended: history was compacted", watches.compacted)
+
+
+def _leases(book: _Book, leases: LeaseFigures) -> None:
+    book.gauge("leases", "Leases that are there", leases.leases)
+    book.gauge("leases_ending", "Run out, and not gone yet; the leader's", leases.ending)
+    book.gauge("lease_calls_waiting", "Keep-alives and the like under way", leases.waiting)
+    book.counter("leases_expired", "Revoked here, having run out", leases.expired)
+    book.counter("leases_renewed", "Renewals told here", leases.renewed)
+    book.counter("lease_rounds", "Asked of a majority for all of them", leases.rounds)
+    book.counter("lease_stalls", "This process stood still", leases.stalls)
 
 
 def _raft(book: _Book, status: ReplicaStatus) -> None:

@@ -16,14 +16,15 @@ from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service.etcd.hub import HubFigures
+from kvstore.service.etcd.leases import LeaseFigures
 from kvstore.service.operations import Service
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFigures:
     """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use;
-    ``exposed``: what is open to whoever reaches it; ``pulses``, ``watches``: None where there are
-    none."""
+    ``exposed``: what is open to whoever reaches it; ``pulses``, ``watches``, ``leases``: None
+    where there are none."""
 
     replicas: Sequence[Replica]
     loop: LoopFigures
@@ -32,6 +33,7 @@ class NodeFigures:
     exposed: Sequence[str] = ()
     pulses: PulseFigures | None = None
     watches: HubFigures | None = None
+    leases: LeaseFigures | None = None
 
 
 class Node(Protocol):

@@ -148,6 +148,11 @@ class LeaseCalls:
         machine = self._service.machine
         return [] if machine is None else list(machine.leases())
 
+    @property
+    def waiting(self) -> int:
+        """How many renewals and questions are undecided."""
+        return self._count
+
     def _begin(
         self, id: int, renews: bool, deadline: float | None, done: Callable[[Any], None]
     ) -> None:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from kvstore.service.etcd.lease_calls import AskLeader, LeaseCalls
 from kvstore.service.etcd.lessor import Lessor, ttl_min_s
 from kvstore.service.etcd.member import Answers, LocalMember
 from kvstore.service.etcd.service import EtcdService
 
-__all__ = ["Leases"]
+__all__ = ["LeaseFigures", "Leases"]
+
+
+class LeaseFigures(NamedTuple):
+    """For metrics. ``leases``: in the state of the local member; ``waiting``: renewals and
+    questions here. Of this process as a leader: ``ending`` (leases that have run out and are not
+    gone), and since its start, ``expired``, ``renewed``, ``rounds`` (reads asked of a quorum for
+    all that) and ``stalls`` (of its loop, after which nothing runs out for a while)."""
+
+    leases: int
+    waiting: int
+    ending: int
+    expired: int
+    renewed: int
+    rounds: int
+    stalls: int
 
 
 class Leases:
@@ -59,6 +75,20 @@ class Leases:
     def _tick(self) -> None:
         self.lessor.tick()
         self.calls.tick()
+
+    def figures(self) -> LeaseFigures:
+        """This moment, for metrics."""
+        machine = self._service.machine
+        figures = self.lessor.figures
+        return LeaseFigures(
+            0 if machine is None else len(machine.leases()),
+            self.calls.waiting,
+            self.lessor.ending,
+            figures.expired,
+            figures.renewed,
+            figures.rounds,
+            figures.stalls,
+        )
 
     def close(self) -> None:
         """The members of this process do nothing any more."""

@@ -216,6 +216,12 @@ class Lessor:
         tenures = sorted(reign.deadlines.all(), key=lambda tenure: tenure.deadline)
         return [tenure.id for tenure in tenures]
 
+    @property
+    def ending(self) -> int:
+        """How many leases wait for their revocation, as far as it is begun for."""
+        reign = self._reign
+        return 0 if reign is None else reign.expiry.waiting
+
     def applied(self, member: Member, answers: Sequence[tuple[bytes, Answer | EtcdError]]) -> None:
         """``member`` has applied operations with these outcomes, in this order."""
         reign = self._reign

@@ -44,9 +44,14 @@ class Expiry:
         self._pumping = False
 
     @property
+    def waiting(self) -> int:
+        """How many are to be revoked, or being."""
+        return len(self._queue) + len(self._again) + self._in_flight
+
+    @property
     def room(self) -> int:
         """For how many more."""
-        return QUEUE_MAX - len(self._queue) - len(self._again) - self._in_flight
+        return QUEUE_MAX - self.waiting
 
     def add(self, tenures: list[Tenure]) -> None:
         """These have run out."""
