@@ -10,7 +10,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-__all__ = ["HostPort", "is_loopback", "is_unix"]
+__all__ = ["HostPort", "dialled", "is_loopback", "is_unix"]
 
 _HOST_PORT = re.compile(
     r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(?P<port>[0-9]{1,5})"
@@ -66,6 +66,14 @@ def _can_be_asked_for(host: str) -> bool:
     except UnicodeError:
         return host.startswith("[")
     return True
+
+
+def dialled(address: str) -> str:
+    """How this machine reaches ``address``, on which a server of its own listens."""
+    parsed = HostPort.parse(address)
+    if parsed is None or not parsed.is_wildcard:
+        return address
+    return str(HostPort("::1" if ":" in parsed.host else "127.0.0.1", parsed.port))
 
 
 def is_loopback(address: str) -> bool:

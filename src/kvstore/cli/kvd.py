@@ -69,6 +69,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         admin=config.admin,
         insecure_clients=config.insecure_clients,
         front=config.front,
+        etcd_api=config.etcd_api,
     )
     serve(options, partial(open_cluster_node, config))
 
@@ -90,6 +91,7 @@ def kvd(
     admin: str,
     insecure_clients: bool,
     front: str,
+    etcd_api: bool,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -114,6 +116,7 @@ def kvd(
         admin=admin,
         insecure_clients=insecure_clients,
         front=front,
+        etcd_api=etcd_api,
     )
     for key in CLUSTER_FLAGS:
         if key in given:

@@ -105,6 +105,14 @@ _FLAGS = (
         help="What talks HTTP/2 with clients and members: kvstore's own wire, where it is built, "
         "or grpcio.",
     ),
+    click.option(
+        "--etcd_api",
+        metavar="true|false",
+        type=bool,
+        default=True,
+        show_default=True,
+        help="Serve etcd's v3 API as well; keys get revisions, and their history is kept.",
+    ),
     click.option("--config", metavar="FILE", help="TOML file of a cluster node."),
     click.option(
         "--log_level",

@@ -40,6 +40,7 @@ from kvstore.errors import Error, StorageError
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.descriptors import client_connections_max, raise_limit
+from kvstore.server.etcd_services import EtcdServices
 from kvstore.server.exposure import exposures, say
 from kvstore.server.health import HealthWatch
 from kvstore.server.listeners.admin_socket import serve_operators
@@ -142,11 +143,12 @@ async def _serve_node(
     health = HealthWatch(node.leader, node.storage_trouble)
     warnings = [*warnings, *node.exposures().values()]
     allows = everybody if options.admin == "everybody" else is_operator
-    _add_services(listener, node, health, AdminHandlers(node, allows, warnings))
+    etcd = EtcdServices(node, address) if options.etcd_api else None
+    _add_services(listener, node, health, AdminHandlers(node, allows, warnings), etcd)
     for_operators = AdminHandlers(node, is_operator, warnings)
-    add_services = partial(_add_services, node=node, health=health, admin=for_operators)
+    add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)
     async with watch_over(), serve_operators(directory, front.open, add_services):
-        await _serve_clients(options, listener, address, node, ending, health)
+        await _serve_clients(options, listener, address, node, ending, health, etcd)
 
 
 async def _serve_clients(
@@ -156,6 +158,7 @@ async def _serve_clients(
     node: Node,
     ending: _Ending,
     health: HealthWatch,
+    etcd: EtcdServices | None,
 ) -> None:
     await health.start()
     await listener.start()
@@ -185,6 +188,8 @@ async def _serve_clients(
         await health.stop()
         # First, and while calls are still taken: whoever comes is told who leads then.
         await _hand_over(node)
+        if etcd is not None:
+            etcd.close()
         await listener.stop(grace=max(0.0, until - asyncio.get_running_loop().time()))
     finally:
         asked_to_stop.cancel()
@@ -205,7 +210,11 @@ async def _hand_over(node: Node) -> None:
 
 
 def _add_services(
-    listener: Listener, node: Node, health: HealthWatch, admin: AdminHandlers
+    listener: Listener,
+    node: Node,
+    health: HealthWatch,
+    admin: AdminHandlers,
+    etcd: EtcdServices | None,
 ) -> None:
     batches = KVBatches(node.service, node.forward)
     hot = listener.add_hot_methods(PATHS, batches.take)
@@ -228,6 +237,8 @@ def _add_services(
         )
     )
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, listener.services)
+    if etcd is not None:
+        etcd.add(listener.services)
 
 
 def _exit_on_signals() -> None:

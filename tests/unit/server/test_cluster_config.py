@@ -88,6 +88,7 @@ def test_a_plain_file_gives_every_setting_its_value_or_default(load: Load) -> No
         "admin": "operators",
         "insecure_clients": False,
         "front": "auto",
+        "etcd_api": True,
     }
     assert config.node(3) == Node(3, "127.0.0.3:50051", "127.0.0.3:50052")
     assert config.node(4) is None

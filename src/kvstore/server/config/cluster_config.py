@@ -61,7 +61,8 @@ class ClusterConfig:
     pass writes and reads on to the leader instead of naming it. ``peer_tls`` is None when peers
     talk in plain text; ``peer_secret_file`` holds what proves them then, and ``insecure_peers``
     says in so many words that they may do so beyond this machine. ``metrics_address`` is where
-    ``/metrics`` is served; None: nowhere.
+    ``/metrics`` is served; None: nowhere. ``etcd_api``: etcd's API is served, and keys get
+    revisions once all members can give them.
     """
 
     cluster_id: str
@@ -89,6 +90,7 @@ class ClusterConfig:
     admin: str = "operators"
     insecure_clients: bool = False
     front: str = FRONTS[0]
+    etcd_api: bool = True
 
     def node(self, node_id: int) -> Node | None:
         """The entry of ``[[nodes]]`` with this id."""
@@ -497,6 +499,7 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "admin": _choice(*ADMINS),
     "insecure_clients": _boolean,
     "front": _choice(*FRONTS),
+    "etcd_api": _boolean,
 }
 
 _NODE_KEYS: dict[str, Callable[[str, object], Any]] = {

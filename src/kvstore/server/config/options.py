@@ -40,6 +40,7 @@ class ServerOptions:
     admin: str = "operators"
     insecure_clients: bool = False
     front: str = FRONTS[0]
+    etcd_api: bool = True
 
     def __post_init__(self) -> None:
         for fault in option_faults(dataclasses.asdict(self)):

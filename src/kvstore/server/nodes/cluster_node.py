@@ -15,6 +15,7 @@ import structlog
 from kvstore._engine.files.native import PosixFileSystem
 from kvstore.addresses import is_loopback
 from kvstore.api.handlers.calls import Forward
+from kvstore.api.handlers.etcd.cluster import ClusterMember
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import ConfigurationError, Error, NotLeaderError, UnavailableError
@@ -34,8 +35,9 @@ from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
-from kvstore.server.peers.introductions import Introductions
+from kvstore.server.peers.introductions import MODEL, Introductions
 from kvstore.server.peers.noting import judged
+from kvstore.server.peers.proposing import PassingOn
 from kvstore.server.peers.pulse_thread import PulseThread
 from kvstore.server.peers.pulses import Pulses
 from kvstore.server.peers.registration import register
@@ -45,6 +47,7 @@ from kvstore.server.peers.transport import PeerTransport
 from kvstore.server.peers.wire import choose_wire
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
+from kvstore.service.etcd import EtcdService, cluster_number
 
 __all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
 
@@ -88,7 +91,7 @@ async def open_cluster_node(
     if config.peer_tls is not None:
         tls = config.peer_tls
         certificates = CertificateFiles(cert=tls.cert, key=tls.key, ca=tls.ca)
-    node = ClusterNode(config, directory, introductions, certificates, pulses, options.front)
+    node = ClusterNode(config, directory, introductions, certificates, pulses, options)
     try:
         await node.join_others()
     except BaseException:
@@ -136,10 +139,11 @@ class ClusterNode:
         introductions: Introductions,
         certificates: CertificateFiles | None,
         pulses: Pulses,
-        front: str,
+        options: ServerOptions,
     ) -> None:
         """Take the peer address. Raises ConfigurationError when it can't be had."""
         self._config = config
+        self._options = options
         self._directory = directory
         self._introductions = introductions
         self._certificates = certificates
@@ -155,7 +159,7 @@ class ClusterNode:
             self._lost,
             self._told_of_removal,
             self._driver.fail,
-            wire=choose_wire(front),
+            wire=choose_wire(options.front),
             snapshot_bytes_per_s=config.snapshot_mib_per_s << 20,
         )
         self._nodes: Mapping[int, Node] = {node.node_id: node for node in config.nodes}
@@ -182,6 +186,42 @@ class ClusterNode:
         )
         self._transport.answer_forwarded(self.service, self)
         self._forwarder = Forwarder(introductions, self._transport.dialler, self._peer_address_of)
+        self.etcd = EtcdService(
+            lambda: self._replica,
+            cluster_id=cluster_number(config.cluster_id),
+            member_id=config.self_id,
+            election_timeout_s=config.election_timeout_ms / 1000,
+            all_know=self._all_know_the_model,
+            now=time.monotonic,
+            soon=self._loop.call_soon,
+            later=self._loop.call_later,
+            work=self._work,
+            pass_on=PassingOn(self._forwarder),
+        )
+        self._transport.answer_proposals(self.etcd.take)
+
+    def _all_know_the_model(self) -> bool:
+        members = self._membership.members
+        return (
+            self._options.etcd_api
+            and bool(members)
+            and self._introductions.all_have(MODEL, members)
+        )
+
+    def etcd_members(self, address: str) -> Sequence[ClusterMember]:
+        clients = "https" if self._options.tls_profile == "secure" else "http"
+        peers = "http" if self._config.peer_tls is None else "https"
+        return [
+            ClusterMember(
+                member,
+                f"{self._config.cluster_id}-{member}",
+                (f"{peers}://{node.peer_addr}",),
+                (f"{clients}://{node.client_addr}",),
+                member in self._membership.learners,
+            )
+            for member, node in sorted(self._nodes.items())
+            if member in self._membership.members
+        ]
 
     @property
     def forward(self) -> Forward | None:
@@ -252,8 +292,11 @@ class ClusterNode:
             later=self._loop.call_later,
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
+        replica.listen(self.etcd.told_by(replica))
         report = StorageReport(lambda: (replica,))
-        self._driver.start(self._turn, self._tick, report.tick, self._service.expire)
+        self._driver.start(
+            self._turn, self._tick, report.tick, self._service.expire, self.etcd.tick
+        )
         log.info(
             "member opened",
             cluster=config.cluster_id,
@@ -449,6 +492,7 @@ class ClusterNode:
             if timer is not None:
                 timer.cancel()
         self._driver.stop()
+        self.etcd.close()
         self._pulse_thread.close()
         await self._forwarder.close()
         await self._transport.close()

@@ -11,12 +11,15 @@ from typing import Any
 
 import structlog
 
+from kvstore.addresses import dialled
 from kvstore.api.handlers.calls import Forward
+from kvstore.api.handlers.etcd.cluster import ClusterMember
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, StorageError, UnavailableError
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Group, Replica, ReplicaOptions, WorkerThreads
+from kvstore.replica.ticks import TICK_S
 from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
@@ -26,11 +29,16 @@ from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import refuse_embedded
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
+from kvstore.service.etcd import EtcdService, cluster_number
 
 __all__ = ["EmbeddedNode", "open_embedded"]
 
 MEMBERS = 5
 CLUSTER_ID = "embedded"
+
+# To clients of etcd's API the five are one: there is one address, and who asks a member for what it
+# holds must ask the same one again.
+ETCD_MEMBER = 1
 
 # Ticks are driver.TICK_S long. The members share a process, so silence means a stopped member and
 # never a slow network; long timeouts cost nothing, and the first leader is not waited for (Group
@@ -50,7 +58,7 @@ async def open_embedded(options: ServerOptions, directory: Path) -> EmbeddedNode
     """Open the five members below ``directory``; raises what :class:`Group` raises."""
     for member in range(1, MEMBERS + 1):
         refuse_links(member_path(directory, member))
-    return EmbeddedNode(directory)
+    return EmbeddedNode(directory, options)
 
 
 class EmbeddedNode:
@@ -58,7 +66,8 @@ class EmbeddedNode:
 
     mode = "embedded"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, options: ServerOptions) -> None:
+        self._options = options
         self._driver = driver = Driver()
         self._stopped: set[int] = set()
         self._work = WorkerThreads(driver.post)
@@ -83,10 +92,22 @@ class EmbeddedNode:
             later=loop.call_later,
             work=self._work,
         )
+        self.etcd = EtcdService(
+            group.leader_replica,
+            cluster_id=cluster_number(CLUSTER_ID),
+            member_id=ETCD_MEMBER,
+            election_timeout_s=RAFT_OPTIONS.election_ticks * TICK_S,
+            all_know=lambda: options.etcd_api,
+            now=time.monotonic,
+            soon=loop.call_soon,
+            later=loop.call_later,
+            work=self._work,
+        )
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
+            replica.listen(self.etcd.told_by(replica))
         report = StorageReport(group.replicas.values)
-        driver.start(group.turn, group.tick, report.tick, self._service.expire)
+        driver.start(group.turn, group.tick, report.tick, self._service.expire, self.etcd.tick)
 
     def _member_failed(self, member: int, error: Error) -> None:
         """A member's storage failed, or its state is damaged: the others go on without it.
@@ -103,6 +124,11 @@ class EmbeddedNode:
         )
         if not goes_on:
             self._driver.fail(error)
+
+    def etcd_members(self, address: str) -> Sequence[ClusterMember]:
+        scheme = "https" if self._options.tls_profile == "secure" else "http"
+        url = f"{scheme}://{dialled(address)}"
+        return [ClusterMember(ETCD_MEMBER, CLUSTER_ID, (), (url,), is_learner=False)]
 
     @property
     def forward(self) -> Forward | None:
@@ -162,5 +188,6 @@ class EmbeddedNode:
 
     async def close(self) -> None:
         self._driver.stop()
+        self.etcd.close()
         self._work.close()
         self._group.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kvstore.api.handlers.calls import Forward
+from kvstore.api.handlers.etcd.cluster import ClusterMember
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.replica import Replica
@@ -15,6 +16,7 @@ from kvstore.server.nodes.driver import LoopFigures
 from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.certificate_files import CertificateFiles
+from kvstore.service.etcd import EtcdService
 from kvstore.service.etcd.hub import HubFigures
 from kvstore.service.etcd.leases import LeaseFigures
 from kvstore.service.operations import Service
@@ -46,6 +48,14 @@ class Node(Protocol):
     @property
     def service(self) -> Service:
         """Where the calls of clients go."""
+
+    @property
+    def etcd(self) -> EtcdService:
+        """Where the calls of etcd's API go."""
+
+    def etcd_members(self, address: str) -> Sequence[ClusterMember]:
+        """Who belongs to the cluster, to clients of that API; ``address``: where this process
+        listens for them."""
 
     @property
     def forward(self) -> Forward | None:

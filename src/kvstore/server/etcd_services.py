@@ -1,0 +1,41 @@
+"""The services of etcd's API on a listener, and what lives as long as they."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from kvstore.api.handlers.etcd.asking import Asking
+from kvstore.api.handlers.etcd.cluster import ClusterHandlers
+from kvstore.api.handlers.etcd.entrance import Entrance
+from kvstore.api.handlers.etcd.kv import KVHandlers
+from kvstore.api.handlers.etcd.maintenance import MaintenanceHandlers
+from kvstore.api.handlers.etcd.register import register
+from kvstore.server.nodes.node import Node
+
+__all__ = ["EtcdServices"]
+
+
+class EtcdServices:
+    """Of one process, on any number of listeners. On a running event loop."""
+
+    def __init__(self, node: Node, address: str) -> None:
+        """``address``: where clients reach this process."""
+        service = node.etcd
+        asking = Asking(service)
+        self._entrance = Entrance(service)
+        service.at_tick(self._entrance.tick)
+        self._handlers = {
+            "etcdserverpb.KV": KVHandlers(asking),
+            "etcdserverpb.Maintenance": MaintenanceHandlers(service, asking),
+            "etcdserverpb.Cluster": ClusterHandlers(asking, partial(node.etcd_members, address)),
+        }
+
+    def add(self, services: Any) -> None:
+        """Answer calls that come to a server."""
+        for service, handlers in self._handlers.items():
+            register(services, service, handlers, self._entrance)
+
+    def close(self) -> None:
+        """End streams, so that nobody waits for them, and let no call in any more."""
+        self._entrance.close()
