@@ -9,6 +9,7 @@ from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.cluster import ClusterHandlers
 from kvstore.api.handlers.etcd.entrance import Entrance
 from kvstore.api.handlers.etcd.kv import KVHandlers
+from kvstore.api.handlers.etcd.lease import LeaseHandlers
 from kvstore.api.handlers.etcd.maintenance import MaintenanceHandlers
 from kvstore.api.handlers.etcd.register import register
 from kvstore.server.nodes.node import Node
@@ -25,8 +26,10 @@ class EtcdServices:
         asking = Asking(service)
         self._entrance = Entrance(service)
         service.at_tick(self._entrance.tick)
-        self._handlers = {
+        leases = node.leases
+        self._handlers: dict[str, object] = {
             "etcdserverpb.KV": KVHandlers(asking),
+            "etcdserverpb.Lease": LeaseHandlers(asking, leases.calls, leases.ttl_min_s),
             "etcdserverpb.Maintenance": MaintenanceHandlers(service, asking),
             "etcdserverpb.Cluster": ClusterHandlers(asking, partial(node.etcd_members, address)),
         }

@@ -36,6 +36,7 @@ from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
 from kvstore.server.peers.introductions import MODEL, Introductions
+from kvstore.server.peers.leasing import AskingLeader
 from kvstore.server.peers.noting import judged
 from kvstore.server.peers.proposing import PassingOn
 from kvstore.server.peers.pulse_thread import PulseThread
@@ -48,6 +49,7 @@ from kvstore.server.peers.wire import choose_wire
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
+from kvstore.service.etcd.leases import Leases
 
 __all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
 
@@ -198,7 +200,14 @@ class ClusterNode:
             work=self._work,
             pass_on=PassingOn(self._forwarder),
         )
+        self.leases = Leases(
+            self.etcd,
+            now=time.monotonic,
+            soon=self._loop.call_soon,
+            ask_leader=AskingLeader(self._forwarder),
+        )
         self._transport.answer_proposals(self.etcd.take)
+        self._transport.answer_lease_questions(self.leases.calls.answer)
 
     def _all_know_the_model(self) -> bool:
         members = self._membership.members
@@ -439,6 +448,7 @@ class ClusterNode:
             {} if self._certificates is None else {"peer": self._certificates},
             tuple(self.exposures()),
             self._pulse_thread.figures(),
+            leases=self.leases.figures(),
         )
 
     def _self_or_reason(self) -> Replica | Error:
@@ -493,6 +503,7 @@ class ClusterNode:
                 timer.cancel()
         self._driver.stop()
         self.etcd.close()
+        self.leases.close()
         self._pulse_thread.close()
         await self._forwarder.close()
         await self._transport.close()

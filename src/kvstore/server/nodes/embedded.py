@@ -30,6 +30,7 @@ from kvstore.server.nodes.operators import refuse_embedded
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
+from kvstore.service.etcd.leases import Leases
 
 __all__ = ["EmbeddedNode", "open_embedded"]
 
@@ -103,6 +104,7 @@ class EmbeddedNode:
             later=loop.call_later,
             work=self._work,
         )
+        self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
             replica.listen(self.etcd.told_by(replica))
@@ -150,7 +152,11 @@ class EmbeddedNode:
         return [member_status(replica) for replica in self._group.replicas.values()]
 
     def figures(self) -> NodeFigures:
-        return NodeFigures(tuple(self._group.replicas.values()), self._driver.figures())
+        return NodeFigures(
+            tuple(self._group.replicas.values()),
+            self._driver.figures(),
+            leases=self.leases.figures(),
+        )
 
     def _leader_or_reason(self) -> Replica | Error:
         leader = self._group.leader_replica()
@@ -189,5 +195,6 @@ class EmbeddedNode:
     async def close(self) -> None:
         self._driver.stop()
         self.etcd.close()
+        self.leases.close()
         self._work.close()
         self._group.close()

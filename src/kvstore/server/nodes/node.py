@@ -18,7 +18,7 @@ from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service.etcd import EtcdService
 from kvstore.service.etcd.hub import HubFigures
-from kvstore.service.etcd.leases import LeaseFigures
+from kvstore.service.etcd.leases import LeaseFigures, Leases
 from kvstore.service.operations import Service
 
 
@@ -52,6 +52,10 @@ class Node(Protocol):
     @property
     def etcd(self) -> EtcdService:
         """Where the calls of etcd's API go."""
+
+    @property
+    def leases(self) -> Leases:
+        """Which leases live, and calls about that."""
 
     def etcd_members(self, address: str) -> Sequence[ClusterMember]:
         """Who belongs to the cluster, to clients of that API; ``address``: where this process
