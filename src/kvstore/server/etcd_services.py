@@ -12,6 +12,7 @@ from kvstore.api.handlers.etcd.kv import KVHandlers
 from kvstore.api.handlers.etcd.lease import LeaseHandlers
 from kvstore.api.handlers.etcd.maintenance import MaintenanceHandlers
 from kvstore.api.handlers.etcd.register import register
+from kvstore.api.handlers.etcd.watch import WatchHandlers
 from kvstore.server.nodes.node import Node
 
 __all__ = ["EtcdServices"]
@@ -30,6 +31,7 @@ class EtcdServices:
         self._handlers: dict[str, object] = {
             "etcdserverpb.KV": KVHandlers(asking),
             "etcdserverpb.Lease": LeaseHandlers(asking, leases.calls, leases.ttl_min_s),
+            "etcdserverpb.Watch": WatchHandlers(node.watches, service.header),
             "etcdserverpb.Maintenance": MaintenanceHandlers(service, asking),
             "etcdserverpb.Cluster": ClusterHandlers(asking, partial(node.etcd_members, address)),
         }

@@ -50,6 +50,7 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
 from kvstore.service.etcd.leases import Leases
+from kvstore.service.etcd.watch_following import Following
 
 __all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
 
@@ -208,6 +209,13 @@ class ClusterNode:
         )
         self._transport.answer_proposals(self.etcd.take)
         self._transport.answer_lease_questions(self.leases.calls.answer)
+        self.watches = Following(
+            self.etcd,
+            now=time.monotonic,
+            soon=self._driver.post,
+            work=self._work,
+            rng=random.SystemRandom(),
+        ).hub
 
     def _all_know_the_model(self) -> bool:
         members = self._membership.members
@@ -449,6 +457,7 @@ class ClusterNode:
             tuple(self.exposures()),
             self._pulse_thread.figures(),
             leases=self.leases.figures(),
+            watches=self.watches.figures(),
         )
 
     def _self_or_reason(self) -> Replica | Error:

@@ -31,6 +31,7 @@ from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
 from kvstore.service.etcd.leases import Leases
+from kvstore.service.etcd.watch_following import Following
 
 __all__ = ["EmbeddedNode", "open_embedded"]
 
@@ -72,12 +73,13 @@ class EmbeddedNode:
         self._driver = driver = Driver()
         self._stopped: set[int] = set()
         self._work = WorkerThreads(driver.post)
+        rng = random.SystemRandom()
         loop = asyncio.get_running_loop()
         self._group = group = Group(
             str(directory),
             cluster=CLUSTER_ID,
             wake=driver.wake,
-            rng=random.SystemRandom(),
+            rng=rng,
             members=MEMBERS,
             options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
             on_failure=self._member_failed,
@@ -105,6 +107,9 @@ class EmbeddedNode:
             work=self._work,
         )
         self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)
+        self.watches = Following(
+            self.etcd, now=time.monotonic, soon=driver.post, work=self._work, rng=rng
+        ).hub
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
             replica.listen(self.etcd.told_by(replica))
@@ -156,6 +161,7 @@ class EmbeddedNode:
             tuple(self._group.replicas.values()),
             self._driver.figures(),
             leases=self.leases.figures(),
+            watches=self.watches.figures(),
         )
 
     def _leader_or_reason(self) -> Replica | Error:

@@ -17,7 +17,7 @@ from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service.etcd import EtcdService
-from kvstore.service.etcd.hub import HubFigures
+from kvstore.service.etcd.hub import HubFigures, WatchHub
 from kvstore.service.etcd.leases import LeaseFigures, Leases
 from kvstore.service.operations import Service
 
@@ -56,6 +56,10 @@ class Node(Protocol):
     @property
     def leases(self) -> Leases:
         """Which leases live, and calls about that."""
+
+    @property
+    def watches(self) -> WatchHub:
+        """All watches of that API."""
 
     def etcd_members(self, address: str) -> Sequence[ClusterMember]:
         """Who belongs to the cluster, to clients of that API; ``address``: where this process
