@@ -348,7 +348,7 @@ def test_etcdctl_keeps_a_lease_alive_over_the_leaders_end(
         told = len(keeping.lines)
         # It renews every second.
         until(lambda: len(keeping.lines) > told + 8)
-        assert set(keeping.lines) == {f"lease {lease:x} keepalived with TTL(3)"}
+        assert set(keeping.lines) == {f"lease {lease:016x} keepalived with TTL(3)"}
         assert persist(lambda: calls[left].Range(key=b"k").count) == 1
         keeping.interrupt()
     until(lambda: calls[left].Range(key=b"k").count == 0)

@@ -7,9 +7,12 @@ from typing import Any
 
 from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.cluster import ClusterHandlers
+from kvstore.api.handlers.etcd.contest import Contest
+from kvstore.api.handlers.etcd.election import ElectionHandlers
 from kvstore.api.handlers.etcd.entrance import Entrance
 from kvstore.api.handlers.etcd.kv import KVHandlers
 from kvstore.api.handlers.etcd.lease import LeaseHandlers
+from kvstore.api.handlers.etcd.lock import LockHandlers
 from kvstore.api.handlers.etcd.maintenance import MaintenanceHandlers
 from kvstore.api.handlers.etcd.register import register
 from kvstore.api.handlers.etcd.watch import WatchHandlers
@@ -27,10 +30,13 @@ class EtcdServices:
         asking = Asking(service)
         self._entrance = Entrance(service)
         service.at_tick(self._entrance.tick)
-        leases = node.leases
+        leases, watches = node.leases, node.watches
+        contest = Contest(asking, watches, leases.ttl_min_s)
         self._handlers: dict[str, object] = {
             "etcdserverpb.KV": KVHandlers(asking),
             "etcdserverpb.Lease": LeaseHandlers(asking, leases.calls, leases.ttl_min_s),
+            "v3lockpb.Lock": LockHandlers(asking, contest),
+            "v3electionpb.Election": ElectionHandlers(asking, contest, watches),
             "etcdserverpb.Watch": WatchHandlers(node.watches, service.header),
             "etcdserverpb.Maintenance": MaintenanceHandlers(service, asking),
             "etcdserverpb.Cluster": ClusterHandlers(asking, partial(node.etcd_members, address)),
