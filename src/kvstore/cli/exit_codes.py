@@ -14,8 +14,12 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     """Wrong or missing arguments."""
     NOT_FOUND = 3
-    """kvctl: the key has no value."""
+    """kvctl: the key has no value, or there is no such lease."""
     UNAVAILABLE = 4
     """kvctl: no server, no leader, or no answer in time; trying again may work."""
     DAMAGED = 5
     """Stored bytes can't be trusted or the disk failed. For kvd: it stopped because of that."""
+    INTERRUPTED = 130
+    """kvctl: Ctrl-C, as shells say it."""
+    TERMINATED = 143
+    """kvctl: SIGTERM, likewise."""

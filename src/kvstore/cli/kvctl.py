@@ -15,13 +15,18 @@ from kvstore.cli.kvctl_bytes import printable
 from kvstore.cli.kvctl_cluster import cluster_group
 from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
 from kvstore.cli.kvctl_data import delete_command, get_command, put_command
+from kvstore.cli.kvctl_lease import lease_group
+from kvstore.cli.kvctl_lock import elect_command, lock_command
 from kvstore.cli.kvctl_member import leader_group, member_group
 from kvstore.cli.kvctl_snapshot import snapshot_group
 from kvstore.cli.kvctl_status import status_command
+from kvstore.cli.kvctl_txn import txn_command
+from kvstore.cli.kvctl_watch import compact_command, history_command, watch_command
 from kvstore.cli.pki import pki_group
 from kvstore.errors import (
     DeadlineExceededError,
     Error,
+    NotFoundError,
     NotLeaderError,
     Outcome,
     StorageError,
@@ -37,6 +42,8 @@ Examples:
   kvctl del colour                 remove it
   kvctl put photo - < cat.jpg      a value from standard input, byte for byte
   kvctl get photo > cat.jpg        and back
+  kvctl get --prefix jobs/         all keys that begin so
+  kvctl watch --prefix jobs/       their changes as they come
   kvctl put --hex 00ff 68656c6c6f  keys and values that can't be typed
   kvctl --addr db1:50051,db2:50051 --tls-ca ca.pem status
 
@@ -45,9 +52,10 @@ Exit status:
   0  done
   1  refused, or failed
   2  wrong usage
-  3  the key has no value
+  3  the key has no value, or there is no such lease
   4  no server, no leader, or no answer in time: try again
   5  stored data is damaged, at the server or in a snapshot file
+  130  Ctrl-C
 """
 
 
@@ -62,6 +70,13 @@ def kvctl(context: click.Context) -> None:
 kvctl.add_command(put_command)
 kvctl.add_command(get_command)
 kvctl.add_command(delete_command)
+kvctl.add_command(txn_command)
+kvctl.add_command(watch_command)
+kvctl.add_command(history_command)
+kvctl.add_command(compact_command)
+kvctl.add_command(lease_group)
+kvctl.add_command(lock_command)
+kvctl.add_command(elect_command)
 kvctl.add_command(status_command)
 kvctl.add_command(cluster_group)
 kvctl.add_command(member_group)
@@ -84,6 +99,8 @@ def exit_code_of(error: Error) -> ExitCode:
             return ExitCode.UNAVAILABLE
         case StorageError():
             return ExitCode.DAMAGED
+        case NotFoundError():
+            return ExitCode.NOT_FOUND
         case _:
             return ExitCode.FAILURE
 
@@ -91,7 +108,13 @@ def exit_code_of(error: Error) -> ExitCode:
 def main() -> None:
     """Run kvctl and exit with its status."""
     try:
-        kvctl.main(prog_name="kvctl", auto_envvar_prefix="KVCTL")
+        status = kvctl.main(prog_name="kvctl", auto_envvar_prefix="KVCTL", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else ExitCode.OK)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
     except Error as error:
         became = "" if error.outcome is None else _OUTCOMES[error.outcome]
         click.echo(f"kvctl: {printable(str(error).encode())}{became}", err=True)

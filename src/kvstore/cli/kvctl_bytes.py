@@ -60,26 +60,46 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def in_words(data: bytes, *, hexadecimal: bool) -> str:
+    """Return bytes for a line of text: as hexadecimal, or with what isn't printable escaped."""
+    return data.hex() if hexadecimal else in_line(data.decode("utf-8", "backslashreplace"))
+
+
 def write_json(fields: dict[str, object], *, hexadecimal: bool) -> None:
     """Print one JSON object on one line; its bytes as text where all of them are UTF-8, else hex.
 
-    ``encoding`` in the object says which of the two it is.
+    ``encoding`` in the object says which of the two it is. Fields may have lists and objects.
     """
     encoding = "hex" if hexadecimal or not _all_utf8(fields) else "utf-8"
-    plain = {
-        name: value.hex()
-        if isinstance(value, bytes) and encoding == "hex"
-        else (value.decode("utf-8") if isinstance(value, bytes) else value)
-        for name, value in fields.items()
-    }
-    click.echo(json.dumps({**plain, "encoding": encoding}))
+    click.echo(json.dumps({**_plain(fields, encoding), "encoding": encoding}))
 
 
-def _all_utf8(fields: dict[str, object]) -> bool:
-    try:
-        for value in fields.values():
-            if isinstance(value, bytes):
+def _plain(fields: dict[str, object], encoding: str) -> dict[str, object]:
+    def plain(value: object) -> object:
+        match value:
+            case bytes():
+                return value.hex() if encoding == "hex" else value.decode("utf-8")
+            case dict():
+                return _plain(value, encoding)
+            case list():
+                return [plain(one) for one in value]
+            case _:
+                return value
+
+    return {name: plain(value) for name, value in fields.items()}
+
+
+def _all_utf8(value: object) -> bool:
+    match value:
+        case bytes():
+            try:
                 value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+            except UnicodeDecodeError:
+                return False
+            return True
+        case dict():
+            return all(map(_all_utf8, value.values()))
+        case list():
+            return all(map(_all_utf8, value))
+        case _:
+            return True

@@ -18,6 +18,9 @@ from kvstore.version import version
 
 DEFAULT_TIMEOUT_S = 5.0
 
+# A password on the command line could be read by everybody on the machine.
+PASSWORD_VARIABLE = "KVCTL_PASSWORD"
+
 # The data directory of a member in the folder of 'kvctl cluster'.
 MEMBER_DATA = "member-{}.data"
 
@@ -38,6 +41,8 @@ class Settings:
     tls_server_name: str | None = None
     timeout: float = DEFAULT_TIMEOUT_S
     output: str = "text"
+    user: str | None = None
+    password_file: Path | None = None
 
     def connect(self, addr: str | None = None) -> Client:
         """Return a client, of ``addr`` if given.
@@ -47,7 +52,29 @@ class Settings:
         tls = None
         if self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name:
             tls = TLS(self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
-        return Client(addr or self.addr, tls=tls, timeout=self.timeout)
+        return Client(
+            addr or self.addr,
+            tls=tls,
+            timeout=self.timeout,
+            user=self.user,
+            password=self._password(),
+        )
+
+    def _password(self) -> str | None:
+        """Of the user, from a file, the environment or the terminal."""
+        if self.user is None:
+            return None
+        if self.password_file is not None:
+            try:
+                return self.password_file.read_text("utf-8").rstrip("\n")
+            except OSError as error:
+                raise ConfigurationError(
+                    f"can't read {self.password_file}: {error.strerror}"
+                ) from error
+        password = os.environ.get(PASSWORD_VARIABLE)
+        if password is None:
+            password = click.prompt(f"Password of {self.user}", hide_input=True, err=True)
+        return str(password)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -117,6 +144,17 @@ _OPTIONS = [
         "--tls-server-name",
         metavar="NAME",
         help="The name to expect in the server's certificate. [env: KVCTL_TLS_SERVER_NAME]",
+    ),
+    _shared(
+        "--user",
+        metavar="NAME",
+        help=f"A user of the store, whose password is in {PASSWORD_VARIABLE} or asked for.",
+    ),
+    _shared(
+        "--password-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The password of --user, in place of the variable.",
     ),
     _shared(
         "--timeout",

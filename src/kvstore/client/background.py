@@ -33,6 +33,9 @@ T = TypeVar("T")
 # Calls of closed clients end at once, and say what is known of their writes.
 CLOSED_S = 1.0
 
+# Likewise those of a thread that was interrupted: a lock that it waited for is given up.
+CANCELLED_S = 1.0
+
 _ENDED = "the client was closed, or the program is ending"
 
 
@@ -114,7 +117,8 @@ class Background:
         """The outcome of ``work``, which is done on the loop.
 
         Raises ClosedError when the loop ends before. What a signal's handler raises meanwhile, as
-        Ctrl-C does, is raised here, and ``work`` cancelled.
+        Ctrl-C does, is raised here, and ``work`` cancelled, which has a second to leave nothing
+        behind.
         """
         call = _Call(work)
         try:
@@ -128,6 +132,7 @@ class Background:
             call.done.acquire()
         except BaseException:
             self._loop_soon(call.cancel)
+            call.done.acquire(timeout=CANCELLED_S)
             raise
         error = call.error
         if error is None:

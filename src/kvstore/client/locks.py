@@ -39,6 +39,11 @@ class AsyncLock:
         return self._turn.revision
 
     @property
+    def key(self) -> bytes:
+        """What stands for it in the store. Raises InvalidArgumentError while nobody waits."""
+        return self._turn.key
+
+    @property
     def held(self) -> Compare:
         """The condition, for a transaction, that it is still held. Raises InvalidArgumentError."""
         return self._turn.held
@@ -98,6 +103,11 @@ class Lock:
         """A number greater than that of every holder before. Raises InvalidArgumentError while
         it isn't held."""
         return self._lock.fence
+
+    @property
+    def key(self) -> bytes:
+        """What stands for it in the store. Raises InvalidArgumentError while nobody waits."""
+        return self._lock.key
 
     @property
     def held(self) -> Compare:
