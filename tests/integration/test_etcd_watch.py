@@ -16,8 +16,9 @@ import grpc
 import pytest
 
 from kvstore.api.etcd import etcd_pb2 as pb
+from kvstore.client import Client
 from tests.integration.cluster import Cluster
-from tests.integration.process import FRONTS
+from tests.integration.process import FRONTS, Kvd
 from tests.integration.watching import Watcher, call
 from tests.watch_validator import History, violations
 
@@ -115,6 +116,31 @@ def test_watches_of_every_member_survive_the_leaders_end_without_a_gap_or_a_doub
         assert watcher.unexpected == []
         assert violations(watcher.watched, history, applied=last) == []
     assert sum(watcher.resumed for watcher in watchers) > len(watchers)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_what_v1_writes_is_watched_too_and_survives_a_restart(tmp_path: Path, front: str) -> None:
+    with Kvd(tmp_path / "data", front=front) as kvd:
+        address = kvd.wait_serving().address
+        with Client(address) as client:
+            client.put(b"a", b"1")
+            watcher = Watcher([address], b"\0", b"\0", start=2, prev_kv=True)
+            client.put(b"a", b"2")
+            client.delete(b"a")
+            watcher.wait_for(4)
+            watcher.stop()
+    assert watcher.unexpected == []
+    events = [event for seen in watcher.watched.seen for event in seen.events]
+    assert [(event.is_delete, event.kv.value) for event in events] == [
+        (False, b"1"),
+        (False, b"2"),
+        (True, b""),
+    ]
+    with Kvd(tmp_path / "data", front=front) as kvd:
+        again = Watcher([kvd.wait_serving().address], b"a", b"", start=3, prev_kv=True)
+        again.wait_for(4)
+        again.stop()
+    assert violations(again.watched, history_of(watcher), applied=4) == []
 
 
 @pytest.mark.skipif(ETCDCTL is None, reason="etcdctl isn't installed (Debian's etcd-client)")
