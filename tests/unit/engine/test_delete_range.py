@@ -153,6 +153,65 @@ def test_a_range_may_share_the_sequence_of_puts_outside_of_it(disk):
         assert db.stats()["table_entries"] == 4
 
 
+@pytest.mark.parametrize("history", [None, (b"\x01",)])
+def test_a_log_whose_beginning_is_deleted_again_and_again_leaves_nothing_behind(disk, history):
+    """As events are that a replica's state machine lets go of: [0, C), C ever higher."""
+    options = {
+        "wal": False,
+        "background": False,
+        "history_prefixes": history,
+        "write_buffer_size": 256 << 10,
+        "max_file_size": 64 << 10,
+        "level_size_base": 256 << 10,
+        "block_size": 1024,
+    }
+    db = DB("/db", filesystem=disk, **options)
+    db.retain_from(0)
+    for revision in range(1, 6001):
+        batch = WriteBatch()
+        batch.put(b"\x01key%03d" % (revision % 200), b"%d" % revision)
+        batch.put(b"\x02%08d" % revision, b"event" * 5)
+        batch.put(b"\x00state", b"%d" % revision)
+        db.write(batch, sequence=revision, applied_index=revision)
+        if revision % 100 == 0:
+            compacted = revision - 50
+            batch = WriteBatch()
+            batch.put(b"\x00state", b"compacted")
+            batch.delete_range(b"\x02", b"\x02%08d" % compacted, sequence=revision)
+            db.write(batch, sequence=revision, applied_index=revision)
+            db.retain_from(compacted - 1)
+            assert db.count(prefix=b"\x02") == 51
+        if revision % 1000 == 0:
+            # Walks over other keys have nothing to do with it.
+            before = db.stats()["passed_entries"]
+            with db.snapshot() as snapshot:
+                assert snapshot.count(prefix=b"\x01") == min(revision, 200)
+            with db.iterator(prefix=b"\x02", include_value=False) as events:
+                assert next(events) == b"\x02%08d" % compacted
+            passed = db.stats()["passed_entries"] - before
+            assert passed <= 200 * 16 + 2 * 16
+        if revision == 2000:
+            db.flush()
+            db.checkpoint("/copy")
+            db.close()
+            db = DB("/copy", filesystem=disk, **options)
+        if revision == 4000:
+            db.flush()
+            db.close()
+            db = DB("/copy", filesystem=disk, **options)
+    # History of 50 revisions is kept, of events as well where they have one.
+    db.compact_range()
+    stats = db.stats()
+    assert stats["range_tombstones"] <= (0 if history else 1)
+    assert stats["table_entries"] <= (200 + 52 + 51 + 1 if history else 460)
+    db.retain_from(6000)
+    db.compact_range()
+    stats = db.stats()
+    assert (stats["range_tombstones"], stats["table_tombstones"]) == (0, 0)
+    assert stats["table_entries"] == db.count() == 200 + 51 + 1
+    db.close()
+
+
 def test_a_caller_that_numbers_its_writes_gives_a_range_a_sequence_above_what_it_hides(disk):
     with DB("/db", filesystem=disk, wal=False) as db:
         batch = WriteBatch()

@@ -119,6 +119,10 @@ def test_what_was_written_is_read(tmp_path: Path, shape: str, options: str) -> N
             "entries": len(versions),
             "tombstones": sum(kind == DELETE for _, _, kind, _ in versions),
             "range_deletes": 0,
+            "superseded": sum(
+                newer[0] == older[0] and older[2] != DELETE
+                for newer, older in itertools.pairwise(versions)
+            ),
             "min_sequence": min(v[1] for v in versions),
             "max_sequence": max(v[1] for v in versions),
             "file_id": table.properties["file_id"],

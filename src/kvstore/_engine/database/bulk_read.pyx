@@ -187,6 +187,7 @@ cdef Iterator all_entries(Store store, uint64_t sequence):
     cdef Range how
     how.reverse = False
     how.include_key = how.include_value = how.fill_cache = True
+    how.include_sequence = False
     return open_iterator(store, sequence, how, None, None, True, False, None, b"")
 
 

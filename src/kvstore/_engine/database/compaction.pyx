@@ -13,6 +13,7 @@ from kvstore._engine.primitives.native cimport (
     kv_calloc,
     kv_free,
     kv_realloc,
+    load_acquire,
     slice_compare,
     slice_of,
     status_clear,
@@ -37,6 +38,7 @@ from kvstore._engine.version.native cimport (
     TableJob,
     Version,
     file_overlaps,
+    history_reaches,
     level_cursor,
     level_range,
     live_table_new,
@@ -420,9 +422,11 @@ cdef int merge(Store store, Task task) except -1:
 cdef bint may_be_moved(Store store, Task task) except -1:
     cdef OldestReads oldest = oldest_reads(store)
     cdef size_t i
+    if task.output_level == task.level:
+        return False
     for i in range(task.upper.size()):
-        # Moved, it would bring all its tombstones along, and in the lowest level keep them.
-        if mostly_tombstones(store, task.upper[i], &oldest) or (
+        # Moved, it would bring all its garbage along, and in the lowest level keep it.
+        if mostly_garbage(store, task.upper[i], &oldest) or (
             task.upper[i].summary.range_deletes and is_past(store, task.upper[i], &oldest)
         ):
             return False
@@ -498,6 +502,69 @@ cdef Task pick_range(Store store, int number, const Slice* low, const Slice* hig
     return task if add_lower(task) else None
 
 
+cdef bint holds_garbage(Store store, LiveTable* file, const OldestReads* oldest) noexcept:
+    """Whether some of the table may be something that nobody needs any more."""
+    cdef bint any = file.summary.tombstones or file.summary.superseded or file.summary.range_deletes
+    if file.summary.min_sequence <= oldest.of_history:
+        return any
+    return any and file.summary.min_sequence <= oldest.of_others and not history_reaches(
+        store.history, internal_user_key(file.smallest), internal_user_key(file.largest)
+    )
+
+
+cdef Task pick_garbage(
+    Store store, int number, const Slice* low, const Slice* high, uint64_t newest, bint* busy
+):
+    """Tables of the range's lowest level, neighbours, that hold garbage; none newer than `newest`."""
+    cdef OldestReads oldest = oldest_reads(store)
+    cdef Level* level = &store.version.levels[number]
+    cdef LiveTable* file
+    cdef int first, end, i
+    cdef int begin = -1
+    level_range(level, low, high, &first, &end)
+    busy[0] = False
+    for i in range(first, end):
+        file = level.files[i]
+        if file.number > newest or file.damaged or not holds_garbage(store, file, &oldest):
+            continue
+        if file.compacting:
+            busy[0] = True
+            continue
+        begin = i
+        break
+    if begin < 0:
+        return None
+    i = begin + 1
+    while i < min(end, begin + MAX_RANGE_TABLES) and level.files[i].number <= newest and (
+        not any_taken(level.files, i, i + 1) and holds_garbage(store, level.files[i], &oldest)
+    ):
+        i += 1
+    return rewriting(store, number, begin, i)
+
+
+cdef int rewrite_garbage(
+    Store store, int number, const Slice* low, const Slice* high, uint64_t newest
+) except -1:
+    """In the lowest level nothing is merged with: what went there is written anew by itself."""
+    cdef Task task
+    cdef bint busy
+    while True:
+        store.check_writable()
+        task = pick_garbage(store, number, low, high, newest, &busy)
+        if task is not None:
+            run_task(store, task, False)
+            continue
+        with store.changed:
+            # Looked at again, since the end of a job is announced under it.
+            task = pick_garbage(store, number, low, high, newest, &busy)
+            if task is None and not busy:
+                return 0
+            if task is None:
+                store.changed.wait()
+                continue
+        run_task(store, task, False)
+
+
 cdef bint range_has_tables(Store store, int number, const Slice* low, const Slice* high) noexcept:
     cdef Level* level = &store.version.levels[number]
     cdef int first = 0
@@ -530,13 +597,14 @@ cdef int last_level_of_range(Store store, const Slice* low, const Slice* high) n
 
 
 cdef int compact_range(Store store, object start, object stop) except -1:
-    """Level by level down to the lowest one that the range is in now (level 1 at least)."""
+    """Level by level down to the lowest one that the range is in now (level 1 at least); then that one."""
     cdef BytesView low_view
     cdef BytesView high_view
     cdef Slice* low = NULL
     cdef Slice* high = NULL
     cdef Task task
     cdef int number, bottom
+    cdef uint64_t newest = load_acquire(&store.next_number)
     low_view.held = high_view.held = False
     try:
         if start is not None:
@@ -566,6 +634,7 @@ cdef int compact_range(Store store, object start, object stop) except -1:
                 run_task(store, task, False)
             elif store.damaged_tables:
                 raise next(iter(store.damaged_tables.values()))
+        rewrite_garbage(store, bottom, low, high, newest)
     finally:
         view_close(&low_view)
         view_close(&high_view)

@@ -1,11 +1,13 @@
 """What to compact.
 
 Level 0 is due by its number of tables, each other level by its bytes over its target, and any level
-with a table that is mostly tombstones nobody needs: whoever seeks passes over them, for ever where
-nothing else is written. Of the levels that are due the one that exceeds most goes first. From level 0
+with a table that is mostly garbage: tombstones, and versions that newer ones hide, which nobody needs any
+more. Whoever seeks passes over the former, and the latter take space, for ever where nothing else is
+written. Of the levels that are due the one that exceeds most goes first. From level 0
 the oldest table goes with all that overlap it, directly or through each other; from any other level
 the one table that drags the fewest bytes of the next level along for each of its own. A table that
-overlaps nothing below is moved by the manifest alone, but for one of tombstones, which is written anew.
+overlaps nothing below is moved by the manifest alone; but one of garbage is written anew, in its own
+level where nothing further down overlaps it either.
 """
 
 from libc.stdint cimport uint64_t
@@ -31,7 +33,9 @@ from kvstore._engine.version.native cimport (
 
 
 cdef enum:
-    MANY_TOMBSTONES = 1024      # of one table; below it nobody notices them
+    # Of one table; below both nobody notices it.
+    MUCH_GARBAGE = 1024         # entries
+    MUCH_GARBAGE_BYTES = 1 << 20    # a table of this size, half of it or more
 
 
 cdef class Task:
@@ -84,47 +88,50 @@ cdef bint is_past(Store store, LiveTable* file, const OldestReads* oldest) noexc
     )
 
 
-cdef bint mostly_tombstones(Store store, LiveTable* file, const OldestReads* oldest) noexcept:
+cdef bint mostly_garbage(Store store, LiveTable* file, const OldestReads* oldest) noexcept:
     """Whether a compaction of it would drop most of it, and who seeks passes over that much till then."""
+    cdef uint64_t garbage = file.summary.tombstones + file.summary.superseded
     cdef uint64_t rest = file.summary.entries - file.summary.tombstones
     if not is_past(store, file, oldest):
         return False
     # One range tombstone may stand for any number of entries below it.
-    return file.summary.range_deletes > rest or (
-        file.summary.tombstones >= MANY_TOMBSTONES and file.summary.tombstones > rest
+    if file.summary.range_deletes > rest:
+        return True
+    return garbage > file.summary.entries - garbage and (
+        garbage >= MUCH_GARBAGE or file.summary.file_bytes >= MUCH_GARBAGE_BYTES
     )
 
 
 cdef double level_score(
-    Store store, int number, const OldestReads* oldest, bint* for_tombstones
+    Store store, int number, const OldestReads* oldest, bint* for_garbage
 ) noexcept:
-    """Due from 1 on; `for_tombstones`: only because of them."""
+    """Due from 1 on; `for_garbage`: only because of that."""
     cdef Level* level = &store.version.levels[number]
     cdef uint64_t busy = 0
     cdef int i
     cdef int waiting = 0
-    cdef bint tombstones = False
-    cdef double score
+    cdef bint garbage = False
+    cdef double score = 0       # of the lowest level, which has no target
     for i in range(level.count):
         if not (level.files[i].compacting or level.files[i].damaged):
             waiting += 1
             busy += level.files[i].summary.file_bytes
-            tombstones = tombstones or mostly_tombstones(store, level.files[i], oldest)
+            garbage = garbage or mostly_garbage(store, level.files[i], oldest)
     if number == 0:
         score = <double> waiting / store.compaction_trigger
-    else:
+    elif number < LEVELS - 1:
         score = <double> busy / <double> level_target(store, number)
-    for_tombstones[0] = tombstones and score < 1
-    return 1 if for_tombstones[0] else score
+    for_garbage[0] = garbage and score < 1
+    return 1 if for_garbage[0] else score
 
 
 cdef double compaction_score(Store store) except? -1:
     cdef double best = 0
     cdef int level
-    cdef bint for_tombstones
+    cdef bint for_garbage
     cdef OldestReads oldest = oldest_reads(store)
-    for level in range(LEVELS - 1):
-        best = max(best, level_score(store, level, &oldest, &for_tombstones))
+    for level in range(LEVELS):
+        best = max(best, level_score(store, level, &oldest, &for_garbage))
     return best
 
 
@@ -239,53 +246,91 @@ cdef bytearray overlapping(Task task, Level* level, int start):
     return taken
 
 
-cdef Task pick_sorted_level(
-    Store store, int number, const OldestReads* oldest, bint for_tombstones
-):
+cdef bint overlaps_below(Version* version, int number, LiveTable* file) noexcept:
+    """Whether a level below that one has something in the table's range."""
+    cdef Slice low = internal_user_key(file.smallest)
+    cdef Slice high = internal_user_key(file.largest)
+    cdef int below, first, end
+    for below in range(number + 1, LEVELS):
+        level_range(&version.levels[below], &low, &high, &first, &end)
+        if first < end:
+            return True
+    return False
+
+
+cdef uint64_t bytes_dragged(Version* version, int number, LiveTable* file) noexcept:
+    """Bytes of the next level's tables that it must be merged with; -1: that can't be done now."""
+    cdef Slice low = internal_user_key(file.smallest)
+    cdef Slice high = internal_user_key(file.largest)
+    cdef Level* below
+    cdef uint64_t dragged = 0
+    cdef int first, end, i
+    if number == LEVELS - 1:
+        return 0
+    below = &version.levels[number + 1]
+    level_range(below, &low, &high, &first, &end)
+    if any_taken(below.files, first, end):
+        return <uint64_t> -1
+    for i in range(first, end):
+        dragged += below.files[i].summary.file_bytes
+    return dragged
+
+
+cdef Task pick_sorted_level(Store store, int number, const OldestReads* oldest, bint for_garbage):
     cdef Task task
     cdef Level* level = &store.version.levels[number]
-    cdef Level* below = &store.version.levels[number + 1]
-    cdef Slice low, high
-    cdef int first, end, i, j
+    cdef int i
     cdef int best = -1
     cdef double cost, best_cost = 0
     cdef uint64_t dragged
     for i in range(level.count):
         if level.files[i].compacting or level.files[i].damaged:
             continue
-        if for_tombstones and not mostly_tombstones(store, level.files[i], oldest):
+        if for_garbage and not mostly_garbage(store, level.files[i], oldest):
             continue
-        low = internal_user_key(level.files[i].smallest)
-        high = internal_user_key(level.files[i].largest)
-        level_range(below, &low, &high, &first, &end)
-        if any_taken(below.files, first, end):
+        dragged = bytes_dragged(store.version, number, level.files[i])
+        if dragged == <uint64_t> -1:
             continue
-        dragged = 0
-        for j in range(first, end):
-            dragged += below.files[j].summary.file_bytes
         cost = <double> dragged / <double> (level.files[i].summary.file_bytes + 1)
         if best < 0 or cost < best_cost:
             best = i
             best_cost = cost
     if best < 0:
         return None
+    if mostly_garbage(store, level.files[best], oldest) and not overlaps_below(
+        store.version, number, level.files[best]
+    ):
+        return rewriting(store, number, best, best + 1)
     task = new_task(store, number, number + 1)
     push(&task.upper, level.files[best])
     return task if add_lower(task) else None
 
 
+cdef Task rewriting(Store store, int number, int first, int end):
+    """To write these tables of a level anew, without what nobody needs any more. None: one is taken."""
+    cdef Task task = new_task(store, number, number)
+    cdef Level* level = &task.version.levels[number]
+    cdef int i
+    if any_taken(level.files, first, end):
+        return None
+    for i in range(first, end):
+        push(&task.upper, level.files[i])
+    mark(task, True)
+    return task
+
+
 cdef Task pick(Store store):
     """The most urgent task that can be done now, or None."""
     cdef double scores[LEVELS]
-    cdef bint for_tombstones[LEVELS]
+    cdef bint for_garbage[LEVELS]
     cdef int level, best
     cdef Task task
     cdef OldestReads oldest = oldest_reads(store)
-    for level in range(LEVELS - 1):
-        scores[level] = level_score(store, level, &oldest, &for_tombstones[level])
+    for level in range(LEVELS):
+        scores[level] = level_score(store, level, &oldest, &for_garbage[level])
     while True:
         best = 0
-        for level in range(1, LEVELS - 1):
+        for level in range(1, LEVELS):
             if scores[level] > scores[best]:
                 best = level
         if scores[best] < 1:
@@ -293,7 +338,7 @@ cdef Task pick(Store store):
         if best == 0:
             task = pick_level_zero(store)
         else:
-            task = pick_sorted_level(store, best, &oldest, for_tombstones[best])
+            task = pick_sorted_level(store, best, &oldest, for_garbage[best])
         if task is not None:
             return task
         scores[best] = 0

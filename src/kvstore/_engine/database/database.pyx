@@ -871,7 +871,8 @@ cdef class Database(Store):
         (<Store> self).retain_from = max(sequence, self.history_from)
         if not first:
             # A jump ahead that a crash forgets keeps more than it need; the next edit says it, and
-            # no job lets go of anything before.
+            # no job lets go of anything before. Tables may be mostly garbage by it.
+            self.work.advance()
             return
         try:
             self.install(Edit(), NULL, 0, NULL, 0, False)

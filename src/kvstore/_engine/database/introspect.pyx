@@ -158,6 +158,7 @@ cdef dict statistics(Store store):
     cdef int level, i
     cdef uint64_t live_entries = 0
     cdef uint64_t tombstones = 0
+    cdef uint64_t superseded = 0
     cdef uint64_t range_tombstones = store.memory.ranges.count
     cdef uint64_t table_bytes = 0
     cdef uint64_t memory_bytes = memtable_bytes(store.memory)
@@ -167,6 +168,7 @@ cdef dict statistics(Store store):
         for i in range(store.version.levels[level].count):
             live_entries += store.version.levels[level].files[i].summary.entries
             tombstones += store.version.levels[level].files[i].summary.tombstones
+            superseded += store.version.levels[level].files[i].summary.superseded
             range_tombstones += store.version.levels[level].files[i].summary.range_deletes
         table_bytes += store.version.levels[level].bytes
         levels.append(
@@ -191,6 +193,7 @@ cdef dict statistics(Store store):
         "table_bytes": table_bytes,
         "table_entries": live_entries,
         "table_tombstones": tombstones,
+        "table_superseded": superseded,
         "range_tombstones": range_tombstones,
         "open_tables": open_tables_count(store.tables),
         "max_open_files": store.tables.max_open,

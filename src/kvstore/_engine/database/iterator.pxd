@@ -50,6 +50,7 @@ cdef class Iterator(StoreIterator):
     cdef bint include_key
     cdef bint include_value
     cdef bint include_sequence
+    cdef bint pairs                 # of keys and values, and nothing else, as mostly
     cdef Py_ssize_t strip           # bytes of a prefix that keys are shown without
     cdef bytes within               # that prefix
     cdef int place
@@ -60,7 +61,7 @@ cdef class Iterator(StoreIterator):
     cdef bint step_down(self) noexcept nogil
     cdef Slice shown_key(self) noexcept nogil
     cdef object item(self)
-    cdef object numbered_item(self)
+    cdef object part_of_item(self)
     cdef object forward(self)
     cdef object backward(self)
 

@@ -38,6 +38,7 @@ from kvstore._engine.version.native cimport (
     user_seek,
     user_seek_to_first,
     user_seek_to_last,
+    user_sequence,
     version_cursor_count,
     version_cursors,
     version_release,
@@ -281,54 +282,47 @@ cdef class StoreIterator:
 @cython.no_gc_clear
 @cython.final
 cdef class Iterator(StoreIterator):
-    cdef object numbered_item(self):
-        """With the sequence of the write that made it, last."""
-        cdef Slice key, value
-        cdef bytes shown
-        cdef bytes content
-        if self.include_key:
-            key = self.shown_key()
-            shown = PyBytes_FromStringAndSize(<const char*> key.data, <Py_ssize_t> key.size)
-        if self.include_value:
-            value = self.cursor.value
-            content = PyBytes_FromStringAndSize(
-                <const char*> value.data, <Py_ssize_t> value.size
-            )
-        if self.include_key and self.include_value:
-            return shown, content, self.cursor.found_sequence
-        if self.include_key:
-            return shown, self.cursor.found_sequence
-        if self.include_value:
-            return content, self.cursor.found_sequence
-        return self.cursor.found_sequence
-
     cdef object item(self):
         cdef Slice key, value
         cdef bytes shown
         cdef bytes content
-        if self.include_sequence:
-            return self.numbered_item()
-        if self.include_key:
-            key = self.cursor.key
-            shown = PyBytes_FromStringAndSize(
-                <const char*> key.data + self.strip, <Py_ssize_t> key.size - self.strip
-            )
-            if not self.include_value:
-                return shown
-            value = self.cursor.value
-            content = PyBytes_FromStringAndSize(
-                <const char*> value.data, <Py_ssize_t> value.size
-            )
-            # As zip() does: a loop that lets go of each pair costs no new one.
-            if not refill_pair(
-                <PyObject*> self.pair, <PyObject*> shown, <PyObject*> content
-            ):
-                self.pair = (shown, content)
-            return self.pair
-        if not self.include_value:
-            return None
+        if not self.pairs:
+            return self.part_of_item()
+        key = self.cursor.key
+        shown = PyBytes_FromStringAndSize(
+            <const char*> key.data + self.strip, <Py_ssize_t> key.size - self.strip
+        )
         value = self.cursor.value
-        return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
+        content = PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
+        # As zip() does: a loop that lets go of each pair costs no new one.
+        if not refill_pair(<PyObject*> self.pair, <PyObject*> shown, <PyObject*> content):
+            self.pair = (shown, content)
+        return self.pair
+
+    cdef object part_of_item(self):
+        """What else than pairs was asked for."""
+        cdef Slice slice
+        cdef bytes key
+        cdef bytes value
+        cdef uint64_t sequence
+        if self.include_key:
+            slice = self.shown_key()
+            key = PyBytes_FromStringAndSize(<const char*> slice.data, <Py_ssize_t> slice.size)
+            if not (self.include_value or self.include_sequence):
+                return key
+        if self.include_value:
+            slice = self.cursor.value
+            value = PyBytes_FromStringAndSize(<const char*> slice.data, <Py_ssize_t> slice.size)
+            if not self.include_sequence:
+                return value
+        if not self.include_sequence:
+            return None
+        sequence = user_sequence(&self.cursor)
+        if self.include_key and self.include_value:
+            return key, value, sequence
+        if self.include_key:
+            return key, sequence
+        return (value, sequence) if self.include_value else sequence
 
     cdef Slice shown_key(self) noexcept nogil:
         cdef Slice key = self.cursor.key
@@ -526,6 +520,7 @@ cdef Iterator open_iterator(
     iterator.include_key = how.include_key
     iterator.include_value = how.include_value
     iterator.include_sequence = how.include_sequence
+    iterator.pairs = how.include_key and how.include_value and not how.include_sequence
     iterator.within = within
     iterator.strip = len(within)
     iterator.place = AT_STOP if how.reverse else AT_START

@@ -267,7 +267,11 @@ class Database:
     def flush(self) -> None:
         """Write everything up to now into tables and wait until they are durable."""
     def compact_range(self, *, start: _Bytes | None = None, stop: _Bytes | None = None) -> None:
-        """Flush, then merge all tables that overlap [start, stop] down to the last level; waits."""
+        """Flush, then merge all tables that overlap [start, stop] down to the last level; waits.
+
+        Tables that are there already are written anew if they hold versions or deletes that nobody
+        needs any more, so that it gives back all that :meth:`retain_from` has let go of.
+        """
     def approximate_sizes(self, *ranges: tuple[_Bytes, _Bytes]) -> list[int]:
         """Bytes on disk for each (start, stop)."""
     def get_property(self, name: bytes | str) -> bytes | None:

@@ -470,4 +470,5 @@ def verified_entry(FileSystem disk, str path, uint64_t number):
         0, number, properties["file_bytes"], properties["entries"], properties["tombstones"],
         properties["min_sequence"], properties["max_sequence"], properties["smallest"],
         properties["largest"], properties["file_id"], properties["range_deletes"],
+        properties["superseded"],
     )

@@ -21,6 +21,7 @@ cdef struct TableSummary:
     uint64_t file_bytes
     uint64_t entries
     uint64_t tombstones
+    uint64_t superseded             # puts behind a newer version of their key; 0 where nobody counted
     uint64_t range_deletes
     uint64_t min_sequence
     uint64_t max_sequence

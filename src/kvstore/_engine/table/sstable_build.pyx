@@ -314,7 +314,7 @@ cdef int separate(TableBuilder* builder, Slice user_key, bint is_new, Status* st
 
 
 cdef int note_key(TableBuilder* builder, Slice user_key, uint64_t trailer, Status* status) noexcept nogil:
-    """Check the order of a new key, hash it if it is a new user key, and remember it."""
+    """Check the order of a new key, hash it if it is a new user key, count it if not, and remember it."""
     cdef Slice last
     cdef Slice internal = slice_of(user_key.data, user_key.size + TRAILER_BYTES)
     cdef int order = 1
@@ -324,6 +324,7 @@ cdef int note_key(TableBuilder* builder, Slice user_key, uint64_t trailer, Statu
         order = slice_compare(user_key, internal_user_key(last))
         if order < 0 or (order == 0 and trailer >= internal_trailer(last)):
             return status_set(status, INVALID_OPERATION, b"table keys out of order", -1)
+        builder.properties.superseded += order == 0 and trailer_kind(trailer) != KIND_DELETE
         if builder.awaiting and separate(builder, user_key, order != 0, status) < 0:
             return -1
     elif buffer_append(&builder.smallest, internal.data, internal.size) < 0:
@@ -522,6 +523,7 @@ cdef int table_builder_finish(TableBuilder* builder, TableSummary* summary, Stat
         summary.file_bytes = builder.written
         summary.entries = builder.properties.entries
         summary.tombstones = builder.properties.tombstones
+        summary.superseded = builder.properties.superseded
         summary.range_deletes = builder.properties.range_deletes
         summary.min_sequence = builder.properties.min_sequence
         summary.max_sequence = builder.properties.max_sequence

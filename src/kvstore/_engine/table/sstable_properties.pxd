@@ -22,6 +22,7 @@ cdef struct Properties:
     uint64_t restart_interval
     uint64_t block_bytes
     uint64_t compression            # asked for; each frame says what it has
+    uint64_t superseded             # puts behind a newer version of their key in this table; 0: unknown
     Slice smallest                  # internal keys
     Slice largest
 

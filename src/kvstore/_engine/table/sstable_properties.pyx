@@ -56,8 +56,10 @@ cdef enum:
     TAG_RESTART_INTERVAL = 65
     TAG_BLOCK_BYTES = 66
     TAG_COMPRESSION = 67
+    TAG_SUPERSEDED = 68
     TAG_MAY_BE_SKIPPED = 0x40
     TAG_LAST_REQUIRED = 11
+    TAG_LAST = TAG_SUPERSEDED
 
 
 cdef uint64_t* number_of_tag(Properties* properties, uint64_t tag) noexcept nogil:
@@ -94,6 +96,8 @@ cdef uint64_t* number_of_tag(Properties* properties, uint64_t tag) noexcept nogi
         return &properties.block_bytes
     if tag == TAG_COMPRESSION:
         return &properties.compression
+    if tag == TAG_SUPERSEDED:
+        return &properties.superseded
     return NULL
 
 
@@ -111,7 +115,7 @@ cdef int properties_put(Buffer* into, const Properties* properties) noexcept nog
     cdef uint8_t[MAX_VARINT64_BYTES] number
     cdef uint64_t* value
     cdef uint64_t tag
-    for tag in range(1, TAG_COMPRESSION + 1):
+    for tag in range(1, TAG_LAST + 1):
         if tag == TAG_SMALLEST or tag == TAG_LARGEST:
             if put_bytes(
                 into, tag, properties.smallest if tag == TAG_SMALLEST else properties.largest
@@ -184,7 +188,7 @@ cdef int properties_get(
 cdef void properties_clear(Properties* properties) noexcept nogil:
     cdef uint64_t* number
     cdef uint64_t tag
-    for tag in range(1, TAG_COMPRESSION + 1):
+    for tag in range(1, TAG_LAST + 1):
         number = number_of_tag(properties, tag)
         if number != NULL:
             number[0] = 0

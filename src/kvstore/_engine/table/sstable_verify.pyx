@@ -17,6 +17,7 @@ from kvstore._engine.primitives.native cimport (
     internal_trailer,
     internal_user_key,
     slice_compare,
+    slice_equal,
     slice_of,
     status_clear,
     status_no_memory,
@@ -40,11 +41,17 @@ cdef int tally_entry(
     cdef Slice user_key = internal_user_key(key)
     cdef uint64_t trailer = internal_trailer(key)
     cdef uint64_t sequence = trailer_sequence(trailer)
+    cdef Slice last
     if tally.seen.entries == 0:
         if buffer_append(&tally.smallest, key.data, key.size) < 0:
             return status_no_memory(status, b"memory for a key")
-    elif internal_compare(slice_of(tally.last.data, tally.last.size), key) >= 0:
-        return status_set(status, INVALID_RECORD, b"table order", offset)
+    else:
+        last = slice_of(tally.last.data, tally.last.size)
+        if internal_compare(last, key) >= 0:
+            return status_set(status, INVALID_RECORD, b"table order", offset)
+        tally.seen.superseded += trailer_kind(trailer) != KIND_DELETE and slice_equal(
+            internal_user_key(last), user_key
+        )
     tally.last.size = 0
     if buffer_append(&tally.last, key.data, key.size) < 0:
         return status_no_memory(status, b"memory for a key")
@@ -279,6 +286,7 @@ cdef int compare_properties(Tally* tally, Properties* told, int64_t offset, Stat
         or seen.raw_key_bytes != told.raw_key_bytes
         or seen.raw_value_bytes != told.raw_value_bytes
         or seen.largest_block_bytes != told.largest_block_bytes
+        or (told.superseded and seen.superseded != told.superseded)
         or not bounds_are_true(tally, told)
     ):
         return status_set(status, INVALID_RECORD, b"table properties do not match its entries", offset)

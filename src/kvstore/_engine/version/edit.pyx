@@ -16,8 +16,8 @@ that a reader which doesn't know the field may skip it; without that bit it must
     11 ... up to this offset                  varint
 
     a table: 1 level, 2 number, 3 file bytes, 4 entries, 5 tombstones, 6 lowest and 7 highest sequence
-    (varints), 8 smallest and 9 largest internal key, 10 id of the table (16 bytes), 11 range deletes
-    (varint; left out: 0)
+    (varints), 8 smallest and 9 largest internal key, 10 id of the table (16 bytes), 11 range deletes,
+    76 puts behind a newer version of their key (varints; left out: 0)
 """
 
 from typing import NamedTuple
@@ -44,6 +44,8 @@ SCALARS = {
 MAY_BE_SKIPPED = 64
 ID_BYTES = 16
 TABLE_NUMBERS = 7       # fields 1 to 7 of a table
+TAG_RANGE_DELETES = 11  # of a table, and
+TAG_SUPERSEDED = MAY_BE_SKIPPED | 12
 
 
 class UnknownField(ValueError):
@@ -64,6 +66,7 @@ class TableEntry(NamedTuple):
     largest: bytes
     file_id: bytes
     range_deletes: int = 0
+    superseded: int = 0         # puts behind a newer version of their key; 0 where nobody counted
 
 
 cdef object entry_of(
@@ -73,7 +76,7 @@ cdef object entry_of(
         level, number, summary.file_bytes, summary.entries, summary.tombstones,
         summary.min_sequence, summary.max_sequence, <bytes> smallest.data[: smallest.size],
         <bytes> largest.data[: largest.size], <bytes> (<const char*> summary.file_id)[:ID_BYTES],
-        summary.range_deletes,
+        summary.range_deletes, summary.superseded,
     )
 
 
@@ -83,6 +86,7 @@ cdef int entry_summary(object entry, TableSummary* summary) except -1:
     summary.entries = entry.entries
     summary.tombstones = entry.tombstones
     summary.range_deletes = entry.range_deletes
+    summary.superseded = entry.superseded
     summary.min_sequence = entry.min_sequence
     summary.max_sequence = entry.max_sequence
     if len(file_id) != ID_BYTES:
@@ -153,7 +157,9 @@ cdef bytes encode_entry(object entry):
     put_field(out, 9, entry.largest)
     put_field(out, 10, entry.file_id)
     if entry.range_deletes:
-        put_field(out, 11, varint_bytes(entry.range_deletes))
+        put_field(out, TAG_RANGE_DELETES, varint_bytes(entry.range_deletes))
+    if entry.superseded:
+        put_field(out, TAG_SUPERSEDED, varint_bytes(entry.superseded))
     return bytes(out)
 
 
@@ -245,7 +251,7 @@ cdef object decode_entry(bytes content):
         tag, value = field
         if tag in fields:
             raise ValueError(f"field {tag} of a table twice")
-        if 1 <= tag <= TABLE_NUMBERS or tag == 11:
+        if 1 <= tag <= TABLE_NUMBERS or tag in (TAG_RANGE_DELETES, TAG_SUPERSEDED):
             (fields[tag],) = varints(value, 1)
         elif tag in (8, 9):
             if len(value) < 8:
@@ -261,7 +267,10 @@ cdef object decode_entry(bytes content):
         if tag not in fields:
             raise ValueError(f"field {tag} of a table is missing")
     checked_level(fields[1])
-    return TableEntry(*[fields[tag] for tag in range(1, 11)], fields.get(11, 0))
+    return TableEntry(
+        *[fields[tag] for tag in range(1, 11)], fields.get(TAG_RANGE_DELETES, 0),
+        fields.get(TAG_SUPERSEDED, 0),
+    )
 
 
 def decode_edit(bytes payload not None):

@@ -20,6 +20,7 @@ class TableEntry(NamedTuple):
     largest: bytes
     file_id: bytes
     range_deletes: int = 0
+    superseded: int = 0
 
 class Edit:
     last_sequence: int | None

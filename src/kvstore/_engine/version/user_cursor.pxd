@@ -10,7 +10,6 @@ cdef struct UserCursor:
     bint valid
     Slice key                   # user key; borrowed until the next move
     Slice value
-    uint64_t found_sequence     # of the entry stood on
     Cursor* merged              # owned
     RangeCover* cover           # owned; NULL: no range was deleted in what `merged` walks
     uint64_t sequence           # what is newer is not seen
@@ -21,6 +20,7 @@ cdef struct UserCursor:
     Buffer high                 # not included
     Buffer current_key          # the key stood on, or being passed over
     Buffer current_value        # the value stood on, while going backward
+    uint64_t current_sequence   # its sequence
     Buffer target
     uint64_t passed             # entries that moves went over and didn't show, in all
     Status status
@@ -42,4 +42,6 @@ cdef void user_seek(UserCursor* cursor, Slice key) noexcept nogil
 # The last entry < key.
 cdef void user_seek_before(UserCursor* cursor, Slice key) noexcept nogil
 cdef void user_next(UserCursor* cursor) noexcept nogil
+# The sequence of the entry stood on.
+cdef uint64_t user_sequence(UserCursor* cursor) noexcept nogil
 cdef void user_prev(UserCursor* cursor) noexcept nogil

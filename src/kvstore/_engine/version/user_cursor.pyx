@@ -89,7 +89,10 @@ cdef int user_narrow(UserCursor* cursor, Slice low, Slice high) noexcept nogil:
     cursor.valid = False
     cursor.bounded_low = low.data != NULL
     cursor.bounded_high = high.data != NULL
-    return 0 if hold(cursor, &cursor.low, low) and hold(cursor, &cursor.high, high) else -1
+    cursor.low.size = cursor.high.size = 0
+    if buffer_append(&cursor.low, low.data, low.size) < 0:
+        return -1
+    return buffer_append(&cursor.high, high.data, high.size)
 
 
 cdef inline void end(UserCursor* cursor) noexcept nogil:
@@ -205,7 +208,6 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
                 return
         cursor.key = user_key
         cursor.value = merged.value
-        cursor.found_sequence = trailer_sequence(trailer)
         cursor.valid = True
         return
     end(cursor)
@@ -255,6 +257,15 @@ cdef void user_next(UserCursor* cursor) noexcept nogil:
     settle_forward(cursor, True)
 
 
+cdef uint64_t user_sequence(UserCursor* cursor) noexcept nogil:
+    if not cursor.forward:
+        return cursor.current_sequence
+    # The key is the beginning of an internal one.
+    return trailer_sequence(
+        internal_trailer(slice_of(cursor.key.data, cursor.key.size + TRAILER_BYTES))
+    )
+
+
 # --- backward -------------------------------------------------------------------------------
 
 cdef bint newest_visible(UserCursor* cursor, bint* found) noexcept nogil:
@@ -277,7 +288,7 @@ cdef bint newest_visible(UserCursor* cursor, bint* found) noexcept nogil:
             return False
         if found[0] and not hold(cursor, &cursor.current_value, merged.value):
             return False
-        cursor.found_sequence = trailer_sequence(internal_trailer(merged.key))
+        cursor.current_sequence = trailer_sequence(internal_trailer(merged.key))
     seek_merged(cursor, held(&cursor.current_key), max_sequence())
     if cursor.status.code != OK:
         return False
@@ -305,14 +316,14 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
             if found:
                 break
             started = False
+            cursor.passed += versions
+            versions = 0
         if not started:
             if cursor.bounded_low and slice_compare(user_key, held(&cursor.low)) < 0:
                 break
             if not hold(cursor, &cursor.current_key, user_key):
                 return
             started = True
-            versions = 0
-        cursor.passed += 1
         versions += 1
         if versions == STEPS_MAX:
             if not newest_visible(cursor, &found):
@@ -333,12 +344,13 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
                     return
             if found and not hold(cursor, &cursor.current_value, merged.value):
                 return
-            cursor.found_sequence = trailer_sequence(trailer)
+            cursor.current_sequence = trailer_sequence(trailer)
         merged.prev(merged)
     if merged.status.code != OK or not found:
+        cursor.passed += versions
         end(cursor)
         return
-    cursor.passed -= 1          # the one shown
+    cursor.passed += versions - 1
     cursor.key = held(&cursor.current_key)
     cursor.value = held(&cursor.current_value)
     cursor.valid = True
@@ -372,31 +384,28 @@ cdef void user_seek_before(UserCursor* cursor, Slice key) noexcept nogil:
     settle_backward(cursor)
 
 
-cdef bint leave_key_backward(UserCursor* cursor) noexcept nogil:
-    """Newer, unseen versions of the key may lie before the one stood on. False: failed."""
+cdef void turn_backward(UserCursor* cursor) noexcept nogil:
+    """Newer, unseen versions of the key may lie before the one stood on: past them all."""
     cdef Cursor* merged = cursor.merged
     cdef int passed = 0
-    while True:
-        merged.prev(merged)
-        if not merged.valid or not slice_equal(
-            internal_user_key(merged.key), held(&cursor.current_key)
-        ):
-            return True
+    cursor.forward = False
+    merged.prev(merged)
+    while merged.valid and slice_equal(internal_user_key(merged.key), held(&cursor.current_key)):
         cursor.passed += 1
         passed += 1
-        if passed == STEPS_MAX:
+        if passed % STEPS_MAX == 0:
             seek_merged(cursor, held(&cursor.current_key), max_sequence())
             if cursor.status.code != OK:
-                return False
-            passed = 0
+                cursor.valid = False
+                return
+        merged.prev(merged)
+    settle_backward(cursor)
 
 
 cdef void user_prev(UserCursor* cursor) noexcept nogil:
     if not cursor.valid:
         return
     if cursor.forward:
-        cursor.forward = False
-        if not leave_key_backward(cursor):
-            cursor.valid = False
-            return
-    settle_backward(cursor)
+        turn_backward(cursor)
+    else:
+        settle_backward(cursor)
