@@ -53,10 +53,8 @@ def revoke(view: View, request: LeaseRevoke, term: int) -> LeaseRevokeAnswer:
         raise EtcdError(Reason.LEADER_CHANGED)
     if record is None or (request.term and record.birth != request.birth):
         raise EtcdError(Reason.LEASE_NOT_FOUND)
-    for key in view.attached(lease):
-        kv = view.keys.get(key)
-        if kv is not None and kv.lease == lease:
-            view.delete(kv)
+    for kv in view.attached(lease):
+        view.delete(kv)
     view.set_lease(lease, None)
     return LeaseRevokeAnswer(view.commit(), lease)
 

@@ -72,8 +72,8 @@ class View:
     ) -> None:
         self._store = store
         self._leases = leases
-        # Of leases that the slice attached keys to, or took keys off: which, and whether it is on.
-        self._attached: dict[int, dict[bytes, bool]] = {}
+        # The keys that the slice attached to leases; some may be off again.
+        self._attached: dict[int, set[bytes]] = {}
         self._events = 0
         self._entry_bytes_max = self._bytes_max = entry_bytes_max
         self.keys = Overlay(StoredSource(store, standing.model_from, None), standing.revision)
@@ -165,20 +165,15 @@ class View:
         revision = self.standing.revision + 1
         if lease_was:
             self.batch.delete(attachment_key(lease_was, key), sequence=revision)
-            self._attached.setdefault(lease_was, {})[key] = False
         if lease:
             self.batch.put(attachment_key(lease, key), b"", sequence=revision)
-            self._attached.setdefault(lease, {})[key] = True
+            self._attached.setdefault(lease, set()).add(key)
 
-    def attached(self, lease: int) -> list[bytes]:
+    def attached(self, lease: int) -> list[KeyValue]:
         """The keys on a lease, ascending."""
-        keys = set(attached_keys(self._store, lease))
-        for key, is_on in self._attached.get(lease, {}).items():
-            if is_on:
-                keys.add(key)
-            else:
-                keys.discard(key)
-        return sorted(keys)
+        keys = self._attached.get(lease, set()).union(attached_keys(self._store, lease))
+        found = [self.keys.get(key) for key in sorted(keys)]
+        return [kv for kv in found if kv is not None and kv.lease == lease]
 
     def lease(self, lease: int) -> LeaseRecord | None:
         """A lease as it stands, None where there is none."""

@@ -51,7 +51,11 @@ class History:
             return 0
         if self.one_in(4):
             return self.random.choice([-1, -5, 1, oracle.compacted, oracle.revision + 1])
-        return self.random.randint(max(oracle.compacted - 1, 0), oracle.revision)
+        # What is new is the likelier: it may be of the very slice that reads it.
+        back = self.random.choice([4, 4, oracle.revision])
+        return self.random.randint(
+            max(oracle.compacted - 1, oracle.revision - back, 0), oracle.revision
+        )
 
     def bound(self) -> int:
         return self.revision() if self.one_in(4) else 0
@@ -123,6 +127,14 @@ class History:
 
         compares = self.random.choice([0, 1, 1, 2])
         return Txn(tuple(self.compare() for _ in range(compares)), branch(), branch())
+
+    def txn_of_reads(self) -> Txn:
+        """One that needs no log."""
+
+        def branch() -> tuple[Range, ...]:
+            return tuple(self.range() for _ in range(self.random.randrange(3)))
+
+        return Txn((self.compare(),), branch(), branch())
 
     def checkpoint(self) -> LeaseCheckpoint:
         rests = []

@@ -9,8 +9,8 @@ from kvstore.state.mvcc import overlay
 from kvstore.state.mvcc.answers import RangeAnswer
 from kvstore.state.mvcc.evaluate import evaluate
 from kvstore.state.mvcc.hashing import hash_kv
-from kvstore.state.mvcc.reads import read_range
-from kvstore.state.mvcc.requests import Proposal, Range
+from kvstore.state.mvcc.reads import read_events_cached, read_range, read_txn
+from kvstore.state.mvcc.requests import Proposal, Range, Txn
 from kvstore.state.mvcc.source import ColdError
 from kvstore.state.mvcc.view import View
 from tests.unit.state.mvcc.harness import ColdStore, Model, enabled
@@ -49,6 +49,32 @@ def check_all(model: Model, oracle: Oracle, bytes_max: int) -> None:
     ]
 
 
+def check_reading_txn(model: Model, oracle: Oracle, request: Txn) -> None:
+    """It says the same as if it went through the log."""
+    asked = Oracle()
+    asked.__dict__.update(oracle.__dict__, alarms=set())
+    answer: object
+    try:
+        answer = read_txn(model.store, lambda: model.standing, request)
+    except EtcdError as error:
+        answer = error.reason
+    assert answer == plain(asked.apply(Proposal(b"", request), model.term))
+
+
+def check_new_events(model: Model, oracle: Oracle) -> None:
+    """Those of the newest revisions, as they are told from single keys."""
+    last = oracle.revision
+    first = max(oracle.compacted, last - 5, 1)
+    page = read_events_cached(
+        model.store, lambda: model.standing, first, last, 1 << 20, previous=True
+    )
+    assert page.revisions == tuple(
+        (revision, tuple(oracle.events[revision]))
+        for revision in range(first, last + 1)
+        if revision in oracle.events
+    )
+
+
 def evaluate_cold(model: Model, proposals: list[Proposal]) -> list[object] | None:
     """What the slice comes to by memory alone, None if that doesn't tell. Changes nothing."""
     view = View(ColdStore(model.db), model.standing, model.leases, model.alarms)
@@ -83,6 +109,8 @@ def test_any_history_is_as_the_oracle_says(seed: int, monkeypatch: pytest.Monkey
         for _ in range(3):
             request = history.range()
             assert read(model, request) == expected(oracle, request)
+        check_reading_txn(model, oracle, history.txn_of_reads())
+        check_new_events(model, oracle)
         if history.one_in(10):
             model.restart()
         if history.one_in(10):
