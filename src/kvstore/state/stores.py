@@ -21,7 +21,7 @@ class MemoryStore:
         self._db = db
 
     def get_versioned(self, key: bytes, sequence: int | None = None) -> tuple[bytes, int] | None:
-        """See :class:`kvstore.state.mvcc.view.Store`."""
+        """See :class:`kvstore.state.mvcc.source.Store`."""
         version: tuple[bytes, int] | Cold | None
         version = self._db.get_versioned_cached(key, sequence, cold=COLD)
         if version is COLD:
@@ -31,11 +31,11 @@ class MemoryStore:
     def versions(
         self, start: bytes, stop: bytes, sequence: int | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes, int]]:
-        """See :class:`kvstore.state.mvcc.view.Store`."""
+        """See :class:`kvstore.state.mvcc.source.Store`."""
         raise ColdError(start)
 
     def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:
-        """See :class:`kvstore.state.mvcc.view.Store`."""
+        """See :class:`kvstore.state.mvcc.source.Store`."""
         raise ColdError(start)
 
 
@@ -47,7 +47,7 @@ class DiskStore:
         self._step = step
 
     def get_versioned(self, key: bytes, sequence: int | None = None) -> tuple[bytes, int] | None:
-        """See :class:`kvstore.state.mvcc.view.Store`."""
+        """See :class:`kvstore.state.mvcc.source.Store`."""
         version: tuple[bytes, int] | None = self._db.get_versioned(key, sequence)
         self._step()
         return version
@@ -55,7 +55,7 @@ class DiskStore:
     def versions(
         self, start: bytes, stop: bytes, sequence: int | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes, int]]:
-        """See :class:`kvstore.state.mvcc.view.Store`."""
+        """See :class:`kvstore.state.mvcc.source.Store`."""
         walk = self._db.iterator(
             start=start, stop=stop, sequence=sequence, reverse=reverse, include_sequence=True
         )
@@ -67,7 +67,7 @@ class DiskStore:
         self._step()
 
     def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:
-        """See :class:`kvstore.state.mvcc.view.Store`."""
+        """See :class:`kvstore.state.mvcc.source.Store`."""
         count: int = self._db.count(start, stop, sequence)
         self._step()
         return count

@@ -136,6 +136,8 @@ def _changes(branch: Sequence[TxnOperation]) -> _Changes:
     Of a nested Txn one branch is taken, so the two may change the same key, but nothing beside it
     may. Of two deletions the later finds nothing, so those may meet.
     """
+    if not branch:
+        return (), ()
     puts = sorted([operation.key for operation in branch if isinstance(operation, Put)])
     deletes = _union(
         [_deleted(operation) for operation in branch if isinstance(operation, DeleteRange)]

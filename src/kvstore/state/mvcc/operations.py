@@ -325,8 +325,9 @@ class _Reader:
 
     def _range(self) -> Range:
         key, range_end = self._bytes(), self._bytes()
-        limit, revision, order, target = (self._signed() for _ in range(4))
-        bounds = [self._signed() for _ in range(4)]
+        signed = self._signed
+        limit, revision, order, target = signed(), signed(), signed(), signed()
+        bounds = signed(), signed(), signed(), signed()
         bits = self._bits(2)
         return Range(
             key, range_end, limit, revision, order, target, bool(bits & 1), bool(bits & 2), *bounds
@@ -386,7 +387,11 @@ class _Reader:
         return number
 
     def _signed(self) -> int:
-        number, self.at = read_signed(self.data, self.at)
+        data, at = self.data, self.at
+        if at < len(data) and data[at] < 0x80:  # nearly all are
+            self.at = at + 1
+            return (data[at] >> 1) ^ -(data[at] & 1)
+        number, self.at = read_signed(data, at)
         return number
 
     def _error(self, code: IntegrityCode, message: str) -> CorruptionError:

@@ -28,6 +28,9 @@ _SHIFT_MAX = 63
 
 def append_varint(target: bytearray, number: int) -> None:
     """Add ``number``, 0 to U64_MAX."""
+    if 0 <= number < 0x80:  # nearly all are
+        target.append(number)
+        return
     if not 0 <= number <= U64_MAX:
         raise ValueError(f"{number} is not of 64 bits")
     while number > 0x7F:
@@ -43,6 +46,8 @@ def append_signed(target: bytearray, number: int) -> None:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at ``at`` and where it ends; raises CorruptionError, with the offset."""
+    if at < len(data) and data[at] < 0x80:  # nearly all are
+        return data[at], at + 1
     start = at
     number = shift = 0
     while True:
