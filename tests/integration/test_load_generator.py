@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.load import Load, Target, measure, start
 from benchmarks.servers import EmbeddedKvd
+from tests.integration.etcd_calls import EtcdCalls
 from tests.integration.process import Certificates
 
 pytestmark = pytest.mark.skipif(
@@ -40,11 +41,11 @@ def test_what_it_fills_is_there_and_what_it_reads_is_counted(tmp_path: Path) -> 
 
 
 def test_gets_of_nothing_and_refused_calls_are_told_apart(tmp_path: Path) -> None:
-    with EmbeddedKvd(tmp_path) as kvd:
+    with EmbeddedKvd(tmp_path, arguments=["--etcd_api=false"]) as kvd:
         kvd.wait_serving()
         measured = measure(kvd.target(), Load("get", seconds=0.3))
         assert measured["missing"] == measured["get"]["calls"] > 0
-        # Of another service: kvd has none by that name.
+        # Of a service that this kvd doesn't have.
         stranger = Target("etcd", kvd.address)
         assert set(measure(stranger, Load("put", seconds=0.3))["errors"]) == {"UNIMPLEMENTED"}
 
@@ -72,3 +73,14 @@ def test_tls_is_spoken_with_a_server_that_proves_itself_alone(tmp_path: Path) ->
             measure(stranger, Load("put", seconds=0.3))
         with pytest.raises(RuntimeError, match="connection closed"):
             measure(Target("kvd", target.address), Load("put", seconds=0.3))
+
+
+def test_keepalives_renew_leases_by_a_stream_each(tmp_path: Path) -> None:
+    with EmbeddedKvd(tmp_path) as kvd, EtcdCalls(kvd.address) as calls:
+        kvd.wait_serving()
+        for id in range(1, 6):
+            calls.LeaseGrant(ID=id, TTL=600)
+        measured = measure(kvd.target(), Load("keepalive", in_flight=4, keys=5, seconds=0.5))
+        assert measured["keepalive"]["calls"] > 0
+        assert (measured["errors"], measured["unanswered"]) == ({}, 0)
+        assert len(calls.LeaseLeases().leases) == 5
