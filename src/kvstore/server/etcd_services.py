@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from kvstore.api.etcd.methods import SERVICES
 from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.cluster import ClusterHandlers
 from kvstore.api.handlers.etcd.contest import Contest
@@ -19,6 +20,9 @@ from kvstore.api.handlers.etcd.watch import WatchHandlers
 from kvstore.server.nodes.node import Node
 
 __all__ = ["EtcdServices"]
+
+# Why what isn't served isn't.
+REASONS = {"etcdserverpb.Auth": "there are no users"}
 
 
 class EtcdServices:
@@ -44,8 +48,10 @@ class EtcdServices:
 
     def add(self, services: Any) -> None:
         """Answer calls that come to a server."""
-        for service, handlers in self._handlers.items():
-            register(services, service, handlers, self._entrance)
+        for service, methods in SERVICES.items():
+            reasons = dict.fromkeys(methods, REASONS.get(service, ""))
+            handlers = self._handlers.get(service)
+            register(services, service, handlers, self._entrance, reasons)
 
     def close(self) -> None:
         """End streams, so that nobody waits for them, and let no call in any more."""

@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from kvstore.api.etcd import etcd_pb2 as pb
+from kvstore.api.etcd.methods import method_shape
 from kvstore.api.handlers.etcd.entrance import Entrance
 from kvstore.api.handlers.etcd.register import register
 from kvstore.errors import Error, InternalError, NotLeaderError, OverloadedError
@@ -267,3 +268,18 @@ def test_at_the_end_streams_are_told_to_go_elsewhere(front: Front) -> None:
         assert await stage.refused(RANGE, KEY) == stopped
 
     front(play)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_lawful"),
+    [("3.5.1", True), (b"3.5", True), ("\xc3\xa4", True), ("\xff", False), (b"\xff\xfe", False)],
+)
+def test_a_clients_version_is_text(version: str | bytes, is_lawful: bool) -> None:
+    entrance = Entrance(Member())
+    shape = method_shape(KV, "Put")
+    metadata = (("client-api-version", version),)
+    if is_lawful:
+        entrance.admit(shape, metadata, pb.PutRequest())
+    else:
+        with pytest.raises(EtcdError, match="etcdserver: invalid client api version"):
+            entrance.admit(shape, metadata, pb.PutRequest())

@@ -16,6 +16,8 @@ __all__ = ["Entrance", "Member"]
 REQUIRE_LEADER: Final = ("hasleader", "true")
 """Metadata of a client that wants no answer of a member that knows no leader."""
 
+CLIENT_VERSION: Final = "client-api-version"
+
 ELECTIONS_MAX: Final = 3
 """So many election timeouts without a leader end streams with that mark."""
 
@@ -73,6 +75,8 @@ class Entrance:
         member = self._member
         if self._closed:
             raise EtcdError(Reason.STOPPED)
+        if not _has_lawful_version(metadata):
+            raise EtcdError(Reason.INVALID_CLIENT_VERSION)
         if member.is_learner and not _is_for_learners(shape, request):
             raise EtcdError(Reason.NOT_FOR_LEARNER)
         if not member.has_leader and _needs_leader(metadata):
@@ -114,6 +118,19 @@ class Entrance:
 
 def _needs_leader(metadata: Iterable[Any] | None) -> bool:
     return any((key, value) == REQUIRE_LEADER for key, value in metadata or ())
+
+
+def _has_lawful_version(metadata: Iterable[Any] | None) -> bool:
+    """What a client says of its version is text; nothing else is asked of it."""
+    for key, value in metadata or ():
+        if key == CLIENT_VERSION:
+            try:
+                # The fronts know of no encoding.
+                data = value if isinstance(value, bytes) else value.encode("latin-1")
+                data.decode()
+            except UnicodeError:
+                return False
+    return True
 
 
 def _is_for_learners(shape: MethodShape, request: Any) -> bool:
