@@ -83,6 +83,11 @@ def history_command(context: click.Context, key: str, hexadecimal: bool) -> None
     """Print what is remembered of KEY's changes, the oldest first, as 'kvctl watch' would have.
 
     How long history lasts is the server's affair; see 'kvctl compact'.
+
+    \b
+    Examples:
+      kvctl history colour
+      kvctl history colour --output=json
     """
     with settings_of(context).connect() as client:
         for event in client.history(read_key(key, hexadecimal=hexadecimal)):
@@ -95,7 +100,13 @@ def history_command(context: click.Context, key: str, hexadecimal: bool) -> None
 @connection_options
 @click.pass_context
 def compact_command(context: click.Context, revision: int, physical: bool) -> None:
-    """Forget what was before REVISION; what there was at REVISION can still be read."""
+    """Forget what was before REVISION; what there was at REVISION can still be read.
+
+    \b
+    Examples:
+      kvctl compact 17
+      kvctl compact --physical 17
+    """
     with settings_of(context).connect() as client:
         client.compact(revision, physical=physical)
     if settings_of(context).output == "json":
