@@ -27,8 +27,8 @@ def test_one_address_is_enough_to_see_all_members_and_who_is_silent(tmp_path: Pa
         assert list(members) == [1, 2, 3]
         assert members[leader]["role"] == "leader"
         assert members[leader]["lag"] == 0
-        # An empty store is at revision 1.
-        assert members[leader]["revision"] == 21
+        # One more where the model was enabled before the first of them.
+        assert members[leader]["revision"] in (20, 21)
         assert members[asked]["role"] == "follower"
         assert members[asked]["client_address"] == cluster.clients[asked]
         assert members[asked]["lag"] is not None
