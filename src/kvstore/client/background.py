@@ -63,11 +63,12 @@ async def _next(items: AsyncGenerator[T, None]) -> T | None:
 class _Call(Generic[T]):
     """What a thread waits for."""
 
-    __slots__ = ("done", "error", "result", "task", "work")
+    __slots__ = ("abandoned", "done", "error", "result", "task", "work")
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self.work = work
         self.task: asyncio.Task[None] | None = None
+        self.abandoned = False
         self.result: T | None = None
         self.error: BaseException | None = None
         # Held until there is an outcome. The cheapest thing that a thread can wait for.
@@ -90,6 +91,7 @@ class _Call(Generic[T]):
         self.done.release()
 
     def cancel(self) -> None:
+        self.abandoned = True
         if self.task is not None:
             self.task.cancel()
 
@@ -132,6 +134,8 @@ class Background:
             call.done.acquire()
         except BaseException:
             self._loop_soon(call.cancel)
+            # It may have come just before the loop was woken, as everybody believes that it was.
+            self._loop_soon(self._take)
             call.done.acquire(timeout=CANCELLED_S)
             raise
         error = call.error
@@ -174,7 +178,10 @@ class Background:
             return
         while self._calls:
             call = self._calls.popleft()
-            call.task = self._loop.create_task(call.carry())
+            if call.abandoned:
+                call.refuse()
+            else:
+                call.task = self._loop.create_task(call.carry())
 
     def _main(self) -> None:
         # They are for the threads that wait: one that this thread got would wake none of those.

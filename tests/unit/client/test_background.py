@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -225,3 +225,27 @@ def test_no_call_waits_for_a_loop_that_has_ended() -> None:
         for caller in callers:
             caller.join(WAIT_S)
             assert not caller.is_alive()
+
+
+def test_an_interrupt_just_before_the_loop_is_woken_holds_up_nobody(
+    leased: background.Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = False
+    wake = leased._loop_soon
+
+    def interrupted(callback: Callable[[], object]) -> None:
+        monkeypatch.setattr(leased, "_loop_soon", wake)
+        raise KeyboardInterrupt
+
+    async def work() -> None:
+        nonlocal begun
+        begun = True
+
+    async def later() -> str:
+        return "done"
+
+    monkeypatch.setattr(leased, "_loop_soon", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        leased.run(work())
+    assert leased.run(later()) == "done"
+    assert not begun
