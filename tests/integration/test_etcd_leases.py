@@ -210,6 +210,26 @@ def test_leader_that_stood_still_ends_no_lease_that_others_have_renewed(
     assert 0 not in renewing.ttls
 
 
+def test_leases_outlive_a_restart_of_all_members_and_then_end(
+    cluster: Cluster, calls: dict[int, EtcdCalls]
+) -> None:
+    lease, long = calls[1].LeaseGrant(TTL=3).ID, calls[2].LeaseGrant(TTL=3600).ID
+    calls[1].Put(key=b"k", lease=lease)
+    cluster.kill()
+    # Longer than it was granted for: nobody's clock ran, so nobody may have ended it.
+    time.sleep(3.5)
+    restarted_at = time.monotonic()
+    cluster.start()
+    for member in calls.values():
+        answer = persist(lambda member=member: member.LeaseTimeToLive(ID=long, keys=True))
+        assert isinstance(answer, pb.LeaseTimeToLiveResponse)
+        assert (answer.TTL > 3500, answer.grantedTTL) == (True, 3600)
+    until(lambda: calls[1].Range(key=b"k").count == 0)
+    assert time.monotonic() - restarted_at >= 3
+    assert {each.ID for each in calls[3].LeaseLeases().leases} <= {lease, long}
+    until(lambda: [each.ID for each in calls[3].LeaseLeases().leases] == [long])
+
+
 def test_lock_is_waited_for_while_leaders_change(
     cluster: Cluster, calls: dict[int, EtcdCalls]
 ) -> None:
