@@ -70,6 +70,9 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         insecure_clients=config.insecure_clients,
         front=config.front,
         etcd_api=config.etcd_api,
+        history_s=config.history_s,
+        history_mib=config.history_mib,
+        history_revisions=config.history_revisions,
     )
     serve(options, partial(open_cluster_node, config))
 
@@ -92,6 +95,9 @@ def kvd(
     insecure_clients: bool,
     front: str,
     etcd_api: bool,
+    history_s: int,
+    history_mib: int,
+    history_revisions: int,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -117,6 +123,9 @@ def kvd(
         insecure_clients=insecure_clients,
         front=front,
         etcd_api=etcd_api,
+        history_s=history_s,
+        history_mib=history_mib,
+        history_revisions=history_revisions,
     )
     for key in CLUSTER_FLAGS:
         if key in given:

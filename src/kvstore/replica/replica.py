@@ -276,6 +276,11 @@ class Replica:
         """
         return self._storage_watch.trouble
 
+    @property
+    def log_bytes(self) -> int:
+        """What was ever written to its log, since it was opened."""
+        return self._log.statistics()["appended_bytes"]
+
     def log_time_ms(self) -> int:
         """The time for what this leader proposes now (:class:`LogClock`)."""
         return self._clock.read_ms(self._raft.term, self.machine.clock_ms)
@@ -402,7 +407,7 @@ class Replica:
             self._guard(self._compaction.compact)
         if self.lacks_room:
             self._guard(self._compaction.make_room)
-        self._pace.tick(self._log.statistics()["appended_bytes"])
+        self._pace.tick(self.log_bytes)
         self._tail.tick()
         self._wake()
 

@@ -20,7 +20,15 @@ from typing import Any
 from kvstore.addresses import HostPort, is_loopback
 from kvstore.errors import ConfigurationError
 from kvstore.raft.membership import VOTERS_MAX
-from kvstore.server.config.options import ADMINS, FRONTS, LOG_FORMATS, LOG_LEVELS, TLS_PROFILES
+from kvstore.server.config.options import (
+    ADMINS,
+    FRONTS,
+    HISTORY_MIB_DEFAULT,
+    HISTORY_S_DEFAULT,
+    LOG_FORMATS,
+    LOG_LEVELS,
+    TLS_PROFILES,
+)
 from kvstore.small_files import read_small
 
 MEMBER_ID_MAX = (1 << 63) - 1
@@ -91,6 +99,9 @@ class ClusterConfig:
     insecure_clients: bool = False
     front: str = FRONTS[0]
     etcd_api: bool = True
+    history_s: int = HISTORY_S_DEFAULT
+    history_mib: int = HISTORY_MIB_DEFAULT
+    history_revisions: int = 0
 
     def node(self, node_id: int) -> Node | None:
         """The entry of ``[[nodes]]`` with this id."""
@@ -474,6 +485,7 @@ _member_id = _integer(1, MEMBER_ID_MAX)
 _timing_ms = _integer(1, 60_000)
 _rate = _integer(1, 100_000)
 _size_mib = _integer(0, 1_000_000)
+_history = _integer(0, 1_000_000_000)
 
 _KEYS: dict[str, Callable[[str, object], Any]] = {
     "cluster_id": _cluster_id,
@@ -500,6 +512,9 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "insecure_clients": _boolean,
     "front": _choice(*FRONTS),
     "etcd_api": _boolean,
+    "history_s": _history,
+    "history_mib": _history,
+    "history_revisions": _history,
 }
 
 _NODE_KEYS: dict[str, Callable[[str, object], Any]] = {
@@ -535,7 +550,9 @@ def _typed(parse: Callable[[str, object], Any], given: object) -> object:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             given.lower(), given
         )
-    if parse in (_member_id, _timing_ms, _rate, _size_mib) and re.fullmatch(r"[0-9]{1,19}", given):
+    if parse in (_member_id, _timing_ms, _rate, _size_mib, _history) and re.fullmatch(
+        r"[0-9]{1,19}", given
+    ):
         return int(given)
     return given
 

@@ -13,6 +13,8 @@ from kvstore.server.metrics.endpoint import parse_metrics_address
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:50051"
 DEFAULT_DATA_DIR = "./data"
+HISTORY_S_DEFAULT = 3600
+HISTORY_MIB_DEFAULT = 1024
 
 MODES = ("embedded", "cluster-node")
 TLS_PROFILES = ("dev", "secure")
@@ -41,6 +43,9 @@ class ServerOptions:
     insecure_clients: bool = False
     front: str = FRONTS[0]
     etcd_api: bool = True
+    history_s: int = HISTORY_S_DEFAULT
+    history_mib: int = HISTORY_MIB_DEFAULT
+    history_revisions: int = 0
 
     def __post_init__(self) -> None:
         for fault in option_faults(dataclasses.asdict(self)):
@@ -62,6 +67,9 @@ def option_faults(values: Mapping[str, Any]) -> Iterator[str]:
             parse_metrics_address(values["metrics_addr"])
         except ConfigurationError as error:
             yield str(error)
+    for flag in ("history_s", "history_mib", "history_revisions"):
+        if values[flag] < 0:
+            yield f"--{flag}={values[flag]} is below 0; 0 sets no bound"
     if not values["data_dir"]:
         yield "--data_dir is empty; expected the path of a directory"
     if values["mode"] == "cluster-node" and not values["config"]:

@@ -28,6 +28,7 @@ from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
 from kvstore.server.nodes.driver import Driver
+from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import Operators
@@ -201,6 +202,7 @@ class ClusterNode:
             work=self._work,
             pass_on=PassingOn(self._forwarder),
         )
+        keep_history(self.etcd, self._options)
         self.leases = Leases(
             self.etcd,
             now=time.monotonic,

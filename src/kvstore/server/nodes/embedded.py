@@ -24,6 +24,7 @@ from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups
 from kvstore.server.nodes.driver import Driver
+from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import refuse_embedded
@@ -106,6 +107,7 @@ class EmbeddedNode:
             later=loop.call_later,
             work=self._work,
         )
+        keep_history(self.etcd, options)
         self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)
         self.watches = Following(
             self.etcd, now=time.monotonic, soon=driver.post, work=self._work, rng=rng

@@ -89,6 +89,10 @@ class LocalMember(Protocol):
     @property
     def membership(self) -> Membership: ...
 
+    @property
+    def log_bytes(self) -> int:
+        """What was ever written to its log, since it was opened."""
+
     def log_time_ms(self) -> int: ...
 
     def propose(
