@@ -221,6 +221,7 @@ class StateMachine:
 
     def apply_prepared(self, prepared: Prepared) -> list[Applied]:
         """Apply what was prepared, in memory. What was applied since then makes it wrong."""
+        self._operations.let_go()
         if isinstance(prepared, PreparedOperations):
             return self._operations.apply(prepared)
         return [Applied(*applied) for applied in self._applying.apply(prepared)]  # type: ignore[arg-type]
@@ -287,6 +288,8 @@ class StateMachine:
 
     def reclaim(self) -> None:
         """Give back the room of what was compacted. Takes long; any thread."""
+        self._db.flush()
+        self._operations.let_go()
         self._reading.reclaim()
 
     def leases(self) -> Mapping[int, LeaseRecord]:

@@ -7,6 +7,8 @@ that. Nothing else is applied meanwhile, so what it found stays true.
 from __future__ import annotations
 
 import struct
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -122,6 +124,9 @@ class OperationsApplying:
         self.alarms = frozenset(
             map(decode_alarm_key, db.iterator(prefix=ALARMS, include_value=False))
         )
+        # Compactions that no table knows of yet: by which entry, and up to where.
+        self._compactions: deque[tuple[int, int]] = deque()
+        self._letting_go = threading.Lock()
 
     def prepare(self, entries: Sequence[tuple[int, int, bytes]]) -> PreparedOperations:
         """Evaluate the leading entries that carry operations, or nothing, from memory.
@@ -215,8 +220,21 @@ class OperationsApplying:
         _take_over(self.leases, view.leases)
         self.alarms = view.alarms
         if standing.compacted != compacted:
-            retain_history(self._db, standing.compacted)
+            self._compactions.append((index, standing.compacted))
         return evaluated.applied
+
+    def let_go(self) -> None:
+        """Let go of the history that was given up by compactions which tables know of. Any thread.
+
+        Not before: after a crash the log is applied from there on, and its entries, and whoever
+        reads meanwhile, may ask for what a compaction that is still to come gives up.
+        """
+        if not self._compactions:
+            return
+        with self._letting_go:
+            while self._compactions and self._compactions[0][0] <= self._db.flushed_index:
+                retain_history(self._db, self._compactions[0][1])
+                self._compactions.popleft()
 
 
 def _count_operations(entries: Sequence[_Entry]) -> int:

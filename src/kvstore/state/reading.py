@@ -121,7 +121,6 @@ class Reading:
         return hash_kv(self._disk, self.standing, revision)
 
     def reclaim(self) -> None:
-        """Rewrite what holds versions and events that nobody can read any more; takes long."""
-        self._db.flush()
+        """Rewrite tables with versions and events that nobody can read any more; takes long."""
         self._db.compact_range(start=USER, stop=_USER_STOP)
         self._db.compact_range(start=EVENTS, stop=_EVENTS_STOP)
