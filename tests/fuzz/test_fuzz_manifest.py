@@ -48,7 +48,7 @@ entries = st.builds(
     bounds,
     bounds,
     ids,
-    numbers,
+    *[numbers] * 2,
 )
 edits = st.builds(
     Edit,
