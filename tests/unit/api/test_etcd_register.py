@@ -16,9 +16,13 @@ from kvstore.api.handlers.etcd.entrance import Entrance
 from kvstore.api.handlers.etcd.register import register
 from kvstore.errors import Error, InternalError, NotLeaderError, OverloadedError
 from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.server.listeners.calls_bound import CallsBound
 from kvstore.wire import available
 
-KV, WATCH = "etcdserverpb.KV", "etcdserverpb.Watch"
+KV, WATCH, LOCK = "etcdserverpb.KV", "etcdserverpb.Watch", "v3lockpb.Lock"
+CALLS_MAX = 4
+"""At one time, beside those that stream."""
+
 MARKED = (("hasleader", "true"),)
 
 
@@ -36,11 +40,18 @@ class Handlers:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.stays = True
+        self.entered: asyncio.Queue[bytes] = asyncio.Queue()
+        self.free = asyncio.Event()
 
     async def Range(self, request: pb.RangeRequest, context: Any) -> pb.RangeResponse:
         if self.error is not None:
             raise self.error
         return pb.RangeResponse(count=len(request.key))
+
+    async def Lock(self, request: pb.LockRequest, context: Any) -> pb.LockResponse:
+        self.entered.put_nowait(request.name)
+        await self.free.wait()
+        return pb.LockResponse(key=request.name)
 
     async def Watch(self, requests: AsyncIterator[pb.WatchRequest], context: Any) -> None:
         async for request in requests:
@@ -85,6 +96,7 @@ async def _serve(server: Any, port: int, play: Play, register_at: Any) -> None:
         stage = Stage(Handlers(), Member(), channel)
         register(register_at, KV, stage.handlers, stage.entrance, {"Txn": "not today"})
         register(register_at, WATCH, stage.handlers, stage.entrance)
+        register(register_at, LOCK, stage.handlers, stage.entrance)
         await server.start()
         try:
             async with asyncio.timeout(30):
@@ -94,14 +106,15 @@ async def _serve(server: Any, port: int, play: Play, register_at: Any) -> None:
 
 
 async def _on_grpcio(play: Play) -> None:
-    server = grpc.aio.server()
+    server = grpc.aio.server(interceptors=[CallsBound(CALLS_MAX)])
     await _serve(server, server.add_insecure_port("127.0.0.1:0"), play, server)
 
 
 async def _on_native(play: Play) -> None:
     from kvstore.wire.server import Server, ServerLimits
 
-    server = Server(ServerLimits(connections_max=100))
+    limits = ServerLimits(connections_max=100, calls_max=CALLS_MAX, streams_max=CALLS_MAX)
+    server = Server(limits)
     await _serve(server, server.bind("127.0.0.1", 0), play, server)
 
 
@@ -211,6 +224,25 @@ def test_a_stream_takes_requests_and_gives_answers(front: Front) -> None:
         await watch.read()
         assert await watch.read() is grpc.aio.EOF  # type: ignore[attr-defined]
         assert await watch.code() is grpc.StatusCode.OK
+
+    front(play)
+
+
+def test_who_waits_for_others_takes_no_place_of_theirs(front: Front) -> None:
+    """The holder of a lock could never unlock it while enough callers wait for it."""
+
+    async def play(stage: Stage) -> None:
+        request = pb.LockRequest(name=b"jobs").SerializeToString()
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [
+                tasks.create_task(stage.call(f"/{LOCK}/Lock", request))
+                for _ in range(2 * CALLS_MAX)
+            ]
+            for _ in waiting:
+                await stage.handlers.entered.get()
+            assert pb.RangeResponse.FromString(await stage.call(RANGE, KEY)).count == 3
+            stage.handlers.free.set()
+        assert {pb.LockResponse.FromString(each.result()).key for each in waiting} == {b"jobs"}
 
     front(play)
 

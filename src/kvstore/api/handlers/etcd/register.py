@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
@@ -27,6 +27,11 @@ __all__ = ["Context", "register"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Context], Awaitable[Any]]
+
+WAITING: Final = frozenset(("/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign"))
+"""Unary methods that wait for other callers, for as long as these like. They are served as streams
+of one answer, which is the same on the wire: so they have their places among the calls that last,
+and can't take those of the calls that they wait for."""
 
 log = structlog.get_logger("kvstore.etcd")
 
@@ -52,10 +57,13 @@ def register(
 
 def _handler(shape: MethodShape, method: Method | None, entrance: Entrance, reason: str) -> Any:
     # Requests are parsed here: what gRPC's own parsing raises ends a call with words of its own.
-    if not shape.streams_out:
+    if not shape.streams_out and shape.path not in WAITING:
         behaviour = _unary(shape, method or _unimplemented(shape, reason), entrance)
         return grpc.unary_unary_rpc_method_handler(behaviour, None, _serialized)
-    behaviour = _streaming(shape, method or _unimplemented(shape, reason), entrance)
+    method = method or _unimplemented(shape, reason)
+    if not shape.streams_out:
+        method = _written(method)
+    behaviour = _streaming(shape, method, entrance)
     if shape.streams_in:
         return grpc.stream_stream_rpc_method_handler(behaviour, None, _serialized)
     return grpc.unary_stream_rpc_method_handler(behaviour, None, _serialized)
@@ -89,6 +97,13 @@ def _streaming(shape: MethodShape, method: Method, entrance: Entrance) -> Callab
             await _refuse(shape, error, context)
 
     return answer
+
+
+def _written(method: Method) -> Method:
+    async def write(request: Any, context: Context) -> None:
+        await context.write(await method(request, context))
+
+    return write
 
 
 def _unimplemented(shape: MethodShape, reason: str) -> Method:
