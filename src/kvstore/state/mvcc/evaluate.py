@@ -14,6 +14,7 @@ from kvstore.state.mvcc.alarms import alarm, check_alarms
 from kvstore.state.mvcc.answers import Answer, CompactAnswer, EnableAnswer
 from kvstore.state.mvcc.checks import check
 from kvstore.state.mvcc.leases import birth_of, checkpoint, grant, revoke
+from kvstore.state.mvcc.metering import OverreadError, reads_much
 from kvstore.state.mvcc.requests import (
     Alarm,
     Compact,
@@ -33,7 +34,7 @@ from kvstore.state.mvcc.view import OversizeError, View
 __all__ = ["SLICE_BYTES_MAX", "Answers", "evaluate", "evaluate_slice"]
 
 SLICE_BYTES_MAX: Final = 64 << 20
-"""What a slice writes after which it takes no further entry."""
+"""What a slice writes, or reads, after which it takes no further entry."""
 
 Answers = list[Answer | EtcdError]
 """Of an entry's proposals."""
@@ -47,10 +48,10 @@ def evaluate_slice(
     Of as many entries as a slice takes, one at least: so many lists of answers there are. Raises
     what :func:`evaluate` raises.
 
-    What can't be written in one entry, as the deletion of tens of millions of keys, is refused. It
-    shows half-way only, so all is done again without it.
+    What can't be written in one entry, as the deletion of tens of millions of keys, is refused, and
+    so is what reads too much. It shows half-way only, so all is done again without it.
     """
-    refused: set[bytes] = set()
+    refused: dict[bytes, Reason] = {}
     while True:
         view = new_view()
         answers: list[Answers] = []
@@ -58,25 +59,33 @@ def evaluate_slice(
             for term, proposals in entries:
                 view.begin_entry()
                 answers.append(_evaluate_entry(proposals, view, term, refused))
-                if view.batch.approximate_size() > SLICE_BYTES_MAX:
+                if view.batch.approximate_size() + view.read_bytes > SLICE_BYTES_MAX:
                     break
-        except OversizeError:
+        except (OversizeError, OverreadError):
             continue
         return view, answers
 
 
 def _evaluate_entry(
-    proposals: Sequence[Proposal], view: View, term: int, refused: set[bytes]
+    proposals: Sequence[Proposal], view: View, term: int, refused: dict[bytes, Reason]
 ) -> Answers:
     answers: Answers = []
-    for proposal in proposals:
-        if proposal.id in refused:
-            answers.append(EtcdError(Reason.REQUEST_TOO_LARGE))
+    for place, proposal in enumerate(proposals):
+        reason = refused.get(proposal.id)
+        if reason is not None:
+            answers.append(EtcdError(reason))
             continue
         try:
             answers.append(evaluate(proposal, view, term))
         except OversizeError:
-            refused.add(proposal.id)
+            refused[proposal.id] = Reason.REQUEST_TOO_LARGE
+            raise
+        except OverreadError:
+            # At once all that may do the same: else each would cost everything before it anew.
+            for later in proposals[place + 1 :]:
+                if reads_much(later.operation):
+                    refused.setdefault(later.id, Reason.TOO_MANY_REQUESTS)
+            refused[proposal.id] = Reason.REQUEST_TOO_LARGE
             raise
     return answers
 
@@ -84,8 +93,8 @@ def _evaluate_entry(
 def evaluate(proposal: Proposal, view: View, term: int) -> Answer | EtcdError:
     """Do what ``proposal``, of an entry of ``term``, says in ``view``.
 
-    A refused one changes nothing. Raises OversizeError, ColdError where the view's store does, and
-    StorageError: the view is then to be thrown away.
+    A refused one changes nothing. Raises OversizeError, OverreadError, ColdError where the view's
+    store does, and StorageError: the view is then to be thrown away.
     """
     operation = proposal.operation
     try:

@@ -16,6 +16,7 @@ from kvstore.state.mvcc.answers import (
     RangeAnswer,
     TxnAnswer,
 )
+from kvstore.state.mvcc.metering import cost_of
 from kvstore.state.mvcc.ranges import holds, take
 from kvstore.state.mvcc.requests import DeleteRange, Put, Range, Txn, TxnOperation
 from kvstore.state.mvcc.source import Source, Standing, span_of
@@ -94,7 +95,7 @@ def _take_branches(view: View, request: Txn, path: list[TxnOperation]) -> _Taken
     """Decide every Txn that is reached; adds the operations on the way to ``path``."""
     succeeded = True
     for compare in request.compare:
-        if not holds(view.keys, compare):
+        if not holds(view.metered if compare.range_end else view.keys, compare):
             succeeded = False
             break
     branch = request.success if succeeded else request.failure
@@ -116,7 +117,7 @@ def _execute(
         if isinstance(operation, Put):
             answers.append(_put(view, operation))
         elif isinstance(operation, Range):
-            answers.append(_range(view.keys, operation, view.revision))
+            answers.append(_range(view.metered, operation, view.revision))
         elif isinstance(operation, DeleteRange):
             answers.append(_delete_range(view, operation))
         else:
@@ -158,6 +159,8 @@ def _put(view: View, request: Put) -> PutAnswer:
         value = previous.value
     if ignore_lease:
         lease = previous.lease
+    if prev_kv:
+        view.read(cost_of(previous))
     now = KeyValue(key, previous.create_revision, revision, previous.version + 1, value, lease)
     view.put(now, previous)
     return PutAnswer(revision, previous if prev_kv else None)
@@ -170,11 +173,14 @@ def _delete_range(view: View, request: DeleteRange) -> DeleteRangeAnswer:
         for kv in view.delete_span(span_of(request.key, request.range_end)):
             deleted += 1
             if request.prev_kv:
+                view.read(cost_of(kv))
                 previous.append(kv)
     else:
         one = view.keys.get(request.key)
         if one is not None:
             view.delete(one)
             deleted = 1
-            previous += [one] if request.prev_kv else []
+            if request.prev_kv:
+                view.read(cost_of(one))
+                previous.append(one)
     return DeleteRangeAnswer(view.revision, deleted, tuple(previous))

@@ -11,6 +11,7 @@ from typing import Final
 
 from kvstore.engine import WriteBatch
 from kvstore.state.mvcc.answers import KeyValue
+from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX, Metered, OverreadError
 from kvstore.state.mvcc.overlay import Overlay, absent
 from kvstore.state.mvcc.records import (
     USER,
@@ -42,7 +43,8 @@ class View:
 
     It is given the leases and alarms that stand before the slice, and doesn't change these.
     Afterwards :attr:`standing`, :attr:`alarms`, :attr:`leases` (those that were written, None where
-    one is gone) and :attr:`batch` say what came of it. :attr:`keys` are read directly.
+    one is gone) and :attr:`batch` say what came of it. :attr:`keys` are read directly where an
+    operation names each of them; else, or if they are part of its answer, as :attr:`metered`.
 
     Each entry is begun by :meth:`begin_entry`. Each operation that changes keys is closed by
     :meth:`commit`: its changes are one revision.
@@ -52,13 +54,17 @@ class View:
         "_attached",
         "_bytes_max",
         "_entry_bytes_max",
+        "_entry_read_max",
         "_events",
         "_leases",
+        "_read_ends_at",
         "_store",
         "alarms",
         "batch",
         "keys",
         "leases",
+        "metered",
+        "read_bytes",
         "standing",
     )
 
@@ -69,6 +75,7 @@ class View:
         leases: Mapping[int, LeaseRecord],
         alarms: frozenset[tuple[int, int]],
         entry_bytes_max: int = ENTRY_BYTES_MAX,
+        entry_read_max: int = ENTRY_READ_BYTES_MAX,
     ) -> None:
         self._store = store
         self._leases = leases
@@ -76,9 +83,11 @@ class View:
         self._attached: dict[int, set[bytes]] = {}
         self._events = 0
         self._entry_bytes_max = self._bytes_max = entry_bytes_max
-        self.keys = Overlay(StoredSource(store, standing.model_from, None), standing.revision)
-        self.batch = WriteBatch()
+        self._entry_read_max = self._read_ends_at = entry_read_max
+        self.read_bytes = 0
         self.standing = standing
+        self._see()
+        self.batch = WriteBatch()
         self.leases: dict[int, LeaseRecord | None] = {}
         self.alarms = alarms
 
@@ -96,6 +105,13 @@ class View:
         """What is written from here on is another entry's: how much it may be depends on nothing
         before it, so that members who cut slices elsewhere come to the same."""
         self._bytes_max = self.batch.approximate_size() + self._entry_bytes_max
+        self._read_ends_at = self.read_bytes + self._entry_read_max
+
+    def read(self, cost: int) -> None:
+        """Count what an operation reads; raises OverreadError when it is too much for its entry."""
+        self.read_bytes += cost
+        if self.read_bytes > self._read_ends_at:
+            raise OverreadError
 
     def commit(self) -> int:
         """End an operation; returns the revision that now is the current one."""
@@ -109,7 +125,13 @@ class View:
         revision = max(self.standing.revision, 1)
         compacted = revision if self.standing.revision else -1
         self.standing = Standing(revision, revision, compacted)
-        self.keys = Overlay(StoredSource(self._store, revision, None), revision)
+        self._see()
+
+    def _see(self) -> None:
+        """See the keys as the store has them."""
+        stored = StoredSource(self._store, self.standing.model_from, None)
+        self.keys = Overlay(stored, self.standing.revision)
+        self.metered = Metered(self.keys, self.read)
 
     def compact(self, revision: int) -> None:
         """Forget the history below ``revision``."""

@@ -9,6 +9,7 @@ from kvstore.engine import DB, Options
 from kvstore.etcd_errors import EtcdError
 from kvstore.state.mvcc.answers import Answer
 from kvstore.state.mvcc.evaluate import evaluate_slice
+from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX
 from kvstore.state.mvcc.records import (
     ALARMS,
     LEASES,
@@ -76,6 +77,7 @@ class Model:
         self.standing = Standing(0, 0, -1)
         self.term = 1
         self.entry_bytes_max = ENTRY_BYTES_MAX
+        self.entry_read_max = ENTRY_READ_BYTES_MAX
         self.drawn = 0
         self._open()
 
@@ -110,7 +112,14 @@ class Model:
         """The same, of proposals with their ids."""
         view, (answers,) = evaluate_slice(
             [(self.term, proposals)],
-            lambda: View(self.store, self.standing, self.leases, self.alarms, self.entry_bytes_max),
+            lambda: View(
+                self.store,
+                self.standing,
+                self.leases,
+                self.alarms,
+                self.entry_bytes_max,
+                self.entry_read_max,
+            ),
         )
         view.batch.put(b"\0state", b"", sequence=view.standing.revision)
         self.db.write(view.batch, sequence=self.standing.revision)

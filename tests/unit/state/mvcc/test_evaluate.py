@@ -392,6 +392,50 @@ def test_an_operation_that_no_entry_can_carry_is_refused_alone(model: Model) -> 
     assert read_range(model.store, lambda: model.standing, Range(b"key", b"\0")).count == 0
 
 
+def test_an_operation_that_reads_too_much_for_an_entry_is_refused(model: Model) -> None:
+    for number in range(10):
+        model.do(Put(b"key%d" % number, bytes(1000)))
+    model.entry_read_max = 30_000
+    every = Range(b"key", b"\0")
+    ranged = Compare(b"key", CompareTarget.VERSION, CompareResult.EQUAL, 1, b"\0")
+    put = Put(b"a")
+    for much in (
+        Txn((), (put, every, every, every)),
+        Txn((ranged,) * 3, (put,)),
+        Txn((), (put, Txn((ranged, ranged), (every,)))),
+        Txn((), (put, *[Range(b"key1")] * 30)),
+        Txn((), (put, *[Range(b"key", b"\0", count_only=True)] * 100)),
+    ):
+        assert refused(model, much) is Reason.REQUEST_TOO_LARGE
+        assert kv(model, b"a") is None
+    # What may do the same waits for another entry; what can't isn't touched.
+    single = Txn((Compare(b"key1", CompareTarget.VERSION, CompareResult.EQUAL, 1),), (put,))
+    little = Txn((), (Put(b"b"), Range(b"key1")))
+    much = Txn((), (put, every, every, every))
+    answers = model.apply(little, much, single, little, DeleteRange(b"key", b"\0", prev_kv=True))
+    assert [plain(each) if isinstance(each, EtcdError) else None for each in answers] == [
+        None,
+        Reason.REQUEST_TOO_LARGE,
+        None,
+        Reason.TOO_MANY_REQUESTS,
+        Reason.TOO_MANY_REQUESTS,
+    ]
+    # All operations of an entry together.
+    once = Txn((), (put, every, every))
+    assert Reason.REQUEST_TOO_LARGE in map(plain, model.apply(once, once))
+    assert isinstance(model.do(once), TxnAnswer)
+    model.do(DeleteRange(b"key", b"\0", prev_kv=True))
+
+
+def test_a_slice_ends_where_enough_is_read(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvstore.state.mvcc.evaluate.SLICE_BYTES_MAX", 3000)
+    model.do(Put(b"key", bytes(1000)))
+    read = Txn((), (Put(b"a"), Range(b"key")))
+    entries = [(1, [model.proposal(read)]) for _ in range(5)]
+    view = View(model.store, model.standing, model.leases, model.alarms)
+    assert len(evaluate_slice(entries, lambda: view)[1]) == 3
+
+
 def test_a_slice_ends_where_enough_is_written(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
