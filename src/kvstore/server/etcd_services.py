@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from kvstore.api.handlers.etcd.kv import KVHandlers
 from kvstore.api.handlers.etcd.lease import LeaseHandlers
 from kvstore.api.handlers.etcd.lock import LockHandlers
 from kvstore.api.handlers.etcd.maintenance import MaintenanceHandlers
-from kvstore.api.handlers.etcd.register import register
+from kvstore.api.handlers.etcd.register import Context, register
 from kvstore.api.handlers.etcd.watch import WatchHandlers
 from kvstore.server.nodes.node import Node
 
@@ -28,8 +29,8 @@ REASONS = {"etcdserverpb.Auth": "there are no users"}
 class EtcdServices:
     """Of one process, on any number of listeners. On a running event loop."""
 
-    def __init__(self, node: Node, address: str) -> None:
-        """``address``: where clients reach this process."""
+    def __init__(self, node: Node, address: str, allows: Callable[[Context], bool]) -> None:
+        """``address``: where clients reach this process. ``allows`` says who is an operator."""
         service = node.etcd
         asking = Asking(service)
         self._entrance = Entrance(service)
@@ -42,7 +43,7 @@ class EtcdServices:
             "v3lockpb.Lock": LockHandlers(asking, contest),
             "v3electionpb.Election": ElectionHandlers(asking, contest, watches),
             "etcdserverpb.Watch": WatchHandlers(node.watches, service.header),
-            "etcdserverpb.Maintenance": MaintenanceHandlers(service, asking),
+            "etcdserverpb.Maintenance": MaintenanceHandlers(service, asking, allows),
             "etcdserverpb.Cluster": ClusterHandlers(asking, partial(node.etcd_members, address)),
         }
 

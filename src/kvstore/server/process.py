@@ -143,7 +143,7 @@ async def _serve_node(
     health = HealthWatch(node.leader, node.storage_trouble)
     warnings = [*warnings, *node.exposures().values()]
     allows = everybody if options.admin == "everybody" else is_operator
-    etcd = EtcdServices(node, address) if options.etcd_api else None
+    etcd = EtcdServices(node, address, allows) if options.etcd_api else None
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings), etcd)
     for_operators = AdminHandlers(node, is_operator, warnings)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)

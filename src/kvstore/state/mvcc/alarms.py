@@ -20,7 +20,11 @@ from kvstore.state.mvcc.requests import (
 from kvstore.state.mvcc.txn import has_put
 from kvstore.state.mvcc.view import View
 
-__all__ = ["alarm", "check_alarms"]
+__all__ = ["ALARMS_MAX", "alarm", "check_alarms"]
+
+ALARMS_MAX: Final = 1024
+"""That stand at one time: they name members, of which there are fewer. Part of the replicated
+state's rules."""
 
 _RAISED: Final = frozenset((AlarmKind.NOSPACE, AlarmKind.CORRUPT))
 _ALWAYS: Final = (Alarm, EnableModel, LeaseCheckpoint)
@@ -43,7 +47,7 @@ def check_alarms(view: View, operation: Operation) -> None:
 def alarm(view: View, request: Alarm) -> AlarmAnswer:
     """Tell of alarms, or let one stand, or stand no more; an action that isn't known does nothing.
 
-    A member of 0 is that member, not all of them.
+    A member of 0 is that member, not all of them. Raises EtcdError where too many stand.
     """
     action, member, kind = request
     one = (member, kind)
@@ -51,9 +55,11 @@ def alarm(view: View, request: Alarm) -> AlarmAnswer:
     if action == AlarmAction.GET:
         told = sorted(known for known in view.alarms if kind in (AlarmKind.NONE, known[1]))
     elif action == AlarmAction.ACTIVATE and kind in _RAISED:
-        told.append(one)
         if one not in view.alarms:
+            if len(view.alarms) >= ALARMS_MAX:
+                raise EtcdError(Reason.TOO_MANY_REQUESTS)
             view.raise_alarm(*one)
+        told.append(one)
     elif action == AlarmAction.DEACTIVATE and one in view.alarms:
         told.append(one)
         view.end_alarm(*one)

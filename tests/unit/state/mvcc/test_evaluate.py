@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.alarms import ALARMS_MAX
 from kvstore.state.mvcc.answers import (
+    AlarmAnswer,
     Answer,
     CompactAnswer,
     DeleteRangeAnswer,
@@ -335,6 +337,16 @@ def test_a_checkpoint_is_of_its_term_and_of_leases_that_are_still_the_same(model
 
 
 # Alarms
+
+
+def test_so_many_alarms_stand_and_no_more(model: Model) -> None:
+    kind = AlarmKind.CORRUPT
+    model.apply(*[Alarm(AlarmAction.ACTIVATE, each, kind) for each in range(1, ALARMS_MAX + 1)])
+    last = Alarm(AlarmAction.ACTIVATE, ALARMS_MAX + 1, kind)
+    assert refused(model, last) is Reason.TOO_MANY_REQUESTS
+    assert model.do(Alarm(AlarmAction.ACTIVATE, 1, kind)) == AlarmAnswer(1, ((1, kind),))
+    model.do(Alarm(AlarmAction.DEACTIVATE, 1, kind))
+    assert model.do(last) == AlarmAnswer(1, ((ALARMS_MAX + 1, kind),))
 
 
 def test_without_space_nothing_is_put_but_all_else_goes_on(model: Model) -> None:

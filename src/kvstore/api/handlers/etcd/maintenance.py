@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from kvstore.api.etcd import etcd_pb2 as pb
@@ -28,11 +29,14 @@ _ALARM_NAMES = {AlarmKind.NOSPACE: "NOSPACE", AlarmKind.CORRUPT: "CORRUPT"}
 
 
 class MaintenanceHandlers:
-    """Needs no leader but for alarms."""
+    """Needs no leader but for alarms. ``allows`` says who is an operator."""
 
-    def __init__(self, service: EtcdService, asking: Asking) -> None:
+    def __init__(
+        self, service: EtcdService, asking: Asking, allows: Callable[[Context], bool]
+    ) -> None:
         self._service = service
         self._asking = asking
+        self._allows = allows
 
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
         service = self._service
@@ -63,6 +67,9 @@ class MaintenanceHandlers:
         )
 
     async def Alarm(self, request: pb.AlarmRequest, context: Context) -> pb.AlarmResponse:
+        # It has the whole cluster refuse writes, until somebody notices.
+        if request.action == pb.AlarmRequest.ACTIVATE and not self._allows(context):
+            raise EtcdError(Reason.PERMISSION_DENIED)
         operation = Alarm(request.action, request.memberID, request.alarm)
         answer = await self._asking.propose(operation, context)
         return pb.AlarmResponse(
