@@ -9,6 +9,7 @@ import pytest
 from kvstore.errors import ClosedError, InternalError, StorageError, UnavailableError
 from kvstore.etcd_errors import Reason
 from kvstore.service.etcd import EtcdLimits
+from kvstore.service.etcd.reads import JOB_BYTES_MAX
 from kvstore.service.reading import COLD_JOBS_MAX
 from kvstore.state.mvcc.answers import KeyValue, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.requests import Range, Txn
@@ -124,6 +125,41 @@ def test_jobs_are_bounded_and_each_takes_its_share() -> None:
     while work.jobs:
         work.do()
     assert outcomes == [[ONE]] * 100
+
+
+def test_a_job_holds_few_large_answers() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    answers: list[bytes] = []
+    rendered: list[bytes] = []
+
+    def render(answer: Any) -> bytes:
+        rendered.append(bytes(JOB_BYTES_MAX // 2 + 1))
+        return rendered[-1]
+
+    for _ in range(40):
+        stage.service.read(ALL, False, None, answers.append, render)
+    stage.turn()
+    stage.member.confirm()
+    begun = [(job, then) for _, job, then in work.jobs]
+    work.jobs.clear()
+    for job, _ in begun:
+        before = len(rendered)
+        job()
+        assert len(rendered) <= before + 2
+    # Meanwhile another member takes the calls: its point has yet to be reached.
+    stage.found = other = Member(stage, 2, 2)
+    other.machine.keys[b"k"] = KV
+    stage.service.tick()
+    for _, then in begun:
+        then()
+    assert answers == rendered
+    assert not work.jobs
+    while len(answers) < 40:
+        stage.wait(0.1)
+        other.confirm()
+        work.do()
+    assert len(rendered) == 40
 
 
 def test_a_read_that_the_disk_does_not_answer_is_told_to_the_member() -> None:

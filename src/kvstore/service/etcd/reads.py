@@ -41,6 +41,9 @@ READER: Final = "etcd"
 RANGE_JOBS_MAX: Final = 4
 """Side by side, beside those of single keys: a range may take long."""
 
+JOB_BYTES_MAX: Final = 4 << 20
+"""Of what a job has rendered: then the others of its calls wait for another one."""
+
 
 class ReadCall(Call[Any]):
     """``read``: what to read of the state; None where the caller only waits for a read point.
@@ -262,17 +265,27 @@ class Reads:
         progress = Progress()
 
         def job() -> None:
+            size = 0
             for call in progress.each(calls):
                 # Nobody waits for it any more.
                 read = None if call.is_decided else call.read
-                outcomes.append(None if read is None else _outcome(read, machine))
+                outcome = None if read is None else _outcome(read, machine)
+                outcomes.append(outcome)
+                size += len(outcome) if isinstance(outcome, bytes) else 0
+                if size > JOB_BYTES_MAX:
+                    break
             progress.end()
 
         def ended() -> None:
             del lane.jobs[number]
-            for call, outcome in zip(calls, outcomes, strict=True):
+            for call, outcome in zip(calls, outcomes, strict=False):
                 self._answer(member, machine, call, outcome)
+            for call in calls[len(outcomes) :]:
+                # The point that was reached was this member's.
+                may_be_read = call.is_serializable or member is self._member
+                (self._ready if may_be_read else self._waiting).append(call)
             self._answer_slice()
+            self._flush_soon()
 
         self._number = number = self._number + 1
         lane.jobs[number] = member, progress

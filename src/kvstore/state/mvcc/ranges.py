@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from heapq import nlargest, nsmallest
 from itertools import islice
@@ -21,7 +21,7 @@ from kvstore.state.mvcc.requests import (
 from kvstore.state.mvcc.source import Source, span_of
 from kvstore.state.mvcc.varints import I64_MAX
 
-__all__ = ["holds", "take"]
+__all__ = ["Keep", "holds", "take"]
 
 _FIELDS = KeyValue._fields
 _SORT_BY: Final[dict[int, Callable[[KeyValue], Any]]] = {
@@ -44,14 +44,27 @@ _VALUE = int(CompareTarget.VALUE)
 _EQUAL, _GREATER, _LESS, _NOT_EQUAL = (int(result) for result in CompareResult)
 
 
-def take(source: Source, request: Range, revision: int, current: int) -> RangeAnswer:
+Keep = Callable[[KeyValue], None]
+"""Is told of each key that an answer holds, and may raise for it."""
+
+_SORTED_MAX: Final = 1000
+"""Of the keys that are sorted by something else so many at most aren't told of."""
+
+
+def take(
+    source: Source,
+    request: Range,
+    revision: int,
+    current: int,
+    keep: Keep | None = None,
+) -> RangeAnswer:
     """The answer to a checked Range at ``revision`` (0: the source's newest).
 
     ``current``: the revision that the answer tells. Keys with the same field to sort by come in
-    the order of keys, whichever way is sorted.
+    the order of keys, whichever way is sorted. ``keep`` is told of all but a few that are sorted.
     """
     if not request.range_end:
-        return _take_one(source, request, revision, current)
+        return _take_one(source, request, revision, current, keep)
     span = span_of(request.key, request.range_end)
     if request.count_only:
         return RangeAnswer(current, (), False, source.count(span, revision))
@@ -63,6 +76,10 @@ def take(source: Source, request: Range, revision: int, current: int) -> RangeAn
         found = filter(partial(_passes, request), found)
     limit = request.limit if 0 < request.limit < I64_MAX else None
     most = None if limit is None else limit + 1
+    if request.keys_only and request.sort_target != SortTarget.VALUE:
+        found = map(_without_value, found)
+    if keep is not None and (by_key or most is None or most > _SORTED_MAX):
+        found = _kept(found, keep)
     if by_key:
         taken = list(islice(found, most))
     elif most is None:
@@ -75,19 +92,33 @@ def take(source: Source, request: Range, revision: int, current: int) -> RangeAn
         taken.pop()
     count = source.count(span, revision) if more or filtered else len(taken)
     if request.keys_only:
-        taken = [kv._replace(value=b"") for kv in taken]
+        taken = [_without_value(kv) for kv in taken]
     return RangeAnswer(current, tuple(taken), more, count)
 
 
-def _take_one(source: Source, request: Range, revision: int, current: int) -> RangeAnswer:
+def _take_one(
+    source: Source, request: Range, revision: int, current: int, keep: Keep | None
+) -> RangeAnswer:
     kv = source.get(request.key, revision)
     if kv is None:
         return RangeAnswer(current, (), False, 0)
     if request.count_only or not _passes(request, kv):
         return RangeAnswer(current, (), False, 1)
     if request.keys_only:
-        kv = kv._replace(value=b"")
+        kv = _without_value(kv)
+    if keep is not None:
+        keep(kv)
     return RangeAnswer(current, (kv,), False, 1)
+
+
+def _without_value(kv: KeyValue) -> KeyValue:
+    return kv if not kv.value else kv._replace(value=b"")
+
+
+def _kept(found: Iterator[KeyValue], keep: Keep) -> Iterator[KeyValue]:
+    for kv in found:
+        keep(kv)
+        yield kv
 
 
 def _passes(request: Range, kv: KeyValue) -> bool:

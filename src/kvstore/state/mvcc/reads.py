@@ -27,7 +27,21 @@ from kvstore.state.mvcc.requests import Range, Txn
 from kvstore.state.mvcc.source import ColdError, Standing, Store, StoredSource
 from kvstore.state.mvcc.txn import check_revision, read_taken
 
-__all__ = ["Now", "read_events", "read_events_cached", "read_range", "read_settled", "read_txn"]
+__all__ = [
+    "ANSWER_BYTES_MAX",
+    "Now",
+    "read_events",
+    "read_events_cached",
+    "read_range",
+    "read_settled",
+    "read_txn",
+]
+
+ANSWER_BYTES_MAX: Final = 80 << 20
+"""Of the keys and values of an answer, each with ANSWER_KEY_BYTES more. What is larger no client of
+the native front could be sent, and several at a time were too much for the memory."""
+
+ANSWER_KEY_BYTES: Final = 128
 
 _TRIES: Final = 8
 _EVENT_BYTES: Final = 64
@@ -48,7 +62,7 @@ def read_range(store: Store, standing: Now, request: Range) -> RangeAnswer:
         revision = max(request.revision, 0)
         check_revision(now, revision)
         source = StoredSource(store, now.model_from, now.revision)
-        return take(source, request, revision, now.revision)
+        return take(source, request, revision, now.revision, _Room().keep)
 
     return read_settled(standing, read)
 
@@ -58,9 +72,23 @@ def read_txn(store: Store, standing: Now, request: Txn) -> TxnAnswer:
     check(request)
 
     def read(now: Standing) -> TxnAnswer:
-        return read_taken(StoredSource(store, now.model_from, now.revision), request, now)
+        source = StoredSource(store, now.model_from, now.revision)
+        return read_taken(source, request, now, _Room().keep)
 
     return read_settled(standing, read)
+
+
+class _Room:
+    """What is left for an answer."""
+
+    def __init__(self) -> None:
+        self._left = ANSWER_BYTES_MAX
+
+    def keep(self, kv: KeyValue) -> None:
+        """Raises EtcdError when nothing is left."""
+        self._left -= ANSWER_KEY_BYTES + len(kv.key) + len(kv.value)
+        if self._left < 0:
+            raise EtcdError(Reason.REQUEST_TOO_LARGE)
 
 
 def read_settled(standing: Now, read: Callable[[Standing], _Result]) -> _Result:

@@ -17,7 +17,7 @@ from kvstore.state.mvcc.answers import (
     TxnAnswer,
 )
 from kvstore.state.mvcc.metering import cost_of
-from kvstore.state.mvcc.ranges import holds, take
+from kvstore.state.mvcc.ranges import Keep, holds, take
 from kvstore.state.mvcc.requests import DeleteRange, Put, Range, Txn, TxnOperation
 from kvstore.state.mvcc.source import Source, Standing, span_of
 from kvstore.state.mvcc.view import View
@@ -55,15 +55,16 @@ def txn(view: View, request: Txn) -> TxnAnswer:
     return TxnAnswer(view.commit(), taken.succeeded, answers)
 
 
-def read_taken(source: Source, request: Txn, standing: Standing) -> TxnAnswer:
+def read_taken(source: Source, request: Txn, standing: Standing, keep: Keep) -> TxnAnswer:
     """A checked Txn of nothing but Ranges, of a source that is at ``standing``; raises EtcdError.
+    ``keep``: see :func:`take`.
 
     No Range of it is of a revision that is gone, or it is found out afterwards.
     """
     succeeded = all(holds(source, compare) for compare in request.compare)
     branch = request.success if succeeded else request.failure
     _check_ranges(standing, branch)
-    answers = [_range(source, operation, standing.revision) for operation in branch]
+    answers = [_range(source, operation, standing.revision, keep) for operation in branch]
     return TxnAnswer(standing.revision, succeeded, tuple(answers))
 
 
@@ -143,9 +144,14 @@ def _check_ranges(standing: Standing, path: list[TxnOperation] | tuple[TxnOperat
             check_revision(standing, operation.revision)
 
 
-def _range(source: Source, operation: TxnOperation, current: int) -> RangeAnswer:
+def _range(
+    source: Source,
+    operation: TxnOperation,
+    current: int,
+    keep: Keep | None = None,
+) -> RangeAnswer:
     assert isinstance(operation, Range)
-    return take(source, operation, max(operation.revision, 0), current)
+    return take(source, operation, max(operation.revision, 0), current, keep)
 
 
 def _put(view: View, request: Put) -> PutAnswer:

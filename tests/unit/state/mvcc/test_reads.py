@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -55,6 +56,30 @@ def refusal(read: Callable[[], object]) -> Reason:
     with pytest.raises(EtcdError) as caught:
         read()
     return caught.value.reason
+
+
+def test_an_answer_that_is_too_large_is_refused(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        model.do(Put(b"key%d" % number, bytes(1000)))
+    monkeypatch.setattr("kvstore.state.mvcc.reads.ANSWER_BYTES_MAX", 5000)
+
+    def read(request: Range) -> RangeAnswer:
+        return read_range(model.store, lambda: model.standing, request)
+
+    for request in (ALL, Range(*ALL[:2], limit=5), Range(*ALL[:2], sort_target=SortTarget.MOD)):
+        assert refusal(partial(read, request)) is Reason.REQUEST_TOO_LARGE
+    assert len(read(Range(*ALL[:2], limit=3)).kvs) == 3
+    assert len(read(Range(*ALL[:2], limit=3, sort_target=SortTarget.VERSION)).kvs) == 3
+    assert len(read(Range(*ALL[:2], keys_only=True)).kvs) == 10
+    assert read(Range(*ALL[:2], count_only=True)).count == 10
+    # All of a transaction together.
+    one = Range(b"key1")
+    assert len(read_txn(model.store, lambda: model.standing, Txn((), (one,) * 4)).answers) == 4
+    much = Txn((), (one,) * 5)
+    refused = refusal(lambda: read_txn(model.store, lambda: model.standing, much))
+    assert refused is Reason.REQUEST_TOO_LARGE
 
 
 def pages(
