@@ -93,8 +93,9 @@ def _evaluate_entry(
 def evaluate(proposal: Proposal, view: View, term: int) -> Answer | EtcdError:
     """Do what ``proposal``, of an entry of ``term``, says in ``view``.
 
-    A refused one changes nothing. Raises OversizeError, OverreadError, ColdError where the view's
-    store does, and StorageError: the view is then to be thrown away.
+    A refused one changes nothing, but for a LeaseRevoke that has more to do than an entry can.
+    Raises OversizeError, OverreadError, ColdError where the view's store does, and StorageError:
+    the view is then to be thrown away.
     """
     operation = proposal.operation
     try:
@@ -109,7 +110,7 @@ def evaluate(proposal: Proposal, view: View, term: int) -> Answer | EtcdError:
         return error.with_traceback(None)
 
 
-def _do(operation: Operation, view: View, proposal_id: bytes, term: int) -> Answer:
+def _do(operation: Operation, view: View, proposal_id: bytes, term: int) -> Answer | EtcdError:
     match operation:
         case Put():
             return put(view, operation)

@@ -41,8 +41,12 @@ def grant(view: View, request: LeaseGrant, birth: int) -> LeaseGrantAnswer:
     return LeaseGrantAnswer(view.revision, lease, ttl)
 
 
-def revoke(view: View, request: LeaseRevoke, term: int) -> LeaseRevokeAnswer:
+def revoke(view: View, request: LeaseRevoke, term: int) -> LeaseRevokeAnswer | EtcdError:
     """End a lease and delete its keys, in their order and at one revision; raises EtcdError.
+
+    Of keys that are too much for an entry it deletes as many as there is room for, and returns
+    TOO_MANY_REQUESTS: the lease still stands, for another one to go on. Refused as a whole it would
+    stand, and be revoked in vain, for ever.
 
     ``term``: of the entry. A leader that was deposed meanwhile may have seen a lease expire that
     its successor has prolonged (etcd's #15247).
@@ -54,6 +58,9 @@ def revoke(view: View, request: LeaseRevoke, term: int) -> LeaseRevokeAnswer:
     if record is None or (request.term and record.birth != request.birth):
         raise EtcdError(Reason.LEASE_NOT_FOUND)
     for kv in view.attached(lease):
+        if not view.has_room_for(kv):
+            view.commit()
+            return EtcdError(Reason.TOO_MANY_REQUESTS)
         view.delete(kv)
     view.set_lease(lease, None)
     return LeaseRevokeAnswer(view.commit(), lease)

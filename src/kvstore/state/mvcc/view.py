@@ -7,11 +7,12 @@ but itself: what is to be written gathers in its batch, and a view can be thrown
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from heapq import merge
 from typing import Final
 
 from kvstore.engine import WriteBatch
 from kvstore.state.mvcc.answers import KeyValue
-from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX, Metered, OverreadError
+from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX, Metered, OverreadError, cost_of
 from kvstore.state.mvcc.overlay import Overlay, absent
 from kvstore.state.mvcc.records import (
     USER,
@@ -32,6 +33,10 @@ __all__ = ["ENTRY_BYTES_MAX", "OversizeError", "View"]
 ENTRY_BYTES_MAX: Final = 512 << 20
 """What one entry may write. An engine's batch takes 2 GiB, and a slice's earlier entries are in it.
 Part of the replicated state's rules."""
+
+
+_RECORD_BYTES: Final = 100
+"""What a deletion, its event or its detachment take in a batch beside the key, at most."""
 
 
 class OversizeError(Exception):
@@ -191,11 +196,24 @@ class View:
             self.batch.put(attachment_key(lease, key), b"", sequence=revision)
             self._attached.setdefault(lease, set()).add(key)
 
-    def attached(self, lease: int) -> list[KeyValue]:
-        """The keys on a lease, ascending."""
-        keys = self._attached.get(lease, set()).union(attached_keys(self._store, lease))
-        found = [self.keys.get(key) for key in sorted(keys)]
-        return [kv for kv in found if kv is not None and kv.lease == lease]
+    def attached(self, lease: int) -> Iterator[KeyValue]:
+        """The keys on a lease, ascending. On the way those that were given may be deleted."""
+        written = sorted(self._attached.get(lease, ()))
+        last: bytes | None = None
+        for key in merge(attached_keys(self._store, lease), written):
+            kv = None if key == last else self.keys.get(key)
+            last = key
+            if kv is not None and kv.lease == lease:
+                yield kv
+
+    def has_room_for(self, kv: KeyValue) -> bool:
+        """Whether its entry may read and delete one more key; counts it as read then."""
+        read = self.read_bytes + cost_of(kv)
+        written = self.batch.approximate_size() + 3 * (len(kv.key) + _RECORD_BYTES)
+        if read > self._read_ends_at or written > self._bytes_max:
+            return False
+        self.read_bytes = read
+        return True
 
     def lease(self, lease: int) -> LeaseRecord | None:
         """A lease as it stands, None where there is none."""

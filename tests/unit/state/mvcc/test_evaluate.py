@@ -15,6 +15,7 @@ from kvstore.state.mvcc.answers import (
     DeleteRangeAnswer,
     Event,
     KeyValue,
+    LeaseRevokeAnswer,
     PutAnswer,
     RangeAnswer,
     TxnAnswer,
@@ -334,6 +335,26 @@ def test_a_checkpoint_is_of_its_term_and_of_leases_that_are_still_the_same(model
     assert [record.rest for record in model.leases.values()] == [FOR_EVER, 50]
     model.restart()
     assert [record.rest for record in model.leases.values()] == [FOR_EVER, 50]
+
+
+@pytest.mark.parametrize("bound", ["entry_bytes_max", "entry_read_max"])
+def test_a_lease_with_too_many_keys_for_an_entry_ends_in_several(model: Model, bound: str) -> None:
+    model.do(LeaseGrant(1, 5))
+    keys = [bytes([place]) * 1000 for place in range(1, 11)]
+    for key in keys:
+        model.do(Put(key, bytes(2000), 1))
+    setattr(model, bound, 10_000)
+    ended = 0
+    while isinstance(answer := model.apply(LeaseRevoke(1))[0], EtcdError):
+        assert answer.reason is Reason.TOO_MANY_REQUESTS
+        ended += 3
+        assert [kv(model, key) is None for key in keys] == [at < ended for at in range(10)]
+        assert 1 in model.leases
+    assert ended == 9
+    assert answer == LeaseRevokeAnswer(model.standing.revision, 1)
+    assert not model.leases
+    assert not any(kv(model, key) for key in keys)
+    assert not [*attached_keys(model.store, 1)]
 
 
 # Alarms
