@@ -14,7 +14,7 @@ from kvstore.state.mvcc.alarms import alarm, check_alarms
 from kvstore.state.mvcc.answers import Answer, CompactAnswer, EnableAnswer
 from kvstore.state.mvcc.checks import check
 from kvstore.state.mvcc.leases import birth_of, checkpoint, grant, revoke
-from kvstore.state.mvcc.metering import OverreadError, reads_much
+from kvstore.state.mvcc.metering import OverreadError, is_open_ended
 from kvstore.state.mvcc.requests import (
     Alarm,
     Compact,
@@ -77,15 +77,15 @@ def _evaluate_entry(
             continue
         try:
             answers.append(evaluate(proposal, view, term))
-        except OversizeError:
-            refused[proposal.id] = Reason.REQUEST_TOO_LARGE
-            raise
-        except OverreadError:
-            # At once all that may do the same: else each would cost everything before it anew.
-            for later in proposals[place + 1 :]:
-                if reads_much(later.operation):
+        except (OversizeError, OverreadError):
+            # At once all that may do the same: else each would cost everything before it anew. One
+            # that needs little finds the entry full, and so do all others.
+            is_full = not is_open_ended(proposal.operation)
+            for later in proposals[place:]:
+                if is_full or is_open_ended(later.operation):
                     refused.setdefault(later.id, Reason.TOO_MANY_REQUESTS)
-            refused[proposal.id] = Reason.REQUEST_TOO_LARGE
+            if not is_full:
+                refused[proposal.id] = Reason.REQUEST_TOO_LARGE
             raise
     return answers
 

@@ -13,7 +13,7 @@ from kvstore.state.mvcc.answers import KeyValue
 from kvstore.state.mvcc.requests import DeleteRange, Operation, Put, Range, Txn
 from kvstore.state.mvcc.source import Source, Span
 
-__all__ = ["ENTRY_READ_BYTES_MAX", "Metered", "OverreadError", "cost_of", "reads_much"]
+__all__ = ["ENTRY_READ_BYTES_MAX", "Metered", "OverreadError", "cost_of", "is_open_ended"]
 
 ENTRY_READ_BYTES_MAX: Final = 128 << 20
 """What the operations of one entry may read, as :func:`cost_of` has it. Part of the replicated
@@ -34,15 +34,17 @@ def cost_of(kv: KeyValue | None) -> int:
     return _KEY_COST if kv is None else _KEY_COST + len(kv.key) + len(kv.value)
 
 
-def reads_much(operation: Operation | Range) -> bool:
-    """Whether it may read more than it says itself: ranges, or what keys were before."""
+def is_open_ended(operation: Operation | Range) -> bool:
+    """Whether the state says how much it reads or writes: ranges, or what keys were before."""
     match operation:
         case Txn(compare, success, failure):
             return any(each.range_end for each in compare) or any(
-                map(reads_much, (*success, *failure))
+                map(is_open_ended, (*success, *failure))
             )
-        case Put() | DeleteRange():
-            return operation.prev_kv
+        case Put(prev_kv=prev_kv):
+            return prev_kv
+        case DeleteRange(_, range_end, prev_kv):
+            return prev_kv or bool(range_end)
         case _:
             return isinstance(operation, Range)
 

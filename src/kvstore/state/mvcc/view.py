@@ -207,10 +207,14 @@ class View:
                 yield kv
 
     def has_room_for(self, kv: KeyValue) -> bool:
-        """Whether its entry may read and delete one more key; counts it as read then."""
+        """Whether one more key may be read and deleted, and half of what its entry may do is still
+        left for others; counts it as read then."""
         read = self.read_bytes + cost_of(kv)
         written = self.batch.approximate_size() + 3 * (len(kv.key) + _RECORD_BYTES)
-        if read > self._read_ends_at or written > self._bytes_max:
+        if (
+            read > self._read_ends_at - self._entry_read_max // 2
+            or written > self._bytes_max - self._entry_bytes_max // 2
+        ):
             return False
         self.read_bytes = read
         return True

@@ -343,7 +343,7 @@ def test_a_lease_with_too_many_keys_for_an_entry_ends_in_several(model: Model, b
     keys = [bytes([place]) * 1000 for place in range(1, 11)]
     for key in keys:
         model.do(Put(key, bytes(2000), 1))
-    setattr(model, bound, 10_000)
+    setattr(model, bound, 20_000)
     ended = 0
     while isinstance(answer := model.apply(LeaseRevoke(1))[0], EtcdError):
         assert answer.reason is Reason.TOO_MANY_REQUESTS
@@ -402,7 +402,7 @@ def test_a_corrupt_cluster_changes_nothing(model: Model) -> None:
 # Slices
 
 
-def test_an_operation_that_no_entry_can_carry_is_refused_alone(model: Model) -> None:
+def test_an_operation_that_no_entry_can_carry_is_refused(model: Model) -> None:
     for number in range(200):
         model.do(Put(b"key%03d" % number))
     model.entry_bytes_max = 4000
@@ -412,13 +412,21 @@ def test_an_operation_that_no_entry_can_carry_is_refused_alone(model: Model) -> 
         PutAnswer(202),
         Reason.REQUEST_TOO_LARGE,
         PutAnswer(203),
-        DeleteRangeAnswer(204, 10),
+        Reason.TOO_MANY_REQUESTS,
     ]
+    assert model.do(DeleteRange(b"key0", b"key01")) == DeleteRangeAnswer(204, 10)
     # All operations of an entry together.
     some = [
         DeleteRange(b"key%03d" % number, b"key%03d" % (number + 30)) for number in (0, 40, 80, 120)
     ]
     assert Reason.REQUEST_TOO_LARGE in map(plain, model.apply(*some))
+    # Where the entry is full what needs little has to come again.
+    answers = model.apply(DeleteRange(b"key17", b"key18"), *[Put(b"a" * 300)] * 12, Put(b"b"))
+    assert not isinstance(answers[0], EtcdError)
+    full = [plain(each) for each in answers if isinstance(each, EtcdError)]
+    assert full
+    assert set(full) == {Reason.TOO_MANY_REQUESTS}
+    assert isinstance(answers[-1], EtcdError)
     assert kv(model, b"key199") is not None
     model.entry_bytes_max = ENTRY_BYTES_MAX
     model.do(everything)
