@@ -19,7 +19,11 @@ from kvstore.state.mvcc.requests import (
 )
 from kvstore.state.mvcc.view import View
 
-__all__ = ["birth_of", "checkpoint", "grant", "revoke"]
+__all__ = ["LEASES_MAX", "birth_of", "checkpoint", "grant", "revoke"]
+
+LEASES_MAX: Final = 1_000_000
+"""That stand at one time: each member holds all of them in memory, whatever their keys. Part of the
+replicated state's rules."""
 
 _BIRTH_BYTES: Final = 8
 
@@ -36,6 +40,8 @@ def grant(view: View, request: LeaseGrant, birth: int) -> LeaseGrantAnswer:
         raise EtcdError(Reason.LEASE_NOT_FOUND)
     if view.lease(lease) is not None:
         raise EtcdError(Reason.LEASE_EXISTS)
+    if view.lease_count >= LEASES_MAX:
+        raise EtcdError(Reason.TOO_MANY_REQUESTS)
     ttl = max(ttl, 1)
     view.set_lease(lease, LeaseRecord(ttl, FOR_EVER, birth))
     return LeaseGrantAnswer(view.revision, lease, ttl)

@@ -67,6 +67,7 @@ class View:
         "alarms",
         "batch",
         "keys",
+        "lease_count",
         "leases",
         "metered",
         "read_bytes",
@@ -93,6 +94,7 @@ class View:
         self.standing = standing
         self._see()
         self.batch = WriteBatch()
+        self.lease_count = len(leases)
         self.leases: dict[int, LeaseRecord | None] = {}
         self.alarms = alarms
 
@@ -227,6 +229,7 @@ class View:
 
     def set_lease(self, lease: int, record: LeaseRecord | None) -> None:
         """Write a lease, or None where it is gone."""
+        self.lease_count += (record is not None) - (self.lease(lease) is not None)
         self.leases[lease] = record
         if record is None:
             self.batch.delete(lease_key(lease), sequence=self.revision)

@@ -337,6 +337,17 @@ def test_a_checkpoint_is_of_its_term_and_of_leases_that_are_still_the_same(model
     assert [record.rest for record in model.leases.values()] == [FOR_EVER, 50]
 
 
+def test_so_many_leases_stand_and_no_more(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvstore.state.mvcc.leases.LEASES_MAX", 3)
+    answers = model.apply(LeaseGrant(1, 5), LeaseGrant(2, 5), LeaseGrant(3, 5), LeaseGrant(4, 5))
+    assert plain(answers[-1]) is Reason.TOO_MANY_REQUESTS
+    answers = model.apply(LeaseRevoke(2), LeaseGrant(5, 5), LeaseGrant(6, 5))
+    assert plain(answers[-1]) is Reason.TOO_MANY_REQUESTS
+    model.restart()
+    assert refused(model, LeaseGrant(7, 5)) is Reason.TOO_MANY_REQUESTS
+    assert sorted(model.leases) == [1, 3, 5]
+
+
 @pytest.mark.parametrize("bound", ["entry_bytes_max", "entry_read_max"])
 def test_a_lease_with_too_many_keys_for_an_entry_ends_in_several(model: Model, bound: str) -> None:
     model.do(LeaseGrant(1, 5))
