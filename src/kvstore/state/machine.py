@@ -288,8 +288,7 @@ class StateMachine:
 
     def reclaim(self) -> None:
         """Give back the room of what was compacted. Takes long; any thread."""
-        self._db.flush()
-        self._operations.let_go()
+        self.flush()
         self._reading.reclaim()
 
     def leases(self) -> Mapping[int, LeaseRecord]:
@@ -340,6 +339,7 @@ class StateMachine:
     def flush(self) -> None:
         """Bring everything applied into durable tables; :attr:`durable_index` follows."""
         self._db.flush()
+        self._operations.let_go()
 
     def verify(self) -> None:
         """Read and check every byte of the tables; raises CorruptionError at the first bad one."""
