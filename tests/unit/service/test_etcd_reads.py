@@ -275,6 +275,18 @@ def test_another_local_member_needs_a_point_of_its_own() -> None:
     assert waiting == [ONE]
 
 
+def test_another_local_member_is_followed_once_it_has_what_was_told_of() -> None:
+    stage = Stage()
+    stage.member.machine.revision = 7
+    stage.found = other = Member(stage, 2, leader=2)
+    other.machine.revision = 6
+    stage.service.tick()
+    assert stage.service.header().revision == 7
+    other.machine.revision = 7
+    stage.service.tick()
+    assert stage.service.member is other
+
+
 def test_at_the_end_nobody_is_left_waiting() -> None:
     stage = stage_with_key()
     outcomes = stage.read()

@@ -273,7 +273,7 @@ class EtcdService:
     def tick(self) -> None:
         """To be called as often as members tick."""
         found = self._find()
-        if found is not None and found is not self._member:
+        if found is not None and found is not self._member and self._has_caught_up(found):
             self._follow(found)
         for call in self._deadlines.late(self._now()):
             self._expire(call)
@@ -283,6 +283,11 @@ class EtcdService:
             self._enable()
         for look in self._at_tick:
             look()
+
+    def _has_caught_up(self, member: LocalMember) -> bool:
+        """It has applied what answers and headers have told of: no revision goes back."""
+        former = self._member
+        return former is None or member.machine.revision >= former.machine.revision
 
     def _follow(self, member: LocalMember) -> None:
         self._member = member
