@@ -68,6 +68,8 @@ NAMED: dict[Reason, type[Error]] = {
     Reason.NOT_FOR_LEARNER: UnavailableError,
     Reason.CORRUPT: CorruptionError,
     Reason.DEADLINE: DeadlineExceededError,
+    # Of a service that our clients don't ask: their elections are ranges and transactions.
+    Reason.NOBODY_ELECTED: RefusedError,
 }
 # After these a write may have been applied, or may yet be.
 UNKNOWN = {
