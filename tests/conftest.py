@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -16,3 +17,8 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("kvstore")
+
+# A shell has what it runs beside itself ignore Ctrl-C, and programs that tests start would inherit
+# that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -588,10 +588,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed(
 
 def test_a_watch_ends_with_ctrl_c(server: ModelServer, place: bytes) -> None:
     program = f"""
-import signal
 import kvstore
-# Whoever started the tests may have had it ignored, as a shell does for what it runs beside itself.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 with kvstore.Client({server.address!r}) as client, client.watch({place!r}) as watch:
     print("watching", flush=True)
     next(watch)
