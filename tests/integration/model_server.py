@@ -9,7 +9,6 @@ from typing import Protocol, Self
 import pytest
 
 from kvstore.client import Client, Put
-from kvstore.errors import UnsupportedError
 from tests.integration import etcd
 from tests.integration.cluster import free_addresses
 from tests.integration.etcd import Etcd
@@ -61,7 +60,7 @@ class RestartedKvd:
 
 
 def started(kind: str, directory: Path) -> Etcd | RestartedKvd:
-    """One of that kind; skips the test where there is none."""
+    """One of that kind; skips the test where there is no etcd."""
     if kind == "etcd":
         why = etcd.missing()
         if why is not None:
@@ -71,9 +70,6 @@ def started(kind: str, directory: Path) -> Etcd | RestartedKvd:
     try:
         with kvd.client() as client:
             client.count()
-    except UnsupportedError as error:
-        kvd.kill()
-        pytest.skip(f"this kvd doesn't serve etcd's API: {error}")
     except BaseException:
         kvd.kill()
         raise
