@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +16,13 @@ from kvstore.errors import LeaseNotFoundError
 _ID_MAX = (1 << 63) - 1
 
 
-class LeaseId(click.ParamType[int]):
+if TYPE_CHECKING:
+    IntType = click.ParamType[int]
+else:
+    IntType = click.ParamType  # which older versions of Click can't subscript
+
+
+class LeaseId(IntType):
     """A lease's id on the command line."""
 
     name = "ID"

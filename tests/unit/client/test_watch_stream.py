@@ -270,7 +270,8 @@ def test_a_silent_stream_is_left_for_another(
     async def test() -> None:
         retry = RetryPolicy(attempt_timeout_s=0.05)
         async with (
-            FakeEtcd(silent, lives) as server,
+            # On a loaded machine the one that lives can be late, and is left for another as well.
+            FakeEtcd(silent, *[lives] * 1000) as server,
             client_of(server, retry=retry) as client,
             client.watch(b"a") as watch,
         ):
@@ -280,11 +281,11 @@ def test_a_silent_stream_is_left_for_another(
 
 
 def test_a_stream_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_stream, "SILENCE_S", 0.02)
+    monkeypatch.setattr(watch_stream, "SILENCE_S", 0.5)
 
     async def session(session: WatchSession) -> None:
         await session.create(revision=4)
-        for _ in range(5):
+        for _ in range(2):
             assert (await session.request()).HasField("progress_request")
             await session.send(watch_id=-1, revision=8)
         await session.send(event(9, b"a"))
