@@ -18,6 +18,10 @@ cdef enum:
     REFUSED_SESSION_EXPIRED = 0
     REFUSED_SEQUENCE_PASSED = 1
     REFUSED_REQUEST_FORGOTTEN = 2
+    RESULT_NO_SPACE = 16        # an alarm stands
+    RESULT_CORRUPT = 17
+    REFUSES_PUTS = 1            # as kvstore.state.mvcc.alarms.Refused
+    REFUSES_WRITES = 2
     PRESENT_COLD = 2
     NO_KEY = 0xFFFFFFFF
 
@@ -59,6 +63,7 @@ cdef class Applying:
     cdef readonly uint32_t state_hash
     cdef readonly uint64_t model_from   # 0 while the model is off
     cdef readonly int64_t compacted
+    cdef int refused                    # by alarms: 0, REFUSES_PUTS or REFUSES_WRITES
     cdef Buffer record                  # of the key that is being written
     cdef int apply_entry(
         self, Prepared prepared, Step* steps, uint32_t count, uint64_t index, uint64_t time_ms,
@@ -71,6 +76,8 @@ cdef class Applying:
         self, Prepared prepared, Step* step, uint64_t index, uint32_t place, dict used,
         WriteBatch batch
     ) except -1
+    # 0, or the result of a write that an alarm refuses.
+    cdef int refusal(self, Step* step) noexcept
     cdef int open_session(
         self, Step* step, uint64_t index, uint32_t place, dict used, WriteBatch batch
     ) except -1

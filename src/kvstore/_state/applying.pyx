@@ -206,6 +206,9 @@ cdef class Applying:
         self.model_from = model_from
         self.compacted = compacted
 
+    def refuse(self, int refused):
+        self.refused = refused
+
     def prepare(self, entries):
         cdef Prepared prepared = Prepared.__new__(Prepared)
         cdef Database db = self.db
@@ -390,13 +393,16 @@ cdef class Applying:
         cdef RequestMemory requests = self.requests
         cdef uint64_t word = word_of_fingerprint(step.command.fingerprint)
         cdef uint64_t known = requests.word(step.command.request)
-        cdef int existed
+        cdef int existed, refusal
         if known:
             return result_of_word(known, word)
         if step.command.form == FORM_SENT_BEFORE and (
             requests._forgotten_ms and requests._forgotten_ms >= step.command.since
         ):
             return RESULT_REFUSED + REFUSED_REQUEST_FORGOTTEN
+        refusal = self.refusal(step)
+        if refusal:
+            return refusal
         existed = self.write(prepared, step, batch)
         word |= <uint64_t> existed
         requests.remember(step.command.request, word, index, self.clock_ms)
@@ -414,7 +420,7 @@ cdef class Applying:
         cdef bytes name = (<const char*> step.command.request)[:REQUEST_BYTES]
         cdef Session session = self.sessions.use(name, self.clock_ms, index, place)
         cdef uint64_t word, known
-        cdef int existed
+        cdef int existed, refusal
         if session is None:
             return RESULT_REFUSED + REFUSED_SESSION_EXPIRED
         used[session.name] = None
@@ -425,9 +431,20 @@ cdef class Applying:
         known = session.find(step.command.sequence)
         if known:
             return result_of_word(known, word)
+        refusal = self.refusal(step)
+        if refusal:
+            return refusal
         existed = self.write(prepared, step, batch)
         session.remember(step.command.sequence, word | <uint64_t> existed)
         return existed
+
+    cdef int refusal(self, Step* step) noexcept:
+        # It isn't remembered, so that a retry is done once the alarm is over.
+        if self.refused == REFUSES_WRITES:
+            return RESULT_CORRUPT
+        if self.refused == REFUSES_PUTS and step.command.kind == COMMAND_PUT:
+            return RESULT_NO_SPACE
+        return 0
 
     cdef int open_session(
         self, Step* step, uint64_t index, uint32_t place, dict used, WriteBatch batch

@@ -119,6 +119,10 @@ class Applying:
     ) -> None:
         """Something else was applied, which brought the state so far."""
 
+    def refuse(self, refused: int) -> None:
+        """What is refused from here on, but for requests that were applied before: a
+        ``kvstore.state.mvcc.alarms.Refused``."""
+
     @property
     def open_sessions(self) -> int:
         """How many there are."""

@@ -16,6 +16,8 @@ REFUSAL_KEY: Final = "kvstore-refusal"
 OUTCOME_KEY: Final = "kvstore-outcome"
 # The call was refused because too much waits already.
 OVERLOAD_KEY: Final = "kvstore-overload"
+# The call was refused because of an alarm that stands.
+ALARM_KEY: Final = "kvstore-alarm"
 
 # Calls: which try of this write this is, from 1 on; tries that surely came to nothing don't count.
 ATTEMPT_KEY: Final = "kvstore-attempt"

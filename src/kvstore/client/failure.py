@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from kvstore.api.metadata_keys import (
+    ALARM_KEY,
     INTEGRITY_CODE_KEY,
     LEADER_ADDRESS_KEY,
     LEADER_HINT_KEY,
@@ -28,6 +29,7 @@ from kvstore.errors import (
     IntegrityCode,
     InternalError,
     InvalidArgumentError,
+    NoSpaceError,
     NotLeaderError,
     Outcome,
     OverloadedError,
@@ -105,7 +107,8 @@ def understand(error: grpc.RpcError) -> Failure:
         address,
         _unsent(error) or _not_applied(code, details, trailer),
         silent,
-        OVERLOAD_KEY in trailer or code is grpc.StatusCode.RESOURCE_EXHAUSTED,
+        OVERLOAD_KEY in trailer
+        or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and ALARM_KEY not in trailer),
         code is grpc.StatusCode.UNAUTHENTICATED,
     )
 
@@ -182,6 +185,8 @@ def _translated(
             return _storage_error(details, _code(trailer) or IntegrityCode.IO_ERROR)
         case grpc.StatusCode.ABORTED if trailer.get(REFUSAL_KEY) in Refusal.__members__:
             return ForgottenError(Refusal(trailer[REFUSAL_KEY]))
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if ALARM_KEY in trailer:
+            return NoSpaceError(details)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if OUTCOME_KEY in trailer:
             return ResourceExhaustedError(details)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from kvstore._engine.primitives.native import crc32c
 from kvstore.engine import DB, WriteBatch
 from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.alarms import Refused, refused_by
 from kvstore.state.mvcc.answers import DeleteRangeAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.evaluate import evaluate_slice
 from kvstore.state.mvcc.operations import (
@@ -71,6 +72,8 @@ class _Standing(Protocol):
         compacted: int,
     ) -> None: ...
 
+    def refuse(self, refused: Refused) -> None: ...
+
 
 class Evaluated(NamedTuple):
     """What entries came to, and all that applying them changes."""
@@ -124,6 +127,7 @@ class OperationsApplying:
         self.alarms = frozenset(
             map(decode_alarm_key, db.iterator(prefix=ALARMS, include_value=False))
         )
+        standing.refuse(refused_by(self.alarms))
         # Compactions that no table knows of yet: by which entry, and up to where.
         self._compactions: deque[tuple[int, int]] = deque()
         self._letting_go = threading.Lock()
@@ -219,6 +223,7 @@ class OperationsApplying:
         self._db.write(batch, sequence=first, applied_index=index)
         _take_over(self.leases, view.leases)
         self.alarms = view.alarms
+        now.refuse(refused_by(view.alarms))
         if standing.compacted != compacted:
             self._compactions.append((index, standing.compacted))
         return evaluated.applied

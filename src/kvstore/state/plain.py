@@ -16,6 +16,7 @@ from kvstore.engine import DB, WriteBatch
 from kvstore.errors import ForgottenError, InvalidArgumentError, Refusal, ResourceExhaustedError
 from kvstore.state.cold import COLD
 from kvstore.state.commands import Command, CommandKind, decode_commands, decode_time
+from kvstore.state.mvcc.alarms import Refused
 from kvstore.state.mvcc.answers import KeyValue
 from kvstore.state.mvcc.operations import is_operations
 from kvstore.state.mvcc.records import (
@@ -26,7 +27,7 @@ from kvstore.state.mvcc.records import (
     event_key,
 )
 from kvstore.state.requests import encode_record, word_of
-from kvstore.state.results import NO_ROOM, REUSED, CommandResult, code_of
+from kvstore.state.results import NO_ROOM, REUSED, CommandResult, code_of, refused_by_alarm
 from kvstore.state.sessions import Sessions, encode_session
 from kvstore.state.stored import REQUESTS, SESSIONS, STATE_KEY, USER, StoredState, encode_state
 
@@ -90,6 +91,7 @@ class PlainApplying:
         self.clock_ms = stored.clock_ms
         self.model_from = stored.model_from
         self.compacted = stored.compacted
+        self._refused = Refused.NOTHING
 
     @property
     def open_sessions(self) -> int:
@@ -208,6 +210,8 @@ class PlainApplying:
         since = command.since
         if since is not None and 0 < requests.forgotten_ms >= since:
             return ForgottenError(Refusal.REQUEST_FORGOTTEN)
+        if self._refuses(command):
+            return refused_by_alarm(self._refused)
         existed = self._write(command, batch, present)
         requests.add(command.request, word | existed, index, self.clock_ms)
         fresh.append((command.request, word | existed))
@@ -234,6 +238,8 @@ class PlainApplying:
         known = session.find(sequence)
         if known:
             return _first_result(known, word)
+        if self._refuses(command):
+            return refused_by_alarm(self._refused)
         existed = self._write(command, batch, present)
         session.remember(sequence, word | existed)
         return existed
@@ -248,6 +254,12 @@ class PlainApplying:
             batch.delete(SESSIONS + gone, sequence=self.revision)
         used[name] = None
         return self._sessions.open(name, self.clock_ms, used_at)
+
+    def _refuses(self, command: Command) -> bool:
+        """An alarm stands. It isn't remembered, so that a retry is done once the alarm is over."""
+        return self._refused is Refused.WRITES or (
+            self._refused is Refused.PUTS and command.kind == _PUT
+        )
 
     def _write(self, command: Command, batch: WriteBatch, present: Present) -> bool:
         """Do it, whatever its id; returns whether the key had a value."""
@@ -297,6 +309,10 @@ class PlainApplying:
         self.clock_ms = clock_ms
         self.model_from = model_from
         self.compacted = compacted
+
+    def refuse(self, refused: Refused) -> None:
+        """What is refused from here on, but for requests that were applied before."""
+        self._refused = refused
 
     def first_result(self, request: bytes, fingerprint: bytes, sequence: int = 0) -> int | None:
         """The byte of :meth:`kvstore.state.StateMachine.first_result`."""

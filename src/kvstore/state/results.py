@@ -8,13 +8,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvstore.errors import (
+    CorruptionError,
     Error,
     ForgottenError,
+    IntegrityCode,
     InvalidArgumentError,
+    NoSpaceError,
+    Outcome,
     Refusal,
     ResourceExhaustedError,
 )
 from kvstore.etcd_errors import EtcdError
+from kvstore.state.mvcc.alarms import Refused
 from kvstore.state.mvcc.answers import Answer
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "CommandResult",
     "OperationResult",
     "code_of",
+    "refused_by_alarm",
     "result_of",
 ]
 
@@ -50,17 +56,42 @@ class Applied(NamedTuple):
 REUSED = "request_id was used before for another operation, key or value"
 NO_ROOM = "too many sessions are open, none of them idle; requests without one are served"
 
+NO_SPACE = (
+    "the store has reached its quota, or a disk is nearly full (alarm NOSPACE): reads and deletes "
+    "are served, puts once there is room and the alarm is disarmed"
+)
+CORRUPT = "members differ (alarm CORRUPT): nothing is written until the alarm is disarmed"
+
 _REUSED, _NO_ROOM, _REFUSED = 2, 3, 4
+_NO_SPACE, _CORRUPT = 16, 17
+_ALARMS = {_NO_SPACE: Refused.PUTS, _CORRUPT: Refused.WRITES}
 _REFUSALS = tuple(Refusal)
+
+
+def refused_by_alarm(refused: Refused) -> Error:
+    """Why a write is refused while an alarm stands; ``refused`` isn't NOTHING."""
+    if refused is Refused.PUTS:
+        return NoSpaceError(NO_SPACE)
+    error = CorruptionError(CORRUPT, code=IntegrityCode.CHECKSUM_MISMATCH)
+    error.outcome = Outcome.NOT_APPLIED
+    return error
 
 
 def code_of(result: CommandResult) -> int:
     """The byte that stands for a result: 0 and 1 for False and True, more for refusals."""
     if isinstance(result, bool):
         return int(result)
-    if isinstance(result, ForgottenError):
-        return _REFUSED + _REFUSALS.index(result.refusal)
-    return _REUSED if isinstance(result, InvalidArgumentError) else _NO_ROOM
+    match result:
+        case ForgottenError():
+            return _REFUSED + _REFUSALS.index(result.refusal)
+        case InvalidArgumentError():
+            return _REUSED
+        case NoSpaceError():
+            return _NO_SPACE
+        case CorruptionError():
+            return _CORRUPT
+        case _:
+            return _NO_ROOM
 
 
 def result_of(code: int) -> CommandResult:
@@ -71,4 +102,6 @@ def result_of(code: int) -> CommandResult:
         return InvalidArgumentError(REUSED)
     if code == _NO_ROOM:
         return ResourceExhaustedError(NO_ROOM)
+    if code in _ALARMS:
+        return refused_by_alarm(_ALARMS[code])
     return ForgottenError(_REFUSALS[code - _REFUSED])

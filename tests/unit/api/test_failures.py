@@ -5,7 +5,13 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from kvstore.api.handlers.failures import DETAILS_CHARACTERS_MAX, TRAILER_KEYS, failure_of
+from kvstore.api.handlers.failures import (
+    DETAILS_CHARACTERS_MAX,
+    TRAILER_KEYS,
+    Failure,
+    failure_of,
+)
+from kvstore.client.failure import understand
 from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
@@ -14,6 +20,7 @@ from kvstore.errors import (
     IntegrityCode,
     InternalError,
     InvalidArgumentError,
+    NoSpaceError,
     NotLeaderError,
     OutcomeUnknownError,
     Refusal,
@@ -21,6 +28,8 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
+from kvstore.state.mvcc.alarms import Refused
+from kvstore.state.results import refused_by_alarm
 
 
 @pytest.mark.parametrize(
@@ -35,6 +44,7 @@ from kvstore.errors import (
         (CorruptionError("x", code=IntegrityCode.INVALID_MAGIC), grpc.StatusCode.DATA_LOSS),
         (ForgottenError(Refusal.SESSION_EXPIRED), grpc.StatusCode.ABORTED),
         (ResourceExhaustedError("sessions"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (NoSpaceError("quota"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (InternalError("defect"), grpc.StatusCode.INTERNAL),
         (Error("what else"), grpc.StatusCode.INTERNAL),
     ],
@@ -108,3 +118,33 @@ def test_only_what_was_never_proposed_is_said_to_be_not_applied() -> None:
     assert dict(failure_of(ResourceExhaustedError("sessions")).trailer) == not_applied
     assert dict(failure_of(OutcomeUnknownError("leadership lost")).trailer) == {}
     assert dict(failure_of(DeadlineExceededError("late")).trailer) == {}
+
+
+class _Failed(grpc.RpcError):
+    """What a client is told of a failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.code = lambda: failure.code
+        self.details = lambda: failure.details
+        self.trailing_metadata = lambda: failure.trailer
+
+
+def test_a_client_knows_a_full_store_from_a_busy_one() -> None:
+    failure = failure_of(refused_by_alarm(Refused.PUTS))
+    assert dict(failure.trailer) == {"kvstore-alarm": "NOSPACE", "kvstore-outcome": "not-applied"}
+    understood = understand(_Failed(failure))
+    assert isinstance(understood.error, NoSpaceError)
+    assert str(understood.error) == failure.details
+    assert understood.not_applied
+    assert not understood.retry
+    assert not understood.overloaded
+
+
+def test_a_client_knows_that_a_corrupt_cluster_did_nothing() -> None:
+    failure = failure_of(refused_by_alarm(Refused.WRITES))
+    assert failure.code is grpc.StatusCode.DATA_LOSS
+    understood = understand(_Failed(failure))
+    assert isinstance(understood.error, CorruptionError)
+    assert understood.error.code is IntegrityCode.CHECKSUM_MISMATCH
+    assert understood.not_applied
+    assert not understood.retry

@@ -27,6 +27,9 @@ from kvstore.state import (
 )
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
+    Alarm,
+    AlarmAction,
+    AlarmKind,
     Compact,
     DeleteRange,
     EnableModel,
@@ -81,6 +84,12 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(LeaseGrant, leases, st.just(60)),
     st.builds(LeaseRevoke, leases, st.just(0), st.just(0)),
     st.builds(Compact, st.integers(-1, 40)),
+    st.builds(
+        Alarm,
+        st.sampled_from([AlarmAction.ACTIVATE, AlarmAction.DEACTIVATE]),
+        st.just(1),
+        st.sampled_from([AlarmKind.NOSPACE, AlarmKind.CORRUPT]),
+    ),
 )
 entries_of_operations = st.tuples(
     st.sampled_from([0, 1, 50]), st.lists(operations, min_size=1, max_size=3)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import grpc
 
 from kvstore.api.metadata_keys import (
+    ALARM_KEY,
     INTEGRITY_CODE_KEY,
     LEADER_ADDRESS_KEY,
     LEADER_HINT_KEY,
@@ -19,6 +20,7 @@ from kvstore.errors import (
     Error,
     ForgottenError,
     InvalidArgumentError,
+    NoSpaceError,
     NotLeaderError,
     Outcome,
     OutcomeUnknownError,
@@ -36,6 +38,7 @@ TRAILER_KEYS = (
     REFUSAL_KEY,
     OUTCOME_KEY,
     OVERLOAD_KEY,
+    ALARM_KEY,
 )
 _NOT_APPLIED = ((OUTCOME_KEY, str(Outcome.NOT_APPLIED)),)
 
@@ -72,12 +75,17 @@ def failure_of(error: Error) -> Failure:
         case ForgottenError():
             refusal = ((REFUSAL_KEY, str(error.refusal)),)
             return Failure(grpc.StatusCode.ABORTED, details, refusal + _NOT_APPLIED)
+        case NoSpaceError():
+            alarm = ((ALARM_KEY, "NOSPACE"),)
+            return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, details, alarm + _NOT_APPLIED)
         case ResourceExhaustedError():
             return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, details, _NOT_APPLIED)
         case DeadlineExceededError():
             return Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details)
         case StorageError():
             trailer = [(INTEGRITY_CODE_KEY, str(error.code))]
+            if error.outcome is Outcome.NOT_APPLIED:
+                trailer += _NOT_APPLIED
             return Failure(grpc.StatusCode.DATA_LOSS, details, tuple(trailer))
         case _:
             return Failure(grpc.StatusCode.INTERNAL, details)

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from kvstore.errors import Error
 from kvstore.service.etcd.member import LocalMember, Model
+from kvstore.state.mvcc.alarms import Refused, refused_by
 from kvstore.state.mvcc.answers import Answer
 from kvstore.state.mvcc.requests import Compact, Operation
 
@@ -99,6 +100,8 @@ class History:
             self._samples.clear()
         self._note(_Sample(now, machine.revision, member.log_bytes))
         revision = self._due(now, machine.revision, member.log_bytes)
+        if refused_by(machine.alarms) is Refused.WRITES:
+            return  # it would be refused, again and again
         if revision > max(machine.compacted, 1) and service.is_leader and not self._is_proposing:
             self._is_proposing = True
             service.propose_here(Compact(revision), self._done)

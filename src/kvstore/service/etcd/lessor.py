@@ -20,7 +20,7 @@ its last renewal is told, or its grant applied; all else gives way to it:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from math import ceil
 from typing import Final, NamedTuple, Protocol
@@ -30,6 +30,7 @@ from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd.lessor_checkpoints import Checkpoints
 from kvstore.service.etcd.lessor_deadlines import Deadlines, Tenure
 from kvstore.service.etcd.lessor_expiry import Expiry, Outcome, Propose
+from kvstore.state.mvcc.alarms import Refused, refused_by
 from kvstore.state.mvcc.answers import (
     Answer,
     LeaseCheckpointAnswer,
@@ -76,6 +77,10 @@ class Machine(Protocol):
 
     def leases(self) -> Mapping[int, Lease]:
         """All leases by their ids; always the present ones, from memory."""
+
+    @property
+    def alarms(self) -> Collection[tuple[int, int]]:
+        """``(member, kind)`` of those that stand."""
 
 
 class Member(Protocol):
@@ -248,8 +253,10 @@ class Lessor:
         if reign is None or (self._hold is not None and not self._hold.is_confirmed):
             self._ask_soon()
         elif self._hold is None:
-            reign.expiry.add(reign.deadlines.due(now, reign.expiry.room, LOOKS_MAX))
-            reign.expiry.tick(now)
+            # Else revocations would be refused, again and again, until the alarm is over.
+            if refused_by(reign.member.machine.alarms) is not Refused.WRITES:
+                reign.expiry.add(reign.deadlines.due(now, reign.expiry.room, LOOKS_MAX))
+                reign.expiry.tick(now)
             reign.checkpoints.tick(now)
 
     # --- whether it may --------------------------------------------------------------------------

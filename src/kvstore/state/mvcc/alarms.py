@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Collection
 from typing import Final
 
 from kvstore.etcd_errors import EtcdError, Reason
@@ -20,24 +22,42 @@ from kvstore.state.mvcc.requests import (
 from kvstore.state.mvcc.txn import has_put
 from kvstore.state.mvcc.view import View
 
-__all__ = ["ALARMS_MAX", "alarm", "check_alarms"]
+__all__ = ["ALARMS_MAX", "Refused", "alarm", "check_alarms", "refused_by"]
 
 ALARMS_MAX: Final = 1024
 """That stand at one time: they name members, of which there are fewer. Part of the replicated
 state's rules."""
 
+
+class Refused(enum.IntEnum):
+    """What alarms that stand let nobody do. Numbers as what applies v1's commands has them."""
+
+    NOTHING = 0
+    PUTS = 1
+    """Nor grants of leases."""
+    WRITES = 2
+
+
 _RAISED: Final = frozenset((AlarmKind.NOSPACE, AlarmKind.CORRUPT))
 _ALWAYS: Final = (Alarm, EnableModel, LeaseCheckpoint)
+
+
+def refused_by(alarms: Collection[tuple[int, int]]) -> Refused:
+    """What these, ``(member, kind)``, refuse together."""
+    kinds = {kind for _, kind in alarms}
+    if AlarmKind.CORRUPT in kinds:
+        return Refused.WRITES
+    return Refused.PUTS if AlarmKind.NOSPACE in kinds else Refused.NOTHING
 
 
 def check_alarms(view: View, operation: Operation) -> None:
     """Raise EtcdError where an alarm that stands refuses the operation."""
     if not view.alarms or isinstance(operation, _ALWAYS):
         return
-    kinds = {kind for _, kind in view.alarms}
-    if AlarmKind.CORRUPT in kinds:
+    refused = refused_by(view.alarms)
+    if refused is Refused.WRITES:
         raise EtcdError(Reason.CORRUPT)
-    if AlarmKind.NOSPACE in kinds and (
+    if refused is Refused.PUTS and (
         isinstance(operation, Put | LeaseGrant)
         or (isinstance(operation, Txn) and has_put(operation))
     ):

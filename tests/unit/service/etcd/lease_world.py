@@ -89,6 +89,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.state = State()
+        self.alarms: frozenset[tuple[int, int]] = frozenset()
 
     def leases(self) -> Mapping[int, LeaseRecord]:
         return self.state.leases

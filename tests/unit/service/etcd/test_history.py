@@ -9,7 +9,7 @@ import pytest
 
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd.history import History, Retention, Service
-from kvstore.state.mvcc.requests import Compact, Operation
+from kvstore.state.mvcc.requests import AlarmKind, Compact, Operation
 
 
 class Member:
@@ -20,6 +20,7 @@ class Member:
 class Machine:
     revision = 1
     compacted = -1
+    alarms: frozenset[tuple[int, int]] = frozenset()
 
 
 class Stage:
@@ -127,3 +128,13 @@ def test_few_samples_are_kept_however_long_it_runs():
     stage.is_leader = False
     stage.run(5000, size=10)
     assert len(stage.history._samples) <= 40
+
+
+def test_nothing_is_proposed_while_a_corrupt_cluster_refuses_it():
+    stage = Stage(Retention(0, 0, 50))
+    stage.machine.alarms = frozenset({(2, AlarmKind.CORRUPT)})
+    stage.run(10, revisions=10)
+    assert not stage.asked
+    stage.machine.alarms = frozenset({(2, AlarmKind.NOSPACE)})
+    stage.run(1)
+    assert stage.asked, "a compaction makes room"

@@ -18,7 +18,13 @@ from kvstore.state.mvcc.answers import (
     LeaseRevokeAnswer,
 )
 from kvstore.state.mvcc.records import LeaseRecord
-from kvstore.state.mvcc.requests import FOR_EVER, LeaseCheckpoint, LeaseRevoke, Operation
+from kvstore.state.mvcc.requests import (
+    FOR_EVER,
+    AlarmKind,
+    LeaseCheckpoint,
+    LeaseRevoke,
+    Operation,
+)
 
 Told = Callable[[Answer | Error], None]
 
@@ -36,6 +42,7 @@ class Member:
         self.turn: list[Callable[[], None]] = []
         self.now = 100.0
         self.births = 0
+        self.alarms: frozenset[tuple[int, int]] = frozenset()
         self.lessor = Lessor(
             lambda: self if self.is_leader else None,
             lambda operation, told: self.proposed.append((operation, told)),
@@ -500,3 +507,15 @@ def test_leases_that_come_and_go_leave_nothing_behind(member: Member) -> None:
 @pytest.mark.parametrize(("election_s", "least"), [(0.3, 2), (1.0, 2), (1.5, 3), (10.0, 15)])
 def test_least_ttl_outlives_an_election(election_s: float, least: int) -> None:
     assert ttl_min_s(election_s) == least
+
+
+def test_a_corrupt_cluster_is_not_asked_for_revocations_until_that_is_over(member: Member) -> None:
+    member.grant(1, ttl=2)
+    member.alarms = frozenset({(3, AlarmKind.CORRUPT)})
+    member.run(5)
+    assert not member.proposed
+    assert member.renewed(1) == [ENDING]
+    member.alarms = frozenset({(3, AlarmKind.NOSPACE)})
+    member.tick()
+    assert member.apply_proposed() == 1
+    assert 1 not in member.records
