@@ -1,8 +1,9 @@
 """Types of the native parts of the state."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from kvstore._engine.database.native import Database
+from kvstore._engine.database.native import Database, WriteBatch
 
 # requests.pyx
 
@@ -143,3 +144,39 @@ class Applying:
 
     def first_result(self, request: bytes, fingerprint: bytes, sequence: int = 0) -> int | None:
         """The byte of what an applied request got, None where that isn't remembered."""
+
+# operations.pyx
+
+class Evaluator:
+    """Evaluates entries of the model's operations that name single keys, from memory.
+
+    As ``kvstore.state.mvcc.evaluate`` does, and the same to the last byte; the answers are tuples
+    of the types that it is given. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        applied: type[Any],
+        put: type[Any],
+        delete_range: type[Any],
+        range: type[Any],
+        txn: type[Any],
+        key_value: type[Any],
+    ) -> None: ...
+    def evaluate(
+        self,
+        entries: list[tuple[int, int, bytes]],
+        revision: int,
+        model_from: int,
+        state_hash: int,
+        clock_ms: int,
+        leases: dict[int, Any],
+    ) -> tuple[list[Any], WriteBatch, int, int, int] | None:
+        """What entries come to in a state whose model is on: what was applied, what is to be
+        written, and revision, hash and clock after them.
+
+        None where anything is out of the ordinary (who asks, what would be refused, several keys at
+        once, what only the disk knows, much of it): that is for the readable form. Changes nothing.
+        Raises CorruptionError, StorageError.
+        """

@@ -105,7 +105,9 @@ class StateMachine:
             retain_history(db, stored.compacted)
         requests = self._requests
         self._reading = Reading(db, self._applying)
-        self._operations = OperationsApplying(db, self._applying, lambda: requests.forgotten_ms)
+        self._operations = OperationsApplying(
+            db, self._applying, lambda: requests.forgotten_ms, plain=plain
+        )
 
     def _load_requests(self, capacity: int, stored: StoredState) -> RequestMemory:
         requests = RequestMemory(capacity)

@@ -10,13 +10,21 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 from kvstore._engine.primitives.native import crc32c
+from kvstore._state.native import Evaluator
 from kvstore.engine import DB, WriteBatch
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc.alarms import Refused, refused_by
-from kvstore.state.mvcc.answers import DeleteRangeAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import (
+    DeleteRangeAnswer,
+    KeyValue,
+    PutAnswer,
+    RangeAnswer,
+    TxnAnswer,
+)
 from kvstore.state.mvcc.evaluate import evaluate_slice
 from kvstore.state.mvcc.operations import (
     decode_operations,
@@ -76,10 +84,14 @@ class _Standing(Protocol):
 
 
 class Evaluated(NamedTuple):
-    """What entries came to, and all that applying them changes."""
+    """What entries came to, and all that applying them changes: ``batch`` is to be written,
+    ``leases`` are those that changed, None where one is gone."""
 
     applied: list[Applied]
-    view: View
+    batch: WriteBatch
+    standing: Standing
+    leases: Mapping[int, LeaseRecord | None]
+    alarms: frozenset[tuple[int, int]]
     state_hash: int
     clock_ms: int
 
@@ -115,9 +127,16 @@ class OperationsApplying:
     ``leases`` and ``alarms`` are those of the state; others may look at them.
     """
 
-    def __init__(self, db: DB, standing: _Standing, forgotten_ms: Callable[[], int]) -> None:
-        """``forgotten_ms``: as in the state's record. Raises CorruptionError."""
+    def __init__(
+        self, db: DB, standing: _Standing, forgotten_ms: Callable[[], int], *, plain: bool = False
+    ) -> None:
+        """``forgotten_ms``: as in the state's record. ``plain``: nothing is evaluated natively.
+
+        Raises CorruptionError.
+        """
         self._db = db
+        types = (Applied, PutAnswer, DeleteRangeAnswer, RangeAnswer, TxnAnswer, KeyValue)
+        self._evaluator = None if plain else Evaluator(db, *types)
         self._standing = standing
         self._forgotten_ms = forgotten_ms
         self.leases: dict[int, LeaseRecord] = {
@@ -138,6 +157,9 @@ class OperationsApplying:
         One with a Compact comes alone: what is to be forgotten was seen by all who look at each
         slice. Changes nothing. Raises CorruptionError, StorageError.
         """
+        natively = self._prepare_natively(entries)
+        if natively is not None:
+            return natively
         taken: list[_Entry] = []
         for index, term, data in entries:
             if data and not is_operations(data):
@@ -164,17 +186,41 @@ class OperationsApplying:
             prepared.learn(evaluated)
         return prepared
 
+    def _takes_native(self) -> bool:
+        """Nothing stands under which a Put or a Txn of single keys is refused, or does more."""
+        is_on = self._standing.model_from and self._db.retained_sequence is not None
+        return bool(is_on) and not self.alarms
+
+    def _prepare_natively(
+        self, entries: Sequence[tuple[int, int, bytes]]
+    ) -> PreparedOperations | None:
+        """The same where all that is done is Puts and Txns of single keys, which memory knows."""
+        if self._evaluator is None or not self._takes_native():
+            return None
+        taken = [*takewhile(lambda entry: not entry[2] or is_operations(entry[2]), entries)]
+        now = self._standing
+        came_to = self._evaluator.evaluate(
+            taken, now.revision, now.model_from, now.state_hash, now.clock_ms, self.leases
+        )
+        if came_to is None:
+            return None
+        applied, batch, revision, state_hash, clock_ms = came_to
+        standing = Standing(revision, now.model_from, now.compacted)
+        prepared = PreparedOperations([(index, term, data, ()) for index, term, data in taken])
+        prepared.learn(Evaluated(applied, batch, standing, {}, self.alarms, state_hash, clock_ms))
+        return prepared
+
     def look_up(self, prepared: PreparedOperations, step: Callable[[], None]) -> Evaluated:
         """What ``prepared`` comes to. May ask the disk; any thread; ``step`` after each answer."""
         evaluated = self._evaluate(prepared.entries, DiskStore(self._db, step))
         if self._must_retain(evaluated):
             # Durable before there is history to keep.
-            retain_history(self._db, evaluated.view.standing.compacted)
+            retain_history(self._db, evaluated.standing.compacted)
         return evaluated
 
     def _must_retain(self, evaluated: Evaluated) -> bool:
         """The model is enabled by it: that is written to the disk at once, this first time."""
-        return bool(evaluated.view.standing.model_from) and self._db.retained_sequence is None
+        return bool(evaluated.standing.model_from) and self._db.retained_sequence is None
 
     def _evaluate(self, entries: Sequence[_Entry], store: Store) -> Evaluated:
         now = self._standing
@@ -194,7 +240,9 @@ class OperationsApplying:
             state_hash = crc32c(data, crc32c(bytes(outcome), state_hash))
             ids = [proposal.id for proposal in proposals]
             applied.append(Applied(index, term, b"", tuple(zip(ids, results, strict=True))))
-        return Evaluated(applied, view, state_hash, clock_ms)
+        return Evaluated(
+            applied, view.batch, view.standing, view.leases, view.alarms, state_hash, clock_ms
+        )
 
     def apply(self, prepared: PreparedOperations) -> list[Applied]:
         """Apply what was prepared, in memory. What was applied since then makes it wrong."""
@@ -203,8 +251,7 @@ class OperationsApplying:
             raise ValueError("what only the disk knows was not looked up")
         now = self._standing
         first, compacted = now.revision, now.compacted
-        view = evaluated.view
-        standing = view.standing
+        standing = evaluated.standing
         index, term, _, _ = evaluated.applied[-1]
         stored = StoredState(
             index,
@@ -216,14 +263,14 @@ class OperationsApplying:
             standing.model_from,
             standing.compacted,
         )
-        batch: WriteBatch = view.batch
+        batch = evaluated.batch
         batch.put(STATE_KEY, encode_state(stored), sequence=standing.revision)
         # Before it is written: whoever reads a record with a header knows by then that it has one.
         now.advance(*stored[:5], standing.model_from, standing.compacted)
         self._db.write(batch, sequence=first, applied_index=index)
-        _take_over(self.leases, view.leases)
-        self.alarms = view.alarms
-        now.refuse(refused_by(view.alarms))
+        _take_over(self.leases, evaluated.leases)
+        self.alarms = evaluated.alarms
+        now.refuse(refused_by(evaluated.alarms))
         if standing.compacted != compacted:
             self._compactions.append((index, standing.compacted))
         return evaluated.applied
