@@ -1,4 +1,4 @@
-"""Clients that share no code with ours: grpc-js, and h2load's bare HTTP/2.
+"""Clients that share no code with ours: grpc-js, etcd3 of npm, and h2load's bare HTTP/2.
 
 Skipped where they aren't installed: ``npm install --prefix tests/integration/node``, and Debian's
 package nghttp2-client.
@@ -36,10 +36,13 @@ def server(
         yield started.wait_serving()
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None or not (NODE / "node_modules").is_dir(),
-    reason="no grpc-js: npm install --prefix tests/integration/node",
+needs_npm_packages = pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE / "node_modules/etcd3").is_dir(),
+    reason="no grpc-js and etcd3: npm install --prefix tests/integration/node",
 )
+
+
+@needs_npm_packages
 def test_grpc_js_is_served(server: Kvd) -> None:
     authority = [] if server.certificates is None else [str(server.certificates.ca)]
     address = server.address.replace("127.0.0.1", "localhost" if authority else "127.0.0.1")
@@ -50,6 +53,21 @@ def test_grpc_js_is_served(server: Kvd) -> None:
         text=True,
         check=False,
     )
+    assert (ended.returncode, ended.stdout) == (0, "well\n"), ended.stderr
+
+
+@needs_npm_packages
+@pytest.mark.parametrize("front", FRONTS)
+def test_npms_etcd3_does_its_tour(front: str, tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data", front=front) as server:
+        server.wait_serving()
+        ended = subprocess.run(
+            ["node", str(NODE / "etcd3_tour.js"), f"http://{server.address}"],
+            capture_output=True,
+            timeout=60,
+            text=True,
+            check=False,
+        )
     assert (ended.returncode, ended.stdout) == (0, "well\n"), ended.stderr
 
 
