@@ -165,13 +165,13 @@ def test_a_write_that_a_stopping_server_cut_short_is_tried_again_under_its_id(ca
 
 def test_what_became_of_a_write_that_was_cut_short_to_the_end_is_unknown(call: Call) -> None:
     with ScriptedServer([CUT_SHORT] * 50) as server, pytest.raises(UnavailableError) as raised:
-        call(server.address, "put", b"k", b"v", timeout=0.3)
+        call(server.address, "put", b"k", b"v", timeout=1)
     assert raised.value.outcome is Outcome.UNKNOWN
 
 
 def test_who_runs_out_of_time_learns_which_trouble_the_disk_had(call: Call) -> None:
     with ScriptedServer([DISK_FAILED] * 50) as server, pytest.raises(UnavailableError) as raised:
-        call(server.address, "put", b"k", b"v", timeout=0.3)
+        call(server.address, "put", b"k", b"v", timeout=1)
     assert raised.value.code is IntegrityCode.IO_ERROR
 
 
@@ -396,5 +396,5 @@ def test_an_error_says_what_became_of_the_write(
 
 def test_without_a_server_nothing_was_applied(call: Call) -> None:
     with pytest.raises(UnavailableError) as caught:
-        call("127.0.0.1:1", "put", b"k", b"v", timeout=0.3)
+        call("127.0.0.1:1", "put", b"k", b"v", timeout=1)
     assert caught.value.outcome is Outcome.NOT_APPLIED

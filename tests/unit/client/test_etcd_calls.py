@@ -271,7 +271,7 @@ def test_a_write_whose_time_is_up_may_have_been_applied() -> None:
     async def test() -> None:
         async with FakeEtcd(Txn=never) as server, client_of(server) as client:
             with pytest.raises(OutcomeUnknownError):
-                await client.transaction(timeout=0.1).then(Put(b"a", b"1")).commit()
+                await client.transaction(timeout=1).then(Put(b"a", b"1")).commit()
         assert len(server.asked) == 1
 
     asyncio.run(test())
@@ -621,7 +621,7 @@ def test_authenticating_takes_no_longer_than_the_call() -> None:
             client_of(server, user="me", password="secret") as client,
         ):
             with pytest.raises(TimeoutError):
-                await client.count(timeout=0.1)
+                await client.count(timeout=1)
 
     asyncio.run(test())
 
@@ -658,7 +658,7 @@ def test_no_server_is_unavailable() -> None:
     async def test() -> None:
         async with FakeEtcd() as server:
             address = server.address
-        async with AsyncClient(address, timeout=0.2) as client:
+        async with AsyncClient(address, timeout=1) as client:
             with pytest.raises(UnavailableError, match="cannot connect"):
                 await client.lease(5).grant()
 

@@ -447,7 +447,7 @@ def test_without_a_server_it_says_so_in_time_and_may_be_tried_again() -> None:
     async def test() -> None:
         async with FakeEtcd() as server:
             address = server.address
-        async with AsyncClient(address, timeout=0.3) as client:
+        async with AsyncClient(address, timeout=1) as client:
             with pytest.raises(UnavailableError, match="cannot connect"):
                 await client.watch(b"a").start()
 

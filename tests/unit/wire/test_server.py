@@ -120,8 +120,9 @@ async def test_a_sync_client_is_answered(server: Server, address: str, echo: Ech
 @scene
 async def test_a_deadline_ends_the_handler(server: Server, address: str, echo: Echo) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
+        await channel.unary_unary("/e/unary")(b"")  # connected: the call below is sent at once
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await channel.unary_unary("/e/wait")(b"", timeout=0.2)
+            await channel.unary_unary("/e/wait")(b"", timeout=1)
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await echo.cancelled.wait()
 
