@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import pytest
 
-from kvstore.cli.kvctl import main
 from kvstore.client import Client
 from tests.integration.etcd import Etcd
 from tests.integration.model_server import KINDS, ModelServer, started, store
-from tests.integration.process import command, environment
+from tests.integration.process import command, environment, kvctl_here
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -46,23 +41,7 @@ def place(request: pytest.FixtureRequest) -> str:
 def kvctl(
     server: ModelServer, *arguments: str, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """What kvctl says and exits with, in this process: a new one takes a second to begin."""
-    said, complained = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
-    argv = ["kvctl", "--addr", server.address, "--timeout=30", *arguments]
-    with (
-        mock.patch.multiple(sys, argv=argv, stdin=io.TextIOWrapper(io.BytesIO(stdin))),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(complained),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    said.flush()
-    complained.flush()
-    output = said.buffer, complained.buffer
-    assert all(isinstance(buffer, io.BytesIO) for buffer in output)
-    stdout, stderr = (buffer.getvalue() for buffer in output if isinstance(buffer, io.BytesIO))
-    code = ended.value.code
-    return subprocess.CompletedProcess(argv, code if isinstance(code, int) else 1, stdout, stderr)
+    return kvctl_here("--addr", server.address, "--timeout=30", *arguments, stdin=stdin)
 
 
 class Running:
