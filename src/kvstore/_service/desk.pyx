@@ -15,7 +15,7 @@ from kvstore._state.native cimport (
     COMMAND_PUT,
     COMMAND_VALUE_BYTES_MAX,
     Command,
-    ENTRY_HEAD_BYTES,
+    ENTRY_HEAD_BYTES_MAX,
     FORM_BYTES_MAX,
     FORM_PLAIN,
     FORM_SENT_BEFORE,
@@ -385,14 +385,14 @@ cdef class Desk:
 
     # --- and go on -----------------------------------------------------------------------------
 
-    def next_entry(self, double now, uint64_t time_ms):
+    def next_entry(self, double now, uint64_t time_ms, uint64_t guard=0):
         cdef Answers answers = Answers.__new__(Answers)
         cdef list chosen = []
         cdef list gathered = self.gathered_writes
         cdef Py_ssize_t taken = 0
         cdef size_t size
         cdef size_t room = self.entry_bytes_max
-        cdef size_t total = ENTRY_HEAD_BYTES
+        cdef size_t total = ENTRY_HEAD_BYTES_MAX
         cdef uint8_t* at
         cdef uint8_t* begin
         cdef double elapsed_ms
@@ -422,7 +422,7 @@ cdef class Desk:
             # As large as it may be, and cut to what it is.
             data = PyBytes_FromStringAndSize(NULL, total)
             begin = <uint8_t*> PyBytes_AS_STRING(data)
-            at = write_entry_head(begin, time_ms, <uint32_t> len(chosen))
+            at = write_entry_head(begin, time_ms, <uint32_t> len(chosen), guard)
             for write in chosen:
                 self.write_bytes -= write.size()
                 if not isnan(write.sent_at):

@@ -85,9 +85,10 @@ class Desk:
         With a ``refusal`` all else gets that; otherwise ``machine`` knows what was done before.
         """
 
-    def next_entry(self, now: float, time_ms: int) -> Entry | None:
+    def next_entry(self, now: float, time_ms: int, guard: int = 0) -> Entry | None:
         """The oldest writes that are gathered, as many as fit an entry of that time of the log.
 
+        ``guard``: the revision of the users as of which they were let in, 0 if nobody asked.
         Gives up those that nobody waits for any more. None when there are no others.
         """
 

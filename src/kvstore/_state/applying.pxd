@@ -22,6 +22,7 @@ cdef enum:
     RESULT_CORRUPT = 17
     REFUSES_PUTS = 1            # as kvstore.state.mvcc.alarms.Refused
     REFUSES_WRITES = 2
+    RESULT_USERS_CHANGED = 255
     PRESENT_COLD = 2
     NO_KEY = 0xFFFFFFFF
 
@@ -64,10 +65,12 @@ cdef class Applying:
     cdef readonly uint64_t model_from   # 0 while the model is off
     cdef readonly int64_t compacted
     cdef int refused                    # by alarms: 0, REFUSES_PUTS or REFUSES_WRITES
+    # The revision of the users while they are asked for, else 0: whoever keeps them sets it.
+    cdef public uint64_t guard
     cdef Buffer record                  # of the key that is being written
     cdef int apply_entry(
         self, Prepared prepared, Step* steps, uint32_t count, uint64_t index, uint64_t time_ms,
-        WriteBatch batch, uint8_t* results
+        uint64_t guard, WriteBatch batch, uint8_t* results
     ) except -1
     cdef int apply_plain(
         self, Prepared prepared, Step* step, uint64_t index, WriteBatch batch, Buffer* fresh

@@ -215,7 +215,7 @@ cdef class Applying:
         cdef uint8_t stored_key[1 + COMMAND_KEY_BYTES_MAX]
         cdef const uint8_t* at
         cdef const uint8_t* end
-        cdef uint64_t time_ms
+        cdef uint64_t time_ms, guard
         cdef uint32_t count, place
         cdef uint32_t commands = 0
         cdef Command command
@@ -229,7 +229,9 @@ cdef class Applying:
                 end = <const uint8_t*> PyBytes_AS_STRING(data)
                 if end[0] == OPERATIONS_VERSION and prepared.entries:
                     break  # they are another slice
-                if read_entry_head(end, PyBytes_GET_SIZE(data), &time_ms, &count) == NULL:
+                if read_entry_head(
+                    end, PyBytes_GET_SIZE(data), &time_ms, &count, &guard
+                ) == NULL:
                     raise ValueError(data)
                 commands += count
             prepared.entries.append((index, term, data))
@@ -240,7 +242,7 @@ cdef class Applying:
                 continue
             at = <const uint8_t*> PyBytes_AS_STRING(data)
             end = at + PyBytes_GET_SIZE(data)
-            at = read_entry_head(at, end - at, &time_ms, &count)
+            at = read_entry_head(at, end - at, &time_ms, &count, &guard)
             while count:
                 at = read_command(at, end, &command)
                 if at == NULL:
@@ -266,7 +268,7 @@ cdef class Applying:
     def apply(self, Prepared prepared not None):
         cdef WriteBatch batch = WriteBatch()
         cdef uint64_t first = self.revision
-        cdef uint64_t time_ms
+        cdef uint64_t time_ms, guard
         cdef uint8_t record[STATE_RECORD_BYTES_MAX]
         cdef Step* steps = prepared.steps
         cdef uint32_t count
@@ -282,11 +284,11 @@ cdef class Applying:
                 # It was read before: it is whole.
                 read_entry_head(
                     <const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
-                    &time_ms, &count
+                    &time_ms, &count, &guard
                 )
                 codes = PyBytes_FromStringAndSize(NULL, count)
                 self.apply_entry(
-                    prepared, steps, count, index, time_ms, batch,
+                    prepared, steps, count, index, time_ms, guard, batch,
                     <uint8_t*> PyBytes_AS_STRING(codes)
                 )
                 steps += count
@@ -323,8 +325,9 @@ cdef class Applying:
 
     cdef int apply_entry(
         self, Prepared prepared, Step* steps, uint32_t count, uint64_t index, uint64_t time_ms,
-        WriteBatch batch, uint8_t* results
+        uint64_t guard, WriteBatch batch, uint8_t* results
     ) except -1:
+        cdef bint is_old = self.guard != 0 and guard != self.guard
         cdef Buffer fresh
         cdef dict used = {}
         cdef uint8_t number[8]
@@ -348,7 +351,9 @@ cdef class Applying:
                 raise MemoryError("no memory to apply entries")
             for place in range(count):
                 step = &steps[place]
-                if step.command.form == FORM_SESSION:
+                if is_old:
+                    results[place] = RESULT_USERS_CHANGED
+                elif step.command.form == FORM_SESSION:
                     results[place] = self.apply_of_session(
                         prepared, step, index, place, used, batch
                     )

@@ -10,7 +10,9 @@ from kvstore._engine.primitives.native cimport Slice
 cdef enum:
     ENTRY_VERSION = 2
     OPERATIONS_VERSION = 3      # of an entry of the model's operations (kvstore.state.mvcc)
+    GUARDED_VERSION = 4         # of an entry that was let in as of a revision of the users
     ENTRY_HEAD_BYTES = 13
+    ENTRY_HEAD_BYTES_MAX = 21   # with that revision
     COMMAND_BYTES = 32          # before what its form adds, key and value
     FORM_BYTES_MAX = 16
     COMMAND_PUT = 1
@@ -48,16 +50,19 @@ cdef extern from "kvstore/_state/blake2b.h" namespace "kvstore_blake2b" nogil:
     void blake2b_end "kvstore_blake2b::end"(Blake2b* state, uint8_t* digest) noexcept
 
 
-# The time and the number of commands of an entry; the byte after its head, NULL if that is broken.
+# The time of an entry, its number of commands, and as of which revision of the users they were let
+# in, 0 if nobody asked; the byte after its head, NULL if that is broken.
 cdef const uint8_t* read_entry_head(
-    const uint8_t* data, size_t size, uint64_t* time_ms, uint32_t* count
+    const uint8_t* data, size_t size, uint64_t* time_ms, uint32_t* count, uint64_t* guard
 ) noexcept nogil
 # The byte after the command at `at`, NULL unless a whole one within all limits is there.
 cdef const uint8_t* read_command(
     const uint8_t* at, const uint8_t* end, Command* command
 ) noexcept nogil
-# Writes the head of an entry; the byte after it.
-cdef uint8_t* write_entry_head(uint8_t* at, uint64_t time_ms, uint32_t count) noexcept nogil
+# Writes the head of an entry, up to ENTRY_HEAD_BYTES_MAX bytes; the byte after it.
+cdef uint8_t* write_entry_head(
+    uint8_t* at, uint64_t time_ms, uint32_t count, uint64_t guard
+) noexcept nogil
 # Writes a command, up to COMMAND_BYTES + FORM_BYTES_MAX + key + value bytes; the byte after it.
 cdef uint8_t* write_command(uint8_t* at, const Command* command) noexcept nogil
 # What stands for a request id; REQUEST_BYTES are written.

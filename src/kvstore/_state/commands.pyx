@@ -22,15 +22,24 @@ cdef uint64_t SEQUENCE_MAX = (<uint64_t> 1 << 63) - 1
 
 
 cdef const uint8_t* read_entry_head(
-    const uint8_t* data, size_t size, uint64_t* time_ms, uint32_t* count
+    const uint8_t* data, size_t size, uint64_t* time_ms, uint32_t* count, uint64_t* guard
 ) noexcept nogil:
-    if size < ENTRY_HEAD_BYTES or data[0] != ENTRY_VERSION:
+    cdef size_t head = ENTRY_HEAD_BYTES
+    guard[0] = 0
+    if size < head or data[0] != ENTRY_VERSION and data[0] != GUARDED_VERSION:
         return NULL
+    if data[0] == GUARDED_VERSION:
+        head = ENTRY_HEAD_BYTES_MAX
+        if size < head:
+            return NULL
+        guard[0] = get_fixed64(data + ENTRY_HEAD_BYTES)
+        if guard[0] == 0:
+            return NULL
     time_ms[0] = get_fixed64(data + 1)
     count[0] = get_fixed32(data + 9)
-    if time_ms[0] > TIME_MAX_MS or count[0] > (size - ENTRY_HEAD_BYTES) // COMMAND_BYTES:
+    if time_ms[0] > TIME_MAX_MS or count[0] > (size - head) // COMMAND_BYTES:
         return NULL
-    return data + ENTRY_HEAD_BYTES
+    return data + head
 
 
 cdef const uint8_t* read_command(
@@ -87,11 +96,16 @@ cdef const uint8_t* read_command(
     return at + key_bytes + value_bytes
 
 
-cdef uint8_t* write_entry_head(uint8_t* at, uint64_t time_ms, uint32_t count) noexcept nogil:
-    at[0] = ENTRY_VERSION
+cdef uint8_t* write_entry_head(
+    uint8_t* at, uint64_t time_ms, uint32_t count, uint64_t guard
+) noexcept nogil:
+    at[0] = GUARDED_VERSION if guard else ENTRY_VERSION
     put_fixed64(at + 1, min(time_ms, TIME_MAX_MS))
     put_fixed32(at + 9, count)
-    return at + ENTRY_HEAD_BYTES
+    if guard == 0:
+        return at + ENTRY_HEAD_BYTES
+    put_fixed64(at + ENTRY_HEAD_BYTES, guard)
+    return at + ENTRY_HEAD_BYTES_MAX
 
 
 cdef uint8_t* write_command(uint8_t* at, const Command* command) noexcept nogil:
@@ -152,12 +166,12 @@ cdef uint64_t word_of_fingerprint(uint64_t fingerprint) noexcept nogil:
 def is_whole(bytes data not None):
     cdef const uint8_t* at
     cdef const uint8_t* end
-    cdef uint64_t time_ms
+    cdef uint64_t time_ms, guard
     cdef uint32_t count
     cdef Command command
     at = <const uint8_t*> PyBytes_AS_STRING(data)
     end = at + PyBytes_GET_SIZE(data)
-    at = read_entry_head(at, end - at, &time_ms, &count)
+    at = read_entry_head(at, end - at, &time_ms, &count, &guard)
     while at != NULL and count:
         at = read_command(at, end, &command)
         count -= 1

@@ -95,6 +95,9 @@ class Applying:
     clock_ms: int
     model_from: int
     compacted: int
+    guard: int
+    """The revision of the users while they are asked for, else 0: entries of commands that were
+    let in as of another one are refused. For whoever keeps the users to set."""
     def __init__(
         self,
         db: Database,

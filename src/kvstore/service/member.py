@@ -25,6 +25,10 @@ class Machine(Protocol):
         """What applies entries; a native desk asks it directly where it is native, too."""
 
     @property
+    def guard(self) -> int:
+        """The revision of the users while they are asked for, else 0."""
+
+    @property
     def write_delay_s(self) -> float:
         """How long to hold the next entry back; mostly 0."""
 

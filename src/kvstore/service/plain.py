@@ -268,7 +268,7 @@ class PlainDesk:
         self.write_bytes += command_bytes(write.command)
         self.waiting += 1
 
-    def next_entry(self, now: float, time_ms: int) -> PlainEntry | None:
+    def next_entry(self, now: float, time_ms: int, guard: int = 0) -> PlainEntry | None:
         limits = self.limits
         chosen: list[_Write] = []
         expired: list[_Write] = []
@@ -290,7 +290,7 @@ class PlainDesk:
         self.write_bytes -= sum(command_bytes(write.command) for write in chosen)
         entry = None
         if chosen:
-            data = encode_commands([write.at(now, time_ms) for write in chosen], time_ms)
+            data = encode_commands([write.at(now, time_ms) for write in chosen], time_ms, guard)
             entry = PlainEntry(self, chosen, data)
             self._open[entry] = None
         self._give_up(waiter for write in expired for waiter in write.waiters)

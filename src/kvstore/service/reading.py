@@ -11,6 +11,7 @@ from kvstore.replica.work import Progress, Work
 from kvstore.service.desks import Desk, Point, Read
 from kvstore.service.member import Machine, Member
 from kvstore.service.operations import Result
+from kvstore.state import USERS_CHANGED
 
 __all__ = ["COLD_JOBS_MAX", "Reading"]
 
@@ -44,10 +45,11 @@ class Reading:
         self._soon = soon
         self._work = work
         # Of which no slice has come to the end yet: at most the calls that a service lets wait.
-        self._waiting: deque[tuple[Member, Point]] = deque()
+        # Each with the revision of the users as of which its reads were let in, 0 if nobody asked.
+        self._waiting: deque[tuple[Member, int, Point]] = deque()
         self._slice_is_due = False
         # No more either: those that have expired are taken out.
-        self._cold: deque[tuple[Member, Read]] = deque()
+        self._cold: deque[tuple[Member, int, Read]] = deque()
         self._jobs = 0
         self._starting = False
         # Of each job: whom it reads, what, and how far it is.
@@ -55,9 +57,13 @@ class Reading:
         self._number = 0
         self._told: set[Member] = set()
 
-    def answer(self, member: Member, point: Point) -> None:
-        """The state of ``member`` holds all that the reads of ``point`` must see."""
-        self._waiting.append((member, point))
+    def answer(self, member: Member, point: Point, guard: int) -> None:
+        """The state of ``member`` holds all that the reads of ``point`` must see.
+
+        ``guard``: the revision of the users as of which they were let in. As of another one, or
+        none, nothing is read: it may be what their users may read no more.
+        """
+        self._waiting.append((member, guard, point))
         if not self._slice_is_due:
             self._answer_slice()
 
@@ -66,14 +72,18 @@ class Reading:
         waiting = self._waiting
         ends = self._now() + SLICE_S
         while waiting:
-            member, point = waiting[0]
+            member, guard, point = waiting[0]
+            if member.machine.guard != guard:
+                waiting.popleft()
+                point.refuse(UnavailableError(USERS_CHANGED))
+                continue
             try:
                 reads = point.read(member.machine, member.read_failed, SLICE_READS)
             except ClosedError:
                 waiting.popleft()
                 point.refuse(_replaced())
                 continue
-            self._cold.extend((member, read) for read in reads)
+            self._cold.extend((member, guard, read) for read in reads)
             if not len(point):
                 waiting.popleft()
             if waiting and self._now() >= ends:
@@ -92,9 +102,9 @@ class Reading:
             now = self._now()
             for _, reads, _ in self._under_way.values():
                 self._desk.expire_reads(reads, now)  # type: ignore[arg-type]
-            late = [read for _, read in self._cold]
+            late = [read for _, _, read in self._cold]
             self._desk.expire_reads(late, now)  # type: ignore[arg-type]
-            self._cold = deque(waiting for waiting in self._cold if not waiting[1].decided)
+            self._cold = deque(waiting for waiting in self._cold if not waiting[2].decided)
         self._tell_ages()
 
     def _tell_ages(self) -> None:
@@ -121,12 +131,12 @@ class Reading:
 
     def _start_job(self) -> None:
         """As many reads as leave work for the other jobs."""
-        member = self._cold[0][0]
+        member, guard, _ = self._cold[0]
         machine = member.machine
         reads: list[Read] = []
         most = min(COLD_READS_MAX, 1 + len(self._cold) // COLD_JOBS_MAX)
-        while self._cold and self._cold[0][0] is member and len(reads) < most:
-            reads.append(self._cold.popleft()[1])
+        while self._cold and self._cold[0][:2] == (member, guard) and len(reads) < most:
+            reads.append(self._cold.popleft()[2])
         results: list[Result] = []
         progress = Progress()
 
@@ -138,7 +148,7 @@ class Reading:
         self._jobs += 1
         self._number += 1
         self._under_way[self._number] = member, reads, progress
-        ended = partial(self._job_ended, self._number, member, machine, reads, results)
+        ended = partial(self._job_ended, self._number, member, machine, guard, reads, results)
         self._work.run("read", job, ended)
 
     def _job_ended(
@@ -146,11 +156,14 @@ class Reading:
         number: int,
         member: Member,
         machine: Machine,
+        guard: int,
         reads: Sequence[Read],
         results: list[Result],
     ) -> None:
         self._jobs -= 1
         del self._under_way[number]
+        if member.machine.guard != guard:
+            results[:] = [UnavailableError(USERS_CHANGED)] * len(results)
         for place, result in enumerate(results):
             if isinstance(result, StorageError):
                 # Of a state that was replaced the files are being removed.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 
-from kvstore.errors import Error
+from kvstore.errors import Error, UnavailableError
 from kvstore.replica.work import AtOnce, Work
 from kvstore.service.calls import as_calls
 from kvstore.service.desks import Entry, Point, new_desk
@@ -20,7 +20,7 @@ from kvstore.service.member import Member, Route
 from kvstore.service.operations import Answered, Asked, Done, Operation
 from kvstore.service.pace import Pace
 from kvstore.service.reading import Reading
-from kvstore.state import SESSION_BYTES
+from kvstore.state import SESSION_BYTES, USERS_CHANGED
 
 __all__ = ["KVService"]
 
@@ -63,6 +63,8 @@ class KVService:
         # Who was asked last, and how often that one has changed.
         self._member: Member | None = None
         self._reign = 0
+        # As of which revision of the users those were let in that are gathered, 0 if nobody asked.
+        self._guard = 0
 
     def submit(self, operations: Sequence[Operation], deadline: float, done: Done) -> None:
         """See :class:`kvstore.service.operations.Service`."""
@@ -94,6 +96,8 @@ class KVService:
 
     def _gather(self, calls: Sequence[Asked], answered: Answered) -> None:
         member = self._ask_route()
+        if not isinstance(member, Error):
+            self._refuse_let_in_before(member)
         refusal, machine = (member, None) if isinstance(member, Error) else (None, member.machine)
         self._desk.take(calls, answered, self._now(), refusal, machine)
 
@@ -154,7 +158,19 @@ class KVService:
         if isinstance(member, Error):
             self._desk.refuse(member)
             return None
+        self._refuse_let_in_before(member)
         return member
+
+    def _refuse_let_in_before(self, member: Member) -> None:
+        """Refuse what was gathered if users, or what they may do, have changed since.
+
+        Whoever hands calls in has just looked whether their users may do that, as of now; the log
+        has the last word, and it goes by entries.
+        """
+        guard = member.machine.guard
+        if guard != self._guard:
+            self._guard = guard
+            self._desk.refuse(UnavailableError(USERS_CHANGED))
 
     def _ask_read_point(self) -> None:
         """Ask for a read point for what was gathered, if it is time."""
@@ -167,7 +183,7 @@ class KVService:
             return
         pace.goes(now)
         pace.begins()
-        member.read(partial(self._readable, self._reign, member, point))
+        member.read(partial(self._readable, self._reign, self._guard, member, point))
 
     def _propose(self) -> None:
         """Propose what was gathered, as far as there is room, if it is time."""
@@ -180,7 +196,7 @@ class KVService:
         pace.goes(now, desk.under_way, member.machine.write_delay_s)
         time_ms = member.log_time_ms()
         while pace.has_room:
-            entry = desk.next_entry(now, time_ms)
+            entry = desk.next_entry(now, time_ms, self._guard)
             if entry is None:
                 break
             pace.begins()
@@ -193,12 +209,15 @@ class KVService:
             self._flush_soon()
         entry.answer(outcome)
 
-    def _readable(self, reign: int, member: Member, point: Point, refusal: Error | None) -> None:
-        """``member`` may be read now, unless there is a ``refusal``."""
+    def _readable(
+        self, reign: int, guard: int, member: Member, point: Point, refusal: Error | None
+    ) -> None:
+        """``member`` may be read now by those who were let in as of ``guard``, unless there is a
+        ``refusal``."""
         if reign == self._reign:
             self._read_points.ended()
             self._flush_soon()
         if refusal is None:
-            self._reading.answer(member, point)
+            self._reading.answer(member, point, guard)
         else:
             point.refuse(refusal)

@@ -11,6 +11,7 @@ from kvstore.state.commands import (
     CommandKind,
     command_bytes,
     decode_commands,
+    decode_guard,
     decode_time,
     delete_command,
     encode_commands,
@@ -21,6 +22,7 @@ from kvstore.state.commands import (
 from kvstore.state.entries import check_entry
 from kvstore.state.machine import Found, MemoryBounds, Prepared, StateMachine
 from kvstore.state.results import (
+    USERS_CHANGED,
     Applied,
     CommandResult,
     OperationResult,
@@ -36,6 +38,7 @@ __all__ = [
     "SEQUENCE_MAX",
     "SESSION_BYTES",
     "SESSION_WINDOW",
+    "USERS_CHANGED",
     "VALUE_BYTES_MAX",
     "Applied",
     "Cold",
@@ -53,6 +56,7 @@ __all__ = [
     "code_of",
     "command_bytes",
     "decode_commands",
+    "decode_guard",
     "decode_time",
     "delete_command",
     "encode_commands",

@@ -16,6 +16,11 @@ An entry holds a batch of commands, all little-endian::
                       form 2: u64 sequence, u64 floor, 1 to sequence, less than 256 below it
              ..  ...  key, value
 
+While users are asked for, version 4 takes the place of version 2, and between the number of
+commands and the first of them stands::
+
+    13  u64  revision of the users, as of which the commands were let in; not 0
+
 The digest stands for the request id from here on: 128 bits of BLAKE2b, so that remembering an id of
 4,096 bytes costs no more than one of 16. The log record around the entry has the checksum.
 """
@@ -43,6 +48,7 @@ __all__ = [
     "check_commands",
     "command_bytes",
     "decode_commands",
+    "decode_guard",
     "decode_time",
     "delete_command",
     "encode_commands",
@@ -65,6 +71,9 @@ SEQUENCE_MAX = (1 << 63) - 1
 
 _VERSION = 2
 _HEAD = struct.Struct("<BQI")
+# While users are asked for.
+_GUARDED_VERSION = 4
+_GUARDED_HEAD = struct.Struct("<BQIQ")
 _COMMAND = struct.Struct("<BB16s8sHI")
 _SINCE = struct.Struct("<Q")
 _SEQUENCE = struct.Struct("<QQ")
@@ -135,9 +144,17 @@ def command_bytes(command: Command) -> int:
     return _COMMAND.size + _SEQUENCE.size + len(command.key) + len(command.value)
 
 
-def encode_commands(commands: Sequence[Command], time_ms: int = 0) -> bytes:
-    """The data of one entry. ``time_ms`` of 0: the log's clock stands."""
-    parts = [_HEAD.pack(_VERSION, min(time_ms, TIME_MAX_MS), len(commands))]
+def encode_commands(commands: Sequence[Command], time_ms: int = 0, guard: int = 0) -> bytes:
+    """The data of one entry. ``time_ms`` of 0: the log's clock stands.
+
+    ``guard``: the revision of the users as of which all of them were let in, 0 while users aren't
+    asked for.
+    """
+    time_ms = min(time_ms, TIME_MAX_MS)
+    if guard:
+        parts = [_GUARDED_HEAD.pack(_GUARDED_VERSION, time_ms, len(commands), guard)]
+    else:
+        parts = [_HEAD.pack(_VERSION, time_ms, len(commands))]
     pack = _COMMAND.pack
     for kind, request, fingerprint, key, value, sequence, floor, since in commands:
         form = _SESSION if sequence else _PLAIN if since is None else _SENT_BEFORE
@@ -157,19 +174,29 @@ def decode_time(data: bytes) -> int:
     return time_ms
 
 
+def decode_guard(data: bytes) -> int:
+    """As of which revision of the users an entry's commands were let in; 0 if nobody asked."""
+    if data[0] != _GUARDED_VERSION:
+        return 0
+    guard: int = _GUARDED_HEAD.unpack_from(data)[3]
+    return guard
+
+
 def decode_commands(data: bytes) -> list[Command]:
     """The commands of an entry; raises CorruptionError for anything that encoding can't give."""
     end = len(data)
-    if data[:1] != bytes([_VERSION]) and data:
+    if data and data[0] not in (_VERSION, _GUARDED_VERSION):
         raise _bad(IntegrityCode.UNSUPPORTED_VERSION, f"batch of commands of version {data[0]}", 0)
-    if end < _HEAD.size:
+    at = _GUARDED_HEAD.size if data[:1] == bytes([_GUARDED_VERSION]) else _HEAD.size
+    if end < at:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "batch of commands cut short", 0)
     _, time_ms, count = _HEAD.unpack_from(data)
     if time_ms > TIME_MAX_MS:
         raise _bad(IntegrityCode.INVALID_RECORD, f"batch of commands of the time {time_ms}", 1)
-    if count > (end - _HEAD.size) // _COMMAND.size:
+    if at == _GUARDED_HEAD.size and not decode_guard(data):
+        raise _bad(IntegrityCode.INVALID_RECORD, "batch of commands let in as of nothing", 13)
+    if count > (end - at) // _COMMAND.size:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, f"{count} commands don't fit", 9)
-    at = _HEAD.size
     commands = []
     for _ in range(count):
         start = at

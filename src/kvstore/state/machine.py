@@ -23,6 +23,7 @@ from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import decode_commands
 from kvstore.state.mvcc.answers import EventPage, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.operations import is_operations
 from kvstore.state.mvcc.records import LeaseRecord, decode_key
 from kvstore.state.mvcc.requests import Range, Txn
@@ -305,6 +306,17 @@ class StateMachine:
     def alarms(self) -> frozenset[tuple[int, int]]:
         """``(member, kind)`` of those that stand."""
         return self._operations.alarms
+
+    @property
+    def auth(self) -> Auth:
+        """Users, roles and what they may do, as of now. On the thread that applies; what it gives
+        is for any."""
+        return self._operations.auth
+
+    @property
+    def guard(self) -> int:
+        """The revision of the users while they are asked for, else 0."""
+        return self._applying.guard
 
     def first_result(
         self, request: bytes, fingerprint: bytes, sequence: int = 0

@@ -25,6 +25,7 @@ from kvstore.state.mvcc.answers import (
     RangeAnswer,
     TxnAnswer,
 )
+from kvstore.state.mvcc.auth import Auth, load_auth
 from kvstore.state.mvcc.evaluate import evaluate_slice
 from kvstore.state.mvcc.operations import (
     decode_operations,
@@ -34,6 +35,7 @@ from kvstore.state.mvcc.operations import (
 from kvstore.state.mvcc.records import (
     ALARMS,
     LEASES,
+    USERS,
     LeaseRecord,
     decode_alarm_key,
     decode_lease,
@@ -68,6 +70,7 @@ class _Standing(Protocol):
     clock_ms: int
     model_from: int
     compacted: int
+    guard: int
 
     def advance(
         self,
@@ -92,6 +95,7 @@ class Evaluated(NamedTuple):
     standing: Standing
     leases: Mapping[int, LeaseRecord | None]
     alarms: frozenset[tuple[int, int]]
+    auth: Auth
     state_hash: int
     clock_ms: int
 
@@ -124,7 +128,7 @@ class PreparedOperations:
 class OperationsApplying:
     """Applies entries of operations, in turns with what applies v1's commands.
 
-    ``leases`` and ``alarms`` are those of the state; others may look at them.
+    ``leases``, ``alarms`` and ``auth`` are those of the state; others may look at them.
     """
 
     def __init__(
@@ -147,6 +151,8 @@ class OperationsApplying:
             map(decode_alarm_key, db.iterator(prefix=ALARMS, include_value=False))
         )
         standing.refuse(refused_by(self.alarms))
+        self.auth = load_auth(db.iterator(prefix=USERS))
+        standing.guard = self.auth.guard
         # Compactions that no table knows of yet: by which entry, and up to where.
         self._compactions: deque[tuple[int, int]] = deque()
         self._letting_go = threading.Lock()
@@ -189,7 +195,7 @@ class OperationsApplying:
     def _takes_native(self) -> bool:
         """Nothing stands under which a Put or a Txn of single keys is refused, or does more."""
         is_on = self._standing.model_from and self._db.retained_sequence is not None
-        return bool(is_on) and not self.alarms
+        return bool(is_on) and not self.alarms and not self.auth.enabled
 
     def _prepare_natively(
         self, entries: Sequence[tuple[int, int, bytes]]
@@ -207,7 +213,9 @@ class OperationsApplying:
         applied, batch, revision, state_hash, clock_ms = came_to
         standing = Standing(revision, now.model_from, now.compacted)
         prepared = PreparedOperations([(index, term, data, ()) for index, term, data in taken])
-        prepared.learn(Evaluated(applied, batch, standing, {}, self.alarms, state_hash, clock_ms))
+        prepared.learn(
+            Evaluated(applied, batch, standing, {}, self.alarms, self.auth, state_hash, clock_ms)
+        )
         return prepared
 
     def look_up(self, prepared: PreparedOperations, step: Callable[[], None]) -> Evaluated:
@@ -227,7 +235,7 @@ class OperationsApplying:
         before = Standing(now.revision, now.model_from, now.compacted)
         view, answers = evaluate_slice(
             [(term, proposals) for _, term, _, proposals in entries],
-            lambda: View(store, before, self.leases, self.alarms),
+            lambda: View(store, before, self.leases, self.alarms, self.auth),
         )
         state_hash, clock_ms = now.state_hash, now.clock_ms
         applied = []
@@ -241,7 +249,14 @@ class OperationsApplying:
             ids = [proposal.id for proposal in proposals]
             applied.append(Applied(index, term, b"", tuple(zip(ids, results, strict=True))))
         return Evaluated(
-            applied, view.batch, view.standing, view.leases, view.alarms, state_hash, clock_ms
+            applied,
+            view.batch,
+            view.standing,
+            view.leases,
+            view.alarms,
+            view.auth,
+            state_hash,
+            clock_ms,
         )
 
     def apply(self, prepared: PreparedOperations) -> list[Applied]:
@@ -271,6 +286,8 @@ class OperationsApplying:
         _take_over(self.leases, evaluated.leases)
         self.alarms = evaluated.alarms
         now.refuse(refused_by(evaluated.alarms))
+        self.auth = evaluated.auth
+        now.guard = self.auth.guard
         if standing.compacted != compacted:
             self._compactions.append((index, standing.compacted))
         return evaluated.applied

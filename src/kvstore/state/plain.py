@@ -13,9 +13,21 @@ from collections.abc import Mapping, Sequence
 from kvstore._engine.primitives.native import crc32c
 from kvstore._state.native import RequestMemory
 from kvstore.engine import DB, WriteBatch
-from kvstore.errors import ForgottenError, InvalidArgumentError, Refusal, ResourceExhaustedError
+from kvstore.errors import (
+    ForgottenError,
+    InvalidArgumentError,
+    Refusal,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from kvstore.state.cold import COLD
-from kvstore.state.commands import Command, CommandKind, decode_commands, decode_time
+from kvstore.state.commands import (
+    Command,
+    CommandKind,
+    decode_commands,
+    decode_guard,
+    decode_time,
+)
 from kvstore.state.mvcc.alarms import Refused
 from kvstore.state.mvcc.answers import KeyValue
 from kvstore.state.mvcc.operations import is_operations
@@ -27,7 +39,14 @@ from kvstore.state.mvcc.records import (
     event_key,
 )
 from kvstore.state.requests import encode_record, word_of
-from kvstore.state.results import NO_ROOM, REUSED, CommandResult, code_of, refused_by_alarm
+from kvstore.state.results import (
+    NO_ROOM,
+    REUSED,
+    USERS_CHANGED,
+    CommandResult,
+    code_of,
+    refused_by_alarm,
+)
 from kvstore.state.sessions import Sessions, encode_session
 from kvstore.state.stored import REQUESTS, SESSIONS, STATE_KEY, USER, StoredState, encode_state
 
@@ -92,6 +111,7 @@ class PlainApplying:
         self.model_from = stored.model_from
         self.compacted = stored.compacted
         self._refused = Refused.NOTHING
+        self.guard = 0
 
     @property
     def open_sessions(self) -> int:
@@ -172,8 +192,12 @@ class PlainApplying:
         # Plain requests that are applied, and sessions that are used.
         fresh: list[tuple[bytes, int]] = []
         used: dict[bytes, None] = {}
+        is_old = self.guard not in (0, decode_guard(data))
         for place, command in enumerate(commands):
-            if command.sequence:
+            result: CommandResult
+            if is_old:
+                result = UnavailableError(USERS_CHANGED)
+            elif command.sequence:
                 result = self._apply_of_session(command, (index, place), used, batch, present)
             elif command.kind != _OPEN:
                 result = self._apply_plain(command, index, fresh, batch, present)

@@ -17,6 +17,7 @@ from kvstore.errors import (
     Outcome,
     Refusal,
     ResourceExhaustedError,
+    UnavailableError,
 )
 from kvstore.etcd_errors import EtcdError
 from kvstore.state.mvcc.alarms import Refused
@@ -25,6 +26,7 @@ from kvstore.state.mvcc.answers import Answer
 __all__ = [
     "NO_ROOM",
     "REUSED",
+    "USERS_CHANGED",
     "Applied",
     "CommandResult",
     "OperationResult",
@@ -61,9 +63,10 @@ NO_SPACE = (
     "are served, puts once there is room and the alarm is disarmed"
 )
 CORRUPT = "members differ (alarm CORRUPT): nothing is written until the alarm is disarmed"
+USERS_CHANGED = "users, or what they may do, changed while the call was under way; try again"
 
 _REUSED, _NO_ROOM, _REFUSED = 2, 3, 4
-_NO_SPACE, _CORRUPT = 16, 17
+_NO_SPACE, _CORRUPT, _USERS_CHANGED = 16, 17, 255
 _ALARMS = {_NO_SPACE: Refused.PUTS, _CORRUPT: Refused.WRITES}
 _REFUSALS = tuple(Refusal)
 
@@ -90,6 +93,8 @@ def code_of(result: CommandResult) -> int:
             return _NO_SPACE
         case CorruptionError():
             return _CORRUPT
+        case UnavailableError():
+            return _USERS_CHANGED
         case _:
             return _NO_ROOM
 
@@ -104,4 +109,6 @@ def result_of(code: int) -> CommandResult:
         return ResourceExhaustedError(NO_ROOM)
     if code in _ALARMS:
         return refused_by_alarm(_ALARMS[code])
+    if code == _USERS_CHANGED:
+        return UnavailableError(USERS_CHANGED)
     return ForgottenError(_REFUSALS[code - _REFUSED])

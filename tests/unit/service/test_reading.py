@@ -20,7 +20,7 @@ from kvstore.service.calls import as_calls
 from kvstore.service.desks import new_desk
 from kvstore.service.operations import Result
 from kvstore.service.reading import COLD_JOBS_MAX, COLD_READS_MAX, SLICE_READS, SLICE_S, Reading
-from kvstore.state import COLD, Cold
+from kvstore.state import COLD, USERS_CHANGED, Cold
 from tests.unit.service.test_service import ScriptedMember
 
 
@@ -85,7 +85,7 @@ class Desk:
         self.desk.take(calls, answered, now, None, self.member)
         point = self.desk.next_point(now)
         assert point is not None
-        self.reading.answer(self.member, point)
+        self.reading.answer(self.member, point, self.member.guard)
 
     def work(self) -> None:
         for _ in range(len(self.jobs)):
@@ -263,3 +263,24 @@ def test_a_state_that_is_closed_holds_no_later_read_up(desk: Desk) -> None:
     desk.member.closed = False
     desk.ask([b"c"])
     assert desk.results[2:] == [b"c"]
+
+
+def test_what_users_could_read_before_is_not_read_for_them(desk: Desk) -> None:
+    """A change of users between two slices, and while a worker reads."""
+    desk.member.cold = {b"cold"}
+    desk.ask([b"cold"])
+    desk.ask(names(2 * SLICE_READS))
+    desk.ask([b"later"])
+    assert desk.soon, "more slices are to come"
+    desk.member.guard = 5
+    while desk.soon:
+        desk.soon.popleft()()
+    desk.work()
+    refused = [result for result in desk.results if isinstance(result, UnavailableError)]
+    assert {str(result) for result in refused} == {USERS_CHANGED}
+    # What one slice read, the rest of that call, the later one, and what a worker read.
+    assert len(refused) == SLICE_READS + 2
+    assert [result for result in desk.results if isinstance(result, bytes)] == names(SLICE_READS)
+    desk.ask([b"cold", b"warm"])
+    desk.work()
+    assert desk.results[-2:] == [b"cold", b"warm"]

@@ -40,6 +40,7 @@ from kvstore.state import (
     CommandResult,
     code_of,
     decode_commands,
+    decode_guard,
     decode_time,
     request_digest,
 )
@@ -58,6 +59,8 @@ class ScriptedMember:
         self.log_time = 7_000_000
         self.times: list[int] = []
         self.write_delay_s = 0.0
+        self.guard = 0
+        self.guards: list[int] = []
         self.ages: list[int] = []
         self.cold: set[bytes] = set()
         """Keys of which only the disk knows."""
@@ -73,6 +76,7 @@ class ScriptedMember:
     def propose(self, data: bytes, done: Callable[[bytes | Error], None]) -> None:
         self.entries.append(decode_commands(data))
         self.times.append(decode_time(data))
+        self.guards.append(decode_guard(data))
         self.proposals.append(done)
 
     def read(self, done: Callable[[Error | None], None]) -> None:

@@ -14,6 +14,7 @@ from kvstore.state import (
     SESSION_WINDOW,
     Command,
     decode_commands,
+    decode_guard,
     decode_time,
     delete_command,
     encode_commands,
@@ -62,11 +63,19 @@ commands = st.lists(
 )
 
 
-@given(commands, st.integers(0, 2**48 - 1))
-def test_what_was_encoded_is_decoded(batch: list[Command], time_ms: int):
-    data = encode_commands(batch, time_ms)
+@given(commands, st.integers(0, 2**48 - 1), st.integers(0, 3) | st.integers(0, 2**64 - 1))
+def test_what_was_encoded_is_decoded(batch: list[Command], time_ms: int, guard: int):
+    data = encode_commands(batch, time_ms, guard)
     assert decode_commands(data) == batch
     assert decode_time(data) == time_ms
+    assert decode_guard(data) == guard
+
+
+def test_an_entry_without_users_is_as_it_ever_was():
+    head = b"\x02" + (7).to_bytes(8, "little") + (1).to_bytes(4, "little")
+    assert encode_commands([open_command(ID)], 7)[:14] == head + b"\x03"
+    guarded = b"\x04" + head[1:] + (9).to_bytes(8, "little")
+    assert encode_commands([open_command(ID)], 7, 9)[:22] == guarded + b"\x03"
 
 
 def test_the_fingerprint_tells_operation_key_and_value_apart():

@@ -27,9 +27,12 @@ from kvstore.state import (
 )
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
+    SERVER,
     Alarm,
     AlarmAction,
     AlarmKind,
+    AuthDisable,
+    AuthEnable,
     Compact,
     DeleteRange,
     EnableModel,
@@ -38,6 +41,8 @@ from kvstore.state.mvcc.requests import (
     Operation,
     Proposal,
     Put,
+    UserAdd,
+    UserGrantRole,
 )
 
 OPTIONS = Options(wal=False, background=False)
@@ -84,6 +89,15 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(LeaseGrant, leases, st.just(60)),
     st.builds(LeaseRevoke, leases, st.just(0), st.just(0)),
     st.builds(Compact, st.integers(-1, 40)),
+    st.sampled_from(
+        [
+            UserAdd("root", b""),
+            UserGrantRole("root", "root"),
+            AuthEnable(bytes(32)),
+            AuthEnable(bytes(32)),
+            AuthDisable(),
+        ]
+    ),
     st.builds(
         Alarm,
         st.sampled_from([AlarmAction.ACTIVATE, AlarmAction.DEACTIVATE]),
@@ -125,18 +139,22 @@ def everything(machine: StateMachine) -> tuple[object, ...]:
         machine.remembered,
         machine.model_enabled,
         machine.compacted,
+        machine.auth.record,
+        machine.auth.users,
+        machine.guard,
         machine._db.last_sequence,
         list(machine._db),
     )
 
 
 def encoded(batch: Sequence[Command | Operation], now: int, index: int) -> bytes:
-    """An entry's data; ids of proposals are made up of where they stand."""
+    """An entry's data; ids of proposals, who they are of, and what commands were let in as of, are
+    made up of where they stand."""
     commands = [item for item in batch if isinstance(item, Command)]
     if commands or not batch:
-        return encode_commands(commands, now) if batch else b""
+        return encode_commands(commands, now, index % 5) if batch else b""
     proposals = [
-        Proposal(b"%08d%08d" % (index, place), item)
+        Proposal(b"%08d%08d" % (index, place), item, SERVER if index % 3 else None)
         for place, item in enumerate(batch)
         if not isinstance(item, Command)
     ]
@@ -225,6 +243,9 @@ VALID = encode_commands(
 )
 
 
+GUARDED = encode_commands(decode_commands(VALID), 5_000, 1 << 60)
+
+
 def is_taken(data: bytes) -> bool:
     try:
         decode_commands(data)
@@ -236,17 +257,24 @@ def is_taken(data: bytes) -> bool:
 @settings(max_examples=500)
 @given(st.data())
 def test_both_take_the_same_bytes(data: st.DataObject) -> None:
-    changed = bytearray(VALID)
+    changed = bytearray(data.draw(st.sampled_from([VALID, GUARDED])))
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(changed) - 1))
         changed[at] = data.draw(st.integers(0, 255))
-    given_bytes = bytes(changed[: data.draw(st.sampled_from([len(changed), 0, 12, 13, 50]))])
+    cuts = st.sampled_from([len(changed), 0, 12, 13, 20, 21, 50])
+    given_bytes = bytes(changed[: data.draw(cuts)])
     assert is_whole(given_bytes) is is_taken(given_bytes)
 
 
-@pytest.mark.parametrize("size", range(len(VALID) + 1))
+@pytest.mark.parametrize("size", range(len(GUARDED) + 1))
 def test_both_refuse_what_is_cut_short(size: int) -> None:
-    assert is_whole(VALID[:size]) is is_taken(VALID[:size]) is (size == len(VALID))
+    assert is_whole(VALID[:size]) is is_taken(VALID[:size]) is (size >= len(VALID))
+    assert is_whole(GUARDED[:size]) is is_taken(GUARDED[:size]) is (size == len(GUARDED))
+
+
+def test_both_refuse_what_was_let_in_as_of_nothing() -> None:
+    data = GUARDED[:13] + bytes(8) + GUARDED[21:]
+    assert is_whole(data) is is_taken(data) is False
 
 
 @pytest.mark.parametrize(

@@ -403,7 +403,7 @@ def test_an_entry_of_another_sort_is_refused_where_it_comes_in_and_where_it_is_a
         with pytest.raises(CorruptionError):
             story.machine.apply([story.entry(bad)])
     with pytest.raises(CorruptionError) as caught:
-        story.machine.apply([story.entry(b"\4" + good[1:])])
+        story.machine.apply([story.entry(b"\5" + good[1:])])
     assert caught.value.code is IntegrityCode.UNSUPPORTED_VERSION
 
 

@@ -12,6 +12,7 @@ from kvstore.state.mvcc.requests import (
     Alarm,
     AlarmAction,
     AlarmKind,
+    AuthOperation,
     EnableModel,
     LeaseCheckpoint,
     LeaseGrant,
@@ -39,7 +40,7 @@ class Refused(enum.IntEnum):
 
 
 _RAISED: Final = frozenset((AlarmKind.NOSPACE, AlarmKind.CORRUPT))
-_ALWAYS: Final = (Alarm, EnableModel, LeaseCheckpoint)
+_ALWAYS: Final = Alarm | EnableModel | LeaseCheckpoint | AuthOperation
 
 
 def refused_by(alarms: Collection[tuple[int, int]]) -> Refused:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 __all__ = [
     "AlarmAnswer",
     "Answer",
+    "AuthAnswer",
     "CompactAnswer",
     "DeleteRangeAnswer",
     "EnableAnswer",
@@ -137,6 +138,12 @@ class EnableAnswer(NamedTuple):
     revision: int
 
 
+class AuthAnswer(NamedTuple):
+    """Users and roles are as was asked for."""
+
+    revision: int
+
+
 Answer = (
     PutAnswer
     | DeleteRangeAnswer
@@ -147,5 +154,6 @@ Answer = (
     | LeaseCheckpointAnswer
     | AlarmAnswer
     | EnableAnswer
+    | AuthAnswer
 )
 """What an applied operation came to, unless an EtcdError says why it was refused."""

@@ -11,8 +11,10 @@ from operator import eq, itemgetter
 from typing import Final
 
 from kvstore.etcd_errors import EtcdError, Reason
+from kvstore.state.mvcc.auth_operations import check_auth_operation
 from kvstore.state.mvcc.requests import (
     TO_THE_END,
+    AuthOperation,
     DeleteRange,
     LeaseGrant,
     Operation,
@@ -68,8 +70,11 @@ def check(operation: Operation | Range) -> None:
         _check_range(operation)
     elif isinstance(operation, DeleteRange):
         _check_key(operation.key)
-    elif isinstance(operation, LeaseGrant) and operation.ttl > TTL_MAX_S:
-        raise EtcdError(Reason.TTL_TOO_LARGE)
+    elif isinstance(operation, LeaseGrant):
+        if operation.ttl > TTL_MAX_S:
+            raise EtcdError(Reason.TTL_TOO_LARGE)
+    elif isinstance(operation, AuthOperation):
+        check_auth_operation(operation)
 
 
 def check_size(encoded: bytes) -> None:

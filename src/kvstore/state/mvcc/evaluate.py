@@ -12,6 +12,8 @@ from typing import Final
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc.alarms import alarm, check_alarms
 from kvstore.state.mvcc.answers import Answer, CompactAnswer, EnableAnswer
+from kvstore.state.mvcc.auth_changes import change_auth
+from kvstore.state.mvcc.auth_checks import check_proposal
 from kvstore.state.mvcc.checks import check
 from kvstore.state.mvcc.leases import birth_of, checkpoint, grant, revoke
 from kvstore.state.mvcc.metering import OverreadError, is_open_ended
@@ -80,9 +82,10 @@ def _evaluate_entry(
         except (OversizeError, OverreadError):
             # At once all that may do the same: else each would cost everything before it anew. One
             # that needs little finds the entry full, and so do all others.
-            is_full = not is_open_ended(proposal.operation)
+            asks_users = view.auth.enabled
+            is_full = not is_open_ended(proposal.operation, asks_users)
             for later in proposals[place:]:
-                if is_full or is_open_ended(later.operation):
+                if is_full or is_open_ended(later.operation, asks_users):
                     refused.setdefault(later.id, Reason.TOO_MANY_REQUESTS)
             if not is_full:
                 refused[proposal.id] = Reason.REQUEST_TOO_LARGE
@@ -102,6 +105,7 @@ def evaluate(proposal: Proposal, view: View, term: int) -> Answer | EtcdError:
         if view.standing.model_from:
             check_alarms(view, operation)
             check(operation)
+            check_proposal(view.auth, proposal, view.has_attached)
         elif not isinstance(operation, EnableModel):
             raise EtcdError(Reason.NOT_CAPABLE)
         return _do(operation, view, proposal.id, term)
@@ -132,6 +136,8 @@ def _do(operation: Operation, view: View, proposal_id: bytes, term: int) -> Answ
             if not view.standing.model_from:
                 view.enable()
             return EnableAnswer(view.revision)
+        case _:
+            return change_auth(view, operation)
 
 
 def _compact(view: View, revision: int) -> CompactAnswer:

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from kvstore.state.mvcc.answers import KeyValue
-from kvstore.state.mvcc.requests import DeleteRange, Operation, Put, Range, Txn
+from kvstore.state.mvcc.requests import (
+    AuthOperation,
+    DeleteRange,
+    LeaseRevoke,
+    Operation,
+    Put,
+    Range,
+    Txn,
+)
 from kvstore.state.mvcc.source import Source, Span
 
 __all__ = ["ENTRY_READ_BYTES_MAX", "Metered", "OverreadError", "cost_of", "is_open_ended"]
@@ -34,19 +42,22 @@ def cost_of(kv: KeyValue | None) -> int:
     return _KEY_COST if kv is None else _KEY_COST + len(kv.key) + len(kv.value)
 
 
-def is_open_ended(operation: Operation | Range) -> bool:
-    """Whether the state says how much it reads or writes: ranges, or what keys were before."""
+def is_open_ended(operation: Operation | Range, asks_users: bool) -> bool:
+    """Whether the state says how much it reads or writes: ranges, what keys were before, or where
+    it ``asks_users``, what is on a lease."""
     match operation:
         case Txn(compare, success, failure):
             return any(each.range_end for each in compare) or any(
-                map(is_open_ended, (*success, *failure))
+                is_open_ended(nested, asks_users) for nested in (*success, *failure)
             )
-        case Put(prev_kv=prev_kv):
-            return prev_kv
+        case Put(lease=lease, prev_kv=prev_kv):
+            return prev_kv or (asks_users and lease != 0)
         case DeleteRange(_, range_end, prev_kv):
             return prev_kv or bool(range_end)
+        case LeaseRevoke():
+            return asks_users
         case _:
-            return isinstance(operation, Range)
+            return isinstance(operation, Range | AuthOperation)
 
 
 class Metered:

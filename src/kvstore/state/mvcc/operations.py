@@ -14,9 +14,9 @@ An entry holds a batch of proposals, its head little-endian::
 
 Fields stand in the order of the tuples of :mod:`kvstore.state.mvcc.requests`: numbers as zigzag
 varints (terms, births, members' ids and revisions of users as plain ones), bytes with a varint of
-their size before them, an operation's booleans as bits of one byte at its end, the first the
-lowest. A list has a varint of its length before it; the operations of a Txn have their kinds. An
-operand is bytes where the target is VALUE, else a number.
+their size before them, names as the bytes of their UTF-8, an operation's booleans as bits of one
+byte at its end, the first the lowest. A list has a varint of its length before it; the operations
+of a Txn have their kinds. An operand is bytes where the target is VALUE, else a number.
 
 The log record around the entry has the checksum. Only what encoding gives is read.
 """
@@ -26,12 +26,15 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state.mvcc.requests import (
     Alarm,
+    AuthDisable,
+    AuthEnable,
     Authenticated,
+    AuthOperation,
     Compact,
     Compare,
     CompareTarget,
@@ -41,11 +44,21 @@ from kvstore.state.mvcc.requests import (
     LeaseGrant,
     LeaseRevoke,
     Operation,
+    Permission,
     Proposal,
     Put,
     Range,
+    RoleAdd,
+    RoleDelete,
+    RoleGrantPermission,
+    RoleRevokePermission,
     Txn,
     TxnOperation,
+    UserAdd,
+    UserChangePassword,
+    UserDelete,
+    UserGrantRole,
+    UserRevokeRole,
 )
 from kvstore.state.mvcc.varints import append_signed, append_varint, read_signed, read_varint
 
@@ -86,11 +99,39 @@ class _Kind(enum.IntEnum):
     LEASE_CHECKPOINT = 8
     ALARM = 9
     ENABLE_MODEL = 10
+    AUTH_ENABLE = 11
+    AUTH_DISABLE = 12
+    USER_ADD = 13
+    USER_DELETE = 14
+    USER_CHANGE_PASSWORD = 15
+    USER_GRANT_ROLE = 16
+    USER_REVOKE_ROLE = 17
+    ROLE_ADD = 18
+    ROLE_DELETE = 19
+    ROLE_GRANT_PERMISSION = 20
+    ROLE_REVOKE_PERMISSION = 21
 
 
 _RANGE, _PUT, _DELETE_RANGE, _TXN = (
     int(kind) for kind in (_Kind.RANGE, _Kind.PUT, _Kind.DELETE_RANGE, _Kind.TXN)
 )
+
+# What changes users and roles, and the types of its fields.
+_AUTH: Final[tuple[tuple[_Kind, Any, tuple[type, ...]], ...]] = (
+    (_Kind.AUTH_ENABLE, AuthEnable, (bytes,)),
+    (_Kind.AUTH_DISABLE, AuthDisable, ()),
+    (_Kind.USER_ADD, UserAdd, (str, bytes)),
+    (_Kind.USER_DELETE, UserDelete, (str,)),
+    (_Kind.USER_CHANGE_PASSWORD, UserChangePassword, (str, bytes)),
+    (_Kind.USER_GRANT_ROLE, UserGrantRole, (str, str)),
+    (_Kind.USER_REVOKE_ROLE, UserRevokeRole, (str, str)),
+    (_Kind.ROLE_ADD, RoleAdd, (str,)),
+    (_Kind.ROLE_DELETE, RoleDelete, (str,)),
+    (_Kind.ROLE_GRANT_PERMISSION, RoleGrantPermission, (str, Permission)),
+    (_Kind.ROLE_REVOKE_PERMISSION, RoleRevokePermission, (str, bytes, bytes)),
+)
+_AUTH_KINDS: Final = {made: kind for kind, made, _ in _AUTH}
+_AUTH_FIELDS: Final = {kind: (made, fields) for kind, made, fields in _AUTH}
 
 
 def is_operations(data: bytes) -> bool:
@@ -208,8 +249,22 @@ def _append_other(target: bytearray, operation: Operation) -> None:
             append_signed(target, kind)
         case EnableModel():
             target.append(_Kind.ENABLE_MODEL)
+        case _ if type(operation) in _AUTH_KINDS:
+            target.append(_AUTH_KINDS[type(operation)])
+            for field in operation:
+                _append_auth_field(target, field)  # type: ignore[arg-type]  # no other has these
         case _:
             raise ValueError(f"no operation: {type(operation).__name__}")
+
+
+def _append_auth_field(target: bytearray, field: bytes | str | Permission) -> None:
+    if isinstance(field, Permission):
+        kind, key, range_end = field
+        append_signed(target, kind)
+        _append_bytes(target, key)
+        _append_bytes(target, range_end)
+    else:
+        _append_bytes(target, field.encode() if isinstance(field, str) else field)
 
 
 def _append_range(target: bytearray, operation: Range) -> None:
@@ -283,12 +338,14 @@ class _Reader:
         return Proposal(proposal_id, operation, who)
 
     def _who(self) -> Authenticated:
+        return Authenticated(self._name(), self._varint())
+
+    def _name(self) -> str:
         start = self.at
         try:
-            user = self._bytes().decode()
+            return self._bytes().decode()
         except UnicodeDecodeError:
-            raise _bad(IntegrityCode.INVALID_RECORD, "a user's name isn't UTF-8", start) from None
-        return Authenticated(user, self._varint())
+            raise _bad(IntegrityCode.INVALID_RECORD, "a name isn't UTF-8", start) from None
 
     def _operation(self, kind: int, depth: int) -> Operation | Range:
         if kind == _PUT:
@@ -321,7 +378,16 @@ class _Reader:
                 return Alarm(self._signed(), self._varint(), self._signed())
             case _Kind.ENABLE_MODEL:
                 return EnableModel()
-        raise self._error(IntegrityCode.INVALID_OPERATION, f"operation of kind {kind}")
+        if kind not in _AUTH_FIELDS:
+            raise self._error(IntegrityCode.INVALID_OPERATION, f"operation of kind {kind}")
+        made, fields = _AUTH_FIELDS[_Kind(kind)]
+        operation: AuthOperation = made(*[self._auth_field(field) for field in fields])
+        return operation
+
+    def _auth_field(self, field: type) -> bytes | str | Permission:
+        if field is Permission:
+            return Permission(self._signed(), self._bytes(), self._bytes())
+        return self._name() if field is str else self._bytes()
 
     def _range(self) -> Range:
         key, range_end = self._bytes(), self._bytes()

@@ -13,10 +13,14 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "FOR_EVER",
+    "SERVER",
     "TO_THE_END",
     "Alarm",
     "AlarmAction",
     "AlarmKind",
+    "AuthDisable",
+    "AuthEnable",
+    "AuthOperation",
     "Authenticated",
     "Compact",
     "Compare",
@@ -28,13 +32,24 @@ __all__ = [
     "LeaseGrant",
     "LeaseRevoke",
     "Operation",
+    "Permission",
+    "PermissionKind",
     "Proposal",
     "Put",
     "Range",
+    "RoleAdd",
+    "RoleDelete",
+    "RoleGrantPermission",
+    "RoleRevokePermission",
     "SortOrder",
     "SortTarget",
     "Txn",
     "TxnOperation",
+    "UserAdd",
+    "UserChangePassword",
+    "UserDelete",
+    "UserGrantRole",
+    "UserRevokeRole",
 ]
 
 TO_THE_END: Final = b"\0"
@@ -211,9 +226,109 @@ class Authenticated(NamedTuple):
     auth_revision: int
 
 
+SERVER: Final = Authenticated("", 0)
+"""As who asks: the servers themselves, who may do everything. No user's name is empty."""
+
+
 class EnableModel(NamedTuple):
     """From here on keys have revisions, history and events (:mod:`kvstore.state.mvcc`)."""
 
+
+class AuthEnable(NamedTuple):
+    """From here on nobody does anything but as a user, who has the right to it.
+
+    ``token_key``: random bytes, of which tokens are made until it is ended.
+    """
+
+    token_key: bytes
+
+
+class AuthDisable(NamedTuple):
+    """Users aren't asked for any more; they and their roles stay."""
+
+
+class UserAdd(NamedTuple):
+    """``password_hash``: as :func:`kvstore.state.mvcc.auth_passwords.hash_password` gives it; empty
+    for a user who has no password."""
+
+    name: str
+    password_hash: bytes
+
+
+class UserDelete(NamedTuple):
+    name: str
+
+
+class UserChangePassword(NamedTuple):
+    """A user without a password stays one."""
+
+    name: str
+    password_hash: bytes
+
+
+class UserGrantRole(NamedTuple):
+    user: str
+    role: str
+
+
+class UserRevokeRole(NamedTuple):
+    user: str
+    role: str
+
+
+class RoleAdd(NamedTuple):
+    name: str
+
+
+class RoleDelete(NamedTuple):
+    """Whoever has the role has it no more."""
+
+    name: str
+
+
+class PermissionKind(enum.IntEnum):
+    """Numbers as on etcd's wire."""
+
+    READ = 0
+    WRITE = 1
+    READWRITE = 2
+
+
+class Permission(NamedTuple):
+    """What a role allows to do with a range of keys."""
+
+    kind: int
+    key: bytes
+    range_end: bytes = b""
+
+
+class RoleGrantPermission(NamedTuple):
+    """Takes the place of the role's permission for the same key and range_end."""
+
+    role: str
+    permission: Permission
+
+
+class RoleRevokePermission(NamedTuple):
+    role: str
+    key: bytes
+    range_end: bytes = b""
+
+
+AuthOperation = (
+    AuthEnable
+    | AuthDisable
+    | UserAdd
+    | UserDelete
+    | UserChangePassword
+    | UserGrantRole
+    | UserRevokeRole
+    | RoleAdd
+    | RoleDelete
+    | RoleGrantPermission
+    | RoleRevokePermission
+)
+"""What changes users, roles and what they may do. Names are not empty."""
 
 Operation = (
     Put
@@ -225,6 +340,7 @@ Operation = (
     | LeaseCheckpoint
     | Alarm
     | EnableModel
+    | AuthOperation
 )
 """What one command of an entry of operations does. (Range is none: it goes through no log.)"""
 
@@ -232,8 +348,8 @@ Operation = (
 class Proposal(NamedTuple):
     """An operation with its id, by which the member that took the call knows it when applied.
 
-    ``id``: 16 bytes, of the proposing process's own drawing; never used twice. ``who``: None while
-    users aren't asked for, and for what the servers themselves propose.
+    ``id``: 16 bytes, of the proposing process's own drawing; never used twice. ``who``: None where
+    nobody was asked who it is.
     """
 
     id: bytes

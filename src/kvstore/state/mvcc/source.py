@@ -147,9 +147,13 @@ class StoredSource:
         return self._store.count(*span.stored, revision or self._newest)
 
 
-def attached_keys(store: Store, lease: int) -> Iterator[bytes]:
-    """The keys on a lease by what is stored now, ascending."""
+def attached_keys(store: Store, lease: int, span: Span | None = None) -> Iterator[bytes]:
+    """The keys on a lease, or those in ``span``, by what is stored now, ascending."""
     start = attachment_prefix(lease)
     stop = _ATTACHMENTS_END if lease == I64_MAX else attachment_prefix(lease + 1)
+    if span is not None:
+        if span.stop is not None:
+            stop = start + span.stop
+        start += span.start
     for stored_key, _, _ in store.versions(start, stop):
         yield decode_attachment_key(stored_key)[1]

@@ -12,6 +12,8 @@ from typing import Final
 
 from kvstore.engine import WriteBatch
 from kvstore.state.mvcc.answers import KeyValue
+from kvstore.state.mvcc.auth import Auth
+from kvstore.state.mvcc.auth_records import AUTH, encode_auth
 from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX, Metered, OverreadError, cost_of
 from kvstore.state.mvcc.overlay import Overlay, absent
 from kvstore.state.mvcc.records import (
@@ -46,10 +48,11 @@ class OversizeError(Exception):
 class View:
     """One slice's view. One thread at a time.
 
-    It is given the leases and alarms that stand before the slice, and doesn't change these.
-    Afterwards :attr:`standing`, :attr:`alarms`, :attr:`leases` (those that were written, None where
-    one is gone) and :attr:`batch` say what came of it. :attr:`keys` are read directly where an
-    operation names each of them; else, or if they are part of its answer, as :attr:`metered`.
+    It is given the leases, alarms and users that are there before the slice, and doesn't change
+    these. Afterwards :attr:`standing`, :attr:`alarms`, :attr:`auth`, :attr:`leases` (those that
+    were written, None where one is gone) and :attr:`batch` say what came of it. :attr:`keys` are
+    read directly where an operation names each of them; else, or if they are part of its answer, as
+    :attr:`metered`.
 
     Each entry is begun by :meth:`begin_entry`. Each operation that changes keys is closed by
     :meth:`commit`: its changes are one revision.
@@ -65,6 +68,7 @@ class View:
         "_read_ends_at",
         "_store",
         "alarms",
+        "auth",
         "batch",
         "keys",
         "lease_count",
@@ -80,6 +84,7 @@ class View:
         standing: Standing,
         leases: Mapping[int, LeaseRecord],
         alarms: frozenset[tuple[int, int]],
+        auth: Auth,
         entry_bytes_max: int = ENTRY_BYTES_MAX,
         entry_read_max: int = ENTRY_READ_BYTES_MAX,
     ) -> None:
@@ -97,6 +102,7 @@ class View:
         self.lease_count = len(leases)
         self.leases: dict[int, LeaseRecord | None] = {}
         self.alarms = alarms
+        self.auth = auth
 
     @property
     def revision(self) -> int:
@@ -208,6 +214,16 @@ class View:
             if kv is not None and kv.lease == lease:
                 yield kv
 
+    def has_attached(self, lease: int, span: Span) -> bool:
+        """Whether a key of ``span`` is on a lease; counts what it reads for that."""
+        written = sorted(key for key in self._attached.get(lease, ()) if key in span)
+        self.read(cost_of(None) * (1 + len(written)))
+        for key in merge(attached_keys(self._store, lease, span), written):
+            kv = self.metered.get(key)
+            if kv is not None and kv.lease == lease:
+                return True
+        return False
+
     def has_room_for(self, kv: KeyValue) -> bool:
         """Whether one more key may be read and deleted, and half of what its entry may do is still
         left for others; counts it as read then."""
@@ -235,6 +251,18 @@ class View:
             self.batch.delete(lease_key(lease), sequence=self.revision)
         else:
             self.batch.put(lease_key(lease), encode_lease(record), sequence=self.revision)
+
+    def set_auth(self, auth: Auth, records: Mapping[bytes, bytes | None]) -> None:
+        """Let users be as in ``auth``, and write these records, None where one is gone."""
+        self.auth = auth
+        self.batch.put(AUTH, encode_auth(auth.record), sequence=self.revision)
+        for key, record in records.items():
+            if record is None:
+                self.batch.delete(key, sequence=self.revision)
+            else:
+                self.batch.put(key, record, sequence=self.revision)
+        if self.batch.approximate_size() > self._bytes_max:
+            raise OversizeError
 
     def raise_alarm(self, member: int, kind: int) -> None:
         """Let an alarm stand."""

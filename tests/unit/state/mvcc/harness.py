@@ -8,18 +8,20 @@ from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, Options
 from kvstore.etcd_errors import EtcdError
 from kvstore.state.mvcc.answers import Answer
+from kvstore.state.mvcc.auth import load_auth
 from kvstore.state.mvcc.evaluate import evaluate_slice
 from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX
 from kvstore.state.mvcc.records import (
     ALARMS,
     LEASES,
     USER,
+    USERS,
     LeaseRecord,
     decode_alarm_key,
     decode_lease,
     decode_lease_key,
 )
-from kvstore.state.mvcc.requests import EnableModel, Operation, Proposal
+from kvstore.state.mvcc.requests import Authenticated, EnableModel, Operation, Proposal
 from kvstore.state.mvcc.source import ColdError, Standing
 from kvstore.state.mvcc.view import ENTRY_BYTES_MAX, View
 
@@ -79,6 +81,7 @@ class Model:
         self.entry_bytes_max = ENTRY_BYTES_MAX
         self.entry_read_max = ENTRY_READ_BYTES_MAX
         self.drawn = 0
+        self.who: Authenticated | None = None
         self._open()
 
     def _open(self) -> None:
@@ -92,6 +95,7 @@ class Model:
         self.alarms = frozenset(
             map(decode_alarm_key, self.db.iterator(prefix=ALARMS, include_value=False))
         )
+        self.auth = load_auth(self.db.iterator(prefix=USERS))
 
     def restart(self) -> None:
         """Close and open, everything being durable."""
@@ -100,9 +104,9 @@ class Model:
         self._open()
 
     def proposal(self, operation: Operation) -> Proposal:
-        """The next one, with an id of its own."""
+        """The next one, with an id of its own, of whoever asks now."""
         self.drawn += 1
-        return Proposal(self.drawn.to_bytes(8, "big") + bytes(8), operation)
+        return Proposal(self.drawn.to_bytes(8, "big") + bytes(8), operation, self.who)
 
     def apply(self, *operations: Operation) -> list[Answer | EtcdError]:
         """One slice."""
@@ -117,6 +121,7 @@ class Model:
                 self.standing,
                 self.leases,
                 self.alarms,
+                self.auth,
                 self.entry_bytes_max,
                 self.entry_read_max,
             ),
@@ -127,6 +132,7 @@ class Model:
             self.db.retain_from(max(view.standing.compacted - 1, 0))
         self.standing = view.standing
         self.alarms = view.alarms
+        self.auth = view.auth
         for lease, record in view.leases.items():
             if record is None:
                 self.leases.pop(lease, None)

@@ -14,6 +14,7 @@ from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc.answers import (
     AlarmAnswer,
     Answer,
+    AuthAnswer,
     CompactAnswer,
     DeleteRangeAnswer,
     EnableAnswer,
@@ -28,6 +29,8 @@ from kvstore.state.mvcc.answers import (
 )
 from kvstore.state.mvcc.requests import (
     Alarm,
+    AuthEnable,
+    AuthOperation,
     Compact,
     Compare,
     DeleteRange,
@@ -39,16 +42,15 @@ from kvstore.state.mvcc.requests import (
     Proposal,
     Put,
     Range,
+    RoleAdd,
+    RoleGrantPermission,
     Txn,
+    UserAdd,
+    UserChangePassword,
 )
+from tests.unit.state.mvcc.auth_oracle import AuthOracle, refuse
 
 Keys = dict[bytes, KeyValue]
-
-
-def refuse(condition: object, reason: Reason) -> None:
-    """Raise for ``reason`` if the condition is true."""
-    if condition:
-        raise EtcdError(reason)
 
 
 def is_in(key: bytes, start: bytes, end: bytes) -> bool:
@@ -71,6 +73,7 @@ class Oracle:
         # TTL, rest, birth
         self.leases: dict[int, tuple[int, int, int]] = {}
         self.alarms: set[tuple[int, int]] = set()
+        self.auth = AuthOracle()
 
     @property
     def now(self) -> Keys:
@@ -79,13 +82,17 @@ class Oracle:
     def apply(self, proposal: Proposal, term: int) -> Answer | EtcdError:
         """What the operation comes to."""
         try:
+            self._check_alarms(proposal.operation)
+            check(proposal.operation)
+            leased: dict[int, list[bytes]] = {}
+            for key, kv in self.now.items():
+                leased.setdefault(kv.lease, []).append(key)
+            self.auth.check(proposal, leased)
             return self._apply(proposal.operation, proposal.id, term)
         except EtcdError as error:
             return error
 
     def _apply(self, operation: Operation, proposal_id: bytes, term: int) -> Answer:
-        self._check_alarms(operation)
-        check(operation)
         match operation:
             case Put():
                 refuse(
@@ -120,9 +127,12 @@ class Oracle:
                 return self._alarm(operation)
             case EnableModel():
                 return EnableAnswer(self.revision)
+            case _:
+                self.auth.apply(operation)
+                return AuthAnswer(self.revision)
 
     def _check_alarms(self, operation: Operation) -> None:
-        if isinstance(operation, Alarm | EnableModel | LeaseCheckpoint):
+        if isinstance(operation, Alarm | EnableModel | LeaseCheckpoint | AuthOperation):
             return
         kinds = [kind for _, kind in self.alarms]
         refuse(2 in kinds, Reason.CORRUPT)
@@ -323,6 +333,15 @@ def check(operation: Operation | Range) -> None:
                 refuse(operation.sort_target not in (0, 1, 2, 3, 4), Reason.INVALID_SORT_OPTION)
         case LeaseGrant(_, ttl):
             refuse(ttl > 9_000_000_000, Reason.TTL_TOO_LARGE)
+        case AuthEnable(token_key):
+            refuse(len(token_key) != 32, Reason.INVALID_AUTH_MANAGEMENT)
+        case UserAdd(name) | UserChangePassword(name):
+            refuse(name == "", Reason.USER_EMPTY)
+        case RoleAdd(name):
+            refuse(name == "", Reason.ROLE_EMPTY)
+        case RoleGrantPermission(_, (kind, key, end)):
+            refuse(kind not in (0, 1, 2) or key == b"", Reason.INVALID_AUTH_MANAGEMENT)
+            refuse(end not in (b"", b"\0") and end <= key, Reason.INVALID_AUTH_MANAGEMENT)
 
 
 def _check_sizes(txn: Txn, budget: int) -> int:

@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from kvstore.state.mvcc.requests import (
     Alarm,
+    AuthDisable,
+    AuthEnable,
     Authenticated,
+    AuthOperation,
     Compact,
     Compare,
     CompareTarget,
@@ -16,10 +19,20 @@ from kvstore.state.mvcc.requests import (
     LeaseGrant,
     LeaseRevoke,
     Operation,
+    Permission,
     Proposal,
     Put,
     Range,
+    RoleAdd,
+    RoleDelete,
+    RoleGrantPermission,
+    RoleRevokePermission,
     Txn,
+    UserAdd,
+    UserChangePassword,
+    UserDelete,
+    UserGrantRole,
+    UserRevokeRole,
 )
 
 I64 = st.one_of(st.integers(-3, 12), st.integers(-(2**63), 2**63 - 1))
@@ -53,6 +66,22 @@ def _txns(nested: st.SearchStrategy[object]) -> st.SearchStrategy[Txn]:
 
 txns = st.recursive(st.just(Txn()), _txns, max_leaves=4)
 
+NAMES = st.one_of(st.sampled_from(["root", "alice", "bob", ""]), st.text())
+
+auth_operations: st.SearchStrategy[AuthOperation] = st.one_of(
+    st.builds(AuthEnable, st.binary(max_size=40)),
+    st.just(AuthDisable()),
+    st.builds(UserAdd, NAMES, VALUES),
+    st.builds(UserDelete, NAMES),
+    st.builds(UserChangePassword, NAMES, VALUES),
+    st.builds(UserGrantRole, NAMES, NAMES),
+    st.builds(UserRevokeRole, NAMES, NAMES),
+    st.builds(RoleAdd, NAMES),
+    st.builds(RoleDelete, NAMES),
+    st.builds(RoleGrantPermission, NAMES, st.builds(Permission, ENUM, KEYS, ENDS)),
+    st.builds(RoleRevokePermission, NAMES, KEYS, ENDS),
+)
+
 operations: st.SearchStrategy[Operation] = st.one_of(
     puts,
     deletes,
@@ -63,6 +92,7 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(LeaseCheckpoint, U64, st.lists(st.tuples(I64, U64, I64), max_size=4).map(tuple)),
     st.builds(Alarm, ENUM, U64, ENUM),
     st.just(EnableModel()),
+    auth_operations,
 )
 
 proposals = st.builds(

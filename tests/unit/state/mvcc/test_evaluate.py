@@ -59,10 +59,10 @@ def model() -> Model:
 
 def refused(model: Model, operation: Operation) -> Reason:
     """Why it is refused; it changes nothing then."""
-    before = model.standing, dict(model.leases), model.alarms
+    before = model.standing, dict(model.leases), model.alarms, model.auth
     (answer,) = model.apply(operation)
     assert isinstance(answer, EtcdError)
-    assert (model.standing, model.leases, model.alarms) == before
+    assert (model.standing, model.leases, model.alarms, model.auth) == before
     return answer.reason
 
 
@@ -484,7 +484,7 @@ def test_a_slice_ends_where_enough_is_read(model: Model, monkeypatch: pytest.Mon
     model.do(Put(b"key", bytes(1000)))
     read = Txn((), (Put(b"a"), Range(b"key")))
     entries = [(1, [model.proposal(read)]) for _ in range(5)]
-    view = View(model.store, model.standing, model.leases, model.alarms)
+    view = View(model.store, model.standing, model.leases, model.alarms, model.auth)
     assert len(evaluate_slice(entries, lambda: view)[1]) == 3
 
 
@@ -495,7 +495,7 @@ def test_a_slice_ends_where_enough_is_written(
     entries = [(1, [model.proposal(Put(b"a", bytes(size)))]) for size in (400, 400, 400, 2000, 10)]
 
     def new_view() -> View:
-        return View(model.store, model.standing, model.leases, model.alarms)
+        return View(model.store, model.standing, model.leases, model.alarms, model.auth)
 
     view, answers = evaluate_slice(entries, new_view)
     assert (len(answers), view.standing.revision) == (3, 4)
@@ -504,7 +504,7 @@ def test_a_slice_ends_where_enough_is_written(
 
 def test_a_slice_that_memory_cannot_tell_leaves_nothing_behind(model: Model) -> None:
     model.do(Put(b"a", b"1"))
-    view = View(ColdStore(model.db), model.standing, model.leases, model.alarms)
+    view = View(ColdStore(model.db), model.standing, model.leases, model.alarms, model.auth)
     first = evaluate(model.proposal(Put(b"a", prev_kv=True)), view, 1)
     assert first == PutAnswer(3, KeyValue(b"a", 2, 2, 1, b"1", 0))
     with pytest.raises(ColdError):

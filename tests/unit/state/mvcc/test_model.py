@@ -77,7 +77,7 @@ def check_new_events(model: Model, oracle: Oracle) -> None:
 
 def evaluate_cold(model: Model, proposals: list[Proposal]) -> list[object] | None:
     """What the slice comes to by memory alone, None if that doesn't tell. Changes nothing."""
-    view = View(ColdStore(model.db), model.standing, model.leases, model.alarms)
+    view = View(ColdStore(model.db), model.standing, model.leases, model.alarms, model.auth)
     try:
         return [plain(evaluate(proposal, view, model.term)) for proposal in proposals]
     except ColdError:
