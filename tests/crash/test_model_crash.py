@@ -20,6 +20,9 @@ from kvstore.state import (
 )
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
+    SERVER,
+    AuthDisable,
+    AuthEnable,
     Compact,
     DeleteRange,
     EnableModel,
@@ -29,6 +32,9 @@ from kvstore.state.mvcc.requests import (
     Proposal,
     Put,
     Range,
+    RoleAdd,
+    UserAdd,
+    UserGrantRole,
 )
 
 OPTIONS = Options(
@@ -49,21 +55,29 @@ def entries_of(seed: int) -> list[tuple[int, int, bytes]]:
     """A log: v1's commands, then the model's operations among them."""
     chance = random.Random(seed)
     entries = []
+    guard = 0
     for index in range(1, ENTRIES + 1):
         key, value = chance.choice(KEYS), chance.randbytes(chance.choice([3, 300, 3000]))
         request = request_digest(b"%d" % index)
         operations: list[Operation] = []
-        match chance.randrange(8) if index > 6 else 0:
+        match chance.randrange(10) if index > 6 else 0:
             case 0 | 1:
-                data = encode_commands([put_command(request, key, value)])
+                data = encode_commands([put_command(request, key, value)], guard=guard)
             case 2:
-                data = encode_commands([delete_command(request, key)])
+                data = encode_commands([delete_command(request, key)], guard=guard)
             case 3:
                 operations = [LeaseGrant(1 + index % 2, 60), Put(key, value, lease=1 + index % 2)]
             case 4:
                 operations = [LeaseRevoke(1 + index % 2), DeleteRange(b"a", b"c")]
             case 5 | 6:
                 operations = [Put(key, value), Put(key, b"")]
+            case 7:
+                operations = [UserAdd("root", b""), UserGrantRole("root", "root")]
+            case 8:
+                # Some of v1's entries are let in as of this, the others as of nothing.
+                guard = 3 - guard
+                operations = [AuthEnable(bytes(32)), RoleAdd("r%d" % index), AuthDisable()]
+                del operations[chance.randrange(1, 4) :]
             case _:
                 operations = [Compact(max(index - 8, 0))]
         if index == 6:
@@ -71,7 +85,7 @@ def entries_of(seed: int) -> list[tuple[int, int, bytes]]:
         if operations:
             data = encode_operations(
                 [
-                    Proposal(b"%08d%08d" % (index, place), operation)
+                    Proposal(b"%08d%08d" % (index, place), operation, SERVER)
                     for place, operation in enumerate(operations)
                 ]
             )
@@ -101,6 +115,7 @@ def everything(machine: StateMachine) -> tuple[object, ...]:
         machine.revision,
         machine.state_hash,
         machine.compacted,
+        (machine.auth.record, machine.auth.users, machine.auth.roles, machine.guard),
         dict(machine.leases()),
         [machine.lease_keys(lease) for lease in (1, 2)],
         [machine.read_range(ALL._replace(revision=revision)) for revision in past],
