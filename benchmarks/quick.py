@@ -2,6 +2,7 @@
 
     python -m benchmarks.quick                                    # 16 points, two minutes
     python -m benchmarks.quick --operations=put --in-flight=64 -- --front=grpcio
+    python -m benchmarks.quick --etcd-api --operations put get txn    # by etcd's API on both
 
 Whatever follows ``--`` is handed to kvd. ``make bench`` has the figures that count.
 """
@@ -14,20 +15,22 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-from benchmarks.measuring.speed import IN_FLIGHT, compare, fill, speed_table
+from benchmarks.measuring.speed import IN_FLIGHT, KEYS, Operation, compare, fill, speed_table
 from benchmarks.servers import EmbeddedKvd, Server, side_by_side
-
-OPERATIONS: tuple[Literal["put", "get"], ...] = ("put", "get")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s [options] [-- KVD_FLAGS]")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each server and round")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS)
+    parser.add_argument(
+        "--operations", nargs="+", choices=get_args(Operation), default=("put", "get")
+    )
     parser.add_argument("--in-flight", nargs="+", type=int, choices=IN_FLIGHT, default=IN_FLIGHT)
+    parser.add_argument("--keys", type=int, default=KEYS, help="drawn from; few are hot")
+    parser.add_argument("--etcd-api", action="store_true", help="call kvd by etcd's API")
     parser.add_argument("--tls", action="store_true", help="on both, and between members")
     parser.add_argument("--embedded", action="store_true", help="kvd alone, five replicas")
     parser.add_argument("kvd", nargs="*", metavar="-- KVD_FLAGS")
@@ -55,6 +58,8 @@ def run(servers: Mapping[str, Server], asked: argparse.Namespace) -> None:
             secure=asked.tls,
             seconds=asked.seconds,
             rounds=asked.rounds,
+            keys=asked.keys,
+            etcd_api=asked.etcd_api or operation == "txn",
         ).as_dict()
         for operation in asked.operations
         for in_flight in asked.in_flight

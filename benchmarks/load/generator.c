@@ -1,7 +1,7 @@
 /* Load of unary gRPC calls, closed loop or paced, against kvd (kvstore.v1.KV) or etcd (etcdserverpb.KV).
  *
  *   cc -O2 -o generator *.c -lnghttp2 -lssl -lcrypto
- *   generator ADDRESS kvd|etcd OPERATION NAME=VALUE...      OPERATION: put get mixed fill keepalive
+ *   generator ADDRESS kvd|etcd OPERATION NAME=VALUE...      OPERATION: put get mixed fill keepalive txn
  *
  * Python callers go through benchmarks/load/generator.py, which lists the settings. One thread: it
  * answers what came, begins new calls, writes, waits in poll. A closed loop keeps `in_flight` calls
@@ -13,7 +13,8 @@
  * value of its own and, for kvd, a request id of its own; "mixed" is half puts, half gets; "fill" puts
  * each key once, in order, again where that failed, and fails unless all are acknowledged in time;
  * "keepalive" renews a lease, of an id from 1 to `keys`, by a stream of its own (LeaseKeepAlive with
- * one request, as etcd's own benchmark does; both servers speak etcd's API). Processor time is that of
+ * one request, as etcd's own benchmark does; both servers speak etcd's API); "txn" is a Txn of etcd's
+ * API that puts a key and gets it, if its mod revision isn't 0. Processor time is that of
  * whole processes over the very same time. The result is one JSON object on standard output; exit
  * status 1 and a line on standard error where nothing could be measured.
  */
@@ -38,8 +39,8 @@ enum {
     STRAGGLERS_S = 10, /* how long calls that began in time are waited for */
 };
 
-enum operation { PUT, GET, KEEPALIVE, OPERATIONS };
-static const char *const OPERATION_NAMES[OPERATIONS] = {"put", "get", "keepalive"};
+enum operation { PUT, GET, KEEPALIVE, TXN, OPERATIONS };
+static const char *const OPERATION_NAMES[OPERATIONS] = {"put", "get", "keepalive", "txn"};
 enum { CANCELLED = 1, NO_STATUS = 17, LOST = 18, STATUSES = 19 };
 static const char *const STATUS_NAMES[STATUSES] = {
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
@@ -138,6 +139,26 @@ static size_t put_number(uint8_t *to, int number, uint64_t value)
     return n;
 }
 
+/* If the key is there then put it and get it. */
+static size_t put_txn(uint8_t *to, const char *key, size_t key_bytes, const uint8_t *value,
+                      size_t value_bytes)
+{
+    enum { GREATER = 1, MOD = 2 };
+    static uint8_t put[VALUE_BYTES_MAX + 128], operation[VALUE_BYTES_MAX + 128];
+    uint8_t part[64];
+    size_t n, size;
+    size = put_number(part, 1, GREATER);
+    size += put_number(part + size, 2, MOD);
+    size += put_field(part + size, 3, key, key_bytes);
+    size += put_number(part + size, 6, 0);
+    n = put_field(to, 1, part, size);
+    size = put_field(put, 1, key, key_bytes);
+    size += put_field(put + size, 2, value, value_bytes);
+    n += put_field(to + n, 2, operation, put_field(operation, 2, put, size));
+    size = put_field(part, 1, key, key_bytes);
+    return n + put_field(to + n, 2, operation, put_field(operation, 1, part, size));
+}
+
 static void make_body(struct call *call)
 {
     char key[32], id[80];
@@ -149,6 +170,10 @@ static void make_body(struct call *call)
         call->number = state.redo_count ? state.redo[--state.redo_count] : state.filled++;
     if (call->operation == KEEPALIVE) {
         n += put_number(call->body + n, 1, call->number + 1);
+    } else if (call->operation == TXN) {
+        size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
+        n += put_txn(call->body + n, key, (size_t)size, state.pool + draw() % (POOL_BYTES - value_bytes),
+                     value_bytes);
     } else {
         size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
         n += put_field(call->body + n, 1, key, (size_t)size);
@@ -198,12 +223,16 @@ static void make_idle(struct call *call)
 static void begin(struct call *call, uint64_t due_ns)
 {
     static const char *const PATHS[2][OPERATIONS] = {
-        {"/kvstore.v1.KV/Put", "/kvstore.v1.KV/Get", "/etcdserverpb.Lease/LeaseKeepAlive"},
-        {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.Lease/LeaseKeepAlive"},
+        {"/kvstore.v1.KV/Put", "/kvstore.v1.KV/Get", "/etcdserverpb.Lease/LeaseKeepAlive",
+         "/etcdserverpb.KV/Txn"},
+        {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.Lease/LeaseKeepAlive",
+         "/etcdserverpb.KV/Txn"},
     };
     struct connection *connection = call->connection;
     if (asked.keepalives)
         call->operation = KEEPALIVE;
+    else if (asked.txns)
+        call->operation = TXN;
     else if (asked.writes && asked.reads)
         call->operation = draw() >> 63 ? GET : PUT;
     else

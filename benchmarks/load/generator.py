@@ -22,17 +22,18 @@ NEEDS = "the load generator needs a C compiler, libnghttp2-dev and libssl-dev (D
 PATIENCE_S = 60.0
 
 Measured = dict[str, Any]
-"""What the generator printed: ``put``, ``get`` and ``keepalive`` (calls, calls_per_s, p50_ms,
-p99_ms, p999_ms, max_ms), ``errors`` by status, ``missing`` (gets that found no whole value),
-``unanswered``, ``reopened`` connections, ``longest_gap_ms`` between two successes, ``cpu_s`` by
-process and ``generator_cpu_s``."""
+"""What the generator printed: ``put``, ``get``, ``keepalive`` and ``txn`` (calls, calls_per_s,
+p50_ms, p99_ms, p999_ms, max_ms), ``errors`` by status, ``missing`` (gets that found no whole
+value), ``unanswered``, ``reopened`` connections, ``longest_gap_ms`` between two successes,
+``cpu_s`` by process and ``generator_cpu_s``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
     """Where calls go. With ``ca`` over TLS; ``cert`` and ``key`` prove the client.
 
-    ``processes`` are those whose processor time is measured, name to process id.
+    ``server`` says whose API is spoken; kvd has both. ``processes`` are those whose processor time
+    is measured, name to process id.
     """
 
     server: Literal["kvd", "etcd"]
@@ -50,7 +51,7 @@ class Load:
     With ``cancel_after_ms`` the generator cancels what isn't answered by then.
     """
 
-    operation: Literal["put", "get", "mixed", "fill", "keepalive"]
+    operation: Literal["put", "get", "mixed", "fill", "keepalive", "txn"]
     in_flight: int = 1
     connections: int = 1
     seconds: float = 5.0

@@ -88,18 +88,20 @@ static void read_setting(char *argument)
 void read_arguments(int count, char **arguments)
 {
     if (count < 4)
-        fail("usage: generator ADDRESS kvd|etcd put|get|mixed|fill|keepalive NAME=VALUE...");
+        fail("usage: generator ADDRESS kvd|etcd put|get|mixed|fill|keepalive|txn NAME=VALUE...");
     const char *operation = arguments[3];
     asked.address = arguments[1];
     asked.etcd = !strcmp(arguments[2], "etcd");
     asked.fill = !strcmp(operation, "fill");
     asked.keepalives = !strcmp(operation, "keepalive");
+    asked.txns = !strcmp(operation, "txn");
     asked.writes = strcmp(operation, "get") != 0;
     asked.reads = !strcmp(operation, "get") || !strcmp(operation, "mixed");
     if (!asked.etcd && strcmp(arguments[2], "kvd"))
         fail("%s: expected kvd or etcd", arguments[2]);
-    if (!asked.fill && !asked.reads && !asked.keepalives && strcmp(operation, "put"))
-        fail("%s: expected put, get, mixed, fill or keepalive", operation);
+    if (!asked.fill && !asked.reads && !asked.keepalives && !asked.txns &&
+        strcmp(operation, "put"))
+        fail("%s: expected put, get, mixed, fill, keepalive or txn", operation);
     const char *colon = strrchr(asked.address, ':');
     struct in_addr ignored;
     if (!colon || (size_t)(colon - asked.address) >= sizeof asked.host)

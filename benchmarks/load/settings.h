@@ -21,7 +21,7 @@ struct settings {
     char host[INET_ADDRSTRLEN];
     int port;
     const char *address, *ca, *cert, *key; /* ca: the calls go over TLS */
-    bool etcd, fill, writes, reads, keepalives;
+    bool etcd, fill, writes, reads, keepalives, txns;
     long connections, in_flight, keys, value_bytes, seed;
     double seconds, warm_up, rate; /* rate: calls a second; 0: closed loop */
     double cancel_after_ms;        /* whoever isn't answered by then is cancelled; 0: never */

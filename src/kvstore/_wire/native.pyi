@@ -28,6 +28,7 @@ PONG: Final[int]  # both: nothing
 PUT: Final[int]
 GET: Final[int]
 DELETE: Final[int]
+WHOLE: Final[int]  # and on: of calls that are taken whole
 
 class Budget:
     """Bytes that all sessions which share it may hold at one time.
@@ -140,6 +141,10 @@ class ServerSession(_Session):
     appended to ``hot_calls``, one list for all sessions that share it, decoded; others are events.
     Those that come to an end before that are counted in ``hot_refused``, by method and status, but
     for those that the client gives up.
+
+    Calls of the paths ``whole`` are appended to the same list with their ``message``, not decoded;
+    so are those of ``once``, which stream, if all that they say came in one ``receive``: else they
+    are events. Their methods have the numbers from ``WHOLE`` on, in this order.
     """
 
     def __init__(
@@ -150,6 +155,8 @@ class ServerSession(_Session):
         hot: tuple[str, ...] = (),
         hot_calls: list[HotCall] | None = None,
         hot_refused: dict[tuple[int, int], int] | None = None,
+        whole: tuple[str, ...] = (),
+        once: tuple[str, ...] = (),
     ) -> None: ...
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """What came of the peer at a monotonic ``now`` in seconds, as events in order.
@@ -191,7 +198,8 @@ class ServerSession(_Session):
         """The connection is gone: forget all calls, give back the budgets. No events."""
 
 class HotCall:
-    """A call of Put, Get or Delete, decoded. Once answered, or gone, answers do nothing."""
+    """A call of Put, Get or Delete, decoded, or one that is taken whole. Once answered, or gone,
+    answers do nothing."""
 
     @property
     def session(self) -> ServerSession | None:
@@ -202,10 +210,12 @@ class HotCall:
     key: Final[bytes]
     value: Final[bytes]
     request_id: Final[bytes]
+    message: Final[bytes]  # of a method that is taken whole
     #: When it came and what time it had then, in seconds; inf: no deadline.
     received_at: Final[float]
     timeout_s: Final[float]
-    #: ``kvstore-*`` and ``grpc-previous-rpc-attempts`` alone; () as a rule.
+    #: ``kvstore-*`` and ``grpc-previous-rpc-attempts`` alone, () as a rule; all of it where the
+    #: call is taken whole.
     metadata: Final[Metadata]
     #: The front's to set: when it is given up, of the same clock as ``received_at`` (preset to what
     #: time it has, 10 s without a timeout), and how long ago its first try was; None: this is it.
@@ -222,13 +232,20 @@ class HotCall:
         """RESOURCE_EXHAUSTED goes out instead where the value is over the unsent budget."""
 
     def delete_answer(self, deleted: bool) -> None: ...
+    def whole_answer(self, message: bytes) -> bool:
+        """Of a method that is taken whole. False: over the unsent budget, nothing was done."""
+
+    def reset(self) -> None:
+        """End it with no answer: the client is to take its outcome for unknown."""
+
     def fail(self, status: int, details: str, trailer: Pairs = ()) -> None: ...
 
 def living(calls: list[HotCall]) -> list[HotCall]:
     """Those that are neither answered nor gone."""
 
 def answer_all(calls: list[HotCall], results: list[Any], owners: set[Any]) -> list[int]:
-    """Answer each call whose result is one of its method: a bool, of Get bytes or None.
+    """Answer each call whose result is one of its method: a bool, of Get bytes or None, bytes of
+    those that are taken whole, if there is room for them.
 
     Adds the ``owner`` of each session that now has something to send to ``owners``. Returns the
     places of the calls that it didn't answer since their results are something else.

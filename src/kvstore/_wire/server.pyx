@@ -2,6 +2,10 @@
 
 cdef double UNSAID_TIMEOUT_S = 10.0  # of a call that has none of its own
 
+cdef enum:
+    # An answer of so many bytes, which may say that a write was done, finds room in any case.
+    UNASKED_BYTES_MAX = 256
+
 cdef list COME_AGAIN = encoded_pairs((("grpc-retry-pushback-ms", "250"),), 1024)
 
 
@@ -49,6 +53,15 @@ cdef class HotCall(Stream):
         else:
             self.give(write_get_answer(self.head, <uint32_t> size), value if size else None)
 
+    def whole_answer(self, bytes message not None):
+        if self.home == NULL or self.ended:
+            return True
+        return self.give_whole(message)
+
+    def reset(self):
+        if self.home != NULL and not self.ended:
+            (<ServerSession> self.home).reset(self.stream, NGHTTP2_CANCEL)
+
     def fail(self, uint32_t status, str details not None, trailer=()):
         if self.home != NULL and not self.ended:
             session = <ServerSession> self.home
@@ -73,6 +86,24 @@ cdef class HotCall(Stream):
         self.ended = True
         self.status = STATUS_OK
         return submit_answer_begin(session.h2, self, None)
+
+    cdef bint give_whole(self, bytes message) except -1:
+        """The message is the answer of this call, which has none yet. False: over the budget."""
+        cdef ServerSession session = <ServerSession> self.home
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(message)
+        if size > MESSAGE_BYTES_BOUND:
+            raise ValueError(f"a message of more than {MESSAGE_BYTES_BOUND} bytes")
+        if size <= UNASKED_BYTES_MAX:
+            session.count_unsent(self, PREFIX_BYTES + size)
+        elif not session.take_unsent(self, PREFIX_BYTES + size):
+            return False
+        write_prefix(self.head, <uint32_t> size)
+        self.head_bytes = PREFIX_BYTES
+        self.body = message if size else None
+        self.ended = True
+        self.status = STATUS_OK
+        submit_answer_begin(session.h2, self, None)
+        return True
 
 
 cdef inline HotCall hot_call(object call):
@@ -103,13 +134,20 @@ def answer_all(list calls not None, list results not None, set owners not None):
             if result is not None and type(result) is not bytes:
                 left.append(place)
                 continue
+        elif call.method >= METHODS:
+            if type(result) is not bytes:
+                left.append(place)
+                continue
         elif result is not True and result is not False:
             left.append(place)
             continue
         if not is_living(call):
             continue
         owners.add((<ServerSession> call.home).owner)
-        if call.method == METHOD_GET:
+        if call.method >= METHODS:
+            if not call.give_whole(<bytes> result):
+                left.append(place)
+        elif call.method == METHOD_GET:
             call.get_answer(<bytes> result)
         else:
             call.give(write_bool_answer(call.head, result is True), None)
@@ -124,12 +162,16 @@ cdef class ServerSession(_Session):
         self.forget_streams()
 
     def __init__(self, Limits limits not None, Budget received not None, Budget unsent not None,
-                 tuple hot=(), list hot_calls=None, dict hot_refused=None):
+                 tuple hot=(), list hot_calls=None, dict hot_refused=None, tuple whole=(),
+                 tuple once=()):
         if self.limits is not None:
             raise RuntimeError("a session begins once")
         if len(hot) > METHODS:
             raise ValueError("paths of Put, Get and Delete, and no others")
         self.hot_paths = tuple(path.encode() for path in hot)
+        self.whole_paths = tuple(path.encode() for path in whole + once)
+        self.once_from = METHODS + <int> len(whole)
+        self.fresh = []
         self.hot_calls = [] if hot_calls is None else hot_calls
         self.hot_refused = {} if hot_refused is None else hot_refused
         self.open(limits, received, unsent, True)
@@ -263,6 +305,13 @@ cdef class ServerSession(_Session):
                         block.hot = method
                         return 0
                     method += 1
+                method = METHODS
+                for path in self.whole_paths:
+                    if is_name(value, value_size, PyBytes_AS_STRING(path),
+                               PyBytes_GET_SIZE(path)):
+                        block.hot = method
+                        return 0
+                    method += 1
                 self.block_path = PyUnicode_DecodeLatin1(<const char*> value, value_size, NULL)
             elif is_name(name, name_size, ":method", 7):
                 block.is_post = is_name(value, value_size, "POST", 4)
@@ -276,11 +325,12 @@ cdef class ServerSession(_Session):
         elif (is_name(name, name_size, "te", 2)
                 or is_name(name, name_size, "grpc-accept-encoding", 20)):
             pass
-        elif block.hot >= 0 and name_size > 4 and memcmp(
+        elif 0 <= block.hot < METHODS and name_size > 4 and memcmp(
                 name + name_size - 4, <const char*> "-bin", 4) == 0:
             # Nothing reads it, but it breaks the rules of hot calls as of all others.
             block.is_malformed |= not append_pair([], name, name_size, value, value_size)
-        elif (block.hot < 0 or (name_size > 8 and memcmp(name, <const char*> "kvstore-", 8) == 0)
+        elif (not 0 <= block.hot < METHODS
+                or (name_size > 8 and memcmp(name, <const char*> "kvstore-", 8) == 0)
                 or is_name(name, name_size, "grpc-previous-rpc-attempts", 26)):
             if not append_pair(self.block_pairs, name, name_size, value, value_size):
                 block.is_malformed = True
@@ -331,6 +381,8 @@ cdef class ServerSession(_Session):
                                        else block.timeout_s)
             hot.key = hot.value = hot.request_id = b""
             stream = hot
+            if hot.method >= self.once_from:
+                self.fresh.append(hot)
         else:
             stream = Stream.__new__(Stream)
             stream.announced = True
@@ -360,9 +412,17 @@ cdef class ServerSession(_Session):
             self.events.append((EVENT_MESSAGE, stream.stream, whole))
             return 0
         if stream.whole > 1:
+            if (<HotCall> stream).method >= self.once_from:
+                self.announce(<HotCall> stream)
+                return self.message_came(stream, data, size, whole)
             return self.refuse(stream, STATUS_UNIMPLEMENTED,
                                "more than one message in a call that has one", None)
         hot = <HotCall> stream
+        if hot.method >= METHODS:
+            if whole is None:
+                whole = PyBytes_FromStringAndSize(<const char*> data, size)
+            hot.message = whole
+            return 0
         if decode_request(<HotMethod> hot.method, data, size, &request) < 0:
             return self.refuse(stream, STATUS_INVALID_ARGUMENT,
                                "the request is not a protobuf message", None)
@@ -382,10 +442,37 @@ cdef class ServerSession(_Session):
         if not stream.is_hot:
             self.events.append((EVENT_HALF_CLOSED, stream.stream))
         elif stream.whole == 0:
+            if (<HotCall> stream).method >= self.once_from:
+                self.announce(<HotCall> stream)
+                return self.remote_end(stream)
             return self.refuse(stream, STATUS_UNIMPLEMENTED,
                                "no message in a call that has one", None)
         else:
             self.hot_calls.append(stream)
+        return 0
+
+    cdef int announce(self, HotCall call) except -1:
+        """A call that streams didn't come all at once: from here on it is one of events."""
+        cdef bytes path = self.whole_paths[call.method - METHODS]
+        call.is_hot = False
+        call.announced = True
+        self.events.append((
+            EVENT_CALL, call.stream, path.decode(),
+            None if call.timeout_s == INFINITY else call.timeout_s, call.metadata))
+        if call.message is not None:
+            call.waiting += 1
+            self.events.append((EVENT_MESSAGE, call.stream, call.message))
+            call.message = None
+        return 0
+
+    cdef int all_came(self) except -1:
+        cdef HotCall call
+        if len(self.fresh):
+            fresh = self.fresh
+            self.fresh = []
+            for call in fresh:
+                if call.is_hot and is_living(call) and not call.remote_ended:
+                    self.announce(call)
         return 0
 
     cdef int stream_closed(self, Stream stream, uint32_t h2_code) except -1:

@@ -108,3 +108,4 @@ cdef class _Session:
     cdef int stream_closed(self, Stream stream, uint32_t h2_code) except -1
     cdef int block_sent(self, int32_t number, bint is_last) except -1
     cdef int goaway_came(self, int32_t last_stream) except -1
+    cdef int all_came(self) except -1       # of one `receive`

@@ -18,6 +18,7 @@ PONG = EVENT_PONG
 PUT = METHOD_PUT
 GET = METHOD_GET
 DELETE = METHOD_DELETE
+WHOLE = METHODS
 
 cdef enum:
     OUTBOUND_ACKS_MAX = 64          # answers to SETTINGS and PING that wait to be sent
@@ -98,6 +99,7 @@ cdef class _Session:
                 self.busy = False
                 PyBuffer_Release(&view)
             self.close_if_wanted()
+            self.all_came()
         events = self.events
         if events:
             self.events = []
@@ -467,3 +469,6 @@ cdef class _Session:
 
     cdef int goaway_came(self, int32_t last_stream) except -1:
         raise NotImplementedError
+
+    cdef int all_came(self) except -1:
+        return 0

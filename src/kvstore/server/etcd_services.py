@@ -8,6 +8,7 @@ from typing import Any
 
 from kvstore.api.etcd.methods import SERVICES
 from kvstore.api.handlers.etcd.asking import Asking
+from kvstore.api.handlers.etcd.batches import ONCE, WHOLE, EtcdBatches
 from kvstore.api.handlers.etcd.cluster import ClusterHandlers
 from kvstore.api.handlers.etcd.contest import Contest
 from kvstore.api.handlers.etcd.election import ElectionHandlers
@@ -18,6 +19,7 @@ from kvstore.api.handlers.etcd.lock import LockHandlers
 from kvstore.api.handlers.etcd.maintenance import MaintenanceHandlers
 from kvstore.api.handlers.etcd.register import Context, register
 from kvstore.api.handlers.etcd.watch import WatchHandlers
+from kvstore.server.listeners.front import Listener
 from kvstore.server.nodes.node import Node
 
 __all__ = ["EtcdServices"]
@@ -37,9 +39,12 @@ class EtcdServices:
         service.at_tick(self._entrance.tick)
         leases, watches = node.leases, node.watches
         contest = Contest(asking, watches, leases.ttl_min_s)
+        kv = KVHandlers(asking)
+        lease = LeaseHandlers(asking, leases.calls, leases.ttl_min_s)
+        self._new_batches = partial(EtcdBatches, service, self._entrance, kv, lease, leases.calls)
         self._handlers: dict[str, object] = {
-            "etcdserverpb.KV": KVHandlers(asking),
-            "etcdserverpb.Lease": LeaseHandlers(asking, leases.calls, leases.ttl_min_s),
+            "etcdserverpb.KV": kv,
+            "etcdserverpb.Lease": lease,
             "v3lockpb.Lock": LockHandlers(asking, contest),
             "v3electionpb.Election": ElectionHandlers(asking, contest, watches),
             "etcdserverpb.Watch": WatchHandlers(node.watches, service.header),
@@ -53,6 +58,13 @@ class EtcdServices:
             reasons = dict.fromkeys(methods, REASONS.get(service, ""))
             handlers = self._handlers.get(service)
             register(services, service, handlers, self._entrance, reasons)
+
+    def take_batches(self, listener: Listener) -> None:
+        """Take the calls that come most in batches, where a listener can give them so."""
+        batches = self._new_batches()
+        front = listener.add_whole_methods(WHOLE, ONCE, batches.take)
+        if front is not None:
+            batches.answered_by(front)
 
     def close(self) -> None:
         """End streams, so that nobody waits for them, and let no call in any more."""

@@ -239,6 +239,7 @@ def _add_services(
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, listener.services)
     if etcd is not None:
         etcd.add(listener.services)
+        etcd.take_batches(listener)
 
 
 def _exit_on_signals() -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from kvstore.api.handlers.etcd.batches import WholeCalls
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
 from kvstore.errors import ConfigurationError
 from kvstore.server.listeners.grpcio import GrpcioListener
@@ -32,6 +33,13 @@ class Listener(Protocol):
 
     def add_hot_methods(self, paths: tuple[str, str, str], take: TakeHot) -> HotCalls | None:
         """Have calls of Put, Get and Delete taken in batches; None where that can't be."""
+
+    def add_whole_methods(
+        self, paths: tuple[str, ...], once: tuple[str, ...], take: TakeHot
+    ) -> WholeCalls | None:
+        """Have calls of ``paths``, and those of ``once`` that come in one piece, taken in batches
+        with their messages as they came; None where that can't be. Their methods are numbered
+        after Put, Get and Delete."""
 
     def bind(self, address: str) -> str:
         """Take ``host:port``; the address with the port that it really has.

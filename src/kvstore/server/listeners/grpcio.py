@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import grpc.aio
 
+from kvstore.api.handlers.etcd.batches import WholeCalls
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
 from kvstore.server.listeners.grpcio_server import bind, new_server
 from kvstore.server.metrics.front_figures import FrontFigures
@@ -38,6 +39,11 @@ class GrpcioListener:
 
     def add_hot_methods(self, paths: tuple[str, str, str], take: TakeHot) -> HotCalls | None:
         return None  # each call is a task of its own
+
+    def add_whole_methods(
+        self, paths: tuple[str, ...], once: tuple[str, ...], take: TakeHot
+    ) -> WholeCalls | None:
+        return None
 
     def bind(self, address: str) -> str:
         credentials = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from kvstore.api.handlers.etcd.batches import WholeCalls
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
 from kvstore.server.listeners.addresses import bind
 from kvstore.server.listeners.bounds import (
@@ -53,6 +54,11 @@ class NativeListener:
 
     def add_hot_methods(self, paths: tuple[str, str, str], take: TakeHot) -> HotCalls | None:
         return self._server.add_hot_methods(paths, take)
+
+    def add_whole_methods(
+        self, paths: tuple[str, ...], once: tuple[str, ...], take: TakeHot
+    ) -> WholeCalls | None:
+        return self._server.add_whole_methods(paths, once, take)
 
     def bind(self, address: str) -> str:
         return bind(self._server, address)

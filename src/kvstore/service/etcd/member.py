@@ -13,6 +13,7 @@ from kvstore.replica.options import ReplicaStatus
 from kvstore.service.etcd.watch_source import Source
 from kvstore.state import Cold
 from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.records import LeaseRecord
 from kvstore.state.mvcc.requests import Range, Txn
 
@@ -35,6 +36,10 @@ class Model(Source, Protocol):
     @property
     def alarms(self) -> Collection[tuple[int, int]]:
         """``(member, kind)`` of those that stand."""
+
+    @property
+    def auth(self) -> Auth:
+        """The users, and whether they are asked for."""
 
     @property
     def write_delay_s(self) -> float: ...

@@ -130,6 +130,12 @@ class EtcdService:
         """Keys have revisions, as far as this member has applied."""
         return self._member is not None and self._member.machine.model_enabled
 
+    @property
+    def asks_who(self) -> bool:
+        """Users are asked for, as far as this member has applied: a call must say who makes it."""
+        machine = self.machine
+        return machine is not None and machine.auth.enabled
+
     def header(self) -> Header:
         """Of this moment."""
         member = self._member

@@ -63,6 +63,8 @@ class Connection(asyncio.BufferedProtocol):
             server.hot_paths,
             server.hot,
             server.hot_refused,
+            server.whole_paths,
+            server.once_paths,
         )
         self.session.owner = self
         self.calls: dict[int, Call] = {}

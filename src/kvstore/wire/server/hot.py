@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from kvstore._wire.native import HotCall, answer_all, living
+from kvstore._wire.native import WHOLE, HotCall, answer_all, living
+from kvstore.wire.server.identity import INSECURE, AuthContext
 from kvstore.wire.server.limits import RETRY_PUSHBACK
 
 if TYPE_CHECKING:
@@ -34,10 +35,21 @@ _LATE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 class HotCalls:
     """Those of one server."""
 
-    def __init__(self, server: Server, paths: Sequence[str], take: TakeHot) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._paths = paths
-        self._take = take
+        # Of the methods that the metrics are told of, by number.
+        self._paths: dict[int, str] = {}
+        self._take_decoded: TakeHot | None = None
+        self._take_whole: TakeHot | None = None
+
+    def take_by(self, take: TakeHot, paths: Sequence[str], first: int = 0) -> None:
+        """Have ``take`` called with the calls of ``paths``, which are numbered from ``first`` on:
+        those that are decoded, or those that are taken whole."""
+        self._paths |= dict(enumerate(paths, start=first))
+        if first < WHOLE:
+            self._take_decoded = take
+        else:
+            self._take_whole = take
 
     def take(self) -> bool:
         """Hand on what came in this turn. True: there is more, for the next turn."""
@@ -56,20 +68,28 @@ class HotCalls:
             del calls[max(room, 0) :]
         if calls:
             self._server.calls += len(calls)
-            try:
-                self._take(calls)
-            except Exception:
-                log.exception("a handler raised", method=self._paths[calls[0].method])
-                for call in calls:
-                    if not call.answered:
-                        self.end(call, _broken)
+            decoded = [call for call in calls if call.method < WHOLE]
+            self._hand_on(self._take_decoded, decoded)
+            if len(decoded) < len(calls):
+                self._hand_on(self._take_whole, [call for call in calls if call.method >= WHOLE])
         return bool(waiting)
+
+    def _hand_on(self, take: TakeHot | None, calls: list[HotCall]) -> None:
+        if not calls or take is None:
+            return
+        try:
+            take(calls)
+        except Exception:
+            log.exception("a handler raised", method=self._paths.get(calls[0].method))
+            for call in calls:
+                if not call.answered:
+                    self.end(call, _broken)
 
     def answer(self, calls: list[HotCall], results: list[Any]) -> list[int]:
         """Answer those whose result is one: True, False, bytes or None.
 
-        Returns the places of the others, whose results are errors; they are to be ended by
-        :meth:`end`.
+        Returns the places of the others, whose results are errors, or messages that have no room
+        yet; they are to be ended by :meth:`end`.
         """
         owners: set[Connection] = set()
         left = answer_all(calls, results, owners)
@@ -91,12 +111,18 @@ class HotCalls:
         if self._server.counter is not None:
             self._count([call])
 
+    def caller(self, call: HotCall) -> tuple[AuthContext, str]:
+        """What is known of who makes a call: as ``auth_context`` and ``peer`` of a context."""
+        session = call.session
+        return (INSECURE, "") if session is None else (session.owner.auth, session.owner.peer)
+
     def count_refused(self) -> None:
         """Tell the metrics of calls that the sessions refused."""
         refused = self._server.hot_refused
         if self._server.counter is not None:
             for (method, status), count in refused.items():
-                self._server.counter(self._paths[method], _NAMES[status], 0.0, count)
+                if method in self._paths:
+                    self._server.counter(self._paths[method], _NAMES[status], 0.0, count)
         refused.clear()
 
     def _refuse(self, calls: list[HotCall]) -> None:
@@ -117,7 +143,8 @@ class HotCalls:
             alike[kind] = alike.get(kind, 0) + 1
         for (method, status, received_at), count in alike.items():
             code = _NAMES.get(status, "CANCELLED")
-            counter(self._paths[method], code, now - received_at, count)
+            if method in self._paths:
+                counter(self._paths[method], code, now - received_at, count)
 
 
 def shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall], list[HotCall]]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from kvstore._wire.native import Budget, HotCall, Limits
+from kvstore._wire.native import WHOLE, Budget, HotCall, Limits
 from kvstore.wire.server.connection import Connection
 from kvstore.wire.server.hot import HotCalls, TakeHot
 from kvstore.wire.server.identity import address_key, peer_name
@@ -99,7 +99,9 @@ class Server:
         self.hot_refused: dict[tuple[int, int], int] = {}
         """Counts, by method and status, of those that ended before they were decoded."""
         self.hot_paths: tuple[str, ...] = ()
-        self._hot_calls: HotCalls | None = None
+        self.whole_paths: tuple[str, ...] = ()
+        self.once_paths: tuple[str, ...] = ()
+        self._hot_calls = HotCalls(self)
         self._handlers: list[Any] = []
         self._found: dict[str, Any] = {}
         self._listening = Listening(self._take)
@@ -128,7 +130,18 @@ class Server:
         """Have the calls of ``paths`` (Put, Get and Delete, in this order) decoded and taken in
         batches by ``take``. Returns where they are answered."""
         self.hot_paths = paths
-        self._hot_calls = HotCalls(self, paths, take)
+        self._hot_calls.take_by(take, paths)
+        return self._hot_calls
+
+    def add_whole_methods(
+        self, paths: tuple[str, ...], once: tuple[str, ...], take: TakeHot
+    ) -> HotCalls:
+        """Have the calls of ``paths``, and those of ``once``, which stream, that come in one piece,
+        taken in batches by ``take``, with their messages as they came. Handlers of ``once`` are
+        needed for the others. Returns where they are answered."""
+        self.whole_paths, self.once_paths = paths, once
+        # What streams isn't told of: it has no name here.
+        self._hot_calls.take_by(take, paths, WHOLE)
         return self._hot_calls
 
     def bind(self, host: str, port: int) -> int:
@@ -300,9 +313,9 @@ class Server:
     def _turn(self) -> None:
         """Once for all that was read, and answered, in a turn of the loop."""
         self._turn_is_due = False
-        if self.hot_refused and self._hot_calls is not None:
+        if self.hot_refused:
             self._hot_calls.count_refused()
-        if self.hot and self._hot_calls is not None and self._hot_calls.take():
+        if self.hot and self._hot_calls.take():
             self._have_turn()
         if self._shaking:
             self._go_on_shaking()

@@ -6,7 +6,7 @@ from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd import translate
 from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.register import Context
-from kvstore.state.mvcc.answers import RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import PutAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.checks import reads_only
 
 __all__ = ["KVHandlers"]
@@ -21,13 +21,12 @@ class KVHandlers:
     async def Range(self, request: pb.RangeRequest, context: Context) -> bytes:
         operation = translate.range_of(request)
         response: bytes = await self._asking.read(
-            operation, request.serializable, context, self._range_response
+            operation, request.serializable, context, self.range_response
         )
         return response
 
-    async def Put(self, request: pb.PutRequest, context: Context) -> pb.PutResponse:
-        answer = await self._asking.propose(translate.put_of(request), context)
-        return translate.put_response(answer, self._asking.header(answer.revision))
+    async def Put(self, request: pb.PutRequest, context: Context) -> bytes:
+        return self.put_response(await self._asking.propose(translate.put_of(request), context))
 
     async def DeleteRange(
         self, request: pb.DeleteRangeRequest, context: Context
@@ -35,16 +34,15 @@ class KVHandlers:
         answer = await self._asking.propose(translate.delete_range_of(request), context)
         return translate.delete_range_response(answer, self._asking.header(answer.revision))
 
-    async def Txn(self, request: pb.TxnRequest, context: Context) -> pb.TxnResponse | bytes:
+    async def Txn(self, request: pb.TxnRequest, context: Context) -> bytes:
         operation = translate.txn_of(request)
         if reads_only(operation):
             serializable = translate.is_serializable(request)
             response: bytes = await self._asking.read(
-                operation, serializable, context, self._txn_response
+                operation, serializable, context, self.txn_response
             )
             return response
-        answer = await self._asking.propose(operation, context)
-        return translate.txn_response(answer, self._asking.header(answer.revision))
+        return self.txn_response(await self._asking.propose(operation, context))
 
     async def Compact(
         self, request: pb.CompactionRequest, context: Context
@@ -54,14 +52,21 @@ class KVHandlers:
             await self._asking.reclaim()
         return pb.CompactionResponse(header=self._asking.header(answer.revision))
 
-    # Where the answer was read: one of many keys isn't for the event loop to encode.
+    # Encoded where the answer was read: one of many keys isn't for the event loop. Any thread.
 
-    def _range_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+    def range_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+        """As it goes out, with a header of this moment."""
         assert isinstance(answer, RangeAnswer)
         header = self._asking.header(answer.revision)
         return translate.range_response(answer, header).SerializeToString()
 
-    def _txn_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+    def txn_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+        """The same."""
         assert isinstance(answer, TxnAnswer)
         header = self._asking.header(answer.revision)
         return translate.txn_response(answer, header).SerializeToString()
+
+    def put_response(self, answer: PutAnswer) -> bytes:
+        """The same."""
+        header = self._asking.header(answer.revision)
+        return translate.put_response(answer, header).SerializeToString()

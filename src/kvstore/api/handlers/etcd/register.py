@@ -21,9 +21,18 @@ from google.protobuf.message import DecodeError
 from kvstore.api.etcd.methods import SERVICES, MethodShape
 from kvstore.api.handlers.etcd.entrance import Entrance
 from kvstore.api.handlers.etcd.refusals import refusal_of
+from kvstore.api.handlers.failures import Failure
 from kvstore.errors import Error, InternalError, InvalidArgumentError
 
-__all__ = ["Context", "register"]
+__all__ = [
+    "Context",
+    "parsed",
+    "refusal_told",
+    "register",
+    "serialized",
+    "streaming_behaviour",
+    "unary_behaviour",
+]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Context], Awaitable[Any]]
@@ -58,21 +67,23 @@ def register(
 def _handler(shape: MethodShape, method: Method | None, entrance: Entrance, reason: str) -> Any:
     # Requests are parsed here: what gRPC's own parsing raises ends a call with words of its own.
     if not shape.streams_out and shape.path not in WAITING:
-        behaviour = _unary(shape, method or _unimplemented(shape, reason), entrance)
-        return grpc.unary_unary_rpc_method_handler(behaviour, None, _serialized)
+        behaviour = unary_behaviour(shape, method or _unimplemented(shape, reason), entrance)
+        return grpc.unary_unary_rpc_method_handler(behaviour, None, serialized)
     method = method or _unimplemented(shape, reason)
     if not shape.streams_out:
         method = _written(method)
-    behaviour = _streaming(shape, method, entrance)
+    behaviour = streaming_behaviour(shape, method, entrance)
     if shape.streams_in:
-        return grpc.stream_stream_rpc_method_handler(behaviour, None, _serialized)
-    return grpc.unary_stream_rpc_method_handler(behaviour, None, _serialized)
+        return grpc.stream_stream_rpc_method_handler(behaviour, None, serialized)
+    return grpc.unary_stream_rpc_method_handler(behaviour, None, serialized)
 
 
-def _unary(shape: MethodShape, method: Method, entrance: Entrance) -> Callable[..., Any]:
+def unary_behaviour(shape: MethodShape, method: Method, entrance: Entrance) -> Callable[..., Any]:
+    """What gRPC calls with a request's bytes and the context, of a method that doesn't stream."""
+
     async def answer(data: bytes, context: Context) -> Any:
         try:
-            request = _parsed(shape, data)
+            request = parsed(shape, data)
             entrance.admit(shape, context.invocation_metadata(), request)
             return await method(request, context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
@@ -83,10 +94,14 @@ def _unary(shape: MethodShape, method: Method, entrance: Entrance) -> Callable[.
     return answer
 
 
-def _streaming(shape: MethodShape, method: Method, entrance: Entrance) -> Callable[..., Any]:
+def streaming_behaviour(
+    shape: MethodShape, method: Method, entrance: Entrance
+) -> Callable[..., Any]:
+    """The same of one that streams, with its requests' bytes one by one if these do."""
+
     async def answer(asked: Any, context: Context) -> None:
         try:
-            request = None if shape.streams_in else _parsed(shape, asked)
+            request = None if shape.streams_in else parsed(shape, asked)
             metadata = context.invocation_metadata()
             entrance.admit(shape, metadata, request)
             async with entrance.stream(metadata):
@@ -116,7 +131,8 @@ def _unimplemented(shape: MethodShape, reason: str) -> Method:
     return refuse
 
 
-def _parsed(shape: MethodShape, data: bytes) -> Any:
+def parsed(shape: MethodShape, data: bytes) -> Any:
+    """The request. Raises InvalidArgumentError."""
     try:
         return shape.request.FromString(data)
     except DecodeError:
@@ -125,21 +141,26 @@ def _parsed(shape: MethodShape, data: bytes) -> Any:
 
 async def _all_parsed(shape: MethodShape, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for data in requests:
-        yield _parsed(shape, data)
+        yield parsed(shape, data)
 
 
-def _serialized(response: Any) -> bytes:
+def serialized(response: Any) -> bytes:
     """What is written many times over may be encoded already."""
     data: bytes = response if isinstance(response, bytes) else response.SerializeToString()
     return data
 
 
 async def _refuse(shape: MethodShape, error: Exception, context: Context) -> NoReturn:
+    failure = refusal_told(shape, error)
+    await context.abort(failure.code, failure.details, failure.trailer)
+    raise AssertionError("abort raises")
+
+
+def refusal_told(shape: MethodShape, error: Exception) -> Failure:
+    """What a call ends with, whatever was raised; of defects the log is told."""
     if not isinstance(error, Error):
         log.error("a handler raised", method=shape.path, exc_info=error)
         error = InternalError(f"{type(error).__name__}: {error}")
     elif isinstance(error, InternalError):
         log.error("call failed", method=shape.path, error=str(error))
-    failure = refusal_of(error)
-    await context.abort(failure.code, failure.details, failure.trailer)
-    raise AssertionError("abort raises")
+    return refusal_of(error)
