@@ -19,6 +19,7 @@ class Service:
     patience_s = 7.0
     has_leader = is_leader = True
     leader_id = term = 1
+    alarms: frozenset[tuple[int, int]] = frozenset()
 
     def __init__(self) -> None:
         self.member: Any = self
