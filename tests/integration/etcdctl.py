@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from tests.integration.cluster import free_addresses
 
-__all__ = ["ETCDCTL", "SCRIPTS", "Said", "etcdctl", "transcript"]
+__all__ = ["ETCDCTL", "SCRIPTS", "Said", "empty_etcd", "etcdctl", "transcript"]
 
 ETCDCTL = shutil.which("etcdctl")
 SCRIPTS = Path(__file__).resolve().parent.parent / "golden" / "etcdctl"
@@ -116,8 +116,8 @@ def _is_own(name: str, value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _etcd() -> Iterator[str]:
-    """The address of an etcd with nothing in it."""
+def empty_etcd() -> Iterator[str]:
+    """The URL of an etcd with nothing in it."""
     client, peer = (f"http://{address}" for address in free_addresses(2))
     with tempfile.TemporaryDirectory() as directory:
         server = subprocess.Popen(
@@ -143,7 +143,7 @@ def _etcd() -> Iterator[str]:
 
 def _record() -> None:
     for script in sorted(SCRIPTS.glob("*.script")):
-        with _etcd() as address:
+        with empty_etcd() as address:
 
             def run(*arguments: str, stdin: str = "", address: str = address) -> Said:
                 return etcdctl(address, *arguments, stdin=stdin)

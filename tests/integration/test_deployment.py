@@ -6,10 +6,12 @@ A container engine, Kubernetes and systemd are not here; what those files make k
 from __future__ import annotations
 
 import configparser
+import contextlib
 import json
 import os
 import re
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ import yaml
 from kvstore.cli.kvd import kvd as kvd_command
 from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.supervisor import notify
+from kvstore.wire import available
 from tests.integration.cluster import Cluster
+from tests.integration.gateway import ask, connect
 from tests.integration.process import Certificates, Kvd, run
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -109,22 +113,22 @@ def test_the_cluster_of_kubernetes_is_a_good_one(tmp_path: Path) -> None:
         assert any(path.startswith(mount + "/") for mount in mounts)
 
 
-def test_a_cluster_serves_with_the_certificates_and_the_probe_of_kubernetes(tmp_path: Path) -> None:
-    """The commands at the head of the file, its keys and its probe, on loopback."""
+@pytest.mark.skipif(not available(), reason="the native front alone has HTTP/1.1")
+def test_a_cluster_serves_with_the_certificates_and_probes_of_kubernetes(tmp_path: Path) -> None:
+    """The commands at the head of the file, its keys and its probes, on loopback."""
     pki = tmp_path / "pki"
     with SecureCluster(tmp_path, 3, settings="forward = true", mutual_tls=True) as cluster:
         cluster.start()
-        probe = container()["readinessProbe"]["exec"]["command"]
-        assert probe[0] == "kvctl"
-        for member in cluster.members:
-            arguments = [
-                argument.replace("127.0.0.1:50051", cluster.clients[member]).replace(
-                    "/etc/kvstore-tls", str(pki)
-                )
-                for argument in probe[1:]
-            ]
-            answered = run("kvctl", *arguments)
-            assert answered.returncode == 0, answered.stderr
+        # As Kubernetes asks: without looking at the certificate.
+        trust = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+        trust.set_alpn_protocols(["h2", "http/1.1"])
+        for name in ("readinessProbe", "livenessProbe"):
+            probe = container()[name]["httpGet"]
+            assert (probe["port"], probe["scheme"]) == ("clients", "HTTPS")
+            for member in cluster.members:
+                with contextlib.closing(connect(cluster.clients[member], trust)) as connection:
+                    assert ask(connection, "GET", probe["path"]).status == 200
 
 
 def test_the_image_serves_and_its_health_check_sees_it(tmp_path: Path) -> None:

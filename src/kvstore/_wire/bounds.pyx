@@ -7,6 +7,17 @@ cdef class Budget:
     def __cinit__(self, int64_t limit):
         self.limit = limit
 
+    def take(self, int64_t size, int64_t held, int64_t held_max):
+        if not 0 <= size <= held_max or not may_take(self, held + size, size, held_max):
+            return False
+        self.used += size
+        return True
+
+    def give_back(self, int64_t size):
+        if not 0 <= size <= self.used:
+            raise ValueError("what was taken, and no more")
+        self.used -= size
+
 
 cdef inline bint may_take(Budget budget, int64_t own, int64_t size, int64_t own_max) noexcept:
     """Whether a session that then has `own` bytes may take `size`: the rule of dynamic thresholds

@@ -42,6 +42,12 @@ class Budget:
     @property
     def used(self) -> int: ...
     def __init__(self, limit: int) -> None: ...
+    def take(self, size: int, held: int, held_max: int) -> bool:
+        """Take ``size`` bytes for somebody else than a session, who has ``held`` of them and may
+        have ``held_max``. False: there is no room for them."""
+
+    def give_back(self, size: int) -> None:
+        """Of what was taken so. Raises ValueError for more than is taken."""
 
 class Limits:
     """The bounds of one connection; each can be read under its name.

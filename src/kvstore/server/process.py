@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kvstore.api.handlers.admin import AdminHandlers, everybody
+from kvstore.api.handlers.gateway.gateway import Gateway
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.handlers.kv_batches import PATHS, KVBatches
 from kvstore.api.handlers.sessions import SessionsHandlers
@@ -43,7 +44,10 @@ from kvstore.server.descriptors import client_connections_max, raise_limit
 from kvstore.server.etcd_services import EtcdServices
 from kvstore.server.exposure import exposures, say
 from kvstore.server.health import HealthWatch
+from kvstore.server.http.face import HttpFace
+from kvstore.server.http.probes import Probes
 from kvstore.server.listeners.admin_socket import serve_operators
+from kvstore.server.listeners.bounds import MESSAGE_BYTES_MAX
 from kvstore.server.listeners.front import Front, Listener, choose_front
 from kvstore.server.logs import configure_logs
 from kvstore.server.metrics.switch import open_metrics
@@ -147,8 +151,23 @@ async def _serve_node(
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings), etcd)
     for_operators = AdminHandlers(node, is_operator, warnings)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)
-    async with watch_over(), serve_operators(directory, front.open, add_services):
-        await _serve_clients(options, listener, address, node, ending, health, etcd)
+    with contextlib.closing(Gateway(MESSAGE_BYTES_MAX)) as gateway:
+        _serve_http(listener, node, gateway, etcd)
+        async with watch_over(), serve_operators(directory, front.open, add_services):
+            await _serve_clients(options, listener, address, node, ending, health, etcd)
+
+
+def _serve_http(
+    listener: Listener, node: Node, gateway: Gateway, etcd: EtcdServices | None
+) -> None:
+    """Have the port of clients answer HTTP/1.1 as well, where that can be."""
+    service = None
+    if etcd is not None:
+        service = node.etcd
+        etcd.add(gateway)
+    face = HttpFace(Probes(service, node.leader, node.storage_trouble), gateway)
+    if not listener.serve_http(face):
+        log.info("no HTTP/1.1 (/health, JSON): the native front alone has it")
 
 
 async def _serve_clients(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Collection
 
-from kvstore.wire.tls import PROTOCOL
+from kvstore.wire.tls import HTTP1, HTTP2
 
 __all__ = ["TlsLayer"]
 
@@ -14,14 +15,20 @@ READ_BYTES = 64 * 1024
 
 
 class TlsLayer:
-    """One side of TLS over OpenSSL's memory buffers; this side is the server."""
+    """One side of TLS over OpenSSL's memory buffers; this side is the server.
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    Who offers no protocol by ALPN has HTTP/1.1, where ``protocols`` have that.
+    """
+
+    def __init__(self, context: ssl.SSLContext, protocols: Collection[str] = (HTTP2,)) -> None:
+        self._protocols = protocols
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.ready = False
         """The handshake is done."""
+        self.protocol = HTTP2
+        """What is spoken, from then on."""
 
     def receive(self, data: memoryview) -> list[bytes]:
         """What the peer said, in pieces; b"" at the end: it says no more.
@@ -47,7 +54,8 @@ class TlsLayer:
 
     def _check_protocol(self) -> None:
         spoken = self.object.selected_alpn_protocol()
-        if spoken != PROTOCOL:
+        self.protocol = spoken or HTTP1
+        if self.protocol not in self._protocols:
             said = f"the client doesn't offer HTTP/2 by ALPN (but {spoken})"
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, said)
 

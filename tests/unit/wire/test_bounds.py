@@ -417,3 +417,20 @@ def test_limits_have_limits() -> None:
     ):
         with pytest.raises(ValueError):
             native.Limits(**wrong)
+
+
+def test_others_than_sessions_share_a_budget() -> None:
+    budget = native.Budget(1000 << 10)
+    assert budget.take(400 << 10, 0, 500 << 10)
+    assert budget.used == 400 << 10
+    # Beyond half of what is left, what one may have, and any sense.
+    assert not budget.take(100 << 10, 400 << 10, 1000 << 10)
+    assert not budget.take(200 << 10, 0, 100 << 10)
+    assert not budget.take(-1, 0, 100)
+    assert budget.used == 400 << 10
+    assert budget.take(0, 0, 0)
+    for wrong in (-1, (400 << 10) + 1):
+        with pytest.raises(ValueError):
+            budget.give_back(wrong)
+    budget.give_back(400 << 10)
+    assert budget.used == 0

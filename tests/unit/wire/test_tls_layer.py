@@ -8,7 +8,7 @@ import ssl
 import pytest
 import trustme
 
-from kvstore.wire.tls import server_context
+from kvstore.wire.tls import BOTH, HTTP1, HTTP2, server_context
 from kvstore.wire.tls_layer import TlsLayer
 
 
@@ -36,11 +36,12 @@ class Client:
 AUTHORITY = trustme.CA()
 
 
-def server(*, asks: bool = False) -> TlsLayer:
+def server(*, asks: bool = False, protocols: tuple[str, ...] = (HTTP2,)) -> TlsLayer:
     made = AUTHORITY.issue_cert("localhost")
     chain = b"".join(blob.bytes() for blob in made.cert_chain_pems)
     ca = AUTHORITY.cert_pem.bytes() if asks else None
-    return TlsLayer(server_context(chain, made.private_key_pem.bytes(), ca))
+    context = server_context(chain, made.private_key_pem.bytes(), ca, protocols)
+    return TlsLayer(context, protocols)
 
 
 def client_context(*protocols: str) -> ssl.SSLContext:
@@ -67,6 +68,25 @@ def test_who_does_not_offer_http2_is_refused(protocols: tuple[str, ...]) -> None
     with pytest.raises(ssl.SSLError, match=r"^the client doesn't offer HTTP/2 by ALPN"):
         client.talk(layer)
     assert not layer.ready
+
+
+@pytest.mark.parametrize(
+    ("offered", "spoken"),
+    [
+        (("h2",), HTTP2),
+        (("http/1.1",), HTTP1),
+        (("h2", "http/1.1"), HTTP1),
+        (("spdy/3",), HTTP1),
+        ((), HTTP1),
+    ],
+)
+def test_where_both_are_spoken_only_clients_of_grpc_get_http2(
+    offered: tuple[str, ...], spoken: str
+) -> None:
+    layer, client = server(protocols=BOTH), Client(client_context(*offered))
+    client.talk(layer)
+    assert layer.ready
+    assert layer.protocol == spoken
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")

@@ -16,6 +16,7 @@ from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.metrics.switch import MetricsSwitch
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.wire import available
+from kvstore.wire.http import App
 
 __all__ = ["Front", "Listener", "OpenListener", "choose_front"]
 
@@ -40,6 +41,9 @@ class Listener(Protocol):
         """Have calls of ``paths``, and those of ``once`` that come in one piece, taken in batches
         with their messages as they came; None where that can't be. Their methods are numbered
         after Put, Get and Delete."""
+
+    def serve_http(self, app: App) -> bool:
+        """Have requests of HTTP/1.1 answered by ``app``; False where that can't be."""
 
     def bind(self, address: str) -> str:
         """Take ``host:port``; the address with the port that it really has.

@@ -12,6 +12,7 @@ from kvstore.server.listeners.grpcio_server import bind, new_server
 from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.metrics.switch import MetricsSwitch
 from kvstore.server.tls.certificate_files import CertificateFiles
+from kvstore.wire.http import App
 
 __all__ = ["GrpcioListener"]
 
@@ -44,6 +45,9 @@ class GrpcioListener:
         self, paths: tuple[str, ...], once: tuple[str, ...], take: TakeHot
     ) -> WholeCalls | None:
         return None
+
+    def serve_http(self, app: App) -> bool:
+        return False  # gRPC has the port, and takes nothing else
 
     def bind(self, address: str) -> str:
         credentials = None

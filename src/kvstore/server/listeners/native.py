@@ -18,7 +18,9 @@ from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.metrics.switch import MetricsSwitch
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.server.tls.server_tls import ServerTls
+from kvstore.wire.http import App
 from kvstore.wire.server import Server, ServerLimits
+from kvstore.wire.tls import BOTH
 
 __all__ = ["NativeListener"]
 
@@ -45,7 +47,7 @@ class NativeListener:
             connection_streaming_max=CONNECTION_STREAMING_MAX,
             message_bytes_max=MESSAGE_BYTES_MAX,
         )
-        tls = None if certificates is None else ServerTls(certificates)
+        tls = None if certificates is None else ServerTls(certificates, BOTH)
         return cls(Server(limits, tls=tls, counter=metrics.counter))
 
     @property
@@ -59,6 +61,10 @@ class NativeListener:
         self, paths: tuple[str, ...], once: tuple[str, ...], take: TakeHot
     ) -> WholeCalls | None:
         return self._server.add_whole_methods(paths, once, take)
+
+    def serve_http(self, app: App) -> bool:
+        self._server.serve_http(app)
+        return True
 
     def bind(self, address: str) -> str:
         return bind(self._server, address)

@@ -1,9 +1,13 @@
-"""One connection: bytes from its socket to its session, events to its calls, and back."""
+"""One connection: bytes from its socket to its session, events to its calls, and back.
+
+HTTP/2, or HTTP/1.1 (``kvstore.wire.http``) where the server takes that as well.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, cast
@@ -12,9 +16,11 @@ import grpc
 import structlog
 
 from kvstore._wire.native import CALL, CLOSED, HALF_CLOSED, MESSAGE, PONG, ServerSession
+from kvstore.wire.http.session import HttpSession
 from kvstore.wire.server.call import CANCEL, Call
 from kvstore.wire.server.identity import INSECURE, AuthContext, authenticated
 from kvstore.wire.server.limits import RETRY_PUSHBACK
+from kvstore.wire.tls import HTTP1
 from kvstore.wire.tls_layer import TlsLayer
 
 if TYPE_CHECKING:
@@ -35,6 +41,25 @@ HANDSHAKE_BYTES_MAX = 256 * 1024
 
 # A connection that was closed has so long to take what was sent.
 CLOSE_S = 5.0
+
+# One that was answered for the last time, and sends on, is read from for so long.
+LINGER_S = 2.0
+
+# Of HTTP/1.1, before answers wait where they are made.
+HTTP_SOCKET_BYTES = 64 * 1024
+
+TCP_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+
+# What HTTP/2 begins with, and no request of HTTP/1.1 (RFC 9113, 3.4).
+PREFACE = b"PRI"
+
+# Of what a client did wrong, for the log.
+REASON_CHARACTERS_MAX = 200
 
 # Between the two halves of a graceful end, at most: a ping's way there and back.
 NOTICE_S = 1.0
@@ -77,6 +102,10 @@ class Connection(asyncio.BufferedProtocol):
         """The server will flush it in this turn."""
         self.established = False
         """Its preface and SETTINGS came."""
+        self.http: HttpSession | None = None
+        """In place of the session: it speaks HTTP/1.1."""
+        # Its first bytes, until they say what it speaks; None: that is known.
+        self._undecided: bytes | None = None if server.http is None or server.tls else b""
         self._tls: TlsLayer | None = None
         # Of a handshake, until the server has time for it; and whether it came to an end.
         self._handshake = bytearray()
@@ -84,6 +113,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._closing: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         now = monotonic()
         limits = server.limits
         self._opened_at = now
@@ -106,11 +136,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=SOCKET_BYTES)
         if self.server.tls is None:
-            self.touch()  # our SETTINGS
+            if self._undecided is None:
+                self.touch()  # our SETTINGS
             return
         self.server.tls.begin()
         try:
-            self._tls = TlsLayer(self.server.tls.context())
+            self._tls = TlsLayer(self.server.tls.context(), self.server.protocols)
         except ssl.SSLError as error:
             self._refuse_handshake(error)
 
@@ -118,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
         return self.server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._closing is not None:
+        if self._closing is not None or self._lingering is not None:
             return  # what comes now is nobody's any more
         now = monotonic()
         self._heard_at = now
@@ -135,22 +166,29 @@ class Connection(asyncio.BufferedProtocol):
             self.cut("defect")
 
     def eof_received(self) -> bool:
-        return False  # nothing can be answered to one that has closed: the transport goes
+        # Nothing can be answered to one that has closed, but in HTTP/1.1: the transport goes.
+        return self._tls is None and self.http is not None and self.http.ended()
 
     def pause_writing(self) -> None:
         self._paused = True
 
     def resume_writing(self) -> None:
         self._paused = False
-        self.touch()
+        if self.http is not None:
+            self.http.sent()
+        else:
+            self.touch()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        if self._closing is not None:
-            self._closing.cancel()
+        for timer in (self._closing, self._lingering):
+            if timer is not None:
+                timer.cancel()
         self._refused("the client hung up")
         self.session.close()
         self.session.owner = None  # no cycle is left for the collector
+        if self.http is not None:
+            self.http.closed()
         calls, self.calls = self.calls, {}
         for call in calls.values():
             call.closed()
@@ -185,6 +223,8 @@ class Connection(asyncio.BufferedProtocol):
         if tls.ready and not was_ready:
             self._shaken = True
             self.auth = authenticated(tls.object)
+            if tls.protocol == HTTP1:
+                self._speak_http1(now)
             self.touch()
         self._write(tls.pending())
         for piece in pieces:
@@ -193,7 +233,38 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._receive(piece, now)
 
+    def _decide(self, data: bytes | memoryview, now: float) -> bytes:
+        """What it speaks, by its first bytes; returns what there is to receive."""
+        assert self._undecided is not None
+        first = self._undecided + data
+        if len(first) < len(PREFACE) and PREFACE.startswith(first):
+            self._undecided = first
+            return b""
+        self._undecided = None
+        if not first.startswith(PREFACE):
+            self._speak_http1(now)
+        return first
+
+    def _speak_http1(self, now: float) -> None:
+        app = self.server.http
+        assert app is not None
+        assert self._transport is not None
+        self.session.close()
+        self._transport.set_write_buffer_limits(high=HTTP_SOCKET_BYTES)
+        # There are no pings: of a client that vanished the system is to find out.
+        connected = self._transport.get_extra_info("socket")
+        for level, option, value in TCP_KEEPALIVE:
+            connected.setsockopt(level, option, value)
+        self.http = HttpSession(self, self.server, app, self.server.http_limits, now)
+
     def _receive(self, data: bytes | memoryview, now: float) -> None:
+        if self._undecided is not None:
+            data = self._decide(data, now)
+        if self._undecided is not None:
+            return
+        if self.http is not None:
+            self.http.receive(bytes(data), now)
+            return
         session = self.session
         for event in session.receive(data, now):
             kind = event[0]
@@ -293,6 +364,8 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if self._tls is not None and not self._tls.ready:
             return False
+        if self.http is not None or self._undecided is not None:
+            return False
         session = self.session
         sent = 0
         while sent < SEND_BYTES and (data := session.send(SEND_BYTES - sent)):
@@ -314,11 +387,50 @@ class Connection(asyncio.BufferedProtocol):
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
+    # What a session of HTTP/1.1 does by it.
+
+    @property
+    def is_congested(self) -> bool:
+        return self._paused
+
+    def send(self, data: bytes) -> None:
+        self._write(data if self._tls is None else self._tls.encrypt(data))
+
+    def hold_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def go_on_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def has_begun(self) -> None:
+        if not self.established:
+            self.established = True
+            self.server.has_established(self)
+
+    def close_gently(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._lingering is not None:
+            return
+        self._lingering = self.server.loop.call_later(LINGER_S, self.close)
+        self.go_on_reading()
+        if self._tls is not None:
+            self._write(self._tls.close())
+        elif transport.can_write_eof():
+            transport.write_eof()
+
+    def is_broken(self, why: str) -> None:
+        self.server.note_broken(self, why[:REASON_CHARACTERS_MAX])
+
     # Its end.
 
     def drain(self) -> None:
         """Ask the client for no new calls, and close when those under way are done."""
         if self._noticed_at is not None or self._transport is None:
+            return
+        if self.http is not None:
+            self.http.drain()
             return
         if not self.established:
             self.close()
@@ -378,6 +490,9 @@ class Connection(asyncio.BufferedProtocol):
             if now - self._opened_at >= limits.half_open_s:
                 self.cut("half-open")
             return
+        if self.http is not None:
+            self._tend_http(self.http, now)
+            return
         session = self.session
         if session.streams:
             self._busy_at = now
@@ -394,6 +509,13 @@ class Connection(asyncio.BufferedProtocol):
             self.cut("keepalive")
             return
         self._tend_age(now)
+
+    def _tend_http(self, http: HttpSession, now: float) -> None:
+        http.tend(now)
+        if self._is_stalled(now):
+            self.cut("stalled")
+        elif now >= self._ends_at:
+            http.drain()
 
     def _is_slow_in_headers(self, now: float) -> bool:
         if not self.session.in_headers:

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import structlog
 
 from kvstore._wire.native import WHOLE, Budget, HotCall, Limits
+from kvstore.wire.http import App, HttpLimits
 from kvstore.wire.server.connection import Connection
 from kvstore.wire.server.hot import HotCalls, TakeHot
 from kvstore.wire.server.identity import address_key, peer_name
 from kvstore.wire.server.limits import ServerLimits
 from kvstore.wire.server.listening import Listening, listen
 from kvstore.wire.server.tls import Tls
+from kvstore.wire.tls import BOTH, HTTP2
 
 __all__ = ["CallCounter", "Counters", "Server"]
 
@@ -79,6 +81,9 @@ class Server:
         self.tls = tls
         self.counter = counter
         self.counters = Counters()
+        self.http: App | None = None
+        self.http_limits = HttpLimits()
+        self.protocols: Sequence[str] = (HTTP2,)
         self.loop = asyncio.get_running_loop()
         self.received = Budget(limits.received_bytes_max)
         self.unsent = Budget(limits.unsent_bytes_max)
@@ -143,6 +148,12 @@ class Server:
         # What streams isn't told of: it has no name here.
         self._hot_calls.take_by(take, paths, WHOLE)
         return self._hot_calls
+
+    def serve_http(self, app: App, limits: HttpLimits | None = None) -> None:
+        """Have requests of HTTP/1.1 answered by ``app``. Under TLS the context must offer it."""
+        self.http = app
+        self.http_limits = limits or self.http_limits
+        self.protocols = BOTH
 
     def bind(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises OSError with the system's reason."""

@@ -1,0 +1,104 @@
+"""Every request of HTTP/1.1 to the clients' port: whose it is, and who may ask at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
+
+from kvstore.api.handlers.etcd.maintenance import ETCD_VERSION
+from kvstore.api.handlers.gateway.gateway import Gateway
+from kvstore.server.http.probes import Check, Probes, outcome_of
+from kvstore.wire.http import Exchange
+from kvstore.wire.http.exchange import TEXT
+
+__all__ = ["HttpFace"]
+
+FROM_A_PAGE: Final = "requests of web pages aren't taken\n"
+
+_CLUSTER_VERSION: Final = ETCD_VERSION.rpartition(".")[0] + ".0"
+_VERSION: Final = f'{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{_CLUSTER_VERSION}"}}'.encode()
+
+
+class HttpFace:
+    """A :data:`kvstore.wire.http.App`."""
+
+    def __init__(self, probes: Probes, gateway: Gateway) -> None:
+        self._probes = probes
+        self._gateway = gateway
+        self._pages: dict[str, Callable[[Exchange], Awaitable[None]]] = {
+            "/health": self._health,
+            "/version": self._version,
+        }
+        for path, checks in (("/livez", probes.live), ("/readyz", probes.ready)):
+            self._pages[path] = self._checks_page(checks, tuple(checks))
+            for name in checks:
+                self._pages[f"{path}/{name}"] = self._checks_page(checks, (name,))
+
+    async def __call__(self, exchange: Exchange) -> None:
+        page = self._pages.get(exchange.path)
+        if _is_of_a_page(exchange):
+            exchange.respond(HTTPStatus.FORBIDDEN, FROM_A_PAGE.encode(), TEXT)
+        elif page is not None:
+            if _has_method(exchange, "GET", "HEAD"):
+                await page(exchange)
+        elif self._gateway.has(exchange.path):
+            if _has_method(exchange, "POST"):
+                await self._gateway.answer(exchange)
+        else:
+            # Either of etcd's words for it.
+            said = b"Not Found\n" if exchange.path.startswith("/v3") else b"404 page not found\n"
+            exchange.respond(HTTPStatus.NOT_FOUND, said, TEXT)
+
+    async def _health(self, exchange: Exchange) -> None:
+        query = exchange.query
+        serializable = query.get("serializable", [""])[0] == "true"
+        why = await self._probes.health(query.get("exclude", ()), serializable)
+        # Without spaces, as there are scripts that look for "health":"true".
+        body = f'{{"health":"{"false" if why else "true"}","reason":{json.dumps(why)}}}'
+        exchange.respond(_status(not why), body.encode())
+
+    async def _version(self, exchange: Exchange) -> None:
+        exchange.respond(HTTPStatus.OK, _VERSION)
+
+    def _checks_page(
+        self, checks: dict[str, Check], names: tuple[str, ...]
+    ) -> Callable[[Exchange], Awaitable[None]]:
+        async def answer(exchange: Exchange) -> None:
+            query = exchange.query
+            excluded = query.get("exclude", ())
+            asked = [name for name in names if name not in excluded]
+            passed, lines = await outcome_of(checks, asked)
+            # As etcd: who asks for no more hears why it failed, and else a word.
+            said = lines if not passed or "verbose" in query else ""
+            said += "ok\n" if passed else ""
+            exchange.respond(_status(passed), said.encode(), TEXT)
+
+        return answer
+
+
+def _status(is_well: bool) -> HTTPStatus:
+    return HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _is_of_a_page(exchange: Exchange) -> bool:
+    """A browser sends it for a page, of whatever site. Any page may ask for any address of the
+    network that its reader is in, loopback included, and send a form there; behind a name that is
+    made to point here it is of the same site, too (DNS rebinding). Browsers say so: every POST for
+    a page has an Origin, and requests that a person hasn't typed in have that mark of fetch."""
+    fetched = exchange.field("sec-fetch-site")
+    return exchange.field("origin") is not None or fetched not in (None, "none")
+
+
+def _has_method(exchange: Exchange, *methods: str) -> bool:
+    """Whether it is one of those; if it isn't, it was answered."""
+    if exchange.method in methods:
+        return True
+    allowed = ("Allow", ", ".join((*methods, "OPTIONS")))
+    if exchange.method == "OPTIONS":
+        exchange.respond(HTTPStatus.OK, fields=(allowed,))
+    else:
+        body = b"Method Not Allowed\n"
+        exchange.respond(HTTPStatus.METHOD_NOT_ALLOWED, body, (*TEXT, allowed))
+    return False

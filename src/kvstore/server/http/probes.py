@@ -1,0 +1,117 @@
+"""How this member is, for who asks over HTTP: etcd's ``/health``, ``/livez`` and ``/readyz``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final
+
+from kvstore.api.handlers.etcd.refusals import refusal_of
+from kvstore.errors import Error
+from kvstore.service.etcd import EtcdService
+from kvstore.state.mvcc.requests import AlarmKind, Range
+
+__all__ = ["Check", "Probes", "outcome_of"]
+
+Check = Callable[[], Awaitable[str]]
+"""Why it fails; empty when it doesn't."""
+
+NO_LEADER: Final = "RAFT NO LEADER"
+
+# Any key will do: that it is read matters, not whether it is there.
+_READ: Final = Range(b"health", keys_only=True)
+
+
+class Probes:
+    """Asks a member, which is to be told by nobody else's token. On a running event loop.
+
+    However many ask, one read of a kind is under way; it waits for as long as the service does.
+    """
+
+    def __init__(
+        self,
+        service: EtcdService | None,
+        leader: Callable[[], int],
+        storage_trouble: Callable[[], str],
+    ) -> None:
+        """``service``: None where etcd's API is left out. ``leader`` is the member that serves, 0
+        for none; ``storage_trouble`` says why it takes no writes, empty when it does."""
+        self._service = service
+        self._leader = leader
+        self._storage_trouble = storage_trouble
+        self._reads: dict[bool, asyncio.Task[str]] = {}
+        self.live: dict[str, Check] = {"serializable_read": self._read_here}
+        self.ready: dict[str, Check] = {
+            "data_corruption": self._corruption,
+            "serializable_read": self._read_here,
+            "linearizable_read": self._read,
+            "non_learner": self._learner,
+            "storage": self._storage,
+        }
+        """By etcd's names, but for the last, which is ours."""
+
+    async def health(self, excluded: Collection[str], serializable: bool) -> str:
+        """Why it isn't well; empty when it is. ``excluded``: names of alarms that don't count;
+        ``serializable``: the others don't, either."""
+        for kind in sorted(self._alarms()):
+            name = kind.name
+            if name not in excluded:
+                return f"ALARM {name}"
+        if serializable:
+            return await self._read_here()
+        if not self._leader():
+            return NO_LEADER
+        return await self._storage() or await self._read()
+
+    def _alarms(self) -> set[AlarmKind]:
+        machine = None if self._service is None else self._service.machine
+        return set() if machine is None else {AlarmKind(kind) for _, kind in machine.alarms}
+
+    async def _corruption(self) -> str:
+        return "ALARM CORRUPT" if AlarmKind.CORRUPT in self._alarms() else ""
+
+    async def _learner(self) -> str:
+        is_learner = self._service is not None and self._service.is_learner
+        return "this member is a learner" if is_learner else ""
+
+    async def _storage(self) -> str:
+        # What is wrong with it, paths and all, is the log's to say.
+        return "STORAGE TAKES NO WRITES" if self._storage_trouble() else ""
+
+    async def _read_here(self) -> str:
+        return await self._shared(True)
+
+    async def _read(self) -> str:
+        return await self._shared(False)
+
+    async def _shared(self, serializable: bool) -> str:
+        service = self._service
+        if service is None or not service.model_enabled:
+            # Keys can't be read so (yet).
+            return "" if serializable or self._leader() else NO_LEADER
+        reading = self._reads.get(serializable)
+        if reading is None or reading.done():
+            reading = asyncio.create_task(_read(service, serializable))
+            self._reads[serializable] = reading
+        return await asyncio.shield(reading)
+
+
+async def _read(service: EtcdService, serializable: bool) -> str:
+    future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: object) -> None:
+        if not future.done():
+            future.set_result(outcome)
+
+    service.read(_READ, serializable, None, done)
+    outcome = await future
+    return f"RANGE ERROR:{refusal_of(outcome).details}" if isinstance(outcome, Error) else ""
+
+
+async def outcome_of(checks: dict[str, Check], names: Sequence[str]) -> tuple[bool, str]:
+    """Whether the checks of those ``names`` all pass, and a line for each."""
+    found = {name: await checks[name]() for name in names}
+    lines = "".join(
+        f"[-]{name} failed: {why}\n" if why else f"[+]{name} ok\n" for name, why in found.items()
+    )
+    return not any(found.values()), lines
