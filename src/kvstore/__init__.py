@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from kvstore.errors import (
         AlreadyOpenError,
+        AnswerLostError,
         BatchError,
         ClosedError,
         CompactedError,
@@ -74,6 +75,7 @@ __all__ = [
     "DB",
     "TLS",
     "AlreadyOpenError",
+    "AnswerLostError",
     "AsyncClient",
     "BatchError",
     "Client",
@@ -154,6 +156,7 @@ _HOMES = {
     ),
     "kvstore.errors": (
         "AlreadyOpenError",
+        "AnswerLostError",
         "BatchError",
         "ClosedError",
         "CompactedError",

@@ -12,6 +12,7 @@ import errno as system
 
 __all__ = [
     "AlreadyOpenError",
+    "AnswerLostError",
     "BatchError",
     "ClosedError",
     "CompactedError",
@@ -60,8 +61,10 @@ class IntegrityCode(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """What an error says of the write that it ended. One that was applied ends without an error."""
+    """What an error says of the write that it ended."""
 
+    APPLIED = "applied"
+    """It was applied, once; what else there was to say of it is lost (AnswerLostError)."""
     NOT_APPLIED = "not-applied"
     """It wasn't applied and won't be."""
     UNKNOWN = "unknown"
@@ -219,6 +222,23 @@ _REFUSALS = {
     Refusal.REQUEST_FORGOTTEN: "a retry of a request that may have been applied and forgotten: "
     "read before writing again",
 }
+
+
+class AnswerLostError(Error):
+    """A write was done, once, but its answer came to nobody, and what it read isn't remembered.
+
+    ``revision``: at which it was done. ``succeeded``: of a transaction, whether its conditions
+    held; of others true.
+    """
+
+    outcome = Outcome.APPLIED
+
+    def __init__(self, revision: int, succeeded: bool) -> None:
+        super().__init__(
+            f"done at revision {revision}, but what it read is lost with the answer to it"
+        )
+        self.revision = revision
+        self.succeeded = succeeded
 
 
 class ResourceExhaustedError(Error):

@@ -117,6 +117,10 @@ class Reason(enum.Enum):
     NOT_ELECTED = "FAILED_PRECONDITION", "election: not leader"
     NOBODY_ELECTED = "NOT_FOUND", "election: no leader"
     NO_LEADER_KEY = "INVALID_ARGUMENT", '"leader" field must be provided'
+    # Of requests that a session has numbered: kvd's own.
+    SESSION_FORGOTTEN = "ABORTED", "kvstore: the session has expired, or never was"
+    SEQUENCE_PASSED = "ABORTED", "kvstore: the session has gone past this sequence"
+    NUMBER_REUSED = "INVALID_ARGUMENT", "kvstore: the sequence was used before for something else"
 
     @property
     def code(self) -> str:

@@ -67,6 +67,7 @@ cdef class Applying:
     cdef int refused                    # by alarms: 0, REFUSES_PUTS or REFUSES_WRITES
     # The revision of the users while they are asked for, else 0: whoever keeps them sets it.
     cdef public uint64_t guard
+    cdef readonly uint8_t level
     cdef Buffer record                  # of the key that is being written
     cdef int apply_entry(
         self, Prepared prepared, Step* steps, uint32_t count, uint64_t index, uint64_t time_ms,

@@ -40,10 +40,9 @@ from kvstore.errors import CorruptionError, IntegrityCode
 cdef enum:
     REQUEST_RECORD_VERSION = 2
     REQUEST_RECORD_HEAD_BYTES = 9
-    STATE_RECORD_VERSION = 2
+    STATE_RECORD_VERSION = 2            # of level 0; that of others is as much higher
     STATE_RECORD_BYTES = 45
-    STATE_RECORD_VERSION_MODEL = 3      # where the model is on
-    STATE_RECORD_BYTES_MAX = 61
+    STATE_RECORD_BYTES_MAX = 61         # where the model is on
 
 cdef Slice USER_PREFIX = slice_of(<const char*> b"\x01", 1)
 cdef Slice STATE_KEY = slice_of(<const char*> b"\x00state", 6)
@@ -171,7 +170,7 @@ cdef class Applying:
     def __init__(
         self, Database db not None, RequestMemory requests not None, Sessions sessions not None,
         uint64_t applied_index, uint64_t applied_term, uint64_t revision, uint32_t state_hash,
-        uint64_t clock_ms, uint64_t model_from, int64_t compacted,
+        uint64_t clock_ms, uint64_t model_from, int64_t compacted, uint8_t level,
     ):
         self.db = db
         self.requests = requests
@@ -183,6 +182,7 @@ cdef class Applying:
         self.clock_ms = clock_ms
         self.model_from = model_from
         self.compacted = compacted
+        self.level = level
 
     def __cinit__(self, *_args, **_named):
         buffer_init(&self.record)
@@ -197,6 +197,7 @@ cdef class Applying:
     def advance(
         self, uint64_t applied_index, uint64_t applied_term, uint64_t revision,
         uint32_t state_hash, uint64_t clock_ms, uint64_t model_from, int64_t compacted,
+        uint8_t level,
     ):
         self.applied_index = applied_index
         self.applied_term = applied_term
@@ -205,6 +206,7 @@ cdef class Applying:
         self.clock_ms = clock_ms
         self.model_from = model_from
         self.compacted = compacted
+        self.level = level
 
     def refuse(self, int refused):
         self.refused = refused
@@ -310,7 +312,7 @@ cdef class Applying:
         return answers
 
     cdef int write_state(self, uint8_t* record) noexcept:
-        record[0] = STATE_RECORD_VERSION_MODEL if self.model_from else STATE_RECORD_VERSION
+        record[0] = STATE_RECORD_VERSION + self.level
         put_fixed64(record + 1, self.applied_index)
         put_fixed64(record + 9, self.applied_term)
         put_fixed64(record + 17, self.revision)
@@ -331,7 +333,7 @@ cdef class Applying:
         cdef Buffer fresh
         cdef dict used = {}
         cdef uint8_t number[8]
-        cdef uint8_t record[SESSION_RECORD_BYTES + 8 * SEQUENCES_OF_WINDOW]
+        cdef uint8_t record[SESSION_RECORD_BYTES_MAX]
         cdef uint8_t head[REQUEST_RECORD_HEAD_BYTES]
         cdef Session session
         cdef bytes name

@@ -59,13 +59,26 @@ class Sessions:
 
     def __init__(self, sessions_max: int, idle_ms: int, spared_ms: int) -> None: ...
     def __len__(self) -> int: ...
+    @property
+    def idle_ms(self) -> int: ...
     def restore(
-        self, name: bytes, floor: int, used_ms: int, index: int, place: int, words: bytes
+        self,
+        name: bytes,
+        floor: int,
+        used_ms: int,
+        index: int,
+        place: int,
+        words: bytes,
+        answers: bytes,
     ) -> None:
-        """Take up a stored session; they come in the order of their last use.
+        """Take up a session, in the place of one that there is; they come in the order of their
+        last use. See ``kvstore.state.sessions.SessionParts``.
 
-        Raises ValueError for words that aren't whole or more than a window of them.
+        Raises ValueError for words or answers that aren't whole or too many.
         """
+
+    def parts(self, name: bytes) -> tuple[int, int, int, int, bytes, bytes] | None:
+        """What :meth:`restore` takes, of a session; None for none."""
 
 # applying.pyx
 
@@ -98,6 +111,7 @@ class Applying:
     guard: int
     """The revision of the users while they are asked for, else 0: entries of commands that were
     let in as of another one are refused. For whoever keeps the users to set."""
+    level: int
     def __init__(
         self,
         db: Database,
@@ -110,6 +124,7 @@ class Applying:
         clock_ms: int,
         model_from: int,
         compacted: int,
+        level: int,
     ) -> None: ...
     def advance(
         self,
@@ -120,6 +135,7 @@ class Applying:
         clock_ms: int,
         model_from: int,
         compacted: int,
+        level: int,
     ) -> None:
         """Something else was applied, which brought the state so far."""
 

@@ -19,6 +19,8 @@ OVERLOAD_KEY: Final = "kvstore-overload"
 # The call was refused because of an alarm that stands.
 ALARM_KEY: Final = "kvstore-alarm"
 
+# Calls of etcd's API: the number that a session gave a write.
+REQUEST_KEY: Final = "kvstore-request-id"
 # Calls: which try of this write this is, from 1 on; tries that surely came to nothing don't count.
 ATTEMPT_KEY: Final = "kvstore-attempt"
 # How long ago the first of them was sent, in milliseconds.

@@ -157,6 +157,10 @@ class Attempts:
         """``error``, which ends the call before a try was sent, likewise."""
         return self._judged(error)
 
+    def only_once(self) -> None:
+        """Nothing tells the server that a request was sent before: see ``repeatable``."""
+        self._repeatable = False
+
     def renew(self) -> None:
         """From now on another request is sent: none of its tries was."""
         self._maybe_applied = 0

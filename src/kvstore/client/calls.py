@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -11,6 +12,7 @@ import grpc
 import grpc.aio
 
 from kvstore.api.etcd import etcd_pb2
+from kvstore.api.metadata_keys import REQUEST_KEY
 from kvstore.api.v1 import admin_pb2, kv_pb2, session_pb2
 from kvstore.client.attempts import Attempts, Endpoints, Metadata
 from kvstore.client.channels import Transport, dialler
@@ -26,6 +28,7 @@ from kvstore.errors import (
     ForgottenError,
     InvalidArgumentError,
     Outcome,
+    PermissionDeniedError,
     Refusal,
     RefusedError,
     ResourceExhaustedError,
@@ -91,19 +94,47 @@ class Calls:
         attempts = Attempts(self.endpoints, self.policy, timeout, writes=True)
         return await self.tried(method, request, attempts)
 
-    async def write_once(
+    async def operate(
         self,
         method: Callable[[Server], Method[Request, Response]],
         request: Request,
         timeout: float | None,
     ) -> Response:
-        """A call that writes, sent again only while no try may have been applied.
+        """A call of etcd's API that writes, and is applied once: its session numbers it.
 
-        Raises OutcomeUnknownError once one may have been.
+        A server that isn't known to know such numbers, as etcd, is sent it again only while no try
+        may have been applied; raises OutcomeUnknownError once one may have been.
         """
         timeout = checked_timeout(timeout, self.timeout)
-        attempts = Attempts(self.endpoints, self.policy, timeout, writes=True, repeatable=False)
-        return await self.tried(method, request, attempts)
+        attempts = Attempts(self.endpoints, self.policy, timeout, writes=True)
+        while True:
+            write = await self._number(attempts)
+            if write is None:
+                attempts.only_once()
+                return await self.tried(method, request, attempts)
+            number = ((REQUEST_KEY, write.request_id),)
+            try:
+                return await self.tried(method, request, attempts, number=number)
+            except ForgottenError as error:
+                if not self._may_renew(write, error):
+                    raise
+                attempts.renew()
+            finally:
+                write.done()
+
+    async def _number(self, attempts: Attempts) -> SessionWrite | None:
+        """A number for a call of etcd's API; None where there is none to be had."""
+        sessions = self.sessions
+        while True:
+            if sessions.claim_for_operation():
+                await self._open_session(attempts)
+            write = sessions.number_operation()
+            if write is not None or not sessions.may_number or not attempts.left:
+                return write
+            freed = asyncio.get_running_loop().create_future()
+            sessions.await_number(partial(_resolve, freed))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(freed, attempts.left)
 
     async def write(
         self,
@@ -186,8 +217,12 @@ class Calls:
         request: Request,
         attempts: Attempts,
         failed: FailedTry | None = None,
+        number: Metadata = (),
     ) -> Response:
-        """Try as long as the plan says, after a first try that ``failed``."""
+        """Try as long as the plan says, after a first try that ``failed``.
+
+        ``number``: of a call of etcd's API, as each try says it.
+        """
         if failed is not None:
             await asyncio.sleep(self._after(attempts, *failed, self.login.metadata))
         login = self.login
@@ -195,8 +230,8 @@ class Calls:
             identity = await self._identity(attempts) if login.wanted else login.metadata
             time_left = attempts.next()
             metadata = attempts.metadata()
-            if identity:
-                metadata = (*(metadata or ()), *identity)
+            if identity or number:
+                metadata = (*(metadata or ()), *identity, *number)
             try:
                 connection = self.connections.take(attempts.address)
             except Error as error:
@@ -287,7 +322,7 @@ class Calls:
             opened = await self.tried(
                 lambda server: server.sessions.Open, session_pb2.OpenSessionRequest(), attempts
             )
-        except (ResourceExhaustedError, UnsupportedError):
+        except (PermissionDeniedError, ResourceExhaustedError, UnsupportedError):
             refused = True
         except Error as error:
             # Whatever became of the session, the write was not sent.
@@ -320,6 +355,11 @@ class Calls:
             self.login.refused(identity)
             return Failure(failure.error, retry=True, not_applied=True)
         return failure
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def task_is_cancelled() -> bool:

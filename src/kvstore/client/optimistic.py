@@ -19,7 +19,7 @@ from kvstore.client.entries import KeyValue
 from kvstore.client.keys import Compare, KeyRange, Keys, selected, single
 from kvstore.client.requests import BytesLike, as_bytes
 from kvstore.client.scanning import AsyncRange, Selection
-from kvstore.client.transactions import Delete, LeaseLike, Operation, Parts, Put, commit
+from kvstore.client.transactions import Delete, LeaseLike, Operation, Parts, Put, succeeds
 from kvstore.errors import CompactedError, ConflictError, InvalidArgumentError, Outcome
 
 __all__ = ["TRIES", "AsyncDraft", "Draft", "transact", "transact_blocking"]
@@ -100,7 +100,7 @@ class AsyncDraft:
         """Write what was written; False: others came in between, and nothing was."""
         if not self._writes:
             return True
-        return (await commit(self._calls, self._parts(), self._timeout)).succeeded
+        return await succeeds(self._calls, self._parts(), self._timeout)
 
     async def _fetch(self, keys: KeyRange) -> list[KeyValue]:
         selection = Selection(keys, revision=self.revision, limit=OPERATIONS_MAX + 1)

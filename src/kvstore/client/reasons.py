@@ -13,6 +13,7 @@ from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
     Error,
+    ForgottenError,
     FutureRevisionError,
     IntegrityCode,
     InvalidArgumentError,
@@ -21,6 +22,7 @@ from kvstore.errors import (
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
+    Refusal,
     RefusedError,
     TooLargeError,
     UnauthenticatedError,
@@ -129,6 +131,10 @@ def _error(reason: Reason) -> Error:
             return CorruptionError(text, code=IntegrityCode.CHECKSUM_MISMATCH)
         case Reason.DEADLINE:
             return DeadlineExceededError(text)
+        case Reason.SESSION_FORGOTTEN:
+            return ForgottenError(Refusal.SESSION_EXPIRED)
+        case Reason.SEQUENCE_PASSED:
+            return ForgottenError(Refusal.SEQUENCE_PASSED)
         case Reason.PERMISSION_DENIED:
             return PermissionDeniedError(text)
         case Reason(code="INVALID_ARGUMENT" | "OUT_OF_RANGE"):

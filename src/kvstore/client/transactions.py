@@ -14,7 +14,7 @@ from kvstore.client.calls import Calls
 from kvstore.client.entries import KeyValue, entry_of
 from kvstore.client.keys import Compare, KeyRange, Keys, selected_or_key, single
 from kvstore.client.requests import BytesLike, as_bytes
-from kvstore.errors import InternalError
+from kvstore.errors import AnswerLostError, InternalError
 
 __all__ = [
     "AsyncTransaction",
@@ -30,6 +30,7 @@ __all__ = [
     "Transaction",
     "TransactionResult",
     "lease_id",
+    "succeeds",
 ]
 
 
@@ -235,7 +236,10 @@ class Parts:
         )
 
     def result(self, response: etcd_pb2.TxnResponse, revision: int) -> TransactionResult:
-        """What the server's answer says. Raises InternalError for one that doesn't fit."""
+        """What the server's answer says. Raises InternalError for one that doesn't fit, and
+        AnswerLostError where it can't say it any more."""
+        if response.repeated_request:
+            return self._repeated(response, revision)
         done = self._then if response.succeeded else self._else
         if len(done) != len(response.responses):
             raise InternalError("the server answered other operations than it was asked to do")
@@ -244,6 +248,26 @@ class Parts:
             for operation, answer in zip(done, response.responses, strict=True)
         )
         return TransactionResult(response.succeeded, revision, results, tuple(done))
+
+    def _repeated(self, response: etcd_pb2.TxnResponse, revision: int) -> TransactionResult:
+        """Of one that was done when its answer was lost: puts and deletions say no more than that
+        and how many keys went."""
+        done = self._then if response.succeeded else self._else
+        deletions = sum(isinstance(operation, Delete) for operation in done)
+        if not all(map(_says_little, done)) or (deletions > 1 and response.deleted):
+            raise AnswerLostError(revision, response.succeeded)
+        results = tuple(
+            PutResult(revision, None)
+            if isinstance(operation, Put)
+            else DeleteResult(revision, response.deleted, ())
+            for operation in done
+        )
+        return TransactionResult(response.succeeded, revision, results, tuple(done))
+
+
+def _says_little(operation: Operation) -> bool:
+    """Whether it neither reads nor returns what there was."""
+    return isinstance(operation, Put | Delete) and not operation.message.prev_kv
 
 
 Operation: TypeAlias = Put | Get | Delete | Parts
@@ -285,8 +309,10 @@ class Transaction(Parts):
     def commit(self) -> TransactionResult:
         """Do it, all at one revision.
 
-        Raises OutcomeUnknownError when nobody knows whether it was done: it is sent again only
-        while it surely wasn't. Raises InvalidArgumentError for more than 128 operations or
+        It is done at most once, however often it must be sent. Raises AnswerLostError when it was
+        done and what it has read can't be told any more. Raises OutcomeUnknownError when nobody
+        knows whether it was done, of a server that isn't kvd: it is sent again only while it
+        surely wasn't. Raises InvalidArgumentError for more than 128 operations or
         conditions, or a key that is written twice; LeaseNotFoundError; and as ``put`` does.
         """
         return self._do(self, self._timeout)
@@ -294,7 +320,7 @@ class Transaction(Parts):
 
 async def commit(calls: Calls, parts: Parts, timeout: float | None) -> TransactionResult:
     """Send a transaction."""
-    send = calls.call if parts.reads_only else calls.write_once
+    send = calls.call if parts.reads_only else calls.operate
     response = await send(lambda server: server.etcd.txn, parts.message, timeout)
     return parts.result(response, response.header.revision)
 
@@ -308,12 +334,22 @@ async def put_with_lease(
     return not (await commit(calls, parts, timeout)).succeeded
 
 
+async def succeeds(calls: Calls, parts: Parts, timeout: float | None) -> bool:
+    """Send a transaction; whether its conditions held."""
+    try:
+        return (await commit(calls, parts, timeout)).succeeded
+    except AnswerLostError as lost:
+        return lost.succeeded
+
+
 async def delete_range(
     calls: Calls, keys: KeyRange, previous: bool, timeout: float | None
 ) -> DeleteResult:
     """Remove keys."""
     request = etcd_pb2.DeleteRangeRequest(key=keys.key, range_end=keys.end, prev_kv=previous)
-    response = await calls.write_once(lambda server: server.etcd.delete_range, request, timeout)
+    response = await calls.operate(lambda server: server.etcd.delete_range, request, timeout)
+    if response.repeated_request and previous and response.deleted:
+        raise AnswerLostError(response.header.revision, True)
     return delete_result(response, response.header.revision)
 
 

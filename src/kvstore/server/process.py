@@ -242,7 +242,12 @@ def _add_services(
     services = tolerant(listener.services)
     kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), services)
     session_pb2_grpc.add_SessionsServicer_to_server(
-        SessionsHandlers(node.service, node.forward), services
+        SessionsHandlers(
+            node.service,
+            node.forward,
+            numbers_operations=lambda: etcd is not None and node.etcd.numbers_requests,
+        ),
+        services,
     )
     admin_pb2_grpc.add_AdminServicer_to_server(admin, services)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, services)

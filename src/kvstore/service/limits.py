@@ -69,10 +69,7 @@ class Limits:
 
     def outside_window(self, sequence: int, floor: int) -> InvalidArgumentError:
         """A session's sequence is not within its window."""
-        return InvalidArgumentError(
-            f"request_id has the sequence {sequence} with the floor {floor}; expected the floor "
-            f"to {SESSION_WINDOW - 1} above it"
-        )
+        return outside_window(sequence, floor)
 
     def overloaded(self, waiting: int) -> OverloadedError:
         """There is no room for one more."""
@@ -92,6 +89,14 @@ class Limits:
     def result_of(self, code: int) -> CommandResult:
         """What the byte of a command's result stands for."""
         return result_of(code)
+
+
+def outside_window(sequence: int, floor: int) -> InvalidArgumentError:
+    """A session's sequence is not within its window."""
+    return InvalidArgumentError(
+        f"request_id has the sequence {sequence} with the floor {floor}; expected the floor to "
+        f"{SESSION_WINDOW - 1} above it"
+    )
 
 
 def _outside(field: str, size: int, least: int, most: int) -> InvalidArgumentError:

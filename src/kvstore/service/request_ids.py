@@ -6,10 +6,11 @@ import re
 from typing import NamedTuple
 
 from kvstore.errors import InvalidArgumentError
-from kvstore.service.limits import Limits
+from kvstore.service.limits import Limits, outside_window
 from kvstore.state import SEQUENCE_MAX, SESSION_WINDOW, request_digest
+from kvstore.state.mvcc.requests import Numbered
 
-__all__ = ["Named", "understand"]
+__all__ = ["Named", "understand", "understand_number"]
 
 _PREFIX = b"kvs1/"
 _OF_SESSION = re.compile(rb"kvs1/([0-9a-f]{32})/([1-9][0-9]{0,18})/([1-9][0-9]{0,18})")
@@ -31,6 +32,21 @@ def understand(request_id: bytes, limits: Limits) -> Named | InvalidArgumentErro
     if parts is None:
         return Named(request_digest(request_id))
     sequence, floor = int(parts[2]), int(parts[3])
-    if not floor <= sequence < floor + SESSION_WINDOW or sequence > SEQUENCE_MAX:
+    if not _is_in_window(sequence, floor):
         return limits.outside_window(sequence, floor)
     return Named(bytes.fromhex(parts[1].decode()), sequence, floor)
+
+
+def understand_number(request_id: bytes) -> Numbered | InvalidArgumentError:
+    """The id of an operation of etcd's API, which only a session gives."""
+    parts = _OF_SESSION.fullmatch(request_id)
+    if parts is None:
+        return InvalidArgumentError("a request id of kvs1/<session>/<sequence>/<floor> is expected")
+    sequence, floor = int(parts[2]), int(parts[3])
+    if not _is_in_window(sequence, floor):
+        return outside_window(sequence, floor)
+    return Numbered(bytes.fromhex(parts[1].decode()), sequence, floor)
+
+
+def _is_in_window(sequence: int, floor: int) -> bool:
+    return floor <= sequence < floor + SESSION_WINDOW and sequence <= SEQUENCE_MAX

@@ -88,18 +88,24 @@ class StateMachine:
             )
         self._requests = self._load_requests(bounds.requests, stored)
         self._applying: native.Applying | PlainApplying
+        sessions: native.Sessions | Sessions
         if plain:
             sessions = Sessions(bounds.sessions, self._stored_sessions())
             self._applying = PlainApplying(db, self._requests, sessions, stored)
         else:
-            packed = native.Sessions(
+            sessions = native.Sessions(
                 bounds.sessions.sessions_max, bounds.sessions.idle_ms, bounds.sessions.spared_ms
             )
             for name, session in self._stored_sessions():
-                words = bytes(session.words)
-                packed.restore(name, session.floor, session.used_ms, *session.used, words)
+                sessions.restore(name, *session.parts())
             self._applying = native.Applying(
-                db, self._requests, packed, *stored[:5], stored.model_from, stored.compacted
+                db,
+                self._requests,
+                sessions,
+                *stored[:5],
+                stored.model_from,
+                stored.compacted,
+                stored.level,
             )
         if stored.model_from:
             # Before the first write: a crash may have forgotten how far it was.
@@ -107,7 +113,7 @@ class StateMachine:
         requests = self._requests
         self._reading = Reading(db, self._applying)
         self._operations = OperationsApplying(
-            db, self._applying, lambda: requests.forgotten_ms, plain=plain
+            db, self._applying, sessions, lambda: requests.forgotten_ms, plain=plain
         )
 
     def _load_requests(self, capacity: int, stored: StoredState) -> RequestMemory:
@@ -169,6 +175,12 @@ class StateMachine:
     def model_enabled(self) -> bool:
         """Keys have revisions, history and events: :class:`~kvstore.state.mvcc.EnableModel`."""
         return self._applying.model_from != 0
+
+    @property
+    def level(self) -> int:
+        """What entries may have: 0 while the model is off, else see
+        :class:`~kvstore.state.mvcc.requests.RaiseLevel`."""
+        return self._applying.level
 
     @property
     def compacted(self) -> int:

@@ -23,10 +23,12 @@ from kvstore.state.mvcc.answers import (
     KeyValue,
     PutAnswer,
     RangeAnswer,
+    RepeatedAnswer,
     TxnAnswer,
 )
 from kvstore.state.mvcc.auth import Auth, load_auth
-from kvstore.state.mvcc.evaluate import evaluate_slice
+from kvstore.state.mvcc.evaluate import TimedEntry, evaluate_slice
+from kvstore.state.mvcc.numbering import Numbering, OpenSessions
 from kvstore.state.mvcc.operations import (
     decode_operations,
     decode_operations_time,
@@ -45,7 +47,8 @@ from kvstore.state.mvcc.requests import Compact, Proposal, Txn
 from kvstore.state.mvcc.source import ColdError, Standing, Store
 from kvstore.state.mvcc.view import View
 from kvstore.state.results import Applied, OperationResult
-from kvstore.state.stored import STATE_KEY, StoredState, encode_state
+from kvstore.state.sessions import Session, encode_session
+from kvstore.state.stored import SESSIONS, STATE_KEY, StoredState, encode_state
 from kvstore.state.stores import DiskStore, MemoryStore
 
 __all__ = ["OperationsApplying", "PreparedOperations"]
@@ -71,6 +74,7 @@ class _Standing(Protocol):
     model_from: int
     compacted: int
     guard: int
+    level: int
 
     def advance(
         self,
@@ -81,14 +85,32 @@ class _Standing(Protocol):
         clock_ms: int,
         model_from: int,
         compacted: int,
+        level: int,
     ) -> None: ...
 
     def refuse(self, refused: Refused) -> None: ...
 
 
+class _Sessions(OpenSessions, Protocol):
+    """Those of the state."""
+
+    def restore(
+        self,
+        name: bytes,
+        floor: int,
+        used_ms: int,
+        index: int,
+        place: int,
+        words: bytes,
+        answers: bytes,
+    ) -> None:
+        """Take up a session, in the place of the one that there is."""
+
+
 class Evaluated(NamedTuple):
     """What entries came to, and all that applying them changes: ``batch`` is to be written,
-    ``leases`` are those that changed, None where one is gone."""
+    ``leases`` are those that changed, None where one is gone; ``sessions`` those that were used,
+    in the order of their last use."""
 
     applied: list[Applied]
     batch: WriteBatch
@@ -98,6 +120,8 @@ class Evaluated(NamedTuple):
     auth: Auth
     state_hash: int
     clock_ms: int
+    level: int
+    sessions: Mapping[bytes, Session]
 
 
 class PreparedOperations:
@@ -132,7 +156,13 @@ class OperationsApplying:
     """
 
     def __init__(
-        self, db: DB, standing: _Standing, forgotten_ms: Callable[[], int], *, plain: bool = False
+        self,
+        db: DB,
+        standing: _Standing,
+        sessions: _Sessions,
+        forgotten_ms: Callable[[], int],
+        *,
+        plain: bool = False,
     ) -> None:
         """``forgotten_ms``: as in the state's record. ``plain``: nothing is evaluated natively.
 
@@ -142,6 +172,7 @@ class OperationsApplying:
         types = (Applied, PutAnswer, DeleteRangeAnswer, RangeAnswer, TxnAnswer, KeyValue)
         self._evaluator = None if plain else Evaluator(db, *types)
         self._standing = standing
+        self._sessions = sessions
         self._forgotten_ms = forgotten_ms
         self.leases: dict[int, LeaseRecord] = {
             decode_lease_key(key): decode_lease(record)
@@ -214,7 +245,18 @@ class OperationsApplying:
         standing = Standing(revision, now.model_from, now.compacted)
         prepared = PreparedOperations([(index, term, data, ()) for index, term, data in taken])
         prepared.learn(
-            Evaluated(applied, batch, standing, {}, self.alarms, self.auth, state_hash, clock_ms)
+            Evaluated(
+                applied,
+                batch,
+                standing,
+                {},
+                self.alarms,
+                self.auth,
+                state_hash,
+                clock_ms,
+                now.level,
+                {},
+            )
         )
         return prepared
 
@@ -233,15 +275,27 @@ class OperationsApplying:
     def _evaluate(self, entries: Sequence[_Entry], store: Store) -> Evaluated:
         now = self._standing
         before = Standing(now.revision, now.model_from, now.compacted)
-        view, answers = evaluate_slice(
-            [(term, proposals) for _, term, _, proposals in entries],
-            lambda: View(store, before, self.leases, self.alarms, self.auth),
-        )
-        state_hash, clock_ms = now.state_hash, now.clock_ms
-        applied = []
-        for (index, term, data, proposals), results in zip(entries, answers, strict=False):
+        clock_ms = now.clock_ms
+        timed: list[TimedEntry] = []
+        for index, term, data, proposals in entries:
             if data:
                 clock_ms = max(clock_ms, decode_operations_time(data))
+            timed.append((index, term, clock_ms, proposals))
+        view, answers = evaluate_slice(
+            timed,
+            lambda: View(
+                store,
+                before,
+                self.leases,
+                self.alarms,
+                self.auth,
+                level=now.level,
+                numbering=Numbering(self._sessions),
+            ),
+        )
+        state_hash = now.state_hash
+        applied = []
+        for (index, term, data, proposals), results in zip(entries, answers, strict=False):
             outcome = bytearray()
             for result in results:
                 _append_outcome(outcome, result)
@@ -256,7 +310,9 @@ class OperationsApplying:
             view.alarms,
             view.auth,
             state_hash,
-            clock_ms,
+            timed[len(applied) - 1][2],
+            view.level,
+            view.numbering.used,
         )
 
     def apply(self, prepared: PreparedOperations) -> list[Applied]:
@@ -277,13 +333,18 @@ class OperationsApplying:
             self._forgotten_ms(),
             standing.model_from,
             standing.compacted,
+            evaluated.level,
         )
         batch = evaluated.batch
+        for name, session in evaluated.sessions.items():
+            batch.put(SESSIONS + name, encode_session(session), sequence=standing.revision)
         batch.put(STATE_KEY, encode_state(stored), sequence=standing.revision)
         # Before it is written: whoever reads a record with a header knows by then that it has one.
-        now.advance(*stored[:5], standing.model_from, standing.compacted)
+        now.advance(*stored[:5], standing.model_from, standing.compacted, evaluated.level)
         self._db.write(batch, sequence=first, applied_index=index)
         _take_over(self.leases, evaluated.leases)
+        for name, session in evaluated.sessions.items():
+            self._sessions.restore(name, *session.parts())
         self.alarms = evaluated.alarms
         now.refuse(refused_by(evaluated.alarms))
         self.auth = evaluated.auth
@@ -346,6 +407,9 @@ def _append_outcome(outcome: bytearray, result: OperationResult | RangeAnswer) -
             for answer in answers:
                 _append_outcome(outcome, answer)
         case DeleteRangeAnswer(_, deleted, _):
+            outcome += _COUNT.pack(deleted)
+        case RepeatedAnswer(_, succeeded, deleted):
+            outcome.append(succeeded)
             outcome += _COUNT.pack(deleted)
         case RangeAnswer(_, _, _, count):
             outcome += _COUNT.pack(count)

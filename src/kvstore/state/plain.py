@@ -112,6 +112,7 @@ class PlainApplying:
         self.compacted = stored.compacted
         self._refused = Refused.NOTHING
         self.guard = 0
+        self.level = stored.level
 
     @property
     def open_sessions(self) -> int:
@@ -172,6 +173,7 @@ class PlainApplying:
             self._requests.forgotten_ms,
             self.model_from,
             self.compacted,
+            self.level,
         )
         batch.put(STATE_KEY, encode_state(stored), sequence=self.revision)
         self._db.write(batch, sequence=first, applied_index=self.applied_index)
@@ -324,6 +326,7 @@ class PlainApplying:
         clock_ms: int,
         model_from: int,
         compacted: int,
+        level: int,
     ) -> None:
         """Something else was applied, which brought the state so far."""
         self.applied_index = applied_index
@@ -333,6 +336,7 @@ class PlainApplying:
         self.clock_ms = clock_ms
         self.model_from = model_from
         self.compacted = compacted
+        self.level = level
 
     def refuse(self, refused: Refused) -> None:
         """What is refused from here on, but for requests that were applied before."""

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from kvstore._engine.files.native import FileSystem
 from kvstore.engine import DB, Options
 from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.state.mvcc.requests import LEVEL_NUMBERED
 
 __all__ = [
     "NOTHING_COMPACTED",
@@ -39,11 +40,12 @@ SESSIONS = b"\x00session"
 NOTHING_COMPACTED: Final = -1
 """As what was compacted: all that ever was is still known."""
 
+# Its version is as much higher as the state's level is.
 _STATE_VERSION = 2
 _STATE = struct.Struct("<BQQQIQQ")
-# Where the model is on.
-_MODEL_VERSION = 3
+# Where the model is on: of level 1 and higher.
 _MODEL_STATE = struct.Struct("<BQQQIQQQq")
+_VERSION_MAX = _STATE_VERSION + LEVEL_NUMBERED
 
 
 class StoredState(NamedTuple):
@@ -52,7 +54,8 @@ class StoredState(NamedTuple):
     ``clock_ms``: of the log. ``forgotten_ms``: when the newest request was applied that isn't
     remembered any more, 0 if all are. ``model_from``: the revision at which the model was enabled,
     0 while it is off; no record at or below it has a header. ``compacted``: below this revision no
-    history is kept.
+    history is kept. ``level``: 0 while the model is off, else see
+    :mod:`kvstore.state.mvcc.requests`.
     """
 
     applied_index: int = 0
@@ -63,12 +66,13 @@ class StoredState(NamedTuple):
     forgotten_ms: int = 0
     model_from: int = 0
     compacted: int = NOTHING_COMPACTED
+    level: int = 0
 
 
 def encode_state(state: StoredState) -> bytes:
     """The record of ``state``: as it ever was while the model is off."""
-    if state.model_from:
-        return _MODEL_STATE.pack(_MODEL_VERSION, *state)
+    if state.level:
+        return _MODEL_STATE.pack(_STATE_VERSION + state.level, *state[:8])
     return _STATE.pack(_STATE_VERSION, *state[:6])
 
 
@@ -77,15 +81,17 @@ def stored_state(db: DB) -> StoredState | None:
     stored = db.get(STATE_KEY)
     if stored is None:
         return None
-    shape = {_STATE_VERSION: _STATE, _MODEL_VERSION: _MODEL_STATE}.get(stored[0] if stored else 0)
-    if shape is None or len(stored) != shape.size:
+    version = stored[0] if stored else 0
+    shape = _STATE if version == _STATE_VERSION else _MODEL_STATE
+    if not _STATE_VERSION <= version <= _VERSION_MAX or len(stored) != shape.size:
         raise CorruptionError(
-            f"the state record has format {stored[0] if stored else 'none'} and {len(stored)} "
-            f"bytes; this program reads formats {_STATE_VERSION} and {_MODEL_VERSION}",
+            f"the state record has format {version or 'none'} and {len(stored)} bytes; this "
+            f"program reads formats {_STATE_VERSION} to {_VERSION_MAX}",
             code=IntegrityCode.UNSUPPORTED_VERSION,
             path=db.path,
         )
-    return StoredState(*shape.unpack(stored)[1:])
+    state = StoredState(*shape.unpack(stored)[1:])
+    return state._replace(level=version - _STATE_VERSION)
 
 
 def open_state(path: str, *, options: Options, filesystem: FileSystem) -> DB:

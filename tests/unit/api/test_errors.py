@@ -34,6 +34,8 @@ def example(kind: type[Error]) -> Error:
         return kind(3, "127.0.0.1:7000")
     if issubclass(kind, errors.BatchError):
         return kind({}, 7, cause=LookupError("no more"))
+    if issubclass(kind, errors.AnswerLostError):
+        return kind(7, False)
     return kind("what went wrong")
 
 

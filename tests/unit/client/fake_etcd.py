@@ -6,13 +6,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 import grpc
 import grpc.aio
 
 from kvstore.api.etcd import etcd_pb2
 from kvstore.api.etcd.methods import SERVICES
+from kvstore.api.v1 import session_pb2, session_pb2_grpc
 
 Context = Any
 Answer = Callable[[Any, Context], Awaitable[Any]]
@@ -64,21 +65,32 @@ class WatchSession:
         await asyncio.Event().wait()
 
 
+class _Sessions:
+    def __init__(self, opens: list[session_pb2.OpenSessionResponse]) -> None:
+        self._opens = opens
+
+    async def Open(self, request: Any, context: Context) -> session_pb2.OpenSessionResponse:
+        return self._opens.pop(0)
+
+
 Session = Callable[[WatchSession], Coroutine[Any, Any, None]]
 
 
 class FakeEtcd:
     """``answers``: what each unary method does, by its name, or a list of what it does one after
-    the other; ``sessions``: likewise, of Watch streams; ``keep_alive``: the TTL for an id."""
+    the other; ``sessions``: likewise, of Watch streams; ``keep_alive``: the TTL for an id;
+    ``opens``: what kvd answers who opens a session, for this to be kvd."""
 
     def __init__(
         self,
         *sessions: Session,
         keep_alive: Callable[[int], Awaitable[int]] | None = None,
+        opens: list[session_pb2.OpenSessionResponse] | None = None,
         **answers: Answer | list[Answer],
     ) -> None:
         self.sessions = deque(sessions)
         self.keep_alive = keep_alive
+        self.opens = opens
         self.answers = answers
         self.asked: list[tuple[str, Any]] = []
         self.metadata: list[dict[str, str | bytes]] = []
@@ -106,6 +118,9 @@ class FakeEtcd:
             self._server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, handlers),)
             )
+        if self.opens is not None:
+            services = cast("session_pb2_grpc.SessionsServicer", _Sessions(self.opens))
+            session_pb2_grpc.add_SessionsServicer_to_server(services, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
         return self

@@ -14,6 +14,7 @@ from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
     Error,
+    ForgottenError,
     FutureRevisionError,
     InternalError,
     InvalidArgumentError,
@@ -70,6 +71,8 @@ NAMED: dict[Reason, type[Error]] = {
     Reason.DEADLINE: DeadlineExceededError,
     # Of a service that our clients don't ask: their elections are ranges and transactions.
     Reason.NOBODY_ELECTED: RefusedError,
+    Reason.SESSION_FORGOTTEN: ForgottenError,
+    Reason.SEQUENCE_PASSED: ForgottenError,
 }
 # After these a write may have been applied, or may yet be.
 UNKNOWN = {
@@ -94,7 +97,9 @@ def told(reason: Reason) -> RpcError:
 def test_each_reason_is_an_error_that_says_what_became_of_a_write(reason: Reason) -> None:
     failure = understand(told(reason))
     assert type(failure.error) is (NAMED.get(reason) or BY_CODE[reason.code])
-    assert str(failure.error) in reason.text or isinstance(failure.error, CorruptionError)
+    assert str(failure.error) in reason.text or isinstance(
+        failure.error, CorruptionError | ForgottenError
+    )
     assert failure.not_applied == (reason not in UNKNOWN)
     # Nobody's leader hint, and no defect.
     assert not isinstance(failure.error, NotLeaderError | InternalError)

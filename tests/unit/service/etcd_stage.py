@@ -22,7 +22,18 @@ from kvstore.state.mvcc.answers import (
     TxnAnswer,
 )
 from kvstore.state.mvcc.operations import decode_operations
-from kvstore.state.mvcc.requests import Compact, EnableModel, Proposal, Put, Range, Txn
+from kvstore.state.mvcc.requests import (
+    LEVEL_MODEL,
+    LEVEL_NUMBERED,
+    Compact,
+    EnableModel,
+    Numbered,
+    Proposal,
+    Put,
+    RaiseLevel,
+    Range,
+    Txn,
+)
 
 Done = Callable[[bytes | Error], None]
 
@@ -33,7 +44,7 @@ class Machine:
     """Knows puts of single keys, and how many there were."""
 
     def __init__(self) -> None:
-        self.model_enabled = True
+        self.level = LEVEL_NUMBERED
         self.revision = 1
         self.compacted = -1
         self.applied_term = 1
@@ -43,6 +54,10 @@ class Machine:
         self.is_cold = False
         self.error: Error | None = None
         self.reclaimed = 0
+
+    @property
+    def model_enabled(self) -> bool:
+        return self.level >= LEVEL_MODEL
 
     def apply(self, proposal: Proposal) -> Any:
         match proposal.operation:
@@ -54,7 +69,10 @@ class Machine:
                 self.compacted = revision
                 return CompactAnswer(self.revision)
             case EnableModel():
-                self.model_enabled = True
+                self.level = LEVEL_MODEL
+                return EnableAnswer(self.revision)
+            case RaiseLevel(level):
+                self.level = level
                 return EnableAnswer(self.revision)
             case _:
                 return EtcdError(Reason.LEASE_NOT_FOUND)
@@ -174,19 +192,20 @@ class Stage:
         model: bool = True,
     ) -> None:
         self.now = 100.0
-        self.all_know = True
+        self.known_level = LEVEL_NUMBERED
         self.passed: list[tuple[int, list[bytes], Callable[[Passed], None]]] = []
         self._soon: list[Callable[[], None]] = []
         self._later: list[tuple[float, Callable[[], None]]] = []
         self.member = Member(self, 1, leader)
-        self.member.machine.model_enabled = model
+        if not model:
+            self.member.machine.level = 0
         self.found: Member | None = self.member
         self.service = EtcdService(
             lambda: cast("LocalMember | None", self.found),
             cluster_id=77,
             member_id=1,
             election_timeout_s=1.0,
-            all_know=lambda: self.all_know,
+            all_know=lambda level: level <= self.known_level,
             now=lambda: self.now,
             soon=self._soon.append,
             later=lambda pause, call: self._later.append((self.now + pause, call)),
@@ -232,11 +251,16 @@ class Stage:
         self.service.told_by(cast(LocalMember, self.member)).installed()
 
     def put(
-        self, key: bytes = b"k", value: bytes = b"v", deadline: float | None = None
+        self,
+        key: bytes = b"k",
+        value: bytes = b"v",
+        deadline: float | None = None,
+        request: Numbered | None = None,
     ) -> list[Any]:
         """Propose a put; what is returned gets its outcome."""
         outcomes: list[Any] = []
-        self.service.propose(Put(key, value), None, deadline, outcomes.append)
+        propose = self.service.propose
+        propose(Put(key, value), None, deadline, outcomes.append, request=request)
         return outcomes
 
     def read(

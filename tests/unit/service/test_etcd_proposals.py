@@ -18,7 +18,7 @@ from kvstore.etcd_errors import Reason
 from kvstore.service.etcd import EtcdLimits, Passed
 from kvstore.state.mvcc.answers import PutAnswer
 from kvstore.state.mvcc.operations import decode_operations, encode_proposal, join_proposals
-from kvstore.state.mvcc.requests import Compact, Proposal, Put
+from kvstore.state.mvcc.requests import Compact, EnableModel, Numbered, Proposal, Put
 from tests.unit.service.etcd_stage import Stage, reasons
 
 
@@ -435,7 +435,7 @@ def test_a_follower_leaves_it_to_the_leader() -> None:
 
 def test_where_a_member_is_too_old_the_cluster_is_not_capable() -> None:
     stage = Stage(model=False, leader=3)
-    stage.all_know = False
+    stage.known_level = 0
     early = stage.put()
     stage.wait(7.5)
     late = stage.put()
@@ -444,6 +444,27 @@ def test_where_a_member_is_too_old_the_cluster_is_not_capable() -> None:
     stage.member.leader = 1
     stage.wait(1)
     assert not stage.member.log
+
+
+def test_what_only_some_members_know_is_left_off_until_all_do() -> None:
+    stage = Stage(model=False, leader=3)
+    stage.known_level = 1
+    stage.member.leader = 1
+    stage.wait(0.1)
+    assert proposed(stage) == [[EnableModel()]]
+    stage.member.commit()
+    number = Numbered(bytes(16), 1, 1)
+    assert reasons(stage.put(request=number)) == [Reason.NOT_CAPABLE]
+    assert not stage.service.numbers_requests
+    stage.wait(1)
+    assert not stage.member.log
+    stage.known_level = 2
+    stage.wait(0.1)
+    stage.member.commit()
+    assert stage.service.numbers_requests
+    stage.put(request=number)
+    stage.turn()
+    assert stage.member.log[0][0][0].request == number
 
 
 def test_switching_on_that_came_to_nothing_is_tried_again() -> None:

@@ -27,6 +27,7 @@ from kvstore.state import (
 )
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
+    LEVEL_NUMBERED,
     SERVER,
     Alarm,
     AlarmAction,
@@ -38,9 +39,12 @@ from kvstore.state.mvcc.requests import (
     EnableModel,
     LeaseGrant,
     LeaseRevoke,
+    Numbered,
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
+    Txn,
     UserAdd,
     UserGrantRole,
 )
@@ -82,8 +86,12 @@ entries = st.tuples(
 # Entries of the model, with what puts v1's keys on leases and takes them off again.
 leases = st.sampled_from([1, -7, 1 << 62])
 model_keys = st.sampled_from([*KEYS, b"l" * 2000])
+operations_of_txns = st.builds(Put, model_keys, values, st.just(0)) | st.builds(
+    DeleteRange, model_keys, st.sampled_from([b"", b"\0"]), st.booleans()
+)
 operations: st.SearchStrategy[Operation] = st.one_of(
     st.just(EnableModel()),
+    st.just(RaiseLevel(LEVEL_NUMBERED)),
     st.builds(Put, model_keys, values, st.just(0) | leases),
     st.builds(DeleteRange, model_keys, st.sampled_from([b"", b"\0"])),
     st.builds(LeaseGrant, leases, st.just(60)),
@@ -105,8 +113,16 @@ operations: st.SearchStrategy[Operation] = st.one_of(
         st.sampled_from([AlarmKind.NOSPACE, AlarmKind.CORRUPT]),
     ),
 )
+numbered = st.builds(
+    lambda operation, number: Proposal(b"", operation, None, Numbered(*number)),
+    operations
+    | st.builds(
+        lambda operations: Txn((), tuple(operations)), st.lists(operations_of_txns, max_size=3)
+    ),
+    in_session(),
+)
 entries_of_operations = st.tuples(
-    st.sampled_from([0, 1, 50]), st.lists(operations, min_size=1, max_size=3)
+    st.sampled_from([0, 1, 50]), st.lists(operations | numbered, min_size=1, max_size=3)
 )
 # Runs of entries; after each of them all may be flushed, so that the next asks the disk.
 stories = st.lists(
@@ -137,7 +153,7 @@ def everything(machine: StateMachine) -> tuple[object, ...]:
         machine.state_hash,
         machine.clock_ms,
         machine.remembered,
-        machine.model_enabled,
+        machine.level,
         machine.compacted,
         machine.auth.record,
         machine.auth.users,
@@ -147,17 +163,18 @@ def everything(machine: StateMachine) -> tuple[object, ...]:
     )
 
 
-def encoded(batch: Sequence[Command | Operation], now: int, index: int) -> bytes:
+def encoded(batch: Sequence[Command | Operation | Proposal], now: int, index: int) -> bytes:
     """An entry's data; ids of proposals, who they are of, and what commands were let in as of, are
     made up of where they stand."""
     commands = [item for item in batch if isinstance(item, Command)]
     if commands or not batch:
         return encode_commands(commands, now, index % 5) if batch else b""
-    proposals = [
-        Proposal(b"%08d%08d" % (index, place), item, SERVER if index % 3 else None)
-        for place, item in enumerate(batch)
-        if not isinstance(item, Command)
-    ]
+    who = SERVER if index % 3 else None
+    proposals = []
+    for place, item in enumerate(batch):
+        if not isinstance(item, Command):
+            proposal = item if isinstance(item, Proposal) else Proposal(b"", item)
+            proposals.append(proposal._replace(id=b"%08d%08d" % (index, place), who=who))
     return encode_operations(proposals, now)
 
 
@@ -184,7 +201,7 @@ def apply_slice(
 @given(bounds, stories)
 def test_both_apply_the_same_to_the_last_byte_of_the_engine(
     memory: MemoryBounds,
-    story: list[tuple[list[tuple[int, list[Command] | list[Operation]]], bool]],
+    story: list[tuple[list[tuple[int, list[Command] | list[Operation | Proposal]]], bool]],
 ) -> None:
     disks = MemoryFileSystem(), MemoryFileSystem()
     native, plain = (opened(memory, form, disk) for form, disk in enumerate(disks))

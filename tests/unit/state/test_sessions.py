@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvstore._state import native
 from kvstore.errors import CorruptionError
 from kvstore.state import SESSION_WINDOW
 from kvstore.state.sessions import (
@@ -33,20 +34,52 @@ def test_a_session_is_read_back() -> None:
     assert [again.find(sequence) for sequence in (7, 8, 9, 10)] == [2**64 - 1, 0, 4, 0]
 
 
-@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 300), st.integers(2, 9)), max_size=40))
-def test_a_session_agrees_with_a_dictionary(story: list[tuple[int, int, int]]) -> None:
-    session, floor, words = Session(1, 0, (0, 0)), 1, {}
-    for step, above, word in story:
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 60),
+            st.integers(0, 300),
+            st.integers(2, 9),
+            st.sampled_from([0, 0, 1, 7]),
+        ),
+        max_size=40,
+    )
+)
+def test_a_session_agrees_with_a_dictionary(story: list[tuple[int, int, int, int]]) -> None:
+    session, floor, known = Session(1, 0, (0, 0)), 1, {}
+    packed = native.Sessions(8, 1000, 100)
+    for step, above, word, revision in story:
         session.advance(floor)
-        if above < SESSION_WINDOW:
-            session.remember(floor + above, word)
-            words[floor + above] = word
-        session = decode_session(encode_session(session))
-        expected = {sequence: word for sequence, word in words.items() if sequence >= floor}
-        found = {n: session.find(n) for n in range(floor, floor + 400) if session.find(n)}
+        if above < SESSION_WINDOW and floor + above not in known:
+            session.remember(floor + above, word, revision, 3 * revision)
+            known[floor + above] = word, (revision, 3 * revision)
+        again = decode_session(encode_session(session))
+        assert again.parts() == session.parts()
+        packed.restore(named(1), *session.parts())
+        assert packed.parts(named(1)) == session.parts()
+        session = again
+        expected = {sequence: both for sequence, both in known.items() if sequence >= floor}
+        found = {
+            n: (session.find(n), session.answer(n))
+            for n in range(floor, floor + 400)
+            if session.find(n)
+        }
         assert found == expected
         floor += step
         session.advance(floor - step)  # an older one changes nothing
+
+
+def test_answers_are_stored_behind_the_words() -> None:
+    session = Session(7, 1234, (99, 3))
+    session.remember(7, 2, 5, 1)
+    session.remember(8, 4)
+    stored = encode_session(session)
+    words = (2).to_bytes(8, "little") + (4).to_bytes(8, "little")
+    answers = (5).to_bytes(8, "little") + (1).to_bytes(8, "little") + bytes(16)
+    assert (stored[0], stored[29:]) == (2, words + answers)
+    session.advance(8)
+    # As it was before any operation was numbered.
+    assert encode_session(session)[0] == 1
 
 
 def test_no_session_is_larger_than_its_window() -> None:
@@ -66,7 +99,10 @@ def test_any_bytes_give_a_session_or_a_corruption_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x02" + bytes(28), b"\x01" + bytes(27), b"\x01" + bytes(29 + 8 * 256)]
+    "data",
+    [b"", b"\x03" + bytes(28), b"\x01" + bytes(27), b"\x01" + bytes(29 + 8 * 256)]
+    + [b"\x02" + bytes(28 + size) for size in (0, 16, 24, 25)]
+    + [b"\x02" + bytes(28 + 24 * 257 - 1) + b"\1"],
 )
 def test_what_is_no_session_is_refused(data: bytes) -> None:
     with pytest.raises(CorruptionError):

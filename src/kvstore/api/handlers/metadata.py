@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY, GRPC_ATTEMPTS_KEY
+from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY, GRPC_ATTEMPTS_KEY, REQUEST_KEY
+from kvstore.errors import InvalidArgumentError
+from kvstore.service.request_ids import understand_number
+from kvstore.state.mvcc.requests import Numbered
 
-__all__ = ["age_of", "passed_on"]
+__all__ = ["age_of", "number_of", "passed_on"]
 
 _KEYS = (ATTEMPT_KEY, AGE_KEY, GRPC_ATTEMPTS_KEY)
 
@@ -30,6 +33,22 @@ def age_of(metadata: Iterable[Any] | None) -> float | None:
     if previous in (None, "0") and isinstance(age, str) and age.isdecimal() and len(age) < 15:
         return int(age) / 1000
     return AGE_UNKNOWN_S
+
+
+def number_of(metadata: Iterable[Any] | None) -> Numbered | None:
+    """The number that a session gave an operation of etcd's API; None for none.
+
+    Raises InvalidArgumentError for an id that no session gives.
+    """
+    for key, value in metadata or ():
+        if key == REQUEST_KEY:
+            # The fronts know of no encoding.
+            data = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
+            number = understand_number(data)
+            if isinstance(number, InvalidArgumentError):
+                raise number
+            return number
+    return None
 
 
 def passed_on(metadata: Iterable[Any] | None) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kvstore.api.handlers.calls import Calls, Context, Forward
 from kvstore.api.v1 import session_pb2, session_pb2_grpc
 from kvstore.service.limits import SESSION_IDLE_MS, SESSION_WINDOW
@@ -13,19 +15,29 @@ __all__ = ["SessionsHandlers"]
 class SessionsHandlers(session_pb2_grpc.SessionsServicer):
     """Opening a session is a write: it is answered once it is committed."""
 
-    def __init__(self, service: Service, forward: Forward | None = None) -> None:
-        """``forward`` as for :class:`kvstore.api.handlers.kv.KVHandlers`."""
+    def __init__(
+        self,
+        service: Service,
+        forward: Forward | None = None,
+        *,
+        numbers_operations: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``forward`` as for :class:`kvstore.api.handlers.kv.KVHandlers`. ``numbers_operations``:
+        whether all members know sequences of operations of etcd's API, which this one serves."""
         self._calls = Calls(service, forward)
+        self._numbers_operations = numbers_operations
 
     async def Open(
         self, request: session_pb2.OpenSessionRequest, context: Context
     ) -> session_pb2.OpenSessionResponse:
         result = await self._calls.result(OpenSession(), context)
+        response: session_pb2.OpenSessionResponse
         if isinstance(result, bytes):
-            return session_pb2.OpenSessionResponse(
+            response = session_pb2.OpenSessionResponse(
                 session=result.decode(), idle_timeout_ms=SESSION_IDLE_MS, window=SESSION_WINDOW
             )
-        response: session_pb2.OpenSessionResponse = await self._calls.elsewhere(
-            "Open", request, result, context
-        )
+        else:
+            response = await self._calls.elsewhere("Open", request, result, context)
+        # Whoever opened it: the client asked here.
+        response.operations = self._numbers_operations()
         return response

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kvstore/v1/session.proto\x12\nkvstore.v1\"\x14\n\x12OpenSessionRequest\"O\n\x13OpenSessionResponse\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x17\n\x0fidle_timeout_ms\x18\x02 \x01(\x04\x12\x0e\n\x06window\x18\x03 \x01(\r2S\n\x08Sessions\x12G\n\x04Open\x12\x1e.kvstore.v1.OpenSessionRequest\x1a\x1f.kvstore.v1.OpenSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kvstore/v1/session.proto\x12\nkvstore.v1\"\x14\n\x12OpenSessionRequest\"c\n\x13OpenSessionResponse\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x17\n\x0fidle_timeout_ms\x18\x02 \x01(\x04\x12\x0e\n\x06window\x18\x03 \x01(\r\x12\x12\n\noperations\x18\x04 \x01(\x08\x32S\n\x08Sessions\x12G\n\x04Open\x12\x1e.kvstore.v1.OpenSessionRequest\x1a\x1f.kvstore.v1.OpenSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,7 +24,7 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_OPENSESSIONREQUEST']._serialized_start=40
   _globals['_OPENSESSIONREQUEST']._serialized_end=60
   _globals['_OPENSESSIONRESPONSE']._serialized_start=62
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=141
-  _globals['_SESSIONS']._serialized_start=143
-  _globals['_SESSIONS']._serialized_end=226
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=161
+  _globals['_SESSIONS']._serialized_start=163
+  _globals['_SESSIONS']._serialized_end=246
 # @@protoc_insertion_point(module_scope)

@@ -9,11 +9,13 @@ class OpenSessionRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ("session", "idle_timeout_ms", "window")
+    __slots__ = ("session", "idle_timeout_ms", "window", "operations")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     session: str
     idle_timeout_ms: int
     window: int
-    def __init__(self, session: _Optional[str] = ..., idle_timeout_ms: _Optional[int] = ..., window: _Optional[int] = ...) -> None: ...
+    operations: bool
+    def __init__(self, session: _Optional[str] = ..., idle_timeout_ms: _Optional[int] = ..., window: _Optional[int] = ..., operations: bool = ...) -> None: ...

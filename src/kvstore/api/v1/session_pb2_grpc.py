@@ -26,7 +26,8 @@ class SessionsServicer(object):
 
     def Open(self, request, context):
         """Opens a session. Its writes go through KV with the request_id
-        "kvs1/<session>/<sequence>/<floor>", see docs/wire-protocol.md.
+        "kvs1/<session>/<sequence>/<floor>", or through etcdserverpb.KV with that in the metadata, see
+        docs/wire-protocol.md.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
-from kvstore.server.peers.introductions import MODEL, Introductions
+from kvstore.server.peers.introductions import FEATURES, Introductions
 from kvstore.server.peers.leasing import AskingLeader
 from kvstore.server.peers.noting import judged
 from kvstore.server.peers.proposing import PassingOn
@@ -195,7 +195,7 @@ class ClusterNode:
             cluster_id=cluster_number(config.cluster_id),
             member_id=config.self_id,
             election_timeout_s=config.election_timeout_ms / 1000,
-            all_know=self._all_know_the_model,
+            all_know=self._all_know,
             now=time.monotonic,
             soon=self._loop.call_soon,
             later=self._loop.call_later,
@@ -219,12 +219,13 @@ class ClusterNode:
             rng=random.SystemRandom(),
         ).hub
 
-    def _all_know_the_model(self) -> bool:
+    def _all_know(self, level: int) -> bool:
+        """Each member is known to understand that level of the state."""
         members = self._membership.members
         return (
             self._options.etcd_api
             and bool(members)
-            and self._introductions.all_have(MODEL, members)
+            and self._introductions.all_have(FEATURES[level - 1], members)
         )
 
     def etcd_members(self, address: str) -> Sequence[ClusterMember]:

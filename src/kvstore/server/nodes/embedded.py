@@ -101,7 +101,7 @@ class EmbeddedNode:
             cluster_id=cluster_number(CLUSTER_ID),
             member_id=ETCD_MEMBER,
             election_timeout_s=RAFT_OPTIONS.election_ticks * TICK_S,
-            all_know=lambda: options.etcd_api,
+            all_know=lambda level: options.etcd_api,
             now=time.monotonic,
             soon=loop.call_soon,
             later=loop.call_later,

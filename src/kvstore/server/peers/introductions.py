@@ -35,8 +35,11 @@ Introduction = tuple[tuple[str, bytes], ...]
 MODEL: Final = "model"
 """The feature of a kvd that understands entries of operations (``raft.proto``)."""
 
-FEATURES: Final = (MODEL,)
-"""Of this kvd."""
+NUMBERED: Final = "numbered"
+"""The feature of a kvd that understands requests with numbers of sessions, and users, in them."""
+
+FEATURES: Final = (MODEL, NUMBERED)
+"""Of this kvd: one for each level of the state (``kvstore.state.mvcc.requests.RaiseLevel``)."""
 
 FEATURES_OF_MAX: Final = 1024
 """Members, and strangers, whose features are remembered."""

@@ -31,6 +31,10 @@ class Model(Source, Protocol):
         """Its keys have revisions."""
 
     @property
+    def level(self) -> int:
+        """What entries may have: see :class:`kvstore.state.mvcc.requests.RaiseLevel`."""
+
+    @property
     def applied_term(self) -> int: ...
 
     @property

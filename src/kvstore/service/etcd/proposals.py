@@ -28,7 +28,15 @@ from kvstore.service.pace import Pace
 from kvstore.state.mvcc.answers import Answer
 from kvstore.state.mvcc.checks import REQUEST_BYTES_MAX
 from kvstore.state.mvcc.operations import decode_operations, encode_proposal, join_proposals
-from kvstore.state.mvcc.requests import Authenticated, Compact, EnableModel, Operation, Proposal
+from kvstore.state.mvcc.requests import (
+    Authenticated,
+    Compact,
+    EnableModel,
+    Numbered,
+    Operation,
+    Proposal,
+    RaiseLevel,
+)
 
 __all__ = ["ProposalCall", "Proposals"]
 
@@ -66,7 +74,7 @@ class ProposalCall(Call[Answer]):
         self.id = proposal.id
         self.encoded = (encode_proposal(proposal),)
         self.is_alone = isinstance(proposal.operation, Compact)
-        self.enables = isinstance(proposal.operation, EnableModel)
+        self.enables = isinstance(proposal.operation, EnableModel | RaiseLevel)
         self.stays_here = stays_here
         self.flight: _Flight | None = None
         self.term = 0
@@ -183,13 +191,15 @@ class Proposals:
         is_own: bool,
         done: Done,
         *,
+        request: Numbered | None = None,
         stays_here: bool = False,
     ) -> ProposalCall:
         """A call for ``operation``, to be :meth:`begin`-ned."""
         # Both halves differ between processes, and the first one between calls.
         self._count += 1
         unique = _HALVES.pack((self._first + self._count) & _U64, self._process)
-        return ProposalCall(Proposal(unique, operation, who), deadline, is_own, stays_here, done)
+        proposal = Proposal(unique, operation, who, request)
+        return ProposalCall(proposal, deadline, is_own, stays_here, done)
 
     def refusal(self, call: ProposalCall) -> Reason | None:
         """Why there is no room for it; None if there is."""

@@ -30,7 +30,17 @@ from kvstore.service.etcd.reads import Read, ReadCall, Reads, Render, reading
 from kvstore.service.etcd.upkeep import Upkeep
 from kvstore.state.mvcc.answers import Answer, HashAnswer
 from kvstore.state.mvcc.checks import check
-from kvstore.state.mvcc.requests import Authenticated, EnableModel, Operation, Range, Txn
+from kvstore.state.mvcc.requests import (
+    LEVEL_MODEL,
+    LEVEL_NUMBERED,
+    Authenticated,
+    EnableModel,
+    Numbered,
+    Operation,
+    RaiseLevel,
+    Range,
+    Txn,
+)
 
 __all__ = ["EtcdService"]
 
@@ -48,7 +58,7 @@ class EtcdService:
         cluster_id: int,
         member_id: int,
         election_timeout_s: float,
-        all_know: Callable[[], bool],
+        all_know: Callable[[int], bool],
         now: Callable[[], float],
         soon: Callable[[Callable[[], None]], object],
         later: Callable[[float, Callable[[], None]], object],
@@ -59,7 +69,8 @@ class EtcdService:
     ) -> None:
         """``find``: the replica of this process that takes calls now, None while there is none.
 
-        ``all_know``: each member of the cluster is known to understand the model. ``now``: the
+        ``all_know``: each member of the cluster is known to understand that level of the state
+        (:class:`kvstore.state.mvcc.requests.RaiseLevel`). ``now``: the
         monotonic clock in seconds; ``soon`` calls back once, after this turn, ``later`` after so
         many seconds; ``work`` reads ranges and what lies on the disk, at once if it isn't given;
         ``pass_on``: to the leader where that is another process. ``draw`` gives random bytes.
@@ -79,7 +90,7 @@ class EtcdService:
         self._deadlines: Deadlines[ProposalCall | ReadCall] = Deadlines(now())
         # Calls that came before keys have revisions.
         self._early: deque[ProposalCall | ReadCall] = deque()
-        self._is_enabling = False
+        self._is_raising = False
         self._proposals = Proposals(
             limits, now=now, soon=soon, later=later, draw=draw, pass_on=pass_on
         )
@@ -136,6 +147,12 @@ class EtcdService:
         machine = self.machine
         return machine is not None and machine.auth.enabled
 
+    @property
+    def numbers_requests(self) -> bool:
+        """Operations may have a number of their client's session, as far as this member has
+        applied."""
+        return self._member is not None and self._member.machine.level >= LEVEL_NUMBERED
+
     def header(self) -> Header:
         """Of this moment."""
         member = self._member
@@ -151,8 +168,13 @@ class EtcdService:
         who: Authenticated | None,
         deadline: float | None,
         done: Proposed,
+        *,
+        request: Numbered | None = None,
     ) -> None:
         """Have ``operation`` done once, by way of the log; ``done`` gets what it came to here.
+
+        ``request``: its number in the client's session, under which it is done once however often
+        it is asked for; NOT_CAPABLE before all members know of that.
 
         ``deadline``: the client's own, None for none; beyond the service's own patience it doesn't
         count. Of an error with one of the ``TIMED_OUT`` reasons, or DEADLINE, the outcome is
@@ -163,8 +185,12 @@ class EtcdService:
         except EtcdError as error:
             done(error)
             return
+        if request is not None and not self.numbers_requests:
+            done(EtcdError(Reason.NOT_CAPABLE))
+            return
         until, is_own = self._until(deadline)
-        self._begin(self._proposals.make(operation, who, until, is_own, done))
+        make = self._proposals.make
+        self._begin(make(operation, who, until, is_own, done, request=request))
 
     def propose_here(self, operation: Operation, done: Proposed) -> None:
         """As :meth:`propose`, but through the local member alone: NOT_LEADER if it doesn't lead.
@@ -252,7 +278,7 @@ class EtcdService:
             refusal = self._reads.refusal()
         if refusal is not None or self.model_enabled or _enables(call):
             return refusal
-        if not self._all_know() and self._now() - self._began > self.patience_s:
+        if not self._all_know(LEVEL_MODEL) and self._now() - self._began > self.patience_s:
             return Reason.NOT_CAPABLE
         return Reason.TOO_MANY_REQUESTS if len(self._early) >= self._limits.waiting_max else None
 
@@ -285,8 +311,7 @@ class EtcdService:
             self._expire(call)
         self._proposals.tick()
         self._reads.tick()
-        if not self.model_enabled:
-            self._enable()
+        self._raise_level()
         for look in self._at_tick:
             look()
 
@@ -311,14 +336,21 @@ class EtcdService:
         else:
             self._reads.expire(call)
 
-    def _enable(self) -> None:
-        """Switch the model on, where this member leads and all members know it."""
-        if self.is_leader and not self._is_enabling and self._all_know():
-            self._is_enabling = True
-            self.propose_here(EnableModel(), self._enabled)
+    def _raise_level(self) -> None:
+        """Switch on what all members know and isn't on yet, where this member leads."""
+        member = self._member
+        if member is None or not member.is_leader or self._is_raising:
+            return
+        level = member.machine.level
+        if level < LEVEL_NUMBERED and self._all_know(LEVEL_NUMBERED):
+            self._is_raising = True
+            self.propose_here(RaiseLevel(LEVEL_NUMBERED), self._raised)
+        elif level < LEVEL_MODEL and self._all_know(LEVEL_MODEL):
+            self._is_raising = True
+            self.propose_here(EnableModel(), self._raised)
 
-    def _enabled(self, outcome: Answer | Error) -> None:
-        self._is_enabling = False  # if it came to nothing, the next tick tries again
+    def _raised(self, outcome: Answer | Error) -> None:
+        self._is_raising = False  # if it came to nothing, the next tick tries again
 
     def _start_early(self) -> None:
         if not self.model_enabled:

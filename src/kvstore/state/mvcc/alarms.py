@@ -18,6 +18,7 @@ from kvstore.state.mvcc.requests import (
     LeaseGrant,
     Operation,
     Put,
+    RaiseLevel,
     Txn,
 )
 from kvstore.state.mvcc.txn import has_put
@@ -40,7 +41,7 @@ class Refused(enum.IntEnum):
 
 
 _RAISED: Final = frozenset((AlarmKind.NOSPACE, AlarmKind.CORRUPT))
-_ALWAYS: Final = Alarm | EnableModel | LeaseCheckpoint | AuthOperation
+_ALWAYS: Final = Alarm | EnableModel | RaiseLevel | LeaseCheckpoint | AuthOperation
 
 
 def refused_by(alarms: Collection[tuple[int, int]]) -> Refused:

@@ -20,6 +20,7 @@ __all__ = [
     "LeaseRevokeAnswer",
     "PutAnswer",
     "RangeAnswer",
+    "RepeatedAnswer",
     "TxnAnswer",
 ]
 
@@ -135,6 +136,8 @@ class AlarmAnswer(NamedTuple):
 
 
 class EnableAnswer(NamedTuple):
+    """Of EnableModel and RaiseLevel."""
+
     revision: int
 
 
@@ -142,6 +145,17 @@ class AuthAnswer(NamedTuple):
     """Users and roles are as was asked for."""
 
     revision: int
+
+
+class RepeatedAnswer(NamedTuple):
+    """A request that was done before came to this then: what it read isn't remembered.
+
+    ``succeeded``: of a Txn, whether its compares held. ``deleted``: how many keys, in all.
+    """
+
+    revision: int
+    succeeded: bool
+    deleted: int
 
 
 Answer = (
@@ -155,5 +169,6 @@ Answer = (
     | AlarmAnswer
     | EnableAnswer
     | AuthAnswer
+    | RepeatedAnswer
 )
 """What an applied operation came to, unless an EtcdError says why it was refused."""

@@ -18,6 +18,7 @@ from kvstore.state.mvcc.checks import check
 from kvstore.state.mvcc.leases import birth_of, checkpoint, grant, revoke
 from kvstore.state.mvcc.metering import OverreadError, is_open_ended
 from kvstore.state.mvcc.requests import (
+    LEVEL_MODEL,
     Alarm,
     Compact,
     DeleteRange,
@@ -28,12 +29,13 @@ from kvstore.state.mvcc.requests import (
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
     Txn,
 )
 from kvstore.state.mvcc.txn import delete_range, put, txn
 from kvstore.state.mvcc.view import OversizeError, View
 
-__all__ = ["SLICE_BYTES_MAX", "Answers", "evaluate", "evaluate_slice"]
+__all__ = ["SLICE_BYTES_MAX", "Answers", "TimedEntry", "evaluate", "evaluate_slice"]
 
 SLICE_BYTES_MAX: Final = 64 << 20
 """What a slice writes, or reads, after which it takes no further entry."""
@@ -41,11 +43,14 @@ SLICE_BYTES_MAX: Final = 64 << 20
 Answers = list[Answer | EtcdError]
 """Of an entry's proposals."""
 
+TimedEntry = tuple[int, int, int, Sequence[Proposal]]
+"""An entry's index, its term, the time of the log's clock at it, and its proposals."""
+
 
 def evaluate_slice(
-    entries: Sequence[tuple[int, Sequence[Proposal]]], new_view: Callable[[], View]
+    entries: Sequence[TimedEntry], new_view: Callable[[], View]
 ) -> tuple[View, list[Answers]]:
-    """Evaluate entries, each its term and proposals, in a view of the state as it is before them.
+    """Evaluate entries in a view of the state as it is before them.
 
     Of as many entries as a slice takes, one at least: so many lists of answers there are. Raises
     what :func:`evaluate` raises.
@@ -58,8 +63,8 @@ def evaluate_slice(
         view = new_view()
         answers: list[Answers] = []
         try:
-            for term, proposals in entries:
-                view.begin_entry()
+            for index, term, now_ms, proposals in entries:
+                view.begin_entry(index, now_ms)
                 answers.append(_evaluate_entry(proposals, view, term, refused))
                 if view.batch.approximate_size() + view.read_bytes > SLICE_BYTES_MAX:
                     break
@@ -100,15 +105,25 @@ def evaluate(proposal: Proposal, view: View, term: int) -> Answer | EtcdError:
     Raises OversizeError, OverreadError, ColdError where the view's store does, and StorageError:
     the view is then to be thrown away.
     """
-    operation = proposal.operation
+    operation, request = proposal.operation, proposal.request
     try:
+        if request is not None:
+            # Before alarms and leases that may refuse by now what was done before; not before it is
+            # known who is told of it.
+            check_proposal(view.auth, proposal, view.has_attached)
+            repeated = view.numbering.begin(request, operation)
+            if repeated is not None:
+                return repeated
         if view.standing.model_from:
             check_alarms(view, operation)
             check(operation)
             check_proposal(view.auth, proposal, view.has_attached)
-        elif not isinstance(operation, EnableModel):
+        elif not isinstance(operation, EnableModel | RaiseLevel):
             raise EtcdError(Reason.NOT_CAPABLE)
-        return _do(operation, view, proposal.id, term)
+        answer = _do(operation, view, proposal.id, term)
+        if request is not None and not isinstance(answer, EtcdError):
+            view.numbering.remember(request, operation, answer)
+        return answer
     except EtcdError as error:
         # An answer like others: it keeps no frames alive.
         return error.with_traceback(None)
@@ -133,11 +148,18 @@ def _do(operation: Operation, view: View, proposal_id: bytes, term: int) -> Answ
         case Alarm():
             return alarm(view, operation)
         case EnableModel():
-            if not view.standing.model_from:
-                view.enable()
-            return EnableAnswer(view.revision)
+            return _raise_level(view, LEVEL_MODEL)
+        case RaiseLevel(level):
+            return _raise_level(view, level)
         case _:
             return change_auth(view, operation)
+
+
+def _raise_level(view: View, level: int) -> EnableAnswer:
+    if not view.standing.model_from:
+        view.enable()
+    view.level = max(view.level, level)
+    return EnableAnswer(view.revision)
 
 
 def _compact(view: View, revision: int) -> CompactAnswer:

@@ -7,8 +7,10 @@ An entry holds a batch of proposals, its head little-endian::
     9   u32  number of proposals
     13  ...  proposals, one after the other:
              16 bytes  id
-             u8        1 where it says who asked, else 0
-             then      the user's name, varint revision of the users
+             u8        bits: 1 where it says who asked, 2 where a session numbered it
+             of who    the user's name, varint revision of the users
+             of the    16 bytes of the session, varint sequence, varint floor, 1 to sequence, less
+             session   than 256 below it
              u8        kind of the operation
              ...       its fields
 
@@ -26,10 +28,14 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any, Final
 
 from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.state.commands import SEQUENCE_MAX, SESSION_BYTES, SESSION_WINDOW
 from kvstore.state.mvcc.requests import (
+    LEVEL_MODEL,
+    LEVEL_NUMBERED,
     Alarm,
     AuthDisable,
     AuthEnable,
@@ -43,10 +49,12 @@ from kvstore.state.mvcc.requests import (
     LeaseCheckpoint,
     LeaseGrant,
     LeaseRevoke,
+    Numbered,
     Operation,
     Permission,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     RoleAdd,
     RoleDelete,
@@ -69,6 +77,7 @@ __all__ = [
     "decode_operations_time",
     "encode_operations",
     "encode_proposal",
+    "fingerprint_of",
     "is_operations",
     "is_whole_operations",
     "join_proposals",
@@ -86,6 +95,7 @@ _HEAD = struct.Struct("<BQI")
 _TIME_MAX_MS = (1 << 48) - 1
 _PROPOSAL_BYTES_MIN = PROPOSAL_ID_BYTES + 2
 _VALUE = int(CompareTarget.VALUE)
+_WHO, _NUMBERED = 1, 2
 
 
 class _Kind(enum.IntEnum):
@@ -110,6 +120,7 @@ class _Kind(enum.IntEnum):
     ROLE_DELETE = 19
     ROLE_GRANT_PERMISSION = 20
     ROLE_REVOKE_PERMISSION = 21
+    RAISE_LEVEL = 22
 
 
 _RANGE, _PUT, _DELETE_RANGE, _TXN = (
@@ -171,18 +182,27 @@ def encode_proposal(proposal: Proposal) -> bytes:
 
     Raises ValueError for numbers of more than 64 bits and for Txns nested too deeply.
     """
-    proposal_id, operation, who = proposal
+    proposal_id, operation, who, request = proposal
     if len(proposal_id) != PROPOSAL_ID_BYTES:
         raise ValueError(f"a proposal's id of {len(proposal_id)} bytes")
     target = bytearray(proposal_id)
-    if who is None:
-        target.append(0)
-    else:
-        target.append(1)
+    target.append((who is not None and _WHO) | (request is not None and _NUMBERED))
+    if who is not None:
         _append_bytes(target, who.user.encode())
         append_varint(target, who.auth_revision)
+    if request is not None:
+        target += request.session
+        append_varint(target, request.sequence)
+        append_varint(target, request.floor)
     _append_operation(target, operation, 1)
     return bytes(target)
+
+
+def fingerprint_of(operation: Operation) -> bytes:
+    """8 bytes that say what an operation is; those of v1's commands are others."""
+    target = bytearray(b"\x03")
+    _append_operation(target, operation, 1)
+    return blake2b(target, digest_size=8).digest()
 
 
 def _append_bytes(target: bytearray, value: bytes) -> None:
@@ -249,6 +269,9 @@ def _append_other(target: bytearray, operation: Operation) -> None:
             append_signed(target, kind)
         case EnableModel():
             target.append(_Kind.ENABLE_MODEL)
+        case RaiseLevel(level):
+            target.append(_Kind.RAISE_LEVEL)
+            append_varint(target, level)
         case _ if type(operation) in _AUTH_KINDS:
             target.append(_AUTH_KINDS[type(operation)])
             for field in operation:
@@ -329,13 +352,15 @@ class _Reader:
 
     def proposal(self) -> Proposal:
         proposal_id = self._take(PROPOSAL_ID_BYTES)
-        who = self._who() if self._bits(1) else None
+        bits = self._bits(2)
+        who = self._who() if bits & _WHO else None
+        request = self._numbered() if bits & _NUMBERED else None
         kind = self._take(1)[0]
         if kind == _RANGE:
             raise self._error(IntegrityCode.INVALID_OPERATION, "a Range on its own")
         operation = self._operation(kind, 1)
         assert not isinstance(operation, Range)
-        return Proposal(proposal_id, operation, who)
+        return Proposal(proposal_id, operation, who, request)
 
     def _who(self) -> Authenticated:
         return Authenticated(self._name(), self._varint())
@@ -346,6 +371,14 @@ class _Reader:
             return self._bytes().decode()
         except UnicodeDecodeError:
             raise _bad(IntegrityCode.INVALID_RECORD, "a name isn't UTF-8", start) from None
+
+    def _numbered(self) -> Numbered:
+        start = self.at
+        request = Numbered(self._take(SESSION_BYTES), self._varint(), self._varint())
+        _, sequence, floor = request
+        if not 0 < floor <= sequence < min(floor + SESSION_WINDOW, SEQUENCE_MAX + 1):
+            raise _bad(IntegrityCode.INVALID_RECORD, f"sequence {sequence} of floor {floor}", start)
+        return request
 
     def _operation(self, kind: int, depth: int) -> Operation | Range:
         if kind == _PUT:
@@ -378,6 +411,8 @@ class _Reader:
                 return Alarm(self._signed(), self._varint(), self._signed())
             case _Kind.ENABLE_MODEL:
                 return EnableModel()
+            case _Kind.RAISE_LEVEL:
+                return RaiseLevel(self._level())
         if kind not in _AUTH_FIELDS:
             raise self._error(IntegrityCode.INVALID_OPERATION, f"operation of kind {kind}")
         made, fields = _AUTH_FIELDS[_Kind(kind)]
@@ -388,6 +423,12 @@ class _Reader:
         if field is Permission:
             return Permission(self._signed(), self._bytes(), self._bytes())
         return self._name() if field is str else self._bytes()
+
+    def _level(self) -> int:
+        level = self._varint()
+        if not LEVEL_MODEL <= level <= LEVEL_NUMBERED:
+            raise self._error(IntegrityCode.UNSUPPORTED_VERSION, f"a state of level {level}")
+        return level
 
     def _range(self) -> Range:
         key, range_end = self._bytes(), self._bytes()

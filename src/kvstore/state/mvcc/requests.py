@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "FOR_EVER",
+    "LEVEL_MODEL",
+    "LEVEL_NUMBERED",
     "SERVER",
     "TO_THE_END",
     "Alarm",
@@ -31,11 +33,13 @@ __all__ = [
     "LeaseCheckpoint",
     "LeaseGrant",
     "LeaseRevoke",
+    "Numbered",
     "Operation",
     "Permission",
     "PermissionKind",
     "Proposal",
     "Put",
+    "RaiseLevel",
     "Range",
     "RoleAdd",
     "RoleDelete",
@@ -57,6 +61,14 @@ TO_THE_END: Final = b"\0"
 
 FOR_EVER: Final = -1
 """As a lease's rest: it is checkpointed no more, its next leader starts it with its whole TTL."""
+
+
+LEVEL_MODEL: Final = 1
+"""Of a state whose keys have revisions; without it is 0."""
+
+LEVEL_NUMBERED: Final = 2
+"""Entries may have what came after the model: requests that a session numbered, and users. The
+highest level that this program knows."""
 
 
 class SortOrder(enum.IntEnum):
@@ -230,8 +242,27 @@ SERVER: Final = Authenticated("", 0)
 """As who asks: the servers themselves, who may do everything. No user's name is empty."""
 
 
+class Numbered(NamedTuple):
+    """A request's place in a client's session (:mod:`kvstore.state.sessions`).
+
+    ``session``: its 16 bytes. ``sequence``: from ``floor`` on, and less than a window above it;
+    everything below the floor, which is 1 or more, will never be sent again.
+    """
+
+    session: bytes
+    sequence: int
+    floor: int
+
+
 class EnableModel(NamedTuple):
     """From here on keys have revisions, history and events (:mod:`kvstore.state.mvcc`)."""
+
+
+class RaiseLevel(NamedTuple):
+    """From here on entries may have what every member knows that is of ``level``, and the state
+    can't be read by programs that don't; keys have revisions, if they hadn't. Never back."""
+
+    level: int
 
 
 class AuthEnable(NamedTuple):
@@ -341,6 +372,7 @@ Operation = (
     | Alarm
     | EnableModel
     | AuthOperation
+    | RaiseLevel
 )
 """What one command of an entry of operations does. (Range is none: it goes through no log.)"""
 
@@ -349,9 +381,10 @@ class Proposal(NamedTuple):
     """An operation with its id, by which the member that took the call knows it when applied.
 
     ``id``: 16 bytes, of the proposing process's own drawing; never used twice. ``who``: None where
-    nobody was asked who it is.
+    nobody was asked who it is. ``request``: None where nothing is to be remembered of it.
     """
 
     id: bytes
     operation: Operation
     who: Authenticated | None = None
+    request: Numbered | None = None

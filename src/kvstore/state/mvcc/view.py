@@ -15,6 +15,7 @@ from kvstore.state.mvcc.answers import KeyValue
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.auth_records import AUTH, encode_auth
 from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX, Metered, OverreadError, cost_of
+from kvstore.state.mvcc.numbering import Numbering
 from kvstore.state.mvcc.overlay import Overlay, absent
 from kvstore.state.mvcc.records import (
     USER,
@@ -28,6 +29,7 @@ from kvstore.state.mvcc.records import (
     events_prefix,
     lease_key,
 )
+from kvstore.state.mvcc.requests import LEVEL_MODEL
 from kvstore.state.mvcc.source import Span, Standing, Store, StoredSource, attached_keys
 
 __all__ = ["ENTRY_BYTES_MAX", "OversizeError", "View"]
@@ -49,10 +51,10 @@ class View:
     """One slice's view. One thread at a time.
 
     It is given the leases, alarms and users that are there before the slice, and doesn't change
-    these. Afterwards :attr:`standing`, :attr:`alarms`, :attr:`auth`, :attr:`leases` (those that
-    were written, None where one is gone) and :attr:`batch` say what came of it. :attr:`keys` are
-    read directly where an operation names each of them; else, or if they are part of its answer, as
-    :attr:`metered`.
+    these. Afterwards :attr:`standing`, :attr:`level`, :attr:`alarms`, :attr:`auth`, :attr:`leases`
+    (those that were written, None where one is gone), :attr:`numbering` and :attr:`batch` say what
+    came of it. :attr:`keys` are read directly where an operation names each of them; else, or if
+    they are part of its answer, as :attr:`metered`.
 
     Each entry is begun by :meth:`begin_entry`. Each operation that changes keys is closed by
     :meth:`commit`: its changes are one revision.
@@ -73,7 +75,9 @@ class View:
         "keys",
         "lease_count",
         "leases",
+        "level",
         "metered",
+        "numbering",
         "read_bytes",
         "standing",
     )
@@ -87,6 +91,9 @@ class View:
         auth: Auth,
         entry_bytes_max: int = ENTRY_BYTES_MAX,
         entry_read_max: int = ENTRY_READ_BYTES_MAX,
+        *,
+        level: int,
+        numbering: Numbering,
     ) -> None:
         self._store = store
         self._leases = leases
@@ -103,6 +110,8 @@ class View:
         self.leases: dict[int, LeaseRecord | None] = {}
         self.alarms = alarms
         self.auth = auth
+        self.level = level
+        self.numbering = numbering
 
     @property
     def revision(self) -> int:
@@ -114,9 +123,11 @@ class View:
         """That of the changes of the operation under way."""
         return self.standing.revision + 1
 
-    def begin_entry(self) -> None:
+    def begin_entry(self, index: int, now_ms: int) -> None:
         """What is written from here on is another entry's: how much it may be depends on nothing
-        before it, so that members who cut slices elsewhere come to the same."""
+        before it, so that members who cut slices elsewhere come to the same. ``now_ms``: of the
+        log's clock."""
+        self.numbering.begin_entry(index, now_ms)
         self._bytes_max = self.batch.approximate_size() + self._entry_bytes_max
         self._read_ends_at = self.read_bytes + self._entry_read_max
 
@@ -138,6 +149,7 @@ class View:
         revision = max(self.standing.revision, 1)
         compacted = revision if self.standing.revision else -1
         self.standing = Standing(revision, revision, compacted)
+        self.level = LEVEL_MODEL
         self._see()
 
     def _see(self) -> None:

@@ -11,6 +11,7 @@ from kvstore.state.mvcc.answers import Answer
 from kvstore.state.mvcc.auth import load_auth
 from kvstore.state.mvcc.evaluate import evaluate_slice
 from kvstore.state.mvcc.metering import ENTRY_READ_BYTES_MAX
+from kvstore.state.mvcc.numbering import Numbering
 from kvstore.state.mvcc.records import (
     ALARMS,
     LEASES,
@@ -22,8 +23,9 @@ from kvstore.state.mvcc.records import (
     decode_lease_key,
 )
 from kvstore.state.mvcc.requests import Authenticated, EnableModel, Operation, Proposal
-from kvstore.state.mvcc.source import ColdError, Standing
+from kvstore.state.mvcc.source import ColdError, Standing, Store
 from kvstore.state.mvcc.view import ENTRY_BYTES_MAX, View
+from kvstore.state.sessions import SessionBounds, Sessions
 
 OPTIONS = Options(wal=False, background=False, write_buffer_size=64 << 10, history_prefixes=(USER,))
 
@@ -82,6 +84,10 @@ class Model:
         self.entry_read_max = ENTRY_READ_BYTES_MAX
         self.drawn = 0
         self.who: Authenticated | None = None
+        self.level = 0
+        self.index = 0
+        self.clock_ms = 1
+        self.sessions = Sessions(SessionBounds())
         self._open()
 
     def _open(self) -> None:
@@ -96,6 +102,20 @@ class Model:
             map(decode_alarm_key, self.db.iterator(prefix=ALARMS, include_value=False))
         )
         self.auth = load_auth(self.db.iterator(prefix=USERS))
+
+    def view(self, store: Store | None = None) -> View:
+        """Of the state as it is, of what ``store`` has."""
+        return View(
+            store or self.store,
+            self.standing,
+            self.leases,
+            self.alarms,
+            self.auth,
+            self.entry_bytes_max,
+            self.entry_read_max,
+            level=self.level,
+            numbering=Numbering(self.sessions),
+        )
 
     def restart(self) -> None:
         """Close and open, everything being durable."""
@@ -114,25 +134,20 @@ class Model:
 
     def apply_proposals(self, proposals: Sequence[Proposal]) -> list[Answer | EtcdError]:
         """The same, of proposals with their ids."""
+        self.index += 1
         view, (answers,) = evaluate_slice(
-            [(self.term, proposals)],
-            lambda: View(
-                self.store,
-                self.standing,
-                self.leases,
-                self.alarms,
-                self.auth,
-                self.entry_bytes_max,
-                self.entry_read_max,
-            ),
+            [(self.index, self.term, self.clock_ms, proposals)], self.view
         )
         view.batch.put(b"\0state", b"", sequence=view.standing.revision)
         self.db.write(view.batch, sequence=self.standing.revision)
         if view.standing.compacted != self.standing.compacted:
             self.db.retain_from(max(view.standing.compacted - 1, 0))
         self.standing = view.standing
+        self.level = view.level
         self.alarms = view.alarms
         self.auth = view.auth
+        for name, session in view.numbering.used.items():
+            self.sessions.restore(name, *session.parts())
         for lease, record in view.leases.items():
             if record is None:
                 self.leases.pop(lease, None)

@@ -41,6 +41,7 @@ from kvstore.state.mvcc.requests import (
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     RoleAdd,
     RoleGrantPermission,
@@ -125,14 +126,16 @@ class Oracle:
                 return LeaseCheckpointAnswer(self.revision)
             case Alarm():
                 return self._alarm(operation)
-            case EnableModel():
+            case EnableModel() | RaiseLevel():
                 return EnableAnswer(self.revision)
             case _:
                 self.auth.apply(operation)
                 return AuthAnswer(self.revision)
 
     def _check_alarms(self, operation: Operation) -> None:
-        if isinstance(operation, Alarm | EnableModel | LeaseCheckpoint | AuthOperation):
+        if isinstance(
+            operation, Alarm | EnableModel | RaiseLevel | LeaseCheckpoint | AuthOperation
+        ):
             return
         kinds = [kind for _, kind in self.alarms]
         refuse(2 in kinds, Reason.CORRUPT)

@@ -18,10 +18,12 @@ from kvstore.state.mvcc.requests import (
     LeaseCheckpoint,
     LeaseGrant,
     LeaseRevoke,
+    Numbered,
     Operation,
     Permission,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     RoleAdd,
     RoleDelete,
@@ -93,6 +95,14 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Alarm, ENUM, U64, ENUM),
     st.just(EnableModel()),
     auth_operations,
+    st.builds(RaiseLevel, st.integers(1, 2)),
+)
+
+numbers = st.builds(
+    lambda session, floor, above: Numbered(session, floor + above, floor),
+    st.binary(min_size=16, max_size=16),
+    st.integers(1, 300) | st.integers(1, 2**63 - 256),
+    st.integers(0, 255),
 )
 
 proposals = st.builds(
@@ -100,4 +110,5 @@ proposals = st.builds(
     st.binary(min_size=16, max_size=16),
     operations,
     st.one_of(st.none(), st.builds(Authenticated, st.text(), U64)),
+    st.one_of(st.none(), numbers),
 )

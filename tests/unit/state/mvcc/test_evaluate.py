@@ -45,7 +45,7 @@ from kvstore.state.mvcc.requests import (
     Txn,
 )
 from kvstore.state.mvcc.source import ColdError, Standing, attached_keys
-from kvstore.state.mvcc.view import ENTRY_BYTES_MAX, View
+from kvstore.state.mvcc.view import ENTRY_BYTES_MAX
 from tests.unit.state.mvcc.harness import ColdStore, Model, enabled
 from tests.unit.state.mvcc.oracle import Oracle
 from tests.unit.state.mvcc.reading import events, plain
@@ -86,8 +86,18 @@ def test_whatever_can_be_decoded_is_answered_or_refused(slices: list[list[Propos
     model, oracle = enabled(), Oracle()
     known = [Proposal(bytes(16), Put(b"a")), Proposal(b"x" * 16, LeaseGrant(1, 5))]
     for batch in [known, *slices]:
-        told = [plain(oracle.apply(proposal, 1)) for proposal in batch]
-        assert list(map(plain, model.apply_proposals(batch))) == told
+        answers = model.apply_proposals(batch)
+        for proposal, answer in zip(batch, map(plain, answers), strict=True):
+            if proposal.request is None:
+                assert answer == plain(oracle.apply(proposal, 1))
+            else:
+                # There are no sessions, and no users who were asked for as of that revision.
+                assert answer in (
+                    Reason.SESSION_FORGOTTEN,
+                    Reason.USER_EMPTY,
+                    Reason.AUTH_OLD_REVISION,
+                    Reason.PERMISSION_DENIED,
+                )
     assert model.leases == oracle.leases
 
 
@@ -483,28 +493,24 @@ def test_a_slice_ends_where_enough_is_read(model: Model, monkeypatch: pytest.Mon
     monkeypatch.setattr("kvstore.state.mvcc.evaluate.SLICE_BYTES_MAX", 3000)
     model.do(Put(b"key", bytes(1000)))
     read = Txn((), (Put(b"a"), Range(b"key")))
-    entries = [(1, [model.proposal(read)]) for _ in range(5)]
-    view = View(model.store, model.standing, model.leases, model.alarms, model.auth)
-    assert len(evaluate_slice(entries, lambda: view)[1]) == 3
+    entries = [(index, 1, 1, [model.proposal(read)]) for index in range(5)]
+    assert len(evaluate_slice(entries, model.view)[1]) == 3
 
 
 def test_a_slice_ends_where_enough_is_written(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kvstore.state.mvcc.evaluate.SLICE_BYTES_MAX", 1000)
-    entries = [(1, [model.proposal(Put(b"a", bytes(size)))]) for size in (400, 400, 400, 2000, 10)]
-
-    def new_view() -> View:
-        return View(model.store, model.standing, model.leases, model.alarms, model.auth)
-
-    view, answers = evaluate_slice(entries, new_view)
+    sizes = (400, 400, 400, 2000, 10)
+    entries = [(size, 1, 1, [model.proposal(Put(b"a", bytes(size)))]) for size in sizes]
+    view, answers = evaluate_slice(entries, model.view)
     assert (len(answers), view.standing.revision) == (3, 4)
-    assert len(evaluate_slice(entries[3:], new_view)[1]) == 1
+    assert len(evaluate_slice(entries[3:], model.view)[1]) == 1
 
 
 def test_a_slice_that_memory_cannot_tell_leaves_nothing_behind(model: Model) -> None:
     model.do(Put(b"a", b"1"))
-    view = View(ColdStore(model.db), model.standing, model.leases, model.alarms, model.auth)
+    view = model.view(ColdStore(model.db))
     first = evaluate(model.proposal(Put(b"a", prev_kv=True)), view, 1)
     assert first == PutAnswer(3, KeyValue(b"a", 2, 2, 1, b"1", 0))
     with pytest.raises(ColdError):

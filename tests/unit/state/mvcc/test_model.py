@@ -12,7 +12,6 @@ from kvstore.state.mvcc.hashing import hash_kv
 from kvstore.state.mvcc.reads import read_events_cached, read_range, read_txn
 from kvstore.state.mvcc.requests import Proposal, Range, Txn
 from kvstore.state.mvcc.source import ColdError
-from kvstore.state.mvcc.view import View
 from tests.unit.state.mvcc.harness import ColdStore, Model, enabled
 from tests.unit.state.mvcc.histories import History
 from tests.unit.state.mvcc.oracle import Oracle
@@ -77,7 +76,7 @@ def check_new_events(model: Model, oracle: Oracle) -> None:
 
 def evaluate_cold(model: Model, proposals: list[Proposal]) -> list[object] | None:
     """What the slice comes to by memory alone, None if that doesn't tell. Changes nothing."""
-    view = View(ColdStore(model.db), model.standing, model.leases, model.alarms, model.auth)
+    view = model.view(ColdStore(model.db))
     try:
         return [plain(evaluate(proposal, view, model.term)) for proposal in proposals]
     except ColdError:

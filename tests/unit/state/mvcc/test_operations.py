@@ -15,12 +15,22 @@ from kvstore.state.mvcc.operations import (
     decode_operations_time,
     encode_operations,
     encode_proposal,
+    fingerprint_of,
     is_operations,
     is_whole_operations,
     join_proposals,
     operation_bytes,
 )
-from kvstore.state.mvcc.requests import Compare, CompareTarget, LeaseGrant, Proposal, Put, Txn
+from kvstore.state.mvcc.requests import (
+    Authenticated,
+    Compare,
+    CompareTarget,
+    LeaseGrant,
+    Numbered,
+    Proposal,
+    Put,
+    Txn,
+)
 from tests.unit.state.mvcc.strategies import proposals
 
 ID = bytes(range(16))
@@ -35,6 +45,20 @@ def test_an_entry_is_laid_out_as_documented() -> None:
     assert operation_bytes(Put(b"key", b"v", -1, prev_kv=True)) == 9
 
 
+def test_a_number_stands_before_the_operation() -> None:
+    proposal = Proposal(ID, Put(b"k"), None, Numbered(bytes(16), 300, 45))
+    assert encode_proposal(proposal)[16:36] == b"\x02" + bytes(16) + b"\xac\x02" + b"\x2d"
+    who = Authenticated("me", 1)
+    both = encode_proposal(proposal._replace(who=who))
+    assert both[16:41] == b"\x03\x02me\x01" + bytes(16) + b"\xac\x02" + b"\x2d" + b"\x02"
+
+
+def test_a_fingerprint_is_of_all_that_an_operation_says() -> None:
+    operations = [Put(b"k"), Put(b"k", b"\0"), Put(b"k", prev_kv=True), Txn((), (Put(b"k"),))]
+    assert len({fingerprint_of(operation) for operation in operations}) == len(operations)
+    assert fingerprint_of(Put(b"k")) == fingerprint_of(Put(b"k"))
+
+
 @given(batches, st.integers(0, 2**60))
 def test_what_was_encoded_is_decoded(batch: list[Proposal], time_ms: int) -> None:
     data = encode_operations(batch, time_ms)
@@ -43,7 +67,7 @@ def test_what_was_encoded_is_decoded(batch: list[Proposal], time_ms: int) -> Non
     assert join_proposals([encode_proposal(proposal) for proposal in batch], time_ms) == data
     assert is_whole_operations(data)
     for proposal in batch:
-        whole = len(encode_proposal(proposal._replace(who=None)))
+        whole = len(encode_proposal(proposal._replace(who=None, request=None)))
         assert operation_bytes(proposal.operation) == whole - 17
 
 
@@ -86,7 +110,7 @@ def test_arbitrary_bytes_are_refused_or_say_just_what_they_encode(tail: bytes) -
         (b"\x03" + bytes(12) + b"x", IntegrityCode.INVALID_RECORD, 13),
         (b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\0\x7f", IntegrityCode.INVALID_OPERATION, 30),
         (b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\0\x01", IntegrityCode.INVALID_OPERATION, 30),
-        (b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\x02\x0a", IntegrityCode.INVALID_RECORD, 29),
+        (b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\x04\x0a", IntegrityCode.INVALID_RECORD, 29),
         (
             b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\x01\x01\xff\0\x0a",
             IntegrityCode.INVALID_RECORD,
@@ -95,6 +119,19 @@ def test_arbitrary_bytes_are_refused_or_say_just_what_they_encode(tail: bytes) -
         (
             b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\0\x05\x80\0",
             IntegrityCode.INVALID_RECORD,
+            31,
+        ),
+        *[
+            (
+                b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\x02" + ID + number + b"\x0a",
+                IntegrityCode.INVALID_RECORD,
+                30,
+            )
+            for number in (b"\x01\0", b"\0\0", b"\x01\x02", b"\x81\x02\x01")
+        ],
+        (
+            b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\0\x16\x03",
+            IntegrityCode.UNSUPPORTED_VERSION,
             31,
         ),
     ],

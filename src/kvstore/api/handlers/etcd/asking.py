@@ -15,7 +15,7 @@ from kvstore.errors import Error
 from kvstore.service.etcd import EtcdService
 from kvstore.service.etcd.reads import Read, Render
 from kvstore.state.mvcc.answers import HashAnswer
-from kvstore.state.mvcc.requests import Operation, Range, Txn
+from kvstore.state.mvcc.requests import Numbered, Operation, Range, Txn
 
 __all__ = ["Asking", "deadline_of"]
 
@@ -33,10 +33,13 @@ class Asking:
         """Of this moment, with the ``revision`` of an answer where it has one. Any thread."""
         return header_message(self._service.header(), revision)
 
-    async def propose(self, operation: Operation, context: Context) -> Any:
-        """What ``operation`` came to. Raises Error."""
-        deadline = deadline_of(context)
-        return await self.outcome(partial(self._service.propose, operation, None, deadline))
+    async def propose(
+        self, operation: Operation, context: Context, *, request: Numbered | None = None
+    ) -> Any:
+        """What ``operation`` came to, which its client's session numbered ``request``. Raises
+        Error."""
+        propose = partial(self._service.propose, request=request)
+        return await self.outcome(partial(propose, operation, None, deadline_of(context)))
 
     async def propose_unhurried(self, operation: Operation) -> Any:
         """As :meth:`propose`, for as long as the service waits: the call may have ended."""

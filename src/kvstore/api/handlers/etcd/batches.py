@@ -31,6 +31,7 @@ from kvstore.api.handlers.etcd.register import (
 )
 from kvstore.api.handlers.failures import Failure
 from kvstore.api.handlers.kv_batches import PATHS
+from kvstore.api.metadata_keys import REQUEST_KEY
 from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd import EtcdService
@@ -48,7 +49,7 @@ ONCE: Final = ("/etcdserverpb.Lease/LeaseKeepAlive",)
 FIRST: Final = len(PATHS)
 """Fronts number these methods after those of v1."""
 
-ORDINARY_KEYS: Final = frozenset(("kvstore-request-id", "token", "authorization", "hasleader"))
+ORDINARY_KEYS: Final = frozenset((REQUEST_KEY, "token", "authorization", "hasleader"))
 """Metadata of calls that are for the ordinary handlers."""
 
 WHO_IS_WANTED: Final = frozenset((Reason.USER_EMPTY, Reason.AUTH_OLD_REVISION))

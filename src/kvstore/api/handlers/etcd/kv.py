@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd import translate
 from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.register import Context
-from kvstore.state.mvcc.answers import PutAnswer, RangeAnswer, TxnAnswer
+from kvstore.api.handlers.metadata import number_of
+from kvstore.state.mvcc.answers import PutAnswer, RangeAnswer, RepeatedAnswer, TxnAnswer
 from kvstore.state.mvcc.checks import reads_only
+from kvstore.state.mvcc.requests import Operation
 
 __all__ = ["KVHandlers"]
 
@@ -26,12 +30,12 @@ class KVHandlers:
         return response
 
     async def Put(self, request: pb.PutRequest, context: Context) -> bytes:
-        return self.put_response(await self._asking.propose(translate.put_of(request), context))
+        return self.put_response(await self._numbered(translate.put_of(request), context))
 
     async def DeleteRange(
         self, request: pb.DeleteRangeRequest, context: Context
     ) -> pb.DeleteRangeResponse:
-        answer = await self._asking.propose(translate.delete_range_of(request), context)
+        answer = await self._numbered(translate.delete_range_of(request), context)
         return translate.delete_range_response(answer, self._asking.header(answer.revision))
 
     async def Txn(self, request: pb.TxnRequest, context: Context) -> bytes:
@@ -42,7 +46,7 @@ class KVHandlers:
                 operation, serializable, context, self.txn_response
             )
             return response
-        return self.txn_response(await self._asking.propose(operation, context))
+        return self.txn_response(await self._numbered(operation, context))
 
     async def Compact(
         self, request: pb.CompactionRequest, context: Context
@@ -52,6 +56,11 @@ class KVHandlers:
             await self._asking.reclaim()
         return pb.CompactionResponse(header=self._asking.header(answer.revision))
 
+    async def _numbered(self, operation: Operation, context: Context) -> Any:
+        """Done once, however often a session's client sends it."""
+        request = number_of(context.invocation_metadata())
+        return await self._asking.propose(operation, context, request=request)
+
     # Encoded where the answer was read: one of many keys isn't for the event loop. Any thread.
 
     def range_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
@@ -60,13 +69,13 @@ class KVHandlers:
         header = self._asking.header(answer.revision)
         return translate.range_response(answer, header).SerializeToString()
 
-    def txn_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+    def txn_response(self, answer: RangeAnswer | TxnAnswer | RepeatedAnswer) -> bytes:
         """The same."""
-        assert isinstance(answer, TxnAnswer)
+        assert not isinstance(answer, RangeAnswer)
         header = self._asking.header(answer.revision)
         return translate.txn_response(answer, header).SerializeToString()
 
-    def put_response(self, answer: PutAnswer) -> bytes:
+    def put_response(self, answer: PutAnswer | RepeatedAnswer) -> bytes:
         """The same."""
         header = self._asking.header(answer.revision)
         return translate.put_response(answer, header).SerializeToString()

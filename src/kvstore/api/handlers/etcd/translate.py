@@ -19,6 +19,7 @@ from kvstore.state.mvcc.answers import (
     KeyValue,
     PutAnswer,
     RangeAnswer,
+    RepeatedAnswer,
     TxnAnswer,
 )
 from kvstore.state.mvcc.requests import (
@@ -180,7 +181,9 @@ def range_response(answer: RangeAnswer, header: pb.ResponseHeader) -> pb.RangeRe
     )
 
 
-def put_response(answer: PutAnswer, header: pb.ResponseHeader) -> pb.PutResponse:
+def put_response(answer: PutAnswer | RepeatedAnswer, header: pb.ResponseHeader) -> pb.PutResponse:
+    if isinstance(answer, RepeatedAnswer):
+        return pb.PutResponse(header=header, repeated_request=True)
     previous = answer.previous
     if previous is None:
         return pb.PutResponse(header=header)
@@ -188,14 +191,23 @@ def put_response(answer: PutAnswer, header: pb.ResponseHeader) -> pb.PutResponse
 
 
 def delete_range_response(
-    answer: DeleteRangeAnswer, header: pb.ResponseHeader
+    answer: DeleteRangeAnswer | RepeatedAnswer, header: pb.ResponseHeader
 ) -> pb.DeleteRangeResponse:
+    if isinstance(answer, RepeatedAnswer):
+        return pb.DeleteRangeResponse(header=header, deleted=answer.deleted, repeated_request=True)
     return pb.DeleteRangeResponse(
         header=header, deleted=answer.deleted, prev_kvs=_key_values(answer.previous)
     )
 
 
-def txn_response(answer: TxnAnswer, header: pb.ResponseHeader) -> pb.TxnResponse:
+def txn_response(answer: TxnAnswer | RepeatedAnswer, header: pb.ResponseHeader) -> pb.TxnResponse:
+    if isinstance(answer, RepeatedAnswer):
+        return pb.TxnResponse(
+            header=header,
+            succeeded=answer.succeeded,
+            repeated_request=True,
+            deleted=answer.deleted,
+        )
     return pb.TxnResponse(
         header=header,
         succeeded=answer.succeeded,
