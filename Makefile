@@ -53,7 +53,7 @@ demo: build ## the same, and exit
 	@$(BIN)/python tools/demo.py demo
 
 test: build ## run every test
-	$(BIN)/python -m pytest
+	@PYTHON=$(BIN)/python tools/all_tests.sh
 
 test-asan: build ## run the engine's tests with the address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tools/sanitized_tests.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the native parts with sanitizers beside the normal build and runs their tests on it.
 # usage: tools/sanitized_tests.sh [address,undefined|thread [PYTEST_ARGUMENT...]]
+#        tools/sanitized_tests.sh [address,undefined|thread] --build-only
 # Without further arguments: all tests of the engine, the native state and the native wire, or with `thread` those that have threads.
 # PYTHON is the interpreter, by default that of `make build`.
 set -euo pipefail
@@ -21,6 +22,7 @@ base="build/sanitized-${sanitize//,/-}"
 
 KVSTORE_SANITIZE="$sanitize" "$python" setup.py --quiet build --build-base "$base" --parallel 2 \
     > "$base.log" 2>&1 || { cat "$base.log"; exit 1; }
+[ "${1:-}" != --build-only ] || exit 0
 lib=$(echo "$base"/lib.*)
 
 case "$sanitize" in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 # gRPC's own log lines would stand between kvctl's. Set GRPC_VERBOSITY to see them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -107,6 +108,8 @@ def exit_code_of(error: Error) -> ExitCode:
 
 def main() -> None:
     """Run kvctl and exit with its status."""
+    # Ctrl-C can come between a call and its first step: that is no news for whoever pressed it.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         status = kvctl.main(prog_name="kvctl", auto_envvar_prefix="KVCTL", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else ExitCode.OK)
