@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.api.handlers.metadata import AGE_UNKNOWN_S, age_of, passed_on
+from kvstore.api.handlers.metadata import AGE_UNKNOWN_S, age_of, number_of, passed_on
+from kvstore.errors import InvalidArgumentError
+from kvstore.state.mvcc.requests import Numbered
 
 Metadata = list[tuple[str, str | bytes]]
 
@@ -49,3 +51,31 @@ def test_a_retry_that_does_not_say_how_old_it_is_is_older_than_anything(
 def test_what_concerns_retries_is_passed_on_and_nothing_else() -> None:
     said = (("kvstore-attempt", "2"), ("kvstore-age-ms", "7"))
     assert passed_on([("user-agent", "x"), *said, ("authorization", "secret")]) == said
+
+
+def test_a_number_is_one_that_a_session_gives() -> None:
+    session = "0123456789abcdef" * 2
+    metadata = [("kvstore-attempt", "2"), ("kvstore-request-id", f"kvs1/{session}/300/45")]
+    assert number_of(metadata) == Numbered(bytes.fromhex(session), 300, 45)
+    assert number_of([]) is None
+    assert number_of(None) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "mine",
+        "kvs1/0123456789ABCDEF0123456789ABCDEF/1/1",
+        f"kvs1/{'0' * 32}/01/1",
+        f"kvs1/{'0' * 32}/1/1/1",
+        f"kvs1/{'0' * 32}/256/0",
+        f"kvs1/{'0' * 32}/257/1",
+        f"kvs1/{'0' * 32}/1/2",
+        "\u2713",
+        b"\xff",
+    ],
+)
+def test_any_other_is_refused(said: str | bytes) -> None:
+    with pytest.raises(InvalidArgumentError):
+        number_of([("kvstore-request-id", said)])
