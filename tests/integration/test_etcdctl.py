@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Three members, of both fronts."""
-    with Cluster(tmp_path, fronts=FRONTS) as members:
+    with Cluster(tmp_path, fronts=FRONTS, admin="everybody") as members:
         members.start()
         yield members
 
@@ -129,12 +129,14 @@ def test_over_tls(tmp_path: Path, certificates: Certificates, front: str) -> Non
         assert etcdctl(f"https://{kvd.address}", way, "endpoint", "health", "--cluster").code == 0
 
 
-def test_without_the_api_it_is_not_there(tmp_path: Path) -> None:
-    with Kvd(tmp_path / "data", "--etcd_api=false") as kvd:
+@pytest.mark.parametrize("front", FRONTS)
+def test_without_the_api_it_is_not_there_and_says_so(tmp_path: Path, front: str) -> None:
+    with Kvd(tmp_path / "data", "--etcd_api=false", front=front) as kvd:
         kvd.wait_serving()
-        refused = etcdctl(kvd.address, "get", "k")
-        assert refused.code == 1
-        assert "Method not found" in refused.error
+        for command in (("get", "k"), ("watch", "k"), ("snapshot", "save", str(tmp_path / "s"))):
+            refused = etcdctl(kvd.address, *command)
+            assert refused.code != 0 or command[0] == "watch"
+            assert "etcd's API is switched off on this server" in refused.error + refused.out
         with kvd.client() as client:
             client.put(b"k", b"v")
             assert client.get(b"k") == b"v"

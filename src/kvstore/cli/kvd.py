@@ -73,6 +73,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         history_s=config.history_s,
         history_mib=config.history_mib,
         history_revisions=config.history_revisions,
+        quota_mib=config.quota_mib,
     )
     serve(options, partial(open_cluster_node, config))
 
@@ -98,6 +99,7 @@ def kvd(
     history_s: int,
     history_mib: int,
     history_revisions: int,
+    quota_mib: int,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -126,6 +128,7 @@ def kvd(
         history_s=history_s,
         history_mib=history_mib,
         history_revisions=history_revisions,
+        quota_mib=quota_mib,
     )
     for key in CLUSTER_FLAGS:
         if key in given:

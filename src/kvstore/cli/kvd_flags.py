@@ -139,6 +139,15 @@ _FLAGS = (
         show_default=True,
         help="History behind the last COUNT revisions is compacted, too; 0: no bound of these.",
     ),
+    click.option(
+        "--quota_mib",
+        metavar="MIB",
+        type=int,
+        default=0,
+        show_default=True,
+        help="A store that takes more has puts refused until there is room; 0: no bound but the "
+        "disk.",
+    ),
     click.option("--config", metavar="FILE", help="TOML file of a cluster node."),
     click.option(
         "--log_level",

@@ -10,6 +10,9 @@
                   it, u64 time (Unix seconds), u64 bytes of the stream, u16 bytes of the cluster's
                   name, the name
 
+    seal    where etcd's Snapshot gave the file, and only there: zeros up to a multiple of 512
+            bytes, if any   SHA-256 of all before
+
 The payloads together are the stream of a checkpoint (``checkpoint_stream``). A file that was cut,
 changed, or put together from two is never taken for a snapshot.
 """
@@ -25,7 +28,16 @@ from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.replica.checkpoint_stream import CheckpointWriter
 
-__all__ = ["CHUNK_BYTES", "BackupInfo", "BackupParser", "encode_backup", "read_backup"]
+__all__ = [
+    "CHUNK_BYTES",
+    "SEAL_BYTES",
+    "BackupInfo",
+    "BackupParser",
+    "encode_backup",
+    "read_backup",
+    "sealed",
+    "sealed_bytes",
+]
 
 CHUNK_BYTES = 1 << 20
 DESCRIPTION_BYTES_MAX = 4096
@@ -37,7 +49,8 @@ _DESCRIPTION = struct.Struct("<QQQIQQQH")
 _U32 = struct.Struct("<I")
 _CHUNK = struct.Struct("<II")
 _PLACE = struct.Struct("<IQ")
-_DIGEST_BYTES = 32
+_DIGEST_BYTES = SEAL_BYTES = 32
+_SEALED_MULTIPLE = 512
 _TIME_MAX = 253_402_300_799
 
 
@@ -80,6 +93,28 @@ def encode_backup(
     yield end + digest.digest()
 
 
+def sealed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of a file, and those of its seal."""
+    digest = hashlib.sha256()
+    size = 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+        yield piece
+    padding = bytes(-size % _SEALED_MULTIPLE)
+    digest.update(padding)
+    yield padding + digest.digest()
+
+
+def sealed_bytes(head: bytes) -> int:
+    """Of the whole sealed file that begins with ``head``, the first piece of
+    :func:`encode_backup`."""
+    stream_bytes = _DESCRIPTION.unpack_from(head, _HEAD.size)[6]
+    chunks = -(-stream_bytes // CHUNK_BYTES)
+    size: int = len(head) + stream_bytes + chunks * _CHUNK.size + _U32.size + _DIGEST_BYTES
+    return size + -size % _SEALED_MULTIPLE + SEAL_BYTES
+
+
 def _checksum(offset: int, payload: bytes) -> int:
     return crc32c(payload, crc32c(_PLACE.pack(len(payload), offset)))
 
@@ -98,6 +133,7 @@ class BackupParser:
         self._sink_of = sink_of or (lambda info: CheckpointWriter(None, path, info.stream_bytes))
         self._sink: CheckpointWriter | None = None
         self._digest = hashlib.sha256()
+        self._sealed = False
         self._buffer = bytearray()
         self._at = 0  # of the buffer's first byte, in the file
         self._offset = 0  # in the stream
@@ -113,7 +149,7 @@ class BackupParser:
 
     def finish(self) -> BackupInfo:
         """The file ends here: was it whole?"""
-        if not self._ended:
+        if not self._ended or self._buffer:
             raise self._bad("snapshot file cut short", IntegrityCode.TRUNCATED_RECORD)
         assert self.info is not None, "the head comes before the end"
         assert self._sink is not None, "made with the info"
@@ -125,9 +161,7 @@ class BackupParser:
         if self.info is None:
             return self._take_head()
         if self._ended:
-            if self._buffer:
-                raise self._bad("bytes after the end", IntegrityCode.INVALID_RECORD)
-            return False
+            return self._take_seal()
         if len(self._buffer) < _U32.size:
             return False
         (size,) = _U32.unpack_from(self._buffer)
@@ -192,6 +226,23 @@ class BackupParser:
             raise self._bad("snapshot that ends too early", IntegrityCode.TRUNCATED_RECORD)
         self._take(_DIGEST_BYTES)
         self._ended = True
+        return True
+
+    def _take_seal(self) -> bool:
+        """What may come after the end, once."""
+        buffer = self._buffer
+        padding = -self._at % _SEALED_MULTIPLE
+        if self._sealed or any(buffer[:padding]):
+            if buffer:
+                raise self._bad("bytes after the end", IntegrityCode.INVALID_RECORD)
+            return False
+        if len(buffer) < padding + _DIGEST_BYTES:
+            return False
+        self._take(padding)
+        if bytes(buffer[:_DIGEST_BYTES]) != self._digest.digest():
+            raise self._bad("the seal does not match", IntegrityCode.CHECKSUM_MISMATCH)
+        self._take(_DIGEST_BYTES)
+        self._sealed = True
         return True
 
     def _take(self, size: int) -> None:

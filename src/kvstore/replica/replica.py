@@ -281,6 +281,10 @@ class Replica:
         """What was ever written to its log, since it was opened."""
         return self._log.statistics()["appended_bytes"]
 
+    def free_bytes(self) -> int:
+        """What its disk has left, 0 where that isn't known. Asks the disk; any thread."""
+        return self.directory.free_bytes()
+
     def log_time_ms(self) -> int:
         """The time for what this leader proposes now (:class:`LogClock`)."""
         return self._clock.read_ms(self._raft.term, self.machine.clock_ms)

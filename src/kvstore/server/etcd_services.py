@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Collection
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from kvstore.api.etcd.methods import SERVICES
 from kvstore.api.handlers.etcd.asking import Asking
@@ -17,29 +17,34 @@ from kvstore.api.handlers.etcd.kv import KVHandlers
 from kvstore.api.handlers.etcd.lease import LeaseHandlers
 from kvstore.api.handlers.etcd.lock import LockHandlers
 from kvstore.api.handlers.etcd.maintenance import MaintenanceHandlers
-from kvstore.api.handlers.etcd.register import Context, register
+from kvstore.api.handlers.etcd.register import register, register_refusals
+from kvstore.api.handlers.etcd.rights import Rights
 from kvstore.api.handlers.etcd.watch import WatchHandlers
+from kvstore.replica.backup_file import sealed
 from kvstore.server.listeners.front import Listener
 from kvstore.server.nodes.node import Node
 
-__all__ = ["EtcdServices"]
+__all__ = ["EtcdRefusals", "EtcdServices"]
 
 # Why what isn't served isn't.
 REASONS = {"etcdserverpb.Auth": "there are no users"}
+
+OFF: Final = "etcd's API is switched off on this server (--etcd_api=false)"
 
 
 class EtcdServices:
     """Of one process, on any number of listeners. On a running event loop."""
 
-    def __init__(self, node: Node, address: str, allows: Callable[[Context], bool]) -> None:
-        """``address``: where clients reach this process. ``allows`` says who is an operator."""
+    def __init__(self, node: Node, address: str, rights: Rights) -> None:
+        """``address``: where clients reach this process."""
         service = node.etcd
         asking = Asking(service)
         self._entrance = Entrance(service)
         service.at_tick(self._entrance.tick)
         leases, watches = node.leases, node.watches
+        members = partial(node.etcd_members, address)
         contest = Contest(asking, watches, leases.ttl_min_s)
-        kv = KVHandlers(asking)
+        kv = KVHandlers(asking, rights)
         lease = LeaseHandlers(asking, leases.calls, leases.ttl_min_s)
         self._new_batches = partial(EtcdBatches, service, self._entrance, kv, lease, leases.calls)
         self._handlers: dict[str, object] = {
@@ -48,8 +53,10 @@ class EtcdServices:
             "v3lockpb.Lock": LockHandlers(asking, contest),
             "v3electionpb.Election": ElectionHandlers(asking, contest, watches),
             "etcdserverpb.Watch": WatchHandlers(node.watches, service.header),
-            "etcdserverpb.Maintenance": MaintenanceHandlers(service, asking, allows),
-            "etcdserverpb.Cluster": ClusterHandlers(asking, partial(node.etcd_members, address)),
+            "etcdserverpb.Maintenance": MaintenanceHandlers(
+                service, asking, rights, _Member(node, address)
+            ),
+            "etcdserverpb.Cluster": ClusterHandlers(service, asking, rights, node, members),
         }
 
     def add(self, services: Any) -> None:
@@ -69,3 +76,39 @@ class EtcdServices:
     def close(self) -> None:
         """End streams, so that nobody waits for them, and let no call in any more."""
         self._entrance.close()
+
+
+class _Member:
+    """A :class:`kvstore.api.handlers.etcd.maintenance.Member`."""
+
+    def __init__(self, node: Node, address: str) -> None:
+        self._node = node
+        self._address = address
+
+    @property
+    def quota_bytes(self) -> int:
+        return self._node.quota_bytes
+
+    def voters(self) -> Collection[int]:
+        members = self._node.etcd_members(self._address)
+        return [member.id for member in members if not member.is_learner]
+
+    async def transfer_leadership(self, to: int) -> int:
+        return await self._node.transfer_leadership(to)
+
+    def save_sealed(self, stale: bool) -> AsyncGenerator[bytes, None]:
+        return self._node.save_snapshot(stale, sealed)
+
+
+class EtcdRefusals:
+    """In place of the services, where the API is switched off."""
+
+    def add(self, services: Any) -> None:
+        """Refuse calls that come to a server."""
+        register_refusals(services, OFF)
+
+    def take_batches(self, listener: Listener) -> None:
+        """There are none: its calls end like all others."""
+
+    def close(self) -> None:
+        """There is nothing to end."""

@@ -22,7 +22,10 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from kvstore.addresses import is_loopback
 from kvstore.api.handlers.admin import AdminHandlers, everybody
+from kvstore.api.handlers.etcd.register import Context
+from kvstore.api.handlers.etcd.rights import Rights
 from kvstore.api.handlers.gateway.gateway import Gateway
 from kvstore.api.handlers.kv import KVHandlers
 from kvstore.api.handlers.kv_batches import PATHS, KVBatches
@@ -41,7 +44,7 @@ from kvstore.errors import Error, StorageError
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.descriptors import client_connections_max, raise_limit
-from kvstore.server.etcd_services import EtcdServices
+from kvstore.server.etcd_services import EtcdRefusals, EtcdServices
 from kvstore.server.exposure import exposures, say
 from kvstore.server.health import HealthWatch
 from kvstore.server.http.face import HttpFace
@@ -147,7 +150,9 @@ async def _serve_node(
     health = HealthWatch(node.leader, node.storage_trouble)
     warnings = [*warnings, *node.exposures().values()]
     allows = everybody if options.admin == "everybody" else is_operator
-    etcd = EtcdServices(node, address, allows) if options.etcd_api else None
+    etcd: EtcdServices | EtcdRefusals = EtcdRefusals()
+    if options.etcd_api:
+        etcd = EtcdServices(node, address, Rights(allows, _upkeep(options, allows)))
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings), etcd)
     for_operators = AdminHandlers(node, is_operator, warnings)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)
@@ -158,16 +163,22 @@ async def _serve_node(
 
 
 def _serve_http(
-    listener: Listener, node: Node, gateway: Gateway, etcd: EtcdServices | None
+    listener: Listener, node: Node, gateway: Gateway, etcd: EtcdServices | EtcdRefusals
 ) -> None:
     """Have the port of clients answer HTTP/1.1 as well, where that can be."""
-    service = None
-    if etcd is not None:
-        service = node.etcd
-        etcd.add(gateway)
+    service = node.etcd if isinstance(etcd, EtcdServices) else None
+    etcd.add(gateway)
     face = HttpFace(Probes(service, node.leader, node.storage_trouble), gateway)
     if not listener.serve_http(face):
         log.info("no HTTP/1.1 (/health, JSON): the native front alone has it")
+
+
+def _upkeep(options: ServerOptions, allows: Callable[[Context], bool]) -> Callable[[Context], bool]:
+    """Who may have a member do what is heavy: operators, and whoever there is where nobody from
+    elsewhere is, and nobody is asked who they are."""
+    if options.tls_profile == "dev" and is_loopback(options.listen_addr):
+        return everybody
+    return allows
 
 
 async def _serve_clients(
@@ -177,7 +188,7 @@ async def _serve_clients(
     node: Node,
     ending: _Ending,
     health: HealthWatch,
-    etcd: EtcdServices | None,
+    etcd: EtcdServices | EtcdRefusals,
 ) -> None:
     await health.start()
     await listener.start()
@@ -207,8 +218,7 @@ async def _serve_clients(
         await health.stop()
         # First, and while calls are still taken: whoever comes is told who leads then.
         await _hand_over(node)
-        if etcd is not None:
-            etcd.close()
+        etcd.close()
         await listener.stop(grace=max(0.0, until - asyncio.get_running_loop().time()))
     finally:
         asked_to_stop.cancel()
@@ -233,7 +243,7 @@ def _add_services(
     node: Node,
     health: HealthWatch,
     admin: AdminHandlers,
-    etcd: EtcdServices | None,
+    etcd: EtcdServices | EtcdRefusals,
 ) -> None:
     batches = KVBatches(node.service, node.forward)
     hot = listener.add_hot_methods(PATHS, batches.take)
@@ -261,9 +271,8 @@ def _add_services(
         )
     )
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, listener.services)
-    if etcd is not None:
-        etcd.add(listener.services)
-        etcd.take_batches(listener)
+    etcd.add(listener.services)
+    etcd.take_batches(listener)
 
 
 def _exit_on_signals() -> None:

@@ -380,6 +380,12 @@ class StateMachine:
         return dict(self._db.stats())
 
     @property
+    def stored_bytes(self) -> int:
+        """What the state takes in tables and in memory."""
+        stats = self._db.stats()
+        return int(stats["table_bytes"]) + int(stats["memtable_bytes"])
+
+    @property
     def remembered(self) -> tuple[int, int, int]:
         """Plain requests that are remembered, the bytes that they take, and open sessions."""
         return len(self._requests), self._requests.memory_bytes, self._applying.open_sessions

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from kvstore.api.handlers import admin
+from kvstore.api.handlers import admin, sending
 from kvstore.api.v1 import admin_pb2
 
 
@@ -58,7 +58,7 @@ class Reader:
 def test_one_that_stops_reading_is_given_up_and_the_backup_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(admin, "STALL_S", 0.05)
+    monkeypatch.setattr(sending, "STALL_S", 0.05)
 
     async def test() -> None:
         node, reader = Node(10), Reader(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft import Membership
 from kvstore.replica import Identity
 from kvstore.replica.backup import ReplicaBackup, restore_member
-from kvstore.replica.backup_file import BackupInfo, encode_backup, read_backup
+from kvstore.replica.backup_file import (
+    SEAL_BYTES,
+    BackupInfo,
+    encode_backup,
+    read_backup,
+    sealed,
+    sealed_bytes,
+)
 from kvstore.replica.checkpoint_stream import CheckpointReader
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
@@ -180,3 +188,55 @@ def test_a_file_that_says_more_than_it_holds_is_not_restored(file: Path, tmp_pat
             with pytest.raises(CorruptionError, match="the snapshot says") as caught:
                 restored(file)
             assert caught.value.code is IntegrityCode.INVALID_RECORD
+
+
+INFO = BackupInfo("c", 1, 2, 3, 4, 5, 6, 0)
+
+
+def sealed_pieces(file: Path) -> list[bytes]:
+    """Those of a sealed backup, which is in the file as well."""
+    driven = filled()
+    backup = ReplicaBackup(driven.leader())
+    pieces = list(sealed(backup.pieces(1_700_000_000)))
+    backup.close()
+    file.write_bytes(b"".join(pieces))
+    return pieces
+
+
+def test_a_sealed_backup_is_as_good_as_the_plain_one(file: Path) -> None:
+    pieces = sealed_pieces(file)
+    whole = file.read_bytes()
+    assert len(whole) == sealed_bytes(pieces[0])
+    assert len(whole) % 512 == SEAL_BYTES
+    assert whole[-SEAL_BYTES:] == hashlib.sha256(whole[:-SEAL_BYTES]).digest()
+    info = read_backup(str(file))
+    restored(file)
+    file.write_bytes(b"".join(pieces[:-1]))
+    assert read_backup(str(file)) == info
+
+
+def test_what_is_wrong_with_a_seal_is_found(file: Path) -> None:
+    sealing = len(sealed_pieces(file)[-1])
+    whole = file.read_bytes()
+    for at in range(len(whole) - sealing, len(whole)):
+        broken = bytearray(whole)
+        broken[at] ^= 1
+        file.write_bytes(broken)
+        with pytest.raises(CorruptionError):
+            read_backup(str(file))
+    for size in (1, sealing // 2, sealing - 1):
+        file.write_bytes(whole[: len(whole) - sealing + size])
+        with pytest.raises(CorruptionError) as cut:
+            read_backup(str(file))
+        assert cut.value.code is IntegrityCode.TRUNCATED_RECORD
+    for more in (b"\0", whole[-sealing:]):
+        file.write_bytes(whole + more)
+        with pytest.raises(CorruptionError):
+            read_backup(str(file))
+
+
+@pytest.mark.parametrize("size", [1, 400, 512, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_the_size_of_a_sealed_file_is_known_from_its_head(size: int) -> None:
+    info = INFO._replace(stream_bytes=size)
+    pieces = [*sealed(encode_backup(info, lambda offset, wanted: bytes(wanted)))]
+    assert sealed_bytes(pieces[0]) == sum(map(len, pieces))

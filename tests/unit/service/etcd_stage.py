@@ -54,6 +54,7 @@ class Machine:
         self.is_cold = False
         self.error: Error | None = None
         self.reclaimed = 0
+        self.stored_bytes = 0
 
     @property
     def model_enabled(self) -> bool:
@@ -115,6 +116,7 @@ class Member:
         self.points: list[Callable[[Error | None], None]] = []
         self.refusal: Error | None = None
         self.ages: list[int] = []
+        self.lacks_room = False
 
     @property
     def is_leader(self) -> bool:

@@ -475,3 +475,53 @@ def test_switching_on_that_came_to_nothing_is_tried_again() -> None:
     stage.wait(0.1)
     stage.member.commit()
     assert stage.service.model_enabled
+
+
+def test_a_disk_that_stays_full_is_told_of_and_then_at_once() -> None:
+    stage = Stage(limits=EtcdLimits(full_patience_s=2.0))
+    stage.member.refusal = UnavailableError("this member's disk is full")
+    stage.member.lacks_room = True
+    first = stage.put()
+    stage.wait(1.5)
+    assert not first, "another member may take over"
+    stage.wait(1.0)
+    assert reasons(first) == [Reason.NO_SPACE]
+    later = stage.put()
+    stage.turn()
+    assert reasons(later) == [Reason.NO_SPACE]
+    stage.member.refusal = None
+    stage.member.lacks_room = False
+    served = stage.put()
+    stage.wait(0.2)
+    stage.member.commit()
+    assert served == [PutAnswer(2)]
+    # Full anew: others get their time once more.
+    stage.member.refusal = UnavailableError("this member's disk is full")
+    stage.member.lacks_room = True
+    again = stage.put()
+    stage.wait(1.5)
+    assert not again
+
+
+def test_what_others_passed_on_is_told_of_a_full_disk_as_well() -> None:
+    stage = Stage(limits=EtcdLimits(full_patience_s=2.0))
+    stage.member.refusal = UnavailableError("this member's disk is full")
+    stage.member.lacks_room = True
+    encoded = [encode_proposal(Proposal(bytes(16), Put(b"k", b"v")))]
+    outcomes: list[Passed] = []
+    stage.service.take(1, encoded, outcomes.append)
+    stage.turn()
+    assert outcomes == [Passed.REFUSED], "it comes again until that is certain"
+    stage.wait(2.5)
+    stage.service.take(1, encoded, outcomes.append)
+    stage.turn()
+    assert outcomes[1:] == [Passed.NO_ROOM]
+
+
+def test_a_follower_tells_what_its_leader_has_no_room_for() -> None:
+    stage = Stage(leader=2)
+    outcomes = stage.put()
+    stage.turn()
+    ((_, _, done),) = stage.passed
+    done(Passed.NO_ROOM)
+    assert reasons(outcomes) == [Reason.NO_SPACE]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, NoReturn, Protocol
@@ -13,6 +11,7 @@ import grpc.aio
 import structlog
 
 from kvstore.api.handlers.failures import Failure, failure_of
+from kvstore.api.handlers.sending import GIVEN_UP, SlowReaderError, send_backup
 from kvstore.api.operator_access import is_operator
 from kvstore.api.v1 import admin_pb2, admin_pb2_grpc
 from kvstore.errors import Error, NotLeaderError
@@ -51,11 +50,6 @@ class Node(Protocol):
 
 # How long a change may take that says nothing about it.
 DEFAULT_DEADLINE_S = 10.0
-
-# A backup whose reader is this long behind BYTES_PER_S_MIN is given up: it holds old tables, and
-# others wait for theirs.
-STALL_S = 30.0
-BYTES_PER_S_MIN = 100 << 10
 
 log = structlog.get_logger("kvstore.admin")
 
@@ -155,22 +149,15 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
         self, request: admin_pb2.SaveSnapshotRequest, context: Context
     ) -> None:
         await self._check(context)
-        # Written here and not yielded, so that one who doesn't read can be given up.
-        began = asyncio.get_running_loop().time()
-        sent = 0
+
+        async def send(piece: bytes) -> None:
+            await context.write(admin_pb2.SaveSnapshotResponse(data=piece))
+
         try:
-            async with contextlib.aclosing(self._node.save_snapshot(request.stale)) as pieces:
-                async for piece in pieces:
-                    async with asyncio.timeout_at(began + STALL_S + sent / BYTES_PER_S_MIN):
-                        await context.write(admin_pb2.SaveSnapshotResponse(data=piece))
-                    sent += len(piece)
-        except TimeoutError:
-            log.warning("backup given up: its reader is too slow", peer=context.peer(), sent=sent)
-            await context.abort(
-                grpc.StatusCode.ABORTED,
-                f"the reader took less than {BYTES_PER_S_MIN >> 10} KiB/s: others wait for their "
-                "backups, and old tables for their removal",
-            )
+            await send_backup(self._node.save_snapshot(request.stale), send)
+        except SlowReaderError as error:
+            log.warning(GIVEN_UP, peer=context.peer(), sent=error.sent)
+            await context.abort(grpc.StatusCode.ABORTED, str(error))
         except Error as error:
             await _refuse(context, error)
 

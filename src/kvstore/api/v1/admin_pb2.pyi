@@ -22,16 +22,18 @@ ROLE_LEARNER: Role
 ROLE_STOPPED: Role
 
 class Member(_message.Message):
-    __slots__ = ("member_id", "client_address", "peer_address", "learner")
+    __slots__ = ("member_id", "client_address", "peer_address", "learner", "votes_when_ready")
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     LEARNER_FIELD_NUMBER: _ClassVar[int]
+    VOTES_WHEN_READY_FIELD_NUMBER: _ClassVar[int]
     member_id: int
     client_address: str
     peer_address: str
     learner: bool
-    def __init__(self, member_id: _Optional[int] = ..., client_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., learner: bool = ...) -> None: ...
+    votes_when_ready: bool
+    def __init__(self, member_id: _Optional[int] = ..., client_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., learner: bool = ..., votes_when_ready: bool = ...) -> None: ...
 
 class MembersRequest(_message.Message):
     __slots__ = ()
@@ -46,16 +48,18 @@ class MembersResponse(_message.Message):
     def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping[str, object]]]] = ..., leader_id: _Optional[int] = ...) -> None: ...
 
 class ChangeMembersRequest(_message.Message):
-    __slots__ = ("add", "promote", "remove", "force")
+    __slots__ = ("add", "promote", "remove", "update", "force")
     ADD_FIELD_NUMBER: _ClassVar[int]
     PROMOTE_FIELD_NUMBER: _ClassVar[int]
     REMOVE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     add: Member
     promote: int
     remove: int
+    update: Member
     force: bool
-    def __init__(self, add: _Optional[_Union[Member, _Mapping[str, object]]] = ..., promote: _Optional[int] = ..., remove: _Optional[int] = ..., force: bool = ...) -> None: ...
+    def __init__(self, add: _Optional[_Union[Member, _Mapping[str, object]]] = ..., promote: _Optional[int] = ..., remove: _Optional[int] = ..., update: _Optional[_Union[Member, _Mapping[str, object]]] = ..., force: bool = ...) -> None: ...
 
 class TransferLeadershipRequest(_message.Message):
     __slots__ = ("to",)

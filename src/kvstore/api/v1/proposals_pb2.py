@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvstore/v1/proposals.proto\x12\nkvstore.v1\"1\n\x0eProposeRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tproposals\x18\x02 \x03(\x0c\"#\n\x0fProposeResponse\x12\x10\n\x08proposed\x18\x01 \x01(\x08\x32R\n\x0cProposalPeer\x12\x42\n\x07Propose\x12\x1a.kvstore.v1.ProposeRequest\x1a\x1b.kvstore.v1.ProposeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvstore/v1/proposals.proto\x12\nkvstore.v1\"1\n\x0eProposeRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tproposals\x18\x02 \x03(\x0c\"4\n\x0fProposeResponse\x12\x10\n\x08proposed\x18\x01 \x01(\x08\x12\x0f\n\x07no_room\x18\x02 \x01(\x08\x32R\n\x0cProposalPeer\x12\x42\n\x07Propose\x12\x1a.kvstore.v1.ProposeRequest\x1a\x1b.kvstore.v1.ProposeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,7 +24,7 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_PROPOSEREQUEST']._serialized_start=42
   _globals['_PROPOSEREQUEST']._serialized_end=91
   _globals['_PROPOSERESPONSE']._serialized_start=93
-  _globals['_PROPOSERESPONSE']._serialized_end=128
-  _globals['_PROPOSALPEER']._serialized_start=130
-  _globals['_PROPOSALPEER']._serialized_end=212
+  _globals['_PROPOSERESPONSE']._serialized_end=145
+  _globals['_PROPOSALPEER']._serialized_start=147
+  _globals['_PROPOSALPEER']._serialized_end=229
 # @@protoc_insertion_point(module_scope)

@@ -14,7 +14,9 @@ class ProposeRequest(_message.Message):
     def __init__(self, term: _Optional[int] = ..., proposals: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ProposeResponse(_message.Message):
-    __slots__ = ("proposed",)
+    __slots__ = ("proposed", "no_room")
     PROPOSED_FIELD_NUMBER: _ClassVar[int]
+    NO_ROOM_FIELD_NUMBER: _ClassVar[int]
     proposed: bool
-    def __init__(self, proposed: bool = ...) -> None: ...
+    no_room: bool
+    def __init__(self, proposed: bool = ..., no_room: bool = ...) -> None: ...

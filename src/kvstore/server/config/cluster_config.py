@@ -102,6 +102,7 @@ class ClusterConfig:
     history_s: int = HISTORY_S_DEFAULT
     history_mib: int = HISTORY_MIB_DEFAULT
     history_revisions: int = 0
+    quota_mib: int = 0
 
     def node(self, node_id: int) -> Node | None:
         """The entry of ``[[nodes]]`` with this id."""
@@ -486,6 +487,7 @@ _timing_ms = _integer(1, 60_000)
 _rate = _integer(1, 100_000)
 _size_mib = _integer(0, 1_000_000)
 _history = _integer(0, 1_000_000_000)
+_quota_mib = _integer(0, 1_000_000_000)
 
 _KEYS: dict[str, Callable[[str, object], Any]] = {
     "cluster_id": _cluster_id,
@@ -515,6 +517,7 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "history_s": _history,
     "history_mib": _history,
     "history_revisions": _history,
+    "quota_mib": _quota_mib,
 }
 
 _NODE_KEYS: dict[str, Callable[[str, object], Any]] = {
@@ -550,7 +553,7 @@ def _typed(parse: Callable[[str, object], Any], given: object) -> object:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             given.lower(), given
         )
-    if parse in (_member_id, _timing_ms, _rate, _size_mib, _history) and re.fullmatch(
+    if parse in (_member_id, _timing_ms, _rate, _size_mib, _history, _quota_mib) and re.fullmatch(
         r"[0-9]{1,19}", given
     ):
         return int(given)

@@ -46,6 +46,7 @@ class ServerOptions:
     history_s: int = HISTORY_S_DEFAULT
     history_mib: int = HISTORY_MIB_DEFAULT
     history_revisions: int = 0
+    quota_mib: int = 0
 
     def __post_init__(self) -> None:
         for fault in option_faults(dataclasses.asdict(self)):
@@ -67,7 +68,7 @@ def option_faults(values: Mapping[str, Any]) -> Iterator[str]:
             parse_metrics_address(values["metrics_addr"])
         except ConfigurationError as error:
             yield str(error)
-    for flag in ("history_s", "history_mib", "history_revisions"):
+    for flag in ("history_s", "history_mib", "history_revisions", "quota_mib"):
         if values[flag] < 0:
             yield f"--{flag}={values[flag]} is below 0; 0 sets no bound"
     if not values["data_dir"]:

@@ -22,6 +22,8 @@ from kvstore.server.peers.pulse_thread import PulseFigures
 from kvstore.server.tls.handshakes import Handshakes
 from kvstore.service.etcd.hub import HubFigures
 from kvstore.service.etcd.leases import LeaseFigures
+from kvstore.service.etcd.quota import QuotaFigures
+from kvstore.state.mvcc.requests import AlarmKind
 from kvstore.version import version
 
 __all__ = ["Moment", "families_of", "take_moment"]
@@ -54,6 +56,7 @@ class Moment:
     front: FrontFigures | None = None
     watches: HubFigures | None = None
     leases: LeaseFigures | None = None
+    quota: QuotaFigures | None = None
 
 
 def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Moment:
@@ -75,6 +78,7 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
         front,
         figures.watches,
         figures.leases,
+        figures.quota,
     )
 
 
@@ -144,6 +148,8 @@ def families_of(moment: Moment) -> list[Metric]:
         _watches(book, moment.watches)
     if moment.leases is not None:
         _leases(book, moment.leases)
+    if moment.quota is not None:
+        _quota(book, moment.quota)
     return list(book.families.values())
 
 
@@ -183,6 +189,14 @@ def _leases(book: _Book, leases: LeaseFigures) -> None:
     book.counter("leases_renewed", "Renewals told here", leases.renewed)
     book.counter("lease_rounds", "Asked of a majority for all of them", leases.rounds)
     book.counter("lease_stalls", "This process stood still", leases.stalls)
+
+
+def _quota(book: _Book, quota: QuotaFigures) -> None:
+    book.gauge("quota_bytes", "Beyond it the store takes no puts; 0: no bound", quota.quota_bytes)
+    book.gauge("stored_bytes", "Of the store, as the quota counts them", quota.stored_bytes)
+    kinds = [kind for _, kind in quota.alarms]
+    for kind in (AlarmKind.NOSPACE, AlarmKind.CORRUPT):
+        book.gauge("alarms", "That stand, of whichever member", kinds.count(kind), kind=kind.name)
 
 
 def _raft(book: _Book, status: ReplicaStatus) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -13,7 +13,9 @@ from kvstore.errors import ClosedError, Error, StorageError, UnavailableError
 from kvstore.replica import Replica
 from kvstore.replica.backup import ReplicaBackup
 
-__all__ = ["Backups"]
+__all__ = ["Backups", "Form"]
+
+Form = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 log = structlog.get_logger("kvstore.backup")
 
@@ -24,11 +26,14 @@ class Backups:
     def __init__(self) -> None:
         self._busy = False
 
-    async def stream(self, replica: Replica, stale: bool) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, replica: Replica, stale: bool, form: Form = iter
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of a backup file of ``replica``.
 
         It holds every write that was acknowledged, to anyone, before the call; a ``stale`` one
-        what the member has applied, without asking for a leader.
+        what the member has applied, without asking for a leader. ``form`` makes of the file's
+        pieces what is given.
 
         Raises UnavailableError (no leader confirmed the state, another backup is under way, or a
         table is damaged, which fences the member), StorageError where no other member has the data.
@@ -47,7 +52,7 @@ class Backups:
             if not stale:
                 await _read_point(replica)
             backup = ReplicaBackup(replica)
-            pieces = backup.pieces(int(time.time()))
+            pieces = form(backup.pieces(int(time.time())))
             while piece := await loop.run_in_executor(worker, next, pieces, b""):
                 sent += len(piece)
                 yield piece

@@ -26,12 +26,14 @@ from kvstore.replica.ticks import ticks_of
 from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
-from kvstore.server.nodes.backups import Backups
+from kvstore.server.nodes.backups import Backups, Form
 from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import Operators
+from kvstore.server.nodes.publishing import Publishing
+from kvstore.server.nodes.quota import watch_quota
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
@@ -67,6 +69,8 @@ PULSE_GRACE_S = 4.0
 
 # From a failure to the end of the process: what was queued for peers and clients goes out.
 LAST_WORDS_S = 0.1
+# How long the leader may take for what a member has to say of itself.
+SAYING_S = 10.0
 
 _DISK = PosixFileSystem()
 
@@ -179,6 +183,8 @@ class ClusterNode:
         # One that has failed leads nobody, however long it takes to end.
         self._driver.failed.add_done_callback(lambda _: pulses.stand(0, 0))
         self._operators = Operators(self._self_or_reason)
+        own = config.node(config.self_id)
+        self._publishing = None if own is None else Publishing(own, self._ask_for_itself)
         self._backups = Backups()
         self.service: Service
         self._service = self.service = KVService(
@@ -203,6 +209,7 @@ class ClusterNode:
             pass_on=PassingOn(self._forwarder),
         )
         keep_history(self.etcd, self._options)
+        self._quota = watch_quota(self.etcd, self._options, self._work)
         self.leases = Leases(
             self.etcd,
             now=time.monotonic,
@@ -234,14 +241,20 @@ class ClusterNode:
         return [
             ClusterMember(
                 member,
-                f"{self._config.cluster_id}-{member}",
+                f"{self._config.cluster_id}-{member}" if has_begun else "",
                 (f"{peers}://{node.peer_addr}",),
-                (f"{clients}://{node.client_addr}",),
+                (f"{clients}://{node.client_addr}",) if has_begun else (),
                 member in self._membership.learners,
             )
             for member, node in sorted(self._nodes.items())
             if member in self._membership.members
+            # Else it has yet to say where clients reach it.
+            for has_begun in (node.client_addr != node.peer_addr,)
         ]
+
+    @property
+    def quota_bytes(self) -> int:
+        return self._options.quota_mib << 20
 
     @property
     def forward(self) -> Forward | None:
@@ -367,6 +380,8 @@ class ClusterNode:
         self._transport.update_members(others)
         self._pulse_thread.follow(others)
         self._settled = Membership()
+        if self._publishing is not None:
+            self._publishing.follow(membership)
 
     def _settle(self) -> None:
         """The configuration holds for good: whoever isn't in it any more never comes back."""
@@ -461,6 +476,7 @@ class ClusterNode:
             self._pulse_thread.figures(),
             leases=self.leases.figures(),
             watches=self.watches.figures(),
+            quota=self._quota.figures(),
         )
 
     def _self_or_reason(self) -> Replica | Error:
@@ -479,6 +495,13 @@ class ClusterNode:
         self, request: admin_pb2.ChangeMembersRequest
     ) -> admin_pb2.MembersResponse:
         return await self._operators.change(request)
+
+    async def _ask_for_itself(self, request: admin_pb2.ChangeMembersRequest) -> None:
+        """Have the leader change what concerns this member; the answer says nothing new."""
+        try:
+            await self.change_members(request)
+        except NotLeaderError as error:
+            await self.forward_admin("ChangeMembers", request, error.leader, SAYING_S)
 
     async def transfer_leadership(self, to: int) -> int:
         return await self._operators.transfer(to)
@@ -504,15 +527,17 @@ class ClusterNode:
             return 0
         return await self._operators.transfer(0)
 
-    def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
+    def save_snapshot(self, stale: bool, form: Form = iter) -> AsyncGenerator[bytes, None]:
         if self._replica is None:
             raise UnavailableError("this member is starting; try again")
-        return self._backups.stream(self._replica, stale)
+        return self._backups.stream(self._replica, stale, form)
 
     async def close(self) -> None:
         for timer in (self._leave, self._last_words):
             if timer is not None:
                 timer.cancel()
+        if self._publishing is not None:
+            self._publishing.close()
         self._driver.stop()
         self.etcd.close()
         self.leases.close()

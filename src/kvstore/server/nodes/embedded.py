@@ -22,12 +22,13 @@ from kvstore.replica import Group, Replica, ReplicaOptions, WorkerThreads
 from kvstore.replica.ticks import TICK_S
 from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
-from kvstore.server.nodes.backups import Backups
+from kvstore.server.nodes.backups import Backups, Form
 from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import refuse_embedded
+from kvstore.server.nodes.quota import watch_quota
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
@@ -108,6 +109,7 @@ class EmbeddedNode:
             work=self._work,
         )
         keep_history(self.etcd, options)
+        self._quota = watch_quota(self.etcd, options, self._work)
         self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)
         self.watches = Following(
             self.etcd, now=time.monotonic, soon=driver.post, work=self._work, rng=rng
@@ -140,6 +142,10 @@ class EmbeddedNode:
         return [ClusterMember(ETCD_MEMBER, CLUSTER_ID, (), (url,), is_learner=False)]
 
     @property
+    def quota_bytes(self) -> int:
+        return self._options.quota_mib << 20
+
+    @property
     def forward(self) -> Forward | None:
         return None  # every member is here
 
@@ -164,6 +170,7 @@ class EmbeddedNode:
             self._driver.figures(),
             leases=self.leases.figures(),
             watches=self.watches.figures(),
+            quota=self._quota.figures(),
         )
 
     def _leader_or_reason(self) -> Replica | Error:
@@ -193,12 +200,12 @@ class EmbeddedNode:
     async def hand_over(self) -> int:
         return 0  # all of them stop together
 
-    def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
+    def save_snapshot(self, stale: bool, form: Form = iter) -> AsyncGenerator[bytes, None]:
         # All five stop together: what any of them holds is the leader's as well.
         leader = self._leader_or_reason()
         if isinstance(leader, Error):
             raise leader
-        return self._backups.stream(leader, stale)
+        return self._backups.stream(leader, stale, form)
 
     async def close(self) -> None:
         self._driver.stop()

@@ -12,6 +12,7 @@ from kvstore.api.handlers.etcd.cluster import ClusterMember
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.replica import Replica
+from kvstore.server.nodes.backups import Form
 from kvstore.server.nodes.driver import LoopFigures
 from kvstore.server.peers.link import LinkFigures
 from kvstore.server.peers.pulse_thread import PulseFigures
@@ -19,14 +20,15 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service.etcd import EtcdService
 from kvstore.service.etcd.hub import HubFigures, WatchHub
 from kvstore.service.etcd.leases import LeaseFigures, Leases
+from kvstore.service.etcd.quota import QuotaFigures
 from kvstore.service.operations import Service
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFigures:
     """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use;
-    ``exposed``: what is open to whoever reaches it; ``pulses``, ``watches``, ``leases``: None
-    where there are none."""
+    ``exposed``: what is open to whoever reaches it; ``pulses``, ``watches``, ``leases``,
+    ``quota``: None where there are none."""
 
     replicas: Sequence[Replica]
     loop: LoopFigures
@@ -36,6 +38,7 @@ class NodeFigures:
     pulses: PulseFigures | None = None
     watches: HubFigures | None = None
     leases: LeaseFigures | None = None
+    quota: QuotaFigures | None = None
 
 
 class Node(Protocol):
@@ -64,6 +67,10 @@ class Node(Protocol):
     def etcd_members(self, address: str) -> Sequence[ClusterMember]:
         """Who belongs to the cluster, to clients of that API; ``address``: where this process
         listens for them."""
+
+    @property
+    def quota_bytes(self) -> int:
+        """Beyond which the store takes no puts; 0 for no bound."""
 
     @property
     def forward(self) -> Forward | None:
@@ -114,7 +121,7 @@ class Node(Protocol):
         Raises UnavailableError when nobody can take over, or does in time.
         """
 
-    def save_snapshot(self, stale: bool) -> AsyncGenerator[bytes, None]:
+    def save_snapshot(self, stale: bool, form: Form = iter) -> AsyncGenerator[bytes, None]:
         """A backup file's bytes; see ``Backups.stream``. Raises UnavailableError."""
 
     async def close(self) -> None:

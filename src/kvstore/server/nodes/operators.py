@@ -22,7 +22,7 @@ from kvstore.errors import (
 from kvstore.raft import Membership
 from kvstore.replica import Replica
 from kvstore.server.config.cluster_config import Node, check_dialled
-from kvstore.server.peers.addresses import encode_context, nodes_of
+from kvstore.server.peers.addresses import encode_context, nodes_of, wants_vote
 
 __all__ = ["Operators", "refuse_embedded"]
 
@@ -55,7 +55,7 @@ class Operators:
         return _response(replica.membership, replica.leader)
 
     async def change(self, request: admin_pb2.ChangeMembersRequest) -> admin_pb2.MembersResponse:
-        """Add, promote or remove a member.
+        """Add, promote or remove a member, or change its addresses.
 
         Raises InvalidArgumentError for what makes no sense, UnavailableError while another change
         is under way, a learner lacks too much or is silent, or too few would be left that answer
@@ -82,16 +82,15 @@ class Operators:
                 return _promoted(now, request.promote)
             case "remove":
                 return _without(now, request.remove)
-        raise InvalidArgumentError("say which change: add, promote or remove")
+            case "update":
+                return self._updated(now, request.update)
+        raise InvalidArgumentError("say which change: add, promote, remove or update")
 
     def _with(self, now: Membership, new: admin_pb2.Member) -> Membership | None:
         node = Node(new.member_id, new.client_address, new.peer_address)
         if not (node.node_id and node.client_addr and node.peer_addr):
             raise InvalidArgumentError("a member has an id above 0, a client and a peer address")
-        try:
-            check_dialled(node)
-        except ConfigurationError as error:
-            raise InvalidArgumentError(str(error)) from None
+        _check_dialled(node)
         if node.node_id in now.members:
             if nodes_of(now)[node.node_id] == node:
                 return None
@@ -102,19 +101,29 @@ class Operators:
             raise InvalidArgumentError(
                 f"member {node.node_id} was removed before; a new member needs an id never used"
             )
-        taken = {
-            address
-            for other in nodes_of(now).values()
-            for address in (other.client_addr, other.peer_addr)
-        }
-        for address in (node.client_addr, node.peer_addr):
-            if address in taken:
-                raise InvalidArgumentError(f"{address} is another member's address")
+        _refuse_taken(now, node)
+        context = node.node_id, encode_context(node, new.votes_when_ready)
         return dataclasses.replace(
             now,
             learners=now.learners | {node.node_id},
-            contexts=tuple(sorted([*now.contexts, (node.node_id, encode_context(node))])),
+            contexts=tuple(sorted([*now.contexts, context])),
         )
+
+    def _updated(self, now: Membership, said: admin_pb2.Member) -> Membership | None:
+        member = said.member_id
+        if member not in now.members:
+            raise InvalidArgumentError(f"there is no member {member}")
+        known = nodes_of(now)[member]
+        node = Node(
+            member, said.client_address or known.client_addr, said.peer_address or known.peer_addr
+        )
+        if node == known:
+            return None
+        _check_dialled(node)
+        _refuse_taken(now, node)
+        contexts = dict(now.contexts)
+        contexts[member] = encode_context(node, wants_vote(now, member))
+        return dataclasses.replace(now, contexts=tuple(sorted(contexts.items())))
 
     async def transfer(self, to: int) -> int:
         """Hand leadership to a voter (0: the one that has most); returns who leads then.
@@ -146,6 +155,25 @@ class Operators:
         while not replica.leader:
             await asyncio.sleep(LOOK_INTERVAL_S)
         return replica.leader
+
+
+def _check_dialled(node: Node) -> None:
+    try:
+        check_dialled(node)
+    except ConfigurationError as error:
+        raise InvalidArgumentError(str(error)) from None
+
+
+def _refuse_taken(now: Membership, node: Node) -> None:
+    taken = {
+        address
+        for other in nodes_of(now).values()
+        for address in (other.client_addr, other.peer_addr)
+        if other.node_id != node.node_id
+    }
+    for address in (node.client_addr, node.peer_addr):
+        if address in taken:
+            raise InvalidArgumentError(f"{address} is another member's address")
 
 
 def _promoted(now: Membership, member: int) -> Membership | None:

@@ -1,8 +1,9 @@
 """Where members are reached, as the replicated member list carries it.
 
 The core keeps some bytes for each member and never reads them (``Membership.contexts``): here they
-are JSON with ``client`` and ``peer``. So the log is the one place that knows the members; the
-configuration's ``[[nodes]]`` found a cluster and are read no more.
+are JSON with ``client`` and ``peer``, and ``vote`` of a learner that is to vote once it can. So the
+log is the one place that knows the members; the configuration's ``[[nodes]]`` found a cluster and
+are read no more.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ from kvstore.raft.messages import Membership
 from kvstore.server.config.cluster_config import Node, check_dialled
 
 
-def encode_context(node: Node) -> bytes:
+def encode_context(node: Node, votes_when_ready: bool = False) -> bytes:
     """The bytes kept for a member; equal nodes give equal bytes on every founder."""
-    return json.dumps(
-        {"client": node.client_addr, "peer": node.peer_addr}, separators=(",", ":"), sort_keys=True
-    ).encode()
+    fields: dict[str, str | bool] = {"client": node.client_addr, "peer": node.peer_addr}
+    if votes_when_ready:
+        fields["vote"] = True
+    return json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
+
+
+def wants_vote(membership: Membership, member: int) -> bool:
+    """The member was added to vote, once it has caught up."""
+    return bool(json.loads(membership.context(member)).get("vote"))
 
 
 def founding_membership(nodes: Iterable[Node]) -> Membership:

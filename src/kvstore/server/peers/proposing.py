@@ -45,7 +45,10 @@ class ProposalHandlers(proposals_pb2_grpc.ProposalPeerServicer):
         except CorruptionError as error:
             log.error("proposals of a peer can't be read", peer=sender, error=str(error))
             await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
-        return proposals_pb2.ProposeResponse(proposed=await outcome is Passed.TAKEN)
+        passed = await outcome
+        return proposals_pb2.ProposeResponse(
+            proposed=passed is Passed.TAKEN, no_room=passed is Passed.NO_ROOM
+        )
 
 
 class PassingOn:
@@ -85,8 +88,14 @@ class PassingOn:
                 # No way to it is known, or it is too old to be asked.
                 outcome = Passed.REFUSED
             elif not isinstance(answer, Failure):
-                outcome = Passed.TAKEN if answer.proposed else Passed.REFUSED
+                outcome = _outcome(answer)
         except Exception:
             log.exception("proposals couldn't be passed on")
         finally:
             done(outcome)
+
+
+def _outcome(answer: proposals_pb2.ProposeResponse) -> Passed:
+    if answer.proposed:
+        return Passed.TAKEN
+    return Passed.NO_ROOM if answer.no_room else Passed.REFUSED

@@ -48,6 +48,10 @@ class Model(Source, Protocol):
     @property
     def write_delay_s(self) -> float: ...
 
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes in tables and in memory."""
+
     def read_range(self, operation: Range) -> RangeAnswer:
         """Any thread; may ask the disk, as the others do."""
 
@@ -102,6 +106,13 @@ class LocalMember(Protocol):
     def log_bytes(self) -> int:
         """What was ever written to its log, since it was opened."""
 
+    @property
+    def lacks_room(self) -> bool:
+        """Its disk is full: it takes no writes until there is room."""
+
+    def free_bytes(self) -> int:
+        """What its disk has left. Asks the disk; any thread."""
+
     def log_time_ms(self) -> int: ...
 
     def propose(
@@ -139,6 +150,8 @@ class Passed(enum.Enum):
     """They are in its log, of the term that was said."""
     REFUSED = enum.auto()
     """They aren't, and won't be."""
+    NO_ROOM = enum.auto()
+    """Nor, and the leader's disk is full: it isn't worth trying again at once."""
     LOST = enum.auto()
     """Nobody knows."""
 

@@ -165,6 +165,8 @@ class Proposals:
         # The highest term of an entry that was applied.
         self._applied_term = 0
         self._flush_is_due = False
+        # Since when this member, which leads, takes nothing for want of room.
+        self._full_since: float | None = None
 
     def follow(self, member: LocalMember | None) -> None:
         """``member`` takes them from now on; what the one before had under way is lost sight of."""
@@ -255,6 +257,8 @@ class Proposals:
 
     def tick(self) -> None:
         """To be called as often as members tick: what nobody took may be taken now."""
+        if self._member is None or not self._member.lacks_room:
+            self._full_since = None
         put_off, self._put_off = self._put_off, []
         queued = [*put_off, *self._queue]
         kept = [one for one in queued if isinstance(one, _Foreign) or not one.is_decided]
@@ -331,6 +335,7 @@ class Proposals:
 
     def _in_log(self, flight: _Flight, term: int) -> None:
         flight.is_in_log = True
+        self._full_since = None
         for call in flight.present():
             call.term = term
         for foreign in flight.foreign:
@@ -347,20 +352,34 @@ class Proposals:
         elif flight.is_in_log or isinstance(outcome, OutcomeUnknownError):
             pass  # what this member applies will tell
         elif isinstance(outcome, NotLeaderError | UnavailableError):
-            self._put_back(flight.present())
-            self._end_foreign(flight)
+            if self._has_been_full(member):
+                self._end(flight, Reason.NO_SPACE)
+            else:
+                self._put_back(flight.present())
+                self._end_foreign(flight, Passed.REFUSED)
         else:
             self._end(flight, Reason.REQUEST_TOO_LARGE)
+
+    def _has_been_full(self, member: LocalMember) -> bool:
+        """Its disk takes nothing, and for so long that another one would lead by now, if it could:
+        there is no room before somebody makes some."""
+        if not (member.is_leader and member.lacks_room):
+            self._full_since = None
+            return False
+        if self._full_since is None:
+            self._full_since = self._now()
+        return self._now() - self._full_since >= self._limits.full_patience_s
 
     def _end(self, flight: _Flight, reason: Reason) -> None:
         for call in flight.present():
             self._decide(call, reason)
-        self._end_foreign(flight)
+        lacks_room = reason is Reason.NO_SPACE
+        self._end_foreign(flight, Passed.NO_ROOM if lacks_room else Passed.REFUSED)
 
-    def _end_foreign(self, flight: _Flight) -> None:
+    def _end_foreign(self, flight: _Flight, passed: Passed) -> None:
         if not flight.is_in_log:
             for foreign in flight.foreign:
-                foreign.done(Passed.REFUSED)
+                foreign.done(passed)
 
     # --- to the leader ---------------------------------------------------------------------------
 
@@ -399,6 +418,9 @@ class Proposals:
         if outcome is Passed.REFUSED:
             self._put_back([call for call in flight.present() if not call.is_decided])
             return
+        if outcome is Passed.NO_ROOM:
+            for call in flight.present():
+                self._decide(call, Reason.NO_SPACE)
         if outcome is Passed.LOST:
             for call in flight.present():
                 call.is_lost = True

@@ -33,6 +33,7 @@ from kvstore.state.mvcc.checks import check
 from kvstore.state.mvcc.requests import (
     LEVEL_MODEL,
     LEVEL_NUMBERED,
+    SERVER,
     Authenticated,
     EnableModel,
     Numbered,
@@ -104,6 +105,11 @@ class EtcdService:
     def member(self) -> LocalMember | None:
         """The replica that takes calls; None while there is none."""
         return self._member
+
+    @property
+    def member_id(self) -> int:
+        """As headers name the member that answers."""
+        return self._member_id
 
     @property
     def machine(self) -> Model | None:
@@ -200,6 +206,10 @@ class EtcdService:
         until, is_own = self._until(None)
         make = self._proposals.make
         self._begin(make(operation, None, until, is_own, done, stays_here=True))
+
+    def propose_for_server(self, operation: Operation, done: Proposed) -> None:
+        """As :meth:`propose`, for what the servers themselves propose, whoever leads."""
+        self.propose(operation, SERVER, None, done)
 
     def take(self, term: int, encoded: Sequence[bytes], done: Callable[[Passed], None]) -> None:
         """Propose what another member passes on; see :meth:`Proposals.take`."""

@@ -8,6 +8,7 @@ from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd import translate
 from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.register import Context
+from kvstore.api.handlers.etcd.rights import Rights
 from kvstore.api.handlers.metadata import number_of
 from kvstore.state.mvcc.answers import PutAnswer, RangeAnswer, RepeatedAnswer, TxnAnswer
 from kvstore.state.mvcc.checks import reads_only
@@ -19,8 +20,9 @@ __all__ = ["KVHandlers"]
 class KVHandlers:
     """Reads from the state of this member, writes by way of the log."""
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, rights: Rights) -> None:
         self._asking = asking
+        self._rights = rights
 
     async def Range(self, request: pb.RangeRequest, context: Context) -> bytes:
         operation = translate.range_of(request)
@@ -51,6 +53,8 @@ class KVHandlers:
     async def Compact(
         self, request: pb.CompactionRequest, context: Context
     ) -> pb.CompactionResponse:
+        if request.physical:
+            self._rights.check_upkeep(context)
         answer = await self._asking.propose(translate.compact_of(request), context)
         if request.physical:
             await self._asking.reclaim()

@@ -29,6 +29,7 @@ __all__ = [
     "parsed",
     "refusal_told",
     "register",
+    "register_refusals",
     "serialized",
     "streaming_behaviour",
     "unary_behaviour",
@@ -62,6 +63,22 @@ def register(
         for name, shape in SERVICES[service].items()
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+
+
+def register_refusals(server: Any, reason: str) -> None:
+    """Have ``server`` end every call of etcd's API with UNIMPLEMENTED, and ``reason``."""
+    for service, shapes in SERVICES.items():
+        methods = {name: _refusal(shape, reason) for name, shape in shapes.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+
+
+def _refusal(shape: MethodShape, reason: str) -> Any:
+    refuse = _unimplemented(shape, reason)
+    if not shape.streams_out:
+        return grpc.unary_unary_rpc_method_handler(refuse)
+    if shape.streams_in:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.unary_stream_rpc_method_handler(refuse)
 
 
 def _handler(shape: MethodShape, method: Method | None, entrance: Entrance, reason: str) -> Any:

@@ -1,0 +1,27 @@
+"""The option of the quota, in the words of what watches over it."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from kvstore.replica.work import Work
+from kvstore.server.config.options import ServerOptions
+from kvstore.service.etcd import EtcdService
+from kvstore.service.etcd.quota import Quota
+
+__all__ = ["watch_quota"]
+
+log = structlog.get_logger("kvstore.etcd")
+
+
+def watch_quota(etcd: EtcdService, options: ServerOptions, work: Work) -> Quota:
+    """Have alarms raised, at the ticks of ``etcd``, where the store has no room for more."""
+
+    def told(reason: str) -> None:
+        log.warning("alarm NOSPACE", member=etcd.member_id, reason=reason)
+
+    quota = Quota(etcd, options.quota_mib << 20, now=time.monotonic, work=work, told=told)
+    etcd.at_tick(quota.tick)
+    return quota
