@@ -20,17 +20,18 @@ from kvstore.state import (
 )
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
+    LEVEL_NUMBERED,
     SERVER,
     AuthDisable,
     AuthEnable,
     Compact,
     DeleteRange,
-    EnableModel,
     LeaseGrant,
     LeaseRevoke,
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     RoleAdd,
     UserAdd,
@@ -76,12 +77,12 @@ def entries_of(seed: int) -> list[tuple[int, int, bytes]]:
             case 8:
                 # Some of v1's entries are let in as of this, the others as of nothing.
                 guard = 3 - guard
-                operations = [AuthEnable(bytes(32)), RoleAdd("r%d" % index), AuthDisable()]
+                operations = [AuthEnable(bytes(32)), RoleAdd(f"r{index}"), AuthDisable()]
                 del operations[chance.randrange(1, 4) :]
             case _:
                 operations = [Compact(max(index - 8, 0))]
         if index == 6:
-            operations = [EnableModel()]
+            operations = [RaiseLevel(LEVEL_NUMBERED)]
         if operations:
             data = encode_operations(
                 [

@@ -18,7 +18,7 @@ from kvstore.etcd_errors import Reason
 from kvstore.service.etcd import EtcdLimits, Passed
 from kvstore.state.mvcc.answers import PutAnswer
 from kvstore.state.mvcc.operations import decode_operations, encode_proposal, join_proposals
-from kvstore.state.mvcc.requests import Compact, EnableModel, Numbered, Proposal, Put
+from kvstore.state.mvcc.requests import Compact, EnableModel, Numbered, Proposal, Put, UserAdd
 from tests.unit.service.etcd_stage import Stage, reasons
 
 
@@ -455,6 +455,9 @@ def test_what_only_some_members_know_is_left_off_until_all_do() -> None:
     stage.member.commit()
     number = Numbered(bytes(16), 1, 1)
     assert reasons(stage.put(request=number)) == [Reason.NOT_CAPABLE]
+    told: list[Any] = []
+    stage.service.propose(UserAdd("root", b""), None, None, told.append)
+    assert reasons(told) == [Reason.NOT_CAPABLE]
     assert not stage.service.numbers_requests
     stage.wait(1)
     assert not stage.member.log

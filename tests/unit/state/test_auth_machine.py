@@ -22,16 +22,17 @@ from kvstore.state import (
 )
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
+    LEVEL_NUMBERED,
     SERVER,
     AuthDisable,
     AuthEnable,
     Authenticated,
-    EnableModel,
     Operation,
     Permission,
     PermissionKind,
     Proposal,
     Put,
+    RaiseLevel,
     RoleAdd,
     RoleGrantPermission,
     Txn,
@@ -41,7 +42,7 @@ from kvstore.state.mvcc.requests import (
 
 OPTIONS = Options(wal=False, background=False)
 WITH_USERS: list[Operation] = [
-    EnableModel(),
+    RaiseLevel(LEVEL_NUMBERED),
     UserAdd("root", b"hash"),
     UserGrantRole("root", "root"),
     UserAdd("alice", b""),

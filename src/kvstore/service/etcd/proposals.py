@@ -30,6 +30,7 @@ from kvstore.state.mvcc.checks import REQUEST_BYTES_MAX
 from kvstore.state.mvcc.operations import decode_operations, encode_proposal, join_proposals
 from kvstore.state.mvcc.requests import (
     Authenticated,
+    AuthOperation,
     Compact,
     EnableModel,
     Numbered,
@@ -52,7 +53,7 @@ class ProposalCall(Call[Answer]):
 
     ``flight``: with what it is under way, None while it waits. ``term``: the one in whose log it
     may be, 0 while it is in none. ``is_alone``: it shares an entry with nothing. ``enables``: it is
-    what all others wait for.
+    what all others wait for. ``is_later``: it is nothing for members that know the model alone.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class ProposalCall(Call[Answer]):
         "flight",
         "id",
         "is_alone",
+        "is_later",
         "is_lost",
         "stays_here",
         "term",
@@ -73,8 +75,10 @@ class ProposalCall(Call[Answer]):
         super().__init__(deadline, is_own, done)
         self.id = proposal.id
         self.encoded = (encode_proposal(proposal),)
-        self.is_alone = isinstance(proposal.operation, Compact)
-        self.enables = isinstance(proposal.operation, EnableModel | RaiseLevel)
+        operation = proposal.operation
+        self.is_alone = isinstance(operation, Compact)
+        self.enables = isinstance(operation, EnableModel | RaiseLevel)
+        self.is_later = proposal.request is not None or isinstance(operation, AuthOperation)
         self.stays_here = stays_here
         self.flight: _Flight | None = None
         self.term = 0

@@ -180,7 +180,8 @@ class EtcdService:
         """Have ``operation`` done once, by way of the log; ``done`` gets what it came to here.
 
         ``request``: its number in the client's session, under which it is done once however often
-        it is asked for; NOT_CAPABLE before all members know of that.
+        it is asked for. NOT_CAPABLE before all members know of such numbers, and of users where the
+        operation is about these.
 
         ``deadline``: the client's own, None for none; beyond the service's own patience it doesn't
         count. Of an error with one of the ``TIMED_OUT`` reasons, or DEADLINE, the outcome is
@@ -190,9 +191,6 @@ class EtcdService:
             check(operation)
         except EtcdError as error:
             done(error)
-            return
-        if request is not None and not self.numbers_requests:
-            done(EtcdError(Reason.NOT_CAPABLE))
             return
         until, is_own = self._until(deadline)
         make = self._proposals.make
@@ -293,10 +291,12 @@ class EtcdService:
         return Reason.TOO_MANY_REQUESTS if len(self._early) >= self._limits.waiting_max else None
 
     def _start(self, call: ProposalCall | ReadCall) -> None:
-        if isinstance(call, ProposalCall):
-            self._proposals.begin(call)
-        else:
+        if isinstance(call, ReadCall):
             self._reads.begin(call)
+        elif call.is_later and not self.numbers_requests:
+            call.refuse(Reason.NOT_CAPABLE)
+        else:
+            self._proposals.begin(call)
 
     # --- what happens ----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from kvstore.state.mvcc.auth_records import (
     user_key,
 )
 from kvstore.state.mvcc.requests import (
+    LEVEL_NUMBERED,
     AuthDisable,
     AuthEnable,
     AuthOperation,
@@ -63,6 +64,9 @@ class _Changed(NamedTuple):
 
 def change_auth(view: View, operation: AuthOperation) -> AuthAnswer:
     """Do what ``operation``, a checked one, says; raises EtcdError."""
+    if view.level < LEVEL_NUMBERED:
+        # A program that can't read the state of that level would take it for one without users.
+        raise EtcdError(Reason.NOT_CAPABLE)
     auth = view.auth
     # What it takes to do it, on each member, so that an entry takes no longer than any other may.
     view.read(_LOOKED_AT_COST * (len(auth.users) + len(auth.roles)))

@@ -22,6 +22,7 @@ from kvstore.state.mvcc.requests import (
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     Txn,
 )
@@ -50,7 +51,7 @@ def check_proposal(auth: Auth, proposal: Proposal, has_attached: HasAttached) ->
 
 def _is_of_servers(operation: Operation) -> bool:
     """Nobody else proposes such a thing, and kvds without users said nothing of who they are."""
-    return isinstance(operation, EnableModel | LeaseCheckpoint) or (
+    return isinstance(operation, EnableModel | RaiseLevel | LeaseCheckpoint) or (
         isinstance(operation, LeaseRevoke) and operation.term != 0
     )
 

@@ -19,6 +19,7 @@ from kvstore.state.mvcc.requests import (
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     RoleAdd,
     RoleDelete,
@@ -57,7 +58,7 @@ class AuthOracle:
         if not self.enabled or who == Authenticated("", 0):
             return
         if who is None and (
-            isinstance(operation, EnableModel | LeaseCheckpoint)
+            isinstance(operation, EnableModel | RaiseLevel | LeaseCheckpoint)
             or (isinstance(operation, LeaseRevoke) and operation.term)
         ):
             return

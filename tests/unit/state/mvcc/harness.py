@@ -22,7 +22,13 @@ from kvstore.state.mvcc.records import (
     decode_lease,
     decode_lease_key,
 )
-from kvstore.state.mvcc.requests import Authenticated, EnableModel, Operation, Proposal
+from kvstore.state.mvcc.requests import (
+    LEVEL_NUMBERED,
+    Authenticated,
+    Operation,
+    Proposal,
+    RaiseLevel,
+)
 from kvstore.state.mvcc.source import ColdError, Standing, Store
 from kvstore.state.mvcc.view import ENTRY_BYTES_MAX, View
 from kvstore.state.sessions import SessionBounds, Sessions
@@ -164,7 +170,7 @@ class Model:
 
 
 def enabled() -> Model:
-    """A fresh model."""
+    """A fresh model, of the highest level."""
     model = Model()
-    model.do(EnableModel())
+    model.do(RaiseLevel(LEVEL_NUMBERED))
     return model

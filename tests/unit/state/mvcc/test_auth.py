@@ -10,6 +10,7 @@ from kvstore.state.mvcc.answers import AuthAnswer, LeaseGrantAnswer
 from kvstore.state.mvcc.auth import ROOT
 from kvstore.state.mvcc.auth_operations import NAME_BYTES_MAX
 from kvstore.state.mvcc.requests import (
+    LEVEL_NUMBERED,
     SERVER,
     Alarm,
     AlarmAction,
@@ -30,6 +31,7 @@ from kvstore.state.mvcc.requests import (
     Permission,
     PermissionKind,
     Put,
+    RaiseLevel,
     Range,
     RoleAdd,
     RoleDelete,
@@ -83,6 +85,15 @@ def guarded(*permissions: Permission) -> Model:
 
 def ask_as(model: Model, user: str) -> None:
     model.who = Authenticated(user, model.auth.revision)
+
+
+def test_there_are_no_users_before_all_members_know_of_them() -> None:
+    model = Model()
+    assert refused(model, UserAdd(ROOT, b"")) is Reason.NOT_CAPABLE
+    model.do(EnableModel())
+    assert refused(model, UserAdd(ROOT, b"")) is Reason.NOT_CAPABLE
+    model.do(RaiseLevel(LEVEL_NUMBERED))
+    model.do(UserAdd(ROOT, b""))
 
 
 # --- users and roles -----------------------------------------------------------------------------
@@ -332,6 +343,7 @@ def test_what_servers_propose_needs_no_user() -> None:
     model.do(Put(b"k", b"", 7))
     model.who = None  # as kvds did that knew no users
     model.do(EnableModel())
+    model.do(RaiseLevel(LEVEL_NUMBERED))
     model.do(LeaseCheckpoint(model.term, ((7, birth, 5),)))
     model.do(LeaseRevoke(7, model.term, birth))
     model.who = SERVER
