@@ -177,7 +177,7 @@ def test_blobs_count_down_to_the_sum_and_a_reader_who_goes_away_holds_nothing(
 ) -> None:
     with shared.client() as client:
         for number in range(10):
-            client.put(b"%d" % number, os.urandom(500_000))
+            client.put(b"%d" % number, os.urandom(MIB))
     with EtcdCalls(shared.clients[2]) as calls:
         blobs = list(calls.Snapshot())
         assert blobs[0].header.member_id == 2
@@ -189,6 +189,8 @@ def test_blobs_count_down_to_the_sum_and_a_reader_who_goes_away_holds_nothing(
         assert (len(blobs[-1].blob), blobs[-1].remaining_bytes) == (32, 0)
         stream = calls.Snapshot()
         next(stream)
+        second = refused(lambda: list(calls.Snapshot()))
+        assert second.details() == "etcdserver: too many requests"
         stream.cancel()
         # Its place is free again, and so is its checkpoint.
         until(lambda: _saves(calls), "the next one gets its turn")

@@ -9,7 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from kvstore.errors import ClosedError, Error, StorageError, UnavailableError
+from kvstore.errors import (
+    ClosedError,
+    Error,
+    OverloadedError,
+    StorageError,
+    UnavailableError,
+)
 from kvstore.replica import Replica
 from kvstore.replica.backup import ReplicaBackup
 
@@ -35,11 +41,12 @@ class Backups:
         what the member has applied, without asking for a leader. ``form`` makes of the file's
         pieces what is given.
 
-        Raises UnavailableError (no leader confirmed the state, another backup is under way, or a
-        table is damaged, which fences the member), StorageError where no other member has the data.
+        Raises UnavailableError (no leader confirmed the state, or a table is damaged, which fences
+        the member), OverloadedError (another backup is under way), StorageError where no other
+        member has the data.
         """
         if self._busy:
-            raise UnavailableError("another snapshot of this member is being saved; try again")
+            raise OverloadedError("another snapshot of this member is being saved; try again")
         if replica.failure is not None:
             raise replica.failure
         self._busy = True
