@@ -12,6 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from kvstore.cli.exit_codes import ExitCode
+from kvstore.cli.kvctl_auth import auth_group
 from kvstore.cli.kvctl_bytes import printable
 from kvstore.cli.kvctl_cluster import cluster_group
 from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
@@ -19,9 +20,11 @@ from kvstore.cli.kvctl_data import delete_command, get_command, put_command
 from kvstore.cli.kvctl_lease import lease_group
 from kvstore.cli.kvctl_lock import elect_command, lock_command
 from kvstore.cli.kvctl_member import leader_group, member_group
+from kvstore.cli.kvctl_role import role_group
 from kvstore.cli.kvctl_snapshot import snapshot_group
 from kvstore.cli.kvctl_status import status_command
 from kvstore.cli.kvctl_txn import txn_command
+from kvstore.cli.kvctl_user import user_group
 from kvstore.cli.kvctl_watch import compact_command, history_command, watch_command
 from kvstore.cli.pki import pki_group
 from kvstore.errors import (
@@ -53,7 +56,7 @@ Exit status:
   0  done
   1  refused, or failed
   2  wrong usage
-  3  the key has no value, or there is no such lease
+  3  the key has no value, or there is no such lease, user or role
   4  no server, no leader, or no answer in time: try again
   5  stored data is damaged, at the server or in a snapshot file
   130  Ctrl-C
@@ -84,6 +87,9 @@ kvctl.add_command(member_group)
 kvctl.add_command(leader_group)
 kvctl.add_command(snapshot_group)
 kvctl.add_command(pki_group)
+kvctl.add_command(auth_group)
+kvctl.add_command(user_group)
+kvctl.add_command(role_group)
 
 
 # What is said beside an error of a write.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from kvstore.api.operator_access import SOCKET_NAME
+from kvstore.cli.kvctl_bytes import in_line
 from kvstore.client import TLS, Client
 from kvstore.client.options import DEFAULT_ADDRESS
 from kvstore.errors import ConfigurationError
@@ -42,6 +44,7 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT_S
     output: str = "text"
     user: str | None = None
+    """With ``:`` and its password after it, as etcdctl has it, or without."""
     password_file: Path | None = None
 
     def connect(self, addr: str | None = None) -> Client:
@@ -52,29 +55,41 @@ class Settings:
         tls = None
         if self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name:
             tls = TLS(self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
+        user, password = self._login()
         return Client(
             addr or self.addr,
             tls=tls,
             timeout=self.timeout,
-            user=self.user,
-            password=self._password(),
+            user=user,
+            password=password,
         )
 
-    def _password(self) -> str | None:
-        """Of the user, from a file, the environment or the terminal."""
+    def _login(self) -> tuple[str | None, str | None]:
+        """The user, and its password: said with it, or from a file, the environment or the
+        terminal, which is asked once."""
         if self.user is None:
-            return None
+            return None, None
+        name, colon, password = self.user.partition(":")
+        if not colon:
+            password = self._password(name)
+            self.user = f"{name}:{password}"
+        return name, password
+
+    def _password(self, user: str) -> str:
         if self.password_file is not None:
-            try:
-                return self.password_file.read_text("utf-8").rstrip("\n")
-            except OSError as error:
-                raise ConfigurationError(
-                    f"can't read {self.password_file}: {error.strerror}"
-                ) from error
+            return read_password_file(self.password_file)
         password = os.environ.get(PASSWORD_VARIABLE)
         if password is None:
-            password = click.prompt(f"Password of {self.user}", hide_input=True, err=True)
+            password = click.prompt(f"Password of {user}", hide_input=True, err=True)
         return str(password)
+
+
+def read_password_file(path: Path) -> str:
+    """The password in a file, without the end of its line. Raises ConfigurationError."""
+    try:
+        return path.read_text("utf-8").rstrip("\n")
+    except OSError as error:
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -147,8 +162,9 @@ _OPTIONS = [
     ),
     _shared(
         "--user",
-        metavar="NAME",
-        help=f"A user of the store, whose password is in {PASSWORD_VARIABLE} or asked for.",
+        metavar="NAME[:PASSWORD]",
+        help=f"A user of the store. Its password is in {PASSWORD_VARIABLE}, or asked for; here "
+        "everybody on this machine can read it. [env: KVCTL_USER]",
     ),
     _shared(
         "--password-file",
@@ -192,3 +208,12 @@ def version_option(command: Command) -> Command:
 def settings_of(context: click.Context) -> Settings:
     """Return what the options of this run said."""
     return context.find_root().ensure_object(Settings)
+
+
+def tell(context: click.Context, fields: dict[str, object], *lines: str) -> None:
+    """Print ``fields`` where JSON is asked for, else ``lines``."""
+    if settings_of(context).output == "json":
+        click.echo(json.dumps(fields))
+    else:
+        for line in lines:
+            click.echo(in_line(line))

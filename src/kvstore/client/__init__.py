@@ -1,6 +1,7 @@
 """Clients of kvd: :class:`Client` for threads, :class:`AsyncClient` for asyncio."""
 
 from kvstore.client.asynchronous import AsyncClient
+from kvstore.client.auth import Access, AsyncAuth, Auth, AuthStatus, Permission
 from kvstore.client.blocking import Client
 from kvstore.client.elections import AsyncElection, AsyncLeadership, Election, Leadership
 from kvstore.client.entries import Event, EventKind, KeyValue
@@ -27,6 +28,8 @@ from kvstore.client.watching import AsyncWatch, Watch
 
 __all__ = [
     "TLS",
+    "Access",
+    "AsyncAuth",
     "AsyncClient",
     "AsyncDraft",
     "AsyncElection",
@@ -36,6 +39,8 @@ __all__ = [
     "AsyncRange",
     "AsyncTransaction",
     "AsyncWatch",
+    "Auth",
+    "AuthStatus",
     "Batch",
     "Client",
     "ClusterStatus",
@@ -57,6 +62,7 @@ __all__ = [
     "Member",
     "MemberStatus",
     "Members",
+    "Permission",
     "Put",
     "PutResult",
     "Range",

@@ -13,6 +13,7 @@ import grpc
 
 from kvstore.api.v1 import admin_pb2
 from kvstore.client.attempts import Attempts
+from kvstore.client.auth import AsyncAuth
 from kvstore.client.calls import Calls
 from kvstore.client.channels import Transport, is_native
 from kvstore.client.elections import AsyncElection
@@ -315,6 +316,11 @@ class AsyncClient:
         """An election to campaign in, or to look at; see :meth:`Client.election`."""
         candidate = partial(self._turn, name, ttl=ttl)
         return AsyncElection(self.calls, self._stream, name, candidate)
+
+    @property
+    def auth(self) -> AsyncAuth:
+        """Users, their roles, and whether they are asked for; see :attr:`Client.auth`."""
+        return AsyncAuth(self.calls)
 
     def _turn(self, name: BytesLike, value: bytes, ttl: float) -> Turn:
         return Turn(self.calls, self._renewals, self._stream, name, value, ttl)

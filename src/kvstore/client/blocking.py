@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from kvstore.client import background, forks
 from kvstore.client.asynchronous import AsyncClient
+from kvstore.client.auth import Auth
 from kvstore.client.background import drawn
 from kvstore.client.channels import Transport
 from kvstore.client.elections import Election
@@ -408,6 +409,18 @@ class Client:
         """
         work = self._begun()
         return Election(Kept(self, work), work.client.election(name, ttl=ttl))
+
+    @property
+    def auth(self) -> Auth:
+        """Users, their roles, and whether they are asked for.
+
+        >>> client.auth.add_user("app", "secret")
+        >>> client.auth.add_role("jobs")
+        >>> client.auth.grant_permission("jobs", Access.READWRITE, prefix=b"jobs/")
+        >>> client.auth.grant_role("app", "jobs")
+        """
+        work = self._begun()
+        return Auth(Kept(self, work), work.client.auth)
 
     def pipeline(self, *, timeout: float | None = None) -> Pipeline:
         """A list of operations to be sent together; see :class:`Pipeline`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc.aio
 
@@ -49,6 +49,7 @@ class EtcdStub:
     """etcd's API, as far as clients need it: a method of its services by each name."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
         self.range: Method[etcd_pb2.RangeRequest, etcd_pb2.RangeResponse]
         self.range = _unary(channel, "etcdserverpb.KV", "Range")
         self.delete_range: Method[etcd_pb2.DeleteRangeRequest, etcd_pb2.DeleteRangeResponse]
@@ -75,6 +76,10 @@ class EtcdStub:
         self.lease_keep_alive = _stream(channel, "etcdserverpb.Lease", "LeaseKeepAlive")
         self.authenticate: Method[etcd_pb2.AuthenticateRequest, etcd_pb2.AuthenticateResponse]
         self.authenticate = _unary(channel, "etcdserverpb.Auth", "Authenticate")
+
+    def auth(self, name: str) -> Method[Any, Any]:
+        """A method of Auth, of which most are seldom called."""
+        return _unary(self._channel, "etcdserverpb.Auth", name)
 
 
 class Server:

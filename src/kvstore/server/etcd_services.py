@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from kvstore.api.etcd.methods import SERVICES
 from kvstore.api.handlers.etcd.asking import Asking
+from kvstore.api.handlers.etcd.auth import AuthHandlers
+from kvstore.api.handlers.etcd.auth_gate import Gate
+from kvstore.api.handlers.etcd.auth_passwords import Passwords
 from kvstore.api.handlers.etcd.batches import ONCE, WHOLE, EtcdBatches
 from kvstore.api.handlers.etcd.cluster import ClusterHandlers
 from kvstore.api.handlers.etcd.contest import Contest
@@ -26,9 +29,6 @@ from kvstore.server.nodes.node import Node
 
 __all__ = ["EtcdRefusals", "EtcdServices"]
 
-# Why what isn't served isn't.
-REASONS = {"etcdserverpb.Auth": "there are no users"}
-
 OFF: Final = "etcd's API is switched off on this server (--etcd_api=false)"
 
 
@@ -38,8 +38,11 @@ class EtcdServices:
     def __init__(self, node: Node, address: str, rights: Rights) -> None:
         """``address``: where clients reach this process."""
         service = node.etcd
-        asking = Asking(service)
-        self._entrance = Entrance(service)
+        gate = Gate(service, node.guard.tokens)
+        asking = Asking(service, gate)
+        rights = Rights(gate.or_root(rights.is_operator), gate.or_root(rights.may_keep_up))
+        self._passwords = Passwords()
+        self._entrance = Entrance(service, gate.admit)
         service.at_tick(self._entrance.tick)
         leases, watches = node.leases, node.watches
         members = partial(node.etcd_members, address)
@@ -52,7 +55,8 @@ class EtcdServices:
             "etcdserverpb.Lease": lease,
             "v3lockpb.Lock": LockHandlers(asking, contest),
             "v3electionpb.Election": ElectionHandlers(asking, contest, watches),
-            "etcdserverpb.Watch": WatchHandlers(node.watches, service.header),
+            "etcdserverpb.Watch": WatchHandlers(node.watches, service.header, gate),
+            "etcdserverpb.Auth": AuthHandlers(asking, self._passwords),
             "etcdserverpb.Maintenance": MaintenanceHandlers(
                 service, asking, rights, _Member(node, address)
             ),
@@ -61,10 +65,8 @@ class EtcdServices:
 
     def add(self, services: Any) -> None:
         """Answer calls that come to a server."""
-        for service, methods in SERVICES.items():
-            reasons = dict.fromkeys(methods, REASONS.get(service, ""))
-            handlers = self._handlers.get(service)
-            register(services, service, handlers, self._entrance, reasons)
+        for service in SERVICES:
+            register(services, service, self._handlers.get(service), self._entrance)
 
     def take_batches(self, listener: Listener) -> None:
         """Take the calls that come most in batches, where a listener can give them so."""
@@ -76,6 +78,7 @@ class EtcdServices:
     def close(self) -> None:
         """End streams, so that nobody waits for them, and let no call in any more."""
         self._entrance.close()
+        self._passwords.close()
 
 
 class _Member:

@@ -245,16 +245,19 @@ def _add_services(
     admin: AdminHandlers,
     etcd: EtcdServices | EtcdRefusals,
 ) -> None:
-    batches = KVBatches(node.service, node.forward)
+    batches = KVBatches(node.service, node.forward, node.guard)
     hot = listener.add_hot_methods(PATHS, batches.take)
     if hot is not None:
         batches.answered_by(hot)
     services = tolerant(listener.services)
-    kv_pb2_grpc.add_KVServicer_to_server(KVHandlers(node.service, node.forward), services)
+    kv_pb2_grpc.add_KVServicer_to_server(
+        KVHandlers(node.service, node.forward, node.guard), services
+    )
     session_pb2_grpc.add_SessionsServicer_to_server(
         SessionsHandlers(
             node.service,
             node.forward,
+            node.guard,
             numbers_operations=lambda: etcd is not None and node.etcd.numbers_requests,
         ),
         services,

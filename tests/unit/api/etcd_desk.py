@@ -22,6 +22,7 @@ from kvstore.state.mvcc.requests import (
     Put,
     Range,
 )
+from tests.unit.api.auth_gates import Users
 from tests.unit.state.mvcc.oracle import Oracle
 
 __all__ = ["Desk", "run", "settle"]
@@ -47,23 +48,30 @@ class Desk:
             damaged=lambda error: None,
         )
         self.hub.follow(self)
+        self.users = Users()
+        self.gate = self.users.gate
 
     # Asking.
 
     def header(self, revision: int | None = None) -> pb.ResponseHeader:
         return pb.ResponseHeader(revision=self.revision if revision is None else revision)
 
-    async def propose(self, operation: Operation, context: Any) -> Any:
+    async def propose(self, operation: Operation, context: Any, caller: Any = None) -> Any:
         if self.held is not None:
             await self.held.wait()
         await asyncio.sleep(0)
         return self.do(operation)
 
-    async def propose_unhurried(self, operation: Operation) -> Any:
-        return await self.propose(operation, None)
+    async def propose_unhurried(self, operation: Operation, context: Any, caller: Any) -> Any:
+        return await self.propose(operation, context, caller)
 
     async def read(
-        self, operation: Range, serializable: bool, context: Any, render: Callable[[Any], Any]
+        self,
+        operation: Range,
+        serializable: bool,
+        context: Any,
+        render: Callable[[Any], Any],
+        caller: Any = None,
     ) -> Any:
         await asyncio.sleep(0)
         if self.troubles:

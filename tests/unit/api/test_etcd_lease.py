@@ -15,6 +15,7 @@ from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd.lease_calls import LeaseCalls
 from kvstore.service.etcd.lessor import TimeToLive
+from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.requests import LeaseGrant, LeaseRevoke
 from tests.unit.api.etcd_desk import Desk, run, settle
 
@@ -69,8 +70,17 @@ class Stage:
         ask(told.append)
         return told[0]
 
-    async def read_state(self, read: Callable[[Any], Any], context: Any) -> Any:
+    async def read_state(
+        self, read: Callable[[Any], Any], context: Any, allowed: Any, caller: Any = None
+    ) -> Any:
+        auth = self.auth
+        if auth.enabled:
+            allowed(auth, (caller or self.desk.gate.caller(context)).user(auth))
         return read(self)
+
+    @property
+    def auth(self) -> Auth:
+        return cast(Auth, self.desk.users.auth)
 
     def lease_keys(self, id: int) -> list[bytes]:
         return [b"a", b"b%d" % id]

@@ -18,9 +18,12 @@ from kvstore.api.handlers.etcd.register import register
 from kvstore.api.handlers.etcd.watch import WatchHandlers
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.replica.work import AtOnce
+from kvstore.service.etcd import auth_tokens
 from kvstore.service.etcd.header import Header
 from kvstore.service.etcd.hub import WatchBounds, WatchHub
+from kvstore.state.mvcc.requests import PermissionKind
 from kvstore.wire import available
+from tests.unit.api.auth_gates import Users, users_of
 from tests.unit.service.etcd.fake_source import FakeSource
 
 SERVICE = "etcdserverpb.Watch"
@@ -44,7 +47,7 @@ class Stage:
         self.source = FakeSource()
         self.member = Member()
         self.entrance = Entrance(self.member)
-        self.forbidden: set[bytes] = set()
+        self.users = Users()
         self.hub = WatchHub(
             now=asyncio.get_running_loop().time,
             soon=asyncio.get_running_loop().call_soon,
@@ -55,11 +58,8 @@ class Stage:
         )
         self.hub.follow(self.source)
         self.handlers = WatchHandlers(
-            self.hub, lambda: Header(11, 22, self.source.revision, 3), self._permit
+            self.hub, lambda: Header(11, 22, self.source.revision, 3), self.users.gate
         )
-
-    def _permit(self, metadata: Any, key: bytes, range_end: bytes) -> EtcdError | None:
-        return EtcdError(Reason.PERMISSION_DENIED) if key in self.forbidden else None
 
     def put(self, *pairs: tuple[bytes, bytes]) -> int:
         revision = self.source.put(*pairs)
@@ -193,7 +193,6 @@ def test_what_is_no_watch_is_created_and_canceled_at_once_and_the_stream_goes_on
 ) -> None:
     async def play(stage: Stage) -> None:
         stage.put((b"a", b"1"))
-        stage.forbidden.add(b"secret")
         no_watch = {"revision": 2, "watch_id": NO_ID, "created": True, "canceled": True}
         async with stage.watch() as stream:
             await stream.create(b"a", watch_id=3)
@@ -202,13 +201,107 @@ def test_what_is_no_watch_is_created_and_canceled_at_once_and_the_stream_goes_on
                 ({"key": b"b", "range_end": b"b"}, "mvcc: watcher range is empty"),
                 ({"key": b"b", "range_end": b"a"}, "mvcc: watcher range is empty"),
                 ({"key": b"b", "start_revision": -1}, COMPACTED),
-                ({"key": b"secret"}, "rpc error: code = PermissionDenied desc = etcdserver: perm"),
             ):
                 answer = shape(await stream.create(**request))
                 assert answer.pop("cancel_reason").startswith(reason)
                 assert answer == no_watch
             stage.put((b"a", b"2"))
             assert (await stream.next()).events[0].kv.value == b"2"
+
+    front(play)
+
+
+DENIED = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+NOBODY_ASKS = "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
+
+READER = users_of({"ann": ["reader"]}, {"reader": [(PermissionKind.READ, b"a", b"c")]})
+
+
+@pytest.mark.parametrize(
+    ("key", "range_end"),
+    [(b"c", b""), (b"a", b"d"), (b"a", b"\0"), (b"", b"\0"), (b"", b""), (b"\0", b"\0")],
+)
+def test_what_its_user_may_not_read_is_no_watch_and_the_stream_goes_on(
+    front: Callable[[Play], None], key: bytes, range_end: bytes
+) -> None:
+    """A range's end of one zero byte is judged as it came (GHSA-xg4h-6gfc-h4m8)."""
+
+    async def play(stage: Stage) -> None:
+        stage.users.become(READER)
+        async with stage.watch((("token", stage.users.token("ann")),)) as stream:
+            refused = await stream.create(key, range_end)
+            assert (refused.watch_id, refused.created, refused.canceled) == (NO_ID, True, True)
+            assert refused.cancel_reason == DENIED
+            assert not (await stream.create(b"a", b"c")).canceled
+            stage.put((b"b", b"2"))
+            assert (await stream.next()).events[0].kv.value == b"2"
+
+    front(play)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ((), NOBODY_ASKS),
+        (
+            (("token", "forged"),),
+            "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
+        ),
+    ],
+)
+def test_nobody_watches_anything(front: Callable[[Play], None], metadata: Any, reason: str) -> None:
+    async def play(stage: Stage) -> None:
+        stage.users.become(READER)
+        async with stage.watch(metadata) as stream:
+            assert (await stream.create(b"a")).cancel_reason == reason
+
+    front(play)
+
+
+def test_a_watch_ends_when_its_user_may_not_read_its_range_any_more(
+    front: Callable[[Play], None],
+) -> None:
+    async def play(stage: Stage) -> None:
+        stage.users.become(READER)
+        async with stage.watch((("token", stage.users.token("ann")),)) as stream:
+            await stream.create(b"a", watch_id=1)
+            await stream.create(b"b", watch_id=2)
+            await stream.create(b"a", b"c", watch_id=3)
+            # Somebody else's role changes, and then ann's.
+            stage.users.become(users_of({"ann": ["reader"]}, dict(READER.roles), revision=8))
+            less = {"reader": [(PermissionKind.READ, b"b", b"")]}
+            stage.users.become(users_of({"ann": ["reader"]}, less, revision=9))
+            stage.put((b"a", b"1"), (b"b", b"1"))
+            came = [await stream.next() for _ in range(3)]
+            ended = {one.watch_id: one.cancel_reason for one in came if one.canceled}
+            assert ended == {1: DENIED, 3: DENIED}
+            assert [one.watch_id for one in came if one.events] == [2]
+
+    front(play)
+
+
+def test_watches_of_nobody_end_once_users_are_asked_for(front: Callable[[Play], None]) -> None:
+    async def play(stage: Stage) -> None:
+        async with stage.watch() as stream:
+            await stream.create(b"a", watch_id=1)
+            stage.users.become(READER)
+            ended = await stream.next()
+            assert (ended.canceled, ended.cancel_reason) == (True, NOBODY_ASKS)
+
+    front(play)
+
+
+def test_a_stream_is_its_users_for_as_long_as_it_lasts(
+    front: Callable[[Play], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(stage: Stage) -> None:
+        stage.users.become(READER)
+        async with stage.watch((("token", stage.users.token("ann")),)) as stream:
+            await stream.create(b"a")
+            monkeypatch.setattr(auth_tokens, "TOKEN_TTL_S", 0.0)
+            assert not (await stream.create(b"b")).canceled
+        async with stage.watch((("token", stage.users.token("ann")),)) as stream:
+            assert (await stream.create(b"a")).canceled, "a new one has a token that has run out"
 
     front(play)
 

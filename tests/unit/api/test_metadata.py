@@ -48,9 +48,26 @@ def test_a_retry_that_does_not_say_how_old_it_is_is_older_than_anything(
     assert age_of(metadata) == age_s
 
 
-def test_what_concerns_retries_is_passed_on_and_nothing_else() -> None:
-    said = (("kvstore-attempt", "2"), ("kvstore-age-ms", "7"))
-    assert passed_on([("user-agent", "x"), *said, ("authorization", "secret")]) == said
+def test_what_concerns_retries_and_the_caller_is_passed_on_and_nothing_else() -> None:
+    said = (("kvstore-attempt", "2"), ("kvstore-age-ms", "7"), ("authorization", "secret"))
+    assert passed_on([("user-agent", "x"), *said, ("cookie", "secret")], {}, "ipv4:1:2") == said
+
+
+@pytest.mark.parametrize(
+    ("metadata", "peer", "name"),
+    [
+        ([], "ipv4:1:2", b"ann"),
+        ([("token", "t")], "ipv4:1:2", None),
+        ([("kvstore-common-name-bin", b"root")], "ipv4:1:2", b"ann"),
+        ([("grpcgateway-accept", "*")], "ipv4:1:2", None),
+        ([], "unix:", b"root"),
+    ],
+)
+def test_a_certificates_name_is_passed_on_where_it_counts(
+    metadata: Metadata, peer: str, name: bytes | None
+) -> None:
+    said = dict(passed_on(metadata, {"x509_common_name": [b"ann"]}, peer))
+    assert said.get("kvstore-common-name-bin") == name
 
 
 def test_a_number_is_one_that_a_session_gives() -> None:

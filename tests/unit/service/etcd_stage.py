@@ -21,6 +21,7 @@ from kvstore.state.mvcc.answers import (
     RangeAnswer,
     TxnAnswer,
 )
+from kvstore.state.mvcc.auth import NOBODY
 from kvstore.state.mvcc.operations import decode_operations
 from kvstore.state.mvcc.requests import (
     LEVEL_MODEL,
@@ -49,6 +50,7 @@ class Machine:
         self.compacted = -1
         self.applied_term = 1
         self.alarms: frozenset[tuple[int, int]] = frozenset()
+        self.auth = NOBODY
         self.write_delay_s = 0.0
         self.keys: dict[bytes, KeyValue] = {}
         self.is_cold = False

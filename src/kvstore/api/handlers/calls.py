@@ -11,7 +11,8 @@ import grpc.aio
 import structlog
 
 from kvstore.api.handlers.failures import Failure, failure_of
-from kvstore.api.handlers.metadata import passed_on
+from kvstore.api.handlers.guard import Guard
+from kvstore.api.handlers.metadata import Said, passed_on
 from kvstore.errors import Error, InternalError, NotLeaderError
 from kvstore.service.operations import Operation, Result, Service
 
@@ -26,16 +27,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 # (method, request, leader, seconds left, metadata) -> the leader's response, a Failure to end with,
 # or None.
-Forward = Callable[[str, Any, int, float, tuple[tuple[str, str], ...]], Awaitable[Any]]
+Forward = Callable[[str, Any, int, float, Said], Awaitable[Any]]
 
 
 class Calls:
     """Submits what handlers are asked, and ends the calls that get no result here."""
 
-    def __init__(self, service: Service, forward: Forward | None = None) -> None:
-        """``forward`` passes on what only the leader can answer; without it the leader is named."""
+    def __init__(
+        self, service: Service, forward: Forward | None = None, guard: Guard | None = None
+    ) -> None:
+        """``forward`` passes on what only the leader can answer; without it the leader is named.
+        ``guard``: who may do what; without it everybody everything."""
         self._submit = service.submit
         self._forward = forward
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
 
     def result(self, operation: Operation, context: Context) -> asyncio.Future[Result]:
@@ -47,6 +52,10 @@ class Calls:
             if not future.done():
                 future.set_result(results[0])
 
+        refusal = None if self._guard is None else self._guard.refusal(operation, context)
+        if refusal is not None:
+            done((refusal,))
+            return future
         try:
             self._submit((operation,), time.monotonic() + _time_left(context), done)
         except Exception as error:
@@ -57,7 +66,7 @@ class Calls:
     async def elsewhere(self, method: str, request: Any, result: Result, context: Context) -> Any:
         """The leader's response to a call that this member can't answer; else the call ends."""
         if isinstance(result, NotLeaderError) and self._forward is not None:
-            said = passed_on(context.invocation_metadata())
+            said = passed_on(context.invocation_metadata(), context.auth_context(), context.peer())
             left = _time_left(context)
             answer = await self._forward(method, request, result.leader, left, said)
             if isinstance(answer, Failure):

@@ -29,6 +29,7 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
+from kvstore.etcd_errors import EtcdError, Reason
 
 # The names of trailing metadata that an error may come with.
 TRAILER_KEYS = (
@@ -44,6 +45,10 @@ _NOT_APPLIED = ((OUTCOME_KEY, str(Outcome.NOT_APPLIED)),)
 
 # gRPC carries a message in a header; a longer one could exceed a client's limit on headers.
 DETAILS_CHARACTERS_MAX = 1024
+
+
+# Who calls isn't known, or not any more.
+_UNKNOWN_CALLER = (Reason.USER_EMPTY, Reason.INVALID_AUTH_TOKEN, Reason.AUTH_OLD_REVISION)
 
 
 class Failure(NamedTuple):
@@ -72,6 +77,12 @@ def failure_of(error: Error) -> Failure:
             return Failure(grpc.StatusCode.UNAVAILABLE, details, overload + _NOT_APPLIED)
         case UnavailableError():
             return Failure(grpc.StatusCode.UNAVAILABLE, details, _code_of(error) + _NOT_APPLIED)
+        case EtcdError(reason=reason):
+            # Of users: in etcd's words, so that clients know them by those, wherever they call.
+            code = grpc.StatusCode[reason.code]
+            if reason in _UNKNOWN_CALLER:
+                code = grpc.StatusCode.UNAUTHENTICATED
+            return Failure(code, details, _NOT_APPLIED)
         case ForgottenError():
             refusal = ((REFUSAL_KEY, str(error.refusal)),)
             return Failure(grpc.StatusCode.ABORTED, details, refusal + _NOT_APPLIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvstore.api.handlers.calls import Calls, Context, Forward
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.handlers.metadata import age_of
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from kvstore.service.operations import Delete, Get, Put, Service
@@ -13,9 +14,12 @@ __all__ = ["KVHandlers"]
 class KVHandlers(kv_pb2_grpc.KVServicer):
     """Each call is one operation; the replica gathers what arrives in a turn into a batch."""
 
-    def __init__(self, service: Service, forward: Forward | None = None) -> None:
-        """``forward`` passes on what only the leader can answer; without it the leader is named."""
-        self._calls = Calls(service, forward)
+    def __init__(
+        self, service: Service, forward: Forward | None = None, guard: Guard | None = None
+    ) -> None:
+        """``forward`` passes on what only the leader can answer; without it the leader is named.
+        ``guard``: who may do what; without it everybody everything."""
+        self._calls = Calls(service, forward, guard)
 
     async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
         age_s = age_of(context.invocation_metadata())

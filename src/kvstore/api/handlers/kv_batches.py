@@ -6,7 +6,7 @@ What a call asks, gets and ends with is the same by either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
@@ -15,11 +15,14 @@ import grpc
 import structlog
 
 from kvstore.api.handlers.calls import Forward
+from kvstore.api.handlers.etcd.auth_callers import Caller, Identity, identity_of
 from kvstore.api.handlers.failures import Failure, failure_of
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.handlers.metadata import age_of, passed_on
 from kvstore.api.v1 import kv_pb2
 from kvstore.errors import Error, InternalError, NotLeaderError
 from kvstore.service.operations import Result, Service
+from kvstore.state.mvcc.auth import Auth
 
 __all__ = ["PATHS", "HotCall", "HotCalls", "KVBatches", "TakeHot"]
 
@@ -64,6 +67,9 @@ class HotCalls(Protocol):
     def end(self, call: Any, answer: Callable[[Any], None]) -> None:
         """Answer one call by one of its methods."""
 
+    def caller(self, call: Any) -> tuple[Mapping[str, Iterable[bytes]], str]:
+        """What is known of who makes it: as ``auth_context`` and ``peer`` of a context."""
+
 
 TakeHot = Callable[[list[Any]], None]
 
@@ -71,10 +77,14 @@ TakeHot = Callable[[list[Any]], None]
 class KVBatches:
     """Hands batches to a service, and its results to the front. On a running event loop."""
 
-    def __init__(self, service: Service, forward: Forward | None = None) -> None:
-        """``forward`` passes on what only the leader can answer; without it the leader is named."""
+    def __init__(
+        self, service: Service, forward: Forward | None = None, guard: Guard | None = None
+    ) -> None:
+        """``forward`` passes on what only the leader can answer; without it the leader is named.
+        ``guard``: who may do what; without it everybody everything."""
         self._service = service
         self._forward = forward
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._front: HotCalls | None = None
         # Calls that are passed on, so that none is forgotten on its way.
@@ -89,7 +99,34 @@ class KVBatches:
         for call in calls:
             if call.metadata:
                 call.age_s = age_of(call.metadata)
-        self._service.take(calls, self._answered)
+        if self._guard is not None and (auth := self._guard.auth) is not None:
+            calls = self._permitted(self._guard, auth, calls)
+        if calls:
+            self._service.take(calls, self._answered)
+
+    def _permitted(self, guard: Guard, auth: Auth, calls: list[HotCall]) -> list[HotCall]:
+        """Those that their callers may make; the others are answered."""
+        permitted: list[HotCall] = []
+        refused: list[HotCall] = []
+        results: list[Result] = []
+        elsewhere = guard.elsewhere()
+        for call in calls:
+            refusal = elsewhere
+            if refusal is None:
+                caller = Caller(guard.tokens, partial(self._identity, call))
+                refusal = guard.judge(auth, caller, call.method, call.key)
+            if refusal is None:
+                permitted.append(call)
+            else:
+                refused.append(call)
+                results.append(refusal)
+        if refused:
+            self._answered(refused, results)
+        return permitted
+
+    def _identity(self, call: HotCall) -> Identity:
+        assert self._front is not None
+        return identity_of(call.metadata, *self._front.caller(call))
 
     def _answered(self, calls: list[Any], results: list[Any]) -> None:
         assert self._front is not None
@@ -117,7 +154,7 @@ class KVBatches:
         left_s = max(0.0, call.deadline - monotonic())
         answer: Any = Failure(grpc.StatusCode.UNAVAILABLE, "the call wasn't passed on")
         try:
-            said = passed_on(call.metadata)
+            said = passed_on(call.metadata, *self._front.caller(call))
             answer = await forward(method, _request(call), result.leader, left_s, said)
         except Exception as error:
             log.exception("a call couldn't be passed on")

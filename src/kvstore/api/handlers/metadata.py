@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY, GRPC_ATTEMPTS_KEY, REQUEST_KEY
+from kvstore.api.handlers.etcd.auth_callers import TOKEN_KEYS, identity_of
+from kvstore.api.metadata_keys import (
+    AGE_KEY,
+    ATTEMPT_KEY,
+    COMMON_NAME_KEY,
+    GRPC_ATTEMPTS_KEY,
+    REQUEST_KEY,
+)
 from kvstore.errors import InvalidArgumentError
 from kvstore.service.request_ids import understand_number
 from kvstore.state.mvcc.requests import Numbered
 
-__all__ = ["age_of", "number_of", "passed_on"]
+__all__ = ["Said", "age_of", "number_of", "passed_on"]
 
-_KEYS = (ATTEMPT_KEY, AGE_KEY, GRPC_ATTEMPTS_KEY)
+Said = tuple[tuple[str, str | bytes], ...]
+
+_KEYS = (ATTEMPT_KEY, AGE_KEY, GRPC_ATTEMPTS_KEY, *TOKEN_KEYS)
 
 # Of a retry that doesn't say how old it is: older than anything.
 AGE_UNKNOWN_S = 1e12
@@ -51,6 +60,11 @@ def number_of(metadata: Iterable[Any] | None) -> Numbered | None:
     return None
 
 
-def passed_on(metadata: Iterable[Any] | None) -> tuple[tuple[str, str], ...]:
-    """What a member that passes a call on says of it, too."""
-    return tuple((key, value) for key, value in metadata or () if key in _KEYS)
+def passed_on(
+    metadata: Iterable[Any] | None, auth_context: Mapping[str, Iterable[bytes]], peer: str
+) -> Said:
+    """What a member that passes a call on says of it, too, and of who makes it."""
+    pairs = tuple(metadata or ())
+    said = tuple((key, value) for key, value in pairs if key in _KEYS)
+    name = identity_of(pairs, auth_context, peer).name
+    return (*said, (COMMON_NAME_KEY, name.encode())) if name else said

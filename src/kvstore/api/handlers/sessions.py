@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvstore.api.handlers.calls import Calls, Context, Forward
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.v1 import session_pb2, session_pb2_grpc
 from kvstore.service.limits import SESSION_IDLE_MS, SESSION_WINDOW
 from kvstore.service.operations import OpenSession, Service
@@ -19,12 +20,14 @@ class SessionsHandlers(session_pb2_grpc.SessionsServicer):
         self,
         service: Service,
         forward: Forward | None = None,
+        guard: Guard | None = None,
         *,
         numbers_operations: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``forward`` as for :class:`kvstore.api.handlers.kv.KVHandlers`. ``numbers_operations``:
-        whether all members know sequences of operations of etcd's API, which this one serves."""
-        self._calls = Calls(service, forward)
+        """``forward`` and ``guard`` as for :class:`kvstore.api.handlers.kv.KVHandlers`.
+        ``numbers_operations``: whether all members know sequences of operations of etcd's API,
+        which this one serves."""
+        self._calls = Calls(service, forward, guard)
         self._numbers_operations = numbers_operations
 
     async def Open(

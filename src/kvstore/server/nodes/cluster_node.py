@@ -16,6 +16,7 @@ from kvstore._engine.files.native import PosixFileSystem
 from kvstore.addresses import is_loopback
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.handlers.etcd.cluster import ClusterMember
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import ConfigurationError, Error, NotLeaderError, UnavailableError
@@ -52,6 +53,7 @@ from kvstore.server.peers.wire import choose_wire
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
+from kvstore.service.etcd.auth_tokens import new_tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
 
@@ -194,7 +196,8 @@ class ClusterNode:
             later=self._loop.call_later,
             work=self._work,
         )
-        self._transport.answer_forwarded(self.service, self)
+        self.guard = Guard(lambda: self._replica, self._self_or_reason, new_tokens())
+        self._transport.answer_forwarded(self.service, self, self.guard.of_forwarded())
         self._forwarder = Forwarder(introductions, self._transport.dialler, self._peer_address_of)
         self.etcd = EtcdService(
             lambda: self._replica,

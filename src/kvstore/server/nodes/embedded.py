@@ -14,6 +14,7 @@ import structlog
 from kvstore.addresses import dialled
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.handlers.etcd.cluster import ClusterMember
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import Error, StorageError, UnavailableError
@@ -32,6 +33,7 @@ from kvstore.server.nodes.quota import watch_quota
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
+from kvstore.service.etcd.auth_tokens import new_tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
 
@@ -97,6 +99,7 @@ class EmbeddedNode:
             later=loop.call_later,
             work=self._work,
         )
+        self.guard = Guard(group.leader_replica, self._leader_or_reason, new_tokens())
         self.etcd = EtcdService(
             group.leader_replica,
             cluster_id=cluster_number(CLUSTER_ID),

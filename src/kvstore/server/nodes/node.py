@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.handlers.etcd.cluster import ClusterMember
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.v1 import admin_pb2
 from kvstore.errors import Error
 from kvstore.replica import Replica
@@ -51,6 +52,10 @@ class Node(Protocol):
     @property
     def service(self) -> Service:
         """Where the calls of clients go."""
+
+    @property
+    def guard(self) -> Guard:
+        """Who of them may do what."""
 
     @property
     def etcd(self) -> EtcdService:

@@ -17,7 +17,9 @@ from kvstore.api.handlers.admin import AdminHandlers, everybody
 from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.handlers.calls import Context
 from kvstore.api.handlers.failures import TRAILER_KEYS, Failure, failure_of
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.handlers.kv import KVHandlers
+from kvstore.api.handlers.metadata import Said
 from kvstore.api.handlers.sessions import SessionsHandlers
 from kvstore.api.metadata_keys import LEADER_HINT_KEY
 from kvstore.api.v1 import (
@@ -61,11 +63,24 @@ _ANSWERS = frozenset(
 )
 
 
-class ForwardedCalls(KVHandlers):
-    """``kvstore.v1.KV`` for other members only; ``admit`` ends the calls of anybody else."""
+_JUDGEMENTS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_JUDGEMENT = "etcdserver: "
+"""With what a judgement of the caller begins."""
 
-    def __init__(self, service: Service, admit: Callable[[Context], Awaitable[int]]) -> None:
-        super().__init__(service)
+
+class ForwardedCalls(KVHandlers):
+    """``kvstore.v1.KV`` for other members only; ``admit`` ends the calls of anybody else.
+
+    ``guard`` judges the clients, by what members say of them.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        admit: Callable[[Context], Awaitable[int]],
+        guard: Guard | None = None,
+    ) -> None:
+        super().__init__(service, guard=guard)
         self._admit = admit
 
     async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
@@ -86,8 +101,13 @@ class ForwardedCalls(KVHandlers):
 class ForwardedSessions(SessionsHandlers):
     """``kvstore.v1.Sessions``, the same way."""
 
-    def __init__(self, service: Service, admit: Callable[[Context], Awaitable[int]]) -> None:
-        super().__init__(service)
+    def __init__(
+        self,
+        service: Service,
+        admit: Callable[[Context], Awaitable[int]],
+        guard: Guard | None = None,
+    ) -> None:
+        super().__init__(service, guard=guard)
         self._admit = admit
 
     async def Open(
@@ -161,7 +181,7 @@ class Forwarder:
         request: Any,
         leader: int,
         timeout_s: float,
-        said: tuple[tuple[str, str], ...],
+        said: Said,
     ) -> Any:
         """The response of member ``leader``, or the Failure that the call ends with.
 
@@ -227,6 +247,8 @@ def _failure(error: grpc.aio.AioRpcError, leader: int) -> Failure:
         key == LEADER_HINT_KEY for key, _ in trailer
     )
     details = error.details() or error.code().name
-    if moved or error.code() in _ANSWERS:
+    # The way there knows these two as well, but not in these words.
+    judged = error.code() in _JUDGEMENTS and details.startswith(_JUDGEMENT)
+    if moved or judged or error.code() in _ANSWERS:
         return Failure(error.code(), details, trailer)
     return Failure(grpc.StatusCode.UNAVAILABLE, f"member {leader}, the leader: {details}")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from kvstore.api.handlers.admin import Node as AdminNode
+from kvstore.api.handlers.guard import Guard
 from kvstore.api.tolerant import tolerant
 from kvstore.api.v1 import (
     admin_pb2_grpc,
@@ -72,13 +73,17 @@ class PeerTransport:
         )
         self._handlers.register(self._server.services)
 
-    def answer_forwarded(self, service: Service, node: AdminNode | None = None) -> None:
-        """Let ``service`` answer the clients' calls that followers pass on, and ``node`` those of
-        operators. To be called before :meth:`start`."""
+    def answer_forwarded(
+        self, service: Service, node: AdminNode | None = None, guard: Guard | None = None
+    ) -> None:
+        """Let ``service`` answer the clients' calls that followers pass on, as far as ``guard``
+        lets it, and ``node`` those of operators. To be called before :meth:`start`."""
         admit = self._handlers.admit_member
         server = tolerant(self._server.services)
-        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(service, admit), server)
-        session_pb2_grpc.add_SessionsServicer_to_server(ForwardedSessions(service, admit), server)
+        kv_pb2_grpc.add_KVServicer_to_server(ForwardedCalls(service, admit, guard), server)
+        session_pb2_grpc.add_SessionsServicer_to_server(
+            ForwardedSessions(service, admit, guard), server
+        )
         if node is not None:
             admin_pb2_grpc.add_AdminServicer_to_server(ForwardedAdmin(node, admit), server)
 

@@ -43,7 +43,7 @@ class Model(Source, Protocol):
 
     @property
     def auth(self) -> Auth:
-        """The users, and whether they are asked for."""
+        """Who may do what; another object whenever that has changed. Any thread."""
 
     @property
     def write_delay_s(self) -> float: ...

@@ -22,9 +22,10 @@ from kvstore.service.pace import Pace
 from kvstore.service.reading import COLD_JOBS_MAX, COLD_READS_MAX
 from kvstore.state import COLD, Cold
 from kvstore.state.mvcc.answers import RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.requests import Range, Txn
 
-__all__ = ["Read", "ReadCall", "Reads", "Render", "reading"]
+__all__ = ["Permit", "Read", "ReadCall", "Reads", "Render", "reading"]
 
 Read = Callable[[Model], Any]
 """Any thread; may ask the disk. Raises EtcdError, StorageError, ClosedError."""
@@ -45,14 +46,20 @@ JOB_BYTES_MAX: Final = 4 << 20
 """Of what a job has rendered: then the others of its calls wait for another one."""
 
 
+Permit = Callable[[Auth], None]
+"""Raises EtcdError where whoever reads may not, among these users. Any thread."""
+
+
 class ReadCall(Call[Any]):
     """``read``: what to read of the state; None where the caller only waits for a read point.
 
     ``read_cached``: the same of a single key, from memory alone; COLD where the disk has to be
-    asked. What has none is read beside the loop.
+    asked. What has none is read beside the loop. ``permit`` is asked right before it is read;
+    ``permitted``: by which users it was. Should others have taken their place by the time that the
+    answer is there it is read again, since what was read may be newer than the permission.
     """
 
-    __slots__ = ("is_serializable", "read", "read_cached")
+    __slots__ = ("is_serializable", "permit", "permitted", "read", "read_cached")
 
     def __init__(
         self,
@@ -62,8 +69,11 @@ class ReadCall(Call[Any]):
         is_own: bool,
         done: Callable[[Any], None],
         read_cached: Read | None = None,
+        permit: Permit | None = None,
     ) -> None:
         super().__init__(deadline, is_own, done)
+        self.permit = permit
+        self.permitted: Auth | None = None
         self.read = read
         self.read_cached = read_cached
         self.is_serializable = is_serializable
@@ -248,7 +258,7 @@ class Reads:
             if call.read_cached is None:
                 self._ranges.calls.append(call)
                 continue
-            outcome = _outcome(call.read_cached, machine)
+            outcome = _outcome(call, call.read_cached, machine)
             if outcome is COLD:
                 self._keys.calls.append(call)
             else:
@@ -269,7 +279,7 @@ class Reads:
             for call in progress.each(calls):
                 # Nobody waits for it any more.
                 read = None if call.is_decided else call.read
-                outcome = None if read is None else _outcome(read, machine)
+                outcome = None if read is None else _outcome(call, read, machine)
                 outcomes.append(outcome)
                 size += len(outcome) if isinstance(outcome, bytes) else 0
                 if size > JOB_BYTES_MAX:
@@ -301,6 +311,10 @@ class Reads:
             return
         if isinstance(outcome, StorageError) and member.machine is machine:
             outcome = member.read_failed(outcome)
+        elif call.permitted is not None and call.permitted is not machine.auth:
+            if not call.is_decided:
+                self._ready.append(call)
+            return
         self._decide(call, outcome)
 
     def _tell_ages(self) -> None:
@@ -315,8 +329,11 @@ class Reads:
         self._told = {member for member, _ in self._keys.jobs.values()}
 
 
-def _outcome(read: Read, machine: Model) -> Any:
+def _outcome(call: ReadCall, read: Read, machine: Model) -> Any:
     try:
+        if call.permit is not None:
+            auth = call.permitted = machine.auth
+            call.permit(auth)
         return read(machine)
     except Error as error:
         return error

@@ -26,7 +26,7 @@ from kvstore.service.etcd.member import (
     PassOn,
 )
 from kvstore.service.etcd.proposals import ProposalCall, Proposals
-from kvstore.service.etcd.reads import Read, ReadCall, Reads, Render, reading
+from kvstore.service.etcd.reads import Permit, Read, ReadCall, Reads, Render, reading
 from kvstore.service.etcd.upkeep import Upkeep
 from kvstore.state.mvcc.answers import Answer, HashAnswer
 from kvstore.state.mvcc.checks import check
@@ -203,7 +203,7 @@ class EtcdService:
         """
         until, is_own = self._until(None)
         make = self._proposals.make
-        self._begin(make(operation, None, until, is_own, done, stays_here=True))
+        self._begin(make(operation, self._who(), until, is_own, done, stays_here=True))
 
     def propose_for_server(self, operation: Operation, done: Proposed) -> None:
         """As :meth:`propose`, for what the servers themselves propose, whoever leads."""
@@ -220,11 +220,13 @@ class EtcdService:
         deadline: float | None,
         done: Callable[[Any], None],
         render: Render | None = None,
+        permit: Permit | None = None,
     ) -> None:
         """Read, linearizably or else what this member has; ``done`` gets the answer or an Error.
 
         With ``render`` it gets what that makes of the answer, on whichever thread has read it. A
-        Txn has reads alone. ``deadline`` as for :meth:`propose`.
+        Txn has reads alone. ``permit``: who asks may have to be allowed it. ``deadline`` as for
+        :meth:`propose`.
         """
         try:
             check(operation)
@@ -233,14 +235,19 @@ class EtcdService:
             return
         until, is_own = self._until(deadline)
         read, read_cached = reading(operation, render)
-        self._begin(ReadCall(read, serializable, until, is_own, done, read_cached))
+        self._begin(ReadCall(read, serializable, until, is_own, done, read_cached, permit))
 
     def read_state(
-        self, read: Read, serializable: bool, deadline: float | None, done: Callable[[Any], None]
+        self,
+        read: Read,
+        serializable: bool,
+        deadline: float | None,
+        done: Callable[[Any], None],
+        permit: Permit | None = None,
     ) -> None:
         """As :meth:`read`, of whatever ``read`` reads; on a worker."""
         until, is_own = self._until(deadline)
-        self._begin(ReadCall(read, serializable, until, is_own, done))
+        self._begin(ReadCall(read, serializable, until, is_own, done, permit=permit))
 
     def read_point(self, deadline: float | None, done: Callable[[Error | None], None]) -> None:
         """Call ``done(None)`` once what was acknowledged before, to anyone, is applied here."""
@@ -260,6 +267,11 @@ class EtcdService:
             done(EtcdError(Reason.NOT_CAPABLE))
         else:
             self._upkeep.hash(self._member, revision, done)
+
+    def _who(self) -> Authenticated | None:
+        """Who asks for what servers propose themselves."""
+        machine = self.machine
+        return SERVER if machine is not None and machine.auth.enabled else None
 
     def _until(self, deadline: float | None) -> tuple[float, bool]:
         """When a call is given up, and whether that is as its client wants it."""

@@ -169,12 +169,12 @@ class WatchStream:
         self._next_id += 1
         return self._next_id - 1
 
-    def cancel(self, watch_id: int) -> None:
+    def cancel(self, watch_id: int, reason: str = "") -> None:
         """End a watch: no event of it follows. There may be no such watch."""
         watch = self.watches.get(watch_id)
         if watch is None:
             return
-        ending = watch.ending or Canceled(watch_id, self._hub.revision)
+        ending = watch.ending or Canceled(watch_id, self._hub.revision, reason=reason)
         self._remove(watch)
         self._put(ending)
 

@@ -6,27 +6,40 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from kvstore.api.etcd import etcd_pb2 as pb
+from kvstore.api.handlers.etcd.auth_callers import Caller
+from kvstore.api.handlers.etcd.auth_gate import Allowed, Gate
 from kvstore.api.handlers.etcd.register import Context
 from kvstore.api.handlers.etcd.translate import header_message
 from kvstore.errors import Error
+from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd import EtcdService
 from kvstore.service.etcd.reads import Read, Render
 from kvstore.state.mvcc.answers import HashAnswer
+from kvstore.state.mvcc.auth import Auth
+from kvstore.state.mvcc.auth_checks import check_permission
 from kvstore.state.mvcc.requests import Numbered, Operation, Range, Txn
 
 __all__ = ["Asking", "deadline_of"]
 
 Asked = TypeVar("Asked")
 
+TRIES_MAX: Final = 4
+"""Of a proposal that was overtaken by changes of users."""
+
+_OVERTAKEN: Final = frozenset((Reason.AUTH_OLD_REVISION, Reason.USER_EMPTY))
+"""It was proposed as of users that weren't the present ones any more, and nothing was done."""
+
 
 class Asking:
     """Asks for handlers, which are tasks, and raises what is wrong. On a running event loop."""
 
-    def __init__(self, service: EtcdService) -> None:
+    def __init__(self, service: EtcdService, gate: Gate) -> None:
         self._service = service
+        self.gate = gate
+        """Who may do what."""
         self._loop = asyncio.get_running_loop()
 
     def header(self, revision: int | None = None) -> pb.ResponseHeader:
@@ -34,30 +47,80 @@ class Asking:
         return header_message(self._service.header(), revision)
 
     async def propose(
-        self, operation: Operation, context: Context, *, request: Numbered | None = None
+        self,
+        operation: Operation,
+        context: Context,
+        caller: Caller | None = None,
+        *,
+        request: Numbered | None = None,
     ) -> Any:
         """What ``operation`` came to, which its client's session numbered ``request``. Raises
-        Error."""
-        propose = partial(self._service.propose, request=request)
-        return await self.outcome(partial(propose, operation, None, deadline_of(context)))
+        Error.
 
-    async def propose_unhurried(self, operation: Operation) -> Any:
+        ``caller``: who asks, where that is known already.
+        """
+        return await self._propose(operation, context, caller, deadline_of(context), request)
+
+    async def propose_unhurried(
+        self, operation: Operation, context: Context, caller: Caller
+    ) -> Any:
         """As :meth:`propose`, for as long as the service waits: the call may have ended."""
-        return await self.outcome(partial(self._service.propose, operation, None, None))
+        return await self._propose(operation, context, caller, None, None)
+
+    async def _propose(
+        self,
+        operation: Operation,
+        context: Context,
+        caller: Caller | None,
+        deadline: float | None,
+        request: Numbered | None,
+    ) -> Any:
+        propose = partial(self._service.propose, request=request)
+        tries = 0
+        while True:
+            who = await self.gate.who(context, caller)
+            tries += 1
+            try:
+                return await self.outcome(partial(propose, operation, who, deadline))
+            except EtcdError as error:
+                # This member has applied by now what it was overtaken by.
+                if error.reason not in _OVERTAKEN or tries == TRIES_MAX:
+                    raise
 
     async def read(
-        self, operation: Range | Txn, serializable: bool, context: Context, render: Render
+        self,
+        operation: Range | Txn,
+        serializable: bool,
+        context: Context,
+        render: Render,
+        caller: Caller | None = None,
     ) -> Any:
-        """What ``render`` made of the answer, on the thread that read it. Raises Error."""
+        """What ``render`` made of the answer, on the thread that read it. Raises Error.
+
+        ``caller`` as for :meth:`propose`.
+        """
+
+        def allowed(auth: Auth, user: str) -> None:
+            check_permission(auth, user, operation)
+
         service, deadline = self._service, deadline_of(context)
+        permit = self.gate.permit(context, allowed, caller)
+        if serializable:
+            await self.gate.who(context, caller)  # its token may be newer than what is here
         return await self.outcome(
-            lambda done: service.read(operation, serializable, deadline, done, render)
+            lambda done: service.read(operation, serializable, deadline, done, render, permit)
         )
 
-    async def read_state(self, read: Read, context: Context) -> Any:
-        """What ``read`` reads of the state, linearizably and on a worker. Raises Error."""
+    async def read_state(
+        self, read: Read, context: Context, allowed: Allowed, caller: Caller | None = None
+    ) -> Any:
+        """What ``read`` reads of the state, linearizably and on a worker, if the caller is
+        ``allowed`` it. Raises Error. ``caller`` as for :meth:`propose`."""
         service, deadline = self._service, deadline_of(context)
-        return await self.outcome(lambda done: service.read_state(read, False, deadline, done))
+        permit = self.gate.permit(context, allowed, caller)
+        return await self.outcome(
+            lambda done: service.read_state(read, False, deadline, done, permit)
+        )
 
     async def read_point(self, context: Context) -> None:
         """Return once what was acknowledged before is applied here. Raises Error."""

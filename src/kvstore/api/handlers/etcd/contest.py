@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from kvstore.api.handlers.etcd.asking import Asking
+from kvstore.api.handlers.etcd.auth_callers import Caller
 from kvstore.api.handlers.etcd.following import follow
 from kvstore.api.handlers.etcd.lease import grant_of
 from kvstore.api.handlers.etcd.register import Context
@@ -51,13 +52,14 @@ log = structlog.get_logger("kvstore.etcd")
 class Place(NamedTuple):
     """A contestant's: its key, and the revision that this was created at.
 
-    ``answer``: what the transaction that made it, or found it, came to.
+    ``answer``: what the transaction that made it, or found it, came to. ``caller``: whose it is.
     """
 
     key: bytes
     lease: int
     revision: int
     answer: TxnAnswer
+    caller: Caller
 
 
 def line_for(name: bytes) -> tuple[bytes, bytes]:
@@ -95,20 +97,22 @@ class Contest:
 
         A ``lease`` of 0: one of SESSION_TTL_S is granted. Raises Error.
         """
+        # One for as long as it lasts: a token may run out in line.
+        caller = self._asking.gate.caller(context)
         if not lease:
             grant = grant_of(0, SESSION_TTL_S, self._ttl_min_s)
-            lease = (await self._asking.propose(grant, context)).id
+            lease = (await self._asking.propose(grant, context, caller)).id
         key = name + f"/{lease:x}".encode()
         entering = if_created_at(key, 0, Put(key, value, lease), *also)
         entering = entering._replace(failure=(Range(key), *also))
-        proposed = asyncio.ensure_future(self._asking.propose(entering, context))
+        proposed = asyncio.ensure_future(self._asking.propose(entering, context, caller))
         try:
             answer: TxnAnswer = await asyncio.shield(proposed)
         except asyncio.CancelledError:
             # The place may be taken by the time that nobody wants it.
-            self._soon(self._leave_entered(key, lease, proposed))
+            self._soon(self._leave_entered(key, lease, proposed, caller, context))
             raise
-        return _place(key, lease, answer)
+        return _place(key, lease, answer, caller)
 
     async def win(self, name: bytes, place: Place, context: Context) -> int:
         """Wait until all places before this one are left; the revision as of which it is so.
@@ -118,11 +122,11 @@ class Contest:
         """
         try:
             await self._wait(name, place, context)
-            answer: RangeAnswer = await self._read(Range(place.key), context)
+            answer: RangeAnswer = await self._read(Range(place.key), place, context)
             if not answer.kvs or answer.kvs[0].create_revision != place.revision:
                 raise EtcdError(Reason.SESSION_EXPIRED)
         except BaseException:
-            self.leave(place)
+            self.leave(place, context)
             raise
         return answer.revision
 
@@ -136,7 +140,7 @@ class Contest:
         )
         while True:
             try:
-                answer = await self._read(before, context)
+                answer = await self._read(before, place, context)
                 if not answer.kvs:
                     return
                 await self._await_deletion(answer.kvs[0], answer.revision)
@@ -151,25 +155,32 @@ class Contest:
                 if any(event.is_delete for event in events):
                     return
 
-    async def _read(self, operation: Range, context: Context) -> RangeAnswer:
-        answer = await self._asking.read(operation, False, context, lambda answer: answer)
+    async def _read(self, operation: Range, place: Place, context: Context) -> RangeAnswer:
+        answer = await self._asking.read(
+            operation, False, context, lambda answer: answer, place.caller
+        )
         assert isinstance(answer, RangeAnswer)
         return answer
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: Place, context: Context) -> None:
         """Have a place given up, even if the call has ended."""
-        self._soon(self._delete(place))
+        self._soon(self._delete(place, context))
 
     async def _leave_entered(
-        self, key: bytes, lease: int, proposed: asyncio.Future[TxnAnswer]
+        self,
+        key: bytes,
+        lease: int,
+        proposed: asyncio.Future[TxnAnswer],
+        caller: Caller,
+        context: Context,
     ) -> None:
         answer = await proposed
         if answer.succeeded:
-            await self._delete(_place(key, lease, answer))
+            await self._delete(_place(key, lease, answer, caller), context)
 
-    async def _delete(self, place: Place) -> None:
+    async def _delete(self, place: Place, context: Context) -> None:
         deletion = if_created_at(place.key, place.revision, DeleteRange(place.key))
-        await self._asking.propose_unhurried(deletion)
+        await self._asking.propose_unhurried(deletion, context, place.caller)
 
     def _soon(self, leaving: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_noted(leaving))
@@ -184,12 +195,12 @@ async def _noted(leaving: Coroutine[Any, Any, None]) -> None:
         log.warning("a place in line is left to its lease to give up", reason=str(error))
 
 
-def _place(key: bytes, lease: int, answer: TxnAnswer) -> Place:
+def _place(key: bytes, lease: int, answer: TxnAnswer, caller: Caller) -> Place:
     if answer.succeeded:
-        return Place(key, lease, answer.revision, answer)
+        return Place(key, lease, answer.revision, answer, caller)
     found = answer.answers[0]
     assert isinstance(found, RangeAnswer)
-    return Place(key, lease, found.kvs[0].create_revision, answer)
+    return Place(key, lease, found.kvs[0].create_revision, answer, caller)
 
 
 def _is_passing(error: Error) -> bool:

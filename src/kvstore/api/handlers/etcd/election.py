@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd.asking import Asking
+from kvstore.api.handlers.etcd.auth_callers import Caller
 from kvstore.api.handlers.etcd.contest import Contest, if_created_at, line_for, oldest_of
 from kvstore.api.handlers.etcd.following import follow
 from kvstore.api.handlers.etcd.register import Context
@@ -34,7 +35,7 @@ class ElectionHandlers:
             try:
                 await self._proclaim(place.key, place.revision, place.lease, value, context)
             except BaseException:
-                self._contest.leave(place)
+                self._contest.leave(place, context)
                 raise
         await self._contest.win(name, place, context)
         return pb.CampaignResponse(
@@ -76,22 +77,25 @@ class ElectionHandlers:
 
         Nothing of one of them is left out, unless history is compacted before it is told.
         """
+        # One for as long as it lasts, as in Contest.
+        caller = self._asking.gate.caller(context)
         while True:
             try:
-                await self._observe(request.name, context)
+                await self._observe(request.name, context, caller)
             except EtcdError as error:
                 if error.reason is not Reason.COMPACTED:
                     raise
 
-    async def _observe(self, name: bytes, context: Context) -> None:
+    async def _observe(self, name: bytes, context: Context, caller: Caller) -> None:
         """Tell of one reign, the present one or the next, to its end."""
-        answer = await self._elected(name, context)
+        answer = await self._elected(name, context, caller)
         if answer.kvs:
             kv, revision = answer.kvs[0], answer.revision
         else:
             kv, revision = await self._first_candidate(name, answer.revision)
+            self._asking.gate.check_read(caller, kv.key)
         await context.write(self._response(kv, revision))
-        await self._relay(kv.key, revision + 1, context)
+        await self._relay(kv.key, revision + 1, context, caller)
 
     async def _first_candidate(self, name: bytes, revision: int) -> tuple[KeyValue, int]:
         """Wait for one, there being none at ``revision``."""
@@ -103,17 +107,22 @@ class ElectionHandlers:
                         return event.kv, event.kv.mod_revision
         raise AssertionError("it is followed until an error ends that")
 
-    async def _relay(self, key: bytes, revision: int, context: Context) -> None:
-        """Tell what is put at ``key`` until it is deleted."""
+    async def _relay(self, key: bytes, revision: int, context: Context, caller: Caller) -> None:
+        """Tell what is put at ``key`` until it is deleted, or its caller may not read it."""
         async with contextlib.aclosing(follow(self._hub, key, b"", revision)) as followed:
             async for current, events in followed:
                 for event in events:
                     if event.is_delete:
                         return
+                    self._asking.gate.check_read(caller, key)
                     await context.write(self._response(event.kv, current))
 
-    async def _elected(self, name: bytes, context: Context) -> RangeAnswer:
-        answer = await self._asking.read(oldest_of(name), False, context, lambda answer: answer)
+    async def _elected(
+        self, name: bytes, context: Context, caller: Caller | None = None
+    ) -> RangeAnswer:
+        answer = await self._asking.read(
+            oldest_of(name), False, context, lambda answer: answer, caller
+        )
         assert isinstance(answer, RangeAnswer)
         return answer
 

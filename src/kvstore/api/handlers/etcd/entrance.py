@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Any, Final, Protocol
 
 from kvstore.api.etcd.methods import MethodShape
 from kvstore.etcd_errors import EtcdError, Reason
 
-__all__ = ["Entrance", "Member"]
+__all__ = ["Entrance", "Judge", "Member"]
 
 REQUIRE_LEADER: Final = ("hasleader", "true")
 """Metadata of a client that wants no answer of a member that knows no leader."""
@@ -26,6 +26,10 @@ _OF_LEARNERS: Final = frozenset(
     ("/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot")
 )
 _RANGE: Final = "/etcdserverpb.KV/Range"
+
+
+Judge = Callable[[MethodShape, Any], Awaitable[None]]
+"""(method, context): raises Error for a call that isn't its caller's to make."""
 
 
 class Member(Protocol):
@@ -61,8 +65,10 @@ class _Stream:
 class Entrance:
     """Lets calls in, and ends streams. On a running event loop."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, judge: Judge | None = None) -> None:
+        """``judge``: asked once a call is let in; None: anybody may make any call."""
         self._member = member
+        self.judge = judge
         self._streams: set[_Stream] = set()
         self._led_at = monotonic()
         self._closed = False

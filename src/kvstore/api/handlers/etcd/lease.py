@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd.asking import Asking, deadline_of
+from kvstore.api.handlers.etcd.auth_gate import is_user
 from kvstore.api.handlers.etcd.register import Context
 from kvstore.errors import Error
+from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd.lease_calls import LeaseCalls
 from kvstore.service.etcd.lessor import TimeToLive
-from kvstore.state.mvcc.requests import LeaseGrant, LeaseRevoke
+from kvstore.service.etcd.member import Model
+from kvstore.state.mvcc.requests import TO_THE_END, LeaseGrant, LeaseRevoke
 
 __all__ = ["LeaseHandlers", "grant_of"]
+
+FIRST_KEY: Final = b"\0"
 
 UNANSWERED_MAX: Final = 1024
 """Renewals of one stream; then nothing more is read from it."""
@@ -50,7 +55,7 @@ class LeaseHandlers:
     async def LeaseKeepAlive(
         self, requests: AsyncIterator[pb.LeaseKeepAliveRequest], context: Context
     ) -> None:
-        stream = _KeepAlives(self._calls, self._asking)
+        stream = _KeepAlives(self._calls, self._asking, context)
         reading = asyncio.create_task(stream.read(requests))
         try:
             await stream.write(context)
@@ -61,15 +66,14 @@ class LeaseHandlers:
     async def LeaseTimeToLive(
         self, request: pb.LeaseTimeToLiveRequest, context: Context
     ) -> pb.LeaseTimeToLiveResponse:
+        await self._asking.gate.require(context, is_user)
         deadline = deadline_of(context)
         lives: TimeToLive = await self._asking.outcome(
             partial(self._calls.time_to_live, request.ID, deadline)
         )
         keys: tuple[bytes, ...] = ()
         if request.keys and lives.granted:
-            keys = await self._asking.read_state(
-                lambda machine: machine.lease_keys(request.ID), context
-            )
+            keys = await self._keys_of(request.ID, context)
         return pb.LeaseTimeToLiveResponse(
             header=self._asking.header(),
             ID=request.ID,
@@ -78,13 +82,43 @@ class LeaseHandlers:
             keys=keys,
         )
 
+    async def _keys_of(self, lease: int, context: Context) -> tuple[bytes, ...]:
+        """The keys on a lease, all of which the caller must be allowed to read."""
+        caller = self._asking.gate.caller(context)
+
+        def read(machine: Model) -> tuple[bytes, ...]:
+            keys = tuple(machine.lease_keys(lease))
+            auth = machine.auth
+            if auth.enabled:
+                _check_all(auth.may_read, caller.user(auth), keys)
+            return keys
+
+        found: tuple[bytes, ...] = await self._asking.read_state(read, context, is_user, caller)
+        return found
+
     async def LeaseLeases(
         self, request: pb.LeaseLeasesRequest, context: Context
     ) -> pb.LeaseLeasesResponse:
+        leases = self._calls.leases()
+        auth = self._asking.gate.auth
+        if auth is not None and auth.enabled:
+            await self._check_leases(leases, context)
         return pb.LeaseLeasesResponse(
             header=self._asking.header(),
-            leases=[pb.LeaseStatus(ID=id) for id in self._calls.leases()],
+            leases=[pb.LeaseStatus(ID=id) for id in leases],
         )
+
+    async def _check_leases(self, leases: Sequence[int], context: Context) -> None:
+        """Raise EtcdError unless the caller may read all keys of all leases."""
+        caller = self._asking.gate.caller(context)
+
+        def read(machine: Model) -> None:
+            auth = machine.auth
+            if auth.enabled:
+                keys = (key for lease in leases for key in machine.lease_keys(lease))
+                _check_all(auth.may_read, caller.user(auth), keys)
+
+        await self._asking.read_state(read, context, is_user, caller)
 
 
 def grant_of(id: int, ttl: int, ttl_min_s: int) -> LeaseGrant:
@@ -102,12 +136,22 @@ class _Expected:
         self.outcome: int | Error | None = None
 
 
+def _check_all(may: Callable[[str, bytes, bytes], bool], user: str, keys: Iterable[bytes]) -> None:
+    """Raise EtcdError unless ``user`` may do that with each of ``keys``."""
+    if may(user, FIRST_KEY, TO_THE_END):
+        return
+    if not all(may(user, key, b"") for key in keys):
+        raise EtcdError(Reason.PERMISSION_DENIED)
+
+
 class _KeepAlives:
     """One stream: answers in the order of its requests, each when it is there."""
 
-    def __init__(self, calls: LeaseCalls, asking: Asking) -> None:
+    def __init__(self, calls: LeaseCalls, asking: Asking, context: Context) -> None:
         self._calls = calls
         self._asking = asking
+        self._context = context
+        self._caller = asking.gate.caller(context)
         # Oldest first.
         self._expected: deque[_Expected] = deque()
         self._all_came = False
@@ -118,6 +162,7 @@ class _KeepAlives:
         """Ask for what comes, until the client has said all. Raises what is wrong with it."""
         try:
             async for request in requests:
+                await self._check(request.ID)
                 # Before it is renewed: the revision is never after the end of a lease that lives.
                 response = pb.LeaseKeepAliveResponse(header=self._asking.header(), ID=request.ID)
                 expected = _Expected(response)
@@ -129,6 +174,23 @@ class _KeepAlives:
         finally:
             self._all_came = True
             self._news.set()
+
+    async def _check(self, lease: int) -> None:
+        """Raise EtcdError unless the caller may write all keys of a lease."""
+        gate, caller = self._asking.gate, self._caller
+        auth = gate.auth
+        if auth is None or not auth.enabled:
+            return
+        auth = await gate.known(caller)
+        if auth.may_write(caller.user(auth), FIRST_KEY, TO_THE_END):
+            return
+
+        def read(machine: Model) -> None:
+            auth = machine.auth
+            if auth.enabled:
+                _check_all(auth.may_write, caller.user(auth), machine.lease_keys(lease))
+
+        await self._asking.read_state(read, self._context, is_user, caller)
 
     def _told(self, expected: _Expected, outcome: int | Error) -> None:
         expected.outcome = outcome

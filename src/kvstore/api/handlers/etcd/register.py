@@ -102,6 +102,8 @@ def unary_behaviour(shape: MethodShape, method: Method, entrance: Entrance) -> C
         try:
             request = parsed(shape, data)
             entrance.admit(shape, context.invocation_metadata(), request)
+            if entrance.judge is not None:
+                await entrance.judge(shape, context)
             return await method(request, context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
@@ -121,6 +123,8 @@ def streaming_behaviour(
             request = None if shape.streams_in else parsed(shape, asked)
             metadata = context.invocation_metadata()
             entrance.admit(shape, metadata, request)
+            if entrance.judge is not None:
+                await entrance.judge(shape, context)
             async with entrance.stream(metadata):
                 await method(_all_parsed(shape, asked) if request is None else request, context)
         except (grpc.aio.AbortError, asyncio.CancelledError):

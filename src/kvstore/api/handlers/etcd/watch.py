@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from kvstore.api.etcd import etcd_pb2 as pb
+from kvstore.api.handlers.etcd.auth_gate import Gate, unreadable
 from kvstore.api.handlers.etcd.register import Context
 from kvstore.api.handlers.etcd.translate import header_message
 from kvstore.etcd_errors import EtcdError
 from kvstore.service.etcd.header import Header
 from kvstore.service.etcd.hub import WatchHub
-from kvstore.service.etcd.watch_stream import WatchStream
+from kvstore.service.etcd.watch_stream import Watch, WatchStream
 from kvstore.service.etcd.watch_words import (
     Canceled,
     Created,
@@ -26,11 +27,10 @@ from kvstore.service.etcd.watch_words import (
     WatchRequest,
 )
 from kvstore.state.mvcc.answers import Event, KeyValue
+from kvstore.state.mvcc.auth import Auth
+from kvstore.state.mvcc.requests import TO_THE_END
 
-__all__ = ["Permit", "WatchHandlers", "encode_event"]
-
-Permit = Callable[[Any, bytes, bytes], EtcdError | None]
-"""(metadata of the call, key, range_end as it came) -> why the caller may not read that."""
+__all__ = ["WatchHandlers", "encode_event"]
 
 HEADS_MAX: Final = 64
 """Headers that are kept, for the streams that send the same one."""
@@ -66,18 +66,16 @@ def _fill(message: pb.KeyValue, kv: KeyValue) -> None:
 class WatchHandlers:
     """Serves Watch on a hub. On a running event loop."""
 
-    def __init__(
-        self, hub: WatchHub, header: Callable[[], Header], permit: Permit | None = None
-    ) -> None:
-        """``permit``: who may watch what; None: everybody everything."""
+    def __init__(self, hub: WatchHub, header: Callable[[], Header], gate: Gate) -> None:
+        """``gate``: who may watch what."""
         self._hub = hub
         self._header = header
-        self._permit = permit
+        self._gate = gate
         self._heads: dict[tuple[int, Header], bytes] = {}
 
     async def Watch(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> NoReturn:
         """Ends with an error alone, whatever the client does: see the specification, §5.3."""
-        call = _Call(self._hub, context, self._permit)
+        call = _Call(self._hub, context, self._gate)
         try:
             call.listen(requests)
             while True:
@@ -118,11 +116,15 @@ class WatchHandlers:
 
 
 class _Call:
-    """A stream's two halves: requests in by a task of its own, messages out."""
+    """A stream's two halves: requests in by a task of its own, messages out.
 
-    def __init__(self, hub: WatchHub, context: Context, permit: Permit | None) -> None:
-        self._context = context
-        self._permit = permit
+    Its watches end when its caller may not read any more what they are of.
+    """
+
+    def __init__(self, hub: WatchHub, context: Context, gate: Gate) -> None:
+        self._gate = gate
+        self._caller = gate.caller(context)
+        self._lasting = gate.keep(self._caller, self._judge)
         # Something is to be sent, or it is to end; and requests are to be taken again.
         self._due = asyncio.Event()
         self._room = asyncio.Event()
@@ -148,6 +150,7 @@ class _Call:
 
     def close(self) -> None:
         """It is gone."""
+        self._lasting.end()
         self._stream.close()
         if self._listening is not None:
             self._listening.cancel()
@@ -155,7 +158,7 @@ class _Call:
     async def _listen(self, requests: AsyncIterator[pb.WatchRequest]) -> None:
         # When no more requests come the watches go on.
         async for request in requests:
-            self._take(request)
+            await self._take(request)
             while self._stream.is_congested:
                 self._room.clear()
                 await self._room.wait()
@@ -169,20 +172,22 @@ class _Call:
             self._error = error
         self._due.set()
 
-    def _take(self, request: pb.WatchRequest) -> None:
+    async def _take(self, request: pb.WatchRequest) -> None:
         match request.WhichOneof("request_union"):
             case "create_request":
-                self._create(request.create_request)
+                await self._create(request.create_request)
             case "cancel_request":
                 self._stream.cancel(request.cancel_request.watch_id)
             case "progress_request":
                 self._stream.request_progress()
             # Another one is of a later version of the protocol, or of none.
 
-    def _create(self, request: pb.WatchCreateRequest) -> None:
-        if self._permit is not None:
-            metadata = self._context.invocation_metadata()
-            refused = self._permit(metadata, request.key, request.range_end)
+    async def _create(self, request: pb.WatchCreateRequest) -> None:
+        auth = self._gate.auth
+        if auth is not None and auth.enabled:
+            auth = await self._gate.known(self._caller)
+            # An empty key stands for the first of all. The range's end is judged as it came.
+            refused = unreadable(auth, self._caller, request.key or b"\0", request.range_end)
             if refused is not None:
                 self._stream.refuse(_go_error(refused))
                 return
@@ -199,6 +204,21 @@ class _Call:
                 request.fragment,
             )
         )
+
+    def _judge(self, auth: Auth) -> None:
+        """Users have changed: end what the caller may not read any more."""
+        for watch_id, watch in [*self._stream.watches.items()]:
+            refused = unreadable(auth, self._caller, *_range_of(watch))
+            if refused is not None:
+                self._stream.cancel(watch_id, _go_error(refused))
+
+
+def _range_of(watch: Watch) -> tuple[bytes, bytes]:
+    """What is watched, as a key and a range's end."""
+    place = watch.topic.place
+    if place.end == place.start + b"\0":
+        return place.start, b""
+    return place.start, TO_THE_END if place.end is None else place.end
 
 
 async def _write(context: Context, messages: Sequence[bytes]) -> None:

@@ -1,0 +1,162 @@
+"""``kvctl role``: what is allowed, to whoever has the role."""
+
+from __future__ import annotations
+
+import click
+
+from kvstore.cli.kvctl_bytes import in_words, write_json
+from kvstore.cli.kvctl_connection import connection_options, settings_of, tell
+from kvstore.cli.kvctl_keys import KeysWanted, hex_option, keys_options, keys_wanted
+from kvstore.cli.kvctl_user import ACCESSES
+from kvstore.client import Access, Permission
+
+_ALL = click.option("--all", "all_keys", is_flag=True, help="Every key, in place of KEY.")
+
+
+@click.group("role", short_help="roles and their permissions")
+def role_group() -> None:
+    """Roles: what users may do that have them.
+
+    \b
+    Examples:
+      kvctl role add worker
+      kvctl role grant-permission worker readwrite jobs/ --prefix
+      kvctl role grant-permission worker read --all
+      kvctl role get worker
+    """
+
+
+@role_group.command("add", short_help="make a role")
+@click.argument("name")
+@connection_options
+@click.pass_context
+def add_command(context: click.Context, name: str) -> None:
+    """Make a role, which is allowed nothing yet."""
+    with settings_of(context).connect() as client:
+        client.auth.add_role(name)
+    tell(context, {"role": name, "added": True}, "added")
+
+
+@role_group.command("delete", short_help="remove a role")
+@click.argument("name")
+@connection_options
+@click.pass_context
+def delete_command(context: click.Context, name: str) -> None:
+    """Remove a role, and take it from everybody. Exits with 3 if there is none."""
+    with settings_of(context).connect() as client:
+        client.auth.delete_role(name)
+    tell(context, {"role": name, "deleted": True}, "deleted")
+
+
+@role_group.command("list", short_help="list all roles")
+@connection_options
+@click.pass_context
+def list_command(context: click.Context) -> None:
+    """Print the names of all roles."""
+    with settings_of(context).connect() as client:
+        roles = client.auth.roles()
+    tell(context, {"roles": roles}, *roles)
+
+
+@role_group.command("get", short_help="show what a role is allowed")
+@click.argument("name")
+@hex_option
+@connection_options
+@click.pass_context
+def get_command(context: click.Context, name: str, hexadecimal: bool) -> None:
+    """Print what the role is allowed: with what, from which key on, and to before which."""
+    with settings_of(context).connect() as client:
+        permissions = client.auth.permissions_of(name)
+    if settings_of(context).output == "json":
+        fields: list[object] = [
+            {"access": one.access.value, "key": one.key, "end": one.end} for one in permissions
+        ]
+        write_json({"role": name, "permissions": fields}, hexadecimal=hexadecimal)
+        return
+    for one in permissions:
+        click.echo(_line(one, hexadecimal=hexadecimal))
+
+
+def _line(permission: Permission, *, hexadecimal: bool) -> str:
+    access, key, end = permission
+    if end == b"\0":
+        first = in_words(key, hexadecimal=hexadecimal)
+        return f"{access}\tall keys" if key in (b"", b"\0") else f"{access}\t{first}\tand all after"
+    words = [access.value, in_words(key, hexadecimal=hexadecimal)]
+    if end:
+        words.append(in_words(end, hexadecimal=hexadecimal))
+    return "\t".join(words)
+
+
+@role_group.command("grant-permission", short_help="allow a role something")
+@click.argument("name")
+@click.argument("access", type=click.Choice(ACCESSES))
+@click.argument("key", required=False)
+@_ALL
+@keys_options
+@hex_option
+@connection_options
+@click.pass_context
+def grant_command(
+    context: click.Context,
+    name: str,
+    access: str,
+    key: str | None,
+    all_keys: bool,
+    end: str | None,
+    prefix: bool,
+    from_key: bool,
+    hexadecimal: bool,
+) -> None:
+    """Allow a role to read, write or both: a KEY, all up to before END, a prefix, or all keys."""
+    keys = _wanted(key, end, all_keys, prefix=prefix, from_key=from_key, hexadecimal=hexadecimal)
+    with settings_of(context).connect() as client:
+        client.auth.grant_permission(
+            name, Access(access), keys.key, prefix=keys.prefix, start=keys.start, end=keys.end
+        )
+    tell(context, {"role": name, "access": access, "granted": True}, "granted")
+
+
+@role_group.command("revoke-permission", short_help="take back what a role is allowed")
+@click.argument("name")
+@click.argument("key", required=False)
+@_ALL
+@keys_options
+@hex_option
+@connection_options
+@click.pass_context
+def revoke_command(
+    context: click.Context,
+    name: str,
+    key: str | None,
+    all_keys: bool,
+    end: str | None,
+    prefix: bool,
+    from_key: bool,
+    hexadecimal: bool,
+) -> None:
+    """Take back what was granted for just these keys."""
+    keys = _wanted(key, end, all_keys, prefix=prefix, from_key=from_key, hexadecimal=hexadecimal)
+    with settings_of(context).connect() as client:
+        client.auth.revoke_permission(
+            name, keys.key, prefix=keys.prefix, start=keys.start, end=keys.end
+        )
+    tell(context, {"role": name, "revoked": True}, "revoked")
+
+
+def _wanted(
+    key: str | None,
+    end: str | None,
+    all_keys: bool,
+    *,
+    prefix: bool,
+    from_key: bool,
+    hexadecimal: bool,
+) -> KeysWanted:
+    if all_keys == (key is not None):
+        raise click.UsageError("It takes a KEY, or --all.")
+    if key is not None:
+        return keys_wanted(key, end, prefix=prefix, from_key=from_key, hexadecimal=hexadecimal)
+    if prefix or from_key:
+        raise click.UsageError("--prefix and --from-key go with a KEY.")
+    return KeysWanted(prefix=b"")
