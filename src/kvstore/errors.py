@@ -276,7 +276,14 @@ class CompactedError(Error):
 
 
 class ConflictError(Error):
-    """Others came first, or what was to be made is there already; nothing was written."""
+    """Others came first, or what was to be made is there already; nothing was written.
+
+    ``key``: of a conditional batch, the first that isn't as it was expected.
+    """
+
+    def __init__(self, message: str, key: bytes | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class RefusedError(Error):

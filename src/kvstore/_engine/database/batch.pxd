@@ -18,6 +18,7 @@ cdef enum:
     MAX_KEY_BYTES = 1 << 20
     MAX_VALUE_BYTES = 1 << 30
     MAX_BATCH_BYTES = 1 << 31
+    EXPECTATION_BYTES = 128     # beside its key and value, about
 
 
 cdef struct Operation:
@@ -51,11 +52,26 @@ cdef class ClosedFlag:
     cdef bint closed
 
 
+cdef class Expectation:
+    """What a key must be for a batch to be written."""
+    cdef bytes key              # prefix included
+    cdef bint by_sequence
+    cdef uint64_t sequence      # of the write that made its value, with `by_sequence`
+    cdef bytes value            # without it: the value; None: the key isn't there
+    # What the disk said, where only that knew: a value and its sequence or None, when `is_read`; and
+    # up to which sequence tables held everything then.
+    cdef bint is_read
+    cdef object read
+    cdef uint64_t read_flushed
+
+
 cdef class WriteBatch:
     cdef Buffer encoded         # header included
     cdef readonly uint32_t count
     cdef bint numbered          # some operation has a sequence of its own
     cdef bint has_ranges        # some operation deletes a range
+    cdef list expectations      # None: there are none
+    cdef uint64_t expected_bytes  # of their keys and values
     cdef object db              # what write() writes to, or None
     cdef ClosedFlag closed_flag  # of `db`, or None
     cdef bytes prefix
@@ -65,4 +81,5 @@ cdef class WriteBatch:
     cdef int encode(
         self, int kind, object sequence, Slice prefix, Slice key, Slice value
     ) except -1
+    cdef int expect_all(self, list expectations, uint64_t size) except -1
     cdef Slice payload(self) noexcept

@@ -139,6 +139,20 @@ cdef class ClosedFlag:
     pass
 
 
+cdef class Expectation:
+    pass
+
+
+cdef Expectation copied(Expectation expected):
+    """Without what was read for it."""
+    cdef Expectation copy = Expectation()
+    copy.key = expected.key
+    copy.by_sequence = expected.by_sequence
+    copy.sequence = expected.sequence
+    copy.value = expected.value
+    return copy
+
+
 cdef class WriteBatch:
     def __cinit__(self, *_args, **_named):
         buffer_init(&self.encoded)
@@ -214,7 +228,38 @@ cdef class WriteBatch:
         self.encode(KIND_RANGE_DELETE, sequence, slice_of(NULL, 0), start_slice, stop_slice)
         self.has_ranges = True
 
+    def expect(self, key, *value, sequence=None):
+        cdef Expectation expected = Expectation()
+        cdef uint64_t size
+        if len(value) + (sequence is not None) != 1:
+            raise TypeError("expect() takes a key and either a value, which may be None, or sequence=")
+        if self.closed_flag is not None and self.closed_flag.closed:
+            raise ClosedError("the database that the batch is for is closed")
+        expected.key = self.prefix + as_bytes(key, "key")
+        if sequence is not None:
+            if not 0 <= sequence <= max_sequence():
+                raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56)")
+            expected.by_sequence = True
+            expected.sequence = sequence
+        elif value[0] is not None:
+            expected.value = as_bytes(value[0], "value")
+        size = len(expected.key) + (0 if expected.value is None else len(expected.value))
+        check_sizes(slice_of(NULL, len(expected.key)), slice_of(NULL, size - len(expected.key)))
+        self.expect_all([expected], size + EXPECTATION_BYTES)
+
+    cdef int expect_all(self, list expectations, uint64_t size) except -1:
+        if self.expected_bytes + size > MAX_BATCH_BYTES:
+            raise InvalidArgumentError(f"a batch that expects over {MAX_BATCH_BYTES} bytes")
+        # A list of its own: another batch's may be appended to both.
+        if self.expectations is None:
+            self.expectations = []
+        self.expectations += expectations
+        self.expected_bytes += size
+        return 0
+
     def clear(self):
+        self.expectations = None
+        self.expected_bytes = 0
         self.encoded.size = 0
         self.count = 0
         self.numbered = False
@@ -229,6 +274,8 @@ cdef class WriteBatch:
             raise InvalidArgumentError(f"a batch over {MAX_BATCH_BYTES} bytes")
         if buffer_reserve(&self.encoded, size) < 0:
             raise MemoryError("no memory for a batch")
+        if source.expectations is not None:
+            self.expect_all([copied(one) for one in source.expectations], source.expected_bytes)
         buffer_append(&self.encoded, source.encoded.data + BATCH_HEADER_BYTES, size)
         self.count += source.count
         self.numbered = self.numbered or source.numbered

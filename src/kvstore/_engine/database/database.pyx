@@ -70,7 +70,7 @@ from kvstore._engine.version.native cimport (
 from kvstore._engine.version.native import Edit
 
 from kvstore._engine.database.background import OPEN_STORES, EventCount, start_threads
-from kvstore.errors import InternalError, InvalidArgumentError, StorageError
+from kvstore.errors import InternalError, InvalidArgumentError, OverloadedError, StorageError
 
 
 cdef enum:
@@ -80,6 +80,7 @@ cdef enum:
     KEPT_SCRATCH_BYTES = 1 << 20
     FEWEST_OPEN_TABLES = 16
     OTHER_DESCRIPTORS = 64      # of those that the process may have, left to everything else
+    MOST_READINGS = 100         # of what a batch expects, while flushes make them void
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -304,12 +305,21 @@ cdef class Database(Store):
         return 0
 
     def write(self, WriteBatch batch not None, *, bint sync=False, sequence=None, applied_index=None):
-        self.check_open()
-        if applied_index is None:
-            self.prepare_write()
-        else:
-            self.prepare_numbered_write()
-        return self.write_now(batch, sync, sequence, applied_index)
+        cdef int i
+        if batch.expectations is not None:
+            forget_read(batch)
+        for i in range(MOST_READINGS):
+            self.check_open()
+            if batch.expectations is not None:
+                read_expected(self, batch)
+            if applied_index is None:
+                self.prepare_write()
+            else:
+                self.prepare_numbered_write()
+            written = self.write_now(batch, sync, sequence, applied_index)
+            if written is not None:
+                return written
+        raise OverloadedError(f"between reading and writing came a flush, {MOST_READINGS} times")
 
     cdef int prepare_write(self) except -1:
         """What may let other threads in before a write."""
@@ -360,6 +370,8 @@ cdef class Database(Store):
                 # Others may write meanwhile; numbered batches and applied indexes are for wal=False.
                 self.reserve_log(payload.size, waits, only_deletes(payload))
                 payload = batch.payload()
+        if batch.expectations is not None and not is_as_expected(self, batch):
+            return None
         if batch.count:
             first = self.assigned + 1 if sequence is None else sequence
             self.apply(payload, first, sequence is not None, False, batch.has_ranges)

@@ -1,7 +1,7 @@
 """Types of the room database."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from kvstore._engine.database.repair_report import RepairReport
 from kvstore._engine.files.native import FileSystem
@@ -38,10 +38,22 @@ class WriteBatch:
         In the same batch that is checked; of what was written before it is the caller's word, and
         which of the two stands isn't said where it is broken.
         """
+    @overload
+    def expect(self, key: _Bytes, value: _Bytes | None, /) -> None: ...
+    @overload
+    def expect(self, key: _Bytes, /, *, sequence: int) -> None:
+        """Have the batch written only if ``key`` then has that ``value``, isn't there (None), or has
+        the value that the write with ``sequence`` made (:meth:`DB.get_versioned`).
+
+        All conditions must hold, in the moment before the batch is written, of which nothing comes
+        in between; else the write raises ConflictError, with the ``key``, and nothing is written.
+        They stay in the batch as its operations do, and don't count in its length; a batch of
+        conditions alone checks them.
+        """
     def clear(self) -> None:
-        """Forget all operations."""
+        """Forget all operations and conditions."""
     def append(self, source: WriteBatch) -> None:
-        """Add the operations of another batch after those of this one."""
+        """Add the operations of another batch after those of this one, and its conditions."""
     def approximate_size(self) -> int:
         """Bytes that the batch takes in the log."""
     def __len__(self) -> int:
