@@ -68,6 +68,7 @@ lint: $(VENV)/.lint-tools ## format, lint, types, import rules, the engine's own
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_engine_sources.py
 	$(BIN)/python tools/generate_stubs.py --check
+	$(BIN)/python -m pytest --quiet tests/unit/client/test_types.py
 
 format: $(VENV)/.lint-tools ## format the Python and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -15,13 +15,19 @@ import pytest
 from kvstore.client import Client
 from tests.integration.cluster import Cluster
 
-STALL_S = 2.0
+# A pulse may be late by most of it on a busy machine, and a stall lasts longer than any election.
+ELECTION_MS = 1500
+STALL_S = 4.0
 WAIT_S = 20.0
 STALLING_KVD = Path(__file__).with_name("stalling_kvd.py")
 
 
 def new_cluster(directory: Path) -> Cluster:
-    return Cluster(directory, wrapper=(sys.executable, str(STALLING_KVD), str(STALL_S)))
+    return Cluster(
+        directory,
+        settings=f"election_timeout_ms = {ELECTION_MS}",
+        wrapper=(sys.executable, str(STALLING_KVD), str(STALL_S)),
+    )
 
 
 @pytest.fixture(scope="module")

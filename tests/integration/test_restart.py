@@ -182,11 +182,10 @@ def test_a_stopping_server_takes_no_new_calls_and_lets_those_under_way_finish(
         watch.add_done_callback(lambda _: cut.set())
         server.signal(signal.SIGTERM)
         assert next(watch).status == status.NOT_SERVING
-        began = time.monotonic()
         while takes_calls(server.address):
             assert not cut.is_set(), "took calls until its end"
-        # The drain has the rest of its 4 s: far more than it took to refuse.
-        assert not cut.wait(0.5 + 2 * (time.monotonic() - began))
+        # The drain has the rest of its 4 s.
+        assert not cut.wait(0.5)
         watch.cancel()
         assert server.wait() == 0
 

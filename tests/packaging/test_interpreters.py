@@ -135,7 +135,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environme
         yield Environments(pool, tmp_path_factory.mktemp("interpreters"))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("version", OTHERS)
 def test_the_engine_is_built_and_works(
     environments: Environments, version: str, tmp_path: Path
