@@ -1,6 +1,7 @@
 """Where a member's processor time goes under load: py-spy's samples, in µs a call.
 
     python -m benchmarks.profiles put 64 [--who follower] [--embedded] [--tls] [-- KVD_FLAGS]
+    python -m benchmarks.profiles txn 64 --etcd-api
 
 Three kvd, or with ``--embedded`` five replicas in one process. Samples of the event loop's thread
 are weighed with the processor time that each call cost, and printed by part (where the innermost
@@ -11,6 +12,7 @@ called it; what the loop calls itself, its own sockets and grpcio's poller, to `
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import subprocess
 import sys
@@ -92,9 +94,10 @@ def print_shares(title: str, shares: Counter[str], us_a_sample: float, most: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(usage="%(prog)s OPERATION IN_FLIGHT [options] [-- KVD_FLAGS]")
-    parser.add_argument("operation", choices=("put", "get", "mixed"))
+    parser.add_argument("operation", choices=("put", "get", "mixed", "txn"))
     parser.add_argument("in_flight", type=int)
     parser.add_argument("--who", choices=("leader", "follower"), default="leader")
+    parser.add_argument("--etcd-api", action="store_true", help="call by etcd's API")
     parser.add_argument("--embedded", action="store_true", help="five replicas in one process")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--native", action="store_true", help="functions of C as well; slow")
@@ -112,12 +115,14 @@ def main() -> None:
     with serving(asked) as server:
         fill(server)
         target = server.target()
+        if asked.etcd_api:
+            target = dataclasses.replace(target, server="etcd")
         who = "leader" if asked.who == "leader" else "follower 1"
         plain = measure(target, load)  # py-spy itself would count
         loaded = start(target, load)
         stacks = stacks_of(target.processes[who], SECONDS, native=asked.native)
         loaded.finish()
-    calls = sum(plain[one]["calls"] for one in ("put", "get") if one in plain)
+    calls = sum(plain[one]["calls"] for one in ("put", "get", "txn") if one in plain)
     cost_us = 1e6 * plain["cpu_s"][who] / calls
     us_a_sample = cost_us / max(1, stacks.total())
     print(

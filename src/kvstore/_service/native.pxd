@@ -1,2 +1,3 @@
 include "request_ids.pxd"
 include "desk.pxd"
+include "messages.pxd"

@@ -109,3 +109,32 @@ class Desk:
 
     def decide(self, waiters: Iterable[Read], results: Iterable[Any]) -> None:
         """Answer reads that aren't decided yet."""
+
+# messages.pyx
+
+def proposal_of_put(message: bytes, id: bytes) -> bytes | None:
+    """A PutRequest's bytes as those of a proposal of nobody's, as ``encode_proposal`` makes them.
+
+    None for what says more than key, value and lease, isn't to be read at a glance, or may be
+    refused by its looks.
+    """
+
+def proposal_of_txn(message: bytes, id: bytes) -> bytes | None:
+    """The same of a TxnRequest whose compares, puts, ranges and deletions are of single keys.
+
+    None also for one that changes nothing.
+    """
+
+def key_of_range(message: bytes) -> bytes | None:
+    """The key of a RangeRequest that says nothing else, else None."""
+
+class Encoder:
+    """Encodes answers of the types that it is given, as protobuf has RangeResponse and so on."""
+
+    def __init__(
+        self, range: type[Any], put: type[Any], delete_range: type[Any], txn: type[Any]
+    ) -> None: ...
+    def response(
+        self, answer: Any, cluster_id: int, member_id: int, raft_term: int
+    ) -> bytes | None:
+        """The response, its header with the answer's revision; None for other types."""

@@ -2,3 +2,4 @@
 
 include "request_ids.pyx"
 include "desk.pyx"
+include "messages.pyx"

@@ -199,3 +199,13 @@ class Evaluator:
         once, what only the disk knows, much of it): that is for the readable form. Changes nothing.
         Raises CorruptionError, StorageError.
         """
+
+class KeyReader:
+    """Answers Ranges of single keys from memory, as ``kvstore.state.mvcc.reads`` does."""
+
+    def __init__(self, db: Database, range: type[Any], key_value: type[Any]) -> None: ...
+    def read(self, keys: list[bytes], revision: int, model_from: int) -> list[Any | None]:
+        """Of each key an answer, of the types that it was given; None where only the disk knows.
+
+        On the thread that applies. Raises CorruptionError, ClosedError.
+        """

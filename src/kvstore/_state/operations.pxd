@@ -96,6 +96,12 @@ cdef class Evaluation(Prepared):
     cdef int note(self, Buffer* outcome, uint64_t revision) except -1
 
 
+cdef class KeyReader:
+    cdef Database db
+    cdef object range, key_value
+    cdef object answer(self, bytes key, uint8_t* stored_key, uint64_t revision, uint64_t model_from)
+
+
 cdef class Evaluator:
     """The types of the answers."""
     cdef Database db

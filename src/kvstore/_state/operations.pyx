@@ -549,3 +549,63 @@ cdef class Evaluator:
                 )
             applied.append(new_tuple(self.applied, (index, term, b"", tuple(answers))))
         return applied, evaluation.batch, evaluation.revision, state_hash, clock_ms
+
+
+cdef class KeyReader:
+    """See the stub."""
+
+    def __init__(self, Database db not None, range, key_value):
+        self.db = db
+        self.range = range
+        self.key_value = key_value
+
+    def read(self, list keys not None, uint64_t revision, uint64_t model_from):
+        cdef Buffer stored_key
+        cdef bytes key
+        cdef uint8_t prefix = 1
+        cdef list answers = []
+        self.db.check_open()
+        buffer_init(&stored_key)
+        try:
+            for key in keys:
+                stored_key.size = 0
+                if (
+                    buffer_append(&stored_key, &prefix, 1) < 0
+                    or buffer_append(&stored_key, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)) < 0
+                ):
+                    raise MemoryError("no memory to read keys")
+                answers.append(self.answer(key, stored_key.data, revision, model_from))
+        finally:
+            buffer_free(&stored_key)
+        return answers
+
+    cdef object answer(
+        self, bytes key, uint8_t* stored_key, uint64_t revision, uint64_t model_from
+    ):
+        cdef Slice record
+        cdef uint64_t sequence
+        cdef KeyHeader header
+        cdef const uint8_t* value
+        cdef Pinned pin
+        cdef int found = look_without_disk(
+            self.db, slice_of(stored_key, 1 + PyBytes_GET_SIZE(key)), revision, &record, &sequence,
+            &pin
+        )
+        try:
+            if found != FOUND:
+                if found == COLD:
+                    return None
+                return new_tuple(self.range, (revision, (), False, 0))
+            value = read_key_header(record, sequence, model_from, &header)
+            if value == NULL:
+                raise broken_record(sequence)
+            kv = new_tuple(self.key_value, (
+                key, header.created, header.changed, header.version,
+                PyBytes_FromStringAndSize(
+                    <const char*> value, record.data + record.size - value
+                ),
+                header.lease,
+            ))
+            return new_tuple(self.range, (revision, (kv,), False, 1))
+        finally:
+            pinned_release(&pin)

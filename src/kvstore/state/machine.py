@@ -269,6 +269,10 @@ class StateMachine:
         """The same from memory; :data:`COLD` where that isn't enough, as for more than one key."""
         return self._reading.range_cached(asked)
 
+    def read_keys_cached(self, keys: list[bytes]) -> list[RangeAnswer | None]:
+        """The answers to Ranges of single keys, from memory; None where that isn't enough."""
+        return self._reading.keys_cached(keys)
+
     def read_txn(self, asked: Txn) -> TxnAnswer:
         """The answer to a Txn that only reads. May ask the disk."""
         return self._reading.txn(asked)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from kvstore._state.native import KeyReader
 from kvstore.engine import DB
 from kvstore.state.cold import COLD, Cold
-from kvstore.state.mvcc.answers import EventPage, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import EventPage, HashAnswer, KeyValue, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.hashing import hash_kv
 from kvstore.state.mvcc.reads import read_events, read_events_cached, read_range, read_txn
 from kvstore.state.mvcc.records import EVENTS, USER
@@ -41,6 +42,7 @@ class Reading:
         self._bounds = bounds
         self._disk = DiskStore(db)
         self._memory = MemoryStore(db)
+        self._keys = KeyReader(db, RangeAnswer, KeyValue)
 
     def standing(self) -> Standing:
         """How far what can be read is, all of one moment.
@@ -64,6 +66,13 @@ class Reading:
             return read_range(self._memory, self.standing, asked)
         except ColdError:
             return COLD
+
+    def keys_cached(self, keys: list[bytes]) -> list[RangeAnswer | None]:
+        """Of each key what :meth:`range_cached` says of it, None for COLD."""
+        now = self.standing()
+        if not now.model_from:
+            return [None] * len(keys)
+        return self._keys.read(keys, now.revision, now.model_from)
 
     def txn(self, asked: Txn) -> TxnAnswer:
         """The answer to a Txn that only reads."""

@@ -20,7 +20,8 @@ from kvstore.errors import OverloadedError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd import Header
 from kvstore.state.mvcc.answers import PutAnswer, RangeAnswer
-from kvstore.state.mvcc.requests import Put, Range, Txn
+from kvstore.state.mvcc.operations import decode_operations, join_proposals
+from kvstore.state.mvcc.requests import DeleteRange, Put, Range, Txn
 
 RANGE, PUT, TXN, KEEP_ALIVE = range(FIRST, FIRST + 4)
 HEADER = Header(7, 8, 9, 10)
@@ -95,6 +96,18 @@ class Stage:
     ) -> None:
         self.asked.append((operation, serializable, deadline))
         done(render(self.outcome) if isinstance(self.outcome, tuple) else self.outcome)
+
+    def new_id(self) -> bytes:
+        return b"i" * 16
+
+    def propose_encoded(self, id: bytes, encoded: bytes, deadline: Any, done: Any) -> None:
+        (proposal,) = decode_operations(join_proposals([encoded]))
+        assert proposal.id == id
+        self.propose(proposal.operation, proposal.who, deadline, done)
+
+    def read_keys(self, keys: list[bytes], done: Any) -> None:
+        self.asked.append(keys)
+        done([self.outcome] * len(keys) if isinstance(self.outcome, tuple) else self.outcome)
 
     def propose(self, operation: Any, who: Any, deadline: Any, done: Any) -> None:
         assert who is None
@@ -182,6 +195,72 @@ def test_each_method_asks_the_service_and_a_batch_is_answered_at_once() -> None:
     play(scene)
 
 
+def test_ranges_of_single_keys_share_a_read() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.outcome = RangeAnswer(3, (), False, 0)
+        calls = [Call(RANGE, pb.RangeRequest(key=b"%d" % number)) for number in range(3)]
+        # Each of these is asked for by itself: for its deadline, what it says, and its metadata.
+        late = Call(RANGE, REQUESTS[RANGE], left=5)
+        serializable = Call(RANGE, pb.RangeRequest(key=b"s", serializable=True))
+        marked = Call(RANGE, REQUESTS[RANGE], ("user-agent", "x"))
+        await stage.take(*calls, late, serializable, marked)
+        assert stage.asked == [
+            (Range(b"k"), False, late.deadline),
+            (Range(b"s"), True, None),
+            (Range(b"k"), False, None),
+            [b"0", b"1", b"2"],
+        ]
+        answers = {call.answer for call in (*calls, late, serializable, marked)}
+        assert answers == {stage.range_response(stage.outcome)}
+
+    play(scene)
+
+
+def test_keys_that_only_the_disk_knows_are_read_by_themselves() -> None:
+    async def scene(stage: Stage) -> None:
+        answer = RangeAnswer(3, (), False, 0)
+        stage.outcome = answer
+        stage.read_keys = lambda keys, done: done([answer, None])  # type: ignore[method-assign]
+        known, cold = Call(RANGE, REQUESTS[RANGE]), Call(RANGE, pb.RangeRequest(key=b"cold"))
+        await stage.take(known, cold)
+        assert stage.asked == [(Range(b"cold"), False, None)]
+        assert known.answer == cold.answer == stage.range_response(answer)
+
+    play(scene)
+
+
+def test_whoever_may_not_be_let_in_is_looked_at_by_itself() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.is_learner = True
+        stage.outcome = RangeAnswer(3, (), False, 0)
+        calls = [Call(method, request) for method, request in REQUESTS.items()]
+        await stage.take(*calls)
+        assert {call.failure for call in calls} == {
+            (9, "etcdserver: rpc not supported for learner")
+        }
+        assert stage.asked == []
+
+    play(scene)
+
+
+def test_an_unusual_put_or_txn_is_proposed_as_it_is() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.outcome = PutAnswer(4)
+        deletion = pb.RequestOp(
+            request_delete_range=pb.DeleteRangeRequest(key=b"a", range_end=b"b")
+        )
+        await stage.take(
+            Call(PUT, pb.PutRequest(key=b"k", prev_kv=True)),
+            Call(TXN, pb.TxnRequest(success=[deletion])),
+        )
+        assert stage.asked == [
+            (Put(b"k", prev_kv=True), None),
+            (Txn((), (DeleteRange(b"a", b"b"),), ()), None),
+        ]
+
+    play(scene)
+
+
 def test_a_txn_that_only_reads_goes_through_no_log() -> None:
     async def scene(stage: Stage) -> None:
         stage.outcome = b"read"
@@ -224,19 +303,26 @@ def test_while_users_are_asked_for_every_call_goes_to_its_handler(method: int) -
 
 def test_what_was_read_once_users_are_asked_for_is_not_told() -> None:
     async def scene(stage: Stage) -> None:
-        call = Call(RANGE, REQUESTS[RANGE])
-        stage.outcome = b"a secret"
-        stage.batches.take([call])  # it waits for nothing here
-        call = Call(RANGE, REQUESTS[RANGE])
-        read = stage.read
+        stage.outcome = RangeAnswer(3, (), False, 0)
+        read, read_keys = stage.read, stage.read_keys
 
         def later(*asked: Any) -> None:
             stage.asks_who = True
             read(*asked)
 
+        def keys_later(*asked: Any) -> None:
+            stage.asks_who = True
+            read_keys(*asked)
+
         stage.read = later  # type: ignore[method-assign]
-        await stage.take(call)
-        assert call.answer == ORDINARY
+        stage.read_keys = keys_later  # type: ignore[method-assign]
+        single = Call(RANGE, REQUESTS[RANGE])
+        several = Call(RANGE, pb.RangeRequest(key=b"k", range_end=b"l"))
+        for call in (single, several):
+            stage.asks_who = False
+            await stage.take(call)
+            assert call.answer == ORDINARY
+        assert len(stage.asked) == 2
 
     play(scene)
 

@@ -91,6 +91,10 @@ class Machine:
     def read_range_cached(self, operation: Range) -> RangeAnswer | Cold:
         return COLD if self.is_cold else self.read_range(operation)
 
+    def read_keys_cached(self, keys: list[bytes]) -> list[RangeAnswer | None]:
+        answers = [self.read_range_cached(Range(key)) for key in keys]
+        return [None if isinstance(answer, Cold) else answer for answer in answers]
+
     def read_txn(self, operation: Txn) -> TxnAnswer:
         ranges = [self.read_range(one) for one in operation.success if isinstance(one, Range)]
         return TxnAnswer(self.revision, True, tuple(ranges))

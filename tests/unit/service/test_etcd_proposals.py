@@ -528,3 +528,27 @@ def test_a_follower_tells_what_its_leader_has_no_room_for() -> None:
     ((_, _, done),) = stage.passed
     done(Passed.NO_ROOM)
     assert reasons(outcomes) == [Reason.NO_SPACE]
+
+
+def test_a_proposal_that_comes_encoded_goes_the_way_of_all_others() -> None:
+    stage = Stage()
+    outcomes: list[Any] = []
+    ids = [stage.service.new_id() for _ in range(2)]
+    for id in ids:
+        encoded = encode_proposal(Proposal(id, Put(b"k", b"v")))
+        stage.service.propose_encoded(id, encoded, None, outcomes.append)
+    other = stage.put(b"a")
+    stage.turn()
+    assert proposed(stage) == [[Put(b"k", b"v")] * 2 + [Put(b"a", b"v")]]
+    assert len({*ids, stage.member.log[0][0][2].id}) == 3
+    stage.member.commit()
+    assert (outcomes, other) == ([PutAnswer(2), PutAnswer(3)], [PutAnswer(4)])
+
+
+def test_a_proposal_that_comes_encoded_and_is_too_large_is_refused() -> None:
+    stage = Stage()
+    outcomes: list[Any] = []
+    id = stage.service.new_id()
+    encoded = encode_proposal(Proposal(id, Put(b"k", bytes(1_572_864))))
+    stage.service.propose_encoded(id, encoded, None, outcomes.append)
+    assert reasons(outcomes) == [Reason.REQUEST_TOO_LARGE]

@@ -308,3 +308,39 @@ def test_hashes_and_room_are_a_job_each_at_a_time() -> None:
     assert [one.hash_revision for one in hashes] == [1, 1]
     assert done == [None]
     assert stage.member.machine.reclaimed == 1
+
+
+@pytest.mark.parametrize("leader", [1, 3])
+def test_keys_that_are_read_together_wait_for_one_point(leader: int) -> None:
+    stage = stage_with_key(leader=leader)
+    told: list[Any] = []
+    stage.service.read_keys([b"k", b"absent"], told.append)
+    stage.turn()
+    assert (len(stage.member.points), told) == (1, [])
+    stage.member.confirm()
+    assert told == [[ONE, RangeAnswer(1, (), False, 0)]]
+
+
+def test_keys_of_which_memory_knows_nothing_are_for_others_to_read() -> None:
+    stage = stage_with_key()
+    told: list[Any] = []
+    stage.member.machine.is_cold = True
+    stage.service.read_keys([b"k"], told.append)
+    stage.turn()
+    stage.member.confirm()
+    stage.member.machine.is_cold = False
+    stage.member.machine.error = ClosedError("closed")
+    stage.service.read_keys([b"k", b"l"], told.append)
+    stage.turn()
+    stage.member.confirm()
+    assert told == [[None], [None, None]]
+
+
+def test_keys_whose_point_is_never_reached_are_given_up() -> None:
+    stage = stage_with_key()
+    told: list[Any] = []
+    stage.service.read_keys([b"k"], told.append)
+    for _ in range(8):
+        stage.wait(1)
+        stage.member.confirm(UnavailableError("no majority confirmed the leader in time"))
+    assert reasons(told) == [Reason.TIMED_OUT]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import CorruptionError
 from kvstore.etcd_errors import EtcdError
-from kvstore.state import MemoryBounds, StateMachine, encode_commands, put_command
+from kvstore.state import Cold, MemoryBounds, StateMachine, encode_commands, put_command
 from kvstore.state.mvcc.answers import KeyValue, PutAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.operations import decode_operations, encode_operations
 from kvstore.state.mvcc.requests import (
@@ -135,6 +135,10 @@ def test_both_come_to_the_same_to_the_last_byte_of_the_engine(
         ]
         assert everything(native) == everything(plain)
         assert native.leases() == plain.leases()
+        # One after the other: what is read is in the cache then.
+        known = [plain.read_range_cached(Range(key)) for key in [*KEYS, b"absent"]]
+        expected = [None if isinstance(one, Cold) else one for one in known]
+        assert repr(native.read_keys_cached([*KEYS, b"absent"])) == repr(expected)
         if flushes:
             native.flush()
             plain.flush()

@@ -48,16 +48,24 @@ class Deadlines(Generic[Waiting]):
     """The deadlines of many calls, most of which are decided long before."""
 
     def __init__(self, now: float) -> None:
+        # Those that came since late calls were asked for: most are decided by the next time, and
+        # are let go of then.
+        self._young: list[Waiting] = []
         self._slots: dict[int, list[Waiting]] = {}
         self._next = int(now / SLOT_S)
 
     def add(self, call: Waiting) -> None:
         """Have ``call`` among :meth:`late` once its deadline has passed."""
-        slot = max(int(call.deadline / SLOT_S) + 1, self._next)
-        self._slots.setdefault(slot, []).append(call)
+        self._young.append(call)
 
     def late(self, now: float) -> list[Waiting]:
-        """Those that are undecided though their deadline has passed, each once."""
+        """Those that are undecided though their deadline has passed, each once. To be called as
+        often as members tick."""
+        young, self._young = self._young, []
+        for call in young:
+            if not call.is_decided:
+                slot = max(int(call.deadline / SLOT_S) + 1, self._next)
+                self._slots.setdefault(slot, []).append(call)
         passed = int(now / SLOT_S)
         late: list[Waiting] = []
         for slot in range(self._next, passed + 1):

@@ -58,6 +58,9 @@ class Model(Source, Protocol):
     def read_range_cached(self, operation: Range) -> RangeAnswer | Cold:
         """A single key, from memory alone."""
 
+    def read_keys_cached(self, keys: list[bytes]) -> list[RangeAnswer | None]:
+        """Of each key the same, None where that isn't enough."""
+
     def read_txn(self, operation: Txn) -> TxnAnswer: ...
 
     def hash_kv(self, revision: int) -> HashAnswer:

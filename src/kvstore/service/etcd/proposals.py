@@ -69,16 +69,26 @@ class ProposalCall(Call[Answer]):
     )
 
     def __init__(
-        self, proposal: Proposal, deadline: float, is_own: bool, stays_here: bool, done: Done
+        self,
+        id: bytes,
+        encoded: bytes,
+        deadline: float,
+        is_own: bool,
+        done: Done,
+        proposal: Proposal | None = None,
+        stays_here: bool = False,
     ) -> None:
-        """``stays_here``: for the local member to propose, or nobody."""
+        """``encoded``: the proposal of this id; ``proposal``: the same, where it isn't just a Put
+        or a Txn of nobody's. ``stays_here``: for the local member to propose, or nobody."""
         super().__init__(deadline, is_own, done)
-        self.id = proposal.id
-        self.encoded = (encode_proposal(proposal),)
-        operation = proposal.operation
+        operation = None if proposal is None else proposal.operation
+        self.id = id
+        self.encoded = (encoded,)
         self.is_alone = isinstance(operation, Compact)
         self.enables = isinstance(operation, EnableModel | RaiseLevel)
-        self.is_later = proposal.request is not None or isinstance(operation, AuthOperation)
+        self.is_later = isinstance(operation, AuthOperation) or (
+            proposal is not None and proposal.request is not None
+        )
         self.stays_here = stays_here
         self.flight: _Flight | None = None
         self.term = 0
@@ -201,11 +211,16 @@ class Proposals:
         stays_here: bool = False,
     ) -> ProposalCall:
         """A call for ``operation``, to be :meth:`begin`-ned."""
+        unique = self.new_id()
+        proposal = Proposal(unique, operation, who, request)
+        encoded = encode_proposal(proposal)
+        return ProposalCall(unique, encoded, deadline, is_own, done, proposal, stays_here)
+
+    def new_id(self) -> bytes:
+        """For a proposal of this process."""
         # Both halves differ between processes, and the first one between calls.
         self._count += 1
-        unique = _HALVES.pack((self._first + self._count) & _U64, self._process)
-        proposal = Proposal(unique, operation, who, request)
-        return ProposalCall(proposal, deadline, is_own, stays_here, done)
+        return _HALVES.pack((self._first + self._count) & _U64, self._process)
 
     def refusal(self, call: ProposalCall) -> Reason | None:
         """Why there is no room for it; None if there is."""

@@ -28,7 +28,7 @@ from kvstore.service.etcd.member import (
 from kvstore.service.etcd.proposals import ProposalCall, Proposals
 from kvstore.service.etcd.reads import Permit, Read, ReadCall, Reads, Render, reading
 from kvstore.service.etcd.upkeep import Upkeep
-from kvstore.state.mvcc.answers import Answer, HashAnswer
+from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer
 from kvstore.state.mvcc.checks import check
 from kvstore.state.mvcc.requests import (
     LEVEL_MODEL,
@@ -196,6 +196,17 @@ class EtcdService:
         make = self._proposals.make
         self._begin(make(operation, who, until, is_own, done, request=request))
 
+    def new_id(self) -> bytes:
+        """For :meth:`propose_encoded`."""
+        return self._proposals.new_id()
+
+    def propose_encoded(
+        self, id: bytes, encoded: bytes, deadline: float | None, done: Proposed
+    ) -> None:
+        """As :meth:`propose`, a Put or a Txn that is checked and encoded already, for nobody."""
+        until, is_own = self._until(deadline)
+        self._begin(ProposalCall(id, encoded, until, is_own, done))
+
     def propose_here(self, operation: Operation, done: Proposed) -> None:
         """As :meth:`propose`, but through the local member alone: NOT_LEADER if it doesn't lead.
 
@@ -236,6 +247,25 @@ class EtcdService:
         until, is_own = self._until(deadline)
         read, read_cached = reading(operation, render)
         self._begin(ReadCall(read, serializable, until, is_own, done, read_cached, permit))
+
+    def read_keys(
+        self, keys: list[bytes], done: Callable[[Sequence[RangeAnswer | None] | Error], None]
+    ) -> None:
+        """Read single keys linearizably, from memory: None for those that need the disk."""
+
+        def reached(refusal: Error | None) -> None:
+            machine = self.machine
+            if refusal is not None or machine is None:
+                done(refusal or EtcdError(Reason.TIMED_OUT))
+                return
+            try:
+                answers = machine.read_keys_cached(keys)
+            except Error:
+                # Whoever asks the disk knows what to make of it.
+                answers = [None] * len(keys)
+            done(answers)
+
+        self.read_point(None, reached)
 
     def read_state(
         self,

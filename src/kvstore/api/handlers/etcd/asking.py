@@ -15,7 +15,7 @@ from kvstore.api.handlers.etcd.register import Context
 from kvstore.api.handlers.etcd.translate import header_message
 from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
-from kvstore.service.etcd import EtcdService
+from kvstore.service.etcd import EtcdService, Header
 from kvstore.service.etcd.reads import Read, Render
 from kvstore.state.mvcc.answers import HashAnswer
 from kvstore.state.mvcc.auth import Auth
@@ -45,6 +45,10 @@ class Asking:
     def header(self, revision: int | None = None) -> pb.ResponseHeader:
         """Of this moment, with the ``revision`` of an answer where it has one. Any thread."""
         return header_message(self._service.header(), revision)
+
+    def moment(self) -> Header:
+        """What stands in headers of this moment. Any thread."""
+        return self._service.header()
 
     async def propose(
         self,

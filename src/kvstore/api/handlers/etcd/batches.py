@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, Protocol
 import grpc
 import grpc.aio
 
+from kvstore._service.native import key_of_range, proposal_of_put, proposal_of_txn
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.etcd.methods import method_shape
 from kvstore.api.handlers.etcd import translate
@@ -36,6 +37,7 @@ from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd import EtcdService
 from kvstore.service.etcd.lease_calls import LeaseCalls
+from kvstore.state.mvcc.answers import RangeAnswer
 from kvstore.state.mvcc.checks import reads_only
 
 __all__ = ["ONCE", "WHOLE", "EtcdBatches", "WholeCall", "WholeCalls"]
@@ -121,6 +123,9 @@ class EtcdBatches:
         self._calls: list[WholeCall] = []
         self._results: list[Any] = []
         self._flush_is_due = False
+        # Of the calls that are being taken: ranges of single keys, which share a read.
+        self._keys = _Keys()
+        self._takes_unmarked = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def answered_by(self, front: WholeCalls) -> None:
@@ -133,6 +138,7 @@ class EtcdBatches:
             for call in calls:
                 self._take_ordinarily(call)
             return
+        self._takes_unmarked = self._entrance.takes_unmarked
         for call in calls:
             if call.metadata and not ORDINARY_KEYS.isdisjoint([name for name, _ in call.metadata]):
                 self._take_ordinarily(call)
@@ -141,10 +147,27 @@ class EtcdBatches:
                 self._take_one[call.method - FIRST](call)
             except Exception as error:  # noqa: BLE001 - it becomes the call's status
                 self._told(call, error)
+        if self._keys.calls:
+            keys, self._keys = self._keys, _Keys()
+            self._service.read_keys(keys.keys, partial(self._keys_read, keys))
+
+    def _is_let_in(self, call: WholeCall) -> bool:
+        """There is nothing that the entrance could have against it, whatever it asks."""
+        return self._takes_unmarked and not call.metadata
 
     # --- each method ------------------------------------------------------------------------------
 
     def _range(self, call: WholeCall) -> None:
+        # One with a deadline of its own is looked after by itself.
+        if call.timeout_s == inf and self._is_let_in(call):
+            key = key_of_range(call.message)
+            if key is not None:
+                self._keys.calls.append(call)
+                self._keys.keys.append(key)
+                return
+        self._range_alone(call)
+
+    def _range_alone(self, call: WholeCall) -> None:
         shape = self._shapes[0]
         request = parsed(shape, call.message)
         self._entrance.admit(shape, call.metadata, request)
@@ -157,6 +180,13 @@ class EtcdBatches:
         )
 
     def _put(self, call: WholeCall) -> None:
+        if self._is_let_in(call):
+            id = self._service.new_id()
+            proposal = proposal_of_put(call.message, id)
+            if proposal is not None:
+                done = partial(self._written, call, self._kv.put_response)
+                self._service.propose_encoded(id, proposal, _deadline_of(call), done)
+                return
         shape = self._shapes[1]
         request = parsed(shape, call.message)
         self._entrance.admit(shape, call.metadata, request)
@@ -165,6 +195,13 @@ class EtcdBatches:
         self._service.propose(operation, None, _deadline_of(call), done)
 
     def _txn(self, call: WholeCall) -> None:
+        if self._is_let_in(call):
+            id = self._service.new_id()
+            proposal = proposal_of_txn(call.message, id)
+            if proposal is not None:
+                done = partial(self._written, call, self._kv.txn_response)
+                self._service.propose_encoded(id, proposal, _deadline_of(call), done)
+                return
         shape = self._shapes[2]
         request = parsed(shape, call.message)
         self._entrance.admit(shape, call.metadata, request)
@@ -189,6 +226,20 @@ class EtcdBatches:
         self._renewals.renew(request.ID, None, renewed)
 
     # --- what they came to ------------------------------------------------------------------------
+
+    def _keys_read(self, keys: _Keys, outcome: Sequence[RangeAnswer | None] | Error) -> None:
+        if isinstance(outcome, Error):
+            for call in keys.calls:
+                self._told(call, outcome)
+            return
+        asks_who = self._service.asks_who
+        for call, answer in zip(keys.calls, outcome, strict=True):
+            if asks_who:
+                self._take_ordinarily(call)
+            elif answer is None:
+                self._range_alone(call)
+            else:
+                self._told(call, self._kv.range_response(answer))
 
     def _read(self, call: WholeCall, outcome: Any) -> None:
         if self._service.asks_who:
@@ -276,6 +327,16 @@ class EtcdBatches:
                 self._told(call, answer)
             else:
                 self._fail(call, answer)
+
+
+class _Keys:
+    """Calls that read a single key each."""
+
+    __slots__ = ("calls", "keys")
+
+    def __init__(self) -> None:
+        self.calls: list[WholeCall] = []
+        self.keys: list[bytes] = []
 
 
 class _Context:

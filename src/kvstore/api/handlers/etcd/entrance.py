@@ -73,6 +73,11 @@ class Entrance:
         self._led_at = monotonic()
         self._closed = False
 
+    @property
+    def takes_unmarked(self) -> bool:
+        """:meth:`admit` has nothing against any call without metadata."""
+        return not self._closed and not self._member.is_learner
+
     def admit(self, shape: MethodShape, metadata: Iterable[Any] | None, request: Any) -> None:
         """Raise EtcdError for a call that isn't to reach its handler.
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+from kvstore._service.native import Encoder
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd import translate
 from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.register import Context
 from kvstore.api.handlers.etcd.rights import Rights
 from kvstore.api.handlers.metadata import number_of
-from kvstore.state.mvcc.answers import PutAnswer, RangeAnswer, RepeatedAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import (
+    DeleteRangeAnswer,
+    PutAnswer,
+    RangeAnswer,
+    RepeatedAnswer,
+    TxnAnswer,
+)
 from kvstore.state.mvcc.checks import reads_only
 from kvstore.state.mvcc.requests import Operation
 
 __all__ = ["KVHandlers"]
+
+ENCODER: Final = Encoder(RangeAnswer, PutAnswer, DeleteRangeAnswer, TxnAnswer)
 
 
 class KVHandlers:
@@ -70,16 +80,22 @@ class KVHandlers:
     def range_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
         """As it goes out, with a header of this moment."""
         assert isinstance(answer, RangeAnswer)
-        header = self._asking.header(answer.revision)
-        return translate.range_response(answer, header).SerializeToString()
+        return self._encoded(answer, translate.range_response)
 
     def txn_response(self, answer: RangeAnswer | TxnAnswer | RepeatedAnswer) -> bytes:
         """The same."""
         assert not isinstance(answer, RangeAnswer)
-        header = self._asking.header(answer.revision)
-        return translate.txn_response(answer, header).SerializeToString()
+        return self._encoded(answer, translate.txn_response)
 
     def put_response(self, answer: PutAnswer | RepeatedAnswer) -> bytes:
         """The same."""
-        header = self._asking.header(answer.revision)
-        return translate.put_response(answer, header).SerializeToString()
+        return self._encoded(answer, translate.put_response)
+
+    def _encoded(self, answer: Any, message_of: Callable[[Any, pb.ResponseHeader], Any]) -> bytes:
+        """Natively where its type is known there, else by ``message_of``."""
+        header = self._asking.moment()
+        encoded = ENCODER.response(answer, header.cluster_id, header.member_id, header.raft_term)
+        if encoded is None:
+            message = message_of(answer, translate.header_message(header, answer.revision))
+            encoded = message.SerializeToString()
+        return encoded
