@@ -212,7 +212,7 @@ class ClusterNode:
             pass_on=PassingOn(self._forwarder),
         )
         keep_history(self.etcd, self._options)
-        self._quota = watch_quota(self.etcd, self._options, self._work)
+        self._quota = watch_quota(self.etcd, self._options, self._work, self._votes_alone)
         self.leases = Leases(
             self.etcd,
             now=time.monotonic,
@@ -237,6 +237,10 @@ class ClusterNode:
             and bool(members)
             and self._introductions.all_have(FEATURES[level - 1], members)
         )
+
+    def _votes_alone(self) -> bool:
+        membership = self._membership
+        return membership.voters | membership.outgoing == {self._config.self_id}
 
     def etcd_members(self, address: str) -> Sequence[ClusterMember]:
         clients = "https" if self._options.tls_profile == "secure" else "http"

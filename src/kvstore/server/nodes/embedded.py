@@ -112,7 +112,7 @@ class EmbeddedNode:
             work=self._work,
         )
         keep_history(self.etcd, options)
-        self._quota = watch_quota(self.etcd, options, self._work)
+        self._quota = watch_quota(self.etcd, options, self._work, lambda: True)
         self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)
         self.watches = Following(
             self.etcd, now=time.monotonic, soon=driver.post, work=self._work, rng=rng

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -16,12 +17,21 @@ __all__ = ["watch_quota"]
 log = structlog.get_logger("kvstore.etcd")
 
 
-def watch_quota(etcd: EtcdService, options: ServerOptions, work: Work) -> Quota:
+def watch_quota(
+    etcd: EtcdService, options: ServerOptions, work: Work, is_alone: Callable[[], bool]
+) -> Quota:
     """Have alarms raised, at the ticks of ``etcd``, where the store has no room for more."""
 
     def told(reason: str) -> None:
         log.warning("alarm NOSPACE", member=etcd.member_id, reason=reason)
 
-    quota = Quota(etcd, options.quota_mib << 20, now=time.monotonic, work=work, told=told)
+    quota = Quota(
+        etcd,
+        options.quota_mib << 20,
+        now=time.monotonic,
+        work=work,
+        told=told,
+        is_alone=is_alone,
+    )
     etcd.at_tick(quota.tick)
     return quota

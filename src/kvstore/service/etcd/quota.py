@@ -19,7 +19,7 @@ from kvstore.state.mvcc.requests import Alarm, AlarmAction, AlarmKind, Operation
 __all__ = ["DISK_RESERVE_BYTES", "Quota", "QuotaFigures"]
 
 DISK_RESERVE_BYTES: Final = 128 << 20
-"""The leader's disk is nearly full when it has less left: enough for the deletes and compactions
+"""A disk is nearly full when it has less left: enough for the deletes and compactions
 that are to make room, whose log, memtables and new tables come before the old ones go."""
 
 LOOK_S: Final = 0.5
@@ -47,9 +47,6 @@ class Service(Protocol):
     def machine(self) -> Model | None: ...
 
     @property
-    def is_leader(self) -> bool: ...
-
-    @property
     def model_enabled(self) -> bool: ...
 
     def propose_for_server(
@@ -66,8 +63,8 @@ class Quota:
 
     A store beyond its quota raises the alarm, and once it is disarmed raises it again with the next
     write: whoever disarms it has to make room first, as in etcd. A disk that is nearly full does so
-    where the member leads: who merely follows is no reason for a cluster to refuse anything. That
-    alarm is ended by the process that raised it, once there is twice as much left, since disks are
+    where there is no other: in a cluster members with room go on, and one of them leads. That alarm
+    is ended by the process that raised it, once there is twice as much left, since disks are
     emptied by others who know nothing of it.
     """
 
@@ -79,15 +76,18 @@ class Quota:
         now: Callable[[], float],
         work: Work,
         told: Told,
+        is_alone: Callable[[], bool],
         reserve_bytes: int = DISK_RESERVE_BYTES,
     ) -> None:
-        """``quota_bytes``: 0 for none. ``work`` asks the disk, which may hang."""
+        """``quota_bytes``: 0 for none. ``work`` asks the disk, which may hang. ``is_alone``: all
+        voters are in this process."""
         self._service = service
         self._quota_bytes = quota_bytes
         self._reserve_bytes = reserve_bytes
         self._now = now
         self._work = work
         self._told = told
+        self._is_alone = is_alone
         self._look_at = now()
         self._is_asking = False
         self._is_proposing = False
@@ -125,7 +125,7 @@ class Quota:
                     f"the store has {stored} bytes, of a quota of {self._quota_bytes}: it takes "
                     "deletes only until there is room and the alarm is disarmed"
                 )
-        elif not self._is_asking and (service.is_leader or self._is_for_disk):
+        elif not self._is_asking and (self._is_for_disk or self._is_alone()):
             self._ask_disk(member)
 
     def _is_over(self, stored: int) -> bool:

@@ -20,14 +20,14 @@ RESERVE = 100
 
 
 class Stage:
-    """A service whose sizes a test sets. It is member 7, and leads."""
+    """A service whose sizes a test sets. It is member 7, and has the only vote."""
 
     def __init__(self, quota_bytes: int = 1000, work: Any = None) -> None:
         self.time = 0.0
         self.member_id = 7
         self.member = self
         self.machine = self
-        self.is_leader = True
+        self.is_alone = True
         self.model_enabled = True
         self.stored_bytes = 0
         self.revision = 1
@@ -44,6 +44,7 @@ class Stage:
             now=lambda: self.time,
             work=work or AtOnce(),
             told=self.said.append,
+            is_alone=lambda: self.is_alone,
             reserve_bytes=RESERVE,
         )
 
@@ -89,9 +90,9 @@ def test_a_store_beyond_its_quota_raises_the_alarm_once() -> None:
     assert stage.quota.figures() == QuotaFigures(1000, 1000, frozenset({NOSPACE}))
 
 
-def test_who_follows_raises_it_as_well() -> None:
+def test_a_member_among_others_raises_it_as_well() -> None:
     stage = Stage()
-    stage.is_leader = False
+    stage.is_alone = False
     stage.stored_bytes = 1000
     stage.look()
     assert stage.alarms == {NOSPACE}
@@ -175,7 +176,7 @@ def test_nothing_is_asked_before_keys_have_revisions() -> None:
     assert stage.quota.figures() == QuotaFigures(1000, 1000, frozenset())
 
 
-def test_a_leader_s_disk_that_is_nearly_full_raises_it_and_ends_it_with_room() -> None:
+def test_the_only_disk_that_is_nearly_full_raises_it_and_ends_it_with_room() -> None:
     stage = Stage()
     stage.free = RESERVE - 1
     stage.look(3)
@@ -183,7 +184,7 @@ def test_a_leader_s_disk_that_is_nearly_full_raises_it_and_ends_it_with_room() -
     stage.free = 2 * RESERVE - 1
     stage.look(3)
     assert stage.alarms == {NOSPACE}, "no to and fro"
-    stage.is_leader = False  # another one leads meanwhile
+    stage.is_alone = False  # there are others meanwhile
     stage.free = 2 * RESERVE
     stage.look(3)
     assert stage.asked[1:] == [Alarm(AlarmAction.DEACTIVATE, *NOSPACE)]
@@ -223,9 +224,9 @@ def test_an_alarm_that_others_raise_later_is_not_ended_for_the_disk() -> None:
     assert stage.alarms == {NOSPACE}
 
 
-def test_the_disk_of_who_follows_is_no_reason() -> None:
+def test_a_disk_among_others_is_no_reason() -> None:
     stage = Stage()
-    stage.is_leader = False
+    stage.is_alone = False
     stage.free = 0
     stage.look(3)
     assert not stage.asked
