@@ -123,6 +123,7 @@ def test_what_v1_writes_is_watched_too_and_survives_a_restart(tmp_path: Path, fr
     with Kvd(tmp_path / "data", front=front) as kvd:
         address = kvd.wait_serving().address
         with Client(address) as client:
+            client.count(prefix=b"")  # keys have revisions from here on
             client.put(b"a", b"1")
             watcher = Watcher([address], b"\0", b"\0", start=2, prev_kv=True)
             client.put(b"a", b"2")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 from kvstore.errors import Error, StorageError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.raft import Membership
+from kvstore.replica.options import ReplicaStatus
 from kvstore.replica.work import Work
 from kvstore.service.etcd import Answers, EtcdLimits, EtcdService, Passed
 from kvstore.service.etcd.member import LocalMember
@@ -123,6 +125,7 @@ class Member:
         self.refusal: Error | None = None
         self.ages: list[int] = []
         self.lacks_room = False
+        self.committed = self.applied = 7
 
     @property
     def is_leader(self) -> bool:
@@ -141,6 +144,10 @@ class Member:
 
     def read(self, done: Callable[[Error | None], None]) -> None:
         self.points.append(done)
+
+    def status(self) -> ReplicaStatus:
+        log = SimpleNamespace(commit=self.committed)
+        return cast("ReplicaStatus", SimpleNamespace(raft=log, applied=self.applied))
 
     def reads_take(self, ticks: int, reader: str) -> None:
         self.ages.append(ticks)
@@ -198,7 +205,9 @@ class Stage:
         limits: EtcdLimits | None = None,
         work: Work | None = None,
         model: bool = True,
+        replayed: bool = True,
     ) -> None:
+        """``replayed``: the member has shown that it holds what it held before."""
         self.now = 100.0
         self.known_level = LEVEL_NUMBERED
         self.passed: list[tuple[int, list[bytes], Callable[[Passed], None]]] = []
@@ -223,6 +232,8 @@ class Stage:
             limits=limits,
         )
         self.service.tick()
+        if replayed:
+            self.member.confirm()
         self.turn()
 
     def _pass_on(

@@ -344,3 +344,52 @@ def test_keys_whose_point_is_never_reached_are_given_up() -> None:
         stage.wait(1)
         stage.member.confirm(UnavailableError("no majority confirmed the leader in time"))
     assert reasons(told) == [Reason.TIMED_OUT]
+
+
+# --- after a start -------------------------------------------------------------------------------
+
+
+def test_a_member_that_started_is_not_read_before_it_holds_what_it_held() -> None:
+    """Its tables may be old: what was acknowledged, and read, before it was stopped is in its log,
+    of which only the leader knows how far it counts."""
+    stage = stage_with_key(replayed=False, leader=3)
+    read, waiting = stage.read(serializable=True), stage.put()
+    stage.wait(1)
+    assert (read, waiting) == ([], [])
+    assert stage.service.header().revision == 0
+    assert len(stage.member.points) == 1
+    stage.member.confirm(UnavailableError("no leader"))
+    stage.wait(0.2)
+    assert read == []
+    stage.member.confirm()
+    stage.wait(0.2)
+    assert read == [ONE]
+    assert stage.service.header().revision == 1
+
+
+def test_without_a_leader_what_its_own_disk_says_has_to_do() -> None:
+    stage = stage_with_key(replayed=False, leader=0)
+    stage.member.applied = 3
+    late = stage.read(serializable=True)
+    stage.wait(stage.service.patience_s + 0.5)
+    assert reasons(late) == [Reason.TIMED_OUT]
+    again = stage.read(serializable=True)
+    stage.wait(1)
+    assert again == [], "it still replays what it knows to be committed"
+    stage.member.applied = 7
+    stage.wait(0.2)
+    assert again == [ONE]
+
+
+def test_an_answer_for_a_member_that_was_replaced_meanwhile_says_nothing_of_the_other() -> None:
+    stage = stage_with_key(replayed=False)
+    first = stage.member
+    stage.found = other = Member(stage, 2, 2)
+    read = stage.read(serializable=True)
+    stage.wait(0.2)
+    first.confirm()
+    stage.wait(0.2)
+    assert read == []
+    other.confirm()
+    stage.wait(0.2)
+    assert read[0].count == 0

@@ -27,6 +27,7 @@ from kvstore.service.etcd.member import (
 )
 from kvstore.service.etcd.proposals import ProposalCall, Proposals
 from kvstore.service.etcd.reads import Permit, Read, ReadCall, Reads, Render, reading
+from kvstore.service.etcd.replaying import Replaying
 from kvstore.service.etcd.upkeep import Upkeep
 from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer
 from kvstore.state.mvcc.checks import check
@@ -85,6 +86,7 @@ class EtcdService:
         self._limits = limits = limits or EtcdLimits()
         self.patience_s = limits.patience_s + 2 * election_timeout_s
         self._began = now()
+        self._replaying = Replaying(self.patience_s / 2, now=now, over=lambda: soon(self._take_up))
         self._member: LocalMember | None = None
         self._listeners: list[Listener] = []
         self._at_tick: list[Callable[[], None]] = []
@@ -328,7 +330,8 @@ class EtcdService:
             refusal = self._reads.refusal()
         if refusal is not None or self.model_enabled or _enables(call):
             return refusal
-        if not self._all_know(LEVEL_MODEL) and self._now() - self._began > self.patience_s:
+        is_known = self._member is None or self._all_know(LEVEL_MODEL)
+        if not is_known and self._now() - self._began > self.patience_s:
             return Reason.NOT_CAPABLE
         return Reason.TOO_MANY_REQUESTS if len(self._early) >= self._limits.waiting_max else None
 
@@ -356,21 +359,28 @@ class EtcdService:
 
     def tick(self) -> None:
         """To be called as often as members tick."""
-        found = self._find()
-        if found is not None and found is not self._member and self._has_caught_up(found):
-            self._follow(found)
+        self._take_up()
         for call in self._deadlines.late(self._now()):
             self._expire(call)
         self._proposals.tick()
         self._reads.tick()
-        self._raise_level()
         for look in self._at_tick:
             look()
 
+    def _take_up(self) -> None:
+        """Go on with the member that is to take calls, and with what it knows to be on."""
+        found = self._find()
+        if found is not None and found is not self._member and self._has_caught_up(found):
+            self._follow(found)
+        self._raise_level()
+
     def _has_caught_up(self, member: LocalMember) -> bool:
-        """It has applied what answers and headers have told of: no revision goes back."""
+        """It has applied what answers and headers have told of, of this process or the one before
+        it: no revision goes back."""
         former = self._member
-        return former is None or member.machine.revision >= former.machine.revision
+        if former is None:
+            return self._replaying.is_over(member)
+        return member.machine.revision >= former.machine.revision
 
     def _follow(self, member: LocalMember) -> None:
         self._member = member
