@@ -42,10 +42,14 @@ class EtcdCalls:
             response_deserializer=shape.response.FromString,
         )
         if shape.streams_in:
-            return lambda requests, timeout=None: call(requests, timeout=timeout)
+            return lambda requests, timeout=None, metadata=None: call(
+                requests, timeout=timeout, metadata=metadata
+            )
         return lambda timeout=TIMEOUT_S, **fields: call(shape.request(**fields), timeout=timeout)
 
-    def begin(self, method: str, /, timeout: float = TIMEOUT_S, **fields: Any) -> Any:
+    def begin(
+        self, method: str, /, timeout: float = TIMEOUT_S, metadata: Any = None, **fields: Any
+    ) -> Any:
         """A unary call under way, as a future."""
         shape = _OF[method]
         call: Any = self.channel.unary_unary(
@@ -53,7 +57,7 @@ class EtcdCalls:
             request_serializer=shape.request.SerializeToString,
             response_deserializer=shape.response.FromString,
         )
-        return call.future(shape.request(**fields), timeout=timeout)
+        return call.future(shape.request(**fields), timeout=timeout, metadata=metadata)
 
     def keep_alive_once(self, lease: int, timeout: float = TIMEOUT_S) -> int:
         """The TTL that it has again."""
