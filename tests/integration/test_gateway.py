@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from kvstore.wire import available
 from tests.integration.cluster import Cluster
@@ -231,8 +232,9 @@ def test_without_etcds_api_health_and_version_are_there_alone(tmp_path: Path) ->
         with contextlib.closing(connect(kvd.address)) as connection:
             for path in ("/health", "/version", "/livez", "/readyz"):
                 assert ask(connection, "GET", path).status == 200
-            assert ask(connection, "POST", "/v3/kv/range", '{"key": "YQ=="}').status == 404
-            assert ask(connection, "GET", "/v3/kv/range").status == 404
+            refused = ask(connection, "POST", "/v3/kv/range", '{"key": "YQ=="}')
+            assert (refused.status, refused.json["code"]) == (501, 12)
+            assert "--etcd_api=false" in refused.json["error"]
 
 
 def test_the_front_over_grpcio_says_that_it_has_no_http1(tmp_path: Path) -> None:
@@ -385,3 +387,83 @@ def test_over_tls_whoever_knows_http1_has_it(tmp_path: Path, offered: list[str] 
             assert watch.lines[0]["result"]["created"] is True
         with kvd.client() as client:
             assert client.get(b"k") == bytes(700_000)
+
+
+# Users.
+
+
+def ask_for_users(address: str, tls: ssl.SSLContext | None = None) -> None:
+    """root with the password "p", and "reader", who may read "r"; then users are asked for."""
+    with contextlib.closing(connect(address, tls)) as connection:
+        post(connection, "/v3/auth/user/add", name="root", password="p")
+        post(connection, "/v3/auth/role/add", name="root")
+        post(connection, "/v3/auth/user/grant", user="root", role="root")
+        post(connection, "/v3/auth/user/add", name="reader", password="q")
+        post(connection, "/v3/auth/role/add", name="reading")
+        permission = {"permType": "READ", "key": b64(b"r")}
+        post(connection, "/v3/auth/role/grant", name="reading", perm=permission)
+        post(connection, "/v3/auth/user/grant", user="reader", role="reading")
+        post(connection, "/v3/kv/put", key=b64(b"r"), value=b64(b"v"))
+        post(connection, "/v3/auth/enable")
+
+
+def test_users_are_told_by_their_token_alone(kvd: Kvd) -> None:
+    ask_for_users(kvd.address)
+    connection = connect(kvd.address)
+    tokens = {
+        name: post(connection, "/v3/auth/authenticate", name=name, password=password)["token"]
+        for name, password in (("root", "p"), ("reader", "q"))
+    }
+
+    def ends(path: str, body: str, **headers: str) -> tuple[int, str]:
+        reply = ask(connection, "POST", path, body, **headers)
+        return reply.status, "" if reply.status == 200 else reply.json["error"]
+
+    read, other = '{"key": "cg=="}', '{"key": "eA=="}'
+    assert ends("/v3/kv/range", read) == (400, "etcdserver: user name is empty")
+    assert ends("/v3/kv/range", read, Authorization="nonsense")[0] == 401
+    assert ends("/v3/auth/authenticate", '{"name": "root", "password": "no"}')[0] == 400
+    reader = {"Authorization": tokens["reader"]}
+    assert ends("/v3/kv/range", read, **reader) == (200, "")
+    assert ends("/v3/kv/range", read, Authorization=f"Bearer {tokens['reader']}") == (200, "")
+    assert ends("/v3/kv/range", read, Grpc_Metadata_Token=tokens["reader"]) == (200, "")
+    assert ends("/v3/kv/range", other, **reader)[0] == 403
+    assert ends("/v3/kv/put", read, **reader) == (403, "etcdserver: permission denied")
+    assert ends("/v3/auth/disable", "{}", **reader)[0] == 403
+    assert ends("/v3/kv/put", other, Authorization=tokens["root"]) == (200, "")
+    # A member's health is nobody's secret.
+    assert ask(connection, "GET", "/health").body == b'{"health":"true","reason":""}'
+    watched = {}
+    for key, token in (("cg==", reader), ("eA==", reader), ("cg==", {})):
+        request = json.dumps({"create_request": {"key": key}})
+        with contextlib.closing(connect(kvd.address)) as watching:
+            (line,) = ask(watching, "POST", "/v3/watch", request, lines=1, **token).lines
+        watched[key, bool(token)] = line
+    assert watched["cg==", True]["result"] == {**watched["cg==", True]["result"], "created": True}
+    assert "canceled" not in watched["cg==", True]["result"]
+    for refused in (watched["eA==", True], watched["cg==", False]):
+        assert "error" in refused or refused["result"]["canceled"] is True
+
+
+def test_the_name_in_a_certificate_is_no_user_of_the_gateway(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificates = Certificates.make(tmp_path)
+    ca = tmp_path / "clients.pem"
+    authority.cert_pem.write_to_path(ca)
+    trust = ssl.create_default_context(cafile=str(certificates.ca))
+    authority.issue_cert("operator.kvstore", common_name="root").configure_cert(trust)
+    asked = f"--tls_client_ca={ca}"
+    with Kvd(tmp_path / "data", asked, certificates=certificates, front="native") as kvd:
+        with contextlib.closing(connect(kvd.address, trust)) as connection:
+            while ask(connection, "GET", "/readyz").status != 200:
+                pass
+            post(connection, "/v3/kv/range", key=b64(b"k"))
+        ask_for_users(kvd.address, trust)
+        with contextlib.closing(connect(kvd.address, trust)) as connection:
+            refused = ask(connection, "POST", "/v3/kv/range", '{"key": "cg=="}')
+            assert refused.json["error"] == "etcdserver: user name is empty"
+            token = post(connection, "/v3/auth/authenticate", name="root", password="p")["token"]
+            allowed = ask(
+                connection, "POST", "/v3/kv/range", '{"key": "cg=="}', Authorization=token
+            )
+            assert allowed.json["count"] == "1"
