@@ -166,6 +166,10 @@ class Applying:
 
 # operations.pyx
 
+def names_single_keys(data: bytes) -> bool:
+    """Whether an entry is whole, and of nothing but Puts and Txns of single keys, of nobody's, that
+    say no more: whatever this is true of ``decode_operations`` takes."""
+
 class Evaluator:
     """Evaluates entries of the model's operations that name single keys, from memory.
 

@@ -65,6 +65,9 @@ cdef const uint8_t* pass_proposal(
 ) noexcept nogil
 
 
+cdef bint passes(bytes data, uint32_t* keys)
+
+
 cdef class Evaluation(Prepared):
     """One slice: the keys that it names, and what it writes."""
     cdef Database db

@@ -176,6 +176,24 @@ cdef const uint8_t* pass_proposal(
     return pass_branch(at, end, keys)
 
 
+cdef bint passes(bytes data, uint32_t* keys):
+    """Whether an entry is whole, and of nothing but proposals that can be done natively."""
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(data)
+    cdef uint64_t time_ms
+    cdef uint32_t count
+    at = read_operations_head(at, end - at, &time_ms, &count)
+    while at != NULL and count:
+        at = pass_proposal(at, end, keys)
+        count -= 1
+    return at == end
+
+
+def names_single_keys(bytes data not None):
+    cdef uint32_t keys = 0
+    return passes(data, &keys)
+
+
 cdef class Evaluation(Prepared):
 
     def __cinit__(self):
@@ -513,13 +531,10 @@ cdef class Evaluator:
             if not data:
                 continue
             size += PyBytes_GET_SIZE(data)
-            at = <const uint8_t*> PyBytes_AS_STRING(data)
-            end = at + PyBytes_GET_SIZE(data)
-            at = read_operations_head(at, end - at, &time_ms, &count)
-            while at != NULL and count:
-                at = pass_proposal(at, end, &keys)
-                count -= 1
-            if at != end or keys > KEYS_OF_SLICE_MAX or size > BYTES_OF_SLICE_MAX:
+            if (
+                not passes(data, &keys) or keys > KEYS_OF_SLICE_MAX
+                or size > BYTES_OF_SLICE_MAX
+            ):
                 return None
         evaluation = Evaluation.__new__(Evaluation)
         evaluation.db = self.db

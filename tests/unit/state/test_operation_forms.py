@@ -11,9 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._state.native import names_single_keys
 from kvstore.errors import CorruptionError
 from kvstore.etcd_errors import EtcdError
-from kvstore.state import Cold, MemoryBounds, StateMachine, encode_commands, put_command
+from kvstore.state import (
+    Cold,
+    MemoryBounds,
+    StateMachine,
+    check_entry,
+    encode_commands,
+    put_command,
+)
 from kvstore.state.mvcc.answers import KeyValue, PutAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.operations import decode_operations, encode_operations
 from kvstore.state.mvcc.requests import (
@@ -154,6 +162,7 @@ def test_puts_and_txns_of_single_keys_need_no_plain_form(
     one = machine()
     for index, (_, batch) in enumerate(run, start=3):
         data = [(index, 1, entry(batch, index))]
+        assert names_single_keys(data[0][2])
         assert is_native(one, data)
         one.apply(data)
     one.close()
@@ -285,9 +294,13 @@ def test_bytes_that_the_plain_form_refuses_are_left_to_it(data: st.DataObject) -
     try:
         decode_operations(given_bytes)
     except CorruptionError:
+        assert not names_single_keys(given_bytes)
+        with pytest.raises(CorruptionError):
+            check_entry(given_bytes)
         if given_bytes[:1] == VALID[:1]:
             assert not is_native(native, [(3, 1, given_bytes)])
     else:
+        check_entry(given_bytes)
         run = [(3, 1, given_bytes)]
         assert repr(native.apply(run)) == repr(plain.apply(run))
         assert everything(native) == everything(plain)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
+from kvstore._state.native import names_single_keys
 from kvstore.errors import Error, NotLeaderError, OutcomeUnknownError, UnavailableError
 from kvstore.etcd_errors import Reason
 from kvstore.service.etcd.calls import Call
@@ -111,8 +112,10 @@ class _Foreign:
     def __init__(self, term: int, encoded: Sequence[bytes], done: Callable[[Passed], None]) -> None:
         """Raises CorruptionError for what no member sends."""
         self.term = term
-        proposals = decode_operations(join_proposals(encoded))
-        self.is_alone = any(isinstance(each.operation, Compact) for each in proposals)
+        data = join_proposals(encoded)
+        self.is_alone = not names_single_keys(data) and any(
+            isinstance(each.operation, Compact) for each in decode_operations(data)
+        )
         self.encoded = encoded
         self.size = sum(map(len, encoded))
         self.done = done
