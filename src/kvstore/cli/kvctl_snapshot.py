@@ -6,16 +6,18 @@ import datetime
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kvstore.cli.kvctl_connection import connection_options, settings_of
 from kvstore.cli.kvctl_status import size, table
 from kvstore.errors import ConfigurationError, StorageError
-from kvstore.replica.backup_file import BackupInfo, BackupParser, read_backup
-from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.config.private_files import replacing
-from kvstore.server.nodes.restore import restore_cluster, restore_embedded
+
+# What a member is made of takes twice as long to import as all else: each command gets its own.
+if TYPE_CHECKING:
+    from kvstore.replica.backup_file import BackupInfo
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -58,6 +60,8 @@ def save_command(context: click.Context, file: Path, stale: bool) -> None:
 
 def _save(pieces: Iterable[bytes], file: Path) -> BackupInfo:
     """Write and check the pieces; returns once the file is durable under its name."""
+    from kvstore.replica.backup_file import BackupParser
+
     parser = BackupParser(str(file))
     try:
         # All keys and values are in it: nobody else may read it.
@@ -86,6 +90,8 @@ def status_command(context: click.Context, file: Path) -> None:
 
     Exits with 5 when the file is damaged.
     """
+    from kvstore.replica.backup_file import read_backup
+
     _show(context, file, read_backup(str(file)), "whole")
 
 
@@ -114,6 +120,9 @@ def restore_command(
     it for every founder, on its machine, with the same FILE. Directories must be new or empty.
     Everything is checked before anything is made.
     """
+    from kvstore.server.config.cluster_config import load_cluster_config
+    from kvstore.server.nodes.restore import restore_cluster, restore_embedded
+
     if bool(configs) == (data_dir is not None):
         raise click.UsageError("give --config for members of a cluster, or --data-dir")
     if data_dir is not None:

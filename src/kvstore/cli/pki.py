@@ -17,7 +17,6 @@ from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_connection import Command, output_options, settings_of
 from kvstore.cli.kvctl_status import table
 from kvstore.errors import ConfigurationError
-from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.peers.secret import make_secret_file
 
 if TYPE_CHECKING:
@@ -133,6 +132,9 @@ def issue_command(
         made = authority.issue_member(member, hosts, days)
     else:
         made = []
+        # Only here, as with it comes what a member is made of.
+        from kvstore.server.config.cluster_config import load_cluster_config
+
         cluster = load_cluster_config(str(config))
         if cluster.cluster_id != authority.cluster_id:
             raise ConfigurationError(

@@ -1,0 +1,15 @@
+"""kvctl is called from scripts, again and again: it begins without what only servers need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_kvctl_imports_nothing_that_a_member_is_made_of() -> None:
+    program = (
+        "import sys, kvstore.cli.kvctl; rooms = ('raft', 'replica', 'server.nodes', 'state'); "
+        "print([room for room in rooms if f'kvstore.{room}' in sys.modules])"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert printed == "[]\n"
