@@ -80,7 +80,9 @@ def conversation(chance: random.Random) -> bytes:
 def test_nothing_that_clients_say_harms_others_or_stays(seed: int) -> None:
     chance = random.Random(seed)
 
-    @scene(site=Anything, calls_max=20, half_open_s=1.0, headers_s=0.5, request_s=0.5, answer_s=0.5)
+    @scene(
+        site=Anything, calls_max=20, half_open_s=20.0, headers_s=0.5, request_s=0.5, answer_s=0.5
+    )
     async def play(server: Server, address: str, site: Site) -> None:
         async def client(said: bytes, patience_s: float) -> None:
             raw = await Raw.open(address, b"")

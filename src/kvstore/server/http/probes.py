@@ -17,6 +17,8 @@ Check = Callable[[], Awaitable[str]]
 """Why it fails; empty when it doesn't."""
 
 NO_LEADER: Final = "RAFT NO LEADER"
+STARTING: Final = "STARTING"
+"""What its log holds isn't applied yet."""
 
 # Any key will do: that it is read matters, not whether it is there.
 _READ: Final = Range(b"health", keys_only=True)
@@ -88,12 +90,17 @@ class Probes:
         service = self._service
         if service is None or not service.model_enabled:
             # Keys can't be read so (yet).
-            return "" if serializable or self._leader() else NO_LEADER
+            return "" if serializable else self._before_keys_have_revisions(service)
         reading = self._reads.get(serializable)
         if reading is None or reading.done():
             reading = asyncio.create_task(_read(service, serializable))
             self._reads[serializable] = reading
         return await asyncio.shield(reading)
+
+    def _before_keys_have_revisions(self, service: EtcdService | None) -> str:
+        if not self._leader():
+            return NO_LEADER
+        return STARTING if service is not None and service.member is None else ""
 
 
 async def _read(service: EtcdService, serializable: bool) -> str:
