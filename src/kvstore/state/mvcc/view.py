@@ -67,6 +67,7 @@ class View:
         "_entry_read_max",
         "_events",
         "_leases",
+        "_left_until",
         "_read_ends_at",
         "_store",
         "alarms",
@@ -99,6 +100,8 @@ class View:
         self._leases = leases
         # The keys that the slice attached to leases; some may be off again.
         self._attached: dict[int, set[bytes]] = {}
+        # Of leases and spans: up to where the stored keys have left the lease.
+        self._left_until: dict[tuple[int, Span], bytes] = {}
         self._events = 0
         self._entry_bytes_max = self._bytes_max = entry_bytes_max
         self._entry_read_max = self._read_ends_at = entry_read_max
@@ -227,14 +230,28 @@ class View:
                 yield kv
 
     def has_attached(self, lease: int, span: Span) -> bool:
-        """Whether a key of ``span`` is on a lease; counts what it reads for that."""
-        written = sorted(key for key in self._attached.get(lease, ()) if key in span)
-        self.read(cost_of(None) * (1 + len(written)))
-        for key in merge(attached_keys(self._store, lease, span), written):
-            kv = self.metered.get(key)
-            if kv is not None and kv.lease == lease:
+        """Whether a key of ``span`` is on a lease.
+
+        It counts as the reading of one key, whatever is looked at: how much of that is stored, and
+        how much the slice's earlier entries have changed, is for each member to find.
+        """
+        self.read(cost_of(None))
+        if any(self._is_on(lease, key) for key in self._attached.get(lease, ()) if key in span):
+            return True
+        # What is stored before it has left the lease in this slice, and isn't looked at again: what
+        # came back is among the keys above.
+        start = self._left_until.get((lease, span), span.start)
+        for key in attached_keys(self._store, lease, Span(start, span.stop)):
+            if self._is_on(lease, key):
+                self._left_until[lease, span] = key
                 return True
+            start = key
+        self._left_until[lease, span] = start
         return False
+
+    def _is_on(self, lease: int, key: bytes) -> bool:
+        kv = self.keys.get(key)
+        return kv is not None and kv.lease == lease
 
     def has_room_for(self, kv: KeyValue) -> bool:
         """Whether one more key may be read and deleted, and half of what its entry may do is still

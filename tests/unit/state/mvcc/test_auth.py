@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from kvstore.etcd_errors import EtcdError, Reason
@@ -9,6 +11,9 @@ from kvstore.state.mvcc import auth_changes
 from kvstore.state.mvcc.answers import AuthAnswer, LeaseGrantAnswer
 from kvstore.state.mvcc.auth import ROOT
 from kvstore.state.mvcc.auth_operations import NAME_BYTES_MAX
+from kvstore.state.mvcc.evaluate import evaluate_slice
+from kvstore.state.mvcc.metering import cost_of
+from kvstore.state.mvcc.records import ATTACHMENTS
 from kvstore.state.mvcc.requests import (
     LEVEL_NUMBERED,
     SERVER,
@@ -44,7 +49,7 @@ from kvstore.state.mvcc.requests import (
     UserGrantRole,
     UserRevokeRole,
 )
-from tests.unit.state.mvcc.harness import Model, enabled
+from tests.unit.state.mvcc.harness import EngineStore, Model, enabled
 
 KEY = bytes(32)
 READ, WRITE, READWRITE = PermissionKind
@@ -534,22 +539,53 @@ def test_what_is_on_a_lease_costs_no_more_the_more_there_is() -> None:
     model.do(Put(b"b", b"", 1))
 
 
-def test_too_much_that_left_a_lease_in_one_entry_is_refused_as_any_read_is() -> None:
+def test_what_is_on_a_lease_costs_the_same_wherever_slices_are_cut() -> None:
+    """Members that have more of it stored than others come to the same."""
+    told = []
+    for together in (True, False):
+        model = leased()
+        alice = model.who
+        ask_as(model, ROOT)
+        root = [model.proposal(Put(b"c%d" % number, b"", 1)) for number in range(3)]
+        root.append(model.proposal(DeleteRange(b"z", b"\0")))
+        puts = [Put(b"b%d" % number, b"", 1 + number % 2) for number in range(4)]
+        asked = [model.proposal(each)._replace(who=alice) for each in puts]
+        # Before "a", and from "m" on: alice's puts look at both.
+        model.entry_read_max = 2 * cost_of(None) * 3
+        entries = [(place, model.term, 1, batch) for place, batch in enumerate((root, asked))]
+        if together:
+            _, answers = evaluate_slice(entries, model.view)
+        else:
+            answers = [model.apply_proposals(batch) for _, _, _, batch in entries]
+        told.append(repr(answers))
+        reasons = [each.reason for each in answers[1] if isinstance(each, EtcdError)]
+        assert reasons == [Reason.REQUEST_TOO_LARGE]
+    assert told[0] == told[1]
+
+
+class CountingStore(EngineStore):
+    """Counts the attachments that it tells of."""
+
+    count_of_attachments = 0
+
+    def versions(
+        self, start: bytes, stop: bytes, sequence: int | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes, int]]:
+        for version in super().versions(start, stop, sequence, reverse=reverse):
+            self.count_of_attachments += start.startswith(ATTACHMENTS)
+            yield version
+
+
+def test_what_has_left_a_lease_is_not_looked_at_again_and_again() -> None:
     model = leased()
     ask_as(model, ROOT)
-    root = model.who
-    for number in range(60):
+    for number in range(300):
         model.do(Put(b"z%03d" % number, b"", 1))
+    gone = model.proposal(DeleteRange(b"m", b"\0"))
     ask_as(model, "alice")
-    model.entry_read_max = 5_000
-    gone, put, harmless = model.apply_proposals(
-        [
-            model.proposal(DeleteRange(b"m", b"\0"))._replace(who=root),
-            model.proposal(Put(b"b", b"", 1)),
-            model.proposal(Put(b"b", b"", 0)),
-        ]
-    )
-    assert not isinstance(gone, EtcdError)
-    assert isinstance(put, EtcdError)
-    assert put.reason is Reason.REQUEST_TOO_LARGE
-    assert not isinstance(harmless, EtcdError)
+    puts = [model.proposal(Put(b"b%03d" % number, b"", 1)) for number in range(50)]
+    model.store = store = CountingStore(model.db)
+    answers = model.apply_proposals([gone, *puts])
+    assert not [answer for answer in answers if isinstance(answer, EtcdError)]
+    assert store.count_of_attachments < 400
+    assert refused(model, LeaseRevoke(1)) is None
