@@ -211,7 +211,7 @@ class ClusterNode:
             work=self._work,
             pass_on=PassingOn(self._forwarder),
         )
-        keep_history(self.etcd, self._options)
+        keep_history(self.etcd, self._options, directory, self._work)
         self._quota = watch_quota(self.etcd, self._options, self._work, self._votes_alone)
         self.leases = Leases(
             self.etcd,

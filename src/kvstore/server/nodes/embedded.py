@@ -111,7 +111,7 @@ class EmbeddedNode:
             later=loop.call_later,
             work=self._work,
         )
-        keep_history(self.etcd, options)
+        keep_history(self.etcd, options, directory, self._work)
         self._quota = watch_quota(self.etcd, options, self._work, lambda: True)
         self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)
         self.watches = Following(

@@ -3,12 +3,16 @@
 etcd's auto-compaction, but on unless it is switched off: without it a store that is only ever
 overwritten grows for ever. Every member takes note of how far the history went at which time, so
 that a new leader can go on at once; the leader alone proposes.
+
+Time is the log's (docs/adr/0006), which goes on where it was after a restart and is the same for
+all members. So what was noted of it is kept on the disk, and history that is older goes however
+often its members are started.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from kvstore.errors import Error
@@ -17,13 +21,16 @@ from kvstore.state.mvcc.alarms import Refused, refused_by
 from kvstore.state.mvcc.answers import Answer
 from kvstore.state.mvcc.requests import Compact, Operation
 
-__all__ = ["History", "Retention"]
+__all__ = ["History", "Kept", "Mark", "Retention"]
 
 STEPS = 16
 """So often a retention's length is looked at: history is kept for a sixteenth longer at most."""
 
 LOOK_S = 1.0
 """How often the bytes of the log are asked for, at most."""
+
+SAVE_S = 60.0
+"""How often what was noted of time is written to the disk, at most; not before the first."""
 
 
 class Retention(NamedTuple):
@@ -62,26 +69,62 @@ class Service(Protocol):
     ) -> None: ...
 
 
-class _Sample(NamedTuple):
-    """How far the history went at a time, and how much had been written by then."""
+Mark = tuple[int, int]
+"""How much there was of something that only grows, and the revision then."""
 
-    at: float
-    revision: int
-    written: int
+
+class Kept(Protocol):
+    """Where marks of time are kept over a restart: milliseconds of the log's clock, ascending."""
+
+    def load(self) -> Sequence[Mark]: ...
+    def save(self, marks: Sequence[Mark]) -> None: ...
+
+
+class _Marks:
+    """Marks of which the oldest is hardly more than ``bound`` behind; few are ever kept."""
+
+    def __init__(self, bound: int, marks: Iterable[Mark] = ()) -> None:
+        """``bound`` of 0: of nothing."""
+        self._bound = bound
+        self.marks = deque(marks)
+        # The newest revision that a mark, far enough behind, has told of.
+        self._known = 0
+
+    def note(self, at: int, revision: int) -> bool:
+        """Keep a mark a sixteenth of the bound after the one before; whether it did."""
+        if not self._bound:
+            return False
+        if self.marks:
+            last_at, last_revision = self.marks[-1]
+            if revision == last_revision or at - last_at < self._bound // STEPS:
+                return False
+        self.marks.append((at, revision))
+        return True
+
+    def due(self, at: int) -> int:
+        """Below which revision nothing need be kept; 0 where that isn't known."""
+        while self.marks and at - self.marks[0][0] >= self._bound:
+            self._known = max(self._known, self.marks.popleft()[1])
+        return self._known
 
 
 class History:
     """Compacts what a retention doesn't cover. To be called at each tick; one thread."""
 
-    def __init__(self, service: Service, retention: Retention, *, now: Callable[[], float]) -> None:
+    def __init__(
+        self, service: Service, retention: Retention, kept: Kept, *, now: Callable[[], float]
+    ) -> None:
         self._service = service
         self._retention = retention
+        self._kept = kept
+        self._loaded = kept.load()
         self._now = now
         self._member: LocalMember | None = None
-        self._samples: deque[_Sample] = deque()
-        # The newest revision that a sample, old enough, has told of.
-        self._known = 0
+        self._times = _Marks(int(retention.seconds * 1000))
+        self._sizes = _Marks(retention.size_bytes)
         self._look_at = now()
+        self._save_at = now() + SAVE_S
+        self._is_saved = True
         self._is_proposing = False
 
     def tick(self) -> None:
@@ -94,44 +137,41 @@ class History:
         self._look_at = now + LOOK_S
         if member is None or machine is None or not service.model_enabled:
             return
+        revision, time_ms = machine.revision, machine.clock_ms
+        if service.is_leader:
+            # Time passes without writes, too: it says so in the next one.
+            time_ms = max(time_ms, member.log_time_ms())
         if member is not self._member:
+            if self._member is None:
+                self._times = _Marks(int(self._retention.seconds * 1000), self._known_of(machine))
             # Another member's log has other bytes behind it: what was seen says nothing of them.
+            self._sizes = _Marks(self._retention.size_bytes)
             self._member = member
-            self._samples.clear()
-        self._note(_Sample(now, machine.revision, member.log_bytes))
-        revision = self._due(now, machine.revision, member.log_bytes)
+        if self._times.note(time_ms, revision):
+            self._is_saved = False
+        self._sizes.note(member.log_bytes, revision)
+        self._save(now)
+        bound = self._retention.revisions
+        due = [self._times.due(time_ms), self._sizes.due(member.log_bytes)]
+        revision = max(*due, revision - bound if bound else 0)
         if refused_by(machine.alarms) is Refused.WRITES:
             return  # it would be refused, again and again
         if revision > max(machine.compacted, 1) and service.is_leader and not self._is_proposing:
             self._is_proposing = True
             service.propose_here(Compact(revision), self._done)
 
-    def _note(self, sample: _Sample) -> None:
-        """Keep a sample a sixteenth of a bound after the one before; few are ever kept."""
-        samples, retention = self._samples, self._retention
-        if samples:
-            last = samples[-1]
-            if sample.revision == last.revision:
-                return
-            grown_old = retention.seconds and sample.at - last.at >= retention.seconds / STEPS
-            grown_large = (
-                retention.size_bytes
-                and sample.written - last.written >= retention.size_bytes // STEPS
-            )
-            if not (grown_old or grown_large):
-                return
-        samples.append(sample)
+    def _known_of(self, machine: Model) -> list[Mark]:
+        """What was kept before, as far as it can be of this state."""
+        marks = self._loaded
+        return [
+            mark for mark in marks if mark[0] <= machine.clock_ms and mark[1] <= machine.revision
+        ]
 
-    def _due(self, now: float, revision: int, written: int) -> int:
-        """Below which revision nothing need be kept; 0 where that isn't known."""
-        retention, samples = self._retention, self._samples
-        due = revision - retention.revisions if retention.revisions else 0
-        while samples and (
-            (retention.seconds and now - samples[0].at >= retention.seconds)
-            or (retention.size_bytes and written - samples[0].written >= retention.size_bytes)
-        ):
-            self._known = max(self._known, samples.popleft().revision)
-        return max(due, self._known)
+    def _save(self, now: float) -> None:
+        if not self._is_saved and now >= self._save_at:
+            self._is_saved = True
+            self._save_at = now + SAVE_S
+            self._kept.save([*self._times.marks])
 
     def _done(self, outcome: Answer | Error) -> None:
         # Where it came to nothing a later tick tries again.

@@ -38,6 +38,10 @@ class Model(Source, Protocol):
     def applied_term(self) -> int: ...
 
     @property
+    def clock_ms(self) -> int:
+        """The log's clock, as of what it has applied."""
+
+    @property
     def alarms(self) -> Collection[tuple[int, int]]:
         """``(member, kind)`` of those that stand."""
 

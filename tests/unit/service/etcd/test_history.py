@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 
 from kvstore.etcd_errors import EtcdError, Reason
-from kvstore.service.etcd.history import History, Retention, Service
+from kvstore.service.etcd.history import SAVE_S, History, Mark, Retention, Service
 from kvstore.state.mvcc.requests import AlarmKind, Compact, Operation
 
 
 class Member:
-    def __init__(self) -> None:
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
         self.log_bytes = 0
+
+    def log_time_ms(self) -> int:
+        return int(self.stage.time * 1000)
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.marks: list[Mark] = []
+
+    def load(self) -> Sequence[Mark]:
+        return self.marks
+
+    def save(self, marks: Sequence[Mark]) -> None:
+        self.marks = [*marks]
 
 
 class Machine:
+    clock_ms = 0
     revision = 1
     compacted = -1
     alarms: frozenset[tuple[int, int]] = frozenset()
@@ -28,13 +44,21 @@ class Stage:
 
     def __init__(self, retention: Retention) -> None:
         self.time = 0.0
-        self.member = Member()
+        self.member = Member(self)
         self.machine = Machine()
         self.is_leader = True
         self.model_enabled = True
         self.compacts = True
         self.asked: list[int] = []
-        self.history = History(cast(Service, self), retention, now=lambda: self.time)
+        self.retention = retention
+        self.kept = Kept()
+        self.start()
+
+    def start(self) -> None:
+        """As a process that starts."""
+        self.history = History(
+            cast(Service, self), self.retention, self.kept, now=lambda: self.time
+        )
 
     def propose_here(self, operation: Operation, done: Callable[[Any], None]) -> None:
         assert isinstance(operation, Compact)
@@ -51,6 +75,8 @@ class Stage:
             self.time += 1
             self.machine.revision += revisions
             self.member.log_bytes += size
+            if size:
+                self.machine.clock_ms = int(self.time * 1000)
             self.history.tick()
 
 
@@ -116,7 +142,7 @@ def test_nothing_is_compacted_while_the_model_is_off_or_nothing_was_written():
 def test_another_local_member_is_counted_anew():
     stage = Stage(Retention(0, 10_000, 0))
     stage.run(50, size=100)
-    stage.member = Member()
+    stage.member = Member(stage)
     stage.run(50, size=100)
     assert stage.asked == []
     stage.run(100, size=100)
@@ -127,7 +153,7 @@ def test_few_samples_are_kept_however_long_it_runs():
     stage = Stage(Retention(160, 16_000, 0))
     stage.is_leader = False
     stage.run(5000, size=10)
-    assert len(stage.history._samples) <= 40
+    assert len(stage.history._times.marks) + len(stage.history._sizes.marks) <= 40
 
 
 def test_nothing_is_proposed_while_a_corrupt_cluster_refuses_it():
@@ -138,3 +164,40 @@ def test_nothing_is_proposed_while_a_corrupt_cluster_refuses_it():
     stage.machine.alarms = frozenset({(2, AlarmKind.NOSPACE)})
     stage.run(1)
     assert stage.asked, "a compaction makes room"
+
+
+def test_age_is_counted_on_over_restarts():
+    stage = Stage(Retention(1600, 0, 0))
+    for _ in range(30):
+        stage.run(200)
+        stage.start()
+        stage.member = Member(stage)
+    age = stage.machine.revision - stage.machine.compacted
+    # What was noted in the last minute before each restart may be lost.
+    assert 1600 <= age <= 1600 * 17 / 16 + 200 + SAVE_S
+
+
+def test_without_what_was_kept_history_lasts_longer_and_never_less():
+    stage = Stage(Retention(1600, 0, 0))
+    for _ in range(30):
+        stage.run(200)
+        stage.kept.marks = []
+        stage.start()
+    assert stage.asked == []
+
+
+def test_what_was_kept_of_another_state_is_not_believed():
+    stage = Stage(Retention(1600, 0, 0))
+    stage.kept.marks = [(1, 10_000), (10_000_000, 1)]
+    stage.time = 5000.0
+    stage.start()
+    stage.run(1000)
+    assert stage.asked == []
+
+
+def test_little_is_saved_and_not_at_once():
+    stage = Stage(Retention(160, 0, 0))
+    stage.run(59)
+    assert stage.kept.marks == []
+    stage.run(600)
+    assert 1 <= len(stage.kept.marks) <= 17
