@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+import random
 import re
 import signal
 import socket
@@ -19,10 +20,13 @@ from typing import Any
 import pytest
 import trustme
 
+from kvstore.api.handlers.gateway.routes import ROUTES
+from kvstore.api.handlers.gateway.transcoding import pieces_of
 from kvstore.wire import available
 from tests.integration.cluster import Cluster
 from tests.integration.gateway import SCRIPTS, Reply, ask, connect, post, transcript
 from tests.integration.process import Certificates, Kvd
+from tests.unit.api.test_gateway_transcoding import filled
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native front alone has it")
 
@@ -467,3 +471,24 @@ def test_the_name_in_a_certificate_is_no_user_of_the_gateway(tmp_path: Path) -> 
                 connection, "POST", "/v3/kv/range", '{"key": "cg=="}', Authorization=token
             )
             assert allowed.json["count"] == "1"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_asked_has_an_answer_and_shows_no_defect(kvd: Kvd, seed: int) -> None:
+    chance = random.Random(seed)
+    paths = sorted(ROUTES)
+    statuses = {200, 400, 401, 403, 404, 409, 429, 501, 503, 504}
+    with contextlib.closing(connect(kvd.address)) as connection:
+        for _ in range(400):
+            path = chance.choice(paths)
+            message = filled(ROUTES[path].request, chance)
+            body = bytearray("".join(pieces_of(message)).encode())
+            if chance.random() < 0.2:
+                body[chance.randrange(len(body))] = chance.randrange(256)
+            # Streams, and what waits, end by that.
+            reply = ask(connection, "POST", path, bytes(body), Grpc_Timeout="200m")
+            assert reply.status in statuses, (path, body, reply)
+            for line in reply.body.splitlines():
+                assert isinstance(json.loads(line), dict)
+        assert ask(connection, "GET", "/livez").status == 200
+    assert not [line for line in kvd.stderr.splitlines() if "[error" in line]
