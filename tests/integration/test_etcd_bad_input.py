@@ -176,15 +176,8 @@ def test_a_clients_deadline_is_told_as_such(channel: grpc.Channel) -> None:
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-@pytest.mark.parametrize(
-    ("path", "word"),
-    [
-        ("/etcdserverpb.Auth/AuthEnable", "isn't served here"),
-        ("/etcdserverpb.KV/RangeStream", "Method not found"),
-    ],
-)
-def test_what_is_not_served_says_so(channel: grpc.Channel, path: str, word: str) -> None:
+def test_what_is_not_served_says_so(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED") as refused:
-        channel.unary_unary(path)(b"", timeout=20)
+        channel.unary_unary("/etcdserverpb.KV/RangeStream")(b"", timeout=20)
     error: Any = refused.value
-    assert word in error.details()
+    assert "Method not found" in error.details()

@@ -11,6 +11,7 @@ import pytest
 from kvstore import client
 
 PAIRS = [
+    (client.AsyncAuth, client.Auth),
     (client.AsyncClient, client.Client),
     (client.AsyncDraft, client.Draft),
     (client.AsyncElection, client.Election),
@@ -50,7 +51,8 @@ def public(kind: type[Any]) -> dict[str, Any]:
 def said(member: Any) -> str:
     """A signature, in the words of the blocking face."""
     if isinstance(member, property):
-        return f"property {inspect.signature(member.fget).return_annotation}"
+        returned = str(inspect.signature(member.fget).return_annotation)
+        return f"property {returned.removeprefix('Async')}"
     text = str(inspect.signature(member))
     text = re.sub(r"Async(?=[A-Z])", "", text)
     text = text.replace("Generator[Event, None]", "Iterator[Event]")
