@@ -53,6 +53,7 @@ class Stage:
     has_leader = True
     is_learner = False
     election_timeout_s = 1.0
+    patience_s = 7.0
 
     def __init__(self) -> None:
         self.asks_who = False
@@ -199,19 +200,23 @@ def test_ranges_of_single_keys_share_a_read() -> None:
     async def scene(stage: Stage) -> None:
         stage.outcome = RangeAnswer(3, (), False, 0)
         calls = [Call(RANGE, pb.RangeRequest(key=b"%d" % number)) for number in range(3)]
-        # Each of these is asked for by itself: for its deadline, what it says, and its metadata.
+        # Clients tell who they are, and wait for longer than the service.
+        version = ("client-api-version", "3.5")
+        calls.append(Call(RANGE, REQUESTS[RANGE], ("user-agent", "x"), version, left=8))
+        # These are asked for by themselves, for their deadline and for what they say.
         late = Call(RANGE, REQUESTS[RANGE], left=5)
         serializable = Call(RANGE, pb.RangeRequest(key=b"s", serializable=True))
-        marked = Call(RANGE, REQUESTS[RANGE], ("user-agent", "x"))
-        await stage.take(*calls, late, serializable, marked)
+        unlawful = Call(RANGE, REQUESTS[RANGE], ("client-api-version", "\xff"))
+        await stage.take(*calls, late, serializable, unlawful)
         assert stage.asked == [
             (Range(b"k"), False, late.deadline),
             (Range(b"s"), True, None),
-            (Range(b"k"), False, None),
-            [b"0", b"1", b"2"],
+            [b"0", b"1", b"2", b"k"],
         ]
-        answers = {call.answer for call in (*calls, late, serializable, marked)}
+        answers = {call.answer for call in (*calls, late, serializable)}
         assert answers == {stage.range_response(stage.outcome)}
+        assert unlawful.failure is not None
+        assert unlawful.failure[0] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
     play(scene)
 

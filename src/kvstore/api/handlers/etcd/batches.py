@@ -20,7 +20,7 @@ from kvstore._service.native import key_of_range, proposal_of_put, proposal_of_t
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.etcd.methods import method_shape
 from kvstore.api.handlers.etcd import translate
-from kvstore.api.handlers.etcd.entrance import Entrance
+from kvstore.api.handlers.etcd.entrance import Entrance, has_lawful_version
 from kvstore.api.handlers.etcd.kv import KVHandlers
 from kvstore.api.handlers.etcd.lease import LeaseHandlers
 from kvstore.api.handlers.etcd.register import (
@@ -152,14 +152,15 @@ class EtcdBatches:
             self._service.read_keys(keys.keys, partial(self._keys_read, keys))
 
     def _is_let_in(self, call: WholeCall) -> bool:
-        """There is nothing that the entrance could have against it, whatever it asks."""
-        return self._takes_unmarked and not call.metadata
+        """There is nothing that the entrance could have against it, whatever it asks. (One that
+        asks for a leader went to its handler.)"""
+        return self._takes_unmarked and (not call.metadata or has_lawful_version(call.metadata))
 
     # --- each method ------------------------------------------------------------------------------
 
     def _range(self, call: WholeCall) -> None:
-        # One with a deadline of its own is looked after by itself.
-        if call.timeout_s == inf and self._is_let_in(call):
+        # One whose client waits for less than the service would is looked after by itself.
+        if call.timeout_s >= self._service.patience_s and self._is_let_in(call):
             key = key_of_range(call.message)
             if key is not None:
                 self._keys.calls.append(call)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from kvstore.api.etcd.methods import MethodShape
 from kvstore.etcd_errors import EtcdError, Reason
 
-__all__ = ["Entrance", "Judge", "Member"]
+__all__ = ["Entrance", "Judge", "Member", "has_lawful_version"]
 
 REQUIRE_LEADER: Final = ("hasleader", "true")
 """Metadata of a client that wants no answer of a member that knows no leader."""
@@ -75,7 +75,8 @@ class Entrance:
 
     @property
     def takes_unmarked(self) -> bool:
-        """:meth:`admit` has nothing against any call without metadata."""
+        """:meth:`admit` has nothing against any call whose metadata doesn't ask for a leader, and
+        :func:`has_lawful_version`."""
         return not self._closed and not self._member.is_learner
 
     def admit(self, shape: MethodShape, metadata: Iterable[Any] | None, request: Any) -> None:
@@ -86,7 +87,7 @@ class Entrance:
         member = self._member
         if self._closed:
             raise EtcdError(Reason.STOPPED)
-        if not _has_lawful_version(metadata):
+        if not has_lawful_version(metadata):
             raise EtcdError(Reason.INVALID_CLIENT_VERSION)
         if member.is_learner and not _is_for_learners(shape, request):
             raise EtcdError(Reason.NOT_FOR_LEARNER)
@@ -131,7 +132,7 @@ def _needs_leader(metadata: Iterable[Any] | None) -> bool:
     return any((key, value) == REQUIRE_LEADER for key, value in metadata or ())
 
 
-def _has_lawful_version(metadata: Iterable[Any] | None) -> bool:
+def has_lawful_version(metadata: Iterable[Any] | None) -> bool:
     """What a client says of its version is text; nothing else is asked of it."""
     for key, value in metadata or ():
         if key == CLIENT_VERSION:
