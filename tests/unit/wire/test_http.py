@@ -485,10 +485,14 @@ async def test_a_stop_waits_for_answers_and_for_nothing_else(
     server: Server, address: str, site: Site
 ) -> None:
     idle, busy = await Raw.open(address, request()), await Raw.open(address, request("/wait"))
+    beginning = await Raw.open(address, HEAD)
     assert (await reply(idle)).status == 200
     await site.began.wait()
+    while server.connections < 3:
+        await asyncio.sleep(0.01)
     stopping = asyncio.create_task(server.stop(grace=TIMEOUT_S))
-    assert await idle.reader.read() == b""
+    for raw in (idle, beginning):
+        assert await raw.reader.read() == b""
     site.open.set()
     answered = await reply(busy)
     assert (answered.body, answered.fields["connection"]) == (b"waited", "close")

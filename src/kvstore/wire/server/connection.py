@@ -429,11 +429,11 @@ class Connection(asyncio.BufferedProtocol):
         """Ask the client for no new calls, and close when those under way are done."""
         if self._noticed_at is not None or self._transport is None:
             return
-        if self.http is not None:
-            self.http.drain()
-            return
         if not self.established:
             self.close()
+            return
+        if self.http is not None:
+            self.http.drain()
             return
         self._noticed_at = monotonic()
         self.session.notify_shutdown()
