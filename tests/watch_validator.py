@@ -62,11 +62,18 @@ class Watched:
 class History:
     """All events of a store, by revision, and what keys were."""
 
-    def __init__(self, revisions: Mapping[int, Sequence[Event]] | None = None) -> None:
+    def __init__(
+        self,
+        revisions: Mapping[int, Sequence[Event]] | None = None,
+        before: Iterable[KeyValue] = (),
+    ) -> None:
+        """``before``: what keys were before the first of the events."""
         self.revisions: dict[int, tuple[Event, ...]] = {}
         self._events: dict[tuple[int, bytes], Event] = {}
         # Of each key: when it changed, and what it was from then on.
         self._changes: dict[bytes, list[int]] = {}
+        for kv in before:
+            self._note(kv.mod_revision, Event(False, kv))
         for revision in sorted(revisions or {}):
             self.add(revision, (revisions or {})[revision])
 
@@ -74,8 +81,11 @@ class History:
         """The next revision."""
         events = self.revisions[revision] = tuple(events)
         for event in events:
-            self._events[revision, event.kv.key] = event
-            self._changes.setdefault(event.kv.key, []).append(revision)
+            self._note(revision, event)
+
+    def _note(self, revision: int, event: Event) -> None:
+        self._events[revision, event.kv.key] = event
+        self._changes.setdefault(event.kv.key, []).append(revision)
 
     def event(self, revision: int, key: bytes) -> Event | None:
         """What happened to a key."""

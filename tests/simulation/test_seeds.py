@@ -17,11 +17,6 @@ def test_a_fixed_seed_keeps_every_promise(seed):
     simulate(seed)
 
 
-def test_a_ready_snapshot_that_was_half_removed_is_not_taken_for_the_state():
-    """What a power loss left of one that wasn't wanted, where the log's mark named its index."""
-    simulate(916577495)
-
-
 def test_the_same_seed_tells_the_same_story():
     first: list[str] = []
     again: list[str] = []

@@ -25,7 +25,8 @@ def _one(seed: int, trace: bool) -> bool:
     click.echo(
         f"seed {seed}: every promise kept: {outcome.operations} operations, "
         f"{outcome.committed} entries, {outcome.terms} terms, {outcome.refused} refused, "
-        f"{outcome.steps} steps; "
+        f"{outcome.steps} steps, {outcome.etcd} calls of etcd's API, {outcome.events} events, "
+        f"{outcome.expired} leases ran out; "
         f"troubles: {troubles or 'none'}; trace {outcome.digest}"
     )
     return True

@@ -18,6 +18,8 @@ __all__ = ["Network", "tell"]
 CLOGGED_MAX = 2_000
 """Packets kept on one clogged link; more are dropped."""
 
+CLOGGED_LOOK_US = 20 * MILLISECOND
+
 Link = tuple[int, int]
 
 
@@ -47,6 +49,7 @@ class Network:
         self._deliver = deliver
         self._rng = random.Random(f"{plan.seed}/network")
         self._datagrams = random.Random(f"{plan.seed}/datagrams")
+        self._calls = random.Random(f"{plan.seed}/calls")
         self._calm = False
         # How many troubles hold a link cut, or clogged.
         self._cut: dict[Link, int] = defaultdict(int)
@@ -117,6 +120,29 @@ class Network:
                 delay_us = rng.randint(100 * MILLISECOND, 4 * SECOND)
                 self._agenda.after(delay_us, lambda: arrive(datagram))
         self._agenda.after(rng.randint(*plan.delay_us), lambda: arrive(datagram))
+
+    def call(self, link: Link, arrive: Callable[[], None], *, doubles: bool = False) -> None:
+        """Send half of a call that one member makes of another: the request, or its answer.
+
+        As gRPC has it: it comes at most once, unless ``doubles``, and a clogged link holds it back.
+        """
+        plan, rng = self._plan, self._calls
+        if self._cut[link]:
+            return
+        if not self._calm and rng.random() < plan.loss:
+            return
+
+        def come() -> None:
+            if link in self._clogged:
+                self._agenda.after(CLOGGED_LOOK_US, come)
+            elif not self._cut[link]:
+                arrive()
+
+        late = not self._calm and rng.random() < plan.replay
+        delay_us = rng.randint(100 * MILLISECOND, 4 * SECOND) if late else 0
+        self._agenda.after(delay_us + rng.randint(*plan.delay_us), come)
+        if doubles and not self._calm and rng.random() < plan.doubling:
+            self._agenda.after(rng.randint(*plan.delay_us), come)
 
     def _corrupt(self, packet: Packet) -> None:
         """Flip a bit: the receiver must notice."""

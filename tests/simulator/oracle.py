@@ -1,21 +1,24 @@
 """What must hold after each step: the promises of Raft figure 3, and a model of the store.
 
 The oracle sees every entry that any member puts into its log or applies. It keeps the one history
-that all members must share, and applies it to plain dicts, with which each member is compared.
+that all members must share, and applies it to plain dicts (under etcd's model to the oracle of its
+unit tests), with which each member is compared.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from operator import itemgetter
 from zlib import crc32
 
+from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.raft import Entry, EntryKind, Message, MessageKind, Role
 from kvstore.replica import Replica
 from kvstore.state import (
+    Applied,
     Command,
     CommandKind,
     MemoryBounds,
@@ -23,17 +26,25 @@ from kvstore.state import (
     decode_commands,
     decode_time,
 )
-from kvstore.state.mvcc.answers import Event, KeyValue
+from kvstore.state.mvcc.answers import Answer, Event, KeyValue
 from kvstore.state.mvcc.operations import (
     decode_operations,
     decode_operations_time,
     is_operations,
 )
-from kvstore.state.mvcc.requests import Compact, EnableModel, Operation
+from kvstore.state.mvcc.requests import (
+    DeleteRange,
+    EnableModel,
+    Proposal,
+    Put,
+    RaiseLevel,
+    Range,
+)
 from kvstore.state.stored import NOTHING_COMPACTED
 from tests.simulator.trace import Violation
+from tests.unit.state.mvcc.oracle import Oracle as Keyspace
 
-__all__ = ["Model", "Oracle"]
+__all__ = ["Model", "Operated", "Oracle", "plain"]
 
 EVENT_PAGE_BYTES = 2000
 """Of events that are read in one go."""
@@ -50,6 +61,15 @@ class _Past:
     since: int
     time_ms: int
     until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """What an operation of the log came to: the same on every member. ``place``: among all."""
+
+    place: int
+    proposal: Proposal
+    answer: Answer | EtcdError
 
 
 @dataclass(slots=True)
@@ -80,11 +100,18 @@ class Model:
         # In the order of their last use.
         self._sessions: dict[bytes, _Session] = {}
         self._applied: set[tuple[bytes, int]] = set()
-        self._model_from = 0
+        self.model_from = 0
+        """The revision at which etcd's model was enabled, 0 before."""
+        self.keyspace = Keyspace()
+        """All of that model, of no use before."""
+        self.operated: dict[bytes, Operated] = {}
+        """What became of the operations of the log, by the ids of their proposals."""
+        self.on_operated: Callable[[Operated], None] = lambda operated: None
         # From which index on which revision is the bound of history; empty while the model is off.
         self._compacted: list[tuple[int, int]] = []
-        # Under the model: what each revision after that one did, and what keys hold by it.
-        self._events: list[Event] = []
+        # From which index on which leases there are: their TTLs, rests, births.
+        self._leases: list[tuple[int, dict[int, tuple[int, int, int]]]] = [(0, {})]
+        # What keys hold, of the time before the model.
         self._keys: dict[bytes, KeyValue] = {}
 
     def apply(self, entry: Entry) -> None:
@@ -97,7 +124,7 @@ class Model:
         if is_operations(entry.data):
             self._go_on(decode_operations_time(entry.data))
             for proposal in decode_operations(entry.data):
-                self._operate(proposal.operation)
+                self._operate(proposal, entry.term)
             return
         self._go_on(decode_time(entry.data))
         for command in decode_commands(entry.data):
@@ -114,16 +141,46 @@ class Model:
             if session.used_ms + idle_ms <= self._clock_ms:
                 self._forget_session(name)
 
-    def _operate(self, operation: Operation) -> None:
+    def _operate(self, proposal: Proposal, term: int) -> None:
+        if proposal.id in self.operated:
+            raise Violation(f"{proposal} is applied twice, the second time at {self.index}")
+        if isinstance(proposal.operation, EnableModel | RaiseLevel) and not self.model_from:
+            self._enable()
+        before = self.keyspace.revision
+        answer: Answer | EtcdError = EtcdError(Reason.NOT_CAPABLE)
+        if self.model_from:
+            answer = self.keyspace.apply(proposal, term)
+        if isinstance(answer, EtcdError):
+            answer = answer.with_traceback(None)  # it keeps no frames alive
+        operated = Operated(len(self.operated) + 1, proposal, answer)
+        self.operated[proposal.id] = operated
+        self._changed(before)
+        self.on_operated(operated)
+
+    def _enable(self) -> None:
+        """What is there by now is of the oldest revision that can be told of."""
         revision = self.revisions[-1]
-        if isinstance(operation, EnableModel):
-            if not self._model_from:
-                self._model_from = self.revisions[-1] = max(revision, 1)
-                self._compacted.append((self.index, revision or NOTHING_COMPACTED))
-        elif self._model_from:
-            assert isinstance(operation, Compact)
-            if self._compacted[-1][1] < operation.revision <= revision:
-                self._compacted.append((self.index, operation.revision))
+        self.model_from = self.revisions[-1] = max(revision, 1)
+        keyspace = self.keyspace
+        keyspace.revision = self.model_from
+        keyspace.states = {self.model_from: dict(self._keys)}
+        keyspace.compacted = revision or NOTHING_COMPACTED
+        self._compacted.append((self.index, keyspace.compacted))
+
+    def _changed(self, before: int) -> None:
+        """The keyspace was at revision ``before``: note what changed by index."""
+        keyspace = self.keyspace
+        if not self.model_from:
+            return
+        if keyspace.revision != before:
+            self.revisions[-1] = keyspace.revision
+            for event in keyspace.events.get(keyspace.revision, ()):
+                value = None if event.is_delete else event.kv.value
+                self._values.setdefault(event.kv.key, []).append((self.index, value))
+        if keyspace.compacted != self._compacted[-1][1]:
+            self._compacted.append((self.index, keyspace.compacted))
+        if keyspace.leases != self._leases[-1][1]:
+            self._leases.append((self.index, dict(keyspace.leases)))
 
     def _open(self, name: bytes) -> None:
         bounds = self._memory.sessions
@@ -155,13 +212,7 @@ class Model:
             raise Violation(f"{command.key!r} is written twice by one request, at {self.index}")
         self._applied.add(identity)
         existed = self.value(command.key, self.index) is not None
-        put = command.kind == CommandKind.PUT
-        if put or existed or not self._model_from:
-            self.revisions[-1] += 1
-            self._note_event(command, self.revisions[-1])
-        self._values.setdefault(command.key, []).append(
-            (self.index, command.value if put else None)
-        )
+        self._change(command, existed)
         past = _Past(*identity, command.fingerprint, existed, self.index, self._clock_ms)
         self._past.append(past)
         if command.sequence:
@@ -173,24 +224,23 @@ class Model:
             oldest.until = self.index
             self._forgotten_ms = oldest.time_ms
 
-    def _note_event(self, command: Command, revision: int) -> None:
-        """What changes a key at ``revision``."""
-        key = command.key
-        before = self._keys.pop(key, None)
-        changed = before.mod_revision if before else 0
-        if command.kind == CommandKind.PUT:
-            created = before.create_revision if before else revision
+    def _change(self, command: Command, existed: bool) -> None:
+        """Write a key, as one revision."""
+        key, value = command.key, command.value
+        is_put = command.kind == CommandKind.PUT
+        if self.model_from:
+            before = self.keyspace.revision
+            operation = Put(key, value) if is_put else DeleteRange(key)
+            self.keyspace.apply(Proposal(b"", operation), 0)
+            self._changed(before)
+            return
+        revision = self.revisions[-1] = self.revisions[-1] + 1
+        self._values.setdefault(key, []).append((self.index, value if is_put else None))
+        if is_put:
             # The model knows no versions of the time before it.
-            version = before.version + 1 if before and self._model_from else 1
-            if not self._model_from:
-                created = revision
-            after = KeyValue(key, created, revision, version, command.value, 0)
-            self._keys[key] = after
-            event = Event(False, after, changed)
-        else:
-            event = Event(True, KeyValue(key, 0, revision, 0, b"", 0), changed)
-        if self._model_from:
-            self._events.append(event)
+            self._keys[key] = KeyValue(key, revision, revision, 1, value, 0)
+        elif existed:
+            del self._keys[key]
 
     def _forget_session(self, name: bytes) -> None:
         for past in self._sessions.pop(name).results.values():
@@ -217,7 +267,7 @@ class Model:
             )
         for key in self._values:
             self.compare_key(member, machine, key)
-        self._compare_events(member, machine)
+        self._compare_model(member, machine)
         for past in self._past:
             if past.since > index:
                 break
@@ -229,9 +279,10 @@ class Model:
                     f"{past.result} at {past.since}, forgotten at {past.until}"
                 )
 
-    def _compare_events(self, member: str, machine: StateMachine) -> None:
-        """All that ever changed under the model, one event after the other."""
-        place = bisect_right(self._compacted, machine.applied_index, key=itemgetter(0))
+    def _compare_model(self, member: str, machine: StateMachine) -> None:
+        """All that can be asked of the model: keys, leases, and every event."""
+        index = machine.applied_index
+        place = bisect_right(self._compacted, index, key=itemgetter(0))
         if machine.model_enabled != (place > 0):
             raise Violation(f"{member} has the model {'off' if place else 'on'}")
         if not place:
@@ -239,17 +290,47 @@ class Model:
         compacted = self._compacted[place - 1][1]
         if machine.compacted != compacted:
             raise Violation(f"{member} is compacted to {machine.compacted}, expected {compacted}")
+        leases = self._leases[bisect_right(self._leases, index, key=itemgetter(0)) - 1][1]
+        if machine.leases() != leases:
+            raise Violation(f"{member} has leases {machine.leases()} at {index}, expected {leases}")
+        for revision in {machine.revision, max(compacted, self.model_from)}:
+            self._compare_keys(member, machine, revision)
+        self._compare_events(member, machine, max(self.model_from + 1, compacted))
+
+    def _compare_keys(self, member: str, machine: StateMachine, revision: int) -> None:
+        keys = self.keyspace.states[revision]
+        told = machine.read_range(Range(b"\0", b"\0", revision=revision)).kvs
+        for kv, expected in zip_longest(told, [keys[key] for key in sorted(keys)]):
+            if kv != expected:
+                raise Violation(f"{member} holds {kv} at revision {revision}, expected {expected}")
+
+    def _compare_events(self, member: str, machine: StateMachine, oldest: int) -> None:
+        """All that ever changed under the model, one event after the other."""
         events: list[Event] = []
-        oldest = max(self._model_from + 1, compacted)
         first, last, sub = oldest, machine.revision, 0
         while first <= last:
             page = machine.events(first, last, EVENT_PAGE_BYTES, sub=sub)
             events += [event for _, of_it in page.revisions for event in of_it]
             first, sub = page.next_revision, page.next_sub
-        expected = self._events[oldest - self._model_from - 1 : last - self._model_from]
+        expected = [
+            event._replace(previous=None)
+            for revision in range(oldest, last + 1)
+            for event in self.keyspace.events.get(revision, ())
+        ]
         for told, event in zip_longest(events, expected):
             if told != event:
                 raise Violation(f"{member} tells of {told}, expected {event}")
+
+    def compare_answers(self, member: str, applied: Sequence[Applied]) -> None:
+        """What a member found that operations came to."""
+        for entry in applied:
+            for proposal_id, answer in entry.answers:
+                expected = self.operated[proposal_id]
+                if plain(answer) != plain(expected.answer):
+                    raise Violation(
+                        f"{member} answers {answer!r} to {expected.proposal.operation}, "
+                        f"expected {expected.answer!r}"
+                    )
 
     def compare_key(self, member: str, machine: StateMachine, key: bytes) -> None:
         """One key of a member."""
@@ -323,10 +404,17 @@ class Oracle:
                     f"{_tell(self.committed[applied - 1])} (state machine safety, Raft §5.4.3)"
                 )
 
-    def saw_applied(self, member: int, machine: StateMachine, entries: Sequence[Entry]) -> None:
-        """A member has applied ``entries``."""
-        self._check_hash(member, machine)
+    def saw_applied(
+        self,
+        member: int,
+        machine: StateMachine,
+        entries: Sequence[Entry],
+        applied: Sequence[Applied],
+    ) -> None:
+        """A member has applied ``entries``, which came to ``applied``."""
         name = f"member {member}"
+        self.model.compare_answers(name, applied)
+        self._check_hash(member, machine)
         if machine.revision != self.model.revisions[machine.applied_index]:
             self.model.compare(name, machine)
         keys = {
@@ -374,6 +462,11 @@ class Oracle:
     def terms(self) -> int:
         """Terms that had a leader."""
         return len(self._leaders)
+
+
+def plain(answer: object) -> object:
+    """An answer of the model, to be compared: an error stands for its reason."""
+    return answer.reason if isinstance(answer, EtcdError) else answer
 
 
 def _tell(entry: Entry) -> str:

@@ -13,9 +13,10 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import ReplicaOptions
 from kvstore.state import MemoryBounds, SessionBounds
+from kvstore.state.mvcc.requests import LEVEL_MODEL, LEVEL_NUMBERED
 from tests.simulator.agenda import MILLISECOND, SECOND
 
-__all__ = ["CLOCK_SPEEDS", "TICK_US", "TROUBLES", "Plan", "draw"]
+__all__ = ["CLOCK_SPEEDS", "TICK_US", "TROUBLES", "EtcdLoad", "Plan", "draw"]
 
 TICK_US = 20 * MILLISECOND
 """A member's tick where its clock is right."""
@@ -60,6 +61,31 @@ TROUBLES = {
 }
 """Kinds of trouble, and how often each comes beside the others where a seed has it."""
 
+FAST_CLOCKS = {"clock speed", "slow leader"}
+"""Those that turn some member's clock to the fastest of ``CLOCK_SPEEDS``."""
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdLoad:
+    """Of etcd's API. ``writes_shared``: its clients also write a key that those of v1 write.
+
+    ``numbered_after_us``: from when the model is understood until numbered operations are, too.
+    ``stream_bytes``, ``held_bytes``: what a member queues for one stream of watches, and for all.
+    ``reading_us``: what a watcher takes over a message at most. ``entry_operations_max``: see
+    :class:`kvstore.service.etcd.EtcdLimits`.
+    """
+
+    clients: int
+    think_us: int
+    patience_us: tuple[int, int]
+    watchers: int
+    writes_shared: bool
+    numbered_after_us: int
+    stream_bytes: int
+    held_bytes: int
+    reading_us: int
+    entry_operations_max: int
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -67,8 +93,9 @@ class Plan:
 
     ``in_session``: how many of the clients have sessions; the others make ids up. ``homing``: how
     often a client asks the member it is at home with, whoever leads. ``patience_us``: how long it
-    waits for an answer before it tries again. ``model_after_us``: when the model is enabled, by
-    whoever leads then; None: it never is.
+    waits for an answer before it tries again. ``model_after_us``: when all members are known to
+    understand etcd's model, so that it is enabled; None: they never are. Then ``etcd`` says what
+    load there is on it.
     """
 
     seed: int
@@ -94,6 +121,20 @@ class Plan:
     over_the_wire: bool
     sync_us: tuple[int, int]
     model_after_us: int | None
+    etcd: EtcdLoad
+
+    @property
+    def levels_after_us(self) -> dict[int, int] | None:
+        """When all members are known to understand each level of the state."""
+        if self.model_after_us is None:
+            return None
+        model = self.model_after_us
+        return {LEVEL_MODEL: model, LEVEL_NUMBERED: model + self.etcd.numbered_after_us}
+
+    @property
+    def fastest_clock(self) -> float:
+        """By which a member's clock may be faster than it should be, at times."""
+        return max(CLOCK_SPEEDS) if FAST_CLOCKS & set(self.troubles) else 1.0
 
     def __str__(self) -> str:
         network = (
@@ -107,7 +148,10 @@ class Plan:
         )
         model = ""
         if self.model_after_us is not None:
-            model = f"; the model is enabled after {self.model_after_us / SECOND:.1f} s"
+            model = (
+                f"; the model is enabled after {self.model_after_us / SECOND:.1f} s, "
+                f"for {self.etcd.clients} clients and {self.etcd.watchers} watchers"
+            )
         return (
             f"seed {self.seed}: {self.members} members, {self.clients} clients, {self.keys} keys, "
             f"{self.duration_us / SECOND:.0f} s{remembered}{model}; {network}; "
@@ -201,4 +245,23 @@ def draw(seed: int) -> Plan:
         over_the_wire=rng.random() < 0.5,
         sync_us=(100, rng.choice((500, 3 * MILLISECOND, 20 * MILLISECOND))),
         model_after_us=models.choice((None, 0, models.randint(0, 8 * SECOND))),
+        etcd=_draw_etcd(random.Random(f"{seed}/etcd")),
+    )
+
+
+def _draw_etcd(rng: random.Random) -> EtcdLoad:
+    stream_bytes = rng.choice((300, 1500, 16 << 20))
+    return EtcdLoad(
+        clients=rng.randint(2, 5),
+        think_us=rng.choice((5, 20, 60)) * MILLISECOND,
+        patience_us=rng.choice(
+            ((50 * MILLISECOND, 400 * MILLISECOND), (300 * MILLISECOND, 3 * SECOND))
+        ),
+        watchers=rng.randint(1, 3),
+        writes_shared=rng.random() < 0.4,
+        numbered_after_us=rng.choice((0, 3 * SECOND)),
+        stream_bytes=stream_bytes,
+        held_bytes=2 * stream_bytes,
+        reading_us=rng.choice((1, 20, 300)) * MILLISECOND,
+        entry_operations_max=rng.choice((1, 4, 256)),
     )

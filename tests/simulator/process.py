@@ -28,10 +28,8 @@ from kvstore.service import Get, KVService, Limits, Operation
 from kvstore.service.calls import as_calls
 from kvstore.service.operations import Result
 from kvstore.state import SESSION_BYTES, Applied, Prepared, StateMachine
-from kvstore.state.mvcc.operations import PROPOSAL_ID_BYTES, encode_operations
-from kvstore.state.mvcc.requests import Operation as ModelOperation
-from kvstore.state.mvcc.requests import Proposal
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
+from tests.simulator.etcd_member import EtcdMember
 from tests.simulator.lies import forge
 from tests.simulator.network import Network, tell
 from tests.simulator.oracle import Oracle
@@ -113,7 +111,7 @@ class WatchedReplica(Replica):
     def _apply(self, entries: Sequence[Entry], prepared: Prepared) -> Sequence[Applied]:
         self._oracle.saw_committed(self.member, self.machine.applied_index, entries)
         answers = super()._apply(entries, prepared)
-        self._oracle.saw_applied(self.member, self.machine, entries)
+        self._oracle.saw_applied(self.member, self.machine, entries, answers)
         return answers
 
 
@@ -138,8 +136,9 @@ class Process:
         self.member = member
         self.gone: str | None = None
         self.replica: WatchedReplica | None = None
-        self.speed = 1.0
-        """Of its clock: ticks come this much faster than they should."""
+        self._speed = 1.0
+        # When that was set, and what its clock said then, in microseconds.
+        self._sped_at, self._clock_us = 0, 0.0
         self.slowness = 1
         """Factor on the time that a sync takes."""
         self.hanging = False
@@ -164,6 +163,8 @@ class Process:
         self._sessions = random.Random(f"{plan.seed}/sessions/{member}")
         self.workers = Workers(self.later, agenda, random.Random(f"{plan.seed}/jobs/{member}"))
         self._service: KVService | None = None
+        self.etcd: EtcdMember | None = None
+        """What serves etcd's API, where the program runs and the seed has it."""
         self._takes_batches = False
         self._resume_at = 0
         self._stopped_until = 0
@@ -230,6 +231,8 @@ class Process:
             plain=self._draws("service"),
         )
         self._takes_batches = self._draws("front")
+        if self._plan.model_after_us is not None:
+            self._start_etcd(replica)
         status = replica.status()
         self._trace.note(
             f"member {self.member} starts: term {status.raft.term}, log to "
@@ -241,6 +244,24 @@ class Process:
             self._start_pulses()
         self._after_step()
         self._wake()
+
+    def _start_etcd(self, replica: Replica) -> None:
+        self.etcd = EtcdMember(
+            replica,
+            plan=self._plan,
+            agenda=self._agenda,
+            network=self._network,
+            find=self._find_etcd,
+            now=self.monotonic_s,
+            soon=self._soon,
+            later=self._after_s,
+            work=self.workers,
+            rng=random.Random(f"{self._plan.seed}/etcd/{self.member}/{self.starts}"),
+        )
+
+    def _find_etcd(self, member: int) -> EtcdMember | None:
+        process = self._processes.get(member)
+        return None if process is None else process.etcd
 
     def _options(self) -> ReplicaOptions:
         """Any member, after any start, may work by the plain forms: nobody may notice."""
@@ -261,6 +282,9 @@ class Process:
     def abandon(self) -> None:
         """Let go of the program. What it still does to its disk, nobody will see."""
         replica, self.replica, self._service = self.replica, None, None
+        etcd, self.etcd = self.etcd, None
+        if etcd is not None:
+            etcd.end()
         self._pulses = None
         self.workers.end()
         if replica is not None:
@@ -340,8 +364,23 @@ class Process:
 
     # --- what drives it ------------------------------------------------------------------------
 
+    @property
+    def speed(self) -> float:
+        """Of its clock: ticks come this much faster than they should."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, speed: float) -> None:
+        self._clock_us = self.monotonic_s() * SECOND
+        self._sped_at = self._agenda.now
+        self._speed = speed
+
+    def monotonic_s(self) -> float:
+        """The machine's clock in seconds, which goes on while the program stands still."""
+        return (self._clock_us + (self._agenda.now - self._sped_at) * self._speed) / SECOND
+
     def clock_s(self) -> float:
-        """Its own clock in seconds: as fast as its ticks."""
+        """The program's clock in seconds: as fast as its ticks."""
         return self._ticks * TICK_US / SECOND
 
     def _tick_us(self) -> int:
@@ -356,6 +395,8 @@ class Process:
             for member, term in self._pulses.take().items():
                 self.replica.pulse(member, term)
         self.replica.tick()
+        if self.etcd is not None:
+            self.etcd.tick()
         if self._ticks % EXPIRY_TICKS == 0:
             self._service.expire()
 
@@ -506,16 +547,14 @@ class Process:
 
         self.later(0, take)
 
-    def operate(self, operation: ModelOperation) -> None:
-        """Propose it here; who asked finds out by itself what came of it."""
+    def ask_etcd(self, call: Callable[[EtcdMember], None]) -> None:
+        """A client's call of etcd's API has arrived, or something on its stream."""
 
-        def propose() -> None:
-            assert self.replica is not None
-            proposal = Proposal(self._sessions.randbytes(PROPOSAL_ID_BYTES), operation)
-            data = encode_operations([proposal], self.replica.log_time_ms())
-            self.replica.propose(data, lambda outcome: None)
+        def take() -> None:
+            if self.etcd is not None:
+                call(self.etcd)
 
-        self.later(0, propose)
+        self.later(0, take)
 
     def read_here(self, operation: Get, answer: Answer) -> None:
         """Read through this member, whether it leads or not."""

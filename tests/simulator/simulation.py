@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from kvstore.errors import Error
 from kvstore.raft import Membership, PeerState
 from kvstore.replica import Replica
 from kvstore.replica.packets import Packet
-from kvstore.state.mvcc.requests import Compact, EnableModel
+from kvstore.state.mvcc.answers import HashAnswer
 from tests.simulator import linearizability
 from tests.simulator.agenda import SECOND, Agenda
 from tests.simulator.client import Client
+from tests.simulator.etcd_client import SHARED_KEY, EtcdClient
+from tests.simulator.etcd_member import EtcdMember
+from tests.simulator.ledger import Ledger
 from tests.simulator.linearizability import Verdict
 from tests.simulator.network import Network
 from tests.simulator.oracle import Oracle
@@ -20,6 +24,8 @@ from tests.simulator.plan import TICK_US, Plan, draw
 from tests.simulator.process import Process
 from tests.simulator.trace import Trace, Violation
 from tests.simulator.troubles import Troubles
+from tests.simulator.watcher import Watcher
+from tests.watch_validator import History
 
 __all__ = ["Failed", "Outcome", "attempt", "replay_command", "simulate"]
 
@@ -41,14 +47,11 @@ HANG_TICKS = 80
 election timeouts until it is noticed, one until leadership is left to chance, two of an election,
 and as many again for links that take their time."""
 
-MODEL_PAUSE_US = SECOND // 2
-"""Between two looks at whether the model is enabled."""
-
-COMPACTIONS = 0.2
-"""How often such a look compacts its history."""
-
 OPERATIONS_MIN = 20
 """A run that finishes fewer shows nothing."""
+
+ETCD_OPERATIONS_MIN = 10
+"""And so for the clients of etcd's API, each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,12 @@ class Outcome:
     troubles: dict[str, int]
     refused: int = 0
     """Writes that were refused since nobody knew any more what had become of them."""
+    etcd: int = 0
+    """Calls of etcd's API that were answered."""
+    events: int = 0
+    """That watchers were told of."""
+    expired: int = 0
+    """Leases that ran out."""
 
 
 class Failed(AssertionError):
@@ -132,21 +141,47 @@ class _Run:
             self._add,
         )
 
-        self._models = random.Random(f"{plan.seed}/models")
+        self._peace = False
+        self.ledger = Ledger(self.agenda, self.oracle.model, plan.fastest_clock)
+        self.etcd_clients: list[EtcdClient] = []
+        self.watchers: list[Watcher] = []
+        # What members said their hashes are, and whose are asked for.
+        self._hashes: dict[int, HashAnswer] = {}
+        self._hashing: set[int] = set()
         if plan.model_after_us is not None:
-            self.agenda.after(plan.model_after_us, self._care_for_model)
+            self._add_etcd_load(plan)
 
-    def _care_for_model(self) -> None:
-        """Whoever leads enables the model; where it is, history is compacted now and then."""
-        self.agenda.after(MODEL_PAUSE_US, self._care_for_model)
-        leader = self._leader()
+    def _endpoints(self) -> list[Process]:
+        """Whom clients of etcd's API ask: in peace they know who is no member any more."""
+        leader = self._leader() if self._peace else None
+        processes = self.processes.values()
         if leader is None:
-            return
-        process = self.processes[leader.member]
-        if not leader.machine.model_enabled:
-            process.operate(EnableModel())
-        elif self._models.random() < COMPACTIONS:
-            process.operate(Compact(self._models.randint(0, leader.machine.revision)))
+            return list(processes)
+        members = leader.membership.members
+        return [process for process in processes if process.member in members]
+
+    def _add_etcd_load(self, plan: Plan) -> None:
+        self.etcd_clients = [
+            EtcdClient(
+                number,
+                plan=plan,
+                agenda=self.agenda,
+                trace=self.trace,
+                ledger=self.ledger,
+                processes=self._endpoints,
+            )
+            for number in range(1, plan.etcd.clients + 1)
+        ]
+        self.watchers = [
+            Watcher(
+                number,
+                plan=plan,
+                agenda=self.agenda,
+                trace=self.trace,
+                processes=self._endpoints,
+            )
+            for number in range(1, plan.etcd.watchers + 1)
+        ]
 
     def _add(self, member: int, founders: Membership | None = None) -> None:
         process = Process(
@@ -171,20 +206,24 @@ class _Run:
         self.trace.note(str(self.plan))
         self._until(lambda: False, self.plan.duration_us)
         self.trace.note("PEACE: no more trouble")
+        self._peace = True
         self.troubles.stop()
         self.network.calm()
-        for client in self.clients:
-            client.calm()
+        loads: list[Client | EtcdClient] = [*self.clients, *self.etcd_clients]
+        for load in (*loads, *self.watchers):
+            load.calm()
         self._expect(self._enough, f"{OPERATIONS_MIN} operations are finished")
         self._hang_leader()
-        for client in self.clients:
+        for client in loads:
             client.stop()
-        self._expect(lambda: all(client.idle for client in self.clients), "every call is answered")
+        self._expect(lambda: all(client.idle for client in loads), "every call is answered")
         reader = self.clients[0]
         reader.read_all([b"key-%d" % number for number in range(self.plan.keys)])
         self._expect(lambda: reader.idle and not reader.left_to_read, "every key is read")
+        self._expect(lambda: not self.oracle.model.keyspace.leases, "every lease has run out")
         self._expect(self._equal, "every member holds the same", CATCH_UP_TICKS)
         self._check_history()
+        events = self._check_etcd() if self.oracle.model.model_from else 0
         return Outcome(
             seed=self.plan.seed,
             digest=self.trace.digest,
@@ -194,6 +233,9 @@ class _Run:
             steps=self.agenda.steps,
             troubles=self.troubles.made | {"job that stands still": self._standstills()},
             refused=sum(client.refused for client in self.clients),
+            etcd=sum(client.finished for client in self.etcd_clients),
+            events=events,
+            expired=self.ledger.expired,
         )
 
     def _standstills(self) -> int:
@@ -263,7 +305,9 @@ class _Run:
 
     def _enough(self) -> bool:
         """So many that the run shows something."""
-        return sum(client.finished for client in self.clients) >= OPERATIONS_MIN
+        return sum(client.finished for client in self.clients) >= OPERATIONS_MIN and all(
+            client.finished >= ETCD_OPERATIONS_MIN for client in self.etcd_clients
+        )
 
     def _until(self, condition: Callable[[], bool], duration_us: int) -> bool:
         end = self.agenda.now + duration_us
@@ -302,25 +346,76 @@ class _Run:
         leader = self._leader()
         if leader is None:
             return False
-        membership = leader.membership
-        if membership.outgoing:
+        if leader.membership.outgoing:
             return False
-        for member in sorted(membership.voters | membership.learners):
-            process = self.processes[member]
-            if process.gone is not None or "bit flip" in process.excuses:
-                continue
+        for process in self._whole(leader):
             if process.replica is None or (
                 process.replica.machine.applied_index != leader.status().raft.last_index
             ):
                 return False
-            self.oracle.model.compare(f"member {member}", process.replica.machine)
+            self.oracle.model.compare(f"member {process.member}", process.replica.machine)
         return True
+
+    def _whole(self, leader: Replica) -> list[Process]:
+        """The members that must have everything in the end."""
+        members = sorted(leader.membership.voters | leader.membership.learners)
+        processes = [self.processes[member] for member in members]
+        return [
+            process
+            for process in processes
+            if process.gone is None and "bit flip" not in process.excuses
+        ]
 
     def _check_history(self) -> None:
         history = [operation for client in self.clients for operation in client.history]
+        if self.plan.etcd.writes_shared and self.etcd_clients:
+            # Of what others write, too, it knows too little.
+            history = [operation for operation in history if operation.key != SHARED_KEY]
         report = linearizability.check(history)
         if report.verdict is not Verdict.LINEARIZABLE:
             raise Violation(f"the history is {report.verdict.value}: {report.story}")
+
+    def _check_etcd(self) -> int:
+        """What nobody can check before all is over; how many events watchers saw."""
+        model = self.oracle.model
+        self.ledger.check_refused()
+        for watcher in self.watchers:
+            watcher.finish(model.keyspace.revision)
+        self._expect(
+            lambda: all(watcher.is_finished for watcher in self.watchers),
+            "watchers are told of everything",
+        )
+        before = model.keyspace.states[model.model_from].values()
+        history = History(model.keyspace.events, before)
+        events = sum(watcher.check(history) for watcher in self.watchers)
+        self._expect(self._hash_all, "every member can hash what it holds")
+        hashes = {(told.hash, told.compacted, told.hash_revision) for told in self._hashes.values()}
+        if len(hashes) != 1:
+            raise Violation(f"members differ: {self._hashes}")
+        return events
+
+    def _hash_all(self) -> bool:
+        """Ask all that are there for their hash; True once each has told it."""
+        leader = self._leader()
+        if leader is None:
+            return False
+        waits = False
+        for process in self._whole(leader):
+            if process.member in self._hashes:
+                continue
+            waits = True
+            if process.etcd is not None and process.member not in self._hashing:
+                self._hashing.add(process.member)
+                process.ask_etcd(partial(self._ask_hash, process.member))
+        return not waits
+
+    def _ask_hash(self, member: int, etcd: EtcdMember) -> None:
+        def hashed(outcome: HashAnswer | Error) -> None:
+            self._hashing.discard(member)
+            if isinstance(outcome, HashAnswer):
+                self._hashes[member] = outcome
+
+        etcd.service.hash_kv(0, hashed)
 
 
 assert PEACE_TICKS * TICK_US <= 60 * SECOND

@@ -96,3 +96,22 @@ def test_an_event_that_never_was_or_looks_otherwise() -> None:
     assert "another one" in found(ALL, [Seen(2, (forged,))], None)
     unknown = other._replace(kv=other.kv._replace(key=b"zzz"))
     assert "never happened" in found(ALL, [Seen(2, (unknown,))], None)
+
+
+def test_what_keys_were_before_the_first_event_is_known() -> None:
+    source = FakeSource()
+    source.put((b"a", b"1"))
+    source.put((b"a", b"2"))
+    (first,), (second,) = source.history.revisions[2], source.history.revisions[3]
+    history = History({3: (second,)}, before=[first.kv])
+    watched = Watched(Asked(b"a", start=3, prev_kv=True))
+    watched.seen.append(Seen(3, (second._replace(previous=first.kv),)))
+    assert not violations(watched, history, applied=3)
+    # It is no event itself.
+    assert not violations(Watched(Asked(b"a", start=1), [seen_of(second)]), history, applied=3)
+    watched.seen[0] = seen_of(second)
+    assert "lacks" in "".join(violations(watched, history, applied=3))
+
+
+def seen_of(event: Event) -> Seen:
+    return Seen(event.kv.mod_revision, (event._replace(previous=None),))
