@@ -10,9 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 
 from kvstore.api.etcd import etcd_pb2 as pb
-from kvstore.client import Access, Client
+from kvstore.client import TLS, Access, Client
 from kvstore.errors import (
     Error,
     PermissionDeniedError,
@@ -20,7 +21,7 @@ from kvstore.errors import (
 )
 from tests.integration.cluster import Cluster
 from tests.integration.etcd_calls import EtcdCalls
-from tests.integration.process import FRONTS, Kvd, run
+from tests.integration.process import FRONTS, Certificates, Kvd, run
 from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users, async_client_of, client_of
 
 
@@ -294,6 +295,47 @@ def test_kvctl_with_users(kvd: Kvd, tmp_path: Path) -> None:
     assert over_socket.returncode == 0, over_socket.stderr
     assert kvctl("auth", "disable", user="root:hers") == (0, "disabled\n")
     assert run("kvctl", f"--addr={kvd.address}", "get", "b").stdout == b"v"
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_certificates_name_is_its_owner(tmp_path: Path, front: str) -> None:
+    certificates = Certificates.make(tmp_path)
+    authority = trustme.CA()
+    client_ca = tmp_path / "clients.pem"
+    authority.cert_pem.write_to_path(client_ca)
+
+    def tls_of(name: str) -> TLS:
+        issued = authority.issue_cert(f"{name}.example", common_name=name)
+        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        issued.cert_chain_pems[0].write_to_path(cert)
+        issued.private_key_pem.write_to_path(key)
+        return TLS(ca=certificates.ca, cert=cert, key=key)
+
+    asks = f"--tls_client_ca={client_ca}"
+    with Kvd(tmp_path / "data", asks, certificates=certificates, front=front) as kvd:
+        ask_for_users(kvd.address, tls_of("whoever"))
+        for transport in FRONTS:
+
+            def client_of(name: str, transport: Any = transport, **login: Any) -> Client:
+                tls = tls_of(name)
+                return Client(kvd.address, tls=tls, timeout=30, transport=transport, **login)
+
+            with client_of("ann") as ann, client_of("eve") as eve, client_of("root") as root:
+                ann.put(b"a/1", b"v")
+                assert ann.get(b"a/1") == b"v"
+                assert ann.count(prefix=b"a/") == 1
+                assert root.auth.users() == ["ann", "root"]
+                for client, key in ((ann, b"b"), (eve, b"a/1")):
+                    for call in (client.get, client.delete, lambda k, c=client: c.put(k, b"v")):
+                        with pytest.raises(PermissionDeniedError):
+                            call(key)
+                with pytest.raises(PermissionDeniedError):
+                    eve.count()
+            # A token counts for more.
+            with client_of("root", user=ANN, password=PASSWORD[ANN]) as ann:
+                assert ann.get(b"a/1") == b"v"
+                with pytest.raises(PermissionDeniedError):
+                    ann.get(b"b")
 
 
 def test_users_are_asked_for_on_every_member_after_restart_and_failover(tmp_path: Path) -> None:
