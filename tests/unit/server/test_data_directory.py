@@ -151,7 +151,12 @@ KVSTORE_NEW = f".KVSTORE.{os.getpid()}.new"
 MEMBER_NEW = f".MEMBER.{os.getpid()}.new"
 
 
-@pytest.mark.parametrize("name", [KVSTORE_NEW, "KVSTORE.probe", "LOCK", "KVSTORE", MEMBER_NEW])
+# Named without the process, which differs among pytest's workers.
+@pytest.mark.parametrize(
+    "name",
+    [KVSTORE_NEW, "KVSTORE.probe", "LOCK", "KVSTORE", MEMBER_NEW],
+    ids=["KVSTORE.new", "KVSTORE.probe", "LOCK", "KVSTORE", "MEMBER.new"],
+)
 def test_a_link_that_somebody_planted_leads_nowhere(tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
