@@ -42,8 +42,8 @@ class WriteBatch:
     def expect(self, key: _Bytes, value: _Bytes | None, /) -> None: ...
     @overload
     def expect(self, key: _Bytes, /, *, sequence: int) -> None:
-        """Have the batch written only if ``key`` then has that ``value``, isn't there (None), or has
-        the value that the write with ``sequence`` made (:meth:`DB.get_versioned`).
+        """Have the batch written only if ``key`` then has that ``value``, isn't there (None), or
+        has the value that the write with ``sequence`` made (:meth:`DB.get_versioned`).
 
         All conditions must hold, in the moment before the batch is written, of which nothing comes
         in between; else the write raises ConflictError, with the ``key``, and nothing is written.
