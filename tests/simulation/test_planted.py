@@ -42,6 +42,7 @@ def test_a_patch_that_does_not_fit_is_told(tmp_path):
         "requests_forgotten",
         "forgotten_request_is_new",
         "sessions_expire_by_local_clock",
+        "proposed_anew_in_its_term",
     ],
 )
 def test_the_simulator_finds(name):
