@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -21,7 +22,7 @@ from kvstore.errors import (
 )
 from tests.integration.cluster import Cluster
 from tests.integration.etcd_calls import EtcdCalls
-from tests.integration.process import FRONTS, Certificates, Kvd, run
+from tests.integration.process import FRONTS, Certificates, Kvd, environment, run
 from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users, async_client_of, client_of
 
 
@@ -295,6 +296,30 @@ def test_kvctl_with_users(kvd: Kvd, tmp_path: Path) -> None:
     assert over_socket.returncode == 0, over_socket.stderr
     assert kvctl("auth", "disable", user="root:hers") == (0, "disabled\n")
     assert run("kvctl", f"--addr={kvd.address}", "get", "b").stdout == b"v"
+
+
+def test_one_command_makes_root_and_asks_for_users(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("top\n")
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        here = f"--addr={kvd.address}"
+        enable = ("kvctl", here, "auth", "enable", f"--new-password-file={password}")
+        enabled = run(*enable)
+        assert (enabled.returncode, enabled.stdout) == (0, b"enabled\n"), enabled.stderr
+        refused = run("kvctl", here, "put", "k", "v")
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            b"kvctl: user name is empty (not applied)\n",
+        )
+        assert run(*enable).returncode == 1, "and no second time by somebody else"
+        root = environment(KVCTL_USER="root", KVCTL_PASSWORD="top")
+        assert run("kvctl", here, "put", "k", "v", env=root).stdout == b"created\n"
+        status = run("kvctl", here, "auth", "status", "--output=json", env=root)
+        assert json.loads(status.stdout)["enabled"] is True
+        over_socket = run("kvctl", "auth", "disable", f"--dir={kvd.data_dir}")
+        assert over_socket.stdout == b"disabled\n", over_socket.stderr
+        assert run("kvctl", here, "get", "k").stdout == b"v"
 
 
 @pytest.mark.parametrize("front", FRONTS)
