@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -84,3 +85,18 @@ def test_keepalives_renew_leases_by_a_stream_each(tmp_path: Path) -> None:
         assert measured["keepalive"]["calls"] > 0
         assert (measured["errors"], measured["unanswered"]) == ({}, 0)
         assert len(calls.LeaseLeases().leases) == 5
+
+
+def test_transactions_put_keys_that_are_there_and_get_them(tmp_path: Path) -> None:
+    with EmbeddedKvd(tmp_path) as kvd, EtcdCalls(kvd.address) as calls:
+        kvd.wait_serving()
+        etcd_api = dataclasses.replace(kvd.target(), server="etcd")
+        measure(kvd.target(), Load("fill", keys=5, seconds=60))
+        before = calls.Range(key=b"key-", range_end=b"key.").kvs
+        measured = measure(etcd_api, Load("txn", in_flight=4, keys=5, seconds=0.5))
+        assert measured["txn"]["calls"] > 0
+        assert (measured["errors"], measured["unanswered"]) == ({}, 0)
+        after = calls.Range(key=b"key-", range_end=b"key.").kvs
+        assert len(before) == len(after) == 5
+        done = sum(kv.version for kv in after) - sum(kv.version for kv in before)
+        assert done >= measured["txn"]["calls"]
