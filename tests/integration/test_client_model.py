@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -441,25 +442,28 @@ def test_a_waiter_whose_lease_ended_is_told(client: Client, place: bytes) -> Non
             waiting.result(30)
 
 
-def test_locks_queue_with_those_of_etcdctl(server: ModelServer, place: bytes) -> None:
+def test_locks_queue_with_those_of_etcdctl(
+    server: ModelServer, place: bytes, tmp_path: Path
+) -> None:
     if not isinstance(server, Etcd):
         pytest.skip("etcdctl is run against etcd here")
     name = place.decode().rstrip("/")
+    # What it runs under the lock gets no standard input.
+    held = tmp_path / "held"
+    os.mkfifo(held)
     with server.client() as client:
         lock = client.lock(name.encode(), ttl=10)
         assert lock.acquire()
         holder = subprocess.Popen(
-            ["etcdctl", f"--endpoints={server.address}", "lock", name, "cat"],
+            ["etcdctl", f"--endpoints={server.address}", "lock", name, "cat", str(held)],
             env={"ETCDCTL_API": "3", "PATH": os.environ["PATH"]},
-            stdin=subprocess.PIPE,
         )
         with client.watch(prefix=f"{name}/".encode(), from_revision=lock.fence + 1) as watch:
             theirs = next(watch)
             lock.release()
             assert next(watch).kind is EventKind.DELETE
             assert lock.acquire(wait=0) is False
-            assert holder.stdin is not None
-            holder.stdin.close()
+            held.open("wb").close()
             assert holder.wait(30) == 0
             assert lock.acquire(wait=30) is True
             assert lock.fence > theirs.revision
