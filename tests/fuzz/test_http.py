@@ -17,6 +17,7 @@ import structlog
 from tests.unit.wire.test_http import Raw, Server, Site, reply, request, scene
 
 CONNECTIONS = 200
+DEFECTS = ("a request failed", "a connection failed")
 PATHS = ["/", "/echo?a=%zz&b", "/wait", "/silent", "/call", "/held", "/flood", "/stream", "/%ff"]
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "DELETE", "CONNECT", "PRI", "P"]
 LINES = [
@@ -109,5 +110,6 @@ def test_nothing_that_clients_say_harms_others_or_stays(seed: int) -> None:
 
     with structlog.testing.capture_logs() as logs:
         play()
-    defects = [line for line in logs if line["log_level"] == "error"]
+    # Threads of other tests, which look at certificates say, may have something to tell, too.
+    defects = [line for line in logs if line["event"] in DEFECTS]
     assert not defects

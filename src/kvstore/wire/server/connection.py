@@ -6,9 +6,11 @@ HTTP/2, or HTTP/1.1 (``kvstore.wire.http``) where the server takes that as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
+from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -253,8 +255,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=HTTP_SOCKET_BYTES)
         # There are no pings: of a client that vanished the system is to find out.
         connected = self._transport.get_extra_info("socket")
-        for level, option, value in TCP_KEEPALIVE:
-            connected.setsockopt(level, option, value)
+        with self._unless_reset():
+            for level, option, value in TCP_KEEPALIVE:
+                connected.setsockopt(level, option, value)
         self.http = HttpSession(self, self.server, app, self.server.http_limits, now)
 
     def _receive(self, data: bytes | memoryview, now: float) -> None:
@@ -402,7 +405,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def go_on_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+            with self._unless_reset():
+                self._transport.resume_reading()
 
     def has_begun(self) -> None:
         if not self.established:
@@ -417,8 +421,17 @@ class Connection(asyncio.BufferedProtocol):
         self.go_on_reading()
         if self._tls is not None:
             self._write(self._tls.close())
-        elif transport.can_write_eof():
-            transport.write_eof()
+        elif not transport.is_closing():
+            with self._unless_reset():
+                transport.write_eof()
+
+    @contextlib.contextmanager
+    def _unless_reset(self) -> Iterator[None]:
+        """uvloop raises what the system says of a socket that the client has reset since."""
+        try:
+            yield
+        except OSError:
+            self._abort()
 
     def is_broken(self, why: str) -> None:
         self.server.note_broken(self, why[:REASON_CHARACTERS_MAX])
