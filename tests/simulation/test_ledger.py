@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvstore.errors import UnavailableError
+from kvstore.errors import InternalError, UnavailableError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.raft import Entry, EntryKind
 from kvstore.service.etcd.lessor import TimeToLive
@@ -216,6 +216,13 @@ def test_a_revision_that_was_told_of_is_no_future_one(story: Story) -> None:
     ledger.read_refused(ledger.asks(), Range(KEY, revision=2), True, future)
     with pytest.raises(Violation):
         ledger.read_refused(ledger.asks(), Range(KEY, revision=2), False, future)
+
+
+def test_a_read_that_finds_damage_says_to_ask_elsewhere(story: Story) -> None:
+    ledger = story.ledger
+    ledger.read_refused(ledger.asks(), Range(KEY), False, UnavailableError("damaged"))
+    with pytest.raises(Violation, match="got"):
+        ledger.read_refused(ledger.asks(), Range(KEY), False, InternalError("a defect"))
 
 
 # --- leases --------------------------------------------------------------------------------------

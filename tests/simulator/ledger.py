@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kvstore.errors import Error
+from kvstore.errors import Error, UnavailableError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd.lessor import TimeToLive
 from kvstore.state.mvcc.answers import (
@@ -220,6 +220,8 @@ class Ledger:
         self, asked: Asked, operation: Range | Txn, serializable: bool, error: Error
     ) -> None:
         """A call that reads has got an error."""
+        if isinstance(error, UnavailableError):
+            return  # what its member found on the disk ends the member, as for reads of v1
         if not isinstance(error, EtcdError):
             raise Violation(f"{operation} got {error!r}")
         if not isinstance(operation, Range):
