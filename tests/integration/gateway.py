@@ -12,13 +12,14 @@ import http.client
 import json
 import re
 import ssl
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tests.integration.etcdctl import empty_etcd
 
-__all__ = ["SCRIPTS", "Reply", "ask", "connect", "post", "transcript"]
+__all__ = ["SCRIPTS", "Reply", "ask", "connect", "post", "transcript", "wait_ready"]
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "golden" / "gateway"
 TIMEOUT_S = 30.0
@@ -82,6 +83,13 @@ def post(connection: http.client.HTTPConnection, path: str, **fields: Any) -> An
     reply = ask(connection, "POST", path, json.dumps(fields))
     assert reply.status == 200, reply.body
     return reply.json
+
+
+def wait_ready(connection: http.client.HTTPConnection) -> None:
+    """Return once the member says that it is: a moment after it has a leader."""
+    end = time.monotonic() + TIMEOUT_S
+    while (reply := ask(connection, "GET", "/readyz")).status != 200:
+        assert time.monotonic() < end, reply.body
 
 
 def transcript(script: Path, address: str) -> str:

@@ -23,7 +23,7 @@ from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.supervisor import notify
 from kvstore.wire import available
 from tests.integration.cluster import Cluster
-from tests.integration.gateway import ask, connect
+from tests.integration.gateway import ask, connect, wait_ready
 from tests.integration.process import Certificates, Kvd, run
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -128,6 +128,7 @@ def test_a_cluster_serves_with_the_certificates_and_probes_of_kubernetes(tmp_pat
             assert (probe["port"], probe["scheme"]) == ("clients", "HTTPS")
             for member in cluster.members:
                 with contextlib.closing(connect(cluster.clients[member], trust)) as connection:
+                    wait_ready(connection)
                     assert ask(connection, "GET", probe["path"]).status == 200
 
 

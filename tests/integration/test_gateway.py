@@ -24,7 +24,7 @@ from kvstore.api.handlers.gateway.routes import ROUTES
 from kvstore.api.handlers.gateway.transcoding import pieces_of
 from kvstore.wire import available
 from tests.integration.cluster import Cluster
-from tests.integration.gateway import SCRIPTS, Reply, ask, connect, post, transcript
+from tests.integration.gateway import SCRIPTS, Reply, ask, connect, post, transcript, wait_ready
 from tests.integration.process import Certificates, Kvd
 from tests.unit.api.test_gateway_transcoding import filled
 
@@ -342,7 +342,7 @@ def test_every_member_answers_and_a_watch_goes_on_at_another(cluster: Cluster) -
     assert watched(left[0], 2, 9) == [str(revision) for revision in revisions]
     for member in left:
         kvd = cluster.running[member].wait_serving()
-        assert ask(connect(kvd.address), "GET", "/readyz").status == 200
+        wait_ready(connect(kvd.address))
     post(connect(cluster.clients[left[1]]), "/v3/kv/put", key=b64(b"k"))
     assert watched(left[0], 11, 1) == ["11"]
 
@@ -367,7 +367,7 @@ def test_without_a_majority_a_member_is_not_ready_but_lives(cluster: Cluster) ->
     assert b"[-]linearizable_read failed: RANGE ERROR:etcdserver: " in ready.body
     cluster.start(*others)
     cluster.running[lonely].wait_serving()
-    assert ask(connection, "GET", "/readyz").status == 200
+    wait_ready(connection)
 
 
 # TLS.
@@ -382,6 +382,7 @@ def test_over_tls_whoever_knows_http1_has_it(tmp_path: Path, offered: list[str] 
         if offered is not None:
             trust.set_alpn_protocols(offered)
         with contextlib.closing(connect(kvd.address, trust)) as connection:
+            wait_ready(connection)
             assert ask(connection, "GET", "/health").status == 200
             post(connection, "/v3/kv/put", key=b64(b"k"), value=b64(bytes(700_000)))
             assert post(connection, "/v3/kv/range", key=b64(b"k"))["count"] == "1"
@@ -459,8 +460,7 @@ def test_the_name_in_a_certificate_is_no_user_of_the_gateway(tmp_path: Path) -> 
     asked = f"--tls_client_ca={ca}"
     with Kvd(tmp_path / "data", asked, certificates=certificates, front="native") as kvd:
         with contextlib.closing(connect(kvd.address, trust)) as connection:
-            while ask(connection, "GET", "/readyz").status != 200:
-                pass
+            wait_ready(connection)
             post(connection, "/v3/kv/range", key=b64(b"k"))
         ask_for_users(kvd.address, trust)
         with contextlib.closing(connect(kvd.address, trust)) as connection:
