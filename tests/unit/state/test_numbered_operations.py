@@ -225,6 +225,26 @@ def test_a_session_expires_within_a_slice(shop: Shop) -> None:
     assert last.reason is Reason.SESSION_FORGOTTEN
 
 
+@pytest.mark.parametrize("at", [5, 1005])
+def test_what_a_slice_did_in_a_session_is_kept_wherever_slices_are_cut(shop: Shop, at: int) -> None:
+    """Also where the session expires in the same slice."""
+    other = Shop(shop.plain)
+    other.do(RaiseLevel(LEVEL_NUMBERED), at=1)
+    other.one(open_command(A), at=1)
+    entries = [
+        (
+            len(shop.log) + place,
+            1,
+            encode_operations([Proposal(b"%016d" % place, Put(b"k"), None, of(A, place))], time_ms),
+        )
+        for place, time_ms in enumerate([5, at], start=1)
+    ]
+    shop.machine.apply(entries)
+    for entry in entries:
+        other.machine.apply([entry])
+    assert list(shop.machine._db) == list(other.machine._db)
+
+
 # --- levels -------------------------------------------------------------------------------------
 
 

@@ -72,7 +72,7 @@ class Numbering:
         session.remember(request.sequence, word, answer.revision, _deleted(answer))
 
     def _use(self, name: bytes) -> Session | None:
-        session = self.used.pop(name, None)
+        session = self.used.get(name)
         if session is None:
             parts = self._sessions.parts(name)
             if parts is None:
@@ -82,6 +82,7 @@ class Numbering:
             session.used_ms = self._now_ms
             session.used = self._index, self._place
             self._place += 1
+            self.used.pop(name, None)
             self.used[name] = session
             return session
         return None
