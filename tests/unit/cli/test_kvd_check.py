@@ -18,6 +18,7 @@ from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.peers.identity import start_identity
 from kvstore.server.peers.registry import PeerRegistry
 from kvstore.server.tls import pki
+from tests.integration.cluster import free_addresses
 
 Write = Callable[..., Path]
 
@@ -42,12 +43,6 @@ def warnings(*arguments: object) -> list[str]:
     return [line for line in result.output.splitlines() if line.startswith("warning: ")]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def authority(tmp_path: Path) -> pki.Authority:
     pki.init(tmp_path / "pki", "orders", 365)
@@ -60,9 +55,10 @@ def authority(tmp_path: Path) -> pki.Authority:
 @pytest.fixture
 def write(tmp_path: Path, authority: pki.Authority) -> Write:
     """Write the file of a sound member 1, with ``changes`` in place of its lines."""
+    addresses = iter(free_addresses(6))
     nodes = "".join(
-        f'[[nodes]]\nnode_id = {node}\nclient_addr = "127.0.0.1:{free_port()}"\n'
-        f'peer_addr = "127.0.0.1:{free_port()}"\n'
+        f'[[nodes]]\nnode_id = {node}\nclient_addr = "{next(addresses)}"\n'
+        f'peer_addr = "{next(addresses)}"\n'
         for node in (1, 2, 3)
     )
 
