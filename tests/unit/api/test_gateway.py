@@ -309,8 +309,10 @@ async def test_messages_have_the_bounds_that_grpc_has(stage: Stage) -> None:
     refused = await stage.post("/v3/kv/range", large.replace(b"A" * 80_000, b"A" * 160_000))
     assert refused.status == 429
     assert "larger than max (120004 vs. 100000)" in json.loads(refused.body)["message"]
-    refused = await stage.post("/v3/lease/keepalive", b"{}" * 16_385)
+    # What follows one too many isn't read.
+    refused = await stage.post("/v3/lease/keepalive", b"{}" * 16_385 + b"x")
     assert (refused.status, json.loads(refused.body)["code"]) == (400, 3)
+    assert json.loads(refused.body)["message"] == "at most 16384 requests of one stream"
 
 
 @scene()

@@ -164,7 +164,38 @@ def test_what_nobody_knows_and_null_are_passed_over() -> None:
 def test_streams_have_any_number_of_objects() -> None:
     found = messages_of(pb.LeaseKeepAliveRequest, b'{"ID": 1}{"ID": "2"}\n\n {}')
     assert [one.ID for one in found] == [1, 2, 0]
-    assert messages_of(pb.LeaseKeepAliveRequest, b"") == []
+    assert [*messages_of(pb.LeaseKeepAliveRequest, b"")] == []
+
+
+def test_an_object_of_a_stream_is_read_when_it_is_asked_for() -> None:
+    found = messages_of(pb.LeaseKeepAliveRequest, b'{"ID": 1} x')
+    assert next(found).ID == 1
+    with pytest.raises(InvalidArgumentError, match="is no JSON"):
+        next(found)
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        b"{}" * 1_500_000,
+        b'{"success":[' + b"{}," * 1_000_000,
+        b'{"success":[' + b'{"request_txn":{"success":[{},{},{},{},{}]}},' * 50_000,
+        b'{"unknown":' + b"[[]," * 200_000,
+        b'{"unknown":[' + b"0," * 1_500_000,
+    ],
+    ids=["messages", "operations", "transactions", "lists", "numbers"],
+)
+def test_values_are_counted_before_any_is_made(many: bytes) -> None:
+    # None is whole: reading would come upon that only after the many.
+    for read in (only_message_of, lambda kind, body: [*messages_of(kind, body)]):
+        with pytest.raises(InvalidArgumentError, match="at most 131072 values"):
+            read(pb.TxnRequest, many + b"x")
+
+
+def test_the_largest_transaction_is_within_the_bound_of_values() -> None:
+    put = b'{"requestPut": {"key": "YQ==", "value": "YQ==", "lease": "7", "prev_kv": true}}'
+    body = b'{"success": [' + b",".join([put] * 16_384) + b"]}"
+    assert len(only_message_of(pb.TxnRequest, body).success) == 16_384
 
 
 @pytest.mark.parametrize("seed", range(3))

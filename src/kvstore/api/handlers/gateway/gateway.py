@@ -137,10 +137,12 @@ async def _run(handler: Any, requests: Sequence[bytes], call: Call) -> None:
 def _messages(shape: MethodShape, body: bytes) -> list[bytes]:
     if not shape.streams_in:
         return [only_message_of(shape.request, body).SerializeToString()]
-    found = messages_of(shape.request, body)
-    if len(found) > REQUESTS_MAX:
-        raise InvalidArgumentError(f"at most {REQUESTS_MAX} requests of one stream")
-    return [message.SerializeToString() for message in found]
+    found: list[bytes] = []
+    for message in messages_of(shape.request, body):
+        if len(found) == REQUESTS_MAX:
+            raise InvalidArgumentError(f"at most {REQUESTS_MAX} requests of one stream")
+        found.append(message.SerializeToString())
+    return found
 
 
 async def _each(requests: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Final, NamedTuple, NoReturn
@@ -25,6 +26,11 @@ __all__ = ["messages_of", "only_message_of", "pieces_of"]
 DEPTH_MAX: Final = 64
 """Of messages in messages; protobuf's own bound is 100."""
 
+VALUES_MAX: Final = 131_072
+"""Of JSON in one body: objects, lists, and what follows another in either. Eight for each of a
+transaction's operations, or of a stream's requests, when they are as many as may be."""
+
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _BOUNDS: Final = {
     FieldDescriptor.TYPE_INT32: (-(1 << 31), (1 << 31) - 1),
     FieldDescriptor.TYPE_UINT32: (0, (1 << 32) - 1),
@@ -61,18 +67,27 @@ def only_message_of(kind: Any, body: bytes) -> Any:
     Raises InvalidArgumentError that says what is wrong with it.
     """
     found = messages_of(kind, body)
-    if len(found) > 1:
+    message = next(found, None)
+    if message is None:
+        return kind()
+    if next(found, None) is not None:
         raise InvalidArgumentError("one JSON object, and nothing after it")
-    return found[0] if found else kind()
+    return message
 
 
-def messages_of(kind: Any, body: bytes) -> list[Any]:
-    """The messages in ``body``: any number of JSON objects that follow each other.
+def messages_of(kind: Any, body: bytes) -> Iterator[Any]:
+    """The messages in ``body``: any number of JSON objects that follow each other, each read when
+    it is asked for.
 
     Raises InvalidArgumentError that says what is wrong with them.
     """
+    # Counted before anything is made of them, for each takes many times its bytes. What a string
+    # has of these counts as well: those of etcd's API are in base64, or short.
+    if sum(map(body.count, (b"{", b"[", b","))) > VALUES_MAX:
+        raise InvalidArgumentError(f"at most {VALUES_MAX} values of JSON in one request")
     try:
-        return [_message_of(kind, value) for value in _values_of(body.decode())]
+        for value in _values_of(body.decode()):
+            yield _message_of(kind, value)
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"the request is no JSON: {error}") from None
     except _Malformed as error:
@@ -88,9 +103,9 @@ def _values_of(text: str) -> Iterator[Any]:
 
 
 def _after_space(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
 
 
 def _refuse_constant(name: str) -> NoReturn:
