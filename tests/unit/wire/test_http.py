@@ -215,6 +215,8 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
         (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", 501),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\naXX", 400),
+        (HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n", 400),
         (HEAD + b"Content-Length: 4000000\r\n\r\n", 413),
         (HEAD + b"A: " + b"a" * 20_000 + b"\r\n\r\n", 431),
         (HEAD + b"A: " + b"a" * 100_000, 431),

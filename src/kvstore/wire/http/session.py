@@ -203,6 +203,12 @@ class HttpSession:
         if head.method == b"CONNECT":
             self._refuse(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
             return
+        names = {name for name, _ in head.headers}
+        if names >= {b"content-length", b"transfer-encoding"}:
+            # A proxy that goes by the other one would take a part of it for a request (RFC 9112,
+            # 6.3).
+            self._refuse(HTTPStatus.BAD_REQUEST, "both Content-Length and Transfer-Encoding")
+            return
         self._head, self._since = head, now
         declared = next((value for name, value in head.headers if name == b"content-length"), b"0")
         self._bound_body(int(declared), chunks=0)
