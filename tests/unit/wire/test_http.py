@@ -9,6 +9,7 @@ import itertools
 import socket
 import struct
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -366,6 +367,24 @@ async def test_a_client_that_says_no_more_gets_its_answer(
     site.open.set()
     assert (await reply(raw)).body == b"waited"
     assert await raw.reader.read() == b""
+
+
+@pytest.mark.parametrize("said", [HELLO, request()], ids=["http2", "http1"])
+def test_one_that_went_while_others_were_tended_is_passed_over(said: bytes) -> None:
+    @scene()
+    async def play(server: Server, address: str, site: Site) -> None:
+        raw = await Raw.open(address, said)
+        await raw.reader.readexactly(1)
+        (connection,) = server._connections
+        while not connection.established:
+            await asyncio.sleep(0.001)
+        raw.writer.transport.abort()
+        while server.connections:
+            await asyncio.sleep(0.001)
+        connection.tend(monotonic())
+        assert not server.counters.cut
+
+    play()
 
 
 @pytest.mark.parametrize("path", ["/wait", "/stream"])

@@ -496,9 +496,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def tend(self, now: float) -> None:
         """Look after its bounds in time. Called every ``limits.tick_s``."""
+        if self._closing is not None or self._transport is None:
+            return  # it is going, or went since the server saw who is there
         limits = self.server.limits
-        if self._closing is not None:
-            return
         if not self.established:
             if now - self._opened_at >= limits.half_open_s:
                 self.cut("half-open")
