@@ -79,11 +79,14 @@ def test_a_learner_says_where_it_is_and_stays_one() -> None:
     assert leader.asked == ["update"]
 
 
-def test_the_wish_to_vote_outlives_a_change_of_addresses() -> None:
+def test_a_member_that_is_moved_before_it_begins_has_still_all_to_say() -> None:
     moved = admin_pb2.Member(member_id=4, peer_address="h5:2")
-    now = changed(added(votes=True), admin_pb2.ChangeMembersRequest(update=moved))
-    assert wants_vote(now, 4)
-    assert nodes_of(now)[4] == Node(4, "h4:2", "h5:2")
+    leader = Leader(changed(added(votes=True), admin_pb2.ChangeMembersRequest(update=moved)))
+    assert wants_vote(leader.membership, 4)
+    assert nodes_of(leader.membership)[4] == Node(4, "h5:2", "h5:2")
+    leader.run(lambda: 4 in leader.membership.voters)
+    assert nodes_of(leader.membership)[4] == Node(4, "h4:1", "h5:2")
+    assert leader.asked == ["update", "promote"]
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,11 @@ class Operators:
         if member not in now.members:
             raise InvalidArgumentError(f"there is no member {member}")
         known = nodes_of(now)[member]
-        node = Node(
-            member, said.client_address or known.client_addr, said.peer_address or known.peer_addr
-        )
+        peer_addr = said.peer_address or known.peer_addr
+        # One that has yet to say where clients reach it is told by both being the same.
+        has_begun = known.client_addr != known.peer_addr
+        client_addr = said.client_address or (known.client_addr if has_begun else peer_addr)
+        node = Node(member, client_addr, peer_addr)
         if node == known:
             return None
         _check_dialled(node)
