@@ -84,6 +84,9 @@ class Stage:
         assert call.answer is call.failure is None
         answer(call)
 
+    def refuse_unread(self, call: Call) -> None:
+        self.end(call, lambda ended: ended.fail(14, "unread"))
+
     def caller(self, call: Call) -> tuple[Any, str]:
         return {"x509_common_name": [b"cn"]}, "ipv4:peer"
 
@@ -169,6 +172,7 @@ REQUESTS = {
     TXN: pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"k"))]),
     KEEP_ALIVE: pb.LeaseKeepAliveRequest(ID=5),
 }
+READING_TXN = pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"k"))])
 
 
 def test_each_method_asks_the_service_and_a_batch_is_answered_at_once() -> None:
@@ -407,5 +411,37 @@ def test_an_answer_waits_for_room_and_then_its_outcome_is_unknown(
         stage.room = 0
         await stage.take(forgotten)
         assert forgotten.was_reset
+
+    play(scene)
+
+
+def test_answers_that_wait_for_room_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "ROOM_LOOK_S", 0.001)
+
+    async def scene(stage: Stage) -> None:
+        stage.outcome = bytes(batches.WAITING_BYTES_MAX // 2 + 1)
+        # Twice: what waited counts no more.
+        for _ in range(2):
+            stage.room = 0
+            first, second = Call(TXN, READING_TXN), Call(TXN, READING_TXN)
+            await stage.take(first)
+            await stage.take(second)
+            assert (first.failure, second.failure) == (None, (14, "unread"))
+            stage.room = 1 << 30
+            async with asyncio.timeout(30):
+                while first.answer is None:
+                    await asyncio.sleep(0.001)
+
+    play(scene)
+
+
+def test_large_answers_go_out_before_more_are_taken_in() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.outcome = bytes(batches.FLUSH_BYTES // 2)
+        calls = [Call(TXN, READING_TXN) for _ in range(7)]
+        stage.batches.take([*calls])
+        assert [call.answer is None for call in calls] == [False] * 6 + [True]
+        await stage.take()
+        assert calls[-1].answer == stage.outcome
 
     play(scene)

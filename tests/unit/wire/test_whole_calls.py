@@ -219,3 +219,21 @@ def test_both_kinds_are_taken_by_their_own_and_what_streams_is_not_counted() -> 
     play(ask)
     assert (decoded, whole) == ([b"k"], [b"put"])
     assert counted == {(PATHS[1], "OK"): 1, (UNARY, "OK"): 1}
+
+
+def test_one_whose_answer_has_no_room_may_be_ended_for_that() -> None:
+    async def ask(server: Server, address: str, echo: Echo) -> None:
+        def take_whole(calls: list[Any]) -> None:
+            for call in calls:
+                front.refuse_unread(call)
+
+        front = server.add_whole_methods((UNARY,), (), take_whole)
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await channel.unary_unary(UNARY)(b"put")
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "nobody has read" in str(refused.value.details())
+        assert ("grpc-retry-pushback-ms", "100") in [*(refused.value.trailing_metadata() or ())]
+        assert (server.counters.refused_unread, server.calls) == (1, 0)
+
+    play(ask)

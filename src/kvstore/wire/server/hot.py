@@ -10,6 +10,7 @@ import grpc
 import structlog
 
 from kvstore._wire.native import WHOLE, HotCall, answer_all, living
+from kvstore.wire.server.call import UNREAD
 from kvstore.wire.server.identity import INSECURE, AuthContext
 from kvstore.wire.server.limits import RETRY_PUSHBACK
 
@@ -30,6 +31,7 @@ CALLS_A_TURN = 1024
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _LATE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+_UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 
 
 class HotCalls:
@@ -110,6 +112,12 @@ class HotCalls:
         self._server.calls -= 1
         if self._server.counter is not None:
             self._count([call])
+
+    def refuse_unread(self, call: HotCall) -> None:
+        """End one whose message has no room, and isn't to wait for it."""
+        self._server.counters.refused_unread += 1
+        # Not RESOURCE_EXHAUSTED, which says that nothing was done.
+        self.end(call, lambda ended: ended.fail(_UNAVAILABLE, UNREAD, RETRY_PUSHBACK))
 
     def caller(self, call: HotCall) -> tuple[AuthContext, str]:
         """What is known of who makes a call: as ``auth_context`` and ``peer`` of a context."""

@@ -61,6 +61,13 @@ ROOM_LOOK_S: Final = 0.05
 
 ROOM_PATIENCE_S: Final = 20.0
 
+WAITING_BYTES_MAX: Final = 8 << 20
+"""Of such answers, all calls' together; what goes beyond it is given up."""
+
+FLUSH_BYTES: Final = 1 << 20
+"""Of answers that wait for the end of the turn: beyond it they go out, or are given up, before the
+next one is taken in."""
+
 
 class WholeCall(Protocol):
     """A call as a front has it, its message not decoded."""
@@ -89,6 +96,9 @@ class WholeCalls(Protocol):
 
     def end(self, call: Any, answer: Callable[[Any], None]) -> None:
         """Answer one call by one of its methods."""
+
+    def refuse_unread(self, call: Any) -> None:
+        """End one whose answer has no room, and isn't to wait for it: UNAVAILABLE."""
 
     def caller(self, call: Any) -> tuple[Any, str]:
         """What is known of who makes it: as ``auth_context`` and ``peer`` of a context."""
@@ -122,7 +132,10 @@ class EtcdBatches:
         # What was answered in this turn, and the tasks of calls that go the ordinary way.
         self._calls: list[WholeCall] = []
         self._results: list[Any] = []
+        self._results_bytes = 0
         self._flush_is_due = False
+        # Of answers that wait for room.
+        self._waiting_bytes = 0
         # Of the calls that are being taken: ranges of single keys, which share a read.
         self._keys = _Keys()
         self._takes_unmarked = False
@@ -271,32 +284,52 @@ class EtcdBatches:
         """Answer it with ``outcome``, bytes or what was raised, with all others of this turn."""
         self._calls.append(call)
         self._results.append(outcome)
-        if not self._flush_is_due:
+        self._results_bytes += len(outcome) if isinstance(outcome, bytes) else 0
+        if self._results_bytes > FLUSH_BYTES:
+            self._flush()
+        elif not self._flush_is_due:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_at_end)
+
+    def _flush_at_end(self) -> None:
+        """Of a turn."""
+        self._flush_is_due = False
+        if self._calls:
+            self._flush()
 
     def _flush(self) -> None:
-        self._flush_is_due = False
         calls, self._calls = self._calls, []
-        results, self._results = self._results, []
+        results, self._results, self._results_bytes = self._results, [], 0
         self._answer(calls, results, monotonic() + ROOM_PATIENCE_S)
 
     def _answer(self, calls: list[WholeCall], results: list[Any], until: float) -> None:
         """Until then answers for which there is no room wait for it."""
         assert self._front is not None
         waiting: list[int] = []
+        size = 0
         for place in self._front.answer(calls, results):
             call, result = calls[place], results[place]
             if not isinstance(result, bytes):
                 shape = self._shapes[call.method - FIRST]
                 self._fail(call, refusal_told(shape, result))
-            elif monotonic() < until:
-                waiting.append(place)
-            else:
+            elif monotonic() >= until:
                 self._front.end(call, lambda ended: ended.reset())
+            elif self._waiting_bytes + size + len(result) > WAITING_BYTES_MAX:
+                self._front.refuse_unread(call)
+            else:
+                size += len(result)
+                waiting.append(place)
         if waiting:
+            self._waiting_bytes += size
             left = [calls[place] for place in waiting], [results[place] for place in waiting]
-            self._loop.call_later(ROOM_LOOK_S, self._answer, *left, until)
+            self._loop.call_later(ROOM_LOOK_S, self._look_again, *left, size, until)
+
+    def _look_again(
+        self, calls: list[WholeCall], results: list[Any], size: int, until: float
+    ) -> None:
+        """Is there room by now for answers of ``size`` bytes?"""
+        self._waiting_bytes -= size
+        self._answer(calls, results, until)
 
     def _fail(self, call: WholeCall, failure: Failure) -> None:
         assert self._front is not None
