@@ -332,6 +332,27 @@ async def test_a_large_answer_comes_in_parts_and_a_larger_one_not_at_all(stage: 
     assert (refused.status, json.loads(refused.body)["code"]) == (429, 8)
 
 
+@scene()
+async def test_an_answer_that_is_being_taken_is_kept_once(stage: Stage) -> None:
+    freed = asyncio.Event()
+
+    class Encoded(bytes):
+        def __del__(self) -> None:
+            freed.set()
+
+    kv = pb.KeyValue(value=bytes(9000))
+    size = 1000 * (kv.ByteSize() + 4)
+    stage.handlers.response = Encoded(pb.RangeResponse(kvs=[kv] * 1000).SerializeToString())
+    raw = await stage.say("/v3/kv/range", b"{}")
+    while not stage.handlers.requests:
+        await asyncio.sleep(0.001)
+    stage.handlers.response = None
+    await freed.wait()
+    assert stage.server.unsent.used == pytest.approx(2 * size, rel=0.01)
+    assert (await reply(raw, head_only=True)).status == 200
+    raw.writer.close()
+
+
 @scene(unsent_bytes_max=1 << 20, connection_unsent_bytes_max=1 << 20)
 async def test_answers_beyond_the_memory_for_them_wait_or_are_refused(stage: Stage) -> None:
     stage.handlers.response = pb.RangeResponse(kvs=[pb.KeyValue(value=bytes(700_000))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -35,6 +36,23 @@ def test_a_linearizable_read_waits_for_its_point_on_any_member(leader: int) -> N
     assert outcomes == [[], []]
     stage.member.confirm()
     assert outcomes == [[ONE], [ONE]]
+
+
+def test_a_read_that_is_answered_keeps_its_caller_no_more() -> None:
+    class Caller:
+        def told(self, outcome: Any) -> None:
+            self.outcome = outcome
+
+    stage, caller = stage_with_key(), Caller()
+    gone = weakref.ref(caller)
+    stage.service.read(Range(b"k"), False, None, caller.told)
+    del caller
+    stage.turn()
+    # Its deadline is known from now on.
+    stage.wait(0.1)
+    assert gone() is not None
+    stage.member.confirm()
+    assert gone() is None
 
 
 def test_a_serializable_read_waits_for_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
@@ -34,11 +34,17 @@ class Call(Generic[Outcome]):
         """Tell the caller; the first outcome counts."""
         if not self.is_decided:
             self.is_decided = True
-            self._done(outcome)
+            # Lists of deadlines keep the call for seconds yet, and its caller may keep the outcome.
+            done, self._done = self._done, _is_told
+            done(outcome)
 
     def refuse(self, reason: Reason) -> None:
         """Tell the caller why there is no answer."""
         self.decide(EtcdError(reason))
+
+
+def _is_told(outcome: object) -> NoReturn:
+    raise AssertionError("a call is decided once")
 
 
 Waiting = TypeVar("Waiting", bound=Call[Any])

@@ -25,6 +25,9 @@ ANSWER_BYTES_MAX: Final = 16 << 20
 PIECE_BYTES: Final = 16 * 1024
 """JSON goes out in parts of about this size; others have their turn in between."""
 
+HELD_TIMES: Final = 2
+"""What a message takes while its JSON is taken, in its own sizes: its fields lie apart."""
+
 # How often a response of a stream that found no room is tried again.
 ROOM_LOOK_S: Final = 0.05
 
@@ -121,13 +124,14 @@ class Call:
             self.written = message
             return
         exchange, data = self._exchange, _serialized(message)
+        held = HELD_TIMES * len(data)
         # One that finds no room waits for others' to be taken.
-        while not exchange.hold(len(data)):
+        while not exchange.hold(held):
             await asyncio.sleep(ROOM_LOOK_S)
         if not exchange.started:
             exchange.start(200, lasts=True)
-        await self._write(data, '{"result":', "}\n")
-        exchange.let_go(len(data))
+        await self._write(self._parsed(data), '{"result":', "}\n")
+        exchange.let_go(held)
 
     async def write_all(self, messages: Sequence[Any]) -> None:
         """Send responses one after the other."""
@@ -144,10 +148,12 @@ class Call:
             return
         if len(data) > ANSWER_BYTES_MAX:
             raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_LARGE)
-        if not self._exchange.hold(len(data)):
+        if not self._exchange.hold(HELD_TIMES * len(data)):
             raise Refused(grpc.StatusCode.UNAVAILABLE, UNREAD)
+        parsed = self._parsed(data)
+        del message, data  # not for as long as the client takes
         self._exchange.start(200, lasts=False)
-        await self._write(data, "", "")
+        await self._write(parsed, "", "")
 
     def end_stream(self) -> None:
         """Nothing more is to come; it may be that nothing came."""
@@ -169,8 +175,8 @@ class Call:
         for callback in callbacks:
             callback(self)
 
-    async def _write(self, data: bytes, before: str, after: str) -> None:
-        for part in _parts(pieces_of(self._parsed(data)), before, after):
+    async def _write(self, message: Any, before: str, after: str) -> None:
+        for part in _parts(pieces_of(message), before, after):
             await self._exchange.write(part)
 
     def _parsed(self, data: bytes) -> Any:
