@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from grpc_health.v1 import health, health_pb2
@@ -14,10 +15,24 @@ from kvstore.server.long_lived import long_lived
 
 KV_SERVICE = kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name
 
+# "" is the server as a whole.
+SERVICES = ("", KV_SERVICE)
+
 # How often the answer is brought up to date. A probe can be wrong by this long, no longer.
 REFRESH_S = 0.05
 
 log = structlog.get_logger("kvstore.health")
+
+
+class _Servicer(health.aio.HealthServicer):  # type: ignore[name-defined,misc]
+    """grpcio's, with the method that its protocol has got and it has not."""
+
+    async def List(self, request: Any, context: Any) -> Any:
+        statuses = {
+            service: await self.Check(health_pb2.HealthCheckRequest(service=service), context)
+            for service in SERVICES
+        }
+        return health_pb2.HealthListResponse(statuses=statuses)
 
 
 class HealthWatch:
@@ -26,7 +41,7 @@ class HealthWatch:
     def __init__(self, leader: Callable[[], int], storage_trouble: Callable[[], str]) -> None:
         """``leader`` is the member that serves, 0 for none; ``storage_trouble`` says why a member
         takes no writes, empty when it does."""
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self.servicer = _Servicer()
         self._leader = leader
         self._storage_trouble = storage_trouble
         self.failed: asyncio.Future[Error] = asyncio.get_running_loop().create_future()
@@ -57,7 +72,7 @@ class HealthWatch:
         self._before = leader, not trouble
         status = health_pb2.HealthCheckResponse.ServingStatus
         value = status.SERVING if leader and not trouble else status.NOT_SERVING
-        for service in ("", KV_SERVICE):
+        for service in SERVICES:
             await self.servicer.set(service, value)
         if trouble:
             log.warning("not serving: storage", reason=trouble, leader=leader)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from grpc_health.v1 import health_pb2
 from structlog.testing import capture_logs
 
@@ -38,6 +39,21 @@ def test_a_member_serves_with_a_leader_and_with_storage_that_takes_writes() -> N
     assert status_with(0, "") == not_serving
     assert status_with(1, "its disk hangs") == not_serving
     assert status_with(0, "its disk hangs") == not_serving
+
+
+@pytest.mark.skipif(
+    not hasattr(health_pb2, "HealthListRequest"), reason="its protocol has no List yet"
+)
+def test_all_that_has_a_health_is_listed_with_it() -> None:
+    async def main() -> dict[str, int]:
+        watch = HealthWatch(lambda: 1, lambda: "")
+        await watch.start()
+        listed = await watch.servicer.List(health_pb2.HealthListRequest(), None)
+        await watch.stop()
+        return {service: one.status for service, one in listed.statuses.items()}
+
+    serving = health_pb2.HealthCheckResponse.SERVING
+    assert asyncio.run(main()) == {"": serving, "kvstore.v1.KV": serving}
 
 
 def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
