@@ -58,6 +58,8 @@ def people(**kept: bytes) -> Auth:
 class Stage:
     """Handlers over a service that notes what is proposed."""
 
+    patience_s = 7.0
+
     def __init__(self) -> None:
         self.users = Users(people())
         self.proposed: list[Any] = []
@@ -406,3 +408,57 @@ def test_logins_have_bounds_of_all_and_of_each_address(monkeypatch: pytest.Monke
         staged(test)
     finally:
         free.set()
+
+
+def test_changes_at_one_time_are_done_one_after_the_other() -> None:
+    async def test(stage: Stage) -> None:
+        loop = asyncio.get_running_loop()
+
+        def propose(operation: Any, who: Any, deadline: Any, done: Any, request: Any) -> None:
+            loop.call_soon(applied, operation, who, done)
+
+        def applied(operation: Any, who: Any, done: Any) -> None:
+            auth = stage.users.auth
+            if who.auth_revision != auth.revision:
+                done(EtcdError(Reason.AUTH_OLD_REVISION))
+                return
+            stage.proposed.append(operation)
+            changed = Auth(
+                enabled=True,
+                revision=auth.revision + 1,
+                token_key=auth.token_key,
+                users=auth.users,
+                roles=auth.roles,
+            )
+            stage.users.become(changed)
+            done(AuthAnswer(3))
+
+        cast(Any, stage).propose = propose
+        names = [f"role{number}" for number in range(30)]
+        await asyncio.gather(
+            *(stage.call("RoleAdd", pb.AuthRoleAddRequest(name=name)) for name in names)
+        )
+        assert stage.proposed == [RoleAdd(name) for name in names]
+
+    staged(test)
+
+
+def test_a_change_waits_for_its_turn_as_long_as_the_service_would() -> None:
+    async def test(stage: Stage) -> None:
+        stage.patience_s = 0.05
+        cast(Any, stage).propose = lambda *asked, **more: stage.proposed.append(asked)
+        add = pb.AuthRoleAddRequest(name="one")
+        first = asyncio.create_task(stage.call("RoleAdd", add))
+        while not stage.proposed:
+            await asyncio.sleep(0)
+        with pytest.raises(EtcdError, match="request timed out"):
+            await stage.call("RoleAdd", add)
+        first.cancel()
+        await asyncio.wait([first])
+        # Nobody has the turn any more.
+        again = asyncio.create_task(stage.call("RoleAdd", add))
+        while len(stage.proposed) < 2:
+            await asyncio.sleep(0)
+        again.cancel()
+
+    staged(test)

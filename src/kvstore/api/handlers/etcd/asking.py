@@ -41,6 +41,7 @@ class Asking:
         self.gate = gate
         """Who may do what."""
         self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
 
     def header(self, revision: int | None = None) -> pb.ResponseHeader:
         """Of this moment, with the ``revision`` of an answer where it has one. Any thread."""
@@ -64,6 +65,19 @@ class Asking:
         ``caller``: who asks, where that is known already.
         """
         return await self._propose(operation, context, caller, deadline_of(context), request)
+
+    async def propose_in_turn(self, operation: Operation, context: Context) -> Any:
+        """As :meth:`propose`, for changes of users, one after the other: each of them makes all
+        others old that are under way."""
+        try:
+            async with asyncio.timeout(self._service.patience_s):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise EtcdError(Reason.TIMED_OUT) from None
+        try:
+            return await self.propose(operation, context)
+        finally:
+            self._turn.release()
 
     async def propose_unhurried(
         self, operation: Operation, context: Context, caller: Caller

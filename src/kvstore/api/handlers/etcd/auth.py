@@ -231,7 +231,7 @@ class AuthHandlers:
     # --- how -------------------------------------------------------------------------------------
 
     async def _change(self, operation: Operation, context: Context) -> pb.ResponseHeader:
-        answer = await self._asking.propose(operation, context)
+        answer = await self._asking.propose_in_turn(operation, context)
         return self._asking.header(answer.revision)
 
     async def _users(self, context: Context) -> Auth:
