@@ -96,3 +96,10 @@ def test_a_number_is_one_that_a_session_gives() -> None:
 def test_any_other_is_refused(said: str | bytes) -> None:
     with pytest.raises(InvalidArgumentError):
         number_of([("kvstore-request-id", said)])
+
+
+def test_two_of_them_are_refused_though_they_are_alike() -> None:
+    one = ("kvstore-request-id", f"kvs1/{'0' * 32}/1/1")
+    assert number_of([one]) is not None
+    with pytest.raises(InvalidArgumentError, match="more than one kvstore-request-id"):
+        number_of([one, ("other", "x"), one])

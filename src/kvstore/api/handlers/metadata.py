@@ -47,17 +47,19 @@ def age_of(metadata: Iterable[Any] | None) -> float | None:
 def number_of(metadata: Iterable[Any] | None) -> Numbered | None:
     """The number that a session gave an operation of etcd's API; None for none.
 
-    Raises InvalidArgumentError for an id that no session gives.
+    Raises InvalidArgumentError for an id that no session gives, and for more than one.
     """
-    for key, value in metadata or ():
-        if key == REQUEST_KEY:
-            # The fronts know of no encoding.
-            data = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
-            number = understand_number(data)
-            if isinstance(number, InvalidArgumentError):
-                raise number
-            return number
-    return None
+    said = [value for key, value in metadata or () if key == REQUEST_KEY]
+    if not said:
+        return None
+    if len(said) > 1:
+        raise InvalidArgumentError(f"more than one {REQUEST_KEY}")
+    # The fronts know of no encoding.
+    data = said[0] if isinstance(said[0], bytes) else said[0].encode("latin-1", "replace")
+    number = understand_number(data)
+    if isinstance(number, InvalidArgumentError):
+        raise number
+    return number
 
 
 def passed_on(
