@@ -36,6 +36,8 @@ from kvstore.server.config.options import ServerOptions
             "--tls_cert and --tls_key have no effect with --tls_profile=dev; "
             "use --tls_profile=secure",
         ),
+        ({"quota_mib": -1}, "--quota_mib=-1 is below 0; 0 sets no bound"),
+        ({"quota_mib": 10**20}, f"--quota_mib={10**20} is above 1000000000; 0 sets no bound"),
     ],
 )
 def test_contradictions_are_refused(flags: dict[str, Any], complaint: str) -> None:

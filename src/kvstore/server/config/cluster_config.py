@@ -22,6 +22,7 @@ from kvstore.errors import ConfigurationError
 from kvstore.raft.membership import VOTERS_MAX
 from kvstore.server.config.options import (
     ADMINS,
+    BOUND_MAX,
     FRONTS,
     HISTORY_MIB_DEFAULT,
     HISTORY_S_DEFAULT,
@@ -486,8 +487,8 @@ _member_id = _integer(1, MEMBER_ID_MAX)
 _timing_ms = _integer(1, 60_000)
 _rate = _integer(1, 100_000)
 _size_mib = _integer(0, 1_000_000)
-_history = _integer(0, 1_000_000_000)
-_quota_mib = _integer(0, 1_000_000_000)
+_history = _integer(0, BOUND_MAX)
+_quota_mib = _integer(0, BOUND_MAX)
 
 _KEYS: dict[str, Callable[[str, object], Any]] = {
     "cluster_id": _cluster_id,

@@ -15,6 +15,8 @@ DEFAULT_LISTEN_ADDRESS = "127.0.0.1:50051"
 DEFAULT_DATA_DIR = "./data"
 HISTORY_S_DEFAULT = 3600
 HISTORY_MIB_DEFAULT = 1024
+BOUND_MAX = 1_000_000_000
+"""Of history's bounds and the quota, each in its unit."""
 
 MODES = ("embedded", "cluster-node")
 TLS_PROFILES = ("dev", "secure")
@@ -71,6 +73,8 @@ def option_faults(values: Mapping[str, Any]) -> Iterator[str]:
     for flag in ("history_s", "history_mib", "history_revisions", "quota_mib"):
         if values[flag] < 0:
             yield f"--{flag}={values[flag]} is below 0; 0 sets no bound"
+        if values[flag] > BOUND_MAX:
+            yield f"--{flag}={values[flag]} is above {BOUND_MAX}; 0 sets no bound"
     if not values["data_dir"]:
         yield "--data_dir is empty; expected the path of a directory"
     if values["mode"] == "cluster-node" and not values["config"]:
