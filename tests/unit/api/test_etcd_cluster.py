@@ -168,6 +168,8 @@ def test_a_new_member_gets_an_id_that_nobody_had_and_begins_as_a_learner(is_lear
         "http://u@h:2",
         "unix:///socket",
         "http://[::1:2",
+        f"http://{'a' * 254}:2",
+        "http://a b:2",
     ],
 )
 def test_urls_that_are_none_are_refused(url: str) -> None:

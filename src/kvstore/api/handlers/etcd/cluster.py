@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
+from kvstore.addresses import HostPort
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd.asking import Asking
 from kvstore.api.handlers.etcd.register import Context
@@ -241,6 +242,8 @@ def _address(url: str) -> str:
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port
     except ValueError:  # a port that is none
         known = False
-    if not known or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+    if not known or parts.path or parts.query or parts.fragment:
+        raise EtcdError(Reason.BAD_MEMBER_URLS)
+    if HostPort.parse(parts.netloc) is None:
         raise EtcdError(Reason.BAD_MEMBER_URLS)
     return parts.netloc
