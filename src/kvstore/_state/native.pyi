@@ -209,7 +209,8 @@ class KeyReader:
 
     def __init__(self, db: Database, range: type[Any], key_value: type[Any]) -> None: ...
     def read(self, keys: list[bytes], revision: int, model_from: int) -> list[Any | None]:
-        """Of each key an answer, of the types that it was given; None where only the disk knows.
+        """Of each key an answer, of the types that it was given; None where only the disk knows,
+        and for those after the first MiB of values.
 
         On the thread that applies. Raises CorruptionError, ClosedError.
         """

@@ -30,6 +30,8 @@ cdef enum:
     KEYS_OF_SLICE_MAX = 1024
     BYTES_OF_SLICE_MAX = 4 << 20
     READ_OF_SLICE_MAX = 16 << 20
+    # What a KeyReader has read at one time, and one value more.
+    READ_BYTES_MAX = 1 << 20
     READ_COST = 256                 # of a key, as kvstore.state.mvcc.metering has it
 
 
@@ -102,6 +104,7 @@ cdef class Evaluation(Prepared):
 cdef class KeyReader:
     cdef Database db
     cdef object range, key_value
+    cdef size_t bytes_read  # of the keys that are being read
     cdef object answer(self, bytes key, uint8_t* stored_key, uint64_t revision, uint64_t model_from)
 
 

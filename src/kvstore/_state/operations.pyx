@@ -580,9 +580,13 @@ cdef class KeyReader:
         cdef uint8_t prefix = 1
         cdef list answers = []
         self.db.check_open()
+        self.bytes_read = 0
         buffer_init(&stored_key)
         try:
             for key in keys:
+                if self.bytes_read >= READ_BYTES_MAX:
+                    answers.append(None)
+                    continue
                 stored_key.size = 0
                 if (
                     buffer_append(&stored_key, &prefix, 1) < 0
@@ -614,6 +618,7 @@ cdef class KeyReader:
             value = read_key_header(record, sequence, model_from, &header)
             if value == NULL:
                 raise broken_record(sequence)
+            self.bytes_read += record.size
             kv = new_tuple(self.key_value, (
                 key, header.created, header.changed, header.version,
                 PyBytes_FromStringAndSize(

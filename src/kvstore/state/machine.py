@@ -270,7 +270,8 @@ class StateMachine:
         return self._reading.range_cached(asked)
 
     def read_keys_cached(self, keys: list[bytes]) -> list[RangeAnswer | None]:
-        """The answers to Ranges of single keys, from memory; None where that isn't enough."""
+        """The answers to Ranges of single keys, from memory; None where that isn't enough, and for
+        those after the first MiB of values."""
         return self._reading.keys_cached(keys)
 
     def read_txn(self, asked: Txn) -> TxnAnswer:

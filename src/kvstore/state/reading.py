@@ -68,7 +68,8 @@ class Reading:
             return COLD
 
     def keys_cached(self, keys: list[bytes]) -> list[RangeAnswer | None]:
-        """Of each key what :meth:`range_cached` says of it, None for COLD."""
+        """Of each key what :meth:`range_cached` says of it, None for COLD, and for those after the
+        first MiB of values: all answers are there at one time."""
         now = self.standing()
         if not now.model_from:
             return [None] * len(keys)

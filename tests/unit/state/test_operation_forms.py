@@ -154,6 +154,18 @@ def test_both_come_to_the_same_to_the_last_byte_of_the_engine(
     plain.close()
 
 
+def test_keys_that_are_read_together_have_a_bound_on_their_values() -> None:
+    made = machine()
+    made.apply([(3, 1, entry([Put(b"large", b"v" * (400 << 10)), Put(b"small", b"v")], 3))])
+    large, small, absent = made.read_keys_cached([b"large", b"small", b"absent"])
+    assert large == made.read_range(Range(b"large"))
+    # The third goes beyond a MiB; what comes then is to be read alone.
+    keys = [b"large", b"small", b"large", b"absent", b"large", b"large", b"small", b"absent"]
+    assert made.read_keys_cached(keys) == [large, small, large, absent, large, None, None, None]
+    assert made.read_keys_cached([b"small"]) == [small]
+    made.close()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(entries, min_size=1, max_size=4))
 def test_puts_and_txns_of_single_keys_need_no_plain_form(

@@ -253,7 +253,8 @@ class EtcdService:
     def read_keys(
         self, keys: list[bytes], done: Callable[[Sequence[RangeAnswer | None] | Error], None]
     ) -> None:
-        """Read single keys linearizably, from memory: None for those that need the disk."""
+        """Read single keys linearizably, from memory: None for those that are to be read alone, as
+        they need the disk, or much was read with them."""
 
         def reached(refusal: Error | None) -> None:
             machine = self.machine
