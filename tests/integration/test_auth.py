@@ -44,8 +44,12 @@ class As:
             answer = self._calls.Authenticate(name=user, password=PASSWORD[user])
             self.metadata = (("token", answer.token),)
 
+    def begin(self, method: str, **fields: Any) -> Any:
+        """A call under way, as a future."""
+        return self._calls.begin(method, metadata=self.metadata, **fields)
+
     def call(self, method: str, **fields: Any) -> Any:
-        return self._calls.begin(method, metadata=self.metadata, **fields).result()
+        return self.begin(method, **fields).result()
 
     def keep_alive(self, lease: int) -> str:
         """What a renewal is refused with; empty: it isn't."""
@@ -261,6 +265,24 @@ def test_a_watch_ends_with_its_right(kvd: Kvd) -> None:
                 next(events)
 
 
+def test_users_may_be_made_side_by_side(kvd: Kvd) -> None:
+    root = As(kvd.address, ROOT)
+    calls = [root.begin("UserAdd", name=f"u{n}", password="p") for n in range(16)] + [
+        root.begin(method, **fields)
+        for n in range(48)
+        for method, fields in (
+            ("RoleAdd", {"name": f"r{n}"}),
+            ("RoleGrantPermission", {"name": "a", "perm": pb.Permission(key=b"b/%d" % n)}),
+        )
+    ]
+    for call in calls:
+        call.result()
+    assert len(root.call("UserList").users) == 2 + 16
+    assert len(root.call("RoleList").roles) == 2 + 48
+    assert len(root.call("RoleGet", role="a").perm) == 1 + 48
+    root.close()
+
+
 def test_kvctl_with_users(kvd: Kvd, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("hers\n")
@@ -385,6 +407,16 @@ def test_users_are_asked_for_on_every_member_after_restart_and_failover(tmp_path
                     nobody.get(b"a/1")
                 with pytest.raises(PermissionDeniedError):
                     ann.put(b"b", b"v")
+        # Changes at all members side by side.
+        roots = [As(address, ROOT) for address in cluster.clients.values()]
+        changes = [
+            root.begin("RoleAdd", name=f"r{n}") for n in range(64) for root in roots[n % 3 :]
+        ]
+        refused = sum(change.exception() is not None for change in changes)
+        assert len(roots[0].call("RoleList").roles) == 2 + 64
+        assert refused == len(changes) - 64  # there is such a role already
+        for root in roots:
+            root.close()
         # What one member acknowledged to root holds at all others at once.
         with client_of(everybody, ROOT) as root:
             for allowed in (False, True) * 3:

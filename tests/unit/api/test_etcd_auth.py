@@ -443,6 +443,22 @@ def test_changes_at_one_time_are_done_one_after_the_other() -> None:
     staged(test)
 
 
+def test_changes_of_others_than_root_hold_nobody_up() -> None:
+    async def test(stage: Stage) -> None:
+        names: list[str] = []
+        cast(Any, stage).propose = lambda operation, *asked, **more: names.append(operation.name)
+        calls = [
+            asyncio.create_task(stage.call("RoleAdd", pb.AuthRoleAddRequest(name=name), name))
+            for name in ("ann", "ann", "root")
+        ]
+        while len(names) < len(calls):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+
+    staged(test)
+
+
 def test_a_change_waits_for_its_turn_as_long_as_the_service_would() -> None:
     async def test(stage: Stage) -> None:
         stage.patience_s = 0.05

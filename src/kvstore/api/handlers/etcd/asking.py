@@ -26,8 +26,9 @@ __all__ = ["Asking", "deadline_of"]
 
 Asked = TypeVar("Asked")
 
-TRIES_MAX: Final = 4
-"""Of a proposal that was overtaken by changes of users."""
+TRIES_MAX: Final = 32
+"""Of a proposal that was overtaken by changes of users: those of each member come one after the
+other, so that of three that make them without end each has a third of a chance a time."""
 
 _OVERTAKEN: Final = frozenset((Reason.AUTH_OLD_REVISION, Reason.USER_EMPTY))
 """It was proposed as of users that weren't the present ones any more, and nothing was done."""
