@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -29,16 +30,32 @@ _NEW_PASSWORD_FILE = click.option(
 def new_password(user: str, file: Path | None) -> str:
     """A password to be given to ``user``: of a file, the environment or the terminal, there twice.
 
-    Raises ConfigurationError for a file that can't be read.
+    Raises ConfigurationError for a file that can't be read, UsageError where there is no terminal.
     """
     if file is not None:
         return read_password_file(file)
     password = os.environ.get(NEW_PASSWORD_VARIABLE)
     if password is None:
+        if not _has_terminal():
+            raise click.UsageError(
+                f"there is no terminal to ask for the new password of {user} on: give it in "
+                f"{NEW_PASSWORD_VARIABLE}, or --new-password-file"
+            )
         password = click.prompt(
             f"New password of {user}", hide_input=True, confirmation_prompt=True, err=True
         )
     return str(password)
+
+
+def _has_terminal() -> bool:
+    """One that a password can be asked for on, whatever standard input is."""
+    if sys.stdin.isatty():
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @click.group("user", short_help="users and their roles")
