@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from kvstore.api.etcd.methods import SERVICES
-from kvstore.api.handlers.etcd.asking import Asking
+from kvstore.api.handlers.etcd.asking import TRIES_MAX, Asking
 from kvstore.api.handlers.etcd.auth_callers import Identity, forwarded_identity, identity_of
 from kvstore.api.handlers.etcd.auth_gate import is_user
 from kvstore.errors import Error
@@ -290,11 +290,11 @@ def test_a_proposal_that_users_changed_before_is_made_anew(overtaken: Reason) ->
 def test_a_proposal_is_made_anew_a_few_times_only() -> None:
     async def play(users: Users) -> None:
         asking, service = asking_of(users)
-        service.refusals = [Reason.AUTH_OLD_REVISION] * 10
+        service.refusals = [Reason.AUTH_OLD_REVISION] * 2 * TRIES_MAX
         context: Any = Caller(("token", users.token("ann")))
         with pytest.raises(EtcdError, match="revision of auth store is old"):
             await asking.propose(Put(b"x"), context)
-        assert len(service.proposed) == 4
+        assert len(service.proposed) == TRIES_MAX
 
     played(play)
 
