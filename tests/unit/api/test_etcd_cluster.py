@@ -153,6 +153,16 @@ def test_a_new_member_gets_an_id_that_nobody_had_and_begins_as_a_learner(is_lear
     assert stage.points == 1, "answered when it is applied here"
 
 
+def test_a_member_that_is_removed_before_its_addition_is_answered_is_not_found() -> None:
+    stage = Stage()
+
+    async def read_point(context: Any) -> None:
+        stage.members.pop()
+
+    cast(Any, stage).read_point = read_point
+    assert stage.refused("MemberAdd", ADD) is Reason.MEMBER_NOT_FOUND
+
+
 @pytest.mark.parametrize(
     "url",
     [

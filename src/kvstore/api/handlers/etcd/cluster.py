@@ -100,7 +100,9 @@ class ClusterHandlers:
         )
         change = admin_pb2.ChangeMembersRequest(add=new)
         members = await self._change(change, Reason.UNHEALTHY, context)
-        added = next(member for member in members if new.member_id == member.ID)
+        added = next((member for member in members if new.member_id == member.ID), None)
+        if added is None:  # somebody has removed it since
+            raise EtcdError(Reason.MEMBER_NOT_FOUND)
         return pb.MemberAddResponse(header=self._asking.header(0), member=added, members=members)
 
     async def MemberRemove(
