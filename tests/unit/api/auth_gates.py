@@ -11,7 +11,7 @@ from kvstore.service.etcd.auth_tokens import Tokens, new_tokens
 from kvstore.state.mvcc.auth import NOBODY, Auth, Role, User
 from kvstore.state.mvcc.requests import Permission, PermissionKind
 
-__all__ = ["Caller", "Users", "users_of"]
+__all__ = ["Caller", "Machine", "Users", "users_of"]
 
 PASSWORD_HASH = b"kept"
 

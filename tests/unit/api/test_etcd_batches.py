@@ -54,6 +54,7 @@ class Stage:
     is_learner = False
     election_timeout_s = 1.0
     patience_s = 7.0
+    machine: Any = ()
 
     def __init__(self) -> None:
         self.asks_who = False
@@ -306,6 +307,16 @@ def test_while_users_are_asked_for_every_call_goes_to_its_handler(method: int) -
         await stage.take(call)
         assert (stage.asked, call.answer) == ([], ORDINARY)
         assert stage.ordinary[0][2].time_remaining() is None
+
+    play(scene)
+
+
+def test_while_users_may_be_asked_for_a_renewal_goes_to_its_handler() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.machine = None
+        call = Call(KEEP_ALIVE, REQUESTS[KEEP_ALIVE])
+        await stage.take(call)
+        assert (stage.asked, call.answer) == ([], ORDINARY)
 
     play(scene)
 

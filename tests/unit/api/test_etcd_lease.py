@@ -17,6 +17,7 @@ from kvstore.service.etcd.lease_calls import LeaseCalls
 from kvstore.service.etcd.lessor import TimeToLive
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.requests import LeaseGrant, LeaseRevoke
+from tests.unit.api.auth_gates import Caller, Machine, users_of
 from tests.unit.api.etcd_desk import Desk, run, settle
 
 Test = Callable[["Stage"], Coroutine[Any, Any, None]]
@@ -149,6 +150,39 @@ def test_stream_without_a_request_ends_well() -> None:
         call = await stage.keep_alive()
         stage.ask(None)
         await call
+
+    staged(test)
+
+
+def test_nothing_is_renewed_or_told_before_it_is_known_whether_users_are_asked_for() -> None:
+    async def test(stage: Stage) -> None:
+        users = stage.desk.users
+        stage.call = Caller()
+        for enabled in (True, False):
+            users.machine = None
+            call = await stage.keep_alive()
+            stage.ask(1)
+            lives = asyncio.create_task(
+                stage.handlers.LeaseTimeToLive(pb.LeaseTimeToLiveRequest(ID=4), stage.call)
+            )
+            leases = asyncio.create_task(
+                stage.handlers.LeaseLeases(pb.LeaseLeasesRequest(), stage.call)
+            )
+            await settle()
+            assert stage.renewals == []
+            assert not any(task.done() for task in (call, lives, leases))
+            users.machine = Machine(users_of({}, enabled=enabled))
+            users.reach_point()
+            await settle()
+            assert len(stage.renewals) == (not enabled)
+            if enabled:
+                for refused in (call, lives, leases):
+                    with pytest.raises(EtcdError, match="user name is empty"):
+                        await refused
+            else:
+                assert (await lives).TTL == 7
+                assert len((await leases).leases) == 3
+                call.cancel()
 
     staged(test)
 

@@ -143,8 +143,8 @@ class Gate:
 
     async def require(self, context: Any, allowed: Allowed) -> None:
         """Raise EtcdError unless the caller is allowed it, by the users that this member has."""
-        auth = self.auth
-        if auth is not None and auth.enabled:
+        auth = await self.users()
+        if auth.enabled:
             caller = self.caller(context)
             auth = await self.known(caller)
             allowed(auth, caller.user(auth))
@@ -162,6 +162,16 @@ class Gate:
                 return False
 
         return may
+
+    async def users(self) -> Auth:
+        """The users that this member has, once it has any: while it starts nobody can tell whether
+        they are asked for. Raises EtcdError."""
+        if self.auth is None:
+            await self._catch_up()
+        auth = self.auth
+        if auth is None:
+            raise EtcdError(Reason.NO_LEADER)
+        return auth
 
     async def who(self, context: Any, caller: Caller | None = None) -> Authenticated | None:
         """Who makes a proposal; None while users aren't asked for. Raises EtcdError."""

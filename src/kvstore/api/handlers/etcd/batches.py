@@ -230,6 +230,10 @@ class EtcdBatches:
             self._service.propose(operation, None, deadline, written)
 
     def _keep_alive(self, call: WholeCall) -> None:
+        if self._service.machine is None:
+            # Nobody knows yet whether users are asked for.
+            self._take_ordinarily(call)
+            return
         shape = self._shapes[3]
         request = parsed(shape, call.message)
         self._entrance.admit(shape, call.metadata, None)

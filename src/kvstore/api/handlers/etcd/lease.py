@@ -99,9 +99,9 @@ class LeaseHandlers:
     async def LeaseLeases(
         self, request: pb.LeaseLeasesRequest, context: Context
     ) -> pb.LeaseLeasesResponse:
+        auth = await self._asking.gate.users()
         leases = self._calls.leases()
-        auth = self._asking.gate.auth
-        if auth is not None and auth.enabled:
+        if auth.enabled:
             await self._check_leases(leases, context)
         return pb.LeaseLeasesResponse(
             header=self._asking.header(),
@@ -178,8 +178,8 @@ class _KeepAlives:
     async def _check(self, lease: int) -> None:
         """Raise EtcdError unless the caller may write all keys of a lease."""
         gate, caller = self._asking.gate, self._caller
-        auth = gate.auth
-        if auth is None or not auth.enabled:
+        auth = await gate.users()
+        if not auth.enabled:
             return
         auth = await gate.known(caller)
         if auth.may_write(caller.user(auth), FIRST_KEY, TO_THE_END):
