@@ -74,6 +74,17 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
             yield channel
 
 
+def test_a_kvd_without_etcds_api_offers_no_numbers_for_its_operations(tmp_path: Path) -> None:
+    with Kvd(tmp_path) as kvd, grpc.insecure_channel(kvd.address) as channel:
+        opened(channel)
+        kvd.terminate()
+    with Kvd(tmp_path, "--etcd_api=false") as kvd, grpc.insecure_channel(kvd.address) as channel:
+        kvd.wait_serving()
+        stub = session_pb2_grpc.SessionsStub(channel)
+        answer = stub.Open(session_pb2.OpenSessionRequest(), timeout=20, wait_for_ready=True)
+        assert (bool(answer.session), answer.operations) == (True, False)
+
+
 def test_a_repeat_is_answered_less_what_it_read(channel: grpc.Channel) -> None:
     session = opened(channel)
     before = version(channel)

@@ -258,7 +258,9 @@ def _add_services(
             node.service,
             node.forward,
             node.guard,
-            numbers_operations=lambda: etcd is not None and node.etcd.numbers_requests,
+            numbers_operations=lambda: (
+                isinstance(etcd, EtcdServices) and node.etcd.numbers_requests
+            ),
         ),
         services,
     )
