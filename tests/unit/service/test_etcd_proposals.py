@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -552,3 +553,19 @@ def test_a_proposal_that_comes_encoded_and_is_too_large_is_refused() -> None:
     encoded = encode_proposal(Proposal(id, Put(b"k", bytes(1_572_864))))
     stage.service.propose_encoded(id, encoded, None, outcomes.append)
     assert reasons(outcomes) == [Reason.REQUEST_TOO_LARGE]
+
+
+def test_what_was_proposed_is_kept_no_longer_than_it_is_waited_for() -> None:
+    stage = Stage()
+    outcomes: list[Any] = []
+    id = stage.service.new_id()
+    encoded = encode_proposal(Proposal(id, Put(b"k", b"v")))
+    held = sys.getrefcount(encoded)
+    stage.service.propose_encoded(id, encoded, None, outcomes.append)
+    stage.turn()
+    # Its deadline is known from now on.
+    stage.wait(0.1)
+    assert sys.getrefcount(encoded) > held
+    stage.member.commit()
+    assert outcomes == [PutAnswer(2)]
+    assert sys.getrefcount(encoded) == held

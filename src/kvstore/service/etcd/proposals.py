@@ -65,6 +65,7 @@ class ProposalCall(Call[Answer]):
         "is_alone",
         "is_later",
         "is_lost",
+        "size",
         "stays_here",
         "term",
     )
@@ -84,7 +85,9 @@ class ProposalCall(Call[Answer]):
         super().__init__(deadline, is_own, done)
         operation = None if proposal is None else proposal.operation
         self.id = id
-        self.encoded = (encoded,)
+        self.encoded: Sequence[bytes] = (encoded,)
+        self.size = len(encoded)
+        """In bytes of the log."""
         self.is_alone = isinstance(operation, Compact)
         self.enables = isinstance(operation, EnableModel | RaiseLevel)
         self.is_later = isinstance(operation, AuthOperation) or (
@@ -95,10 +98,10 @@ class ProposalCall(Call[Answer]):
         self.term = 0
         self.is_lost = False
 
-    @property
-    def size(self) -> int:
-        """In bytes of the log."""
-        return len(self.encoded[0])
+    def decide(self, outcome: Answer | Error) -> None:
+        super().decide(outcome)
+        # Lists of deadlines keep the call for seconds yet.
+        self.encoded = ()
 
 
 class _Foreign:
