@@ -281,6 +281,19 @@ def test_a_member_is_added_begins_votes_and_is_removed(cluster: Cluster) -> None
     assert twice.error == "Error: etcdserver: member not found"
 
 
+def test_a_leader_that_is_asked_to_remove_itself_says_that_it_did(cluster: Cluster) -> None:
+    members = set(cluster.members)
+    while len(members) > 1:
+        with EtcdCalls(cluster.clients[min(members)]) as calls:
+            until(lambda calls=calls: calls.leader() in members, "one of them leads")
+            leader = calls.leader()
+        members.remove(leader)
+        with EtcdCalls(socket(cluster, leader)) as calls:
+            removed = calls.MemberRemove(ID=leader)
+            assert {member.ID for member in removed.members} == members
+        assert cluster.running.pop(leader).wait(WAIT_S) == 1
+
+
 @needs_etcdctl
 def test_a_learner_stays_one_until_it_is_promoted(cluster: Cluster) -> None:
     operator = socket(cluster, 2)

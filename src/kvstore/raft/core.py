@@ -585,10 +585,17 @@ class Raft:
 
     @property
     def leaving(self) -> frozenset[int]:
-        """Members that the newest configuration removed and that this leader still tells so."""
-        return frozenset(
-            member for member, progress in self._state.progress.items() if progress.leaving
-        )
+        """Those that the newest configuration removed and that are to be talked to all the same.
+
+        By everybody until it is committed: a leader that takes itself out has to hear that the
+        others have it. And by a leader until they were told so.
+        """
+        state = self._state
+        gone = {member for member, progress in state.progress.items() if progress.leaving}
+        configurations = state.configurations
+        if configurations.index > state.log.commit:
+            gone |= configurations.before_current().members - configurations.members - {state.id}
+        return frozenset(gone)
 
     def change_is_done(self, proposed: Proposed) -> bool:
         """The membership change that ``propose_membership`` began is committed, to its end.

@@ -238,8 +238,8 @@ class Replica:
 
     @property
     def leaving(self) -> frozenset[int]:
-        """Removed members that it, the leader, still has to tell so."""
-        return self._raft.leaving if self.is_leader else frozenset()
+        """Removed members that are to be talked to all the same; see ``Raft.leaving``."""
+        return self._raft.leaving
 
     @property
     def term(self) -> int:

@@ -125,6 +125,21 @@ def test_leader_that_is_removed_leaves_and_names_a_successor() -> None:
         cluster[1].propose([b"a"])
 
 
+def test_a_leader_that_takes_itself_out_is_talked_to_until_that_is_committed() -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster[1].propose_membership(voters(2, 3))
+    followers: set[frozenset[int]] = set()
+    while step_once(cluster):
+        assert 1 not in cluster[1].leaving
+        for member in (2, 3):
+            if cluster[member].membership == voters(2, 3):
+                is_committed = cluster[member].membership_index <= cluster[member].commit
+                assert cluster[member].leaving == (frozenset() if is_committed else {1})
+                followers.add(cluster[member].leaving)
+    assert followers == {frozenset(), frozenset({1})}
+
+
 def test_last_voters_can_be_exchanged_for_others() -> None:
     cluster = Cluster(voters(1), joining=(2,))
     cluster.elect(1)

@@ -370,8 +370,7 @@ class ClusterNode:
             self._settle()
 
     def _follow(self, membership: Membership, leaving: frozenset[int]) -> None:
-        """Talk to the members of the newest configuration, and to those still to be told that
-        they are none any more."""
+        """Talk to the members of the newest configuration, and to those that leave by it."""
         nodes = dict(nodes_of(membership))
         others = {member: node.peer_addr for member, node in nodes.items()}
         others |= {
