@@ -73,7 +73,8 @@ def test_tls_is_spoken_with_a_server_that_proves_itself_alone(tmp_path: Path) ->
         with pytest.raises(RuntimeError, match="certificate verify failed"):
             measure(stranger, Load("put", seconds=0.3))
         with pytest.raises(RuntimeError, match="connection closed"):
-            measure(Target("kvd", target.address), Load("put", seconds=0.3))
+            # It gives up after so many connections, if there is the time for them.
+            measure(Target("kvd", target.address), Load("put", seconds=10))
 
 
 def test_keepalives_renew_leases_by_a_stream_each(tmp_path: Path) -> None:

@@ -288,7 +288,9 @@ def _exit_on_signals() -> None:
     """
 
     def on_signal(number: int, _frame: object) -> None:
-        log.info("stopped before it served", signal=signal.Signals(number).name)
+        # It may come amid a line that is being logged, which nothing can be put into.
+        with contextlib.suppress(RuntimeError):
+            log.info("stopped before it served", signal=signal.Signals(number).name)
         notify("STOPPING=1")
         os._exit(0)
 
