@@ -15,6 +15,9 @@ from kvstore.errors import DeadlineExceededError, Error, Outcome, OutcomeUnknown
 # Addresses learnt from leader hints are kept beside those given, up to this many in all.
 ADDRESSES_MAX = 64
 
+# Of what can't be repeated a last try begins with so much time, or what the one before took.
+LAST_TRY_S = 0.5
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -65,6 +68,7 @@ class Attempts:
     """
 
     __slots__ = (
+        "_began",
         "_deadline",
         "_endpoints",
         "_failures",
@@ -79,6 +83,7 @@ class Attempts:
         "_sent",
         "_since",
         "_timeout",
+        "_took",
         "_writes",
         "address",
     )
@@ -102,7 +107,10 @@ class Attempts:
         self._now = now
         self._since = since
         self._random = uniform
-        self._deadline = now() + timeout
+        self._began = now()
+        self._deadline = self._began + timeout
+        # The last try, in seconds.
+        self._took = 0.0
         self._failures = 0
         self._redirected = False
         self._last: Failure | None = None
@@ -125,12 +133,17 @@ class Attempts:
         Raises the last failure's error, or DeadlineExceededError, when the time is up.
         """
         self._sent = self._since()
-        left = self._deadline - self._now()
+        self._began = self._now()
+        left = self._deadline - self._began
         if left <= 0:
             raise self._out_of_time()
         self.address = self._endpoints.preferred
         if not self._repeatable:
-            return left  # a try that is cut short is the last one
+            # A try that is cut short is the last one, and nobody knows what it did: better none
+            # than one which can't be expected to end in time.
+            if left < min(self._took, LAST_TRY_S):
+                raise self._out_of_time()
+            return left
         return try_seconds(self._endpoints, self._policy, left)
 
     def tried(self, address: str, sent: float, took_s: float) -> None:
@@ -172,6 +185,7 @@ class Attempts:
 
     def failed(self, failure: Failure) -> float:
         """Return the seconds to wait before the next try; raises when another can't help."""
+        self._took = self._now() - self._began
         if self._writes and not failure.not_applied:
             self._maybe_applied += 1
             # Of a request that another process sent before nobody knows the age.

@@ -273,3 +273,21 @@ def test_what_was_said_counts_more_than_the_silence_after_it() -> None:
     clock.seconds += 1.0
     with pytest.raises(UnavailableError, match="no leader"):
         plan.failed(Failure(DeadlineExceededError("Deadline Exceeded"), retry=True, silent=True))
+
+
+def test_what_can_not_be_repeated_begins_no_try_that_would_be_cut_short() -> None:
+    clock = Clock()
+    plan = Attempts(
+        Endpoints(["a:1"]), POLICY, 10.0, writes=True, repeatable=False, now=clock, uniform=min
+    )
+    refused = UnavailableError("not yet")
+    failure = Failure(refused, retry=True, not_applied=True)
+    # However long it took, half a second is worth a try.
+    for left, took in ((10.0, 5.0), (5.0, 4.5), (0.5, 0.375)):
+        assert plan.next() == left
+        clock.seconds += took
+        plan.failed(failure)
+    with pytest.raises(UnavailableError) as error:
+        plan.next()
+    assert error.value is refused
+    assert refused.outcome is Outcome.NOT_APPLIED
