@@ -125,7 +125,7 @@ class Member:
         self.refusal: Error | None = None
         self.ages: list[int] = []
         self.lacks_room = False
-        self.committed = self.applied = 7
+        self.committed = self.applied = self.last_index = 7
 
     @property
     def is_leader(self) -> bool:
@@ -146,7 +146,7 @@ class Member:
         self.points.append(done)
 
     def status(self) -> ReplicaStatus:
-        log = SimpleNamespace(commit=self.committed)
+        log = SimpleNamespace(commit=self.committed, last_index=self.last_index)
         return cast("ReplicaStatus", SimpleNamespace(raft=log, applied=self.applied))
 
     def reads_take(self, ticks: int, reader: str) -> None:

@@ -14,6 +14,7 @@ from kvstore.service.etcd.reads import JOB_BYTES_MAX
 from kvstore.service.reading import COLD_JOBS_MAX
 from kvstore.state.mvcc.answers import KeyValue, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.requests import Range, Txn
+from tests.unit.api.auth_gates import users_of
 from tests.unit.service.etcd_stage import LaterWork, Machine, Member, Stage, reasons
 
 KV = KeyValue(b"k", 2, 2, 1, b"v", 0)
@@ -395,6 +396,21 @@ def test_without_a_leader_what_its_own_disk_says_has_to_do() -> None:
     stage.wait(1)
     assert again == [], "it still replays what it knows to be committed"
     stage.member.applied = 7
+    stage.wait(0.2)
+    assert again == [ONE]
+
+
+def test_a_member_that_knows_users_answers_nobody_before_it_knows_the_last_of_them() -> None:
+    stage = stage_with_key(replayed=False, leader=0)
+    stage.member.applied = 7
+    stage.member.machine.auth = users_of({})
+    # Of the last entry its disk doesn't know that it is committed.
+    stage.member.last_index = 8
+    late = stage.read(serializable=True)
+    stage.wait(2 * stage.service.patience_s)
+    assert reasons(late) == [Reason.TIMED_OUT]
+    again = stage.read(serializable=True)
+    stage.member.confirm()
     stage.wait(0.2)
     assert again == [ONE]
 

@@ -42,8 +42,7 @@ class Replaying:
             self._is_asking = True
             member.read(partial(self._told, member))
         if not self._is_over and self._now() - self._began >= self._patience_s:
-            status = member.status()
-            self._is_over = status.applied >= status.raft.commit
+            self._is_over = _has_all(member)
         return self._is_over
 
     def _told(self, member: LocalMember, refusal: Error | None) -> None:
@@ -53,3 +52,12 @@ class Replaying:
             if refusal is None and not self._is_over:
                 self._is_over = True
                 self._over()
+
+
+def _has_all(member: LocalMember) -> bool:
+    """As far as its own disk says, which may lack that the last entries are committed. So one that
+    knows users has to have applied these as well: they may say who is shut out."""
+    status = member.status()
+    if member.machine.auth.users:
+        return status.applied >= status.raft.last_index
+    return status.applied >= status.raft.commit
