@@ -22,15 +22,19 @@ def watch_quota(
 ) -> Quota:
     """Have alarms raised, at the ticks of ``etcd``, where the store has no room for more."""
 
-    def told(reason: str) -> None:
+    def raised(reason: str) -> None:
         log.warning("alarm NOSPACE", member=etcd.member_id, reason=reason)
+
+    def ended(reason: str) -> None:
+        log.info("alarm NOSPACE ended", member=etcd.member_id, reason=reason)
 
     quota = Quota(
         etcd,
         options.quota_mib << 20,
         now=time.monotonic,
         work=work,
-        told=told,
+        raised=raised,
+        ended=ended,
         is_alone=is_alone,
     )
     etcd.at_tick(quota.tick)

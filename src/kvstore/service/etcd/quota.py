@@ -75,18 +75,20 @@ class Quota:
         *,
         now: Callable[[], float],
         work: Work,
-        told: Told,
+        raised: Told,
+        ended: Told,
         is_alone: Callable[[], bool],
         reserve_bytes: int = DISK_RESERVE_BYTES,
     ) -> None:
         """``quota_bytes``: 0 for none. ``work`` asks the disk, which may hang. ``is_alone``: all
-        voters are in this process."""
+        voters are in this process. ``raised`` and ``ended`` are told why."""
         self._service = service
         self._quota_bytes = quota_bytes
         self._reserve_bytes = reserve_bytes
         self._now = now
         self._work = work
-        self._told = told
+        self._raised = raised
+        self._ended = ended
         self._is_alone = is_alone
         self._look_at = now()
         self._is_asking = False
@@ -162,14 +164,15 @@ class Quota:
                 )
         elif self._is_for_disk and free >= 2 * self._reserve_bytes:
             if self._stands:
-                self._propose(AlarmAction.DEACTIVATE, f"the disk has room again: {free} bytes")
+                reason = f"the disk has room again: {free} bytes"
+                self._propose(AlarmAction.DEACTIVATE, reason, self._ended)
             elif self._was_seen:
                 self._is_for_disk = False
 
     def _raise(self, reason: str) -> None:
-        self._propose(AlarmAction.ACTIVATE, reason)
+        self._propose(AlarmAction.ACTIVATE, reason, self._raised)
 
-    def _propose(self, action: AlarmAction, reason: str) -> None:
+    def _propose(self, action: AlarmAction, reason: str, told: Told) -> None:
         if self._is_proposing:
             return
         self._is_proposing = True
@@ -178,6 +181,6 @@ class Quota:
             # Where it came to nothing a later look tries again.
             self._is_proposing = False
             if isinstance(outcome, AlarmAnswer):
-                self._told(reason)
+                told(reason)
 
         self._service.propose_for_server(Alarm(action, *self._alarm), done)

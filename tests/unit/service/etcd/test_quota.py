@@ -38,12 +38,14 @@ class Stage:
         self.held: list[Callable[[], None]] = []
         self.asked: list[Alarm] = []
         self.said: list[str] = []
+        self.ended: list[str] = []
         self.quota = Quota(
             cast(Service, self),
             quota_bytes,
             now=lambda: self.time,
             work=work or AtOnce(),
-            told=self.said.append,
+            raised=self.said.append,
+            ended=self.ended.append,
             is_alone=lambda: self.is_alone,
             reserve_bytes=RESERVE,
         )
@@ -189,7 +191,8 @@ def test_the_only_disk_that_is_nearly_full_raises_it_and_ends_it_with_room() -> 
     stage.look(3)
     assert stage.asked[1:] == [Alarm(AlarmAction.DEACTIVATE, *NOSPACE)]
     assert not stage.alarms
-    assert "room again" in stage.said[1]
+    assert (len(stage.said), len(stage.ended)) == (1, 1)
+    assert "room again" in stage.ended[0]
 
 
 def test_an_alarm_for_the_disk_that_comes_late_is_ended_all_the_same() -> None:
