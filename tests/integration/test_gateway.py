@@ -255,6 +255,11 @@ def curl(address: str, text: bytes) -> bytes:
         return b"".join(iter(lambda: raw.recv(65536), b""))
 
 
+def test_a_page_isnt_a_person_for_saying_both(kvd: Kvd) -> None:
+    both = b"GET /health HTTP/1.0\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n\r\n"
+    assert b" 403 " in curl(kvd.address, both)
+
+
 def test_a_client_that_has_said_all_still_gets_its_answer(kvd: Kvd) -> None:
     host, _, port = kvd.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=30) as raw:

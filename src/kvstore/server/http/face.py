@@ -87,8 +87,10 @@ def _is_of_a_page(exchange: Exchange) -> bool:
     network that its reader is in, loopback included, and send a form there; behind a name that is
     made to point here it is of the same site, too (DNS rebinding). Browsers say so: every POST for
     a page has an Origin, and requests that a person hasn't typed in have that mark of fetch."""
-    fetched = exchange.field("sec-fetch-site")
-    return exchange.field("origin") is not None or fetched not in (None, "none")
+    return any(
+        name == "origin" or (name == "sec-fetch-site" and value != "none")
+        for name, value in exchange.fields
+    )
 
 
 def _has_method(exchange: Exchange, *methods: str) -> bool:
