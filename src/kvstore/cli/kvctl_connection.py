@@ -70,6 +70,8 @@ class Settings:
         if self.user is None:
             return None, None
         name, colon, password = self.user.partition(":")
+        if not name:
+            raise click.UsageError("--user names nobody")
         if not colon:
             password = self._password(name)
             self.user = f"{name}:{password}"

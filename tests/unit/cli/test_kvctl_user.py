@@ -1,4 +1,4 @@
-"""Where ``kvctl`` has a new password from."""
+"""Whom ``kvctl`` comes as, and where it has a new password from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 
+from kvstore.cli.kvctl_connection import Settings
 from kvstore.cli.kvctl_user import new_password
 
 
@@ -39,3 +40,9 @@ def test_a_file_and_the_environment_need_no_terminal(
     file = tmp_path / "password"
     file.write_text("of a file\n")
     assert new_password("ann", file) == "of a file"
+
+
+@pytest.mark.parametrize("user", ["", ":", ":password"])
+def test_a_user_without_a_name_is_refused_before_anything_is_asked(user: str) -> None:
+    with pytest.raises(click.UsageError, match="--user names nobody"):
+        Settings(user=user).connect()
