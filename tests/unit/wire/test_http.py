@@ -238,6 +238,27 @@ def test_what_is_no_request_is_answered_and_the_end(said: bytes, status: int) ->
     play()
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (HEAD + b"Authorization : SECRET\r\n\r\n", "illegal header line"),
+        (HEAD + b"Authorization: SECRET\x00'\r\n\r\n", "illegal header line"),
+        (HEAD + b"SECRET'\r\n\r\n", "illegal header line"),
+        (b"SECRET \x01\"'\r\n\r\n", "illegal request line"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nSECRET\r\n", "illegal chunk header"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\naSECRET", "malformed chunk footer"),
+    ],
+)
+def test_neither_log_nor_answer_quotes_what_is_no_request(said: bytes, why: str) -> None:
+    @scene()
+    async def play(server: Server, address: str, site: Site) -> None:
+        with structlog.testing.capture_logs() as logs:
+            assert (await asked(address, said)).body == f"{why}\n".encode()
+        assert [entry["reason"] for entry in logs] == [why]
+
+    play()
+
+
 @scene()
 async def test_a_body_has_a_bound_however_it_comes(
     server: Server, address: str, site: Site

@@ -7,6 +7,7 @@ nothing is made of what follows.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
@@ -32,6 +33,10 @@ GONE_S = 2.0
 
 # Of a body in small parts for each of these one more.
 CHUNK_BYTES = 1024
+
+# What h11 quotes of a request in its words for an error: that may be a token or a password, which
+# are nobody's to read in a log.
+_QUOTED = re.compile(r"[: ]+(?:bytearray\()?b['\"].*", re.DOTALL)
 
 log = structlog.get_logger("kvstore.wire")
 
@@ -174,8 +179,9 @@ class HttpSession:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
-                self._carrier.is_broken(str(error))
-                self._refuse(error.error_status_hint, str(error))
+                why = _QUOTED.sub("", str(error))
+                self._carrier.is_broken(why)
+                self._refuse(error.error_status_hint, why)
                 return
             match event:
                 case h11.Request():
