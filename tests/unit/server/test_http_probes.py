@@ -71,11 +71,8 @@ class Exchange:
         self.method = method
         self.path, _, query = target.partition("?")
         self.query = parse_qs(query, keep_blank_values=True)
-        self._fields = {name.replace("_", "-"): value for name, value in fields.items()}
+        self.fields = [(name.replace("_", "-"), value) for name, value in fields.items()]
         self.answer: tuple[int, str] | None = None
-
-    def field(self, name: str) -> str | None:
-        return self._fields.get(name)
 
     def respond(self, status: int, body: bytes = b"", fields: Any = ()) -> None:
         assert self.answer is None
