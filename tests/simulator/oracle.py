@@ -354,6 +354,9 @@ class Oracle:
         # (index, term) -> (term of the entry before it, checksum): equal in every log.
         self._logs: dict[tuple[int, int], tuple[int, int]] = {}
         self._leaders: dict[int, int] = {}
+        # The highest term that had a leader when the newest of them was first applied: it was
+        # committed in that one or in an earlier one, whatever its own term is (Raft, figure 8).
+        self._committed_in = 0
         # (term, voter) -> for whom.
         self._votes: dict[tuple[int, int], int] = {}
 
@@ -397,6 +400,7 @@ class Oracle:
             applied += 1
             if applied > len(self.committed):
                 self.committed.append(entry)
+                self._committed_in = max(self._leaders, default=0)
                 self.model.apply(entry)
             elif self.committed[applied - 1] != entry:
                 raise Violation(
@@ -452,7 +456,7 @@ class Oracle:
         if log.offset >= committed or committed == 0:
             return
         newest = self.committed[-1]
-        if newest.term <= raft.term and log.term(committed) != newest.term:
+        if self._committed_in <= raft.term and log.term(committed) != newest.term:
             raise Violation(
                 f"member {raft.id} leads in term {raft.term} without the committed "
                 f"{_tell(newest)} (leader completeness, Raft §5.4)"
