@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kvstore.errors import DeadlineExceededError, UnavailableError
+from kvstore.errors import DeadlineExceededError, NotLeaderError, UnavailableError
 from tests.chaos.links import between
 from tests.chaos.members import ChaosCluster, NamespaceCluster, ProxiedCluster, command
 from tests.integration.disk_trouble import DiskTrouble
@@ -245,7 +245,7 @@ def _write_until(cluster: ChaosCluster, condition: Callable[[], bool]) -> None:
         for number in range(LARGE_VALUES_MAX):
             try:
                 client.put(b"large/%d" % (number % 8), random.randbytes(1 << 20))
-            except (UnavailableError, DeadlineExceededError):
+            except (UnavailableError, DeadlineExceededError, NotLeaderError):
                 return
             if condition():
                 return
