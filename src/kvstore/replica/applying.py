@@ -114,7 +114,11 @@ class Applying:
         return has_room
 
     def _room_made(self, machine: StateMachine, outcome: Error | None) -> None:
-        if machine is self.machine and outcome is not None:
+        if machine is not self.machine or outcome is None:
+            return
+        raise_unless_passing(outcome)
+        # Unless room came meanwhile and all was applied: nobody would look again whether there is.
+        if self._held:
             self._note_lack(outcome)
 
     def _watch_flush(self) -> None:

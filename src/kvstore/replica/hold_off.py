@@ -25,6 +25,12 @@ class HoldOff:
         pause = min(2 * before, PAUSE_MAX_S)
         self._pauses[member] = (self._now() + pause, pause)
 
+    def may_take(self, member: int) -> None:
+        """It says that it could take one now. After another refusal the pause is longer still."""
+        until, pause = self._pauses.get(member, (0.0, 0.0))
+        if pause:
+            self._pauses[member] = (min(until, self._now()), pause)
+
     def took(self, member: int) -> None:
         """It took a snapshot whole."""
         self._pauses.pop(member, None)

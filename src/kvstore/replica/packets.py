@@ -27,6 +27,7 @@ from kvstore.raft.codec import (
 )
 
 __all__ = [
+    "HAS_ROOM",
     "NO_ROOM",
     "REFUSED",
     "Encoder",
@@ -42,6 +43,8 @@ REFUSED = (1 << 64) - 1
 """As ``next`` of a progress: what arrived is damaged and was thrown away."""
 NO_ROOM = REFUSED - 1
 """As ``next`` of a progress: the receiver's disk has no room; what arrived was thrown away."""
+HAS_ROOM = REFUSED - 2
+"""As ``next`` of a progress: there is room by now for the snapshot that found none."""
 
 _MESSAGE, _PART, _PROGRESS = 1, 2, 3
 _MESSAGE_KIND = bytes((_MESSAGE,))
@@ -68,7 +71,7 @@ class SnapshotProgress:
     """The receiver of the snapshot ``index`` has everything below ``next``.
 
     ``next == total`` says that it arrived whole, ``REFUSED`` that it is damaged, ``NO_ROOM`` that
-    the receiver's disk is too full for it.
+    the receiver's disk is too full for it, ``HAS_ROOM`` that it isn't any more.
     """
 
     sender: int

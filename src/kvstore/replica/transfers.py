@@ -18,10 +18,18 @@ from kvstore.replica.checkpoint_stream import CheckpointReader
 from kvstore.replica.checkpoints import Removals, read_checkpoint
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
-from kvstore.replica.hold_off import PAUSE_MAX_S, HoldOff
+from kvstore.replica.hold_off import HoldOff
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.pace import Pace
-from kvstore.replica.packets import NO_ROOM, REFUSED, SnapshotPart, SnapshotProgress, Transport
+from kvstore.replica.packets import (
+    HAS_ROOM,
+    NO_ROOM,
+    REFUSED,
+    SnapshotPart,
+    SnapshotProgress,
+    Transport,
+)
+from kvstore.replica.room import RoomWanted
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
 from kvstore.replica.tail import TRANSFER_TAILS
 from kvstore.replica.work import Jobs, Progress, raise_unless_passing
@@ -70,8 +78,7 @@ class Transfers:
         self._now = now
         self._verified_at = -VERIFY_PAUSE_S
         self._hold_off = HoldOff(now)
-        # Until when it counts as too full for a snapshot: none has been offered since it was.
-        self._lacks_room_until = 0.0
+        self._room = RoomWanted(directory.free_bytes, jobs, self._room_came, options.tick_s)
         self._senders: dict[int, SnapshotSender] = {}
         self._receiver = SnapshotReceiver(directory, self._verify_snapshot, options.tick_s)
         self._ready_to_install: dict[int, SnapshotMeta] = {}
@@ -81,6 +88,7 @@ class Transfers:
     def tick(self) -> None:
         """One tick has passed."""
         self._receiver.tick()
+        self._room.tick(self._raft.commit)
         for sender in list(self._senders.values()):
             if sender.failed:
                 self._end(sender, ok=False)
@@ -90,7 +98,7 @@ class Transfers:
     @property
     def lacks_room(self) -> bool:
         """The disk was too full for the snapshot that this member needs, when it came last."""
-        return self._now() < self._lacks_room_until
+        return self._room.is_wanted
 
     # --- out -----------------------------------------------------------------------------------
 
@@ -204,6 +212,9 @@ class Transfers:
 
     def take_progress(self, progress: SnapshotProgress) -> None:
         """The receiver's answer to a part."""
+        if progress.next == HAS_ROOM:
+            self._hold_off.may_take(progress.sender)
+            return
         sender = self._senders.get(progress.sender)
         if sender is None:
             return
@@ -288,7 +299,7 @@ class Transfers:
         if outcome is not None:
             self._refuse(part, outcome)
         else:
-            self._lacks_room_until = 0.0
+            self._room.came()
             self._counters.snapshots_received += 1
             self._counters.snapshot_received_bytes += len(part.data)
             self._ready_to_install[part.meta.index] = part.meta
@@ -301,9 +312,15 @@ class Transfers:
             self._answer_part(part, REFUSED)
             return
         raise_unless_passing(error)
-        # Longer than the leader waits before it tries again.
-        self._lacks_room_until = self._now() + 2 * PAUSE_MAX_S
+        self._room.want(part.meta.index, part.total)
         self._answer_part(part, NO_ROOM)
+
+    def _room_came(self, index: int) -> None:
+        """There is room for the snapshot that found none: its leader need not wait any longer."""
+        raft = self._raft
+        if raft.leader not in (0, self._member):
+            told = SnapshotProgress(self._member, raft.leader, raft.term, index, HAS_ROOM)
+            self._transport.send((told,))
 
     def _answer_part(self, part: SnapshotPart, upto: int) -> None:
         self._transport.send(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvstore.errors import Error
+from kvstore.errors import Error, StorageError
 from kvstore.replica import Replica
 from kvstore.replica.applying import SLICE_BYTES
 from kvstore.state import StateMachine, encode_commands
@@ -147,3 +147,33 @@ def test_room_is_waited_for_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> 
         work.do()
         driven.until(lambda: len(answers) == 2)
         assert answers == [[False], [False]]
+
+
+def test_a_lack_that_is_told_when_room_is_there_again_refuses_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = LaterWork("room")
+    room = True
+
+    def make_room(machine: StateMachine) -> None:
+        raise StorageError("no space left", errno=errno.ENOSPC)
+
+    monkeypatch.setattr(StateMachine, "has_room", lambda machine: room)
+    monkeypatch.setattr(StateMachine, "make_room", make_room)
+    with DrivenGroup(work=work) as driven:
+        leader = driven.leader()
+        driven.settle()
+        room = False
+        answers: list[object] = []
+        propose(leader, 1, answers)
+        driven.until(lambda: work.jobs)
+        room = True
+        driven.until(lambda: answers)
+        # Nothing waits for room by now: nobody would ask again.
+        work.do()
+        driven.step()
+        assert not leader.lacks_room
+        propose(leader, 2, answers)
+        driven.until(lambda: len(answers) == 2)
+        assert answers == [[False], [False]]
+        assert not driven.failed

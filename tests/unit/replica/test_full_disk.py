@@ -8,7 +8,9 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import UnavailableError
-from kvstore.replica import Packet, SnapshotPart
+from kvstore.replica import Packet, Replica, SnapshotPart
+from kvstore.replica.hold_off import PAUSE_S
+from kvstore.replica.packets import NO_ROOM, SnapshotProgress
 from tests.unit.replica.driven_group import TICK_S, DrivenGroup, into, put_of
 
 
@@ -24,6 +26,21 @@ def filled(driven: DrivenGroup, first: int, count: int, member: int) -> list[byt
         assert answer == [False]
         done.append(key)
     return done
+
+
+def fall_behind(driven: DrivenGroup) -> int:
+    """A member that lacks more than its leader's log has, and is still cut off."""
+    leader = driven.leader()
+    behind = 1 + leader.member % 3
+    driven.group.network.isolate(
+        behind, [member for member in driven.group.replicas if member != behind]
+    )
+    last = driven.group.replicas[behind].status().raft.last_index
+    number = 0
+    while leader.status().raft.first_index <= last + 1:
+        driven.put(b"%06d" % (number % 200), bytes(2000), f"put-{number}")
+        number += 1
+    return behind
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
@@ -108,16 +125,9 @@ def test_a_follower_without_room_for_its_state_catches_up_with_room() -> None:
 
 def test_a_follower_without_room_for_a_snapshot_waits_and_costs_its_leader_little() -> None:
     with DrivenGroup() as driven:
-        leader = driven.leader()
-        behind = 1 + leader.member % 3
-        others = [member for member in driven.group.replicas if member != behind]
-        network = driven.group.network
-        network.isolate(behind, others)
+        behind = fall_behind(driven)
         follower = driven.group.replicas[behind]
-        number = 0
-        while leader.status().raft.first_index <= follower.status().raft.last_index + 1:
-            driven.put(b"%06d" % (number % 200), bytes(2000), f"put-{number}")
-            number += 1
+        network = driven.group.network
         driven.disk.fail("pwrite", errno.ENOSPC, always=True, path=f"/node{behind}/incoming")
         offers: list[int] = []
 
@@ -142,6 +152,65 @@ def test_a_follower_without_room_for_a_snapshot_waits_and_costs_its_leader_littl
         driven.settle()
         assert len(driven.hashes()) == 1
         driven.until(lambda: not follower.storage_trouble)
+
+
+def test_a_follower_that_gets_room_for_a_snapshot_says_so_and_gets_it_at_once() -> None:
+    with DrivenGroup() as driven:
+        behind = fall_behind(driven)
+        follower = driven.group.replicas[behind]
+        directory = f"/node{behind}"
+        driven.disk.fail("pwrite", errno.ENOSPC, always=True, path=f"{directory}/incoming")
+        driven.disk.fail("free_bytes", errno.EIO, always=True, path=directory)
+        driven.group.network.heal()
+        # After offers at 0, 1, 3, 7, 15 and 31 seconds the next pause lasts 32.
+        for _ in range(round(34 / TICK_S)):
+            driven.step()
+        assert "snapshot" in follower.storage_trouble
+        driven.disk.heal()
+        began = driven.steps
+        driven.settle()
+        assert (driven.steps - began) * TICK_S < 5 * PAUSE_S
+        assert len(driven.hashes()) == 1
+        driven.until(lambda: not follower.storage_trouble)
+        assert (driven.steps - began) * TICK_S < 8 * PAUSE_S
+        assert driven.failed == {}
+
+
+def match_of(leader: Replica, member: int) -> int:
+    (peer,) = (one for one in leader.status().raft.peers if one.member == member)
+    return peer.match
+
+
+def test_a_follower_that_gets_the_entries_after_all_lacks_no_room_for_the_snapshot() -> None:
+    with DrivenGroup() as driven:
+        leader = driven.leader()
+        driven.settle()
+        behind = 1 + leader.member % 3
+        follower = driven.group.replicas[behind]
+        for operation, place in (("open", "log"), ("pwrite", "incoming")):
+            path = f"/node{behind}/{place}"
+            driven.disk.fail(operation, errno.ENOSPC, always=True, path=path)
+        number = 0
+        while leader.status().raft.first_index <= match_of(leader, behind) + 1:
+            driven.put(b"%06d" % (number % 200), bytes(2000), f"put-{number}")
+            number += 1
+        refused: list[Packet] = []
+
+        def note(packet: Packet) -> bool:
+            if isinstance(packet, SnapshotProgress) and packet.next == NO_ROOM:
+                refused.append(packet)
+            return False
+
+        driven.group.network.hold = note
+        # It has them all, and they wait for its log. Its leader forgets what is on its way.
+        leader.unreachable(behind)
+        driven.until(lambda: refused and follower.storage_trouble)
+        driven.disk.heal()
+        driven.until(lambda: not follower.storage_trouble)
+        driven.settle()
+        assert len(driven.hashes()) == 1
+        assert follower.counters.snapshots_received == 0
+        assert driven.failed == {}
 
 
 def test_a_member_restarts_on_a_full_disk_with_all_that_it_had() -> None:

@@ -13,8 +13,10 @@ from kvstore.replica.checkpoint_stream import CheckpointReader
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.hold_off import HoldOff
 from kvstore.replica.packets import SnapshotPart, SnapshotProgress
+from kvstore.replica.room import WANTED_S, RoomWanted
 from kvstore.replica.snapshots import SnapshotReceiver, SnapshotSender
 from kvstore.replica.ticks import TICK_S
+from kvstore.replica.work import AtOnce, Jobs
 
 META = SnapshotMeta(index=7, term=2, membership=Membership(voters=frozenset((1, 2, 3))))
 CONTENT = {"first": b"a" * 700, "second": b"b" * 300, "third": b""}
@@ -221,6 +223,83 @@ def test_pauses_after_a_lack_of_room_double_up_to_a_minute():
     hold_off.refused(2)
     now += 1.1
     assert not hold_off.holds(2)
+
+
+def test_who_says_that_it_has_room_is_not_left_alone_but_is_longer_if_it_refuses_again():
+    now = 0.0
+    hold_off = HoldOff(lambda: now)
+    hold_off.may_take(2)
+    assert not hold_off.holds(2)
+    for _ in range(3):
+        hold_off.refused(2)
+        assert hold_off.holds(2)
+        hold_off.may_take(3)
+        assert hold_off.holds(2)
+        hold_off.may_take(2)
+        assert not hold_off.holds(2)
+    hold_off.refused(2)
+    now += 8 - 0.1
+    assert hold_off.holds(2)
+
+
+class FreeBytes:
+    """What a disk says, tick by tick, and what was told of it."""
+
+    def __init__(self) -> None:
+        self.free = 0
+        self.told: list[int] = []
+        self._jobs = Jobs(AtOnce(), lambda: None)
+        self.room = RoomWanted(lambda: self.free, self._jobs, self.told.append, 0.5)
+
+    def want(self, index: int, total: int) -> None:
+        self.room.want(index, total)
+        self._jobs.take()
+
+    def tick(self, ticks: int = 1, commit: int = 0) -> None:
+        for _ in range(ticks):
+            self.room.tick(commit)
+            self._jobs.take()
+
+
+def test_room_that_comes_is_told_again_and_again_until_the_snapshot_is_there():
+    disk = FreeBytes()
+    disk.tick(5)
+    assert disk.told == []
+    disk.want(7, 100)
+    assert disk.room.is_wanted
+    disk.free = 99
+    disk.tick(4)
+    assert disk.told == []
+    disk.free = 100
+    disk.tick(4)
+    assert disk.told == [7, 7]
+    disk.room.came()
+    disk.tick(4)
+    assert disk.told == [7, 7]
+    assert not disk.room.is_wanted
+
+
+def test_a_disk_that_had_room_by_its_own_account_is_not_asked_whether_it_has():
+    disk = FreeBytes()
+    disk.free = 1000
+    disk.want(7, 100)
+    disk.tick(10)
+    assert disk.told == []
+    assert disk.room.is_wanted
+
+
+def test_room_is_not_wanted_any_more_once_the_entries_came_or_no_offer_does():
+    disk = FreeBytes()
+    disk.want(7, 100)
+    disk.tick(commit=6)
+    assert disk.room.is_wanted
+    disk.tick(commit=7)
+    assert not disk.room.is_wanted
+    disk.want(8, 100)
+    disk.tick(round(WANTED_S / 0.5) - 1)
+    assert disk.room.is_wanted
+    disk.tick()
+    assert not disk.room.is_wanted
 
 
 @pytest.mark.parametrize("tick_s", [0.005, 0.05, 1.0])
