@@ -11,6 +11,7 @@ from kvstore.replica.backup_file import BackupInfo, encode_backup, read_backup
 from kvstore.replica.checkpoint_stream import CheckpointReader, CheckpointWriter
 from kvstore.replica.checkpoints import read_checkpoint
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.log_note import NoteFile
 from kvstore.replica.replica import Replica
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.state import StateMachine
@@ -87,7 +88,13 @@ def restore_member(
         )
     directory.incoming_is_whole(info.index)
     directory.install(info.index)
-    log = MemberLog(directory.log, identity, filesystem=disk, segment_bytes=1 << 20)
+    log = MemberLog(
+        directory.log,
+        identity,
+        filesystem=disk,
+        segment_bytes=1 << 20,
+        note=NoteFile(disk, directory.log_note),
+    )
     try:
         log.begin_after(SnapshotMeta(info.index, info.term, members))
     finally:

@@ -3,6 +3,7 @@
 | name | what |
 |---|---|
 | ``log/`` | the member's log |
+| ``LOGEND`` | how far that was durable (log_note.py) |
 | ``state-<index>/`` | the engine; the highest index is the current one, 0 the first |
 | ``incoming/`` | a snapshot that is being received |
 | ``ready-<index>/`` | one that arrived whole, verified and durable, to be installed |
@@ -39,6 +40,7 @@ class MemberDirectory:
             filesystem.make_directory(path)
             filesystem.sync_directory(os.path.dirname(path))
         self.log = f"{path}/log"
+        self.log_note = f"{path}/LOGEND"
         if filesystem.kind(self.log) == 0:
             filesystem.make_directory(self.log)
             filesystem.sync_directory(path)

@@ -46,6 +46,7 @@ from kvstore.replica.failing import defect_of, resign, told_of
 from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.listener import Listener
 from kvstore.replica.log_clock import LogClock
+from kvstore.replica.log_note import NoteFile, NoteKeeper
 from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
@@ -120,6 +121,7 @@ class Replica:
             identity,
             filesystem=self._filesystem,
             segment_bytes=options.segment_bytes,
+            note=NoteFile(self._filesystem, self.directory.log_note),
         )
         try:
             if self._log.is_new and founders is not None:
@@ -166,6 +168,7 @@ class Replica:
             wake=wake,
             now=now,
         )
+        self._log_note = NoteKeeper(self._log, self._jobs, options.tick_s)
         self._notices = CommitNotices(self._raft, later, wake)
         self._asked = Asked(self._raft, self._applying, self._ask_core)
         self._pace = Pace(self._raft, options.catch_up_bytes_per_s, now)
@@ -413,6 +416,7 @@ class Replica:
             self._guard(self._compaction.make_room)
         self._pace.tick(self.log_bytes)
         self._tail.tick()
+        self._guard(self._log_note.tick)
         self._wake()
 
     def _judge_storage(self) -> None:

@@ -12,6 +12,8 @@ An entry whose index is not above the last one's replaces that one and all after
 
 Entries up to the mark, which memory holds no more, may still be here: the log's tail, for followers
 that need them (:meth:`MemberLog.read_back`).
+
+Beside the log lies a note of how far it was durable (log_note.py).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import NamedTuple
 
 from kvstore._engine.files.native import FileSystem
 from kvstore._engine.log.native import Log, Recovery
-from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
+from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode, StorageError
 from kvstore.raft import (
     Bundle,
     Entry,
@@ -39,6 +41,8 @@ from kvstore.raft.codec import (
     encode_hard_state,
     encode_snapshot_meta,
 )
+from kvstore.replica.log_note import LogNote, NoteFile, hard_state_after_loss
+from kvstore.replica.work import raise_unless_passing
 
 __all__ = ["Identity", "MemberLog"]
 
@@ -66,11 +70,12 @@ class MemberLog:
         *,
         filesystem: FileSystem | None = None,
         segment_bytes: int = 64 << 20,
+        note: NoteFile | None = None,
     ) -> None:
-        """Open or begin the log at ``path``.
+        """Open or begin the log at ``path``. ``note``: the file that says how far it was durable.
 
-        Raises ConfigurationError when it is another member's, CorruptionError when it is damaged,
-        StorageError when it can't be read or written.
+        Raises ConfigurationError when it is another member's, CorruptionError when it is damaged or
+        gone, StorageError when it can't be read or written.
         """
         self.hard_state = HardState()
         self.mark = SnapshotMeta()
@@ -82,15 +87,28 @@ class MemberLog:
         self._under_way: deque[tuple[int, Bundle, int]] = deque()
         self._now = 0
         self._writer = False
+        self._closed = False
+        self._note = note
+        noted = None if note is None else note.found
         self._log = Log(
             path,
             filesystem=filesystem,
             segment_bytes=segment_bytes,
             sticky_kinds=(_HARD_STATE, _MARK, _IDENTITY, _VOID),
+            log_id=None if note is None else note.log_id,
+            noted=None if noted is None else (0, noted.segment, noted.offset),
+            report_short=True,
         )
+        self.short = self._log.recovery.short
+        """In which way the log ends before what was noted of it; empty: it doesn't."""
         try:
             self._replay(path)
+            # What the log durably says, which may be less than what is true.
+            self._durable_hard_state = self.hard_state
+            if self.short and noted is not None:
+                self._take_loss(path, noted)
             self._check_identity(path, identity)
+            self._begin_note()
         except BaseException:
             self._log.close()
             raise
@@ -99,6 +117,16 @@ class MemberLog:
     def recovery(self) -> Recovery:
         """What opening found."""
         return self._log.recovery
+
+    def _take_loss(self, path: str, noted: LogNote) -> None:
+        if not self._log.recovery.segments:
+            raise CorruptionError(
+                "the member's log is gone, and with it what it promised: take it out of the "
+                "cluster and add it under a new id, with an empty directory",
+                code=IntegrityCode.INVALID_RECORD,
+                path=path,
+            )
+        self.hard_state = hard_state_after_loss(self.hard_state, noted)
 
     # --- reading back --------------------------------------------------------------------------
 
@@ -198,6 +226,7 @@ class MemberLog:
         self.entries = list(entries)
         self._append(self.hard_state, None, self.entries)
         self._log.sync()
+        self._durable_hard_state = self.hard_state
 
     def begin_after(self, mark: SnapshotMeta) -> None:
         """Write what a member of a new cluster begins with whose state is ``mark``'s, durably."""
@@ -205,6 +234,7 @@ class MemberLog:
         self.mark = mark
         self._append(self.hard_state, mark, [])
         self._log.sync()
+        self._durable_hard_state = self.hard_state
 
     def _append(
         self,
@@ -281,7 +311,9 @@ class MemberLog:
         durable = self._log.durable_ticket
         done = []
         while self._under_way and self._under_way[0][0] <= durable:
-            done.append(self._under_way.popleft()[1])
+            bundle = self._under_way.popleft()[1]
+            self._durable_hard_state = bundle.hard_state or self._durable_hard_state
+            done.append(bundle)
         return done
 
     @property
@@ -303,6 +335,42 @@ class MemberLog:
     def remove_before(self, index: int) -> None:
         """Remove segments of entries below ``index``, one by one. Any thread."""
         self._log.remove_before(index)
+
+    # --- the note of its end -------------------------------------------------------------------
+
+    def _begin_note(self) -> None:
+        """That the log was closed doesn't hold any more; a log without a note gets one.
+
+        Where a full disk has no room for it now, a tick does it (NoteKeeper).
+        """
+        note = self.to_note()
+        if note is not None and (self.noted is None or self.noted.closed):
+            try:
+                self.write_note(note)
+            except StorageError as error:
+                raise_unless_passing(error)
+
+    @property
+    def noted(self) -> LogNote | None:
+        """What the note beside the log says; None: nothing, or there is to be none."""
+        return None if self._note is None else self._note.newest
+
+    def to_note(self) -> LogNote | None:
+        """What could be noted now, None for nothing. Not on the writer's thread.
+
+        After a loss not before it is durable that there was one: the note is what tells of it.
+        """
+        state = self._durable_hard_state
+        if self._note is None or (
+            self.short and not (state.damaged and state.term >= self.hard_state.term)
+        ):
+            return None
+        _, segment, offset = self._log.durable_places(0)
+        return LogNote(segment, offset, state.term, state.vote) if segment else None
+
+    def write_note(self, note: LogNote) -> bool:
+        """Note it, durably; False where another note doesn't arrive. Any thread."""
+        return self._note is not None and self._note.write(note, self._log.log_id)
 
     # --- the tail ------------------------------------------------------------------------------
 
@@ -340,6 +408,12 @@ class MemberLog:
     def close(self) -> None:
         """Sync what was saved and close. Raises the failure of a log that has failed before."""
         self._log.close()
+        for _, bundle, _ in self._under_way:
+            self._durable_hard_state = bundle.hard_state or self._durable_hard_state
+        note = self.to_note()
+        if note is not None and not self._closed:
+            self.write_note(note._replace(closed=True))
+        self._closed = True
 
 
 def _decode_index(payload: bytes) -> int:

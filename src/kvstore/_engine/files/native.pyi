@@ -128,3 +128,30 @@ class MemoryFileSystem(FileSystem):
 
 class PosixFileSystem(FileSystem):
     """The operating system's files. Stateless: any number of instances are the same disk."""
+
+# two_copies.pyx
+
+class TwoCopies:
+    """A small file that is written over in place, durably, and never lost to a crash.
+
+    :meth:`load` it first; then any thread may :meth:`store`.
+    """
+
+    path: str
+    owner: bytes
+    """The 16 bytes of the log or database that it is about; empty while that isn't known."""
+
+    def __init__(self, filesystem: FileSystem, path: str, magic: bytes, owner: bytes = b"") -> None:
+        """``magic``: 8 bytes that say what it is a note of."""
+    def load(self) -> tuple[bytes | None, str]:
+        """The newer copy (None: there is none that can be used), and what is damaged, in words.
+
+        It is of :attr:`owner`, which becomes that of the file where it isn't known. Raises
+        CorruptionError for the file of another owner or of a later version, StorageError where it
+        can't be read.
+        """
+    def store(self, fields: bytes) -> bool:
+        """Write a newer copy, durably. False where another one is being written and doesn't end.
+
+        Raises StorageError.
+        """

@@ -94,7 +94,7 @@ cdef class Log:
     def __init__(
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bytes log_id=None, bytes database_id=None,
-        tuple noted=None,
+        tuple noted=None, bint report_short=False,
     ):
         if self.ops != NULL:
             raise InvalidArgumentError("a log object opens once")
@@ -122,7 +122,10 @@ cdef class Log:
             if not isinstance(self.filesystem, GuardedFileSystem):
                 self.watch_folder()
         self.start_from(
-            recover(self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted),
+            recover(
+                self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted,
+                report_short,
+            ),
             log_id, database_id,
         )
         for kind in sticky_kinds:

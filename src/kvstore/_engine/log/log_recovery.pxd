@@ -23,7 +23,8 @@ cdef bint is_own_log_name(str name)
 # Raises CorruptionError or StorageError; changes nothing unless `repair`, which makes the newest
 # segment's valid part durable and removes files that were left half made.
 # `noted`: what somebody else knows of the log, (oldest segment that must be there, newest one that was
-# durable, up to which offset), or None.
+# durable, up to which offset), or None. `report_short`: a log that ends before it is told of in the
+# summary, and nothing of it is touched; else it is damage.
 cdef Recovered recover(
-    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted
+    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short
 )

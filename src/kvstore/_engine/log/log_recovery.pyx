@@ -47,6 +47,7 @@ class Recovery(NamedTuple):
     cut_path: str | None
     cut_offset: int
     clean: bool
+    short: str = ""
 
 
 cdef class Recovered:
@@ -86,24 +87,36 @@ cdef int remove_unused(FileSystem disk, str path) except -1:
     return 0
 
 
-cdef int check_presence(list numbers, tuple noted, str path) except -1:
-    """That the segments are there that somebody else knows of."""
+cdef object missing_segment(list numbers, tuple noted, str path):
+    """The error where a segment is gone that somebody else knows of; None."""
     first, last, _ = noted
     missing = 0
     if first and (not numbers or numbers[0] > first):
         missing = first
     elif last and (not numbers or numbers[len(numbers) - 1] < last):
         missing = last
-    if missing:
-        raise CorruptionError(
-            "a durable segment of the log is missing", code=IntegrityCode.INVALID_RECORD,
-            path=segment_name(path, missing),
+    if not missing:
+        return None
+    return CorruptionError(
+        "a durable segment of the log is missing", code=IntegrityCode.INVALID_RECORD,
+        path=segment_name(path, missing),
+    )
+
+
+cdef object early_end(SegmentReader* reader, tuple noted, str where):
+    """The error where a segment's records end before they did once, as somebody else knows; None."""
+    cdef Status status = reader.stop
+    if reader.header.number != noted[1] or reader.position >= noted[2]:
+        return None
+    if status.code == OK:
+        status_set(
+            &status, TRUNCATED_RECORD, b"durable log records are gone", <int64_t> reader.position
         )
-    return 0
+    return status_error(&status, where)
 
 
 cdef Recovered recover(
-    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted
+    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short
 ):
     cdef Recovered found = Recovered()
     cdef SegmentReader reader
@@ -112,8 +125,9 @@ cdef Recovered recover(
     cdef bint clean = True
     cdef bytes raw
     cdef list numbers = segment_numbers(disk, path)
-    if noted is not None:
-        check_presence(numbers, noted, path)
+    short = None if noted is None else missing_segment(numbers, noted, path)
+    if short is not None and not report_short:
+        raise short
     if repair:
         remove_unused(disk, path)
     for number in numbers:
@@ -139,18 +153,25 @@ cdef Recovered recover(
             found.end = reader.position
             found.chain = reader.chain
             if number == numbers[len(numbers) - 1]:
-                cut = judge_end(&reader, where, noted)
+                cut = judge_end(&reader, where)
                 # The mark of a clean close may be a cache's memory of a sync that failed; but the
                 # file is cut to its length only after that sync went well.
                 clean = reader.clean and reader.position == reader.file_bytes
+            if short is None and noted is not None:
+                short = early_end(&reader, noted, where)
+                if short is not None and not report_short:
+                    raise short
         finally:
             segment_close(&reader)
-    if found.number and not clean and repair:
+    if short is not None:
+        # What is left had all been durable, and what can't be read may be of use to somebody.
+        cut = 0
+    if found.number and not clean and repair and short is None:
         make_durable(disk, path, found.number, found.end)
     found.summary = Recovery(
         records=records, segments=len(numbers), cut_bytes=cut,
         cut_path=segment_name(path, found.number) if cut else None, cut_offset=found.end if cut else 0,
-        clean=clean,
+        clean=clean, short="" if short is None else str(short),
     )
     return found
 
@@ -252,7 +273,7 @@ cdef object broken_end(FileSystem disk, str path, Recovered found, uint64_t prom
     return status_error(&status, where)
 
 
-cdef uint64_t judge_end(SegmentReader* reader, str where, tuple noted) except? 0xFFFFFFFFFFFFFFFF:
+cdef uint64_t judge_end(SegmentReader* reader, str where) except? 0xFFFFFFFFFFFFFFFF:
     """Bytes of a torn tail that may be cut from the newest segment; raises where it is damage."""
     cdef Status status
     cdef uint64_t tail_end
@@ -263,9 +284,6 @@ cdef uint64_t judge_end(SegmentReader* reader, str where, tuple noted) except? 0
         raise status_error(&reader.stop, where)
     with nogil:
         durable = segment_end_was_durable(reader, &tail_end, &status)
-    if durable == 0 and noted is not None:
-        _, segment, end = noted
-        durable = reader.header.number == segment and reader.position < end
     if durable < 0:
         raise status_error(&status, where)
     if durable:

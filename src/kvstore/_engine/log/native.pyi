@@ -15,7 +15,8 @@ class Recovery(NamedTuple):
     """What opening a log found.
 
     ``cut_bytes`` (at ``cut_offset`` of ``cut_path``) is a torn tail that no record proves to have
-    been durable; ``clean`` says that the log had been closed properly.
+    been durable; ``clean`` says that the log had been closed properly. ``short`` says, where that
+    was to be reported, in which way the log ends before what is ``noted`` of it; empty: it doesn't.
     """
 
     records: int
@@ -24,6 +25,7 @@ class Recovery(NamedTuple):
     cut_path: str | None
     cut_offset: int
     clean: bool
+    short: str = ""
 
 class Log:
     """An append-only log of checksummed records in preallocated, recycled segments.
@@ -45,6 +47,8 @@ class Log:
     :param database_id: likewise of the database that it belongs to, or zeros.
     :param noted: what is known of the log: the oldest segment that must be there, the newest one
         that was durable, and up to which offset. A log of less is damaged. 0: not known.
+    :param report_short: open such a log all the same, say so in :attr:`recovery`, and leave its
+        files as they are but for what is appended.
     """
 
     path: str
@@ -63,6 +67,7 @@ class Log:
         log_id: bytes | None = None,
         database_id: bytes | None = None,
         noted: tuple[int, int, int] | None = None,
+        report_short: bool = False,
     ) -> None: ...
     def append(self, kind: int, index: int, term: int, payload: Buffer) -> int:
         """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket.
