@@ -37,13 +37,14 @@ from tests.simulator.plan import TICK_US, Plan
 from tests.simulator.trace import Trace, Violation
 from tests.simulator.workers import Workers
 
-__all__ = ["LOG_DIRECTORY", "Keep", "Process"]
+__all__ = ["LOG_DIRECTORY", "STATE_DIRECTORY", "Keep", "Process"]
 
 Keep = Literal["none", "prefix", "random", "all"]
 Answer = Callable[[Result], None]
 
 DIRECTORY = "/member"
 LOG_DIRECTORY = f"{DIRECTORY}/log"
+STATE_DIRECTORY = f"{DIRECTORY}/state-"
 CALL_S = 1.0
 """The deadline that calls come with."""
 DELAY_S = 0.5
@@ -149,6 +150,8 @@ class Process:
         """How long it is then off."""
         self.excuses: set[str] = set()
         """What was done to its disk, and explains a failure."""
+        self.flipped: set[str] = set()
+        """Files of its state with a bit turned, which it repairs by itself."""
         self.disk = MemoryFileSystem()
         self.restart_after_us: Callable[[], int] = lambda: 100 * MILLISECOND
         self.starts = 0
@@ -176,6 +179,8 @@ class Process:
         self._turn_asked = False
         self._syncing = False
         self._told: tuple[Role, int] = (Role.FOLLOWER, 0)
+        # There were others that could lead, when it ran last.
+        self._has_others = True
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -296,7 +301,7 @@ class Process:
         if isinstance(error, (InternalError, ConfigurationError)):
             raise Violation(f"member {self.member} failed: {error!r}") from error
         if isinstance(error, CorruptionError):
-            if "bit flip" not in self.excuses:
+            if "bit flip" not in self.excuses and not (self.flipped and not self._has_others):
                 raise Violation(f"member {self.member} found damage: {error}") from error
             self.gone = f"damaged: {error}"
         elif not isinstance(error, StorageError) or not self.excuses:
@@ -309,6 +314,26 @@ class Process:
         self.stop(keep, str(error))
         if self.gone is None:
             self._agenda.after(self.restart_after_us(), self.start)
+
+    @property
+    def is_flawed(self) -> bool:
+        """Its state was damaged, and isn't another one yet."""
+        if self.flipped:
+            self.flipped &= set(self.disk.files())
+        return bool(self.flipped)
+
+    def find_flaws(self) -> None:
+        """Read all of the state, as a scrub does: what it finds is repaired."""
+        replica = self.replica
+        if replica is None or replica.repair.under_way or not self.is_flawed:
+            return
+        try:
+            replica.machine.verify()
+        except StorageError as error:
+            replica.read_failed(error)
+        else:
+            # In a file that is being removed, or that only a start reads.
+            self.flipped.clear()
 
     @property
     def awake(self) -> bool:
@@ -354,6 +379,8 @@ class Process:
         if replica.counters.log_tails_lost and not self.excuses:
             raise Violation(f"member {self.member} gave up the tail of a log that is whole")
         raft = replica._raft
+        membership = raft.membership
+        self._has_others = bool((membership.voters | membership.outgoing) - {self.member})
         if (raft.role, raft.term) != self._told:
             self._told = (raft.role, raft.term)
             self._trace.note(f"member {self.member} is {raft.role.name} in term {raft.term}")

@@ -349,7 +349,12 @@ class _Run:
         if leader.membership.outgoing:
             return False
         last = leader.status().raft.last_index
-        replicas = {each.member: each.replica for each in self._whole(leader)}
+        whole = self._whole(leader)
+        for process in whole:
+            process.find_flaws()
+        if any(process.is_flawed for process in whole):
+            return False
+        replicas = {each.member: each.replica for each in whole}
         if any(each is None or each.machine.applied_index != last for each in replicas.values()):
             return False
         # Once: a long history takes seconds to compare.

@@ -20,7 +20,7 @@ from tests.simulator.lost_entry import lose_last_entry
 from tests.simulator.memberships import draw_membership
 from tests.simulator.network import Link, Network
 from tests.simulator.plan import CLOCK_SPEEDS, TROUBLES, Plan
-from tests.simulator.process import LOG_DIRECTORY, Keep, Process
+from tests.simulator.process import LOG_DIRECTORY, STATE_DIRECTORY, Keep, Process
 from tests.simulator.staged import Sides, Staged
 from tests.simulator.trace import Trace
 
@@ -457,12 +457,18 @@ class Troubles:
         return f"members {[process.member for process in hurt]}"
 
     def flip_bit(self) -> str | None:
-        """Damage at rest, where a majority can do without the member."""
+        """Damage at rest, where a majority can do without the member.
+
+        Of a log for good; a state is repaired.
+        """
         process = self._dispensable()
         path = self._damageable(process) if process is not None else None
         if process is None or path is None:
             return None
-        process.excuses.add("bit flip")
+        if path.endswith(".wal"):
+            process.excuses.add("bit flip")
+        else:
+            process.flipped.add(path)
         offset = self._rng.randrange(len(process.disk.read_file(path)))
         process.disk.flip_bit(path, offset, self._rng.randrange(8))
         return f"member {process.member} {path} at {offset}"
@@ -500,7 +506,8 @@ class Troubles:
             if replica is not None and not replica.storage_busy and not replica.is_damaged:
                 self._incomplete.discard(process.member)
         for_good = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
-        return for_good | self._incomplete
+        flawed = {p.member for p in self._processes.values() if p.is_flawed}
+        return for_good | flawed | self._incomplete
 
     def _damageable(self, process: Process) -> str | None:
         """A file whose damage can be told from a torn write: not the newest of the log."""
@@ -509,7 +516,7 @@ class Troubles:
         paths = [
             path
             for path in process.disk.files()
-            if (path.endswith(".sst") or path in segments[:-1])
+            if (path.startswith(STATE_DIRECTORY) or path in segments[:-1])
             and path not in unsynced
             and process.disk.read_file(path)
         ]

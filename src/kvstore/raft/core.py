@@ -380,6 +380,14 @@ class Raft:
             transfer.resign(state)
             roles.become_follower(state, state.term, NOBODY)
 
+    def hand_over(self) -> None:
+        """As :meth:`transfer_leadership`, to the voter that has most and can lead.
+
+        Does nothing on a follower, while leadership is being handed over, and where nobody can.
+        """
+        if self._state.role is _LEADER:
+            transfer.hand_over(self._state)
+
     def campaign(self) -> None:
         """Start an election now, as if the timeout had passed (used after start and in tests)."""
         state = self._state
@@ -421,6 +429,23 @@ class Raft:
             raise InternalError(f"entry {index} was never offered")
         if index > log.applied:
             log.applied = index
+
+    def goes_on_after(self, mark: SnapshotMeta) -> bool:
+        """What ``mark`` stands for is committed, and durable in this log."""
+        return snapshots.goes_on_after(self._state, mark)
+
+    def state_replaced(self, mark: SnapshotMeta) -> None:
+        """The state machine was replaced by another member's of ``mark``, which the log goes on
+        after: entries up to there count as applied. The log stays as it is."""
+        snapshots.state_replaced(self._state, mark)
+
+    def propose_nothing(self) -> None:
+        """On a leader with nothing under way: append an empty entry, so that the state comes to an
+        index that it never had."""
+        state = self._state
+        log = state.log
+        if state.role is _LEADER and log.commit == log.last:
+            state.append([Entry(state.term, log.last + 1, EntryKind.EMPTY, b"")])
 
     def compact(self, index: int) -> None:
         """The log up to ``index`` isn't needed for this member's own restart any more.

@@ -5,13 +5,22 @@ The core deals in marks alone; the bytes are the caller's to move and to verify.
 
 from __future__ import annotations
 
-from kvstore.errors import InvalidArgumentError
+from kvstore.errors import InternalError, InvalidArgumentError
 from kvstore.raft.membership import History
 from kvstore.raft.messages import Message, MessageKind, SnapshotMeta
 from kvstore.raft.progress import PeerState, Progress
 from kvstore.raft.state import State
 
-__all__ = ["compact", "handle_snapshot", "kept_after", "mark", "reported", "send_snapshot"]
+__all__ = [
+    "compact",
+    "goes_on_after",
+    "handle_snapshot",
+    "kept_after",
+    "mark",
+    "reported",
+    "send_snapshot",
+    "state_replaced",
+]
 
 KEPT_TIMEOUTS = 10
 """Nothing is kept for a follower that is silent for so many election timeouts."""
@@ -25,6 +34,25 @@ def mark(state: State, index: int) -> SnapshotMeta:
             f"no mark for index {index}: entries {log.offset} to {log.applied} are known applied"
         )
     return SnapshotMeta(index, log.term(index), state.configurations.at(index))
+
+
+def goes_on_after(state: State, mark: SnapshotMeta) -> bool:
+    """What ``mark`` stands for is committed, and durable in this log."""
+    log = state.log
+    return (
+        state.installing is None
+        and mark.index <= min(log.commit, log.stable)
+        and log.term(mark.index) == mark.term
+    )
+
+
+def state_replaced(state: State, mark: SnapshotMeta) -> None:
+    """The state machine holds all up to ``mark`` by another way than applying it."""
+    log = state.log
+    if not goes_on_after(state, mark):
+        raise InternalError(f"the log doesn't go on after a state of index {mark.index}")
+    log.offered = max(log.offered, mark.index)
+    log.applied = max(log.applied, mark.index)
 
 
 def compact(state: State, index: int) -> None:

@@ -7,7 +7,7 @@ from kvstore.raft import roles
 from kvstore.raft.messages import NOBODY, MessageKind
 from kvstore.raft.state import State
 
-__all__ = ["flush", "resign", "start", "tick"]
+__all__ = ["flush", "hand_over", "resign", "start", "tick"]
 
 
 def start(state: State, to: int) -> None:
@@ -22,6 +22,13 @@ def start(state: State, to: int) -> None:
     state.transfer_to = to
     state.transfer_deadline = state.now + state.options.election_ticks
     state.transfer_told = -1
+
+
+def hand_over(state: State) -> None:
+    """Let the voter lead that has most of the log and can, if there is one."""
+    best = _best(state)
+    if state.transfer_to == NOBODY and best != NOBODY:
+        start(state, best)
 
 
 def flush(state: State) -> None:

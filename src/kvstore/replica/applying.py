@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from kvstore.errors import Error, InternalError, OutcomeUnknownError, StorageError
+from kvstore.errors import (
+    CorruptionError,
+    Error,
+    InternalError,
+    OutcomeUnknownError,
+    StorageError,
+    UnavailableError,
+)
 from kvstore.raft import Entry, EntryKind, Raft
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.directory import MemberDirectory
@@ -59,11 +66,19 @@ class Applying:
         removals: Removals,
         options: ReplicaOptions,
         apply: Callable[[Sequence[Entry], Prepared], Sequence[Applied]],
+        mends: Callable[[CorruptionError], bool],
         wake: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
-        """``machine`` was opened on ``path`` by ``open_machine``; ``apply`` applies to it."""
+        """``machine`` was opened on ``path`` by ``open_machine``; ``apply`` applies to it.
+
+        ``mends`` is told of damage: False where it can't be repaired.
+        """
         self.machine = machine
+        self.damage: StorageError | None = None
+        """Why nothing is applied, nor read, until another state is installed; None when all is
+        well. See :meth:`hold`."""
+        self._mends = mends
         self._raft = raft
         self._path = path
         self._directory = directory
@@ -164,7 +179,7 @@ class Applying:
 
     def apply_held(self) -> None:
         """Go on with what is held, a slice at a time, for as long as the turn's budget lasts."""
-        while self._held and self._apply_slice():
+        while self._held and self.damage is None and self._apply_slice():
             if self._held and self._now() >= self._turn_ends:
                 self._wake()
                 break
@@ -172,6 +187,14 @@ class Applying:
 
     def _apply_slice(self) -> bool:
         """Apply the oldest entries that are held; False when that must wait."""
+        try:
+            return self._try_slice()
+        except CorruptionError as error:
+            if not self._mends(error):
+                raise
+            return False
+
+    def _try_slice(self) -> bool:
         prepared = self._prepared
         if prepared is None:
             if not self._has_room():
@@ -181,8 +204,9 @@ class Applying:
             self._look_up(prepared)
             return False
         self._prepared = None
-        entries = [self._held.popleft() for _ in range(len(prepared))]
-        answers = self._apply(entries, prepared)
+        answers = self._apply([*islice(self._held, len(prepared))], prepared)
+        for _ in range(len(prepared)):
+            self._held.popleft()
         self._raft.applied(self.machine.applied_index)
         self._answer(answers)
         if self.listeners:
@@ -266,6 +290,10 @@ class Applying:
             self._serve_reads()
 
     def _serve_reads(self) -> None:
+        if self.damage is not None:
+            for done in self.take_reads():
+                done(self.refusal())
+            return
         applied = self.machine.applied_index
         later = []
         for index, reads in self._reads_confirmed:
@@ -283,6 +311,25 @@ class Applying:
 
     # --- another state -------------------------------------------------------------------------
 
+    def hold(self, damage: StorageError) -> None:
+        """The state is damaged: apply nothing, and let nobody read it, until another is here."""
+        self.damage = damage
+        self.serve_reads()
+
+    def refusal(self) -> UnavailableError:
+        """What whoever asks is told meanwhile."""
+        code = None if self.damage is None else self.damage.code
+        return UnavailableError(
+            "this member's state is damaged and being made anew from the leader's; ask another "
+            f"member: {self.damage}",
+            code=code,
+        )
+
+    @property
+    def part(self) -> str:
+        """The state's directory, below the member's."""
+        return self._directory.part_of(self._path)
+
     @property
     def is_installing(self) -> bool:
         """A snapshot is being made the state."""
@@ -291,33 +338,41 @@ class Applying:
     def install(self, index: int, then: Callable[[], None]) -> None:
         """Go on with the snapshot of ``index``, which is ready, as the state; then call ``then``.
 
-        Until it is open the state is the one before, which nobody needs any more.
+        Until it is open the state is the one before, which nobody needs any more. What is held of
+        later entries is applied after it.
         """
         directory, open_machine = self._directory, self._open_machine
 
-        def install() -> tuple[str, StateMachine]:
+        def install() -> tuple[str, StateMachine, list[str]]:
             path = directory.install(index)
-            return path, open_machine(path)
+            return path, open_machine(path), directory.states_before(index)
 
         if not self._jobs.start("install", install, partial(self._installed, index, then)):
             raise InternalError(f"snapshot {index} is to be installed while another one is")
 
     def _installed(
-        self, index: int, then: Callable[[], None], outcome: tuple[str, StateMachine] | Error
+        self,
+        index: int,
+        then: Callable[[], None],
+        outcome: tuple[str, StateMachine, list[str]] | Error,
     ) -> None:
         if isinstance(outcome, Error):
             raise_unless_passing(outcome)
             self._install_again = index, then
             return
         self._removals.remove(self._path, self.machine.close)
-        self._path, self.machine = outcome
+        self._path, self.machine, before = outcome
+        for path in before:
+            self._removals.remove(path)
         if self.machine.applied_index != index:
             raise InternalError(
                 f"the snapshot of index {index} holds index {self.machine.applied_index}"
             )
-        self._held.clear()  # all of it is before the snapshot
+        while self._held and self._held[0].index <= index:
+            self._held.popleft()
         self._prepared = None
         self._lack = None
+        self.damage = None
         then()
         for listener in tuple(self.listeners):
             listener.installed()

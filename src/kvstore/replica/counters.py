@@ -13,7 +13,9 @@ class ReplicaCounters:
 
     Bytes of snapshots move with each part that the receiver has; snapshots are counted when whole.
     ``log_read_back_bytes``: payloads read from the log's tail for followers. ``log_tails_lost``:
-    how often that tail was damaged or couldn't be read, and was given up.
+    how often that tail was damaged or couldn't be read, and was given up. ``repairs_started``,
+    ``repairs_done``, ``repairs_failed``: of damaged state and logs (``repair.py``); each try that
+    came to nothing is counted as failed, and the next one belongs to the same repair.
     """
 
     leader_changes: int = 0
@@ -23,3 +25,6 @@ class ReplicaCounters:
     snapshot_received_bytes: int = 0
     log_read_back_bytes: int = 0
     log_tails_lost: int = 0
+    repairs_started: int = 0
+    repairs_done: int = 0
+    repairs_failed: int = 0

@@ -9,6 +9,7 @@
 | ``ready-<index>/`` | one that arrived whole, verified and durable, to be installed |
 | ``outgoing-<member>-<n>/`` | a checkpoint that is being sent |
 | ``outgoing-backup/`` | a checkpoint that is being saved into a file |
+| ``outgoing-stand-in/`` | an empty state, where the own one can't be opened (``repair.py``) |
 
 A snapshot is installed with one rename, ``ready-N`` to ``state-N``, after the log durably says that
 the state is now that of index N. A crash between the two is finished at the next start.
@@ -88,6 +89,27 @@ class MemberDirectory:
             self.filesystem.rename(self._name("ready", index), target)
         self.filesystem.sync_directory(self.path)
         return target
+
+    def part_of(self, path: str | None) -> str:
+        """The entry of this directory that ``path`` is, or lies in; empty for any other path."""
+        if path is None or not path.startswith(f"{self.path}/"):
+            return ""
+        return path[len(self.path) + 1 :].partition("/")[0]
+
+    def state_number(self) -> int:
+        """The highest index that a state has in its name; -1 where there is none."""
+        return max(self._numbered("state"), default=-1)
+
+    def states_before(self, index: int) -> list[str]:
+        """Of earlier states than that of ``index``."""
+        return [self._name("state", state) for state in self._numbered("state") if state < index]
+
+    def make_stand_in(self) -> str:
+        """An empty directory that lasts until the next start, at most."""
+        path = f"{self.path}/outgoing-stand-in"
+        self.filesystem.remove_tree(path)
+        self.filesystem.make_directory(path)
+        return path
 
     def make_incoming(self) -> str:
         """An empty directory for a snapshot to be received into."""

@@ -53,7 +53,8 @@ class ReplicaStatus:
     """One moment of a member. ``applied`` and ``durable`` (in tables) are log indexes.
 
     ``remembered``: plain requests that are remembered, their bytes, and open sessions.
-    ``storage_trouble``: why its storage takes nothing for now, empty when it does.
+    ``storage_trouble``: why its storage takes nothing for now, empty when it does. ``repair``: what
+    is being repaired, and why; empty when nothing is.
     ``model_enabled``, ``compacted``: see :class:`kvstore.state.StateMachine`.
     """
 
@@ -67,6 +68,7 @@ class ReplicaStatus:
     failure: Error | None
     remembered: tuple[int, int, int] = (0, 0, 0)
     storage_trouble: str = ""
+    repair: str = ""
     model_enabled: bool = False
     compacted: int = -1
 

@@ -30,6 +30,7 @@ __all__ = [
     "HAS_ROOM",
     "NO_ROOM",
     "REFUSED",
+    "WANTED",
     "Encoder",
     "Packet",
     "SnapshotPart",
@@ -45,6 +46,9 @@ NO_ROOM = REFUSED - 1
 """As ``next`` of a progress: the receiver's disk has no room; what arrived was thrown away."""
 HAS_ROOM = REFUSED - 2
 """As ``next`` of a progress: there is room by now for the snapshot that found none."""
+WANTED = REFUSED - 3
+"""As ``next`` of a progress: no answer but a question. Its sender's state is damaged, and it asks
+its leader for a snapshot of ``index`` or later. Members that don't know it take no notice."""
 
 _MESSAGE, _PART, _PROGRESS = 1, 2, 3
 _MESSAGE_KIND = bytes((_MESSAGE,))
@@ -71,7 +75,8 @@ class SnapshotProgress:
     """The receiver of the snapshot ``index`` has everything below ``next``.
 
     ``next == total`` says that it arrived whole, ``REFUSED`` that it is damaged, ``NO_ROOM`` that
-    the receiver's disk is too full for it, ``HAS_ROOM`` that it isn't any more.
+    the receiver's disk is too full for it, ``HAS_ROOM`` that it isn't any more, ``WANTED`` that it
+    needs one.
     """
 
     sender: int

@@ -51,12 +51,13 @@ from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
 from kvstore.replica.packets import Packet, SnapshotPart, Transport
+from kvstore.replica.repair import Repair, open_member_state
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.tail import Tail
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import AtOnce, Jobs, Work, raise_unless_passing
-from kvstore.state import Applied, Prepared, StateMachine, open_state
+from kvstore.state import Applied, Prepared, StateMachine, open_state, stand_in
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
 
@@ -68,7 +69,8 @@ class Replica:
 
     The first failure of log, state or engine fences it: it answers nobody, votes for nobody,
     acknowledges nothing more; ``on_failure`` is called once, and :attr:`failure` says why. A leader
-    whose storage failed tells another voter to take over.
+    whose storage failed tells another voter to take over. Damage in its state, where others have
+    that, is no failure but repaired (:attr:`repair`).
     """
 
     def __init__(
@@ -126,8 +128,14 @@ class Replica:
         try:
             if self._log.is_new and founders is not None:
                 self._log.found(founders)
-            state_path = self.directory.current_state(self._log.mark.index)
-            machine = self._open_machine(state_path)
+            opened = open_member_state(
+                self.directory,
+                self._log,
+                identity.member,
+                self._open_machine,
+                self._open_stand_in,
+            )
+            machine = opened.machine
         except BaseException:
             self._log.close()
             raise
@@ -158,13 +166,14 @@ class Replica:
         self._applying = Applying(
             self._raft,
             machine,
-            path=state_path,
+            path=opened.path,
             directory=self.directory,
             open_machine=self._open_machine,
             jobs=self._jobs,
             removals=removals,
             options=options,
             apply=self._apply,
+            mends=self._mends,
             wake=wake,
             now=now,
         )
@@ -189,6 +198,16 @@ class Replica:
             pace=self._pace,
             now=now,
         )
+        self.repair = Repair(
+            self._raft,
+            self._applying,
+            self._transfers,
+            directory=self.directory,
+            counters=self.counters,
+            tick_s=options.tick_s,
+        )
+        if opened.damage is not None:
+            self.repair.begin(opened.damage)
         if threaded:
             self.notify_fd = self._log.start_writer()
         self._turn_guarded()
@@ -198,6 +217,17 @@ class Replica:
         database = open_state(path, options=options.engine, filesystem=self._filesystem)
         try:
             return StateMachine(database, memory=options.memory, plain=options.plain_state)
+        except BaseException:
+            database.close()
+            raise
+
+    def _open_stand_in(self, path: str, mark: SnapshotMeta) -> StateMachine:
+        """An empty state that says it is of ``mark``: nobody reads it."""
+        database = open_state(path, options=self.options.engine, filesystem=self._filesystem)
+        try:
+            if mark.index:
+                stand_in(database, mark.index, mark.term)
+            return StateMachine(database, memory=self.options.memory)
         except BaseException:
             database.close()
             raise
@@ -267,6 +297,7 @@ class Replica:
             failure=self.failure,
             remembered=self.machine.remembered,
             storage_trouble=self.storage_trouble,
+            repair=self.repair.under_way,
             model_enabled=self.machine.model_enabled,
             compacted=self.machine.compacted,
         )
@@ -302,7 +333,9 @@ class Replica:
         that it may still be applied. ``taken`` is told the entry's term once it is in this member's
         log.
         """
-        if self.failure is None and self.lacks_room:
+        if self.failure is None and self._applying.damage is not None:
+            done(self._applying.refusal())
+        elif self.failure is None and self.lacks_room:
             done(UnavailableError("this member's disk is full; retry later, or elsewhere"))
         elif self._asked.propose(data, done, taken):
             self._wake()
@@ -317,7 +350,9 @@ class Replica:
 
     def read(self, done: ReadDone) -> None:
         """Call ``done(None)`` when reading :attr:`machine` is linearizable, or with the reason."""
-        if self._asked.read(done):
+        if self.failure is None and self._applying.damage is not None:
+            done(self._applying.refusal())
+        elif self._asked.read(done):
             self._wake()
 
     def reads_take(self, ticks: int, reader: str = "") -> None:
@@ -330,8 +365,8 @@ class Replica:
     def read_failed(self, error: StorageError) -> Error:
         """Reading :attr:`machine` raised ``error``: what to answer the one who asked.
 
-        Unless the system merely lacked something the member is fenced: it must not serve again
-        from what is damaged. Others have the data.
+        Unless the system merely lacked something it must not serve again from what is damaged. If
+        others have the data its state is made anew from theirs, else the member is fenced.
         """
         if not error.retryable:
             # Not now: other reads are being answered, from what has its own checksums.
@@ -410,6 +445,7 @@ class Replica:
             self._log.try_again()
         self._applying.tick()
         self._guard(self._transfers.tick)
+        self._guard(self.repair.tick)
         if self._compaction.is_due():
             self._guard(self._compaction.compact)
         if self.lacks_room:
@@ -437,7 +473,7 @@ class Replica:
             max(self._read_ticks.values(), default=0),
         )
         watch.tick(lack, oldest)
-        self._raft.storage_is_well(not watch.trouble)
+        self._raft.storage_is_well(not watch.trouble and not self.repair.under_way)
 
     def storage_ready(self) -> None:
         """The log has made something durable, or has failed."""
@@ -497,7 +533,9 @@ class Replica:
 
     def _turn(self) -> None:
         if self._damage is not None:
-            raise self._damage
+            damage, self._damage = self._damage, None
+            if not self._mends(damage):
+                raise damage
         self._applying.begin_turn()
         self._jobs.take()
         self._durable += self._log.take_durable()
@@ -513,7 +551,7 @@ class Replica:
             self.counters.leader_changes += 1
         while (bundle_or_none := raft.ready()) is not None:
             self._perform(bundle_or_none)
-        self._transfers.drop_unwanted()
+        self.repair.look()
         leads = raft.role is Role.LEADER
         if self._was_leader and not leads:
             self._applying.forget_proposed(
@@ -581,9 +619,23 @@ class Replica:
 
     # --- ending --------------------------------------------------------------------------------
 
+    def _mends(self, damage: StorageError) -> bool:
+        """Damage was found: whether it is mended, or of no consequence any more."""
+        if not isinstance(damage, CorruptionError):
+            return False
+        part = self.directory.part_of(damage.path)
+        if part == self._applying.part or part.startswith("outgoing"):
+            # A checkpoint has the state's own tables.
+            return self.repair.begin(damage)
+        # One that was replaced is of no consequence.
+        return part.startswith("state") and part < self._applying.part
+
     def _fail(self, error: Error) -> None:
-        """Fence the member: nothing it does from here on could be trusted."""
-        if self.failure is not None:
+        """Fence the member: nothing it does from here on could be trusted.
+
+        But for damage that can be mended, found by a job as a rule.
+        """
+        if self.failure is not None or (isinstance(error, StorageError) and self._mends(error)):
             return
         leads = self.is_leader
         self.failure = error

@@ -25,6 +25,7 @@ from kvstore.replica.packets import (
     HAS_ROOM,
     NO_ROOM,
     REFUSED,
+    WANTED,
     SnapshotPart,
     SnapshotProgress,
     Transport,
@@ -110,9 +111,11 @@ class Transfers:
         """
         to = message.to
         self._drop(to)
-        if self._hold_off.holds(to):
+        if self._hold_off.holds(to) or not self._begin(to):
             self._raft.snapshot_status(to, False)
-            return
+
+    def _begin(self, to: int) -> bool:
+        """Have a checkpoint made for ``to``, and sent; False while one is made already."""
         machine = self._applying.machine
         path = self._directory.outgoing(to)
 
@@ -122,8 +125,7 @@ class Transfers:
             return stored and (stored, CheckpointReader(self._filesystem, path))
 
         done = partial(self._checkpointed, machine, path, to, self._raft.term)
-        if not self._jobs.start(f"checkpoint for {to}", checkpoint, done):
-            self._raft.snapshot_status(to, False)
+        return self._jobs.start(f"checkpoint for {to}", checkpoint, done)
 
     def _checkpointed(
         self,
@@ -138,6 +140,7 @@ class Transfers:
         stream = meta = None
         if isinstance(outcome, Error):
             if machine is self._applying.machine:
+                raft.snapshot_status(to, False)
                 raise_unless_passing(outcome)
         elif outcome is not None:
             stored, stream = outcome
@@ -211,9 +214,12 @@ class Transfers:
             self._removals.remove(sender.path)
 
     def take_progress(self, progress: SnapshotProgress) -> None:
-        """The receiver's answer to a part."""
+        """The receiver's answer to a part, or its wish for a snapshot."""
         if progress.next == HAS_ROOM:
             self._hold_off.may_take(progress.sender)
+            return
+        if progress.next == WANTED:
+            self._wanted(progress)
             return
         sender = self._senders.get(progress.sender)
         if sender is None:
@@ -234,6 +240,28 @@ class Transfers:
             self._end(sender, ok=True)
         else:
             self._send_part(sender)
+
+    def _wanted(self, progress: SnapshotProgress) -> None:
+        """A member's state is damaged: send it this leader's, unless that is under way.
+
+        The entries go on to it meanwhile, as to any follower. Where nothing is possible now it asks
+        again.
+        """
+        raft, applying, to = self._raft, self._applying, progress.sender
+        if (
+            raft.role is not Role.LEADER
+            or raft.term != progress.term
+            or to not in raft.membership.members
+            or applying.damage is not None
+            or to in self._senders
+            or self._hold_off.holds(to)
+        ):
+            return
+        applied = applying.machine.applied_index
+        if applied >= progress.index:
+            self._begin(to)
+        elif applied + 1 == progress.index:
+            raft.propose_nothing()
 
     def _verify(self) -> None:
         """Was it damaged here? Then this member must not lead, nor hand its state on."""
@@ -308,6 +336,8 @@ class Transfers:
                 self._answer_part(part, part.total)
 
     def _refuse(self, part: SnapshotPart, error: Error) -> None:
+        if self._applying.damage is not None:
+            self._counters.repairs_failed += 1
         if isinstance(error, CorruptionError):
             self._answer_part(part, REFUSED)
             return
@@ -349,15 +379,35 @@ class Transfers:
         """The core wants the snapshot, which is ready: once the log durably says so."""
         self._asked_for.add(mark.index)
 
-    def drop_unwanted(self) -> None:
+    def want(self, least: int) -> None:
+        """Ask the leader for a snapshot of index ``least`` or later, beside what the core asks for.
+
+        Once it is here, :meth:`usable` has it.
+        """
+        raft = self._raft
+        if raft.leader:
+            self._transport.send(
+                (SnapshotProgress(self._member, raft.leader, raft.term, least, WANTED),)
+            )
+
+    def usable(self, least: int) -> SnapshotMeta | None:
+        """A snapshot that is ready, of ``least`` or later, after which the log goes on."""
+        for index in sorted(self._ready_to_install.keys() - self._asked_for, reverse=True):
+            mark = self._ready_to_install[index]
+            if index >= least and self._raft.goes_on_after(mark):
+                return mark
+        return None
+
+    def drop_unwanted(self, kept_from: int | None = None) -> None:
         """Remove what is ready and never will be asked for. After all that the core gave out.
 
         While it was received and checked the entries came, from another leader maybe. What lies
-        beyond the commit index may be sent again, and is here then.
+        beyond the commit index may be sent again, and is here then. What is of ``kept_from`` or
+        later may be :meth:`usable` soon.
         """
         commit = self._raft.commit
         for index in [*self._ready_to_install.keys() - self._asked_for]:
-            if index <= commit:
+            if index <= commit and (kept_from is None or index < kept_from):
                 self._drop_ready(index)
 
     def take_ready(self, mark: SnapshotMeta) -> None:

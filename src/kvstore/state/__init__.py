@@ -30,7 +30,7 @@ from kvstore.state.results import (
     result_of,
 )
 from kvstore.state.sessions import SessionBounds
-from kvstore.state.stored import StoredState, open_state, stored_state
+from kvstore.state.stored import StoredState, open_state, stand_in, stored_state
 
 __all__ = [
     "COLD",
@@ -65,5 +65,6 @@ __all__ = [
     "put_command",
     "request_digest",
     "result_of",
+    "stand_in",
     "stored_state",
 ]

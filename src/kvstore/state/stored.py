@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from kvstore._engine.files.native import FileSystem
-from kvstore.engine import DB, Options
+from kvstore.engine import DB, Options, WriteBatch
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state.mvcc.requests import LEVEL_NUMBERED
 
@@ -29,6 +29,7 @@ __all__ = [
     "StoredState",
     "encode_state",
     "open_state",
+    "stand_in",
     "stored_state",
 ]
 
@@ -97,3 +98,11 @@ def stored_state(db: DB) -> StoredState | None:
 def open_state(path: str, *, options: Options, filesystem: FileSystem) -> DB:
     """Open the engine of a state: it keeps history of what users stored alone."""
     return DB(path, options=replace(options, history_prefixes=(USER,)), filesystem=filesystem)
+
+
+def stand_in(db: DB, index: int, term: int) -> None:
+    """Have the empty ``db`` be of entry ``index``, durably, in the place of what was damaged."""
+    batch = WriteBatch()
+    batch.put(STATE_KEY, encode_state(StoredState(applied_index=index, applied_term=term)))
+    db.write(batch, sequence=1, applied_index=index)
+    db.flush()

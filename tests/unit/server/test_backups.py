@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kvstore.errors import CorruptionError, IntegrityCode, UnavailableError
+from kvstore.errors import IntegrityCode, UnavailableError
 from kvstore.replica import Replica
 from kvstore.server.nodes.backups import Backups
 from tests.unit.replica.driven_group import DrivenGroup
@@ -17,7 +17,7 @@ async def take(replica: Replica) -> None:
         pass
 
 
-def test_damage_fences_the_member_and_others_have_the_data() -> None:
+def test_damage_is_repaired_and_others_have_the_data() -> None:
     with DrivenGroup() as driven:
         for number in range(120):
             driven.put(b"%06d" % number, bytes(2000))
@@ -29,6 +29,10 @@ def test_damage_fences_the_member_and_others_have_the_data() -> None:
         with pytest.raises(UnavailableError) as caught:
             asyncio.run(take(leader))
         assert caught.value.code is IntegrityCode.CHECKSUM_MISMATCH
-        driven.until(lambda: driven.failed)
-        assert isinstance(driven.failed[leader.member], CorruptionError)
+        leader.turn()
+        with pytest.raises(UnavailableError, match="ask another member"):
+            asyncio.run(take(leader))
+        driven.until(lambda: driven.leader() is not leader)
         asyncio.run(take(driven.leader()))
+        driven.until(lambda: leader.counters.repairs_done)
+        asyncio.run(take(leader))

@@ -57,7 +57,8 @@ def test_all_that_has_a_health_is_listed_with_it() -> None:
 
 
 def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
-    members = [SimpleNamespace(member=number, storage_trouble="") for number in (1, 2)]
+    well = SimpleNamespace(under_way="")
+    members = [SimpleNamespace(member=number, storage_trouble="", repair=well) for number in (1, 2)]
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: members))
     with capture_logs() as lines:
         report.tick()
@@ -75,3 +76,21 @@ def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
         ("storage takes no writes", 2, "full", None),
         ("storage takes writes again", 2, None, "full"),
     ]
+
+
+def test_a_repair_has_one_line_at_each_end() -> None:
+    repair, counters = SimpleNamespace(under_way=""), SimpleNamespace(repairs_failed=0)
+    member = SimpleNamespace(member=3, storage_trouble="", repair=repair, counters=counters)
+    report = StorageReport(cast("Callable[[], list[Replica]]", lambda: [member]))
+    with capture_logs() as lines:
+        report.tick()
+        for _ in range(2):
+            repair.under_way = "damage"
+            report.tick()
+        counters.repairs_failed = 1
+        for _ in range(2):
+            repair.under_way = ""
+            report.tick()
+    begun, done = lines
+    assert (begun["event"], begun["member"], begun["reason"]) == ("repair begun", 3, "damage")
+    assert (done["event"], done["was"], done["failed_tries"]) == ("repair done", "damage", 1)

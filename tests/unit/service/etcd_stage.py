@@ -125,6 +125,8 @@ class Member:
         self.refusal: Error | None = None
         self.ages: list[int] = []
         self.lacks_room = False
+        self.repair = ""
+        self.told_of_reads: Error | None = None
         self.committed = self.applied = self.last_index = 7
 
     @property
@@ -147,13 +149,15 @@ class Member:
 
     def status(self) -> ReplicaStatus:
         log = SimpleNamespace(commit=self.committed, last_index=self.last_index)
-        return cast("ReplicaStatus", SimpleNamespace(raft=log, applied=self.applied))
+        return cast(
+            "ReplicaStatus", SimpleNamespace(raft=log, applied=self.applied, repair=self.repair)
+        )
 
     def reads_take(self, ticks: int, reader: str) -> None:
         self.ages.append(ticks)
 
     def read_failed(self, error: StorageError) -> Error:
-        return error
+        return error if self.told_of_reads is None else self.told_of_reads
 
     def commit(self) -> None:
         """Apply all that is in the log, an entry a slice."""

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from kvstore.errors import ClosedError, InternalError, StorageError, UnavailableError
+from kvstore.errors import (
+    ClosedError,
+    CorruptionError,
+    IntegrityCode,
+    InternalError,
+    StorageError,
+    UnavailableError,
+)
 from kvstore.etcd_errors import Reason
 from kvstore.service.etcd import EtcdLimits
 from kvstore.service.etcd.reads import JOB_BYTES_MAX
@@ -231,6 +238,38 @@ def test_what_reading_raises_is_told(error: Any, kind: type[Exception]) -> None:
         outcomes = stage.read(operation, serializable=True)
         stage.turn()
         assert isinstance(outcomes[0], kind)
+
+
+@pytest.mark.parametrize("serializable", [False, True])
+def test_a_read_that_meets_damage_that_others_dont_have_waits_for_the_repair(
+    serializable: bool,
+) -> None:
+    stage = stage_with_key()
+    member = stage.member
+    member.told_of_reads = UnavailableError("damaged")
+    member.machine.error = CorruptionError("bad", code=IntegrityCode.CHECKSUM_MISMATCH)
+    outcomes = stage.read(ALL, serializable=serializable)
+    stage.turn()
+    if not serializable:
+        member.confirm()
+    stage.wait(1)
+    assert outcomes == []
+    member.machine.error = None
+    member.confirm()
+    stage.wait(0.2)
+    assert outcomes == [ONE]
+
+
+def test_while_its_state_is_repaired_a_member_that_starts_is_read_by_nobody() -> None:
+    stage = stage_with_key(replayed=False, leader=0)
+    stage.member.repair = "made anew"
+    waits = stage.read(serializable=True)
+    stage.wait(2 * stage.service.patience_s)
+    assert reasons(waits) == [Reason.TIMED_OUT]
+    stage.member.repair = ""
+    again = stage.read(serializable=True)
+    stage.wait(0.2)
+    assert again == [ONE]
 
 
 def test_a_state_that_a_snapshot_replaces_is_read_anew() -> None:

@@ -218,6 +218,8 @@ def _raft(book: _Book, status: ReplicaStatus) -> None:
     book.gauge("raft_quorum_contact", "1: hears a majority or a leader", contact, member=member)
     well = not status.storage_trouble and status.failure is None
     book.gauge("storage_well", "1: its storage takes writes", well, member=member)
+    repairs = bool(status.repair)
+    book.gauge("repair_under_way", "1: its damaged state is made anew", repairs, member=member)
     for peer in raft.peers:
         if peer.member != member:
             lag = max(0, raft.last_index - peer.match)
@@ -239,6 +241,9 @@ def _counters(book: _Book, member: int, counters: ReplicaCounters) -> None:
         ("snapshot_received_bytes", "Bytes of snapshots received"),
         ("log_read_back_bytes", "Bytes of the log's tail read for members that were away"),
         ("log_tails_lost", "Times that the log's tail was damaged and given up"),
+        ("repairs_started", "Repairs of damage that were begun"),
+        ("repairs_done", "Repairs after which it was whole again"),
+        ("repairs_failed", "Tries of a repair that came to nothing"),
     ):
         book.counter(f"raft_{name}", text, getattr(counters, name), member=member)
 

@@ -41,14 +41,17 @@ class Backups:
         what the member has applied, without asking for a leader. ``form`` makes of the file's
         pieces what is given.
 
-        Raises UnavailableError (no leader confirmed the state, or a table is damaged, which fences
-        the member), OverloadedError (another backup is under way), StorageError where no other
-        member has the data.
+        Raises UnavailableError (no leader confirmed the state, or it is damaged: others have it),
+        OverloadedError (another backup is under way), StorageError where no other member has the
+        data.
         """
         if self._busy:
             raise OverloadedError("another snapshot of this member is being saved; try again")
         if replica.failure is not None:
             raise replica.failure
+        if replica.repair.under_way:
+            # A stand-in may have its place.
+            raise UnavailableError(f"ask another member: {replica.repair.under_way}")
         self._busy = True
         loop = asyncio.get_running_loop()
         # One thread, so that what ends the backup comes after whatever it still does.

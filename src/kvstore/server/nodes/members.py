@@ -29,7 +29,11 @@ def member_status(
         revision=status.revision,
         client_address=client_address,
         peer_address=peer_address,
-        fault=status.storage_trouble if status.failure is None else str(status.failure),
+        fault=(
+            status.repair or status.storage_trouble
+            if status.failure is None
+            else str(status.failure)
+        ),
         table_bytes=engine["table_bytes"],
         log_bytes=replica.directory.log_bytes(),
         free_bytes=replica.directory.free_bytes(),

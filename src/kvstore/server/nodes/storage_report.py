@@ -1,4 +1,4 @@
-"""Tells operators when a member's storage takes nothing, and when it does again."""
+"""Tells operators when a member's storage takes nothing or is repaired, and when that is over."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ class StorageReport:
     def __init__(self, replicas: Callable[[], Iterable[Replica]]) -> None:
         self._replicas = replicas
         self._told: dict[int, str] = {}
+        self._repairs: dict[int, str] = {}
 
     def tick(self) -> None:
         """To be called as often as members tick."""
         for replica in self._replicas():
+            self._tell_of_repair(replica)
             trouble = replica.storage_trouble
             if bool(trouble) == (replica.member in self._told):
                 continue
@@ -32,3 +34,15 @@ class StorageReport:
             else:
                 reason = self._told.pop(replica.member)
                 log.info("storage takes writes again", member=replica.member, was=reason)
+
+    def _tell_of_repair(self, replica: Replica) -> None:
+        repair = replica.repair.under_way
+        if bool(repair) == (replica.member in self._repairs):
+            return
+        if repair:
+            self._repairs[replica.member] = repair
+            log.error("repair begun", member=replica.member, reason=repair)
+        else:
+            reason = self._repairs.pop(replica.member)
+            failed = replica.counters.repairs_failed
+            log.info("repair done", member=replica.member, was=reason, failed_tries=failed)

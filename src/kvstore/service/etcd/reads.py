@@ -310,7 +310,12 @@ class Reads:
                 self._ready.append(call)
             return
         if isinstance(outcome, StorageError) and member.machine is machine:
+            is_damage = not outcome.retryable
             outcome = member.read_failed(outcome)
+            if is_damage and isinstance(outcome, UnavailableError) and not call.is_decided:
+                # Others have the data: another member is read, or this one when it is repaired.
+                self._waiting.append(call)
+                return
         elif call.permitted is not None and call.permitted is not machine.auth:
             if not call.is_decided:
                 self._ready.append(call)

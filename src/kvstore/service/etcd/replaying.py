@@ -58,6 +58,8 @@ def _has_all(member: LocalMember) -> bool:
     """As far as its own disk says, which may lack that the last entries are committed. So one that
     knows users has to have applied these as well: they may say who is shut out."""
     status = member.status()
+    if status.repair:
+        return False  # what holds its place knows nothing
     if member.machine.auth.users:
         return status.applied >= status.raft.last_index
     return status.applied >= status.raft.commit

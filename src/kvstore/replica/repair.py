@@ -1,0 +1,166 @@
+"""A member whose state is damaged gets it anew from its leader, and serves on.
+
+The log and the hard state are files of their own, and whole: whatever this member voted for and
+acknowledged, it still has. So it goes on voting, appending and acknowledging; docs/raft.md argues
+why that is right. What it doesn't do until its state is another one: apply, read, propose, and lead
+where somebody else can.
+
+The leader is asked for its state (``packets.WANTED``), which comes as any snapshot does: in
+checksummed parts, at the pace of all who are behind, verified as a whole before it is touched. The
+log stays as it is, and goes on after the snapshot's index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from kvstore.raft import EntryKind, Membership, Raft, Role, SnapshotMeta
+from kvstore.raft.codec import decode_membership
+from kvstore.replica.applying import Applying
+from kvstore.replica.counters import ReplicaCounters
+from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.storage import MemberLog
+from kvstore.replica.ticks import ticks_of
+from kvstore.replica.transfers import Transfers
+from kvstore.state import StateMachine
+
+__all__ = ["ASK_S", "OpenedState", "Repair", "open_member_state"]
+
+ASK_S = 1.0
+"""Between two questions to the leader, who takes no notice of those that come too early."""
+
+
+class Repair:
+    """Of one member's state: at most one at a time."""
+
+    def __init__(
+        self,
+        raft: Raft,
+        applying: Applying,
+        transfers: Transfers,
+        *,
+        directory: MemberDirectory,
+        counters: ReplicaCounters,
+        tick_s: float,
+    ) -> None:
+        self._raft = raft
+        self._applying = applying
+        self._transfers = transfers
+        self._directory = directory
+        self._counters = counters
+        self._pause_ticks = ticks_of(ASK_S, tick_s)
+        self._ticks = 0
+        # The index that the state has to be of, at least, while one is under way.
+        self._least: int | None = None
+
+    @property
+    def under_way(self) -> str:
+        """What is being repaired, and why; empty when all is well."""
+        damage = self._applying.damage
+        return "" if damage is None else f"its state is being made anew from the leader's: {damage}"
+
+    def begin(self, damage: CorruptionError) -> bool:
+        """The state is damaged; False, and nothing is done, where it can't be had from others."""
+        membership = self._raft.membership
+        if not can_be_repaired(damage) or not others_vote(membership, self._raft.id):
+            return False
+        if self._least is None:
+            self._counters.repairs_started += 1
+            self._ticks = 0
+            # One of another name than what is there; nothing that was told to clients is undone.
+            applied = self._applying.machine.applied_index
+            self._least = max(applied, self._directory.state_number() + 1)
+            self._applying.hold(damage)
+        return True
+
+    def tick(self) -> None:
+        """One tick has passed: have another member lead, or ask the one that does."""
+        if self._least is None:
+            return
+        if self._raft.role is Role.LEADER:
+            self._raft.hand_over()
+            return
+        self._ticks -= 1
+        if self._ticks <= 0 and self._raft.leader and not self._applying.is_installing:
+            self._ticks = self._pause_ticks
+            self._transfers.want(self._least)
+
+    def look(self) -> None:
+        """In each turn, after all that the core gave out: install what has come."""
+        if self._least is not None and self._applying.damage is None:
+            # By this, or because the core needed a snapshot meanwhile.
+            self._least = None
+            self._counters.repairs_done += 1
+        if self._least is not None and not self._applying.is_installing:
+            mark = self._transfers.usable(self._least)
+            if mark is not None:
+                self._transfers.take_ready(mark)
+                self._applying.install(mark.index, partial(self._raft.state_replaced, mark))
+        self._transfers.drop_unwanted(self._least)
+
+
+def can_be_repaired(damage: StorageError) -> bool:
+    """Whether another member's state would do: not where this program is too old for its own."""
+    return isinstance(damage, CorruptionError) and (
+        damage.code is not IntegrityCode.UNSUPPORTED_VERSION
+    )
+
+
+def others_vote(membership: Membership, member: int) -> bool:
+    """Somebody else may lead, and has all that was committed."""
+    return bool((membership.voters | membership.outgoing) - {member})
+
+
+# --- at the start ---------------------------------------------------------------------------------
+
+
+class OpenedState(NamedTuple):
+    """What a member starts with: its state, or an empty one in the place of one with ``damage``."""
+
+    path: str
+    machine: StateMachine
+    damage: CorruptionError | None
+
+
+def open_member_state(
+    directory: MemberDirectory,
+    log: MemberLog,
+    member: int,
+    open_machine: Callable[[str], StateMachine],
+    open_stand_in: Callable[[str, SnapshotMeta], StateMachine],
+) -> OpenedState:
+    """Open the state that the log of ``member`` goes on after.
+
+    Where it can't be opened, or is older than the log allows, and others have it, an empty stand-in
+    takes its place until it is repaired; what is damaged stays where it is until then.
+
+    Raises CorruptionError, StorageError.
+    """
+    mark = log.mark
+    try:
+        path = directory.current_state(mark.index)
+        machine = open_machine(path)
+        if machine.applied_index < mark.index:
+            index = machine.applied_index
+            machine.close()
+            raise CorruptionError(
+                f"the state is of index {index}, the log begins after {mark.index}",
+                code=IntegrityCode.INVALID_RECORD,
+                path=path,
+            )
+    except CorruptionError as damage:
+        if not can_be_repaired(damage) or not others_vote(_newest_membership(log), member):
+            raise
+        path = directory.make_stand_in()
+        return OpenedState(path, open_stand_in(path, mark), damage)
+    return OpenedState(path, machine, None)
+
+
+def _newest_membership(log: MemberLog) -> Membership:
+    for entry in reversed(log.entries):
+        if entry.kind is EntryKind.MEMBERSHIP:
+            return decode_membership(entry.data)
+    return log.mark.membership

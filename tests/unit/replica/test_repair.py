@@ -1,0 +1,275 @@
+"""Damaged state: made anew from the leader's while the member votes, appends and serves on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.errors import CorruptionError, Error, UnavailableError
+from kvstore.replica import Replica
+from tests.unit.replica.driven_group import DrivenGroup, into, put_of
+
+KEYS = 200
+
+
+def fill(group: DrivenGroup) -> None:
+    """Tables on every member, and something after them."""
+    for number in range(KEYS):
+        group.put(b"key-%04d" % number, bytes([number]) * 300)
+    group.settle()
+    for replica in group.group.replicas.values():
+        replica.machine.flush()
+    group.put(b"after", b"the tables")
+    group.settle()
+
+
+def state_files(group: DrivenGroup, member: int, suffix: str) -> list[str]:
+    found = [
+        path
+        for path in group.disk.files()
+        if path.startswith(f"/data/node{member}/state-") and path.endswith(suffix)
+    ]
+    assert found
+    return found
+
+
+def damage(disk: MemoryFileSystem, path: str, at: float = 0.5) -> None:
+    disk.flip_bit(path, int(len(disk.read_file(path)) * at), 3)
+
+
+def damage_tables(group: DrivenGroup, member: int) -> None:
+    for path in state_files(group, member, ".sst"):
+        damage(group.disk, path, 0.3)
+
+
+def find(replica: Replica) -> None:
+    """As whoever reads the damage tells."""
+    with pytest.raises(CorruptionError) as found:
+        replica.machine.verify()
+    told = replica.read_failed(found.value)
+    assert isinstance(told, UnavailableError)
+
+
+def whole_again(group: DrivenGroup, member: int) -> None:
+    replica = group.group.replicas[member]
+    group.until(lambda: not replica.repair.under_way and replica.counters.repairs_done)
+    group.settle()
+    assert group.failed == {}
+    assert len(group.hashes()) == 1
+    replica.machine.verify()
+    for number in range(KEYS):
+        assert replica.machine.get(b"key-%04d" % number) == bytes([number]) * 300
+
+
+def follower(group: DrivenGroup) -> Replica:
+    leader = group.leader().member
+    return next(r for r in group.group.replicas.values() if r.member != leader)
+
+
+def other_states(group: DrivenGroup, member: int) -> set[str]:
+    return {name for name in group.disk.names(f"/data/node{member}") if name != "log"}
+
+
+def test_a_followers_damaged_state_is_made_anew_while_writes_go_on() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        damage_tables(group, hurt.member)
+        find(hurt)
+        hurt.turn()
+        assert "made anew" in hurt.repair.under_way
+        number = 0
+        while hurt.repair.under_way:
+            assert group.put(b"more", b"%d" % number) in ([False], [True])
+            number += 1
+        whole_again(group, hurt.member)
+        assert hurt.counters.repairs_started == hurt.counters.repairs_done == 1
+        assert hurt.counters.repairs_failed == 0
+        group.until(lambda: len(other_states(group, hurt.member)) == 1)
+
+
+def test_its_vote_and_its_log_count_meanwhile() -> None:
+    """With a third member away, each entry needs the one whose state is damaged."""
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        leader = group.leader()
+        (away,) = set(group.group.replicas) - {hurt.member, leader.member}
+        group.group.network.isolate(away, [hurt.member, leader.member])
+        damage_tables(group, hurt.member)
+        find(hurt)
+        hurt.turn()
+        before = leader.status().raft.commit
+        group.put(b"needs", b"both")
+        assert leader.status().raft.commit > before
+        group.until(lambda: not hurt.repair.under_way)
+        group.group.network.heal()
+        whole_again(group, hurt.member)
+
+
+def test_a_leader_hands_over_and_is_answered_for() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = group.leader()
+        damage_tables(group, hurt.member)
+        find(hurt)
+        hurt.turn()
+        answers: list[object] = []
+        hurt.read(answers.append)
+        hurt.propose(group.encoded(put_of("refused", b"k", b"v")), into(answers))
+        assert len(answers) == 2
+        assert all(isinstance(answer, UnavailableError) for answer in answers)
+        group.until(lambda: group.leader().member != hurt.member)
+        assert group.read(b"key-0007") == bytes([7]) * 300
+        assert group.put(b"key-0007", bytes([7]) * 300) == [True]
+        whole_again(group, hurt.member)
+
+
+def test_a_leader_whose_followers_cannot_do_without_its_vote_hands_over_all_the_same() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = group.leader()
+        away, other = sorted(set(group.group.replicas) - {hurt.member})
+        group.group.network.isolate(away, [hurt.member, other])
+        damage_tables(group, hurt.member)
+        find(hurt)
+        group.until(lambda: group.leader().member == other)
+        group.until(lambda: not hurt.repair.under_way)
+        assert group.put(b"k", b"v") == [False]
+        group.group.network.heal()
+        whole_again(group, hurt.member)
+
+
+def test_damage_that_applying_meets_is_repaired() -> None:
+    """Whether a key of which only the disk knows has a value."""
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        damage_tables(group, hurt.member)
+        for number in range(KEYS):
+            group.put(b"key-%04d" % number, bytes([number]) * 300, f"again-{number}")
+        group.until(lambda: hurt.counters.repairs_done)
+        whole_again(group, hurt.member)
+
+
+def test_the_leader_makes_an_entry_where_its_state_is_no_newer() -> None:
+    """So that no two states of a member ever have one name."""
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        for _ in range(2):
+            done = hurt.counters.repairs_done
+            number = hurt.directory.state_number()
+            damage_tables(group, hurt.member)
+            find(hurt)
+            group.until(lambda done=done: hurt.counters.repairs_done > done)
+            assert hurt.directory.state_number() > number
+        whole_again(group, hurt.member)
+
+
+def test_a_lone_member_is_fenced() -> None:
+    with DrivenGroup(members=1) as group:
+        fill(group)
+        (hurt,) = group.group.replicas.values()
+        damage_tables(group, hurt.member)
+        with pytest.raises(CorruptionError) as found:
+            hurt.machine.verify()
+        assert isinstance(hurt.read_failed(found.value), CorruptionError)
+        hurt.turn()
+        assert hurt.failure is found.value
+        assert hurt.counters.repairs_started == 0
+
+
+def test_what_is_received_damaged_is_asked_for_again() -> None:
+    """The sender has damage of its own, which that leads to."""
+    with DrivenGroup(members=3) as group:
+        fill(group)
+        leader, hurt = group.leader(), follower(group)
+        damage_tables(group, leader.member)
+        damage_tables(group, hurt.member)
+        find(hurt)
+        for member in (leader.member, hurt.member):
+            replica = group.group.replicas[member]
+            group.until(lambda replica=replica: replica.counters.repairs_done)
+        assert hurt.counters.repairs_failed >= 1
+        whole_again(group, hurt.member)
+        whole_again(group, leader.member)
+
+
+def restart(group: DrivenGroup, hurt: int, harm: Callable[[MemoryFileSystem], None]) -> DrivenGroup:
+    disk = group.power_off()
+    harm(disk)
+    return DrivenGroup(disk, seed=2)
+
+
+def flip(suffix: str, member: int) -> Callable[[MemoryFileSystem], None]:
+    def harm(disk: MemoryFileSystem) -> None:
+        paths = [
+            path
+            for path in disk.files()
+            if path.startswith(f"/data/node{member}/state-") and suffix in path
+        ]
+        assert paths
+        for path in paths:
+            damage(disk, path)
+
+    return harm
+
+
+def lose_state(member: int) -> Callable[[MemoryFileSystem], None]:
+    def harm(disk: MemoryFileSystem) -> None:
+        for name in disk.names(f"/data/node{member}"):
+            if name.startswith("state"):
+                disk.remove_tree(f"/data/node{member}/{name}")
+
+    return harm
+
+
+@pytest.mark.parametrize("what", ["MANIFEST", "CURRENT", "IDENTITY", "lost", "tables"])
+def test_a_state_that_cannot_be_opened_is_made_anew_after_the_start(what: str) -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group).member
+        files = ".sst" if what == "tables" else what
+        harm = lose_state(hurt) if what == "lost" else flip(files, hurt)
+        again = restart(group, hurt, harm)
+    with again as group:
+        replica = group.group.replicas[hurt]
+        if what == "tables":
+            group.settle()
+            if not replica.repair.under_way and not replica.counters.repairs_done:
+                find(replica)
+        whole_again(group, hurt)
+        group.until(lambda: len(other_states(group, hurt)) == 1)
+        disk = group.power_off()
+    with DrivenGroup(disk, seed=3) as group:
+        group.settle()
+        assert group.group.replicas[hurt].counters.repairs_started == 0
+        assert len(group.hashes()) == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_power_lost_during_a_repair_leaves_the_old_state_or_the_new_one(seed: int) -> None:
+    rng = random.Random(seed)
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        damage_tables(group, hurt.member)
+        find(hurt)
+        for _ in range(rng.randrange(40)):
+            group.step()
+        disk = group.power_off(seed, rng.choice(["none", "prefix", "random"]))
+    with DrivenGroup(disk, seed=seed) as group:
+        group.settle()
+        replica = group.group.replicas[hurt.member]
+        try:
+            replica.machine.verify()
+        except Error:
+            if not replica.repair.under_way:
+                find(replica)
+            whole_again(group, hurt.member)
+        assert len(group.hashes()) == 1
+        assert group.failed == {}
