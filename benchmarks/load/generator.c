@@ -1,7 +1,7 @@
 /* Load of unary gRPC calls, closed loop or paced, against kvd (kvstore.v1.KV) or etcd (etcdserverpb.KV).
  *
  *   cc -O2 -o generator *.c -lnghttp2 -lssl -lcrypto
- *   generator ADDRESS kvd|etcd OPERATION NAME=VALUE...      OPERATION: put get mixed fill keepalive txn
+ *   generator ADDRESS kvd|etcd OPERATION NAME=VALUE...      OPERATION: put get mixed fill keepalive txn range count
  *
  * Python callers go through benchmarks/load/generator.py, which lists the settings. One thread: it
  * answers what came, begins new calls, writes, waits in poll. A closed loop keeps `in_flight` calls
@@ -14,7 +14,8 @@
  * each key once, in order, again where that failed, and fails unless all are acknowledged in time;
  * "keepalive" renews a lease, of an id from 1 to `keys`, by a stream of its own (LeaseKeepAlive with
  * one request, as etcd's own benchmark does; both servers speak etcd's API); "txn" is a Txn of etcd's
- * API that puts a key and gets it, if its mod revision isn't 0. Processor time is that of
+ * API that puts a key and gets it, if its mod revision isn't 0; "range" and "count" are Ranges of its
+ * API over `span` successive keys, or of their number alone. Processor time is that of
  * whole processes over the very same time. The result is one JSON object on standard output; exit
  * status 1 and a line on standard error where nothing could be measured.
  */
@@ -39,8 +40,8 @@ enum {
     STRAGGLERS_S = 10, /* how long calls that began in time are waited for */
 };
 
-enum operation { PUT, GET, KEEPALIVE, TXN, OPERATIONS };
-static const char *const OPERATION_NAMES[OPERATIONS] = {"put", "get", "keepalive", "txn"};
+enum operation { PUT, GET, KEEPALIVE, TXN, RANGE, COUNT, OPERATIONS };
+static const char *const OPERATION_NAMES[OPERATIONS] = {"put", "get", "keepalive", "txn", "range", "count"};
 enum { CANCELLED = 1, NO_STATUS = 17, LOST = 18, STATUSES = 19 };
 static const char *const STATUS_NAMES[STATUSES] = {
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
@@ -159,13 +160,26 @@ static size_t put_txn(uint8_t *to, const char *key, size_t key_bytes, const uint
     return n + put_field(to + n, 2, operation, put_field(operation, 1, part, size));
 }
 
+/* The keys of the span that begins with the call's. */
+static size_t put_range(uint8_t *to, const struct call *call)
+{
+    enum { COUNT_ONLY = 9 };
+    char key[32];
+    int size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
+    size_t n = put_field(to, 1, key, (size_t)size);
+    uint64_t stop = call->number + (uint64_t)asked.span;
+    size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)stop);
+    n += put_field(to + n, 2, key, (size_t)size);
+    return call->operation == COUNT ? n + put_number(to + n, COUNT_ONLY, 1) : n;
+}
+
 static void make_body(struct call *call)
 {
     char key[32], id[80];
     int size;
     size_t value_bytes = (size_t)asked.value_bytes, n = 5;
     if (!asked.fill)
-        call->number = draw() % (uint64_t)asked.keys;
+        call->number = draw() % (uint64_t)(asked.keys - asked.span + 1);
     else
         call->number = state.redo_count ? state.redo[--state.redo_count] : state.filled++;
     if (call->operation == KEEPALIVE) {
@@ -174,6 +188,8 @@ static void make_body(struct call *call)
         size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
         n += put_txn(call->body + n, key, (size_t)size, state.pool + draw() % (POOL_BYTES - value_bytes),
                      value_bytes);
+    } else if (call->operation >= RANGE) {
+        n += put_range(call->body + n, call);
     } else {
         size = snprintf(key, sizeof key, "key-%012llu", (unsigned long long)call->number);
         n += put_field(call->body + n, 1, key, (size_t)size);
@@ -224,15 +240,17 @@ static void begin(struct call *call, uint64_t due_ns)
 {
     static const char *const PATHS[2][OPERATIONS] = {
         {"/kvstore.v1.KV/Put", "/kvstore.v1.KV/Get", "/etcdserverpb.Lease/LeaseKeepAlive",
-         "/etcdserverpb.KV/Txn"},
+         "/etcdserverpb.KV/Txn", "/etcdserverpb.KV/Range", "/etcdserverpb.KV/Range"},
         {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.Lease/LeaseKeepAlive",
-         "/etcdserverpb.KV/Txn"},
+         "/etcdserverpb.KV/Txn", "/etcdserverpb.KV/Range", "/etcdserverpb.KV/Range"},
     };
     struct connection *connection = call->connection;
     if (asked.keepalives)
         call->operation = KEEPALIVE;
     else if (asked.txns)
         call->operation = TXN;
+    else if (asked.ranges || asked.counts)
+        call->operation = asked.ranges ? RANGE : COUNT;
     else if (asked.writes && asked.reads)
         call->operation = draw() >> 63 ? GET : PUT;
     else
@@ -272,7 +290,8 @@ static void end_call(struct call *call, int status)
     }
     if (!status && state.measuring && now < state.end_ns) {
         state.finished[call->operation]++;
-        if (call->operation == GET && call->answer_bytes < (size_t)asked.value_bytes)
+        if ((call->operation == GET && call->answer_bytes < (size_t)asked.value_bytes) ||
+            (call->operation == RANGE && call->answer_bytes < (size_t)(asked.value_bytes * asked.span)))
             state.missing++;
         if (now - state.last_success_ns > state.longest_gap_ns)
             state.longest_gap_ns = now - state.last_success_ns;

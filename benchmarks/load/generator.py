@@ -22,9 +22,9 @@ NEEDS = "the load generator needs a C compiler, libnghttp2-dev and libssl-dev (D
 PATIENCE_S = 60.0
 
 Measured = dict[str, Any]
-"""What the generator printed: ``put``, ``get``, ``keepalive`` and ``txn`` (calls, calls_per_s,
-p50_ms, p99_ms, p999_ms, max_ms), ``errors`` by status, ``missing`` (gets that found no whole
-value), ``unanswered``, ``reopened`` connections, ``longest_gap_ms`` between two successes,
+"""What the generator printed: for each operation (``put``, ``get``, ...) calls, calls_per_s,
+p50_ms, p99_ms, p999_ms, max_ms; ``errors`` by status, ``missing`` (gets and ranges that found no
+whole value), ``unanswered``, ``reopened`` connections, ``longest_gap_ms`` between two successes,
 ``cpu_s`` by process and ``generator_cpu_s``."""
 
 
@@ -48,15 +48,17 @@ class Target:
 class Load:
     """What is called how: ``rate`` calls a second are due, or with 0 the loop is closed.
 
-    With ``cancel_after_ms`` the generator cancels what isn't answered by then.
+    A range or count goes over ``span`` keys. With ``cancel_after_ms`` the generator cancels what
+    isn't answered by then.
     """
 
-    operation: Literal["put", "get", "mixed", "fill", "keepalive", "txn"]
+    operation: Literal["put", "get", "mixed", "fill", "keepalive", "txn", "range", "count"]
     in_flight: int = 1
     connections: int = 1
     seconds: float = 5.0
     warm_up: float = 0.0
     keys: int = 10_000
+    span: int = 1
     value_bytes: int = 100
     rate: float = 0.0
     cancel_after_ms: float = 0.0

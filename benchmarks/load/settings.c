@@ -6,7 +6,8 @@
 #include <string.h>
 
 struct settings asked = {
-    .connections = 1, .in_flight = 1, .keys = 10000, .value_bytes = 100, .seconds = 5, .seed = 1,
+    .connections = 1, .in_flight = 1, .keys = 10000, .span = 1, .value_bytes = 100, .seconds = 5,
+    .seed = 1,
 };
 
 void fail(const char *format, ...)
@@ -61,6 +62,8 @@ static void read_setting(char *argument)
         asked.in_flight = number(name, value, IN_FLIGHT_MAX);
     else if (!strcmp(name, "keys"))
         asked.keys = number(name, value, 1L << 40);
+    else if (!strcmp(name, "span"))
+        asked.span = number(name, value, 1L << 40);
     else if (!strcmp(name, "value_bytes"))
         asked.value_bytes = number(name, value, VALUE_BYTES_MAX);
     else if (!strcmp(name, "seed"))
@@ -88,20 +91,22 @@ static void read_setting(char *argument)
 void read_arguments(int count, char **arguments)
 {
     if (count < 4)
-        fail("usage: generator ADDRESS kvd|etcd put|get|mixed|fill|keepalive|txn NAME=VALUE...");
+        fail("usage: generator ADDRESS kvd|etcd put|get|mixed|fill|keepalive|txn|range|count NAME=VALUE...");
     const char *operation = arguments[3];
     asked.address = arguments[1];
     asked.etcd = !strcmp(arguments[2], "etcd");
     asked.fill = !strcmp(operation, "fill");
     asked.keepalives = !strcmp(operation, "keepalive");
     asked.txns = !strcmp(operation, "txn");
+    asked.ranges = !strcmp(operation, "range");
+    asked.counts = !strcmp(operation, "count");
     asked.writes = strcmp(operation, "get") != 0;
     asked.reads = !strcmp(operation, "get") || !strcmp(operation, "mixed");
     if (!asked.etcd && strcmp(arguments[2], "kvd"))
         fail("%s: expected kvd or etcd", arguments[2]);
-    if (!asked.fill && !asked.reads && !asked.keepalives && !asked.txns &&
-        strcmp(operation, "put"))
-        fail("%s: expected put, get, mixed, fill, keepalive or txn", operation);
+    if (!asked.fill && !asked.reads && !asked.keepalives && !asked.txns && !asked.ranges &&
+        !asked.counts && strcmp(operation, "put"))
+        fail("%s: expected put, get, mixed, fill, keepalive, txn, range or count", operation);
     const char *colon = strrchr(asked.address, ':');
     struct in_addr ignored;
     if (!colon || (size_t)(colon - asked.address) >= sizeof asked.host)
@@ -112,6 +117,8 @@ void read_arguments(int count, char **arguments)
         fail("%s: expected IPV4:PORT", asked.address);
     for (int i = 4; i < count; i++)
         read_setting(arguments[i]);
+    if (asked.span > asked.keys)
+        fail("span=%ld: there are %ld keys", asked.span, asked.keys);
     if (asked.connections > asked.in_flight)
         asked.connections = asked.in_flight;
 }

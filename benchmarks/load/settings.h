@@ -21,8 +21,9 @@ struct settings {
     char host[INET_ADDRSTRLEN];
     int port;
     const char *address, *ca, *cert, *key; /* ca: the calls go over TLS */
-    bool etcd, fill, writes, reads, keepalives, txns;
+    bool etcd, fill, writes, reads, keepalives, txns, ranges, counts;
     long connections, in_flight, keys, value_bytes, seed;
+    long span; /* keys of a range */
     double seconds, warm_up, rate; /* rate: calls a second; 0: closed loop */
     double cancel_after_ms;        /* whoever isn't answered by then is cancelled; 0: never */
     struct process processes[PROCESSES_MAX];

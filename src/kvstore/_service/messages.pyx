@@ -311,6 +311,15 @@ cdef int add_key_value(Buffer* into, uint32_t field, object answered) except -1:
     return 0
 
 
+cdef int add_header(
+    Buffer* into, uint64_t revision, uint64_t cluster_id, uint64_t member_id, uint64_t raft_term
+) except -1:
+    add_number(into, 1, cluster_id)
+    add_number(into, 2, member_id)
+    add_number(into, 3, revision)
+    return add_number(into, 4, raft_term)
+
+
 cdef class Encoder:
     """See the stub."""
 
@@ -329,10 +338,7 @@ cdef class Encoder:
         buffer_init(&header)
         buffer_init(&message)
         try:
-            add_number(&header, 1, cluster_id)
-            add_number(&header, 2, member_id)
-            add_number(&header, 3, (<tuple> answer)[0])
-            add_number(&header, 4, raft_term)
+            add_header(&header, (<tuple> answer)[0], cluster_id, member_id, raft_term)
             self.add(&message, &header, answer)
             return PyBytes_FromStringAndSize(<const char*> message.data, message.size)
         finally:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from kvstore._engine.database.native import Iterator
 from kvstore.errors import Error, StorageError
 
 # desk.pyx
@@ -138,3 +139,34 @@ class Encoder:
         self, answer: Any, cluster_id: int, member_id: int, raft_term: int
     ) -> bytes | None:
         """The response, its header with the answer's revision; None for other types."""
+
+# key_values.pyx
+
+class KeyValues:
+    """The keys of a walk, each encoded as a RangeResponse's KeyValue as soon as it is found.
+
+    ``kvstore.state.mvcc.ranges`` and :class:`Encoder` do the same by way of an object for each.
+    """
+
+    count: int
+    """Keys that it holds."""
+    more: bool
+    """There was another one behind the ``limit``."""
+    is_full: bool
+    """There was another one and no room for it."""
+    def __init__(self, model_from: int, limit: int, bytes_max: int, keys_only: bool) -> None:
+        """``model_from`` as in the state's standing. ``limit``: keys, 0 for all. ``bytes_max``: of
+        keys and values, each with 128 more."""
+
+    def take(self, walk: Iterator, most: int) -> bool:
+        """Take as many as ``most`` of what is ahead of ``walk``, an iterator of the engine over
+        stored keys of users; False when there are no others, or none are wanted.
+
+        Any thread; without the GIL where nothing writes to what is walked. Raises CorruptionError
+        and what moving the iterator does.
+        """
+
+    def response(
+        self, revision: int, count: int, cluster_id: int, member_id: int, raft_term: int
+    ) -> bytes:
+        """The RangeResponse; ``count``: of all keys in the range."""

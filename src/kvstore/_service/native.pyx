@@ -3,3 +3,4 @@
 include "request_ids.pyx"
 include "desk.pyx"
 include "messages.pyx"
+include "key_values.pyx"

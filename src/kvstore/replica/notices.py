@@ -13,7 +13,7 @@ from kvstore.raft import Raft
 
 __all__ = ["NOTICE_S", "CommitNotices", "Later", "at_once"]
 
-NOTICE_S = 0.01
+NOTICE_S = 0.001
 """So long the commit index stands still before those who lack it are told, and twice that at most.
 Short beside a heartbeat, long beside the way from one write of a lone client to its next."""
 

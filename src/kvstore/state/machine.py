@@ -22,9 +22,10 @@ from kvstore.engine import DB
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import decode_commands
-from kvstore.state.mvcc.answers import EventPage, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import EventPage, GatheredAnswer, HashAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.operations import is_operations
+from kvstore.state.mvcc.ranges import MakeGathered
 from kvstore.state.mvcc.records import LeaseRecord, decode_key
 from kvstore.state.mvcc.requests import Range, Txn
 from kvstore.state.operating import (
@@ -264,6 +265,10 @@ class StateMachine:
     def read_range(self, asked: Range) -> RangeAnswer:
         """The answer to a Range. May ask the disk."""
         return self._reading.range(asked)
+
+    def gather_range(self, asked: Range, make: MakeGathered) -> GatheredAnswer | RangeAnswer:
+        """The same, its keys in what ``make`` makes, unless they are filtered or sorted anew."""
+        return self._reading.gather(asked, make)
 
     def read_range_cached(self, asked: Range) -> RangeAnswer | Cold:
         """The same from memory; :data:`COLD` where that isn't enough, as for more than one key."""

@@ -8,9 +8,23 @@ from typing import Protocol
 from kvstore._state.native import KeyReader
 from kvstore.engine import DB
 from kvstore.state.cold import COLD, Cold
-from kvstore.state.mvcc.answers import EventPage, HashAnswer, KeyValue, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import (
+    EventPage,
+    GatheredAnswer,
+    HashAnswer,
+    KeyValue,
+    RangeAnswer,
+    TxnAnswer,
+)
 from kvstore.state.mvcc.hashing import hash_kv
-from kvstore.state.mvcc.reads import read_events, read_events_cached, read_range, read_txn
+from kvstore.state.mvcc.ranges import MakeGathered
+from kvstore.state.mvcc.reads import (
+    gather_range,
+    read_events,
+    read_events_cached,
+    read_range,
+    read_txn,
+)
 from kvstore.state.mvcc.records import EVENTS, USER
 from kvstore.state.mvcc.requests import Range, Txn
 from kvstore.state.mvcc.source import ColdError, Standing, attached_keys
@@ -59,6 +73,10 @@ class Reading:
     def range(self, asked: Range) -> RangeAnswer:
         """The answer to a Range."""
         return read_range(self._disk, self.standing, asked)
+
+    def gather(self, asked: Range, make: MakeGathered) -> GatheredAnswer | RangeAnswer:
+        """The same, its keys in what ``make`` makes where that is possible."""
+        return gather_range(self._disk, self.standing, asked, make)
 
     def range_cached(self, asked: Range) -> RangeAnswer | Cold:
         """The same from memory, or COLD: on the thread that applies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from kvstore.engine import DB
 from kvstore.state.cold import COLD, Cold
@@ -64,6 +65,24 @@ class DiskStore:
                 if number % STEP_KEYS == 0:
                     self._step()
                 yield version
+        self._step()
+
+    def gather(
+        self,
+        start: bytes,
+        stop: bytes,
+        sequence: int,
+        take: Callable[[Any, int], bool],
+        *,
+        reverse: bool,
+    ) -> None:
+        """See :class:`kvstore.state.mvcc.ranges.GatheringStore`."""
+        walk = self._db.iterator(
+            start=start, stop=stop, sequence=sequence, reverse=reverse, include_sequence=True
+        )
+        with walk:
+            while take(walk, STEP_KEYS):
+                self._step()
         self._step()
 
     def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:

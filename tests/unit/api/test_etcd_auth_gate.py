@@ -243,6 +243,7 @@ class Service:
         done: Callable[[Any], None],
         render: Callable[[Any], Any],
         permit: Callable[[Any], None],
+        make: Any = None,
     ) -> None:
         try:
             permit(self.users.auth)

@@ -97,7 +97,13 @@ class Stage:
         return HEADER
 
     def read(
-        self, operation: Any, serializable: bool, deadline: Any, done: Any, render: Any
+        self,
+        operation: Any,
+        serializable: bool,
+        deadline: Any,
+        done: Any,
+        render: Any,
+        make: Any = None,
     ) -> None:
         self.asked.append((operation, serializable, deadline))
         done(render(self.outcome) if isinstance(self.outcome, tuple) else self.outcome)
@@ -326,9 +332,9 @@ def test_what_was_read_once_users_are_asked_for_is_not_told() -> None:
         stage.outcome = RangeAnswer(3, (), False, 0)
         read, read_keys = stage.read, stage.read_keys
 
-        def later(*asked: Any) -> None:
+        def later(*asked: Any, **more: Any) -> None:
             stage.asks_who = True
-            read(*asked)
+            read(*asked, **more)
 
         def keys_later(*asked: Any) -> None:
             stage.asks_who = True

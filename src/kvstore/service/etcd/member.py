@@ -12,8 +12,9 @@ from kvstore.raft import Membership
 from kvstore.replica.options import ReplicaStatus
 from kvstore.service.etcd.watch_source import Source
 from kvstore.state import Cold
-from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import Answer, GatheredAnswer, HashAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.auth import Auth
+from kvstore.state.mvcc.ranges import MakeGathered
 from kvstore.state.mvcc.records import LeaseRecord
 from kvstore.state.mvcc.requests import Range, Txn
 
@@ -58,6 +59,9 @@ class Model(Source, Protocol):
 
     def read_range(self, operation: Range) -> RangeAnswer:
         """Any thread; may ask the disk, as the others do."""
+
+    def gather_range(self, operation: Range, make: MakeGathered, /) -> GatheredAnswer | RangeAnswer:
+        """The same, its keys in what ``make`` makes where that is possible."""
 
     def read_range_cached(self, operation: Range) -> RangeAnswer | Cold:
         """A single key, from memory alone."""

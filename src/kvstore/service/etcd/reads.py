@@ -21,8 +21,9 @@ from kvstore.service.etcd.member import LocalMember, Model
 from kvstore.service.pace import Pace
 from kvstore.service.reading import COLD_JOBS_MAX, COLD_READS_MAX
 from kvstore.state import COLD, Cold
-from kvstore.state.mvcc.answers import RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import GatheredAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.auth import Auth
+from kvstore.state.mvcc.ranges import MakeGathered
 from kvstore.state.mvcc.requests import Range, Txn
 
 __all__ = ["Permit", "Read", "ReadCall", "Reads", "Render", "reading"]
@@ -30,8 +31,9 @@ __all__ = ["Permit", "Read", "ReadCall", "Reads", "Render", "reading"]
 Read = Callable[[Model], Any]
 """Any thread; may ask the disk. Raises EtcdError, StorageError, ClosedError."""
 
-Render = Callable[[RangeAnswer | TxnAnswer], Any]
-"""What the caller makes of an answer; on the thread that has read it."""
+Render = Callable[[Any], Any]
+"""What the caller makes of a RangeAnswer, GatheredAnswer or TxnAnswer; on the thread that has
+read it."""
 
 SLICE_S: Final = 0.005
 """So long memory is asked in one go."""
@@ -79,15 +81,22 @@ class ReadCall(Call[Any]):
         self.is_serializable = is_serializable
 
 
-def reading(operation: Range | Txn, render: Render | None) -> tuple[Read, Read | None]:
-    """``read`` and ``read_cached`` of a :class:`ReadCall` for ``operation``, which only reads."""
+def reading(
+    operation: Range | Txn, render: Render | None, make: MakeGathered | None
+) -> tuple[Read, Read | None]:
+    """``read`` and ``read_cached`` of a :class:`ReadCall` for ``operation``, which only reads.
 
-    def rendered(answer: RangeAnswer | TxnAnswer | Cold) -> Any:
+    With ``make`` a Range's ``render`` may be given a GatheredAnswer.
+    """
+
+    def rendered(answer: RangeAnswer | GatheredAnswer | TxnAnswer | Cold) -> Any:
         return answer if render is None or isinstance(answer, Cold) else render(answer)
 
     def read(machine: Model) -> Any:
         if isinstance(operation, Txn):
             return rendered(machine.read_txn(operation))
+        if make is not None:
+            return rendered(machine.gather_range(operation, make))
         return rendered(machine.read_range(operation))
 
     def read_cached(machine: Model) -> Any:

@@ -31,6 +31,7 @@ from kvstore.service.etcd.replaying import Replaying
 from kvstore.service.etcd.upkeep import Upkeep
 from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer
 from kvstore.state.mvcc.checks import check
+from kvstore.state.mvcc.ranges import MakeGathered
 from kvstore.state.mvcc.requests import (
     LEVEL_MODEL,
     LEVEL_NUMBERED,
@@ -234,12 +235,13 @@ class EtcdService:
         done: Callable[[Any], None],
         render: Render | None = None,
         permit: Permit | None = None,
+        make: MakeGathered | None = None,
     ) -> None:
         """Read, linearizably or else what this member has; ``done`` gets the answer or an Error.
 
         With ``render`` it gets what that makes of the answer, on whichever thread has read it. A
-        Txn has reads alone. ``permit``: who asks may have to be allowed it. ``deadline`` as for
-        :meth:`propose`.
+        Txn has reads alone. ``permit``: who asks may have to be allowed it. ``make``: what a
+        Range's keys may come in. ``deadline`` as for :meth:`propose`.
         """
         try:
             check(operation)
@@ -247,7 +249,7 @@ class EtcdService:
             done(error)
             return
         until, is_own = self._until(deadline)
-        read, read_cached = reading(operation, render)
+        read, read_cached = reading(operation, render, make)
         self._begin(ReadCall(read, serializable, until, is_own, done, read_cached, permit))
 
     def read_keys(

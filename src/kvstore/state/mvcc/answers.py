@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "AlarmAnswer",
@@ -13,6 +13,7 @@ __all__ = [
     "EnableAnswer",
     "Event",
     "EventPage",
+    "GatheredAnswer",
     "HashAnswer",
     "KeyValue",
     "LeaseCheckpointAnswer",
@@ -69,6 +70,14 @@ class RangeAnswer(NamedTuple):
     kvs: tuple[KeyValue, ...]
     more: bool
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+
+
+class GatheredAnswer(NamedTuple):
+    """A :class:`RangeAnswer` whose keys are with whoever gathered them. ``total``: in the range."""
+
+    revision: int
+    keys: Any
+    total: int
 
 
 class HashAnswer(NamedTuple):

@@ -7,9 +7,9 @@ from functools import partial
 from heapq import nlargest, nsmallest
 from itertools import islice
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from kvstore.state.mvcc.answers import KeyValue, RangeAnswer
+from kvstore.state.mvcc.answers import GatheredAnswer, KeyValue, RangeAnswer
 from kvstore.state.mvcc.requests import (
     Compare,
     CompareResult,
@@ -18,10 +18,19 @@ from kvstore.state.mvcc.requests import (
     SortOrder,
     SortTarget,
 )
-from kvstore.state.mvcc.source import Source, span_of
+from kvstore.state.mvcc.source import Source, Standing, Store, StoredSource, span_of
 from kvstore.state.mvcc.varints import I64_MAX
 
-__all__ = ["Keep", "holds", "take"]
+__all__ = [
+    "Gathered",
+    "GatheringStore",
+    "Keep",
+    "MakeGathered",
+    "gather",
+    "holds",
+    "may_be_gathered",
+    "take",
+]
 
 _FIELDS = KeyValue._fields
 _SORT_BY: Final[dict[int, Callable[[KeyValue], Any]]] = {
@@ -46,6 +55,41 @@ _EQUAL, _GREATER, _LESS, _NOT_EQUAL = (int(result) for result in CompareResult)
 
 Keep = Callable[[KeyValue], None]
 """Is told of each key that an answer holds, and may raise for it."""
+
+
+class Gathered(Protocol):
+    """Keys of a range as somebody wants them: see ``kvstore._service.native.KeyValues``."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def more(self) -> bool: ...
+
+    @property
+    def is_full(self) -> bool: ...
+
+    def take(self, walk: Any, most: int, /) -> bool: ...
+
+
+MakeGathered = Callable[[int, int, int, bool], Gathered]
+"""Of ``model_from``, the limit (0: none), ``bytes_max``, and whether only keys are wanted."""
+
+
+class GatheringStore(Store, Protocol):
+    """A store that hands its walks on."""
+
+    def gather(
+        self,
+        start: bytes,
+        stop: bytes,
+        sequence: int,
+        take: Callable[[Any, int], bool],
+        *,
+        reverse: bool,
+    ) -> None:
+        """Let ``take`` take so many of the versions at a time, until it says False."""
+
 
 _SORTED_MAX: Final = 1000
 """Of the keys that are sorted by something else so many at most aren't told of."""
@@ -94,6 +138,37 @@ def take(
     if request.keys_only:
         taken = [_without_value(kv) for kv in taken]
     return RangeAnswer(current, tuple(taken), more, count)
+
+
+def may_be_gathered(request: Range) -> bool:
+    """Whether what a checked Range takes are keys as they come, or the first so many of them."""
+    return (
+        bool(request.range_end)
+        and not request.count_only
+        and request.sort_target == _KEY
+        and not any(request[-4:])
+        and not span_of(request.key, request.range_end).is_empty
+    )
+
+
+def gather(
+    store: GatheringStore, request: Range, now: Standing, make: MakeGathered, bytes_max: int
+) -> GatheredAnswer | None:
+    """As :func:`take`, for what :func:`may_be_gathered`, into what ``make`` makes.
+
+    None where keys and values, each with what ``make`` adds, come to more than ``bytes_max``.
+    """
+    span, revision = span_of(request.key, request.range_end), max(request.revision, 0)
+    limit = request.limit if 0 < request.limit < I64_MAX else 0
+    keys = make(now.model_from, limit, bytes_max, request.keys_only)
+    reverse = request.sort_order == _DESCEND
+    store.gather(*span.stored, revision or now.revision, keys.take, reverse=reverse)
+    if keys.is_full:
+        return None
+    count = keys.count
+    if keys.more:
+        count = StoredSource(store, now.model_from, now.revision).count(span, revision)
+    return GatheredAnswer(now.revision, keys, count)
 
 
 def _take_one(

@@ -13,9 +13,16 @@ from typing import Final, TypeVar
 
 from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError
 from kvstore.etcd_errors import EtcdError, Reason
-from kvstore.state.mvcc.answers import Event, EventPage, KeyValue, RangeAnswer, TxnAnswer
+from kvstore.state.mvcc.answers import (
+    Event,
+    EventPage,
+    GatheredAnswer,
+    KeyValue,
+    RangeAnswer,
+    TxnAnswer,
+)
 from kvstore.state.mvcc.checks import check
-from kvstore.state.mvcc.ranges import take
+from kvstore.state.mvcc.ranges import GatheringStore, MakeGathered, gather, may_be_gathered, take
 from kvstore.state.mvcc.records import (
     EventRecord,
     decode_event,
@@ -30,6 +37,7 @@ from kvstore.state.mvcc.txn import check_revision, read_taken
 __all__ = [
     "ANSWER_BYTES_MAX",
     "Now",
+    "gather_range",
     "read_events",
     "read_events_cached",
     "read_range",
@@ -63,6 +71,24 @@ def read_range(store: Store, standing: Now, request: Range) -> RangeAnswer:
         check_revision(now, revision)
         source = StoredSource(store, now.model_from, now.revision)
         return take(source, request, revision, now.revision, _Room().keep)
+
+    return read_settled(standing, read)
+
+
+def gather_range(
+    store: GatheringStore, standing: Now, request: Range, make: MakeGathered
+) -> GatheredAnswer | RangeAnswer:
+    """The same into what ``make`` makes, where the Range is of keys as they come."""
+    check(request)
+    if not may_be_gathered(request):
+        return read_range(store, standing, request)
+
+    def read(now: Standing) -> GatheredAnswer:
+        check_revision(now, max(request.revision, 0))
+        answer = gather(store, request, now, make, ANSWER_BYTES_MAX)
+        if answer is None:
+            raise EtcdError(Reason.REQUEST_TOO_LARGE)
+        return answer
 
     return read_settled(standing, read)
 

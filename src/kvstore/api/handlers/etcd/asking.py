@@ -20,6 +20,7 @@ from kvstore.service.etcd.reads import Read, Render
 from kvstore.state.mvcc.answers import HashAnswer
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.auth_checks import check_permission
+from kvstore.state.mvcc.ranges import MakeGathered
 from kvstore.state.mvcc.requests import Numbered, Operation, Range, Txn
 
 __all__ = ["Asking", "deadline_of"]
@@ -113,10 +114,11 @@ class Asking:
         context: Context,
         render: Render,
         caller: Caller | None = None,
+        make: MakeGathered | None = None,
     ) -> Any:
         """What ``render`` made of the answer, on the thread that read it. Raises Error.
 
-        ``caller`` as for :meth:`propose`.
+        ``caller`` as for :meth:`propose`, ``make`` as for :meth:`EtcdService.read`.
         """
 
         def allowed(auth: Auth, user: str) -> None:
@@ -127,7 +129,7 @@ class Asking:
         if serializable:
             await self.gate.who(context, caller)  # its token may be newer than what is here
         return await self.outcome(
-            lambda done: service.read(operation, serializable, deadline, done, render, permit)
+            lambda done: service.read(operation, serializable, deadline, done, render, permit, make)
         )
 
     async def read_state(

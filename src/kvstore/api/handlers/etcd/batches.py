@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn, Protocol
 import grpc
 import grpc.aio
 
-from kvstore._service.native import key_of_range, proposal_of_put, proposal_of_txn
+from kvstore._service.native import KeyValues, key_of_range, proposal_of_put, proposal_of_txn
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.etcd.methods import method_shape
 from kvstore.api.handlers.etcd import translate
@@ -191,6 +191,7 @@ class EtcdBatches:
             _deadline_of(call),
             partial(self._read, call),
             self._kv.range_response,
+            make=KeyValues,
         )
 
     def _put(self, call: WholeCall) -> None:

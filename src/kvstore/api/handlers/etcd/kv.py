@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from kvstore._service.native import Encoder
+from kvstore._service.native import Encoder, KeyValues
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd import translate
 from kvstore.api.handlers.etcd.asking import Asking
@@ -14,6 +14,7 @@ from kvstore.api.handlers.etcd.rights import Rights
 from kvstore.api.handlers.metadata import number_of
 from kvstore.state.mvcc.answers import (
     DeleteRangeAnswer,
+    GatheredAnswer,
     PutAnswer,
     RangeAnswer,
     RepeatedAnswer,
@@ -37,7 +38,7 @@ class KVHandlers:
     async def Range(self, request: pb.RangeRequest, context: Context) -> bytes:
         operation = translate.range_of(request)
         response: bytes = await self._asking.read(
-            operation, request.serializable, context, self.range_response
+            operation, request.serializable, context, self.range_response, make=KeyValues
         )
         return response
 
@@ -77,8 +78,15 @@ class KVHandlers:
 
     # Encoded where the answer was read: one of many keys isn't for the event loop. Any thread.
 
-    def range_response(self, answer: RangeAnswer | TxnAnswer) -> bytes:
+    def range_response(self, answer: RangeAnswer | GatheredAnswer | TxnAnswer) -> bytes:
         """As it goes out, with a header of this moment."""
+        if isinstance(answer, GatheredAnswer):
+            revision, keys, count = answer
+            header = self._asking.moment()
+            assert isinstance(keys, KeyValues)
+            return keys.response(
+                revision, count, header.cluster_id, header.member_id, header.raft_term
+            )
         assert isinstance(answer, RangeAnswer)
         return self._encoded(answer, translate.range_response)
 
