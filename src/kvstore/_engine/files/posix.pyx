@@ -231,8 +231,17 @@ cdef int posix_remove_directory(void* disk, const char* path) noexcept nogil:
     return -os_errno if rmdir(path) else 0
 
 
+cdef int open_directory(const char* path) noexcept nogil:
+    """Its descriptor, or -1 with os_errno."""
+    cdef int fd
+    while True:
+        fd = os_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        if fd >= 0 or os_errno != EINTR:
+            return fd
+
+
 cdef int posix_sync_directory(void* disk, const char* path) noexcept nogil:
-    cdef int fd = os_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    cdef int fd = open_directory(path)
     if fd < 0:
         return -os_errno
     cdef int result = -os_errno if fsync(fd) else 0
@@ -245,9 +254,13 @@ cdef bint is_dot(const char* name) noexcept nogil:
 
 
 cdef int posix_list(void* disk, const char* path, void* context, list_visitor visit) noexcept nogil:
-    cdef DIR* directory = opendir(path)
-    if directory == NULL:
-        return -os_errno
+    cdef DIR* directory
+    while True:
+        directory = opendir(path)
+        if directory != NULL:
+            break
+        if os_errno != EINTR:
+            return -os_errno
     cdef dirent* entry
     cdef int result = 0
     while True:
@@ -312,7 +325,7 @@ cdef int posix_lock_shared(void* disk, const char* path, void** file) noexcept n
 cdef int posix_lock_directory(
     void* disk, const char* path, bint shared, void** file
 ) noexcept nogil:
-    cdef int fd = os_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    cdef int fd = open_directory(path)
     if fd < 0:
         return -os_errno
     file[0] = file_of(fd)

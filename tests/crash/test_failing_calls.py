@@ -1,0 +1,73 @@
+"""System calls on real files that fail, are broken off, or do half of what they were asked for.
+
+What the memory disk can't show: that what is broken off (EINTR) or done in part (short writes and
+reads) is gone on with, and a lack of descriptors told as such. The story is ``disk_story``'s, in a
+process of its own with ``failing_calls.c`` preloaded; ``KVSTORE_DISK_SWEEP=all`` lets each call up
+to the 500th fail.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.crash.failing_calls import HALF, SYNCS, UNSEEN
+from tests.integration.disk_trouble import COMPILER
+from tests.integration.process import environment
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+
+FAILS = [
+    ("pwrite", HALF),
+    ("pread", HALF),
+    *((kind, "EINTR") for kind in ("open", "opendir", "pwrite", "pread", "fallocate", "close")),
+    ("ftruncate", "EINTR"),
+    ("fdatasync", "EINTR"),
+    ("fsync", "EINTR"),
+    ("open", "EMFILE"),
+    ("opendir", "EMFILE"),
+    ("pwrite", "EIO"),
+    ("pread", "EIO"),
+    ("fdatasync", "EIO"),
+    ("rename", "ENOSPC"),
+    ("link", "EMLINK"),
+    ("unlink", "EROFS"),
+    ("mkdir", "EDQUOT"),
+]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert COMPILER is not None
+    made = tmp_path_factory.mktemp("library") / "failing_calls.so"
+    source = Path(__file__).with_name("failing_calls.c")
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", made, source, "-ldl"], check=True)
+    return made
+
+
+@pytest.mark.parametrize(("kind", "error"), FAILS)
+def test_calls_of_one_kind_that_fail_one_by_one(
+    library: Path, tmp_path: Path, kind: str, error: str
+) -> None:
+    # A sanitizer's runtime, if there is one, wants to be the first.
+    preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(library)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash.failing_calls", str(tmp_path), kind, error],
+        env=environment(LD_PRELOAD=" ".join(preloaded)),
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    calls, failed, raised = map(int, done.stdout.split())
+    print(f"{kind} {error}: {failed} of {calls} calls failed, {raised} steps raised")
+    assert failed
+    if error in UNSEEN and kind not in SYNCS:
+        assert raised == 0
+    elif error in ("EIO", "EINTR"):
+        assert raised
