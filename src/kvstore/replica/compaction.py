@@ -76,6 +76,21 @@ class Compaction:
             self._marked = gone
             self._marks.append((self._log.write_mark(raft.snapshot_meta(gone)), gone))
 
+    def reach(self, index: int) -> None:
+        """Have the log need nothing up to ``index``: soon, once that is applied.
+
+        On the disk: what memory keeps for slow followers is another matter.
+        """
+        machine = self._applying.machine
+        durable = machine.durable_index
+        if durable < index:
+            if machine.applied_index >= index:
+                self._jobs.start("flush", machine.flush, partial(self._flushed, machine))
+        elif not self._marks:
+            # Also where one says so already: older segments go once a newer one is durable.
+            self._marked = durable
+            self._marks.append((self._log.write_mark(self._raft.snapshot_meta(durable)), durable))
+
     def remove_log(self) -> None:
         """Remove segments that a durable mark stands for, but for the tail of the log.
 

@@ -101,15 +101,23 @@ class NoteKeeper:
         self._jobs = jobs
         self._pause_ticks = self._ticks = ticks_of(NOTE_S, tick_s)
         self._failed = False
+        # So many notes are to be written though there is nothing new.
+        self._again = 0
+
+    def renew(self) -> None:
+        """A copy of the note is damaged: write both."""
+        self._again = 2
 
     def tick(self) -> None:
         """One tick has passed: what happened since the last note may be worth another one."""
         self._ticks -= 1
         note = self._log.to_note()
         before = self._log.noted
-        if note is None or note == before:
+        if note is None or (note == before and not self._again):
             return
-        urgent = before is None or note._replace(offset=0) != before._replace(offset=0)
+        urgent = (
+            self._again or before is None or note._replace(offset=0) != before._replace(offset=0)
+        )
         if (urgent and not self._failed) or self._ticks <= 0:
             job = partial(self._log.write_note, note)
             if self._jobs.start("log's end", job, self._written):
@@ -117,6 +125,8 @@ class NoteKeeper:
 
     def _written(self, outcome: bool | Error) -> None:
         self._failed = outcome is not True
+        if not self._failed:
+            self._again = max(0, self._again - 1)
         if isinstance(outcome, Error):
             raise_unless_passing(outcome)
 

@@ -1,5 +1,7 @@
 """A member whose state is damaged gets it anew from its leader, and serves on.
 
+A manifest alone is written anew from memory; of the log see ``log_repair.py``.
+
 The log and the hard state are files of their own, and whole: whatever this member voted for and
 acknowledged, it still has. So it goes on voting, appending and acknowledging; docs/raft.md argues
 why that is right. What it doesn't do until its state is another one: apply, read, propose, and lead
@@ -12,22 +14,29 @@ log stays as it is, and goes on after the snapshot's index.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
 from kvstore.raft import EntryKind, Membership, Raft, Role, SnapshotMeta
 from kvstore.raft.codec import decode_membership
 from kvstore.replica.applying import Applying
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.log_note import NoteKeeper
+from kvstore.replica.log_repair import LogRepair
 from kvstore.replica.storage import MemberLog
 from kvstore.replica.ticks import ticks_of
 from kvstore.replica.transfers import Transfers
+from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine
 
 __all__ = ["ASK_S", "OpenedState", "Repair", "open_member_state"]
+
+# What a database knows in memory as well: its manifest, and the name of that.
+_OF_MANIFEST = ("MANIFEST-", "CURRENT")
 
 ASK_S = 1.0
 """Between two questions to the leader, who takes no notice of those that come too early."""
@@ -44,6 +53,9 @@ class Repair:
         *,
         directory: MemberDirectory,
         counters: ReplicaCounters,
+        log: LogRepair,
+        note: NoteKeeper,
+        jobs: Jobs,
         tick_s: float,
     ) -> None:
         self._raft = raft
@@ -51,16 +63,69 @@ class Repair:
         self._transfers = transfers
         self._directory = directory
         self._counters = counters
+        self._log = log
+        self._note = note
+        self._jobs = jobs
+        self._manifest: CorruptionError | None = None
         self._pause_ticks = ticks_of(ASK_S, tick_s)
         self._ticks = 0
         # The index that the state has to be of, at least, while one is under way.
         self._least: int | None = None
 
     @property
+    def state_is_damaged(self) -> bool:
+        """It is read by nobody: somebody else is to lead, and to be asked."""
+        return self._least is not None
+
+    @property
     def under_way(self) -> str:
         """What is being repaired, and why; empty when all is well."""
         damage = self._applying.damage
-        return "" if damage is None else f"its state is being made anew from the leader's: {damage}"
+        if damage is not None:
+            return f"its state is being made anew from the leader's: {damage}"
+        if self._manifest is not None:
+            return f"its manifest is being written anew: {self._manifest}"
+        return self._log.under_way
+
+    def mends(self, damage: StorageError) -> bool:
+        """Damage was found: whether it is being repaired, or of no consequence any more."""
+        if not isinstance(damage, CorruptionError) or damage.path is None:
+            return False
+        part = self._directory.part_of(damage.path)
+        if part == "log":
+            self._log.begin(damage)
+            return True
+        if damage.path == self._directory.log_note:
+            self._note.renew()
+            return True
+        if part == self._applying.part and os.path.basename(damage.path).startswith(_OF_MANIFEST):
+            self._rewrite_manifest(damage)
+            return True
+        if part == self._applying.part or part.startswith("outgoing"):
+            # A checkpoint has the state's own tables.
+            return self.begin(damage)
+        # One that was replaced is of no consequence.
+        return part.startswith("state") and part < self._applying.part
+
+    def _rewrite_manifest(self, damage: CorruptionError) -> None:
+        machine = self._applying.machine
+        done = partial(self._manifest_rewritten, machine)
+        if self._jobs.start("manifest", machine.rewrite_manifest, done):
+            self._manifest = damage
+            self._counters.repairs_started += 1
+
+    def _manifest_rewritten(self, machine: StateMachine, outcome: Error | None) -> None:
+        damage, self._manifest = self._manifest, None
+        if machine is not self._applying.machine:
+            return
+        if outcome is None:
+            self._counters.repairs_done += 1
+            return
+        self._counters.repairs_failed += 1
+        raise_unless_passing(outcome)
+        # The system lacked something. All that it takes is another state.
+        if damage is not None and not self.begin(damage):
+            raise damage
 
     def begin(self, damage: CorruptionError) -> bool:
         """The state is damaged; False, and nothing is done, where it can't be had from others."""
@@ -78,6 +143,7 @@ class Repair:
 
     def tick(self) -> None:
         """One tick has passed: have another member lead, or ask the one that does."""
+        self._log.tick()
         if self._least is None:
             return
         if self._raft.role is Role.LEADER:

@@ -47,6 +47,7 @@ from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.listener import Listener
 from kvstore.replica.log_clock import LogClock
 from kvstore.replica.log_note import NoteFile, NoteKeeper
+from kvstore.replica.log_repair import LogRepair
 from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
@@ -204,6 +205,17 @@ class Replica:
             self._transfers,
             directory=self.directory,
             counters=self.counters,
+            log=LogRepair(
+                self._raft,
+                self._log,
+                self._applying,
+                self._compaction,
+                self._tail,
+                jobs=self._jobs,
+                counters=self.counters,
+            ),
+            note=self._log_note,
+            jobs=self._jobs,
             tick_s=options.tick_s,
         )
         if opened.damage is not None:
@@ -374,6 +386,12 @@ class Replica:
             self._wake()
         return told_of(error, UnavailableError, alone=self._is_alone)
 
+    def damage_found(self, error: StorageError) -> None:
+        """A file of its own was found damaged (``error.path``), though nobody has asked for that
+        part: it is repaired, as what a read finds."""
+        self._damage = error
+        self._wake()
+
     def propose_membership(self, target: Membership, *, force: bool = False) -> Proposed:
         """Begin to change the members; raises what ``Raft.propose_membership`` raises."""
         proposed = self._ask_core(partial(self._raft.propose_membership, target, force=force))
@@ -473,7 +491,7 @@ class Replica:
             max(self._read_ticks.values(), default=0),
         )
         watch.tick(lack, oldest)
-        self._raft.storage_is_well(not watch.trouble and not self.repair.under_way)
+        self._raft.storage_is_well(not watch.trouble and not self.repair.state_is_damaged)
 
     def storage_ready(self) -> None:
         """The log has made something durable, or has failed."""
@@ -534,7 +552,7 @@ class Replica:
     def _turn(self) -> None:
         if self._damage is not None:
             damage, self._damage = self._damage, None
-            if not self._mends(damage):
+            if not self.repair.mends(damage):
                 raise damage
         self._applying.begin_turn()
         self._jobs.take()
@@ -619,23 +637,18 @@ class Replica:
 
     # --- ending --------------------------------------------------------------------------------
 
-    def _mends(self, damage: StorageError) -> bool:
-        """Damage was found: whether it is mended, or of no consequence any more."""
-        if not isinstance(damage, CorruptionError):
-            return False
-        part = self.directory.part_of(damage.path)
-        if part == self._applying.part or part.startswith("outgoing"):
-            # A checkpoint has the state's own tables.
-            return self.repair.begin(damage)
-        # One that was replaced is of no consequence.
-        return part.startswith("state") and part < self._applying.part
+    def _mends(self, damage: CorruptionError) -> bool:
+        """Damage was met by who applies."""
+        return self.repair.mends(damage)
 
     def _fail(self, error: Error) -> None:
         """Fence the member: nothing it does from here on could be trusted.
 
         But for damage that can be mended, found by a job as a rule.
         """
-        if self.failure is not None or (isinstance(error, StorageError) and self._mends(error)):
+        if self.failure is not None or (
+            isinstance(error, StorageError) and self.repair.mends(error)
+        ):
             return
         leads = self.is_leader
         self.failure = error

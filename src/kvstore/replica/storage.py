@@ -332,6 +332,15 @@ class MemberLog:
         """What was written with ``ticket``, and all before it, is durable."""
         return self._log.durable_ticket >= ticket
 
+    def begin_next_segment(self) -> int:
+        """Have what is saved from now on stand in a new segment, of that number. Any thread."""
+        return self._log.begin_next_segment()
+
+    @property
+    def oldest_segment(self) -> int:
+        """The number of the oldest segment that is there, needed or not."""
+        return self._log.oldest_segment
+
     def remove_before(self, index: int) -> None:
         """Remove segments of entries below ``index``, one by one. Any thread."""
         self._log.remove_before(index)

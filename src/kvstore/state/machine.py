@@ -381,6 +381,10 @@ class StateMachine:
         """Read and check every byte of the tables; raises CorruptionError at the first bad one."""
         self._db.verify()
 
+    def rewrite_manifest(self) -> None:
+        """Write the engine's manifest anew, from memory."""
+        self._db.rewrite_manifest()
+
     def checkpoint(self, path: str) -> None:
         """Make ``path`` a durable copy of this very state (hard links)."""
         self._db.checkpoint(path)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
-from kvstore.errors import CorruptionError, Error, UnavailableError
+from kvstore.errors import CorruptionError, Error, IntegrityCode, UnavailableError
 from kvstore.replica import Replica
 from tests.unit.replica.driven_group import DrivenGroup, into, put_of
 
@@ -70,7 +70,8 @@ def follower(group: DrivenGroup) -> Replica:
 
 
 def other_states(group: DrivenGroup, member: int) -> set[str]:
-    return {name for name in group.disk.names(f"/data/node{member}") if name != "log"}
+    names = group.disk.names(f"/data/node{member}")
+    return {name for name in names if name not in ("log", "LOGEND")}
 
 
 def test_a_followers_damaged_state_is_made_anew_while_writes_go_on() -> None:
@@ -273,3 +274,97 @@ def test_power_lost_during_a_repair_leaves_the_old_state_or_the_new_one(seed: in
             whole_again(group, hurt.member)
         assert len(group.hashes()) == 1
         assert group.failed == {}
+
+
+def write_until_repaired(group: DrivenGroup, hurt: Replica) -> None:
+    """Without a writer of its own a log syncs for what is waited for alone: not for marks."""
+    number = 0
+    while hurt.repair.under_way:
+        number += 1
+        assert number < KEYS
+        group.put(b"written", b"%d" % number)
+
+
+def log_damage(path: str) -> CorruptionError:
+    return CorruptionError("record", code=IntegrityCode.CHECKSUM_MISMATCH, path=path, offset=100)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_a_running_member_lets_go_of_a_damaged_part_of_its_log(members: int, which: str) -> None:
+    with DrivenGroup(members=members) as group:
+        fill(group)
+        for number in range(KEYS):
+            group.put(b"key-%04d" % number, bytes([number]) * 300, f"again-{number}")
+        group.settle()
+        hurt = group.leader()
+        segments = sorted(
+            path for path in group.disk.files(f"{hurt.directory.log}") if path.endswith(".wal")
+        )
+        path = segments[0] if which == "oldest" else segments[-1]
+        group.disk.flip_bit(path, 700, 2)
+        hurt.damage_found(log_damage(path))
+        hurt.turn()
+        assert "lets go" in hurt.repair.under_way
+        assert group.put(b"meanwhile", b"it serves") == [False]
+        write_until_repaired(group, hurt)
+        assert hurt.counters.repairs_done == 1
+        assert hurt.is_leader
+        assert group.put(b"k", b"v") == [False]
+        group.settle()
+        disk = group.power_off()
+    with DrivenGroup(disk, members=members, seed=2) as group:
+        group.settle()
+        assert group.read(b"meanwhile") == b"it serves"
+        assert group.read(b"k") == b"v"
+        assert len(group.hashes()) == 1
+        assert not any(replica.status().raft.damaged for replica in group.group.replicas.values())
+
+
+def test_damage_found_again_in_the_newer_segment_is_let_go_of_as_well() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        for _ in range(3):
+            path = max(p for p in group.disk.files(hurt.directory.log) if p.endswith(".wal"))
+            hurt.damage_found(log_damage(path))
+            group.step()
+        write_until_repaired(group, hurt)
+        newest = min(p for p in group.disk.files(hurt.directory.log) if p.endswith(".wal"))
+        assert newest > path
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("name", ["MANIFEST-", "CURRENT"])
+def test_a_running_member_writes_its_manifest_anew(members: int, name: str) -> None:
+    with DrivenGroup(members=members) as group:
+        fill(group)
+        hurt = group.leader()
+        path = next(p for p in group.disk.files(hurt.directory.path) if f"/{name}" in p)
+        damage(group.disk, path)
+        hurt.damage_found(log_damage(path))
+        group.until(lambda: hurt.counters.repairs_done)
+        assert hurt.is_leader
+        disk = group.power_off()
+    with DrivenGroup(disk, members=members, seed=2) as group:
+        group.settle()
+        assert group.read(b"after") == b"the tables"
+        assert all(not r.counters.repairs_started for r in group.group.replicas.values())
+
+
+def test_the_note_of_the_logs_end_is_written_anew() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        path = hurt.directory.log_note
+        for half in (0.2, 0.7):
+            damage(group.disk, path, half)
+        before = group.disk.read_file(path)
+        hurt.damage_found(log_damage(path))
+        group.until(lambda: group.disk.read_file(path) != before)
+        for _ in range(100):
+            group.step()
+        disk = group.power_off()
+    with DrivenGroup(disk, seed=2) as group:
+        group.settle()
+        assert not group.failed

@@ -929,6 +929,13 @@ cdef class Database(Store):
         self.check_open()
         verify_tables(self)
 
+    def rewrite_manifest(self):
+        self.check_writable()
+        with self.installing:
+            self.guard.check()
+            self.switch_manifest()
+            self.sync_current()
+
     def approximate_sizes(self, *ranges):
         self.check_open()
         return table_bytes_of_ranges(self, ranges)

@@ -293,6 +293,11 @@ class Database:
 
         Raises CorruptionError at the first bad one.
         """
+    def rewrite_manifest(self) -> None:
+        """Write a new manifest of what is known in memory, for one that is damaged on the disk.
+
+        Durable when the call returns. Any thread. Raises StorageError.
+        """
     def close(self) -> None:
         """Flush nothing, sync the log, stop the background; any later use raises ClosedError.
 

@@ -865,6 +865,26 @@ cdef class Log:
 
     # --- keeping it small ------------------------------------------------------------------------
 
+    def begin_next_segment(self):
+        cdef Status status
+        cdef int result
+        self.check_writable()
+        with nogil:
+            self.monitor.lock()
+            store_release(&self.rolling, 1)
+            self.monitor.unlock()
+            result = self.roll(0, &status)
+        if result:
+            raise self.error(&status)
+        return self.append_segment
+
+    @property
+    def oldest_segment(self):
+        self.monitor.lock()
+        cdef uint64_t number = self.sealed_first if self.sealed_count else self.append_segment
+        self.monitor.unlock()
+        return number
+
     def remove_before(self, uint64_t index):
         cdef uint64_t number
         self.check_writable()

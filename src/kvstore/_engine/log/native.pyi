@@ -105,6 +105,17 @@ class Log:
     def notify_fd(self) -> int:
         """The eventfd of the writer thread, -1 before :meth:`start_writer`."""
 
+    def begin_next_segment(self) -> int:
+        """Have all that is appended from now on stand in a new segment; returns its number, or a
+        higher one. Any thread.
+
+        Raises StorageError; where it is ``retryable`` the log is as it was.
+        """
+
+    @property
+    def oldest_segment(self) -> int:
+        """The number of the oldest segment that is there."""
+
     def remove_before(self, index: int) -> int:
         """Remove whole segments that hold only indexes below ``index``; returns how many."""
 

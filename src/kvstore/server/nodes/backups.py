@@ -49,7 +49,7 @@ class Backups:
             raise OverloadedError("another snapshot of this member is being saved; try again")
         if replica.failure is not None:
             raise replica.failure
-        if replica.repair.under_way:
+        if replica.repair.state_is_damaged:
             # A stand-in may have its place.
             raise UnavailableError(f"ask another member: {replica.repair.under_way}")
         self._busy = True
