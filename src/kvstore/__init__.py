@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     )
     from kvstore.engine import (
         DB,
+        Change,
+        ChangeFeed,
+        ChangeKind,
         Iterator,
         Options,
         PrefixedDB,
@@ -78,6 +81,9 @@ __all__ = [
     "AnswerLostError",
     "AsyncClient",
     "BatchError",
+    "Change",
+    "ChangeFeed",
+    "ChangeKind",
     "Client",
     "ClosedError",
     "CompactedError",
@@ -143,6 +149,9 @@ _HOMES = {
     ),
     "kvstore.engine": (
         "DB",
+        "Change",
+        "ChangeFeed",
+        "ChangeKind",
         "Iterator",
         "Options",
         "PrefixedDB",

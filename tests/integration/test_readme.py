@@ -72,7 +72,7 @@ def check(block: str, state: dict[str, Any]) -> int:
 
 
 def test_the_librarys_example_runs(tmp_path: Path) -> None:
-    assert check(PYTHON[0].replace("/tmp/", f"{tmp_path}/"), {}) == 4
+    assert check(PYTHON[0].replace("/tmp/", f"{tmp_path}/"), {}) == 6
 
 
 def test_the_clients_example_runs(kvd: Kvd) -> None:

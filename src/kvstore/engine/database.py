@@ -12,6 +12,7 @@ from kvstore._engine.database.native import Database, Iterator, WriteBatch, new_
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore._engine.table.native import compression_of
 from kvstore.engine import bulk
+from kvstore.engine.changes import ChangeFeed
 from kvstore.engine.options import Options, OtherSettings, Settings, options_of
 from kvstore.engine.prefixed import PrefixedDB
 
@@ -72,6 +73,30 @@ class DB(Database):
     def prefixed_db(self, prefix: Bytes) -> PrefixedDB:
         """A view of the keys that begin with ``prefix``, without it."""
         return PrefixedDB(self, prefix)
+
+    def changes(
+        self,
+        since: int | None = None,
+        *,
+        start: Bytes | None = None,
+        stop: Bytes | None = None,
+        prefix: Bytes | None = None,
+        timeout: float | None = None,
+    ) -> ChangeFeed:
+        """What was written after sequence ``since``, in order, and what comes; see ChangeFeed.
+
+        Without ``since`` from now on. Of keys from ``start`` on and below ``stop``, or that begin
+        with ``prefix``. To go on where an earlier feed ended, of this opening or one before it,
+        give its ``sequence``. ``timeout``: how many seconds iteration waits for the next change; None:
+        however long, 0: it ends where nothing more is there.
+
+        The past reaches back as far as the log: up to what flushes have put into tables, and
+        further with the option ``changes_kept_size``. Raises CompactedError, whose ``oldest`` is
+        the oldest sequence that the log has, for what is gone; FutureRevisionError (an
+        InvalidArgumentError) for a sequence that was never written, InvalidArgumentError where
+        there is no log (``wal=False``).
+        """
+        return ChangeFeed(self, b"", since, start, stop, prefix, timeout)
 
     def approximate_size(self, start: Bytes, stop: Bytes) -> int:
         """Bytes on disk of the keys in [start, stop)."""

@@ -30,6 +30,8 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "compaction_rate_limit": (0, 1 << 40),
     "slowdown_files": (4, 256),
     "stop_files": (6, 512),
+    "changes_kept_size": (0, 1 << 40),
+    "changes_behind_size": (0, 1 << 40),
 }
 
 
@@ -88,6 +90,10 @@ class Options:
     """Tables in level 0 from which each write is delayed, a little more with each table."""
     stop_files: int = 24
     """Tables in level 0 at which writers wait."""
+    changes_kept_size: int = 0
+    """So much of the log is kept at least, for feeds of the past (:meth:`kvstore.DB.changes`)."""
+    changes_behind_size: int = 1 << 30
+    """An open feed may be so far behind in the log; of one that is further, it lets go."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -153,6 +159,8 @@ class OtherSettings(TypedDict, total=False):
     compaction_rate_limit: int | None
     slowdown_files: int | None
     stop_files: int | None
+    changes_kept_size: int | None
+    changes_behind_size: int | None
 
 
 class Settings(OtherSettings, total=False):

@@ -15,6 +15,7 @@ from kvstore._engine.database.native import (
     prefix_end,
 )
 from kvstore.engine import bulk
+from kvstore.engine.changes import ChangeFeed
 
 if TYPE_CHECKING:
     import numpy
@@ -210,6 +211,18 @@ class PrefixedDB:
     def snapshot(self, *, sequence: int | None = None) -> Snapshot:
         """As :meth:`DB.snapshot`: of this view only."""
         return new_snapshot(self.db, self.prefix, sequence)
+
+    def changes(
+        self,
+        since: int | None = None,
+        *,
+        start: Bytes | None = None,
+        stop: Bytes | None = None,
+        prefix: Bytes | None = None,
+        timeout: float | None = None,
+    ) -> ChangeFeed:
+        """As :meth:`DB.changes`, of this view's keys."""
+        return ChangeFeed(self.db, self.prefix, since, start, stop, prefix, timeout)
 
     def prefixed_db(self, prefix: Bytes) -> PrefixedDB:
         """The keys of this view that begin with ``prefix``."""

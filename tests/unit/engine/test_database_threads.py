@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
-from kvstore.engine import DB, WriteBatch
+from kvstore.engine import DB, Change, WriteBatch
 from kvstore.errors import ClosedError, InvalidArgumentError, StorageError
 
 PATIENCE_SECONDS = 60
@@ -271,6 +271,86 @@ def test_closing_in_the_middle_ends_every_thread_and_keeps_what_was_acknowledged
         again.verify()
         for written in acknowledged:
             check_acknowledged(again, written)
+
+
+def follow(db: DB, since: int, most: int) -> Iterator[Change]:
+    """All changes up to sequence ``most``, by feeds that end after some of them."""
+    rng = random.Random(since)
+    while since < most:
+        with db.changes(since, timeout=PATIENCE_SECONDS) as feed:
+            for _ in range(rng.choice([1, 50, 10_000])):
+                if since >= most:
+                    return
+                change = next(feed)
+                assert change.sequence == since + 1
+                since = change.sequence
+                yield change
+
+
+def test_feeds_beside_writers_flushes_and_compactions_tell_everything_once() -> None:
+    disk = MemoryFileSystem()
+    crew = Crew()
+    acknowledged: list[dict[bytes, int]] = [{} for _ in range(2)]
+    told: list[dict[bytes, bytes]] = [{} for _ in range(3)]
+
+    def read(db: DB, place: int) -> None:
+        for change in follow(db, 0, 2 * 2 * 4000):
+            assert change.value is not None
+            told[place][change.key] = change.value
+
+    with DB("/db", filesystem=disk, changes_kept_size=1 << 30, **TINY) as db:
+        for place in range(3):
+            crew.start(read, db, place)
+        for writer in range(2):
+            crew.start(write_pairs, db, writer, 4000, acknowledged[writer])
+        crew.join()
+        for values in told:
+            assert values == dict(db)
+
+
+def test_closing_ends_every_feed() -> None:
+    disk = MemoryFileSystem()
+    db = DB("/db", filesystem=disk, **TINY)
+    crew = Crew()
+    seen = threading.Semaphore(0)
+
+    def read() -> None:
+        feed = db.changes(0)
+        try:
+            for number, change in enumerate(feed, 1):
+                assert change.sequence == number
+                seen.release()
+        except ClosedError:
+            return
+        raise AssertionError("it has ended without a word")
+
+    def write() -> None:
+        with pytest.raises(ClosedError):
+            write_pairs(db, 0, 1_000_000, {})
+
+    for _ in range(3):
+        crew.start(read)
+    crew.start(write)
+    for _ in range(100):
+        assert seen.acquire(timeout=PATIENCE_SECONDS)
+    db.close()
+    crew.join()
+
+
+def test_a_feed_that_is_closed_while_it_reads_ends() -> None:
+    disk = MemoryFileSystem()
+    with DB("/db", filesystem=disk, background=False, **TINY) as db:
+        db.put(b"a", b"1", sync=True)
+        feed = db.changes(0)
+        gate = Gate(disk, "open", "/wal/")
+        crew = Crew()
+        found: list[Change] = []
+        crew.start(lambda: found.extend(feed))
+        gate.wait_until_reached()
+        feed.close()
+        gate.opened.set()
+        crew.join()
+        assert len(found) <= 1
 
 
 def test_a_power_loss_beside_running_threads_keeps_every_synced_write() -> None:

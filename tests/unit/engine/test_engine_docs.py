@@ -24,7 +24,7 @@ def names(title):
 
 def test_the_examples_run(tmp_path, capsys):
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     state = {}
     for block in blocks:
         exec(block.replace("/tmp/", f"{tmp_path}/"), state)
@@ -87,5 +87,5 @@ def test_every_statistic_is_named():
     with kvstore.DB("/db", filesystem=MemoryFileSystem()) as db:
         stats = db.stats()
     assert names("stats()") == set(stats)
-    for part in (stats["log"], stats["cache"], stats["levels"][0]):
+    for part in (stats["log"], stats["changes"], stats["cache"], stats["levels"][0]):
         assert all(f"`{name}`" in section("stats()") for name in part)

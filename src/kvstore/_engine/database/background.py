@@ -26,7 +26,7 @@ OPEN_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
 class EventCount:
-    """Wakes background threads, also one that is only about to sleep: nobody polls."""
+    """Wakes threads that wait, also one that is only about to sleep: nobody polls."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -42,7 +42,9 @@ class EventCount:
         """Until it has advanced beyond ``seen``, at most ``seconds``."""
         with self.condition:
             if self.count == seen:
-                self.condition.wait(None if seconds == math.inf else seconds)
+                self.condition.wait(
+                    None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX)
+                )
 
 
 def start_threads(

@@ -220,7 +220,7 @@ cdef int note_log(Store store, object edit) except -1:
 cdef bint write_without_space(Store store, object error) except -1:
     """The disk is full: what newer memtables delete of the oldest need not be written at all."""
     cdef int i
-    if store.make_space(error):
+    if remove_kept_log(store) or store.make_space(error):
         try:
             return write_frozen(store, 1)
         except StorageError as again:
@@ -284,19 +284,6 @@ cdef bint write_frozen(Store store, int count) except -1:
             for i in range(count):
                 memtable_release(tables[i])
     return True
-
-
-cdef int remove_flushed_log(Store store) except -1:
-    """Segments of which tables hold everything; where that can't be done yet, the next flush does."""
-    if store.log is None:
-        return 0
-    try:
-        store.log.remove_segments_before(store.log_first)
-    except Exception as error:
-        if store.log_has_failed() or not is_retryable(error):
-            store.fail(error)
-            raise
-    return 0
 
 
 # --- doing ----------------------------------------------------------------------------------

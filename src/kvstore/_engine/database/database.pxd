@@ -28,8 +28,11 @@ cdef class Database(Store):
     cdef int apply(
         self, Slice payload, uint64_t first, bint numbered, bint ascending, bint has_ranges
     ) except -1
+    cdef int tell_feeds(self) except -1
     cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
     cdef int flush_recovered(self) except -1
+    # On a full disk: what of the log is only kept for change feeds. Whether there was any.
+    cdef bint give_up_kept_log(self, object error) except -1
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
     cdef int provide_room(self) except -1
     cdef int provide_room_here(self) except -1

@@ -179,6 +179,7 @@ cdef class Database(Store):
         """Those of a database that isn't open any more; again where it was interrupted."""
         store_release(&self.stop_jobs, 1)
         self.work.advance()
+        self.arrivals.advance()
         with self.changed:
             self.changed.notify_all()
         for thread in self.threads:
@@ -194,7 +195,9 @@ cdef class Database(Store):
             # As in any other write: it waits in memory, and in the log.
             if self.failure is not None or not is_retryable(error) or not self.uses_log:
                 raise
-        if self.log is not None and self.log.recovery.segments > MAX_FOUND_SEGMENTS:
+        if self.log is not None and (
+            sum(number >= self.log_first for number in self.log.found) > MAX_FOUND_SEGMENTS
+        ):
             # Many short openings, each with a segment of its own that nothing was due to flush.
             try:
                 self.flush_all()
@@ -405,7 +408,10 @@ cdef class Database(Store):
                 error = status_error(&status, log.path)
                 if result != RETRY:
                     self.fail(error)
-                elif self.make_descriptors(error) or (deletes and self.make_space(error)):
+                elif (
+                    self.make_descriptors(error) or self.give_up_kept_log(error)
+                    or (deletes and self.make_space(error))
+                ):
                     answer = log.reserve(payload_bytes)
                     continue
                 raise error
@@ -415,6 +421,13 @@ cdef class Database(Store):
                 self.provide_room()
             answer = log.reserve(payload_bytes)
         return 0
+
+    cdef bint give_up_kept_log(self, object error) except -1:
+        if not is_lack_of_space(error):
+            return False
+        with self.flushing:
+            self.check_open()
+            return remove_kept_log(self)
 
     cdef int write_ascending(self, Slice payload) except -1:
         cdef uint64_t first
@@ -530,6 +543,8 @@ cdef class Database(Store):
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
             if result == 0:
                 self.visible = last
+                if self.feeds_wait:
+                    self.tell_feeds()
                 self.log_behind += payload.size
                 if self.log_behind >= LOG_BEHIND_BYTES and self.background:
                     self.call_log_sync()
@@ -554,7 +569,14 @@ cdef class Database(Store):
             raise error
         if last > self.visible:
             self.visible = last
+        if self.feeds_wait:
+            self.tell_feeds()
         self.refresh_attention()
+        return 0
+
+    cdef int tell_feeds(self) except -1:
+        self.feeds_wait = False
+        self.arrivals.advance()
         return 0
 
     cdef int call_log_sync(self) except -1:
@@ -1008,6 +1030,7 @@ cdef class Database(Store):
             if self.forked:
                 return 0
             self.close_iterators()
+            self.close_feeds()
             with self.installing:
                 try:
                     self.shut()

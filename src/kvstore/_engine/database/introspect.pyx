@@ -219,6 +219,7 @@ cdef dict statistics(Store store):
         "stalls": store.stalls,
         "stall_seconds": store.stall_seconds,
         "log": None if store.log is None else store.log.stats(),
+        "changes": {"feeds": len(store.feeds), "oldest_sequence": oldest_change(store)},
         "cache": {
             "capacity_bytes": cache.capacity_bytes,
             "used_bytes": cache.used_bytes,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Self, overload
 
+from kvstore._engine.database.change import Change
 from kvstore._engine.database.repair_report import RepairReport
 from kvstore._engine.files.native import FileSystem
 
@@ -482,6 +483,45 @@ class Snapshot:
         """Let go of the moment; any later use raises ClosedError. Closing twice is fine."""
     def release(self) -> None:
         """The same as :meth:`close`, by LevelDB's name."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+# changes.pyx
+
+class ChangeReader:
+    """The part of :class:`kvstore.ChangeFeed` that must be fast; see there."""
+
+    sequence: int
+    """All changes up to this sequence were given, or are of keys that weren't asked for: the
+    ``since`` of a feed that goes on from here."""
+    timeout: float | None
+    """Seconds that iteration waits for the next change; None: however long."""
+    closed: bool
+    """Whether :meth:`close` was called."""
+    def __init__(
+        self,
+        store: Database,
+        within: bytes,
+        since: int | None,
+        start: _Bytes | None,
+        stop: _Bytes | None,
+        prefix: _Bytes | None,
+        timeout: float | None,
+    ) -> None: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Change: ...
+    def poll(self, timeout: float | None = 0) -> Change | None:
+        """The next change, waiting ``timeout`` seconds for it (None: however long), or None.
+
+        Raises as iteration does; ClosedError where the feed was closed before.
+        """
+    def poll_batch(self, timeout: float | None = 0) -> list[Change] | None:
+        """As :meth:`poll`, all changes of the next batch."""
+    def close(self) -> None:
+        """Let go of what it keeps; iteration ends, of another thread that waits too.
+
+        :meth:`poll` raises ClosedError from then on. Closing twice is fine.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
 

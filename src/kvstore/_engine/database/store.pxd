@@ -97,9 +97,13 @@ cdef class Store:
     cdef uint64_t history_from  # jobs have let go of versions that readers before it would need
     cdef dict snapshots         # sequence -> how many hold it
     cdef IteratorLink* open_iterators
+    cdef dict feeds             # id -> weak reference, of each open ChangeReader
+    cdef bint feeds_wait        # some may wait for a write: `arrivals` is to tell of it
+    cdef object arrivals        # EventCount: writes that became visible, a failure, the end
 
     # --- files
     cdef Log log
+    cdef uint64_t log_kept              # segments below it are gone, or about to be
     # What the manifest says of the log: None or b"" where there is none; 0 where nothing is durable.
     cdef bytes log_id
     cdef uint64_t log_first             # the oldest segment that must be there
@@ -183,6 +187,7 @@ cdef class Store:
     cdef void link(self, IteratorLink* link) noexcept
     cdef void unlink(self, IteratorLink* link) noexcept
     cdef void close_iterators(self) noexcept
+    cdef int close_feeds(self) except -1
     cdef int shut(self) except -1
 
 

@@ -70,6 +70,8 @@ from kvstore._engine.version.native cimport (
 )
 from kvstore._engine.version.native import ID_BYTES, Edit, manifest_name
 
+from kvstore._engine.database.background import EventCount
+
 from kvstore.errors import (
     ClosedError,
     CorruptionError,
@@ -79,9 +81,8 @@ from kvstore.errors import (
     StorageError,
 )
 
-LOG_KIND_BATCH = 1
-
 cdef enum:
+    LOG_KIND_BATCH = 1
     # A manifest is begun anew when it is longer than so many times its first edit, and this on top.
     ROLL_FACTOR = 4
     ROLL_BYTES = 1 << 20
@@ -98,6 +99,8 @@ cdef class Store:
         self.damaged_tables = {}
         self.snapshots = {}
         self.history_bounds = []
+        self.feeds = {}
+        self.arrivals = EventCount()
         self.threads = []
         self.installing = threading.Lock()
         self.flushing = threading.Lock()
@@ -160,6 +163,7 @@ cdef class Store:
         self.attention = True
         with self.changed:
             self.changed.notify_all()
+        self.arrivals.advance()
         return 0
 
     cdef int job_failed(self, Retry retry, object error) except -1:
@@ -211,10 +215,15 @@ cdef class Store:
 
     def _after_fork(self):
         """In the child: nothing of it is to be used, nor given back, but the copy of the lock."""
+        cdef ChangeReader feed
         self.forked = True
         self.attention = True
         self.open = False
         self.close_iterators()
+        for reference in self.feeds.values():
+            feed = reference()
+            if feed is not None and feed.tail is not None:
+                feed.tail.reading = False
         if self.lock is not None:
             # Else the directory stayed locked while the child lives, whatever becomes of the parent.
             self.guard.let_go_after_fork()
@@ -624,7 +633,8 @@ cdef class Store:
             database_id=self.database_id, noted=(self.log_first, self.log_segment, self.log_end),
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
         )
-        for kind, index, _, payload in self.log.replay():
+        # What is kept for change feeds alone needn't be applied.
+        for kind, index, _, payload in self.log.replay(self.flushed_sequence + 1):
             if kind != LOG_KIND_BATCH:
                 raise CorruptionError(
                     f"a log record of unknown kind {kind}", code=IntegrityCode.INVALID_OPERATION,
@@ -714,6 +724,15 @@ cdef class Store:
         while self.open_iterators != NULL:
             # Takes itself out of the list.
             self.open_iterators.close(self.open_iterators.owner)
+
+    cdef int close_feeds(self) except -1:
+        cdef ChangeReader feed
+        for reference in list(self.feeds.values()):
+            feed = reference()
+            if feed is not None:
+                feed.let_go()
+        self.feeds.clear()
+        return 0
 
     cdef int shut(self) except -1:
         """Close the files, whatever happens to each; raises the first trouble.

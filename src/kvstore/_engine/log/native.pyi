@@ -188,3 +188,10 @@ def log_segments(disk: FileSystem, path: str) -> list[int]:
 
 def salvage_segment(disk: FileSystem, path: str, number: int) -> SegmentSalvage:
     """What can be read of segment ``number`` of the log in ``path``; nothing is written."""
+
+# log_tail.pyx
+
+class LogTail:
+    """A place in an open log, for the database's change feeds; only native code moves it."""
+
+    def __init__(self, log: Log) -> None: ...
