@@ -24,6 +24,7 @@ from kvstore.cli.kvctl_role import role_group
 from kvstore.cli.kvctl_snapshot import snapshot_group
 from kvstore.cli.kvctl_status import status_command
 from kvstore.cli.kvctl_txn import txn_command
+from kvstore.cli.kvctl_upkeep import alarm_group, defrag_command
 from kvstore.cli.kvctl_user import user_group
 from kvstore.cli.kvctl_watch import compact_command, history_command, watch_command
 from kvstore.cli.pki import pki_group
@@ -78,6 +79,8 @@ kvctl.add_command(txn_command)
 kvctl.add_command(watch_command)
 kvctl.add_command(history_command)
 kvctl.add_command(compact_command)
+kvctl.add_command(alarm_group)
+kvctl.add_command(defrag_command)
 kvctl.add_command(lease_group)
 kvctl.add_command(lock_command)
 kvctl.add_command(elect_command)

@@ -8,6 +8,7 @@ from kvstore.client.entries import Event, EventKind, KeyValue
 from kvstore.client.keys import Compare, Keys
 from kvstore.client.leases import AsyncLease, Lease, LeaseStatus
 from kvstore.client.locks import AsyncLock, Lock
+from kvstore.client.maintenance import Alarm, AsyncMaintenance, Maintenance
 from kvstore.client.optimistic import AsyncDraft, Draft
 from kvstore.client.options import TLS, RetryPolicy
 from kvstore.client.scanning import AsyncRange, Range
@@ -29,6 +30,7 @@ from kvstore.client.watching import AsyncWatch, Watch
 __all__ = [
     "TLS",
     "Access",
+    "Alarm",
     "AsyncAuth",
     "AsyncClient",
     "AsyncDraft",
@@ -36,6 +38,7 @@ __all__ = [
     "AsyncLeadership",
     "AsyncLease",
     "AsyncLock",
+    "AsyncMaintenance",
     "AsyncRange",
     "AsyncTransaction",
     "AsyncWatch",
@@ -59,6 +62,7 @@ __all__ = [
     "Lease",
     "LeaseStatus",
     "Lock",
+    "Maintenance",
     "Member",
     "MemberStatus",
     "Members",

@@ -29,6 +29,7 @@ from kvstore.client.leases import (
 )
 from kvstore.client.locks import LOCK_TTL_S, AsyncLock
 from kvstore.client.login import Login
+from kvstore.client.maintenance import AsyncMaintenance
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Kind, Result
 from kvstore.client.optimistic import TRIES, AsyncDraft, transact
@@ -321,6 +322,11 @@ class AsyncClient:
     def auth(self) -> AsyncAuth:
         """Users, their roles, and whether they are asked for; see :attr:`Client.auth`."""
         return AsyncAuth(self.calls)
+
+    @property
+    def maintenance(self) -> AsyncMaintenance:
+        """Alarms, and room given back; see :attr:`Client.maintenance`."""
+        return AsyncMaintenance(self.calls)
 
     def _turn(self, name: BytesLike, value: bytes, ttl: float) -> Turn:
         return Turn(self.calls, self._renewals, self._stream, name, value, ttl)

@@ -20,6 +20,7 @@ from kvstore.client.entries import Event, KeyValue
 from kvstore.client.keys import Keys, selected, single
 from kvstore.client.leases import Lease, LeaseStatus
 from kvstore.client.locks import LOCK_TTL_S, Lock
+from kvstore.client.maintenance import Maintenance
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Operation, Result
 from kvstore.client.optimistic import TRIES, Draft, transact_blocking
@@ -421,6 +422,17 @@ class Client:
         """
         work = self._begun()
         return Auth(Kept(self, work), work.client.auth)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """Alarms, for which the store refuses writes, and room given back.
+
+        >>> client.maintenance.alarms()
+        [Alarm(member_id=1, kind='NOSPACE')]
+        >>> client.maintenance.disarm()
+        """
+        work = self._begun()
+        return Maintenance(Kept(self, work), work.client.maintenance)
 
     def pipeline(self, *, timeout: float | None = None) -> Pipeline:
         """A list of operations to be sent together; see :class:`Pipeline`."""

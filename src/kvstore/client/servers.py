@@ -81,6 +81,10 @@ class EtcdStub:
         """A method of Auth, of which most are seldom called."""
         return _unary(self._channel, "etcdserverpb.Auth", name)
 
+    def maintenance(self, name: str) -> Method[Any, Any]:
+        """A method of Maintenance: all of them are seldom called."""
+        return _unary(self._channel, "etcdserverpb.Maintenance", name)
+
 
 class Server:
     """The connection to one address."""

@@ -18,6 +18,7 @@ PAIRS = [
     (client.AsyncLeadership, client.Leadership),
     (client.AsyncLease, client.Lease),
     (client.AsyncLock, client.Lock),
+    (client.AsyncMaintenance, client.Maintenance),
     (client.AsyncRange, client.Range),
     (client.AsyncTransaction, client.Transaction),
     (client.AsyncWatch, client.Watch),
