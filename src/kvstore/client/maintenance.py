@@ -14,8 +14,8 @@ __all__ = ["Alarm", "AsyncMaintenance", "Maintenance"]
 class Alarm(NamedTuple):
     """What a member found wrong, for which the whole store refuses writes until it is disarmed.
 
-    ``kind``: ``NOSPACE`` (puts are refused), ``CORRUPT`` (all writes are), or the number of one that
-    this client doesn't know.
+    ``kind``: ``NOSPACE`` (puts are refused), ``CORRUPT`` (all writes are), or the number of one
+    that this client doesn't know.
     """
 
     member_id: int
@@ -39,7 +39,10 @@ class AsyncMaintenance:
     async def disarm(
         self, alarm: Alarm | None = None, *, timeout: float | None = None
     ) -> list[Alarm]:
-        """End an alarm, or all that stand; those that it ended. One that has its reason comes back."""
+        """End an alarm, or all that stand; those that it ended.
+
+        One whose reason is still there comes back.
+        """
         wanted = await self.alarms(timeout=timeout) if alarm is None else [alarm]
         ended: list[Alarm] = []
         for one in wanted:
@@ -89,7 +92,10 @@ class Maintenance:
         return self._run(self._maintenance.alarms(timeout=timeout))
 
     def disarm(self, alarm: Alarm | None = None, *, timeout: float | None = None) -> list[Alarm]:
-        """End an alarm, or all that stand; those that it ended. One that has its reason comes back."""
+        """End an alarm, or all that stand; those that it ended.
+
+        One whose reason is still there comes back.
+        """
         return self._run(self._maintenance.disarm(alarm, timeout=timeout))
 
     def defragment(self, *, timeout: float | None = None) -> None:
