@@ -958,6 +958,17 @@ cdef class Database(Store):
             self.switch_manifest()
             self.sync_current()
 
+    def live_tables(self):
+        self.check_open()
+        return live_tables(self)
+
+    def check_table(self, uint64_t number):
+        self.check_open()
+        return check_of_table(self, number)
+
+    def check_small_files(self):
+        return check_small_files(self)
+
     def approximate_sizes(self, *ranges):
         self.check_open()
         return table_bytes_of_ranges(self, ranges)

@@ -299,6 +299,18 @@ class Database:
 
         Durable when the call returns. Any thread. Raises StorageError.
         """
+    def live_tables(self) -> list[tuple[int, int]]:
+        """The number and the bytes of each table, ascending."""
+    def check_table(self, number: int) -> TableChecking | None:
+        """A check of one table, a piece at a time; None: there is no such table any more.
+
+        While it is kept the table's file stays, whatever compaction has made of it.
+        """
+    def check_small_files(self) -> int:
+        """Check what the disk now has as ``IDENTITY``, ``CURRENT`` and manifest; their bytes.
+
+        Raises CorruptionError, StorageError, ClosedError.
+        """
     def close(self) -> None:
         """Flush nothing, sync the log, stop the background; any later use raises ClosedError.
 
@@ -524,6 +536,20 @@ class ChangeReader:
         """
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
+
+# table_check.pyx
+
+class TableChecking:
+    """One table under check: see :meth:`DB.check_table`. One thread at a time."""
+
+    def step(self, *, forget: bool = True) -> int:
+        """Check the next piece, of a megabyte or two: returns its bytes, 0 after the last one.
+
+        All that :meth:`DB.verify` looks at. It doesn't go through the block cache. With ``forget``
+        what the system caches of the piece is dropped, before it so that the device is asked, and
+        after it. Raises CorruptionError for damage, StorageError when it can't be read,
+        ClosedError.
+        """
 
 # maintenance.pyx
 

@@ -62,6 +62,9 @@ cdef struct FileSystemOps:
     int (*names)(void* disk, const char* path, void* file) noexcept nogil
     # Bytes free on the device that holds `path`.
     int64_t (*free_bytes)(void* disk, const char* path) noexcept nogil
+    # What the system caches of these bytes isn't needed: advice, which may come to nothing. It makes
+    # the next read ask the device.
+    void (*forget)(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil
 
 
 cdef enum:

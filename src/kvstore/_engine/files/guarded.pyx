@@ -164,6 +164,11 @@ cdef int64_t guarded_free_bytes(void* disk, const char* path) noexcept nogil:
     return self.ops.free_bytes(self.disk, path)
 
 
+cdef void guarded_forget(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil:
+    cdef GuardedDisk* self = <GuardedDisk*> disk
+    self.ops.forget(self.disk, file, offset, size)
+
+
 cdef FileSystemOps GUARDED_OPS
 GUARDED_OPS.open = guarded_open
 GUARDED_OPS.close = guarded_close
@@ -187,6 +192,7 @@ GUARDED_OPS.lock_shared = guarded_lock_shared
 GUARDED_OPS.lock_directory = guarded_lock_directory
 GUARDED_OPS.names = guarded_names
 GUARDED_OPS.free_bytes = guarded_free_bytes
+GUARDED_OPS.forget = guarded_forget
 
 
 # What was opened on it is closed through it: the collector must not clear the references first.

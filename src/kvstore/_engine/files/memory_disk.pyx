@@ -634,6 +634,10 @@ cdef int64_t memory_free_bytes(void* disk, const char* path) noexcept with gil:
     return max(self.capacity_bytes - self.used_bytes, 0)
 
 
+cdef void memory_forget(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil:
+    pass    # there is no cache before it
+
+
 cdef FileSystemOps MEMORY_OPS
 MEMORY_OPS.open = memory_open
 MEMORY_OPS.close = memory_close
@@ -657,3 +661,4 @@ MEMORY_OPS.lock_shared = memory_lock_shared
 MEMORY_OPS.lock_directory = memory_lock_directory
 MEMORY_OPS.names = memory_names
 MEMORY_OPS.free_bytes = memory_free_bytes
+MEMORY_OPS.forget = memory_forget

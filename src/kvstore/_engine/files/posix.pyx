@@ -45,6 +45,8 @@ cdef extern from *:
     int mkdir(const char* path, mode_t mode) nogil
     int rename(const char* old, const char* new) nogil
     int posix_fallocate(int fd, off_t offset, off_t size) nogil
+    int posix_fadvise(int fd, off_t offset, off_t size, int advice) nogil
+    int POSIX_FADV_DONTNEED
     int sync_file_range(int fd, off_t offset, off_t size, unsigned int flags) nogil
     int SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE, SYNC_FILE_RANGE_WAIT_AFTER
     int O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, LOCK_EX, LOCK_NB, LOCK_SH
@@ -350,6 +352,10 @@ cdef int64_t posix_free_bytes(void* disk, const char* path) noexcept nogil:
     return <int64_t> info.f_bavail * <int64_t> info.f_frsize
 
 
+cdef void posix_forget(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil:
+    posix_fadvise(fd_of(file), <off_t> offset, <off_t> size, POSIX_FADV_DONTNEED)
+
+
 cdef FileSystemOps POSIX_OPS
 POSIX_OPS.open = posix_open
 POSIX_OPS.close = posix_close
@@ -373,6 +379,7 @@ POSIX_OPS.lock_shared = posix_lock_shared
 POSIX_OPS.lock_directory = posix_lock_directory
 POSIX_OPS.names = posix_names
 POSIX_OPS.free_bytes = posix_free_bytes
+POSIX_OPS.forget = posix_forget
 
 
 cdef class PosixFileSystem(FileSystem):

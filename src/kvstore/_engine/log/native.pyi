@@ -195,3 +195,19 @@ class LogTail:
     """A place in an open log, for the database's change feeds; only native code moves it."""
 
     def __init__(self, log: Log) -> None: ...
+
+# log_check.pyx
+
+class SegmentCheck:
+    """Every record of one segment, and that it ends where the segment after it says.
+
+    That one must be there: the newest segment is still written. One thread at a time.
+    """
+
+    def __init__(self, disk: FileSystem, path: str, number: int) -> None: ...
+    def step(self, bytes_max: int, *, forget: bool = True) -> int:
+        """Check about so many more bytes, a record at least: returns how many, 0 after the end.
+
+        With ``forget`` the device is asked, and what the system caches of it is dropped. Raises
+        CorruptionError for damage, StorageError when it can't be read.
+        """

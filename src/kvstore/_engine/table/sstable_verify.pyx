@@ -27,16 +27,8 @@ from kvstore._engine.primitives.native cimport (
 )
 
 
-cdef struct Tally:
-    # What the walk has seen, to be held against the properties.
-    Properties seen
-    Buffer last                 # internal key of the last entry
-    Buffer smallest
-    BlockCursor walk
-
-
 cdef int tally_entry(
-    Tally* tally, Slice key, Slice value, Partition* partition, int64_t offset, Status* status
+    TableCheck* tally, Slice key, Slice value, Partition* partition, int64_t offset, Status* status
 ) noexcept nogil:
     cdef Slice user_key = internal_user_key(key)
     cdef uint64_t trailer = internal_trailer(key)
@@ -72,7 +64,7 @@ cdef int tally_entry(
 
 
 cdef int walk_block(
-    Tally* tally, const uint8_t* frame, size_t size, Partition* partition, int64_t offset,
+    TableCheck* tally, const uint8_t* frame, size_t size, Partition* partition, int64_t offset,
     Status* status
 ) noexcept nogil:
     cdef Block block
@@ -95,7 +87,7 @@ cdef int walk_block(
 
 
 cdef int check_beginning(
-    Table* table, Tally* tally, uint64_t partition_slot, const uint8_t* frame, size_t size,
+    Table* table, TableCheck* tally, uint64_t partition_slot, const uint8_t* frame, size_t size,
     int64_t offset, Status* status
 ) noexcept nogil:
     """The first key of a partition must be above the separator of the one before."""
@@ -117,7 +109,7 @@ cdef int check_beginning(
 
 
 cdef int walk_partition(
-    Table* table, Tally* tally, uint64_t partition_slot, Partition* partition, Status* status
+    Table* table, TableCheck* tally, uint64_t partition_slot, Partition* partition, Status* status
 ) noexcept nogil:
     cdef Handle handle
     cdef int64_t offset
@@ -143,34 +135,28 @@ cdef int walk_partition(
     return 0
 
 
-cdef int walk_table(Table* table, Tally* tally, Status* status) noexcept nogil:
+cdef int check_next_partition(
+    TableCheck* check, Handle handle, Status* status
+) noexcept nogil:
     cdef Partition partition
     cdef CachedBlock held
-    cdef Handle handle
-    cdef uint8_t* frame
     cdef size_t size
-    cdef uint32_t slot
+    cdef uint32_t slot = check.partition
     cdef int result
-    for slot in range(table.root.entries):
-        if root_handle(table, slot, &handle) < 0:
-            return status_set(status, INVALID_RECORD, b"root index entry", -1)
-        frame = table_read_frame(table, handle, FRAME_PARTITION, &size, status)
-        if frame == NULL:
-            return -1
-        result = check_partition(table, frame, size, slot, status)
+    cdef uint8_t* frame = table_read_frame(check.table, handle, FRAME_PARTITION, &size, status)
+    if frame == NULL:
+        return -1
+    result = check_partition(check.table, frame, size, slot, status)
+    if result == 0:
+        memset(&held, 0, sizeof(held))
+        held.data = frame
+        held.size = <uint32_t> (FRAME_HEADER_BYTES + size)
+        partition.held = &held
+        result = partition_view(&partition)
         if result == 0:
-            memset(&held, 0, sizeof(held))
-            held.data = frame
-            held.size = <uint32_t> (FRAME_HEADER_BYTES + size)
-            partition.held = &held
-            result = partition_view(&partition)
-            if result == 0:
-                result = walk_partition(table, tally, slot, &partition, status)
-        block_free(frame)
-        if result < 0:
-            return -1
-        tally.seen.partitions += 1
-    return 0
+            result = walk_partition(check.table, check, slot, &partition, status)
+    block_free(frame)
+    return result
 
 
 # --- what is not data -----------------------------------------------------------------------
@@ -256,7 +242,7 @@ cdef int check_ends(Table* table, Properties* properties, uint8_t** kept, Status
     return result
 
 
-cdef bint bounds_are_true(Tally* tally, Properties* told) noexcept nogil:
+cdef bint bounds_are_true(TableCheck* tally, Properties* told) noexcept nogil:
     """Exactly the entries' bounds, or around them where range tombstones reach further."""
     cdef Slice smallest = slice_of(tally.smallest.data, tally.smallest.size)
     cdef Slice largest = slice_of(tally.last.data, tally.last.size)
@@ -276,7 +262,7 @@ cdef bint bounds_are_true(Tally* tally, Properties* told) noexcept nogil:
     )
 
 
-cdef int compare_properties(Tally* tally, Properties* told, int64_t offset, Status* status) noexcept nogil:
+cdef int compare_properties(TableCheck* tally, Properties* told, int64_t offset, Status* status) noexcept nogil:
     cdef Properties* seen = &tally.seen
     if (
         seen.entries != told.entries
@@ -293,25 +279,66 @@ cdef int compare_properties(Tally* tally, Properties* told, int64_t offset, Stat
     return 0
 
 
-cdef int table_verify(Table* table, Status* status) noexcept nogil:
-    cdef Tally tally
-    cdef Properties told
-    cdef uint8_t* kept = NULL
+# --- step by step ---------------------------------------------------------------------------
+
+cdef int table_check_begin(TableCheck* check, Table* table, Status* status) noexcept nogil:
+    memset(check, 0, sizeof(TableCheck))
+    status_clear(status)
+    status.table = table.identity.file_number
+    table_retain(table)
+    check.table = table
+    check.seen.min_sequence = <uint64_t> -1
+    block_cursor_init(&check.walk)
+    buffer_init(&check.last)
+    buffer_init(&check.smallest)
+    return check_ends(table, &check.told, &check.kept, status)
+
+
+cdef int table_check_step(TableCheck* check, bint forget, Status* status) noexcept nogil:
+    cdef Table* table = check.table
+    cdef Handle handle
+    cdef uint64_t first = check.checked_bytes
+    cdef uint64_t size
     cdef int result
     status_clear(status)
     status.table = table.identity.file_number
-    memset(&tally, 0, sizeof(tally))
-    tally.seen.min_sequence = <uint64_t> -1
-    block_cursor_init(&tally.walk)
-    buffer_init(&tally.last)
-    buffer_init(&tally.smallest)
-    result = check_ends(table, &told, &kept, status)
+    if check.partition >= table.root.entries:
+        check.checked_bytes = table.file_bytes
+        return compare_properties(check, &check.told, <int64_t> table.root_handle.offset, status)
+    if root_handle(table, check.partition, &handle) < 0:
+        return status_set(status, INVALID_RECORD, b"root index entry", -1)
+    # A partition's frame follows its blocks.
+    size = handle.offset + handle.bytes - first
+    if forget:
+        table.ops.forget(table.disk, table.file, first, size)
+    result = check_next_partition(check, handle, status)
+    if forget:
+        table.ops.forget(table.disk, table.file, first, size)
+    if result < 0:
+        return -1
+    check.seen.partitions += 1
+    check.partition += 1
+    check.checked_bytes = first + size
+    return 1
+
+
+cdef void table_check_end(TableCheck* check) noexcept nogil:
+    if check.table == NULL:
+        return
+    block_cursor_free(&check.walk)
+    buffer_free(&check.last)
+    buffer_free(&check.smallest)
+    block_free(check.kept)
+    table_release(check.table)
+    check.table = NULL
+
+
+cdef int table_verify(Table* table, Status* status) noexcept nogil:
+    cdef TableCheck check
+    cdef int result = table_check_begin(&check, table, status)
     if result == 0:
-        result = walk_table(table, &tally, status)
-    if result == 0:
-        result = compare_properties(&tally, &told, <int64_t> table.root_handle.offset, status)
-    block_cursor_free(&tally.walk)
-    buffer_free(&tally.last)
-    buffer_free(&tally.smallest)
-    block_free(kept)
+        result = 1
+    while result > 0:
+        result = table_check_step(&check, False, status)
+    table_check_end(&check)
     return result
