@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 
 from kvstore.errors import CorruptionError
 from kvstore.raft import Message
-from kvstore.replica.packets import Packet, SnapshotPart, decode_packet, encode_packet
+from kvstore.replica.packets import (
+    Packet,
+    SnapshotPart,
+    StateProbe,
+    StateReport,
+    decode_packet,
+    encode_packet,
+)
 from tests.simulator.agenda import MILLISECOND, SECOND, Agenda
 from tests.simulator.plan import Plan
 from tests.simulator.trace import Trace, Violation
@@ -34,6 +41,10 @@ def tell(packet: Packet) -> str:
         return words + (" reject" if packet.reject else "")
     if isinstance(packet, SnapshotPart):
         return f"snapshot {packet.meta.index} from byte {packet.offset} of {packet.total}"
+    if isinstance(packet, StateProbe):
+        return f"asks for the state at {packet.index}, rows from {packet.start!r}"
+    if isinstance(packet, StateReport):
+        return f"tells of the state at {packet.index}: {packet.state}, {packet.rows}"
     return f"has snapshot {packet.index} up to byte {packet.next}"
 
 

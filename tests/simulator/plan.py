@@ -221,6 +221,8 @@ def draw(seed: int) -> Plan:
             memory=memory,
             apply_turn_s=slices.choice((0.0, 0.005)),
             apply_slice_entries=slices.choice((1, 1, 3, 64)),
+            compare_s=0.5,
+            scrub_round_s=1.0,
         ),
         clients=rng.randint(3, 7),
         in_session=memories.choice((0.0, 0.5, 0.5, 1.0)),

@@ -378,6 +378,8 @@ class Process:
         self._oracle.check_leader(replica)
         if replica.counters.log_tails_lost and not self.excuses:
             raise Violation(f"member {self.member} gave up the tail of a log that is whole")
+        if replica.comparing.differences:
+            raise Violation(f"states differ, says {self.member}: {replica.comparing.figures()}")
         raft = replica._raft
         membership = raft.membership
         self._has_others = bool((membership.voters | membership.outgoing) - {self.member})

@@ -96,6 +96,9 @@ def as_text(reports: Reports) -> str:
         fault = report.silence if report.said is None else report.said.fault
         if fault:
             faults.append(f"member {report.member_id or '?'}: {in_line(fault)}")
+        if report.said is not None:
+            found = [in_line(finding) for finding in report.said.findings]
+            faults += [f"member {report.member_id} finds: {finding}" for finding in found]
     # The members of an embedded kvd have no addresses of their own.
     shown = len(COLUMNS) if asked.mode == "cluster-node" else -1
     lines = table(COLUMNS[:shown], [row[:shown] for row in rows])

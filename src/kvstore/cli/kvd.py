@@ -74,6 +74,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         history_mib=config.history_mib,
         history_revisions=config.history_revisions,
         quota_mib=config.quota_mib,
+        scrub_round_hours=config.scrub_round_hours,
     )
     serve(options, partial(open_cluster_node, config))
 
@@ -100,6 +101,7 @@ def kvd(
     history_mib: int,
     history_revisions: int,
     quota_mib: int,
+    scrub_round_hours: int,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -129,6 +131,7 @@ def kvd(
         history_mib=history_mib,
         history_revisions=history_revisions,
         quota_mib=quota_mib,
+        scrub_round_hours=scrub_round_hours,
     )
     for key in CLUSTER_FLAGS:
         if key in given:

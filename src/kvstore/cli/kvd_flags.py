@@ -17,6 +17,7 @@ from kvstore.server.config.options import (
     LOG_FORMATS,
     LOG_LEVELS,
     MODES,
+    SCRUB_ROUND_HOURS_DEFAULT,
     TLS_PROFILES,
 )
 
@@ -147,6 +148,14 @@ _FLAGS = (
         show_default=True,
         help="A store that takes more has puts refused until there is room; 0: no bound but the "
         "disk.",
+    ),
+    click.option(
+        "--scrub_round_hours",
+        metavar="HOURS",
+        type=int,
+        default=SCRUB_ROUND_HOURS_DEFAULT,
+        show_default=True,
+        help="In what time all stored bytes are read and checked in the background; 0: never.",
     ),
     click.option("--config", metavar="FILE", help="TOML file of a cluster node."),
     click.option(

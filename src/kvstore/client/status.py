@@ -37,6 +37,18 @@ class MemberStatus:
     cache_capacity_bytes: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
+    findings: tuple[str, ...] = ()
+    """What operators should know of it, or what it found of others."""
+    compared_seconds: float = -1.0
+    """Since its state was last found to be the others'; -1: there is nobody to compare with."""
+    scrub_progress: float = -1.0
+    """Of the round under way in which all that it holds is read and checked; -1: there is none."""
+    scrub_rounds: int = 0
+    """That ended, since it was opened."""
+    scrub_ended_seconds: float = -1.0
+    """Since one ended last; -1: none did yet."""
+    scrub_damages: int = 0
+    """That they found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +105,16 @@ class Members:
         )
 
 
-# A role is an enumeration there and a word here; everything else has the message's name and value.
-_COPIED = tuple(field.name for field in fields(MemberStatus) if field.name != "role")
+# A role is an enumeration there and a word here, and what is repeated is a tuple; everything else
+# has the message's name and value.
+_COPIED = tuple(
+    field.name for field in fields(MemberStatus) if field.name not in ("role", "findings")
+)
 
 
 def _member(message: admin_pb2.MemberStatus) -> MemberStatus:
     return MemberStatus(
         role=admin_pb2.Role.Name(message.role).removeprefix("ROLE_").lower(),
+        findings=tuple(message.findings),
         **{name: getattr(message, name) for name in _COPIED},
     )

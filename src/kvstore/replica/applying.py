@@ -91,6 +91,9 @@ class Applying:
         self._wake = wake
         self._now = now
         self.listeners: list[Listener] = []
+        # A slice must end with this index, 0 for none, and who is told when it is behind us.
+        self.pause_at = 0
+        self.paused: Callable[[], None] = lambda: None
         self._proposed: dict[int, _Waiting] = {}
         self._reads_confirmed: list[tuple[int, list[ReadDone]]] = []
         # Committed and not applied yet; oldest first. The first of them may be prepared.
@@ -104,6 +107,11 @@ class Applying:
         self._failed = False
         # An installation for which room, memory or descriptors were lacking.
         self._install_again: tuple[int, Callable[[], None]] | None = None
+
+    @property
+    def path(self) -> str:
+        """The directory of the state."""
+        return self._path
 
     # --- entries -------------------------------------------------------------------------------
 
@@ -211,6 +219,8 @@ class Applying:
         self._answer(answers)
         if self.listeners:
             self._tell(answers)
+        if 0 < self.pause_at <= self.machine.applied_index:
+            self.paused()
         return True
 
     def _take_slice(self) -> list[tuple[int, int, bytes]]:
@@ -220,7 +230,7 @@ class Applying:
         for term, index, kind, data in islice(self._held, self._slice_entries):
             taken.append((index, term, data if kind is _COMMAND else b""))
             room -= len(data)
-            if room <= 0:
+            if room <= 0 or index == self.pause_at:
                 break
         return taken
 

@@ -31,6 +31,9 @@ class ReplicaOptions:
     between two calls of ``Replica.tick``. ``apply_turn_s``: what one turn gives to applying
     entries, a slice of at most ``apply_slice_entries`` at least. ``plain_state``: entries are
     applied by the readable form of what is done natively, with the same outcome.
+    ``compare_s``: between two comparisons of the members' states, 0 for none. ``scrub_round_s``: in
+    what time all that the member holds is read and checked once, and stored rows compared; 0 for
+    neither.
     """
 
     raft: Options = field(default_factory=Options)
@@ -46,6 +49,8 @@ class ReplicaOptions:
     apply_turn_s: float = 0.005
     apply_slice_entries: int = 64
     plain_state: bool = False
+    compare_s: float = 2.0
+    scrub_round_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,20 @@ it, a part or a progress as below. Little-endian::
     part      u32 CRC-32C of all that follows, u64 sender, to, term, total, offset,
               u32 size of the mark, the mark (codec), the data
     progress  u32 CRC-32C of all that follows, u64 sender, to, term, index, next
+    probe     u32 CRC-32C of all that follows, continued from 4, u64 sender, to, term, index,
+              u32 bytes, u8 verdict, the first key
+    report    u32 CRC-32C of all that follows, continued from 5, u64 sender, to, term, index,
+              revision, u32 state hash, u32 rows, u32 their hash, u8 told (1 the state, 2 the rows,
+              4 there is a next key), the next key
+
+Probes and reports (comparing.py) are for members that are known to understand them.
 """
 
 from __future__ import annotations
 
+import enum
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +33,7 @@ from kvstore.raft.codec import (
     encode_message_parts,
     encode_snapshot_meta,
 )
+from kvstore.state import RowsHash
 
 __all__ = [
     "HAS_ROOM",
@@ -35,7 +44,10 @@ __all__ = [
     "Packet",
     "SnapshotPart",
     "SnapshotProgress",
+    "StateProbe",
+    "StateReport",
     "Transport",
+    "Verdict",
     "decode_packet",
     "encode_packet",
 ]
@@ -50,10 +62,15 @@ WANTED = REFUSED - 3
 """As ``next`` of a progress: no answer but a question. Its sender's state is damaged, and it asks
 its leader for a snapshot of ``index`` or later. Members that don't know it take no notice."""
 
-_MESSAGE, _PART, _PROGRESS = 1, 2, 3
+_MESSAGE, _PART, _PROGRESS, _PROBE, _REPORT = 1, 2, 3, 4, 5
 _MESSAGE_KIND = bytes((_MESSAGE,))
 _PART_HEAD = struct.Struct("<QQQQQI")
 _PROGRESS_HEAD = struct.Struct("<QQQQQ")
+_PROBE_HEAD = struct.Struct("<QQQQIB")
+_REPORT_HEAD = struct.Struct("<QQQQQIIIB")
+# What the checksum begins with: of the later kinds it says which they are.
+_SEEDS = {_PART: 0, _PROGRESS: 0, _PROBE: _PROBE, _REPORT: _REPORT}
+_TOLD_STATE, _TOLD_ROWS, _TOLD_NEXT = 1, 2, 4
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -86,7 +103,43 @@ class SnapshotProgress:
     next: int
 
 
-Packet = Message | SnapshotPart | SnapshotProgress
+class Verdict(enum.IntEnum):
+    """What the leader found of a member's state when it last compared it."""
+
+    UNKNOWN = 0
+    AGREES = 1
+    DIFFERS = 2
+    """From that of a majority."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateProbe:
+    """A leader asks for the state after the entry ``index``, and for the hash of the rows from user
+    key ``start`` on, of about ``bytes_max`` (0: for none)."""
+
+    sender: int
+    to: int
+    term: int
+    index: int
+    bytes_max: int
+    verdict: Verdict
+    start: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StateReport:
+    """The answer. ``state``: hash and revision, None where the state had gone on already; ``rows``:
+    None where they were not asked for, or couldn't be read."""
+
+    sender: int
+    to: int
+    term: int
+    index: int
+    state: tuple[int, int] | None
+    rows: RowsHash | None
+
+
+Packet = Message | SnapshotPart | SnapshotProgress | StateProbe | StateReport
 
 
 class Transport(Protocol):
@@ -106,7 +159,7 @@ class Encoder:
     def parts(self, packet: Packet) -> tuple[bytes, ...]:
         """What the bytes of ``packet`` are put together of."""
         if not isinstance(packet, Message):
-            return (_encode_of_snapshot(packet),)
+            return (_encode_checked(packet),)
         if packet.entries is not self._entries:
             self._encoded = encode_entries(packet.entries)
             self._entries = packet.entries
@@ -118,19 +171,36 @@ def encode_packet(packet: Packet) -> bytes:
     return b"".join(Encoder().parts(packet))
 
 
-def _encode_of_snapshot(packet: SnapshotPart | SnapshotProgress) -> bytes:
-    if isinstance(packet, SnapshotPart):
-        mark = encode_snapshot_meta(packet.meta)
-        body = (
-            _PART_HEAD.pack(
-                packet.sender, packet.to, packet.term, packet.total, packet.offset, len(mark)
-            )
-            + mark
-            + packet.data
-        )
-        return bytes((_PART,)) + _CHECKSUM.pack(crc32c(body)) + body
-    body = _PROGRESS_HEAD.pack(packet.sender, packet.to, packet.term, packet.index, packet.next)
-    return bytes((_PROGRESS,)) + _CHECKSUM.pack(crc32c(body)) + body
+def _encode_checked(packet: SnapshotPart | SnapshotProgress | StateProbe | StateReport) -> bytes:
+    match packet:
+        case SnapshotPart(sender, to, term, meta, total, offset, data):
+            mark = encode_snapshot_meta(meta)
+            body = _PART_HEAD.pack(sender, to, term, total, offset, len(mark)) + mark + data
+            kind = _PART
+        case SnapshotProgress(sender, to, term, index, upto):
+            body = _PROGRESS_HEAD.pack(sender, to, term, index, upto)
+            kind = _PROGRESS
+        case StateProbe(sender, to, term, index, bytes_max, verdict, start):
+            body = _PROBE_HEAD.pack(sender, to, term, index, bytes_max, verdict) + start
+            kind = _PROBE
+        case StateReport():
+            body = _encode_report(packet)
+            kind = _REPORT
+    return bytes((kind,)) + _CHECKSUM.pack(crc32c(body, _SEEDS[kind])) + body
+
+
+def _encode_report(report: StateReport) -> bytes:
+    state_hash, revision = report.state or (0, 0)
+    rows, crc, next_key = report.rows or (0, 0, None)
+    told = (
+        _TOLD_STATE * (report.state is not None)
+        | _TOLD_ROWS * (report.rows is not None)
+        | _TOLD_NEXT * (next_key is not None)
+    )
+    head = _REPORT_HEAD.pack(
+        report.sender, report.to, report.term, report.index, revision, state_hash, rows, crc, told
+    )
+    return head + (next_key or b"")
 
 
 def decode_packet(data: bytes | memoryview) -> Packet:
@@ -139,14 +209,15 @@ def decode_packet(data: bytes | memoryview) -> Packet:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "empty packet")
     if data[0] == _MESSAGE:
         return decode_message(data[1:])
-    if data[0] not in (_PART, _PROGRESS):
+    decode = _DECODERS.get(data[0])
+    if decode is None:
         raise _bad(IntegrityCode.INVALID_OPERATION, f"packet of kind {data[0]}")
     if len(data) < 1 + _CHECKSUM.size:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "packet cut short")
     body = bytes(data[1 + _CHECKSUM.size :])
-    if crc32c(body) != _CHECKSUM.unpack_from(data, 1)[0]:
+    if crc32c(body, _SEEDS[data[0]]) != _CHECKSUM.unpack_from(data, 1)[0]:
         raise _bad(IntegrityCode.CHECKSUM_MISMATCH, "packet checksum")
-    return _decode_part(body) if data[0] == _PART else _decode_progress(body)
+    return decode(body)
 
 
 def _decode_part(body: bytes) -> SnapshotPart:
@@ -167,6 +238,41 @@ def _decode_progress(body: bytes) -> SnapshotProgress:
     if len(body) != _PROGRESS_HEAD.size:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "snapshot progress of another size")
     return SnapshotProgress(*_PROGRESS_HEAD.unpack(body))
+
+
+def _decode_probe(body: bytes) -> StateProbe:
+    if len(body) < _PROBE_HEAD.size:
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, "probe of a state cut short")
+    sender, to, term, index, bytes_max, verdict = _PROBE_HEAD.unpack_from(body)
+    if verdict > Verdict.DIFFERS:
+        raise _bad(IntegrityCode.INVALID_RECORD, f"probe of a state with verdict {verdict}")
+    start = body[_PROBE_HEAD.size :]
+    return StateProbe(sender, to, term, index, bytes_max, Verdict(verdict), start)
+
+
+def _decode_report(body: bytes) -> StateReport:
+    if len(body) < _REPORT_HEAD.size:
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, "report of a state cut short")
+    sender, to, term, index, revision, state_hash, rows, crc, told = _REPORT_HEAD.unpack_from(body)
+    next_key = body[_REPORT_HEAD.size :]
+    if told > _TOLD_STATE | _TOLD_ROWS | _TOLD_NEXT or (next_key and not told & _TOLD_NEXT):
+        raise _bad(IntegrityCode.INVALID_RECORD, f"report of a state that tells {told}")
+    return StateReport(
+        sender,
+        to,
+        term,
+        index,
+        (state_hash, revision) if told & _TOLD_STATE else None,
+        RowsHash(rows, crc, next_key if told & _TOLD_NEXT else None) if told & _TOLD_ROWS else None,
+    )
+
+
+_DECODERS: Mapping[int, Callable[[bytes], Packet]] = {
+    _PART: _decode_part,
+    _PROGRESS: _decode_progress,
+    _PROBE: _decode_probe,
+    _REPORT: _decode_report,
+}
 
 
 def _bad(code: IntegrityCode, message: str) -> CorruptionError:

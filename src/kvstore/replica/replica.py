@@ -40,6 +40,7 @@ from kvstore.replica.applying import Applying, ProposalDone, ReadDone
 from kvstore.replica.asked import Asked, ProposalTaken
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.compaction import Compaction
+from kvstore.replica.comparing import Comparing
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.failing import defect_of, resign, told_of
@@ -51,7 +52,7 @@ from kvstore.replica.log_repair import LogRepair
 from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
-from kvstore.replica.packets import Packet, SnapshotPart, Transport
+from kvstore.replica.packets import Packet, SnapshotPart, StateProbe, StateReport, Transport
 from kvstore.replica.repair import Repair, open_member_state
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
@@ -91,6 +92,7 @@ class Replica:
         judge_membership: JudgeMembership = lambda membership: None,
         now: Callable[[], float] = time.monotonic,
         later: Later = at_once,
+        understands_probes: Callable[[int], bool] = lambda member: True,
     ) -> None:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
 
@@ -101,7 +103,8 @@ class Replica:
         what takes long, at once if it isn't given. ``now``: seconds of a monotonic clock; ``later``
         makes calls after some time, at once if it isn't given.
         ``judge_membership`` raises CorruptionError for a list of members, come from another one,
-        that this program could not follow.
+        that this program could not follow. ``understands_probes``: whether a member is known to
+        take part in comparing states.
 
         Raises ConfigurationError (another member's directory), CorruptionError (damage),
         StorageError (can't be read or written).
@@ -220,6 +223,16 @@ class Replica:
         )
         if opened.damage is not None:
             self.repair.begin(opened.damage)
+        self.comparing = Comparing(
+            identity.member,
+            self._raft,
+            self._applying,
+            self._jobs,
+            transport,
+            options,
+            understands=understands_probes,
+            damaged=self.damage_found,
+        )
         if threaded:
             self.notify_fd = self._log.start_writer()
         self._turn_guarded()
@@ -381,9 +394,7 @@ class Replica:
         others have the data its state is made anew from theirs, else the member is fenced.
         """
         if not error.retryable:
-            # Not now: other reads are being answered, from what has its own checksums.
-            self._damage = error
-            self._wake()
+            self.damage_found(error)
         return told_of(error, UnavailableError, alone=self._is_alone)
 
     def damage_found(self, error: StorageError) -> None:
@@ -433,6 +444,8 @@ class Replica:
             elif isinstance(packet, SnapshotPart):
                 if self._listen(partial(self._transfers.hears, packet)):
                     self._guard(partial(self._transfers.take_part, packet))
+            elif isinstance(packet, StateProbe | StateReport):
+                self._guard(partial(self.comparing.take, packet))
             else:
                 self._guard(partial(self._transfers.take_progress, packet))
 
@@ -471,6 +484,7 @@ class Replica:
         self._pace.tick(self.log_bytes)
         self._tail.tick()
         self._guard(self._log_note.tick)
+        self._guard(self.comparing.tick)
         self._wake()
 
     def _judge_storage(self) -> None:

@@ -1,5 +1,6 @@
 """The replicated state machine: committed commands in, engine batches and results out."""
 
+from kvstore.state.captured import Captured, RowsHash
 from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import (
     KEY_BYTES_MAX,
@@ -41,6 +42,7 @@ __all__ = [
     "USERS_CHANGED",
     "VALUE_BYTES_MAX",
     "Applied",
+    "Captured",
     "Cold",
     "Command",
     "CommandKind",
@@ -49,6 +51,7 @@ __all__ = [
     "MemoryBounds",
     "OperationResult",
     "Prepared",
+    "RowsHash",
     "SessionBounds",
     "StateMachine",
     "StoredState",

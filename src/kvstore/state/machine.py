@@ -16,10 +16,12 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kvstore._engine.database.native import TableChecking
 from kvstore._state import native
 from kvstore._state.native import RequestMemory
 from kvstore.engine import DB
 from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.state.captured import Captured
 from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import decode_commands
 from kvstore.state.mvcc.answers import EventPage, GatheredAnswer, HashAnswer, RangeAnswer, TxnAnswer
@@ -385,9 +387,25 @@ class StateMachine:
         """Write the engine's manifest anew, from memory."""
         self._db.rewrite_manifest()
 
+    def live_tables(self) -> list[tuple[int, int]]:
+        """The number and the bytes of each table of the engine. Any thread, as the next two."""
+        return self._db.live_tables()
+
+    def check_table(self, number: int) -> TableChecking | None:
+        """A check of one of them, a piece at a time; None where it is gone."""
+        return self._db.check_table(number)
+
+    def check_small_files(self) -> int:
+        """Check the engine's identity and manifest as they are on the disk; their bytes."""
+        return self._db.check_small_files()
+
     def checkpoint(self, path: str) -> None:
         """Make ``path`` a durable copy of this very state (hard links)."""
         self._db.checkpoint(path)
+
+    def capture(self) -> Captured:
+        """This very moment, for members to compare. To be closed by whoever asked."""
+        return Captured(self._db, self.applied_index, self.state_hash, self.revision)
 
     def statistics(self) -> dict[str, object]:
         """The engine's counters."""

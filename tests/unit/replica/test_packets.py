@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from kvstore.errors import CorruptionError
 from kvstore.raft import Entry, EntryKind, Membership, Message, MessageKind, SnapshotMeta
-from kvstore.replica import SnapshotPart, SnapshotProgress, decode_packet, encode_packet
+from kvstore.replica import (
+    SnapshotPart,
+    SnapshotProgress,
+    StateProbe,
+    StateReport,
+    decode_packet,
+    encode_packet,
+)
+from kvstore.replica.packets import Verdict
+from kvstore.state import RowsHash
 
 META = SnapshotMeta(7, 3, Membership(voters=frozenset({1, 2, 3})))
 PACKETS = [
@@ -19,6 +28,13 @@ PACKETS = [
     SnapshotPart(1, 2, 3, META, 1000, 200, b"some bytes"),
     SnapshotPart(1, 2, 3, META, 0, 0, b""),
     SnapshotProgress(2, 1, 3, 7, 210),
+    StateProbe(2, 1, 3, 7, 4096, Verdict.AGREES, b"key"),
+    StateProbe(2, 1, 3, 7, 0, Verdict.UNKNOWN, b""),
+    StateReport(1, 2, 3, 7, (5, 6), RowsHash(7, 8, b"key")),
+    StateReport(1, 2, 3, 7, (5, 6), RowsHash(7, 8, b"")),
+    StateReport(1, 2, 3, 7, (5, 6), RowsHash(7, 8, None)),
+    StateReport(1, 2, 3, 7, (0, 0), None),
+    StateReport(1, 2, 3, 7, None, None),
 ]
 
 

@@ -36,6 +36,14 @@ from kvstore.server.config.options import ServerOptions
             "--tls_cert and --tls_key have no effect with --tls_profile=dev; "
             "use --tls_profile=secure",
         ),
+        (
+            {"scrub_round_hours": -1},
+            "--scrub_round_hours=-1 is not from 0 to 10000; 0 checks nothing in the background",
+        ),
+        (
+            {"scrub_round_hours": 10_001},
+            "--scrub_round_hours=10001 is not from 0 to 10000; 0 checks nothing in the background",
+        ),
         ({"quota_mib": -1}, "--quota_mib=-1 is below 0; 0 sets no bound"),
         ({"quota_mib": 10**20}, f"--quota_mib={10**20} is above 1000000000; 0 sets no bound"),
     ],

@@ -118,7 +118,7 @@ class StatusResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., mode: _Optional[str] = ..., leader_id: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping[str, object]]]] = ..., uptime_seconds: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("member_id", "role", "term", "leader_id", "commit_index", "applied_index", "last_index", "revision", "client_address", "peer_address", "fault", "table_bytes", "log_bytes", "free_bytes", "memory_bytes", "cache_bytes", "cache_capacity_bytes", "cache_hits", "cache_misses")
+    __slots__ = ("member_id", "role", "term", "leader_id", "commit_index", "applied_index", "last_index", "revision", "client_address", "peer_address", "fault", "table_bytes", "log_bytes", "free_bytes", "memory_bytes", "cache_bytes", "cache_capacity_bytes", "cache_hits", "cache_misses", "findings", "compared_seconds", "scrub_progress", "scrub_rounds", "scrub_ended_seconds", "scrub_damages")
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,12 @@ class MemberStatus(_message.Message):
     CACHE_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
     CACHE_MISSES_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_ENDED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_DAMAGES_FIELD_NUMBER: _ClassVar[int]
     member_id: int
     role: Role
     term: int
@@ -157,4 +163,10 @@ class MemberStatus(_message.Message):
     cache_capacity_bytes: int
     cache_hits: int
     cache_misses: int
-    def __init__(self, member_id: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., revision: _Optional[int] = ..., client_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., fault: _Optional[str] = ..., table_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ...) -> None: ...
+    findings: _containers.RepeatedScalarFieldContainer[str]
+    compared_seconds: float
+    scrub_progress: float
+    scrub_rounds: int
+    scrub_ended_seconds: float
+    scrub_damages: int
+    def __init__(self, member_id: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., term: _Optional[int] = ..., leader_id: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., revision: _Optional[int] = ..., client_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., fault: _Optional[str] = ..., table_bytes: _Optional[int] = ..., log_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_capacity_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ..., findings: _Optional[_Iterable[str]] = ..., compared_seconds: _Optional[float] = ..., scrub_progress: _Optional[float] = ..., scrub_rounds: _Optional[int] = ..., scrub_ended_seconds: _Optional[float] = ..., scrub_damages: _Optional[int] = ...) -> None: ...

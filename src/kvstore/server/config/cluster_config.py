@@ -28,6 +28,8 @@ from kvstore.server.config.options import (
     HISTORY_S_DEFAULT,
     LOG_FORMATS,
     LOG_LEVELS,
+    SCRUB_ROUND_HOURS_DEFAULT,
+    SCRUB_ROUND_HOURS_MAX,
     TLS_PROFILES,
 )
 from kvstore.small_files import read_small
@@ -104,6 +106,7 @@ class ClusterConfig:
     history_mib: int = HISTORY_MIB_DEFAULT
     history_revisions: int = 0
     quota_mib: int = 0
+    scrub_round_hours: int = SCRUB_ROUND_HOURS_DEFAULT
 
     def node(self, node_id: int) -> Node | None:
         """The entry of ``[[nodes]]`` with this id."""
@@ -489,6 +492,7 @@ _rate = _integer(1, 100_000)
 _size_mib = _integer(0, 1_000_000)
 _history = _integer(0, BOUND_MAX)
 _quota_mib = _integer(0, BOUND_MAX)
+_scrub_round_hours = _integer(0, SCRUB_ROUND_HOURS_MAX)
 
 _KEYS: dict[str, Callable[[str, object], Any]] = {
     "cluster_id": _cluster_id,
@@ -519,6 +523,7 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "history_mib": _history,
     "history_revisions": _history,
     "quota_mib": _quota_mib,
+    "scrub_round_hours": _scrub_round_hours,
 }
 
 _NODE_KEYS: dict[str, Callable[[str, object], Any]] = {
@@ -554,9 +559,16 @@ def _typed(parse: Callable[[str, object], Any], given: object) -> object:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             given.lower(), given
         )
-    if parse in (_member_id, _timing_ms, _rate, _size_mib, _history, _quota_mib) and re.fullmatch(
-        r"[0-9]{1,19}", given
-    ):
+    numbers = (
+        _member_id,
+        _timing_ms,
+        _rate,
+        _size_mib,
+        _history,
+        _quota_mib,
+        _scrub_round_hours,
+    )
+    if parse in numbers and re.fullmatch(r"[0-9]{1,19}", given):
         return int(given)
     return given
 

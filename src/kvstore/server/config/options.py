@@ -15,8 +15,10 @@ DEFAULT_LISTEN_ADDRESS = "127.0.0.1:50051"
 DEFAULT_DATA_DIR = "./data"
 HISTORY_S_DEFAULT = 3600
 HISTORY_MIB_DEFAULT = 1024
+SCRUB_ROUND_HOURS_DEFAULT = 168
 BOUND_MAX = 1_000_000_000
 """Of history's bounds and the quota, each in its unit."""
+SCRUB_ROUND_HOURS_MAX = 10_000
 
 MODES = ("embedded", "cluster-node")
 TLS_PROFILES = ("dev", "secure")
@@ -49,6 +51,7 @@ class ServerOptions:
     history_mib: int = HISTORY_MIB_DEFAULT
     history_revisions: int = 0
     quota_mib: int = 0
+    scrub_round_hours: int = SCRUB_ROUND_HOURS_DEFAULT
 
     def __post_init__(self) -> None:
         for fault in option_faults(dataclasses.asdict(self)):
@@ -75,6 +78,11 @@ def option_faults(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"--{flag}={values[flag]} is below 0; 0 sets no bound"
         if values[flag] > BOUND_MAX:
             yield f"--{flag}={values[flag]} is above {BOUND_MAX}; 0 sets no bound"
+    if not 0 <= values["scrub_round_hours"] <= SCRUB_ROUND_HOURS_MAX:
+        yield (
+            f"--scrub_round_hours={values['scrub_round_hours']} is not from 0 to "
+            f"{SCRUB_ROUND_HOURS_MAX}; 0 checks nothing in the background"
+        )
     if not values["data_dir"]:
         yield "--data_dir is empty; expected the path of a directory"
     if values["mode"] == "cluster-node" and not values["config"]:

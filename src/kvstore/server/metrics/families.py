@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from kvstore.errors import StorageError
 from kvstore.replica import ReplicaStatus
+from kvstore.replica.comparing import ComparisonFigures
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ROLES
@@ -36,6 +37,7 @@ class MemberMoment:
     directory: MemberDirectory
     status: ReplicaStatus
     counters: ReplicaCounters
+    comparison: ComparisonFigures
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,7 +65,12 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
     """Copy what is to be told. On the event loop's thread."""
     return Moment(
         tuple(
-            MemberMoment(replica.directory, replica.status(), dataclasses.replace(replica.counters))
+            MemberMoment(
+                replica.directory,
+                replica.status(),
+                dataclasses.replace(replica.counters),
+                replica.comparing.figures(),
+            )
             for replica in figures.replicas
         ),
         figures.loop,
@@ -119,6 +126,7 @@ def families_of(moment: Moment) -> list[Metric]:
     for member in moment.members:
         _raft(book, member.status)
         _counters(book, member.status.raft.id, member.counters)
+        _comparison(book, member.status.raft.id, member.comparison)
         _disk(book, member.status.raft.id, member.directory)
         _engine(book, member.status.raft.id, member.status.engine)
     for peer, link in moment.links.items():
@@ -246,6 +254,18 @@ def _counters(book: _Book, member: int, counters: ReplicaCounters) -> None:
         ("repairs_failed", "Tries of a repair that came to nothing"),
     ):
         book.counter(f"raft_{name}", text, getattr(counters, name), member=member)
+
+
+def _comparison(book: _Book, member: int, figures: ComparisonFigures) -> None:
+    compared_s = -1.0 if figures.compared_s is None else figures.compared_s
+    for name, text, value in (
+        ("compared_seconds", "Since its state was found to be the others'; -1: none", compared_s),
+        ("differing_members", "Whose states it finds to differ", len(figures.accused)),
+        ("uncompared_members", "Whose states it couldn't compare", len(figures.uncompared)),
+    ):
+        book.gauge(f"state_{name}", text, value, member=member)
+    book.counter("state_comparisons", "Begun by it as leader", figures.rounds, member=member)
+    book.counter("state_differences", "Found in them", figures.differences, member=member)
 
 
 def _disk(book: _Book, member: int, directory: MemberDirectory) -> None:

@@ -28,6 +28,7 @@ from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups, Form
+from kvstore.server.nodes.comparison import ComparisonReport, raise_alarms
 from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
@@ -39,7 +40,7 @@ from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
 from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
-from kvstore.server.peers.introductions import FEATURES, Introductions
+from kvstore.server.peers.introductions import COMPARES, FEATURES, Introductions
 from kvstore.server.peers.leasing import AskingLeader
 from kvstore.server.peers.noting import judged
 from kvstore.server.peers.proposing import PassingOn
@@ -213,6 +214,7 @@ class ClusterNode:
         )
         keep_history(self.etcd, self._options, directory, self._work)
         self._quota = watch_quota(self.etcd, self._options, self._work, self._votes_alone)
+        raise_alarms(self.etcd, self._replicas)
         self.leases = Leases(
             self.etcd,
             now=time.monotonic,
@@ -322,6 +324,7 @@ class ClusterNode:
                 log_tail_bytes=config.log_tail_mib << 20,
                 catch_up_bytes_per_s=config.snapshot_mib_per_s << 20,
                 tick_s=tick_s,
+                scrub_round_s=self._options.scrub_round_hours * 3600.0,
             ),
             rng=random.SystemRandom(),
             wake=self._driver.wake,
@@ -330,12 +333,17 @@ class ClusterNode:
             work=self._work,
             judge_membership=nodes_of,
             later=self._loop.call_later,
+            understands_probes=lambda member: self._introductions.all_have(COMPARES, (member,)),
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
         replica.listen(self.etcd.told_by(replica))
-        report = StorageReport(lambda: (replica,))
+        reports = (StorageReport(self._replicas), ComparisonReport(self._replicas))
         self._driver.start(
-            self._turn, self._tick, report.tick, self._service.expire, self.etcd.tick
+            self._turn,
+            self._tick,
+            *(report.tick for report in reports),
+            self._service.expire,
+            self.etcd.tick,
         )
         log.info(
             "member opened",
@@ -472,9 +480,12 @@ class ClusterNode:
             )
         ]
 
+    def _replicas(self) -> Sequence[Replica]:
+        return () if self._replica is None else (self._replica,)
+
     def figures(self) -> NodeFigures:
         return NodeFigures(
-            () if self._replica is None else (self._replica,),
+            self._replicas(),
             self._driver.figures(),
             {peer: link.figures() for peer, link in self._transport.links().items()},
             {} if self._certificates is None else {"peer": self._certificates},

@@ -24,6 +24,7 @@ from kvstore.replica.ticks import TICK_S
 from kvstore.server.config.data_directory import member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups, Form
+from kvstore.server.nodes.comparison import ComparisonReport, raise_alarms
 from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
@@ -85,7 +86,11 @@ class EmbeddedNode:
             wake=driver.wake,
             rng=rng,
             members=MEMBERS,
-            options=ReplicaOptions(raft=RAFT_OPTIONS, engine=ENGINE_OPTIONS),
+            options=ReplicaOptions(
+                raft=RAFT_OPTIONS,
+                engine=ENGINE_OPTIONS,
+                scrub_round_s=options.scrub_round_hours * 3600.0,
+            ),
             on_failure=self._member_failed,
             work=self._work,
             later=loop.call_later,
@@ -113,6 +118,7 @@ class EmbeddedNode:
         )
         keep_history(self.etcd, options, directory, self._work)
         self._quota = watch_quota(self.etcd, options, self._work, lambda: True)
+        raise_alarms(self.etcd, group.replicas.values)
         self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)
         self.watches = Following(
             self.etcd, now=time.monotonic, soon=driver.post, work=self._work, rng=rng
@@ -120,8 +126,14 @@ class EmbeddedNode:
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
             replica.listen(self.etcd.told_by(replica))
-        report = StorageReport(group.replicas.values)
-        driver.start(group.turn, group.tick, report.tick, self._service.expire, self.etcd.tick)
+        reports = (StorageReport(group.replicas.values), ComparisonReport(group.replicas.values))
+        driver.start(
+            group.turn,
+            group.tick,
+            *(report.tick for report in reports),
+            self._service.expire,
+            self.etcd.tick,
+        )
 
     def _member_failed(self, member: int, error: Error) -> None:
         """A member's storage failed, or its state is damaged: the others go on without it.

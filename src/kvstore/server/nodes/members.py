@@ -6,6 +6,7 @@ from typing import Any
 
 from kvstore.api.v1 import admin_pb2
 from kvstore.replica import Replica
+from kvstore.server.nodes.comparison import findings
 
 __all__ = ["member_status"]
 
@@ -18,6 +19,7 @@ def member_status(
     raft = status.raft
     engine: Any = status.engine
     cache = engine["cache"]
+    compared_s = replica.comparing.figures().compared_s
     return admin_pb2.MemberStatus(
         member_id=raft.id,
         role=f"ROLE_{status.role.upper()}",
@@ -42,4 +44,6 @@ def member_status(
         cache_capacity_bytes=cache["capacity_bytes"],
         cache_hits=cache["hits"],
         cache_misses=cache["misses"],
+        findings=findings(replica),
+        compared_seconds=-1.0 if compared_s is None else compared_s,
     )

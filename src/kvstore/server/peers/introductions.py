@@ -38,6 +38,9 @@ MODEL: Final = "model"
 NUMBERED: Final = "numbered"
 """The feature of a kvd that understands requests with numbers of sessions, and users, in them."""
 
+COMPARES: Final = "compares"
+"""The feature of a kvd that takes questions about its state, and answers them."""
+
 FEATURES: Final = (MODEL, NUMBERED)
 """Of this kvd: one for each level of the state (``kvstore.state.mvcc.requests.RaiseLevel``)."""
 
@@ -112,7 +115,7 @@ class Introductions:
             founders=self.identity.founders,
             version=version(),
             nonce=secrets.token_bytes(NONCE_BYTES),
-            features=FEATURES,
+            features=(*FEATURES, COMPARES),
         )
         if self.pulses is not None:
             introduction.pulse_key = self.pulses.key_for(receiver)

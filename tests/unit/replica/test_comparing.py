@@ -1,0 +1,252 @@
+"""Members compare their states: who differs is named, and nobody who doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.replica import Replica
+from kvstore.replica.comparing import ComparisonFigures
+from kvstore.replica.packets import Packet, StateProbe, StateReport, Verdict
+from kvstore.state import Captured, Command
+from tests.unit.replica.driven_group import SMALL, TICK_S, DrivenGroup, LaterWork, put_of
+
+OPTIONS = replace(SMALL, scrub_round_s=1.0)
+NAMED_S = 10.0
+
+
+@pytest.fixture
+def group() -> Iterator[DrivenGroup]:
+    with DrivenGroup(options=OPTIONS) as driven:
+        for number in range(100):
+            driven.put(b"k%d" % number, b"v%d" % number)
+        yield driven
+
+
+def figures(driven: DrivenGroup) -> ComparisonFigures:
+    return driven.leader().comparing.figures()
+
+
+def within(driven: DrivenGroup, condition: Callable[[], object], seconds: float = NAMED_S) -> None:
+    last = driven.steps + seconds / TICK_S
+    driven.until(lambda: condition() or driven.steps > last)
+    assert condition(), f"not within {seconds} s: {figures(driven)}"
+
+
+def run(driven: DrivenGroup, seconds: float) -> None:
+    last = driven.steps + seconds / TICK_S
+    driven.until(lambda: driven.steps > last)
+
+
+def follower(driven: DrivenGroup) -> Replica:
+    leader = driven.leader()
+    return next(r for r in driven.group.replicas.values() if r is not leader)
+
+
+def change_stored_bytes(replica: Replica) -> None:
+    """Another value of the key that was written last, in a table that checks: what the engine wrote
+    before is not there any more, as if the bytes had changed under way to it."""
+    database = replica.machine._db
+    value, sequence = database.get_versioned(b"\x01k99")
+    assert sequence == database.last_sequence
+    batch = database.write_batch()
+    batch.put(b"\x01k99", bytes((value[0] ^ 1,)) + value[1:])
+    database.write(batch, sequence=sequence, applied_index=replica.machine.applied_index)
+    database.flush()
+    database.verify()
+
+
+def test_members_that_agree_know_it_and_nobody_is_accused(group: DrivenGroup) -> None:
+    run(group, 20)
+    for replica in group.group.replicas.values():
+        compared_s = replica.comparing.figures().compared_s
+        assert compared_s is not None
+        assert compared_s < 5
+    said = figures(group)
+    assert (said.accused, said.uncompared, said.differences) == ({}, {}, 0)
+    assert said.rounds > 5
+
+
+def test_all_rows_are_compared_a_range_after_another(group: DrivenGroup) -> None:
+    for number in range(60):
+        group.put(b"large%d" % number, bytes(16 << 10))
+    starts: list[bytes] = []
+
+    def watch(packet: Packet) -> bool:
+        if isinstance(packet, StateProbe):
+            starts.append(packet.start)
+        return False
+
+    group.group.network.hold = watch
+    # A slow round: at the least rate, 128 KiB every two seconds.
+    for replica in group.group.replicas.values():
+        replica.comparing._round_s = 1e6
+    within(group, lambda: starts.count(b"") > 2, seconds=60)
+    assert len(set(starts)) >= 6
+    assert figures(group).differences == 0
+
+
+@pytest.mark.parametrize("which", ["leader", "follower"])
+def test_changed_bytes_under_right_checksums_are_found_and_their_member_is_named(
+    group: DrivenGroup, which: str
+) -> None:
+    run(group, 5)
+    victim = group.leader() if which == "leader" else follower(group)
+    change_stored_bytes(victim)
+    within(group, lambda: victim.member in group.failed)
+    assert isinstance(group.failed[victim.member], CorruptionError)
+    assert list(group.failed) == [victim.member]
+    if which == "follower":
+        ((member, accusation),) = figures(group).accused.items()
+        assert member == victim.member
+        assert accusation.why.startswith("rows stored by entry")
+
+
+def test_a_member_that_comes_to_other_outcomes_is_named(group: DrivenGroup) -> None:
+    victim = follower(group)
+    machine = victim.machine
+    # What it applies from here on has another outcome there: the key is there before it is put.
+    batch = machine._db.write_batch()
+    batch.put(b"\x01only here", b"")
+    sequence = machine._db.last_sequence
+    machine._db.write(batch, sequence=sequence, applied_index=machine.applied_index)
+    for replica in group.group.replicas.values():
+        replica.comparing._round_s = 0.0  # by the hash of outcomes alone
+    group.put(b"only here", b"now everywhere")
+    within(group, lambda: victim.member in group.failed)
+    ((member, accusation),) = figures(group).accused.items()
+    assert member == victim.member
+    assert accusation.why.startswith("outcomes up to entry")
+
+
+def test_where_two_differ_both_are_told_of_and_neither_is_stopped() -> None:
+    with DrivenGroup(members=2, options=OPTIONS) as group:
+        for number in range(100):
+            group.put(b"k%d" % number, b"v%d" % number)
+        run(group, 5)
+        change_stored_bytes(follower(group))
+        within(group, lambda: figures(group).accused)
+        said = figures(group).accused
+        assert list(said) == [1, 2]
+        assert "no majority agrees" in said[1].why
+        run(group, 5)
+        assert group.failed == {}
+
+
+def test_one_differing_answer_accuses_nobody(
+    group: DrivenGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(group, 5)
+    victim = follower(group)
+    real = Captured.hash_rows
+    left = [1]
+
+    def lie_once(captured: Captured, start: bytes, bytes_max: int) -> object:
+        told = real(captured, start, bytes_max)
+        if captured._db is victim.machine._db and left[0]:
+            left[0] -= 1
+            return told._replace(crc=told.crc ^ 1)
+        return told
+
+    monkeypatch.setattr(Captured, "hash_rows", lie_once)
+    within(group, lambda: figures(group).differences == 1)
+    run(group, 10)
+    assert figures(group).accused == {}
+    assert group.failed == {}
+
+
+def test_a_member_that_is_cut_off_or_too_old_is_told_not_to_be_compared(
+    group: DrivenGroup,
+) -> None:
+    run(group, 5)
+    leader, cut = group.leader(), follower(group)
+    others = [member for member in group.group.replicas if member != cut.member]
+    group.group.network.isolate(cut.member, others)
+    run(group, 12)
+    assert "doesn't tell" in figures(group).uncompared[cut.member]
+    compared_s = cut.comparing.figures().compared_s
+    assert compared_s is not None
+    assert compared_s > 10, "and it knows itself"
+    assert set(figures(group).uncompared) == {cut.member}
+    group.group.network.heal()
+    within(group, lambda: not figures(group).uncompared)
+    leader = group.leader()
+    leader.comparing._understands = lambda member: member != cut.member
+    within(group, lambda: cut.member in figures(group).uncompared, seconds=20)
+    assert "older version" in figures(group).uncompared[cut.member]
+
+
+def test_it_is_compared_under_load_as_well(group: DrivenGroup) -> None:
+    leader = group.leader()
+    reports: list[StateReport] = []
+
+    def watch(packet: Packet) -> bool:
+        if isinstance(packet, StateReport):
+            reports.append(packet)
+        return False
+
+    group.group.network.hold = watch
+    answers: list[object] = []
+    for number in range(400):
+        leader.propose(group.encoded(put(number)), answers.append)
+        group.step()
+    assert len(reports) >= 8
+    told = sum(report.state is not None and report.rows is not None for report in reports)
+    assert told >= len(reports) * 3 // 4
+    assert figures(group).differences == 0
+
+
+def put(number: int) -> Command:
+    return put_of(f"load {number}", b"load %d" % (number % 50), b"%d" % number)
+
+
+def test_what_is_late_or_of_another_term_is_no_word_of_anybody(group: DrivenGroup) -> None:
+    run(group, 5)
+    leader, other = group.leader(), follower(group)
+    comparing = leader.comparing
+    for term, index in ((leader.term - 1, 1), (leader.term, 1), (leader.term + 1, 1)):
+        comparing.take(StateReport(other.member, leader.member, term, index, (1, 1), None))
+    other.comparing.take(StateProbe(leader.member, other.member, 0, 1, 0, Verdict.DIFFERS, b""))
+    other.comparing.take(StateProbe(99, other.member, other.term, 1, 0, Verdict.DIFFERS, b""))
+    run(group, 5)
+    assert group.failed == {}
+    assert figures(group).differences == 0
+
+
+def test_rows_that_cannot_be_read_are_damage_of_that_member(
+    group: DrivenGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = follower(group)
+    real = Captured.hash_rows
+
+    def damaged(captured: Captured, start: bytes, bytes_max: int) -> object:
+        if captured._db is victim.machine._db:
+            raise CorruptionError("bad", code=IntegrityCode.CHECKSUM_MISMATCH, path="/data/x.sst")
+        return real(captured, start, bytes_max)
+
+    monkeypatch.setattr(Captured, "hash_rows", damaged)
+    within(group, lambda: victim.member in group.failed)
+    assert "/data/x.sst" in str(group.failed[victim.member])
+
+
+def test_no_moment_is_kept_open_once_it_was_read(group: DrivenGroup) -> None:
+    run(group, 10)
+    open_now = [
+        replica.machine.statistics()["snapshots"] for replica in group.group.replicas.values()
+    ]
+    assert open_now == [0, 0, 0]
+
+
+def test_a_read_that_takes_long_is_waited_for_and_states_are_compared_meanwhile() -> None:
+    work = LaterWork("compare")
+    with DrivenGroup(options=OPTIONS, work=work) as group:
+        group.put(b"k", b"v")
+        run(group, 6)
+        assert len(work.jobs) == 3, "one a member, however often it is asked"
+        work.do()
+        within(group, lambda: group.leader().comparing._compared_at, seconds=6)
+        run(group, 4)
+        assert figures(group).differences == 0
