@@ -221,6 +221,7 @@ class Process:
                 work=self.workers,
                 now=self.clock_s,
                 later=self._after_s,
+                wall=self.clock_s,
             )
         except Error as error:
             self._stop_for(error)

@@ -33,7 +33,7 @@ STANDSTILLS_MAX = 8
 WAIT_S = 60.0
 """In real time: a job that doesn't give the turn back for so long waits for another one."""
 
-WITH_LOCKS = ("checkpoint", "flush", "room", "verify")
+WITH_LOCKS = ("checkpoint", "flush", "room", "scrub", "verify")
 """Kinds of jobs that call the disk with a lock of the engine that others of them wait for: those
 are done in one go."""
 
@@ -94,10 +94,12 @@ class Workers:
         self._standing: list[_Job] = []
         self._running: _Job | None = None
         self._ending = False
+        self._disk: MemoryFileSystem | None = None
 
     def watch(self, disk: MemoryFileSystem) -> None:
         """The disk that the next jobs call."""
         disk.on_operation = self._called
+        self._disk = disk
 
     def run(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
         """See :meth:`kvstore.replica.Work.run`."""
@@ -149,6 +151,9 @@ class Workers:
                 pass
             self._standing.pop()
         self._ending = False
+        if self._disk is not None:
+            # What was held open is closed when the collector comes to it, whatever is left then.
+            self._disk.on_operation = None
 
     def _step_us(self) -> int:
         """Mostly a moment, now and then as long as an election."""

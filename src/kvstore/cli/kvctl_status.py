@@ -12,6 +12,7 @@ import click
 from kvstore.cli.kvctl_bytes import in_line
 from kvstore.cli.kvctl_connection import connection_options, settings_of
 from kvstore.cli.member_reports import Report, Reports, gather, lag_of
+from kvstore.client import MemberStatus
 
 COLUMNS = (
     "member",
@@ -103,7 +104,26 @@ def as_text(reports: Reports) -> str:
     shown = len(COLUMNS) if asked.mode == "cluster-node" else -1
     lines = table(COLUMNS[:shown], [row[:shown] for row in rows])
     warnings = [f"warning: {in_line(warning)}" for warning in asked.warnings]
-    return "\n".join([heading, *lines, *faults, *warnings])
+    return "\n".join([heading, *lines, *faults, *_scrubs(reports), *warnings])
+
+
+def _scrubs(reports: Reports) -> list[str]:
+    """How far members are with reading and checking all that they hold; a line, if any does."""
+    said = [
+        _scrub(report.said)
+        for report in reports.members
+        if report.said is not None and report.said.scrub_progress >= 0
+    ]
+    return ["scrub: " + "; ".join(said)] if said else []
+
+
+def _scrub(said: MemberStatus) -> str:
+    words = f"member {said.member_id} {said.scrub_progress:.0%}"
+    if said.scrub_ended_seconds >= 0:
+        words += f", last round ended {_duration(said.scrub_ended_seconds)} ago"
+    if said.scrub_damages:
+        words += f", damages found: {said.scrub_damages}"
+    return words
 
 
 def _row(report: Report, reports: Reports) -> tuple[str, ...]:

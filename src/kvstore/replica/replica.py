@@ -54,6 +54,7 @@ from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
 from kvstore.replica.packets import Packet, SnapshotPart, StateProbe, StateReport, Transport
 from kvstore.replica.repair import Repair, open_member_state
+from kvstore.replica.scrub import Scrub
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.tail import Tail
@@ -92,6 +93,7 @@ class Replica:
         judge_membership: JudgeMembership = lambda membership: None,
         now: Callable[[], float] = time.monotonic,
         later: Later = at_once,
+        wall: Callable[[], float] = time.time,
         understands_probes: Callable[[int], bool] = lambda member: True,
     ) -> None:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
@@ -101,7 +103,8 @@ class Replica:
         repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
         readable; otherwise whoever drives the replica calls :meth:`sync_storage`. ``work`` does
         what takes long, at once if it isn't given. ``now``: seconds of a monotonic clock; ``later``
-        makes calls after some time, at once if it isn't given.
+        makes calls after some time, at once if it isn't given; ``wall``: seconds since 1970, to
+        tell people by.
         ``judge_membership`` raises CorruptionError for a list of members, come from another one,
         that this program could not follow. ``understands_probes``: whether a member is known to
         take part in comparing states.
@@ -232,6 +235,16 @@ class Replica:
             options,
             understands=understands_probes,
             damaged=self.damage_found,
+        )
+        self.scrub = Scrub(
+            self._applying,
+            self.directory,
+            self._jobs,
+            options,
+            owner=self._log.log_id,
+            damaged=self.damage_found,
+            gives_way=self._has_disk_work,
+            wall=wall,
         )
         if threaded:
             self.notify_fd = self._log.start_writer()
@@ -485,7 +498,19 @@ class Replica:
         self._tail.tick()
         self._guard(self._log_note.tick)
         self._guard(self.comparing.tick)
+        self._guard(self.scrub.tick)
         self._wake()
+
+    def _has_disk_work(self) -> bool:
+        """The disk is at something that others wait for, or may have to."""
+        engine = self.machine.statistics()
+        return bool(
+            engine["frozen_memtables"]
+            or float(engine["compaction_score"]) >= 1.0  # type: ignore[arg-type]
+            or self._transfers.is_sending
+            or self.storage_trouble
+            or self.repair.under_way
+        )
 
     def _judge_storage(self) -> None:
         self._log.tick()
@@ -693,6 +718,7 @@ class Replica:
             OutcomeUnknownError("the server is stopping; retry with the same id"), stopping
         )
         self._jobs.close()
+        self.scrub.close()
         self._transfers.close()
         for close in (self.machine.close, self._log.close):
             try:

@@ -410,6 +410,11 @@ class MemberLog:
             first += len(found)
         return entries
 
+    @property
+    def log_id(self) -> bytes:
+        """The log's own id, random."""
+        return self._log.log_id
+
     def statistics(self) -> dict[str, int]:
         """The log's counters."""
         return self._log.stats()

@@ -97,6 +97,11 @@ class Transfers:
                 self._send_part(sender)
 
     @property
+    def is_sending(self) -> bool:
+        """Somebody is getting the state."""
+        return bool(self._senders)
+
+    @property
     def lacks_room(self) -> bool:
         """The disk was too full for the snapshot that this member needs, when it came last."""
         return self._room.is_wanted

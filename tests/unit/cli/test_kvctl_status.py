@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from kvstore.cli.kvctl_status import as_json, as_text, size, table
@@ -50,6 +52,23 @@ def test_members_without_addresses_have_no_column_for_them() -> None:
         "  3.0MiB  16.0MiB  120GiB    900B  1.5KiB",
         "     2  follower     2    1000     1000   41         7"
         "  3.0MiB  16.0MiB  120GiB    900B  1.5KiB",
+    ]
+
+
+def test_what_members_found_and_how_far_they_checked_their_files_is_shown() -> None:
+    one = dataclasses.replace(
+        member(1, "leader"),
+        findings=("member 2: rows stored by entry 7 differ from those of members 1, 3\x1b",),
+        scrub_progress=0.342,
+        scrub_ended_seconds=90_061.0,
+    )
+    two = dataclasses.replace(member(2, "follower"), scrub_progress=0.0, scrub_damages=2)
+    three = member(3, "follower")
+    said = [Report(said.member_id, "db:1", said=said) for said in (one, two, three)]
+    lines = as_text(reports("embedded", *said)).splitlines()
+    assert lines[5:] == [
+        "member 1 finds: member 2: rows stored by entry 7 differ from those of members 1, 3\\x1b",
+        "scrub: member 1 34%, last round ended 1d 1h ago; member 2 0%, damages found: 2",
     ]
 
 

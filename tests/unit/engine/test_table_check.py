@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kvstore._engine.database.native import TableChecking
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB
 from kvstore.errors import ClosedError, CorruptionError, StorageError
@@ -19,6 +20,12 @@ def made(disk: MemoryFileSystem, rows: int = 20_000) -> DB:
         db.put(b"key%08d" % number, b"value %d" % number + bytes(90))
     db.flush()
     return db
+
+
+def check_all(check: TableChecking | None) -> None:
+    assert check is not None
+    while check.step():
+        pass
 
 
 def table_of(db: DB) -> int:
@@ -46,8 +53,7 @@ def test_it_reads_past_the_block_cache() -> None:
     with made(MemoryFileSystem()) as db:
         before = db.stats()["cache"]
         check = db.check_table(table_of(db))
-        while check.step():
-            pass
+        check_all(check)
         after = db.stats()["cache"]
         assert (after["used_bytes"], after["misses"]) == (before["used_bytes"], before["misses"])
 
@@ -61,8 +67,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(part: float) -> None:
         disk.flip_bit(path, int(part * size))
         check = db.check_table(number)
         with pytest.raises(CorruptionError) as told:
-            while check.step():
-                pass
+            check_all(check)
         assert told.value.path == path
 
 
@@ -72,8 +77,7 @@ def test_a_device_that_says_no_is_no_corruption() -> None:
         check = db.check_table(table_of(db))
         disk.fail("pread", 5, at=20)
         with pytest.raises(StorageError) as told:
-            while check.step():
-                pass
+            check_all(check)
         assert not isinstance(told.value, CorruptionError)
         disk.heal()
 
@@ -89,8 +93,7 @@ def test_a_table_stays_while_it_is_checked_and_goes_afterwards() -> None:
         db.compact_range()
         assert number not in dict(db.live_tables())
         assert disk.exists(path)
-        while check.step():
-            pass
+        check_all(check)
         del check
         gc.collect()
         db.put(b"k", b"v")
@@ -140,6 +143,5 @@ def test_on_a_real_disk(tmp_path: Path) -> None:
         db.flush()
         for number, _ in db.live_tables():
             check = db.check_table(number)
-            while check.step():
-                pass
+            check_all(check)
         assert db.check_small_files() > 100

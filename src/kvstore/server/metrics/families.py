@@ -15,6 +15,7 @@ from kvstore.replica.comparing import ComparisonFigures
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.options import ROLES
+from kvstore.replica.scrub import ScrubFigures
 from kvstore.server.metrics.front_figures import FrontFigures
 from kvstore.server.nodes.driver import LoopFigures
 from kvstore.server.nodes.node import NodeFigures
@@ -38,6 +39,7 @@ class MemberMoment:
     status: ReplicaStatus
     counters: ReplicaCounters
     comparison: ComparisonFigures
+    scrub: ScrubFigures
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
                 replica.status(),
                 dataclasses.replace(replica.counters),
                 replica.comparing.figures(),
+                replica.scrub.figures(),
             )
             for replica in figures.replicas
         ),
@@ -127,6 +130,7 @@ def families_of(moment: Moment) -> list[Metric]:
         _raft(book, member.status)
         _counters(book, member.status.raft.id, member.counters)
         _comparison(book, member.status.raft.id, member.comparison)
+        _scrub(book, member.status.raft.id, member.scrub)
         _disk(book, member.status.raft.id, member.directory)
         _engine(book, member.status.raft.id, member.status.engine)
     for peer, link in moment.links.items():
@@ -266,6 +270,16 @@ def _comparison(book: _Book, member: int, figures: ComparisonFigures) -> None:
         book.gauge(f"state_{name}", text, value, member=member)
     book.counter("state_comparisons", "Begun by it as leader", figures.rounds, member=member)
     book.counter("state_differences", "Found in them", figures.differences, member=member)
+
+
+def _scrub(book: _Book, member: int, figures: ScrubFigures) -> None:
+    text = "Of the round of checks under way; -1: there are none"
+    book.gauge("scrub_progress_ratio", text, figures.progress, member=member)
+    text = "Since a round ended last; -1: none did yet"
+    book.gauge("scrub_ended_seconds", text, figures.ended_s, member=member)
+    book.counter("scrub_rounds", "Rounds that ended", figures.rounds, member=member)
+    book.counter("scrub_bytes", "Bytes that were read and checked", figures.bytes, member=member)
+    book.counter("scrub_damages", "Damages that were found", figures.damages, member=member)
 
 
 def _disk(book: _Book, member: int, directory: MemberDirectory) -> None:

@@ -36,6 +36,7 @@ from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import Operators
 from kvstore.server.nodes.publishing import Publishing
 from kvstore.server.nodes.quota import watch_quota
+from kvstore.server.nodes.scrub_report import ScrubReport
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
@@ -337,7 +338,8 @@ class ClusterNode:
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
         replica.listen(self.etcd.told_by(replica))
-        reports = (StorageReport(self._replicas), ComparisonReport(self._replicas))
+        kinds = (StorageReport, ComparisonReport, ScrubReport)
+        reports = [report(self._replicas) for report in kinds]
         self._driver.start(
             self._turn,
             self._tick,

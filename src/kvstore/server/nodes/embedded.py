@@ -31,6 +31,7 @@ from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import refuse_embedded
 from kvstore.server.nodes.quota import watch_quota
+from kvstore.server.nodes.scrub_report import ScrubReport
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
@@ -126,7 +127,8 @@ class EmbeddedNode:
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
             replica.listen(self.etcd.told_by(replica))
-        reports = (StorageReport(group.replicas.values), ComparisonReport(group.replicas.values))
+        kinds = (StorageReport, ComparisonReport, ScrubReport)
+        reports = [report(group.replicas.values) for report in kinds]
         driver.start(
             group.turn,
             group.tick,

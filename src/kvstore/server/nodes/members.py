@@ -20,6 +20,7 @@ def member_status(
     engine: Any = status.engine
     cache = engine["cache"]
     compared_s = replica.comparing.figures().compared_s
+    scrub = replica.scrub.figures()
     return admin_pb2.MemberStatus(
         member_id=raft.id,
         role=f"ROLE_{status.role.upper()}",
@@ -46,4 +47,8 @@ def member_status(
         cache_misses=cache["misses"],
         findings=findings(replica),
         compared_seconds=-1.0 if compared_s is None else compared_s,
+        scrub_progress=scrub.progress,
+        scrub_rounds=scrub.rounds,
+        scrub_ended_seconds=scrub.ended_s,
+        scrub_damages=scrub.damages,
     )
