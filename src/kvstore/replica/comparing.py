@@ -58,6 +58,7 @@ class ComparisonFigures(NamedTuple):
 class _Round:
     """A question to all members, and what they said. ``states``: hash and revision."""
 
+    number: int
     index: int
     asked: frozenset[int]
     states: dict[int, tuple[int, int] | None] = field(default_factory=dict)
@@ -207,14 +208,15 @@ class Comparing:
             return
         # Nobody has applied it yet, or it is the last one and all will stand at it.
         index = raft.last_entry[1]
-        self._round = _Round(index, asked)
         self._rounds += 1
+        self._round = _Round(self._rounds, index, asked)
         bytes_max = self._bytes_max()
         probes = [
             StateProbe(
                 self._member,
                 member,
                 raft.term,
+                self._rounds,
                 index,
                 bytes_max,
                 self._verdicts.get(member, Verdict.UNKNOWN),
@@ -238,7 +240,7 @@ class Comparing:
         if (
             asked is None
             or report.term != self._raft.term
-            or report.index != asked.index
+            or report.round != asked.number
             or report.sender not in asked.asked
         ):
             return
@@ -364,7 +366,8 @@ class Comparing:
     def _tell(
         self, probe: StateProbe, state: tuple[int, int] | None, rows: RowsHash | None
     ) -> None:
-        report = StateReport(self._member, probe.sender, probe.term, probe.index, state, rows)
+        places = (self._member, probe.sender, probe.term, probe.round, probe.index)
+        report = StateReport(*places, state, rows)
         if probe.sender == self._member:
             self._take_report(report)
         else:

@@ -6,11 +6,11 @@ it, a part or a progress as below. Little-endian::
     part      u32 CRC-32C of all that follows, u64 sender, to, term, total, offset,
               u32 size of the mark, the mark (codec), the data
     progress  u32 CRC-32C of all that follows, u64 sender, to, term, index, next
-    probe     u32 CRC-32C of all that follows, continued from 4, u64 sender, to, term, index,
-              u32 bytes, u8 verdict, the first key
-    report    u32 CRC-32C of all that follows, continued from 5, u64 sender, to, term, index,
-              revision, u32 state hash, u32 rows, u32 their hash, u8 told (1 the state, 2 the rows,
-              4 there is a next key), the next key
+    probe     u32 CRC-32C of all that follows, continued from 4, u64 sender, to, term, round,
+              index, u32 bytes, u8 verdict, the first key
+    report    u32 CRC-32C of all that follows, continued from 5, u64 sender, to, term, round,
+              index, revision, u32 state hash, u32 rows, u32 their hash, u8 told (1 the state,
+              2 the rows, 4 there is a next key), the next key
 
 Probes and reports (comparing.py) are for members that are known to understand them.
 """
@@ -66,8 +66,8 @@ _MESSAGE, _PART, _PROGRESS, _PROBE, _REPORT = 1, 2, 3, 4, 5
 _MESSAGE_KIND = bytes((_MESSAGE,))
 _PART_HEAD = struct.Struct("<QQQQQI")
 _PROGRESS_HEAD = struct.Struct("<QQQQQ")
-_PROBE_HEAD = struct.Struct("<QQQQIB")
-_REPORT_HEAD = struct.Struct("<QQQQQIIIB")
+_PROBE_HEAD = struct.Struct("<QQQQQIB")
+_REPORT_HEAD = struct.Struct("<QQQQQQIIIB")
 # What the checksum begins with: of the later kinds it says which they are.
 _SEEDS = {_PART: 0, _PROGRESS: 0, _PROBE: _PROBE, _REPORT: _REPORT}
 _TOLD_STATE, _TOLD_ROWS, _TOLD_NEXT = 1, 2, 4
@@ -115,11 +115,12 @@ class Verdict(enum.IntEnum):
 @dataclass(frozen=True, slots=True)
 class StateProbe:
     """A leader asks for the state after the entry ``index``, and for the hash of the rows from user
-    key ``start`` on, of about ``bytes_max`` (0: for none)."""
+    key ``start`` on, of about ``bytes_max`` (0: none). ``round``: each question has a number."""
 
     sender: int
     to: int
     term: int
+    round: int
     index: int
     bytes_max: int
     verdict: Verdict
@@ -134,6 +135,7 @@ class StateReport:
     sender: int
     to: int
     term: int
+    round: int
     index: int
     state: tuple[int, int] | None
     rows: RowsHash | None
@@ -180,8 +182,8 @@ def _encode_checked(packet: SnapshotPart | SnapshotProgress | StateProbe | State
         case SnapshotProgress(sender, to, term, index, upto):
             body = _PROGRESS_HEAD.pack(sender, to, term, index, upto)
             kind = _PROGRESS
-        case StateProbe(sender, to, term, index, bytes_max, verdict, start):
-            body = _PROBE_HEAD.pack(sender, to, term, index, bytes_max, verdict) + start
+        case StateProbe(sender, to, term, number, index, bytes_max, verdict, start):
+            body = _PROBE_HEAD.pack(sender, to, term, number, index, bytes_max, verdict) + start
             kind = _PROBE
         case StateReport():
             body = _encode_report(packet)
@@ -198,7 +200,16 @@ def _encode_report(report: StateReport) -> bytes:
         | _TOLD_NEXT * (next_key is not None)
     )
     head = _REPORT_HEAD.pack(
-        report.sender, report.to, report.term, report.index, revision, state_hash, rows, crc, told
+        report.sender,
+        report.to,
+        report.term,
+        report.round,
+        report.index,
+        revision,
+        state_hash,
+        rows,
+        crc,
+        told,
     )
     return head + (next_key or b"")
 
@@ -243,17 +254,18 @@ def _decode_progress(body: bytes) -> SnapshotProgress:
 def _decode_probe(body: bytes) -> StateProbe:
     if len(body) < _PROBE_HEAD.size:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "probe of a state cut short")
-    sender, to, term, index, bytes_max, verdict = _PROBE_HEAD.unpack_from(body)
+    sender, to, term, number, index, bytes_max, verdict = _PROBE_HEAD.unpack_from(body)
     if verdict > Verdict.DIFFERS:
         raise _bad(IntegrityCode.INVALID_RECORD, f"probe of a state with verdict {verdict}")
     start = body[_PROBE_HEAD.size :]
-    return StateProbe(sender, to, term, index, bytes_max, Verdict(verdict), start)
+    return StateProbe(sender, to, term, number, index, bytes_max, Verdict(verdict), start)
 
 
 def _decode_report(body: bytes) -> StateReport:
     if len(body) < _REPORT_HEAD.size:
         raise _bad(IntegrityCode.TRUNCATED_RECORD, "report of a state cut short")
-    sender, to, term, index, revision, state_hash, rows, crc, told = _REPORT_HEAD.unpack_from(body)
+    head = _REPORT_HEAD.unpack_from(body)
+    sender, to, term, number, index, revision, state_hash, rows, crc, told = head
     next_key = body[_REPORT_HEAD.size :]
     if told > _TOLD_STATE | _TOLD_ROWS | _TOLD_NEXT or (next_key and not told & _TOLD_NEXT):
         raise _bad(IntegrityCode.INVALID_RECORD, f"report of a state that tells {told}")
@@ -261,6 +273,7 @@ def _decode_report(body: bytes) -> StateReport:
         sender,
         to,
         term,
+        number,
         index,
         (state_hash, revision) if told & _TOLD_STATE else None,
         RowsHash(rows, crc, next_key if told & _TOLD_NEXT else None) if told & _TOLD_ROWS else None,

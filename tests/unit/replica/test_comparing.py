@@ -234,10 +234,12 @@ def test_what_is_late_or_of_another_term_is_no_word_of_anybody(group: DrivenGrou
     run(group, 5)
     leader, other = group.leader(), follower(group)
     comparing = leader.comparing
-    for term, index in ((leader.term - 1, 1), (leader.term, 1), (leader.term + 1, 1)):
-        comparing.take(StateReport(other.member, leader.member, term, index, (1, 1), None))
-    other.comparing.take(StateProbe(leader.member, other.member, 0, 1, 0, Verdict.DIFFERS, b""))
-    other.comparing.take(StateProbe(99, other.member, other.term, 1, 0, Verdict.DIFFERS, b""))
+    number = comparing._rounds
+    for term, told in ((leader.term - 1, number), (leader.term, number - 1), (leader.term + 1, 1)):
+        comparing.take(StateReport(other.member, leader.member, term, told, 1, (1, 1), None))
+    differs = (1, 1, 0, Verdict.DIFFERS, b"")
+    other.comparing.take(StateProbe(leader.member, other.member, 0, *differs))
+    other.comparing.take(StateProbe(99, other.member, other.term, *differs))
     run(group, 5)
     assert group.failed == {}
     assert figures(group).differences == 0
@@ -258,6 +260,31 @@ def test_rows_that_cannot_be_read_are_damage_of_that_member(
     monkeypatch.setattr(Captured, "hash_rows", damaged)
     within(group, lambda: victim.counters.repairs_started)
     assert group.failed == {}
+
+
+def test_an_answer_to_an_earlier_question_for_other_rows_is_none_to_this_one() -> None:
+    """While nothing is written all questions are about the same entry."""
+    with DrivenGroup(options=OPTIONS) as group:
+        for number in range(60):
+            group.put(b"large%d" % number, bytes(16 << 10))
+        for replica in group.group.replicas.values():
+            replica.comparing._round_s = 1e6  # 128 KiB each time
+        slow = follower(group)
+        held: list[Packet] = []
+
+        def late(packet: Packet) -> bool:
+            if isinstance(packet, StateReport) and packet.sender == slow.member:
+                held.append(packet)
+                if len(held) > 1:
+                    group.group.replicas[packet.to].receive([held[-2]])
+                return True
+            return False
+
+        group.group.network.hold = late
+        run(group, 60)
+        assert len(held) > 20
+        assert figures(group).differences == 0
+        assert slow.member in figures(group).uncompared
 
 
 def test_no_moment_is_kept_open_once_it_was_read(group: DrivenGroup) -> None:

@@ -28,13 +28,13 @@ PACKETS = [
     SnapshotPart(1, 2, 3, META, 1000, 200, b"some bytes"),
     SnapshotPart(1, 2, 3, META, 0, 0, b""),
     SnapshotProgress(2, 1, 3, 7, 210),
-    StateProbe(2, 1, 3, 7, 4096, Verdict.AGREES, b"key"),
-    StateProbe(2, 1, 3, 7, 0, Verdict.UNKNOWN, b""),
-    StateReport(1, 2, 3, 7, (5, 6), RowsHash(7, 8, b"key")),
-    StateReport(1, 2, 3, 7, (5, 6), RowsHash(7, 8, b"")),
-    StateReport(1, 2, 3, 7, (5, 6), RowsHash(7, 8, None)),
-    StateReport(1, 2, 3, 7, (0, 0), None),
-    StateReport(1, 2, 3, 7, None, None),
+    StateProbe(2, 1, 3, 4, 7, 4096, Verdict.AGREES, b"key"),
+    StateProbe(2, 1, 3, 4, 7, 0, Verdict.UNKNOWN, b""),
+    StateReport(1, 2, 3, 4, 7, (5, 6), RowsHash(7, 8, b"key")),
+    StateReport(1, 2, 3, 4, 7, (5, 6), RowsHash(7, 8, b"")),
+    StateReport(1, 2, 3, 4, 7, (5, 6), RowsHash(7, 8, None)),
+    StateReport(1, 2, 3, 4, 7, (0, 0), None),
+    StateReport(1, 2, 3, 4, 7, None, None),
 ]
 
 
