@@ -26,6 +26,7 @@ from kvstore.cli.kvctl_status import status_command
 from kvstore.cli.kvctl_txn import txn_command
 from kvstore.cli.kvctl_upkeep import alarm_group, defrag_command
 from kvstore.cli.kvctl_user import user_group
+from kvstore.cli.kvctl_verify import verify_command
 from kvstore.cli.kvctl_watch import compact_command, history_command, watch_command
 from kvstore.cli.pki import pki_group
 from kvstore.errors import (
@@ -59,7 +60,7 @@ Exit status:
   2  wrong usage
   3  the key has no value, or there is no such lease, user or role
   4  no server, no leader, or no answer in time: try again
-  5  stored data is damaged, at the server or in a snapshot file
+  5  stored data is damaged, at the server, in a snapshot file or in what was verified
   130  Ctrl-C
 """
 
@@ -89,6 +90,7 @@ kvctl.add_command(cluster_group)
 kvctl.add_command(member_group)
 kvctl.add_command(leader_group)
 kvctl.add_command(snapshot_group)
+kvctl.add_command(verify_command)
 kvctl.add_command(pki_group)
 kvctl.add_command(auth_group)
 kvctl.add_command(user_group)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kvstore.errors import ConfigurationError
+from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode, StorageError
 from kvstore.server.config.private_files import (
     is_left_over,
     open_private,
@@ -154,6 +154,22 @@ def refuse_foreign(path: Path, mode: str) -> None:
     if match[3] != mode:
         raise ConfigurationError(
             f"data directory {path} was made with --mode={match[3]}, not --mode={mode}"
+        )
+
+
+def check_marker(path: Path) -> None:
+    """Raise CorruptionError unless the marker in ``path`` is as it was written; StorageError."""
+    marker = path / MARKER
+    try:
+        line = marker.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"failed to read: {error.strerror}", path=str(marker), errno=error.errno
+        ) from error
+    match = _LINE.fullmatch(line.decode("utf-8", "replace"))
+    if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
+        raise CorruptionError(
+            "checksum does not match", code=IntegrityCode.CHECKSUM_MISMATCH, path=str(marker)
         )
 
 

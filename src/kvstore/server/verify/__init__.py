@@ -1,0 +1,1 @@
+"""Every byte of what lies on a disk, checked without a server: ``kvctl verify``."""
