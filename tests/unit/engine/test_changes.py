@@ -17,6 +17,7 @@ import pytest
 import kvstore
 from kvstore import DB, Change, ChangeFeed, ChangeKind, WriteBatch
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.primitives import native as memory
 from kvstore.errors import (
     ClosedError,
     CompactedError,
@@ -577,6 +578,28 @@ def test_a_full_disk_does_not_take_what_an_open_feed_needs(disk: MemoryFileSyste
         told = sequences(feed)
         assert told == list(range(1, db.last_sequence + 1))
         write_large(db, 20)
+
+
+def test_memory_that_is_refused_loses_no_change(db: DB) -> None:
+    for number in range(5):
+        db.put(b"%d" % number, bytes(number * 300_000), sync=True)
+    refusals = 0
+    for allocation in range(1, 50):
+        feed = db.changes(0, timeout=0)
+        told: list[int] = []
+        memory.fail_allocation(allocation)
+        try:
+            for _ in range(2):
+                try:
+                    for batch in feed.batches():
+                        told += [change.sequence for change in batch]
+                except MemoryError:
+                    refusals += 1
+        finally:
+            memory.reset()
+        told += sequences(feed)
+        assert told == list(range(1, 6))
+    assert refusals > 2
 
 
 def test_the_files_of_a_closed_database_are_closed(tmp_path: Any) -> None:
