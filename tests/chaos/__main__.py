@@ -52,7 +52,7 @@ def hurt(
         play = fault(cluster)
         mode = next(play)
         injected = time.monotonic()
-        if mode == faults.SERVES:
+        if mode in (faults.SERVES, faults.FAILS_NONE):
             load.wait_for_writes(20)
         time.sleep(HOLD_S)
         healing = time.monotonic()
@@ -60,12 +60,14 @@ def hurt(
             forbidden = load.writes_between(injected + LEASE_S, healing)
             if forbidden:
                 tally.violations.append(f"{forbidden} writes acknowledged without a majority")
-        if mode != faults.SERVES:
+        if mode not in (faults.SERVES, faults.FAILS_NONE):
             begin = healing
         next(play, None)
         load.wait_for_writes(20)
         cluster.wait_equal()
         tally.gaps.append(load.longest_gap(begin, time.monotonic()))
+    if mode == faults.FAILS_NONE and load.failed:
+        tally.violations.append(f"{len(load.failed)} calls failed: {load.failed[0]}")
     report = load.judge()
     tally.operations += len(load.history)
     if report.verdict is not Verdict.LINEARIZABLE:

@@ -2,6 +2,7 @@
 
 Before the first ``yield`` it hurts the cluster; after it, it heals what it hurt. What it yields
 says from when on calls should come back: ``SERVES`` (from the injection on, but for an election),
+``FAILS_NONE`` (so too, and each call of a client that tries again comes back well),
 ``REFUSES`` (only once it is healed, and writes that come back before are a violation), or
 ``MAY_REFUSE`` (only once it is healed).
 """
@@ -18,12 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kvstore.errors import DeadlineExceededError, NotLeaderError, UnavailableError
+from tests.chaos.flips import KINDS, flip_some, make_tables, repair
 from tests.chaos.links import between
 from tests.chaos.members import ChaosCluster, NamespaceCluster, ProxiedCluster, command
 from tests.integration.disk_trouble import DiskTrouble
 from tests.integration.process import run
 
 SERVES, REFUSES, MAY_REFUSE = "serves", "refuses", "may refuse"
+FAILS_NONE = "fails none"
 Play = Iterator[str]
 
 SYNC_MS = 150
@@ -369,6 +372,22 @@ def lag_behind(cluster: ChaosCluster) -> Play:
     cluster.start_missing()
 
 
+def flip_bits(cluster: ChaosCluster) -> Play:
+    """In a table, a segment of the log, the manifest or a small file of one member that runs; it is
+    told to check itself, and whole again without having been started anew."""
+    member = cluster.leader() if random.random() < 0.5 else random.choice(cluster.followers())
+    data, process = cluster.data(member), cluster.running[member].pid
+    make_tables(data)
+    kinds = tuple(random.sample(KINDS, random.randint(1, len(KINDS))))
+    flips = flip_some(data / f"node{member}", random.Random(random.getrandbits(64)), kinds)
+    assert flips, "there was nothing to damage"
+    yield FAILS_NONE
+    told = f"{', '.join(map(str, flips))}: {repair(data)}"
+    again = repair(data)
+    assert again.endswith("repairs done meanwhile: 0"), f"{told} and then {again}"
+    assert cluster.running[member].pid == process, "it was started anew"
+
+
 LOOPBACK: dict[str, Callable[[ProxiedCluster], Play]] = {
     "kill the leader": kill_leader,
     "kill a follower": kill_follower,
@@ -391,6 +410,7 @@ LOOPBACK: dict[str, Callable[[ProxiedCluster], Play]] = {
     "slow disks": slow_disks,
     "wall clocks moved": move_clock,
     "follower far behind, cut midway": lag_behind,
+    "bits flipped in files of a running member": flip_bits,
     "replace a member": replace_member,
     "rotate certificates": rotate_certificates,
 }

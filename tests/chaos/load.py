@@ -31,6 +31,8 @@ class Load:
         self.finished: list[tuple[float, bool]] = []
         """Moments at which calls came back, and whether that was a write."""
         self.failures: list[BaseException] = []
+        self.failed: list[str] = []
+        """What calls that were given up ended with."""
         self._progress = threading.Condition(self._lock)
         self._threads = [
             threading.Thread(target=self._run, args=(number,), daemon=True)
@@ -66,9 +68,10 @@ class Load:
             else:
                 assert operation.value is not None
                 result = client.put(operation.key, operation.value)
-        except Error:
+        except Error as error:
             with self._lock:
                 self.history.append(operation)
+                self.failed.append(repr(error))
             return
         returned = time.monotonic_ns()
         with self._progress:

@@ -33,6 +33,7 @@ def test_a_stranger_reads_the_status_and_changes_nothing_an_operator_does(tmp_pa
                 lambda: client.transfer_leadership(follower),
                 lambda: client.forget_introduction(follower),
                 lambda: next(client.save_snapshot()),
+                lambda: client.repair(begin=True),
             ):
                 with pytest.raises(PermissionDeniedError, match="this needs an operator"):
                     change()

@@ -12,11 +12,22 @@ import grpc
 import pytest
 
 from kvstore.api.v1 import admin_pb2, admin_pb2_grpc
-from kvstore.client import AsyncClient, Client, Members
+from kvstore.client import AsyncClient, Client, Members, Repairs
 from kvstore.errors import ClosedError
 
 pytestmark = pytest.mark.usefixtures("transport")
 
+REPAIRS = admin_pb2.MemberRepair(
+    member_id=3,
+    checks=4,
+    checked=0.5,
+    damages=1,
+    repairing="its state",
+    repairs_started=2,
+    repairs_done=1,
+    repairs_failed=5,
+    fault="stopped",
+)
 LEARNER = admin_pb2.Member(member_id=4, client_address="c:4", peer_address="p:4")
 
 
@@ -57,6 +68,10 @@ class Server(admin_pb2_grpc.AdminServicer):
         self._take(request, context)
         return admin_pb2.ForgetIntroductionResponse(known=request.member_id == 2)
 
+    def Repair(self, request: Any, context: Any) -> admin_pb2.RepairResponse:
+        self._take(request, context)
+        return admin_pb2.RepairResponse(members=[REPAIRS])
+
     def SaveSnapshot(self, request: Any, context: Any) -> Iterator[Any]:
         self._take(request, context)
         for piece in (b"one", b"two"):
@@ -81,6 +96,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("transfer_leadership", (3,), {}),
     ("forget_introduction", (2,), {}),
     ("forget_introduction", (3,), {}),
+    ("repair", (), {"begin": True}),
 ]
 
 
@@ -115,10 +131,12 @@ def test_operators_calls_are_what_they_say_and_are_tried_again(client: Any) -> N
         admin_pb2.TransferLeadershipRequest(to=3),
         admin_pb2.ForgetIntroductionRequest(member_id=2),
         admin_pb2.ForgetIntroductionRequest(member_id=3),
+        admin_pb2.RepairRequest(begin=True),
         admin_pb2.SaveSnapshotRequest(stale=True),
     ]
     now = Members.from_message(admin_pb2.MembersResponse(leader_id=1, members=[LEARNER]))
-    assert answers == [now, now, now, now, 7, 3, True, False, [b"one", b"two"]]
+    repairs = (Repairs(3, 4, 0.5, 1, "its state", 2, 1, 5, "stopped"),)
+    assert answers == [now, now, now, now, 7, 3, True, False, repairs, [b"one", b"two"]]
 
 
 def test_a_backup_that_has_not_begun_is_taken_from_another_member() -> None:

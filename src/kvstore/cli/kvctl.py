@@ -20,6 +20,7 @@ from kvstore.cli.kvctl_data import delete_command, get_command, put_command
 from kvstore.cli.kvctl_lease import lease_group
 from kvstore.cli.kvctl_lock import elect_command, lock_command
 from kvstore.cli.kvctl_member import leader_group, member_group
+from kvstore.cli.kvctl_repair import repair_command
 from kvstore.cli.kvctl_role import role_group
 from kvstore.cli.kvctl_snapshot import snapshot_group
 from kvstore.cli.kvctl_status import status_command
@@ -91,6 +92,7 @@ kvctl.add_command(member_group)
 kvctl.add_command(leader_group)
 kvctl.add_command(snapshot_group)
 kvctl.add_command(verify_command)
+kvctl.add_command(repair_command)
 kvctl.add_command(pki_group)
 kvctl.add_command(auth_group)
 kvctl.add_command(user_group)

@@ -12,7 +12,7 @@ from kvstore.client.maintenance import Alarm, AsyncMaintenance, Maintenance
 from kvstore.client.optimistic import AsyncDraft, Draft
 from kvstore.client.options import TLS, RetryPolicy
 from kvstore.client.scanning import AsyncRange, Range
-from kvstore.client.status import ClusterStatus, Member, Members, MemberStatus
+from kvstore.client.status import ClusterStatus, Member, Members, MemberStatus, Repairs
 from kvstore.client.transactions import (
     AsyncTransaction,
     Delete,
@@ -70,6 +70,7 @@ __all__ = [
     "Put",
     "PutResult",
     "Range",
+    "Repairs",
     "RetryPolicy",
     "Transaction",
     "TransactionResult",

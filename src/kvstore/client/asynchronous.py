@@ -60,7 +60,7 @@ from kvstore.client.requests import (
 )
 from kvstore.client.scanning import PAGE_KEYS, AsyncRange, Selection, count
 from kvstore.client.servers import Server
-from kvstore.client.status import ClusterStatus, Members
+from kvstore.client.status import ClusterStatus, Members, Repairs
 from kvstore.client.transactions import (
     AsyncTransaction,
     DeleteResult,
@@ -423,6 +423,14 @@ class AsyncClient:
         return (
             await self.calls.call(lambda server: server.admin.ForgetIntroduction, request, timeout)
         ).known
+
+    async def repair(
+        self, *, begin: bool = False, timeout: float | None = None
+    ) -> tuple[Repairs, ...]:
+        """What the members of the process that answers repair; see :meth:`Client.repair`."""
+        request = admin_pb2.RepairRequest(begin=begin)
+        answer = await self.calls.call(lambda server: server.admin.Repair, request, timeout)
+        return tuple(Repairs.from_message(member) for member in answer.members)
 
     async def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""

@@ -38,7 +38,7 @@ from kvstore.client.pipeline import (
 )
 from kvstore.client.requests import BytesLike
 from kvstore.client.scanning import PAGE_KEYS, Range
-from kvstore.client.status import ClusterStatus, Members
+from kvstore.client.status import ClusterStatus, Members, Repairs
 from kvstore.client.transactions import DeleteResult, LeaseLike, Transaction, commit
 from kvstore.client.watching import Watch
 from kvstore.client.work import Kept, Work
@@ -553,6 +553,16 @@ class Client:
         """
         work = self._begun()
         return work.run(work.client.forget_introduction(member_id, timeout=timeout))
+
+    def repair(self, *, begin: bool = False, timeout: float | None = None) -> tuple[Repairs, ...]:
+        """What the members of the process that answers repair, by id.
+
+        With ``begin`` each begins to read and check all that it holds, without regard to what that
+        costs, and what it finds damaged is repaired. Ask again, without, until ``checks`` has grown
+        and ``repairing`` is empty. Give the client one address: who answers is who is meant.
+        """
+        work = self._begun()
+        return work.run(work.client.repair(begin=begin, timeout=timeout))
 
     def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""

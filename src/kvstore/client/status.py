@@ -88,6 +88,41 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Repairs:
+    """What a member checks and repairs; counts are since its start.
+
+    ``checks``: of all that it holds, to their end. ``checked``: share of the one under way, 0.0
+    where none is. ``damages``: found by checks. ``repairing``: what is repaired now, and why, empty
+    while nothing is. ``repairs_started``, ``repairs_done``, and ``repairs_failed``, tries that came
+    to nothing: whoever found the damage. ``fault``: why it stopped, empty while it runs.
+    """
+
+    member_id: int
+    checks: int
+    checked: float
+    damages: int
+    repairing: str
+    repairs_started: int
+    repairs_done: int
+    repairs_failed: int
+    fault: str
+
+    @classmethod
+    def from_message(cls, message: admin_pb2.MemberRepair) -> Repairs:
+        return cls(
+            member_id=message.member_id,
+            checks=message.checks,
+            checked=message.checked,
+            damages=message.damages,
+            repairing=message.repairing,
+            repairs_started=message.repairs_started,
+            repairs_done=message.repairs_done,
+            repairs_failed=message.repairs_failed,
+            fault=message.fault,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Members:
     """Who belongs to the cluster, by id, and who leads it."""
 

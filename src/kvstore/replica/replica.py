@@ -116,7 +116,7 @@ class Replica:
         self.options = options
         self.failure: Error | None = None
         # What a read found; the next turn fences the member for it.
-        self._damage: StorageError | None = None
+        self._damages: list[StorageError] = []
         self._read_ticks: dict[str, int] = {}
         self.notify_fd = -1
         self._transport = transport
@@ -413,8 +413,22 @@ class Replica:
     def damage_found(self, error: StorageError) -> None:
         """A file of its own was found damaged (``error.path``), though nobody has asked for that
         part: it is repaired, as what a read finds."""
-        self._damage = error
+        self._damages.append(error)
         self._wake()
+
+    def check_all(self) -> None:
+        """Read and check all that it holds, from now on and at once; what is damaged is repaired.
+
+        :attr:`scrub` says how far that is.
+        """
+        # Of a segment that is being written nobody can say where it ends.
+        if not self._jobs.start("segment", self._log.begin_next_segment, self._segment_begun):
+            self.scrub.hurry()
+
+    def _segment_begun(self, outcome: int | Error) -> None:
+        if isinstance(outcome, Error):
+            raise_unless_passing(outcome)
+        self.scrub.hurry()
 
     def propose_membership(self, target: Membership, *, force: bool = False) -> Proposed:
         """Begin to change the members; raises what ``Raft.propose_membership`` raises."""
@@ -589,8 +603,8 @@ class Replica:
             raise defect from exception
 
     def _turn(self) -> None:
-        if self._damage is not None:
-            damage, self._damage = self._damage, None
+        damages, self._damages = self._damages, []
+        for damage in damages:
             if not self.repair.mends(damage):
                 raise damage
         self._applying.begin_turn()

@@ -57,8 +57,11 @@ def test_all_that_has_a_health_is_listed_with_it() -> None:
 
 
 def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
-    well = SimpleNamespace(under_way="")
-    members = [SimpleNamespace(member=number, storage_trouble="", repair=well) for number in (1, 2)]
+    well, counters = SimpleNamespace(under_way=""), SimpleNamespace(repairs_done=0)
+    members = [
+        SimpleNamespace(member=number, storage_trouble="", repair=well, counters=counters)
+        for number in (1, 2)
+    ]
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: members))
     with capture_logs() as lines:
         report.tick()
@@ -79,7 +82,8 @@ def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
 
 
 def test_a_repair_has_one_line_at_each_end() -> None:
-    repair, counters = SimpleNamespace(under_way=""), SimpleNamespace(repairs_failed=0)
+    repair = SimpleNamespace(under_way="")
+    counters = SimpleNamespace(repairs_done=0, repairs_failed=0)
     member = SimpleNamespace(member=3, storage_trouble="", repair=repair, counters=counters)
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: [member]))
     with capture_logs() as lines:
@@ -87,10 +91,14 @@ def test_a_repair_has_one_line_at_each_end() -> None:
         for _ in range(2):
             repair.under_way = "damage"
             report.tick()
-        counters.repairs_failed = 1
+        counters.repairs_failed = counters.repairs_done = 1
         for _ in range(2):
             repair.under_way = ""
             report.tick()
-    begun, done = lines
+        counters.repairs_done = 2
+        for _ in range(2):
+            report.tick()
+    begun, done, at_once = lines
     assert (begun["event"], begun["member"], begun["reason"]) == ("repair begun", 3, "damage")
     assert (done["event"], done["was"], done["failed_tries"]) == ("repair done", "damage", 1)
+    assert (at_once["event"], at_once["was"]) == ("repair done", "")

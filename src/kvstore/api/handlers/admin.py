@@ -42,6 +42,8 @@ class Node(Protocol):
 
     async def forget_introduction(self, member: int) -> bool: ...
 
+    def repair(self, begin: bool) -> admin_pb2.RepairResponse: ...
+
     async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
         """The leader's response, a Failure, or None when it can't be asked."""
 
@@ -144,6 +146,15 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
         except Error as error:
             await _refuse(context, error)
         return admin_pb2.ForgetIntroductionResponse(known=known)
+
+    async def Repair(
+        self, request: admin_pb2.RepairRequest, context: Context
+    ) -> admin_pb2.RepairResponse:
+        await self._check(context)
+        try:
+            return self._node.repair(request.begin)
+        except Error as error:
+            await _refuse(context, error)
 
     async def SaveSnapshot(  # type: ignore[override]
         self, request: admin_pb2.SaveSnapshotRequest, context: Context

@@ -14,15 +14,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvstore/v1/admin.proto\x12\nkvstore.v1\"t\n\x06Member\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12\x18\n\x10votes_when_ready\x18\x05 \x01(\x08\"\x10\n\x0eMembersRequest\"I\n\x0fMembersResponse\x12#\n\x07members\x18\x01 \x03(\x0b\x32\x12.kvstore.v1.Member\x12\x11\n\tleader_id\x18\x02 \x01(\x04\"\x9d\x01\n\x14\x43hangeMembersRequest\x12!\n\x03\x61\x64\x64\x18\x01 \x01(\x0b\x32\x12.kvstore.v1.MemberH\x00\x12\x11\n\x07promote\x18\x02 \x01(\x04H\x00\x12\x10\n\x06remove\x18\x03 \x01(\x04H\x00\x12$\n\x06update\x18\x05 \x01(\x0b\x32\x12.kvstore.v1.MemberH\x00\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x42\x08\n\x06\x63hange\"\'\n\x19TransferLeadershipRequest\x12\n\n\x02to\x18\x01 \x01(\x04\"/\n\x1aTransferLeadershipResponse\x12\x11\n\tleader_id\x18\x01 \x01(\x04\".\n\x19\x46orgetIntroductionRequest\x12\x11\n\tmember_id\x18\x01 \x01(\x04\"+\n\x1a\x46orgetIntroductionResponse\x12\r\n\x05known\x18\x01 \x01(\x08\"$\n\x13SaveSnapshotRequest\x12\r\n\x05stale\x18\x01 \x01(\x08\"$\n\x14SaveSnapshotResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x0f\n\rStatusRequest\"\x97\x01\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x11\n\tleader_id\x18\x03 \x01(\x04\x12)\n\x07members\x18\x04 \x03(\x0b\x32\x18.kvstore.v1.MemberStatus\x12\x16\n\x0euptime_seconds\x18\x05 \x01(\x01\x12\x10\n\x08warnings\x18\x06 \x03(\t\"\xaf\x04\n\x0cMemberStatus\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x1e\n\x04role\x18\x02 \x01(\x0e\x32\x10.kvstore.v1.Role\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x11\n\tleader_id\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x12\n\nlast_index\x18\x07 \x01(\x04\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x16\n\x0e\x63lient_address\x18\t \x01(\t\x12\x14\n\x0cpeer_address\x18\n \x01(\t\x12\r\n\x05\x66\x61ult\x18\x0b \x01(\t\x12\x13\n\x0btable_bytes\x18\x0c \x01(\x04\x12\x11\n\tlog_bytes\x18\r \x01(\x04\x12\x12\n\nfree_bytes\x18\x0e \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x04\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x10 \x01(\x04\x12\x1c\n\x14\x63\x61\x63he_capacity_bytes\x18\x11 \x01(\x04\x12\x12\n\ncache_hits\x18\x12 \x01(\x04\x12\x14\n\x0c\x63\x61\x63he_misses\x18\x13 \x01(\x04\x12\x10\n\x08\x66indings\x18\x14 \x03(\t\x12\x18\n\x10\x63ompared_seconds\x18\x15 \x01(\x01\x12\x16\n\x0escrub_progress\x18\x16 \x01(\x01\x12\x14\n\x0cscrub_rounds\x18\x17 \x01(\x04\x12\x1b\n\x13scrub_ended_seconds\x18\x18 \x01(\x01\x12\x15\n\rscrub_damages\x18\x19 \x01(\x04*x\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_FOLLOWER\x10\x01\x12\x12\n\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n\x0bROLE_LEADER\x10\x03\x12\x10\n\x0cROLE_LEARNER\x10\x04\x12\x10\n\x0cROLE_STOPPED\x10\x05\x32\xfb\x03\n\x05\x41\x64min\x12?\n\x06Status\x12\x19.kvstore.v1.StatusRequest\x1a\x1a.kvstore.v1.StatusResponse\x12\x42\n\x07Members\x12\x1a.kvstore.v1.MembersRequest\x1a\x1b.kvstore.v1.MembersResponse\x12N\n\rChangeMembers\x12 .kvstore.v1.ChangeMembersRequest\x1a\x1b.kvstore.v1.MembersResponse\x12\x63\n\x12TransferLeadership\x12%.kvstore.v1.TransferLeadershipRequest\x1a&.kvstore.v1.TransferLeadershipResponse\x12\x63\n\x12\x46orgetIntroduction\x12%.kvstore.v1.ForgetIntroductionRequest\x1a&.kvstore.v1.ForgetIntroductionResponse\x12S\n\x0cSaveSnapshot\x12\x1f.kvstore.v1.SaveSnapshotRequest\x1a .kvstore.v1.SaveSnapshotResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvstore/v1/admin.proto\x12\nkvstore.v1\"t\n\x06Member\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12\x18\n\x10votes_when_ready\x18\x05 \x01(\x08\"\x10\n\x0eMembersRequest\"I\n\x0fMembersResponse\x12#\n\x07members\x18\x01 \x03(\x0b\x32\x12.kvstore.v1.Member\x12\x11\n\tleader_id\x18\x02 \x01(\x04\"\x9d\x01\n\x14\x43hangeMembersRequest\x12!\n\x03\x61\x64\x64\x18\x01 \x01(\x0b\x32\x12.kvstore.v1.MemberH\x00\x12\x11\n\x07promote\x18\x02 \x01(\x04H\x00\x12\x10\n\x06remove\x18\x03 \x01(\x04H\x00\x12$\n\x06update\x18\x05 \x01(\x0b\x32\x12.kvstore.v1.MemberH\x00\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x42\x08\n\x06\x63hange\"\'\n\x19TransferLeadershipRequest\x12\n\n\x02to\x18\x01 \x01(\x04\"/\n\x1aTransferLeadershipResponse\x12\x11\n\tleader_id\x18\x01 \x01(\x04\".\n\x19\x46orgetIntroductionRequest\x12\x11\n\tmember_id\x18\x01 \x01(\x04\"+\n\x1a\x46orgetIntroductionResponse\x12\r\n\x05known\x18\x01 \x01(\x08\"\x1e\n\rRepairRequest\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x08\";\n\x0eRepairResponse\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.kvstore.v1.MemberRepair\"\xbc\x01\n\x0cMemberRepair\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x63hecks\x18\x02 \x01(\x04\x12\x0f\n\x07\x63hecked\x18\x03 \x01(\x01\x12\x0f\n\x07\x64\x61mages\x18\x04 \x01(\x04\x12\x11\n\trepairing\x18\x05 \x01(\t\x12\x17\n\x0frepairs_started\x18\x06 \x01(\x04\x12\x14\n\x0crepairs_done\x18\x07 \x01(\x04\x12\x16\n\x0erepairs_failed\x18\x08 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\t \x01(\t\"$\n\x13SaveSnapshotRequest\x12\r\n\x05stale\x18\x01 \x01(\x08\"$\n\x14SaveSnapshotResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x0f\n\rStatusRequest\"\x97\x01\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x11\n\tleader_id\x18\x03 \x01(\x04\x12)\n\x07members\x18\x04 \x03(\x0b\x32\x18.kvstore.v1.MemberStatus\x12\x16\n\x0euptime_seconds\x18\x05 \x01(\x01\x12\x10\n\x08warnings\x18\x06 \x03(\t\"\xaf\x04\n\x0cMemberStatus\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x1e\n\x04role\x18\x02 \x01(\x0e\x32\x10.kvstore.v1.Role\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x11\n\tleader_id\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x12\n\nlast_index\x18\x07 \x01(\x04\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x16\n\x0e\x63lient_address\x18\t \x01(\t\x12\x14\n\x0cpeer_address\x18\n \x01(\t\x12\r\n\x05\x66\x61ult\x18\x0b \x01(\t\x12\x13\n\x0btable_bytes\x18\x0c \x01(\x04\x12\x11\n\tlog_bytes\x18\r \x01(\x04\x12\x12\n\nfree_bytes\x18\x0e \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x04\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x10 \x01(\x04\x12\x1c\n\x14\x63\x61\x63he_capacity_bytes\x18\x11 \x01(\x04\x12\x12\n\ncache_hits\x18\x12 \x01(\x04\x12\x14\n\x0c\x63\x61\x63he_misses\x18\x13 \x01(\x04\x12\x10\n\x08\x66indings\x18\x14 \x03(\t\x12\x18\n\x10\x63ompared_seconds\x18\x15 \x01(\x01\x12\x16\n\x0escrub_progress\x18\x16 \x01(\x01\x12\x14\n\x0cscrub_rounds\x18\x17 \x01(\x04\x12\x1b\n\x13scrub_ended_seconds\x18\x18 \x01(\x01\x12\x15\n\rscrub_damages\x18\x19 \x01(\x04*x\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_FOLLOWER\x10\x01\x12\x12\n\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n\x0bROLE_LEADER\x10\x03\x12\x10\n\x0cROLE_LEARNER\x10\x04\x12\x10\n\x0cROLE_STOPPED\x10\x05\x32\xbc\x04\n\x05\x41\x64min\x12?\n\x06Status\x12\x19.kvstore.v1.StatusRequest\x1a\x1a.kvstore.v1.StatusResponse\x12\x42\n\x07Members\x12\x1a.kvstore.v1.MembersRequest\x1a\x1b.kvstore.v1.MembersResponse\x12N\n\rChangeMembers\x12 .kvstore.v1.ChangeMembersRequest\x1a\x1b.kvstore.v1.MembersResponse\x12\x63\n\x12TransferLeadership\x12%.kvstore.v1.TransferLeadershipRequest\x1a&.kvstore.v1.TransferLeadershipResponse\x12\x63\n\x12\x46orgetIntroduction\x12%.kvstore.v1.ForgetIntroductionRequest\x1a&.kvstore.v1.ForgetIntroductionResponse\x12?\n\x06Repair\x12\x19.kvstore.v1.RepairRequest\x1a\x1a.kvstore.v1.RepairResponse\x12S\n\x0cSaveSnapshot\x12\x1f.kvstore.v1.SaveSnapshotRequest\x1a .kvstore.v1.SaveSnapshotResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvstore.api.v1.admin_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_ROLE']._serialized_start=1401
-  _globals['_ROLE']._serialized_end=1521
+  _globals['_ROLE']._serialized_start=1685
+  _globals['_ROLE']._serialized_end=1805
   _globals['_MEMBER']._serialized_start=38
   _globals['_MEMBER']._serialized_end=154
   _globals['_MEMBERSREQUEST']._serialized_start=156
@@ -39,16 +39,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_FORGETINTRODUCTIONREQUEST']._serialized_end=545
   _globals['_FORGETINTRODUCTIONRESPONSE']._serialized_start=547
   _globals['_FORGETINTRODUCTIONRESPONSE']._serialized_end=590
-  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=592
-  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=628
-  _globals['_SAVESNAPSHOTRESPONSE']._serialized_start=630
-  _globals['_SAVESNAPSHOTRESPONSE']._serialized_end=666
-  _globals['_STATUSREQUEST']._serialized_start=668
-  _globals['_STATUSREQUEST']._serialized_end=683
-  _globals['_STATUSRESPONSE']._serialized_start=686
-  _globals['_STATUSRESPONSE']._serialized_end=837
-  _globals['_MEMBERSTATUS']._serialized_start=840
-  _globals['_MEMBERSTATUS']._serialized_end=1399
-  _globals['_ADMIN']._serialized_start=1524
-  _globals['_ADMIN']._serialized_end=2031
+  _globals['_REPAIRREQUEST']._serialized_start=592
+  _globals['_REPAIRREQUEST']._serialized_end=622
+  _globals['_REPAIRRESPONSE']._serialized_start=624
+  _globals['_REPAIRRESPONSE']._serialized_end=683
+  _globals['_MEMBERREPAIR']._serialized_start=686
+  _globals['_MEMBERREPAIR']._serialized_end=874
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=876
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=912
+  _globals['_SAVESNAPSHOTRESPONSE']._serialized_start=914
+  _globals['_SAVESNAPSHOTRESPONSE']._serialized_end=950
+  _globals['_STATUSREQUEST']._serialized_start=952
+  _globals['_STATUSREQUEST']._serialized_end=967
+  _globals['_STATUSRESPONSE']._serialized_start=970
+  _globals['_STATUSRESPONSE']._serialized_end=1121
+  _globals['_MEMBERSTATUS']._serialized_start=1124
+  _globals['_MEMBERSTATUS']._serialized_end=1683
+  _globals['_ADMIN']._serialized_start=1808
+  _globals['_ADMIN']._serialized_end=2380
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,40 @@ class ForgetIntroductionResponse(_message.Message):
     known: bool
     def __init__(self, known: bool = ...) -> None: ...
 
+class RepairRequest(_message.Message):
+    __slots__ = ("begin",)
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    begin: bool
+    def __init__(self, begin: bool = ...) -> None: ...
+
+class RepairResponse(_message.Message):
+    __slots__ = ("members",)
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedCompositeFieldContainer[MemberRepair]
+    def __init__(self, members: _Optional[_Iterable[_Union[MemberRepair, _Mapping[str, object]]]] = ...) -> None: ...
+
+class MemberRepair(_message.Message):
+    __slots__ = ("member_id", "checks", "checked", "damages", "repairing", "repairs_started", "repairs_done", "repairs_failed", "fault")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_FIELD_NUMBER: _ClassVar[int]
+    DAMAGES_FIELD_NUMBER: _ClassVar[int]
+    REPAIRING_FIELD_NUMBER: _ClassVar[int]
+    REPAIRS_STARTED_FIELD_NUMBER: _ClassVar[int]
+    REPAIRS_DONE_FIELD_NUMBER: _ClassVar[int]
+    REPAIRS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    checks: int
+    checked: float
+    damages: int
+    repairing: str
+    repairs_started: int
+    repairs_done: int
+    repairs_failed: int
+    fault: str
+    def __init__(self, member_id: _Optional[int] = ..., checks: _Optional[int] = ..., checked: _Optional[float] = ..., damages: _Optional[int] = ..., repairing: _Optional[str] = ..., repairs_started: _Optional[int] = ..., repairs_done: _Optional[int] = ..., repairs_failed: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
+
 class SaveSnapshotRequest(_message.Message):
     __slots__ = ("stale",)
     STALE_FIELD_NUMBER: _ClassVar[int]

@@ -39,6 +39,11 @@ class AdminStub(object):
                 request_serializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionRequest.SerializeToString,
                 response_deserializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionResponse.FromString,
                 )
+        self.Repair = channel.unary_unary(
+                '/kvstore.v1.Admin/Repair',
+                request_serializer=kvstore_dot_v1_dot_admin__pb2.RepairRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_admin__pb2.RepairResponse.FromString,
+                )
         self.SaveSnapshot = channel.unary_stream(
                 '/kvstore.v1.Admin/SaveSnapshot',
                 request_serializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.SerializeToString,
@@ -87,6 +92,14 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Repair(self, request, context):
+        """What the members of the process asked repair, and with begin: all that they hold is read and
+        checked now, and what is found damaged is repaired. To be asked again until that is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SaveSnapshot(self, request, context):
         """A backup file (docs/storage-format.md) of the member asked: the data of all messages, in order.
         It holds every write that was acknowledged, to anyone, before the call, unless it is stale.
@@ -122,6 +135,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ForgetIntroduction,
                     request_deserializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionRequest.FromString,
                     response_serializer=kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionResponse.SerializeToString,
+            ),
+            'Repair': grpc.unary_unary_rpc_method_handler(
+                    servicer.Repair,
+                    request_deserializer=kvstore_dot_v1_dot_admin__pb2.RepairRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_admin__pb2.RepairResponse.SerializeToString,
             ),
             'SaveSnapshot': grpc.unary_stream_rpc_method_handler(
                     servicer.SaveSnapshot,
@@ -220,6 +238,23 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/ForgetIntroduction',
             kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionRequest.SerializeToString,
             kvstore_dot_v1_dot_admin__pb2.ForgetIntroductionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Repair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/Repair',
+            kvstore_dot_v1_dot_admin__pb2.RepairRequest.SerializeToString,
+            kvstore_dot_v1_dot_admin__pb2.RepairResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -14,6 +14,7 @@ class AdminStub:
     ChangeMembers: grpc.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
     TransferLeadership: grpc.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
     ForgetIntroduction: grpc.UnaryUnaryMultiCallable[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]
+    Repair: grpc.UnaryUnaryMultiCallable[admin_pb2.RepairRequest, admin_pb2.RepairResponse]
     SaveSnapshot: grpc.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
 
 # The same class over a grpc.aio channel; a name for type checkers only.
@@ -23,6 +24,7 @@ class AdminAsyncStub:
     ChangeMembers: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.ChangeMembersRequest, admin_pb2.MembersResponse]
     TransferLeadership: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.TransferLeadershipRequest, admin_pb2.TransferLeadershipResponse]
     ForgetIntroduction: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]
+    Repair: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.RepairRequest, admin_pb2.RepairResponse]
     SaveSnapshot: grpc.aio.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
 
 class AdminServicer:
@@ -51,6 +53,11 @@ class AdminServicer:
         request: admin_pb2.ForgetIntroductionRequest,
         context: grpc.aio.ServicerContext[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse],
     ) -> Awaitable[admin_pb2.ForgetIntroductionResponse]: ...
+    def Repair(
+        self,
+        request: admin_pb2.RepairRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.RepairRequest, admin_pb2.RepairResponse],
+    ) -> Awaitable[admin_pb2.RepairResponse]: ...
     def SaveSnapshot(
         self,
         request: admin_pb2.SaveSnapshotRequest,

@@ -36,6 +36,7 @@ from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import Operators
 from kvstore.server.nodes.publishing import Publishing
 from kvstore.server.nodes.quota import watch_quota
+from kvstore.server.nodes.repairs import repairs_of
 from kvstore.server.nodes.scrub_report import ScrubReport
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
@@ -531,6 +532,11 @@ class ClusterNode:
         await judged(registry, partial(registry.forget, member))
         log.warning("introduction forgotten at an operator's wish", member=member, known=known)
         return known
+
+    def repair(self, begin: bool) -> admin_pb2.RepairResponse:
+        if self._replica is None:
+            raise UnavailableError("this member is starting; try again")
+        return repairs_of((self._replica,), begin=begin)
 
     async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
         return await self._forwarder.forward(method, request, leader, timeout_s, ())

@@ -31,6 +31,7 @@ from kvstore.server.nodes.members import member_status
 from kvstore.server.nodes.node import NodeFigures
 from kvstore.server.nodes.operators import refuse_embedded
 from kvstore.server.nodes.quota import watch_quota
+from kvstore.server.nodes.repairs import repairs_of
 from kvstore.server.nodes.scrub_report import ScrubReport
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
@@ -207,6 +208,9 @@ class EmbeddedNode:
 
     async def forget_introduction(self, member: int) -> bool:
         refuse_embedded()
+
+    def repair(self, begin: bool) -> admin_pb2.RepairResponse:
+        return repairs_of(self._group.replicas.values(), begin=begin)
 
     async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
         return None  # every member is here

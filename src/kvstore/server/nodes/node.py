@@ -114,6 +114,12 @@ class Node(Protocol):
         Raises InvalidArgumentError, StorageError.
         """
 
+    def repair(self, begin: bool) -> admin_pb2.RepairResponse:
+        """What its members repair; ``begin``: they check all that they hold, from now on.
+
+        Raises UnavailableError.
+        """
+
     async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
         """What ``leader`` says to an operator's call; a Failure, or None if it can't be asked."""
 

@@ -20,6 +20,7 @@ class StorageReport:
         self._replicas = replicas
         self._told: dict[int, str] = {}
         self._repairs: dict[int, str] = {}
+        self._repaired: dict[int, int] = {}
 
     def tick(self) -> None:
         """To be called as often as members tick."""
@@ -36,13 +37,14 @@ class StorageReport:
                 log.info("storage takes writes again", member=replica.member, was=reason)
 
     def _tell_of_repair(self, replica: Replica) -> None:
-        repair = replica.repair.under_way
-        if bool(repair) == (replica.member in self._repairs):
-            return
-        if repair:
-            self._repairs[replica.member] = repair
-            log.error("repair begun", member=replica.member, reason=repair)
-        else:
-            reason = self._repairs.pop(replica.member)
+        member, repair = replica.member, replica.repair.under_way
+        if repair and member not in self._repairs:
+            self._repairs[member] = repair
+            log.error("repair begun", member=member, reason=repair)
+        done = replica.counters.repairs_done
+        if not repair and (member in self._repairs or done > self._repaired.get(member, 0)):
+            # One that is done between two ticks has this line alone.
+            reason = self._repairs.pop(member, "")
             failed = replica.counters.repairs_failed
-            log.info("repair done", member=replica.member, was=reason, failed_tries=failed)
+            log.warning("repair done", member=member, was=reason, failed_tries=failed)
+        self._repaired[member] = done

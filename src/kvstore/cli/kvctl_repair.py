@@ -1,0 +1,116 @@
+"""``kvctl repair``: members check all that they hold and repair it; a library's database, too."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import click
+
+from kvstore.cli.exit_codes import ExitCode
+from kvstore.cli.kvctl_connection import connection_options, settings_of
+from kvstore.client import Client, Repairs
+from kvstore.errors import ConfigurationError
+
+__all__ = ["repair_command"]
+
+LOOK_S = 0.5
+"""Between two questions how far it is."""
+
+
+@click.command("repair", short_help="check all that members hold, and repair it")
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@connection_options
+@click.pass_context
+def repair_command(context: click.Context, directory: Path | None) -> int:
+    """Have each member of --addr read and check all that it holds, and wait until it is whole.
+
+    What is damaged it repairs by itself, while it serves: its state it gets anew from its leader.
+    The check takes all that the disk gives; a member checks itself at leisure as well.
+
+    With DIRECTORY that of a library's database that nobody has open is made openable again with
+    all in it that is provably whole (repair_db): what is gone is gone, so try a backup first.
+
+    \b
+    Examples:
+      kvctl --addr db1:50051,db2:50051,db3:50051 repair
+      kvctl repair ./my-database
+
+    Exits with 5 where a member has stopped, or something of the database is lost.
+    """
+    if directory is not None:
+        return _repair_database(context, directory)
+    settings = settings_of(context)
+    stopped = False
+    for address in settings.addr.split(","):
+        with settings.connect(address) as client:
+            ended = _await(client, address)
+        if settings.output == "json":
+            click.echo(json.dumps([dataclasses.asdict(member) for member in ended]))
+        stopped |= any(member.fault for member in ended)
+    return ExitCode.DAMAGED if stopped else ExitCode.OK
+
+
+def _await(client: Client, address: str) -> tuple[Repairs, ...]:
+    """Begin, and tell of it until every member there is whole or has stopped."""
+    before = {member.member_id: member for member in client.repair()}
+    client.repair(begin=True)
+    told: dict[int, str] = {}
+    while True:
+        now = client.repair()
+        for member in now:
+            line = _line(member, before.get(member.member_id, member))
+            if told.get(member.member_id) != line:
+                told[member.member_id] = line
+                click.echo(f"{address} member {member.member_id}: {line}", err=True)
+        if all(_is_over(member, before.get(member.member_id, member)) for member in now):
+            return now
+        time.sleep(LOOK_S)
+
+
+def _is_over(member: Repairs, before: Repairs) -> bool:
+    if member.fault:
+        return True
+    return member.checks > before.checks and not member.repairing
+
+
+def _line(member: Repairs, before: Repairs) -> str:
+    if member.fault:
+        return f"has stopped: {member.fault}"
+    if member.repairing:
+        return member.repairing
+    if member.checks > before.checks:
+        done = member.repairs_done - before.repairs_done
+        return f"whole; repairs done meanwhile: {done}"
+    # In tenths: a line each.
+    return f"checked {int(member.checked * 10) * 10} %"
+
+
+def _repair_database(context: click.Context, directory: Path) -> int:
+    from kvstore.engine import repair_db
+
+    if directory.name.startswith("state-") and (directory.parent / "log").is_dir():
+        raise ConfigurationError(
+            f"{directory} is a member's state, which the member repairs by itself: start it"
+        )
+    report = repair_db(directory, progress=_tell_progress)
+    lost = bool(report.lost or report.log_damage or report.missing_sequences)
+    if settings_of(context).output == "json":
+        fields = {
+            "actions": report.actions,
+            "tables_whole": report.tables_whole,
+            "tables_salvaged": report.tables_salvaged,
+            "lost": [{"table": one.table, "entries": one.entries} for one in report.lost],
+            "old_may_be_back": report.old_may_be_back,
+        }
+        click.echo(json.dumps(fields))
+    else:
+        click.echo(str(report) or "there was nothing to do")
+    return ExitCode.DAMAGED if lost else ExitCode.OK
+
+
+def _tell_progress(what: str, done: int, total: int) -> None:
+    if done == total or done % 100 == 0:
+        click.echo(f"{what}: {done} of {total}", err=True)

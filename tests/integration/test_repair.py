@@ -1,0 +1,109 @@
+"""Members that run are damaged on their disks, told to check themselves, and whole again."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+import kvstore
+from kvstore.client import Client
+from tests.chaos.flips import KINDS, flip_some, make_tables, repair
+from tests.integration.cluster import Cluster
+from tests.integration.process import Kvd, run
+
+KEYS = 300
+
+
+def value(number: int) -> bytes:
+    return b"%06d" % number * 150
+
+
+def fill(client: Client) -> None:
+    for number in range(KEYS):
+        client.put(b"key-%04d" % number, value(number))
+
+
+def holds_all(client: Client) -> bool:
+    return all(client.get(b"key-%04d" % number) == value(number) for number in range(KEYS))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_member_of_three_repairs_itself_while_it_serves(
+    tmp_path: Path, kind: str
+) -> None:
+    rng = random.Random(kind)
+    with Cluster(tmp_path, admin="operators") as cluster, cluster.client(60) as client:
+        cluster.start()
+        fill(client)
+        for leads in (True, False):
+            leader = cluster.leader()
+            member = leader if leads else 1 + leader % 3
+            data, process = cluster.data(member), cluster.running[member].pid
+            make_tables(data)
+            flips = flip_some(data / f"node{member}", rng, (kind,))
+            assert flips
+            told = repair(data)
+            assert not told.endswith(": 0"), (flips, told)
+            assert repair(data).endswith(": 0")
+            assert cluster.running[member].pid == process
+            assert holds_all(client)
+            assert "repair done" in cluster.running[member].stderr
+
+
+def test_a_state_damaged_while_its_member_was_away_is_made_anew_after_the_start(
+    tmp_path: Path,
+) -> None:
+    with Cluster(tmp_path) as cluster, cluster.client(60) as client:
+        cluster.start()
+        fill(client)
+        member = 1 + cluster.leader() % 3
+        make_tables(cluster.data(member))
+        assert cluster.running.pop(member).terminate() == 0
+        (current,) = (cluster.data(member) / f"node{member}").glob("state-*/CURRENT")
+        current.write_bytes(b"MANIFEST-000000\n")
+        cluster.start(member)
+        assert repair(cluster.data(member))
+        assert "repair done" in cluster.running[member].stderr
+        assert holds_all(client)
+
+
+def test_members_of_an_embedded_kvd_repair_themselves_from_each_other(tmp_path: Path) -> None:
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        with Client(kvd.address, timeout=60) as client:
+            fill(client)
+            make_tables(kvd.data_dir)
+            leader = client.status().leader_id
+            flips = flip_some(kvd.data_dir / f"node{leader}", random.Random(1), ("table",))
+            assert flips
+            assert repair(kvd.data_dir)
+            with Client(f"unix:{kvd.data_dir}/admin.sock", timeout=60) as operator:
+                told = {member.member_id: member for member in operator.repair()}
+            assert {member for member, one in told.items() if one.repairs_done} == {leader}
+            assert holds_all(client)
+
+
+def test_a_librarys_database_is_repaired_where_it_lies(tmp_path: Path) -> None:
+    with kvstore.open(tmp_path / "db") as database:
+        database.put(b"k", b"v")
+        database.flush()
+    done = run("kvctl", "repair", str(tmp_path / "db"))
+    assert (done.returncode, done.stdout) == (0, b"there was nothing to do\n")
+    (table,) = (tmp_path / "db").glob("*.sst")
+    content = bytearray(table.read_bytes())
+    content[len(content) // 3] ^= 1
+    table.write_bytes(content)
+    done = run("kvctl", "--output=json", "repair", str(tmp_path / "db"))
+    assert done.returncode == 5
+    assert json.loads(done.stdout)["lost"]
+
+
+def test_a_members_state_is_left_to_the_member(tmp_path: Path) -> None:
+    (tmp_path / "node1/log").mkdir(parents=True)
+    (tmp_path / "node1/state-00000000000000000000").mkdir()
+    done = run("kvctl", "repair", str(tmp_path / "node1/state-00000000000000000000"))
+    assert done.returncode == 1
+    assert b"repairs by itself: start it" in done.stderr
