@@ -120,7 +120,8 @@ def test_a_request_id_makes_a_put_repeatable(kvd: Kvd) -> None:
 
 
 def test_status_shows_five_members(kvd: Kvd) -> None:
-    shown = kvctl(kvd, "status").stdout.decode().splitlines()
+    *shown, scrub = kvctl(kvd, "status").stdout.decode().splitlines()
+    assert scrub.startswith("scrub: member 1 ")
     assert shown[1].split()[:3] == ["member", "role", "term"]
     assert [line.split()[0] for line in shown[2:]] == ["1", "2", "3", "4", "5"]
     assert sum("leader" in line for line in shown[2:]) == 1
