@@ -12,7 +12,7 @@ import kvstore
 from kvstore.client import Client
 from tests.chaos.flips import KINDS, flip_some, make_tables, repair
 from tests.integration.cluster import Cluster
-from tests.integration.process import Kvd, run
+from tests.integration.process import Kvd, environment, run
 
 KEYS = 300
 
@@ -107,3 +107,18 @@ def test_a_members_state_is_left_to_the_member(tmp_path: Path) -> None:
     done = run("kvctl", "repair", str(tmp_path / "node1/state-00000000000000000000"))
     assert done.returncode == 1
     assert b"repairs by itself: start it" in done.stderr
+
+
+def test_a_clusters_only_voter_says_that_nobody_can_repair_it(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 1) as cluster, cluster.client(60) as client:
+        cluster.start()
+        fill(client)
+        data = cluster.data(1)
+        make_tables(data)
+        kvd = cluster.running[1]
+        assert flip_some(data / "node1", random.Random(2), ("table",))
+        # It may be gone before it can say how far it is.
+        ended = run("kvctl", f"--dir={data}", "--timeout=1", "repair", env=environment())
+        assert ended.returncode in (4, 5), ended.stderr
+        assert kvd.wait() == 5
+        assert "no other voter has what is damaged" in kvd.stderr

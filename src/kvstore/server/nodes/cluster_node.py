@@ -19,7 +19,13 @@ from kvstore.api.handlers.etcd.cluster import ClusterMember
 from kvstore.api.handlers.guard import Guard
 from kvstore.api.v1 import admin_pb2
 from kvstore.engine import Options as EngineOptions
-from kvstore.errors import ConfigurationError, Error, NotLeaderError, UnavailableError
+from kvstore.errors import (
+    ConfigurationError,
+    CorruptionError,
+    Error,
+    NotLeaderError,
+    UnavailableError,
+)
 from kvstore.raft import Membership
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, WorkerThreads, is_fresh
@@ -76,6 +82,11 @@ PULSE_GRACE_S = 4.0
 LAST_WORDS_S = 0.1
 # How long the leader may take for what a member has to say of itself.
 SAYING_S = 10.0
+
+ADVICE_ALONE = (
+    "no other voter has what is damaged, so it can't be repaired: begin anew with a backup, 'kvctl "
+    "snapshot restore'"
+)
 
 _DISK = PosixFileSystem()
 
@@ -443,7 +454,13 @@ class ClusterNode:
 
     def _member_failed(self, error: Error) -> None:
         """End, but only once those who wait for an answer, and who is to lead next, were told."""
-        log.error("this member has stopped", member=self._config.self_id, reason=str(error))
+        is_lost = isinstance(error, CorruptionError) and self._votes_alone()
+        log.error(
+            "this member has stopped",
+            member=self._config.self_id,
+            reason=str(error),
+            advice=ADVICE_ALONE if is_lost else "",
+        )
         self._last_words = self._loop.call_later(LAST_WORDS_S, self._driver.fail, error)
 
     def _receive(self, packets: Sequence[Packet]) -> None:
