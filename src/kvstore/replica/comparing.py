@@ -4,7 +4,9 @@ The leader asks all members, itself included, for what their state is after an e
 them has applied yet, or that all stand at: the hash of all that was applied to it (which tells of a
 member that came to another outcome), and the hash of a range of the rows that it holds (which tells
 of bytes that changed since, under checksums that are right). A round takes as long as the entry
-takes to be applied. The next one goes on where the range ended, so that in time all rows are seen.
+takes to be applied. Every second one goes on where the range ended, so that in time all rows are
+seen; the others begin at the key that changed last, so that a member which stores something else
+than it should is found while it does.
 
 Nobody is accused by one round: who differs is asked again at once, for the same rows.
 """
@@ -28,6 +30,9 @@ from kvstore.replica.work import Jobs
 from kvstore.state import Captured, RowsHash
 
 __all__ = ["Accusation", "Comparing", "ComparisonFigures"]
+
+NEWEST_BYTES: Final = 16 << 10
+"""Of rows from the one on that changed last."""
 
 SILENT_S: Final = 10.0
 """A member whose state wasn't compared for so long is told of."""
@@ -69,14 +74,16 @@ class _Difference(NamedTuple):
     """How a member's state isn't that of the others; ``majority``: those who agree on another one,
     empty where no majority of all members does, so that nobody knows who is right."""
 
-    what: str
+    is_of_rows: bool
+    entry: int
     majority: tuple[int, ...]
 
     def __str__(self) -> str:
+        what = f"{'rows stored by' if self.is_of_rows else 'outcomes up to'} entry {self.entry}"
         if not self.majority:
-            return f"{self.what} differ between members, of whom no majority agrees"
+            return f"{what} differ between members, of whom no majority agrees"
         whose = ", ".join(map(str, self.majority))
-        return f"{self.what} differ from those of members {whose}"
+        return f"{what} differ from those of members {whose}"
 
 
 class Comparing:
@@ -119,10 +126,13 @@ class Comparing:
         self._term = 0
         self._due = 0
         self._round: _Round | None = None
-        self._start = b""
+        # What rows the next question is for, from which key on and how many bytes of them; and
+        # where the range of those goes on that in time are all.
+        self._span = (b"", 0)
+        self._cursor = b""
         self._compared_at: dict[int, int] = {}
-        # They differed when they were asked last.
-        self._suspects: set[int] = set()
+        # They differed when they were asked last: in outcomes, or, True, in rows.
+        self._suspects: dict[int, bool] = {}
         self._accused: dict[int, Accusation] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._rounds = 0
@@ -199,7 +209,9 @@ class Comparing:
             self._compared_at.setdefault(member, self._now)
         # One that went away holds nobody up.
         since = self._now - self._silent_ticks
-        self._suspects = {m for m in self._suspects & members if self._compared_at[m] >= since}
+        for member in list(self._suspects):
+            if member not in members or self._compared_at[member] < since:
+                del self._suspects[member]
         asked = frozenset(
             member for member in members if member == self._member or self._understands(member)
         )
@@ -210,7 +222,9 @@ class Comparing:
         index = raft.last_entry[1]
         self._rounds += 1
         self._round = _Round(self._rounds, index, asked)
-        bytes_max = self._bytes_max()
+        if not self._suspects.keys() & asked:
+            self._span = self._next_span()
+        start, bytes_max = self._span
         probes = [
             StateProbe(
                 self._member,
@@ -220,19 +234,24 @@ class Comparing:
                 index,
                 bytes_max,
                 self._verdicts.get(member, Verdict.UNKNOWN),
-                self._start,
+                start,
             )
             for member in sorted(asked)
         ]
         self._transport.send([probe for probe in probes if probe.to != self._member])
         self._want(next(probe for probe in probes if probe.to == self._member))
 
-    def _bytes_max(self) -> int:
-        """Of rows a round; 0 where stored data isn't compared."""
+    def _next_span(self) -> tuple[bytes, int]:
+        """First key and bytes of the rows that a round is about; no bytes where there is none."""
         if not self._round_s:
-            return 0
-        held = self._applying.machine.stored_bytes
-        return int(bytes_per_s(held, self._round_s) * self._pause_ticks * self._tick_s) or 1
+            return b"", 0
+        machine = self._applying.machine
+        newest = machine.newest_key() if self._rounds % 2 else None
+        if newest is not None:
+            return newest, NEWEST_BYTES
+        pause_s = (2 if machine.model_enabled else 1) * self._pause_ticks * self._tick_s
+        rate = bytes_per_s(machine.stored_bytes, self._round_s)
+        return self._cursor, int(rate * pause_s) or 1
 
     def _take_report(self, report: StateReport) -> None:
         """What a member says of its state."""
@@ -260,30 +279,36 @@ class Comparing:
             return
         members = len(self._raft.membership.members)
         odd = {
-            **_odd_ones(f"rows stored by entry {asked.index}", asked.rows, members),
-            **_odd_ones(f"outcomes up to entry {asked.index}", states, members),
+            **_odd_ones(_Difference(True, asked.index, ()), asked.rows, members),
+            **_odd_ones(_Difference(False, asked.index, ()), states, members),
         }
-        is_new = bool(odd.keys() - self._suspects)
-        for member in states:
-            self._judge(member, odd.get(member))
-        self.differences += bool(odd)
-        if is_new:
+        if odd.keys() - self._suspects.keys():
             # The same rows once more, and soon.
             self._due = min(self._due, self._now + 1)
-        elif not self._suspects & asked.asked and len(asked.rows) > 1:
-            self._start = min(rows.next_key or b"" for rows in asked.rows.values())
+        for member in states:
+            # Whose rows differed, and couldn't be read now, is neither cleared nor accused of it.
+            if member in asked.rows or not self._suspects.get(member):
+                self._judge(member, odd.get(member))
+        self.differences += bool(odd)
+        start, _ = self._span
+        if (
+            not self._suspects.keys() & asked.asked
+            and start == self._cursor
+            and len(asked.rows) > 1
+        ):
+            self._cursor = min(rows.next_key or b"" for rows in asked.rows.values())
 
     def _judge(self, member: int, difference: _Difference | None) -> None:
         """A member's state was compared with that of others."""
         self._compared_at[member] = self._now
         if difference is None:
-            self._suspects.discard(member)
+            self._suspects.pop(member, None)
             self._accused.pop(member, None)
             self._verdicts[member] = Verdict.AGREES
             if member == self._member:
                 self._agreed_at = self._now
         elif member not in self._suspects:
-            self._suspects.add(member)
+            self._suspects[member] = difference.is_of_rows
             self._verdicts.pop(member, None)
         else:
             before = self._accused.get(member)
@@ -379,8 +404,10 @@ def _read_rows(captured: Captured, probe: StateProbe) -> RowsHash:
     return captured.hash_rows(probe.start, probe.bytes_max)
 
 
-def _odd_ones(what: str, told: Mapping[int, Hashable], members: int) -> dict[int, _Difference]:
-    """Whose word isn't that of a majority of all ``members``.
+def _odd_ones(
+    difference: _Difference, told: Mapping[int, Hashable], members: int
+) -> dict[int, _Difference]:
+    """Whose word isn't that of a majority of all ``members``: ``difference``, of that majority.
 
     Where they differ and no majority agrees it is each of them.
     """
@@ -388,6 +415,6 @@ def _odd_ones(what: str, told: Mapping[int, Hashable], members: int) -> dict[int
         return {}
     word, count = Counter(told.values()).most_common(1)[0]
     if 2 * count <= members:
-        return dict.fromkeys(told, _Difference(what, ()))
+        return dict.fromkeys(told, difference)
     majority = tuple(sorted(member for member in told if told[member] == word))
-    return {m: _Difference(what, majority) for m in told if told[m] != word}
+    return {m: difference._replace(majority=majority) for m in told if told[m] != word}

@@ -28,7 +28,7 @@ from kvstore.state.mvcc.answers import EventPage, GatheredAnswer, HashAnswer, Ra
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.operations import is_operations
 from kvstore.state.mvcc.ranges import MakeGathered
-from kvstore.state.mvcc.records import LeaseRecord, decode_key
+from kvstore.state.mvcc.records import LeaseRecord, decode_event, decode_key, event_key
 from kvstore.state.mvcc.requests import Range, Txn
 from kvstore.state.operating import (
     Evaluated,
@@ -402,6 +402,11 @@ class StateMachine:
     def checkpoint(self, path: str) -> None:
         """Make ``path`` a durable copy of this very state (hard links)."""
         self._db.checkpoint(path)
+
+    def newest_key(self) -> bytes | None:
+        """The user key that changed last; None where memory doesn't know, or the model is off."""
+        change = self._db.get_versioned_cached(event_key(self.revision, 0), cold=None)
+        return None if change is None else decode_event(change[0]).key
 
     def capture(self) -> Captured:
         """This very moment, for members to compare. To be closed by whoever asked."""

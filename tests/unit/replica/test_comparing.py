@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
 from kvstore.replica import Replica
 from kvstore.replica.comparing import ComparisonFigures
 from kvstore.replica.packets import Packet, StateProbe, StateReport, Verdict
 from kvstore.state import Captured, Command
+from kvstore.state.mvcc.operations import encode_operations
+from kvstore.state.mvcc.requests import EnableModel, Operation, Proposal, Put
 from tests.unit.replica.driven_group import SMALL, TICK_S, DrivenGroup, LaterWork, put_of
 
 OPTIONS = replace(SMALL, scrub_round_s=1.0)
@@ -147,6 +150,72 @@ def test_a_member_that_comes_to_other_outcomes_is_named(group: DrivenGroup) -> N
     within(group, lambda: victim.counters.repairs_done == 1)
     run(group, 5)
     assert len(group.hashes()) == 1
+
+
+def test_a_member_that_stores_other_values_is_named_long_before_all_rows_are_seen() -> None:
+    with DrivenGroup(options=replace(OPTIONS, scrub_round_s=1e6)) as group:
+        operate(group, EnableModel())
+        for number in range(120):
+            operate(group, Put(b"row%03d" % number, bytes(20 << 10)))
+        run(group, 5)
+        victim = follower(group)
+        last = group.steps + NAMED_S / TICK_S
+        number = 0
+        while not victim.counters.repairs_started:
+            number += 1
+            operate(group, Put(b"row%03d" % (37 * number % 120), b"as it should be"))
+            group.settle()
+            store_otherwise(victim)
+            assert group.steps < last, figures(group)
+        assert group.failed == {}
+
+
+def operate(group: DrivenGroup, operation: Operation) -> None:
+    """One operation of the model, applied at the leader."""
+    leader = group.leader()
+    answers: list[object] = []
+    proposal = Proposal(b"%016d" % group.steps, operation)
+    leader.propose(encode_operations([proposal], leader.log_time_ms()), answers.append)
+    group.until(lambda: answers)
+    assert not isinstance(answers[0], Error)
+
+
+def store_otherwise(replica: Replica) -> None:
+    """As a member would have it that stores other bytes than were proposed."""
+    machine = replica.machine
+    key = machine.newest_key()
+    assert key is not None
+    value, sequence = machine._db.get_versioned(b"\x01" + key)
+    batch = machine._db.write_batch()
+    batch.put(b"\x01" + key, value[:-1] + b"!")
+    machine._db.write(batch, sequence=sequence, applied_index=machine.applied_index)
+
+
+def test_a_suspect_whose_rows_cannot_be_read_now_is_neither_cleared_nor_accused(
+    group: DrivenGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(group, 5)
+    leader, victim = group.leader(), follower(group)
+    real = Captured.hash_rows
+    mode = ["lies"]
+
+    def hash_rows(captured: Captured, start: bytes, bytes_max: int) -> object:
+        told = real(captured, start, bytes_max)
+        if captured._db is not victim.machine._db or mode[0] == "tells":
+            return told
+        if mode[0] == "fails":
+            raise StorageError("no descriptors", errno=errno.EMFILE)
+        return told._replace(crc=told.crc ^ 1)
+
+    monkeypatch.setattr(Captured, "hash_rows", hash_rows)
+    within(group, lambda: leader.comparing._suspects)
+    mode[0] = "fails"
+    run(group, 5)
+    assert leader.comparing._suspects == {victim.member: True}
+    assert figures(group).accused == {}
+    mode[0] = "tells"
+    within(group, lambda: not leader.comparing._suspects)
+    assert group.failed == {}
 
 
 def test_where_two_differ_both_are_told_of_and_neither_is_stopped() -> None:
