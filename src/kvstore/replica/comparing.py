@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
 
-from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
+from kvstore.errors import ClosedError, CorruptionError, Error, IntegrityCode, StorageError
 from kvstore.raft import Raft, Role
 from kvstore.replica.applying import Applying
+from kvstore.replica.failing import as_damage
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.packets import Packet, StateProbe, StateReport, Transport, Verdict
 from kvstore.replica.scrub_rate import bytes_per_s
@@ -381,12 +382,15 @@ class Comparing:
         outcome: RowsHash | Error,
     ) -> None:
         captured.close()
-        if isinstance(outcome, Error):
-            self._tell(probe, state, None)
-            if isinstance(outcome, StorageError) and not outcome.retryable:
-                self._damaged(outcome)
+        if not isinstance(outcome, Error):
+            self._tell(probe, state, outcome)
             return
-        self._tell(probe, state, outcome)
+        self._tell(probe, state, None)
+        if isinstance(outcome, StorageError):
+            if not outcome.retryable:
+                self._damaged(as_damage(outcome))
+        elif not isinstance(outcome, ClosedError):  # its state was replaced
+            raise outcome
 
     def _tell(
         self, probe: StateProbe, state: tuple[int, int] | None, rows: RowsHash | None

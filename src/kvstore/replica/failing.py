@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from kvstore.errors import Error, InternalError, StorageError, UnavailableError
+from kvstore.errors import (
+    CorruptionError,
+    Error,
+    IntegrityCode,
+    InternalError,
+    StorageError,
+    UnavailableError,
+)
 from kvstore.raft import MessageKind, Raft
 from kvstore.replica.packets import Transport
 
-__all__ = ["defect_of", "resign", "told_of"]
+__all__ = ["as_damage", "defect_of", "resign", "told_of"]
 
 
 def told_of(error: StorageError, kind: type[UnavailableError], *, alone: bool) -> Error:
@@ -14,6 +21,18 @@ def told_of(error: StorageError, kind: type[UnavailableError], *, alone: bool) -
     if alone:
         return error
     return kind(f"this member's storage failed: {error}; retry with the same id", code=error.code)
+
+
+def as_damage(error: StorageError) -> CorruptionError:
+    """Bytes that can't be read are as good as gone, where other members have them."""
+    if isinstance(error, CorruptionError):
+        return error
+    return CorruptionError(
+        f"it can't be read (errno {error.errno})",
+        code=IntegrityCode.IO_ERROR,
+        path=error.path,
+        offset=error.offset,
+    )
 
 
 def defect_of(exception: Exception) -> InternalError:

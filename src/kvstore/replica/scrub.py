@@ -20,9 +20,10 @@ from typing import Final, NamedTuple, Protocol
 
 from kvstore._engine.files.native import FileSystem, TwoCopies
 from kvstore._engine.log.native import SegmentCheck, log_segments
-from kvstore.errors import ClosedError, CorruptionError, Error, IntegrityCode, StorageError
+from kvstore.errors import ClosedError, Error, StorageError
 from kvstore.replica.applying import Applying
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.failing import as_damage
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.scrub_rate import bytes_per_s
 from kvstore.replica.ticks import ticks_of
@@ -238,18 +239,10 @@ class Scrub:
     def _failed(self, now: _Round, error: Error) -> None:
         now.check = None
         if isinstance(error, StorageError) and not error.retryable:
-            if not isinstance(error, CorruptionError):
-                # Bytes that the device doesn't give are as good as gone; others have them.
-                error = CorruptionError(
-                    f"it can't be read (errno {error.errno})",
-                    code=IntegrityCode.IO_ERROR,
-                    path=error.path,
-                    offset=error.offset,
-                )
             self._damages += 1
-            self.damage = error
+            self.damage = as_damage(error)
             self._next(now)
-            self._damaged(error)
+            self._damaged(self.damage)
         elif isinstance(error, StorageError | ClosedError):
             # From the beginning of that file, later.
             self._not_before = self._now + self._retry_ticks
