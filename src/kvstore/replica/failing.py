@@ -23,6 +23,13 @@ def told_of(error: StorageError, kind: type[UnavailableError], *, alone: bool) -
     return kind(f"this member's storage failed: {error}; retry with the same id", code=error.code)
 
 
+def defect_of(exception: Exception) -> InternalError:
+    """A mistake in this program, as the reason why a member ends."""
+    error = InternalError(f"{type(exception).__name__}: {exception}")
+    error.__cause__ = exception
+    return error
+
+
 def as_damage(error: StorageError) -> CorruptionError:
     """Bytes that can't be read are as good as gone, where other members have them."""
     if isinstance(error, CorruptionError):
@@ -33,13 +40,6 @@ def as_damage(error: StorageError) -> CorruptionError:
         path=error.path,
         offset=error.offset,
     )
-
-
-def defect_of(exception: Exception) -> InternalError:
-    """A mistake in this program, as the reason why a member ends."""
-    error = InternalError(f"{type(exception).__name__}: {exception}")
-    error.__cause__ = exception
-    return error
 
 
 def resign(raft: Raft, transport: Transport) -> None:
