@@ -66,7 +66,7 @@ class Applying:
         removals: Removals,
         options: ReplicaOptions,
         apply: Callable[[Sequence[Entry], Prepared], Sequence[Applied]],
-        mends: Callable[[CorruptionError], bool],
+        mends: Callable[[StorageError], bool],
         wake: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
@@ -245,6 +245,8 @@ class Applying:
 
     def _looked_up(self, machine: StateMachine, prepared: Prepared, outcome: Found | Error) -> None:
         if machine is not self.machine:
+            return
+        if isinstance(outcome, StorageError) and not outcome.retryable and self._mends(outcome):
             return
         if isinstance(outcome, Error):
             raise_unless_passing(outcome)

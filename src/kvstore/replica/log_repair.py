@@ -7,7 +7,7 @@ was before that is removed. A crash before that is done leaves the damage for th
 
 from __future__ import annotations
 
-from kvstore.errors import CorruptionError, Error
+from kvstore.errors import Error, StorageError
 from kvstore.raft import Raft
 from kvstore.replica.applying import Applying
 from kvstore.replica.compaction import Compaction
@@ -40,7 +40,7 @@ class LogRepair:
         self._tail = tail
         self._jobs = jobs
         self._counters = counters
-        self._damage: CorruptionError | None = None
+        self._damage: StorageError | None = None
         # The newer segment, and the last entry that may be in those before it.
         self._newer: tuple[int, int] | None = None
         # Damage was found again, maybe in the newer segment.
@@ -51,7 +51,7 @@ class LogRepair:
         """Why the log is made shorter; empty when it isn't."""
         return "" if self._damage is None else f"its log lets go of what is damaged: {self._damage}"
 
-    def begin(self, damage: CorruptionError) -> None:
+    def begin(self, damage: StorageError) -> None:
         """Something of the log's files is damaged."""
         if self._damage is None:
             self._damage = damage

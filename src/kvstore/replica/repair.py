@@ -40,6 +40,9 @@ _OF_MANIFEST = ("MANIFEST-", "CURRENT")
 
 ASK_S = 1.0
 """Between two questions to the leader, who takes no notice of those that come too early."""
+CALM_S = 10.0
+"""Damage that comes sooner after a repair waits for the next one, longer and longer."""
+WAIT_MAX_S = 60.0
 
 
 class Repair:
@@ -66,8 +69,14 @@ class Repair:
         self._log = log
         self._note = note
         self._jobs = jobs
-        self._manifest: CorruptionError | None = None
+        self._manifest: StorageError | None = None
         self._pause_ticks = ticks_of(ASK_S, tick_s)
+        self._calm_ticks = ticks_of(CALM_S, tick_s)
+        self._wait_ticks_max = ticks_of(WAIT_MAX_S, tick_s)
+        # What the last repair waited before it began, and ticks since it was done.
+        self._wait_ticks = 0
+        self._since_done = self._calm_ticks
+        # Until the leader is asked, again.
         self._ticks = 0
         # The index that the state has to be of, at least, while one is under way.
         self._least: int | None = None
@@ -88,8 +97,9 @@ class Repair:
         return self._log.under_way
 
     def mends(self, damage: StorageError) -> bool:
-        """Damage was found: whether it is being repaired, or of no consequence any more."""
-        if not isinstance(damage, CorruptionError) or damage.path is None:
+        """Something can't be read, or isn't what was written: whether it is being repaired, or of
+        no consequence any more. Nothing that passes, and no write."""
+        if damage.path is None:
             return False
         part = self._directory.part_of(damage.path)
         if part == "log":
@@ -107,7 +117,7 @@ class Repair:
         # One that was replaced is of no consequence.
         return part.startswith("state") and part < self._applying.part
 
-    def _rewrite_manifest(self, damage: CorruptionError) -> None:
+    def _rewrite_manifest(self, damage: StorageError) -> None:
         machine = self._applying.machine
         done = partial(self._manifest_rewritten, machine)
         if self._jobs.start("manifest", machine.rewrite_manifest, done):
@@ -127,23 +137,31 @@ class Repair:
         if damage is not None and not self.begin(damage):
             raise damage
 
-    def begin(self, damage: CorruptionError) -> bool:
+    def begin(self, damage: StorageError) -> bool:
         """The state is damaged; False, and nothing is done, where it can't be had from others."""
         membership = self._raft.membership
         if not can_be_repaired(damage) or not others_vote(membership, self._raft.id):
             return False
         if self._least is None:
             self._counters.repairs_started += 1
-            self._ticks = 0
+            self._ticks = self._wait_ticks = self._wait()
             # One of another name than what is there; nothing that was told to clients is undone.
             applied = self._applying.machine.applied_index
             self._least = max(applied, self._directory.state_number() + 1)
             self._applying.hold(damage)
         return True
 
+    def _wait(self) -> int:
+        """Ticks before the leader is asked: a disk that damages what it is given costs others
+        less and less."""
+        if self._since_done >= self._calm_ticks:
+            return 0
+        return min(max(2 * self._wait_ticks, self._pause_ticks), self._wait_ticks_max)
+
     def tick(self) -> None:
         """One tick has passed: have another member lead, or ask the one that does."""
         self._log.tick()
+        self._since_done += 1
         if self._least is None:
             return
         if self._raft.role is Role.LEADER:
@@ -159,6 +177,7 @@ class Repair:
         if self._least is not None and self._applying.damage is None:
             # By this, or because the core needed a snapshot meanwhile.
             self._least = None
+            self._since_done = 0
             self._counters.repairs_done += 1
         if self._least is not None and not self._applying.is_installing:
             mark = self._transfers.usable(self._least)
@@ -170,9 +189,7 @@ class Repair:
 
 def can_be_repaired(damage: StorageError) -> bool:
     """Whether another member's state would do: not where this program is too old for its own."""
-    return isinstance(damage, CorruptionError) and (
-        damage.code is not IntegrityCode.UNSUPPORTED_VERSION
-    )
+    return damage.code is not IntegrityCode.UNSUPPORTED_VERSION
 
 
 def others_vote(membership: Membership, member: int) -> bool:

@@ -690,7 +690,7 @@ class Replica:
 
     # --- ending --------------------------------------------------------------------------------
 
-    def _mends(self, damage: CorruptionError) -> bool:
+    def _mends(self, damage: StorageError) -> bool:
         """Damage was met by who applies."""
         return self.repair.mends(damage)
 
@@ -700,7 +700,7 @@ class Replica:
         But for damage that can be mended, found by a job as a rule.
         """
         if self.failure is not None or (
-            isinstance(error, StorageError) and self.repair.mends(error)
+            isinstance(error, CorruptionError) and self.repair.mends(error)
         ):
             return
         leads = self.is_leader

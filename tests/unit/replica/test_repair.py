@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
-from kvstore.errors import CorruptionError, Error, IntegrityCode, UnavailableError
+from kvstore.errors import (
+    CorruptionError,
+    Error,
+    IntegrityCode,
+    StorageError,
+    UnavailableError,
+)
 from kvstore.replica import Replica
-from tests.unit.replica.driven_group import DrivenGroup, into, put_of
+from kvstore.replica.repair import CALM_S
+from tests.unit.replica.driven_group import TICK_S, DrivenGroup, into, put_of
 
 KEYS = 200
 
@@ -368,3 +377,51 @@ def test_the_note_of_the_logs_end_is_written_anew() -> None:
     with DrivenGroup(disk, seed=2) as group:
         group.settle()
         assert not group.failed
+
+
+def test_a_table_that_cannot_be_read_is_as_good_as_damaged() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        (path, *_) = state_files(group, hurt.member, ".sst")
+        hurt.damage_found(StorageError("read", path=path, errno=errno.EIO))
+        group.until(lambda: hurt.counters.repairs_done)
+        whole_again(group, hurt.member)
+
+
+def test_who_applies_and_cannot_read_is_repaired() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        group.disk.fail("pread", errno.EIO, path=f"node{hurt.member}/state-")
+        for number in range(KEYS):
+            group.put(b"key-%04d" % number, bytes([number]) * 300, f"again-{number}")
+        group.until(lambda: hurt.counters.repairs_done)
+        group.disk.heal()
+        whole_again(group, hurt.member)
+
+
+def test_a_disk_that_damages_what_it_is_given_is_waited_with_for_longer_and_longer() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        took = []
+        for done in range(5):
+            group.put(b"newer", b"than its state")
+            damage_tables(group, hurt.member)
+            find(hurt)
+            began = group.steps
+            group.until(lambda done=done: hurt.counters.repairs_done > done)
+            took.append(group.steps - began)
+        pauses = [later - took[0] for later in took]
+        seconds = [pause * TICK_S for pause in pauses]
+        assert seconds[1] >= 0.9
+        assert all(b > 1.5 * a for a, b in pairwise(seconds[1:]))
+        for _ in range(int((CALM_S + 1) / TICK_S)):
+            group.step()
+        group.put(b"newer", b"than its state")
+        damage_tables(group, hurt.member)
+        find(hurt)
+        began = group.steps
+        group.until(lambda: hurt.counters.repairs_done == 6)
+        assert (group.steps - began - took[0]) * TICK_S < 0.9
