@@ -7,7 +7,7 @@ proposals and storage acknowledgements, then takes ``ready()`` until it gives No
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -23,6 +23,7 @@ from kvstore.raft import (
     damage,
     durability,
     election,
+    mending,
     older,
     pulses,
     reads,
@@ -58,6 +59,11 @@ from kvstore.raft.status import Status
 __all__ = ["Raft", "bootstrap"]
 
 _ELECTION = frozenset((MessageKind.PRE_VOTE, MessageKind.VOTE))
+# Of entries, which are what they are in any term.
+_MENDING: dict[MessageKind, Callable[[State, Message], None]] = {
+    MessageKind.MEND: mending.answer,
+    MessageKind.MEND_RESPONSE: mending.take,
+}
 _FROM_LEADER = frozenset((MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT))
 _HANDLERS: dict[MessageKind, Callable[[State, Message], None]] = {
     MessageKind.PRE_VOTE: election.handle_pre_vote,
@@ -102,6 +108,7 @@ class Raft:
         entries: Sequence[Entry] = (),
         applied: int = 0,
         damaged: bool = False,
+        hollow: Collection[int] = (),
     ) -> None:
         """Start or restart from what is durable.
 
@@ -112,9 +119,12 @@ class Raft:
         at least ``snapshot.index``; the core offers everything committed after it again.
         ``damaged``: entries that were synced here may be missing (faults.md, decision 3): the
         member doesn't vote or campaign until a leader of a later term has brought it up to date;
-        keep the mark durable until ``damaged`` turns False.
+        keep the mark durable until ``damaged`` turns False. ``hollow``: indexes of ``entries``
+        whose data is damaged and left empty (``mending.py``); those that ``applied`` covers don't
+        matter.
 
-        Raises CorruptionError when the records contradict each other.
+        Raises CorruptionError when the records contradict each other, or a hollow entry that was
+        applied is a list of members.
         """
         self._state = restart.load(
             member,
@@ -125,6 +135,7 @@ class Raft:
             entries=entries,
             applied=applied,
             damaged=damaged,
+            hollow=hollow,
         )
 
     # Inputs
@@ -133,6 +144,8 @@ class Raft:
         """One tick of the caller's clock has passed."""
         state = self._state
         state.now += 1
+        if state.log.hollow:
+            mending.ask(state)
         if state.role is not _LEADER:
             election.tick(state)
         elif not state.has_quorum_contact():
@@ -171,7 +184,12 @@ class Raft:
         state = self._state
         if message.to != state.id or message.sender in (NOBODY, state.id):
             return
-        if not admission.hears(state, message):
+        if not admission.hears(state, message) and not mending.expects(state, message):
+            return
+        if state.log.hollow:
+            mending.note(state, message.sender)
+        if message.kind in _MENDING:
+            _MENDING[message.kind](state, message)
             return
         if message.term != state.term:
             admission.check_term(state, message.term)
@@ -478,6 +496,13 @@ class Raft:
         """
         older.fetched(self._state, member, first, entries)
 
+    def mended(self, entry: Entry, *, right: bool) -> None:
+        """The answer to one of ``Bundle.mends``: its data is durable in its place.
+
+        Or it wasn't ``right``: another one is asked for.
+        """
+        mending.mended(self._state, entry, right=right)
+
     @property
     def commit_untold(self) -> bool:
         """True when :meth:`tell_commit` would have something to say."""
@@ -550,6 +575,8 @@ class Raft:
             bundle.reads_failed, waiting.failed = waiting.failed, []
         if state.fetches:
             bundle.fetches, state.fetches = state.fetches, []
+        if state.mends:
+            bundle.mends, state.mends = state.mends, []
         return bundle
 
     def _has_work(self) -> bool:
@@ -569,6 +596,7 @@ class Raft:
             or bool(state.reads.done)
             or bool(state.reads.failed)
             or bool(state.fetches)
+            or bool(state.mends)
         )
 
     # Observation

@@ -13,6 +13,9 @@ on entries can be read back from the disk (0: none can). ``stable`` is the last
 one that is durable here, ``handed`` the last one given out to be written. ``commit`` may be past
 ``stable``: a quorum of others can commit what isn't durable here yet. Entries are offered for
 application only up to the lesser of the two.
+
+Of a *hollow* entry index and term are known and the data isn't, until it is mended
+(``mending.py``).
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ class Log:
         "ends",
         "entries",
         "handed",
+        "hollow",
         "last",
         "offered",
         "offset",
@@ -77,8 +81,14 @@ class Log:
         self.ends: list[int] = []
         self.run_starts: list[int] = []
         self.run_terms: list[int] = []
+        self.hollow: set[int] = set()
 
     # Reading
+
+    @property
+    def whole(self) -> int:
+        """The last entry before the first hollow one; without any, the last one of all."""
+        return min(self.hollow) - 1 if self.hollow else self.last
 
     @property
     def last_term(self) -> int:
@@ -193,6 +203,17 @@ class Log:
         self.last = index - 1
         self.stable = min(self.stable, self.last)
         self.handed = min(self.handed, self.last)
+        if self.hollow:
+            self.hollow = {hollow for hollow in self.hollow if hollow < index}
+
+    def mend(self, entry: Entry) -> None:
+        """A hollow entry is known in full, and durable."""
+        index = entry.index
+        at = index - self.offset - 1
+        self.hollow.remove(index)
+        self.entries[at] = entry
+        size = len(entry.data)
+        self.ends[at:] = [end + size for end in self.ends[at:]]
 
     def restore(self, snapshot: SnapshotMeta) -> None:
         """Start over after a snapshot from the leader (Raft §7)."""
@@ -212,6 +233,8 @@ class Log:
         self.offset = index
         del self.entries[:drop]
         del self.ends[:drop]
+        if self.hollow:
+            self.hollow = {hollow for hollow in self.hollow if hollow > index}
         runs = bisect_right(self.run_starts, index + 1)
         if runs:
             # The stretch that reaches past the cut stays, and starts where the log does now.

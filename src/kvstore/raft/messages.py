@@ -153,6 +153,8 @@ class MessageKind(enum.IntEnum):
     TIMEOUT_NOW = 10
     READ = 11
     READ_RESPONSE = 12
+    MEND = 13
+    MEND_RESPONSE = 14
 
 
 @dataclass(slots=True)
@@ -181,6 +183,9 @@ class Message:
     TIMEOUT_NOW        campaign at once (dissertation §3.10)
     READ               ``context``: the asker's id of this try
     READ_RESPONSE      ``context``; ``log_index``: the read index; or ``reject``
+    MEND               ``log_index``, ``log_term``: an entry whose data is damaged at the asker
+    MEND_RESPONSE      the same; ``entries``: that one, or ``reject``: it isn't here, or with
+                       ``damaged`` it is, and its data is damaged here too
     ================== ==============================================================
 
     ``damaged`` on an answer: the sender lost entries that it had acknowledged and doesn't vote.
@@ -252,6 +257,8 @@ class Bundle:
     after it are offered only then. ``read_states`` are reads that may go on, ``reads_failed``
     contexts of reads that were given up: nobody could prove leadership in time, a retry is safe.
     ``fetches`` are to be read from the disk, beside everything else, for ``Raft.fetched``.
+    ``mends`` are entries that are hollow here: their data is to be compared with what is known of
+    it and written in its place, for ``Raft.mended``.
     """
 
     number: int
@@ -264,3 +271,4 @@ class Bundle:
     read_states: Sequence[ReadState] = ()
     reads_failed: Sequence[int] = ()
     fetches: Sequence[Fetch] = ()
+    mends: Sequence[Entry] = ()

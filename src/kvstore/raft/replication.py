@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvstore.raft import older, quorum, snapshots
+from kvstore.raft import mending, older, quorum, snapshots
 from kvstore.raft.messages import Entry, Message, MessageKind
 from kvstore.raft.progress import PeerState, Progress
 from kvstore.raft.state import State
@@ -129,7 +129,7 @@ def handle_append(state: State, message: Message) -> None:
         # What is committed is equal everywhere (§5.4.3): older entries need no second look.
         _acknowledge(state, message.sender, log.commit)
         return
-    if log.term(before) != message.log_term:
+    if log.term(before) != message.log_term or (log.hollow and before > log.whole):
         _refuse(state, message)
         return
     if entries:
@@ -145,6 +145,9 @@ def handle_append(state: State, message: Message) -> None:
         if new < len(entries):
             state.append(entries[new:] if new else entries)
     matched = before + len(entries)
+    if log.hollow:
+        mending.offered(state, entries)
+        matched = min(matched, log.whole)
     commit = message.commit if message.commit < matched else matched
     if commit > log.commit:
         log.commit = commit
@@ -177,7 +180,7 @@ def _acknowledge(state: State, to: int, index: int) -> None:
 def _refuse(state: State, message: Message) -> None:
     """The entry before is missing or different: hint where the logs may be equal (§5.3)."""
     log = state.log
-    hint = max(log.common(min(message.log_index, log.last), message.log_term), log.commit)
+    hint = max(log.common(min(message.log_index, log.whole), message.log_term), log.commit)
     state.send(
         _APPEND_RESPONSE,
         message.sender,
@@ -233,7 +236,7 @@ def handle_heartbeat(state: State, message: Message) -> bool:
     log = state.log
     if message.log_index > log.last:
         return True
-    commit = min(message.commit, log.last)
+    commit = min(message.commit, log.whole)
     if commit > log.commit:
         log.commit = commit
     if message.context:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft import damage, roles
 from kvstore.raft.log import Log
 from kvstore.raft.membership import History
-from kvstore.raft.messages import NOBODY, Entry, HardState, SnapshotMeta
+from kvstore.raft.messages import NOBODY, Entry, EntryKind, HardState, SnapshotMeta
 from kvstore.raft.options import Options
 from kvstore.raft.state import State
 
@@ -26,6 +26,7 @@ def load(
     entries: Sequence[Entry],
     applied: int,
     damaged: bool,
+    hollow: Collection[int] = (),
 ) -> State:
     """The state of a member that starts; see ``Raft.__init__``."""
     kept = [entry for entry in entries if entry.index > snapshot.index]
@@ -35,16 +36,34 @@ def load(
         member, options, rng, hard_state, log, History(snapshot.index, snapshot.membership)
     )
     if kept:
-        state.append(kept)
+        state.append(kept, hollow)
     log.stable = log.handed = log.last
     # Applied entries were committed; the hint may be older, as it isn't synced by itself.
     commit = max(hard_state.commit, applied, snapshot.index)
     log.commit = min(commit, log.last)
     log.applied = log.offered = applied
+    if log.hollow:
+        _pass_hollow(state, commit)
     roles.become_follower(state, state.term, NOBODY)
     if damaged or commit > log.last:
         damage.found(state)
     return state
+
+
+def _pass_hollow(state: State, commit: int) -> None:
+    """What the state machine holds needs no data; of the rest nothing counts as committed."""
+    log = state.log
+    held = {index for index in log.hollow if index <= log.applied}
+    for entry in log.entries:
+        if entry.index in held and entry.kind is EntryKind.MEMBERSHIP:
+            raise CorruptionError(
+                f"the list of members in entry {entry.index} is damaged",
+                code=IntegrityCode.CHECKSUM_MISMATCH,
+            )
+    if held:
+        log.compact(max(held))
+        state.configurations.compact(max(held))
+    log.commit = min(commit, log.whole)
 
 
 def _check(

@@ -6,6 +6,7 @@ The core deals in marks alone; the bytes are the caller's to move and to verify.
 from __future__ import annotations
 
 from kvstore.errors import InternalError, InvalidArgumentError
+from kvstore.raft import damage
 from kvstore.raft.membership import History
 from kvstore.raft.messages import Message, MessageKind, SnapshotMeta
 from kvstore.raft.progress import PeerState, Progress
@@ -130,11 +131,14 @@ def handle_snapshot(state: State, message: Message) -> None:
     log = state.log
     if snapshot.index <= log.commit:
         known = log.commit
-    elif log.term(snapshot.index) == snapshot.term:
+    elif log.term(snapshot.index) == snapshot.term and snapshot.index <= log.whole:
         # The entries are here already: only the news that they are committed is new.
         log.commit = known = snapshot.index
     else:
         known = snapshot.index
+        if log.hollow and snapshot.index < log.last:
+            # What follows it may have been acknowledged, and is let go.
+            damage.found(state)
         log.restore(snapshot)
         state.configurations = History(snapshot.index, snapshot.membership)
         state.installing = snapshot

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from kvstore.raft import quorum
 from kvstore.raft.codec import decode_membership
@@ -94,7 +94,10 @@ class State:
     that is given up, the tick at which it was told last (-1: not yet). ``ailing``: this member's
     storage takes nothing for now, as its caller says. ``saved``: the hard state given out last.
     ``installing``: a snapshot to be given out with the next bundle. ``first_term``: the one that it
-    was started with.
+    was started with. Of hollow entries (``mending.py``): ``offers``, those whose data came and
+    isn't durable yet; ``mends``, those of them to be given out with the next bundle; ``without``,
+    who couldn't give one, and whether that is because it is damaged there too; ``next_asking``, the
+    tick at which they are asked for again; ``heard_of``, who was heard meanwhile.
     """
 
     __slots__ = (
@@ -104,15 +107,19 @@ class State:
         "fetches",
         "first_term",
         "heard",
+        "heard_of",
         "held",
         "id",
         "installing",
         "leader",
         "log",
+        "mends",
         "messages",
+        "next_asking",
         "next_heartbeat",
         "now",
         "number",
+        "offers",
         "options",
         "progress",
         "pulsed",
@@ -128,6 +135,7 @@ class State:
         "transfer_told",
         "vote",
         "votes",
+        "without",
         "writes",
     )
 
@@ -170,6 +178,11 @@ class State:
         self.writes: deque[Write] = deque()
         self.number = 0
         self.installing: SnapshotMeta | None = None
+        self.offers: dict[int, Entry] = {}
+        self.mends: list[Entry] = []
+        self.without: dict[int, dict[int, bool]] = {}
+        self.next_asking = 0
+        self.heard_of: set[int] = set()
 
     # Outbox
 
@@ -183,20 +196,23 @@ class State:
 
     # Log
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[Entry], hollow: Collection[int] = ()) -> None:
         """Put entries at their place; what was there and after it goes, with its configurations.
 
-        Configurations in the new entries hold at once (dissertation §4.1). Raises
-        CorruptionError, with nothing changed, when one can't be read.
+        Configurations in the new entries hold at once (dissertation §4.1); of those that are
+        ``hollow`` once they are mended. Raises CorruptionError, with nothing changed, when one
+        can't be read.
         """
         found = [
             (entry.index, decode_membership(entry.data))
             for entry in entries
-            if entry[2] == _MEMBERSHIP
+            if entry[2] == _MEMBERSHIP and entry.index not in hollow
         ]
         if entries[0].index <= self.log.last:
             self._truncate(entries[0].index)
         self.log.append(entries)
+        if hollow:
+            self.log.hollow.update(entry.index for entry in entries if entry.index in hollow)
         for index, membership in found:
             self.configurations.append(index, membership)
 
@@ -269,7 +285,7 @@ class State:
         A voter that an uncommitted configuration removes still counts: the others may need its
         log to commit that very configuration (dissertation §4.2.2).
         """
-        if self.damaged or self.installing is not None:
+        if self.damaged or self.installing is not None or self.log.hollow:
             return False
         configurations = self.configurations
         if configurations.current.is_voter(self.id):

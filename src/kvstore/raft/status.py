@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvstore.raft import mending
 from kvstore.raft.messages import Membership, Role
 from kvstore.raft.progress import PeerState
 from kvstore.raft.state import State
@@ -32,7 +33,8 @@ class Status:
     """One moment of a member; indexes are log indexes, ``log_bytes`` counts payloads in memory.
 
     ``peers`` is empty unless the member leads. ``transfer_to`` is the member that leadership is
-    being handed to, or 0.
+    being handed to, or 0. ``hollow``: entries whose data is damaged here, and asked for; ``lost``:
+    the first of them that is damaged at every other member too, or 0.
     """
 
     id: int
@@ -49,6 +51,8 @@ class Status:
     membership: Membership
     membership_index: int
     damaged: bool
+    hollow: int
+    lost: int
     ailing: bool
     has_quorum_contact: bool
     transfer_to: int
@@ -74,6 +78,8 @@ def take(state: State) -> Status:
         membership=state.configurations.current,
         membership_index=state.configurations.index,
         damaged=state.damaged,
+        hollow=len(log.hollow),
+        lost=mending.lost(state) if log.hollow else 0,
         ailing=state.ailing,
         has_quorum_contact=state.has_quorum_contact(),
         transfer_to=state.transfer_to,

@@ -23,6 +23,7 @@ import os
 from kvstore._engine.files.file_face import free_bytes
 from kvstore._engine.files.native import FileSystem
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from kvstore.replica.recovery import StateFound
 
 __all__ = ["MemberDirectory"]
 
@@ -37,6 +38,7 @@ class MemberDirectory:
         self.path = path = filesystem.resolve(path)
         self.filesystem = filesystem
         self._checkpoints = 0
+        self.found = StateFound.FITS
         if filesystem.kind(path) == 0:
             filesystem.make_directory(path)
             filesystem.sync_directory(os.path.dirname(path))
@@ -49,7 +51,8 @@ class MemberDirectory:
     def current_state(self, mark_index: int) -> str:
         """The engine's directory; first finishes the installation that ``mark_index`` tells of.
 
-        Whatever else a crash left behind is removed. Raises CorruptionError when the log says that
+        Whatever else a crash left behind is removed; ``found`` says what there was. Raises
+        CorruptionError when the log says that
         a snapshot was installed and it isn't there.
         """
         states = self._numbered("state")
@@ -57,6 +60,7 @@ class MemberDirectory:
         newest = max(states, default=0)
         if mark_index in ready and mark_index > newest:
             self.install(mark_index)
+            self.found = StateFound.READY
             newest = mark_index
         elif not states:
             if mark_index:

@@ -15,6 +15,7 @@ from kvstore.errors import ConfigurationError, Error
 from kvstore.raft import Membership
 from kvstore.replica.notices import Later, at_once
 from kvstore.replica.packets import Packet
+from kvstore.replica.recovery import Findings, LogFound, refused
 from kvstore.replica.replica import Replica, ReplicaOptions
 from kvstore.replica.storage import Identity
 from kvstore.replica.work import Work
@@ -163,10 +164,8 @@ class Group:
         # The founders' own membership is entry 1.
         if all(replica.last_log[1] <= 1 for replica in self.replicas.values()):
             return
-        raise ConfigurationError(
-            f"{path}/node{member} is empty but other members have data: restore that directory, "
-            f"or remove all of them to begin a new, empty cluster"
-        )
+        error = ConfigurationError(f"{path}/node{member} is empty but other members have data")
+        raise refused(Findings(log=LogFound.GONE), error)
 
     def leader_replica(self) -> Replica | None:
         """The member that leads and is in touch with a majority."""

@@ -20,13 +20,14 @@ from functools import partial
 from typing import NamedTuple
 
 from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
-from kvstore.raft import EntryKind, Membership, Raft, Role, SnapshotMeta
-from kvstore.raft.codec import decode_membership
+from kvstore.raft import Membership, Raft, Role, SnapshotMeta
 from kvstore.replica.applying import Applying
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.log_note import NoteKeeper
 from kvstore.replica.log_repair import LogRepair
+from kvstore.replica.recovery import Decision, Findings, StateFound, decide, refused
+from kvstore.replica.start import others_of
 from kvstore.replica.storage import MemberLog
 from kvstore.replica.ticks import ticks_of
 from kvstore.replica.transfers import Transfers
@@ -201,10 +202,14 @@ def others_vote(membership: Membership, member: int) -> bool:
 
 
 class OpenedState(NamedTuple):
-    """What a member starts with: its state, or an empty one in the place of one with ``damage``."""
+    """What a member starts with: its state, or an empty one in the place of one with ``damage``.
+
+    ``found``: how it was found.
+    """
 
     path: str
     machine: StateMachine
+    found: StateFound
     damage: CorruptionError | None
 
 
@@ -223,10 +228,13 @@ def open_member_state(
     Raises CorruptionError, StorageError.
     """
     mark = log.mark
+    found = StateFound.GONE
     try:
         path = directory.current_state(mark.index)
+        found = StateFound.DAMAGED
         machine = open_machine(path)
         if machine.applied_index < mark.index:
+            found = StateFound.OLDER
             index = machine.applied_index
             machine.close()
             raise CorruptionError(
@@ -235,15 +243,11 @@ def open_member_state(
                 path=path,
             )
     except CorruptionError as damage:
-        if not can_be_repaired(damage) or not others_vote(_newest_membership(log), member):
-            raise
+        if not can_be_repaired(damage):
+            found = StateFound.NEWER
+        findings = Findings(state=found, others=others_of(log, member))
+        if decide(findings).decision is Decision.REFUSE:
+            raise refused(findings, damage) from None
         path = directory.make_stand_in()
-        return OpenedState(path, open_stand_in(path, mark), damage)
-    return OpenedState(path, machine, None)
-
-
-def _newest_membership(log: MemberLog) -> Membership:
-    for entry in reversed(log.entries):
-        if entry.kind is EntryKind.MEMBERSHIP:
-            return decode_membership(entry.data)
-    return log.mark.membership
+        return OpenedState(path, open_stand_in(path, mark), found, damage)
+    return OpenedState(path, machine, directory.found, None)

@@ -49,12 +49,14 @@ from kvstore.replica.listener import Listener
 from kvstore.replica.log_clock import LogClock
 from kvstore.replica.log_note import NoteFile, NoteKeeper
 from kvstore.replica.log_repair import LogRepair
+from kvstore.replica.mending import Mending
 from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
 from kvstore.replica.packets import Packet, SnapshotPart, StateProbe, StateReport, Transport
 from kvstore.replica.repair import Repair, open_member_state
 from kvstore.replica.scrub import Scrub
+from kvstore.replica.start import judge_start
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.tail import Tail
@@ -147,6 +149,9 @@ class Replica:
             self._log.close()
             raise
         try:
+            self.recovery = judge_start(
+                self._log, identity.member, opened.found, machine.applied_index
+            )
             self._raft = Raft(
                 identity.member,
                 options.raft,
@@ -155,6 +160,8 @@ class Replica:
                 snapshot=self._log.mark,
                 entries=self._log.entries,
                 applied=machine.applied_index,
+                damaged=bool(self._log.short),
+                hollow=self._log.hollow,
             )
         except BaseException:
             machine.close()
@@ -187,6 +194,7 @@ class Replica:
         self._log_note = NoteKeeper(self._log, self._jobs, options.tick_s)
         self._notices = CommitNotices(self._raft, later, wake)
         self._asked = Asked(self._raft, self._applying, self._ask_core)
+        self._mending = Mending(self._raft, self._log, self._jobs)
         self._pace = Pace(self._raft, options.catch_up_bytes_per_s, now)
         self._tail = Tail(self._raft, self._log, self._jobs, options, self.counters, self._pace)
         self._compaction = Compaction(
@@ -347,6 +355,14 @@ class Replica:
         Until that is over it leads only where the others can't do without it.
         """
         return self._storage_watch.trouble
+
+    @property
+    def log_trouble(self) -> str:
+        """Entries of its log whose data is damaged, and not had from another member yet; or empty.
+
+        Until then it doesn't lead, and applies nothing from there on.
+        """
+        return self._mending.trouble
 
     @property
     def log_bytes(self) -> int:
@@ -513,6 +529,7 @@ class Replica:
         self._guard(self._log_note.tick)
         self._guard(self.comparing.tick)
         self._guard(self.scrub.tick)
+        self._mending.tick()
         self._wake()
 
     def _has_disk_work(self) -> bool:
@@ -643,6 +660,8 @@ class Replica:
             self._applying.apply(bundle.committed)
         if bundle.fetches:
             self._tail.fetch(bundle.fetches)
+        if bundle.mends:
+            self._mending.take(bundle.mends)
         self._asked.confirmed(bundle)
         self._applying.serve_reads()
 

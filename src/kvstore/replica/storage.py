@@ -10,6 +10,10 @@
 
 An entry whose index is not above the last one's replaces that one and all after it (Raft §5.3).
 
+Of a record whose payload is damaged the header tells what it was. An entry like that stays in its
+place without its data (:attr:`MemberLog.hollow`), which others have (``kvstore.raft.mending``) and
+:meth:`MemberLog.mend` puts back. Of the other kinds the newest must be whole.
+
 Entries up to the mark, which memory holds no more, may still be here: the log's tail, for followers
 that need them (:meth:`MemberLog.read_back`).
 
@@ -20,10 +24,12 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from kvstore._engine.files.native import FileSystem
-from kvstore._engine.log.native import Log, Recovery
+from kvstore._engine.files.native import FileSystem, PosixFileSystem
+from kvstore._engine.log.native import Hollow, Log, Recovery
+from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode, StorageError
 from kvstore.raft import (
     Bundle,
@@ -42,12 +48,20 @@ from kvstore.raft.codec import (
     encode_snapshot_meta,
 )
 from kvstore.replica.log_note import LogNote, NoteFile, hard_state_after_loss
+from kvstore.replica.recovery import End, Entries, Findings, LogFound, log_found_by, refused
 from kvstore.replica.work import raise_unless_passing
 
 __all__ = ["Identity", "MemberLog"]
 
 _ENTRY_KINDS = {1 + int(kind): kind for kind in EntryKind}
 _HARD_STATE, _MARK, _IDENTITY, _VOID = 8, 9, 10, 11
+_SAID_ONCE = {
+    _HARD_STATE: "the hard state (term and vote)",
+    _MARK: "the snapshot mark",
+    _IDENTITY: "the member's identity",
+    _VOID: "the note of the last snapshot",
+}
+_RECORD_HEADER_BYTES = 48
 _INDEX = struct.Struct("<Q")
 _IDENTITY_HEAD = struct.Struct("<BQ")
 _IDENTITY_VERSION = 1
@@ -77,10 +91,16 @@ class MemberLog:
         Raises ConfigurationError when it is another member's, CorruptionError when it is damaged or
         gone, StorageError when it can't be read or written.
         """
+        self.path = path
         self.hard_state = HardState()
         self.mark = SnapshotMeta()
         self.entries: list[Entry] = []
+        self.hollow: frozenset[int] = frozenset()
         self.identity: Identity | None = None
+        # Why it can't be opened, where that isn't plain from the error.
+        self._refusing: LogFound | None = None
+        # Of records whose payload is damaged: place in the log -> where that is.
+        self._hollows: dict[tuple[int, int, int], list[Hollow]] = {}
         # Entries before this index came before a snapshot from a leader.
         self._void_before = 0
         # (ticket, bundle, tick at which it was saved) of writes under way, oldest first.
@@ -90,25 +110,39 @@ class MemberLog:
         self._closed = False
         self._note = note
         noted = None if note is None else note.found
-        self._log = Log(
-            path,
-            filesystem=filesystem,
-            segment_bytes=segment_bytes,
-            sticky_kinds=(_HARD_STATE, _MARK, _IDENTITY, _VOID),
-            log_id=None if note is None else note.log_id,
-            noted=None if noted is None else (0, noted.segment, noted.offset),
-            report_short=True,
-        )
-        self.short = self._log.recovery.short
-        """In which way the log ends before what was noted of it; empty: it doesn't."""
+        self._disk = PosixFileSystem() if filesystem is None else filesystem
         try:
-            self._replay(path)
+            self._log = Log(
+                path,
+                filesystem=self._disk,
+                segment_bytes=segment_bytes,
+                sticky_kinds=(_HARD_STATE, _MARK, _IDENTITY, _VOID),
+                log_id=None if note is None else note.log_id,
+                noted=None if noted is None else (0, noted.segment, noted.offset),
+                report_short=True,
+                hollow=True,
+            )
+        except CorruptionError as error:
+            raise refused(Findings(log=log_found_by(error)), error) from None
+        self.short = self._log.recovery.short
+        """In which way the log, or its newest record of term and vote, lacks what was noted of it;
+        empty: it doesn't."""
+        try:
+            unknown = self._replay(path)
             # What the log durably says, which may be less than what is true.
             self._durable_hard_state = self.hard_state
+            if unknown == {_HARD_STATE} and noted is not None and not self.short:
+                self.short = str(self._lost(_HARD_STATE))
+            elif unknown:
+                self._refusing = LogFound.VOTE_LOST
+                raise self._lost(min(unknown))
             if self.short and noted is not None:
                 self._take_loss(path, noted)
             self._check_identity(path, identity)
             self._begin_note()
+        except (CorruptionError, ConfigurationError) as error:
+            self._log.close()
+            raise refused(Findings(log=self._refusing or log_found_by(error)), error) from None
         except BaseException:
             self._log.close()
             raise
@@ -120,25 +154,43 @@ class MemberLog:
 
     def _take_loss(self, path: str, noted: LogNote) -> None:
         if not self._log.recovery.segments:
-            raise CorruptionError(
-                "the member's log is gone, and with it what it promised: take it out of the "
-                "cluster and add it under a new id, with an empty directory",
-                code=IntegrityCode.INVALID_RECORD,
-                path=path,
-            )
+            self._refusing = LogFound.GONE
+            raise ConfigurationError(f"{path}: the log is gone, and with it what it promised")
         self.hard_state = hard_state_after_loss(self.hard_state, noted)
+
+    @property
+    def findings(self) -> Findings:
+        """The same, for the table of recovery."""
+        return Findings(
+            entries=Entries.HOLLOW if self.hollow else Entries.WHOLE,
+            end=End.SHORT if self.short else End.TORN if self.recovery.cut_bytes else End.RIGHT,
+        )
+
+    @property
+    def last_index(self) -> int:
+        """Where what was read back ends; as long as ``entries`` holds it."""
+        return self.entries[-1].index if self.entries else self.mark.index
 
     # --- reading back --------------------------------------------------------------------------
 
-    def _replay(self, path: str) -> None:
+    def _replay(self, path: str) -> set[int]:
+        """Read all; the kinds of those whose newest record is damaged, entries apart."""
         newest = self._log.newest(_MARK)
         # With the mark's own entry, which says whether those after it are of the same log.
         needed = 0 if newest is None else decode_snapshot_meta(newest).index
+        hollow: set[tuple[int, int]] = set()
+        unknown: set[int] = set()
         for kind, index, term, payload in self._log.replay(needed):
             entry_kind = _ENTRY_KINDS.get(kind)
             if entry_kind is not None:
-                self._replay_entry(Entry(term, index, entry_kind, payload), path)
-            elif kind == _HARD_STATE:
+                self._replay_entry(Entry(term, index, entry_kind, payload or b""), path)
+                (hollow.discard if payload is not None else hollow.add)((index, term))
+                continue
+            if payload is None:
+                unknown.add(kind)
+                continue
+            unknown.discard(kind)
+            if kind == _HARD_STATE:
                 self.hard_state = decode_hard_state(payload)
             elif kind == _MARK:
                 self._replay_mark(decode_snapshot_meta(payload))
@@ -152,10 +204,32 @@ class MemberLog:
                 )
         # Older segments may hold entries from before the mark.
         self.entries = [entry for entry in self.entries if entry.index > self.mark.index]
+        if hollow:
+            self._note_hollow(hollow)
         if not self._void_before:
             # Of a build that didn't note it: the mark may be a snapshot's, with void entries before
             # it, that were never committed. No follower may get those.
             self._void_before = self.mark.index + 1
+        return unknown
+
+    def _lost(self, kind: int) -> CorruptionError:
+        """The newest record of ``kind``, which no other one replaces, is damaged."""
+        found = [hollow for hollow in self._log.recovery.hollows if hollow.kind == kind]
+        return CorruptionError(
+            f"{_SAID_ONCE[kind]} is damaged",
+            code=IntegrityCode.CHECKSUM_MISMATCH,
+            path=found[-1].path,
+            offset=found[-1].offset,
+        )
+
+    def _note_hollow(self, hollow: set[tuple[int, int]]) -> None:
+        self.hollow = frozenset(
+            entry.index for entry in self.entries if (entry.index, entry.term) in hollow
+        )
+        for record in self._log.recovery.hollows:
+            if record.index in self.hollow:
+                place = (record.kind, record.index, record.term)
+                self._hollows.setdefault(place, []).append(record)
 
     def _replay_entry(self, entry: Entry, path: str) -> None:
         entries = self.entries
@@ -414,6 +488,27 @@ class MemberLog:
     def log_id(self) -> bytes:
         """The log's own id, random."""
         return self._log.log_id
+
+    def mend(self, entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:
+        """Put the data of hollow entries in its place, durably: with each, whether it was right.
+
+        What it has to be the record's own checksum says. Any thread. Raises StorageError.
+        """
+        judged = []
+        paths = set()
+        for entry in entries:
+            records = self._hollows.get((1 + entry.kind, entry.index, entry.term), [])
+            right = bool(records) and all(
+                (record.size, record.checksum) == (len(entry.data), crc32c(entry.data))
+                for record in records
+            )
+            judged.append((entry, right))
+            for record in records if right else ():
+                self._disk.write(record.path, record.offset + _RECORD_HEADER_BYTES, entry.data)
+                paths.add(record.path)
+        for path in sorted(paths):
+            self._disk.sync(path)
+        return judged
 
     def statistics(self) -> dict[str, int]:
         """The log's counters."""

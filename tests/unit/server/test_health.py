@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from structlog.testing import capture_logs
 
 from kvstore.replica import Replica
+from kvstore.replica.recovery import TABLE, Row
 from kvstore.server.health import HealthWatch
 from kvstore.server.nodes.storage_report import StorageReport
 
@@ -56,12 +57,29 @@ def test_all_that_has_a_health_is_listed_with_it() -> None:
     assert asyncio.run(main()) == {"": serving, "kvstore.v1.KV": serving}
 
 
+WELL = SimpleNamespace(under_way="")
+NOTHING_DONE = SimpleNamespace(repairs_done=0)
+
+
+def a_member(
+    number: int,
+    found: Row = TABLE[-1],
+    repair: SimpleNamespace = WELL,
+    counters: SimpleNamespace = NOTHING_DONE,
+) -> SimpleNamespace:
+    return SimpleNamespace(
+        member=number,
+        recovery=found,
+        storage_trouble="",
+        log_trouble="",
+        repair=repair,
+        counters=counters,
+    )
+
+
 def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
     well, counters = SimpleNamespace(under_way=""), SimpleNamespace(repairs_done=0)
-    members = [
-        SimpleNamespace(member=number, storage_trouble="", repair=well, counters=counters)
-        for number in (1, 2)
-    ]
+    members = [a_member(number, repair=well, counters=counters) for number in (1, 2)]
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: members))
     with capture_logs() as lines:
         report.tick()
@@ -84,7 +102,7 @@ def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
 def test_a_repair_has_one_line_at_each_end() -> None:
     repair = SimpleNamespace(under_way="")
     counters = SimpleNamespace(repairs_done=0, repairs_failed=0)
-    member = SimpleNamespace(member=3, storage_trouble="", repair=repair, counters=counters)
+    member = a_member(3, repair=repair, counters=counters)
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: [member]))
     with capture_logs() as lines:
         report.tick()
@@ -102,3 +120,34 @@ def test_a_repair_has_one_line_at_each_end() -> None:
     assert (begun["event"], begun["member"], begun["reason"]) == ("repair begun", 3, "damage")
     assert (done["event"], done["was"], done["failed_tries"]) == ("repair done", "damage", 1)
     assert (at_once["event"], at_once["was"]) == ("repair done", "")
+
+
+def test_damaged_entries_of_a_log_have_one_line_at_each_end_and_one_when_all_is_lost() -> None:
+    member = a_member(2)
+    report = StorageReport(cast("Callable[[], list[Replica]]", lambda: [member]))
+    with capture_logs() as lines:
+        for trouble in ("", "some", "some", "all", "all", "", ""):
+            member.log_trouble = trouble
+            report.tick()
+    assert [(line["event"], line.get("reason")) for line in lines] == [
+        ("entries of the log are damaged", "some"),
+        ("entries of the log are damaged", "all"),
+        ("the log is whole again", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("all is there", []),
+        ("the tail is torn", ["a torn tail of the log was cut off"]),
+        ("the log is short", ["stands aside: its vote counts for nothing yet"]),
+    ],
+)
+def test_what_was_found_at_the_start_is_said(row: str, said: list[str]) -> None:
+    (found,) = [one for one in TABLE if one.name == row]
+    report = StorageReport(cast("Callable[[], list[Replica]]", lambda: [a_member(2, found)]))
+    with capture_logs() as lines:
+        report.tick()
+        report.tick()
+    assert [line["event"] for line in lines] == said

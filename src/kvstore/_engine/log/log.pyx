@@ -94,7 +94,7 @@ cdef class Log:
     def __init__(
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bytes log_id=None, bytes database_id=None,
-        tuple noted=None, bint report_short=False,
+        tuple noted=None, bint report_short=False, bint hollow=False,
     ):
         if self.ops != NULL:
             raise InvalidArgumentError("a log object opens once")
@@ -124,7 +124,7 @@ cdef class Log:
         self.start_from(
             recover(
                 self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted,
-                report_short,
+                report_short, hollow,
             ),
             log_id, database_id,
         )
@@ -1237,10 +1237,12 @@ cdef class LogReplay:
     cdef SegmentReader reader
     cdef bint reading
     cdef str where
+    cdef set hollows
 
     def __init__(self, Log log not None, list numbers not None):
         self.log = log
         self.numbers = numbers
+        self.hollows = {(hollow.path, hollow.offset) for hollow in log.recovery.hollows}
 
     def __iter__(self):
         return self
@@ -1265,6 +1267,9 @@ cdef class LogReplay:
             if result < 0:
                 raise status_error(&status, self.where)
             if result == 0:
+                if self.reader.hollow and (self.where, self.reader.position) in self.hollows:
+                    segment_pass(&self.reader, &record)
+                    return record.kind, record.index, record.term, None
                 segment_close(&self.reader)
                 self.reading = False
             elif record.kind <= KIND_USER_MAX:

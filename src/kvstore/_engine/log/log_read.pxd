@@ -19,6 +19,8 @@ cdef struct SegmentReader:
     # of the file; else the code of what stands at `position`.
     Status stop
     bint clean                      # the last record was KIND_CLEAN_CLOSE
+    # What stands at `position` is a record whose header checks and whose payload doesn't.
+    bint hollow
     uint8_t* buffer                 # owned; holds the file from `buffer_start`
     uint64_t buffer_start
     size_t buffer_size
@@ -40,4 +42,8 @@ cdef int segment_next(
 cdef int segment_end_was_durable(
     SegmentReader* reader, uint64_t* tail_end, Status* status
 ) noexcept nogil
+# After segment_next found a `hollow` record: on behind it, as if it had been read.
+cdef void segment_pass(SegmentReader* reader, const RecordHeader* record) noexcept nogil
+# Up to where intact records from `position` on prove the segment durable; 0: unreadable, see `status`.
+cdef uint64_t segment_durable_end(SegmentReader* reader, Status* status) noexcept nogil
 cdef void segment_close(SegmentReader* reader) noexcept nogil

@@ -153,6 +153,7 @@ cdef int segment_next(
     cdef uint64_t left = reader.file_bytes - reader.position
     cdef size_t wanted = <size_t> min(left, <uint64_t> RECORD_HEADER_BYTES)
     cdef const uint8_t* at
+    reader.hollow = False
     if left == 0:
         return 0
     if fill(reader, reader.position, wanted, status):
@@ -187,11 +188,44 @@ cdef int segment_next(
         return -1
     payload[0] = at_offset(reader, reader.position) + RECORD_HEADER_BYTES
     if crc32c_extend(0, payload[0], record.payload_bytes) != record.payload_crc:
+        reader.hollow = True
         return stop_at(reader, CHECKSUM_MISMATCH, b"log record payload checksum")
     reader.position += record_bytes(record.payload_bytes)
     reader.chain = record.header_crc
     reader.clean = record.kind == KIND_CLEAN_CLOSE
     return 1
+
+
+cdef void segment_pass(SegmentReader* reader, const RecordHeader* record) noexcept nogil:
+    reader.position += record_bytes(record.payload_bytes)
+    reader.chain = record.header_crc
+    reader.clean = reader.hollow = False
+    status_clear(&reader.stop)
+
+
+cdef uint64_t segment_durable_end(SegmentReader* reader, Status* status) noexcept nogil:
+    cdef uint64_t offset = reader.position
+    cdef uint64_t proven = SEGMENT_HEADER_BYTES
+    cdef const uint8_t* at
+    cdef RecordHeader record
+    while offset + RECORD_HEADER_BYTES <= reader.file_bytes:
+        if fill(reader, offset, RECORD_HEADER_BYTES, status):
+            return 0
+        at = at_offset(reader, offset)
+        if (
+            at[0] == (RECORD_MAGIC & 0xFF)
+            and at[1] == RECORD_MAGIC >> 8
+            and record_header_intact(at, reader.seed)
+        ):
+            decode_record_header(at, &record)
+            proven = max(proven, record.synced)
+            if (
+                record.kind == KIND_CLEAN_CLOSE
+                and offset + RECORD_HEADER_BYTES == reader.file_bytes
+            ):
+                proven = reader.file_bytes
+        offset += 8
+    return proven
 
 
 cdef bint own_header(SegmentReader* reader, uint64_t offset, Status* status) noexcept nogil:

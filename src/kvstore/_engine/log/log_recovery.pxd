@@ -10,6 +10,7 @@ cdef class Recovered:
     cdef readonly object summary        # the Recovery that users see
     cdef readonly dict spans            # number of each segment -> its Span
     cdef readonly dict sticky           # kind -> (index, term, payload) of the newest such record
+    cdef readonly list hollows          # records with damaged payloads, in their order
     cdef uint64_t number                # of the newest segment, 0 none
     cdef uint64_t end                   # of its valid part
     cdef uint32_t chain                 # of its last record
@@ -24,7 +25,9 @@ cdef bint is_own_log_name(str name)
 # segment's valid part durable and removes files that were left half made.
 # `noted`: what somebody else knows of the log, (oldest segment that must be there, newest one that was
 # durable, up to which offset), or None. `report_short`: a log that ends before it is told of in the
-# summary, and nothing of it is touched; else it is damage.
+# summary, and nothing of it is touched; else it is damage. `hollow`: records whose payload is damaged,
+# and that were durable, are noted and passed; else they are damage as any other.
 cdef Recovered recover(
-    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short
+    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short,
+    bint hollow
 )

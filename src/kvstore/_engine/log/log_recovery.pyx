@@ -38,6 +38,18 @@ cdef enum:
     COPY_BYTES = 1048576
 
 
+class Hollow(NamedTuple):
+    """A record whose payload is damaged. Its docstring is in log.pyi."""
+
+    path: str
+    offset: int
+    kind: int
+    index: int
+    term: int
+    size: int
+    checksum: int
+
+
 class Recovery(NamedTuple):
     """What opening a log found. Its docstring is in log.pyi."""
 
@@ -48,12 +60,14 @@ class Recovery(NamedTuple):
     cut_offset: int
     clean: bool
     short: str = ""
+    hollows: tuple[Hollow, ...] = ()
 
 
 cdef class Recovered:
     def __init__(self):
         self.spans = {}
         self.sticky = {}
+        self.hollows = []
 
 
 cdef str segment_name(str path, uint64_t number):
@@ -116,7 +130,8 @@ cdef object early_end(SegmentReader* reader, tuple noted, str where):
 
 
 cdef Recovered recover(
-    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short
+    FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short,
+    bint hollow
 ):
     cdef Recovered found = Recovered()
     cdef SegmentReader reader
@@ -148,7 +163,10 @@ cdef Recovered recover(
             ):
                 raise broken_end(disk, path, found, reader.header.previous_end)
             check_log(&reader, found, where, repair)
-            records += read_segment(&reader, found, sticky_kinds, where)
+            records += read_segment(
+                &reader, found, sticky_kinds, where, hollow, number == numbers[len(numbers) - 1],
+                <uint64_t> noted[2] if noted is not None and noted[1] == number else 0,
+            )
             found.number = number
             found.end = reader.position
             found.chain = reader.chain
@@ -171,7 +189,7 @@ cdef Recovered recover(
     found.summary = Recovery(
         records=records, segments=len(numbers), cut_bytes=cut,
         cut_path=segment_name(path, found.number) if cut else None, cut_offset=found.end if cut else 0,
-        clean=clean, short="" if short is None else str(short),
+        clean=clean, short="" if short is None else str(short), hollows=tuple(found.hollows),
     )
     return found
 
@@ -199,9 +217,16 @@ cdef int check_log(SegmentReader* reader, Recovered found, str where, bint repai
 
 
 cdef uint64_t read_segment(
-    SegmentReader* reader, Recovered found, frozenset sticky_kinds, str where
+    SegmentReader* reader, Recovered found, frozenset sticky_kinds, str where, bint hollow,
+    bint newest, uint64_t noted_end
 ) except? 0xFFFFFFFFFFFFFFFF:
-    """Reads all records up to the end, wherever and whatever that is; returns how many of users."""
+    """Reads all records up to the end, wherever and whatever that is; returns how many of users.
+
+    `hollow`: goes on behind a record whose payload is damaged and that had been durable. In the
+    newest segment others may be torn: those that end beyond `noted_end`, and that no record behind
+    them proves to have been durable.
+    """
+    cdef uint64_t durable = 0
     cdef Status status
     cdef RecordHeader record
     cdef const uint8_t* payload = NULL
@@ -219,7 +244,24 @@ cdef uint64_t read_segment(
             result = next_sticky(
                 reader, is_sticky, &record, &payload, &records, &span, &status
             )
-        if result > 0:
+        if result == 0 and hollow and reader.hollow:
+            if newest and durable == 0:
+                with nogil:
+                    durable = segment_durable_end(reader, &status)
+                if durable == 0:
+                    raise status_error(&status, where)
+                durable = max(durable, noted_end)
+            if not newest or reader.position + record_bytes(record.payload_bytes) <= durable:
+                found.hollows.append(Hollow(
+                    where, reader.position, record.kind, record.index, record.term,
+                    record.payload_bytes, record.payload_crc,
+                ))
+                records += 1
+                if not is_sticky[record.kind]:
+                    span_note(&span, record.index)
+                segment_pass(reader, &record)
+                result = 1
+        elif result > 0:
             found.sticky[record.kind] = (
                 record.index, record.term, <bytes> payload[: record.payload_bytes]
             )

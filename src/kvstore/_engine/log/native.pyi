@@ -11,12 +11,28 @@ from kvstore._engine.files.native import FileSystem
 
 # log.pyx
 
+class Hollow(NamedTuple):
+    """A record that had been durable, whose header checks and whose payload doesn't.
+
+    The header at ``offset`` of ``path`` says what it was: ``kind``, ``index``, ``term``, and the
+    ``size`` and ``checksum`` of the payload, which stands 48 bytes further on.
+    """
+
+    path: str
+    offset: int
+    kind: int
+    index: int  # type: ignore[assignment]
+    term: int
+    size: int
+    checksum: int
+
 class Recovery(NamedTuple):
     """What opening a log found.
 
     ``cut_bytes`` (at ``cut_offset`` of ``cut_path``) is a torn tail that no record proves to have
     been durable; ``clean`` says that the log had been closed properly. ``short`` says, where that
     was to be reported, in which way the log ends before what is ``noted`` of it; empty: it doesn't.
+    ``hollows`` are records with damaged payloads, of a log that was opened ``hollow``.
     """
 
     records: int
@@ -26,6 +42,7 @@ class Recovery(NamedTuple):
     cut_offset: int
     clean: bool
     short: str = ""
+    hollows: tuple[Hollow, ...] = ()
 
 class Log:
     """An append-only log of checksummed records in preallocated, recycled segments.
@@ -49,6 +66,8 @@ class Log:
         that was durable, and up to which offset. A log of less is damaged. 0: not known.
     :param report_short: open such a log all the same, say so in :attr:`recovery`, and leave its
         files as they are but for what is appended.
+    :param hollow: go on behind a record with a damaged payload whose header checks and that had been
+        durable: it is reported in :attr:`recovery`, and :meth:`replay` gives it without a payload.
     """
 
     path: str
@@ -68,6 +87,7 @@ class Log:
         database_id: bytes | None = None,
         noted: tuple[int, int, int] | None = None,
         report_short: bool = False,
+        hollow: bool = False,
     ) -> None: ...
     def append(self, kind: int, index: int, term: int, payload: Buffer) -> int:
         """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket.
@@ -125,7 +145,7 @@ class Log:
     def durable_places(self, index: int) -> tuple[int, int, int]:
         """What could be ``noted``, once :meth:`remove_before` this index were called; 0: none."""
 
-    def replay(self, index: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
+    def replay(self, index: int = 0) -> Iterator[tuple[int, int, int, bytes | None]]:
         """The records ``(kind, index, term, payload)`` that opening found, in written order.
 
         Use it before anything is appended or removed. The oldest segments that hold only indexes

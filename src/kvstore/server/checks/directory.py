@@ -24,7 +24,7 @@ from kvstore.server.config.data_directory import (
     unusable_because,
 )
 from kvstore.server.peers.identity import FILE as IDENTITY_FILE
-from kvstore.server.peers.identity import Stage, read_identity
+from kvstore.server.peers.identity import Stage, lost_log, read_identity
 from kvstore.server.peers.registry import FILE as REGISTRY_FILE
 from kvstore.server.peers.registry import PeerRegistry
 
@@ -74,10 +74,7 @@ def check_identity(path: Path, config: ClusterConfig) -> Iterator[Finding]:
         if identity.stage is Stage.MEMBER and is_fresh(
             PosixFileSystem(), member_path(path, config.self_id)
         ):
-            yield fault(
-                f"{path} says that it holds member {config.self_id}, but its log is gone: take it "
-                f"out with 'kvctl member remove {config.self_id}' and add it under a new id"
-            )
+            yield fault(str(lost_log(path, identity)))
         if PeerRegistry(path).is_removed(config.self_id):
             yield fault(
                 f"member {config.self_id} was removed from cluster {config.cluster_id!r}; its id "

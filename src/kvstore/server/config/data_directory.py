@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode, StorageError
+from kvstore.replica.recovery import Directory, Findings, refused
 from kvstore.server.config.private_files import (
     is_left_over,
     open_private,
@@ -136,25 +137,33 @@ def refuse_foreign(path: Path, mode: str) -> None:
             name for name in set(os.listdir(path)) - _LEFT_OVER if not is_left_over(name, MARKER)
         )
         if others:
-            raise ConfigurationError(
+            raise _refused(
+                Directory.FOREIGN,
                 f"{path} is not a kvstore data directory: it holds {others[0]!r} but no "
-                f"{MARKER} file; give an empty or a new directory with --data_dir"
+                f"{MARKER} file",
             ) from None
         return
     match = _LINE.fullmatch(line)
     if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
-        raise ConfigurationError(
-            f"{path} is not a kvstore data directory: {marker} is damaged or not ours"
+        raise _refused(
+            Directory.DAMAGED,
+            f"{path} is not a kvstore data directory: {marker} is damaged or not ours",
         )
     if int(match[2]) > FORMAT_VERSION:
-        raise ConfigurationError(
+        raise _refused(
+            Directory.NEWER,
             f"data directory {path} has format version {match[2]}, newer than the "
-            f"{FORMAT_VERSION} that this kvd knows; use a newer kvstore"
+            f"{FORMAT_VERSION} that this kvd knows",
         )
     if match[3] != mode:
-        raise ConfigurationError(
-            f"data directory {path} was made with --mode={match[3]}, not --mode={mode}"
+        raise _refused(
+            Directory.OTHER_MODE,
+            f"data directory {path} was made with --mode={match[3]}, not --mode={mode}",
         )
+
+
+def _refused(directory: Directory, said: str) -> ConfigurationError:
+    return refused(Findings(directory=directory), ConfigurationError(said))
 
 
 def check_marker(path: Path) -> None:

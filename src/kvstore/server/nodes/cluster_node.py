@@ -47,7 +47,13 @@ from kvstore.server.nodes.scrub_report import ScrubReport
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
-from kvstore.server.peers.identity import MemberIdentity, Stage, reach_stage, start_identity
+from kvstore.server.peers.identity import (
+    MemberIdentity,
+    Stage,
+    lost_log,
+    reach_stage,
+    start_identity,
+)
 from kvstore.server.peers.introductions import COMPARES, FEATURES, Introductions
 from kvstore.server.peers.leasing import AskingLeader
 from kvstore.server.peers.noting import judged
@@ -145,10 +151,7 @@ def peer_exposures(config: ClusterConfig) -> dict[str, str]:
 def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
     """A member whose log is gone has forgotten its votes: it must not begin a new one."""
     if identity.stage is Stage.MEMBER and is_fresh(_DISK, member_path(directory, identity.member)):
-        raise ConfigurationError(
-            f"{directory} says that it holds member {identity.member}, but its log is gone: take "
-            f"it out with 'kvctl member remove {identity.member}' and add it under a new id"
-        )
+        raise lost_log(directory, identity)
 
 
 class ClusterNode:

@@ -1,4 +1,4 @@
-"""Tells operators when a member's storage takes nothing or is repaired, and when that is over."""
+"""Tells operators what members found at their start, and of trouble with their storage."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from kvstore.replica import Replica
+from kvstore.replica.recovery import Decision
 
 __all__ = ["StorageReport"]
 
@@ -21,11 +22,17 @@ class StorageReport:
         self._told: dict[int, str] = {}
         self._repairs: dict[int, str] = {}
         self._repaired: dict[int, int] = {}
+        self._logs: dict[int, str] = {}
+        self._started: set[int] = set()
 
     def tick(self) -> None:
         """To be called as often as members tick."""
         for replica in self._replicas():
+            if replica.member not in self._started:
+                self._started.add(replica.member)
+                _tell_of_start(replica)
             self._tell_of_repair(replica)
+            self._tell_of_log(replica)
             trouble = replica.storage_trouble
             if bool(trouble) == (replica.member in self._told):
                 continue
@@ -48,3 +55,21 @@ class StorageReport:
             failed = replica.counters.repairs_failed
             log.warning("repair done", member=member, was=reason, failed_tries=failed)
         self._repaired[member] = done
+
+    def _tell_of_log(self, replica: Replica) -> None:
+        trouble = replica.log_trouble
+        if trouble == self._logs.get(replica.member, ""):
+            return
+        self._logs[replica.member] = trouble
+        if trouble:
+            log.error("entries of the log are damaged", member=replica.member, reason=trouble)
+        else:
+            log.info("the log is whole again", member=replica.member)
+
+
+def _tell_of_start(replica: Replica) -> None:
+    decision = replica.recovery.decision
+    if decision is Decision.CUT:
+        log.info("a torn tail of the log was cut off", member=replica.member)
+    elif decision is Decision.STAND_ASIDE:
+        log.warning("stands aside: its vote counts for nothing yet", member=replica.member)

@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
+from kvstore.replica.recovery import Findings, LogFound, Owner, refused
 from kvstore.server.config.cluster_config import ClusterConfig
 from kvstore.server.config.sealed_file import read_sealed, write_sealed
 
@@ -71,21 +72,34 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
 def read_identity(directory: Path, config: ClusterConfig) -> MemberIdentity | None:
     """The identity of the member of ``config``; None in a new directory. Raises the same."""
     path = directory / FILE
-    fields = read_sealed(path)
+    try:
+        fields = read_sealed(path)
+    except CorruptionError as error:
+        raise refused(Findings(owner=Owner.DAMAGED), error) from None
     if fields is None:
         return None
     identity = _parse(fields, path)
     if identity.cluster_id != config.cluster_id:
-        raise ConfigurationError(
+        raise _refused(
+            Owner.FOREIGN,
             f"data directory {directory} belongs to cluster {identity.cluster_id!r}, not to "
-            f"{config.cluster_id!r}; give the right data_dir or cluster_id"
+            f"{config.cluster_id!r}",
         )
     if identity.member != config.self_id:
-        raise ConfigurationError(
+        raise _refused(
+            Owner.FOREIGN,
             f"data directory {directory} belongs to member {identity.member}, not to member "
-            f"{config.self_id}; give the right data_dir or self_id"
+            f"{config.self_id}",
         )
     return identity
+
+
+def lost_log(directory: Path, identity: MemberIdentity) -> ConfigurationError:
+    """What is wrong where the log of one that has been a member isn't there."""
+    error = ConfigurationError(
+        f"{directory} says that it holds member {identity.member}, but its log is gone"
+    )
+    return refused(Findings(log=LogFound.GONE), error)
 
 
 def save_identity(directory: Path, identity: MemberIdentity) -> None:
@@ -106,14 +120,18 @@ def reach_stage(directory: Path, identity: MemberIdentity, stage: Stage) -> Memb
 def _parse(fields: dict[str, object], path: Path) -> MemberIdentity:
     version = fields.pop("format", None)
     if version != FORMAT_VERSION:
-        raise ConfigurationError(
-            f"{path} has format version {version}; this kvd knows {FORMAT_VERSION}; "
-            "use a newer kvstore"
+        raise _refused(
+            Owner.NEWER, f"{path} has format version {version}; this kvd knows {FORMAT_VERSION}"
         )
     try:
         identity = MemberIdentity(**fields)  # type: ignore[arg-type]
         return dataclasses.replace(identity, stage=Stage(identity.stage))
     except (TypeError, ValueError) as error:
-        raise CorruptionError(
+        damage = CorruptionError(
             "not a member's identity", code=IntegrityCode.INVALID_RECORD, path=str(path)
-        ) from error
+        )
+        raise refused(Findings(owner=Owner.DAMAGED), damage) from error
+
+
+def _refused(owner: Owner, said: str) -> ConfigurationError:
+    return refused(Findings(owner=owner), ConfigurationError(said))
