@@ -43,6 +43,9 @@ def test_a_changed_byte_that_nobody_reads_is_found_told_and_repaired(tmp_path: P
             (byte,) = file.read(1)
             file.seek(30)
             file.write(bytes((byte ^ 16,)))
+        marker = data / "KVSTORE"
+        said = marker.read_bytes()
+        marker.write_bytes(b"k" + said)
         line = rf"scrub found damage.*member\S*={leader}\b"
         until(lambda: re.search(line, kvd.stderr), f"the log says that it found it: {kvd.stderr}")
         assert manifest.name in kvd.stderr
@@ -52,6 +55,7 @@ def test_a_changed_byte_that_nobody_reads_is_found_told_and_repaired(tmp_path: P
         until(lambda: int(str(status(kvd, leader)["scrub_rounds"])) >= 1, "a round ends")
         assert 0 <= float(str(status(kvd, leader)["scrub_ended_seconds"])) < FOUND_S
         assert re.search(rf"scrub has checked all.*member\S*={leader}\b", kvd.stderr)
+        until(lambda: marker.read_bytes() == said, "what says whose directory it is, is mended")
         assert kvd.terminate() == 0
     told = run("kvctl", "verify", str(data))
     assert told.returncode == 0, told.stdout.decode() + told.stderr.decode()

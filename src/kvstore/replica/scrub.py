@@ -153,6 +153,11 @@ class Scrub:
         self._not_before = self._now
         self._credit = 0.0
 
+    def found_beside(self, error: StorageError) -> None:
+        """Files of the process were damaged, which aren't this member's own and are mended."""
+        self._damages += 1
+        self.damage = error
+
     def close(self) -> None:
         """Check nothing more, and let go of what is under check."""
         self._round = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Identity, Packet, Replica, ReplicaOptions, WorkerThreads, is_fresh
 from kvstore.replica.ticks import ticks_of
 from kvstore.server.config.cluster_config import ClusterConfig, Node
-from kvstore.server.config.data_directory import member_path, refuse_links
+from kvstore.server.config.data_directory import MARKER, member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups, Form
 from kvstore.server.nodes.comparison import ComparisonReport, raise_alarms
@@ -44,14 +44,17 @@ from kvstore.server.nodes.publishing import Publishing
 from kvstore.server.nodes.quota import watch_quota
 from kvstore.server.nodes.repairs import repairs_of
 from kvstore.server.nodes.scrub_report import ScrubReport
+from kvstore.server.nodes.small_files import SmallFiles, marker_again
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.server.peers.addresses import founding_membership, nodes_of
 from kvstore.server.peers.forwarding import Forwarder
+from kvstore.server.peers.identity import FILE as IDENTITY_FILE
 from kvstore.server.peers.identity import (
     MemberIdentity,
     Stage,
     lost_log,
     reach_stage,
+    save_identity,
     start_identity,
 )
 from kvstore.server.peers.introductions import COMPARES, FEATURES, Introductions
@@ -61,6 +64,7 @@ from kvstore.server.peers.proposing import PassingOn
 from kvstore.server.peers.pulse_thread import PulseThread
 from kvstore.server.peers.pulses import Pulses
 from kvstore.server.peers.registration import register
+from kvstore.server.peers.registry import FILE as PEERS_FILE
 from kvstore.server.peers.registry import PeerRegistry
 from kvstore.server.peers.secret import read_secret
 from kvstore.server.peers.transport import PeerTransport
@@ -353,8 +357,11 @@ class ClusterNode:
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
         replica.listen(self.etcd.told_by(replica))
-        kinds = (StorageReport, ComparisonReport, ScrubReport)
-        reports = [report(self._replicas) for report in kinds]
+        reports = (
+            StorageReport(self._replicas),
+            ComparisonReport(self._replicas),
+            ScrubReport(self._replicas, self._small_files(replica).check),
+        )
         self._driver.start(
             self._turn,
             self._tick,
@@ -369,6 +376,16 @@ class ClusterNode:
             peer_address=self.peer_address,
             applied=replica.machine.applied_index,
         )
+
+    def _small_files(self, replica: Replica) -> SmallFiles:
+        directory, introductions = self._directory, self._introductions
+        rewrite: dict[str, Callable[[], None]] = {
+            MARKER: marker_again(directory, self.mode),
+            IDENTITY_FILE: lambda: save_identity(directory, introductions.identity),
+        }
+        if introductions.registry.known():
+            rewrite[PEERS_FILE] = introductions.registry.rewrite
+        return SmallFiles(directory, self._work, rewrite, replica.scrub.found_beside)
 
     # --- driving it ------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from kvstore.errors import Error, StorageError, UnavailableError
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import Group, Replica, ReplicaOptions, WorkerThreads
 from kvstore.replica.ticks import TICK_S
-from kvstore.server.config.data_directory import member_path, refuse_links
+from kvstore.server.config.data_directory import MARKER, member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.backups import Backups, Form
 from kvstore.server.nodes.comparison import ComparisonReport, raise_alarms
@@ -33,6 +33,7 @@ from kvstore.server.nodes.operators import refuse_embedded
 from kvstore.server.nodes.quota import watch_quota
 from kvstore.server.nodes.repairs import repairs_of
 from kvstore.server.nodes.scrub_report import ScrubReport
+from kvstore.server.nodes.small_files import SmallFiles, marker_again
 from kvstore.server.nodes.storage_report import StorageReport
 from kvstore.service import KVService, Service
 from kvstore.service.etcd import EtcdService, cluster_number
@@ -128,8 +129,15 @@ class EmbeddedNode:
         for replica in group.replicas.values():
             driver.watch(replica.notify_fd, replica.storage_ready)
             replica.listen(self.etcd.told_by(replica))
-        kinds = (StorageReport, ComparisonReport, ScrubReport)
-        reports = [report(group.replicas.values) for report in kinds]
+        replicas = group.replicas.values
+        found = group.replicas[1].scrub.found_beside
+        marker = {MARKER: marker_again(directory, self.mode)}
+        small_files = SmallFiles(directory, self._work, marker, found)
+        reports = (
+            StorageReport(replicas),
+            ComparisonReport(replicas),
+            ScrubReport(replicas, small_files.check),
+        )
         driver.start(
             group.turn,
             group.tick,

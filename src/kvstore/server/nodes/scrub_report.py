@@ -17,8 +17,14 @@ log = structlog.get_logger("kvstore.scrub")
 class ScrubReport:
     """A line of the log for each round, and for each damage, of the members of this process."""
 
-    def __init__(self, replicas: Callable[[], Iterable[Replica]]) -> None:
+    def __init__(
+        self,
+        replicas: Callable[[], Iterable[Replica]],
+        round_ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``round_ended`` is called when a member's round has."""
         self._replicas = replicas
+        self._round_ended = round_ended
         self._told: dict[int, ScrubFigures] = {}
 
     def tick(self) -> None:
@@ -35,3 +41,4 @@ class ScrubReport:
                 log.error("scrub found damage", member=member, reason=damage)
             if now.rounds > before.rounds:
                 log.info("scrub has checked all", member=member, damages=now.damages)
+                self._round_ended()

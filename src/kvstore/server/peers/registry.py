@@ -180,6 +180,13 @@ class PeerRegistry:
         if self._work is not None and not self._saving and self._number < self._newest[0]:
             self._save_newest(self._work)
 
+    def rewrite(self) -> None:
+        """Write all that is known once more, for a file that is damaged. Any thread.
+
+        Raises StorageError.
+        """
+        self._write()
+
     def _change(self, known: dict[int, Known], removed: frozenset[int]) -> None:
         if self._work is None:
             self._save(known, removed)
