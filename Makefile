@@ -10,7 +10,7 @@ GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/inc
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_service/*.$(kind) src/kvstore/_wire/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel clean
+.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel clean crash-states
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -99,6 +99,9 @@ planted: build ## plant known bugs and count the simulated seeds until each is f
 
 planted-engine: build ## plant known bugs into the engine and run the tests that must find them
 	$(BIN)/python -m tests.engine_planted
+
+crash-states: build ## open N=20000 disks as power losses leave them, of a library and of a cluster's members
+	$(BIN)/python -m tests.crash.states --states $(or $(N),20000)
 
 etcd-suites: build ## run the suites of etcd's Python clients, copies of which are in SUITES=DIR, against kvd
 	@test -n "$(SUITES)" || { echo "make etcd-suites SUITES=DIR: copies of python-etcd3 and aetcd, by these names"; exit 1; }
