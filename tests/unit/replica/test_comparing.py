@@ -248,9 +248,12 @@ def test_one_differing_answer_accuses_nobody(
         return told
 
     monkeypatch.setattr(Captured, "hash_rows", lie_once)
+    told = accusations(group)
     within(group, lambda: figures(group).differences == 1)
     run(group, 10)
+    assert len(told) == 1
     assert figures(group).accused == {}
+    assert victim.counters.repairs_started == 0
     assert group.failed == {}
 
 
@@ -286,13 +289,53 @@ def test_it_is_compared_under_load_as_well(group: DrivenGroup) -> None:
 
     group.group.network.hold = watch
     answers: list[object] = []
-    for number in range(400):
+    for number in range(3000):
         leader.propose(group.encoded(put(number)), answers.append)
-        group.step()
+        # Several entries become durable, and are applied, at one time; a follower's a bit later.
+        if number % 7 == 0:
+            group.step()
     assert len(reports) >= 8
     told = sum(report.state is not None and report.rows is not None for report in reports)
     assert told >= len(reports) * 3 // 4
     assert figures(group).differences == 0
+
+
+def test_a_slice_of_entries_ends_at_the_one_that_a_state_is_asked_for() -> None:
+    with DrivenGroup(members=1, options=replace(SMALL, compare_s=0.0)) as group:
+        group.put(b"k", b"v")
+        leader = group.leader()
+        applying = leader._applying
+        reached: list[int] = []
+
+        def paused() -> None:
+            reached.append(leader.machine.applied_index)
+            applying.pause_at = 0
+
+        first = leader.machine.applied_index
+        applying.paused = paused
+        applying.pause_at = first + 3
+        for number in range(6):
+            leader.propose(group.encoded(put(number)), lambda outcome: None)
+        group.until(lambda: leader.machine.applied_index == first + 6)
+        assert reached == [first + 3]
+
+
+def test_a_state_that_has_gone_on_is_not_told(group: DrivenGroup) -> None:
+    group.settle()
+    leader, other = group.leader(), follower(group)
+    told: list[StateReport] = []
+
+    def watch(packet: Packet) -> bool:
+        if isinstance(packet, StateReport) and packet.round > 1000:
+            told.append(packet)
+        return False
+
+    group.group.network.hold = watch
+    applied = other.machine.applied_index
+    for number, index in ((1001, applied - 1), (1002, applied)):
+        places = (leader.member, other.member, leader.term, number, index)
+        other.comparing.take(StateProbe(*places, 0, Verdict.UNKNOWN, b""))
+    assert [report.state is None for report in told] == [True, False]
 
 
 def put(number: int) -> Command:
