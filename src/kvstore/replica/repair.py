@@ -14,12 +14,19 @@ log stays as it is, and goes on after the snapshot's index.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
+from kvstore.errors import (
+    AlreadyOpenError,
+    CorruptionError,
+    Error,
+    IntegrityCode,
+    StorageError,
+)
 from kvstore.raft import Membership, Raft, Role, SnapshotMeta
 from kvstore.replica.applying import Applying
 from kvstore.replica.counters import ReplicaCounters
@@ -41,6 +48,9 @@ _OF_MANIFEST = ("MANIFEST-", "CURRENT")
 
 ASK_S = 1.0
 """Between two questions to the leader, who takes no notice of those that come too early."""
+# Rights, which an operator took away and can give back.
+_WITHHELD = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 CALM_S = 10.0
 """Damage that comes sooner after a repair waits for the next one, longer and longer."""
 WAIT_MAX_S = 60.0
@@ -189,8 +199,14 @@ class Repair:
 
 
 def can_be_repaired(damage: StorageError) -> bool:
-    """Whether another member's state would do: not where this program is too old for its own."""
-    return damage.code is not IntegrityCode.UNSUPPORTED_VERSION
+    """Whether another member's state would do.
+
+    Not where this program is too old for its own, where another process has it, and where it is
+    withheld and not gone.
+    """
+    if damage.code is IntegrityCode.UNSUPPORTED_VERSION or isinstance(damage, AlreadyOpenError):
+        return False
+    return not damage.retryable and damage.errno not in _WITHHELD
 
 
 def others_vote(membership: Membership, member: int) -> bool:
@@ -210,7 +226,7 @@ class OpenedState(NamedTuple):
     path: str
     machine: StateMachine
     found: StateFound
-    damage: CorruptionError | None
+    damage: StorageError | None
 
 
 def open_member_state(
@@ -242,8 +258,10 @@ def open_member_state(
                 code=IntegrityCode.INVALID_RECORD,
                 path=path,
             )
-    except CorruptionError as damage:
-        if not can_be_repaired(damage):
+    except StorageError as damage:
+        if not (isinstance(damage, CorruptionError) or _is_gone(damage, directory)):
+            raise
+        if damage.code is IntegrityCode.UNSUPPORTED_VERSION:
             found = StateFound.NEWER
         findings = Findings(state=found, others=others_of(log, member))
         if decide(findings).decision is Decision.REFUSE:
@@ -251,3 +269,8 @@ def open_member_state(
         path = directory.make_stand_in()
         return OpenedState(path, open_stand_in(path, mark), found, damage)
     return OpenedState(path, machine, directory.found, None)
+
+
+def _is_gone(error: StorageError, directory: MemberDirectory) -> bool:
+    """Something of the state isn't there, or can't be read, for good."""
+    return can_be_repaired(error) and directory.part_of(error.path).startswith("state")

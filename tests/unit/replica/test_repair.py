@@ -238,6 +238,39 @@ def lose_state(member: int) -> Callable[[MemoryFileSystem], None]:
     return harm
 
 
+def remove(name: str, member: int) -> Callable[[MemoryFileSystem], None]:
+    def harm(disk: MemoryFileSystem) -> None:
+        paths = [
+            path for path in disk.files(f"/data/node{member}") if "/state-" in path and name in path
+        ]
+        assert paths
+        for path in paths:
+            disk.remove_file(path)
+
+    return harm
+
+
+@pytest.mark.parametrize("name", [".sst", "MANIFEST", "CURRENT", "IDENTITY"])
+def test_a_file_of_the_state_that_is_gone_is_as_good_as_damaged(name: str) -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group).member
+        again = restart(group, hurt, remove(name, hurt))
+    with again as group:
+        assert group.group.replicas[hurt].repair.under_way
+        whole_again(group, hurt)
+
+
+def test_a_state_that_is_withheld_is_not_made_anew() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group).member
+        disk = group.power_off()
+    disk.fail("open", errno.EACCES, path=f"node{hurt}/state-")
+    with pytest.raises(StorageError, match="ermission"):
+        DrivenGroup(disk, seed=2)
+
+
 @pytest.mark.parametrize("what", ["MANIFEST", "CURRENT", "IDENTITY", "lost", "tables"])
 def test_a_state_that_cannot_be_opened_is_made_anew_after_the_start(what: str) -> None:
     with DrivenGroup() as group:
