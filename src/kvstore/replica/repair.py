@@ -43,8 +43,8 @@ from kvstore.state import StateMachine
 
 __all__ = ["ASK_S", "OpenedState", "Repair", "open_member_state"]
 
-# What a database knows in memory as well: its manifest, and the name of that.
-_OF_MANIFEST = ("MANIFEST-", "CURRENT")
+# What a database knows in memory as well: its manifest, the name of that, and how far it is.
+_OF_MANIFEST = ("MANIFEST-", "CURRENT", "END")
 
 ASK_S = 1.0
 """Between two questions to the leader, who takes no notice of those that come too early."""
@@ -130,8 +130,12 @@ class Repair:
 
     def _rewrite_manifest(self, damage: StorageError) -> None:
         machine = self._applying.machine
-        done = partial(self._manifest_rewritten, machine)
-        if self._jobs.start("manifest", machine.rewrite_manifest, done):
+
+        def rewrite() -> None:
+            for _ in range(2):  # of the note how far it is there are two copies
+                machine.rewrite_manifest()
+
+        if self._jobs.start("manifest", rewrite, partial(self._manifest_rewritten, machine)):
             self._manifest = damage
             self._counters.repairs_started += 1
 
