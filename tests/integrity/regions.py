@@ -61,7 +61,12 @@ _FRAMES = {
 def kind_of_file(path: str) -> str:
     """What kind of file it is, by its name."""
     name = path.rpartition("/")[2]
-    for ending, kind in ((".wal", "log"), (".spare", "log"), (".sst", "table"), (".kvs", "backup")):
+    for ending, kind in (
+        (".wal", "log"),
+        (".spare", "spare"),
+        (".sst", "table"),
+        (".kvs", "backup"),
+    ):
         if name.endswith(ending):
             return kind
     return "manifest" if name.startswith("MANIFEST-") else name

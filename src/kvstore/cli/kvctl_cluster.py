@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +30,15 @@ from kvstore.server.peers.secret import make_secret_file
 
 CLUSTER_ID = "local"
 FILE = "cluster.json"
+CHECKSUM = "crc32"
 READY_S = 30.0
 STOP_S = 15.0
 LOOK_INTERVAL_S = 0.05
 HOST = "127.0.0.1"
+
+
+def _checksum(fields: dict[str, object]) -> str:
+    return f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}"
 
 
 @dataclass(slots=True)
@@ -58,6 +64,9 @@ class LocalCluster:
         """Read what is there. Raises ConfigurationError."""
         try:
             fields = json.loads((directory / FILE).read_bytes())
+            # One from before there was a checksum has none.
+            if fields.pop(CHECKSUM, None) not in (None, _checksum(fields)):
+                raise ValueError("its checksum does not match")
             members = [LocalMember(**member) for member in fields["members"]]
             return cls(directory, members, tls=bool(fields["tls"]))
         except FileNotFoundError:
@@ -93,6 +102,7 @@ class LocalCluster:
     def save(self) -> None:
         """Write who runs; whole or not at all."""
         fields = {"tls": self.tls, "members": [asdict(member) for member in self.members]}
+        fields[CHECKSUM] = _checksum(fields)
         replace_private(self.directory / FILE, f"{json.dumps(fields, indent=1)}\n".encode())
 
     def member(self, member_id: int) -> LocalMember:

@@ -365,6 +365,16 @@ class Replica:
         return self._mending.trouble
 
     @property
+    def note_damage(self) -> str:
+        """What of the note of its log's end couldn't be read when it was opened; or empty."""
+        return self._log.note_damage
+
+    @property
+    def log_id(self) -> bytes:
+        """The random id of its log: no other log has it, and this one always does."""
+        return self._log.log_id
+
+    @property
     def log_bytes(self) -> int:
         """What was ever written to its log, since it was opened."""
         return self._log.statistics()["appended_bytes"]

@@ -171,6 +171,11 @@ class MemberLog:
         """Where what was read back ends; as long as ``entries`` holds it."""
         return self.entries[-1].index if self.entries else self.mark.index
 
+    @property
+    def note_damage(self) -> str:
+        """What of the note couldn't be read: it may be an older one then, or none."""
+        return "" if self._note is None else self._note.damage
+
     # --- reading back --------------------------------------------------------------------------
 
     def _replay(self, path: str) -> set[int]:
@@ -448,7 +453,7 @@ class MemberLog:
             self.short and not (state.damaged and state.term >= self.hard_state.term)
         ):
             return None
-        _, segment, offset = self._log.durable_places(0)
+        segment, offset = self._log.newest_place()
         return LogNote(segment, offset, state.term, state.vote) if segment else None
 
     def write_note(self, note: LogNote) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.replica.work import AtOnce
+from kvstore.server.config.sealed_file import write_sealed
 from kvstore.server.nodes.history import FILE, HistoryFile
 
 
@@ -28,8 +29,8 @@ class Later:
 
 
 def test_marks_are_there_again(tmp_path: Path) -> None:
-    HistoryFile(tmp_path, AtOnce()).save([(5, 1), (1000, 7)])
-    assert HistoryFile(tmp_path, AtOnce()).load() == [(5, 1), (1000, 7)]
+    HistoryFile(tmp_path, "me", AtOnce()).save([(5, 1), (1000, 7)])
+    assert HistoryFile(tmp_path, "me", AtOnce()).load() == [(5, 1), (1000, 7)]
 
 
 @pytest.mark.parametrize(
@@ -37,19 +38,19 @@ def test_marks_are_there_again(tmp_path: Path) -> None:
 )
 def test_what_is_broken_is_as_good_as_nothing(tmp_path: Path, data: bytes) -> None:
     (tmp_path / FILE).write_bytes(data)
-    assert HistoryFile(tmp_path, AtOnce()).load() == []
+    assert HistoryFile(tmp_path, "me", AtOnce()).load() == []
 
 
 def test_a_directory_that_takes_nothing_loses_the_marks_alone(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
-    kept = HistoryFile(tmp_path, AtOnce())
+    kept = HistoryFile(tmp_path, "me", AtOnce())
     kept.save([(5, 1)])
     assert kept.load() == []
 
 
 def test_a_disk_that_hangs_gets_no_more_to_do(tmp_path: Path) -> None:
     work = Later()
-    kept = HistoryFile(tmp_path, work)
+    kept = HistoryFile(tmp_path, "me", work)
     kept.save([(5, 1)])
     kept.save([(5, 1), (6, 2)])
     assert len(work.jobs) == 1
@@ -57,3 +58,12 @@ def test_a_disk_that_hangs_gets_no_more_to_do(tmp_path: Path) -> None:
     kept.save([(7, 3)])
     work.do()
     assert kept.load() == [(7, 3)]
+
+
+def test_the_marks_of_another_history_are_none_and_those_without_an_owner_are_its_own(
+    tmp_path: Path,
+) -> None:
+    HistoryFile(tmp_path, "other", AtOnce()).save([(5, 1)])
+    assert HistoryFile(tmp_path, "me", AtOnce()).load() == []
+    write_sealed(tmp_path / FILE, {"marks": [[5, 1]]})
+    assert HistoryFile(tmp_path, "me", AtOnce()).load() == [(5, 1)]

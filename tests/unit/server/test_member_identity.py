@@ -6,6 +6,7 @@ import pytest
 
 from kvstore.errors import ConfigurationError, CorruptionError
 from kvstore.server.config.cluster_config import ClusterConfig, Node
+from kvstore.server.config.sealed_file import write_sealed
 from kvstore.server.peers.identity import Stage, reach_stage, start_identity
 from kvstore.server.peers.registry import (
     PASSING_MAX,
@@ -142,3 +143,24 @@ def test_starts_that_leap_are_refused_and_the_real_member_comes_back(
             registry.admit(2, Known(7, starts), present=present)
         registry.learn([(2, Known(7, starts))])
     registry.admit(2, Known(7, 3 + STARTS_LEAP_MAX), present=present)
+
+
+@pytest.mark.parametrize("left", ["PEERS", "node1"])
+def test_a_directory_that_lost_its_identity_gets_no_other_one(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).mkdir()
+    with pytest.raises(CorruptionError, match=f"{left} is there") as caught:
+        start_identity(tmp_path, config())
+    assert caught.value.path == str(tmp_path / "MEMBER")
+    assert not (tmp_path / "MEMBER").exists()
+
+
+def test_the_memory_of_another_directory_is_refused_and_one_without_an_owner_is_taken(
+    tmp_path: Path,
+) -> None:
+    PeerRegistry(tmp_path, 7).admit(2, Known(5, 1), present=True)
+    assert PeerRegistry(tmp_path, 7).known() == {2: Known(5, 1)}
+    assert PeerRegistry(tmp_path).known() == {2: Known(5, 1)}
+    with pytest.raises(CorruptionError, match="not this member's"):
+        PeerRegistry(tmp_path, 8)
+    write_sealed(tmp_path / "PEERS", {"known": {"2": [5, 1]}, "removed": []})
+    assert PeerRegistry(tmp_path, 8).known() == {2: Known(5, 1)}

@@ -415,6 +415,10 @@ cdef class Database(Store):
                     answer = log.reserve(payload_bytes)
                     continue
                 raise error
+            if result == 0:
+                # Should it be lost, nothing in the log would say that it was there.
+                self.log_rolled = True
+                self.work.advance()
             if self.attention:
                 self.settle()
             if memtable_bytes(self.memory) >= self.write_buffer_bytes:
@@ -1177,6 +1181,10 @@ def background_step(Database store not None, job):
         if job == "flush" and store.log_due and store.log is not None:
             store.log_due = False
             store.sync_log()
+        if job == "flush" and store.log_rolled:
+            store.log_rolled = False
+            with store.installing:
+                store.note_manifest()
     except Exception:
         # It is kept: as `failure`, or to be tried again.
         pass

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint64_t
 from kvstore._engine.files.native cimport OPEN_READ, FileSystem, os_failure
 from kvstore._engine.primitives.native import crc32c
 
-from kvstore._engine.version.native import check_features
+from kvstore._engine.version.native import END, check_features
 
 from kvstore.errors import CorruptionError, IntegrityCode
 
@@ -64,7 +64,7 @@ cdef bint is_own_name(str name):
     stem, _, suffix = name.partition(".")
     if name.startswith("MANIFEST-"):
         return name[9:].removesuffix(".new").isdecimal()
-    if name.removesuffix(".new") in ("LOCK", "CURRENT", IDENTITY, LOG_DIRECTORY, RESERVE):
+    if name.removesuffix(".new") in ("LOCK", "CURRENT", END, IDENTITY, LOG_DIRECTORY, RESERVE):
         return True
     return suffix == "sst" and stem.isdecimal()
 

@@ -46,7 +46,7 @@ from kvstore._engine.version.native cimport (
     load_manifest,
     manifest_owner,
 )
-from kvstore._engine.version.native import Edit, TableEntry
+from kvstore._engine.version.native import END, Edit, TableEntry, end_note
 
 from kvstore._engine.database.repair_report import LostKeys, RepairReport
 from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError, StorageError
@@ -454,10 +454,13 @@ def write_identity(FileSystem disk, str path):
 
 
 def read_manifest(FileSystem disk, str path):
-    return load_manifest(disk, path, None, False)
+    noted, _ = end_note(disk, path, b"").load()
+    return load_manifest(disk, path, None, False, noted)
 
 
 def write_manifest(FileSystem disk, str path, uint64_t number, database_id, everything):
+    # What it says needn't be true any more.
+    remove_file(disk, f"{path}/{END}")
     cdef Manifest manifest = begin_manifest(disk, path, number, database_id, everything)
     manifest.close()
 

@@ -109,9 +109,12 @@ cdef class Store:
     cdef uint64_t log_first             # the oldest segment that must be there
     cdef uint64_t log_segment           # the newest one that is known to be durable
     cdef uint64_t log_end               # up to this offset
+    cdef tuple noted_log_end            # the same, as END said at opening
+    cdef bint log_rolled                # a segment was begun that END doesn't know of
     cdef Manifest manifest      # None where a full disk had no room for it yet
     cdef bint current_unsynced  # CURRENT was switched, but a power loss may take that back
     cdef object unsynced_edit   # the first edit of the manifest that CURRENT names unsynced, or None
+    cdef object end             # TwoCopies: how far manifest and log are durable
     cdef bint reserve_taken
     cdef DirectoryLock lock
     cdef BlockCache* cache
@@ -170,6 +173,8 @@ cdef class Store:
     cdef int roll_manifest(self) except -1
     cdef int switch_manifest(self) except -1
     cdef int sync_current(self) except -1
+    # Says in END how far the manifest is durable, which a full disk may put off to the next edit.
+    cdef int note_manifest(self) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1
     cdef int read_identity(self) except -1

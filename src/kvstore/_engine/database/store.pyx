@@ -68,7 +68,15 @@ from kvstore._engine.version.native cimport (
     version_empty,
     version_release,
 )
-from kvstore._engine.version.native import ID_BYTES, Edit, manifest_name
+from kvstore._engine.version.native import (
+    END,
+    ID_BYTES,
+    Edit,
+    end_note,
+    manifest_name,
+    note_end,
+    noted_log_end,
+)
 
 from kvstore._engine.database.background import EventCount
 
@@ -308,6 +316,7 @@ cdef class Store:
             memtable_release(self.frozen[self.frozen_count].table)
         for i in range(removed_count):
             removed[i].file.obsolete = not kept(next_version, removed[i].file)
+        self.note_manifest()
         if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
             self.roll_manifest()
         return 0
@@ -372,6 +381,7 @@ cdef class Store:
         if self.unsynced_edit is not None:
             self.take_note_of_log(self.unsynced_edit)
             self.unsynced_edit = None
+        self.note_manifest()
         try:
             names = list_directory(self.disk, self.path)
         except StorageError:
@@ -379,6 +389,21 @@ cdef class Store:
         for name in names:
             if name.startswith("MANIFEST-") and number_of(name) < self.manifest.number:
                 remove_quietly(self.disk, f"{self.path}/{name}")
+        return 0
+
+    cdef int note_manifest(self) except -1:
+        segment = offset = 0
+        if self.manifest is None or self.current_unsynced:
+            return 0
+        if self.log is not None:
+            segment, offset = self.log.newest_place()
+        try:
+            note_end(self.end, self.manifest, segment, offset)
+        except StorageError as error:
+            # Without it the manifest's end is as sure as it is after a crash.
+            if not is_retryable(error):
+                self.fail(error)
+                raise
         return 0
 
     cdef list protected_sequences(self):
@@ -448,7 +473,7 @@ cdef class Store:
             raise InvalidArgumentError(f"there is a database in {path} (error_if_exists is on)")
         if not exists:
             # A try to create it that was cut off leaves neither tables nor log segments.
-            if any(name.endswith(".sst") for name in names) or (
+            if END in names or any(name.endswith(".sst") for name in names) or (
                 LOG_DIRECTORY in names and list_directory(self.disk, f"{path}/{LOG_DIRECTORY}")
             ):
                 raise CorruptionError(
@@ -467,6 +492,8 @@ cdef class Store:
                 if number_of(name) or name.endswith(".new"):
                     remove_file(self.disk, f"{path}/{name}")
             names = []
+            self.end = end_note(self.disk, path, self.database_id)
+            self.noted_log_end = (0, 0)
         else:
             self.load()
         log_path = f"{path}/{LOG_DIRECTORY}"
@@ -544,6 +571,7 @@ cdef class Store:
             self.manifest.append(edit)
             self.manifest.sync()
             self.take_note_of_log(edit)
+        self.note_manifest()
         return 0
 
     cdef int load(self) except -1:
@@ -555,8 +583,11 @@ cdef class Store:
         cdef Version* empty
         cdef Change* changes
         cdef int i
+        self.end = end_note(self.disk, self.path, self.database_id)
+        noted, _ = self.end.load()
+        self.noted_log_end = noted_log_end(noted)
         number, edits, self.torn_manifest_bytes = load_manifest(
-            self.disk, self.path, self.database_id, self.read_only
+            self.disk, self.path, self.database_id, self.read_only, noted
         )
         manifest_path = f"{self.path}/{manifest_name(number)}"
         self.next_number = self.loaded_manifest = number
@@ -624,13 +655,14 @@ cdef class Store:
 
     cdef int replay_log(self, str path) except -1:
         # A log is about as large as a memtable: its segments need not be larger than that.
-        if self.log_segment and kind_of(self.disk, path) == 0:
+        segment, end = max((self.log_segment, self.log_end), self.noted_log_end)
+        if segment and kind_of(self.disk, path) == 0:
             raise CorruptionError(
                 "the database's log is missing", code=IntegrityCode.INVALID_RECORD, path=path
             )
         self.log = Log(
             path, filesystem=self.disk, read_only=self.read_only, log_id=self.log_id or None,
-            database_id=self.database_id, noted=(self.log_first, self.log_segment, self.log_end),
+            database_id=self.database_id, noted=(self.log_first, segment, end),
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
         )
         # What is kept for change feeds alone needn't be applied.

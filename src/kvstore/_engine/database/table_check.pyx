@@ -21,6 +21,7 @@ from kvstore._engine.version.native cimport (
     live_table_retain,
     load_manifest,
 )
+from kvstore._engine.version.native import end_note
 
 from kvstore.errors import CorruptionError, IntegrityCode
 
@@ -66,8 +67,9 @@ cdef object check_small_files(Store store):
             raise CorruptionError(
                 "another database's", code=IntegrityCode.INVALID_RECORD, path=path
             )
+        noted, _ = end_note(store.disk, store.path, store.database_id).load()
         number, _, torn = load_manifest(
-            store.disk, store.path, store.database_id, store.read_only
+            store.disk, store.path, store.database_id, store.read_only, noted
         )
         size = 0 if store.manifest is None else store.manifest.size
         if torn and store.manifest is not None:

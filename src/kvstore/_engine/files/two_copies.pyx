@@ -64,16 +64,15 @@ class TwoCopies:
                 damage = damage or f"copy {place + 1} in {self.path} is damaged"
             elif number > self._number:
                 self._number = number
-                fields = slot[SLOT_HEAD.size : -SLOT_CRC.size]
+                fields = slot[SLOT_HEAD.size : SLOT_BYTES - SLOT_CRC.size]
         if fields is None:
             damage = damage or f"{self.path} holds nothing"
         return fields, damage
 
     def _check(self, bytes slot not None, place):
         """The number of a slot that is right, 0 of one that isn't."""
-        if len(slot) != SLOT_BYTES or SLOT_CRC.unpack_from(slot, SLOT_BYTES - 4)[0] != crc32c(
-            slot[:-4]
-        ):
+        cdef Py_ssize_t body = SLOT_BYTES - SLOT_CRC.size
+        if len(slot) != SLOT_BYTES or SLOT_CRC.unpack_from(slot, body)[0] != crc32c(slot[:body]):
             return 0
         magic, version, zero, number, owner = SLOT_HEAD.unpack_from(slot)
         if magic != self._magic or number % 2 == place:

@@ -104,6 +104,7 @@ cdef class Log:
     cdef uint64_t submitted             # what the writer thread was asked for
     cdef uint64_t durable_segment       # the last sync covered this segment
     cdef uint64_t durable_offset        # up to this offset
+    cdef uint64_t begun_segment         # the newest one whose name and header are durable
     cdef uint64_t spare                 # number of an old segment kept for recycling, 0 none
     cdef uint64_t syncs
     cdef uint64_t append_segment        # where the next record goes

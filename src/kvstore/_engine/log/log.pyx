@@ -194,7 +194,7 @@ cdef class Log:
         self.append_offset = found.end
         self.chain = found.chain
         # Opening sees to it, so that older segments can go before anything is appended.
-        self.durable_segment = found.number
+        self.durable_segment = self.begun_segment = found.number
         self.durable_offset = found.end
         return 0
 
@@ -724,6 +724,10 @@ cdef class Log:
         result = log_file_begin(&self.file, &header, recycled, chunk.segment_bytes, status)
         if result == RETRY and recycled:
             self.give_spare(recycled)
+        if result == 0:
+            self.monitor.lock()
+            self.begun_segment = chunk.segment
+            self.monitor.unlock()
         return result
 
     cdef void give_spare(self, uint64_t number) noexcept nogil:
@@ -919,6 +923,16 @@ cdef class Log:
         cdef uint64_t end = self.durable_offset
         self.monitor.unlock()
         return first, segment, end
+
+    def newest_place(self):
+        self.monitor.lock()
+        cdef uint64_t segment = self.durable_segment
+        cdef uint64_t offset = self.durable_offset
+        if self.begun_segment > segment:
+            segment = self.begun_segment
+            offset = SEGMENT_HEADER_BYTES
+        self.monitor.unlock()
+        return segment, offset
 
     cdef size_t count_removable(self, uint64_t index) noexcept nogil:
         """Of the oldest segments, how many hold only indexes below `index`. Under `monitor`."""

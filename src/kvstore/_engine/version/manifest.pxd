@@ -16,8 +16,10 @@ cdef class Manifest:
 
 
 # (number, [Edit], torn bytes) of the manifest that CURRENT names, of the database `database_id` (None:
-# of whichever).
-cdef tuple load_manifest(FileSystem disk, str directory, object database_id, bint read_only)
+# of whichever). `noted`: what END says of it, or None.
+cdef tuple load_manifest(
+    FileSystem disk, str directory, object database_id, bint read_only, bytes noted
+)
 cdef bytes manifest_owner(FileSystem disk, str directory)
 # A durable MANIFEST-<number> with `everything` as its first edit. Leaves nothing where it fails.
 cdef Manifest create_manifest(

@@ -54,9 +54,14 @@ from kvstore._engine.files.native cimport (
     rename_file,
     sync_directory,
 )
+from kvstore._engine.files.native import TwoCopies
 
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 
+END = "END"
+END_MAGIC = b"kvmanend"
+# Number of the manifest in force, bytes of it, segment of the log and offset up to which it is durable.
+END_FIELDS = struct.Struct("<QQQQ")
 MANIFEST_MAGIC = b"kvmanif\0"
 MANIFEST_VERSION = 2
 FILE_HEADER = struct.Struct("<8sIIIIQ16sB3sI16s20s")
@@ -235,7 +240,43 @@ cdef uint64_t read_current(FileSystem disk, str directory) except? 0:
     return int(name[9:])
 
 
-cdef tuple load_manifest(FileSystem disk, str directory, object database_id, bint read_only):
+def end_note(FileSystem disk not None, str directory, bytes database_id not None):
+    """The file that says how far the manifest of a database was durable; load() it."""
+    return TwoCopies(disk, f"{directory}/{END}", END_MAGIC, database_id)
+
+
+def note_end(note, Manifest manifest not None, uint64_t segment, uint64_t offset):
+    """Note that the manifest is in force and durable as it is now, and the log up to that place.
+
+    Raises StorageError.
+    """
+    manifest.check()
+    note.store(END_FIELDS.pack(manifest.number, manifest.size, segment, offset))
+
+
+def noted_log_end(bytes noted):
+    """(segment, offset) up to which the log was durable, as END says; zeros where it doesn't."""
+    return (0, 0) if noted is None else END_FIELDS.unpack_from(noted)[2:]
+
+
+cdef int check_end(bytes noted, uint64_t number, uint64_t size, bint torn, str path) except -1:
+    """That the manifest in force is none before the one that was noted, and no shorter."""
+    if noted is None:
+        return 0
+    newest, end, _, _ = END_FIELDS.unpack_from(noted)
+    if number < newest:
+        raise damaged(f"CURRENT names an older manifest than {newest}, which was in force", path, None)
+    if number == newest and size < end:
+        raise damaged(
+            f"durable edits of the manifest are gone: it had {end} bytes", path, size,
+            IntegrityCode.CHECKSUM_MISMATCH if torn else IntegrityCode.TRUNCATED_RECORD,
+        )
+    return 0
+
+
+cdef tuple load_manifest(
+    FileSystem disk, str directory, object database_id, bint read_only, bytes noted
+):
     cdef uint64_t number = read_current(disk, directory)
     cdef str path = f"{directory}/{manifest_name(number)}"
     try:
@@ -245,6 +286,7 @@ cdef tuple load_manifest(FileSystem disk, str directory, object database_id, bin
             raise
         raise damaged("CURRENT names a manifest that is missing", path, None) from None
     edits, torn = parse_manifest(data, number, path, database_id, read_only)
+    check_end(noted, number, len(data) - torn, torn > 0, path)
     return number, edits, torn
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from kvstore._engine.files.native import FileSystem, TwoCopies
+
 # edit.pyx
 
 ID_BYTES: int
@@ -41,6 +43,11 @@ def decode_edit(payload: bytes) -> Edit: ...
 
 # manifest.pyx
 
+END: str
+END_MAGIC: bytes
+
+def end_note(disk: FileSystem, directory: str, database_id: bytes) -> TwoCopies: ...
+def noted_log_end(noted: bytes | None) -> tuple[int, int]: ...
 def frame_edit(number: int, payload: bytes, seed: int) -> bytes: ...
 def file_header(number: int, database_id: bytes) -> bytes: ...
 def check_features(

@@ -114,10 +114,12 @@ async def open_cluster_node(
     identity = start_identity(directory, config)
     refuse_links(member_path(directory, config.self_id))
     _refuse_lost_log(directory, identity)
+    _tell_lost_memory(directory, identity, config)
     members = [node.node_id for node in config.nodes]
     secret = None if config.peer_secret_file is None else read_secret(config.peer_secret_file)
     pulses = Pulses(identity.member)
-    introductions = Introductions(identity, PeerRegistry(directory), members, secret, pulses)
+    registry = PeerRegistry(directory, identity.incarnation)
+    introductions = Introductions(identity, registry, members, secret, pulses)
     level = log.warning if is_loopback(config.peer_addr) else log.error
     for what, text in peer_exposures(config).items():
         level("exposed", what=what, reason=text)
@@ -156,6 +158,16 @@ def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
     """A member whose log is gone has forgotten its votes: it must not begin a new one."""
     if identity.stage is Stage.MEMBER and is_fresh(_DISK, member_path(directory, identity.member)):
         raise lost_log(directory, identity)
+
+
+def _tell_lost_memory(directory: Path, identity: MemberIdentity, config: ClusterConfig) -> None:
+    """Say that the list of the others' directories is gone: they tell it anew as they are met.
+
+    Until then this member would take one of them that was wiped for what it says it is.
+    """
+    registry = directory / PEERS_FILE
+    if identity.stage is Stage.MEMBER and len(config.nodes) > 1 and not registry.exists():
+        log.warning("the memory of the other members is gone", path=str(registry))
 
 
 class ClusterNode:
@@ -232,7 +244,8 @@ class ClusterNode:
             work=self._work,
             pass_on=PassingOn(self._forwarder),
         )
-        keep_history(self.etcd, self._options, directory, self._work)
+        owner = str(introductions.identity.incarnation)
+        keep_history(self.etcd, self._options, directory, owner, self._work)
         self._quota = watch_quota(self.etcd, self._options, self._work, self._votes_alone)
         raise_alarms(self.etcd, self._replicas)
         self.leases = Leases(

@@ -119,7 +119,7 @@ class EmbeddedNode:
             later=loop.call_later,
             work=self._work,
         )
-        keep_history(self.etcd, options, directory, self._work)
+        keep_history(self.etcd, options, directory, group.replicas[1].log_id.hex(), self._work)
         self._quota = watch_quota(self.etcd, options, self._work, lambda: True)
         raise_alarms(self.etcd, group.replicas.values)
         self.leases = Leases(self.etcd, now=time.monotonic, soon=loop.call_soon)

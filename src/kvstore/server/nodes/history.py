@@ -24,10 +24,15 @@ log = structlog.get_logger("kvstore.history")
 
 
 class HistoryFile:
-    """Marks in a data directory. Losing them costs nothing but that history is kept for longer."""
+    """Marks in a data directory. Losing them costs nothing but that history is kept for longer.
 
-    def __init__(self, directory: Path, work: Work) -> None:
+    ``owner`` says whose history it is, so that the marks of another one, by which too much of this
+    one would go, are none. Marks from before that was noted have no owner, and are believed.
+    """
+
+    def __init__(self, directory: Path, owner: str, work: Work) -> None:
         self._path = directory / FILE
+        self._owner = owner
         self._work = work
         self._is_saving = False
 
@@ -36,8 +41,8 @@ class HistoryFile:
         try:
             fields = read_sealed(self._path) or {"marks": []}
             marks = fields["marks"]
-            if not isinstance(marks, list):
-                raise TypeError(marks)
+            if not isinstance(marks, list) or fields.get("owner", self._owner) != self._owner:
+                raise ValueError("not a list of this history's marks")
             return sorted((int(at), int(revision)) for at, revision in marks)
         except (Error, KeyError, TypeError, ValueError) as error:
             log.warning("history is kept for longer", path=str(self._path), reason=str(error))
@@ -52,7 +57,8 @@ class HistoryFile:
 
     def _write(self, marks: Sequence[Mark]) -> None:
         try:
-            write_sealed(self._path, {"marks": [list(mark) for mark in marks]})
+            listed = [list(mark) for mark in marks]
+            write_sealed(self._path, {"owner": self._owner, "marks": listed})
         except Error as error:
             log.warning("history is kept for longer", path=str(self._path), reason=str(error))
 
@@ -60,13 +66,15 @@ class HistoryFile:
         self._is_saving = False
 
 
-def keep_history(etcd: EtcdService, options: ServerOptions, directory: Path, work: Work) -> None:
+def keep_history(
+    etcd: EtcdService, options: ServerOptions, directory: Path, owner: str, work: Work
+) -> None:
     """Have ``etcd`` compact, at its ticks, what the options don't want to be kept.
 
-    ``directory``: where marks are kept.
+    ``directory``: where marks are kept; ``owner``: see :class:`HistoryFile`.
     """
     retention = Retention(
         float(options.history_s), options.history_mib << 20, options.history_revisions
     )
-    kept = HistoryFile(directory, work)
+    kept = HistoryFile(directory, owner, work)
     etcd.at_tick(History(etcd, retention, kept, now=time.monotonic).tick)

@@ -16,7 +16,9 @@ from pathlib import Path
 from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode
 from kvstore.replica.recovery import Findings, LogFound, Owner, refused
 from kvstore.server.config.cluster_config import ClusterConfig
+from kvstore.server.config.data_directory import member_path
 from kvstore.server.config.sealed_file import read_sealed, write_sealed
+from kvstore.server.peers.registry import FILE as PEERS
 
 FILE = "MEMBER"
 FORMAT_VERSION = 1
@@ -55,6 +57,7 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
     """
     identity = read_identity(directory, config)
     if identity is None:
+        _refuse_lost_identity(directory, config)
         identity = MemberIdentity(
             cluster_id=config.cluster_id,
             member=config.self_id,
@@ -67,6 +70,19 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
         identity = dataclasses.replace(identity, starts=identity.starts + 1)
     save_identity(directory, identity)
     return identity
+
+
+def _refuse_lost_identity(directory: Path, config: ClusterConfig) -> None:
+    """Nothing else is written before the identity: where anything is, it was lost."""
+    for left in (directory / PEERS, Path(member_path(directory, config.self_id))):
+        if left.exists():
+            raise CorruptionError(
+                f"it is gone, but {left.name} is there: this member was in the cluster before, "
+                f"and must not come back as another one; take it out with 'kvctl member remove "
+                f"{config.self_id}' and add it under a new id, with an empty data_dir",
+                code=IntegrityCode.INVALID_RECORD,
+                path=str(directory / FILE),
+            )
 
 
 def read_identity(directory: Path, config: ClusterConfig) -> MemberIdentity | None:

@@ -61,9 +61,14 @@ class PeerRegistry:
     come again: a disk that hangs holds up the peers that have started since then, and nobody else.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Read what is known. Raises StorageError."""
+    def __init__(self, directory: Path, owner: int = 0) -> None:
+        """Read what is known.
+
+        ``owner``: the incarnation of the directory whose memory it is; 0: whoever's, to be read
+        only. A file from before that was noted has none, and is taken. Raises StorageError.
+        """
         self._path = directory / FILE
+        self._owner = owner
         self._work: Work | None = None
         self._saving = False
         self._waiting: list[Callable[[Error | None], None]] = []
@@ -73,6 +78,8 @@ class PeerRegistry:
         fields = read_sealed(self._path) or {"known": {}, "removed": []}
         try:
             known, removed = fields["known"], fields["removed"]
+            if owner and fields.get("owner", 0) not in (0, owner):
+                raise ValueError(fields)
             if not isinstance(known, dict) or not isinstance(removed, list):
                 raise TypeError(fields)
             self._known = {int(member): Known(*_pair(value)) for member, value in known.items()}
@@ -81,7 +88,9 @@ class PeerRegistry:
             self._newest: _Content = (0, self._known, self._removed)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError(
-                "not a list of peers", code=IntegrityCode.INVALID_RECORD, path=str(self._path)
+                "not this member's list of peers",
+                code=IntegrityCode.INVALID_RECORD,
+                path=str(self._path),
             ) from error
 
     def known(self) -> dict[int, Known]:
@@ -214,6 +223,7 @@ class PeerRegistry:
             write_sealed(
                 self._path,
                 {
+                    "owner": self._owner,
                     "known": {str(member): list(seen) for member, seen in known.items()},
                     "removed": sorted(removed),
                 },

@@ -6,14 +6,21 @@ import os
 import re
 from collections.abc import Callable
 
-from kvstore._engine.files.native import PosixFileSystem
+from kvstore._engine.files.native import PosixFileSystem, TwoCopies
 from kvstore._engine.log.native import SegmentCheck
 from kvstore._engine.table.native import TableFile
+from kvstore._engine.version.native import END, END_MAGIC
 from kvstore.engine import DB, Options
-from kvstore.errors import AlreadyOpenError, ConfigurationError, StorageError
+from kvstore.errors import (
+    AlreadyOpenError,
+    ConfigurationError,
+    CorruptionError,
+    IntegrityCode,
+    StorageError,
+)
 from kvstore.server.verify.report import Outcome, Report
 
-__all__ = ["verify_database", "verify_segments"]
+__all__ = ["verify_database", "verify_note", "verify_segments"]
 
 PIECE_BYTES = 4 << 20
 _TABLE = re.compile(r"(\d+)\.sst")
@@ -75,6 +82,8 @@ def _say_rest(report: Report, path: str, live: set[str]) -> None:
             continue
         if name in ("IDENTITY", "CURRENT", manifest):
             report.say(where, Outcome.WHOLE)
+        elif name == END:
+            verify_note(report, where, END_MAGIC)
         elif name == "wal" and os.path.isdir(where):
             for segment in sorted(os.listdir(where)):
                 whole = _SEGMENT.fullmatch(segment) is not None
@@ -102,8 +111,19 @@ def _check_each(report: Report, path: str) -> None:
                 report.say(where, Outcome.WHOLE)
         elif name == "wal" and os.path.isdir(where):
             verify_segments(report, where)
+        elif name == END:
+            verify_note(report, where, END_MAGIC)
         elif name not in ("IDENTITY", "CURRENT") and not _MANIFEST.fullmatch(name):
             report.say(where, _kind_of(name))
+
+
+def verify_note(report: Report, path: str, magic: bytes) -> None:
+    """Both copies of a note of how far something is."""
+    with report.noting(path):
+        _, damage = TwoCopies(_DISK, path, magic).load()
+        if damage:
+            raise CorruptionError(damage, code=IntegrityCode.CHECKSUM_MISMATCH, path=path)
+        report.say(path, Outcome.WHOLE)
 
 
 def verify_segments(report: Report, path: str) -> None:

@@ -9,12 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvstore._engine.files.native import PosixFileSystem, TwoCopies
+from kvstore._engine.files.native import PosixFileSystem
 from kvstore._engine.log.native import Log
 from kvstore.errors import (
     ConfigurationError,
-    CorruptionError,
-    IntegrityCode,
     InvalidArgumentError,
     StorageError,
 )
@@ -25,7 +23,7 @@ from kvstore.replica.scrub import FILE as SCRUB_FILE
 from kvstore.replica.scrub import MAGIC as SCRUB_MAGIC
 from kvstore.server.config.data_directory import LOCK, MARKER, check_marker, locked_by_another
 from kvstore.server.config.sealed_file import read_sealed
-from kvstore.server.verify.database import verify_database, verify_segments
+from kvstore.server.verify.database import verify_database, verify_note, verify_segments
 from kvstore.server.verify.report import Outcome, Progress, Report
 from kvstore.state.invariants import check_rows
 
@@ -145,9 +143,9 @@ def _verify_member(report: Report, path: str) -> None:
         if name == "log":
             _verify_log(report, path)
         elif name == _NOTE:
-            _verify_note(report, where, NOTE_MAGIC)
+            verify_note(report, where, NOTE_MAGIC)
         elif name == SCRUB_FILE:
-            _verify_note(report, where, SCRUB_MAGIC)
+            verify_note(report, where, SCRUB_MAGIC)
         elif states and name == states[-1]:
             verify_database(
                 report,
@@ -161,14 +159,6 @@ def _verify_member(report: Report, path: str) -> None:
             report.say_all(_files_of(where), Outcome.FOREIGN)
     if not states:
         report.findings.append(f"{path}: the member's state is missing")
-
-
-def _verify_note(report: Report, path: str, magic: bytes) -> None:
-    with report.noting(path):
-        _, damage = TwoCopies(_DISK, path, magic).load()
-        if damage:
-            raise CorruptionError(damage, code=IntegrityCode.CHECKSUM_MISMATCH, path=path)
-        report.say(path, Outcome.WHOLE)
 
 
 def _verify_log(report: Report, member: str) -> None:
