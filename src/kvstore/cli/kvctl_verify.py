@@ -14,6 +14,7 @@ from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_bytes import in_line
 from kvstore.cli.kvctl_connection import connection_options, settings_of
 from kvstore.cli.kvctl_status import size, table
+from kvstore.errors import Error, StorageError
 
 # What a member is made of takes long to import: each command gets its own.
 if TYPE_CHECKING:
@@ -38,23 +39,33 @@ def verify_command(context: click.Context, path: Path, show_all: bool) -> None:
       kvctl verify --all ./data/node3
       kvctl verify monday.kvs --output=json
     """
-    from kvstore.server.verify.directory import held_bytes, verify
-
     if not path.exists():
         raise click.UsageError(f"there is nothing at {path}")
-    if sys.stderr.isatty():
-        with click.progressbar(
-            length=held_bytes(str(path)), label="checking", file=sys.stderr
-        ) as bar:
-            report = verify(str(path), bar.update)
-    else:
-        report = verify(str(path))
+    try:
+        report = _checked(str(path))
+    except Error:
+        raise
+    except OSError as error:
+        where = path if error.filename is None else error.filename
+        raise StorageError(
+            f"it can't be read: {error.strerror}", path=str(where), errno=error.errno
+        ) from error
     if settings_of(context).output == "json":
         click.echo(json.dumps(as_json(report)))
     else:
         click.echo(as_text(report, show_all=show_all))
     if not report.is_whole:
         context.exit(ExitCode.DAMAGED)
+
+
+def _checked(path: str) -> Report:
+    """Check all of it, with a bar on a terminal."""
+    from kvstore.server.verify.directory import held_bytes, verify
+
+    if not sys.stderr.isatty():
+        return verify(path)
+    with click.progressbar(length=held_bytes(path), label="checking", file=sys.stderr) as bar:
+        return verify(path, bar.update)
 
 
 def as_json(report: Report) -> dict[str, object]:
