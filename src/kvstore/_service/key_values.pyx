@@ -42,6 +42,8 @@ cdef class KeyValues:
             with nogil:
                 result = self.walk_on(walk, most)
         sequence = user_sequence(&walk.cursor) if result == BROKEN_RECORD else 0
+        if walk.cursor.paused:
+            walk.rest()
         walk.leave()
         walk.check_status()
         if result == NO_ROOM_TO_ENCODE:
@@ -58,7 +60,7 @@ cdef class KeyValues:
         while most:
             most -= 1
             if not walk.step():
-                return 0
+                return walk.cursor.paused
             if self.limit and self.count == self.limit:
                 self.more = True
                 return 0

@@ -264,13 +264,16 @@ class StateMachine:
     # What asks the disk may be asked on any thread. These raise StorageError and ClosedError, and
     # EtcdError where what is asked for is refused: all but events while the model is off.
 
-    def read_range(self, asked: Range) -> RangeAnswer:
-        """The answer to a Range. May ask the disk."""
-        return self._reading.range(asked)
+    def read_range(self, asked: Range, step: Callable[[], None] = lambda: None) -> RangeAnswer:
+        """The answer to a Range. May ask the disk; ``step`` is called now and then, however little
+        is found, and ends it by what it raises."""
+        return self._reading.range(asked, step)
 
-    def gather_range(self, asked: Range, make: MakeGathered) -> GatheredAnswer | RangeAnswer:
+    def gather_range(
+        self, asked: Range, make: MakeGathered, step: Callable[[], None] = lambda: None
+    ) -> GatheredAnswer | RangeAnswer:
         """The same, its keys in what ``make`` makes, unless they are filtered or sorted anew."""
-        return self._reading.gather(asked, make)
+        return self._reading.gather(asked, make, step)
 
     def read_range_cached(self, asked: Range) -> RangeAnswer | Cold:
         """The same from memory; :data:`COLD` where that isn't enough, as for more than one key."""
@@ -281,9 +284,9 @@ class StateMachine:
         those after the first MiB of values."""
         return self._reading.keys_cached(keys)
 
-    def read_txn(self, asked: Txn) -> TxnAnswer:
-        """The answer to a Txn that only reads. May ask the disk."""
-        return self._reading.txn(asked)
+    def read_txn(self, asked: Txn, step: Callable[[], None] = lambda: None) -> TxnAnswer:
+        """The answer to a Txn that only reads, as :meth:`read_range`."""
+        return self._reading.txn(asked, step)
 
     def events(
         self,
@@ -322,9 +325,9 @@ class StateMachine:
         """All leases by their ids, as of now and from here on. On the thread that applies."""
         return self._operations.leases
 
-    def lease_keys(self, lease: int) -> tuple[bytes, ...]:
-        """The keys on a lease, ascending. May ask the disk."""
-        return self._reading.lease_keys(lease)
+    def lease_keys(self, lease: int, step: Callable[[], None] = lambda: None) -> tuple[bytes, ...]:
+        """The keys on a lease, ascending. May ask the disk; ``step`` as of :meth:`read_range`."""
+        return self._reading.lease_keys(lease, step)
 
     @property
     def alarms(self) -> frozenset[tuple[int, int]]:

@@ -70,13 +70,15 @@ class Reading:
             model_from = 0
         return Standing(revision, model_from, min(compacted, revision))
 
-    def range(self, asked: Range) -> RangeAnswer:
-        """The answer to a Range."""
-        return read_range(self._disk, self.standing, asked)
+    def range(self, asked: Range, step: Callable[[], None]) -> RangeAnswer:
+        """The answer to a Range. ``step``: see :class:`DiskStore`."""
+        return read_range(DiskStore(self._db, step), self.standing, asked)
 
-    def gather(self, asked: Range, make: MakeGathered) -> GatheredAnswer | RangeAnswer:
+    def gather(
+        self, asked: Range, make: MakeGathered, step: Callable[[], None]
+    ) -> GatheredAnswer | RangeAnswer:
         """The same, its keys in what ``make`` makes where that is possible."""
-        return gather_range(self._disk, self.standing, asked, make)
+        return gather_range(DiskStore(self._db, step), self.standing, asked, make)
 
     def range_cached(self, asked: Range) -> RangeAnswer | Cold:
         """The same from memory, or COLD: on the thread that applies."""
@@ -93,9 +95,9 @@ class Reading:
             return [None] * len(keys)
         return self._keys.read(keys, now.revision, now.model_from)
 
-    def txn(self, asked: Txn) -> TxnAnswer:
+    def txn(self, asked: Txn, step: Callable[[], None]) -> TxnAnswer:
         """The answer to a Txn that only reads."""
-        return read_txn(self._disk, self.standing, asked)
+        return read_txn(DiskStore(self._db, step), self.standing, asked)
 
     def events(
         self,
@@ -140,9 +142,9 @@ class Reading:
         except ColdError:
             return COLD
 
-    def lease_keys(self, lease: int) -> tuple[bytes, ...]:
+    def lease_keys(self, lease: int, step: Callable[[], None]) -> tuple[bytes, ...]:
         """The keys on a lease, ascending."""
-        return tuple(attached_keys(self._disk, lease))
+        return tuple(attached_keys(DiskStore(self._db, step), lease))
 
     def hash(self, revision: int) -> HashAnswer:
         """See :func:`kvstore.state.mvcc.hashing.hash_kv`."""

@@ -41,7 +41,8 @@ class MemoryStore:
 
 
 class DiskStore:
-    """All there is. ``step`` is called at each answer, and now and then within a long one."""
+    """All there is. ``step`` is called at each answer, and now and then within a long one, however
+    little that finds; what it raises ends the reading."""
 
     def __init__(self, db: DB, step: Callable[[], None] = lambda: None) -> None:
         self._db = db
@@ -58,7 +59,12 @@ class DiskStore:
     ) -> Iterator[tuple[bytes, bytes, int]]:
         """See :class:`kvstore.state.mvcc.source.Store`."""
         walk = self._db.iterator(
-            start=start, stop=stop, sequence=sequence, reverse=reverse, include_sequence=True
+            start=start,
+            stop=stop,
+            sequence=sequence,
+            reverse=reverse,
+            include_sequence=True,
+            interrupt=self._step,
         )
         with walk:
             for number, version in enumerate(walk, start=1):
@@ -78,7 +84,12 @@ class DiskStore:
     ) -> None:
         """See :class:`kvstore.state.mvcc.ranges.GatheringStore`."""
         walk = self._db.iterator(
-            start=start, stop=stop, sequence=sequence, reverse=reverse, include_sequence=True
+            start=start,
+            stop=stop,
+            sequence=sequence,
+            reverse=reverse,
+            include_sequence=True,
+            interrupt=self._step,
         )
         with walk:
             while take(walk, STEP_KEYS):
@@ -87,6 +98,6 @@ class DiskStore:
 
     def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:
         """See :class:`kvstore.state.mvcc.source.Store`."""
-        count: int = self._db.count(start, stop, sequence)
+        count: int = self._db.count(start, stop, sequence, interrupt=self._step)
         self._step()
         return count

@@ -83,7 +83,7 @@ class Stage:
         done(AuthAnswer(3))
 
     def read_state(
-        self, read: Any, serializable: bool, deadline: Any, done: Any, permit: Any
+        self, read: Any, serializable: bool, deadline: Any, done: Any, permit: Any, gone: Any
     ) -> None:
         assert not serializable
         try:
@@ -91,7 +91,7 @@ class Stage:
         except Error as error:
             done(error)
         else:
-            done(read(self.users.machine))
+            done(read(self.users.machine, lambda: None))
 
     def read_point(self, deadline: Any, done: Any) -> None:
         if self.at_points:

@@ -39,6 +39,7 @@ class Call:
         self.answer: bytes | None = None
         self.failure: tuple[int, str] | None = None
         self.was_reset = False
+        self.session: object | None = "there"
 
     def reset(self) -> None:
         self.was_reset = True
@@ -104,8 +105,11 @@ class Stage:
         done: Any,
         render: Any,
         make: Any = None,
+        *,
+        gone: Any,
     ) -> None:
         self.asked.append((operation, serializable, deadline))
+        self.gone = gone
         done(render(self.outcome) if isinstance(self.outcome, tuple) else self.outcome)
 
     def new_id(self) -> bytes:
@@ -460,5 +464,24 @@ def test_large_answers_go_out_before_more_are_taken_in() -> None:
         assert [call.answer is None for call in calls] == [False] * 6 + [True]
         await stage.take()
         assert calls[-1].answer == stage.outcome
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_of"),
+    [
+        (RANGE, pb.RangeRequest(key=b"a", range_end=b"b")),
+        (TXN, pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"a"))])),
+    ],
+)
+def test_who_reads_is_told_when_its_call_is_gone(method: int, request_of: Any) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.outcome = EtcdError(Reason.DEADLINE)
+        call = Call(method, request_of)
+        await stage.take(call)
+        assert not stage.gone()
+        call.session = None
+        assert stage.gone()
 
     play(scene)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -46,6 +48,8 @@ class Stage:
         self.desk: Any = desk
         self.renewals: list[tuple[int, Callable[[int | Error], None]]] = []
         self.lives: TimeToLive | Error = TimeToLive(7, 10)
+        self.leases = [3, -1, 2]
+        self.keys: list[bytes] = []
         self.handlers = LeaseHandlers(self.desk, cast(LeaseCalls, self), 2)
         self.context = Context()
         self.call: Any = self.context
@@ -63,8 +67,14 @@ class Stage:
     ) -> None:
         done(self.lives)
 
-    def leases(self) -> list[int]:
-        return [3, -1, 2]
+    def listing(self) -> Callable[[], list[int]]:
+        self.listed_by: list[threading.Thread] = []
+
+        def tell() -> list[int]:
+            self.listed_by.append(threading.current_thread())
+            return self.leases
+
+        return tell
 
     async def outcome(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
         told: list[Any] = []
@@ -72,19 +82,19 @@ class Stage:
         return told[0]
 
     async def read_state(
-        self, read: Callable[[Any], Any], context: Any, allowed: Any, caller: Any = None
+        self, read: Callable[..., Any], context: Any, allowed: Any, caller: Any = None
     ) -> Any:
         auth = self.auth
         if auth.enabled:
             allowed(auth, (caller or self.desk.gate.caller(context)).user(auth))
-        return read(self)
+        return read(self, lambda: None)
 
     @property
     def auth(self) -> Auth:
         return cast(Auth, self.desk.users.auth)
 
-    def lease_keys(self, id: int) -> list[bytes]:
-        return [b"a", b"b%d" % id]
+    def lease_keys(self, id: int, step: Callable[[], None]) -> list[bytes]:
+        return self.keys or [b"a", b"b%d" % id]
 
     # What tests do.
 
@@ -104,6 +114,14 @@ class Stage:
 
     def answers(self) -> list[tuple[int, int]]:
         return [(response.ID, response.TTL) for response in self.context.written]
+
+
+def lives_in(answer: bytes) -> pb.LeaseTimeToLiveResponse:
+    return pb.LeaseTimeToLiveResponse.FromString(answer)
+
+
+def leases_in(answer: bytes) -> list[int]:
+    return [lease.ID for lease in pb.LeaseLeasesResponse.FromString(answer).leases]
 
 
 def staged(test: Test) -> None:
@@ -180,8 +198,8 @@ def test_nothing_is_renewed_or_told_before_it_is_known_whether_users_are_asked_f
                     with pytest.raises(EtcdError, match="user name is empty"):
                         await refused
             else:
-                assert (await lives).TTL == 7
-                assert len((await leases).leases) == 3
+                assert lives_in(await lives).TTL == 7
+                assert len(leases_in(await leases)) == 3
                 call.cancel()
 
     staged(test)
@@ -296,24 +314,58 @@ def test_ttl_is_raised_to_the_least(ttl: int, granted: int) -> None:
 def test_time_to_live_comes_with_the_keys_that_are_asked_for() -> None:
     async def test(stage: Stage) -> None:
         ask = stage.handlers.LeaseTimeToLive
-        without = await ask(pb.LeaseTimeToLiveRequest(ID=4), stage.call)
+        without = lives_in(await ask(pb.LeaseTimeToLiveRequest(ID=4), stage.call))
         assert (without.ID, without.TTL, without.grantedTTL, [*without.keys]) == (4, 7, 10, [])
-        answer = await ask(pb.LeaseTimeToLiveRequest(ID=4, keys=True), stage.call)
+        answer = lives_in(await ask(pb.LeaseTimeToLiveRequest(ID=4, keys=True), stage.call))
         assert [*answer.keys] == [b"a", b"b4"]
         stage.lives = TimeToLive(-1, 0)
-        unknown = await ask(pb.LeaseTimeToLiveRequest(ID=4, keys=True), stage.call)
+        unknown = lives_in(await ask(pb.LeaseTimeToLiveRequest(ID=4, keys=True), stage.call))
         assert (unknown.ID, unknown.TTL, unknown.grantedTTL, [*unknown.keys]) == (4, -1, 0, [])
 
     staged(test)
 
 
-def test_leases_are_listed() -> None:
+def test_leases_are_listed_beside_the_event_loop() -> None:
     async def test(stage: Stage) -> None:
         answer = await stage.handlers.LeaseLeases(pb.LeaseLeasesRequest(), stage.call)
-        assert [lease.ID for lease in answer.leases] == [3, -1, 2]
-        assert answer.header.revision == 1
+        assert leases_in(answer) == [3, -1, 2]
+        assert pb.LeaseLeasesResponse.FromString(answer).header.revision == 1
+        assert stage.listed_by != [threading.current_thread()]
 
     staged(test)
+
+
+def test_very_many_leases_and_keys_are_made_a_message_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What makes a message of a million keys lets no other thread in for a tenth of a second."""
+    made: list[int] = []
+
+    def counted(kind: Any) -> Any:
+        def make(**fields: Any) -> Any:
+            for items in (fields.get("keys"), fields.get("leases")):
+                if items is not None:
+                    made.append(len(items))
+            return kind(**fields)
+
+        return make
+
+    stub = SimpleNamespace(**vars(pb))
+    for name in ("LeaseTimeToLiveResponse", "LeaseLeasesResponse"):
+        setattr(stub, name, counted(getattr(pb, name)))
+    monkeypatch.setattr(lease_module, "pb", stub)
+
+    async def test(stage: Stage) -> None:
+        stage.leases = [*range(1, 5001)]
+        stage.keys = [b"%d" % number for number in range(5000)]
+        listed = await stage.handlers.LeaseLeases(pb.LeaseLeasesRequest(), stage.call)
+        assert leases_in(listed) == stage.leases
+        asked = pb.LeaseTimeToLiveRequest(ID=4, keys=True)
+        lives = lives_in(await stage.handlers.LeaseTimeToLive(asked, stage.call))
+        assert ([*lives.keys], lives.TTL) == (stage.keys, 7)
+
+    staged(test)
+    assert (sum(made), max(made)) == (10_000, lease_module.ENCODED_AT_ONCE)
 
 
 def test_client_can_revoke_in_no_leaders_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,12 @@ def test_what_makes_no_sense_is_refused(db: kvstore.DB) -> None:
     ):
         with pytest.raises(TypeError):
             wrong()
+    for other in (True, False, 1.0, 1.5, "1", b"1", [1]):
+        for asks in (partial(batch.expect, b"a"), partial(db.get, b"a"), db.iterator, db.snapshot):
+            with pytest.raises(TypeError, match="a sequence is an int, not "):
+                asks(sequence=other)  # type: ignore[arg-type, call-overload]
+        with pytest.raises(TypeError, match="a sequence is an int, not "):
+            db.retain_from(other)  # type: ignore[arg-type]
     for sequence in (-1, 1 << 56):
         with pytest.raises(InvalidArgumentError):
             batch.expect(b"a", sequence=sequence)

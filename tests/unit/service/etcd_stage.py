@@ -56,6 +56,8 @@ class Machine:
         self.write_delay_s = 0.0
         self.keys: dict[bytes, KeyValue] = {}
         self.is_cold = False
+        # What reading a range from such a key on does first, with its step.
+        self.endless: dict[bytes, Callable[[Callable[[], None]], None]] = {}
         self.error: Error | None = None
         self.reclaimed = 0
         self.stored_bytes = 0
@@ -82,7 +84,9 @@ class Machine:
             case _:
                 return EtcdError(Reason.LEASE_NOT_FOUND)
 
-    def read_range(self, operation: Range) -> RangeAnswer:
+    def read_range(self, operation: Range, step: Callable[[], None] = lambda: None) -> RangeAnswer:
+        if operation.key in self.endless:
+            self.endless[operation.key](step)
         if self.error is not None:
             raise self.error
         found = [kv for key, kv in sorted(self.keys.items()) if key >= operation.key]
@@ -97,8 +101,8 @@ class Machine:
         answers = [self.read_range_cached(Range(key)) for key in keys]
         return [None if isinstance(answer, Cold) else answer for answer in answers]
 
-    def read_txn(self, operation: Txn) -> TxnAnswer:
-        ranges = [self.read_range(one) for one in operation.success if isinstance(one, Range)]
+    def read_txn(self, operation: Txn, step: Callable[[], None] = lambda: None) -> TxnAnswer:
+        ranges = [self.read_range(one, step) for one in operation.success if isinstance(one, Range)]
         return TxnAnswer(self.revision, True, tuple(ranges))
 
     def hash_kv(self, revision: int) -> HashAnswer:
@@ -292,9 +296,10 @@ class Stage:
         *,
         serializable: bool = False,
         deadline: float | None = None,
+        gone: Callable[[], bool] | None = None,
     ) -> list[Any]:
         outcomes: list[Any] = []
-        self.service.read(operation, serializable, deadline, outcomes.append)
+        self.service.read(operation, serializable, deadline, outcomes.append, gone=gone)
         return outcomes
 
 

@@ -17,7 +17,7 @@ from kvstore.errors import (
 )
 from kvstore.etcd_errors import Reason
 from kvstore.service.etcd import EtcdLimits
-from kvstore.service.etcd.reads import JOB_BYTES_MAX
+from kvstore.service.etcd.read_jobs import JOB_BYTES_MAX
 from kvstore.service.reading import COLD_JOBS_MAX
 from kvstore.state.mvcc.answers import KeyValue, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.requests import Range, Txn

@@ -1,5 +1,6 @@
 """WriteBatch: operations gathered as the bytes that the log will keep."""
 
+from cpython.number cimport PyIndex_Check, PyNumber_Index
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -128,6 +129,15 @@ cdef int check_ends_of_range(Slice start, Slice stop) except -1:
     return 0
 
 
+cdef object as_sequence(object given):
+    """A number as it was meant: True is no sequence, nor is 3.5, which would be taken for 3."""
+    if type(given) is int:
+        return given
+    if isinstance(given, bool) or not PyIndex_Check(given):
+        raise TypeError(f"a sequence is an int, not {type(given).__name__}")
+    return PyNumber_Index(given)
+
+
 cdef void range_of(Operation* operation, uint64_t sequence, RangeTombstone* tombstone) noexcept nogil:
     tombstone.start = operation.key
     tombstone.stop = operation.value
@@ -178,6 +188,7 @@ cdef class WriteBatch:
         if self.closed_flag is not None and self.closed_flag.closed:
             raise ClosedError("the database that the batch is for is closed")
         if sequence is not None:
+            sequence = as_sequence(sequence)
             if not 0 <= sequence <= max_sequence():
                 raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56)")
             number = sequence
@@ -237,6 +248,7 @@ cdef class WriteBatch:
             raise ClosedError("the database that the batch is for is closed")
         expected.key = self.prefix + as_bytes(key, "key")
         if sequence is not None:
+            sequence = as_sequence(sequence)
             if not 0 <= sequence <= max_sequence():
                 raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56)")
             expected.by_sequence = True

@@ -188,7 +188,7 @@ cdef Iterator all_entries(Store store, uint64_t sequence):
     how.reverse = False
     how.include_key = how.include_value = how.fill_cache = True
     how.include_sequence = False
-    return open_iterator(store, sequence, how, None, None, True, False, None, b"")
+    return open_iterator(store, sequence, how, None, None, True, False, None, b"", None)
 
 
 cdef class TableWalk:
@@ -412,6 +412,7 @@ def read_rows(Iterator rows not None, Py_ssize_t most, Sink keys, Sink values):
     cdef Py_ssize_t count = 0
     cdef Py_ssize_t wanted, taken
     cdef int code = 0
+    cdef bint paused
     while count < most:
         rows.check()
         wanted = min(most - count, <Py_ssize_t> READ_ROWS)
@@ -421,13 +422,16 @@ def read_rows(Iterator rows not None, Py_ssize_t most, Sink keys, Sink values):
         else:
             with nogil:
                 taken = fill(rows, wanted, keys, values, &code)
+        paused = rows.cursor.paused
+        if paused:
+            rows.rest()
         rows.leave()
         if code < 0:
             if keys is not None and (values is None or keys.rows <= values.rows):
                 raise keys.refusal(code, "key")
             raise values.refusal(code, "value")
         count += taken
-        if taken < wanted:
+        if taken < wanted and not paused:
             rows.check_status()
             break
     return count

@@ -10,11 +10,12 @@ from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport Slice, slice_compare, slice_of
 from kvstore._engine.memtable.native cimport memtable_page_fill
-from kvstore._engine.version.native cimport UserCursor, user_narrow, user_next, user_seek_to_first
+from kvstore._engine.version.native cimport UserCursor, user_narrow, user_next, user_resume, user_seek_to_first
 
 
 cdef enum:
-    COUNTED_AT_ONCE = 1 << 16   # keys between two looks at signals, and whether the database was closed
+    # Keys, or entries passed over, between two looks at signals, and whether the database was closed.
+    COUNTED_AT_ONCE = 1 << 16
 
 
 cdef uint64_t count_keys(UserCursor* cursor, uint64_t most) noexcept nogil:
@@ -39,12 +40,15 @@ cdef class Counting(StoreIterator):
             raise MemoryError("no memory for a count")
         with nogil:
             user_seek_to_first(&self.cursor)
-        while self.cursor.valid:
+        while self.cursor.valid or self.cursor.paused:
             with nogil:
+                user_resume(&self.cursor)
                 self.counted += count_keys(&self.cursor, COUNTED_AT_ONCE)
             # Raises if the database was closed meanwhile.
             self.leave()
             PyErr_CheckSignals()
+            if self.interrupt is not None:
+                self.interrupt()
             self.enter()
         self.leave()
         return self.check_status()
@@ -69,11 +73,13 @@ cdef class Counting(StoreIterator):
 
 cdef object count_range(
     Store store, object sequence, object start, object stop, object prefix, bytes within,
-    bint fill_cache
+    bint fill_cache, object interrupt
 ):
     cdef Counting counting = Counting.__new__(Counting)
     counting.bound(start, stop, True, False, prefix, within)
     counting.begin(store, sequence, fill_cache, True)
+    counting.cursor.patience = COUNTED_AT_ONCE
+    counting.interrupt = interrupt
     try:
         counting.count_all()
     finally:

@@ -851,6 +851,7 @@ cdef class Database(Store):
         self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
         bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
         bint include_sequence=False, verify_checksums=False, bint fill_cache=True, sequence=None,
+        interrupt=None,
     ):
         cdef Range how
         self.check_open()
@@ -860,12 +861,15 @@ cdef class Database(Store):
         how.include_sequence = include_sequence
         how.fill_cache = fill_cache
         return open_iterator(
-            self, sequence, how, start, stop, include_start, include_stop, prefix, b"",
+            self, sequence, how, start, stop, include_start, include_stop, prefix, b"", interrupt,
         )
 
-    def count(self, start=None, stop=None, sequence=None, *, prefix=None, bint fill_cache=True):
+    def count(
+        self, start=None, stop=None, sequence=None, *, prefix=None, bint fill_cache=True,
+        interrupt=None,
+    ):
         self.check_open()
-        return count_range(self, sequence, start, stop, prefix, b"", fill_cache)
+        return count_range(self, sequence, start, stop, prefix, b"", fill_cache, interrupt)
 
     def __iter__(self):
         return self.iterator()
@@ -895,6 +899,7 @@ cdef class Database(Store):
 
     def retain_from(self, sequence):
         cdef bint first = (<Store> self).retain_from == max_sequence()
+        sequence = as_sequence(sequence)
         self.check_writable()
         if not 0 <= sequence < max_sequence():
             raise InvalidArgumentError(f"sequence {sequence} is outside [0, 2**56 - 1)")
@@ -1204,13 +1209,13 @@ def new_iterator(
     how.include_sequence = include_sequence
     how.fill_cache = fill_cache
     return open_iterator(
-        db, sequence, how, start, stop, include_start, include_stop, prefix, within,
+        db, sequence, how, start, stop, include_start, include_stop, prefix, within, None,
     )
 
 
 def count_within(Database db not None, bytes within not None, start, stop, sequence, prefix, bint fill_cache):
     db.check_open()
-    return count_range(db, sequence, start, stop, prefix, within, fill_cache)
+    return count_range(db, sequence, start, stop, prefix, within, fill_cache, None)
 
 
 def new_snapshot(Database db not None, bytes prefix not None, sequence):

@@ -26,6 +26,8 @@ cdef class StoreIterator:
     # It is being moved: all without the GIL, or with it and without it where a block is read.
     cdef bint busy
     cdef bint doomed                # it was closed while busy
+    # Called while a move passes over much; what it raises ends the move, and closes. None: nobody is.
+    cdef object interrupt
     # The range that it is to walk, from a user's arguments; `within`: the prefix of a view.
     cdef int bound(
         self, object start, object stop, bint include_start, bint include_stop, object prefix,
@@ -38,6 +40,10 @@ cdef class StoreIterator:
     # Around every move: nobody else can move it, and closing waits for `leave`.
     cdef int enter(self) except -1
     cdef int leave(self) except -1
+    # Within a move that is paused: lets others have their turns. Looks at signals, too.
+    cdef int rest(self) except -1
+    # On to the end of a move that pauses.
+    cdef int settle(self) except -1
     # Whether its moves need the GIL.
     cdef bint walks_mutable(self) noexcept
     cdef int check(self) except -1
@@ -55,10 +61,15 @@ cdef class Iterator(StoreIterator):
     cdef bytes within               # that prefix
     cdef int place
     cdef tuple pair                 # the last one given out
-    # Onto the next entry in its direction; false at the end, or where the status says why.
+    # Onto the next entry in its direction; false at the end, where the status says why, or where the
+    # move is paused: then it is to `rest`, and the next step goes on.
     cdef bint step(self) noexcept nogil
+    # The same of one direction; of a move that begins.
     cdef bint step_up(self) noexcept nogil
     cdef bint step_down(self) noexcept nogil
+    # Where a move has ended, or paused.
+    cdef bint came_up(self) noexcept nogil
+    cdef bint came_down(self) noexcept nogil
     cdef Slice shown_key(self) noexcept nogil
     cdef object item(self)
     cdef object part_of_item(self)
@@ -68,6 +79,7 @@ cdef class Iterator(StoreIterator):
 
 @cython.final
 cdef class RawIterator(StoreIterator):
+    cdef int moved(self) except -1
     cdef int check_valid(self) except -1
 
 
@@ -90,7 +102,7 @@ cdef struct Range:
 
 cdef Iterator open_iterator(
     Store store, object sequence, Range how, object start, object stop, bint include_start,
-    bint include_stop, object prefix, bytes within
+    bint include_stop, object prefix, bytes within, object interrupt
 )
 cdef RawIterator open_raw_iterator(Store store, object sequence, bint fill_cache)
 cdef Snapshot open_snapshot(Store store, object sequence, bytes prefix)

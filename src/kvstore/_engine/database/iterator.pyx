@@ -1,6 +1,7 @@
 """Iterator, RawIterator and Snapshot."""
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
@@ -35,6 +36,7 @@ from kvstore._engine.version.native cimport (
     user_cursor_open,
     user_next,
     user_prev,
+    user_resume,
     user_seek,
     user_seek_to_first,
     user_seek_to_last,
@@ -46,6 +48,10 @@ from kvstore._engine.version.native cimport (
 )
 
 from kvstore.errors import ClosedError, InvalidArgumentError, IteratorInvalidError
+
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
 
 
 cdef extern from *:
@@ -71,6 +77,8 @@ cdef extern from *:
 
 cdef enum:
     ITERATOR_READ_AHEAD_BYTES = 1 << 17
+    # Entries that a move passes over with the GIL, a millisecond or two; then others have their turns.
+    PATIENCE = 4096
 
 cdef enum IteratorPosition:
     # Where the gap is that an iterator stands in.
@@ -145,6 +153,30 @@ cdef class StoreIterator:
             self.release()
             self.check()
         self.live = True
+        return 0
+
+    cdef int rest(self) except -1:
+        with nogil:
+            sched_yield()
+        try:
+            PyErr_CheckSignals()
+            if self.interrupt is not None:
+                self.interrupt()
+        except:
+            self.finish()
+            self.busy = False
+            self.release()
+            raise
+        return 0
+
+    cdef int settle(self) except -1:
+        while self.cursor.paused and not self.doomed:
+            self.rest()
+            if self.walks_mutable():
+                user_resume(&self.cursor)
+            else:
+                with nogil:
+                    user_resume(&self.cursor)
         return 0
 
     cdef bint walks_mutable(self) noexcept:
@@ -244,6 +276,7 @@ cdef class StoreIterator:
             high_slice = slice_of(<const char*> self.high, len(self.high))
             high_bound = &high_slice
         result = user_cursor_open(&self.cursor, merged, cover, moment, low_bound, high_bound)
+        self.cursor.patience = PATIENCE
         self.live = True
         self.link.owner = <void*> self
         self.link.close = close_walk
@@ -329,6 +362,9 @@ cdef class Iterator(StoreIterator):
         return slice_of(key.data + self.strip, key.size - <size_t> self.strip)
 
     cdef bint step(self) noexcept nogil:
+        if self.cursor.paused:
+            user_resume(&self.cursor)
+            return self.came_down() if self.reverse else self.came_up()
         return self.step_down() if self.reverse else self.step_up()
 
     cdef bint step_up(self) noexcept nogil:
@@ -338,9 +374,12 @@ cdef class Iterator(StoreIterator):
             user_seek_to_first(&self.cursor)
         elif self.place == AT_STOP:
             return False
+        return self.came_up()
+
+    cdef bint came_up(self) noexcept nogil:
         if self.cursor.valid:
             self.place = AFTER_ENTRY
-        elif self.cursor.status.code == OK:
+        elif self.cursor.status.code == OK and not self.cursor.paused:
             self.place = AT_STOP
         return self.cursor.valid
 
@@ -351,15 +390,21 @@ cdef class Iterator(StoreIterator):
             user_seek_to_last(&self.cursor)
         elif self.place == AT_START:
             return False
+        return self.came_down()
+
+    cdef bint came_down(self) noexcept nogil:
         if self.cursor.valid:
             self.place = BEFORE_ENTRY
-        elif self.cursor.status.code == OK:
+        elif self.cursor.status.code == OK and not self.cursor.paused:
             self.place = AT_START
         return self.cursor.valid
 
     cdef object forward(self):
         self.enter()
         cdef bint moved = self.step_up()
+        if self.cursor.paused:
+            self.settle()
+            moved = self.came_up()
         self.leave()
         if not moved:
             self.check_status()
@@ -369,6 +414,9 @@ cdef class Iterator(StoreIterator):
     cdef object backward(self):
         self.enter()
         cdef bint moved = self.step_down()
+        if self.cursor.paused:
+            self.settle()
+            moved = self.came_down()
         self.leave()
         if not moved:
             self.check_status()
@@ -400,6 +448,7 @@ cdef class Iterator(StoreIterator):
                 user_seek(&self.cursor, slice_of(<const char*> whole, len(whole)))
             else:
                 user_seek(&self.cursor, view.slice)
+            self.settle()
             self.leave()
         finally:
             view_close(&view)
@@ -421,6 +470,12 @@ cdef class Iterator(StoreIterator):
 @cython.no_gc_clear
 @cython.final
 cdef class RawIterator(StoreIterator):
+    cdef int moved(self) except -1:
+        """The end of a move."""
+        self.settle()
+        self.leave()
+        return self.check_status()
+
     cdef int check_valid(self) except -1:
         self.check()
         if not self.cursor.valid:
@@ -434,14 +489,12 @@ cdef class RawIterator(StoreIterator):
     def seek_to_first(self):
         self.enter()
         user_seek_to_first(&self.cursor)
-        self.leave()
-        self.check_status()
+        self.moved()
 
     def seek_to_last(self):
         self.enter()
         user_seek_to_last(&self.cursor)
-        self.leave()
-        self.check_status()
+        self.moved()
 
     def seek(self, target):
         cdef BytesView view
@@ -450,24 +503,21 @@ cdef class RawIterator(StoreIterator):
         try:
             self.enter()
             user_seek(&self.cursor, view.slice)
-            self.leave()
+            self.moved()
         finally:
             view_close(&view)
-        self.check_status()
 
     def next(self):
         self.check_valid()
         self.enter()
         user_next(&self.cursor)
-        self.leave()
-        self.check_status()
+        self.moved()
 
     def prev(self):
         self.check_valid()
         self.enter()
         user_prev(&self.cursor)
-        self.leave()
-        self.check_status()
+        self.moved()
 
     def key(self):
         self.check_valid()
@@ -511,11 +561,12 @@ def joined(bytes prefix not None, key):
 
 cdef Iterator open_iterator(
     Store store, object sequence, Range how, object start, object stop, bint include_start,
-    bint include_stop, object prefix, bytes within
+    bint include_stop, object prefix, bytes within, object interrupt
 ):
     cdef Iterator iterator = Iterator.__new__(Iterator)
     iterator.bound(start, stop, include_start, include_stop, prefix, within)
     iterator.begin(store, sequence, how.fill_cache, False)
+    iterator.interrupt = interrupt
     iterator.reverse = how.reverse
     iterator.include_key = how.include_key
     iterator.include_value = how.include_value
@@ -653,7 +704,7 @@ cdef class Snapshot:
         how.fill_cache = fill_cache
         return open_iterator(
             self.store, self.sequence, how, start, stop, include_start, include_stop, prefix,
-            self.prefix,
+            self.prefix, None,
         )
 
     def raw_iterator(self, *, verify_checksums=False, bint fill_cache=True):
@@ -665,7 +716,7 @@ cdef class Snapshot:
     def count(self, start=None, stop=None, *, prefix=None, bint fill_cache=True):
         self.check()
         return count_range(
-            self.store, self.sequence, start, stop, prefix, self.prefix, fill_cache
+            self.store, self.sequence, start, stop, prefix, self.prefix, fill_cache, None
         )
 
     def __enter__(self):

@@ -217,12 +217,17 @@ class Database:
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
+        interrupt: Callable[[], object] | None = None,
     ) -> Iterator:
         """Walk a range of one moment, in key order (descending with ``reverse``).
 
         Yields ``(key, value)`` tuples, or keys, or values, or ``None`` with neither. With
         ``include_sequence`` the sequence of the write that made the value comes last:
         ``(key, value, sequence)``, ``(key, sequence)``, ``(value, sequence)`` or the number alone.
+
+        A step that passes over thousands of deleted keys or old versions lets other threads run
+        every few thousand of them, and calls ``interrupt`` then; what that raises ends the step,
+        and closes the iterator.
         """
     def count(
         self,
@@ -232,12 +237,14 @@ class Database:
         *,
         prefix: _Bytes | None = None,
         fill_cache: bool = True,
+        interrupt: Callable[[], object] | None = None,
     ) -> int:
         """How many keys there are from ``start`` on and below ``stop``; None: no bound.
 
         All of one moment: now, or as of ``sequence``, as for :meth:`get`. It looks at each of the
         keys, but at no value, makes no objects and gives the GIL up. Raises as :meth:`get` does;
-        TypeError where ``prefix`` is given together with a bound.
+        TypeError where ``prefix`` is given together with a bound. ``interrupt`` is called at least
+        every 65,536 keys, and ends it by what it raises.
         """
     def raw_iterator(
         self, *, verify_checksums: bool = False, fill_cache: bool = True

@@ -259,6 +259,7 @@ cdef uint64_t readable_sequence(Store store, object sequence) except? 0:
     cdef uint64_t wanted
     if sequence is None:
         return store.visible
+    sequence = as_sequence(sequence)
     if not 0 <= sequence <= store.visible:
         raise InvalidArgumentError(
             f"sequence {sequence} is outside [0, {store.visible}], the last one written"

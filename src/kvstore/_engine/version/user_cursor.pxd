@@ -23,6 +23,11 @@ cdef struct UserCursor:
     uint64_t current_sequence   # its sequence
     Buffer target
     uint64_t passed             # entries that moves went over and didn't show, in all
+    # After passing over so many entries a move pauses: it stands nowhere, is `paused`, and user_resume
+    # goes on with it. 0: never. For whoever must let others in, or may have to give up.
+    uint64_t patience
+    bint paused
+    bint passing                # of a paused move forward: `current_key` is done
     Status status
 
 
@@ -42,6 +47,8 @@ cdef void user_seek(UserCursor* cursor, Slice key) noexcept nogil
 # The last entry < key.
 cdef void user_seek_before(UserCursor* cursor, Slice key) noexcept nogil
 cdef void user_next(UserCursor* cursor) noexcept nogil
+# On with a move that is paused.
+cdef void user_resume(UserCursor* cursor) noexcept nogil
 # The sequence of the entry stood on.
 cdef uint64_t user_sequence(UserCursor* cursor) noexcept nogil
 cdef void user_prev(UserCursor* cursor) noexcept nogil

@@ -86,7 +86,7 @@ cdef void user_cursor_close(UserCursor* cursor) noexcept nogil:
 
 
 cdef int user_narrow(UserCursor* cursor, Slice low, Slice high) noexcept nogil:
-    cursor.valid = False
+    cursor.valid = cursor.paused = False
     cursor.bounded_low = low.data != NULL
     cursor.bounded_high = high.data != NULL
     cursor.low.size = cursor.high.size = 0
@@ -99,6 +99,16 @@ cdef inline void end(UserCursor* cursor) noexcept nogil:
     cursor.valid = False
     if cursor.merged.status.code != OK:
         cursor.status = cursor.merged.status
+
+
+cdef inline uint64_t patient_until(UserCursor* cursor) noexcept nogil:
+    """At so many entries passed over the move under way pauses."""
+    return cursor.passed + cursor.patience if cursor.patience else max_sequence()
+
+
+cdef inline void pause(UserCursor* cursor) noexcept nogil:
+    cursor.valid = False
+    cursor.paused = True
 
 
 cdef bint aim(UserCursor* cursor, Slice user_key, uint64_t sequence) noexcept nogil:
@@ -160,7 +170,12 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
     cdef int passed = 0
     cdef int unseen = 0
     cdef int covered = 0
+    cdef uint64_t until = patient_until(cursor)
     while merged.valid:
+        if cursor.passed >= until:
+            cursor.passing = passing
+            pause(cursor)
+            return
         user_key = internal_user_key(merged.key)
         if passing and slice_equal(user_key, held(&cursor.current_key)):
             cursor.passed += 1
@@ -215,6 +230,7 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
 
 cdef void user_seek_to_first(UserCursor* cursor) noexcept nogil:
     status_clear(&cursor.status)
+    cursor.paused = False
     cursor.forward = True
     cursor.valid = False
     if cursor.bounded_low:
@@ -230,6 +246,7 @@ cdef void user_seek(UserCursor* cursor, Slice key) noexcept nogil:
         user_seek_to_first(cursor)
         return
     status_clear(&cursor.status)
+    cursor.paused = False
     cursor.forward = True
     cursor.valid = False
     seek_merged(cursor, key, cursor.sequence)
@@ -255,6 +272,15 @@ cdef void user_next(UserCursor* cursor) noexcept nogil:
     else:
         merged.next(merged)
     settle_forward(cursor, True)
+
+
+cdef void user_resume(UserCursor* cursor) noexcept nogil:
+    if cursor.paused:
+        cursor.paused = False
+        if cursor.forward:
+            settle_forward(cursor, cursor.passing)
+        else:
+            settle_backward(cursor)
 
 
 cdef uint64_t user_sequence(UserCursor* cursor) noexcept nogil:
@@ -310,6 +336,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
     cdef bint started = False
     cdef int versions = 0
     cdef int covered = 0
+    cdef uint64_t until = patient_until(cursor)
     while merged.valid:
         user_key = internal_user_key(merged.key)
         if started and not slice_equal(user_key, held(&cursor.current_key)):
@@ -318,6 +345,9 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
             started = False
             cursor.passed += versions
             versions = 0
+            if cursor.passed >= until:
+                pause(cursor)
+                return
         if not started:
             if cursor.bounded_low and slice_compare(user_key, held(&cursor.low)) < 0:
                 break
@@ -361,6 +391,7 @@ cdef void user_seek_to_last(UserCursor* cursor) noexcept nogil:
         user_seek_before(cursor, held(&cursor.high))
         return
     status_clear(&cursor.status)
+    cursor.paused = False
     cursor.forward = False
     cursor.valid = False
     cursor.merged.seek_to_last(cursor.merged)
@@ -372,6 +403,7 @@ cdef void user_seek_before(UserCursor* cursor, Slice key) noexcept nogil:
     if cursor.bounded_high and slice_compare(key, held(&cursor.high)) > 0:
         key = held(&cursor.high)
     status_clear(&cursor.status)
+    cursor.paused = False
     cursor.forward = False
     cursor.valid = False
     seek_merged(cursor, key, max_sequence())

@@ -140,13 +140,15 @@ class LeaseCalls:
         for leases to end."""
         _Answering(questions, done).ask(self._lessor)
 
-    def leases(self) -> list[int]:
-        """The leases that this member knows, those first that end first where it leads."""
+    def listing(self) -> Callable[[], list[int]]:
+        """What tells, on any thread, the leases that this member knows now, those first that end
+        first where it leads. Sorting very many takes long."""
         by_expiry = self._lessor.by_expiry()
         if by_expiry is not None:
             return by_expiry
         machine = self._service.machine
-        return [] if machine is None else list(machine.leases())
+        leases = [] if machine is None else list(machine.leases())
+        return lambda: leases
 
     @property
     def waiting(self) -> int:

@@ -212,14 +212,11 @@ class Lessor:
         """Tell how long lease ``id`` still lives. Errors as for :meth:`renew`."""
         self._gather(_Question(id, None, lives))
 
-    def by_expiry(self) -> list[int] | None:
-        """The ids of all leases, those first that run out first; None where none of this process'
-        members is known to lead."""
+    def by_expiry(self) -> Callable[[], list[int]] | None:
+        """What tells, on any thread, the ids of all leases of this moment, those first that run out
+        first; None where none of this process' members is known to lead."""
         reign = self._present_reign()
-        if reign is None:
-            return None
-        tenures = sorted(reign.deadlines.all(), key=lambda tenure: tenure.deadline)
-        return [tenure.id for tenure in tenures]
+        return None if reign is None else partial(_ids_by_deadline, reign.deadlines.all())
 
     @property
     def ending(self) -> int:
@@ -463,3 +460,7 @@ def _time_to_live(tenure: Tenure | None, now: float) -> TimeToLive:
 def ttl_min_s(election_timeout_s: float) -> int:
     """The least TTL that is granted: a change of leader must not end leases by itself."""
     return max(2, ceil(1.5 * election_timeout_s))
+
+
+def _ids_by_deadline(tenures: list[Tenure]) -> list[int]:
+    return [tenure.id for tenure in sorted(tenures, key=lambda tenure: tenure.deadline)]

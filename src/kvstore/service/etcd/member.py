@@ -57,10 +57,13 @@ class Model(Source, Protocol):
     def stored_bytes(self) -> int:
         """What it takes in tables and in memory."""
 
-    def read_range(self, operation: Range) -> RangeAnswer:
-        """Any thread; may ask the disk, as the others do."""
+    def read_range(self, operation: Range, step: Callable[[], None] = ...) -> RangeAnswer:
+        """Any thread; may ask the disk, as the others do. ``step`` is called now and then, however
+        little is found; what it raises ends the reading."""
 
-    def gather_range(self, operation: Range, make: MakeGathered, /) -> GatheredAnswer | RangeAnswer:
+    def gather_range(
+        self, operation: Range, make: MakeGathered, step: Callable[[], None] = ..., /
+    ) -> GatheredAnswer | RangeAnswer:
         """The same, its keys in what ``make`` makes where that is possible."""
 
     def read_range_cached(self, operation: Range) -> RangeAnswer | Cold:
@@ -69,7 +72,7 @@ class Model(Source, Protocol):
     def read_keys_cached(self, keys: list[bytes]) -> list[RangeAnswer | None]:
         """Of each key the same, None where that isn't enough."""
 
-    def read_txn(self, operation: Txn) -> TxnAnswer: ...
+    def read_txn(self, operation: Txn, step: Callable[[], None] = ...) -> TxnAnswer: ...
 
     def hash_kv(self, revision: int) -> HashAnswer:
         """Of all that it remembers up to ``revision``, 0 for the current one."""
@@ -77,8 +80,8 @@ class Model(Source, Protocol):
     def leases(self) -> Mapping[int, LeaseRecord]:
         """All leases by their ids; always the present ones, from memory."""
 
-    def lease_keys(self, lease: int) -> Iterable[bytes]:
-        """The keys on a lease; any thread, may ask the disk."""
+    def lease_keys(self, lease: int, step: Callable[[], None] = ...) -> Iterable[bytes]:
+        """The keys on a lease; any thread, may ask the disk. ``step`` as of :meth:`read_range`."""
 
     def reclaim(self) -> None:
         """Give back the room of what is compacted; any thread."""

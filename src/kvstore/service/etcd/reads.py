@@ -12,28 +12,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from kvstore.errors import ClosedError, Error, InternalError, StorageError, UnavailableError
+from kvstore.errors import ClosedError, Error, StorageError, UnavailableError
 from kvstore.etcd_errors import EtcdError, Reason
-from kvstore.replica.work import Progress, Work
-from kvstore.service.etcd.calls import Call
+from kvstore.replica.work import Work
 from kvstore.service.etcd.limits import EtcdLimits
 from kvstore.service.etcd.member import LocalMember, Model
+from kvstore.service.etcd.read_calls import ReadCall
+from kvstore.service.etcd.read_jobs import LATER, Job, Lane
 from kvstore.service.pace import Pace
-from kvstore.service.reading import COLD_JOBS_MAX, COLD_READS_MAX
-from kvstore.state import COLD, Cold
-from kvstore.state.mvcc.answers import GatheredAnswer, RangeAnswer, TxnAnswer
-from kvstore.state.mvcc.auth import Auth
-from kvstore.state.mvcc.ranges import MakeGathered
-from kvstore.state.mvcc.requests import Range, Txn
+from kvstore.service.reading import COLD_JOBS_MAX
+from kvstore.state import COLD
 
-__all__ = ["Permit", "Read", "ReadCall", "Reads", "Render", "reading"]
-
-Read = Callable[[Model], Any]
-"""Any thread; may ask the disk. Raises EtcdError, StorageError, ClosedError."""
-
-Render = Callable[[Any], Any]
-"""What the caller makes of a RangeAnswer, GatheredAnswer or TxnAnswer; on the thread that has
-read it."""
+__all__ = ["Reads"]
 
 SLICE_S: Final = 0.005
 """So long memory is asked in one go."""
@@ -44,82 +34,11 @@ READER: Final = "etcd"
 RANGE_JOBS_MAX: Final = 4
 """Side by side, beside those of single keys: a range may take long."""
 
-JOB_BYTES_MAX: Final = 4 << 20
-"""Of what a job has rendered: then the others of its calls wait for another one."""
+LONG_S: Final = 0.05
+"""A range that takes longer is parted from those that don't: they don't wait for it."""
 
-
-Permit = Callable[[Auth], None]
-"""Raises EtcdError where whoever reads may not, among these users. Any thread."""
-
-
-class ReadCall(Call[Any]):
-    """``read``: what to read of the state; None where the caller only waits for a read point.
-
-    ``read_cached``: the same of a single key, from memory alone; COLD where the disk has to be
-    asked. What has none is read beside the loop. ``permit`` is asked right before it is read;
-    ``permitted``: by which users it was. Should others have taken their place by the time that the
-    answer is there it is read again, since what was read may be newer than the permission.
-    """
-
-    __slots__ = ("is_serializable", "permit", "permitted", "read", "read_cached")
-
-    def __init__(
-        self,
-        read: Read | None,
-        is_serializable: bool,
-        deadline: float,
-        is_own: bool,
-        done: Callable[[Any], None],
-        read_cached: Read | None = None,
-        permit: Permit | None = None,
-    ) -> None:
-        super().__init__(deadline, is_own, done)
-        self.permit = permit
-        self.permitted: Auth | None = None
-        self.read = read
-        self.read_cached = read_cached
-        self.is_serializable = is_serializable
-
-
-def reading(
-    operation: Range | Txn, render: Render | None, make: MakeGathered | None
-) -> tuple[Read, Read | None]:
-    """``read`` and ``read_cached`` of a :class:`ReadCall` for ``operation``, which only reads.
-
-    With ``make`` a Range's ``render`` may be given a GatheredAnswer.
-    """
-
-    def rendered(answer: RangeAnswer | GatheredAnswer | TxnAnswer | Cold) -> Any:
-        return answer if render is None or isinstance(answer, Cold) else render(answer)
-
-    def read(machine: Model) -> Any:
-        if isinstance(operation, Txn):
-            return rendered(machine.read_txn(operation))
-        if make is not None:
-            return rendered(machine.gather_range(operation, make))
-        return rendered(machine.read_range(operation))
-
-    def read_cached(machine: Model) -> Any:
-        assert isinstance(operation, Range)
-        return rendered(machine.read_range_cached(operation))
-
-    is_of_a_key = isinstance(operation, Range) and not operation.range_end
-    return read, read_cached if is_of_a_key else None
-
-
-class _Lane:
-    """Reads for the workers, and the jobs that do them."""
-
-    def __init__(self, kind: str, jobs_max: int) -> None:
-        self.kind = kind
-        self.jobs_max = jobs_max
-        self.calls: deque[ReadCall] = deque()
-        self.jobs: dict[int, tuple[LocalMember, Progress]] = {}
-
-    def next_calls(self) -> list[ReadCall]:
-        """For one job: as many as leave work for the others."""
-        most = min(COLD_READS_MAX, 1 + len(self.calls) // self.jobs_max)
-        return [self.calls.popleft() for _ in range(min(most, len(self.calls)))]
+LONG_JOBS_MAX: Final = 2
+"""Of such ranges, side by side, beside the others."""
 
 
 class Reads:
@@ -147,8 +66,10 @@ class Reads:
         # Those that may be read: their point is reached, or they need none.
         self._ready: deque[ReadCall] = deque()
         self._slice_is_due = False
-        self._keys = _Lane("key", COLD_JOBS_MAX)
-        self._ranges = _Lane("range", RANGE_JOBS_MAX)
+        self._keys = Lane("key", COLD_JOBS_MAX)
+        self._ranges = Lane("range", RANGE_JOBS_MAX)
+        # One by one: no two wait for each other without need.
+        self._long = Lane("range", LONG_JOBS_MAX, reads_max=1)
         self._number = 0
         self._told: set[LocalMember] = set()
 
@@ -172,6 +93,7 @@ class Reads:
     def begin(self, call: ReadCall) -> None:
         """Read what is serializable now, and the rest when that is linearizable."""
         self._count += 1
+        call.is_counted = True
         if call.is_serializable:
             self._ready.append(call)
             self._answer_soon()
@@ -181,9 +103,11 @@ class Reads:
 
     def tick(self) -> None:
         """To be called as often as members tick: what couldn't be had may be had now."""
-        self._waiting = [call for call in self._waiting if not call.is_decided]
+        self._drop_unwanted()
         self._flush_soon()
         self._answer_soon()
+        if self._member is not None:
+            self._start_jobs(self._member)
         self._tell_ages()
 
     def expire(self, call: ReadCall) -> None:
@@ -199,14 +123,33 @@ class Reads:
     def _take_ready(self) -> list[ReadCall]:
         """Those that may be read and are in no job."""
         taken: list[ReadCall] = []
-        for queue in (self._ready, self._keys.calls, self._ranges.calls):
+        for queue in self._queues:
             taken += queue
             queue.clear()
         return taken
 
+    @property
+    def _queues(self) -> tuple[deque[ReadCall], ...]:
+        return self._ready, self._keys.calls, self._ranges.calls, self._long.calls
+
+    def _drop_unwanted(self) -> None:
+        """Let go of calls whose time has passed or whose caller is gone."""
+        self._waiting = [call for call in self._waiting if not self._is_dropped(call)]
+        for queue in self._queues:
+            kept = [call for call in queue if not self._is_dropped(call)]
+            if len(kept) < len(queue):
+                queue.clear()
+                queue += kept
+
+    def _is_dropped(self, call: ReadCall) -> bool:
+        if not call.is_unwanted:
+            return False
+        self._decide(call, EtcdError(Reason.DEADLINE))  # told to nobody
+        return True
+
     def _decide(self, call: ReadCall, outcome: Any) -> None:
         if not call.is_decided:
-            self._count -= 1
+            self._count -= call.is_counted
             call.decide(outcome)
 
     # --- the read point --------------------------------------------------------------------------
@@ -267,48 +210,65 @@ class Reads:
             if call.read_cached is None:
                 self._ranges.calls.append(call)
                 continue
-            outcome = _outcome(call, call.read_cached, machine)
+            outcome = call.outcome(call.read_cached, machine)
             if outcome is COLD:
                 self._keys.calls.append(call)
             else:
                 self._answer(member, machine, call, outcome)
         self._answer_soon()
-        for lane in (self._keys, self._ranges):
-            while lane.calls and len(lane.jobs) < lane.jobs_max:
+        self._start_jobs(member)
+
+    def _start_jobs(self, member: LocalMember) -> None:
+        self._part_long()
+        for lane in (self._keys, self._ranges, self._long):
+            while lane.calls and lane.has_room:
                 self._start_job(member, lane)
 
-    def _start_job(self, member: LocalMember, lane: _Lane) -> None:
-        calls = lane.next_calls()
-        machine = member.machine
-        outcomes: list[Any] = []
-        progress = Progress()
+    def _part_long(self) -> None:
+        """Let no range wait for one that takes long.
 
-        def job() -> None:
-            size = 0
-            for call in progress.each(calls):
-                # Nobody waits for it any more.
-                read = None if call.is_decided else call.read
-                outcome = None if read is None else _outcome(call, read, machine)
-                outcomes.append(outcome)
-                size += len(outcome) if isinstance(outcome, bytes) else 0
-                if size > JOB_BYTES_MAX:
-                    break
-            progress.end()
+        That one gets a place among its like, and goes on. Where these have no place left, and
+        others wait for the one that it has, it begins anew when there is one.
+        """
+        ranges, long = self._ranges, self._long
+        for number, job in [*ranges.jobs.items()]:
+            if job.age_s < LONG_S:
+                continue
+            ranges.calls.extendleft(reversed(job.take_back()))
+            if long.has_room:
+                job.lane = long
+                long.jobs[number] = ranges.jobs.pop(number)
+            elif len(ranges.calls) > ranges.jobs_max - len(ranges.jobs):
+                job.must_end = True
 
-        def ended() -> None:
-            del lane.jobs[number]
-            for call, outcome in zip(calls, outcomes, strict=False):
-                self._answer(member, machine, call, outcome)
-            for call in calls[len(outcomes) :]:
-                # The point that was reached was this member's.
-                may_be_read = call.is_serializable or member is self._member
-                (self._ready if may_be_read else self._waiting).append(call)
-            self._answer_slice()
-            self._flush_soon()
-
+    def _start_job(self, member: LocalMember, lane: Lane) -> None:
+        job = Job(member, lane, lane.next_calls(), self._now)
         self._number = number = self._number + 1
-        lane.jobs[number] = member, progress
-        self._work.run(lane.kind, job, ended)
+        lane.jobs[number] = job
+        self._work.run(lane.kind, job.run, partial(self._job_ended, number, job))
+
+    def _job_ended(self, number: int, job: Job) -> None:
+        del job.lane.jobs[number]
+        member = job.member
+        for call, outcome in job.outcomes:
+            if outcome is LATER:
+                self._read_later(member, call, self._long.calls)
+            else:
+                self._answer(member, job.machine, call, outcome)
+        for call in job.take_back():
+            self._read_later(member, call, self._ready)
+        self._answer_slice()
+        self._flush_soon()
+
+    def _read_later(self, member: LocalMember, call: ReadCall, queue: deque[ReadCall]) -> None:
+        """What a job of ``member`` didn't read."""
+        if self._is_dropped(call):
+            return
+        # The point that was reached was that member's.
+        if call.is_serializable or member is self._member:
+            queue.append(call)
+        else:
+            self._waiting.append(call)
 
     def _answer(self, member: LocalMember, machine: Model, call: ReadCall, outcome: Any) -> None:
         if isinstance(outcome, ClosedError):
@@ -335,21 +295,9 @@ class Reads:
         """Let members know for how long a read of their disk has been under way: of a key, since
         what a range takes says nothing about the disk."""
         ages: dict[LocalMember, int] = dict.fromkeys(self._told, 0)
-        for member, progress in self._keys.jobs.values():
-            progress.tick()
-            ages[member] = max(ages.get(member, 0), progress.ticks)
+        for job in self._keys.jobs.values():
+            job.progress.tick()
+            ages[job.member] = max(ages.get(job.member, 0), job.progress.ticks)
         for member, age in ages.items():
             member.reads_take(age, READER)
-        self._told = {member for member, _ in self._keys.jobs.values()}
-
-
-def _outcome(call: ReadCall, read: Read, machine: Model) -> Any:
-    try:
-        if call.permit is not None:
-            auth = call.permitted = machine.auth
-            call.permit(auth)
-        return read(machine)
-    except Error as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - told to the one who asked
-        return InternalError(f"reading: {type(error).__name__}: {error}")
+        self._told = {job.member for job in self._keys.jobs.values()}

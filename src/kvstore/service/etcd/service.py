@@ -26,7 +26,8 @@ from kvstore.service.etcd.member import (
     PassOn,
 )
 from kvstore.service.etcd.proposals import ProposalCall, Proposals
-from kvstore.service.etcd.reads import Permit, Read, ReadCall, Reads, Render, reading
+from kvstore.service.etcd.read_calls import Gone, Permit, Read, ReadCall, Render, reading
+from kvstore.service.etcd.reads import Reads
 from kvstore.service.etcd.replaying import Replaying
 from kvstore.service.etcd.upkeep import Upkeep
 from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer
@@ -236,12 +237,14 @@ class EtcdService:
         render: Render | None = None,
         permit: Permit | None = None,
         make: MakeGathered | None = None,
+        gone: Gone | None = None,
     ) -> None:
         """Read, linearizably or else what this member has; ``done`` gets the answer or an Error.
 
         With ``render`` it gets what that makes of the answer, on whichever thread has read it. A
         Txn has reads alone. ``permit``: who asks may have to be allowed it. ``make``: what a
-        Range's keys may come in. ``deadline`` as for :meth:`propose`.
+        Range's keys may come in. ``gone``: asked now and then whether the caller is, and wants no
+        answer. ``deadline`` as for :meth:`propose`.
         """
         try:
             check(operation)
@@ -250,7 +253,7 @@ class EtcdService:
             return
         until, is_own = self._until(deadline)
         read, read_cached = reading(operation, render, make)
-        self._begin(ReadCall(read, serializable, until, is_own, done, read_cached, permit))
+        self._begin(ReadCall(read, serializable, until, is_own, done, read_cached, permit, gone))
 
     def read_keys(
         self, keys: list[bytes], done: Callable[[Sequence[RangeAnswer | None] | Error], None]
@@ -279,10 +282,11 @@ class EtcdService:
         deadline: float | None,
         done: Callable[[Any], None],
         permit: Permit | None = None,
+        gone: Gone | None = None,
     ) -> None:
         """As :meth:`read`, of whatever ``read`` reads; on a worker."""
         until, is_own = self._until(deadline)
-        self._begin(ReadCall(read, serializable, until, is_own, done, permit=permit))
+        self._begin(ReadCall(read, serializable, until, is_own, done, permit=permit, gone=gone))
 
     def read_point(self, deadline: float | None, done: Callable[[Error | None], None]) -> None:
         """Call ``done(None)`` once what was acknowledged before, to anyone, is applied here."""

@@ -69,7 +69,7 @@ def test_lease_is_renewed_and_runs_out_where_the_local_member_leads() -> None:
     assert told == [10]
     service.run(9)
     assert service.proposed == []
-    assert service.leases_of_process.calls.leases() == [5]
+    assert service.leases_of_process.calls.listing()() == [5]
     service.run(1.2)
     assert service.proposed == [LeaseRevoke(5, 1, 1)]
     figures = service.leases_of_process.figures()

@@ -401,7 +401,9 @@ def test_leases_are_listed_by_time_of_expiry(member: Member) -> None:
     member.grant(2, ttl=10)
     member.grant(3, ttl=20)
     member.renew(2)
-    assert member.lessor.by_expiry() == [2, 3, 1]
+    by_expiry = member.lessor.by_expiry()
+    assert by_expiry is not None
+    assert by_expiry() == [2, 3, 1]
     member.is_leader = False
     assert member.lessor.by_expiry() is None
 

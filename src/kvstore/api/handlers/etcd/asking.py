@@ -16,7 +16,7 @@ from kvstore.api.handlers.etcd.translate import header_message
 from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd import EtcdService, Header
-from kvstore.service.etcd.reads import Read, Render
+from kvstore.service.etcd.read_calls import Gone, Read, Render
 from kvstore.state.mvcc.answers import HashAnswer
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.auth_checks import check_permission
@@ -128,8 +128,10 @@ class Asking:
         permit = self.gate.permit(context, allowed, caller)
         if serializable:
             await self.gate.who(context, caller)  # its token may be newer than what is here
-        return await self.outcome(
-            lambda done: service.read(operation, serializable, deadline, done, render, permit, make)
+        return await self._wanted(
+            lambda done, gone: service.read(
+                operation, serializable, deadline, done, render, permit, make, gone
+            )
         )
 
     async def read_state(
@@ -139,8 +141,8 @@ class Asking:
         ``allowed`` it. Raises Error. ``caller`` as for :meth:`propose`."""
         service, deadline = self._service, deadline_of(context)
         permit = self.gate.permit(context, allowed, caller)
-        return await self.outcome(
-            lambda done: service.read_state(read, False, deadline, done, permit)
+        return await self._wanted(
+            lambda done, gone: service.read_state(read, False, deadline, done, permit, gone)
         )
 
     async def read_point(self, context: Context) -> None:
@@ -159,6 +161,10 @@ class Asking:
 
     async def outcome(self, ask: Callable[[Callable[[Any | Error], None]], None]) -> Any:
         """What ``ask`` has its callback told. Raises the Error that it is told of."""
+        return await self._wanted(lambda done, gone: ask(done))
+
+    async def _wanted(self, ask: Callable[[Callable[[Any | Error], None], Gone], None]) -> Any:
+        """The same of what can ask whether its caller is gone."""
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def done(outcome: Any | Error) -> None:
@@ -166,7 +172,7 @@ class Asking:
             if not future.done():
                 future.set_result(outcome)
 
-        ask(done)
+        ask(done, future.cancelled)
         outcome = await future
         if isinstance(outcome, Error):
             raise outcome

@@ -146,7 +146,7 @@ class AuthHandlers:
             if user != name:
                 is_root(auth, user)
 
-        auth = await self._asking.read_state(lambda machine: machine.auth, context, allowed)
+        auth = await self._asking.read_state(lambda machine, _: machine.auth, context, allowed)
         found = auth.users.get(name)
         if found is None:
             raise EtcdError(Reason.USER_NOT_FOUND)
@@ -193,7 +193,7 @@ class AuthHandlers:
             if found is None or role not in found.roles:
                 is_root(auth, user)
 
-        auth = await self._asking.read_state(lambda machine: machine.auth, context, allowed)
+        auth = await self._asking.read_state(lambda machine, _: machine.auth, context, allowed)
         permissions = auth.roles.get(role)
         if permissions is None:
             raise EtcdError(Reason.ROLE_NOT_FOUND)
@@ -240,7 +240,7 @@ class AuthHandlers:
 
     async def _users(self, context: Context) -> Auth:
         """All users, for root."""
-        auth = await self._asking.read_state(lambda machine: machine.auth, context, is_root)
+        auth = await self._asking.read_state(lambda machine, _: machine.auth, context, is_root)
         assert isinstance(auth, Auth)
         return auth
 

@@ -82,6 +82,10 @@ class WholeCall(Protocol):
     def timeout_s(self) -> float: ...
     @property
     def deadline(self) -> float: ...
+    @property
+    def session(self) -> object | None:
+        """None once it is gone: cancelled, answered, or its connection is. Any thread."""
+
     def reset(self) -> None: ...
     def fail(
         self, status: int, details: str, trailer: Sequence[tuple[str, str | bytes]] = ()
@@ -192,6 +196,7 @@ class EtcdBatches:
             partial(self._read, call),
             self._kv.range_response,
             make=KeyValues,
+            gone=partial(_is_gone, call),
         )
 
     def _put(self, call: WholeCall) -> None:
@@ -224,8 +229,14 @@ class EtcdBatches:
         deadline = _deadline_of(call)
         if reads_only(operation):
             serializable = translate.is_serializable(request)
-            done = partial(self._read, call)
-            self._service.read(operation, serializable, deadline, done, self._kv.txn_response)
+            self._service.read(
+                operation,
+                serializable,
+                deadline,
+                partial(self._read, call),
+                self._kv.txn_response,
+                gone=partial(_is_gone, call),
+            )
         else:
             written = partial(self._written, call, self._kv.txn_response)
             self._service.propose(operation, None, deadline, written)
@@ -414,6 +425,10 @@ class _Context:
 
 async def _one(message: bytes) -> AsyncIterator[bytes]:
     yield message
+
+
+def _is_gone(call: WholeCall) -> bool:
+    return call.session is None
 
 
 def _deadline_of(call: WholeCall) -> float | None:

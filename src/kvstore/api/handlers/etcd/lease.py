@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd.asking import Asking, deadline_of
@@ -18,11 +18,15 @@ from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd.lease_calls import LeaseCalls
 from kvstore.service.etcd.lessor import TimeToLive
 from kvstore.service.etcd.member import Model
+from kvstore.service.etcd.read_calls import Step
 from kvstore.state.mvcc.requests import TO_THE_END, LeaseGrant, LeaseRevoke
 
 __all__ = ["LeaseHandlers", "grant_of"]
 
 FIRST_KEY: Final = b"\0"
+
+ENCODED_AT_ONCE: Final = 1024
+"""Keys, or leases, of an answer."""
 
 UNANSWERED_MAX: Final = 1024
 """Renewals of one stream; then nothing more is read from it."""
@@ -63,59 +67,52 @@ class LeaseHandlers:
         finally:
             reading.cancel()
 
-    async def LeaseTimeToLive(
-        self, request: pb.LeaseTimeToLiveRequest, context: Context
-    ) -> pb.LeaseTimeToLiveResponse:
+    async def LeaseTimeToLive(self, request: pb.LeaseTimeToLiveRequest, context: Context) -> bytes:
         await self._asking.gate.require(context, is_user)
         deadline = deadline_of(context)
         lives: TimeToLive = await self._asking.outcome(
             partial(self._calls.time_to_live, request.ID, deadline)
         )
-        keys: tuple[bytes, ...] = ()
+        keys = b""
         if request.keys and lives.granted:
             keys = await self._keys_of(request.ID, context)
-        return pb.LeaseTimeToLiveResponse(
-            header=self._asking.header(),
-            ID=request.ID,
-            TTL=lives.ttl,
-            grantedTTL=lives.granted,
-            keys=keys,
+        head = pb.LeaseTimeToLiveResponse(
+            header=self._asking.header(), ID=request.ID, TTL=lives.ttl, grantedTTL=lives.granted
         )
+        return b"".join((head.SerializeToString(), keys))
 
-    async def _keys_of(self, lease: int, context: Context) -> tuple[bytes, ...]:
-        """The keys on a lease, all of which the caller must be allowed to read."""
+    async def _keys_of(self, lease: int, context: Context) -> bytes:
+        """The keys on a lease, all of which the caller must be allowed to read, as they stand in a
+        response: there may be millions, which is nothing for the event loop."""
         caller = self._asking.gate.caller(context)
 
-        def read(machine: Model) -> tuple[bytes, ...]:
-            keys = tuple(machine.lease_keys(lease))
+        def read(machine: Model, step: Step) -> bytes:
+            keys = tuple(machine.lease_keys(lease, step))
             auth = machine.auth
             if auth.enabled:
                 _check_all(auth.may_read, caller.user(auth), keys)
-            return keys
+            return _encoded(lambda some: pb.LeaseTimeToLiveResponse(keys=some), keys)
 
-        found: tuple[bytes, ...] = await self._asking.read_state(read, context, is_user, caller)
+        found: bytes = await self._asking.read_state(read, context, is_user, caller)
         return found
 
-    async def LeaseLeases(
-        self, request: pb.LeaseLeasesRequest, context: Context
-    ) -> pb.LeaseLeasesResponse:
+    async def LeaseLeases(self, request: pb.LeaseLeasesRequest, context: Context) -> bytes:
         auth = await self._asking.gate.users()
-        leases = self._calls.leases()
+        listing = self._calls.listing()
+        leases, encoded = await asyncio.to_thread(_listed, listing)
         if auth.enabled:
             await self._check_leases(leases, context)
-        return pb.LeaseLeasesResponse(
-            header=self._asking.header(),
-            leases=[pb.LeaseStatus(ID=id) for id in leases],
-        )
+        head = pb.LeaseLeasesResponse(header=self._asking.header())
+        return b"".join((head.SerializeToString(), encoded))
 
     async def _check_leases(self, leases: Sequence[int], context: Context) -> None:
         """Raise EtcdError unless the caller may read all keys of all leases."""
         caller = self._asking.gate.caller(context)
 
-        def read(machine: Model) -> None:
+        def read(machine: Model, step: Step) -> None:
             auth = machine.auth
             if auth.enabled:
-                keys = (key for lease in leases for key in machine.lease_keys(lease))
+                keys = (key for lease in leases for key in machine.lease_keys(lease, step))
                 _check_all(auth.may_read, caller.user(auth), keys)
 
         await self._asking.read_state(read, context, is_user, caller)
@@ -124,6 +121,23 @@ class LeaseHandlers:
 def grant_of(id: int, ttl: int, ttl_min_s: int) -> LeaseGrant:
     """What to propose: an id of 0 is chosen here, since nothing is drawn when it is applied."""
     return LeaseGrant(id or 1 + secrets.randbelow((1 << 63) - 1), max(ttl, ttl_min_s))
+
+
+def _listed(listing: Callable[[], list[int]]) -> tuple[list[int], bytes]:
+    """Leases, and how they stand in a response. On a worker."""
+    leases = listing()
+    return leases, _encoded(
+        lambda some: pb.LeaseLeasesResponse(leases=[pb.LeaseStatus(ID=id) for id in some]), leases
+    )
+
+
+def _encoded(message_of: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> bytes:
+    """A response with nothing but ``items``, made some at a time: what makes a message holds up all
+    threads. Messages that follow each other are one with the fields of all."""
+    slices = range(0, len(items), ENCODED_AT_ONCE)
+    return b"".join(
+        message_of(items[first : first + ENCODED_AT_ONCE]).SerializeToString() for first in slices
+    )
 
 
 class _Expected:
@@ -185,10 +199,11 @@ class _KeepAlives:
         if auth.may_write(caller.user(auth), FIRST_KEY, TO_THE_END):
             return
 
-        def read(machine: Model) -> None:
+        def read(machine: Model, step: Step) -> None:
             auth = machine.auth
             if auth.enabled:
-                _check_all(auth.may_write, caller.user(auth), machine.lease_keys(lease))
+                keys = machine.lease_keys(lease, step)
+                _check_all(auth.may_write, caller.user(auth), keys)
 
         await self._asking.read_state(read, self._context, is_user, caller)
 
