@@ -81,12 +81,13 @@ cdef class Evaluation(Prepared):
     cdef uint64_t read_bytes
     cdef Slice* values          # owned; of each key, NULL data where the engine has it
     cdef list kept              # bytes that values borrow from
+    cdef size_t kept_bytes      # READ_OF_SLICE_MAX at most
     cdef Buffer record, stored_key, outcome, nested
     cdef int begin(self, uint32_t keys) except -1
     cdef Slice join(self, const uint8_t* head, size_t size, Slice rest) except *
     # Its place among the keys; -1 where only the disk knows it.
     cdef int64_t key_of(self, Slice key) except -2
-    # Its value in `value`. False: it isn't to be had.
+    # Its value in `value`. False: it isn't to be had, or too much is kept by now.
     cdef bint value_of(self, int64_t place, Slice* value) except -1
     # 1 or 0; -1 where that isn't known.
     cdef int holds(self, KeyCompare* compare) except -2

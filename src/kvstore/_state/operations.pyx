@@ -277,6 +277,9 @@ cdef class Evaluation(Prepared):
                 )
             finally:
                 pinned_release(&pin)
+            self.kept_bytes += PyBytes_GET_SIZE(copied)
+            if self.kept_bytes > READ_OF_SLICE_MAX:
+                return False
             self.kept.append(copied)
             self.values[place] = slice_of(PyBytes_AS_STRING(copied), PyBytes_GET_SIZE(copied))
         value[0] = self.values[place]

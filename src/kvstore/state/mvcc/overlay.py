@@ -1,7 +1,9 @@
 """Keys as a slice of the log sees them: as the engine has them, and over that what the slice wrote.
 
 It knows no more keys than were asked for or changed one by one, so a range costs what it costs the
-engine, and the deletion of a large range takes one note, not one a key.
+engine, and the deletion of a large range takes one note, not one a key. Nor does it keep what the
+engine can tell again: large values that a slice asks for, to compare them or to replace them, may
+be more than fit into memory.
 """
 
 from __future__ import annotations
@@ -20,6 +22,12 @@ __all__ = ["Overlay", "absent"]
 
 _LARGE: Final = 1024
 """Keys deleted at once from which on their range is noted, and not each of them."""
+
+_KEPT_BYTES_MAX: Final = 512
+"""Of a value that the engine has; it is asked again for what is larger."""
+
+_UNKEPT: Final = bytes(bytearray(b"a value that the engine has"))
+"""Stands for such a value: this very object, whatever is in it."""
 
 _key = itemgetter(0)
 
@@ -55,9 +63,13 @@ class Overlay:
         """See :class:`Source`."""
         if revision and revision < self._revision:
             return self._source.get(key, revision)
-        history = self._histories.get(key) or self._load(key)
+        history = self._histories.get(key)
+        if history is None:
+            found, history = self._load(key)
+            if found is not None and history[-1] is history[0]:
+                return found  # of a revision that isn't before the slice
         known = _as_of(history, revision) if revision else history[-1]
-        return known if known.version else None
+        return self._whole(known) if known.version else None
 
     def visible(
         self, span: Span, revision: int = 0, *, reverse: bool = False
@@ -79,7 +91,8 @@ class Overlay:
             _as_of(histories[key], revision) if revision else histories[key][-1] for key in keys
         ]
         others = (found for found in stored if found.key not in histories)
-        return merge(others, [kv for kv in known if kv.version], key=_key, reverse=reverse)
+        whole = map(self._whole, [kv for kv in known if kv.version])
+        return merge(others, whole, key=_key, reverse=reverse)
 
     def count(self, span: Span, revision: int = 0) -> int:
         """See :class:`Source`."""
@@ -108,7 +121,7 @@ class Overlay:
             if history is not None:
                 history.append(absent(kv.key, revision))
             elif deleted < _LARGE:
-                few.append(kv)
+                few.append(_kept(kv))
                 deleted += 1
             else:
                 deleted += 1
@@ -120,15 +133,24 @@ class Overlay:
             self._histories[kv.key] = [kv, absent(kv.key, revision)]
             self._unsorted.append(kv.key)
 
-    def _load(self, key: bytes) -> list[KeyValue]:
+    def _load(self, key: bytes) -> tuple[KeyValue | None, list[KeyValue]]:
+        """What the engine has of a key, and its history from now on."""
         found = self._source.get(key)
-        history = [found or absent(key, 0)]
+        history = [absent(key, 0) if found is None else _kept(found)]
         gone = self._gone_from(key)
         if found is not None and gone:
             history.append(absent(key, gone))
         self._histories[key] = history
         self._unsorted.append(key)
-        return history
+        return found, history
+
+    def _whole(self, kv: KeyValue) -> KeyValue:
+        """With its value, where that isn't kept: then it is what the key was before the slice."""
+        if kv.value is not _UNKEPT:
+            return kv
+        found = self._source.get(kv.key)
+        assert found is not None
+        return found
 
     def _gone_from(self, key: bytes) -> int:
         """From which revision on what the engine has of a key is gone with its range; 0 if not."""
@@ -161,6 +183,10 @@ class Overlay:
         low = bisect_left(self._keys, span.start)
         high = len(self._keys) if span.stop is None else bisect_left(self._keys, span.stop)
         return self._keys[low:high]
+
+
+def _kept(kv: KeyValue) -> KeyValue:
+    return kv if len(kv.value) <= _KEPT_BYTES_MAX else kv._replace(value=_UNKEPT)
 
 
 def _as_of(history: list[KeyValue], revision: int) -> KeyValue:

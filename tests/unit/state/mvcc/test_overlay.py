@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,3 +84,68 @@ def test_each_revision_of_a_slice_is_as_it_was_written(
     for revision, state in [(0, now), *states.items()]:
         for key in KEYS:
             assert written.get(key, revision) == state.get(key)
+
+
+class Large:
+    """Any key has a large value, made when it is asked for."""
+
+    SIZE = 1 << 20
+
+    def value(self, key: bytes) -> bytes:
+        return key * (self.SIZE // len(key))
+
+    def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
+        return KeyValue(key, 1, 3, 2, self.value(key), 0)
+
+    def visible(
+        self, span: Span, revision: int = 0, *, reverse: bool = False
+    ) -> Iterator[KeyValue]:
+        for number in sorted(range(100, 400), reverse=reverse):
+            if b"%d" % number in span:
+                yield self.get(b"%d" % number)  # type: ignore[misc]  # there always is one
+
+    def count(self, span: Span, revision: int = 0) -> int:
+        return len(list(self.visible(span, revision)))
+
+
+@pytest.mark.parametrize("way", ["get", "range", "replace", "delete", "delete span"])
+def test_what_keys_were_is_not_held_in_memory(way: str) -> None:
+    """A slice may compare, replace or delete thousands of keys of a MiB each."""
+    large = Large()
+    written = Overlay(large, BASE)
+    keys_asked = [b"%d" % number for number in range(100, 400)]
+    tracemalloc.start()
+    try:
+        if way == "delete span":
+            with mock.patch.object(overlay, "_LARGE", 1000):
+                for kv in written.delete(Span(b"1", b"4"), BASE + 1):
+                    assert kv.value == large.value(kv.key)
+        else:
+            for key in keys_asked:
+                found = written.get(key)
+                assert found is not None
+                assert found.value == large.value(key)
+                if way == "replace":
+                    written.write(found._replace(value=b"new", mod_revision=BASE + 1, version=3))
+                elif way == "delete":
+                    written.write(absent(key, BASE + 1))
+            if way == "range":
+                for kv in written.visible(Span(b"1", b"4")):
+                    assert kv.value == large.value(kv.key)
+    finally:
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 16 * Large.SIZE, (held, peak)
+    # And it is known all the same: before the slice, and since.
+    before = written.get(b"222", BASE)
+    assert before is not None
+    assert before.value == large.value(b"222")
+    assert [kv.value for kv in written.visible(Span(b"222", b"223"), BASE)] == [before.value]
+    now = written.get(b"222")
+    if way in ("get", "range"):
+        assert now == before
+    elif way == "replace":
+        assert now is not None
+        assert now.value == b"new"
+    else:
+        assert now is None
