@@ -597,6 +597,7 @@ class Raft:
             or bool(state.reads.failed)
             or bool(state.fetches)
             or bool(state.mends)
+            or durability.commit_is_to_be_saved(state)
         )
 
     # Observation

@@ -12,10 +12,26 @@ from collections.abc import Sequence
 from kvstore.raft.messages import Bundle, Entry, HardState, Message, MessageKind
 from kvstore.raft.state import State, Write
 
-__all__ = ["record", "stored"]
+__all__ = ["commit_is_to_be_saved", "record", "stored"]
 
 # Looking up a member of an enum costs ten times as much as a name.
 _APPEND_RESPONSE = MessageKind.APPEND_RESPONSE
+
+
+def commit_is_to_be_saved(state: State) -> bool:
+    """Whether the commit index is to be written by itself.
+
+    Else it goes with the entries after it, which costs nothing; but after the last ones, for as
+    long as there are no others, a member that is started alone would hold them for uncommitted. So
+    it is written once nothing was for ``election_ticks``.
+    """
+    log = state.log
+    return (
+        state.now - state.wrote >= state.options.election_ticks
+        and min(log.commit, log.stable) > state.saved.commit
+        and not state.writes
+        and not state.ailing
+    )
 
 
 def record(state: State, bundle: Bundle, entries: Sequence[Entry]) -> None:
@@ -28,6 +44,7 @@ def record(state: State, bundle: Bundle, entries: Sequence[Entry]) -> None:
         or state.term != saved.term
         or state.vote != saved.vote
         or state.damaged != saved.damaged
+        or commit_is_to_be_saved(state)
     ):
         # The hint never names an entry that could be lost while the hint survives.
         commit = saved.commit
@@ -40,6 +57,7 @@ def record(state: State, bundle: Bundle, entries: Sequence[Entry]) -> None:
         state.installing = None
         bundle.entries = entries
         bundle.must_sync = True
+        state.wrote = state.now
         state.writes.append(Write(bundle.number, log.last, state.held))
         state.held = []
     elif state.held:

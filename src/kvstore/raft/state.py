@@ -93,11 +93,12 @@ class State:
     ``transfer_deadline``, ``transfer_told``: the member that leadership goes to, the tick at which
     that is given up, the tick at which it was told last (-1: not yet). ``ailing``: this member's
     storage takes nothing for now, as its caller says. ``saved``: the hard state given out last.
-    ``installing``: a snapshot to be given out with the next bundle. ``first_term``: the one that it
-    was started with. Of hollow entries (``mending.py``): ``offers``, those whose data came and
-    isn't durable yet; ``mends``, those of them to be given out with the next bundle; ``without``,
-    who couldn't give one, and whether that is because it is damaged there too; ``next_asking``, the
-    tick at which they are asked for again; ``heard_of``, who was heard meanwhile.
+    ``wrote``: when something was last given out to be written, in ticks. ``installing``: a snapshot
+    to be given out with the next bundle. ``first_term``: the one that it was started with. Of
+    hollow entries (``mending.py``): ``offers``, those whose data came and isn't durable yet;
+    ``mends``, those of them to be given out with the next bundle; ``without``, who couldn't give
+    one, and whether that is because it is damaged there too; ``next_asking``, the tick at which
+    they are asked for again; ``heard_of``, who was heard meanwhile.
     """
 
     __slots__ = (
@@ -137,6 +138,7 @@ class State:
         "votes",
         "without",
         "writes",
+        "wrote",
     )
 
     def __init__(
@@ -176,6 +178,7 @@ class State:
         self.fetches: list[Fetch] = []
         self.held: list[Message] = []
         self.writes: deque[Write] = deque()
+        self.wrote = 0
         self.number = 0
         self.installing: SnapshotMeta | None = None
         self.offers: dict[int, Entry] = {}

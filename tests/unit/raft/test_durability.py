@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.errors import InternalError
-from kvstore.raft import MessageKind, Role
+from kvstore.raft import Bundle, MessageKind, Role
 
 from .raft_cluster import Cluster, voters
 
@@ -170,3 +170,77 @@ def test_commit_hint_never_names_what_could_be_lost_with_it() -> None:
     hints = [bundle.hard_state.commit for bundle in follower.writing if bundle.hard_state]
     assert hints
     assert max(hints) <= durable
+
+
+def hints(bundles: list[Bundle]) -> list[int]:
+    return [bundle.hard_state.commit for bundle in bundles if bundle.hard_state]
+
+
+def test_the_commit_index_is_written_once_nothing_else_was_for_a_while() -> None:
+    """A member that is started alone then knows of its last entries that they are committed."""
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    cluster.propose(b"a")
+    cluster.settle()
+    commit = cluster[1].commit
+    for number, member in cluster.members.items():
+        member.crash()
+        member.start()
+        assert cluster[number].commit < commit, "nothing says so yet"
+    cluster.elect(1)
+    cluster.propose(b"b")
+    cluster.settle()
+    cluster.tick(20)
+    cluster.settle()
+    commit = cluster[1].commit
+    for number, member in cluster.members.items():
+        member.crash()
+        member.start()
+        assert cluster[number].commit == commit
+
+
+def test_the_commit_index_costs_no_write_of_its_own_under_load() -> None:
+    cluster = Cluster(voters(1))
+    cluster.elect(1)
+    core = cluster[1]
+    written: list[Bundle] = []
+
+    def take() -> None:
+        while (bundle := core.ready()) is not None:
+            if bundle.must_sync:
+                written.append(bundle)
+            core.stored(bundle.number)
+
+    take()
+    written.clear()
+    for round in range(30):
+        core.propose([b"%d" % round])
+        take()
+        # Less than it takes to be idle.
+        for _ in range(core._state.options.election_ticks - 1):
+            core.tick()
+            take()
+    assert len(written) == 30
+    assert all(bundle.entries for bundle in written)
+    for _ in range(5 * core._state.options.election_ticks):
+        core.tick()
+        take()
+    assert len(written) == 31, "once, and no more while there is nothing new"
+    assert hints(written[-1:]) == [core.commit]
+
+
+def test_the_commit_index_waits_for_a_disk_that_is_well() -> None:
+    cluster = Cluster(voters(1))
+    cluster.elect(1)
+    core = cluster[1]
+    core.propose([b"a"])
+    cluster.settle()
+    core.storage_is_well(False)
+    for _ in range(3 * core._state.options.election_ticks):
+        core.tick()
+    bundle = core.ready()
+    assert bundle is None or not bundle.must_sync
+    core.storage_is_well(True)
+    bundle = core.ready()
+    assert bundle is not None
+    assert hints([bundle]) == [core.commit]
