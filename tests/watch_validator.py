@@ -69,6 +69,9 @@ class History:
     ) -> None:
         """``before``: what keys were before the first of the events."""
         self.revisions: dict[int, tuple[Event, ...]] = {}
+        self.compactions: set[int] = set()
+        """Revisions that history was compacted to: of their events what keys were before may be
+        missing."""
         self._events: dict[tuple[int, bytes], Event] = {}
         # Of each key: when it changed, and what it was from then on.
         self._changes: dict[bytes, list[int]] = {}
@@ -197,7 +200,8 @@ def _one(asked: Asked, history: History, event: Event) -> Iterator[str]:
         yield f"is-create: {event}, and before it {before}"
     if event.previous is not None and (not asked.prev_kv or event.previous != before):
         yield f"previous: {event}, and before it {before}"
-    if asked.prev_kv and event.previous is None and before is not None:
+    may_lack = event.kv.mod_revision in history.compactions
+    if asked.prev_kv and event.previous is None and before is not None and not may_lack:
         yield f"previous: {event} lacks {before}"
 
 

@@ -157,6 +157,11 @@ class Model:
         self._changed(before)
         self.on_operated(operated)
 
+    @property
+    def compactions(self) -> set[int]:
+        """Revisions that history was ever compacted to."""
+        return {compacted for _, compacted in self._compacted}
+
     def _enable(self) -> None:
         """What is there by now is of the oldest revision that can be told of."""
         revision = self.revisions[-1]

@@ -394,6 +394,7 @@ class _Run:
         )
         before = model.keyspace.states[model.model_from].values()
         history = History(model.keyspace.events, before)
+        history.compactions |= model.compactions
         events = sum(watcher.check(history) for watcher in self.watchers)
         self._expect(self._hash_all, "every member can hash what it holds")
         hashes = {(told.hash, told.compacted, told.hash_revision) for told in self._hashes.values()}

@@ -380,11 +380,12 @@ def _operations_in(txn: Txn) -> int:
 
 
 def retain_history(db: DB, compacted: int) -> None:
-    """Keep what is to be read at ``compacted`` and later, and the deletes at it.
+    """Keep what is to be read at ``compacted`` and later.
 
-    One below, since a tombstone at the sequence from which history is kept would go.
+    What a key was before it was deleted or replaced at ``compacted`` itself isn't kept, nor is the
+    tombstone: that a key was deleted there is in the index of events.
     """
-    db.retain_from(max(compacted - 1, 0))
+    db.retain_from(max(compacted, 0))
 
 
 def _take_over(leases: dict[int, LeaseRecord], changes: Mapping[int, LeaseRecord | None]) -> None:

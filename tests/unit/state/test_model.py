@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -337,7 +338,7 @@ def test_history_is_kept_from_the_compaction_on(plain: bool) -> None:
     assert [revision for revision, _ in story.events()] == [4, 5, 6]
     # A crash may have forgotten it, and the state's own record hasn't.
     story.again()
-    assert story.machine._db.retained_sequence == 3
+    assert story.machine._db.retained_sequence == 4
     assert story.machine.compacted == 4
     story.machine._db.compact_range()
     assert story.machine._db.get_versioned(b"\x01k", 4) is not None
@@ -370,10 +371,10 @@ def test_history_is_kept_until_tables_know_of_its_compaction(plain: bool) -> Non
     # By whoever it is flushed.
     story.machine._db.flush()
     story.put(b"k", b"6")
-    assert story.machine._db.retained_sequence == 5
+    assert story.machine._db.retained_sequence == 6
     story.ask(Compact(8))
     story.machine.flush()
-    assert story.machine._db.retained_sequence == 7
+    assert story.machine._db.retained_sequence == 8
 
 
 def test_the_model_is_kept_before_there_is_history_to_lose() -> None:
@@ -493,6 +494,42 @@ def test_what_was_compacted_is_refused_and_its_room_comes_back(plain: bool) -> N
     kept = machine.read_range(Range(b"k1", revision=200))
     assert kept.kvs[0].value == b"%0100d" % 196
     assert [revision for revision, _ in machine.events(200, 201, 1 << 20).revisions] == [200, 201]
+
+
+@both
+@pytest.mark.parametrize("way", ["delete", "replace"])
+def test_what_was_deleted_at_the_compacted_revision_gives_its_room_back(
+    plain: bool, way: str
+) -> None:
+    """etcd's recipe against a full store: delete, compact to the current revision, defragment."""
+    story = Story(plain)
+    story.ask(EnableModel())
+    for number in range(100):
+        story.put(b"k%03d" % number, random.Random(number).randbytes(2000))
+    machine = story.machine
+    machine.flush()
+    before = machine._db.approximate_sizes((b"\1", b"\3"))[0]
+    assert before > 100 * 2000
+    if way == "delete":
+        story.ask(DeleteRange(b"k", b"l"))
+    else:
+        story.ask(Txn((), tuple(Put(b"k%03d" % number, b"") for number in range(100))))
+    gone = machine.revision
+    story.ask(Compact(gone))
+    machine.reclaim()
+    assert machine._db.approximate_sizes((b"\1", b"\3"))[0] < before / 10
+    # Who watches from then on, or from the compacted revision itself, misses nothing but what
+    # keys were before.
+    page = machine.events(gone, gone, 1 << 20, previous=True)
+    ((revision, events),) = page.revisions
+    assert (revision, len(events)) == (gone, 100)
+    assert all(event.previous is None for event in events)
+    assert all(event.is_delete is (way == "delete") for event in events)
+    story.put(b"k000", b"after")
+    ((_, (event,)),) = machine.events(gone + 1, gone + 1, 1 << 20, previous=True).revisions
+    assert (event.previous is None) is (way == "delete")
+    left = machine.read_range(Range(b"k", b"l", revision=gone)).count
+    assert left == (0 if way == "delete" else 100)
 
 
 def test_while_the_model_is_off_nothing_of_it_is_read() -> None:

@@ -57,9 +57,9 @@ _EVENT_BYTES: Final = 64
 
 _Result = TypeVar("_Result")
 Now = Callable[[], Standing]
-_Index = Iterator[tuple[int, int, EventRecord]]
+_Index = Callable[[], Iterator[tuple[int, int, EventRecord]]]
 _Look = Callable[[StoredSource, bytes, int], KeyValue | None]
-_Tell = Callable[[StoredSource, int, EventRecord], Event | None]
+_Tell = Callable[[StoredSource, int, int, EventRecord], Event | None]
 
 
 def read_range(store: Store, standing: Now, request: Range) -> RangeAnswer:
@@ -152,13 +152,15 @@ def read_events(
     """The events of the revisions ``first``, from its event ``sub`` on, to ``last``.
 
     As many whole revisions as it takes to reach ``bytes_max``; of one that is beyond it alone, a
-    part. ``previous``: with what the keys were before. ``wanted``: only events of such keys are
+    part. ``previous``: with what the keys were before, but for events of the compacted revision:
+    what was before that is gone. ``wanted``: only events of such keys are
     told, and their values looked up. Raises EtcdError where ``first`` is compacted by the end.
     """
-    index = (
-        (*decode_event_key(key), decode_event(record))
-        for key, record, _ in store.versions(event_key(first, sub), events_prefix(last + 1))
-    )
+
+    def index() -> Iterator[tuple[int, int, EventRecord]]:
+        for key, record, _ in store.versions(event_key(first, sub), events_prefix(last + 1)):
+            yield *decode_event_key(key), decode_event(record)
+
     tell = partial(_tell, wanted, _look_up if previous else None)
     return _read_page(store, standing, index, (first, last), bytes_max, tell)
 
@@ -178,14 +180,14 @@ def read_events_cached(
     What a key was before is left out where that alone is cold.
     """
     tell = partial(_tell, wanted, _look_up_cached if previous else None)
-    index = _look_up_index(store, first, last)
+    index = partial(_look_up_index, store, first, last)
     page = _read_page(store, standing, index, (first, last), bytes_max, tell)
     if page.next_sub:
         raise ColdError(event_key(page.next_revision, page.next_sub))
     return page
 
 
-def _look_up_index(store: Store, first: int, last: int) -> _Index:
+def _look_up_index(store: Store, first: int, last: int) -> Iterator[tuple[int, int, EventRecord]]:
     for revision in range(first, last + 1):
         place = 0
         while (found := store.get_versioned(event_key(revision, place))) is not None:
@@ -201,24 +203,30 @@ def _read_page(
     bytes_max: int,
     tell: _Tell,
 ) -> EventPage:
-    now = standing()
     first = span[0]
-    if first < now.compacted:
-        raise EtcdError(Reason.COMPACTED)
-    source = StoredSource(store, now.model_from, None)
-    try:
-        page = _fill_page(index, span, bytes_max, partial(tell, source))
-    except (CorruptionError, InvalidArgumentError) as error:
-        if first >= standing().compacted:
-            raise _lost(now) from error
-        raise EtcdError(Reason.COMPACTED) from None
-    if first < standing().compacted:
-        raise EtcdError(Reason.COMPACTED)
-    return page
+    source = StoredSource(store, standing().model_from, None)
+    for _ in range(_TRIES):
+        now = standing()
+        if first < now.compacted:
+            raise EtcdError(Reason.COMPACTED)
+        try:
+            page = _fill_page(index(), span, bytes_max, partial(tell, source, now.compacted))
+        except (CorruptionError, InvalidArgumentError) as error:
+            compacted = standing().compacted
+            if first < compacted:
+                raise EtcdError(Reason.COMPACTED) from None
+            if compacted == now.compacted:
+                raise _lost(now) from error
+            # To ``first`` itself, which can still be read, but nothing before it.
+        else:
+            if first < standing().compacted:
+                raise EtcdError(Reason.COMPACTED)
+            return page
+    raise EtcdError(Reason.TOO_MANY_REQUESTS)
 
 
 def _fill_page(
-    index: _Index,
+    index: Iterator[tuple[int, int, EventRecord]],
     span: tuple[int, int],
     bytes_max: int,
     tell: Callable[[int, EventRecord], Event | None],
@@ -256,10 +264,12 @@ def _tell(
     wanted: Callable[[bytes], bool] | None,
     look_back: _Look | None,
     source: StoredSource,
+    compacted: int,
     revision: int,
     record: EventRecord,
 ) -> Event | None:
-    """The event, None where it isn't wanted. ``look_back``: finds what the key was before."""
+    """The event, None where it isn't wanted. ``look_back``: finds what the key was before, which
+    isn't known of what happened at the ``compacted`` revision."""
     is_delete, key, previous_revision = record
     if wanted is not None and not wanted(key):
         return None
@@ -270,7 +280,7 @@ def _tell(
         if kv.mod_revision != revision:
             raise _missing(key, revision)
     previous = None
-    if look_back is not None and previous_revision:
+    if look_back is not None and previous_revision and revision > compacted:
         previous = look_back(source, key, revision - 1)
     return Event(is_delete, kv, previous_revision, previous)
 

@@ -98,7 +98,7 @@ class Model:
 
     def _open(self) -> None:
         self.db = DB("/db", options=OPTIONS, filesystem=self.disk)
-        self.db.retain_from(max(self.standing.compacted - 1, 0))
+        self.db.retain_from(max(self.standing.compacted, 0))
         self.store = EngineStore(self.db)
         self.leases: dict[int, LeaseRecord] = {
             decode_lease_key(key): decode_lease(record)
@@ -147,7 +147,7 @@ class Model:
         view.batch.put(b"\0state", b"", sequence=view.standing.revision)
         self.db.write(view.batch, sequence=self.standing.revision)
         if view.standing.compacted != self.standing.compacted:
-            self.db.retain_from(max(view.standing.compacted - 1, 0))
+            self.db.retain_from(max(view.standing.compacted, 0))
         self.standing = view.standing
         self.level = view.level
         self.alarms = view.alarms

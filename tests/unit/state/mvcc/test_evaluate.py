@@ -243,12 +243,12 @@ def test_deletes_at_the_compacted_revision_stay(model: Model) -> None:
     assert model.do(Compact(4)) == CompactAnswer(4)
     model.db.compact_range()
     model.restart()
-    one = KeyValue(b"a", 2, 2, 1, b"1", 0)
-    other = KeyValue(b"b", 3, 3, 1, b"2", 0)
+    # Not so what the keys were before, nor is that kept.
     assert events(model, 4) == [
-        (4, Event(True, KeyValue(b"a", 0, 4, 0, b"", 0), 2, one)),
-        (4, Event(True, KeyValue(b"b", 0, 4, 0, b"", 0), 3, other)),
+        (4, Event(True, KeyValue(b"a", 0, 4, 0, b"", 0), 2)),
+        (4, Event(True, KeyValue(b"b", 0, 4, 0, b"", 0), 3)),
     ]
+    assert not [*model.db.iterator(prefix=b"\x01")]
     assert list(model.db.iterator(prefix=b"\x02", include_value=False)) == [
         b"\x02" + (4).to_bytes(8, "big") + place.to_bytes(4, "big") for place in (0, 1)
     ]
