@@ -19,6 +19,7 @@ import structlog
 import uvloop
 
 from kvstore.wire.http import Exchange, HttpLimits
+from kvstore.wire.server.connection import LASTING_SOCKET_BYTES
 from tests.unit.wire import frames
 from tests.unit.wire.stage import LIMITS, TIMEOUT_S, Echo, Server
 from tests.unit.wire.test_server_bounds import HELLO, Raw
@@ -223,6 +224,13 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
         (HEAD + b"A: " + b"a" * 100_000, 431),
         (HEAD + b"a: b\r\n" * 5000 + b"\r\n", 431),
         (b"GET /" + b"a" * 50_000, 431),
+        # What one takes for a line's end, or its going on, another doesn't.
+        (b"POST / HTTP/1.1\nHost: x\r\n\r\n", 400),
+        (HEAD + b"A: b\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + b"A: b\n\n", 400),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400),
+        (HEAD + b"A: b\r\n c\r\n\r\n", 400),
+        (HEAD + b"A: b\r\n\tc: d\r\n\r\n", 400),
     ],
     ids=itertools.count(),
 )
@@ -234,6 +242,23 @@ def test_what_is_no_request_is_answered_and_the_end(said: bytes, status: int) ->
         assert refused.fields["connection"] == "close"
         assert not site.seen
         assert (await asked(address, request("/", b"", "GET", "Connection: close"))).status == 200
+
+    play()
+
+
+def test_line_ends_of_a_body_are_its_own() -> None:
+    @scene()
+    async def play(server: Server, address: str, site: Site) -> None:
+        body = b"a\n b\n\n\tc"
+        said = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert (await asked(address, said + body)).body.endswith(body)
+        # And what comes a byte at a time is seen all the same.
+        raw = await Raw.open(address, b"")
+        for byte in HEAD + b"A: b\n\r\n":
+            raw.say(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await reply(raw)).status == 400
+        await raw.end()
 
     play()
 
@@ -572,3 +597,19 @@ async def test_resets_at_any_moment_leave_nothing(server: Server, address: str, 
             raw.writer.transport.abort()
     while server.connections:
         await asyncio.sleep(0.01)
+
+
+@scene()
+async def test_little_of_a_stream_waits_in_the_system(
+    server: Server, address: str, site: Site
+) -> None:
+    """For one who doesn't read it a socket would take megabytes."""
+    raw = await Raw.open(address, request("/stream"))
+    await reply(raw, head_only=True)
+    await site.began.wait()
+    (connection,) = server._connections
+    assert connection._transport is not None
+    connected = connection._transport.get_extra_info("socket")
+    # Linux says twice what was asked for; a system may have its own least.
+    assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 4 * LASTING_SOCKET_BYTES
+    raw.writer.close()

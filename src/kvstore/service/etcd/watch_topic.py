@@ -20,6 +20,10 @@ EVENT_WEIGHT: Final = 128
 """What an event takes in memory, and more than on the wire, beside keys and values."""
 
 
+_OBJECT_WEIGHT: Final = 64
+"""What an encoded event takes beside its bytes."""
+
+
 class Form(NamedTuple):
     """What watches of one range have alike: which events they get and how they look."""
 
@@ -123,7 +127,11 @@ class Writing:
                         piece = pieces[shape] = form.encode(event, form.prev_kv)
                     if form.prev_kv and event.previous is None and event.previous_revision:
                         self.lacking.add(topic)
-                    self._write(topic, revision, piece, weight_of(event, form.prev_kv))
+                    weight = weight_of(event, form.prev_kv)
+                    if isinstance(piece, bytes):
+                        # In JSON it takes a third more.
+                        weight = max(weight, _OBJECT_WEIGHT + len(piece))
+                    self._write(topic, revision, piece, weight)
 
     def _write(self, topic: Topic, revision: int, piece: Any, weight: int) -> None:
         written = self._written.get(topic)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Carrier", "HttpSession"]
 
 SLOW = "the request took too long to come"
+AMBIGUOUS = "line ends of a request are CR and LF, and its header fields have a line each"
 FULL = "too many bytes of requests wait already; try again"
 
 # Whoever has said all, and may be gone, is answered for so long.
@@ -37,6 +38,10 @@ CHUNK_BYTES = 1024
 # What h11 quotes of a request in its words for an error: that may be a token or a password, which
 # are nobody's to read in a log.
 _QUOTED = re.compile(r"[: ]+(?:bytearray\()?b['\"].*", re.DOTALL)
+
+# A line that ends without CR, or goes on in the next one: a proxy may see another request in it
+# (RFC 9112, 2.2 and 5.2).
+_AMBIGUOUS = re.compile(rb"(?<!\r)\n|\n[ \t]")
 
 log = structlog.get_logger("kvstore.wire")
 
@@ -59,6 +64,10 @@ class Carrier(Protocol):
 
     def has_begun(self) -> None:
         """Something came that is HTTP."""
+
+    def lasts(self) -> None:
+        """Its answer goes on for as long as it likes: little of it is to wait for one who doesn't
+        read, in the system as well."""
 
     def close(self) -> None:
         """Once what was written is taken."""
@@ -176,6 +185,8 @@ class HttpSession:
 
     def _advance(self, now: float) -> None:
         while self._task is None and not self._deaf:
+            # Of a head h11 keeps no bytes, and takes line ends that others read otherwise.
+            head = self._h11.trailing_data[0] if self._h11.their_state is h11.IDLE else b""
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
@@ -185,6 +196,11 @@ class HttpSession:
                 return
             match event:
                 case h11.Request():
+                    size = len(head) - len(self._h11.trailing_data[0])
+                    if _AMBIGUOUS.search(head, 0, size):
+                        self._carrier.is_broken(AMBIGUOUS)
+                        self._refuse(HTTPStatus.BAD_REQUEST, AMBIGUOUS)
+                        return
                     self._take_head(event, now)
                 case h11.Data():
                     self._take_body(event.data)
@@ -365,6 +381,7 @@ class HttpSession:
         reason = HTTPStatus(status).phrase
         self._send(h11.Response(status_code=status, headers=headers, reason=reason))
         if lasts:
+            self._carrier.lasts()
             self._bound_ahead()
 
     def send_body(self, data: bytes) -> None:

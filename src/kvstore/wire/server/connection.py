@@ -50,6 +50,10 @@ LINGER_S = 2.0
 # Of HTTP/1.1, before answers wait where they are made.
 HTTP_SOCKET_BYTES = 64 * 1024
 
+# And in the system, of an answer that goes on and on: by itself it would let megabytes wait for one
+# who doesn't read them. (Linux takes it twice.)
+LASTING_SOCKET_BYTES = 64 * 1024
+
 TCP_KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
@@ -412,6 +416,12 @@ class Connection(asyncio.BufferedProtocol):
         if not self.established:
             self.established = True
             self.server.has_established(self)
+
+    def lasts(self) -> None:
+        if self._transport is not None:
+            connected = self._transport.get_extra_info("socket")
+            with self._unless_reset():
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LASTING_SOCKET_BYTES)
 
     def close_gently(self) -> None:
         transport = self._transport

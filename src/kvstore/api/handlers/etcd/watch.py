@@ -1,15 +1,14 @@
 """``etcdserverpb.Watch``: a stream of requests, and one of what its watches see.
 
 A message is put together of parts that are encoded apart: the header, the watch's id, and events,
-which all streams share that send them. (Fields of one protobuf message may follow each other in
-any number of pieces.)
+which all streams share that send them in the same wording.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.api.handlers.etcd.auth_gate import Gate, unreadable
@@ -30,7 +29,7 @@ from kvstore.state.mvcc.answers import Event, KeyValue
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.requests import TO_THE_END
 
-__all__ = ["WatchHandlers", "encode_event"]
+__all__ = ["WatchHandlers", "Wording", "event_message"]
 
 HEADS_MAX: Final = 64
 """Headers that are kept, for the streams that send the same one."""
@@ -40,16 +39,39 @@ _NO_DELETES: Final = pb.WatchCreateRequest.NODELETE
 _DELETE: Final = pb.Event.DELETE
 
 
-def encode_event(event: Event, prev_kv: bool) -> bytes:
-    """An event as a part of a response."""
-    response = pb.WatchResponse()
-    message = response.events.add()
+class Wording(Protocol):
+    """How a call's messages look. A call that has none of its own (``wording`` of its context) gets
+    protobuf's."""
+
+    def event(self, event: Event, prev_kv: bool) -> bytes:
+        """An event, as a part of a message: it is the same for all who have the same wording, which
+        says so by being the same function."""
+
+    def message(self, head: bytes, events: Sequence[bytes]) -> bytes:
+        """What goes out: all but the events, encoded, and the events, one after the other."""
+
+
+class _Binary:
+    """Fields of one protobuf message may follow each other in any number of pieces."""
+
+    @staticmethod
+    def event(event: Event, prev_kv: bool) -> bytes:
+        return pb.WatchResponse(events=[event_message(event, prev_kv)]).SerializeToString()
+
+    @staticmethod
+    def message(head: bytes, events: Sequence[bytes]) -> bytes:
+        return b"".join((head, *events))
+
+
+def event_message(event: Event, prev_kv: bool) -> pb.Event:
+    """An event, with what the key was before where that is wanted."""
+    message = pb.Event()
     if event.is_delete:
         message.type = _DELETE
     _fill(message.kv, event.kv)
     if prev_kv and event.previous is not None:
         _fill(message.prev_kv, event.previous)
-    return response.SerializeToString()
+    return message
 
 
 def _fill(message: pb.KeyValue, kv: KeyValue) -> None:
@@ -75,23 +97,25 @@ class WatchHandlers:
 
     async def Watch(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> NoReturn:
         """Ends with an error alone, whatever the client does: see the specification, §5.3."""
-        call = _Call(self._hub, context, self._gate)
+        wording: Wording = getattr(context, "wording", _Binary)
+        call = _Call(self._hub, context, self._gate, wording)
         try:
             call.listen(requests)
             while True:
                 messages = await call.next()
-                await _write(context, [self._bytes_of(message) for message in messages])
+                await _write(context, [self._bytes_of(message, wording) for message in messages])
         finally:
             call.close()
 
-    def _bytes_of(self, message: Message) -> bytes:
+    def _bytes_of(self, message: Message, wording: Wording) -> bytes:
         revision = message.revision
         parts = [self._head(revision), _id(message.watch_id)]
+        events: list[bytes] = []
         match message:
             case Events(chunks=chunks, fragment=fragment):
                 if fragment:
                     parts.append(_FRAGMENT)
-                parts += [chunk.joined() for chunk in chunks]
+                events = [chunk.joined() for chunk in chunks]
             case Created():
                 parts.append(_CREATED)
             case Canceled(_, _, compact_revision, reason, created):
@@ -102,7 +126,7 @@ class WatchHandlers:
                     cancel_reason=reason,
                 )
                 parts.append(canceled.SerializeToString())
-        return b"".join(parts)
+        return wording.message(b"".join(parts), events)
 
     def _head(self, revision: int) -> bytes:
         header = self._header()
@@ -121,7 +145,7 @@ class _Call:
     Its watches end when its caller may not read any more what they are of.
     """
 
-    def __init__(self, hub: WatchHub, context: Context, gate: Gate) -> None:
+    def __init__(self, hub: WatchHub, context: Context, gate: Gate, wording: Wording) -> None:
         self._gate = gate
         self._caller = gate.caller(context)
         self._lasting = gate.keep(self._caller, self._judge)
@@ -130,7 +154,7 @@ class _Call:
         self._room = asyncio.Event()
         self._error: BaseException | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._stream: WatchStream = hub.open(encode_event, self._due.set, self._end)
+        self._stream: WatchStream = hub.open(wording.event, self._due.set, self._end)
 
     def listen(self, requests: AsyncIterator[pb.WatchRequest]) -> None:
         """Take requests from now on."""

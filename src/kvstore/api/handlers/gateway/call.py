@@ -13,6 +13,7 @@ import grpc.aio
 from kvstore.api.etcd.methods import MethodShape
 from kvstore.api.handlers.gateway.answers import error_of, http_status_of, stream_error_of
 from kvstore.api.handlers.gateway.transcoding import pieces_of
+from kvstore.api.handlers.gateway.watching import JsonText, JsonWording
 from kvstore.wire.http import Exchange
 
 __all__ = ["Call", "Refused"]
@@ -52,6 +53,8 @@ class Refused(Exception):
 
 class Call:
     """The part of ``grpc.aio.ServicerContext`` that handlers of etcd's API use."""
+
+    wording = JsonWording
 
     def __init__(
         self,
@@ -124,13 +127,17 @@ class Call:
             self.written = message
             return
         exchange, data = self._exchange, _serialized(message)
-        held = HELD_TIMES * len(data)
+        held = len(data) if isinstance(data, JsonText) else HELD_TIMES * len(data)
         # One that finds no room waits for others' to be taken.
         while not exchange.hold(held):
             await asyncio.sleep(ROOM_LOOK_S)
         if not exchange.started:
             exchange.start(200, lasts=True)
-        await self._write(self._parsed(data), '{"result":', "}\n")
+        if isinstance(data, JsonText):
+            for part in _parts_of_text(data):
+                await exchange.write(part)
+        else:
+            await self._write(self._parsed(data), '{"result":', "}\n")
         exchange.let_go(held)
 
     async def write_all(self, messages: Sequence[Any]) -> None:
@@ -187,6 +194,16 @@ def _serialized(message: Any) -> bytes:
     """What handlers write many times over is encoded already."""
     data: bytes = message if isinstance(message, bytes) else message.SerializeToString()
     return data
+
+
+def _parts_of_text(text: JsonText) -> Iterator[bytes]:
+    if len(text) <= PIECE_BYTES:
+        yield b"".join((b'{"result":', text, b"}\n"))
+        return
+    yield b'{"result":'
+    for first in range(0, len(text), PIECE_BYTES):
+        yield text[first : first + PIECE_BYTES]
+    yield b"}\n"
 
 
 def _parts(pieces: Iterator[str], before: str, after: str) -> Iterator[bytes]:
