@@ -137,10 +137,11 @@ def test_every_method_is_for_root_unless_it_is_for_others(shape: Any) -> None:
     assert let_in(Users()) == everybody, "nobody is asked for"
 
 
-def test_what_root_alone_may_do_waits_for_users_to_be_known() -> None:
+@pytest.mark.parametrize("method", ["MemberRemove", "MemberList", "Status", "Alarm", "Snapshot"])
+def test_what_is_not_for_everybody_waits_for_users_to_be_known(method: str) -> None:
     async def play(users: Users) -> None:
         users.machine = None
-        shape = SERVICES["etcdserverpb.Cluster"]["MemberRemove"]
+        shape = next(methods[method] for methods in SERVICES.values() if method in methods)
         with pytest.raises(EtcdError, match="no leader"):
             await users.gate.admit(shape, Caller())
 
@@ -243,8 +244,10 @@ class Service:
         done: Callable[[Any], None],
         render: Callable[[Any], Any],
         permit: Callable[[Any], None],
-        make: Any = None,
+        make: Any,
+        gone: Callable[[], bool],
     ) -> None:
+        assert not gone()
         try:
             permit(self.users.auth)
         except Error as error:

@@ -136,9 +136,8 @@ class Gate:
         need = _NEEDS.get(shape.path, _Need.ROOT)
         auth = self.auth
         if auth is None:
-            if need is _Need.ROOT:
-                raise EtcdError(Reason.NO_LEADER)  # nor anybody who could be asked about root
-        elif auth.enabled:
+            raise EtcdError(Reason.NO_LEADER)  # nor anybody who could be asked about users
+        if auth.enabled:
             await self.require(context, is_root if need is _Need.ROOT else is_user)
 
     async def require(self, context: Any, allowed: Allowed) -> None:
