@@ -6,11 +6,13 @@ import http.client
 import re
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvstore.errors import InvalidArgumentError
 from tests.integration.cluster import Cluster, free_addresses
+from tests.integration.etcd_calls import EtcdCalls
 from tests.integration.process import FRONT, FRONTS, Certificates, Kvd, run
 
 ANY_PORT = "--metrics_addr=127.0.0.1:0"
@@ -112,6 +114,35 @@ def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path, fro
         assert request(kvd, "/metrics/other")[0] == 404
         assert request(kvd, "/metrics", "POST")[0] == 501
         assert kvd.terminate() == 0
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_calls_of_etcds_api_are_counted_under_their_services_names(
+    tmp_path: Path, front: str
+) -> None:
+    with Kvd(tmp_path / "data", ANY_PORT, front=front) as kvd:
+        kvd.wait_serving()
+        with EtcdCalls(kvd.address) as calls:
+            for number in range(5):
+                calls.Put(key=b"k%d" % number, value=b"v")
+            assert calls.Range(key=b"k1").count == 1
+            assert calls.Range(key=b"k", range_end=b"l").count == 5
+            with pytest.raises(grpc.RpcError):
+                calls.Put(value=b"v")
+            calls.LeaseGrant(TTL=60)
+            calls.MemberList()
+        samples = scrape(kvd)
+        for method, code, count in (
+            ("etcdserverpb.KV/Put", "OK", 5),
+            ("etcdserverpb.KV/Put", "INVALID_ARGUMENT", 1),
+            ("etcdserverpb.KV/Range", "OK", 2),
+            ("etcdserverpb.Lease/LeaseGrant", "OK", 1),
+            ("etcdserverpb.Cluster/MemberList", "OK", 1),
+        ):
+            assert value(samples, "kvstore_requests_total", method=method, code=code) == count
+        seconds = "kvstore_request_duration_seconds_count"
+        assert value(samples, seconds, method="etcdserverpb.KV/Put") == 6
+        assert value(samples, seconds, method="etcdserverpb.KV/Range") == 2
 
 
 def test_a_member_shows_its_streams_and_the_certificate_that_peers_see(tmp_path: Path) -> None:

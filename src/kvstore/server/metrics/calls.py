@@ -21,6 +21,8 @@ import grpc.aio
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from kvstore.api.etcd.methods import SERVICES
+from kvstore.api.handlers.etcd.register import WAITING
 from kvstore.errors import Error, UnavailableError
 from kvstore.server.metrics.families import Moment, families_of, take_moment
 from kvstore.server.metrics.front_figures import CallCounter, FrontFigures
@@ -35,6 +37,20 @@ LOOP_WAIT_S = 3.0
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _OURS = "/kvstore.v1."
+
+_ETCDS = {
+    shape.path: shape.path[1:]
+    for shapes in SERVICES.values()
+    for shape in shapes.values()
+    if not (shape.streams_in or shape.streams_out or shape.path in WAITING)
+}
+"""The unary methods of etcd's API, by the names that they have in the series: that of their service
+stands before those, since some are called as ours are."""
+
+
+def _name_of(path: str) -> str | None:
+    """A method as the series have it; None where it isn't counted."""
+    return path.rpartition("/")[2] if path.startswith(_OURS) else _ETCDS.get(path)
 
 
 class CallSeries:
@@ -51,9 +67,9 @@ class CallSeries:
 
     def count(self, method: str, code: str, seconds: float, count: int = 1) -> None:
         """``count`` calls of ``method``, a path, ended. Other services' pass by uncounted."""
-        if not method.startswith(_OURS):
+        name = _name_of(method)
+        if name is None:
             return
-        name = method.rpartition("/")[2]
         requests = self._requests
         requests[name, code] = requests.get((name, code), 0) + count
         buckets = self._buckets.get(name)
@@ -93,7 +109,7 @@ class CallMetrics(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
         method: str = details.method
-        if handler is None or handler.unary_unary is None or not method.startswith(_OURS):
+        if handler is None or handler.unary_unary is None or _name_of(method) is None:
             return handler
         wrapped = self._wrapped.get(method)
         if wrapped is None:

@@ -25,6 +25,7 @@ from kvstore.api.handlers.failures import Failure
 from kvstore.errors import Error, InternalError, InvalidArgumentError
 
 __all__ = [
+    "WAITING",
     "Context",
     "parsed",
     "refusal_told",
