@@ -15,8 +15,10 @@ from kvstore.errors import DeadlineExceededError, Error, Outcome, OutcomeUnknown
 # Addresses learnt from leader hints are kept beside those given, up to this many in all.
 ADDRESSES_MAX = 64
 
-# Of what can't be repeated a last try begins with so much time, or what the one before took.
+# Of what can't be repeated a last try begins with so much time, or what the one before took, but
+# not with less than that part of all the time that there was.
 LAST_TRY_S = 0.5
+LAST_TRY_PART = 1 / 8
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -140,8 +142,10 @@ class Attempts:
         self.address = self._endpoints.preferred
         if not self._repeatable:
             # A try that is cut short is the last one, and nobody knows what it did: better none
-            # than one which can't be expected to end in time.
-            if left < min(self._took, LAST_TRY_S):
+            # than one which can't be expected to end in time. How fast the one before was refused
+            # says little of that: the next one may be taken.
+            least = max(self._took, self._timeout * LAST_TRY_PART)
+            if self._last is not None and left < min(least, LAST_TRY_S):
                 raise self._out_of_time()
             return left
         return try_seconds(self._endpoints, self._policy, left)

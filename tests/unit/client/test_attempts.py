@@ -291,3 +291,29 @@ def test_what_can_not_be_repeated_begins_no_try_that_would_be_cut_short() -> Non
         plan.next()
     assert error.value is refused
     assert refused.outcome is Outcome.NOT_APPLIED
+
+
+@pytest.mark.parametrize(("timeout", "least"), [(60.0, 0.5), (1.0, 0.125)])
+def test_what_can_not_be_repeated_ends_with_the_last_certain_refusal(
+    timeout: float, least: float
+) -> None:
+    """Refusals that come at once go on to the end of the time: no try is begun there that would be
+    cut short, whose outcome nobody knew."""
+    clock = Clock()
+    plan = Attempts(
+        Endpoints(["a:1"]), POLICY, timeout, writes=True, repeatable=False, now=clock, uniform=max
+    )
+    refused = UnavailableError("not capable")
+    failure = Failure(refused, retry=True, not_applied=True)
+    assert plan.next() == timeout
+    left = timeout
+    while left >= least:
+        clock.seconds += 0.001
+        clock.seconds += plan.failed(failure)
+        left = 100.0 + timeout - clock.seconds
+        if left >= least:
+            assert plan.next() == pytest.approx(left)
+    with pytest.raises(UnavailableError) as error:
+        plan.next()
+    assert error.value is refused
+    assert refused.outcome is Outcome.NOT_APPLIED
