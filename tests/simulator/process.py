@@ -78,8 +78,9 @@ class WatchedReplica(Replica):
 
     @property
     def is_damaged(self) -> bool:
-        """It lost entries and doesn't vote for now."""
-        return self._raft.status().damaged
+        """It lost entries, or their data, and doesn't vote, or doesn't lead, for now."""
+        status = self._raft.status()
+        return status.damaged or status.hollow > 0
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kvstore.errors import Error, InvalidArgumentError
-from kvstore.raft import Membership, MessageKind
+from kvstore.raft import Entry, Membership, MessageKind
 from tests.simulator.agenda import MILLISECOND, Agenda
 from tests.simulator.client import Client
+from tests.simulator.damaged_entries import damage_entries, entries_of
 from tests.simulator.lost_entry import lose_last_entry
 from tests.simulator.memberships import draw_membership
 from tests.simulator.network import Link, Network
@@ -34,6 +35,8 @@ PROMISES = (
     MessageKind.APPEND_RESPONSE,
 )
 KEEPS: tuple[Keep, ...] = ("none", "prefix", "random")
+ROTTEN_MAX = 8
+"""Entries, of the newest ones, that may be damaged at one time."""
 FAILING = ("open", "pwrite", "datasync", "rename", "sync_directory", "allocate", "pread")
 
 
@@ -474,7 +477,12 @@ class Troubles:
         return f"member {process.member} {path} at {offset}"
 
     def lose_entry(self) -> str | None:
-        """A disk lied: the last entry that it made durable is gone at the next start."""
+        """A disk lied: the last entry that it made durable is gone at the next start.
+
+        Or disks of all rot: entries that are known can't be read, and each is whole at one of them.
+        """
+        if self._rng.random() < 0.5:
+            return self._damage_entries()
         process = self._dispensable()
         if process is None or process.replica is None or process.excuses:
             return None
@@ -486,6 +494,46 @@ class Troubles:
             return None
         self._incomplete.add(process.member)
         return told
+
+    def _damage_entries(self) -> str | None:
+        if self._settled_membership() is None or self._hurt():
+            return None
+        members = [p for p in self._processes.values() if p.up and p.replica is not None]
+        if any(process.excuses for process in members) or len(members) < 2:
+            return None
+        applied = {}
+        for process in members:
+            assert process.replica is not None
+            applied[process.member] = process.replica.machine.durable_index
+            self._stop(process, "none", "its disk rots")
+        owners: dict[tuple[int, int], list[Process]] = {}
+        entries: dict[tuple[int, int], Entry] = {}
+        for process in members:
+            found = entries_of(
+                process.disk, LOG_DIRECTORY, process.identity, applied[process.member]
+            )
+            for entry in found:
+                entries[entry.index, entry.term] = entry
+                owners.setdefault((entry.index, entry.term), []).append(process)
+        wanted: dict[int, list[Entry]] = {process.member: [] for process in members}
+        for place in sorted(owners)[-ROTTEN_MAX:]:
+            spared = self._rng.choice(owners[place])
+            for process in owners[place]:
+                if process is not spared and self._rng.random() < 0.5:
+                    wanted[process.member].append(entries[place])
+        told = {}
+        for process in members:
+            hurt = damage_entries(
+                process.disk,
+                LOG_DIRECTORY,
+                process.identity,
+                wanted[process.member],
+                self._rng,
+            )
+            if hurt:
+                self._incomplete.add(process.member)
+                told[process.member] = hurt
+        return f"entries that can't be read: {told}" if told else None
 
     def _dispensable(self) -> Process | None:
         """One that runs and that a majority can do without for good."""

@@ -121,10 +121,9 @@ class Raft:
         member doesn't vote or campaign until a leader of a later term has brought it up to date;
         keep the mark durable until ``damaged`` turns False. ``hollow``: indexes of ``entries``
         whose data is damaged and left empty (``mending.py``); those that ``applied`` covers don't
-        matter.
+        matter, but for lists of members: the log counts as ending before such a one.
 
-        Raises CorruptionError when the records contradict each other, or a hollow entry that was
-        applied is a list of members.
+        Raises CorruptionError when the records contradict each other.
         """
         self._state = restart.load(
             member,

@@ -31,6 +31,11 @@ def load(
     """The state of a member that starts; see ``Raft.__init__``."""
     kept = [entry for entry in entries if entry.index > snapshot.index]
     _check(hard_state, snapshot, kept, applied)
+    lost = _lost_list(kept, hollow, applied)
+    if lost:
+        # Nobody may have it but in a snapshot: as if the log had ended before it.
+        kept = [entry for entry in kept if entry.index < lost]
+        damaged = True
     log = Log(snapshot.index, snapshot.term)
     state = State(
         member, options, rng, hard_state, log, History(snapshot.index, snapshot.membership)
@@ -54,16 +59,23 @@ def _pass_hollow(state: State, commit: int) -> None:
     """What the state machine holds needs no data; of the rest nothing counts as committed."""
     log = state.log
     held = {index for index in log.hollow if index <= log.applied}
-    for entry in log.entries:
-        if entry.index in held and entry.kind is EntryKind.MEMBERSHIP:
-            raise CorruptionError(
-                f"the list of members in entry {entry.index} is damaged",
-                code=IntegrityCode.CHECKSUM_MISMATCH,
-            )
     if held:
         log.compact(max(held))
         state.configurations.compact(max(held))
     log.commit = min(commit, log.whole)
+
+
+def _lost_list(entries: Sequence[Entry], hollow: Collection[int], applied: int) -> int:
+    """The first hollow list of members of which the state machine has what follows; 0 for none."""
+    if hollow:
+        for entry in entries:
+            if (
+                entry.kind is EntryKind.MEMBERSHIP
+                and entry.index in hollow
+                and entry.index <= applied
+            ):
+                return entry.index
+    return 0
 
 
 def _check(

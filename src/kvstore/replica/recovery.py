@@ -206,7 +206,6 @@ TABLE: tuple[Row, ...] = (
     _refuse("the log is damaged", REPLACE, 5, log=LogFound.DAMAGED),
     _refuse("term and vote, mark or identity are lost", REPLACE, 5, log=LogFound.VOTE_LOST),
     _refuse("the state has a newer format", _UPDATE, 5, state=StateFound.NEWER),
-    _refuse("the list of members is lost", REPLACE, 5, entries=Entries.MEMBERS_LOST),
     Row(
         "the only voter's state can't be used",
         {"others": _ALONE, "state": _UNUSABLE},
@@ -223,12 +222,13 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "the only voter's entries are damaged",
-        {"others": _ALONE, "entries": (Entries.HOLLOW,)},
+        {"others": _ALONE, "entries": (Entries.HOLLOW, Entries.MEMBERS_LOST)},
         _REFUSE,
         _BACKUP,
         status=5,
     ),
     Row("the log is short", {"end": (End.SHORT,)}, Decision.STAND_ASIDE),
+    Row("the list of members is lost", {"entries": (Entries.MEMBERS_LOST,)}, Decision.STAND_ASIDE),
     Row("entries are damaged", {"entries": (Entries.HOLLOW,)}, Decision.FETCH),
     Row("the state can't be used", {"state": _UNUSABLE}, Decision.FETCH),
     Row("the tail is torn", {"end": (End.TORN,)}, Decision.CUT),

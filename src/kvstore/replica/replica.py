@@ -357,6 +357,11 @@ class Replica:
         return self._storage_watch.trouble
 
     @property
+    def log_short(self) -> str:
+        """In which way its log lacked, at its start, what had been durable; or empty."""
+        return self._log.short
+
+    @property
     def log_trouble(self) -> str:
         """Entries of its log whose data is damaged, and not had from another member yet; or empty.
 

@@ -48,7 +48,7 @@ def _found(log: MemberLog, member: int, state: StateFound, applied: int) -> Find
     lists = [entry for entry in log.entries if entry.kind is EntryKind.MEMBERSHIP]
     entries = Entries.HOLLOW if wanted else Entries.WHOLE
     if any(entry.index in log.hollow - wanted for entry in lists):
-        # Others have it in their snapshots alone, perhaps, and this one could make none.
+        # Others have it in their snapshots alone, perhaps; the core takes the log for short.
         entries = Entries.MEMBERS_LOST
     if max(log.hard_state.commit, applied) > log.last_index or log.hard_state.damaged:
         found = replace(found, end=End.SHORT)

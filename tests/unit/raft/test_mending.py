@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from kvstore.errors import CorruptionError
 from kvstore.raft import Entry, EntryKind, Message, MessageKind, Options, Raft, Role
 from kvstore.raft.mending import AT_ONCE
 
@@ -236,17 +235,36 @@ def test_what_the_state_machine_holds_needs_no_data() -> None:
     status = core.status()
     assert (status.hollow, status.first_index, status.last_index, status.commit) == (0, 5, 6, 5)
     assert core.membership == voters(1, 2, 3)
+
+
+def test_a_list_of_members_that_the_state_went_past_makes_the_log_short() -> None:
+    """Others may have it in their snapshots alone."""
+    cluster = damaged({})
+    cluster.tick(60)
+    hurt = cluster.leader % 3 + 1
+    member = cluster.members[hurt]
+    cluster.members[cluster.leader].compact()
+    state, applied = tuple(member.state), member.applied
+    disk = member.disk
+    member.crash()
     disk.hollow = {1}
-    with pytest.raises(CorruptionError, match="list of members in entry 1 is damaged"):
-        Raft(
-            2,
-            Options(),
-            rng=random.Random(1),
-            hard_state=disk.hard_state,
-            entries=disk.tail(),
-            applied=5,
-            hollow=disk.hollow,
-        )
+    core = Raft(
+        hurt,
+        Options(),
+        rng=random.Random(1),
+        hard_state=disk.hard_state,
+        entries=disk.tail(),
+        applied=applied,
+        hollow=disk.hollow,
+    )
+    status = core.status()
+    assert (status.damaged, status.hollow, status.last_index) == (True, 0, 0)
+    member.raft = core
+    member.state, member.applied = list(state), applied
+    cluster.tick(100)
+    assert not core.damaged
+    assert core.membership == voters(1, 2, 3)
+    assert len(cluster.states()) == 1
 
 
 def test_a_snapshot_over_hollow_entries_costs_the_vote_for_what_it_lets_go() -> None:

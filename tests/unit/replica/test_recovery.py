@@ -357,7 +357,7 @@ FOUND: dict[str, tuple[Callable[[], MemoryFileSystem], str]] = {
         "CHECKSUM_MISMATCH: the hard state (term and vote) is damaged in ",
     ),
     "the state has a newer format": (newer_state, "UNSUPPORTED_VERSION: "),
-    "the list of members is lost": (lost_members, "the list of members is lost: "),
+    "the list of members is lost": (lost_members, ""),
     "the only voter's state can't be used": (alone_without_state, "CHECKSUM_MISMATCH: "),
     "the only voter's log is short": (alone_and_short, "the only voter's log is short: "),
     "the only voter's entries are damaged": (

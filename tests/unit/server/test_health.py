@@ -71,6 +71,7 @@ def a_member(
         member=number,
         recovery=found,
         storage_trouble="",
+        log_short="cut",
         log_trouble="",
         repair=repair,
         counters=counters,

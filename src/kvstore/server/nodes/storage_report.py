@@ -72,7 +72,11 @@ def _tell_of_start(replica: Replica) -> None:
     if decision is Decision.CUT:
         log.info("a torn tail of the log was cut off", member=replica.member)
     elif decision is Decision.STAND_ASIDE:
-        log.warning("stands aside: its vote counts for nothing yet", member=replica.member)
+        log.warning(
+            "stands aside: its vote counts for nothing yet",
+            member=replica.member,
+            reason=replica.log_short or replica.recovery.name,
+        )
     if replica.note_damage:
         reason = replica.note_damage
         log.warning("the note of the log's end is damaged", member=replica.member, reason=reason)
