@@ -72,6 +72,7 @@ def a_member(
         recovery=found,
         storage_trouble="",
         log_short="cut",
+        note_damage="",
         log_trouble="",
         repair=repair,
         counters=counters,
