@@ -19,11 +19,12 @@ REVISIONS = [0] * 12 + [1, 2, 3, 5, 8, 13, 40, -1, (1 << 63) - 1]
 NUMBERS = [0, 0, 1, 2, 3, 7, 40, -1, 1 << 31, (1 << 63) - 1, -(1 << 63)]
 NAMES = ["root", "root", "alice", "bob", "alice", "bob", "", "n" * 300]
 PASSWORDS = ["root", "pw", ""]
+# Of messages in lists: what a transaction has in a transaction in it.
 DEPTH_MAX = 3
 
 # What fields of these names are filled from: so requests concern the same things, and each other's.
 _POOLS: dict[str, list[Any]] = {
-    "key": KEYS * 4 + ODD_KEYS,
+    "key": KEYS * 8 + ODD_KEYS,
     "range_end": ENDS,
     "value": VALUES,
     "lease": LEASES,
@@ -43,7 +44,18 @@ _POOLS: dict[str, list[Any]] = {
     "password": PASSWORDS,
 }
 # Without which next to nothing comes of a request.
-_WANTED = {"key", "name", "user", "role", "password", "TTL", "success", "failure"}
+_WANTED = {
+    "key",
+    "value",
+    "compare",
+    "name",
+    "user",
+    "role",
+    "password",
+    "TTL",
+    "success",
+    "failure",
+}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
@@ -73,13 +85,14 @@ class Requests:
                 return data
 
     def message(self, message: Message, depth: int = 0) -> Message:
-        """Fill some of its fields."""
+        """Fill some of its fields; often next to none, as those that are decoded natively have."""
+        density = self._chance.choice([0.03, 0.03, 0.2, 0.5])
         for field in message.DESCRIPTOR.fields:
-            likely = 0.95 if field.name in _WANTED else 0.5
+            likely = 0.98 if field.name in _WANTED else density
             if field.containing_oneof is None and self._chance.random() < likely:
                 self._fill(message, field, depth)
         for oneof in message.DESCRIPTOR.oneofs:
-            if self._chance.random() < 0.9:
+            if self._chance.random() < 0.98:
                 self._fill(message, self._chance.choice(oneof.fields), depth)
         return message
 
@@ -92,7 +105,7 @@ class Requests:
                     self.message(getattr(message, field.name).add(), depth + 1)
         elif field.message_type is None:
             setattr(message, field.name, self._value(field))
-        elif depth < DEPTH_MAX:
+        else:
             self.message(getattr(message, field.name), depth + 1)
             getattr(message, field.name).SetInParent()
 
