@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError
-from kvstore.raft import EntryKind, Membership, Message
+from kvstore.raft import EntryKind, Membership, Message, MessageKind
 from kvstore.raft.codec import decode_membership
 from kvstore.raft.membership import check_held
 from kvstore.replica.packets import Packet, SnapshotPart
@@ -27,6 +27,9 @@ _MEMBERSHIP = EntryKind.MEMBERSHIP
 def check_packet(packet: Packet, judge: JudgeMembership) -> None:
     """Raise CorruptionError unless everything in ``packet`` could be kept and applied."""
     if isinstance(packet, Message):
+        if packet.kind is MessageKind.SNAPSHOT:
+            # Members send its parts; the core hears of it from this one when all are here.
+            raise _bad("news of a snapshot without the snapshot")
         for _, _, kind, data in packet.entries:
             if kind == _COMMAND:
                 check_entry(data)
@@ -34,8 +37,6 @@ def check_packet(packet: Packet, judge: JudgeMembership) -> None:
                 _check_membership(decode_membership(data), judge)
             elif data:
                 raise _bad("an empty entry with data")
-        if packet.snapshot is not None:
-            _check_membership(packet.snapshot.membership, judge)
     elif isinstance(packet, SnapshotPart):
         _check_membership(packet.meta.membership, judge)
 

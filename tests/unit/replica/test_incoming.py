@@ -232,3 +232,19 @@ def test_one_without_membership_that_sends_anything_costs_nothing(seed: int) -> 
         assert leader.status().raft.term == term
         group.settle()
         assert len(group.hashes()) == 1
+
+
+def test_news_of_a_snapshot_without_its_bytes_is_a_lie() -> None:
+    """A member whose core believed it waited for a state that nobody would ever send."""
+    with DrivenGroup() as group:
+        group.put(b"k", b"v")
+        group.settle()
+        leader = group.leader()
+        follower = next(r for r in group.group.replicas.values() if r is not leader)
+        mark = SnapshotMeta(1 << 62, leader.term, leader.membership)
+        news = Message(K.SNAPSHOT, follower.member, leader.member, leader.term, snapshot=mark)
+        with pytest.raises(CorruptionError, match="without the snapshot"):
+            follower.receive([news])
+        group.put(b"k", b"w")
+        group.settle()
+        assert not group.failed
