@@ -6,11 +6,14 @@ SEEDS ?= 2000
 ROUNDS ?= 3
 PACKAGE ?= raft
 SAMPLE ?= 200
+CASES ?= 200
+SEED ?= 1
+MINUTES ?= 5
 GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/include/openssl/ssl.h=libssl-dev
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_service/*.$(kind) src/kvstore/_wire/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos lint format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel clean crash-states
+.PHONY: help build run demo test test-asan test-tsan chaos crash-states fuzz integrity lint format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -90,6 +93,12 @@ chaos: build ## hurt five real kvd processes in every way, for a quarter of an h
 	@[ "$$(id -u)" = 0 ] || { echo "make chaos needs root: it makes network namespaces and mounts a tmpfs"; exit 1; }
 	@sh tools/install_missing.sh nft=nftables ip=iproute2 cc=gcc '/usr/lib/*/faketime/libfaketimeMT.so.1=libfaketime'
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+integrity: build ## damage files of every kind in every way, CASES=200 bytes of each file's payloads; JSON=FILE for a document
+	$(BIN)/python -m tests.integrity --cases $(CASES) --seed $(SEED) $(if $(JSON),--json "$(JSON)")
+
+fuzz: build ## fuzz every parser, the wire and kvd's calls with the sanitizers for MINUTES=5
+	@PYTHON=$(BIN)/python tools/sanitized_tests.sh address,undefined --module tests.fuzz --minutes $(MINUTES)
 
 mutants: $(VENV)/.mutation-tools ## run PACKAGE=raft's tests against SAMPLE=200 small changes of it (hours with SAMPLE=0)
 	$(BIN)/python -m tests.mutation --package $(PACKAGE) --sample $(SAMPLE)

@@ -85,7 +85,8 @@ def is_exhaustive(region: Region) -> bool:
     """Every byte of it is damaged, each in a case of its own."""
     if ":" in region.name:
         return region.name in EXHAUSTIVE
-    return region.name != "RESERVE" and region.stop - region.start <= SMALL_FILE_BYTES
+    unused = ("RESERVE", "spare")
+    return region.name not in unused and region.stop - region.start <= SMALL_FILE_BYTES
 
 
 def _log(content: bytes) -> Iterator[Region]:

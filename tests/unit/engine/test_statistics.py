@@ -89,3 +89,18 @@ def test_a_full_memtable_waits_while_level_0_has_too_many_tables(disk: MemoryFil
             goes_on.set()
         assert db.make_room()
         assert db.stats()["stalls"] >= 1
+
+
+def test_what_an_opening_cut_off_the_log_is_told(disk: MemoryFileSystem) -> None:
+    with DB("/db", filesystem=disk, write_through=True, **SMALL) as db:
+        db.put(b"durable", b"1", sync=True)
+        db.put(b"torn", b"2" * 100)
+        assert db.stats()["log_cut_bytes"] == 0
+        died = disk.crash(keep="all")
+    (segment,) = (path for path in died.files("/db") if path.endswith(".wal"))
+    died.flip_bit(segment, died.read_file(segment).rindex(b"2"))
+    with DB("/db", filesystem=died, **SMALL) as db:
+        assert dict(db) == {b"durable": b"1"}
+        assert db.stats()["log_cut_bytes"] > 100
+    with DB("/db", filesystem=died, **SMALL) as db:
+        assert db.stats()["log_cut_bytes"] == 0

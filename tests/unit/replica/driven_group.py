@@ -84,6 +84,7 @@ class DrivenGroup:
         *,
         members: int = 3,
         seed: int = 1,
+        cluster: str = "a-cluster",
         options: ReplicaOptions = SMALL,
         work: Work | None = None,
         later: Later = at_once,
@@ -97,7 +98,7 @@ class DrivenGroup:
         self.steps = 0
         self.group = Group(
             "/data",
-            cluster="a-cluster",
+            cluster=cluster,
             wake=lambda: None,
             rng=random.Random(seed),
             members=members,

@@ -220,6 +220,7 @@ cdef dict statistics(Store store):
         "stall_seconds": store.stall_seconds,
         "log": None if store.log is None else store.log.stats(),
         "changes": {"feeds": len(store.feeds), "oldest_sequence": oldest_change(store)},
+        "log_cut_bytes": 0 if store.log is None else store.log.recovery.cut_bytes,
         "cache": {
             "capacity_bytes": cache.capacity_bytes,
             "used_bytes": cache.used_bytes,
