@@ -2,6 +2,7 @@
 # Builds the native parts with sanitizers beside the normal build and runs their tests on it.
 # usage: tools/sanitized_tests.sh [address,undefined|thread [PYTEST_ARGUMENT...]]
 #        tools/sanitized_tests.sh [address,undefined|thread] --build-only
+#        tools/sanitized_tests.sh [address,undefined|thread] --module MODULE [ARGUMENT...]
 # Without further arguments: all tests of the engine, the native state and the native wire, or with `thread` those that have threads.
 # PYTHON is the interpreter, by default that of `make build`.
 set -euo pipefail
@@ -18,11 +19,16 @@ elif [ $# = 0 ]; then
         --ignore-glob '*/wire/test_server*' --ignore-glob '*/wire/test_channel*' tests/fuzz tests/crash
 fi
 python="${PYTHON:-.venv/bin/python}"
+if [ "${1:-}" = --module ]; then
+    shift
+else
+    set -- pytest -p no:cacheprovider "$@"
+fi
 base="build/sanitized-${sanitize//,/-}"
 
 KVSTORE_SANITIZE="$sanitize" "$python" setup.py --quiet build --build-base "$base" --parallel 2 \
     > "$base.log" 2>&1 || { cat "$base.log"; exit 1; }
-[ "${1:-}" != --build-only ] || exit 0
+[ "${4:-}" != --build-only ] || exit 0
 lib=$(echo "$base"/lib.*)
 
 case "$sanitize" in
@@ -40,7 +46,7 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path="$report"
 # The interpreter isn't instrumented, but its GIL is a mutex and a condition, which are seen.
 export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1:log_path="$report"
 PYTHONMALLOC=malloc PYTHONPATH="$lib" LD_PRELOAD="$runtime" \
-    "$python" -m pytest -p no:cacheprovider "$@" 2>&1 || {
+    "$python" -m "$@" 2>&1 || {
         status=$?
         cat "$report".* 2> /dev/null || true
         exit $status
