@@ -56,7 +56,7 @@ from kvstore.replica.pace import Pace
 from kvstore.replica.packets import Packet, SnapshotPart, StateProbe, StateReport, Transport
 from kvstore.replica.repair import Repair, open_member_state
 from kvstore.replica.scrub import Scrub
-from kvstore.replica.start import judge_start
+from kvstore.replica.start import judge_start, name_directory
 from kvstore.replica.storage import Identity, MemberLog
 from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.tail import Tail
@@ -163,9 +163,11 @@ class Replica:
                 damaged=bool(self._log.short),
                 hollow=self._log.hollow,
             )
-        except BaseException:
+        except BaseException as error:
             machine.close()
             self._log.close()
+            if isinstance(error, CorruptionError):
+                name_directory(error, self.directory.path)
             raise
         self._log.entries = []
         self._was_leader = False

@@ -20,7 +20,7 @@ from kvstore.replica.recovery import (
 )
 from kvstore.replica.storage import MemberLog
 
-__all__ = ["judge_start", "others_of"]
+__all__ = ["judge_start", "name_directory", "others_of"]
 
 
 def judge_start(log: MemberLog, member: int, state: StateFound, applied: int) -> Row:
@@ -40,6 +40,14 @@ def judge_start(log: MemberLog, member: int, state: StateFound, applied: int) ->
         )
         raise refused(found, error)
     return row
+
+
+def name_directory(error: CorruptionError, path: str) -> None:
+    """Have ``error`` name the member's directory where it names no file: its records, each right
+    by itself, contradict each other."""
+    if error.path is None:
+        error.path = path
+        error.args = (f"{error} in {path}",)
 
 
 def _found(log: MemberLog, member: int, state: StateFound, applied: int) -> Findings:

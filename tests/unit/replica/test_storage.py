@@ -8,10 +8,12 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore._engine.log.native import Log
-from kvstore.errors import ConfigurationError, StorageError
+from kvstore.errors import ConfigurationError, CorruptionError, StorageError
 from kvstore.raft import Bundle, Entry, EntryKind, Fetch, HardState, Membership, SnapshotMeta
 from kvstore.raft.codec import encode_snapshot_meta
+from kvstore.replica import Replica
 from kvstore.replica.storage import Identity, MemberLog
+from tests.unit.replica.driven_group import SMALL
 
 ME = Identity("cluster-a", 1)
 MEMBERS = Membership(voters=frozenset({1, 2, 3}))
@@ -250,3 +252,33 @@ def test_a_failed_sync_is_final():
         log.sync()
     with pytest.raises(StorageError):
         log.take_durable()
+
+
+class Nowhere:
+    """Carries nothing."""
+
+    def send(self, packets: object) -> None:
+        """Drop them."""
+
+
+def test_records_that_contradict_each_other_are_told_with_the_members_directory():
+    disk = MemoryFileSystem()
+    disk.make_directories("/data/node1")
+    log = MemberLog("/data/node1/log", ME, filesystem=disk)
+    log.found(MEMBERS)
+    # Of a term that the hard state, which comes with it, doesn't know.
+    save(log, entries=entries(9, 2, 3))
+    log.close()
+    with pytest.raises(CorruptionError, match="the log reaches term 9") as caught:
+        Replica(
+            ME,
+            "/data/node1",
+            Nowhere(),
+            options=SMALL,
+            rng=random.Random(1),
+            wake=lambda: None,
+            filesystem=disk,
+            threaded=False,
+        )
+    assert caught.value.path == "/data/node1"
+    assert str(caught.value).endswith("in /data/node1")
