@@ -251,7 +251,8 @@ def test_a_directory_of_another_kind(tmp_path: Path) -> None:
     data = tmp_path / "data"
     DataDirectory(data, "cluster-node").close()
     assert errors(*embedded(data)) == [
-        f"data directory {data} was made with --mode=cluster-node, not --mode=embedded"
+        f"data directory {data} was made with --mode=cluster-node, not --mode=embedded; "
+        "a directory keeps its mode"
     ]
     (tmp_path / "photos").mkdir(mode=0o700)
     (tmp_path / "photos" / "cat.jpg").touch()
