@@ -32,7 +32,7 @@ Play = Iterator[str]
 SYNC_MS = 150
 SYNC_TOO_SLOW_MS = 3000
 SMALL_DISK_ROOM = 320 << 20
-"""Two segments of the log, and what the state grows by."""
+"""Two segments of the log, and what the state grows by until it is full."""
 LARGE_VALUES_MAX = 1000
 CLOCK_SHIFT = "40m"
 LAG_VALUE_BYTES = 200_000
@@ -172,7 +172,7 @@ def fill_leaders_disk(cluster: ChaosCluster) -> Play:
     _fill(filler)
     _write_until(cluster, lambda: cluster.leader() != leader)
     yield SERVES
-    filler.unlink()
+    _make_room(cluster, leader, filler)
     cluster.running[leader].wait_serving()
     _move_back(cluster, leader)
 
@@ -185,7 +185,7 @@ def fill_followers_disk(cluster: ChaosCluster) -> Play:
     kvd = cluster.running[member]
     _write_until(cluster, lambda: "storage takes no writes" in kvd.stderr)
     yield SERVES
-    filler.unlink()
+    _make_room(cluster, member, filler)
     kvd.wait_serving()
     _move_back(cluster, member)
 
@@ -197,8 +197,8 @@ def fill_all_disks(cluster: ChaosCluster) -> Play:
         _fill(filler)
     _write_until(cluster, lambda: False)
     yield MAY_REFUSE
-    for filler in fillers.values():
-        filler.unlink()
+    for member, filler in fillers.items():
+        _make_room(cluster, member, filler)
     for member in fillers:
         cluster.running[member].wait_serving()
     for member in fillers:
@@ -212,11 +212,32 @@ def _move_to_small_disk(cluster: ChaosCluster, member: int) -> Path:
     kept = _kept(cluster, member)
     data.rename(kept)
     data.mkdir()
-    size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-    command("mount", "-t", "tmpfs", "-o", f"size={size + SMALL_DISK_ROOM}", "tmpfs", str(data))
+    size = _size(kept) + SMALL_DISK_ROOM
+    command("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(data))
     shutil.copytree(kept, data, dirs_exist_ok=True)
     cluster.start(member)
     return data / "filler"
+
+
+def _make_room(cluster: ChaosCluster, member: int, filler: Path) -> None:
+    """Enough for all that it may need: also a snapshot, beside the state that it has.
+
+    The cluster keeps no tail of its log for who was away.
+    """
+    filler.unlink()
+    data = cluster.data(member)
+    state = max(_size(cluster.data(other)) for other in cluster.members)
+    size = _size(data) + state + SMALL_DISK_ROOM
+    command("mount", "-o", f"remount,size={size}", str(data))
+
+
+def _size(directory: Path) -> int:
+    """What is in a directory that others change meanwhile."""
+    size = 0
+    for file in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _move_back(cluster: ChaosCluster, member: int) -> None:

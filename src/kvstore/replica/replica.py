@@ -568,8 +568,8 @@ class Replica:
             lack = "its disk has no room for the state"
         elif self._log.out_of_space:
             lack = "its disk has no room for the log"
-        elif self._transfers.lacks_room:
-            lack = "its disk has no room for a snapshot that it needs"
+        else:
+            lack = self._transfers.lack
         watch = self._storage_watch
         oldest = max(
             self._log.oldest_ticks(),

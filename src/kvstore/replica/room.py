@@ -21,7 +21,7 @@ WANTED_S = 2 * PAUSE_MAX_S
 class RoomWanted:
     """Says whether a snapshot waits for room, and when there is some.
 
-    It waits no more once the snapshot has come, once the entries up to it came from the log after
+    It waits no more once a part of one is kept, once the entries up to it came from the log after
     all, or once it wasn't offered for longer than leaders wait.
     """
 
@@ -46,9 +46,14 @@ class RoomWanted:
         self._short = False
 
     @property
-    def is_wanted(self) -> bool:
-        """A snapshot found no room, and is needed still as far as is known."""
-        return self._index > 0
+    def lack(self) -> str:
+        """A snapshot found no room, and is needed still as far as is known; empty if there is none.
+
+        What the disk had to have free for it is told: it lies beside the state until it is whole.
+        """
+        if not self._index:
+            return ""
+        return f"its disk has no room for a snapshot of {-(-self._total >> 20)} MiB that it needs"
 
     def want(self, index: int, total: int) -> None:
         """The snapshot of ``index``, of ``total`` bytes, found no room."""
@@ -57,8 +62,8 @@ class RoomWanted:
         self._short = False
         self._look()
 
-    def came(self) -> None:
-        """A snapshot is here whole."""
+    def found(self) -> None:
+        """A part of a snapshot found room; the first one does so where there is room for all."""
         self._index = 0
 
     def tick(self, commit: int) -> None:

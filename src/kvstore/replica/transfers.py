@@ -102,9 +102,9 @@ class Transfers:
         return bool(self._senders)
 
     @property
-    def lacks_room(self) -> bool:
+    def lack(self) -> str:
         """The disk was too full for the snapshot that this member needs, when it came last."""
-        return self._room.is_wanted
+        return self._room.lack
 
     # --- out -----------------------------------------------------------------------------------
 
@@ -317,6 +317,8 @@ class Transfers:
 
     def _kept(self, part: SnapshotPart, outcome: Error | None) -> None:
         """A part is written, or couldn't be."""
+        if outcome is None:
+            self._room.found()
         if self._receiver.kept(part, ok=outcome is None):
             check = partial(self._receiver.check, part.meta)
             self._jobs.start("check received", check, partial(self._checked, part))
@@ -332,7 +334,6 @@ class Transfers:
         if outcome is not None:
             self._refuse(part, outcome)
         else:
-            self._room.came()
             self._counters.snapshots_received += 1
             self._counters.snapshot_received_bytes += len(part.data)
             self._ready_to_install[part.meta.index] = part.meta

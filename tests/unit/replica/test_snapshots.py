@@ -266,17 +266,17 @@ def test_room_that_comes_is_told_again_and_again_until_the_snapshot_is_there():
     disk.tick(5)
     assert disk.told == []
     disk.want(7, 100)
-    assert disk.room.is_wanted
+    assert disk.room.lack == "its disk has no room for a snapshot of 1 MiB that it needs"
     disk.free = 99
     disk.tick(4)
     assert disk.told == []
     disk.free = 100
     disk.tick(4)
     assert disk.told == [7, 7]
-    disk.room.came()
+    disk.room.found()
     disk.tick(4)
     assert disk.told == [7, 7]
-    assert not disk.room.is_wanted
+    assert not disk.room.lack
 
 
 def test_a_disk_that_had_room_by_its_own_account_is_not_asked_whether_it_has():
@@ -285,21 +285,21 @@ def test_a_disk_that_had_room_by_its_own_account_is_not_asked_whether_it_has():
     disk.want(7, 100)
     disk.tick(10)
     assert disk.told == []
-    assert disk.room.is_wanted
+    assert disk.room.lack
 
 
 def test_room_is_not_wanted_any_more_once_the_entries_came_or_no_offer_does():
     disk = FreeBytes()
     disk.want(7, 100)
     disk.tick(commit=6)
-    assert disk.room.is_wanted
+    assert disk.room.lack
     disk.tick(commit=7)
-    assert not disk.room.is_wanted
+    assert not disk.room.lack
     disk.want(8, 100)
     disk.tick(round(WANTED_S / 0.5) - 1)
-    assert disk.room.is_wanted
+    assert disk.room.lack
     disk.tick()
-    assert not disk.room.is_wanted
+    assert not disk.room.lack
 
 
 @pytest.mark.parametrize("tick_s", [0.005, 0.05, 1.0])

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from kvstore.replica import Replica
 from kvstore.replica.recovery import TABLE, Row
 from kvstore.server.health import HealthWatch
-from kvstore.server.nodes.storage_report import StorageReport
+from kvstore.server.nodes.storage_report import REASON_TICKS, StorageReport
 
 
 def status_with(leader: int, trouble: str) -> int:
@@ -79,7 +79,7 @@ def a_member(
     )
 
 
-def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
+def test_each_trouble_of_storage_has_one_line_at_each_end_and_for_each_lasting_reason() -> None:
     well, counters = SimpleNamespace(under_way=""), SimpleNamespace(repairs_done=0)
     members = [a_member(number, repair=well, counters=counters) for number in (1, 2)]
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: members))
@@ -92,12 +92,21 @@ def test_each_trouble_of_storage_has_one_line_at_each_end() -> None:
         members[1].storage_trouble = ""
         report.tick()
         report.tick()
+        # To and fro, and then another one for good.
+        for number in range(REASON_TICKS + 2):
+            members[0].storage_trouble = "full" if number % 2 == 0 else "hangs"
+            report.tick()
+        members[0].storage_trouble = ""
+        report.tick()
     told: list[Any] = [
         (line["event"], line["member"], line.get("reason"), line.get("was")) for line in lines
     ]
     assert told == [
         ("storage takes no writes", 2, "full", None),
         ("storage takes writes again", 2, None, "full"),
+        ("storage takes no writes", 1, "full", None),
+        ("storage takes no writes", 1, "hangs", None),
+        ("storage takes writes again", 1, None, "hangs"),
     ]
 
 

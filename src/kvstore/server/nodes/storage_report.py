@@ -9,17 +9,22 @@ import structlog
 from kvstore.replica import Replica
 from kvstore.replica.recovery import Decision
 
-__all__ = ["StorageReport"]
+__all__ = ["REASON_TICKS", "StorageReport"]
+
+REASON_TICKS = 200
+"""As long as a reason must have been told before another one is: they may change to and fro."""
 
 log = structlog.get_logger("kvstore.storage")
 
 
 class StorageReport:
-    """One line of the log at each end of a trouble, for each member of this process."""
+    """A line of the log at each end of a trouble, and where its reason has become another one, for
+    each member of this process."""
 
     def __init__(self, replicas: Callable[[], Iterable[Replica]]) -> None:
         self._replicas = replicas
-        self._told: dict[int, str] = {}
+        # What was told of a member, and how many ticks ago.
+        self._told: dict[int, tuple[str, int]] = {}
         self._repairs: dict[int, str] = {}
         self._repaired: dict[int, int] = {}
         self._logs: dict[int, str] = {}
@@ -33,15 +38,18 @@ class StorageReport:
                 _tell_of_start(replica)
             self._tell_of_repair(replica)
             self._tell_of_log(replica)
-            trouble = replica.storage_trouble
-            if bool(trouble) == (replica.member in self._told):
-                continue
-            if trouble:
-                self._told[replica.member] = trouble
-                log.error("storage takes no writes", member=replica.member, reason=trouble)
-            else:
-                reason = self._told.pop(replica.member)
-                log.info("storage takes writes again", member=replica.member, was=reason)
+            self._tell_of_trouble(replica.member, replica.storage_trouble)
+
+    def _tell_of_trouble(self, member: int, trouble: str) -> None:
+        told, ticks = self._told.get(member, ("", REASON_TICKS))
+        if trouble and trouble != told and ticks >= REASON_TICKS:
+            self._told[member] = trouble, 0
+            log.error("storage takes no writes", member=member, reason=trouble)
+        elif trouble:
+            self._told[member] = told, ticks + 1
+        elif told:
+            del self._told[member]
+            log.info("storage takes writes again", member=member, was=told)
 
     def _tell_of_repair(self, replica: Replica) -> None:
         member, repair = replica.member, replica.repair.under_way
