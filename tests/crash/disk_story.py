@@ -20,7 +20,7 @@ from kvstore.engine import DB
 from kvstore.errors import IntegrityCode, StorageError
 from tests.crash.disk_sweep import ALL
 
-__all__ = ["OPTIONS", "STEPS", "Faults", "Story", "lack_is_for_good"]
+__all__ = ["OPTIONS", "ROUND", "STEPS", "Faults", "Story", "lack_is_for_good"]
 
 OPTIONS: dict[str, Any] = {
     "background": False,

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-__all__ = ["ALL", "CALLS_MAX", "places"]
+import pytest
+
+__all__ = ["ALL", "CALLS_MAX", "places", "takes_long"]
 
 ALL = os.environ.get("KVSTORE_DISK_SWEEP") == "all"
 CALLS_MAX = 500
 """Of one kind."""
+
+takes_long = pytest.mark.timeout(7200 if ALL else 300)
+"""For the modules of a sweep."""
 
 
 def places(calls: int, taken: int) -> Sequence[int]:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from kvstore._engine.files.native import PosixFileSystem
-from tests.crash.disk_story import STEPS, Story
+from tests.crash.disk_story import ROUND, Story
 from tests.crash.disk_sweep import CALLS_MAX, places
 
 __all__ = ["HALF", "UNSEEN"]
@@ -32,7 +32,7 @@ def tell(directory: str, kind: str, code: int, at: int) -> tuple[int, int]:
     library = ctypes.CDLL(None)
     library.fail_call(directory.encode(), kind.encode(), ctypes.c_long(at), code)
     story = Story(PosixFileSystem(), code, path=f"{directory}/db", forgets=kind in SYNCS)
-    story.tell(0, STEPS)
+    story.tell(0, ROUND)
     calls = library.calls_seen()
     library.fail_call(directory.encode(), kind.encode(), ctypes.c_long(0), 0)
     story.end()

@@ -13,7 +13,9 @@ import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
 from tests.crash.disk_story import STEPS, Faults, Story, lack_is_for_good
-from tests.crash.disk_sweep import CALLS_MAX
+from tests.crash.disk_sweep import CALLS_MAX, takes_long
+
+pytestmark = takes_long
 
 OPERATIONS = [
     "open",

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.disk_sweep import takes_long
 from tests.crash.failing_calls import HALF, SYNCS, UNSEEN
 from tests.integration.disk_trouble import COMPILER
 from tests.integration.process import environment
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+pytestmark = [takes_long, pytest.mark.skipif(COMPILER is None, reason="no C compiler")]
 
 FAILS = [
     ("pwrite", HALF),

@@ -12,8 +12,10 @@ import errno
 
 import pytest
 
-from tests.crash.disk_sweep import places
+from tests.crash.disk_sweep import places, takes_long
 from tests.crash.member_story import Fault, MemberStory
+
+pytestmark = takes_long
 
 LEADER, FOLLOWER = 1, 2
 TAKEN = 5
