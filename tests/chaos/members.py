@@ -51,7 +51,7 @@ class ChaosCluster(Cluster):
     def _start(self, member: int) -> Kvd:
         return self.launch(member)
 
-    def wait_equal(self, timeout: float = 120.0) -> None:
+    def wait_equal(self, timeout: float = 300.0) -> None:
         """Return once no running member lacks anything that the leader had committed."""
         end = time.monotonic() + timeout
         commit = self._applied(self.leader())

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import Error, StorageError
+from kvstore.replica import Replica
 from kvstore.state import Command, encode_commands
 from tests.crash.disk_sweep import ALL
 from tests.unit.replica.driven_group import DrivenGroup, delete_of, into, put_of
@@ -163,10 +164,7 @@ class MemberStory:
         driven = self.driven
         answers: list[object] = []
         for _ in range(TRIES):
-            if driven.failed:
-                # Together with who is cut off it would be a majority that is away.
-                driven.group.network.heal()
-            leader = driven.group.leader_replica()
+            leader = self._leader(driven)
             if leader is not None:
                 answers.clear()
                 leader.propose(encode_commands([command]), into(answers))
@@ -175,6 +173,13 @@ class MemberStory:
                     return answers[0]
             driven.step()
         raise AssertionError(f"no answer but {answers}; failures: {driven.failed}")
+
+    @staticmethod
+    def _leader(driven: DrivenGroup) -> Replica | None:
+        if driven.failed:
+            # Together with who is cut off it would be a majority that is away.
+            driven.group.network.heal()
+        return driven.group.leader_replica()
 
     def write(self, count: int, until: Callable[[], bool] = lambda: False) -> None:
         """Puts, and a delete now and then."""
@@ -198,18 +203,28 @@ class MemberStory:
     def read(self) -> None:
         """A linearizable read is right, or says that it can't be had now."""
         key = b"%02d" % self.chance.randrange(KEYS)
+        driven = self.driven
+        answers: list[Error | None] = []
         for _ in range(TRIES):
-            try:
-                found = self.driven.read(key)
-            except StorageError as error:
-                self._expect(error)
-                self.driven.leader().read_failed(error)
-            else:
-                if not isinstance(found, Error):
-                    assert found == self.model.get(key)
+            leader = self._leader(driven)
+            if leader is not None:
+                answers.clear()
+                leader.read(answers.append)
+                driven.until(lambda: answers)
+                if answers[0] is None and self._finds(leader, key):
                     return
-            self.driven.step()
-        raise AssertionError("no read was answered")
+            driven.step()
+        raise AssertionError(f"no read was answered, but {answers}")
+
+    def _finds(self, leader: Replica, key: bytes) -> bool:
+        try:
+            found = leader.machine.get(key)
+        except StorageError as error:
+            self._expect(error)
+            leader.read_failed(error)
+            return False
+        assert found == self.model.get(key)
+        return True
 
     # --- the story -------------------------------------------------------------------------------
 
