@@ -87,7 +87,7 @@ class DB(Database):
 
         Without ``since`` from now on. Of keys from ``start`` on and below ``stop``, or that begin
         with ``prefix``. To go on where an earlier feed ended, of this opening or one before it,
-        give its ``sequence``. ``timeout``: how many seconds iteration waits for the next change; None:
+        give its ``sequence``. ``timeout``: seconds that iteration waits for the next change; None:
         however long, 0: it ends where nothing more is there.
 
         The past reaches back as far as the log: up to what flushes have put into tables, and

@@ -66,7 +66,7 @@ class Log:
         that was durable, and up to which offset. A log of less is damaged. 0: not known.
     :param report_short: open such a log all the same, say so in :attr:`recovery`, and leave its
         files as they are but for what is appended.
-    :param hollow: go on behind a record with a damaged payload whose header checks and that had been
+    :param hollow: go on behind a record with a damaged payload whose header checks and that was
         durable: it is reported in :attr:`recovery`, and :meth:`replay` gives it without a payload.
     """
 
