@@ -263,11 +263,16 @@ class _Run:
         gone = self._gone()
 
         def written_on_or_fewer() -> bool:
-            # What a bit flip left to be found may be found just now, and ends another member.
-            return written_on() or self._gone() != gone
+            # What a bit flip left to be found may be found just now: it ends another member, or has
+            # it repaired, which counts among those that nobody hands over to meanwhile.
+            return written_on() or self._gone() != gone or self._repairing()
 
         self._expect(written_on_or_fewer, "writes go on without the leader's disk", HANG_TICKS)
         process.hanging = False
+
+    def _repairing(self) -> bool:
+        replicas = [process.replica for process in self.processes.values()]
+        return any(replica is not None and replica.repair.under_way for replica in replicas)
 
     def _gone(self) -> set[int]:
         return {member for member, process in self.processes.items() if process.gone is not None}
