@@ -19,13 +19,17 @@ def test_a_member_is_told_whole() -> None:
 def test_each_field_has_its_own_value() -> None:
     message = admin_pb2.MemberStatus(role=admin_pb2.ROLE_LEARNER)
     for number, field in enumerate(message.DESCRIPTOR.fields, 1):
-        if field.name != "role":
+        if field.name == "findings":
+            message.findings.append(str(number))
+        elif field.name != "role":
             text = field.type == field.TYPE_STRING
             setattr(message, field.name, str(number) if text else number)
     (told,) = ClusterStatus.from_message(admin_pb2.StatusResponse(members=[message])).members
     assert told.role == "learner"
     for field in message.DESCRIPTOR.fields:
-        if field.name != "role":
+        if field.name == "findings":
+            assert told.findings == tuple(message.findings)
+        elif field.name != "role":
             assert getattr(told, field.name) == getattr(message, field.name)
 
 
