@@ -84,6 +84,11 @@ class Call:
         self.deadline = monotonic() + 3600
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
+    @property
+    def session(self) -> object | None:
+        """Of a call of the native wire: None once its client has gone."""
+        return None if self.outcome.cancelled() else self
+
     def end(self, outcome: Outcome) -> None:
         if self.outcome.cancelled():
             return  # its client has gone
