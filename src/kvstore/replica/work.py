@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import NoReturn, Protocol, TypeVar
 
 from kvstore.errors import Error, InternalError, StorageError
 
@@ -32,7 +33,8 @@ class Work(Protocol):
 
         ``kind`` says what it is, to people.
 
-        ``job`` raises nothing. ``then`` may be called before this returns; once the driving has
+        ``job`` raises nothing; one of threads that does has a defect, which is raised where
+        ``then`` would be called. ``then`` may be called before this returns; once the driving has
         ended it isn't.
         """
 
@@ -54,7 +56,11 @@ class WorkerThreads:
     """
 
     def __init__(self, post: Callable[[Callable[[], None]], object]) -> None:
-        """``post``, from any thread, has a call made on the thread that drives the members."""
+        """``post``, from any thread, has a call made on the thread that drives the members.
+
+        What such a call raises ends them: nobody else would hear of a job that failed, and who
+        waits for its outcome would wait for ever.
+        """
         self._post = post
         self._changed = threading.Condition()
         self._waiting: deque[tuple[str, Callable[[], None], Callable[[], None]]] = deque()
@@ -91,9 +97,15 @@ class WorkerThreads:
         with self._changed:
             if self._threads or not self._waiting:
                 return
-            _, job, then = self._waiting.popleft()
-        job()
-        then()
+            kind, job, then = self._waiting.popleft()
+        self._do(kind, job, then)
+
+    def _do(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
+        try:
+            job()
+        except BaseException as raised:  # noqa: BLE001 - raised on the thread that drives it all
+            then = partial(_raise_defect, kind, raised)
+        self._post(then)
 
     def _count(self, threads: int) -> None:
         with self._changed:
@@ -112,8 +124,7 @@ class WorkerThreads:
                     break
                 kind, job, then = self._waiting.popleft()
             threading.current_thread().name = f"kvstore-work-{kind}"
-            job()
-            self._post(then)
+            self._do(kind, job, then)
             del job, then
         self._count(-1)
 
@@ -124,6 +135,10 @@ class WorkerThreads:
             self._waiting.clear()
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._threads == 0, wait_s)
+
+
+def _raise_defect(kind: str, raised: BaseException) -> NoReturn:
+    raise InternalError(f"{kind}: {type(raised).__name__}: {raised}") from raised
 
 
 class Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -21,10 +22,10 @@ class Posted:
     """The thread that drives the members, as far as workers see it."""
 
     def __init__(self) -> None:
-        self.calls: list[object] = []
+        self.calls: list[Callable[[], None]] = []
         self._came = threading.Condition()
 
-    def post(self, call: object) -> None:
+    def post(self, call: Callable[[], None]) -> None:
         with self._came:
             self.calls.append(call)
             self._came.notify_all()
@@ -32,6 +33,10 @@ class Posted:
     def wait(self, count: int) -> None:
         with self._came:
             assert self._came.wait_for(lambda: len(self.calls) >= count, LONG_S)
+
+
+def fail(error: BaseException) -> None:
+    raise error
 
 
 def test_one_job_of_a_kind_is_under_way() -> None:
@@ -75,10 +80,6 @@ def test_a_job_that_goes_on_is_young_however_long_it_takes() -> None:
 def test_errors_are_outcomes_and_defects_are_errors() -> None:
     jobs = Jobs(AtOnce(), lambda: None)
     told: list[object] = []
-
-    def fail(error: Exception) -> None:
-        raise error
-
     storage = StorageError("no disk", path="/x")
     jobs.start("disk", lambda: fail(storage), told.append)
     jobs.start("defect", lambda: fail(KeyError("k")), told.append)
@@ -141,10 +142,41 @@ def test_a_system_without_threads_gets_its_jobs_done(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     done: list[str] = []
-    work = WorkerThreads(Posted().post)
+    posted = Posted()
+    work = WorkerThreads(posted.post)
     work.run("test", lambda: done.append("job"), lambda: done.append("then"))
+    assert done == ["job"]
+    posted.calls.pop()()
     assert done == ["job", "then"]
+    work.run("test", lambda: fail(KeyError("k")), lambda: done.append("never"))
+    with pytest.raises(InternalError, match="test: KeyError: 'k'"):
+        posted.calls.pop()()
     assert work.close()
+
+
+class Ended(BaseException):
+    """What nobody takes for an error."""
+
+
+@pytest.mark.parametrize("raised", [KeyError("k"), StorageError("no disk"), Ended("k")])
+def test_a_job_that_raises_is_a_defect_where_its_outcome_is_taken(raised: BaseException) -> None:
+    posted = Posted()
+    work = WorkerThreads(posted.post)
+    told: list[str] = []
+    try:
+        work.run("test", lambda: fail(raised), lambda: told.append("failed"))
+        posted.wait(1)
+        with pytest.raises(InternalError, match=f"test: {type(raised).__name__}: ") as defect:
+            posted.calls.pop()()
+        assert defect.value.__cause__ is raised
+        assert told == []
+        # Its thread goes on: a count of those that died would keep the end waiting.
+        work.run("test", lambda: None, lambda: told.append("done"))
+        posted.wait(1)
+        posted.calls.pop()()
+        assert told == ["done"]
+    finally:
+        assert work.close(LONG_S)
 
 
 def test_a_flush_that_takes_long_holds_nothing_up() -> None:

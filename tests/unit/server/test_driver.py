@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from kvstore.errors import Error, InternalError, StorageError
+from kvstore.replica import WorkerThreads
 from kvstore.replica.ticks import TICK_S
 from kvstore.server.nodes.driver import Driver
 
@@ -106,6 +108,25 @@ def test_the_first_failure_ends_it(raised: Exception, kind: type[Error]) -> None
         assert calls == 1
         assert isinstance(driver.failed.result(), kind)
         assert "another" not in str(driver.failed.result())
+
+    drive(story)
+
+
+def test_a_job_beside_the_loop_that_raises_ends_it() -> None:
+    async def story(driver: Driver) -> None:
+        work = WorkerThreads(driver.post)
+
+        def job() -> None:
+            raise KeyError("k")
+
+        with capture_logs() as lines:
+            work.run("a job", job, lambda: pytest.fail("it has no outcome"))
+            error = await driver.failed
+        assert isinstance(error, InternalError)
+        assert str(error) == "a job: KeyError: 'k'"
+        assert [line["event"] for line in lines] == ["a replica failed"]
+        assert lines[0]["exc_info"], "where it was raised is told"
+        work.close()
 
     drive(story)
 

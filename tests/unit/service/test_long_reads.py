@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kvstore.errors import InternalError
 from kvstore.etcd_errors import Reason
 from kvstore.service.etcd.reads import LONG_JOBS_MAX, LONG_S, RANGE_JOBS_MAX
 from kvstore.state.mvcc.answers import KeyValue, RangeAnswer
@@ -170,6 +171,25 @@ def test_a_range_ends_when_its_caller_goes(stage: LongStage) -> None:
     stage.work.take()
     assert stage.scan.begun == 1
     assert waiting, "it doesn't count any more"
+
+
+def test_a_defect_in_a_job_is_told_to_one_caller_and_the_others_are_read(stage: LongStage) -> None:
+    asked = threading.Event()
+
+    def gone() -> bool:
+        if threading.current_thread() in stage.work.threads:
+            asked.set()
+            raise KeyError("gone")
+        return False
+
+    failed = stage.read(SHORT, serializable=True, gone=gone)
+    read = stage.read(SHORT, serializable=True)
+    stage.turn()
+    until(stage, lambda: bool(failed and read))
+    assert asked.is_set()
+    assert isinstance(failed[0], InternalError)
+    assert str(failed[0]) == "reading: KeyError: 'gone'"
+    assert read == [ONE]
 
 
 def test_ranges_of_a_transaction_end_as_well(stage: LongStage) -> None:

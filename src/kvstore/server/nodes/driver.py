@@ -123,6 +123,9 @@ class Driver:
         began = time.monotonic()
         try:
             call()
+        except InternalError as error:
+            log.exception("a replica failed")
+            self.fail(error)
         except Error as error:
             self.fail(error)
         except Exception as error:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from kvstore.errors import InternalError
 from kvstore.replica.work import Progress
 from kvstore.service.etcd.member import LocalMember
 from kvstore.service.etcd.read_calls import ReadCall, UnwantedError
@@ -95,12 +96,14 @@ class Job:
 
     def _read(self, call: ReadCall) -> Any:
         read = call.read
-        if read is None or call.is_unwanted:
-            return LATER
         try:
+            if read is None or call.is_unwanted:
+                return LATER
             return call.outcome(lambda machine: read(machine, self._step), self.machine)
         except UnwantedError:
             return LATER
+        except Exception as error:  # noqa: BLE001 - told to the one who asked
+            return InternalError(f"reading: {type(error).__name__}: {error}")
 
     def _step(self) -> None:
         self.progress.step()
