@@ -263,6 +263,9 @@ class Raft:
             damage.check_claim(state, message)
             damage.found(state)
             state.send(MessageKind.APPEND_RESPONSE, message.sender, reject=True, damaged=True)
+        elif state.log.hollow and mending.is_passed(state, message):
+            roles.become_follower(state, state.term + 1, NOBODY)
+            state.send(MessageKind.APPEND_RESPONSE, message.sender, reject=True)
 
     def _on_heartbeat_response(self, message: Message) -> None:
         replication.handle_heartbeat_response(self._state, message)

@@ -12,7 +12,10 @@ term is, committed or not (FAST'18 asks the same of its "faulty" entries). Hence
    place (``Bundle.mends``, ``Raft.mended``).
 4. What nobody can give it comes from a leader: it refuses APPENDs that begin behind its first
    hollow entry, so that it is sent them again, or a snapshot where they are gone there. A
-   conflicting entry replaces a hollow one as any other.
+   conflicting entry replaces a hollow one as any other. A leader never goes back behind what was
+   acknowledged to it, though: where that is more than is whole, of a leader that leads on from
+   before the member's restart, and nobody gives it, the member goes to a new term. Who leads that
+   one remembers no acknowledgements.
 5. Where the list of members is hollow it knows nobody, or an older list: it asks those as well that
    it heard.
 
@@ -31,7 +34,18 @@ from kvstore.raft.membership import MEMBERS_MAX, History
 from kvstore.raft.messages import Entry, EntryKind, Message, MessageKind
 from kvstore.raft.state import State
 
-__all__ = ["AT_ONCE", "answer", "ask", "expects", "lost", "mended", "note", "offered", "take"]
+__all__ = [
+    "AT_ONCE",
+    "answer",
+    "ask",
+    "expects",
+    "is_passed",
+    "lost",
+    "mended",
+    "note",
+    "offered",
+    "take",
+]
 
 AT_ONCE = 16
 """Entries that are asked for at one time."""
@@ -103,6 +117,19 @@ def offered(state: State, entries: Sequence[Entry]) -> None:
             state.mends.append(entry)
 
 
+def is_passed(state: State, message: Message) -> bool:
+    """Whether the leader of this heartbeat counts on more than is whole here, and nobody gives it.
+
+    It can only be one of the term that this member was started with: of later ones it has
+    acknowledged nothing from its first hollow entry on.
+    """
+    return (
+        message.term == state.first_term
+        and message.log_index > state.log.whole
+        and state.now - state.mended_at >= state.options.election_ticks
+    )
+
+
 def mended(state: State, entry: Entry, *, right: bool) -> None:
     """The bytes of a hollow entry are durable in their place, or were not the right ones."""
     log = state.log
@@ -112,6 +139,7 @@ def mended(state: State, entry: Entry, *, right: bool) -> None:
     if not right or index not in log.hollow or log.term(index) != entry.term:
         return
     log.mend(entry)
+    state.mended_at = state.now
     # What was known to be committed is so again.
     log.commit = max(log.commit, min(state.saved.commit, log.whole))
     state.without.pop(index, None)

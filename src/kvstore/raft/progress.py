@@ -146,7 +146,8 @@ class Progress:
         """Step back after a refused APPEND; False when the refusal is old news.
 
         ``rejected_index`` is the APPEND's ``log_index``; ``retry_index`` the last place where
-        the logs may still be equal, found from the follower's hint (Raft §5.3).
+        the logs may still be equal, found from the follower's hint (Raft §5.3). A follower that
+        refuses what it had acknowledged isn't sent the same again before its next heartbeat.
         """
         if self.state is _REPLICATE:
             if rejected_index <= self.match:
@@ -155,8 +156,10 @@ class Progress:
             return True
         if self.state is _SNAPSHOT or self.next - 1 != rejected_index:
             return False
-        self.next = max(min(rejected_index, retry_index + 1), self.match + 1)
-        self.paused = False
+        retry = max(min(rejected_index, retry_index + 1), self.match + 1)
+        if retry < self.next:
+            self.next = retry
+            self.paused = False
         return True
 
     def may_send(self, messages_max: int, bytes_max: int) -> bool:

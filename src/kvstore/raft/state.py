@@ -98,7 +98,8 @@ class State:
     hollow entries (``mending.py``): ``offers``, those whose data came and isn't durable yet;
     ``mends``, those of them to be given out with the next bundle; ``without``, who couldn't give
     one, and whether that is because it is damaged there too; ``next_asking``, the tick at which
-    they are asked for again; ``heard_of``, who was heard meanwhile.
+    they are asked for again; ``mended_at``, that at which one was mended last; ``heard_of``, who
+    was heard meanwhile.
     """
 
     __slots__ = (
@@ -114,6 +115,7 @@ class State:
         "installing",
         "leader",
         "log",
+        "mended_at",
         "mends",
         "messages",
         "next_asking",
@@ -185,6 +187,7 @@ class State:
         self.mends: list[Entry] = []
         self.without: dict[int, dict[int, bool]] = {}
         self.next_asking = 0
+        self.mended_at = 0
         self.heard_of: set[int] = set()
 
     # Outbox

@@ -362,3 +362,67 @@ def test_who_lost_the_list_of_members_asks_whom_it_hears() -> None:
     cluster.tick(80)
     assert whole(cluster)
     assert len(cluster.states()) == 1
+
+
+@pytest.mark.parametrize("tail", [0, 100])
+def test_who_is_hollow_below_what_the_same_leader_counts_on_becomes_whole(tail: int) -> None:
+    """1 leads on and has let entry 10 go, which 2 had acknowledged; 3 is down."""
+    cluster = Cluster(voters(1, 2, 3), options=Options(tail_entries=2), tail=tail)
+    cluster.elect(1)
+    for number in range(20):
+        cluster.propose(b"%d" % number)
+    cluster.tick(5)
+    cluster.members[1].compact()
+    term, commit = cluster[1].term, cluster[1].commit
+    cluster.members[3].crash()
+    cluster.members[2].crash()
+    cluster.members[2].disk.hollow |= {10}
+    cluster.members[2].start()
+    cluster.propose(b"more")
+    cluster.tick(60)
+    assert whole(cluster)
+    assert cluster[1].commit > commit
+    assert not cluster[2].damaged, "it has all that it had, by index and term"
+    assert cluster.leader == 1
+    assert cluster[1].term == term + 2, "and that only once"
+    assert len(cluster.states()) == 1
+
+
+def test_an_append_that_is_refused_though_it_was_acknowledged_waits_for_a_heartbeat() -> None:
+    cluster = Cluster(voters(1, 2, 3), options=Options(tail_entries=2))
+    cluster.elect(1)
+    for number in range(20):
+        cluster.propose(b"%d" % number)
+    cluster.tick(5)
+    cluster.members[1].compact()
+    cluster.isolate(3)
+    cluster.members[2].crash()
+    cluster.members[2].disk.hollow |= {10}
+    cluster.members[2].start()
+    cluster.propose(b"more")
+    cluster.tick(5)
+    sent = 0
+    for _ in range(4):
+        cluster[1].tick()
+        for _ in range(100):
+            cluster.collect()
+            wire, cluster.wire = cluster.wire, []
+            for message in wire:
+                sent += message.kind is K.APPEND and message.to == 2
+                cluster.deliver(message)
+    assert 0 < sent <= 2 * 4
+
+
+def test_nothing_that_others_give_costs_the_leader_its_term() -> None:
+    cluster = Cluster(voters(1, 2, 3))
+    cluster.elect(1)
+    for number in range(100):
+        cluster.propose(b"%d" % number)
+    cluster.tick(5)
+    term = cluster[1].term
+    cluster.members[2].crash()
+    cluster.members[2].disk.hollow |= set(range(3, 100))
+    cluster.members[2].start()
+    cluster.tick(60)
+    assert whole(cluster)
+    assert (cluster.leader, cluster[1].term) == (1, term)
