@@ -131,6 +131,8 @@ class MemberLog:
             unknown = self._replay(path)
             # What the log durably says, which may be less than what is true.
             self._durable_hard_state = self.hard_state
+            # Nor does it say yet, durably, that something was lost.
+            self._loss_untold = False
             if unknown == {_HARD_STATE} and noted is not None and not self.short:
                 self.short = str(self._lost(_HARD_STATE))
             elif unknown:
@@ -138,6 +140,8 @@ class MemberLog:
                 raise self._lost(min(unknown))
             if self.short and noted is not None:
                 self._take_loss(path, noted)
+                self._loss_untold = True
+                self._note_durable(self._durable_hard_state)
             self._check_identity(path, identity)
             self._begin_note()
         except (CorruptionError, ConfigurationError) as error:
@@ -194,6 +198,8 @@ class MemberLog:
             if payload is None:
                 unknown.add(kind)
                 continue
+            if kind == _VOID and kind in unknown and self._is_unplaced(payload):
+                continue
             unknown.discard(kind)
             if kind == _HARD_STATE:
                 self.hard_state = decode_hard_state(payload)
@@ -248,6 +254,11 @@ class MemberLog:
                 )
             del entries[max(keep, 0) :]
         entries.append(entry)
+
+    def _is_unplaced(self, payload: bytes) -> bool:
+        """Whether it is open which entries are void: those before this record, or those before one
+        that is damaged and said the same."""
+        return bool(self.entries) and _decode_index(payload) != self._void_before
 
     def _replay_mark(self, mark: SnapshotMeta) -> None:
         if mark == self.mark:
@@ -391,9 +402,15 @@ class MemberLog:
         done = []
         while self._under_way and self._under_way[0][0] <= durable:
             bundle = self._under_way.popleft()[1]
-            self._durable_hard_state = bundle.hard_state or self._durable_hard_state
+            self._note_durable(bundle.hard_state)
             done.append(bundle)
         return done
+
+    def _note_durable(self, state: HardState | None) -> None:
+        if state is not None:
+            self._durable_hard_state = state
+            if state.damaged and state.term >= self.hard_state.term:
+                self._loss_untold = False
 
     @property
     def busy(self) -> bool:
@@ -448,11 +465,9 @@ class MemberLog:
 
         After a loss not before it is durable that there was one: the note is what tells of it.
         """
-        state = self._durable_hard_state
-        if self._note is None or (
-            self.short and not (state.damaged and state.term >= self.hard_state.term)
-        ):
+        if self._note is None or self._loss_untold:
             return None
+        state = self._durable_hard_state
         segment, offset = self._log.newest_place()
         return LogNote(segment, offset, state.term, state.vote) if segment else None
 
@@ -523,7 +538,7 @@ class MemberLog:
         """Sync what was saved and close. Raises the failure of a log that has failed before."""
         self._log.close()
         for _, bundle, _ in self._under_way:
-            self._durable_hard_state = bundle.hard_state or self._durable_hard_state
+            self._note_durable(bundle.hard_state)
         note = self.to_note()
         if note is not None and not self._closed:
             self.write_note(note._replace(closed=True))

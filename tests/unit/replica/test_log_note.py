@@ -257,6 +257,28 @@ def test_after_a_loss_no_term_in_which_it_may_have_voted_is_voted_in_again(left,
     assert hard_state_after_loss(left, noted) == expected
 
 
+def test_after_a_loss_was_told_notes_go_on_also_once_it_is_healed():
+    disk = closed()
+    path = segments(disk)[-1]
+    content = disk.read_file(path)
+    disk.write_file(path, content[: records(content)[-3]])
+    log = opened(disk)
+    save(log, hard_state=HardState(8, damaged=True))
+    save(log, hard_state=HardState(9, vote=2), entries=entries(9, 101, 105))
+    note = log.to_note()
+    assert note is not None
+    assert (note.term, note.vote) == (9, 2)
+    assert log.short, "it tells what was"
+    log.close()
+    closing = NoteFile(disk, NOTE).found
+    assert closing is not None
+    assert (closing.term, closing.closed) == (9, True)
+    path = segments(disk)[-1]
+    content = disk.read_file(path)
+    disk.write_file(path, content[: records(content)[-1]])
+    assert opened(disk).short, "the second loss is noticed as the first was"
+
+
 # --- a running member --------------------------------------------------------------------------
 
 

@@ -282,3 +282,58 @@ def test_records_that_contradict_each_other_are_told_with_the_members_directory(
         )
     assert caught.value.path == "/data/node1"
     assert str(caught.value).endswith("in /data/node1")
+
+
+def with_snapshot_in_three_segments() -> MemoryFileSystem:
+    """The note of which entries are void stands before entries 101 to 103, and twice after them."""
+    disk = MemoryFileSystem()
+    log = opened(disk)
+    log.found(MEMBERS)
+    save(log, hard_state=HardState(2, 2, 1), entries=entries(2, 2, 2))
+    save(log, hard_state=HardState(2, 2, 100), snapshot=SnapshotMeta(100, 2, MEMBERS))
+    save(log, entries=entries(2, 101, 102))
+    log.begin_next_segment()
+    save(log, entries=entries(2, 103, 103))
+    log.begin_next_segment()
+    log.sync()
+    log.close()
+    return disk
+
+
+def notes_of_snapshot(disk: MemoryFileSystem, index: int) -> list[tuple[str, int]]:
+    """Where the payload of a record of kind 11 stands that says ``index``."""
+    found = []
+    for path in sorted(f"/log/{name}" for name in disk.names("/log") if name.endswith(".wal")):
+        content = disk.read_file(path)
+        at = content.find(index.to_bytes(8, "little"))
+        while at >= 0:
+            if content[at - 48 : at - 46] == b"KR":
+                found.append((path, at))
+            at = content.find(index.to_bytes(8, "little"), at + 1)
+    return found
+
+
+def test_no_entry_goes_for_a_damaged_note_of_a_snapshot():
+    """One that is said again after entries that came meanwhile voids nothing of them."""
+    disk = with_snapshot_in_three_segments()
+    first, second, third = notes_of_snapshot(disk, 101)
+    for path, at in (first, third):
+        flipped = disk.crash(keep="all")
+        flipped.flip_bit(path, at, 0)
+        with pytest.raises(CorruptionError, match="note of the last snapshot") as caught:
+            opened(flipped)
+        assert (caught.value.path, caught.value.offset) == (path, at - 48)
+    disk.flip_bit(*second, 0)
+    assert places(opened(disk)) == [(2, 101), (2, 102), (2, 103)]
+
+
+def test_a_damaged_note_of_a_snapshot_is_nothing_where_the_next_one_voids_no_entry():
+    disk = with_snapshot_in_three_segments()
+    log = opened(disk)
+    save(log, hard_state=HardState(2, 2, 200), snapshot=SnapshotMeta(200, 2, MEMBERS))
+    save(log, entries=entries(2, 201, 202))
+    log.close()
+    disk.flip_bit(*notes_of_snapshot(disk, 101)[-1], 0)
+    log = opened(disk)
+    assert places(log) == [(2, 201), (2, 202)]
+    assert log.first_readable == 201
