@@ -223,6 +223,11 @@ class MemberLog:
             self._void_before = self.mark.index + 1
         return unknown
 
+    def _is_unplaced(self, payload: bytes) -> bool:
+        """Whether it is open which entries are void: those before this record, or those before one
+        that is damaged and said the same."""
+        return bool(self.entries) and _decode_index(payload) != self._void_before
+
     def _lost(self, kind: int) -> CorruptionError:
         """The newest record of ``kind``, which no other one replaces, is damaged."""
         found = [hollow for hollow in self._log.recovery.hollows if hollow.kind == kind]
@@ -254,11 +259,6 @@ class MemberLog:
                 )
             del entries[max(keep, 0) :]
         entries.append(entry)
-
-    def _is_unplaced(self, payload: bytes) -> bool:
-        """Whether it is open which entries are void: those before this record, or those before one
-        that is damaged and said the same."""
-        return bool(self.entries) and _decode_index(payload) != self._void_before
 
     def _replay_mark(self, mark: SnapshotMeta) -> None:
         if mark == self.mark:
