@@ -12,7 +12,7 @@ import click
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_connection import connection_options, settings_of
 from kvstore.client import Client, Repairs
-from kvstore.errors import ConfigurationError
+from kvstore.errors import AlreadyOpenError, ConfigurationError
 
 __all__ = ["repair_command"]
 
@@ -43,13 +43,13 @@ def repair_command(context: click.Context, directory: Path | None) -> int:
     if directory is not None:
         return _repair_database(context, directory)
     settings = settings_of(context)
-    stopped = False
+    ended: list[Repairs] = []
     for address in settings.addr.split(","):
         with settings.connect(address) as client:
-            ended = _await(client, address)
-        if settings.output == "json":
-            click.echo(json.dumps([dataclasses.asdict(member) for member in ended]))
-        stopped |= any(member.fault for member in ended)
+            ended += _await(client, address)
+    if settings.output == "json":
+        click.echo(json.dumps([dataclasses.asdict(member) for member in ended]))
+    stopped = any(member.fault for member in ended)
     return ExitCode.DAMAGED if stopped else ExitCode.OK
 
 
@@ -95,7 +95,10 @@ def _repair_database(context: click.Context, directory: Path) -> int:
         raise ConfigurationError(
             f"{directory} is a member's state, which the member repairs by itself: start it"
         )
-    report = repair_db(directory, progress=_tell_progress)
+    try:
+        report = repair_db(directory, progress=_tell_progress)
+    except AlreadyOpenError as error:
+        raise ConfigurationError(f"{directory} is in use: close it first") from error
     lost = bool(report.lost or report.log_damage or report.missing_sequences)
     if settings_of(context).output == "json":
         fields = {

@@ -41,15 +41,15 @@ from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine
 
-__all__ = ["ASK_S", "OpenedState", "Repair", "open_member_state"]
+__all__ = ["ASK_S", "WITHHELD", "OpenedState", "Repair", "open_member_state"]
 
 # What a database knows in memory as well: its manifest, the name of that, and how far it is.
 _OF_MANIFEST = ("MANIFEST-", "CURRENT", "END")
 
 ASK_S = 1.0
 """Between two questions to the leader, who takes no notice of those that come too early."""
-# Rights, which an operator took away and can give back.
-_WITHHELD = (errno.EACCES, errno.EPERM, errno.EROFS)
+WITHHELD = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Of rights, which an operator took away and can give back."""
 
 CALM_S = 10.0
 """Damage that comes sooner after a repair waits for the next one, longer and longer."""
@@ -210,7 +210,7 @@ def can_be_repaired(damage: StorageError) -> bool:
     """
     if damage.code is IntegrityCode.UNSUPPORTED_VERSION or isinstance(damage, AlreadyOpenError):
         return False
-    return not damage.retryable and damage.errno not in _WITHHELD
+    return not damage.retryable and damage.errno not in WITHHELD
 
 
 def others_vote(membership: Membership, member: int) -> bool:

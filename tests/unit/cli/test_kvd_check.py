@@ -286,6 +286,26 @@ def test_a_member_that_was_removed(write: Write, tmp_path: Path) -> None:
     assert "member 1 was removed from cluster 'orders'" in found
 
 
+@pytest.mark.parametrize("left", ["PEERS", "node1"])
+def test_a_member_whose_identity_is_gone(write: Write, tmp_path: Path, left: str) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data, "cluster-node").close()
+    if left == "PEERS":
+        PeerRegistry(data).remove([2])
+    else:
+        (data / left).mkdir(mode=0o700)
+    (found,) = errors(write())
+    assert f"it is gone, but {left} is there" in found
+
+
+def test_what_another_directory_knew_of_members(write: Write, tmp_path: Path) -> None:
+    DataDirectory(tmp_path / "data", "cluster-node").close()
+    identity = start_identity(tmp_path / "data", load_cluster_config(str(write())))
+    PeerRegistry(tmp_path / "data", identity.incarnation + 2).remove([2])
+    (found,) = errors(write())
+    assert str(tmp_path / "data" / "PEERS") in found
+
+
 def fill_disk(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> None:
     real = os.statvfs
 

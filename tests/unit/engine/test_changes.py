@@ -508,8 +508,9 @@ def test_the_future_is_refused(db: DB) -> None:
     for since in (-1, 1 << 56):
         with pytest.raises(InvalidArgumentError):
             db.changes(since)
-    with pytest.raises(TypeError):
-        db.changes("1")  # type: ignore[arg-type]
+    for strange in ("1", True, 1.0):
+        with pytest.raises(TypeError):
+            db.changes(strange)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("logged", [True, False])

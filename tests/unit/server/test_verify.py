@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from kvstore import DB
 from kvstore._engine.files.native import PosixFileSystem
 from kvstore.engine import Options as EngineOptions
-from kvstore.errors import ConfigurationError, InvalidArgumentError
+from kvstore.errors import ConfigurationError, InvalidArgumentError, StorageError
 from kvstore.raft import Membership
 from kvstore.replica import Identity, Replica, ReplicaOptions
 from kvstore.server.config.data_directory import write_marker
@@ -222,12 +224,47 @@ def test_a_backup_is_read_to_its_end(tmp_path: Path) -> None:
     assert [file.outcome for file in report.files] == [Outcome.DAMAGED]
 
 
-@pytest.mark.parametrize("what", ["nothing", "empty", "strange"])
+@pytest.mark.parametrize("what", ["nothing", "empty", "strange", "pipe"])
 def test_what_is_none_of_ours_is_refused(tmp_path: Path, what: str) -> None:
     path = tmp_path / what
-    if what != "nothing":
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what != "nothing":
         path.mkdir()
     if what == "strange":
         (path / "file").write_text("hello")
     with pytest.raises(InvalidArgumentError):
         verify(str(path))
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "IDENTITY", "MANIFEST-", "END"])
+def test_a_size_beyond_all_memory_is_damage(tmp_path: Path, name: str) -> None:
+    path = make_database(tmp_path / "db")
+    (file,) = (one for one in path.iterdir() if one.name.startswith(name))
+    os.truncate(file, 1 << 40)
+    report = verify(str(path))
+    assert [one.path for one in report.files if one.outcome is Outcome.DAMAGED] == [file.name]
+
+
+@pytest.mark.parametrize("name", ["KVSTORE", "MEMBER"])
+@pytest.mark.parametrize("what", ["pipe", "size"])
+def test_small_files_beside_a_member_that_are_none(tmp_path: Path, name: str, what: str) -> None:
+    file = make_member(tmp_path / "data", rows=1) / name
+    if what == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        os.truncate(file, 1 << 40)
+    report = verify(str(file.parent))
+    assert [one.path for one in report.files if one.outcome is Outcome.DAMAGED] == [name]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ENOMEM])
+def test_what_the_system_withholds_is_no_damage(tmp_path: Path, number: int) -> None:
+    report = Report(str(tmp_path))
+    with pytest.raises(StorageError, match="withheld"), report.noting(str(tmp_path / "file")):
+        raise StorageError("withheld", errno=number)
+    assert report.is_whole
+    with report.noting(str(tmp_path / "file")):
+        raise StorageError("broken", errno=errno.EIO)
+    assert not report.is_whole

@@ -86,6 +86,7 @@ cdef class ChangeReader:
         cdef uint64_t visible = self.store.visible
         self.sequence = visible
         if since is not None:
+            since = as_sequence(since)
             if not 0 <= since < max_sequence():
                 raise InvalidArgumentError(f"sequence {since} is outside [0, 2**56 - 1)")
             if since > visible:

@@ -6,6 +6,7 @@ from libc.errno cimport ENOTDIR
 from libc.stdint cimport int64_t, uint8_t
 
 from kvstore._engine.files.native cimport (
+    LINES_BYTES_MAX,
     OPEN_READ,
     DirectoryLock,
     FileSystem,
@@ -79,7 +80,7 @@ cdef list own_names(FileSystem disk, str path):
     if IDENTITY in names:
         try:
             check_identity(
-                read_whole(disk, f"{path}/{IDENTITY}"), f"{path}/{IDENTITY}", True
+                read_whole(disk, f"{path}/{IDENTITY}", LINES_BYTES_MAX), f"{path}/{IDENTITY}", True
             )
         except CorruptionError as error:
             if error.code == IntegrityCode.UNSUPPORTED_VERSION:

@@ -17,6 +17,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport KIND_RANGE_DELETE, TRAILER_BYTES, max_sequence
 from kvstore._engine.files.native cimport (
+    LINES_BYTES_MAX,
     DirectoryLock,
     FileSystem,
     kind_of,
@@ -134,7 +135,8 @@ class Repair:
     def mend_identity(self):
         try:
             self.database_id = check_identity(
-                read_whole(self.disk, f"{self.path}/{IDENTITY}"), f"{self.path}/{IDENTITY}", False
+                read_whole(self.disk, f"{self.path}/{IDENTITY}", LINES_BYTES_MAX),
+                f"{self.path}/{IDENTITY}", False,
             )
         except StorageError as error:
             refuse_later_version(error)

@@ -17,6 +17,7 @@ from kvstore._engine.primitives.native cimport (
     slice_of,
 )
 from kvstore._engine.files.native cimport (
+    LINES_BYTES_MAX,
     FileSystem,
     kind_of,
     list_directory,
@@ -450,7 +451,7 @@ cdef class Store:
 
     cdef int read_identity(self) except -1:
         cdef str path = f"{self.path}/{IDENTITY}"
-        self.database_id = check_identity(read_whole(self.disk, path), path, self.read_only)
+        self.database_id = check_identity(read_whole(self.disk, path, LINES_BYTES_MAX), path, self.read_only)
         return 0
 
     cdef int open_to_read(self, str path) except -1:

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.files.native cimport read_whole
+from kvstore._engine.files.native cimport LINES_BYTES_MAX, read_whole
 from kvstore._engine.primitives.native cimport Status, status_clear, status_error_in
 from kvstore._engine.table.native cimport (
     Table,
@@ -62,7 +62,7 @@ cdef object check_small_files(Store store):
         # Nothing is written to them meanwhile.
         store.check_open()
         path = f"{store.path}/{IDENTITY}"
-        identity = read_whole(store.disk, path)
+        identity = read_whole(store.disk, path, LINES_BYTES_MAX)
         if check_identity(identity, path, store.read_only) != store.database_id:
             raise CorruptionError(
                 "another database's", code=IntegrityCode.INVALID_RECORD, path=path

@@ -3,12 +3,17 @@
 The GIL is released around each call of the disk.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 
 
-# All bytes; StorageError (errno ENOENT among them) where it can't be read.
-cdef bytes read_whole(FileSystem disk, str path)
+# The most bytes of a file of a few lines, as IDENTITY and CURRENT are.
+cdef enum:
+    LINES_BYTES_MAX = 4096
+
+# All bytes; StorageError (errno ENOENT among them) where it can't be read, CorruptionError where it
+# has more than `most`: its size is damaged, and might be more than there is memory.
+cdef bytes read_whole(FileSystem disk, str path, int64_t most)
 # Under `path` + ".new", synced, renamed onto `path`, the directory synced.
 cdef int replace_whole(FileSystem disk, str directory, str name, bytes data) except -1
 # 0 absent, 1 file, 2 directory.

@@ -4,14 +4,14 @@ import os
 import weakref
 
 cimport cython
-from libc.errno cimport EAGAIN, EEXIST, ELOOP, ENOENT, EOPNOTSUPP
+from libc.errno cimport EAGAIN, EEXIST, ELOOP, ENOENT, ENOMEM, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
-from kvstore.errors import AlreadyOpenError
+from kvstore.errors import AlreadyOpenError, CorruptionError, IntegrityCode
 
 
-cdef bytes read_whole(FileSystem disk, str path):
+cdef bytes read_whole(FileSystem disk, str path, int64_t most):
     cdef bytes raw = os.fsencode(path)
     cdef const char* at = raw
     cdef void* file = NULL
@@ -22,7 +22,18 @@ cdef bytes read_whole(FileSystem disk, str path):
     if result < 0:
         raise os_failure(result, b"opening a file", path)
     size = disk.ops.size(disk.disk, file)
-    cdef bytearray data = bytearray(size if size > 0 else 0)
+    cdef bytearray data
+    if size > most:
+        disk.ops.close(disk.disk, file)
+        raise CorruptionError(
+            f"it has {size} bytes, and never more than {most}",
+            code=IntegrityCode.INVALID_RECORD, path=path, offset=most,
+        )
+    try:
+        data = bytearray(size if size > 0 else 0)
+    except MemoryError:
+        disk.ops.close(disk.disk, file)
+        raise os_failure(-ENOMEM, b"reading a file", path) from None
     cdef uint8_t* into = <uint8_t*> <char*> data
     done = size
     if size > 0:

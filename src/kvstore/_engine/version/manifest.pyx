@@ -42,10 +42,11 @@ does a store that has run long, when most of its manifest is about what is past.
 import struct
 
 from libc.errno cimport ENOENT
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from kvstore._engine.primitives.native import crc32c
 from kvstore._engine.files.native cimport (
+    LINES_BYTES_MAX,
     Appender,
     FileSystem,
     create_file,
@@ -64,6 +65,8 @@ END_MAGIC = b"kvmanend"
 END_FIELDS = struct.Struct("<QQQQ")
 MANIFEST_MAGIC = b"kvmanif\0"
 MANIFEST_VERSION = 2
+# A hundred times what a million tables between keys of usual length take.
+cdef int64_t MANIFEST_BYTES_MAX = 1 << 34
 FILE_HEADER = struct.Struct("<8sIIIIQ16sB3sI16s20s")
 FORMAT_1_HEADER = struct.Struct("<8sIQ")
 EDIT_HEADER = struct.Struct("<IIQ")
@@ -231,7 +234,7 @@ def manifest_name(number):
 
 cdef uint64_t read_current(FileSystem disk, str directory) except? 0:
     cdef str path = f"{directory}/CURRENT"
-    cdef bytes data = read_whole(disk, path)
+    cdef bytes data = read_whole(disk, path, LINES_BYTES_MAX)
     name, _, check = data.rstrip(b"\n").partition(b" ")
     if not data.endswith(b"\n") or check != b"%08x" % crc32c(name):
         raise damaged("CURRENT", path, 0, IntegrityCode.CHECKSUM_MISMATCH)
@@ -280,7 +283,7 @@ cdef tuple load_manifest(
     cdef uint64_t number = read_current(disk, directory)
     cdef str path = f"{directory}/{manifest_name(number)}"
     try:
-        data = read_whole(disk, path)
+        data = read_whole(disk, path, MANIFEST_BYTES_MAX)
     except StorageError as error:
         if error.errno != ENOENT:
             raise
@@ -295,7 +298,7 @@ cdef bytes manifest_owner(FileSystem disk, str directory):
     cdef uint64_t number
     try:
         number = read_current(disk, directory)
-        data = read_whole(disk, f"{directory}/{manifest_name(number)}")
+        data = read_whole(disk, f"{directory}/{manifest_name(number)}", MANIFEST_BYTES_MAX)
         parse_manifest(data, number, directory)
     except StorageError:
         return None

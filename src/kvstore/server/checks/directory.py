@@ -24,7 +24,7 @@ from kvstore.server.config.data_directory import (
     unusable_because,
 )
 from kvstore.server.peers.identity import FILE as IDENTITY_FILE
-from kvstore.server.peers.identity import Stage, lost_log, read_identity
+from kvstore.server.peers.identity import Stage, lost_log, read_identity, refuse_lost_identity
 from kvstore.server.peers.registry import FILE as REGISTRY_FILE
 from kvstore.server.peers.registry import PeerRegistry
 
@@ -70,12 +70,13 @@ def check_identity(path: Path, config: ClusterConfig) -> Iterator[Finding]:
             return
         identity = read_identity(path, config)
         if identity is None:
+            refuse_lost_identity(path, config)
             return
         if identity.stage is Stage.MEMBER and is_fresh(
             PosixFileSystem(), member_path(path, config.self_id)
         ):
             yield fault(str(lost_log(path, identity)))
-        if PeerRegistry(path).is_removed(config.self_id):
+        if PeerRegistry(path, identity.incarnation).is_removed(config.self_id):
             yield fault(
                 f"member {config.self_id} was removed from cluster {config.cluster_id!r}; its id "
                 "can't come back: add a member under a new id, with an empty data_dir"

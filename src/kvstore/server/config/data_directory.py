@@ -28,6 +28,7 @@ from kvstore.server.config.private_files import (
     replace_private,
     sync_directory,
 )
+from kvstore.small_files import read_small
 
 FORMAT_VERSION = 1
 MARKER = "KVSTORE"
@@ -170,7 +171,7 @@ def check_marker(path: Path) -> None:
     """Raise CorruptionError unless the marker in ``path`` is as it was written; StorageError."""
     marker = path / MARKER
     try:
-        line = marker.read_bytes()
+        line = read_small(marker)
     except OSError as error:
         raise StorageError(
             f"failed to read: {error.strerror}", path=str(marker), errno=error.errno

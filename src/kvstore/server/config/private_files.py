@@ -25,7 +25,8 @@ __all__ = [
     "sync_directory",
 ]
 
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+# A pipe in a file's place keeps nobody waiting.
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def open_private(path: Path, flags: int) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.server.config.private_files import open_private, replace_private
 
+_BYTES_MAX = 64 << 20
+
 
 def write_sealed(path: Path, fields: dict[str, object]) -> None:
     """Replace ``path``, durably: after a crash it holds the old or the new fields.
@@ -30,7 +32,8 @@ def read_sealed(path: Path) -> dict[str, object] | None:
     """The fields in ``path``; None when there is no such file. Raises StorageError."""
     try:
         with open(open_private(path, os.O_RDONLY), "rb") as file:
-            data = file.read()
+            # What is longer has a damaged size, and might be more than there is memory.
+            data = file.read(_BYTES_MAX)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -57,7 +57,7 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
     """
     identity = read_identity(directory, config)
     if identity is None:
-        _refuse_lost_identity(directory, config)
+        refuse_lost_identity(directory, config)
         identity = MemberIdentity(
             cluster_id=config.cluster_id,
             member=config.self_id,
@@ -72,8 +72,11 @@ def start_identity(directory: Path, config: ClusterConfig) -> MemberIdentity:
     return identity
 
 
-def _refuse_lost_identity(directory: Path, config: ClusterConfig) -> None:
-    """Nothing else is written before the identity: where anything is, it was lost."""
+def refuse_lost_identity(directory: Path, config: ClusterConfig) -> None:
+    """Raise CorruptionError where anything is beside the identity that isn't there: it was lost.
+
+    Nothing else is written before it.
+    """
     for left in (directory / PEERS, Path(member_path(directory, config.self_id))):
         if left.exists():
             raise CorruptionError(

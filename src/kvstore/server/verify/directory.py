@@ -54,13 +54,16 @@ def verify(path: str, progress: Progress = lambda count: None) -> Report:
     """Check every byte of every file below ``path``, or of the backup file ``path``.
 
     Nothing is written. Raises InvalidArgumentError for what is none of these, ConfigurationError
-    while somebody has it open: what changes meanwhile would look like damage.
+    while somebody has it open: what changes meanwhile would look like damage. Raises StorageError
+    where the system lets nobody read: that says nothing of the bytes.
     """
     path = os.path.abspath(path)
     report = Report(path, progress)
     if not os.path.exists(path):
         raise InvalidArgumentError(f"there is nothing at {path}")
     if not os.path.isdir(path):
+        if not os.path.isfile(path):
+            raise InvalidArgumentError(f"{path} is neither a directory nor a regular file")
         _verify_backup(report, path)
     elif os.path.exists(f"{path}/{MARKER}") or any(map(_MEMBER.fullmatch, os.listdir(path))):
         with _locked(Path(path)):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kvstore.errors import Error, StorageError
+from kvstore.replica.repair import WITHHELD
 
 __all__ = ["FileReport", "Outcome", "Progress", "Report"]
 
@@ -78,7 +79,12 @@ class Report:
                 self.say(path, outcome)
 
     def note(self, error: Error, path: str) -> None:
-        """Checking ``path`` raised ``error``, which may name another file, or a directory."""
+        """Checking ``path`` raised ``error``, which may name another file, or a directory.
+
+        Raises it where the system withheld what there is: rights, descriptors, memory.
+        """
+        if isinstance(error, StorageError) and (error.retryable or error.errno in WITHHELD):
+            raise error
         where = getattr(error, "path", None) or path
         if os.path.isdir(where) or not os.path.lexists(where):
             self.findings.append(str(error))
