@@ -50,6 +50,8 @@ cdef class SegmentCheck:
         cdef const char* name = raw
         cdef uint64_t first = self.reader.position
         cdef int result = 1
+        if self.disk is None:
+            raise TypeError("a segment that was not named")
         status_clear(&status)
         with nogil:
             if not self.opened:
