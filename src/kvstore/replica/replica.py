@@ -67,6 +67,7 @@ from kvstore.state import Applied, Prepared, StateMachine, open_state, stand_in
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
 
 Answer = TypeVar("Answer")
+_MEND, _SNAPSHOT = MessageKind.MEND, MessageKind.SNAPSHOT
 
 
 class Replica:
@@ -97,6 +98,7 @@ class Replica:
         later: Later = at_once,
         wall: Callable[[], float] = time.time,
         understands_probes: Callable[[int], bool] = lambda member: True,
+        understands_mending: Callable[[int], bool] = lambda member: True,
     ) -> None:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
 
@@ -109,7 +111,8 @@ class Replica:
         tell people by.
         ``judge_membership`` raises CorruptionError for a list of members, come from another one,
         that this program could not follow. ``understands_probes``: whether a member is known to
-        take part in comparing states.
+        take part in comparing states; ``understands_mending``: to take MEND, and not to break off a
+        stream for it.
 
         Raises ConfigurationError (another member's directory), CorruptionError (damage),
         StorageError (can't be read or written).
@@ -122,6 +125,7 @@ class Replica:
         self._read_ticks: dict[str, int] = {}
         self.notify_fd = -1
         self._transport = transport
+        self._understands_mending = understands_mending
         self._wake = wake
         self._on_failure = on_failure
         self._judge_membership = judge_membership
@@ -688,9 +692,16 @@ class Replica:
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:
-            if message.kind is MessageKind.SNAPSHOT:
+            if message.kind is _SNAPSHOT:
                 self._transfers.begin(message)
-        self._transport.send([m for m in messages if m.kind is not MessageKind.SNAPSHOT])
+        self._transport.send(
+            [
+                m
+                for m in messages
+                if m.kind is not _SNAPSHOT
+                and (m.kind is not _MEND or self._understands_mending(m.to))
+            ]
+        )
 
     def _tell_stored(self) -> None:
         """Tell the core what is durable, in order, a snapshot when it is the state as well."""

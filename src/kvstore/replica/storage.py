@@ -22,6 +22,7 @@ Beside the log lies a note of how far it was durable (log_note.py).
 
 from __future__ import annotations
 
+import posixpath
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -512,12 +513,18 @@ class MemberLog:
     def mend(self, entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:
         """Put the data of hollow entries in its place, durably: with each, whether it was right.
 
-        What it has to be the record's own checksum says. Any thread. Raises StorageError.
+        What it has to be the record's own checksum says. One whose segment is gone is wanted no
+        more. Any thread, while no segment is removed. Raises StorageError.
         """
         judged = []
         paths = set()
+        segments = frozenset(self._disk.names(self.path))
         for entry in entries:
-            records = self._hollows.get((1 + entry.kind, entry.index, entry.term), [])
+            records = [
+                record
+                for record in self._hollows.get((1 + entry.kind, entry.index, entry.term), ())
+                if posixpath.basename(record.path) in segments
+            ]
             right = bool(records) and all(
                 (record.size, record.checksum) == (len(entry.data), crc32c(entry.data))
                 for record in records

@@ -19,9 +19,19 @@ import pytest
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import ConfigurationError, CorruptionError, Error, StorageError
-from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership
+from kvstore.raft import (
+    Bundle,
+    Entry,
+    EntryKind,
+    HardState,
+    Membership,
+    Message,
+    MessageKind,
+    SnapshotMeta,
+)
 from kvstore.raft.codec import encode_membership
 from kvstore.replica import Identity, Replica
+from kvstore.replica.packets import Packet
 from kvstore.replica.recovery import (
     TABLE,
     Decision,
@@ -470,6 +480,30 @@ def test_damage_and_a_torn_tail_come_together() -> None:
     assert again.last_index == 5
 
 
+def test_data_for_an_entry_whose_segment_is_gone_is_written_nowhere() -> None:
+    """The next start would find a segment that is none."""
+    disk = hollow()
+    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=SMALL.segment_bytes)
+    (index,) = log.hollow
+    late = Entry(2, index, EntryKind.COMMAND, data_of(index))
+    snapshot = SnapshotMeta(100, 2, MEMBERS)
+    log.save(Bundle(1, HardState(3, commit=100), snapshot=snapshot, must_sync=True))
+    for number in (101, 102):
+        log.begin_next_segment()
+        entry = Entry(3, number, EntryKind.COMMAND, b"x")
+        log.save(Bundle(number, entries=[entry], must_sync=True))
+        log.sync()
+    before = disk.names(LOG)
+    log.remove_before(101)
+    left = disk.names(LOG)
+    assert left != before
+    assert log.mend([late]) == [(late, False)]
+    assert disk.names(LOG) == left
+    log.close()
+    again = MemberLog(LOG, ME, filesystem=disk, segment_bytes=SMALL.segment_bytes)
+    assert again.last_index == 102
+
+
 @pytest.mark.parametrize("size", [3, 5])
 def test_members_mend_each_other_on_their_disks(size: int) -> None:
     with DrivenGroup(members=size) as group:
@@ -493,6 +527,30 @@ def test_members_mend_each_other_on_their_disks(size: int) -> None:
     with DrivenGroup(disk, members=size, seed=3) as group:
         assert not any(r.log_trouble for r in group.group.replicas.values()), "it lasts"
         group.settle()
+
+
+def test_who_is_not_known_to_take_the_question_is_not_asked_for_entries() -> None:
+    with DrivenGroup() as group:
+        group.put(b"k", b"the only value")
+        group.settle()
+        disk = group.power_off(keep="all")
+    (path,) = [p for p in disk.files("/data/node2/log") if p.endswith(".wal")]
+    disk.flip_bit(path, disk.read_file(path).index(b"the only value"), 1)
+    asked: list[int] = []
+
+    def note(packet: Packet) -> bool:
+        if isinstance(packet, Message) and packet.kind is MessageKind.MEND:
+            asked.append(packet.to)
+        return False
+
+    with DrivenGroup(disk, seed=2) as group:
+        member = group.group.replicas[2]
+        group.group.network.hold = note
+        member._understands_mending = {3}.__contains__
+        group.until(lambda: not member.log_trouble)
+        group.settle()
+        assert set(asked) == {3}
+        assert len(group.hashes()) == 1
 
 
 def test_what_is_damaged_at_all_is_named_and_nobody_leads() -> None:

@@ -10,7 +10,7 @@ from kvstore.api.metadata_keys import INTRODUCTION_KEY
 from kvstore.api.v1 import raft_pb2
 from kvstore.server.peers import introductions
 from kvstore.server.peers.identity import MemberIdentity, Stage
-from kvstore.server.peers.introductions import COMPARES, MODEL, Introduction, Introductions
+from kvstore.server.peers.introductions import COMPARES, MENDS, MODEL, Introduction, Introductions
 from kvstore.server.peers.registry import PeerRegistry
 
 
@@ -36,9 +36,11 @@ def test_a_member_is_known_to_have_what_it_said_last(tmp_path: Path) -> None:
     one.judge_called(three.to(1, said), 3, said)
     assert one.all_have(MODEL, [1, 2, 3])
     assert one.all_have(COMPARES, [2])
+    assert one.all_have(MENDS, [2])
     one.judge_caller(older(two.to(1)), {})
     assert not one.all_have(MODEL, [1, 2, 3])
     assert not one.all_have(COMPARES, [2]), "it wouldn't understand a question about its state"
+    assert not one.all_have(MENDS, [2]), "nor one for an entry"
     one.judge_caller(two.to(1), {})
     assert one.all_have(MODEL, [1, 2, 3])
     assert not one.all_have(MODEL, [1, 2, 3, 4])

@@ -41,6 +41,9 @@ NUMBERED: Final = "numbered"
 COMPARES: Final = "compares"
 """The feature of a kvd that takes questions about its state, and answers them."""
 
+MENDS: Final = "mends"
+"""The feature of a kvd that gives others the data of entries that is damaged in their logs."""
+
 FEATURES: Final = (MODEL, NUMBERED)
 """Of this kvd: one for each level of the state (``kvstore.state.mvcc.requests.RaiseLevel``)."""
 
@@ -115,7 +118,7 @@ class Introductions:
             founders=self.identity.founders,
             version=version(),
             nonce=secrets.token_bytes(NONCE_BYTES),
-            features=(*FEATURES, COMPARES),
+            features=(*FEATURES, COMPARES, MENDS),
         )
         if self.pulses is not None:
             introduction.pulse_key = self.pulses.key_for(receiver)
