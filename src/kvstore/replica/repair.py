@@ -198,8 +198,13 @@ class Repair:
             mark = self._transfers.usable(self._least)
             if mark is not None:
                 self._transfers.take_ready(mark)
-                self._applying.install(mark.index, partial(self._raft.state_replaced, mark))
+                self._applying.install(mark.index, partial(self._replaced, mark))
         self._transfers.drop_unwanted(self._least)
+
+    def _replaced(self, mark: SnapshotMeta) -> None:
+        # Where the core needed a snapshot meanwhile its log begins after that, which comes next.
+        if self._raft.goes_on_after(mark):
+            self._raft.state_replaced(mark)
 
 
 def can_be_repaired(damage: StorageError) -> bool:

@@ -19,7 +19,7 @@ from kvstore.errors import (
 )
 from kvstore.replica import Replica
 from kvstore.replica.repair import CALM_S
-from tests.unit.replica.driven_group import TICK_S, DrivenGroup, into, put_of
+from tests.unit.replica.driven_group import TICK_S, DrivenGroup, LaterWork, into, put_of
 
 KEYS = 200
 
@@ -458,3 +458,28 @@ def test_a_disk_that_damages_what_it_is_given_is_waited_with_for_longer_and_long
         began = group.steps
         group.until(lambda: hurt.counters.repairs_done == 6)
         assert (group.steps - began - took[0]) * TICK_S < 0.9
+
+
+def test_the_core_may_need_a_snapshot_while_that_of_a_repair_is_opened() -> None:
+    work = LaterWork("install")
+    with DrivenGroup(work=work) as group:
+        fill(group)
+        hurt = follower(group)
+        damage_tables(group, hurt.member)
+        find(hurt)
+        hurt.turn()
+        group.until(lambda: bool(work.jobs))
+        others = [member for member in group.group.replicas if member != hurt.member]
+        group.group.network.isolate(hurt.member, others)
+        for number in range(600):
+            group.put(b"more-%03d" % number, bytes(300))
+        for member in others:
+            group.group.replicas[member].machine.flush()
+        for _ in range(100):
+            group.step()
+        group.group.network.heal()
+        received = hurt.counters.snapshots_received
+        group.until(lambda: hurt.counters.snapshots_received > received)
+        work.do()
+        work.kinds = ()
+        whole_again(group, hurt.member)
