@@ -239,6 +239,10 @@ class Comparing:
             )
             for member in sorted(asked)
         ]
+        for member in asked:
+            # Told once: what it has when it hears that again may be another state.
+            if self._verdicts.get(member) is Verdict.DIFFERS:
+                del self._verdicts[member]
         self._transport.send([probe for probe in probes if probe.to != self._member])
         self._want(next(probe for probe in probes if probe.to == self._member))
 
@@ -342,6 +346,8 @@ class Comparing:
             self._agreed_at = self._now
         elif probe.verdict is Verdict.DIFFERS:
             self._differs()
+            self._tell(probe, None, None)
+            return
         self._want(probe)
 
     def _want(self, probe: StateProbe) -> None:

@@ -417,3 +417,28 @@ def test_a_read_that_takes_long_is_waited_for_and_states_are_compared_meanwhile(
         within(group, lambda: group.leader().comparing._compared_at, seconds=6)
         run(group, 4)
         assert figures(group).differences == 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_one_difference_costs_one_repair(group: DrivenGroup, busy: bool) -> None:
+    run(group, 5)
+    victim = follower(group)
+    change_stored_bytes(victim)
+    within(group, lambda: victim.repair.under_way)
+    for number in range(int(60 / TICK_S)):
+        leader = group.group.leader_replica()
+        if busy and leader is not None:
+            command = put_of(f"r{number}", b"w%d" % (number % 50), b"x")
+            leader.propose(group.encoded(command), lambda _: None)
+        # Under load, the newest entry isn't on all disks yet when a tick comes.
+        group.group.turn()
+        group.group.tick()
+        group.group.turn()
+        for replica in group.group.replicas.values():
+            if replica.storage_busy:
+                replica.sync_storage()
+        group.group.turn()
+        group.steps += 1
+    assert (victim.counters.repairs_started, victim.counters.repairs_done) == (1, 1)
+    within(group, lambda: not accusations(group))
+    assert len(group.hashes()) == 1
