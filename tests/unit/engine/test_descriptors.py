@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections.abc import Iterator
@@ -70,3 +71,65 @@ def test_tables_give_descriptors_back(tmp_path: Path, few_descriptors: int) -> N
     with kvstore.DB(tmp_path / "db") as db:
         assert dict(db) == {key: key for key in KEYS}
         db.verify()
+
+
+def open_segments() -> int:
+    """Of logs, by descriptors of this process."""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/self/fd/{descriptor}").endswith(".wal")
+    return count
+
+
+def test_of_many_feeds_those_that_have_caught_up_hold_nothing(tmp_path: Path) -> None:
+    with kvstore.DB(tmp_path / "db") as db:
+        db.put(b"first", b"v")
+        before = open_segments()
+        feeds = [db.changes() for _ in range(200)]
+        for number in range(3):
+            db.put(b"k%d" % number, b"v")
+            told = [feed.poll(0) for feed in feeds]
+            assert [change.sequence for change in told if change] == [number + 2] * 200
+            assert open_segments() == before
+        # What is behind has its place at hand, and what it has yet to tell.
+        db.put(b"k3", b"v")
+        with db.write_batch() as batch:
+            for number in range(100):
+                batch.put(b"b%d" % number, b"v")
+        assert feeds[0].poll(0)
+        assert open_segments() == before + 1
+        rest = [feeds[0].poll(0) for _ in range(100)]
+        assert [change.sequence for change in rest if change] == [*range(6, 106)]
+        assert open_segments() == before
+        for feed in feeds:
+            feed.close()
+
+
+def test_few_feeds_keep_their_place_at_hand(tmp_path: Path) -> None:
+    with kvstore.DB(tmp_path / "db") as db:
+        db.put(b"first", b"v")
+        before = open_segments()
+        feed = db.changes()
+        db.put(b"k", b"v")
+        assert feed.poll(0)
+        assert feed.poll(0) is None
+        assert open_segments() == before + 1
+
+
+def test_feeds_give_descriptors_back_before_a_write_fails(
+    tmp_path: Path, few_descriptors: int
+) -> None:
+    with kvstore.DB(tmp_path / "db", **SMALL) as db:
+        feeds = [db.changes(timeout=0) for _ in range(few_descriptors)]
+        db.put(KEYS[0], KEYS[0])
+        db.put(KEYS[1], KEYS[1])
+        for feed in feeds:
+            change = feed.poll(0)
+            assert change is not None
+            assert change.key == KEYS[0], "and it is behind"
+        for key in KEYS[2:]:
+            db.put(key, key)
+        db.compact_range()
+        for feed in (feeds[0], feeds[-1]):
+            assert sum(1 for _ in feed) == len(KEYS) - 1

@@ -51,6 +51,9 @@ cdef class ChangeReader:
     cdef int enter(self) except -1
     cdef int leave(self) except -1
     cdef int let_go(self) except -1
+    # Gives back its descriptor and buffer until it reads on, unless a batch is at hand. Whether it had any.
+    cdef bint rest(self) noexcept
+    cdef int rest_among_many(self) except -1
     # The next change, or batch, within `seconds` (None: however long); None if there was none.
     cdef object await_next(self, object seconds, bint whole_batch)
     # Whether a change is at hand; reads on until there is one, or no further one that may be seen.
@@ -64,3 +67,7 @@ cdef class ChangeReader:
     cdef object take(self)
     cdef object take_batch(self)
     cdef object shown(self, Slice key)
+
+
+# Has the feeds rest that nobody reads right now. Whether any gave something back.
+cdef bint rest_feeds(Store store) except -1

@@ -36,6 +36,9 @@ from kvstore.errors import (
 cdef enum:
     READ_AT_ONCE_BYTES = 1 << 20    # of batches without a change of the range, before it looks up
     SEEK_AT_ONCE = 64               # operations that are passed over with the GIL held
+    # Of more feeds those that have caught up keep no descriptor and no buffer (some 240 KiB): to
+    # open a segment again takes some 15 us, which few feeds need not spend on each change.
+    FEEDS_AT_HAND = 64
 
 cdef object GIVEN_CHANGE = GivenChange
 cdef object KIND_OF_PUT = ChangeKind.PUT
@@ -126,6 +129,19 @@ cdef class ChangeReader:
         self.busy = False
         if self.closed:
             self.let_go()
+        elif self.sequence >= self.store.visible:
+            self.rest_among_many()
+        return 0
+
+    cdef bint rest(self) noexcept:
+        if self.holds or self.tail is None or not self.tail.reading:
+            return False
+        self.tail.close()
+        return True
+
+    cdef int rest_among_many(self) except -1:
+        if len(self.store.feeds) > FEEDS_AT_HAND:
+            self.rest()
         return 0
 
     cdef int let_go(self) except -1:
@@ -197,6 +213,7 @@ cdef class ChangeReader:
             left = until - time.monotonic()
             if left <= 0:
                 return None
+            self.rest_among_many()
             store.arrivals.wait(seen, left)
 
     # --- reading ------------------------------------------------------------------------------
@@ -373,6 +390,16 @@ cdef object forget_feed(dict feeds, object key):
     def forget(_):
         feeds.pop(key, None)
     return forget
+
+
+cdef bint rest_feeds(Store store) except -1:
+    cdef ChangeReader feed
+    cdef bint rested = False
+    for reference in list(store.feeds.values()):
+        feed = reference()
+        if feed is not None and not feed.busy:
+            rested |= feed.rest()
+    return rested
 
 
 cdef object checked_timeout(object timeout):

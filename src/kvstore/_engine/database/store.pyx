@@ -204,7 +204,9 @@ cdef class Store:
         return False
 
     cdef bint make_descriptors(self, object error) except -1:
-        return is_lack_of_descriptors(error) and open_tables_close_some(self.tables) > 0
+        return is_lack_of_descriptors(error) and (
+            open_tables_close_some(self.tables) > 0 or rest_feeds(self)
+        )
 
     cdef bint make_space(self, object error) except -1:
         if self.make_descriptors(error):
