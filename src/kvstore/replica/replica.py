@@ -355,6 +355,11 @@ class Replica:
         )
 
     @property
+    def state_is_damaged(self) -> bool:
+        """It can't be read, or a majority has another one: :attr:`repair` gets another state."""
+        return self._applying.damage is not None
+
+    @property
     def storage_trouble(self) -> str:
         """Why its storage takes nothing for now: full, hanging, too slow. Empty when it does.
 

@@ -129,6 +129,7 @@ class Member:
         self.refusal: Error | None = None
         self.ages: list[int] = []
         self.lacks_room = False
+        self.state_is_damaged = False
         self.repair = ""
         self.told_of_reads: Error | None = None
         self.committed = self.applied = self.last_index = 7

@@ -260,6 +260,41 @@ def test_a_read_that_meets_damage_that_others_dont_have_waits_for_the_repair(
     assert outcomes == [ONE]
 
 
+@pytest.mark.parametrize("operation", [Range(b"k"), ALL, Txn((), (Range(b"k"),), ())])
+def test_from_a_state_that_is_known_to_be_damaged_nobody_is_answered(operation: Any) -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    begun = stage.read(ALL, serializable=True)
+    stage.turn()
+    member = stage.member
+    member.state_is_damaged = True
+    outcomes = stage.read(operation, serializable=True)
+    for _ in range(3):
+        stage.turn()
+        stage.wait(0.1)
+        work.do()
+    assert (begun, outcomes) == ([], [])
+    member.machine = Machine()
+    member.machine.keys[b"k"] = right = KV._replace(value=b"right")
+    member.state_is_damaged = False
+    for _ in range(3):
+        stage.wait(0.1)
+        stage.turn()
+        work.do()
+    assert begun == [RangeAnswer(1, (right,), False, 1)]
+    assert len(outcomes) == 1
+    assert "right" in repr(outcomes)
+
+
+def test_what_waits_for_a_damaged_state_has_its_time_all_the_same() -> None:
+    stage = stage_with_key()
+    stage.member.state_is_damaged = True
+    outcomes = stage.read(serializable=True)
+    for _ in range(200):
+        stage.wait(0.1)
+    assert reasons(outcomes) == [Reason.TIMED_OUT]
+
+
 def test_while_its_state_is_repaired_a_member_that_starts_is_read_by_nobody() -> None:
     stage = stage_with_key(replayed=False, leader=0)
     stage.member.repair = "made anew"

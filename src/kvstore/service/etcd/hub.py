@@ -313,6 +313,11 @@ class WatchHub:
                     self.fall_behind(watch, max(watch.next, first))
         self.delivered = self.revision
 
+    def halt(self) -> None:
+        """Tell nobody of anything before another source is followed."""
+        self.is_halted = True
+        self._try_again = False
+
     def trouble(self, error: Error) -> None:
         """The source couldn't be read: it is tried again, or another one followed."""
         self.is_halted = True

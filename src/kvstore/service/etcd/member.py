@@ -124,6 +124,10 @@ class LocalMember(Protocol):
     def lacks_room(self) -> bool:
         """Its disk is full: it takes no writes until there is room."""
 
+    @property
+    def state_is_damaged(self) -> bool:
+        """Nobody is to be answered from its state until another one is in its place."""
+
     def free_bytes(self) -> int:
         """What its disk has left. Asks the disk; any thread."""
 

@@ -200,7 +200,7 @@ class Reads:
     def _answer_slice(self) -> None:
         self._slice_is_due = False
         member = self._member
-        if member is None:
+        if member is None or member.state_is_damaged:
             return
         machine, ends = member.machine, self._now() + SLICE_S
         while self._ready and self._now() < ends:
@@ -220,6 +220,8 @@ class Reads:
 
     def _start_jobs(self, member: LocalMember) -> None:
         self._part_long()
+        if member.state_is_damaged:
+            return
         for lane in (self._keys, self._ranges, self._long):
             while lane.calls and lane.has_room:
                 self._start_job(member, lane)
@@ -271,6 +273,10 @@ class Reads:
             self._waiting.append(call)
 
     def _answer(self, member: LocalMember, machine: Model, call: ReadCall, outcome: Any) -> None:
+        if member.state_is_damaged and member.machine is machine:
+            # Nobody is to have what it says: the state that takes its place holds more.
+            self._read_later(member, call, self._ready)
+            return
         if isinstance(outcome, ClosedError):
             if member.machine is machine:
                 self._decide(call, EtcdError(Reason.STOPPED))

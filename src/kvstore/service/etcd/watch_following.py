@@ -61,8 +61,11 @@ class Following:
             self.hub.follow(member.machine)
 
     def _tick(self) -> None:
-        self.hub.tick()
         member = self._service.member
+        if member is not None and member.machine is self._machine and member.state_is_damaged:
+            # Until another state is in its place, and followed.
+            self.hub.halt()
+        self.hub.tick()
         if member is not None:
             member.reads_take(self.hub.reading_ticks, "watches")
 

@@ -25,6 +25,7 @@ class Machine(FakeSource):
 class Member:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.state_is_damaged = False
         self.failed: list[Exception] = []
         self.ticks: list[int] = []
 
@@ -122,3 +123,23 @@ def test_the_member_hears_of_damage_and_of_reads_that_hang() -> None:
         tick()
     assert member.ticks == [0]
     assert stream.take() == []
+
+
+def test_nobody_is_told_of_a_state_that_is_known_to_be_damaged() -> None:
+    calls = Calls()
+    machine = Machine()
+    member = calls.member = Member(machine)
+    calls.installed()
+    stream = watch(calls)
+    member.state_is_damaged = True
+    for tick in calls.ticks:
+        tick()
+    machine.put((b"a", b"wrong"))
+    calls.applied()
+    assert stream.take() == []
+    member.machine = Machine()
+    member.machine.put((b"a", b"right"))
+    member.state_is_damaged = False
+    calls.installed()
+    (message,) = stream.take()
+    assert [piece.kv.value for chunk in message.chunks for piece in chunk.pieces] == [b"right"]
