@@ -20,7 +20,7 @@ from kvstore.replica.replica import Replica, ReplicaOptions
 from kvstore.replica.storage import Identity
 from kvstore.replica.work import Work
 
-__all__ = ["Group", "InProcessNetwork", "is_fresh"]
+__all__ = ["Group", "InProcessNetwork", "is_fresh", "lost_member"]
 
 INBOX_MAX = 10_000
 """Packets that wait for one member; more are dropped, as a network does."""
@@ -164,8 +164,7 @@ class Group:
         # The founders' own membership is entry 1.
         if all(replica.last_log[1] <= 1 for replica in self.replicas.values()):
             return
-        error = ConfigurationError(f"{path}/node{member} is empty but other members have data")
-        raise refused(Findings(log=LogFound.GONE), error)
+        raise lost_member(path, member)
 
     def leader_replica(self) -> Replica | None:
         """The member that leads and is in touch with a majority."""
@@ -217,6 +216,12 @@ class Group:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+
+def lost_member(path: str, member: int) -> ConfigurationError:
+    """What is wrong where one of the members below ``path`` has no log, and others have history."""
+    error = ConfigurationError(f"{path}/node{member} has no log but other members have data")
+    return refused(Findings(log=LogFound.GONE), error)
 
 
 def is_fresh(disk: FileSystem, path: str) -> bool:

@@ -52,7 +52,7 @@ from kvstore.replica.log_note import LogNote, NoteFile, hard_state_after_loss
 from kvstore.replica.recovery import End, Entries, Findings, LogFound, log_found_by, refused
 from kvstore.replica.work import raise_unless_passing
 
-__all__ = ["Identity", "MemberLog"]
+__all__ = ["Identity", "MemberLog", "has_history"]
 
 _ENTRY_KINDS = {1 + int(kind): kind for kind in EntryKind}
 _HARD_STATE, _MARK, _IDENTITY, _VOID = 8, 9, 10, 11
@@ -568,3 +568,23 @@ def _decode_identity(payload: bytes) -> Identity:
             f"identity of version {version}", code=IntegrityCode.UNSUPPORTED_VERSION
         )
     return Identity(payload[_IDENTITY_HEAD.size :].decode(), member)
+
+
+def has_history(filesystem: FileSystem, path: str) -> bool:
+    """The member's log in ``path`` holds more than its cluster's founding, or is damaged.
+
+    Reads all of it, and writes nothing. Raises StorageError where it can't be read.
+    """
+    try:
+        with Log(path, filesystem=filesystem, read_only=True) as log:
+            return any(
+                index > 1
+                or (
+                    kind == _MARK
+                    and payload is not None
+                    and decode_snapshot_meta(payload).index > 1
+                )
+                for kind, index, _, payload in log.replay()
+            )
+    except CorruptionError:
+        return True

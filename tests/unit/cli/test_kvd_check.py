@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import re
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kvstore.cli.kvd_check import kvd_check
+from kvstore.errors import ConfigurationError
+from kvstore.replica import Group
 from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.config.data_directory import DataDirectory
 from kvstore.server.peers.identity import start_identity
@@ -237,6 +241,48 @@ def test_a_directory_in_use(tmp_path: Path) -> None:
         ]
         assert warnings("--running", *embedded(data)) == []
     assert warnings(*embedded(data)) == []
+
+
+def open_group(data: Path, members: int = 5) -> Group:
+    return Group(
+        str(data),
+        cluster="embedded",
+        wake=lambda: None,
+        rng=random.Random(1),
+        members=members,
+        threaded=False,
+    )
+
+
+def test_an_embedded_kvd_that_lost_a_members_log(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data, "embedded").close()
+    group = open_group(data)
+    while not group.leader_replica():
+        group.tick()
+        for replica in group.replicas.values():
+            replica.sync_storage()
+        group.turn()
+    group.close()
+    assert warnings(*embedded(data)) == []
+    shutil.rmtree(data / "node3" / "log")
+    shutil.rmtree(data / "node4")
+    for member, found in zip((3, 4), errors(*embedded(data)), strict=True):
+        assert found.startswith(f"{data}/node{member} has no log but other members have data; ")
+    with pytest.raises(ConfigurationError, match="node3 has no log"):
+        open_group(data)
+
+
+def test_an_embedded_kvd_whose_founding_was_cut_off(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data, "embedded").close()
+    group = open_group(data)
+    for replica in group.replicas.values():
+        replica.sync_storage()
+    group.close()
+    shutil.rmtree(data / "node3")
+    assert warnings(*embedded(data)) == []
+    open_group(data).close()
 
 
 def test_a_look_leaves_the_lock_to_be_taken(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_a_member_that_lost_its_directory_is_not_founded_anew():
         disk = group.power_off()
     for path in disk.files("/data/node3"):
         disk.remove_file(path)
-    with pytest.raises(ConfigurationError, match="node3 is empty"):
+    with pytest.raises(ConfigurationError, match="node3 has no log"):
         DrivenGroup(disk)
 
 

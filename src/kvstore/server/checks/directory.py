@@ -10,6 +10,8 @@ from pathlib import Path
 from kvstore._engine.files.native import PosixFileSystem
 from kvstore.errors import Error
 from kvstore.replica import is_fresh
+from kvstore.replica.group import lost_member
+from kvstore.replica.storage import has_history
 from kvstore.server.checks.findings import Finding, fault, refusal, warning
 from kvstore.server.config.cluster_config import ClusterConfig
 from kvstore.server.config.data_directory import (
@@ -55,8 +57,13 @@ def check_directory(
         if holder is not None and not running:
             yield fault(holder)
         disk = PosixFileSystem()
-        new = sum(is_fresh(disk, member_path(path, member)) for member in members)
-        yield from _space(path, new * first_bytes)
+        new = [member for member in members if is_fresh(disk, member_path(path, member))]
+        begun = (member_path(path, member) for member in members if member not in new)
+        # A founding that was cut off is gone on with.
+        if new and any(has_history(disk, f"{own}/log") for own in begun):
+            for member in new:
+                yield fault(str(lost_member(str(path), member)))
+        yield from _space(path, len(new) * first_bytes)
     except OSError as error:
         yield fault(f"cannot use data directory {path}: {unusable_because(error)}")
     except Error as error:
