@@ -12,7 +12,13 @@ import click
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvctl_connection import connection_options, settings_of
 from kvstore.client import Client, Repairs
-from kvstore.errors import AlreadyOpenError, ConfigurationError
+from kvstore.errors import (
+    AlreadyOpenError,
+    ConfigurationError,
+    CorruptionError,
+    IntegrityCode,
+    StorageError,
+)
 
 __all__ = ["repair_command"]
 
@@ -91,14 +97,19 @@ def _line(member: Repairs, before: Repairs) -> str:
 def _repair_database(context: click.Context, directory: Path) -> int:
     from kvstore.engine import repair_db
 
-    if directory.name.startswith("state-") and (directory.parent / "log").is_dir():
-        raise ConfigurationError(
-            f"{directory} is a member's state, which the member repairs by itself: start it"
-        )
+    _refuse_members(directory)
     try:
         report = repair_db(directory, progress=_tell_progress)
     except AlreadyOpenError as error:
         raise ConfigurationError(f"{directory} is in use: close it first") from error
+    except CorruptionError:
+        raise
+    except StorageError as error:
+        if error.code is not IntegrityCode.INVALID_MAGIC:
+            raise
+        raise ConfigurationError(
+            f"{directory} holds no kvstore database; nothing was touched"
+        ) from error
     lost = bool(report.lost or report.log_damage or report.missing_sequences)
     if settings_of(context).output == "json":
         fields = {
@@ -112,6 +123,23 @@ def _repair_database(context: click.Context, directory: Path) -> int:
     else:
         click.echo(str(report) or "there was nothing to do")
     return ExitCode.DAMAGED if lost else ExitCode.OK
+
+
+def _refuse_members(directory: Path) -> None:
+    """What is kvd's, kvd repairs: a state without all that it held would be taken for whole."""
+    directory = directory.resolve()
+    if (directory / "KVSTORE").exists():
+        raise ConfigurationError(
+            f"{directory} is kvd's data directory, whose members repair what they hold by "
+            f"themselves: start kvd; while it runs, 'kvctl --dir {directory} repair'"
+        )
+    for member in (directory, directory.parent):
+        if (member / "log").is_dir() and (
+            any(member.glob("state-*")) or (member / "LOGEND").exists()
+        ):
+            raise ConfigurationError(
+                f"{directory} is a member's, who repairs it by itself: start its kvd"
+            )
 
 
 def _tell_progress(what: str, done: int, total: int) -> None:

@@ -36,3 +36,28 @@ def test_a_database_in_use_is_refused_and_not_damaged(tmp_path: Path) -> None:
         result = CliRunner().invoke(kvctl, ["repair", path])
     assert isinstance(result.exception, ConfigurationError)
     assert "is in use: close it first" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "said"),
+    [
+        ("data/KVSTORE", "data", "/data repair'"),
+        ("data/node1/state-1/CURRENT", "data/node1", "is a member's"),
+        ("data/node1/state-1/CURRENT", "data/node1/state-1", "is a member's"),
+        ("photos/cat.jpg", "photos", "holds no kvstore database"),
+    ],
+)
+def test_what_is_no_librarys_database_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str, given: str, said: str
+) -> None:
+    (tmp_path / made).parent.mkdir(parents=True)
+    (tmp_path / made).touch()
+    if "node1" in made:
+        (tmp_path / "data" / "node1" / "log").mkdir()
+    monkeypatch.chdir(tmp_path / given)
+    (tmp_path / "link").symlink_to(tmp_path / given)
+    for named in (tmp_path / given, Path(), tmp_path / "link"):
+        result = CliRunner().invoke(kvctl, ["repair", str(named)])
+        assert isinstance(result.exception, ConfigurationError)
+        assert said in str(result.exception)
+    assert (tmp_path / made).exists()

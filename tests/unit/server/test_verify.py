@@ -205,13 +205,16 @@ def test_rows_that_contradict_each_other_are_told(tmp_path: Path) -> None:
     (state,) = (path / "node1").glob("state-*")
     with DB(str(state), wal=False) as db:
         batch = db.write_batch()
-        batch.put(b"\x00session" + bytes(16), b"\xff nonsense")
+        for number in range(2):
+            batch.put(b"\x00session" + number.to_bytes(16), b"\xff nonsense")
         db.write(batch, sequence=db.last_sequence, applied_index=db.flushed_index)
         db.flush()
     report = verify(str(path))
     assert not report.is_whole
-    assert report.findings
-    assert "session" in report.findings[0]
+    (finding,) = report.findings
+    assert finding.startswith(f"{path}/")
+    assert "session" in finding
+    assert finding.endswith(" (2 times)")
 
 
 def test_a_backup_is_read_to_its_end(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from kvstore._engine.files.native import PosixFileSystem
 from kvstore._engine.log.native import Log
+from kvstore.engine import DB
 from kvstore.errors import (
     ConfigurationError,
     InvalidArgumentError,
@@ -154,7 +157,7 @@ def _verify_member(report: Report, path: str) -> None:
                 report,
                 where,
                 wal=False,
-                look=lambda db: report.findings.extend(check_rows(db)),
+                look=partial(_check_rows, report, where),
             )
         elif _LEFT_OVER.fullmatch(name):
             report.say_all(_files_of(where), Outcome.LEFT_OVER)
@@ -162,6 +165,13 @@ def _verify_member(report: Report, path: str) -> None:
             report.say_all(_files_of(where), Outcome.FOREIGN)
     if not states:
         report.findings.append(f"{path}: the member's state is missing")
+
+
+def _check_rows(report: Report, path: str, db: DB) -> None:
+    """The rows of the state in ``path``; what is wrong with several alike is said once."""
+    for finding, count in Counter(check_rows(db)).items():
+        times = f" ({count} times)" if count > 1 else ""
+        report.findings.append(f"{path}: {finding}{times}")
 
 
 def _verify_log(report: Report, member: str) -> None:
