@@ -257,6 +257,7 @@ def open_member_state(
     try:
         path = directory.current_state(mark.index)
         found = StateFound.DAMAGED
+        _refuse_salvaged(directory, path)
         machine = open_machine(path)
         if machine.applied_index < mark.index:
             found = StateFound.OLDER
@@ -278,6 +279,17 @@ def open_member_state(
         path = directory.make_stand_in()
         return OpenedState(path, open_stand_in(path, mark), found, damage)
     return OpenedState(path, machine, directory.found, None)
+
+
+def _refuse_salvaged(directory: MemberDirectory, path: str) -> None:
+    """Raise CorruptionError for a state that ``repair_db`` made openable: things are gone."""
+    for name in directory.filesystem.names(path):
+        if ".damaged" in name:
+            raise CorruptionError(
+                "what repair_db has left of a state",
+                code=IntegrityCode.INVALID_RECORD,
+                path=f"{path}/{name}",
+            )
 
 
 def _is_gone(error: StorageError, directory: MemberDirectory) -> bool:

@@ -82,7 +82,8 @@ class StateMachine:
         self._db = db
         bounds = memory or MemoryBounds()
         stored = stored_state(db) or StoredState()
-        if stored.applied_index > db.flushed_index:
+        # Each write has both: where they differ, tables or rows are missing.
+        if stored.applied_index != db.flushed_index:
             raise CorruptionError(
                 f"the state is of index {stored.applied_index} but the manifest says "
                 f"{db.flushed_index}",

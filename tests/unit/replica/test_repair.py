@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.engine import repair_db
 from kvstore.errors import (
     CorruptionError,
     Error,
@@ -483,3 +484,20 @@ def test_the_core_may_need_a_snapshot_while_that_of_a_repair_is_opened() -> None
         work.do()
         work.kinds = ()
         whole_again(group, hurt.member)
+
+
+def test_a_state_that_somebody_made_openable_is_fetched_all_the_same() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        for replica in group.group.replicas.values():
+            replica.machine.flush()
+        disk = group.disk
+        damaged = state_files(group, 2, ".sst")
+    for path in damaged:
+        damage(disk, path, 0.3)
+    report = repair_db(damaged[0].rpartition("/")[0], filesystem=disk)
+    assert report.lost
+    with DrivenGroup(disk, seed=2) as group:
+        assert "repair_db" in group.group.replicas[2].repair.under_way
+        whole_again(group, 2)
+        assert len(other_states(group, 2)) == 1

@@ -184,3 +184,19 @@ def test_a_full_memory_of_sessions_forgets_the_one_that_was_used_least_lately(pl
     assert isinstance(write(second, 510), ForgottenError)
     for kept in (first, third, fourth):
         assert write(kept, 520) in (False, True)
+
+
+@both
+def test_a_state_whose_rows_went_back_behind_its_manifest_is_refused(plain: bool) -> None:
+    """As where a table with the newest rows is gone."""
+    disk = MemoryFileSystem()
+    database = DB("/state", options=OPTIONS, filesystem=disk)
+    machine = StateMachine(database, memory=BOUNDS, plain=plain)
+    machine.apply([(1, 1, put("r", b"k", b"v"))])
+    batch = WriteBatch()
+    batch.put(b"k2", b"v")
+    database.write(batch, applied_index=2)
+    database.flush()
+    database.close()
+    with pytest.raises(CorruptionError, match="of index 1 but the manifest says 2"):
+        opened(disk, plain)
