@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from functools import partial
 
 # gRPC's own log lines would stand between kvd's. Set GRPC_VERBOSITY to see them.
@@ -14,7 +15,7 @@ import click
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvd_check import kvd_check, merge_listen_address
 from kvstore.cli.kvd_flags import CLUSTER_FLAGS, given_flags, kvd_flags
-from kvstore.errors import ConfigurationError, StorageError
+from kvstore.errors import ConfigurationError, Error, StorageError
 from kvstore.server.config.cluster_config import OVERRIDES, load_cluster_config
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.nodes.cluster_node import open_cluster_node
@@ -155,6 +156,15 @@ def main() -> None:
     except StorageError as error:
         click.echo(str(error), err=True)
         sys.exit(ExitCode.DAMAGED)
+    except Error as error:
+        # Nothing that is to be expected ends it so: where it was raised tells who mends it.
+        traceback.print_exception(error)
+        click.echo(
+            f"kvd ended by a defect of its own, which the lines above are of: "
+            f"{type(error).__name__}: {error}",
+            err=True,
+        )
+        sys.exit(ExitCode.FAILURE)
 
 
 if __name__ == "__main__":
