@@ -6,7 +6,7 @@ is found besides can make the decision graver, never milder, so that one may dec
 is reason to refuse. A decision includes the milder ones: who stands aside fetches what is damaged
 as well, and a torn tail is cut in any case.
 
-Decisions 2, 3 and 4 of ``faults.md``; "Protocol-Aware Recovery" (FAST'18), §3.
+docs/operations.md has the same table for operators; "Protocol-Aware Recovery" (FAST'18), §3.
 """
 
 from __future__ import annotations

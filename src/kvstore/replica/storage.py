@@ -165,7 +165,7 @@ class MemberLog:
 
     @property
     def findings(self) -> Findings:
-        """The same, for the table of recovery."""
+        """What opening found, for the table of recovery."""
         return Findings(
             entries=Entries.HOLLOW if self.hollow else Entries.WHOLE,
             end=End.SHORT if self.short else End.TORN if self.recovery.cut_bytes else End.RIGHT,
