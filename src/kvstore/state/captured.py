@@ -25,19 +25,15 @@ class RowsHash(NamedTuple):
 
 
 class Captured:
-    """What a state is after the entry ``index``, to be read on any thread until it is closed.
+    """The rows of a state at one moment, to be read on any thread until it is closed.
 
-    ``state_hash`` is of all that was ever applied. The rows are what users stored, each with its
-    revision and its bytes as they lie in the engine: the same on all members, whatever their
-    engines have merged. (Other records are written at sequences that are used more than once, so
-    no moment of them can be kept.)
+    They are what users stored, each with its revision and its bytes as they lie in the engine: the
+    same on all members, whatever their engines have merged. (Other records are written at sequences
+    that are used more than once, so no moment of them can be kept.)
     """
 
-    def __init__(self, db: DB, index: int, state_hash: int, revision: int) -> None:
+    def __init__(self, db: DB) -> None:
         """On the thread that applies, between two slices."""
-        self.index = index
-        self.state_hash = state_hash
-        self.revision = revision
         self._db = db
         self._moment = db.snapshot()
 

@@ -38,6 +38,9 @@ __all__ = ["FINDINGS_MAX", "check_rows"]
 FINDINGS_MAX = 100
 """That are told: where there are more, something is wrong with all."""
 
+KEYS_AT_ONCE = 1 << 20
+"""Of which the newest change is remembered."""
+
 
 def check_rows(db: DB) -> list[str]:
     """What is wrong with the rows of a state, a line each, of which none holds a key or a value.
@@ -102,10 +105,6 @@ def _events(db: DB, state: StoredState) -> Iterator[str]:
             newest.clear()
             are_all = False
     yield from _newest_are_there(db, newest, are_all=are_all)
-
-
-KEYS_AT_ONCE = 1 << 20
-"""Of which the newest change is remembered."""
 
 
 def _newest_are_there(

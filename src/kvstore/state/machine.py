@@ -413,8 +413,8 @@ class StateMachine:
         return None if change is None else decode_event(change[0]).key
 
     def capture(self) -> Captured:
-        """This very moment, for members to compare. To be closed by whoever asked."""
-        return Captured(self._db, self.applied_index, self.state_hash, self.revision)
+        """The rows of this very moment, for members to compare. To be closed by whoever asked."""
+        return Captured(self._db)
 
     def statistics(self) -> dict[str, object]:
         """The engine's counters."""

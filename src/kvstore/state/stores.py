@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvstore.engine import DB
+from kvstore.engine import Iterator as Walk
 from kvstore.state.cold import COLD, Cold
 from kvstore.state.mvcc.source import ColdError
 
@@ -58,15 +59,7 @@ class DiskStore:
         self, start: bytes, stop: bytes, sequence: int | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes, int]]:
         """See :class:`kvstore.state.mvcc.source.Store`."""
-        walk = self._db.iterator(
-            start=start,
-            stop=stop,
-            sequence=sequence,
-            reverse=reverse,
-            include_sequence=True,
-            interrupt=self._step,
-        )
-        with walk:
+        with self._walk(start, stop, sequence, reverse) as walk:
             for number, version in enumerate(walk, start=1):
                 if number % STEP_KEYS == 0:
                     self._step()
@@ -83,7 +76,13 @@ class DiskStore:
         reverse: bool,
     ) -> None:
         """See :class:`kvstore.state.mvcc.ranges.GatheringStore`."""
-        walk = self._db.iterator(
+        with self._walk(start, stop, sequence, reverse) as walk:
+            while take(walk, STEP_KEYS):
+                self._step()
+        self._step()
+
+    def _walk(self, start: bytes, stop: bytes, sequence: int | None, reverse: bool) -> Walk:
+        return self._db.iterator(
             start=start,
             stop=stop,
             sequence=sequence,
@@ -91,10 +90,6 @@ class DiskStore:
             include_sequence=True,
             interrupt=self._step,
         )
-        with walk:
-            while take(walk, STEP_KEYS):
-                self._step()
-        self._step()
 
     def count(self, start: bytes, stop: bytes, sequence: int | None = None) -> int:
         """See :class:`kvstore.state.mvcc.source.Store`."""

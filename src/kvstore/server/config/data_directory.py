@@ -144,8 +144,8 @@ def refuse_foreign(path: Path, mode: str) -> None:
                 f"{MARKER} file",
             ) from None
         return
-    match = _LINE.fullmatch(line)
-    if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
+    match = _intact(line)
+    if match is None:
         raise _refused(
             Directory.DAMAGED,
             f"{path} is not a kvstore data directory: {marker} is damaged or not ours",
@@ -163,6 +163,14 @@ def refuse_foreign(path: Path, mode: str) -> None:
         )
 
 
+def _intact(line: str) -> re.Match[str] | None:
+    """The parts of a marker's line; None where it isn't as it was written."""
+    match = _LINE.fullmatch(line)
+    if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
+        return None
+    return match
+
+
 def _refused(directory: Directory, said: str) -> ConfigurationError:
     return refused(Findings(directory=directory), ConfigurationError(said))
 
@@ -176,8 +184,7 @@ def check_marker(path: Path) -> None:
         raise StorageError(
             f"failed to read: {error.strerror}", path=str(marker), errno=error.errno
         ) from error
-    match = _LINE.fullmatch(line.decode("utf-8", "replace"))
-    if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[4]:
+    if _intact(line.decode("utf-8", "replace")) is None:
         raise CorruptionError(
             "checksum does not match", code=IntegrityCode.CHECKSUM_MISMATCH, path=str(marker)
         )
