@@ -1,4 +1,4 @@
-"""What walks the database at one moment: Iterator (plyvel's), RawIterator (LevelDB's); Snapshot.
+"""What walks the database at one moment: Iterator (plyvel's), RawIterator (LevelDB's).
 
 An open iterator keeps the memtables and tables that it walks. GIL: its moves need it, since one of
 the memtables may be the mutable one. One thread at a time; a second one is refused.
@@ -83,15 +83,6 @@ cdef class RawIterator(StoreIterator):
     cdef int check_valid(self) except -1
 
 
-@cython.final
-cdef class Snapshot:
-    cdef Store store
-    cdef readonly uint64_t sequence
-    cdef bytes prefix
-    cdef bint held
-    cdef int check(self) except -1
-
-
 cdef struct Range:
     bint reverse
     bint include_key
@@ -105,4 +96,3 @@ cdef Iterator open_iterator(
     bint include_stop, object prefix, bytes within, object interrupt
 )
 cdef RawIterator open_raw_iterator(Store store, object sequence, bint fill_cache)
-cdef Snapshot open_snapshot(Store store, object sequence, bytes prefix)

@@ -441,6 +441,8 @@ class RawIterator:
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
 
+# snapshot.pyx
+
 class Snapshot:
     """One moment of the database; reads what was there then until it is closed."""
 
