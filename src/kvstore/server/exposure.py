@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import structlog
 
 from kvstore.addresses import is_loopback
+from kvstore.server.config.cluster_config import ClusterConfig
 from kvstore.server.config.options import ServerOptions
 
-__all__ = ["exposures", "say"]
+__all__ = ["exposures", "peer_exposures", "say"]
 
 log = structlog.get_logger("kvstore.server")
 
@@ -30,6 +31,24 @@ def exposures(options: ServerOptions) -> dict[str, str]:
         )
     if options.metrics_addr is not None and not is_loopback(options.metrics_addr):
         found["metrics"] = f"metrics are served to whoever reaches {options.metrics_addr}"
+    return found
+
+
+def peer_exposures(config: ClusterConfig) -> dict[str, str]:
+    """What the members' port is open to."""
+    if config.peer_tls is not None:
+        return {}
+    found = {}
+    if config.insecure_peers:
+        found["peers"] = (
+            f"members talk in plain text on {config.peer_addr}: who is on their way reads and "
+            "changes everything"
+        )
+    if config.peer_secret_file is None:
+        found["membership"] = (
+            f"members prove nothing to each other on {config.peer_addr}: who reaches it is one "
+            "(give peer_secret_file or [peer_tls])"
+        )
     return found
 
 

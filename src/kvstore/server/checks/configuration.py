@@ -20,9 +20,9 @@ from kvstore.server.checks.findings import Finding, fault, refusal, warning
 from kvstore.server.config.cluster_config import ClusterConfig
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.descriptors import FEW
-from kvstore.server.exposure import exposures
+from kvstore.server.exposure import exposures, peer_exposures
 from kvstore.server.listeners.front import choose_front
-from kvstore.server.nodes.cluster_node import SEGMENT_BYTES, peer_exposures
+from kvstore.server.nodes.cluster_node import SEGMENT_BYTES
 from kvstore.server.nodes.embedded import MEMBERS
 from kvstore.server.peers.names import member_name
 from kvstore.server.peers.secret import read_secret

@@ -33,6 +33,7 @@ from kvstore.replica.ticks import ticks_of
 from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.config.data_directory import MARKER, member_path, refuse_links
 from kvstore.server.config.options import ServerOptions
+from kvstore.server.exposure import peer_exposures
 from kvstore.server.nodes.backups import Backups, Form
 from kvstore.server.nodes.comparison import ComparisonReport, raise_alarms
 from kvstore.server.nodes.driver import Driver
@@ -76,7 +77,7 @@ from kvstore.service.etcd.auth_tokens import new_tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
 
-__all__ = ["ClusterNode", "open_cluster_node", "peer_exposures"]
+__all__ = ["ClusterNode", "open_cluster_node"]
 
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=64 << 20, lru_cache_size=256 << 20)
 SEGMENT_BYTES = 64 << 20
@@ -134,24 +135,6 @@ async def open_cluster_node(
         await node.close()
         raise
     return node
-
-
-def peer_exposures(config: ClusterConfig) -> dict[str, str]:
-    """What the members' port is open to."""
-    if config.peer_tls is not None:
-        return {}
-    found = {}
-    if config.insecure_peers:
-        found["peers"] = (
-            f"members talk in plain text on {config.peer_addr}: who is on their way reads and "
-            "changes everything"
-        )
-    if config.peer_secret_file is None:
-        found["membership"] = (
-            f"members prove nothing to each other on {config.peer_addr}: who reaches it is one "
-            "(give peer_secret_file or [peer_tls])"
-        )
-    return found
 
 
 def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
