@@ -44,7 +44,7 @@ Outcome = str
 Judge = Callable[[], Outcome]
 
 
-def bits(content: bytes, parts: list[Region]) -> Iterator[tuple[Region, int, int]]:
+def bits(parts: list[Region]) -> Iterator[tuple[Region, int, int]]:
     """(region, offset, mask) of all that is to be changed."""
     for part in parts:
         for at in range(part.start, part.stop):
@@ -74,7 +74,7 @@ def sweep(
     assert parts[-1].stop == len(content)
     assert all(one.stop == after.start for one, after in itertools.pairwise(parts))
     wrong = []
-    for part, at, mask in bits(content, parts):
+    for part, at, mask in bits(parts):
         change(at, mask)
         outcome = judge()
         change(at, mask)
@@ -184,7 +184,7 @@ def test_every_byte_of_a_log_that_was_not_closed() -> None:
         if part.name == "log: record header"
     )
     cut = 0
-    for part, at, mask in bits(content, parts):
+    for part, at, mask in bits(parts):
         disk.flip_bit(path, at, mask.bit_length() - 1)
         try:
             found: object = rows(disk)
@@ -215,7 +215,7 @@ def test_a_database_opened_to_be_written_sees_what_one_sees_that_is_only_read() 
 
     for path in disk.files("/db"):
         content = disk.read_file(path)
-        for part, at, mask in bits(content, regions(path, content)):
+        for part, at, mask in bits(regions(path, content)):
             if at % (8 if ALL_BITS else 127) or mask != 1 << (at * 5 + 3) % 8:
                 continue
             hurt = disk.crash(keep="all")
@@ -354,7 +354,7 @@ def test_every_byte_of_kvds_own_files(
             file.write_bytes(there[:at] + bytes([there[at] ^ mask]) + there[at + 1 :])
 
         if name == "LOCK":
-            for part, at, mask in bits(content, regions(name, content)):
+            for part, at, mask in bits(regions(name, content)):
                 change(at, mask)
                 assert outcome_of(read, whole) in COVER[part.name].outcomes
             continue
@@ -366,7 +366,7 @@ def test_marks_of_history_are_whole_or_none(tmp_path: Path) -> None:
     kept = HistoryFile(tmp_path, "me", AtOnce())
     kept.save([(5, 1), (1000, 7)])
     content = (tmp_path / "HISTORY").read_bytes()
-    for _, at, mask in bits(content, regions("HISTORY", content)):
+    for _, at, mask in bits(regions("HISTORY", content)):
         (tmp_path / "HISTORY").write_bytes(
             content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :]
         )

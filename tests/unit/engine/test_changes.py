@@ -214,7 +214,7 @@ def joined(thread: threading.Thread, results: list[Any]) -> Any:
     return results[0]
 
 
-def wait_until_it_waits(db: DB, feed: ChangeFeed) -> None:
+def wait_until_it_waits(feed: ChangeFeed) -> None:
     """The other thread is in the feed; it either waits or is about to look whether to."""
     pause = threading.Event()
     while True:
@@ -229,7 +229,7 @@ def wait_until_it_waits(db: DB, feed: ChangeFeed) -> None:
 def test_a_write_wakes_who_waits(db: DB, sync: bool) -> None:
     feed = db.changes()
     thread, results = in_thread(lambda: next(feed))
-    wait_until_it_waits(db, feed)
+    wait_until_it_waits(feed)
     db.put(b"a", b"1", sync=sync)
     assert joined(thread, results).key == b"a"
 
@@ -269,7 +269,7 @@ def test_a_timeout_is_a_number_of_seconds(db: DB, timeout: Any, error: type[Exce
 def test_closing_the_feed_ends_the_loop_of_who_waits(db: DB) -> None:
     feed = db.changes()
     thread, results = in_thread(lambda: list(feed))
-    wait_until_it_waits(db, feed)
+    wait_until_it_waits(feed)
     feed.close()
     assert joined(thread, results) == []
     feed.close()
@@ -284,7 +284,7 @@ def test_closing_the_database_ends_who_waits(disk: MemoryFileSystem) -> None:
     db = DB("/db", filesystem=disk)
     feed = db.changes()
     thread, results = in_thread(lambda: list(feed))
-    wait_until_it_waits(db, feed)
+    wait_until_it_waits(feed)
     db.close()
     assert isinstance(joined(thread, results), ClosedError)
     for use in (lambda: next(feed), feed.poll, feed.poll_batch, lambda: db.changes(0)):
@@ -306,7 +306,7 @@ def test_a_batch_at_hand_is_not_given_once_the_database_is_closed(disk: MemoryFi
 def test_a_second_thread_is_refused(db: DB) -> None:
     feed = db.changes()
     thread, results = in_thread(lambda: next(feed))
-    wait_until_it_waits(db, feed)
+    wait_until_it_waits(feed)
     with pytest.raises(InvalidArgumentError, match="another thread"):
         next(feed)
     db.put(b"a", b"")
@@ -316,7 +316,7 @@ def test_a_second_thread_is_refused(db: DB) -> None:
 def test_a_failure_of_the_database_is_told(db: DB, disk: MemoryFileSystem) -> None:
     feed = db.changes()
     thread, results = in_thread(lambda: next(feed))
-    wait_until_it_waits(db, feed)
+    wait_until_it_waits(feed)
     disk.fail("datasync", errno.EIO, path="/wal/")
     with pytest.raises(StorageError):
         db.put(b"a", b"", sync=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 from collections.abc import Callable
 
@@ -333,8 +332,7 @@ def test_a_member_whose_log_was_cut_stands_aside_and_is_healed_by_a_later_leader
 
 
 def test_a_full_disk_keeps_no_note_from_being_written_over():
-    options = dataclasses.replace(SMALL)
-    with DrivenGroup(options=options) as group:
+    with DrivenGroup(options=SMALL) as group:
         leader = group.leader()
         group.put(b"k", b"v")
         group.step()

@@ -97,7 +97,7 @@ def test_the_operators_manual_has_each_row() -> None:
     words = {
         Decision.GO_ON: "goes on",
         Decision.CUT: "cuts it off",
-        Decision.FETCH: "fetches them",
+        Decision.FETCH: "fetches what it lacks",
         Decision.STAND_ASIDE: "stands aside",
     }
     for row in TABLE:

@@ -210,7 +210,7 @@ def test_what_is_received_damaged_is_asked_for_again() -> None:
         whole_again(group, leader.member)
 
 
-def restart(group: DrivenGroup, hurt: int, harm: Callable[[MemoryFileSystem], None]) -> DrivenGroup:
+def restart(group: DrivenGroup, harm: Callable[[MemoryFileSystem], None]) -> DrivenGroup:
     disk = group.power_off()
     harm(disk)
     return DrivenGroup(disk, seed=2)
@@ -256,7 +256,7 @@ def test_a_file_of_the_state_that_is_gone_is_as_good_as_damaged(name: str) -> No
     with DrivenGroup() as group:
         fill(group)
         hurt = follower(group).member
-        again = restart(group, hurt, remove(name, hurt))
+        again = restart(group, remove(name, hurt))
     with again as group:
         assert group.group.replicas[hurt].repair.under_way
         whole_again(group, hurt)
@@ -279,7 +279,7 @@ def test_a_state_that_cannot_be_opened_is_made_anew_after_the_start(what: str) -
         hurt = follower(group).member
         files = ".sst" if what == "tables" else what
         harm = lose_state(hurt) if what == "lost" else flip(files, hurt)
-        again = restart(group, hurt, harm)
+        again = restart(group, harm)
     with again as group:
         replica = group.group.replicas[hurt]
         if what == "tables":

@@ -68,9 +68,7 @@ def test_a_damaged_one_is_told_and_written_anew(tmp_path: Path, name: str, damag
     assert len(stage.found) == 1
 
 
-def test_one_that_cannot_be_written_is_told_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_cannot_be_written_is_told_each_time(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     (tmp_path / "MEMBER").write_bytes(b"")
 

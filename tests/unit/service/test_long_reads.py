@@ -203,7 +203,7 @@ def test_ranges_of_a_transaction_end_as_well(stage: LongStage) -> None:
     assert stage.scan.begun == 1
 
 
-def test_what_is_over_before_it_counts_is_counted_once(stage: LongStage) -> None:
+def test_what_is_over_before_it_counts_is_counted_once() -> None:
     """The bound of reads that wait isn't worn away by those that never got so far."""
     early = Stage(model=False)
     early.known_level = 0
