@@ -16,32 +16,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
-from kvstore.errors import (
-    AlreadyOpenError,
-    CorruptionError,
-    Error,
-    IntegrityCode,
-    StorageError,
-)
+from kvstore.errors import AlreadyOpenError, Error, IntegrityCode, StorageError
 from kvstore.raft import Membership, Raft, Role, SnapshotMeta
 from kvstore.replica.applying import Applying
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.log_note import NoteKeeper
 from kvstore.replica.log_repair import LogRepair
-from kvstore.replica.recovery import Decision, Findings, StateFound, decide, refused
-from kvstore.replica.start import others_of
-from kvstore.replica.storage import MemberLog
 from kvstore.replica.ticks import ticks_of
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import Jobs, raise_unless_passing
 from kvstore.state import StateMachine
 
-__all__ = ["ASK_S", "WITHHELD", "OpenedState", "Repair", "open_member_state"]
+__all__ = ["ASK_S", "WITHHELD", "Repair", "can_be_repaired"]
 
 # What a database knows in memory as well: its manifest, the name of that, and how far it is.
 _OF_MANIFEST = ("MANIFEST-", "CURRENT", "END")
@@ -221,77 +210,3 @@ def can_be_repaired(damage: StorageError) -> bool:
 def others_vote(membership: Membership, member: int) -> bool:
     """Somebody else may lead, and has all that was committed."""
     return bool((membership.voters | membership.outgoing) - {member})
-
-
-# --- at the start ---------------------------------------------------------------------------------
-
-
-class OpenedState(NamedTuple):
-    """What a member starts with: its state, or an empty one in the place of one with ``damage``.
-
-    ``found``: how it was found.
-    """
-
-    path: str
-    machine: StateMachine
-    found: StateFound
-    damage: StorageError | None
-
-
-def open_member_state(
-    directory: MemberDirectory,
-    log: MemberLog,
-    member: int,
-    open_machine: Callable[[str], StateMachine],
-    open_stand_in: Callable[[str, SnapshotMeta], StateMachine],
-) -> OpenedState:
-    """Open the state that the log of ``member`` goes on after.
-
-    Where it can't be opened, or is older than the log allows, and others have it, an empty stand-in
-    takes its place until it is repaired; what is damaged stays where it is until then.
-
-    Raises CorruptionError, StorageError.
-    """
-    mark = log.mark
-    found = StateFound.GONE
-    try:
-        path = directory.current_state(mark.index)
-        found = StateFound.DAMAGED
-        _refuse_salvaged(directory, path)
-        machine = open_machine(path)
-        if machine.applied_index < mark.index:
-            found = StateFound.OLDER
-            index = machine.applied_index
-            machine.close()
-            raise CorruptionError(
-                f"the state is of index {index}, the log begins after {mark.index}",
-                code=IntegrityCode.INVALID_RECORD,
-                path=path,
-            )
-    except StorageError as damage:
-        if not (isinstance(damage, CorruptionError) or _is_gone(damage, directory)):
-            raise
-        if damage.code is IntegrityCode.UNSUPPORTED_VERSION:
-            found = StateFound.NEWER
-        findings = Findings(state=found, others=others_of(log, member))
-        if decide(findings).decision is Decision.REFUSE:
-            raise refused(findings, damage) from None
-        path = directory.make_stand_in()
-        return OpenedState(path, open_stand_in(path, mark), found, damage)
-    return OpenedState(path, machine, directory.found, None)
-
-
-def _refuse_salvaged(directory: MemberDirectory, path: str) -> None:
-    """Raise CorruptionError for a state that ``repair_db`` made openable: things are gone."""
-    for name in directory.filesystem.names(path):
-        if ".damaged" in name:
-            raise CorruptionError(
-                "what repair_db has left of a state",
-                code=IntegrityCode.INVALID_RECORD,
-                path=f"{path}/{name}",
-            )
-
-
-def _is_gone(error: StorageError, directory: MemberDirectory) -> bool:
-    """Something of the state isn't there, or can't be read, for good."""
-    return can_be_repaired(error) and directory.part_of(error.path).startswith("state")

@@ -32,7 +32,6 @@ from kvstore.raft import (
     Message,
     MessageKind,
     Proposed,
-    Raft,
     Role,
     SnapshotMeta,
 )
@@ -47,22 +46,22 @@ from kvstore.replica.failing import defect_of, resign, told_of
 from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.listener import Listener
 from kvstore.replica.log_clock import LogClock
-from kvstore.replica.log_note import NoteFile, NoteKeeper
+from kvstore.replica.log_note import NoteKeeper
 from kvstore.replica.log_repair import LogRepair
 from kvstore.replica.mending import Mending
 from kvstore.replica.notices import CommitNotices, Later, at_once
+from kvstore.replica.opening import open_member
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
 from kvstore.replica.packets import Packet, SnapshotPart, StateProbe, StateReport, Transport
-from kvstore.replica.repair import Repair, open_member_state
+from kvstore.replica.repair import Repair
 from kvstore.replica.scrub import Scrub
-from kvstore.replica.start import judge_start, name_directory
-from kvstore.replica.storage import Identity, MemberLog
+from kvstore.replica.storage import Identity
 from kvstore.replica.storage_watch import StorageWatch
 from kvstore.replica.tail import Tail
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import AtOnce, Jobs, Work, raise_unless_passing
-from kvstore.state import Applied, Prepared, StateMachine, open_state, stand_in
+from kvstore.state import Applied, Prepared, StateMachine, open_state
 
 __all__ = ["ProposalDone", "ReadDone", "Replica", "ReplicaOptions", "ReplicaStatus"]
 
@@ -120,7 +119,7 @@ class Replica:
         self.identity = identity
         self.options = options
         self.failure: Error | None = None
-        # What a read found; the next turn fences the member for it.
+        # What was found damaged; the next turn has it repaired, or fences the member for it.
         self._damages: list[StorageError] = []
         self._read_ticks: dict[str, int] = {}
         self.notify_fd = -1
@@ -131,49 +130,17 @@ class Replica:
         self._judge_membership = judge_membership
         self._filesystem = PosixFileSystem() if filesystem is None else filesystem
         self.directory = MemberDirectory(path, self._filesystem)
-        self._log = MemberLog(
-            self.directory.log,
+        opened = open_member(
             identity,
-            filesystem=self._filesystem,
-            segment_bytes=options.segment_bytes,
-            note=NoteFile(self._filesystem, self.directory.log_note),
+            self.directory,
+            options=options,
+            rng=rng,
+            founders=founders,
+            open_machine=self._open_machine,
         )
-        try:
-            if self._log.is_new and founders is not None:
-                self._log.found(founders)
-            opened = open_member_state(
-                self.directory,
-                self._log,
-                identity.member,
-                self._open_machine,
-                self._open_stand_in,
-            )
-            machine = opened.machine
-        except BaseException:
-            self._log.close()
-            raise
-        try:
-            self.recovery = judge_start(
-                self._log, identity.member, opened.found, machine.applied_index
-            )
-            self._raft = Raft(
-                identity.member,
-                options.raft,
-                rng=rng,
-                hard_state=self._log.hard_state,
-                snapshot=self._log.mark,
-                entries=self._log.entries,
-                applied=machine.applied_index,
-                damaged=bool(self._log.short),
-                hollow=self._log.hollow,
-            )
-        except BaseException as error:
-            machine.close()
-            self._log.close()
-            if isinstance(error, CorruptionError):
-                name_directory(error, self.directory.path)
-            raise
-        self._log.entries = []
+        self._log, self._raft = opened.log, opened.raft
+        self.recovery = opened.recovery
+        """What it found when it was opened, and what follows: a row of the table of recovery."""
         self._was_leader = False
         self._clock = LogClock(now)
         self._storage_watch = StorageWatch(options.raft.election_ticks)
@@ -185,8 +152,8 @@ class Replica:
         removals = Removals(self._filesystem, self._jobs)
         self._applying = Applying(
             self._raft,
-            machine,
-            path=opened.path,
+            opened.state.machine,
+            path=opened.state.path,
             directory=self.directory,
             open_machine=self._open_machine,
             jobs=self._jobs,
@@ -238,8 +205,8 @@ class Replica:
             jobs=self._jobs,
             tick_s=options.tick_s,
         )
-        if opened.damage is not None:
-            self.repair.begin(opened.damage)
+        if opened.state.damage is not None:
+            self.repair.begin(opened.state.damage)
         self.comparing = Comparing(
             identity.member,
             self._raft,
@@ -269,17 +236,6 @@ class Replica:
         database = open_state(path, options=options.engine, filesystem=self._filesystem)
         try:
             return StateMachine(database, memory=options.memory, plain=options.plain_state)
-        except BaseException:
-            database.close()
-            raise
-
-    def _open_stand_in(self, path: str, mark: SnapshotMeta) -> StateMachine:
-        """An empty state that says it is of ``mark``: nobody reads it."""
-        database = open_state(path, options=self.options.engine, filesystem=self._filesystem)
-        try:
-            if mark.index:
-                stand_in(database, mark.index, mark.term)
-            return StateMachine(database, memory=self.options.memory)
         except BaseException:
             database.close()
             raise
