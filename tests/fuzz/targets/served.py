@@ -100,6 +100,7 @@ _OWN = {
     "/kvstore.v1.Admin/ChangeMembers": admin_pb2.ChangeMembersRequest(),
     "/kvstore.v1.Admin/TransferLeadership": admin_pb2.TransferLeadershipRequest(),
     "/kvstore.v1.Admin/ForgetIntroduction": admin_pb2.ForgetIntroductionRequest(),
+    "/kvstore.v1.Admin/Repair": admin_pb2.RepairRequest(begin=True),
 }
 # Streams would wait for more, and leases and locks for time to pass.
 _ETCD = sorted(
