@@ -39,7 +39,10 @@ def flip_some(directory: Path, rng: random.Random, kinds: tuple[str, ...] = KIND
         places = [(path, end) for path, end in _places(directory, kind) if end]
         if places:
             path, end = rng.choice(places)
-            flip = Flip(path, rng.randrange(end), rng.randrange(8))
+            offset = rng.randrange(end)
+            while kind == "log" and _is_zero(path, offset):
+                offset = rng.randrange(end)  # between records there are zeros, which nobody reads
+            flip = Flip(path, offset, rng.randrange(8))
             _turn(flip)
             done.append(flip)
     return done
@@ -66,6 +69,12 @@ def _segments(directory: Path) -> list[tuple[Path, int]]:
         end = note.offset if number == note.segment else len(path.read_bytes().rstrip(b"\0"))
         found.append((path, end))
     return found
+
+
+def _is_zero(path: Path, offset: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(1) == b"\0"
 
 
 def _turn(flip: Flip) -> None:
