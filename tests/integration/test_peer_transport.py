@@ -639,6 +639,8 @@ def test_snapshots_go_beside_messages_and_progress_comes_back(tmp_path: Path) ->
         with structlog.testing.capture_logs() as logs:
             one.transport.send(sent)
             await two.until(lambda member: member.received == sent)
+            # Said once the last part is answered.
+            await one.until(lambda _: any(line.get("percent") == 100 for line in logs))
         said = [line for line in logs if line["event"] == "snapshot sent"]
         assert [(line["bytes"], line["percent"]) for line in (said[0], said[-1])] == [
             (1 << 20, 12),

@@ -32,7 +32,7 @@ __all__ = ["Failed", "Outcome", "attempt", "replay_command", "simulate"]
 PEACE_TICKS = 1500
 """Once the troubles are over, everything must be answered within so many ticks."""
 
-CATCH_UP_TICKS = 6000
+CATCH_UP_TICKS = 20_000
 """And all members be equal: a state with its history, in parts of 300 bytes over a network that
 loses some, takes as long."""
 

@@ -70,7 +70,9 @@ class Compaction:
     def _forget(self) -> None:
         raft = self._raft
         machine = self._applying.machine
-        raft.compact(min(machine.durable_index, machine.applied_index))
+        # The core may not have been told of the last that was applied: while a damaged state is
+        # held, it isn't.
+        raft.compact(min(machine.durable_index, machine.applied_index, raft.status().applied))
         gone = raft.status().first_index - 1
         if gone > self._marked:
             self._marked = gone

@@ -501,3 +501,18 @@ def test_a_state_that_somebody_made_openable_is_fetched_all_the_same() -> None:
         assert "repair_db" in group.group.replicas[2].repair.under_way
         whole_again(group, 2)
         assert len(other_states(group, 2)) == 1
+
+
+def test_while_a_damaged_state_is_held_the_log_forgets_no_more_than_the_core_knows() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        follower = next(one for one in group.group.replicas.values() if not one.is_leader)
+        group.group.network.isolate(follower.member, [m for m in (1, 2, 3) if m != follower.member])
+        # As when the state was found damaged after an entry was applied, and before that was told.
+        applied = follower.machine.applied_index
+        follower._raft._state.log.applied = applied - 1
+        follower.machine.flush()
+        assert follower.machine.durable_index == applied
+        follower._compaction.compact()
+        assert follower.status().raft.first_index <= applied
+        assert not group.failed

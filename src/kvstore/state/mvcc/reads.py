@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, TypeVar
 
-from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError
+from kvstore.errors import (
+    CorruptionError,
+    Error,
+    IntegrityCode,
+    InvalidArgumentError,
+    StorageError,
+)
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc.answers import (
     Event,
@@ -216,6 +222,9 @@ def _read_page(
             if first < compacted:
                 raise EtcdError(Reason.COMPACTED) from None
             if compacted == now.compacted:
+                # What names a file is the engine's: that one is damaged, and can be repaired.
+                if _names_file(error):
+                    raise
                 raise _lost(now) from error
             # To ``first`` itself, which can still be read, but nothing before it.
         else:
@@ -223,6 +232,10 @@ def _read_page(
                 raise EtcdError(Reason.COMPACTED)
             return page
     raise EtcdError(Reason.TOO_MANY_REQUESTS)
+
+
+def _names_file(error: Error) -> bool:
+    return isinstance(error, StorageError) and bool(error.path)
 
 
 def _fill_page(

@@ -325,3 +325,16 @@ def test_a_hash_is_taken_again_where_history_was_compacted_meanwhile(model: Mode
     answer = hash_kv(model.store, Racing(model, lambda: model.do(Compact(3))), 0)
     assert answer.compacted == 3
     assert answer == hash_kv(model.store, lambda: model.standing, 0)
+
+
+def test_a_damaged_file_is_named(model: Model) -> None:
+    """Whoever reads events of it learns what is to be repaired."""
+    for number in range(40):
+        model.apply(Put(b"a", bytes([number]) * 200))
+    model.db.flush()
+    (table,) = (path for path in model.disk.files() if path.endswith(".sst"))
+    model.restart()
+    model.disk.flip_bit(table, len(model.disk.read_file(table)) // 3)
+    with pytest.raises(CorruptionError) as caught:
+        read_events(model.store, lambda: model.standing, 2, 30, 1 << 20)
+    assert caught.value.path == table
