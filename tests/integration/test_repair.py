@@ -113,7 +113,7 @@ def test_a_members_state_is_left_to_the_member(tmp_path: Path) -> None:
     (tmp_path / "node1/state-00000000000000000000").mkdir()
     done = run("kvctl", "repair", str(tmp_path / "node1/state-00000000000000000000"))
     assert done.returncode == 1
-    assert b"repairs by itself: start it" in done.stderr
+    assert b"who repairs it by itself: start its kvd" in done.stderr
 
 
 def test_a_clusters_only_voter_says_that_nobody_can_repair_it(tmp_path: Path) -> None:
