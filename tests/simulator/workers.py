@@ -33,9 +33,13 @@ STANDSTILLS_MAX = 8
 WAIT_S = 60.0
 """In real time: a job that doesn't give the turn back for so long waits for another one."""
 
-WITH_LOCKS = ("checkpoint", "flush", "room", "scrub", "verify")
+WITH_LOCKS = ("checkpoint", "flush", "manifest", "room", "scrub", "verify")
 """Kinds of jobs that call the disk with a lock of the engine that others of them wait for: those
 are done in one go."""
+
+UNDER_LOCK = ("MANIFEST-", "CURRENT", "END")
+"""Files that are written with such a lock by jobs that otherwise have none, as when history is let
+go of: no job stands still at one."""
 
 
 class Later(Protocol):
@@ -136,7 +140,8 @@ class Workers:
         job = self._running
         if job is None:
             return
-        if not self._ending and job.left and self._rng.random() < job.standstills:
+        may_stand = not path.rpartition("/")[2].startswith(UNDER_LOCK)
+        if not self._ending and job.left and may_stand and self._rng.random() < job.standstills:
             job.left -= 1
             self.stood_still += 1
             job.stand_still()
