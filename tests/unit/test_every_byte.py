@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
-from kvstore.cli.kvctl_cluster import LocalCluster, LocalMember
+from kvstore.cli.cluster.local import LocalCluster, LocalMember
 from kvstore.engine import DB
 from kvstore.errors import ConfigurationError, CorruptionError
 from kvstore.raft import Bundle, Entry, EntryKind, HardState, Membership, SnapshotMeta

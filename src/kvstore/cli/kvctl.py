@@ -11,25 +11,25 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import click
 
+from kvstore.cli.access.auth import auth_group
+from kvstore.cli.access.pki import pki_group
+from kvstore.cli.access.role import role_group
+from kvstore.cli.access.user import user_group
+from kvstore.cli.cluster.local import cluster_group
+from kvstore.cli.cluster.member import leader_group, member_group
+from kvstore.cli.cluster.repair import repair_command
+from kvstore.cli.cluster.status import status_command
+from kvstore.cli.cluster.upkeep import alarm_group, defrag_command
+from kvstore.cli.data.txn import txn_command
+from kvstore.cli.data.values import delete_command, get_command, put_command
+from kvstore.cli.data.watch import compact_command, history_command, watch_command
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_auth import auth_group
-from kvstore.cli.kvctl_bytes import printable
-from kvstore.cli.kvctl_cluster import cluster_group
-from kvstore.cli.kvctl_connection import Settings, connection_options, version_option
-from kvstore.cli.kvctl_data import delete_command, get_command, put_command
-from kvstore.cli.kvctl_lease import lease_group
-from kvstore.cli.kvctl_lock import elect_command, lock_command
-from kvstore.cli.kvctl_member import leader_group, member_group
-from kvstore.cli.kvctl_repair import repair_command
-from kvstore.cli.kvctl_role import role_group
-from kvstore.cli.kvctl_snapshot import snapshot_group
-from kvstore.cli.kvctl_status import status_command
-from kvstore.cli.kvctl_txn import txn_command
-from kvstore.cli.kvctl_upkeep import alarm_group, defrag_command
-from kvstore.cli.kvctl_user import user_group
-from kvstore.cli.kvctl_verify import verify_command
-from kvstore.cli.kvctl_watch import compact_command, history_command, watch_command
-from kvstore.cli.pki import pki_group
+from kvstore.cli.files.snapshot import snapshot_group
+from kvstore.cli.files.verify import verify_command
+from kvstore.cli.holding.lease import lease_group
+from kvstore.cli.holding.lock import elect_command, lock_command
+from kvstore.cli.interface.connection import Settings, connection_options, version_option
+from kvstore.cli.interface.data_bytes import printable
 from kvstore.errors import (
     DeadlineExceededError,
     Error,

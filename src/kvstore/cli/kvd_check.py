@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_bytes import in_line
+from kvstore.cli.interface.data_bytes import in_line
 from kvstore.cli.kvd_flags import CLUSTER_FLAGS, given_flags, kvd_flags
 from kvstore.errors import ConfigurationError
 from kvstore.server.checks.configuration import check_cluster_node, check_embedded, check_process

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kvstore.cli.kvctl_bytes import printable, write_json
+from kvstore.cli.interface.data_bytes import printable, write_json
 
 
 @pytest.mark.parametrize(

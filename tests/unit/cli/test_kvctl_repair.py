@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from kvstore import DB
-from kvstore.cli import kvctl_repair
+from kvstore.cli.cluster import repair as kvctl_repair
+from kvstore.cli.interface.connection import Settings
 from kvstore.cli.kvctl import kvctl
-from kvstore.cli.kvctl_connection import Settings
 from kvstore.client import Repairs
 from kvstore.errors import ConfigurationError
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from kvstore.cli.kvctl_status import as_json, as_text, size, table
-from kvstore.cli.member_reports import Report, Reports, merged
+from kvstore.cli.cluster.reports import Report, Reports, merged
+from kvstore.cli.cluster.status import as_json, as_text, size, table
 from kvstore.client import ClusterStatus, MemberStatus
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import click
 import pytest
 
-from kvstore.cli.kvctl_connection import Settings
-from kvstore.cli.kvctl_user import new_password
+from kvstore.cli.access.user import new_password
+from kvstore.cli.interface.connection import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from kvstore import DB
+from kvstore.cli.files.verify import as_json, as_text
 from kvstore.cli.kvctl import kvctl
-from kvstore.cli.kvctl_verify import as_json, as_text
 from kvstore.errors import StorageError
 from kvstore.server.verify import directory
 from kvstore.server.verify.report import Outcome, Report

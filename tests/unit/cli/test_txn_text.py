@@ -7,7 +7,7 @@ import json
 import click
 import pytest
 
-from kvstore.cli.txn_text import parse_compare, parse_json, parse_operation, parse_text
+from kvstore.cli.interface.txn_text import parse_compare, parse_json, parse_operation, parse_text
 from kvstore.client import Compare, Delete, Get, Put
 from kvstore.client.keys import Field, KeyRange, Relation
 

@@ -7,7 +7,9 @@ import sys
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_bytes import (
+from kvstore.cli.holding.lease import lease_id
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import (
     in_words,
     printable,
     read_key,
@@ -15,15 +17,13 @@ from kvstore.cli.kvctl_bytes import (
     write_json,
     write_value,
 )
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.kvctl_keys import (
+from kvstore.cli.interface.keys import (
     KeysWanted,
     entry_fields,
     hex_option,
     keys_options,
     keys_wanted,
 )
-from kvstore.cli.kvctl_lease import lease_id
 from kvstore.client import Client
 
 request_id_option = click.option(

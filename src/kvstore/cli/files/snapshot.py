@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.kvctl_status import size, table
+from kvstore.cli.cluster.status import size, table
+from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.server.config.private_files import replacing
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from kvstore.api.operator_access import SOCKET_NAME
-from kvstore.cli.kvctl_bytes import in_line
+from kvstore.cli.interface.data_bytes import in_line
 from kvstore.client import TLS, Client
 from kvstore.client.options import DEFAULT_ADDRESS
 from kvstore.errors import ConfigurationError

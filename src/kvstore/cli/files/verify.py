@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvstore.cli.cluster.status import size, table
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_bytes import in_line
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.kvctl_status import size, table
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import in_line
 from kvstore.errors import Error, StorageError
 
 # What a member is made of takes long to import: each command gets its own.

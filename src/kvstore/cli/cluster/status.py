@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import click
 
-from kvstore.cli.kvctl_bytes import in_line
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.member_reports import Report, Reports, gather, lag_of
+from kvstore.cli.cluster.reports import Report, Reports, gather, lag_of
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import in_line
 from kvstore.client import MemberStatus
 
 COLUMNS = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from kvstore.cli.kvctl_bytes import in_words, write_json
-from kvstore.cli.kvctl_connection import connection_options, settings_of, tell
-from kvstore.cli.kvctl_keys import KeysWanted, hex_option, keys_options, keys_wanted
-from kvstore.cli.kvctl_user import ACCESSES
+from kvstore.cli.access.user import ACCESSES
+from kvstore.cli.interface.connection import connection_options, settings_of, tell
+from kvstore.cli.interface.data_bytes import in_words, write_json
+from kvstore.cli.interface.keys import KeysWanted, hex_option, keys_options, keys_wanted
 from kvstore.client import Access, Permission
 
 _ALL = click.option("--all", "all_keys", is_flag=True, help="Every key, in place of KEY.")

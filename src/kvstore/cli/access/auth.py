@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from kvstore.cli.kvctl_connection import connection_options, settings_of, tell
-from kvstore.cli.kvctl_user import new_password
+from kvstore.cli.access.user import new_password
+from kvstore.cli.interface.connection import connection_options, settings_of, tell
 from kvstore.client import Auth
 from kvstore.errors import ConflictError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_connection import connection_options, settings_of
+from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.client import Client, Repairs
 from kvstore.errors import (
     AlreadyOpenError,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvstore.cli.kvctl_bytes import in_words, write_json
-from kvstore.cli.kvctl_connection import connection_options, settings_of
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import in_words, write_json
 from kvstore.client import Client
 from kvstore.errors import LeaseNotFoundError
 

@@ -7,10 +7,10 @@ from typing import IO
 
 import click
 
-from kvstore.cli.kvctl_bytes import in_words, write_json
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.kvctl_keys import entry_fields
-from kvstore.cli.txn_text import TxnText, parse_json, parse_text
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import in_words, write_json
+from kvstore.cli.interface.keys import entry_fields
+from kvstore.cli.interface.txn_text import TxnText, parse_json, parse_text
 from kvstore.client import DeleteResult, GetResult, KeyValue, PutResult, TransactionResult
 from kvstore.client.transactions import OperationResult
 

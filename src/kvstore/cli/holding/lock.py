@@ -12,9 +12,9 @@ from typing import NoReturn
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_bytes import in_words, read_key, read_value, write_json
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.kvctl_keys import entry_fields, hex_option
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import in_words, read_key, read_value, write_json
+from kvstore.cli.interface.keys import entry_fields, hex_option
 from kvstore.client import Client, KeyValue, Lock
 from kvstore.client.locks import LOCK_TTL_S
 from kvstore.errors import LeaseLostError

@@ -6,10 +6,10 @@ import json
 
 import click
 
-from kvstore.cli.kvctl_bytes import read_key, write_json
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.kvctl_data import DataCommand
-from kvstore.cli.kvctl_keys import (
+from kvstore.cli.data.values import DataCommand
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import read_key, write_json
+from kvstore.cli.interface.keys import (
     event_fields,
     event_line,
     hex_option,

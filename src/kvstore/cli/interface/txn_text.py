@@ -34,7 +34,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from kvstore.cli.kvctl_lease import lease_id
+from kvstore.cli.holding.lease import lease_id
 from kvstore.client import Compare, Delete, Get, Put
 from kvstore.client.keys import Field, Relation, keys_of
 from kvstore.errors import Error

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kvstore.addresses import HostPort
+from kvstore.cli.cluster.status import table
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvctl_connection import Command, output_options, settings_of
-from kvstore.cli.kvctl_status import table
+from kvstore.cli.interface.connection import Command, output_options, settings_of
 from kvstore.errors import ConfigurationError
 from kvstore.server.peers.secret import make_secret_file
 

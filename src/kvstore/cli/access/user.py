@@ -10,7 +10,12 @@ from typing import Final
 
 import click
 
-from kvstore.cli.kvctl_connection import connection_options, read_password_file, settings_of, tell
+from kvstore.cli.interface.connection import (
+    connection_options,
+    read_password_file,
+    settings_of,
+    tell,
+)
 from kvstore.client import Access, Auth
 from kvstore.errors import ConflictError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kvstore.cli.kvctl_connection import Settings
+from kvstore.cli.interface.connection import Settings
 from kvstore.client import ClusterStatus, MemberStatus
 from kvstore.client.options import parse_addresses
 from kvstore.errors import Error

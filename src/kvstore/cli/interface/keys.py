@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from kvstore.cli.kvctl_bytes import in_words, read_key
+from kvstore.cli.interface.data_bytes import in_words, read_key
 from kvstore.client import Event, EventKind, KeyValue
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -6,9 +6,9 @@ import json
 
 import click
 
-from kvstore.cli.kvctl_bytes import in_line
-from kvstore.cli.kvctl_connection import Settings, connection_options, settings_of
-from kvstore.cli.member_reports import gather
+from kvstore.cli.cluster.reports import gather
+from kvstore.cli.interface.connection import Settings, connection_options, settings_of
+from kvstore.cli.interface.data_bytes import in_line
 from kvstore.client import Alarm
 from kvstore.errors import Error
 

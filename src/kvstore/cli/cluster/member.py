@@ -7,8 +7,8 @@ import json
 
 import click
 
-from kvstore.cli.kvctl_connection import connection_options, settings_of
-from kvstore.cli.kvctl_status import table
+from kvstore.cli.cluster.status import table
+from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.client import Members
 
 force_option = click.option(

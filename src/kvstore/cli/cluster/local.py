@@ -21,8 +21,8 @@ from pathlib import Path
 
 import click
 
-from kvstore.cli.kvctl_connection import MEMBER_DATA
-from kvstore.cli.kvctl_status import table
+from kvstore.cli.cluster.status import table
+from kvstore.cli.interface.connection import MEMBER_DATA
 from kvstore.client import TLS, Client
 from kvstore.errors import ConfigurationError, Error, UnavailableError
 from kvstore.server.config.private_files import replace_private
