@@ -32,7 +32,7 @@ $(VENV)/.built: $(VENV)/.dependencies setup.py $(ENGINE_SOURCES)
 	@$(if $(filter setup.py,$?),CYTHON_FORCE_REGEN=1) $(BIN)/python setup.py --quiet build_ext --inplace --parallel 2 $(if $(filter setup.py,$?),--force) > build/extensions.log 2>&1 \
 		|| { cat build/extensions.log; exit 1; }
 	@grep "^kvstore:" build/extensions.log || true
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[all]'
 	@touch $@
 
 $(VENV)/.lint-tools: pyproject.toml $(VENV)/.built

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from kvstore.extras import missing_package
+
 if TYPE_CHECKING:
     from kvstore.client import (
         TLS,
@@ -206,7 +208,14 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'kvstore' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        line = missing_package(f"kvstore.{name}", error)
+        if line is None:
+            raise
+        raise ModuleNotFoundError(line, name=error.name) from None
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -207,5 +207,5 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     assert ended.stderr.decode().splitlines() == [
-        "--metrics_addr needs the 'prometheus_client' package: pip install 'kvstore[metrics]'"
+        "--metrics_addr needs the 'prometheus_client' package: pip install 'kvstore-raft[metrics]'"
     ]

@@ -105,7 +105,7 @@ def prepared(base: str, into: Path) -> Path:
     quietly(*pip, "install", "--only-binary=:all:", *NEEDS)
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", into / "wheel"]
     quietly(*pip, *build, sources, CC=str(compiler), CXX=str(compiler))
-    (wheel,) = (into / "wheel").glob("kvstore-*.whl")
+    (wheel,) = (into / "wheel").glob("kvstore_raft-*.whl")
     # The engine needs none of what the server does.
     quietly(*pip, "install", "--no-deps", wheel)
     return python

@@ -74,6 +74,32 @@ print("works")
 """
 
 
+# The same in a venv that holds the library and nothing else.
+LIBRARY = """
+import sys
+from pathlib import Path
+
+import kvstore
+
+here = Path(sys.argv[1])
+with kvstore.open(here / "library") as db:
+    db.put(b"a", b"1")
+    with db.write_batch() as batch:
+        batch.put(b"b", b"2")
+    assert db.get(b"a") == b"1"
+    assert list(db) == [(b"a", b"1"), (b"b", b"2")]
+from kvstore.compat import plyvel
+with plyvel.DB(str(here / "plyvel"), create_if_missing=True, compression=None) as db:
+    db.put(b"k", b"v")
+for name in ("Client", "AsyncClient"):
+    try:
+        getattr(kvstore, name)
+    except ModuleNotFoundError as error:
+        print(error)
+print("works")
+"""
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built once; extensions that `make build` left under build/ are used again."""
@@ -81,15 +107,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     bundled = {**os.environ, "KVSTORE_BUNDLE": "1"}
     subprocess.run([*build, "--wheel-dir", str(into), str(ROOT)], check=True, cwd=ROOT, env=bundled)
-    (built,) = into.glob("kvstore-*.whl")
+    (built,) = into.glob("kvstore_raft-*.whl")
     return built
 
 
+def needed_by(extra: str) -> set[str]:
+    """What an extra brings, with those that it stands on."""
+    found = set()
+    for requirement in PROJECT["optional-dependencies"][extra]:
+        if own := re.fullmatch(rf"{PROJECT['name']}\[(.*)\]", requirement):
+            found |= {line for name in own[1].split(",") for line in needed_by(name)}
+        else:
+            found.add(requirement)
+    return found
+
+
 def oldest() -> list[str]:
-    """Return the declared minimum of each dependency, as exact requirements."""
+    """Return the declared minimum of each dependency of a server, as exact requirements."""
     replaced = FIRST_WITH_WHEELS.get(sys.version_info[:2], {})
     pins = []
-    for requirement in PROJECT["dependencies"]:
+    for requirement in sorted(needed_by("server")):
         name, minimum = requirement.split(">=")
         family = "grpcio" if name.startswith("grpcio") else name
         pins.append(f"{name}=={replaced.get(family, minimum)}")
@@ -98,30 +135,69 @@ def oldest() -> list[str]:
 
 def newest() -> list[str]:
     """Return requirements that let pip take the newest of each dependency."""
-    return list(PROJECT["dependencies"])
+    return []
+
+
+class Place:
+    """A fresh environment with the wheel in it."""
+
+    def __init__(self, at: Path, wheel: Path, extras: str = "", *others: str) -> None:
+        self.bin = at / "venv/bin"
+        self.clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        venv.create(at / "venv", with_pip=True)
+        pip = [self.bin / "python", "-m", "pip"]
+        install = [
+            *pip,
+            "install",
+            "--quiet",
+            "--only-binary",
+            ":all:",
+            *others,
+            f"{wheel}{extras}",
+        ]
+        subprocess.run(install, check=True, env=self.clean)
+        subprocess.run([*pip, "check"], check=True, env=self.clean, capture_output=True)
+
+    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
+        """One of its commands, away from the sources."""
+        return subprocess.run(
+            [self.bin / str(command[0]), *map(str, command[1:])],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=self.bin.parent,
+            env=self.clean,
+        )
 
 
 @pytest.mark.parametrize("requirements", [oldest, newest])
 def test_the_wheel_serves_with_the_dependencies_at_either_end(
     wheel: Path, requirements: Callable[[], list[str]], tmp_path: Path
 ) -> None:
-    environment = tmp_path / "venv"
-    venv.create(environment, with_pip=True)
-    python = environment / "bin/python"
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    install = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
-    subprocess.run([*install, *requirements(), str(wheel)], check=True, env=clean)
-    subprocess.run([python, "-m", "pip", "check"], check=True, env=clean, capture_output=True)
-    ran = subprocess.run(
-        [python, "-c", SCRIPT, str(tmp_path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-        env=clean,
-    )
+    place = Place(tmp_path, wheel, "[server]", *requirements())
+    ran = place.run("python", "-c", SCRIPT, tmp_path)
     assert ran.stdout == "works\n", ran.stderr
+
+
+def test_the_library_needs_nothing_else(wheel: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path, wheel)
+    listed = place.run("python", "-m", "pip", "list", "--format=freeze", "--exclude=pip").stdout
+    beside = {line.partition("==")[0] for line in listed.splitlines()} - {"setuptools", "wheel"}
+    assert beside == {PROJECT["name"]}
+
+    ran = place.run("python", "-c", LIBRARY, tmp_path)
+    assert ran.stdout.splitlines() == [
+        "kvstore.Client needs the 'grpc' package: pip install 'kvstore-raft[client]'",
+        "kvstore.AsyncClient needs the 'grpc' package: pip install 'kvstore-raft[client]'",
+        "works",
+    ], ran.stderr
+    for command, extra in (("kvd", "server"), ("kvctl", "cli")):
+        ran = place.run(command, "--help")
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr == (
+            f"{command} needs the 'click' package: pip install 'kvstore-raft[{extra}]'\n"
+        )
 
 
 def test_the_wheel_holds_extensions_stubs_types_and_commands(wheel: Path) -> None:
@@ -139,8 +215,8 @@ def test_the_wheel_holds_extensions_stubs_types_and_commands(wheel: Path) -> Non
             assert str(source.relative_to(sources)) in names
     assert "kvstore/py.typed" in names
     assert "kvstore/api/v1/kv_pb2.pyi" in names
-    assert "kvd = kvstore.cli.kvd:main" in commands
-    assert "kvctl = kvstore.cli.kvctl:main" in commands
+    assert "kvd = kvstore.cli.entry:kvd" in commands
+    assert "kvctl = kvstore.cli.entry:kvctl" in commands
     assert licence
 
 
@@ -166,7 +242,8 @@ def test_the_wheel_holds_no_tests_tools_or_build_leftovers(wheel: Path) -> None:
         foreign = [
             name
             for name in archive.namelist()
-            if not re.match(r"kvstore/|kvstore-[^/]+\.dist-info/", name) or name.endswith(".cpp")
+            if not re.match(r"kvstore/|kvstore_raft-[^/]+\.dist-info/", name)
+            or name.endswith(".cpp")
         ]
     assert foreign == []
 

@@ -22,9 +22,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-import uvloop
-
 from kvstore.errors import ClosedError
+
+try:
+    import uvloop as loops
+except ModuleNotFoundError:  # not for each system, and not in the extra `client`
+    loops = asyncio  # type: ignore[misc]
 
 __all__ = ["Background", "Runner", "abandon", "drawn", "lease", "lock", "release"]
 
@@ -100,7 +103,7 @@ class Background:
     """The thread and its loop. :meth:`run` may be called from any other thread."""
 
     def __init__(self) -> None:
-        self._loop = uvloop.new_event_loop()
+        self._loop = loops.new_event_loop()
         self._calls: deque[_Call[Any]] = deque()
         self._woken = False
         self._stopped = False

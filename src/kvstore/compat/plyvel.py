@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypedDict, Unpack
 
 from kvstore import engine, errors
+from kvstore.extras import install_line
 
 __all__ = [
     "DB",
@@ -178,7 +179,7 @@ def _open(name: str, settings: dict[str, Any], asked: bool) -> engine.DB:
         # As LevelDB without its codec does: it writes blocks as they are.
         if asked:
             warnings.warn(
-                "no snappy here (pip install 'kvstore[snappy]'): blocks are stored uncompressed",
+                f"no snappy here ({install_line('snappy')}): blocks are stored uncompressed",
                 RuntimeWarning,
                 stacklevel=3,
             )

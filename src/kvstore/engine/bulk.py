@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kvstore._engine.database import native
 from kvstore._engine.database.native import Database, Iterator, Sink
 from kvstore.errors import InvalidArgumentError
+from kvstore.extras import install_line
 
 if TYPE_CHECKING:
     import numpy
@@ -60,7 +61,7 @@ def arrays() -> Any:
     try:
         import numpy
     except ImportError as error:
-        raise ImportError("bulk reads make NumPy arrays: pip install 'kvstore[numpy]'") from error
+        raise ImportError(f"bulk reads make NumPy arrays: {install_line('numpy')}") from error
     return numpy
 
 

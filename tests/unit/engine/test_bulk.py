@@ -398,7 +398,7 @@ with kvstore.DB("/db", filesystem=MemoryFileSystem()) as db:
         try:
             call()
         except ImportError as error:
-            assert "kvstore[numpy]" in str(error)
+            assert "kvstore-raft[numpy]" in str(error)
         else:
             raise AssertionError
 """

@@ -105,7 +105,7 @@ def test_a_codec_that_is_not_installed_is_refused_before_anything_is_made(
         text=True,
         check=True,
     )
-    assert f"pip install kvstore[{codec}]" in said.stdout
+    assert f"pip install 'kvstore-raft[{codec}]'" in said.stdout
     assert not (tmp_path / "db").exists()
 
 

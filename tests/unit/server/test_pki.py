@@ -200,7 +200,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.delattr("kvstore.server.tls.pki")
     monkeypatch.setitem(sys.modules, "cryptography", None)
     outcome = run("show", "--dir", tmp_path)
-    assert "pip install 'kvstore[pki]'" in str(outcome.exception)
+    assert "pip install 'kvstore-raft[pki]'" in str(outcome.exception)
 
 
 @pytest.mark.parametrize(

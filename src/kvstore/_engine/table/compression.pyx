@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from kvstore._engine.primitives.native cimport Buffer, buffer_free, buffer_init, buffer_reserve
 from kvstore.errors import ConfigurationError, InvalidArgumentError
+from kvstore.extras import install_line
 
 
 cdef extern from "kvstore/_engine/table/codecs.h" nogil:
@@ -69,7 +70,7 @@ cpdef int compression_of(object name) except -1:
     if module_of(compression) is None:
         raise ConfigurationError(
             f"compression {name!r} needs lib{name} or a package that is not installed: "
-            f"pip install kvstore[{name}]"
+            + install_line(name)
         )
     return compression
 

@@ -17,6 +17,7 @@ from kvstore.cli.cluster.status import table
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import Command, output_options, settings_of
 from kvstore.errors import ConfigurationError
+from kvstore.extras import install_line
 from kvstore.server.peers.secret import make_secret_file
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _library() -> ModuleType:
         if not (error.name or "").startswith("cryptography"):
             raise
         raise ConfigurationError(
-            "kvctl pki needs the 'cryptography' package: pip install 'kvstore[pki]'"
+            f"kvctl pki needs the 'cryptography' package: {install_line('pki')}"
         ) from error
     return pki
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvstore.addresses import HostPort
+from kvstore.extras import install_line
 from kvstore.replica import ReplicaOptions
 from kvstore.server.checks.addresses import (
     check_dialled_addresses,
@@ -86,7 +87,7 @@ def check_process(metrics_addr: str | None) -> Iterator[Finding]:
         )
     if metrics_addr is not None and importlib.util.find_spec("prometheus_client") is None:
         yield fault(
-            "--metrics_addr needs the 'prometheus_client' package: pip install 'kvstore[metrics]'"
+            f"--metrics_addr needs the 'prometheus_client' package: {install_line('metrics')}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from kvstore.errors import ConfigurationError
+from kvstore.extras import install_line
 from kvstore.server.metrics.endpoint import MetricsEndpoint
 from kvstore.server.nodes.node import Node
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -86,7 +87,7 @@ def open_metrics(
         if not (error.name or "").startswith("prometheus_client"):
             raise
         raise ConfigurationError(
-            "--metrics_addr needs the 'prometheus_client' package: pip install 'kvstore[metrics]'"
+            f"--metrics_addr needs the 'prometheus_client' package: {install_line('metrics')}"
         ) from error
     metrics = Metrics(asyncio.get_running_loop(), certificates, exposed)
     endpoint = MetricsEndpoint(address, metrics.render)

@@ -1,0 +1,56 @@
+"""What is said where a package is missing, and that pyproject.toml has the extra that is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from kvstore import extras
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_distribution_and_the_extras_are_those_of_the_project() -> None:
+    assert PROJECT["name"] == extras.DISTRIBUTION
+    assert set(extras._EXTRAS.values()) <= set(PROJECT["optional-dependencies"])
+
+
+def test_all_brings_every_extra() -> None:
+    (line,) = PROJECT["optional-dependencies"]["all"]
+    named = set(line.partition("[")[2].rstrip("]").split(","))
+    assert named == set(PROJECT["optional-dependencies"]) - {"all"}
+
+
+def test_a_package_that_no_extra_brings_is_nobodys_to_explain() -> None:
+    assert extras.missing_package("kvd", ModuleNotFoundError("x", name="tomllib")) is None
+
+
+HIDING = """
+import sys
+sys.modules[sys.argv[1]] = None
+from kvstore.cli import entry
+sys.argv[1:] = sys.argv[2:]
+getattr(entry, sys.argv.pop(1))()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden", "extra"),
+    [("kvd", "structlog", "server"), ("kvd", "grpc", "server"), ("kvctl", "grpc", "client")],
+)
+def test_a_command_without_its_packages_ends_with_one_line(
+    command: str, hidden: str, extra: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HIDING, hidden, command, "--help"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    line = f"{command} needs the {hidden!r} package: pip install 'kvstore-raft[{extra}]'\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", line)
