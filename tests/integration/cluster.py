@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kvstore.client import Client
-from tests.integration.process import FRONT, Kvd, run
+from kvstore.client import TLS, Client
+from tests.integration.process import FRONT, Certificates, Kvd, run
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PORT_MIN = 10_000
@@ -156,3 +156,32 @@ class Cluster:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
+
+
+class SecureCluster(Cluster):
+    """TLS towards clients as well, with the certificates that kvctl pki issued."""
+
+    @property
+    def tls(self) -> TLS:
+        return TLS(ca=self.directory / "pki" / "ca.pem")
+
+    def _start(self, member: int) -> Kvd:
+        pki = self.directory / "pki"
+        own = pki / f"member-{member}"
+        return Kvd(
+            self.data(member),
+            "--mode=cluster-node",
+            f"--config={self.config(member)}",
+            listen=self.clients[member],
+            certificates=Certificates(pki / "ca.pem", own / "server.pem", own / "server.key"),
+            front=self._fronts[(member - 1) % len(self._fronts)],
+            admin=self._admin,
+        )
+
+    def client(self, timeout: float = 15.0) -> Client:
+        return Client(",".join(self.clients.values()), timeout=timeout, tls=self.tls)
+
+    def leader(self) -> int:
+        member = next(iter(self.running))
+        with Client(self.clients[member], timeout=15.0, tls=self.tls) as client:
+            return client.status().leader_id

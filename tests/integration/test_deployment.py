@@ -22,9 +22,9 @@ from kvstore.cli.kvd import kvd as kvd_command
 from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.supervisor import notify
 from kvstore.wire import available
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import SecureCluster
 from tests.integration.gateway import ask, connect, wait_ready
-from tests.integration.process import Certificates, Kvd, run
+from tests.integration.process import Kvd, run
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FLAGS = {option for parameter in kvd_command.params for option in parameter.opts}
@@ -55,21 +55,6 @@ def image() -> dict[str, str]:
     """The last of each instruction."""
     text = (DEPLOY / "container" / "Containerfile").read_text().replace("\\\n", " ")
     return dict(line.split(maxsplit=1) for line in text.splitlines() if re.match("[A-Z]+ ", line))
-
-
-class SecureCluster(Cluster):
-    """TLS towards clients as well, with the certificates that kvctl pki issued."""
-
-    def _start(self, member: int) -> Kvd:
-        pki = self.directory / "pki"
-        own = pki / f"member-{member}"
-        return Kvd(
-            self.data(member),
-            "--mode=cluster-node",
-            f"--config={self.config(member)}",
-            listen=self.clients[member],
-            certificates=Certificates(pki / "ca.pem", own / "server.pem", own / "server.key"),
-        )
 
 
 def test_every_flag_and_variable_exists() -> None:

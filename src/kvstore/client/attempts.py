@@ -138,7 +138,7 @@ class Attempts:
         self._began = self._now()
         left = self._deadline - self._began
         if left <= 0:
-            raise self._out_of_time()
+            raise self.out_of_time()
         self.address = self._endpoints.preferred
         if not self._repeatable:
             # A try that is cut short is the last one, and nobody knows what it did: better none
@@ -146,7 +146,7 @@ class Attempts:
             # says little of that: the next one may be taken.
             least = max(self._took, self._timeout * LAST_TRY_PART)
             if self._last is not None and left < min(least, LAST_TRY_S):
-                raise self._out_of_time()
+                raise self.out_of_time()
             return left
         return try_seconds(self._endpoints, self._policy, left)
 
@@ -214,10 +214,11 @@ class Attempts:
         self._failures = min(self._failures + 1, 30)
         left = self._deadline - self._now()
         if left <= 0:
-            raise self._out_of_time()
+            raise self.out_of_time()
         return min(self._random(0.0, longest), left)
 
-    def _out_of_time(self) -> Error:
+    def out_of_time(self) -> Error:
+        """The error that ends the call, as its time is up."""
         if self._last is None or isinstance(self._last.error, DeadlineExceededError):
             return self._judged(DeadlineExceededError(f"no answer within {self._timeout:g} s"))
         return self._judged(self._last.error)

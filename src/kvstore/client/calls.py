@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from kvstore.api.etcd import etcd_pb2
 from kvstore.api.metadata_keys import REQUEST_KEY
@@ -18,6 +19,7 @@ from kvstore.client.attempts import Attempts, Endpoints, Metadata
 from kvstore.client.channels import Transport, dialler
 from kvstore.client.connections import Connection, Connections
 from kvstore.client.failure import Failure, understand
+from kvstore.client.gate import Gate
 from kvstore.client.login import Login
 from kvstore.client.options import TLS, RetryPolicy, checked_timeout, parse_addresses
 from kvstore.client.servers import Method, Server
@@ -66,6 +68,7 @@ class Calls:
         self.policy = retry or RetryPolicy()
         self.closed = False
         self.connections = Connections(partial(Server, dial=dialler(transport, tls)), tls)
+        self.gate = Gate()
         self.sessions = Sessions()
         self.login = login
         self._logging_in = asyncio.Lock()
@@ -226,17 +229,20 @@ class Calls:
         if failed is not None:
             await asyncio.sleep(self._after(attempts, *failed, self.login.metadata))
         login = self.login
+        # What renews leases is a stream of many, and waits for nobody: they would be lost.
+        gate = self.gate if isinstance(request, Message) else Gate()
+        size = request.ByteSize() if isinstance(request, Message) else 0
         while True:
             identity = await self._identity(attempts) if login.wanted else login.metadata
-            time_left = attempts.next()
-            metadata = attempts.metadata()
-            if identity or number:
-                metadata = (*(metadata or ()), *identity, *number)
+            if not gate.try_enter(size):
+                await self._turn(size, attempts)
+            connection = None
             try:
-                connection = self.connections.take(attempts.address)
-            except Error as error:
-                raise attempts.unsent(error) from None
-            try:
+                time_left = attempts.next()
+                metadata = attempts.metadata()
+                if identity or number:
+                    metadata = (*(metadata or ()), *identity, *number)
+                connection = self._take(attempts)
                 response = await method(connection.server)(
                     request, timeout=time_left, metadata=metadata
                 )
@@ -244,6 +250,7 @@ class Calls:
                 attempts.succeeded()
                 return response
             except grpc.RpcError as error:
+                assert connection is not None
                 delay = self._after(attempts, connection, error, time_left, identity)
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 # gRPC cancels the calls of a channel that close() has closed; a cancellation of
@@ -252,10 +259,23 @@ class Calls:
                     raise attempts.ended(ClosedError(CLOSED)) from error
                 raise
             finally:
-                left = self.connections.give_back(connection)
-                if left is not None:
-                    await left.channel.close(grace=None)
+                gate.leave(size)
+                if connection is not None:
+                    await self.give_back(connection)
             await asyncio.sleep(delay)
+
+    async def _turn(self, size: int, attempts: Attempts) -> None:
+        """Wait until a try may begin."""
+        try:
+            await self.gate.enter(size, attempts.left)
+        except TimeoutError:
+            raise attempts.out_of_time() from None
+
+    def _take(self, attempts: Attempts) -> Connection[Server]:
+        try:
+            return self.connections.take(attempts.address)
+        except Error as error:
+            raise attempts.unsent(error) from None
 
     async def identity(self) -> Metadata:
         """What says who calls, for a call that is tried elsewhere. Raises as calls do."""

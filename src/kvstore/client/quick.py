@@ -61,6 +61,7 @@ class QuickTry:
         "path",
         "repeats",
         "sent",
+        "size",
         "started",
         "stream",
         "timeout",
@@ -91,6 +92,7 @@ class QuickTry:
         self.path = _PATHS[operation.kind]
         self.metadata = metadata
         self.message: bytes | None = message
+        self.size = len(message)
         self.unary = True
         self.half_closed = True
         self.wait_for_ready = False
@@ -120,6 +122,7 @@ class QuickTry:
 
     def failed(self, error: RpcError) -> None:
         self.operation.begun = None
+        self._tries.failed(self)
         self.flight.go_on(self.operation, self._tries.rules.go_on(self, error))
 
     def cancel(self) -> bool:
@@ -175,9 +178,14 @@ class Tries:
             if write is None:
                 return False
             message = _write_message(operation, write.request_id)
+        if not self._calls.gate.try_enter(len(message)):
+            if write is not None:
+                write.done()
+            return False  # and wait there
         try:
             link: Connection[Any] = self._calls.connections.take(self._calls.endpoints.preferred)
         except Error:
+            self._calls.gate.leave(len(message))
             if write is not None:
                 write.done()
             return False  # and be told why there
@@ -208,8 +216,13 @@ class Tries:
         self._calls.endpoints.budget.succeeded()
         self.ended(quick)
 
+    def failed(self, quick: QuickTry) -> None:
+        """Another try of it follows, in a task."""
+        self._calls.gate.leave(quick.size)
+
     def ended(self, quick: QuickTry) -> None:
         """It was answered, or nobody waits for it any more."""
+        self._calls.gate.leave(quick.size)
         if quick.write is not None:
             quick.write.done()
         left = self._calls.connections.give_back(quick.link)
