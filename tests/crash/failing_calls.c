@@ -1,14 +1,20 @@
 /* Preloaded into a process: one of its system calls on files below a directory fails, or does half of
-   what it was asked for. The process says which by fail_call(). */
+   what it was asked for. The process says which by fail_call().
+
+   Or the process ends: with KILL_AT=n by SIGKILL, at the n-th call below KILL_BELOW that changes
+   something, whatever its kind and thread. How many there were is in the file KILL_COUNTED when it
+   ends by itself. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/types.h>
@@ -19,6 +25,7 @@
 static char directory[PATH_MAX], kind[32];
 static atomic_long left, seen; /* calls before the one that fails, 0: none does; calls so far */
 static int error;              /* what it fails with; 0: it does half */
+static int kills;              /* the process, rather than fail: then of all kinds that change something */
 
 /* The at-th call of a kind from now on below a directory; at 0: none any more. */
 void fail_call(const char* below, const char* which, long at, int number) {
@@ -33,16 +40,42 @@ void fail_call(const char* below, const char* which, long at, int number) {
 /* How many calls of the kind there were since. */
 long calls_seen(void) { return atomic_load(&seen); }
 
+__attribute__((constructor)) static void begin_to_count(void) {
+    const char *at = getenv("KILL_AT"), *below = getenv("KILL_BELOW");
+    if (!at || !below) return;
+    kills = 1;
+    fail_call(below, "", atol(at), 0);
+}
+
+__attribute__((destructor)) static void tell_the_count(void) {
+    const char* counted = getenv("KILL_COUNTED");
+    FILE* file = kills && counted ? fopen(counted, "w") : NULL;
+    if (!file) return;
+    fprintf(file, "%ld\n", calls_seen());
+    fclose(file);
+}
+
+static int changes_something(const char* which) {
+    return strcmp(which, "open") && strcmp(which, "opendir") && strcmp(which, "pread") &&
+           strcmp(which, "close");
+}
+
+static int is_asked_for(const char* which) {
+    return directory[0] && (kills ? changes_something(which) : !strcmp(which, kind));
+}
+
 static int is_meant(const char* which, const char* path) {
-    if (!directory[0] || strcmp(which, kind) || strncmp(path, directory, strlen(directory))) return 0;
+    if (!is_asked_for(which) || strncmp(path, directory, strlen(directory))) return 0;
     atomic_fetch_add(&seen, 1);
-    return atomic_load(&left) > 0 && atomic_fetch_sub(&left, 1) == 1;
+    int meant = atomic_load(&left) > 0 && atomic_fetch_sub(&left, 1) == 1;
+    if (meant && kills) raise(SIGKILL);
+    return meant;
 }
 
 static int is_meant_of(const char* which, int fd) {
     char link[32], path[PATH_MAX];
     int before = errno;
-    if (!directory[0] || strcmp(which, kind)) return 0;
+    if (!is_asked_for(which)) return 0;
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof(path) - 1);
     errno = before;
@@ -61,7 +94,12 @@ int open64(const char* path, int flags, ...) {
     va_start(rest, flags);
     mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
     va_end(rest);
-    return is_meant("open", path) ? (int) refused() : NEXT(open64)(path, flags, mode);
+    if (is_meant("open", path) || (flags & O_CREAT && is_meant("create", path))) return (int) refused();
+    return NEXT(open64)(path, flags, mode);
+}
+
+ssize_t write(int fd, const void* data, size_t size) {
+    return is_meant_of("write", fd) ? refused() : NEXT(write)(fd, data, size);
 }
 
 ssize_t pwrite64(int fd, const void* data, size_t size, off64_t offset) {

@@ -2,16 +2,19 @@
 
 The time is shared equally among the targets, and those tests of tests/fuzz that take their rounds
 from tests.fuzz.budget. What fails is made small, kept in tests/fuzz/corpus, where ``make test``
-replays it, and told with the command that repeats it. Ends with 1 then.
+replays it, and told with the command that repeats it. Ends with 1 then, and where a target had no
+turn: what wasn't tried isn't known to be well.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,7 +41,7 @@ def timed_tests() -> list[str]:
 
 
 def run_test(path: str, seconds: float, seed: int) -> Found:
-    """A test file, each of whose tests gets so many seconds."""
+    """A test file, each of whose tests gets so many seconds; ``runs`` are those that passed."""
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", path],
         cwd=ROOT,
@@ -47,7 +50,20 @@ def run_test(path: str, seconds: float, seed: int) -> Found:
         capture_output=True,
         text=True,
     )
-    return Found(0, 0, ended.returncode != 0, None, (ended.stdout + ended.stderr)[-3000:])
+    said = ended.stdout + ended.stderr
+    passed = re.search(r"\b(\d+) passed", said)
+    return Found(int(passed[1]) if passed else 0, 0, ended.returncode != 0, None, said[-3000:])
+
+
+def table(found: Sequence[tuple[str, Found, float]]) -> str:
+    """Markdown: a line for each target. Of test files the tests count as inputs."""
+    lines = ["| target | inputs | inputs a second | outcomes | failed |", "|---|---|---|---|---|"]
+    for name, came, took in found:
+        figures = f"{came.runs} | {came.runs / took:.0f} | {came.outcomes or ''}"
+        if name not in TARGETS:
+            figures = f"{came.runs} tests | | "
+        lines.append(f"| {name} | {figures} | {int(came.failed)} |")
+    return "\n".join(lines)
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
@@ -78,17 +94,15 @@ def main(minutes: float, only: tuple[str, ...], seed: int | None, jobs: int) -> 
                 found = hunt(TARGETS[name], Path(scratch) / str(place), each, seed + place)
             else:
                 found = run_test(name, each, seed)
-            return name, found, time.monotonic() - began
+            took = time.monotonic() - began
+            click.echo(f"{name}: {found.runs} inputs, {took:.0f} s", err=True)
+            return name, found, took
 
         found = list(pool.map(one, range(len(names))))
-    click.echo("| target | inputs | inputs a second | outcomes | failed |")
-    click.echo("|---|---|---|---|---|")
-    for name, came, took in found:
-        if name in TARGETS:
-            figures = f"{came.runs} | {came.runs / took:.0f} | {came.outcomes or ''}"
-        else:
-            figures = " | | "
-        click.echo(f"| {name} | {figures} | {int(came.failed)} |")
+    click.echo(table(found))
+    idle = [name for name, came, _ in found if not came.runs]
+    said = f"; none: {', '.join(idle)}" if idle else ""
+    click.echo(f"\n{len(names) - len(idle)} of {len(names)} targets had a turn{said}")
     for name, came, _ in found:
         if not came.failed:
             continue
@@ -98,7 +112,7 @@ def main(minutes: float, only: tuple[str, ...], seed: int | None, jobs: int) -> 
             click.echo(f"kept; again: python -m tests.fuzz.worker {name} {path}")
         elif name not in TARGETS:
             click.echo(f"again: {budget.FRESH}={seed} {budget.VARIABLE}={each:.0f} pytest {name}")
-    sys.exit(any(came.failed for _, came, _ in found))
+    sys.exit(bool(idle) or any(came.failed for _, came, _ in found))
 
 
 if __name__ == "__main__":

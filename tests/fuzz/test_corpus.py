@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tests.fuzz import __main__ as command
 from tests.fuzz import hunt, resealing
 from tests.fuzz.corpus_files import CORPUS, kept
 from tests.fuzz.mutation import INPUT_BYTES_MAX, mutated
@@ -128,3 +130,19 @@ def test_a_worker_that_dies_or_hangs_leaves_the_input_behind(
     found = hunt.hunt(target, tmp_path / "scratch", 10, 1)
     assert found.data == b"bad"
     assert found.said.startswith(said)
+
+
+def test_a_target_without_a_turn_is_named_and_makes_the_run_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hunted(target: Target, *_: object) -> hunt.Found:
+        return hunt.Found(0 if target.name == "manifest" else 7, 3)
+
+    monkeypatch.setattr(command, "hunt", hunted)
+    asked = ["--minutes", "0.01", "--only", "log", "--only", "manifest"]
+    ended = CliRunner().invoke(command.main, asked)
+    assert "2 of 3 targets had a turn; none: manifest" in ended.stdout
+    assert ended.exit_code == 1
+    ended = CliRunner().invoke(command.main, [*asked[:2], "--only", "log"])
+    assert "2 of 2 targets had a turn\n" in ended.stdout
+    assert ended.exit_code == 0
