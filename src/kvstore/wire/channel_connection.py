@@ -345,7 +345,12 @@ class Connection(asyncio.Protocol):
             data = self._session.send(WRITE_BYTES_MAX)
             if not data:
                 break
-            transport.write(data)
+            try:
+                transport.write(data)
+            except RuntimeError:
+                # uvloop's also refuse once their handle is closed, of which not all tell.
+                self._lose(self._reason or "Socket closed")
+                return
         if self._writers or self._held_up:
             self._wake_writers()
         if self._session.finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 from typing import NoReturn
 
@@ -62,7 +63,8 @@ def test_what_is_so_already_is_no_change() -> None:
     assert operators._target(promoted, add) is None
     remove = admin_pb2.ChangeMembersRequest(remove=4)
     assert operators._target(promoted, remove) == THREE
-    assert operators._target(THREE, remove) is None
+    gone = dataclasses.replace(THREE, removed=frozenset({4}))
+    assert operators._target(gone, remove) is None
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,7 @@ def test_what_is_so_already_is_no_change() -> None:
     [
         ({}, "say which change"),
         ({"promote": 4}, "there is no member 4"),
+        ({"remove": 33}, "there is no member 33, and never was"),
         ({"add": {"member_id": 4, "client_address": "10.0.0.4:1"}}, "a client and a peer address"),
         (
             {"add": {"member_id": 3, "client_address": "10.0.0.4:1", "peer_address": "b:2"}},

@@ -373,3 +373,34 @@ def test_closing_while_it_connects_ends_the_calls() -> None:
             assert call.cancelled()
 
     run(test)
+
+
+class ClosedHandle:
+    """uvloop's, of a socket that was closed: it refuses, and doesn't say that it will."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def test_a_transport_that_is_closed_without_a_word_is_a_lost_connection() -> None:
+    async def test() -> None:
+        async with Server() as server, Channel(server.address) as channel:
+            echo = channel.unary_unary(ECHO)
+            assert await echo(b"1") == b"1"
+            (connection,) = channel._connections
+            transport, connection._transport = connection._transport, ClosedHandle()  # type: ignore[assignment]
+            error = await failure(echo(b"2"))
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert error.details() == f"the connection to {server.address} was lost: Socket closed"
+            assert await echo(b"3") == b"3"
+            assert transport is not None
+            transport.abort()
+
+    run(test)

@@ -188,7 +188,9 @@ def _promoted(now: Membership, member: int) -> Membership | None:
 
 def _without(now: Membership, member: int) -> Membership | None:
     if member not in now.members:
-        return None
+        if member in now.removed:
+            return None
+        raise InvalidArgumentError(f"there is no member {member}, and never was")
     if now.voters == {member}:
         raise InvalidArgumentError(f"member {member} is the last voter")
     return dataclasses.replace(
