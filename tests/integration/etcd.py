@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kvstore.client import Client
+from kvstore.client import AsyncClient, Client
 from kvstore.errors import Error
 from tests.integration.cluster import free_addresses
 
@@ -59,6 +59,10 @@ class Etcd:
                 except Error:
                     if time.monotonic() > end:
                         raise
+
+    def asynchronous(self) -> AsyncClient:
+        """A client of it for asyncio."""
+        return AsyncClient(self.address, timeout=30)
 
     def kill(self) -> None:
         """SIGKILL."""

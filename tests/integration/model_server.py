@@ -8,13 +8,15 @@ from typing import Protocol, Self
 
 import pytest
 
-from kvstore.client import Client, Put
+from kvstore.client import AsyncClient, Client, Put
 from tests.integration import etcd
 from tests.integration.cluster import free_addresses
 from tests.integration.etcd import Etcd
 from tests.integration.process import Kvd
 
 KINDS = ["etcd", "kvd"]
+CLIENT_KINDS = [*KINDS, "kvd-namespace"]
+"""What a client itself is tested with."""
 
 
 class ModelServer(Protocol):
@@ -25,13 +27,15 @@ class ModelServer(Protocol):
     def start(self) -> Self: ...
     def kill(self) -> None: ...
     def client(self, timeout: float = 30.0) -> Client: ...
+    def asynchronous(self) -> AsyncClient: ...
 
 
 class RestartedKvd:
-    """A kvd that comes back where it was."""
+    """A kvd that comes back where it was; its clients see a namespace of it, if one is given."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, namespace: bytes = b"") -> None:
         self._directory = directory
+        self.namespace = namespace
         (self.address,) = free_addresses(1)
         self._kvd: Kvd | None = None
 
@@ -45,7 +49,10 @@ class RestartedKvd:
             self._kvd = None
 
     def client(self, timeout: float = 30.0) -> Client:
-        return Client(self.address, timeout=timeout)
+        return Client(self.address, timeout=timeout, namespace=self.namespace)
+
+    def asynchronous(self) -> AsyncClient:
+        return AsyncClient(self.address, timeout=30, namespace=self.namespace)
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +73,9 @@ def started(kind: str, directory: Path) -> Etcd | RestartedKvd:
         if why is not None:
             pytest.skip(why)
         return Etcd(directory / "etcd").start()
-    kvd = RestartedKvd(directory / "kvd").start()
+    # One whose end is the end of all keys.
+    namespace = b"\xff\xff" if kind == "kvd-namespace" else b""
+    kvd = RestartedKvd(directory / "kvd", namespace).start()
     try:
         with kvd.client() as client:
             client.count()

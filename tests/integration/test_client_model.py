@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.client import AsyncClient, Client, Delete, Draft, EventKind, Get, KeyValue, Put
+from kvstore.client import Client, Delete, Draft, EventKind, Get, KeyValue, Put
 from kvstore.errors import (
+    BatchError,
     CompactedError,
     ConflictError,
     DeadlineExceededError,
@@ -29,13 +30,20 @@ from kvstore.errors import (
     UnauthenticatedError,
 )
 from tests.integration.etcd import Etcd
-from tests.integration.model_server import KINDS, ModelServer, started, store
+from tests.integration.model_server import (
+    CLIENT_KINDS,
+    KINDS,
+    ModelServer,
+    RestartedKvd,
+    started,
+    store,
+)
 from tests.integration.process import environment
 
 pytestmark = pytest.mark.usefixtures("transport")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=CLIENT_KINDS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ModelServer]:
@@ -506,7 +514,7 @@ def test_leaders_follow_each_other_and_are_seen(server: ModelServer, place: byte
 def test_asyncio_has_all_of_it(server: ModelServer, place: bytes) -> None:
     async def test() -> None:
         key = place + b"a"
-        async with AsyncClient(server.address, timeout=30) as client:
+        async with server.asynchronous() as client:
             async with client.lease(5) as lease, client.watch(prefix=place) as watch:
                 assert await client.put(key, b"1", lease=lease) is False
                 assert (await anext(watch)).value == b"1"
@@ -524,9 +532,58 @@ def test_asyncio_has_all_of_it(server: ModelServer, place: bytes) -> None:
     asyncio.run(test())
 
 
+def test_namespaces_know_nothing_of_each_other(
+    server: ModelServer, place: bytes, transport: str
+) -> None:
+    if not isinstance(server, RestartedKvd) or server.namespace:
+        pytest.skip("one kvd is enough")
+    name = place.rstrip(b"/")
+    with (
+        server.client() as whole,
+        Client(server.address, timeout=30, namespace=name) as beside,
+        Client(f"kv://{server.address}?namespace={name.decode()}%2F&timeout=30") as inside,
+        inside.watch() as watch,
+    ):
+        whole.put_many({name: b"the prefix itself", place + b"a": b"1", name + b"0": b"after"})
+        (health,) = inside.health()
+        assert (health.address, health.serving, health.error) == (server.address, True, None)
+        assert dict(inside.get_many([b"a", b"b"])) == {b"a": b"1", b"b": None}
+        inside.put(b"b", b"2")
+        assert inside.get(b"b") == whole.get(place + b"b") == beside.get(b"/b") == b"2"
+        with inside.pipeline() as pipe:
+            assert pipe.put(b"c", b"3").get(b"c").delete(b"c").execute() == [False, b"3", True]
+        assert [entry.key for entry in inside.range()] == [b"a", b"b"]
+        assert [entry.key for entry in inside.range(reverse=True, page=1)] == [b"b", b"a"]
+        assert [entry.key for entry in beside.range()] == [b"/a", b"/b", b"0"]
+        assert inside.count() == 2
+        assert [next(watch).key for _ in range(4)] == [b"a", b"b", b"c", b"c"]
+        assert [event.value for event in inside.history(b"b")] == [b"2"]
+        with inside.lease(10) as lease:
+            inside.put(b"leased", b"", lease=lease)
+            whole.put(name + b"0", b"after", lease=lease)
+            assert lease.status(keys=True).keys == (b"leased",)
+        assert inside.get(b"leased") is None
+        with inside.lock(b"lock", ttl=10) as lock:
+            assert lock.key.startswith(b"lock/")
+            assert whole.get(place + lock.key) == b""
+            assert inside.transaction().if_(lock.held).commit().succeeded
+            # A lock of the same name elsewhere is another one.
+            assert whole.lock(b"lock", ttl=10).acquire(wait=10)
+            assert beside.lock(b"lock", ttl=10).acquire(wait=10)
+        whole.put(name + b"0", b"after")
+        assert inside.delete_range(prefix=b"", previous=True).previous[0].key == b"a"
+        assert whole.get(name) == b"the prefix itself"
+        assert whole.get(name + b"0") == b"after"
+        assert inside.count() == 0
+        long = b"k" * (1024 - len(place))
+        assert inside.put(long, b"") is False
+        with pytest.raises(BatchError, match=f"expected 1 to {len(long)} bytes in a namespace"):
+            inside.put_many({long + b"k": b""})
+
+
 def test_many_tasks_share_one_client(server: ModelServer, place: bytes) -> None:
     async def test() -> None:
-        async with AsyncClient(server.address, timeout=30) as client:
+        async with server.asynchronous() as client:
 
             async def one(number: int) -> int:
                 key = place + b"%d" % number

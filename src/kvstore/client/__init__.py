@@ -5,6 +5,7 @@ from kvstore.client.auth import Access, AsyncAuth, Auth, AuthStatus, Permission
 from kvstore.client.blocking import Client
 from kvstore.client.elections import AsyncElection, AsyncLeadership, Election, Leadership
 from kvstore.client.entries import Event, EventKind, KeyValue
+from kvstore.client.health import Health
 from kvstore.client.keys import Compare, Keys
 from kvstore.client.leases import AsyncLease, Lease, LeaseStatus
 from kvstore.client.locks import AsyncLock, Lock
@@ -13,6 +14,7 @@ from kvstore.client.optimistic import AsyncDraft, Draft
 from kvstore.client.options import TLS, RetryPolicy
 from kvstore.client.scanning import AsyncRange, Range
 from kvstore.client.status import ClusterStatus, Member, Members, MemberStatus, Repairs
+from kvstore.client.telemetry import Telemetry
 from kvstore.client.transactions import (
     AsyncTransaction,
     Delete,
@@ -56,6 +58,7 @@ __all__ = [
     "EventKind",
     "Get",
     "GetResult",
+    "Health",
     "KeyValue",
     "Keys",
     "Leadership",
@@ -72,6 +75,7 @@ __all__ = [
     "Range",
     "Repairs",
     "RetryPolicy",
+    "Telemetry",
     "Transaction",
     "TransactionResult",
     "Watch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -18,6 +19,7 @@ from kvstore.client.calls import Calls
 from kvstore.client.channels import Transport, is_native
 from kvstore.client.elections import AsyncElection
 from kvstore.client.entries import Event, KeyValue
+from kvstore.client.health import Health, check
 from kvstore.client.history import compact, history
 from kvstore.client.keys import Keys, selected, selected_or_key, single
 from kvstore.client.leases import (
@@ -28,18 +30,15 @@ from kvstore.client.leases import (
     revoke_lease,
 )
 from kvstore.client.locks import LOCK_TTL_S, AsyncLock
-from kvstore.client.login import Login
 from kvstore.client.maintenance import AsyncMaintenance
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Kind, Result
 from kvstore.client.optimistic import TRIES, AsyncDraft, transact
 from kvstore.client.options import (
     DEFAULT_ADDRESS,
-    DEFAULT_TIMEOUT_S,
     TLS,
     RetryPolicy,
     checked_timeout,
-    positive_seconds,
 )
 from kvstore.client.pipeline import (
     FIRST_GETS,
@@ -54,6 +53,7 @@ from kvstore.client.quick import QuickTry, Tries
 from kvstore.client.renewals import Renewals, renew
 from kvstore.client.requests import (
     BytesLike,
+    as_bytes,
     delete_request,
     get_request,
     put_request,
@@ -61,6 +61,7 @@ from kvstore.client.requests import (
 from kvstore.client.scanning import PAGE_KEYS, AsyncRange, Selection, count
 from kvstore.client.servers import Server
 from kvstore.client.status import ClusterStatus, Members, Repairs
+from kvstore.client.telemetry import Telemetry, calls_of
 from kvstore.client.transactions import (
     AsyncTransaction,
     DeleteResult,
@@ -69,6 +70,7 @@ from kvstore.client.transactions import (
     put_with_lease,
 )
 from kvstore.client.turns import Turn
+from kvstore.client.urls import Target, described, target_of
 from kvstore.client.watch_stream import WatchStream
 from kvstore.client.watching import AsyncWatch, watch_request
 from kvstore.errors import ClosedError, InvalidArgumentError, LeaseNotFoundError
@@ -91,34 +93,52 @@ class AsyncClient:
         addresses: str | Sequence[str] = DEFAULT_ADDRESS,
         *,
         tls: TLS | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: float | None = None,
         retry: RetryPolicy | None = None,
         transport: Transport | None = None,
         user: str | None = None,
         password: str | None = None,
+        namespace: BytesLike | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        """``transport``: ``"native"`` or ``"grpcio"``; without one, the best that was built.
+        """See :class:`kvstore.Client` for the arguments.
 
-        With ``user`` and ``password`` it asks the server for a token before its first call, and
-        again when that has expired.
-
-        Raises ConfigurationError for a malformed address, an unreadable PEM file, a transport
-        that there isn't, or a user without a password; InvalidArgumentError for a timeout that is
-        no positive number.
+        Raises ConfigurationError for a malformed address or connection string, an unreadable PEM
+        file, a transport that there isn't, a user without a password, or a namespace that leaves
+        no room for keys; InvalidArgumentError for a timeout that is no positive number.
         """
-        self.calls = Calls(
-            addresses,
+        given = Target(
+            (),
             tls=tls,
-            timeout=positive_seconds(timeout),
-            retry=retry,
+            timeout=timeout,
+            namespace=None if namespace is None else as_bytes(namespace, "namespace"),
             transport=transport,
-            login=Login(user, password),
+            user=user,
+            password=password,
         )
+        target = target_of(addresses, given)
+        calls = calls_of(target, retry, telemetry)
+        self._set_up(calls, target, quick=is_native(target.transport))
+
+    def _set_up(self, calls: Calls, target: Target, *, quick: bool) -> None:
+        self.calls = calls
         """What it has to its servers."""
-        self._stream = WatchStream(self.calls)
-        self._renewals = Renewals(self.calls)
-        self.doer = Tries(self, self.calls, quick=is_native(transport))
+        self.target = target
+        self._stream = WatchStream(calls)
+        self._renewals = Renewals(calls)
+        self.doer = Tries(self, calls, quick=quick)
         """What does many operations of it."""
+
+    warns = True
+    """Whether a ResourceWarning tells that nobody uses it any more, and nobody closed it."""
+
+    def __del__(self) -> None:
+        calls: Calls | None = getattr(self, "calls", None)
+        if self.warns and calls is not None and not calls.closed and calls.connections.in_use:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return described(self, self.target, closed=self.calls.closed)
 
     async def put(
         self,
@@ -353,7 +373,7 @@ class AsyncClient:
         operations = gets_of(keys)
         ask = FIRST_GETS
         while chunk := list(islice(operations, ask)):
-            values = await do_all(self.doer, chunk, timeout=timeout)
+            values = await do_all(self.doer, chunk, timeout=timeout, name="get_many")
             ask = gets_next(values)
             for pair in pairs_of(chunk, values):
                 yield pair
@@ -365,6 +385,10 @@ class AsyncClient:
             lambda server: server.admin.Status, admin_pb2.StatusRequest(), timeout
         )
         return ClusterStatus.from_message(answer)
+
+    async def health(self, *, timeout: float | None = None) -> tuple[Health, ...]:
+        """Ask each server whether it can serve now; see :meth:`Client.health`."""
+        return await check(self.calls, timeout)
 
     async def members(self, *, timeout: float | None = None) -> Members:
         """Return who belongs to the cluster. Raises as :meth:`put` does."""

@@ -88,6 +88,7 @@ class Attempts:
         "_took",
         "_writes",
         "address",
+        "tries",
     )
 
     def __init__(
@@ -123,6 +124,7 @@ class Attempts:
         self._first_sent: float | None = None
         self._sent = 0.0
         self.address = endpoints.preferred
+        self.tries = 0
 
     @property
     def left(self) -> float:
@@ -139,6 +141,7 @@ class Attempts:
         left = self._deadline - self._began
         if left <= 0:
             raise self.out_of_time()
+        self.tries += 1
         self.address = self._endpoints.preferred
         if not self._repeatable:
             # A try that is cut short is the last one, and nobody knows what it did: better none
@@ -152,6 +155,7 @@ class Attempts:
 
     def tried(self, address: str, sent: float, took_s: float) -> None:
         """The first try was begun elsewhere, ``sent`` by :func:`seconds_of_the_world`."""
+        self.tries += 1
         self.address = address
         self._sent = sent
         self._deadline -= took_s

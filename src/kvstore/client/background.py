@@ -20,6 +20,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextvars import Context
 from typing import Any, Generic, Protocol, TypeVar
 
 from kvstore.errors import ClosedError
@@ -66,10 +67,11 @@ async def _next(items: AsyncGenerator[T, None]) -> T | None:
 class _Call(Generic[T]):
     """What a thread waits for."""
 
-    __slots__ = ("abandoned", "done", "error", "result", "task", "work")
+    __slots__ = ("abandoned", "context", "done", "error", "result", "task", "work")
 
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> None:
         self.work = work
+        self.context = context
         self.task: asyncio.Task[None] | None = None
         self.abandoned = False
         self.result: T | None = None
@@ -118,14 +120,14 @@ class Background:
         """Calls that the loop hasn't taken yet."""
         return len(self._calls)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The outcome of ``work``, which is done on the loop.
+    def run(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> T:
+        """The outcome of ``work``, which is done on the loop, in ``context`` if that matters.
 
         Raises ClosedError when the loop ends before. What a signal's handler raises meanwhile, as
         Ctrl-C does, is raised here, and ``work`` cancelled, which has a second to leave nothing
         behind.
         """
-        call = _Call(work)
+        call = _Call(work, context)
         try:
             self._calls.append(call)
             if not self._woken:
@@ -184,7 +186,7 @@ class Background:
             if call.abandoned:
                 call.refuse()
             else:
-                call.task = self._loop.create_task(call.carry())
+                call.task = self._loop.create_task(call.carry(), context=call.context)
 
     def _main(self) -> None:
         # They are for the threads that wait: one that this thread got would wake none of those.

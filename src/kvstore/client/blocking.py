@@ -17,6 +17,7 @@ from kvstore.client.background import drawn
 from kvstore.client.channels import Transport
 from kvstore.client.elections import Election
 from kvstore.client.entries import Event, KeyValue
+from kvstore.client.health import Health
 from kvstore.client.keys import Keys, selected, single
 from kvstore.client.leases import Lease, LeaseStatus
 from kvstore.client.locks import LOCK_TTL_S, Lock
@@ -24,7 +25,7 @@ from kvstore.client.maintenance import Maintenance
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operations import Operation, Result
 from kvstore.client.optimistic import TRIES, Draft, transact_blocking
-from kvstore.client.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, TLS, RetryPolicy
+from kvstore.client.options import DEFAULT_ADDRESS, TLS, RetryPolicy
 from kvstore.client.pipeline import (
     FIRST_GETS,
     Items,
@@ -39,7 +40,9 @@ from kvstore.client.pipeline import (
 from kvstore.client.requests import BytesLike
 from kvstore.client.scanning import PAGE_KEYS, Range
 from kvstore.client.status import ClusterStatus, Members, Repairs
+from kvstore.client.telemetry import Telemetry
 from kvstore.client.transactions import DeleteResult, LeaseLike, Transaction, commit
+from kvstore.client.urls import described
 from kvstore.client.watching import Watch
 from kvstore.client.work import Kept, Work
 from kvstore.errors import BatchError, ClosedError, Error, Outcome
@@ -50,11 +53,12 @@ T = TypeVar("T")
 class Client:
     """A kvd, or a cluster of them, as seen from ordinary threads.
 
-    ``addresses`` is one ``host:port``, several separated by commas, or a list. The client finds the
-    leader among them, follows leader hints, and tries a call that failed for a passing reason again
-    until ``timeout`` seconds are over. Its writes belong to a session, which the first of them
-    opens, and are applied at most once however often they are sent; where a server can't know any
-    more whether an earlier try was applied, it refuses the next one, and the call ends with that.
+    ``addresses`` is one ``host:port``, several separated by commas, a list, or a connection string:
+    ``kv://host:port,host2:port/?tls-ca=ca.pem&timeout=5``. The client finds the leader among them,
+    follows leader hints, and tries a call that failed for a passing reason again until ``timeout``
+    seconds are over. Its writes belong to a session, which the first of them opens, and are applied
+    at most once however often they are sent; where a server can't know any more whether an earlier
+    try was applied, it refuses the next one, and the call ends with that.
 
     Any number of threads may use one client, and children of ``fork``, which get connections and a
     session of their own. Connections are made on first use, on one thread that all clients of a
@@ -72,27 +76,48 @@ class Client:
         addresses: str | Sequence[str] = DEFAULT_ADDRESS,
         *,
         tls: TLS | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: float | None = None,
         retry: RetryPolicy | None = None,
         transport: Transport | None = None,
         user: str | None = None,
         password: str | None = None,
+        namespace: BytesLike | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        """Raises ConfigurationError as :class:`kvstore.AsyncClient` does."""
-        self._make = partial(
-            AsyncClient,
-            addresses,
-            tls=tls,
-            timeout=timeout,
-            retry=retry,
-            transport=transport,
-            user=user,
-            password=password,
+        """``timeout``: of each call, in seconds, 10 if nothing is said. ``retry``: see
+        :class:`RetryPolicy`. ``transport``: ``"native"`` or ``"grpcio"``; without one, the best
+        that was built. With ``user`` and ``password`` it asks the server for a token before its
+        first call, and again when that has expired. ``namespace``: all keys begin with that in the
+        store, which nobody sees here: see docs/clients.md. ``telemetry``: spans and metrics, a
+        :class:`kvstore.client.otel.OpenTelemetry`.
+
+        An argument counts more than what a connection string says. Raises ConfigurationError as
+        :class:`kvstore.AsyncClient` does.
+        """
+        self._set_up(
+            partial(
+                AsyncClient,
+                addresses,
+                tls=tls,
+                timeout=timeout,
+                retry=retry,
+                transport=transport,
+                user=user,
+                password=password,
+                namespace=namespace,
+                telemetry=telemetry,
+            )
         )
+
+    def _set_up(self, make: Callable[[], AsyncClient]) -> None:
+        self._make = make
         self._closed = False
         self._work: Work | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
-        self._make()  # what is wrong is told now, not later
+        self._target = make().target  # what is wrong is told now, not later
+
+    def __repr__(self) -> str:
+        return described(self, self._target, closed=self._closed)
 
     def put(
         self,
@@ -482,7 +507,7 @@ class Client:
         operations = gets_of(keys)
         ask = FIRST_GETS
         while chunk := list(islice(operations, ask)):
-            values = work.run(do_all(work.client.doer, chunk, timeout=timeout))
+            values = work.run(do_all(work.client.doer, chunk, timeout=timeout, name="get_many"))
             ask = gets_next(values)
             yield from pairs_of(chunk, values)
             del values  # before there are others
@@ -500,6 +525,15 @@ class Client:
         """Return what the server knows of itself and its members."""
         work = self._begun()
         return work.run(work.client.status(timeout=timeout))
+
+    def health(self, *, timeout: float | None = None) -> tuple[Health, ...]:
+        """Ask each server that it knows, by itself, whether it can serve now.
+
+        ``timeout``: of each, 2 s if nothing is said. Raises ClosedError; of a server that can't be
+        reached the error is in what is returned.
+        """
+        work = self._begun()
+        return work.run(work.client.health(timeout=timeout))
 
     def members(self, *, timeout: float | None = None) -> Members:
         """Return who belongs to the cluster. Raises as :meth:`put` does."""
@@ -623,7 +657,7 @@ class Client:
                 background.abandon(self._work)
                 self._work = None
             if self._work is None:
-                self._work = Work(self._make())
+                self._work = Work(self._make(), repr(self))
                 self._finalizer = weakref.finalize(self, self._work.drop)
                 self._finalizer.atexit = False
             return self._work

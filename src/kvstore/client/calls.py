@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,14 +17,17 @@ from kvstore.api.etcd import etcd_pb2
 from kvstore.api.metadata_keys import REQUEST_KEY
 from kvstore.api.v1 import admin_pb2, kv_pb2, session_pb2
 from kvstore.client.attempts import Attempts, Endpoints, Metadata
-from kvstore.client.channels import Transport, dialler
+from kvstore.client.channels import dialler
 from kvstore.client.connections import Connection, Connections
 from kvstore.client.failure import Failure, understand
 from kvstore.client.gate import Gate
 from kvstore.client.login import Login
-from kvstore.client.options import TLS, RetryPolicy, checked_timeout, parse_addresses
+from kvstore.client.logs import log
+from kvstore.client.namespaces import Namespace, enter, namespace_of
+from kvstore.client.options import DEFAULT_TIMEOUT_S, RetryPolicy, checked_timeout
 from kvstore.client.servers import Method, Server
 from kvstore.client.sessions import PlainWrite, Sessions, SessionWrite, Write
+from kvstore.client.urls import Target
 from kvstore.errors import (
     ClosedError,
     Error,
@@ -49,28 +53,40 @@ FailedTry: TypeAlias = "tuple[Connection[Server], grpc.RpcError, float]"
 CLOSED = "the client was closed during the call"
 
 
+class Told(Protocol):
+    """Who is told of many operations."""
+
+    def many(self, operations: int) -> None:
+        """So many were done."""
+
+
 class Calls:
     """What a client has to its servers. For the loop of the first call alone."""
 
+    carries_context = False
+    """Whether what is done for a caller needs to know the context that it calls in."""
+
     def __init__(
         self,
-        addresses: str | Sequence[str],
+        target: Target,
         *,
-        tls: TLS | None,
-        timeout: float,
         retry: RetryPolicy | None,
-        transport: Transport | None,
-        login: Login,
+        dial: Callable[[str], grpc.aio.Channel] | None = None,
     ) -> None:
-        """Raises ConfigurationError."""
-        self.endpoints = Endpoints(parse_addresses(addresses))
-        self.timeout = timeout
+        """``dial``: what makes a channel to an address, if not what ``target`` says.
+
+        Raises ConfigurationError; InvalidArgumentError for a timeout that is no positive number.
+        """
+        self.endpoints = Endpoints(target.addresses)
+        self.timeout = checked_timeout(target.timeout, DEFAULT_TIMEOUT_S)
         self.policy = retry or RetryPolicy()
         self.closed = False
-        self.connections = Connections(partial(Server, dial=dialler(transport, tls)), tls)
+        self.namespace = namespace_of(target.namespace)
+        dial = dial or dialler(target.transport, target.tls)
+        self.connections = Connections(partial(_connect, dial, self.namespace), target.tls)
         self.gate = Gate()
         self.sessions = Sessions()
-        self.login = login
+        self.login = Login(target.user, target.password)
         self._logging_in = asyncio.Lock()
 
     async def call(
@@ -242,7 +258,7 @@ class Calls:
                 metadata = attempts.metadata()
                 if identity or number:
                     metadata = (*(metadata or ()), *identity, *number)
-                connection = self._take(attempts)
+                connection = self.connections.take(attempts.address)
                 response = await method(connection.server)(
                     request, timeout=time_left, metadata=metadata
                 )
@@ -252,6 +268,9 @@ class Calls:
             except grpc.RpcError as error:
                 assert connection is not None
                 delay = self._after(attempts, connection, error, time_left, identity)
+            except Error as error:  # before it was sent
+                attempts.unsent(error)
+                raise
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:
                 # gRPC cancels the calls of a channel that close() has closed; a cancellation of
                 # this very task goes on its way.
@@ -271,12 +290,6 @@ class Calls:
         except TimeoutError:
             raise attempts.out_of_time() from None
 
-    def _take(self, attempts: Attempts) -> Connection[Server]:
-        try:
-            return self.connections.take(attempts.address)
-        except Error as error:
-            raise attempts.unsent(error) from None
-
     async def identity(self) -> Metadata:
         """What says who calls, for a call that is tried elsewhere. Raises as calls do."""
         return await self._identity(Attempts(self.endpoints, self.policy, self.timeout))
@@ -286,6 +299,10 @@ class Calls:
         left = self.connections.give_back(connection)
         if left is not None:
             await left.channel.close(grace=None)
+
+    def told(self, operation: str) -> AbstractContextManager[Told | None]:
+        """Entered while many operations are done, for whoever is told of that."""
+        return nullcontext()
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
@@ -365,7 +382,9 @@ class Calls:
             raise attempts.ended(ClosedError(CLOSED)) from error
         failure = self.understood(error, identity)
         self.connections.failed(connection, failure, took_s)
-        return attempts.failed(failure)
+        pause = attempts.failed(failure)
+        log.debug("%s: %s; again in %.3f s", connection.address, failure.error, pause)
+        return pause
 
     def understood(self, error: grpc.RpcError, identity: Metadata) -> Failure:
         """What a failed try with that identity means."""
@@ -375,6 +394,13 @@ class Calls:
             self.login.refused(identity)
             return Failure(failure.error, retry=True, not_applied=True)
         return failure
+
+
+def _connect(
+    dial: Callable[[str], grpc.aio.Channel], namespace: Namespace | None, address: str
+) -> Server:
+    server = Server(address, dial)
+    return server if namespace is None else enter(server, namespace)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -15,9 +15,18 @@ from kvstore.client.options import CHANNEL_OPTIONS, NATIVE_OPTIONS, TLS
 from kvstore.errors import ConfigurationError
 from kvstore.wire import available
 
-__all__ = ["Transport", "dialler", "is_native"]
+__all__ = ["Transport", "checked_transport", "dialler", "is_native"]
 
 Transport = Literal["native", "grpcio"]
+
+
+def checked_transport(text: str) -> Transport:
+    """The transport of that name. Raises ConfigurationError."""
+    if text == "native":
+        return "native"
+    if text == "grpcio":
+        return "grpcio"
+    raise ConfigurationError(f"unknown transport {text!r}; expected native or grpcio")
 
 
 def default_transport() -> Transport:
@@ -36,8 +45,8 @@ def dialler(transport: Transport | None, tls: TLS | None) -> Callable[[str], grp
     All that a call needs is imported here, in the caller's thread: a fork while another thread
     imports would leave the child with a lock that nobody gives back. Raises ConfigurationError.
     """
-    if transport not in (None, "native", "grpcio"):
-        raise ConfigurationError(f"unknown transport {transport!r}; expected native or grpcio")
+    if transport is not None:
+        checked_transport(transport)
     if transport == "native" and not available():
         raise ConfigurationError("this build of kvstore has no native transport; use grpcio")
     if is_native(transport):

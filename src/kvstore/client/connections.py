@@ -50,6 +50,11 @@ class Connections(Generic[Server]):
         self._retired: set[Connection[Server]] = set()
         self._closed = False
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there is any."""
+        return bool(self._current or self._retired)
+
     def take(self, address: str) -> Connection[Server]:
         """The connection to ``address`` for one call; to be given back.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from kvstore.client.calls import Told
 from kvstore.client.operations import Operation, Result
 from kvstore.errors import BatchError, Error
 
@@ -37,6 +39,9 @@ class Doer(Protocol):
 
     def seconds(self, timeout: float | None) -> float:
         """What each operation may take. Raises InvalidArgumentError."""
+
+    def told(self, operation: str) -> AbstractContextManager[Told | None]:
+        """Entered while many operations are done."""
 
     async def do(self, operation: Operation, timeout: float) -> Result:
         """Do it. Raises Error."""
@@ -182,18 +187,27 @@ class Flight:
 
 
 async def do_all(
-    doer: Doer, operations: Sequence[Operation], *, timeout: float | None
+    doer: Doer, operations: Sequence[Operation], *, timeout: float | None, name: str = "pipeline"
 ) -> list[Result | Error]:
-    """Do all of them, whatever becomes of some; the results, and errors, in their places."""
+    """Do all of them, whatever becomes of some; the results, and errors, in their places.
+
+    ``name``: what whoever is told of it calls it.
+    """
     results: list[Result | Error] = [None] * len(operations)
-    await Flight(doer, iter(operations), results, timeout).fly()
+    with doer.told(name) as told:
+        await Flight(doer, iter(operations), results, timeout).fly()
+        if told is not None:
+            told.many(len(operations))
     return results
 
 
 async def put_all(doer: Doer, operations: Iterator[Operation], *, timeout: float | None) -> int:
     """Do them until one fails; how many there were. Raises BatchError."""
-    flight = Flight(doer, operations, None, timeout)
-    await flight.fly()
-    if flight.failures or flight.broken is not None:
-        raise BatchError(flight.failures, flight.taken, cause=flight.broken) from flight.broken
+    with doer.told("put_many") as told:
+        flight = Flight(doer, operations, None, timeout)
+        await flight.fly()
+        if told is not None:
+            told.many(flight.taken)
+        if flight.failures or flight.broken is not None:
+            raise BatchError(flight.failures, flight.taken, cause=flight.broken) from flight.broken
     return flight.taken

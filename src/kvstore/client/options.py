@@ -17,7 +17,8 @@ from kvstore.pem import read_pem
 from kvstore.wire.channel_options import ChannelOptions, ChannelTLS
 from kvstore.wire.tls import client_context
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_PORT = 50051
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT_S = 10.0
 
 # What a client takes as one answer. A page of keys has 8 MiB as a rule; a transaction reads as much
@@ -142,8 +143,13 @@ def parse_addresses(addresses: str | Sequence[str]) -> list[str]:
     if not listed:
         raise ConfigurationError("no server address given; expected host:port")
     for address in listed:
-        if HostPort.parse(address) is None and not is_unix(address):
-            raise ConfigurationError(f"malformed server address {address!r}; expected host:port")
+        if is_unix(address) or HostPort.parse(address) is not None:
+            continue
+        if "@" in address or "://" in address:  # which may have a password
+            raise ConfigurationError(
+                "malformed server address; expected host:port, or one connection string, kv://…"
+            )
+        raise ConfigurationError(f"malformed server address {address!r}; expected host:port")
     return listed
 
 

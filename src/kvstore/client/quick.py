@@ -7,6 +7,7 @@ first try goes on in a task, by the rules of all calls.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import grpc
@@ -14,13 +15,13 @@ import grpc.aio
 
 from kvstore.api.v1 import kv_pb2
 from kvstore.client.attempts import seconds_of_the_world, try_seconds
-from kvstore.client.calls import Calls
+from kvstore.client.calls import Calls, Told
 from kvstore.client.connections import Connection
 from kvstore.client.many import Flight
 from kvstore.client.operations import Kind, Operation, Result
 from kvstore.client.options import checked_timeout
 from kvstore.client.sessions import SessionWrite
-from kvstore.errors import Error
+from kvstore.errors import Error, InvalidArgumentError
 from kvstore.wire.errors import Metadata, RpcError, status_code
 
 __all__ = ["QuickTry", "Rules", "Tries"]
@@ -163,6 +164,9 @@ class Tries:
     def opens_session(self, operation: Operation) -> bool:
         return operation.kind is not Kind.GET and self._calls.sessions.wanted
 
+    def told(self, operation: str) -> AbstractContextManager[Told | None]:
+        return self._calls.told(operation)
+
     def seconds(self, timeout: float | None) -> float:
         return checked_timeout(timeout, self._calls.timeout)
 
@@ -170,14 +174,20 @@ class Tries:
         if not self._quick or self._calls.login.wanted:
             return False
         kind = operation.kind
+        key = operation.key
+        if self._calls.namespace is not None:
+            try:
+                key = self._calls.namespace.key(key)
+            except InvalidArgumentError:
+                return False  # and be told why there
         write = None
         if kind is Kind.GET:
-            message = kv_pb2.GetRequest(key=operation.key).SerializeToString()
+            message = kv_pb2.GetRequest(key=key).SerializeToString()
         else:
             write = self._calls.sessions.number()
             if write is None:
                 return False
-            message = _write_message(operation, write.request_id)
+            message = _write_message(operation, key, write.request_id)
         if not self._calls.gate.try_enter(len(message)):
             if write is not None:
                 write.done()
@@ -230,9 +240,9 @@ class Tries:
             quick.flight.spawn(self.rules.leave(left))
 
 
-def _write_message(operation: Operation, request_id: str) -> bytes:
+def _write_message(operation: Operation, key: bytes, request_id: str) -> bytes:
     if operation.kind is Kind.PUT:
         return kv_pb2.PutRequest(
-            key=operation.key, value=operation.value, request_id=request_id
+            key=key, value=operation.value, request_id=request_id
         ).SerializeToString()
-    return kv_pb2.DeleteRequest(key=operation.key, request_id=request_id).SerializeToString()
+    return kv_pb2.DeleteRequest(key=key, request_id=request_id).SerializeToString()

@@ -19,6 +19,7 @@ import grpc.aio
 from kvstore.api.etcd import etcd_pb2
 from kvstore.client.attempts import seconds_of_the_world
 from kvstore.client.calls import Calls
+from kvstore.client.logs import log
 from kvstore.client.options import RetryPolicy
 from kvstore.client.servers import Server
 from kvstore.errors import Error
@@ -146,12 +147,15 @@ class Renewals:
         )
         try:
             ttls = await renew(self._calls, [lease.id for lease in due], timeout, policy)
-        except Error:
+        except Error as error:
+            log.info("renewing %d leases: %s", len(due), error)
             # Whatever it is may pass; if it doesn't in time, they are lost.
             await asyncio.sleep(AGAIN_S)
             return
         for lease, ttl in zip(due, ttls, strict=True):
             lease.renewed(sent, ttl)
+            if ttl <= 0:
+                log.warning("lease %x is lost: the server knows it no more", lease.id)
 
 
 async def renew(

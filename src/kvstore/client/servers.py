@@ -89,7 +89,7 @@ class EtcdStub:
 class Server:
     """The connection to one address."""
 
-    __slots__ = ("admin", "channel", "etcd", "kv", "sessions")
+    __slots__ = ("admin", "channel", "etcd", "health", "kv", "sessions")
 
     def __init__(self, address: str, dial: Callable[[str], grpc.aio.Channel]) -> None:
         self.channel = dial(address)
@@ -99,6 +99,20 @@ class Server:
         )
         self.admin = cast("admin_pb2_grpc.AdminAsyncStub", admin_pb2_grpc.AdminStub(self.channel))
         self.etcd = EtcdStub(self.channel)
+        # By its bytes: whoever only asks needs no code that is generated for it.
+        self.health: Method[bytes, bool] = cast(
+            "Method[bytes, bool]",
+            self.channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=bytes,
+                response_deserializer=_is_serving,
+            ),
+        )
+
+
+def _is_serving(response: bytes) -> bool:
+    """HealthCheckResponse: its one field is the status, of which 1 is SERVING."""
+    return response == b"\x08\x01"
 
 
 def _unary(channel: grpc.aio.Channel, service: str, name: str) -> Method[Request, Response]:

@@ -26,6 +26,7 @@ from kvstore.client.attempts import try_seconds
 from kvstore.client.calls import CLOSED, Calls, task_is_cancelled
 from kvstore.client.connections import Connection
 from kvstore.client.failure import Failure
+from kvstore.client.logs import log
 from kvstore.client.servers import Server, Stream
 from kvstore.client.watch_position import Delivery, Position
 from kvstore.errors import (
@@ -314,6 +315,7 @@ class WatchStream:
         addresses = self._calls.endpoints.addresses
         place = addresses.index(self._address) if self._address in addresses else -1
         self._address = addresses[(place + 1) % len(addresses)]
+        log.info("watches: %s; they go on at %s", failure.error, self._address)
         policy = self._calls.policy
         longest = min(policy.delay_max_s, policy.delay_first_s * 2**self._failures)
         self._failures = min(self._failures + 1, 30)

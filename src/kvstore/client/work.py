@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from kvstore.client import background, forks
@@ -18,19 +20,24 @@ T = TypeVar("T")
 class Work:
     """What a client has in this process once it was used."""
 
-    __slots__ = ("background", "client", "process")
+    __slots__ = ("_owner", "background", "client", "process")
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, owner: str) -> None:
+        """``owner``: whose it is, in words."""
+        self._owner = owner
         self.client = client
+        client.warns = False  # :meth:`drop` does
         self.process = forks.process
         self.background: Background = background.lease()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.background.run(work)
+        context = copy_context() if self.client.calls.carries_context else None
+        return self.background.run(work, context)
 
     def drop(self) -> None:
         """Of a client that nobody uses any more, and nobody closed."""
         if self.process == forks.process:
+            warnings.warn(f"unclosed {self._owner}", ResourceWarning, stacklevel=2)
             self.background.begin(self.client.close())
             background.release(self.background)
 
