@@ -22,7 +22,7 @@ nice -n 19 $pytest "${workers[@]}" -o cache_dir=.pytest_cache/computing \
     tests/packaging tests/simulation > "$computing" 2>&1 &
 beside=$!
 trap 'kill "$beside"' EXIT
-$pytest tests/integration || worse $?
+$pytest tests/integration tests/console || worse $?
 trap - EXIT
 wait "$beside" || worse $?
 cat "$computing"

@@ -16,14 +16,16 @@ _EXTRAS = {
     "grpc_health": "server",
     "grpc_reflection": "server",
     "h11": "server",
-    "nicegui": "console",
+    "jinja2": "console",
     "numpy": "numpy",
     "opentelemetry": "otel",
     "prometheus_client": "metrics",
     "prompt_toolkit": "cli",
     "rich": "cli",
+    "starlette": "console",
     "structlog": "server",
     "textual": "cli",
+    "uvicorn": "console",
     "uvloop": "server",
 }
 

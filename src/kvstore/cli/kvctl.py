@@ -15,6 +15,7 @@ from kvstore.cli.access.auth import auth_group
 from kvstore.cli.access.pki import pki_group
 from kvstore.cli.access.role import role_group
 from kvstore.cli.access.user import user_group
+from kvstore.cli.cluster.console import console_command
 from kvstore.cli.cluster.local import cluster_group
 from kvstore.cli.cluster.member import leader_group, member_group
 from kvstore.cli.cluster.repair import repair_command
@@ -88,6 +89,7 @@ kvctl.add_command(lock_command)
 kvctl.add_command(elect_command)
 kvctl.add_command(status_command)
 kvctl.add_command(cluster_group)
+kvctl.add_command(console_command)
 kvctl.add_command(member_group)
 kvctl.add_command(leader_group)
 kvctl.add_command(snapshot_group)

@@ -52,17 +52,21 @@ class Settings:
 
         Raises ConfigurationError for an address or PEM file that is no good.
         """
-        tls = None
-        if self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name:
-            tls = TLS(self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
         user, password = self._login()
         return Client(
             addr or self.addr,
-            tls=tls,
+            tls=self.tls,
             timeout=self.timeout,
             user=user,
             password=password,
         )
+
+    @property
+    def tls(self) -> TLS | None:
+        """What the options say of it. Raises ConfigurationError."""
+        if self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name:
+            return TLS(self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
+        return None
 
     def _login(self) -> tuple[str | None, str | None]:
         """The user, and its password: said with it, or from a file, the environment or the

@@ -1,0 +1,157 @@
+"""The console put together: routes, what each request is given, and what errors become."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from kvstore.console.cluster import Cluster
+from kvstore.console.guard import Guard
+from kvstore.console.options import Options
+from kvstore.console.pages import bulk, keys, login, overview
+from kvstore.console.rendering import page
+from kvstore.console.requests import Console, console_of, session_of
+from kvstore.console.sampler import Sampler
+from kvstore.console.sessions import Sessions
+from kvstore.errors import (
+    ConflictError,
+    DeadlineExceededError,
+    Error,
+    InvalidArgumentError,
+    NotFoundError,
+    NotLeaderError,
+    Outcome,
+    OverloadedError,
+    PermissionDeniedError,
+    RefusedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+__all__ = ["application", "console_of_options"]
+
+log = logging.getLogger("kvstore.console")
+
+STATIC = Path(__file__).parent / "static"
+
+_STATUS: tuple[tuple[type[Error], int], ...] = (
+    (UnauthenticatedError, 401),
+    (PermissionDeniedError, 403),
+    (NotFoundError, 404),
+    (ConflictError, 409),
+    (RefusedError, 409),
+    (InvalidArgumentError, 400),
+    (OverloadedError, 503),
+    (UnavailableError, 503),
+    (NotLeaderError, 503),
+    (DeadlineExceededError, 504),
+)
+
+_OUTCOMES = {
+    Outcome.APPLIED: "The change was made.",
+    Outcome.NOT_APPLIED: "Nothing was changed.",
+    Outcome.UNKNOWN: "The change may have been made: look before you try again.",
+}
+
+
+def console_of_options(options: Options) -> Console:
+    """What the pages of a cluster's console stand on."""
+    cluster = Cluster(options)
+    sessions = Sessions(cluster, lends_rights=options.lends_rights)
+    return Console(options, cluster, sessions, Sampler(cluster, options.metrics))
+
+
+def application(console: Console) -> Guard:
+    """The console as ASGI; in its lifespan it asks the cluster how it is."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        sampling = asyncio.create_task(console.sampler.run())
+        expiring = asyncio.create_task(_expire(console.sessions))
+        try:
+            yield
+        finally:
+            sampling.cancel()
+            expiring.cancel()
+            await asyncio.gather(sampling, expiring, return_exceptions=True)
+            await console.sessions.close()
+            await console.cluster.close()
+
+    app = Starlette(
+        routes=[
+            *overview.ROUTES,
+            *keys.ROUTES,
+            *bulk.ROUTES,
+            *login.ROUTES,
+            Mount("/static", StaticFiles(directory=STATIC)),
+            Route("/favicon.ico", lambda _: Response(status_code=204)),
+        ],
+        lifespan=lifespan,
+        exception_handlers={
+            Error: _refused,
+            HTTPException: _http_error,
+            Exception: _defect,
+        },
+    )
+    app.state.console = console
+    return Guard(app, console.options.hosts)
+
+
+async def _expire(sessions: Sessions) -> None:
+    while True:
+        await asyncio.sleep(60)
+        await sessions.expire()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What the cluster or the console refused, in its own words."""
+    assert isinstance(error, Error)
+    if isinstance(error, UnauthenticatedError) and request.url.path != "/login":
+        session = session_of(request)
+        if session is not None:
+            await console_of(request).sessions.end(session)
+        return RedirectResponse("/login", 303)
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 502)
+    outcome = "" if error.outcome is None else _OUTCOMES[error.outcome]
+    return page(
+        request,
+        "error.html",
+        status=status,
+        title="That didn't work",
+        said=str(error),
+        more=outcome,
+    )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return page(
+        request,
+        "error.html",
+        status=error.status_code,
+        title="That didn't work",
+        said=str(error.detail),
+        more="",
+    )
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    log.error("a page failed", exc_info=error)
+    return page(
+        request,
+        "error.html",
+        status=500,
+        title="A defect of the console",
+        said="The console's log has more.",
+        more="",
+    )

@@ -1,0 +1,1 @@
+"""The pages, a module each: its routes, and what they show."""

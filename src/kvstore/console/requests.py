@@ -1,0 +1,177 @@
+"""What a request is given: the console, its session, forms that were checked, keys of links."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+
+from kvstore.console.cluster import Cluster
+from kvstore.console.formats import from_link
+from kvstore.console.options import Options
+from kvstore.console.sampler import Sampler
+from kvstore.console.sessions import Session, Sessions
+from kvstore.errors import InvalidArgumentError, PermissionDeniedError, TooLargeError
+
+__all__ = [
+    "Console",
+    "Form",
+    "changes",
+    "console_of",
+    "cookie_name",
+    "key_of",
+    "operates",
+    "session_of",
+    "shown",
+    "whole_number",
+]
+
+# A value of 1 MiB as a form sends it: three bytes for each that isn't plain, and the rest of it.
+FORM_BYTES_MAX: Final = 4 << 20
+FIELDS_MAX: Final = 32
+
+Page = Callable[[Request, Session], Awaitable[Response]]
+Change = Callable[[Request, Session, "Form"], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """All that pages stand on."""
+
+    options: Options
+    cluster: Cluster
+    sessions: Sessions
+    sampler: Sampler
+
+
+class Form:
+    """The fields of a form that has proved to be ours."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A field. Raises InvalidArgumentError for one that is missing and has no default."""
+        value = self._fields.get(name, default)
+        if value is None:
+            raise InvalidArgumentError(f"the form has no {name}")
+        return value
+
+    def key(self) -> bytes:
+        return from_link(self.text("k"))
+
+    def number(self, name: str, default: str | None = None) -> int:
+        return whole_number(self.text(name, default), name)
+
+
+def console_of(request: Request) -> Console:
+    console = request.app.state.console
+    assert isinstance(console, Console)
+    return console
+
+
+def cookie_name(request: Request, what: str) -> str:
+    """Cookies go to every port of a host: each console has its own."""
+    return f"kvstore-{what}-{request.url.port or request.url.scheme}"
+
+
+def session_of(request: Request) -> Session | None:
+    """The session of a request, found once; None: to be logged in."""
+    if not hasattr(request.state, "session"):
+        sid = request.cookies.get(cookie_name(request, "session"))
+        request.state.session = console_of(request).sessions.find(sid)
+    session = request.state.session
+    assert session is None or isinstance(session, Session)
+    return session
+
+
+def shown(do: Page) -> Endpoint:
+    """A page for whoever is logged in; others are sent to the login."""
+
+    @wraps(do)
+    async def endpoint(request: Request) -> Response:
+        session = session_of(request)
+        if session is None:
+            return RedirectResponse("/login", 303)
+        return await do(request, session)
+
+    return endpoint
+
+
+def changes(do: Change) -> Endpoint:
+    """A form that changes what the cluster holds, of a console that may write."""
+
+    @wraps(do)
+    async def endpoint(request: Request) -> Response:
+        session, form = await checked_form(request)
+        if not console_of(request).options.write:
+            raise PermissionDeniedError("this console only reads: start it with --write")
+        return await do(request, session, form)
+
+    return endpoint
+
+
+async def operates(request: Request, session: Session) -> None:
+    """Raises PermissionDeniedError unless the session may do what operators may."""
+    if not await console_of(request).sessions.may_operate(session):
+        raise PermissionDeniedError(
+            "the console does that for users with the role root alone, or for whoever started it"
+        )
+
+
+async def checked_form(request: Request) -> tuple[Session, Form]:
+    """The session and the form of a POST; raises HTTPException where it isn't ours."""
+    session = session_of(request)
+    if session is None:
+        raise HTTPException(401, "your session is over: log in again")
+    fields = await read_form(request)
+    if not console_of(request).sessions.is_ours(session, fields.get("csrf", "")):
+        raise HTTPException(403, "the form is old, or of another session: load the page again")
+    return session, Form(fields)
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of a form, unproved. Raises TooLargeError, InvalidArgumentError."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise InvalidArgumentError("that is no form")
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > FORM_BYTES_MAX:
+                raise TooLargeError(f"a form has at most {FORM_BYTES_MAX >> 20} MiB")
+    except (TimeoutError, ClientDisconnect):
+        raise HTTPException(408, "the form didn't come in time") from None
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=FIELDS_MAX,
+        )
+    except ValueError:
+        raise InvalidArgumentError("the form can't be read") from None
+    return dict(pairs)
+
+
+def key_of(request: Request, name: str = "k") -> bytes:
+    """The key of a link; empty where it has none. Raises InvalidArgumentError."""
+    return from_link(request.query_params.get(name, ""))
+
+
+def whole_number(text: str, name: str) -> int:
+    """Raises InvalidArgumentError unless it is one from 0 to 2**63 - 1."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 19 or int(text) >= 1 << 63:
+        raise InvalidArgumentError(f"{name} is a whole number, not {text[:40]!r}")
+    return int(text)

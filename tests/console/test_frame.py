@@ -1,0 +1,385 @@
+"""What stands before every page: hosts, forms, sessions, logins, bounds, and where it listens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.routing import Route
+
+from kvstore.console import sessions as console_sessions
+from kvstore.console.app import application, console_of_options
+from kvstore.console.guard import host_name
+from kvstore.console.options import Options
+from kvstore.console.requests import FORM_BYTES_MAX
+from kvstore.console.sessions import IDLE_S, LIFE_S, SESSIONS_MAX, Sessions
+from kvstore.errors import ConfigurationError, OverloadedError, PermissionDeniedError
+from tests.console.process import Browser, Console, wait_for
+from tests.integration.process import Certificates, Kvd, run
+from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users
+
+# As good as any address that nobody listens on.
+NOWHERE = "127.0.0.1:1"
+
+
+def test_pages_may_run_and_load_only_what_is_served_here(browser: Browser) -> None:
+    answer = browser.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert answer.status == 200
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8520", "", "a b", "[::"])
+def test_another_name_for_this_machine_is_refused(browser: Browser, host: str) -> None:
+    assert browser.get("/", host=host).status == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "[::1]:8520", "127.0.0.1"])
+def test_names_of_this_machine_are_taken(browser: Browser, host: str) -> None:
+    assert browser.get("/", host=host).status == 200
+
+
+def test_the_name_in_a_host_header() -> None:
+    assert host_name("[::1]:80") == "::1"
+    assert host_name("Example.com") == "example.com"
+
+
+def _forms() -> list[str]:
+    console = console_of_options(Options(NOWHERE))
+    routes = application(console).app.routes
+    return [one.path for one in routes if isinstance(one, Route) and "POST" in (one.methods or ())]
+
+
+def test_no_form_works_without_the_token_of_its_session(browser: Browser) -> None:
+    forms = [path for path in _forms() if path != "/login"]
+    assert len(forms) > 3
+    for path in forms:
+        assert browser.post(path, {"csrf": "0" * 64}).status == 403, path
+        assert browser.post(path, {"csrf": ""}).status == 403, path
+
+
+def test_the_token_of_another_session_is_refused(console: Console, browser: Browser) -> None:
+    other = Browser(console)
+    other.get("/")
+    assert other.token != browser.token
+    assert browser.post("/theme", {"csrf": other.token, "theme": "dark"}).status == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "http://evil.example"}, {"origin": "null"}, {"sec_fetch_site": "cross-site"}],
+)
+def test_forms_of_other_sites_are_refused(browser: Browser, headers: dict[str, str]) -> None:
+    assert browser.post("/theme", {"theme": "dark"}, **headers).status == 403
+    assert browser.post("/login", {"user": "x", "password": "y"}, **headers).status == 403
+
+
+def test_colours_are_remembered(browser: Browser) -> None:
+    assert "data-theme" not in browser.get("/").text
+    assert browser.post("/theme", {"theme": "dark"}).status == 303
+    assert 'data-theme="dark"' in browser.get("/").text
+    assert browser.post("/theme", {"theme": "<script>"}).status == 303
+    assert "data-theme" not in browser.get("/").text
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "PATCH"])
+def test_other_methods_are_refused(browser: Browser, method: str) -> None:
+    assert browser.send(method, "/", None, {}).status == 405
+
+
+def test_a_form_that_is_too_large_is_refused(browser: Browser) -> None:
+    answer = browser.post("/theme", {"theme": "x" * (FORM_BYTES_MAX + 1)})
+    assert answer.status == 400
+    assert "4 MiB" in answer.words
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"a=%ff&csrf=x", "application/x-www-form-urlencoded"),
+        (b"a=b", "text/plain"),
+        (b"&".join(b"f%d=1" % n for n in range(99)), "application/x-www-form-urlencoded"),
+        (b"\xff\xfe", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_a_body_that_is_no_form_is_refused(browser: Browser, body: bytes, kind: str) -> None:
+    answer = browser.send("POST", "/theme", body, {"content-type": kind})
+    assert answer.status == 400, answer.words
+
+
+def test_what_isnt_there_is_a_page_of_ours(browser: Browser) -> None:
+    answer = browser.get("/nothing/<script>")
+    assert answer.status == 404
+    assert "<script>" not in answer.text.replace('<script src="/static/console.js" defer>', "")
+
+
+def test_files_outside_of_the_static_ones_are_not_served(browser: Browser) -> None:
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd"):
+        assert browser.get(path).status == 404
+
+
+def test_a_connection_that_sends_nothing_is_ended(console: Console) -> None:
+    with socket.create_connection(("127.0.0.1", console.port), timeout=60) as silent:
+        silent.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        assert silent.recv(1) == b""
+
+
+# Sessions
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kvd]:
+    """A kvd that asks for users."""
+    with Kvd(tmp_path_factory.mktemp("users") / "data") as server:
+        server.wait_serving()
+        ask_for_users(server.address)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def asking(users: Kvd, logs: Path) -> Iterator[Console]:
+    with Console(logs, f"--addr={users.address}", "--write") as one:
+        # It has heard then whether the cluster asks for users.
+        wait_for(lambda: Browser(one).get("/").status == 303)
+        yield one
+
+
+def test_whoever_isnt_logged_in_is_sent_to_the_login(asking: Console) -> None:
+    browser = Browser(asking)
+    for path in ("/", "/keys", "/key?k=YQ", "/live/overview", "/keys/delete?p="):
+        answer = browser.get(path)
+        assert (answer.status, answer.headers["location"]) == (303, "/login"), path
+    assert browser.post("/key/put", {"k": "YQ"}).status == 401
+
+
+def test_a_user_sees_what_its_roles_let_it_see(asking: Console) -> None:
+    browser = Browser(asking)
+    assert browser.log_in(user=ANN, password=PASSWORD[ANN]).status == 303
+    assert browser.get("/keys?p=YS8").status == 200
+    everything = browser.get("/keys")
+    assert "permission denied" in everything.words
+    assert "/keys?p=YS8" in everything.text
+    new = {"key": "a/1", "key_encoding": "text", "value": "hello", "encoding": "text"}
+    assert browser.post("/key/put", new).status == 303
+    assert browser.post("/key/put", {**new, "key": "b/1"}).status == 403
+
+
+def test_logging_out_ends_a_session(asking: Console) -> None:
+    browser = Browser(asking)
+    browser.log_in(user=ROOT, password=PASSWORD[ROOT])
+    kept = dict(browser.cookies)
+    assert browser.get("/keys").status == 200
+    assert browser.post("/logout").status == 303
+    browser.cookies = kept
+    assert browser.get("/keys").headers["location"] == "/login"
+
+
+@pytest.mark.parametrize(("user", "password"), [(ANN, "wrong"), ("nobody", "x"), ("a\0b", "x")])
+def test_a_wrong_password_is_refused_and_kept_nowhere(
+    asking: Console, user: str, password: str
+) -> None:
+    browser = Browser(asking)
+    answer = browser.post("/login", {"user": user, "password": password})
+    assert answer.status in (403, 503)
+    assert browser.cookies == {}
+    assert f"{password!r}" not in asking.stderr
+
+
+def test_cookies_cant_be_read_by_scripts_nor_sent_by_other_sites(asking: Console) -> None:
+    browser = Browser(asking)
+    answer = browser.post("/login", {"user": ROOT, "password": PASSWORD[ROOT]})
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+
+
+def test_logins_and_changes_are_in_the_audit_log(asking: Console) -> None:
+    browser = Browser(asking)
+    browser.log_in(user=ANN, password=PASSWORD[ANN])
+    new = {"key": "a/audited", "key_encoding": "text", "value": "secret", "encoding": "text"}
+    browser.post("/key/put", new)
+    browser.post("/key/put", new)
+    browser.post("/key/put", {**new, "key": "b/audited"})
+    lines = [json.loads(line) for line in asking.stderr.splitlines()]
+    of_key = [line for line in lines if line.get("key") in ("a/audited", "b/audited")]
+    assert [line["outcome"] for line in of_key] == ["done", "conflict", "refused"]
+    assert {line["user"] for line in of_key} == {ANN}
+    assert {line["from"] for line in of_key} == {"127.0.0.1"}
+    assert "secret" not in asking.stderr.replace('"did"', "")
+    assert any(line["did"] == "log in" and line["user"] == ANN for line in lines)
+
+
+class _Cluster:
+    """What sessions need of one that asks for users, without any."""
+
+    asks_for_users = True
+
+    class Client:
+        def __init__(self) -> None:
+            self.closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    def __init__(self) -> None:
+        self.client = self.Client()
+        self.made: list[_Cluster.Client] = []
+
+    def client_of(self, user: str | None, password: str | None) -> Client:
+        self.made.append(self.Client())
+        return self.made[-1]
+
+
+def _sessions(now: list[float]) -> tuple[Sessions, _Cluster]:
+    cluster = _Cluster()
+    return Sessions(cluster, lends_rights=True, clock=lambda: now[0]), cluster  # type: ignore[arg-type]
+
+
+def test_sessions_end_when_they_are_idle_or_old() -> None:
+    async def check() -> None:
+        now = [0.0]
+        sessions, cluster = _sessions(now)
+        idle = await sessions.log_in_owner(sessions.key or "")
+        busy = await sessions.log_in_owner(sessions.key or "")
+        while now[0] < LIFE_S:
+            now[0] += IDLE_S * 0.9
+            found = sessions.find(busy.id)
+            assert (found is busy) == (now[0] <= LIFE_S)
+        assert sessions.find(idle.id) is None
+        await sessions.expire()
+        assert [client.closed for client in cluster.made] == [True, True]
+
+    asyncio.run(check())
+
+
+def test_there_are_only_so_many_sessions() -> None:
+    async def check() -> None:
+        now = [0.0]
+        sessions, cluster = _sessions(now)
+        for _ in range(SESSIONS_MAX):
+            await sessions.log_in_owner(sessions.key or "")
+        with pytest.raises(OverloadedError):
+            await sessions.log_in_owner(sessions.key or "")
+        assert cluster.made[-1].closed
+        now[0] += IDLE_S + 1
+        await sessions.log_in_owner(sessions.key or "")
+
+    asyncio.run(check())
+
+
+def test_guessing_is_slowed_down() -> None:
+    async def check() -> None:
+        now = [0.0]
+        sessions, _ = _sessions(now)
+        for _ in range(console_sessions.FAILURES_MAX):
+            with pytest.raises(PermissionDeniedError):
+                await sessions.log_in_owner("wrong")
+        with pytest.raises(OverloadedError):
+            await sessions.log_in_owner(sessions.key or "")
+        now[0] += console_sessions.FAILURES_S
+        await sessions.log_in_owner(sessions.key or "")
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("sid", ["", ".", "a.b", "é.é", "x" * 5000])
+def test_a_made_up_cookie_is_nobodys(sid: str) -> None:
+    sessions, cluster = _sessions([0.0])
+    assert sessions.find(sid) is None
+    sessions.key = None
+    cluster.asks_for_users = False
+    guest = sessions.find(sid)
+    assert guest is not None
+    assert guest.id != sid
+
+
+# An operator's socket
+
+
+def test_rights_of_an_operator_are_for_whoever_started_the_console(kvd: Kvd, logs: Path) -> None:
+    with Console(logs, f"--dir={kvd.data_dir}") as console:
+        stranger = Browser(console)
+        assert stranger.get("/").headers["location"] == "/login"
+        assert stranger.post("/login", {"key": "guess"}).status == 503
+        assert stranger.get("/keys").headers["location"] == "/login"
+        owner = Browser(console)
+        assert console.key
+        assert console.key in owner.get(f"/login?key={console.key}").text
+        assert owner.log_in(key=console.key).status == 303
+        assert owner.get("/keys").status == 200
+
+
+# Where it listens
+
+
+def _refused(*arguments: str) -> str:
+    ended = run("kvctl", "console", *arguments)
+    assert ended.returncode == 1, ended.stdout
+    return ended.stderr.decode()
+
+
+def test_beyond_this_machine_it_listens_with_tls_alone() -> None:
+    assert "unencrypted" in _refused("--listen=0.0.0.0:0")
+    assert "unencrypted" in _refused("--listen=example.com:0")
+    assert Options(NOWHERE, listen="0.0.0.0:0", unencrypted=True).hosts >= {"localhost"}
+
+
+def test_a_bad_address_or_certificate_is_told(tmp_path: Path) -> None:
+    assert "HOST:PORT" in _refused("--listen=nonsense")
+    assert "HOST:PORT" in _refused("--metrics=nonsense")
+    assert "--serve-key" in _refused(f"--serve-cert={tmp_path}/a.pem")
+    missing = _refused(f"--serve-cert={tmp_path}/a.pem", f"--serve-key={tmp_path}/a.key")
+    assert "a.pem" in missing
+    assert "Traceback" not in missing
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert "can't listen" in _refused(f"--listen=127.0.0.1:{port}")
+
+
+def test_the_link_of_a_name() -> None:
+    with pytest.raises(ConfigurationError):
+        Options("nonsense address")
+
+
+def test_it_serves_https(kvd: Kvd, logs: Path, certificates: Certificates) -> None:
+    import ssl
+
+    secure = [f"--serve-cert={certificates.cert}", f"--serve-key={certificates.key}"]
+    context = ssl.create_default_context(cafile=str(certificates.ca))
+    with Console(logs, f"--addr={kvd.address}", *secure) as console:
+        assert console.scheme == "https"
+        answer = Browser(console, context=context).get("/")
+        assert answer.status == 200
+        assert "secure" in answer.headers["set-cookie"].lower()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_it_quietly(
+    kvd: Kvd, logs: Path, number: signal.Signals, status: int
+) -> None:
+    with Console(logs, f"--addr={kvd.address}") as console:
+        assert Browser(console).get("/").status == 200
+        console.process.send_signal(number)
+        assert console.process.wait(20) == status
+        assert console.stderr == ""
+
+
+def test_help_names_what_it_takes() -> None:
+    said = run("kvctl", "console", "--help").stdout.decode()
+    assert re.search(r"--listen HOST:PORT", said)
+    assert subprocess.list2cmdline(["--write"]) in said
