@@ -10,7 +10,22 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-__all__ = ["HostPort", "dialled", "is_loopback", "is_unix"]
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "DEFAULT_PORT",
+    "SOCKET_NAME",
+    "HostPort",
+    "dialled",
+    "is_loopback",
+    "is_unix",
+]
+
+DEFAULT_PORT = 50051
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
+"""Where kvd listens that wasn't told, and where clients look for it."""
+
+SOCKET_NAME = "admin.sock"
+"""In the data directory: whoever can open it is kvd's own user, or root."""
 
 _HOST_PORT = re.compile(
     r"(?P<host>[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(?P<port>[0-9]{1,5})"

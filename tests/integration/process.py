@@ -19,11 +19,10 @@ from typing import Self
 from unittest import mock
 
 import grpc
-import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kvstore.cli.kvctl import main as kvctl_main
+from kvstore.cli.kvctl import run as kvctl_run
 from kvstore.client import TLS, Client
 from kvstore.wire import available
 
@@ -92,16 +91,13 @@ def kvctl_here(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProce
     others = {name: it for name, it in os.environ.items() if not name.startswith("KVCTL_")}
     with (
         mock.patch.dict(os.environ, others, clear=True),
-        mock.patch.multiple(sys, argv=argv, stdin=io.TextIOWrapper(io.BytesIO(stdin))),
+        mock.patch.multiple(sys, stdin=io.TextIOWrapper(io.BytesIO(stdin))),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as ended,
     ):
-        kvctl_main()
+        status = kvctl_run(arguments)
     output.flush()
     errors.flush()
-    status = ended.value.code
-    assert isinstance(status, int)
     return subprocess.CompletedProcess(argv, status, said.getvalue(), complained.getvalue())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,11 @@ from kvstore.cli import kvctl
 from tests.integration.scripted_server import ScriptedServer, value
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str, **variables: str) -> int | str | None:
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str, **variables: str) -> int:
     """The exit status of kvctl, in this process."""
     for name, text in variables.items():
         monkeypatch.setenv(f"KVCTL_{name}", text)
-    monkeypatch.setattr(sys, "argv", ["kvctl", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        kvctl.main()
-    return ended.value.code
+    return kvctl.run(arguments)
 
 
 def test_address_timeout_and_output(

@@ -96,7 +96,9 @@ def test_get_prints_a_line_for_each_key(server: ModelServer, client: Client, pla
         keys[0].decode(),
         keys[1].decode(),
     ]
-    assert lines(kvctl(server, "get", f"{place}1", f"{place}3", "--keys-only", "--reverse")) == [
+    assert lines(
+        kvctl(server, "get", "--range", f"{place}1", f"{place}3", "--keys-only", "--reverse")
+    ) == [
         keys[2].decode(),
         keys[1].decode(),
     ]
@@ -110,7 +112,9 @@ def test_get_prints_a_line_for_each_key(server: ModelServer, client: Client, pla
     assert lines(kvctl(server, "get", "--prefix", place, "--count")) == ["2"]
     assert lines(kvctl(server, "get", "--prefix", place, "--count", f"--rev={first}")) == ["5"]
     assert kvctl(server, "get", keys[0].decode(), f"--rev={first}").stdout == b"one\ttwo"
-    (entry,) = objects(kvctl(server, "get", "--prefix", keys[0].decode(), "--output=json"))
+    (entry,) = objects(kvctl(server, "get", "--prefix", keys[0].decode(), "--output=jsonl"))
+    listed = kvctl(server, "get", "--prefix", keys[0].decode(), "--output=json")
+    assert json.loads(listed.stdout) == [entry]
     assert entry == {
         "key": keys[0].decode(),
         "value": "new",
@@ -133,7 +137,7 @@ def test_keys_are_said_in_one_way(server: ModelServer, words: list[str]) -> None
 
 def test_del_removes_many(server: ModelServer, client: Client, place: str) -> None:
     store(client, *(f"{place}{n}".encode() for n in range(5)))
-    assert lines(kvctl(server, "del", f"{place}1", f"{place}3")) == ["deleted 2"]
+    assert lines(kvctl(server, "del", "--range", f"{place}1", f"{place}3")) == ["deleted 2"]
     (gone,) = objects(kvctl(server, "del", "--prefix", place, "--output=json"))
     assert gone["deleted"] == 3
     assert kvctl(server, "del", "--prefix", place).returncode == 3

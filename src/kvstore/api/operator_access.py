@@ -7,10 +7,7 @@ from typing import Any
 
 import grpc.aio
 
-__all__ = ["OPERATOR_NAME", "SOCKET_NAME", "is_operator"]
-
-SOCKET_NAME = "admin.sock"
-"""In the data directory: whoever can open it is kvd's own user, or root."""
+__all__ = ["OPERATOR_NAME", "is_operator"]
 
 OPERATOR_NAME = "operator.kvstore"
 """The DNS name in an operator's certificate (``kvctl pki issue --client NAME --operator``)."""

@@ -21,5 +21,7 @@ class ExitCode(enum.IntEnum):
     """Stored bytes can't be trusted or the disk failed. For kvd: it stopped because of that."""
     INTERRUPTED = 130
     """kvctl: Ctrl-C, as shells say it."""
+    OUTPUT_CLOSED = 141
+    """kvctl: whoever read its output has gone, as shells say SIGPIPE."""
     TERMINATED = 143
     """kvctl: SIGTERM, likewise."""

@@ -1,37 +1,29 @@
-"""The ``kvctl`` command: arguments in, exit codes and words out."""
+"""The ``kvctl`` command: arguments in, an exit status and words out."""
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
 # gRPC's own log lines would stand between kvctl's. Set GRPC_VERBOSITY to see them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import click
 
-from kvstore.cli.access.auth import auth_group
-from kvstore.cli.access.pki import pki_group
-from kvstore.cli.access.role import role_group
-from kvstore.cli.access.user import user_group
-from kvstore.cli.cluster.console import console_command
-from kvstore.cli.cluster.local import cluster_group
-from kvstore.cli.cluster.member import leader_group, member_group
-from kvstore.cli.cluster.repair import repair_command
-from kvstore.cli.cluster.status import status_command
-from kvstore.cli.cluster.upkeep import alarm_group, defrag_command
-from kvstore.cli.data.txn import txn_command
-from kvstore.cli.data.values import delete_command, get_command, put_command
-from kvstore.cli.data.watch import compact_command, history_command, watch_command
+from kvstore.cli.commands import ALIASES, MEANT, SECTIONS
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.files.snapshot import snapshot_group
-from kvstore.cli.files.verify import verify_command
-from kvstore.cli.holding.lease import lease_group
-from kvstore.cli.holding.lock import elect_command, lock_command
 from kvstore.cli.interface.connection import Settings, connection_options, version_option
 from kvstore.cli.interface.data_bytes import printable
+from kvstore.cli.interface.lazy import LazyGroup, hyphens
+from kvstore.cli.interface.output import OutputError, flush_output
 from kvstore.errors import (
+    CorruptionError,
     DeadlineExceededError,
     Error,
     NotFoundError,
@@ -40,6 +32,8 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
+
+__all__ = ["exit_code_of", "kvctl", "main", "run"]
 
 HELP = """Talk to a kvstore server.
 
@@ -50,7 +44,7 @@ Examples:
   kvctl del colour                 remove it
   kvctl put photo - < cat.jpg      a value from standard input, byte for byte
   kvctl get photo > cat.jpg        and back
-  kvctl get --prefix jobs/         all keys that begin so
+  kvctl list jobs/                 all keys that begin so
   kvctl watch --prefix jobs/       their changes as they come
   kvctl put --hex 00ff 68656c6c6f  keys and values that can't be typed
   kvctl --addr db1:50051,db2:50051 --tls-ca ca.pem status
@@ -64,41 +58,30 @@ Exit status:
   4  no server, no leader, or no answer in time: try again
   5  stored data is damaged, at the server, in a snapshot file or in what was verified
   130  Ctrl-C
+  141  whoever read the output has gone
+
+Each option below can be set for a shell: KVCTL_ADDR for --addr, and so on. What the command line
+says wins. The password of --user is in KVCTL_PASSWORD.
 """
 
 
-@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "kvctl",
+    cls=LazyGroup,
+    sections=SECTIONS,
+    aliases=ALIASES,
+    meant=MEANT,
+    help=HELP,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": hyphens,
+    },
+)
 @connection_options
 @version_option
 @click.pass_context
 def kvctl(context: click.Context) -> None:
     context.ensure_object(Settings)
-
-
-kvctl.add_command(put_command)
-kvctl.add_command(get_command)
-kvctl.add_command(delete_command)
-kvctl.add_command(txn_command)
-kvctl.add_command(watch_command)
-kvctl.add_command(history_command)
-kvctl.add_command(compact_command)
-kvctl.add_command(alarm_group)
-kvctl.add_command(defrag_command)
-kvctl.add_command(lease_group)
-kvctl.add_command(lock_command)
-kvctl.add_command(elect_command)
-kvctl.add_command(status_command)
-kvctl.add_command(cluster_group)
-kvctl.add_command(console_command)
-kvctl.add_command(member_group)
-kvctl.add_command(leader_group)
-kvctl.add_command(snapshot_group)
-kvctl.add_command(verify_command)
-kvctl.add_command(repair_command)
-kvctl.add_command(pki_group)
-kvctl.add_command(auth_group)
-kvctl.add_command(user_group)
-kvctl.add_command(role_group)
 
 
 # What is said beside an error of a write.
@@ -107,12 +90,31 @@ _OUTCOMES = {
     Outcome.UNKNOWN: " (may have been applied)",
 }
 
+# What is wrong with a path that was given, or with who gave it, and not with a disk.
+_PATH_ERRORS = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+
 
 def exit_code_of(error: Error) -> ExitCode:
-    """Return the exit status that stands for an error of the client."""
+    """Return the exit status that stands for an error."""
     match error:
         case UnavailableError() | NotLeaderError() | DeadlineExceededError():
             return ExitCode.UNAVAILABLE
+        case CorruptionError():
+            return ExitCode.DAMAGED
+        case StorageError() if error.errno in _PATH_ERRORS:
+            return ExitCode.FAILURE
         case StorageError():
             return ExitCode.DAMAGED
         case NotFoundError():
@@ -121,22 +123,78 @@ def exit_code_of(error: Error) -> ExitCode:
             return ExitCode.FAILURE
 
 
-def main() -> None:
-    """Run kvctl and exit with its status."""
+def run(arguments: Sequence[str]) -> int:
+    """Do what ``arguments`` say; the exit status. Whatever goes wrong is told in a line."""
     # Ctrl-C can come between a call and its first step: that is no news for whoever pressed it.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
-        status = kvctl.main(prog_name="kvctl", auto_envvar_prefix="KVCTL", standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else ExitCode.OK)
+        status = _told(arguments)
+        flush_output()
+        return status
+    except OutputError as error:
+        if error.closed:
+            return ExitCode.OUTPUT_CLOSED  # as 'head' does: that is no news
+        _complain(str(error))
+        return ExitCode.FAILURE
+
+
+def _told(arguments: Sequence[str]) -> int:
+    try:
+        return _run(arguments)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.Abort:
-        sys.exit(ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
     except Error as error:
         became = "" if error.outcome is None else _OUTCOMES[error.outcome]
-        click.echo(f"kvctl: {printable(str(error).encode())}{became}", err=True)
-        sys.exit(exit_code_of(error))
+        _complain(f"{error}{became}")
+        return exit_code_of(error)
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _complain(f"{where}{error.strerror or error}")
+        return ExitCode.FAILURE
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        status = kvctl.main(
+            [*arguments], prog_name="kvctl", auto_envvar_prefix="KVCTL", standalone_mode=False
+        )
+    except SystemExit as ended:
+        status = ended.code
+    return status if isinstance(status, int) else ExitCode.OK
+
+
+def _complain(words: str) -> None:
+    click.echo(f"kvctl: {printable(words.encode('utf-8', 'surrogateescape'))}", err=True)
+
+
+def main() -> NoReturn:
+    """Run kvctl, and end the process with its status."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _open_streams()
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command began, or once more after the first
+        status = ExitCode.INTERRUPTED
+    signal.signal(signal.SIGINT, _leave)
+    # Nothing is left to be tidied up, and what Python does at its end takes as long as a call.
+    os._exit(status)
+
+
+def _open_streams() -> None:
+    """No socket or file may get the number of a standard stream that was closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End at once: all is done."""
+    os._exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

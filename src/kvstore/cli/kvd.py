@@ -14,7 +14,7 @@ import click
 
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.kvd_check import kvd_check, merge_listen_address
-from kvstore.cli.kvd_flags import CLUSTER_FLAGS, given_flags, kvd_flags
+from kvstore.cli.kvd_flags import CLUSTER_FLAGS, CONTEXT_SETTINGS, given_flags, kvd_flags
 from kvstore.errors import ConfigurationError, Error, StorageError
 from kvstore.server.config.cluster_config import OVERRIDES, load_cluster_config
 from kvstore.server.config.options import ServerOptions
@@ -80,7 +80,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
     serve(options, partial(open_cluster_node, config))
 
 
-@click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=HELP, context_settings=CONTEXT_SETTINGS)
 @kvd_flags
 @click.version_option(version(), prog_name="kvd", message="%(prog)s %(version)s")
 @click.pass_context

@@ -9,7 +9,7 @@ import click
 
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.data_bytes import in_line
-from kvstore.cli.kvd_flags import CLUSTER_FLAGS, given_flags, kvd_flags
+from kvstore.cli.kvd_flags import CLUSTER_FLAGS, CONTEXT_SETTINGS, given_flags, kvd_flags
 from kvstore.errors import ConfigurationError
 from kvstore.server.checks.configuration import check_cluster_node, check_embedded, check_process
 from kvstore.server.checks.findings import Finding, fault
@@ -40,7 +40,7 @@ Exit status:
 """
 
 
-@click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=HELP, context_settings=CONTEXT_SETTINGS)
 @click.argument("file", required=False)
 @click.option(
     "--running",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import click
 from click.core import ParameterSource
@@ -21,7 +22,18 @@ from kvstore.server.config.options import (
     TLS_PROFILES,
 )
 
-__all__ = ["CLUSTER_FLAGS", "given_flags", "kvd_flags"]
+__all__ = ["CLUSTER_FLAGS", "CONTEXT_SETTINGS", "given_flags", "kvd_flags"]
+
+
+def _with_underscores(flag: str) -> str:
+    return flag.replace("-", "_")
+
+
+CONTEXT_SETTINGS: Final = {
+    "help_option_names": ["-h", "--help"],
+    # Flags have underscores, as they always had, and may be typed with hyphens.
+    "token_normalize_func": _with_underscores,
+}
 
 # Flags of a cluster node alone; the others have their own texts below.
 CLUSTER_FLAGS = {

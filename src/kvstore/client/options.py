@@ -11,14 +11,14 @@ from pathlib import Path
 
 import grpc
 
+from kvstore.addresses import DEFAULT_ADDRESS as DEFAULT_ADDRESS
+from kvstore.addresses import DEFAULT_PORT as DEFAULT_PORT
 from kvstore.addresses import HostPort, is_unix
 from kvstore.errors import ConfigurationError, InvalidArgumentError
 from kvstore.pem import read_pem
 from kvstore.wire.channel_options import ChannelOptions, ChannelTLS
 from kvstore.wire.tls import client_context
 
-DEFAULT_PORT = 50051
-DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT_S = 10.0
 
 # What a client takes as one answer. A page of keys has 8 MiB as a rule; a transaction reads as much

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from kvstore.cli.interface.data_bytes import printable, write_json
+from kvstore.cli.interface.data_bytes import printable
+from kvstore.cli.interface.output import document
 
 
 @pytest.mark.parametrize(
@@ -26,9 +27,9 @@ def test_what_could_harm_a_terminal_is_escaped(data: bytes, shown: str) -> None:
     assert printable(data) == shown
 
 
-def test_json_has_text_where_everything_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    write_json({"key": b"k", "value": "grün".encode(), "found": True}, hexadecimal=False)
-    assert json.loads(capsys.readouterr().out) == {
+def test_json_has_text_where_everything_is_text() -> None:
+    fields = {"key": b"k", "value": "grün".encode(), "found": True}
+    assert json.loads(document(fields, hexadecimal=False)) == {
         "key": "k",
         "value": "grün",
         "found": True,
@@ -36,11 +37,9 @@ def test_json_has_text_where_everything_is_text(capsys: pytest.CaptureFixture[st
     }
 
 
-def test_json_is_all_hexadecimal_where_one_thing_is_not_text(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    write_json({"key": b"k", "value": b"\xff", "found": True}, hexadecimal=False)
-    assert json.loads(capsys.readouterr().out) == {
+def test_json_is_all_hexadecimal_where_one_thing_is_not_text() -> None:
+    fields = {"key": b"k", "value": b"\xff", "found": True}
+    assert json.loads(document(fields, hexadecimal=False)) == {
         "key": "6b",
         "value": "ff",
         "found": True,

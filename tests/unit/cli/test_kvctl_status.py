@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from kvstore.cli.cluster.reports import Report, Reports, merged
-from kvstore.cli.cluster.status import as_json, as_text, size, table
+from kvstore.cli.cluster.status import as_json, as_text
+from kvstore.cli.interface.tables import size, table
 from kvstore.client import ClusterStatus, MemberStatus
 
 

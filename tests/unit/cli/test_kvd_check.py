@@ -503,3 +503,11 @@ def test_an_address_of_metrics_is_named_as_such(write: Write) -> None:
     ]
     (found,) = errors(write(metrics_address='"192.0.2.1:9100"'))
     assert found == "failed to start metrics on 192.0.2.1:9100: no such address on this machine"
+
+
+def test_flags_may_have_hyphens(tmp_path: Path) -> None:
+    arguments = [f"--data-dir={tmp_path / 'data'}", "--listen-addr=127.0.0.1:0", "--tls-profile=no"]
+    shown = CliRunner().invoke(kvd_check, arguments)
+    assert shown.exit_code == 2
+    assert "tls_profile" in shown.output
+    assert "No such option" not in shown.output

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from kvstore.cli.access.user import new_password
-from kvstore.cli.interface.connection import connection_options, settings_of, tell
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.output import tell
 from kvstore.client import Auth
 from kvstore.errors import ConflictError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kvstore.addresses import HostPort
-from kvstore.cli.cluster.status import table
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.interface.connection import Command, output_options, settings_of
+from kvstore.cli.interface.connection import Command, output_options
+from kvstore.cli.interface.output import tell
+from kvstore.cli.interface.tables import table
 from kvstore.errors import ConfigurationError
 from kvstore.extras import install_line
 from kvstore.server.peers.secret import make_secret_file
@@ -30,6 +30,7 @@ directory_option = click.option(
     "--dir",
     "directory",
     default=DEFAULT_DIRECTORY,
+    metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Where the authority lives. [default: {DEFAULT_DIRECTORY}]",
 )
@@ -41,6 +42,7 @@ def days_option(default: int, what: str) -> Callable[[Command], Command]:
         "--days",
         default=default,
         type=click.IntRange(1, 3650),
+        metavar="DAYS",
         help=f"How long {what} valid. [default: {default}]",
     )
 
@@ -75,7 +77,12 @@ def pki_group() -> None:
 
 
 @pki_group.command("init", short_help="make the authority")
-@click.option("--cluster-id", required=True, help="The cluster_id of the configuration.")
+@click.option(
+    "--cluster-id",
+    required=True,
+    metavar="NAME",
+    help="The cluster_id of the configuration.",
+)
 @directory_option
 @days_option(3650, "the authority is")
 def init_command(cluster_id: str, directory: Path, days: int) -> None:
@@ -100,8 +107,14 @@ def secret_command(file: Path) -> None:
 
 @pki_group.command("issue", short_help="sign certificates for members or a client")
 @click.option("--config", metavar="FILE", help="Every member in this cluster configuration.")
-@click.option("--member", type=click.IntRange(min=1), help="One member, with --host.")
-@click.option("--host", "hosts", multiple=True, help="A name or address of that member.")
+@click.option("--member", type=click.IntRange(min=1), metavar="ID", help="One member, with --host.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name or address of that member.",
+)
 @click.option("--client", metavar="NAME", help="A client that the server is to know.")
 @click.option("--operator", is_flag=True, help="With --client: may change members and back up.")
 @directory_option
@@ -192,14 +205,15 @@ def show_command(context: click.Context, files: tuple[Path, ...], directory: Pat
         files = (directory / "ca.pem", directory / "peer-ca.pem", *authority.issued())
     now = datetime.datetime.now(datetime.UTC)
     shown = [library.facts(path) for path in files]
-    if settings_of(context).output == "json":
-        click.echo(json.dumps([_as_json(one, now) for one in shown]))
-    else:
-        rows = [
-            (one.path, one.not_after.strftime("%Y-%m-%d"), _left(one, now), _names(one))
-            for one in shown
-        ]
-        click.echo("\n".join(table(("file", "expires", "left", "names"), rows)))
+    rows = [
+        (one.path, one.not_after.strftime("%Y-%m-%d"), _left(one, now), _names(one))
+        for one in shown
+    ]
+    tell(
+        context,
+        [_as_json(one, now) for one in shown],
+        *table(("file", "expires", "left", "names"), rows),
+    )
     if any(one.not_after <= now for one in shown):
         sys.exit(ExitCode.FAILURE)
 

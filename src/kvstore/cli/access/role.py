@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from kvstore.cli.access.user import ACCESSES
-from kvstore.cli.interface.connection import connection_options, settings_of, tell
-from kvstore.cli.interface.data_bytes import in_words, write_json
-from kvstore.cli.interface.keys import KeysWanted, hex_option, keys_options, keys_wanted
+from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.data_bytes import in_words
+from kvstore.cli.interface.keys import KeysWanted, hex_option, keys_wanted, range_options
+from kvstore.cli.interface.output import tell, tell_data
 from kvstore.client import Access, Permission
 
 _ALL = click.option("--all", "all_keys", is_flag=True, help="Every key, in place of KEY.")
@@ -67,14 +70,15 @@ def get_command(context: click.Context, name: str, hexadecimal: bool) -> None:
     """Print what the role is allowed: with what, from which key on, and to before which."""
     with settings_of(context).connect() as client:
         permissions = client.auth.permissions_of(name)
-    if settings_of(context).output == "json":
-        fields: list[object] = [
-            {"access": one.access.value, "key": one.key, "end": one.end} for one in permissions
-        ]
-        write_json({"role": name, "permissions": fields}, hexadecimal=hexadecimal)
-        return
-    for one in permissions:
-        click.echo(_line(one, hexadecimal=hexadecimal))
+    fields: list[object] = [
+        {"access": one.access.value, "key": one.key, "end": one.end} for one in permissions
+    ]
+    tell_data(
+        context,
+        {"role": name, "permissions": fields},
+        *(_line(one, hexadecimal=hexadecimal) for one in permissions),
+        hexadecimal=hexadecimal,
+    )
 
 
 def _line(permission: Permission, *, hexadecimal: bool) -> str:
@@ -91,9 +95,9 @@ def _line(permission: Permission, *, hexadecimal: bool) -> str:
 @role_group.command("grant-permission", short_help="allow a role something")
 @click.argument("name")
 @click.argument("access", type=click.Choice(ACCESSES))
-@click.argument("key", required=False)
+@click.argument("keys", metavar="[KEY [END]]", nargs=-1)
 @_ALL
-@keys_options
+@range_options
 @hex_option
 @connection_options
 @click.pass_context
@@ -101,62 +105,88 @@ def grant_command(
     context: click.Context,
     name: str,
     access: str,
-    key: str | None,
+    keys: Sequence[str],
     all_keys: bool,
-    end: str | None,
     prefix: bool,
     from_key: bool,
+    between: bool,
     hexadecimal: bool,
 ) -> None:
     """Allow a role to read, write or both: a KEY, all up to before END, a prefix, or all keys."""
-    keys = _wanted(key, end, all_keys, prefix=prefix, from_key=from_key, hexadecimal=hexadecimal)
+    wanted = _wanted(
+        keys,
+        all_keys,
+        prefix=prefix,
+        from_key=from_key,
+        between=between,
+        hexadecimal=hexadecimal,
+    )
     with settings_of(context).connect() as client:
         client.auth.grant_permission(
-            name, Access(access), keys.key, prefix=keys.prefix, start=keys.start, end=keys.end
+            name,
+            Access(access),
+            wanted.key,
+            prefix=wanted.prefix,
+            start=wanted.start,
+            end=wanted.end,
         )
     tell(context, {"role": name, "access": access, "granted": True}, "granted")
 
 
 @role_group.command("revoke-permission", short_help="take back what a role is allowed")
 @click.argument("name")
-@click.argument("key", required=False)
+@click.argument("keys", metavar="[KEY [END]]", nargs=-1)
 @_ALL
-@keys_options
+@range_options
 @hex_option
 @connection_options
 @click.pass_context
 def revoke_command(
     context: click.Context,
     name: str,
-    key: str | None,
+    keys: Sequence[str],
     all_keys: bool,
-    end: str | None,
     prefix: bool,
     from_key: bool,
+    between: bool,
     hexadecimal: bool,
 ) -> None:
     """Take back what was granted for just these keys."""
-    keys = _wanted(key, end, all_keys, prefix=prefix, from_key=from_key, hexadecimal=hexadecimal)
+    wanted = _wanted(
+        keys,
+        all_keys,
+        prefix=prefix,
+        from_key=from_key,
+        between=between,
+        hexadecimal=hexadecimal,
+    )
     with settings_of(context).connect() as client:
         client.auth.revoke_permission(
-            name, keys.key, prefix=keys.prefix, start=keys.start, end=keys.end
+            name, wanted.key, prefix=wanted.prefix, start=wanted.start, end=wanted.end
         )
     tell(context, {"role": name, "revoked": True}, "revoked")
 
 
 def _wanted(
-    key: str | None,
-    end: str | None,
+    keys: Sequence[str],
     all_keys: bool,
     *,
     prefix: bool,
     from_key: bool,
+    between: bool,
     hexadecimal: bool,
 ) -> KeysWanted:
-    if all_keys == (key is not None):
+    if all_keys == bool(keys):
         raise click.UsageError("It takes a KEY, or --all.")
-    if key is not None:
-        return keys_wanted(key, end, prefix=prefix, from_key=from_key, hexadecimal=hexadecimal)
-    if prefix or from_key:
-        raise click.UsageError("--prefix and --from-key go with a KEY.")
+    if keys:
+        return keys_wanted(
+            keys,
+            prefix=prefix,
+            from_key=from_key,
+            between=between,
+            hexadecimal=hexadecimal,
+            many=False,
+        )
+    if prefix or from_key or between:
+        raise click.UsageError("--prefix, --from-key and --range go with a KEY.")
     return KeysWanted(prefix=b"")

@@ -14,8 +14,8 @@ from kvstore.cli.interface.connection import (
     connection_options,
     read_password_file,
     settings_of,
-    tell,
 )
+from kvstore.cli.interface.output import tell
 from kvstore.client import Access, Auth
 from kvstore.errors import ConflictError
 

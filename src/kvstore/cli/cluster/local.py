@@ -21,8 +21,8 @@ from pathlib import Path
 
 import click
 
-from kvstore.cli.cluster.status import table
 from kvstore.cli.interface.connection import MEMBER_DATA
+from kvstore.cli.interface.tables import table
 from kvstore.client import TLS, Client
 from kvstore.errors import ConfigurationError, Error, UnavailableError
 from kvstore.server.config.private_files import replace_private
@@ -258,6 +258,7 @@ directory_option = click.option(
     "--dir",
     "directory",
     required=True,
+    metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the cluster lives.",
 )
@@ -291,7 +292,12 @@ def cluster_group() -> None:
 
 @cluster_group.command("start", short_help="start it, or those of it that don't run")
 @directory_option
-@click.option("--nodes", type=click.IntRange(1, 9), help="How many, for a new one. [default: 5]")
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 9),
+    metavar="N",
+    help="How many, for a new one. [default: 5]",
+)
 @click.option("--tls", is_flag=True, help="A new one talks TLS, with certificates of its own.")
 def start_command(directory: Path, nodes: int | None, tls: bool) -> None:
     """Make a cluster in DIR, or start what doesn't run of the one that is there."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
-from kvstore.cli.cluster.status import table
 from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.output import tell
+from kvstore.cli.interface.tables import table
 from kvstore.client import Members
 
 force_option = click.option(
@@ -21,9 +21,6 @@ member_id = click.IntRange(1, (1 << 63) - 1)
 
 
 def _show(context: click.Context, members: Members) -> None:
-    if settings_of(context).output == "json":
-        click.echo(json.dumps(dataclasses.asdict(members)))
-        return
     rows = [
         (
             str(member.member_id),
@@ -34,7 +31,8 @@ def _show(context: click.Context, members: Members) -> None:
         )
         for member in members.members
     ]
-    click.echo("\n".join(table(("member", "kind", "", "clients", "peers"), rows)))
+    columns = ("member", "kind", "", "clients", "peers")
+    tell(context, dataclasses.asdict(members), *table(columns, rows))
 
 
 @click.group("member", short_help="list, add, promote and remove members")
@@ -140,7 +138,4 @@ def transfer_command(context: click.Context, member: int | None) -> None:
     """Let MEMBER lead, or, without one, the member that is furthest; say who leads then."""
     with settings_of(context).connect() as client:
         leader = client.transfer_leadership(member or 0)
-    if settings_of(context).output == "json":
-        click.echo(json.dumps({"leader_id": leader}))
-    else:
-        click.echo(f"member {leader} leads")
+    tell(context, {"leader_id": leader}, f"member {leader} leads")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.output import tell
 from kvstore.client import Client, Repairs
 from kvstore.errors import (
     AlreadyOpenError,
@@ -53,8 +53,7 @@ def repair_command(context: click.Context, directory: Path | None) -> int:
     for address in settings.addr.split(","):
         with settings.connect(address) as client:
             ended += _await(client, address)
-    if settings.output == "json":
-        click.echo(json.dumps([dataclasses.asdict(member) for member in ended]))
+    tell(context, [dataclasses.asdict(member) for member in ended])
     stopped = any(member.fault for member in ended)
     return ExitCode.DAMAGED if stopped else ExitCode.OK
 
@@ -111,17 +110,14 @@ def _repair_database(context: click.Context, directory: Path) -> int:
             f"{directory} holds no kvstore database; nothing was touched"
         ) from error
     lost = bool(report.lost or report.log_damage or report.missing_sequences)
-    if settings_of(context).output == "json":
-        fields = {
-            "actions": report.actions,
-            "tables_whole": report.tables_whole,
-            "tables_salvaged": report.tables_salvaged,
-            "lost": [{"table": one.table, "entries": one.entries} for one in report.lost],
-            "old_may_be_back": report.old_may_be_back,
-        }
-        click.echo(json.dumps(fields))
-    else:
-        click.echo(str(report) or "there was nothing to do")
+    fields = {
+        "actions": report.actions,
+        "tables_whole": report.tables_whole,
+        "tables_salvaged": report.tables_salvaged,
+        "lost": [{"table": one.table, "entries": one.entries} for one in report.lost],
+        "old_may_be_back": report.old_may_be_back,
+    }
+    tell(context, fields, *(str(report) or "there was nothing to do").split("\n"))
     return ExitCode.DAMAGED if lost else ExitCode.OK
 
 

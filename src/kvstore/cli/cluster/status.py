@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-from collections.abc import Sequence
 
 import click
 
 from kvstore.cli.cluster.reports import Report, Reports, gather, lag_of
 from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.data_bytes import in_line
+from kvstore.cli.interface.output import tell
+from kvstore.cli.interface.tables import size, table
 from kvstore.client import MemberStatus
 
 COLUMNS = (
@@ -29,7 +28,6 @@ COLUMNS = (
     "cache",
     "address",
 )
-NUMBER = re.compile(r"[0-9]+|[0-9.]+[KMGTPE]iB|[0-9]+B|-")
 
 
 @click.command("status", short_help="show members, leader, terms, indexes, disk and cache use")
@@ -47,12 +45,8 @@ def status_command(context: click.Context) -> None:
       kvctl --addr db1:50051 status
       kvctl status --output=json | jq '.members[] | {member_id, role, lag}'
     """
-    settings = settings_of(context)
-    reports = gather(settings)
-    if settings.output == "json":
-        click.echo(json.dumps(as_json(reports)))
-    else:
-        click.echo(as_text(reports))
+    reports = gather(settings_of(context))
+    tell(context, as_json(reports), *as_text(reports).split("\n"))
 
 
 def as_json(reports: Reports) -> dict[str, object]:
@@ -146,38 +140,6 @@ def _row(report: Report, reports: Reports) -> tuple[str, ...]:
         size(said.cache_bytes),
         report.address,
     )
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in three digits or so: ``0B``, ``1.5MiB``, ``120GiB``."""
-    if count < 1024:
-        return f"{count}B"
-    amount = float(count)
-    for unit in "KMGTPE":
-        amount /= 1024
-        if amount < 1000 or unit == "E":
-            break
-    return f"{amount:.{0 if amount >= 99.95 else 1}f}{unit}iB"
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of aligned columns; numbers to the right, words to the left.
-
-    What comes from a server can't move a cursor, nor begin a line of its own.
-    """
-    rows = [[in_line(cell) for cell in row] for row in rows]
-    lines = [columns, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    numeric = [
-        bool(rows) and all(NUMBER.fullmatch(row[i]) for row in rows) for i in range(len(columns))
-    ]
-    return [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
 
 
 def _duration(seconds: float) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from kvstore.cli.cluster.reports import gather
 from kvstore.cli.interface.connection import Settings, connection_options, settings_of
 from kvstore.cli.interface.data_bytes import in_line
+from kvstore.cli.interface.output import is_json, tell
 from kvstore.client import Alarm
 from kvstore.errors import Error
 
@@ -33,7 +32,7 @@ def alarm_group() -> None:
 def list_command(context: click.Context) -> None:
     """Print a line for each alarm that stands: the member that raised it, and its kind."""
     with settings_of(context).connect() as client:
-        _show(settings_of(context), client.maintenance.alarms())
+        _show(context, client.maintenance.alarms())
 
 
 @alarm_group.command("disarm", short_help="end all alarms")
@@ -42,15 +41,15 @@ def list_command(context: click.Context) -> None:
 def disarm_command(context: click.Context) -> None:
     """End all alarms, and print those. One whose reason is still there comes back."""
     with settings_of(context).connect() as client:
-        _show(settings_of(context), client.maintenance.disarm())
+        _show(context, client.maintenance.disarm())
 
 
-def _show(settings: Settings, alarms: list[Alarm]) -> None:
-    if settings.output == "json":
-        click.echo(json.dumps({"alarms": [alarm._asdict() for alarm in alarms]}))
-        return
-    for alarm in alarms:
-        click.echo(f"memberID:{alarm.member_id} alarm:{alarm.kind}")
+def _show(context: click.Context, alarms: list[Alarm]) -> None:
+    tell(
+        context,
+        {"alarms": [alarm._asdict() for alarm in alarms]},
+        *(f"memberID:{alarm.member_id} alarm:{alarm.kind}" for alarm in alarms),
+    )
 
 
 @click.command("defrag", short_help="give back the room of what was deleted")
@@ -81,21 +80,21 @@ def defrag_command(context: click.Context, cluster: bool) -> None:
             results.append({"address": address, "error": str(error)})
         else:
             results.append({"address": address})
-        if settings.output != "json":
-            _tell(results[-1])
-    if settings.output == "json":
-        click.echo(json.dumps({"members": results}))
+        if not is_json(context):
+            _tell(context, results[-1])
+    if is_json(context):
+        tell(context, {"members": results})
     if first is not None:
         raise first
 
 
-def _tell(result: dict[str, object]) -> None:
+def _tell(context: click.Context, result: dict[str, object]) -> None:
     if "error" in result:
         click.echo(
             in_line(f"failed to defragment {result['address']}: {result['error']}"), err=True
         )
     else:
-        click.echo(in_line(f"finished defragmenting {result['address']}"))
+        tell(context, result, f"finished defragmenting {result['address']}")
 
 
 def _members(settings: Settings) -> list[str]:

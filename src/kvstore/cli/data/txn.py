@@ -8,8 +8,9 @@ from typing import IO
 import click
 
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.data_bytes import in_words, write_json
-from kvstore.cli.interface.keys import entry_fields
+from kvstore.cli.interface.data_bytes import in_words
+from kvstore.cli.interface.entries import entry_fields
+from kvstore.cli.interface.output import tell_data
 from kvstore.cli.interface.txn_text import TxnText, parse_json, parse_text
 from kvstore.client import DeleteResult, GetResult, KeyValue, PutResult, TransactionResult
 from kvstore.client.transactions import OperationResult
@@ -52,13 +53,14 @@ def txn_command(context: click.Context, file: IO[str], hexadecimal: bool) -> Non
     with settings_of(context).connect() as client:
         transaction = client.transaction().if_(*wanted.compares)
         result = transaction.then(*wanted.then).else_(*wanted.else_).commit()
-    if settings_of(context).output == "json":
-        write_json(_fields(result), hexadecimal=hexadecimal)
-        return
-    click.echo(f"{'succeeded' if result.succeeded else 'failed'} at revision {result.revision}")
-    for one in result.results:
-        for line in _lines(one, hexadecimal):
-            click.echo(line)
+    said = "succeeded" if result.succeeded else "failed"
+    tell_data(
+        context,
+        _fields(result),
+        f"{said} at revision {result.revision}",
+        *(line for one in result.results for line in _lines(one, hexadecimal)),
+        hexadecimal=hexadecimal,
+    )
 
 
 def _read(file: IO[str]) -> TxnText:

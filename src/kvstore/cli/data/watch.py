@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 
 import click
 
-from kvstore.cli.data.values import DataCommand
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.data_bytes import read_key, write_json
+from kvstore.cli.interface.data_bytes import read_key
+from kvstore.cli.interface.entries import add_event, event_results
 from kvstore.cli.interface.keys import (
-    event_fields,
-    event_line,
+    DataCommand,
     hex_option,
     keys_options,
     keys_wanted,
 )
-from kvstore.client import Event
+from kvstore.cli.interface.output import tell
 
 revision_type = click.IntRange(min=1)
 
 
-def _show(context: click.Context, event: Event, hexadecimal: bool) -> None:
-    if settings_of(context).output == "json":
-        write_json(event_fields(event), hexadecimal=hexadecimal)
-    else:
-        click.echo(event_line(event, hexadecimal=hexadecimal))
-
-
 @click.command("watch", cls=DataCommand, short_help="print changes as they come")
-@click.argument("key")
 @keys_options
 @click.option(
-    "--rev", type=revision_type, metavar="N", help="From revision N on. [default: from now on]"
+    "--rev",
+    "--revision",
+    "rev",
+    type=revision_type,
+    metavar="N",
+    help="From revision N on. [default: from now on]",
 )
 @click.option("--prev", is_flag=True, help="Print as well what there was before.")
 @click.option(
@@ -43,18 +39,18 @@ def _show(context: click.Context, event: Event, hexadecimal: bool) -> None:
 @click.pass_context
 def watch_command(
     context: click.Context,
-    key: str,
-    end: str | None,
+    keys: Sequence[str],
     prefix: bool,
     from_key: bool,
+    between: bool,
     rev: int | None,
     prev: bool,
     count: int | None,
     hexadecimal: bool,
 ) -> None:
-    """Print changes of KEY, or of keys from KEY to before END, until Ctrl-C.
+    """Print changes of KEY, or of many, until Ctrl-C.
 
-    One line each: revision, put or delete, key, value; with --output=json one object each. Each
+    One line each: revision, put or delete, key, value; with --output=json an object a line. Each
     change comes once, in order, whatever becomes of the servers meanwhile.
 
     \b
@@ -63,13 +59,28 @@ def watch_command(
       kvctl watch --prefix jobs/
       kvctl watch --prefix jobs/ --rev 17 --output=json
     """
-    wanted = keys_wanted(key, end, prefix=prefix, from_key=from_key, hexadecimal=hexadecimal)
+    wanted = keys_wanted(
+        keys,
+        prefix=prefix,
+        from_key=from_key,
+        between=between,
+        hexadecimal=hexadecimal,
+        many=False,
+    )
     with (
+        event_results(context, hexadecimal=hexadecimal, live=True) as results,
         settings_of(context).connect() as client,
-        client.watch(**wanted._asdict(), from_revision=rev or 0, previous=prev) as watch,
+        client.watch(
+            wanted.key,
+            prefix=wanted.prefix,
+            start=wanted.start,
+            end=wanted.end,
+            from_revision=rev or 0,
+            previous=prev,
+        ) as watch,
     ):
         for number, event in enumerate(watch, start=1):
-            _show(context, event, hexadecimal)
+            add_event(results, event, hexadecimal=hexadecimal)
             if number == count:
                 return
 
@@ -89,9 +100,12 @@ def history_command(context: click.Context, key: str, hexadecimal: bool) -> None
       kvctl history colour
       kvctl history colour --output=json
     """
-    with settings_of(context).connect() as client:
+    with (
+        event_results(context, hexadecimal=hexadecimal, live=False) as results,
+        settings_of(context).connect() as client,
+    ):
         for event in client.history(read_key(key, hexadecimal=hexadecimal)):
-            _show(context, event, hexadecimal)
+            add_event(results, event, hexadecimal=hexadecimal)
 
 
 @click.command("compact", short_help="forget history before a revision")
@@ -109,7 +123,4 @@ def compact_command(context: click.Context, revision: int, physical: bool) -> No
     """
     with settings_of(context).connect() as client:
         client.compact(revision, physical=physical)
-    if settings_of(context).output == "json":
-        click.echo(json.dumps({"compacted": revision}))
-    else:
-        click.echo(f"history begins at {revision}")
+    tell(context, {"compacted": revision}, f"history begins at {revision}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from kvstore.cli.cluster.status import size, table
 from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.output import tell
+from kvstore.cli.interface.tables import size, table
 from kvstore.errors import ConfigurationError, StorageError
 from kvstore.server.config.private_files import replacing
 
@@ -106,6 +106,7 @@ def status_command(context: click.Context, file: Path) -> None:
 )
 @click.option(
     "--data-dir",
+    metavar="DATA_DIR",
     type=click.Path(path_type=Path),
     help="The data directory of a new embedded kvd.",
 )
@@ -133,10 +134,7 @@ def restore_command(
 
 
 def _show(context: click.Context, file: Path, info: BackupInfo, outcome: str) -> None:
-    if settings_of(context).output == "json":
-        fields = {"file": str(file), "outcome": outcome, "bytes": file.stat().st_size}
-        click.echo(json.dumps(fields | info._asdict()))
-        return
+    fields = {"file": str(file), "outcome": outcome, "bytes": file.stat().st_size}
     saved_at = datetime.datetime.fromtimestamp(info.saved_at, datetime.UTC)
     columns = ("outcome", "cluster", "member", "index", "term", "revision", "size", "saved at")
     row = (
@@ -149,4 +147,4 @@ def _show(context: click.Context, file: Path, info: BackupInfo, outcome: str) ->
         size(file.stat().st_size),
         f"{saved_at:%Y-%m-%dT%H:%M:%SZ}",
     )
-    click.echo("\n".join(table(columns, [row])))
+    tell(context, fields | info._asdict(), *table(columns, [row]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvstore.cli.cluster.status import size, table
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.connection import connection_options
 from kvstore.cli.interface.data_bytes import in_line
+from kvstore.cli.interface.output import tell
+from kvstore.cli.interface.tables import size, table
 from kvstore.errors import Error, StorageError
 
 # What a member is made of takes long to import: each command gets its own.
@@ -50,10 +50,7 @@ def verify_command(context: click.Context, path: Path, show_all: bool) -> None:
         raise StorageError(
             f"it can't be read: {error.strerror}", path=str(where), errno=error.errno
         ) from error
-    if settings_of(context).output == "json":
-        click.echo(json.dumps(as_json(report)))
-    else:
-        click.echo(as_text(report, show_all=show_all))
+    tell(context, as_json(report), *as_text(report, show_all=show_all).split("\n"))
     if not report.is_whole:
         context.exit(ExitCode.DAMAGED)
 

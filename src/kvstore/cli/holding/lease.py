@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.data_bytes import in_words, write_json
+from kvstore.cli.interface.data_bytes import in_words
+from kvstore.cli.interface.output import tell, tell_data
 from kvstore.client import Client
 from kvstore.errors import LeaseNotFoundError
 
@@ -67,10 +67,7 @@ def grant_command(context: click.Context, ttl: float, wanted: int | None) -> Non
     with settings_of(context).connect() as client:
         lease = client.lease(ttl, lease_id=wanted).grant()
         lease.let_go()
-    if settings_of(context).output == "json":
-        click.echo(json.dumps({"id": f"{lease.id:x}", "ttl": lease.ttl}))
-    else:
-        click.echo(f"{lease.id:x}\t{lease.ttl}s")
+    tell(context, {"id": f"{lease.id:x}", "ttl": lease.ttl}, f"{lease.id:x}\t{lease.ttl}s")
 
 
 @lease_group.command("revoke", short_help="end a lease, and remove its keys")
@@ -81,10 +78,7 @@ def revoke_command(context: click.Context, lease: int) -> None:
     """End the lease and remove its keys; exits with 3 if there is none."""
     with settings_of(context).connect() as client:
         client.revoke_lease(lease)
-    if settings_of(context).output == "json":
-        click.echo(json.dumps({"id": f"{lease:x}", "revoked": True}))
-    else:
-        click.echo("revoked")
+    tell(context, {"id": f"{lease:x}", "revoked": True}, "revoked")
 
 
 @lease_group.command("ttl", short_help="show a lease's time, and its keys")
@@ -99,19 +93,20 @@ def ttl_command(context: click.Context, lease: int, keys: bool, hexadecimal: boo
         status = client.lease_status(lease, keys=keys)
     if status is None:
         raise LeaseNotFoundError(f"there is no lease {lease:x}")
-    if settings_of(context).output == "json":
-        fields: dict[str, object] = {
-            "id": f"{lease:x}",
-            "ttl": status.ttl,
-            "granted_ttl": status.granted_ttl,
-        }
-        if keys:
-            fields["keys"] = [*status.keys]
-        write_json(fields, hexadecimal=hexadecimal)
-        return
-    click.echo(f"{status.ttl}s left of {status.granted_ttl}s")
-    for key in status.keys:
-        click.echo(in_words(key, hexadecimal=hexadecimal))
+    fields: dict[str, object] = {
+        "id": f"{lease:x}",
+        "ttl": status.ttl,
+        "granted_ttl": status.granted_ttl,
+    }
+    if keys:
+        fields["keys"] = [*status.keys]
+    tell_data(
+        context,
+        fields,
+        f"{status.ttl}s left of {status.granted_ttl}s",
+        *(in_words(key, hexadecimal=hexadecimal) for key in status.keys),
+        hexadecimal=hexadecimal,
+    )
 
 
 @lease_group.command("list", short_help="list all leases")
@@ -121,11 +116,7 @@ def list_command(context: click.Context) -> None:
     """Print the ids of all leases, as the member has them that answers."""
     with settings_of(context).connect() as client:
         leases = [f"{lease:x}" for lease in client.leases()]
-    if settings_of(context).output == "json":
-        click.echo(json.dumps({"leases": leases}))
-    else:
-        for lease in leases:
-            click.echo(lease)
+    tell(context, {"leases": leases}, *leases)
 
 
 @lease_group.command("keep-alive", short_help="renew a lease")
@@ -145,8 +136,5 @@ def keep_alive_command(context: click.Context, lease: int, once: bool) -> None:
 
 def _renewed(context: click.Context, client: Client, lease: int) -> int:
     ttl = client.renew_lease(lease)
-    if settings_of(context).output == "json":
-        click.echo(json.dumps({"id": f"{lease:x}", "ttl": ttl}))
-    else:
-        click.echo(f"{ttl}s")
+    tell(context, {"id": f"{lease:x}", "ttl": ttl}, f"{ttl}s")
     return ttl

@@ -13,8 +13,10 @@ import click
 
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.data_bytes import in_words, read_key, read_value, write_json
-from kvstore.cli.interface.keys import entry_fields, hex_option
+from kvstore.cli.interface.data_bytes import in_words, read_key, read_value
+from kvstore.cli.interface.entries import entry_fields
+from kvstore.cli.interface.keys import hex_option
+from kvstore.cli.interface.output import tell_data
 from kvstore.client import Client, KeyValue, Lock
 from kvstore.client.locks import LOCK_TTL_S
 from kvstore.errors import LeaseLostError
@@ -100,10 +102,9 @@ def _hold(context: click.Context, lock: Lock, hexadecimal: bool) -> NoReturn:
 
 
 def _say_held(context: click.Context, lock: Lock, hexadecimal: bool) -> None:
-    if settings_of(context).output == "json":
-        write_json({"key": lock.key, "fence": lock.fence}, hexadecimal=hexadecimal)
-    else:
-        click.echo(f"{in_words(lock.key, hexadecimal=hexadecimal)}\t{lock.fence}")
+    key = in_words(lock.key, hexadecimal=hexadecimal)
+    fields: dict[str, object] = {"key": lock.key, "fence": lock.fence}
+    tell_data(context, fields, f"{key}\t{lock.fence}", hexadecimal=hexadecimal)
 
 
 def _run(command: Sequence[str], lock: Lock) -> int:
@@ -188,8 +189,6 @@ def _listen(context: click.Context, client: Client, name: bytes, hexadecimal: bo
 
 
 def _say_leader(context: click.Context, leader: KeyValue, hexadecimal: bool) -> None:
-    if settings_of(context).output == "json":
-        write_json(entry_fields(leader), hexadecimal=hexadecimal)
-        return
     key = in_words(leader.key, hexadecimal=hexadecimal)
-    click.echo(f"{key}\t{in_words(leader.value, hexadecimal=hexadecimal)}")
+    value = in_words(leader.value, hexadecimal=hexadecimal)
+    tell_data(context, entry_fields(leader), f"{key}\t{value}", hexadecimal=hexadecimal)

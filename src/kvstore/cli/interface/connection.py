@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from kvstore.api.operator_access import SOCKET_NAME
-from kvstore.cli.interface.data_bytes import in_line
-from kvstore.client import TLS, Client
-from kvstore.client.options import DEFAULT_ADDRESS
+from kvstore.addresses import DEFAULT_ADDRESS, SOCKET_NAME
 from kvstore.errors import ConfigurationError
-from kvstore.version import version
+
+# The client takes longer to import than all else here: what needs none begins without.
+if TYPE_CHECKING:
+    from kvstore.client import TLS, Client
+
+OUTPUTS = ("text", "json", "jsonl", "table", "raw")
 
 DEFAULT_TIMEOUT_S = 5.0
 
@@ -52,6 +53,8 @@ class Settings:
 
         Raises ConfigurationError for an address or PEM file that is no good.
         """
+        from kvstore.client import Client
+
         user, password = self._login()
         return Client(
             addr or self.addr,
@@ -65,6 +68,8 @@ class Settings:
     def tls(self) -> TLS | None:
         """What the options say of it. Raises ConfigurationError."""
         if self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name:
+            from kvstore.client import TLS
+
             return TLS(self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
         return None
 
@@ -176,18 +181,21 @@ _OPTIONS = [
         "--password-file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="The password of --user, in place of the variable.",
+        help="The password of --user, in place of the variable. [env: KVCTL_PASSWORD_FILE]",
     ),
     _shared(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help=f"Give up after this long, retries included. [default: {DEFAULT_TIMEOUT_S:g}]",
+        help="Give up after this long, retries included. [env: KVCTL_TIMEOUT; default: "
+        f"{DEFAULT_TIMEOUT_S:g}]",
     ),
     _shared(
+        "-o",
         "--output",
-        type=click.Choice(["text", "json"]),
-        help="How to print results. [default: text]",
+        type=click.Choice(OUTPUTS),
+        help="How to print results: for people, as one JSON document, a JSON document a line, in "
+        "columns, or as the bytes that they are. [env: KVCTL_OUTPUT; default: text]",
     ),
 ]
 
@@ -204,22 +212,27 @@ def output_options(command: Command) -> Command:
     return command
 
 
+def _say_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from kvstore.version import version  # reads the package's metadata, which takes a while
+
+    click.echo(f"kvctl {version()}")
+    context.exit()
+
+
 def version_option(command: Command) -> Command:
     """Give a command ``--version``."""
-    return click.version_option(version(), prog_name="kvctl", message="%(prog)s %(version)s")(
-        command
-    )
+    return click.option(
+        "--version",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_say_version,
+        help="Show the version and exit.",
+    )(command)
 
 
 def settings_of(context: click.Context) -> Settings:
     """Return what the options of this run said."""
     return context.find_root().ensure_object(Settings)
-
-
-def tell(context: click.Context, fields: dict[str, object], *lines: str) -> None:
-    """Print ``fields`` where JSON is asked for, else ``lines``."""
-    if settings_of(context).output == "json":
-        click.echo(json.dumps(fields))
-    else:
-        for line in lines:
-            click.echo(in_line(line))

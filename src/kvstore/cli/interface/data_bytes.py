@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -29,17 +28,6 @@ def _from_hex(text: str, what: str) -> bytes:
         raise click.UsageError(f"{what} is not hexadecimal, as --hex asks for") from None
 
 
-def write_value(value: bytes, *, hexadecimal: bool) -> None:
-    """Print a value: exactly its bytes into a pipe or file, made harmless on a terminal."""
-    if hexadecimal:
-        click.echo(value.hex())
-    elif sys.stdout.isatty():
-        click.echo(printable(value))
-    else:
-        sys.stdout.buffer.write(value)
-        sys.stdout.buffer.flush()
-
-
 def printable(data: bytes) -> str:
     """Return text that can't move a cursor or ring a bell: what isn't printable is escaped."""
     text = data.decode("utf-8", "backslashreplace")
@@ -49,10 +37,16 @@ def printable(data: bytes) -> str:
     )
 
 
-def in_line(text: str) -> str:
-    """Return ``text`` with everything escaped that isn't printable, line ends and tabs included."""
+def in_line(text: str, *, keep: str = "") -> str:
+    """Return ``text`` with everything escaped that isn't printable, but what is to be kept.
+
+    Line ends and tabs are escaped as well.
+    """
+    if text.isprintable():
+        return text
     return "".join(
-        character if character.isprintable() else _escaped(character) for character in text
+        character if character.isprintable() or character in keep else _escaped(character)
+        for character in text
     )
 
 
@@ -65,22 +59,15 @@ def in_words(data: bytes, *, hexadecimal: bool) -> str:
     return data.hex() if hexadecimal else in_line(data.decode("utf-8", "backslashreplace"))
 
 
-def write_json(fields: dict[str, object], *, hexadecimal: bool) -> None:
-    """Print one JSON object on one line; its bytes as text where all of them are UTF-8, else hex.
+def plain_fields(fields: dict[str, object], encoding: str) -> dict[str, object]:
+    """Fields whose bytes are text, ``hex`` or ``utf-8``."""
 
-    ``encoding`` in the object says which of the two it is. Fields may have lists and objects.
-    """
-    encoding = "hex" if hexadecimal or not _all_utf8(fields) else "utf-8"
-    click.echo(json.dumps({**_plain(fields, encoding), "encoding": encoding}))
-
-
-def _plain(fields: dict[str, object], encoding: str) -> dict[str, object]:
     def plain(value: object) -> object:
         match value:
             case bytes():
                 return value.hex() if encoding == "hex" else value.decode("utf-8")
             case dict():
-                return _plain(value, encoding)
+                return plain_fields(value, encoding)
             case list():
                 return [plain(one) for one in value]
             case _:
@@ -89,7 +76,8 @@ def _plain(fields: dict[str, object], encoding: str) -> dict[str, object]:
     return {name: plain(value) for name, value in fields.items()}
 
 
-def _all_utf8(value: object) -> bool:
+def all_utf8(value: object) -> bool:
+    """Whether all bytes in ``value`` are UTF-8."""
     match value:
         case bytes():
             try:
@@ -98,8 +86,8 @@ def _all_utf8(value: object) -> bool:
                 return False
             return True
         case dict():
-            return all(map(_all_utf8, value.values()))
+            return all(map(all_utf8, value.values()))
         case list():
-            return all(map(_all_utf8, value))
+            return all(map(all_utf8, value))
         case _:
             return True

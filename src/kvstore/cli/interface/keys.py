@@ -1,87 +1,108 @@
-"""Which keys a command is for: one, or those of a prefix or a range; and how they are shown."""
+"""Which keys a command is for: some, or those of a prefix or a range."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from kvstore.cli.interface.data_bytes import in_words, read_key
-from kvstore.client import Event, EventKind, KeyValue
+from kvstore.cli.interface.data_bytes import read_key
+
+__all__ = [
+    "DataCommand",
+    "KeysWanted",
+    "hex_option",
+    "keys_options",
+    "keys_wanted",
+    "range_options",
+    "revision_option",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PREFIX = click.option("--prefix", is_flag=True, help="All keys that begin with KEY.")
 _FROM_KEY = click.option("--from-key", is_flag=True, help="All keys from KEY on.")
-_END = click.argument("end", required=False)
+_RANGE = click.option(
+    "--range", "between", is_flag=True, help="All keys from the first KEY to before the second."
+)
 
 hex_option = click.option(
     "--hex", "hexadecimal", is_flag=True, help="Read and print keys and values as hexadecimal."
 )
+revision_option = click.option(
+    "--rev",
+    "--revision",
+    "rev",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="As it was at revision N.",
+)
+
+
+class DataCommand(click.Command):
+    """A command whose arguments are data, which may well begin with ``-``."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        try:
+            return super().parse_args(context, arguments)
+        except click.NoSuchOption as error:
+            if error.option_name.startswith("--"):
+                raise
+            hint = f"{error.message} A KEY or VALUE that begins with - goes after --."
+            raise click.NoSuchOption(error.option_name, hint, None, error.ctx) from None
 
 
 class KeysWanted(NamedTuple):
-    """``key`` for a single one; else ``prefix``, or ``start`` and ``end``."""
+    """``keys`` by name; else ``prefix``, or ``start`` and ``end``."""
 
-    key: bytes | None = None
+    keys: tuple[bytes, ...] = ()
     prefix: bytes | None = None
     start: bytes | None = None
     end: bytes | None = None
 
+    @property
+    def key(self) -> bytes | None:
+        """The single one, if there is just one."""
+        return self.keys[0] if self.keys else None
+
 
 def keys_options(command: Command) -> Command:
-    """Give a command that has a KEY what makes it more than one."""
-    return _END(_PREFIX(_FROM_KEY(command)))
+    """Give a command KEYs, and what makes more of them."""
+    keys = click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+    return keys(_PREFIX(_FROM_KEY(_RANGE(command))))
+
+
+def range_options(command: Command) -> Command:
+    """The same without KEYs, for a command that has them by itself."""
+    return _PREFIX(_FROM_KEY(_RANGE(command)))
 
 
 def keys_wanted(
-    key: str, end: str | None, *, prefix: bool, from_key: bool, hexadecimal: bool
+    keys: Sequence[str],
+    *,
+    prefix: bool,
+    from_key: bool,
+    between: bool,
+    hexadecimal: bool,
+    many: bool = True,
 ) -> KeysWanted:
-    """What the arguments mean. Raises UsageError."""
-    if (end is not None) + prefix + from_key > 1:
-        raise click.UsageError("END, --prefix and --from-key are three ways to say it: take one.")
-    first = read_key(key, hexadecimal=hexadecimal)
+    """What the arguments mean; ``many``: also several keys by name. Raises UsageError."""
+    if not many and len(keys) == 2 and not (prefix or from_key):
+        between = True  # an END after the KEY, as etcdctl has it
+    if prefix + from_key + between > 1:
+        raise click.UsageError(
+            "--prefix, --from-key and --range are three ways to say it: take one."
+        )
+    found = tuple(read_key(key, hexadecimal=hexadecimal) for key in keys)
+    if between:
+        if len(found) != 2:
+            raise click.UsageError("--range is from a first KEY to before a second: give two.")
+        return KeysWanted(start=found[0], end=found[1])
+    if len(found) > 1 and (prefix or from_key or not many):
+        raise click.UsageError("one KEY, or --range and two.")
     if prefix:
-        return KeysWanted(prefix=first)
+        return KeysWanted(prefix=found[0])
     if from_key:
-        return KeysWanted(start=first)
-    if end is not None:
-        return KeysWanted(start=first, end=read_key(end, hexadecimal=hexadecimal))
-    return KeysWanted(key=first)
-
-
-def entry_fields(entry: KeyValue) -> dict[str, object]:
-    """An entry for JSON."""
-    return {
-        "key": entry.key,
-        "value": entry.value,
-        "create_revision": entry.create_revision,
-        "mod_revision": entry.mod_revision,
-        "version": entry.version,
-        "lease": f"{entry.lease:x}" if entry.lease else None,
-    }
-
-
-def event_fields(event: Event) -> dict[str, object]:
-    """An event for JSON."""
-    fields: dict[str, object] = {
-        "event": event.kind.value,
-        "revision": event.revision,
-        "key": event.key,
-    }
-    if event.kind is EventKind.PUT:
-        fields |= entry_fields(event.entry)
-    if event.previous is not None:
-        fields["previous"] = entry_fields(event.previous)
-    return fields
-
-
-def event_line(event: Event, *, hexadecimal: bool) -> str:
-    """An event as a line of text: revision, what, key and value, between tabs."""
-    words = [str(event.revision), event.kind.value, in_words(event.key, hexadecimal=hexadecimal)]
-    if event.kind is EventKind.PUT:
-        words.append(in_words(event.value, hexadecimal=hexadecimal))
-    if event.previous is not None:
-        words.append(f"was {in_words(event.previous.value, hexadecimal=hexadecimal)}")
-    return "\t".join(words)
+        return KeysWanted(start=found[0])
+    return KeysWanted(keys=found)

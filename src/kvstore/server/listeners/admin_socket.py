@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from kvstore.api.operator_access import SOCKET_NAME
+from kvstore.addresses import SOCKET_NAME
 from kvstore.errors import ConfigurationError
 from kvstore.server.listeners.front import Listener, OpenListener
 from kvstore.server.metrics.switch import MetricsSwitch
