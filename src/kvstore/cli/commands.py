@@ -49,7 +49,9 @@ SECTIONS: Final = {
         "console": _in(
             "cluster.console", "console_command", "serve pages about the cluster to a browser"
         ),
-        "cluster": _in("cluster.local", "cluster_group", "run a local cluster for development"),
+        "cluster": _in(
+            "cluster.local_commands", "cluster_group", "run a local cluster for development"
+        ),
     },
     "Files": {
         "snapshot": _in("files.snapshot", "snapshot_group", "save, check and restore backups"),

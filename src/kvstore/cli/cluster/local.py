@@ -1,4 +1,4 @@
-"""``kvctl cluster``: a local cluster of real processes, for development.
+"""A local cluster of real processes, for development: what is in its directory, and who runs.
 
 Everything lies in one directory: ``cluster.json`` says who runs, and each member has its
 configuration, its data and its log there.
@@ -9,20 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import click
-
 from kvstore.cli.interface.connection import MEMBER_DATA
-from kvstore.cli.interface.tables import table
 from kvstore.client import TLS, Client
 from kvstore.errors import ConfigurationError, Error, UnavailableError
 from kvstore.server.config.private_files import replace_private
@@ -30,11 +29,15 @@ from kvstore.server.peers.secret import make_secret_file
 
 CLUSTER_ID = "local"
 FILE = "cluster.json"
+# While it is made: what lies beside this may be thrown away, and made anew.
+UNFINISHED = "unfinished"
 CHECKSUM = "crc32"
 READY_S = 30.0
 STOP_S = 15.0
 LOOK_INTERVAL_S = 0.05
 HOST = "127.0.0.1"
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+PORT_MIN = 10_000
 
 
 def _checksum(fields: dict[str, object]) -> str:
@@ -43,21 +46,33 @@ def _checksum(fields: dict[str, object]) -> str:
 
 @dataclass(slots=True)
 class LocalMember:
-    """One member of a local cluster. ``pid`` is 0 while it doesn't run."""
+    """One member of a local cluster.
+
+    ``pid`` is 0 while it doesn't run. ``joining`` until one that was added votes. ``removed``: it
+    is no member any more; its id isn't used again.
+    """
 
     member_id: int
     client_addr: str
     peer_addr: str
     pid: int = 0
+    joining: bool = False
+    removed: bool = False
 
 
 class LocalCluster:
     """The members in a directory, and the processes that are theirs."""
 
-    def __init__(self, directory: Path, members: list[LocalMember], *, tls: bool) -> None:
+    def __init__(self, directory: Path, known: list[LocalMember], *, tls: bool) -> None:
+        """``known``: all that there ever were."""
         self.directory = directory
-        self.members = members
+        self.known = known
         self.tls = tls
+
+    @property
+    def members(self) -> list[LocalMember]:
+        """Those that belong to it."""
+        return [member for member in self.known if not member.removed]
 
     @classmethod
     def load(cls, directory: Path) -> LocalCluster:
@@ -78,9 +93,15 @@ class LocalCluster:
 
     @classmethod
     def make(cls, directory: Path, size: int, *, tls: bool) -> LocalCluster:
-        """Choose ports, and write each member's configuration."""
+        """Choose ports, and write each member's configuration. All of it, or nothing is left.
+
+        Raises ConfigurationError.
+        """
+        is_new = not directory.exists()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if (directory / UNFINISHED).exists():
+            _empty(directory)  # whoever made it was killed
+        elif any(directory.iterdir()):
             raise ConfigurationError(
                 f"{directory} isn't empty and holds no local cluster; give a new directory"
             )
@@ -90,18 +111,28 @@ class LocalCluster:
             for number in range(size)
         ]
         cluster = cls(directory, members, tls=tls)
-        if not tls:
-            make_secret_file(cluster.secret)
-        for member in members:
-            cluster.config(member).write_text(cluster._toml(member))
-        if tls:
-            cluster._make_certificates()
-        cluster.save()
+        try:
+            (directory / UNFINISHED).touch()
+            if not tls:
+                make_secret_file(cluster.secret)
+            for member in members:
+                cluster.write_config(member)
+            if tls:
+                config = f"--config={cluster.config(members[0])}"
+                cluster.pki("init", f"--cluster-id={CLUSTER_ID}")
+                cluster.pki("issue", config)
+            cluster.save()
+        except BaseException:
+            _empty(directory)
+            if is_new:
+                directory.rmdir()
+            raise
+        (directory / UNFINISHED).unlink()
         return cluster
 
     def save(self) -> None:
         """Write who runs; whole or not at all."""
-        fields = {"tls": self.tls, "members": [asdict(member) for member in self.members]}
+        fields = {"tls": self.tls, "members": [asdict(member) for member in self.known]}
         fields[CHECKSUM] = _checksum(fields)
         replace_private(self.directory / FILE, f"{json.dumps(fields, indent=1)}\n".encode())
 
@@ -109,9 +140,8 @@ class LocalCluster:
         for member in self.members:
             if member.member_id == member_id:
                 return member
-        raise ConfigurationError(
-            f"there is no member {member_id}; this cluster has 1 to {len(self.members)}"
-        )
+        ids = ", ".join(str(member.member_id) for member in self.members)
+        raise ConfigurationError(f"there is no member {member_id}; this cluster has {ids}")
 
     def config(self, member: LocalMember) -> Path:
         return self.directory / f"member-{member.member_id}.toml"
@@ -144,8 +174,8 @@ class LocalCluster:
 
     def start(self, member: LocalMember) -> None:
         """Start its process, apart from this one."""
-        with open(self.log(member), "ab") as log:
-            process = subprocess.Popen(
+        with open(self.log(member), "ab") as log, _uninterrupted():
+            member.pid = subprocess.Popen(
                 [
                     sys.executable,
                     "-m",
@@ -157,26 +187,90 @@ class LocalCluster:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-            )
-        member.pid = process.pid
+            ).pid
 
-    def wait_ready(self, member: LocalMember) -> None:
-        """Return when it knows a leader. Raises UnavailableError."""
+    def wait_ready(self, members: Iterable[LocalMember]) -> list[LocalMember]:
+        """Return when each knows a leader, or is known to be no member any more: those.
+
+        Raises UnavailableError.
+        """
+        waiting, removed = list(members), []
         end = time.monotonic() + READY_S
-        while time.monotonic() < end:
-            if not self.runs(member):
-                raise UnavailableError(
-                    f"member {member.member_id} ended; see {self.log(member)}: "
-                    f"{_last_line(self.log(member))}"
-                )
-            with contextlib.suppress(Error), self.client(member.client_addr, 1.0) as client:
-                if client.status().leader_id:
-                    return
-            time.sleep(LOOK_INTERVAL_S)
-        raise UnavailableError(
-            f"member {member.member_id} knows no leader after {READY_S:.0f} s; see "
-            f"{self.log(member)}"
-        )
+        while waiting:
+            for member in list(waiting):
+                if self._leads_somebody(member):
+                    waiting.remove(member)
+            gone = self._removed(waiting) if waiting else []
+            for member in gone:
+                waiting.remove(member)
+                removed.append(member)
+            for member in waiting:
+                if not self.runs(member):
+                    raise UnavailableError(
+                        f"member {member.member_id} ended; see {self.log(member)}: "
+                        f"{_last_line(self.log(member))}"
+                    )
+                if time.monotonic() > end:
+                    raise UnavailableError(
+                        f"member {member.member_id} knows no leader after {READY_S:.0f} s; see "
+                        f"{self.log(member)}"
+                    )
+            if waiting:
+                time.sleep(LOOK_INTERVAL_S)
+        return removed
+
+    def _leads_somebody(self, member: LocalMember) -> bool:
+        """Whether it knows a leader."""
+        with contextlib.suppress(Error), self.client(member.client_addr, 1.0) as client:
+            return client.status().leader_id > 0
+        return False
+
+    def _removed(self, members: list[LocalMember]) -> list[LocalMember]:
+        """Those of ``members`` that the others don't count among them, if there is a leader."""
+        if all(member in members for member in self.members):
+            return []  # nobody to ask
+        with contextlib.suppress(Error), self.client(self.addresses, 1.0) as client:
+            present = {member.member_id for member in client.members().members}
+            return [
+                member
+                for member in members
+                if member.member_id not in present and not member.joining
+            ]
+        return []
+
+    def leave_out(self, member: LocalMember) -> None:
+        """It is no member any more: let its process end, and start it never again."""
+        if self.runs(member):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGCONT)
+                os.kill(member.pid, signal.SIGTERM)
+            self.wait_gone([member])
+        member.pid = 0
+        member.removed = True
+
+    def new_member(self) -> LocalMember:
+        """One with an id that none had, as ``start`` and :meth:`join` go on with. Raises
+        ConfigurationError."""
+        client_addr, peer_addr = _free_addresses(2)
+        number = 1 + max(member.member_id for member in self.known)
+        member = LocalMember(number, client_addr, peer_addr, joining=True)
+        self.known.append(member)
+        self.write_config(member)
+        if self.tls:
+            self.pki("issue", f"--member={number}", f"--host={HOST}")
+        self.save()
+        return member
+
+    def join(self, member: LocalMember, operator: Client) -> None:
+        """Add it, start it, and let it vote once it has caught up. May be done again."""
+        operator.add_member(member.member_id, member.client_addr, member.peer_addr)
+        if not self.runs(member):
+            self.start(member)
+            self.save()
+        self.wait_ready([member])
+        operator.promote_member(member.member_id, timeout=READY_S)
+        member.joining = False
+        self.save()
 
     def signal(self, member: LocalMember, number: signal.Signals) -> None:
         """Send a signal to its process. Raises ConfigurationError when it doesn't run."""
@@ -197,7 +291,8 @@ class LocalCluster:
                 time.sleep(LOOK_INTERVAL_S)
             member.pid = 0
 
-    def _toml(self, own: LocalMember) -> str:
+    def write_config(self, own: LocalMember) -> None:
+        """Write the file that its process is started with."""
         pki = self.directory / "pki"
         mine = pki / f"member-{own.member_id}"
         lines = [
@@ -217,6 +312,8 @@ class LocalCluster:
             ]
         else:
             lines.append(f"peer_secret_file = {json.dumps(str(self.secret))}")
+        if own.joining:
+            lines.insert(0, "join = true")
         for member in self.members:
             lines += [
                 "[[nodes]]",
@@ -224,175 +321,67 @@ class LocalCluster:
                 f"client_addr = {json.dumps(member.client_addr)}",
                 f"peer_addr = {json.dumps(member.peer_addr)}",
             ]
-        return "\n".join(lines) + "\n"
+        self.config(own).write_text("\n".join(lines) + "\n")
 
-    def _make_certificates(self) -> None:
-        pki = f"--dir={self.directory / 'pki'}"
-        config = f"--config={self.config(self.members[0])}"
-        for arguments in (["init", pki, f"--cluster-id={CLUSTER_ID}"], ["issue", pki, config]):
-            made = subprocess.run(
-                [sys.executable, "-m", "kvstore.cli.kvctl", "pki", *arguments],
-                check=False,
-                capture_output=True,
-                text=True,
-            )
-            if made.returncode:
-                raise ConfigurationError(made.stderr.strip())
+    def pki(self, verb: str, *arguments: str) -> None:
+        """As ``kvctl pki``. Raises ConfigurationError."""
+        directory = f"--dir={self.directory / 'pki'}"
+        made = subprocess.run(
+            [sys.executable, "-m", "kvstore.cli.kvctl", "pki", verb, directory, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode:
+            raise ConfigurationError(made.stderr.strip().removeprefix("kvctl: "))
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have Ctrl-C come at the end of the block: a process that was begun must be known."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _empty(directory: Path) -> None:
+    """Remove all that lies in it, what says that it may be removed at last."""
+    marker = directory / UNFINISHED
+    for path in directory.iterdir():
+        if path == marker:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    marker.unlink(missing_ok=True)
 
 
 def _free_addresses(count: int) -> list[str]:
-    """Addresses that the kernel has just given out, and nobody has now."""
+    """Addresses that nobody has now, and that no outgoing connection gets later.
+
+    The kernel gives connections what it gives out for port 0 as well: a member that is down could
+    find its port taken when it comes back. These are below that range.
+    """
+    ports = list(range(PORT_MIN, int(EPHEMERAL.read_text().split()[0])))
+    found: list[str] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [f"{HOST}:{one.getsockname()[1]}" for one in sockets]
+        while len(found) < count:
+            if not ports:
+                raise ConfigurationError("there are no free ports")
+            port = ports.pop(random.randrange(len(ports)))
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind((HOST, port))
+                found.append(f"{HOST}:{port}")
+    return found
 
 
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").splitlines()
     return lines[-1] if lines else "it said nothing"
-
-
-directory_option = click.option(
-    "--dir",
-    "directory",
-    required=True,
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the cluster lives.",
-)
-
-
-def _loaded(directory: Path) -> LocalCluster:
-    return LocalCluster.load(directory.resolve())
-
-
-@contextlib.contextmanager
-def _changing(directory: Path) -> Iterator[LocalCluster]:
-    cluster = _loaded(directory)
-    try:
-        yield cluster
-    finally:
-        cluster.save()
-
-
-@click.group("cluster", short_help="run a local cluster for development")
-def cluster_group() -> None:
-    """Run a local cluster of real kvd processes, to develop against and to break.
-
-    \b
-    Examples:
-      kvctl cluster start --dir /tmp/c
-      kvctl --addr "$(kvctl cluster addresses --dir /tmp/c)" put colour green
-      kvctl cluster kill 1 --dir /tmp/c       and 'start' brings it back
-      kvctl cluster stop --dir /tmp/c
-    """
-
-
-@cluster_group.command("start", short_help="start it, or those of it that don't run")
-@directory_option
-@click.option(
-    "--nodes",
-    type=click.IntRange(1, 9),
-    metavar="N",
-    help="How many, for a new one. [default: 5]",
-)
-@click.option("--tls", is_flag=True, help="A new one talks TLS, with certificates of its own.")
-def start_command(directory: Path, nodes: int | None, tls: bool) -> None:
-    """Make a cluster in DIR, or start what doesn't run of the one that is there."""
-    directory = directory.resolve()
-    if (directory / FILE).exists():
-        cluster = LocalCluster.load(directory)
-        if nodes not in (None, len(cluster.members)):
-            raise ConfigurationError(f"{directory} holds {len(cluster.members)} members already")
-    else:
-        cluster = LocalCluster.make(directory, nodes or 5, tls=tls)
-    for member in cluster.members:
-        if not cluster.runs(member):
-            cluster.start(member)
-    cluster.save()
-    for member in cluster.members:
-        cluster.wait_ready(member)
-    ca = f" --tls-ca {directory / 'pki' / 'ca.pem'}" if cluster.tls else ""
-    click.echo(f"{len(cluster.members)} members run: kvctl --addr {cluster.addresses}{ca} status")
-
-
-@cluster_group.command("stop", short_help="stop all members")
-@directory_option
-def stop_command(directory: Path) -> None:
-    """Stop all members; the data stays."""
-    with _changing(directory) as cluster:
-        running = [member for member in cluster.members if cluster.runs(member)]
-        for member in running:
-            os.kill(member.pid, signal.SIGCONT)
-            os.kill(member.pid, signal.SIGTERM)
-        cluster.wait_gone(running)
-    click.echo(f"stopped {len(running)} members")
-
-
-@cluster_group.command("status", short_help="show who runs and who leads")
-@directory_option
-def status_command(directory: Path) -> None:
-    """Ask each member what it does."""
-    cluster = _loaded(directory)
-    rows = []
-    for member in cluster.members:
-        role = term = commit = applied = "-"
-        state = "runs" if cluster.runs(member) else "down"
-        if state == "runs":
-            try:
-                with cluster.client(member.client_addr, 1.0) as client:
-                    (said,) = client.status().members
-                role, term = said.role, str(said.term)
-                commit, applied = str(said.commit_index), str(said.applied_index)
-            except (Error, ValueError):
-                state = "silent"
-        rows.append(
-            (
-                str(member.member_id),
-                state,
-                role,
-                term,
-                commit,
-                applied,
-                member.client_addr,
-                str(member.pid or "-"),
-            )
-        )
-    columns = ("member", "process", "role", "term", "commit", "applied", "address", "pid")
-    click.echo("\n".join(table(columns, rows)))
-
-
-@cluster_group.command("addresses", short_help="print what --addr takes")
-@directory_option
-def addresses_command(directory: Path) -> None:
-    """Print the members' client addresses, for --addr or KVCTL_ADDR."""
-    click.echo(_loaded(directory).addresses)
-
-
-@cluster_group.command("logs", short_help="print what a member said")
-@click.argument("member", type=int)
-@directory_option
-def logs_command(member: int, directory: Path) -> None:
-    """Print the log of MEMBER."""
-    cluster = _loaded(directory)
-    click.echo(cluster.log(cluster.member(member)).read_text(errors="replace"), nl=False)
-
-
-def _signalling(name: str, number: signal.Signals, what: str, done: str) -> None:
-    @cluster_group.command(name, short_help=what, help=f"{what.capitalize()}.")
-    @click.argument("member", type=int)
-    @directory_option
-    def command(member: int, directory: Path) -> None:
-        with _changing(directory) as cluster:
-            chosen = cluster.member(member)
-            cluster.signal(chosen, number)
-            if number is signal.SIGKILL:
-                cluster.wait_gone([chosen])
-        click.echo(f"member {member} {done}")
-
-
-_signalling("kill", signal.SIGKILL, "kill a member, as a crash would", "is dead")
-_signalling("pause", signal.SIGSTOP, "let a member stand still", "stands still")
-_signalling("resume", signal.SIGCONT, "let a paused member go on", "goes on")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from kvstore.addresses import DEFAULT_ADDRESS, SOCKET_NAME
 from kvstore.errors import ConfigurationError
@@ -24,6 +25,8 @@ DEFAULT_TIMEOUT_S = 5.0
 # A password on the command line could be read by everybody on the machine.
 PASSWORD_VARIABLE = "KVCTL_PASSWORD"
 
+DIRECTORY_VARIABLE = "KVCTL_DIR"
+
 # The data directory of a member in the folder of 'kvctl cluster'.
 MEMBER_DATA = "member-{}.data"
 
@@ -37,7 +40,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Settings:
     """What was asked for before or after the command's name; the later one wins."""
 
-    addr: str = DEFAULT_ADDRESS
+    address: str = DEFAULT_ADDRESS
+    directory: Path | None = None
+    """Whose sockets are asked in place of ``address``."""
+    is_said: bool = False
+    """Whether the command line, and not the environment, says which."""
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -47,6 +54,11 @@ class Settings:
     user: str | None = None
     """With ``:`` and its password after it, as etcdctl has it, or without."""
     password_file: Path | None = None
+
+    @property
+    def addr(self) -> str:
+        """Where the servers are. Raises ConfigurationError: no kvd serves in the directory."""
+        return self.address if self.directory is None else socket_addresses(self.directory)
 
     def connect(self, addr: str | None = None) -> Client:
         """Return a client, of ``addr`` if given.
@@ -112,14 +124,24 @@ def _shared(*names: str, **attributes: Any) -> Callable[[Command], Command]:
     return click.option(*names, expose_value=False, callback=_remember, **attributes)
 
 
-def _remember_directory(
-    context: click.Context, parameter: click.Parameter, value: Path | None
-) -> None:
-    if value is not None:
-        context.find_root().ensure_object(Settings).addr = _socket_addresses(value)
+def _remember_place(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """What --addr or --dir says: the later one wins, and either of them over the environment."""
+    if value is None or parameter.name is None:
+        return
+    settings = context.find_root().ensure_object(Settings)
+    source = context.get_parameter_source(parameter.name)
+    if source is ParameterSource.COMMANDLINE:
+        settings.is_said = True
+        settings.directory = None
+    elif settings.is_said:
+        return
+    if isinstance(value, Path):
+        settings.directory = value
+    else:
+        settings.address = value
 
 
-def _socket_addresses(directory: Path) -> str:
+def socket_addresses(directory: Path) -> str:
     """The operators' socket in a data directory, or those of the members of a local cluster.
 
     Raises ConfigurationError where there is none.
@@ -146,16 +168,18 @@ def _socket_address(path: Path) -> str:
 _DIRECTORY = click.option(
     "--dir",
     expose_value=False,
-    callback=_remember_directory,
+    callback=_remember_place,
     metavar="DATA_DIR",
     type=click.Path(path_type=Path),
     help="The kvd of this data directory, or the members of this 'kvctl cluster', over their "
-    "sockets, as an operator; in place of --addr.",
+    f"sockets, as an operator; in place of --addr. [env: {DIRECTORY_VARIABLE}]",
 )
 
 _OPTIONS = [
-    _shared(
+    click.option(
         "--addr",
+        expose_value=False,
+        callback=_remember_place,
         metavar="HOST:PORT[,...]|unix:PATH",
         help=f"Server, or several of one cluster. [env: KVCTL_ADDR; default: {DEFAULT_ADDRESS}]",
     ),
