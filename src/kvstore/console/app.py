@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from kvstore.console.cluster import Cluster
 from kvstore.console.guard import Guard
 from kvstore.console.options import Options
-from kvstore.console.pages import bulk, keys, login, overview
+from kvstore.console.pages import bulk, history, keys, login, overview, watch
 from kvstore.console.rendering import page
 from kvstore.console.requests import Console, console_of, session_of
 from kvstore.console.sampler import Sampler
@@ -92,6 +92,8 @@ def application(console: Console) -> Guard:
             *overview.ROUTES,
             *keys.ROUTES,
             *bulk.ROUTES,
+            *history.ROUTES,
+            *watch.ROUTES,
             *login.ROUTES,
             Mount("/static", StaticFiles(directory=STATIC)),
             Route("/favicon.ico", lambda _: Response(status_code=204)),

@@ -39,11 +39,12 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+# With no-referrer browsers would say "null" for the origin of our own forms.
 HEADERS: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }

@@ -21,7 +21,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 THEMES = ("light", "dark")
 
 # What every page leads to.
-PAGES = (("Overview", "/"), ("Keys", "/keys"))
+PAGES = (("Overview", "/"), ("Keys", "/keys"), ("Watch", "/watch"))
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),

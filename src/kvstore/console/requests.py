@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Final
 from urllib.parse import parse_qsl
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
+from kvstore.console.buffers import Buffers
 from kvstore.console.cluster import Cluster
 from kvstore.console.formats import from_link
 from kvstore.console.options import Options
@@ -49,6 +50,7 @@ class Console:
     cluster: Cluster
     sessions: Sessions
     sampler: Sampler
+    buffers: Buffers = field(default_factory=Buffers)
 
 
 class Form:

@@ -80,6 +80,7 @@ def serve(options: Options, tell: Callable[[str], None]) -> int:
         raise ConfigurationError(f"can't serve with {options.certificate}: {error}") from error
     tell(_link(options, listening.getsockname()[1], console))
     server = _Server(config)
+    server.console = console
     with listening:
         asyncio.run(server.serve([listening]))
     return server.ended_by
@@ -89,6 +90,11 @@ class _Server(uvicorn.Server):
     """Remembers which signal ended it, and doesn't raise it again."""
 
     ended_by: int = 0
+    console: Console
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.console.buffers.end("the console was ended")
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.ended_by = sig

@@ -8,7 +8,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from kvstore.client import AsyncClient, Delete, KeyValue, LeaseStatus, Permission, Put
+from kvstore.client import (
+    AsyncClient,
+    Delete,
+    KeyValue,
+    LeaseStatus,
+    Permission,
+    Put,
+    TransactionResult,
+)
 from kvstore.console.audit import audited
 from kvstore.console.formats import (
     ENCODINGS,
@@ -26,7 +34,7 @@ from kvstore.console.sessions import Session
 from kvstore.console.tree import Folder, level
 from kvstore.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError
 
-__all__ = ["ROUTES", "conflict", "entry_of_link", "key_link"]
+__all__ = ["ROUTES", "conflict", "key_link", "outcome_of"]
 
 # Of a delimiter.
 DELIMITER_MAX = 16
@@ -213,14 +221,15 @@ async def put(request: Request, session: Session, form: Form) -> Response:
     async with audited(request, session.name, "put", key=key, bytes=len(typed)) as said:
         storing = client.transaction().if_(unchanged).then(Put(key, typed, lease=lease))
         result = await storing.commit()
-        said.update(_outcome(result.succeeded, result.revision))
+        said.update(outcome_of(result))
     if not result.succeeded:
         return await conflict(request, session, key, seen, typed)
     return RedirectResponse(key_link(key), 303)
 
 
-def _outcome(succeeded: bool, revision: int) -> dict[str, object]:
-    return {"outcome": "done" if succeeded else "conflict", "revision": revision}
+def outcome_of(result: TransactionResult) -> dict[str, object]:
+    """For the audit log."""
+    return {"outcome": "done" if result.succeeded else "conflict", "revision": result.revision}
 
 
 async def conflict(
@@ -252,7 +261,7 @@ async def delete(request: Request, session: Session, form: Form) -> Response:
     unchanged = client.key(key).mod_revision == seen
     async with audited(request, session.name, "delete", key=key) as said:
         result = await client.transaction().if_(unchanged).then(Delete(key)).commit()
-        said.update(_outcome(result.succeeded, result.revision))
+        said.update(outcome_of(result))
     if not result.succeeded:
         return await conflict(request, session, key, seen, None)
     return RedirectResponse(_tree_link(_folder(key), b"/"), 303)
