@@ -1,4 +1,4 @@
-"""Real members compare their states: who differs is named in time, and its alarm stops writes."""
+"""Real members compare their states: who differs is named in time, and stops nobody's writes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from kvstore._engine.files.native import PosixFileSystem
+from kvstore.api.etcd import etcd_pb2 as pb
 from kvstore.engine import Options as EngineOptions
 from kvstore.errors import CorruptionError, Error
 from kvstore.state import open_state
 from tests.integration.cluster import Cluster
+from tests.integration.etcd_calls import EtcdCalls
 from tests.integration.process import FRONTS, run
 
 NAMED_S = 60.0
@@ -48,7 +50,7 @@ def statuses(cluster: Cluster) -> dict[int, dict[str, object]]:
     return {member["member_id"]: member for member in json.loads(told.stdout)["members"]}
 
 
-def test_a_changed_value_under_right_checksums_is_named_and_stops_writes(tmp_path: Path) -> None:
+def test_a_changed_value_under_right_checksums_is_named_and_stops_nobody(tmp_path: Path) -> None:
     with Cluster(tmp_path, fronts=FRONTS) as cluster:
         cluster.start()
         with cluster.client() as client:
@@ -80,11 +82,28 @@ def test_a_changed_value_under_right_checksums_is_named_and_stops_writes(tmp_pat
         others = [member for member in cluster.members if member != victim]
         for member in others:
             assert f"the state of a member differs member={member}" not in leader.stderr
+        assert "writes_refused=False" in leader.stderr
+        listed = run("kvctl", "--addr", cluster.clients[others[0]], "alarm", "list").stdout
+        assert re.fullmatch(rb"memberID:\d+ alarm:CORRUPT\n", listed)
+        with cluster.client() as client:
+            client.put(b"k", b"v")
+            assert client.get(b"k49") == b"value 49"
+        cluster.kill()
+        cluster.start()
+        again = run("kvctl", "--addr", cluster.clients[others[0]], "alarm", "list").stdout
+        assert again == listed, "it stands until it is disarmed"
+        with cluster.client() as client:
+            client.put(b"k", b"after a restart")
+        # An operator's own stops writes, and is disarmed in the same words.
+        with EtcdCalls(f"unix:{cluster.data(others[0])}/admin.sock") as operator:
+            operator.Alarm(action=pb.AlarmRequest.ACTIVATE, memberID=victim, alarm=pb.CORRUPT)
         with cluster.client() as client, pytest.raises(Error, match="CORRUPT") as refused:
             client.put(b"k", b"v")
         assert isinstance(refused.value, CorruptionError)
+        disarmed = run("kvctl", "--addr", cluster.clients[others[0]], "alarm", "disarm")
+        assert disarmed.returncode == 0, disarmed.stderr
         with cluster.client() as client:
-            assert client.get(b"k49") == b"value 49", "reads go on at those that agree"
+            client.put(b"k", b"after")
 
 
 def test_a_member_that_is_away_is_told_not_to_be_compared(tmp_path: Path) -> None:

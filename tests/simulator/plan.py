@@ -13,7 +13,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.raft import Options as RaftOptions
 from kvstore.replica import ReplicaOptions
 from kvstore.state import MemoryBounds, SessionBounds
-from kvstore.state.mvcc.requests import LEVEL_MODEL, LEVEL_NUMBERED
+from kvstore.state.mvcc.requests import LEVEL_ACCUSES, LEVEL_MODEL, LEVEL_NUMBERED
 from tests.simulator.agenda import MILLISECOND, SECOND
 
 __all__ = ["CLOCK_SPEEDS", "TICK_US", "TROUBLES", "EtcdLoad", "Plan", "draw"]
@@ -129,7 +129,8 @@ class Plan:
         if self.model_after_us is None:
             return None
         model = self.model_after_us
-        return {LEVEL_MODEL: model, LEVEL_NUMBERED: model + self.etcd.numbered_after_us}
+        later = model + self.etcd.numbered_after_us
+        return {LEVEL_MODEL: model, LEVEL_NUMBERED: later, LEVEL_ACCUSES: later}
 
     @property
     def fastest_clock(self) -> float:

@@ -8,13 +8,13 @@ takes to be applied. Every second one goes on where the range ended, so that in 
 seen; the others begin at the key that changed last, so that a member which stores something else
 than it should is found while it does.
 
-Nobody is accused by one round: who differs is asked again at once, for the same rows.
+Nobody is accused by one round: who differs is asked again at once, for the same rows. One that
+goes on to differ doesn't keep the others from being compared: it is asked for these now and then.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from kvstore.errors import ClosedError, CorruptionError, Error, IntegrityCode, StorageError
 from kvstore.raft import Raft, Role
 from kvstore.replica.applying import Applying
+from kvstore.replica.differing import Difference, odd_ones
 from kvstore.replica.failing import as_damage
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.packets import Packet, StateProbe, StateReport, Transport, Verdict
@@ -39,11 +40,25 @@ SILENT_S: Final = 10.0
 """A member whose state wasn't compared for so long is told of."""
 
 
+SAME_ROWS_MAX: Final = 3
+"""So often in a row a member that differs in rows is asked for them again; then every third time,
+so that others are compared as well, however long it differs, or doesn't say."""
+
+Span = tuple[bytes, int]
+"""First key and bytes of the rows that a round is about; no bytes where there is none."""
+
+
 class Accusation(NamedTuple):
-    """A member's state differs: ``why``, in words, as was confirmed ``times`` times by now."""
+    """A member's state differs: ``why``, in words, as was confirmed ``times`` times by now.
+
+    ``is_attributed``: a majority of the voters agrees on another one. ``is_unattributed``: nobody
+    knows whose is right. Neither: those who would decide didn't tell.
+    """
 
     why: str
     times: int
+    is_attributed: bool = True
+    is_unattributed: bool = False
 
 
 class ComparisonFigures(NamedTuple):
@@ -62,29 +77,27 @@ class ComparisonFigures(NamedTuple):
 
 @dataclass(slots=True)
 class _Round:
-    """A question to all members, and what they said. ``states``: hash and revision."""
+    """A question to all members, for some rows, and what they said. ``states``: hash and
+    revision."""
 
     number: int
     index: int
     asked: frozenset[int]
+    span: Span
     states: dict[int, tuple[int, int] | None] = field(default_factory=dict)
     rows: dict[int, RowsHash] = field(default_factory=dict)
 
 
-class _Difference(NamedTuple):
-    """How a member's state isn't that of the others; ``majority``: those who agree on another one,
-    empty where no majority of all members does, so that nobody knows who is right."""
+@dataclass(slots=True)
+class _Suspicion:
+    """A member differed, in outcomes, None, or in these rows; how often it was asked for them."""
 
-    is_of_rows: bool
-    entry: int
-    majority: tuple[int, ...]
+    rows: Span | None
+    asked: int = 0
 
-    def __str__(self) -> str:
-        what = f"{'rows stored by' if self.is_of_rows else 'outcomes up to'} entry {self.entry}"
-        if not self.majority:
-            return f"{what} differ between members, of whom no majority agrees"
-        whose = ", ".join(map(str, self.majority))
-        return f"{what} differ from those of members {whose}"
+    @property
+    def is_fresh(self) -> bool:
+        return self.asked < SAME_ROWS_MAX
 
 
 class Comparing:
@@ -127,13 +140,11 @@ class Comparing:
         self._term = 0
         self._due = 0
         self._round: _Round | None = None
-        # What rows the next question is for, from which key on and how many bytes of them; and
-        # where the range of those goes on that in time are all.
-        self._span = (b"", 0)
+        # Where the range of those rows goes on that in time are all.
         self._cursor = b""
         self._compared_at: dict[int, int] = {}
-        # They differed when they were asked last: in outcomes, or, True, in rows.
-        self._suspects: dict[int, bool] = {}
+        # They differed when they were asked last.
+        self._suspects: dict[int, _Suspicion] = {}
         self._accused: dict[int, Accusation] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._rounds = 0
@@ -222,10 +233,8 @@ class Comparing:
         # Nobody has applied it yet, or it is the last one and all will stand at it.
         index = raft.last_entry[1]
         self._rounds += 1
-        self._round = _Round(self._rounds, index, asked)
-        if not self._suspects.keys() & asked:
-            self._span = self._next_span()
-        start, bytes_max = self._span
+        span = start, bytes_max = self._suspects_span(asked) or self._next_span()
+        self._round = _Round(self._rounds, index, asked, span)
         probes = [
             StateProbe(
                 self._member,
@@ -246,8 +255,19 @@ class Comparing:
         self._transport.send([probe for probe in probes if probe.to != self._member])
         self._want(next(probe for probe in probes if probe.to == self._member))
 
-    def _next_span(self) -> tuple[bytes, int]:
-        """First key and bytes of the rows that a round is about; no bytes where there is none."""
+    def _suspects_span(self, asked: frozenset[int]) -> Span | None:
+        """The rows that somebody differed in, where it is time to ask for them again."""
+        of_rows = [it for member, it in self._suspects.items() if member in asked and it.rows]
+        chosen = next((suspicion for suspicion in of_rows if suspicion.is_fresh), None)
+        if chosen is None and of_rows and self._rounds % 3 == 0:
+            chosen = of_rows[self._rounds // 3 % len(of_rows)]
+        if chosen is None:
+            return None
+        chosen.asked += 1
+        return chosen.rows
+
+    def _next_span(self) -> Span:
+        """The rows that are next where nobody is suspected."""
         if not self._round_s:
             return b"", 0
         machine = self._applying.machine
@@ -265,6 +285,7 @@ class Comparing:
             asked is None
             or report.term != self._raft.term
             or report.round != asked.number
+            or report.index != asked.index
             or report.sender not in asked.asked
         ):
             return
@@ -282,30 +303,43 @@ class Comparing:
         states = {member: state for member, state in asked.states.items() if state is not None}
         if len(states) < 2:
             return
-        members = len(self._raft.membership.members)
-        odd = {
-            **_odd_ones(_Difference(True, asked.index, ()), asked.rows, members),
-            **_odd_ones(_Difference(False, asked.index, ()), states, members),
-        }
+        odd = self._odd_ones(Difference(True, asked.index), asked.rows)
+        odd |= self._odd_ones(Difference(False, asked.index), states)
         if odd.keys() - self._suspects.keys():
             # The same rows once more, and soon.
             self._due = min(self._due, self._now + 1)
         for member in states:
-            # Whose rows differed, and couldn't be read now, is neither cleared nor accused of it.
-            if member in asked.rows or not self._suspects.get(member):
-                self._judge(member, odd.get(member))
+            self._compared_at[member] = self._now
+            # Whose rows differed isn't cleared by other rows, nor where it didn't tell any.
+            suspicion = self._suspects.get(member)
+            is_cleared = (
+                suspicion is None
+                or suspicion.rows is None
+                or (member in asked.rows and suspicion.rows == asked.span)
+            )
+            if member in odd or is_cleared:
+                self._judge(member, odd.get(member), asked.span)
         self.differences += bool(odd)
-        start, _ = self._span
-        if (
-            not self._suspects.keys() & asked.asked
-            and start == self._cursor
-            and len(asked.rows) > 1
-        ):
-            self._cursor = min(rows.next_key or b"" for rows in asked.rows.values())
+        start, _ = asked.span
+        # Where this member's rows go on: no other one's word holds the rest up.
+        mine = asked.rows.get(self._member)
+        is_settled = not any(it.is_fresh for it in self._suspects.values() if it.rows)
+        if mine is not None and start == self._cursor and len(asked.rows) > 1 and is_settled:
+            self._cursor = mine.next_key or b""
 
-    def _judge(self, member: int, difference: _Difference | None) -> None:
-        """A member's state was compared with that of others."""
-        self._compared_at[member] = self._now
+    def _odd_ones(
+        self, difference: Difference, told: Mapping[int, object]
+    ) -> dict[int, Difference]:
+        """Whose word, of those that were told, isn't a majority's."""
+        if len(set(told.values())) < 2:
+            return {}
+        peers = self._raft.status().peers
+        here = {peer.member for peer in peers if peer.silent_ticks <= self._silent_ticks}
+        silent = (here | {self._member}) - told.keys()
+        return odd_ones(difference, told, self._raft.membership, silent)
+
+    def _judge(self, member: int, difference: Difference | None, span: Span) -> None:
+        """A member's state was compared with that of others, and some rows."""
         if difference is None:
             self._suspects.pop(member, None)
             self._accused.pop(member, None)
@@ -313,12 +347,13 @@ class Comparing:
             if member == self._member:
                 self._agreed_at = self._now
         elif member not in self._suspects:
-            self._suspects[member] = difference.is_of_rows
+            self._suspects[member] = _Suspicion(span if difference.is_of_rows else None)
             self._verdicts.pop(member, None)
         else:
             before = self._accused.get(member)
             times = 1 if before is None else before.times + 1
-            self._accused[member] = Accusation(str(difference), times)
+            attributed = bool(difference.majority), difference.is_unattributed
+            self._accused[member] = Accusation(str(difference), times, *attributed)
             self._verdicts[member] = Verdict.DIFFERS if difference.majority else Verdict.UNKNOWN
             if difference.majority and member == self._member:
                 self._differs()
@@ -412,19 +447,3 @@ class Comparing:
 
 def _read_rows(captured: Captured, probe: StateProbe) -> RowsHash:
     return captured.hash_rows(probe.start, probe.bytes_max)
-
-
-def _odd_ones(
-    difference: _Difference, told: Mapping[int, Hashable], members: int
-) -> dict[int, _Difference]:
-    """Whose word isn't that of a majority of all ``members``: ``difference``, of that majority.
-
-    Where they differ and no majority agrees it is each of them.
-    """
-    if len(set(told.values())) < 2:
-        return {}
-    word, count = Counter(told.values()).most_common(1)[0]
-    if 2 * count <= members:
-        return dict.fromkeys(told, difference)
-    majority = tuple(sorted(member for member in told if told[member] == word))
-    return {m: difference._replace(majority=majority) for m in told if told[m] != word}

@@ -226,7 +226,8 @@ class OperationsApplying:
     def _takes_native(self) -> bool:
         """Nothing stands under which a Put or a Txn of single keys is refused, or does more."""
         is_on = self._standing.model_from and self._db.retained_sequence is not None
-        return bool(is_on) and not self.alarms and not self.auth.enabled
+        refused = refused_by(self.alarms) is not Refused.NOTHING
+        return bool(is_on) and not refused and not self.auth.enabled
 
     def _prepare_natively(
         self, entries: Sequence[tuple[int, int, bytes]]

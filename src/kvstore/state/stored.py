@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from kvstore._engine.files.native import FileSystem
 from kvstore.engine import DB, Options, WriteBatch
 from kvstore.errors import CorruptionError, IntegrityCode
-from kvstore.state.mvcc.requests import LEVEL_NUMBERED
+from kvstore.state.mvcc.requests import LEVEL_ACCUSES
 
 __all__ = [
     "NOTHING_COMPACTED",
@@ -46,7 +46,7 @@ _STATE_VERSION = 2
 _STATE = struct.Struct("<BQQQIQQ")
 # Where the model is on: of level 1 and higher.
 _MODEL_STATE = struct.Struct("<BQQQIQQQq")
-_VERSION_MAX = _STATE_VERSION + LEVEL_NUMBERED
+_VERSION_MAX = _STATE_VERSION + LEVEL_ACCUSES
 
 
 class StoredState(NamedTuple):

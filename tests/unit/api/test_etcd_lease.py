@@ -56,6 +56,7 @@ class Stage:
         self.requests: asyncio.Queue[int | None] = asyncio.Queue()
         self.desk.outcome = self.outcome
         self.desk.read_state = self.read_state
+        self.desk.listing = asyncio.to_thread
 
     # LeaseCalls, and what else the desk is asked.
 

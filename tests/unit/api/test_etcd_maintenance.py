@@ -21,6 +21,7 @@ from kvstore.errors import Error, InvalidArgumentError, NotLeaderError, Unavaila
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.replica.backup_file import BackupInfo, encode_backup, sealed
 from kvstore.service.etcd import EtcdService
+from kvstore.state.mvcc.requests import AlarmKind
 from tests.unit.api.etcd_desk import Desk, run
 
 CONTEXT = cast("Any", None)
@@ -61,6 +62,12 @@ def test_operators_alone_raise_alarms() -> None:
         (alarm,) = (await handlers(False).Alarm(listing, CONTEXT)).alarms
         assert (alarm.memberID, alarm.alarm) == (1, pb.CORRUPT)
         await handlers(False).Alarm(ending, CONTEXT)
+        assert not (await handlers(False).Alarm(listing, CONTEXT)).alarms
+        # A number that etcd doesn't know, and the state does.
+        ours = AlarmKind.DIFFERS
+        for action in (pb.AlarmRequest.ACTIVATE, pb.AlarmRequest.GET, pb.AlarmRequest.DEACTIVATE):
+            strange = pb.AlarmRequest(action=action, memberID=1, alarm=cast("Any", int(ours)))
+            assert not (await handlers(True).Alarm(strange, CONTEXT)).alarms
         assert not (await handlers(False).Alarm(listing, CONTEXT)).alarms
 
     run(play)

@@ -10,7 +10,7 @@ import pytest
 
 from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
 from kvstore.replica import Replica
-from kvstore.replica.comparing import ComparisonFigures
+from kvstore.replica.comparing import ComparisonFigures, Span
 from kvstore.replica.packets import Packet, StateProbe, StateReport, Verdict
 from kvstore.state import Captured, Command
 from kvstore.state.mvcc.operations import encode_operations
@@ -71,9 +71,10 @@ def accusations(driven: DrivenGroup) -> list[tuple[int, str]]:
         def watch(
             member: int,
             difference: object,
-            judge: Callable[[int, object], None] = judge,  # type: ignore[assignment]
+            span: Span,
+            judge: Callable[[int, object, Span], None] = judge,  # type: ignore[assignment]
         ) -> None:
-            judge(member, difference)
+            judge(member, difference, span)
             if difference is not None:
                 told.append((member, str(difference)))
 
@@ -211,7 +212,8 @@ def test_a_suspect_whose_rows_cannot_be_read_now_is_neither_cleared_nor_accused(
     within(group, lambda: leader.comparing._suspects)
     mode[0] = "fails"
     run(group, 5)
-    assert leader.comparing._suspects == {victim.member: True}
+    assert list(leader.comparing._suspects) == [victim.member]
+    assert leader.comparing._suspects[victim.member].rows is not None
     assert figures(group).accused == {}
     mode[0] = "tells"
     within(group, lambda: not leader.comparing._suspects)
@@ -442,3 +444,164 @@ def test_one_difference_costs_one_repair(group: DrivenGroup, busy: bool) -> None
     assert (victim.counters.repairs_started, victim.counters.repairs_done) == (1, 1)
     within(group, lambda: not accusations(group))
     assert len(group.hashes()) == 1
+
+
+# --- members that lie ----------------------------------------------------------------------------
+
+Lie = Callable[[StateReport], list[StateReport]]
+
+
+def other_rows(report: StateReport) -> StateReport:
+    rows = report.rows
+    return report if rows is None else replace(report, rows=rows._replace(crc=rows.crc ^ 1))
+
+
+def other_outcomes(report: StateReport) -> StateReport:
+    state = report.state
+    return report if state is None else replace(report, state=(state[0] ^ 1, state[1]))
+
+
+def lie(group: DrivenGroup, liar: int, how: Lie, late: frozenset[int] = frozenset()) -> None:
+    """One member tells of its state what it likes; others' words don't arrive."""
+
+    def hold(packet: Packet) -> bool:
+        if not isinstance(packet, StateReport):
+            return False
+        if packet.sender == liar:
+            group.group.replicas[packet.to].receive(list(how(packet)))
+            return True
+        return packet.sender in late
+
+    group.group.network.hold = hold
+
+
+LIES: dict[str, Lie] = {
+    "rows": lambda report: [other_rows(report)],
+    "outcomes": lambda report: [other_outcomes(report)],
+    "both": lambda report: [other_rows(other_outcomes(report))],
+    "each time another": lambda report: [
+        replace(report, state=(report.round * 7919, 1 + report.round))
+    ],
+    "several words": lambda report: [other_outcomes(report), report, other_rows(report)],
+    "about another entry": lambda report: [
+        replace(other_outcomes(report), index=report.index - 1),
+        report,
+    ],
+}
+
+
+@pytest.mark.parametrize("how", LIES)
+def test_a_liar_is_accused_alone_and_never_as_if_nobody_knew_who_is_right(
+    group: DrivenGroup, how: str
+) -> None:
+    run(group, 5)
+    liar = follower(group)
+    told = accusations(group)
+    lie(group, liar.member, LIES[how])
+    last = group.steps + 40 / TICK_S
+    while group.steps < last:
+        group.step()
+        for member, accusation in figures(group).accused.items():
+            assert member == liar.member
+            assert accusation.is_attributed
+            assert not accusation.is_unattributed
+    assert {member for member, _ in told} <= {liar.member}
+    assert bool(told) == (how != "about another entry")
+    assert all(
+        replica.counters.repairs_started == 0
+        for replica in group.group.replicas.values()
+        if replica is not liar
+    )
+    assert group.failed == {}
+
+
+def test_where_who_would_decide_is_there_and_does_not_tell_nobody_is_known_to_be_wrong(
+    group: DrivenGroup,
+) -> None:
+    """Busy, of an older version, being repaired: its vote counts, so its word would."""
+    run(group, 5)
+    leader, liar = group.leader(), follower(group)
+    (silent,) = group.group.replicas.keys() - {leader.member, liar.member}
+    lie(group, liar.member, LIES["outcomes"], late=frozenset({silent}))
+    within(group, lambda: figures(group).accused)
+    last = group.steps + 40 / TICK_S
+    while group.steps < last:
+        group.step()
+        for accusation in figures(group).accused.values():
+            assert not accusation.is_attributed
+            assert not accusation.is_unattributed
+            assert "didn't tell" in accusation.why
+    lie(group, liar.member, LIES["outcomes"])
+    within(group, lambda: [*figures(group).accused] == [liar.member])
+    assert figures(group).accused[liar.member].is_attributed
+
+
+def test_where_who_would_decide_is_away_nobody_knows_who_is_right(group: DrivenGroup) -> None:
+    """Nor can anything be written without the one that differs."""
+    run(group, 5)
+    leader, liar = group.leader(), follower(group)
+    (away,) = group.group.replicas.keys() - {leader.member, liar.member}
+    lie(group, liar.member, LIES["rows"])
+    group.group.network.isolate(away, [leader.member, liar.member])
+
+    def nobody_knows() -> bool:
+        accused = figures(group).accused
+        return bool(accused) and all(one.is_unattributed for one in accused.values())
+
+    within(group, nobody_knows, seconds=30)
+    assert set(figures(group).accused) == {leader.member, liar.member}
+
+
+def test_a_member_that_differs_for_long_does_not_keep_the_others_from_being_compared(
+    group: DrivenGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        group.put(b"large%d" % number, bytes(16 << 10))
+    for replica in group.group.replicas.values():
+        replica.comparing._round_s = 1e6
+    run(group, 5)
+    liar = follower(group)
+    lie(group, liar.member, LIES["rows"])
+    # As one that doesn't repair itself, either.
+    monkeypatch.setattr(liar.comparing, "_differs", lambda: None)
+    starts: list[bytes] = []
+    tell = group.group.network.hold
+    assert tell is not None
+
+    def watch(packet: Packet) -> bool:
+        if isinstance(packet, StateProbe):
+            starts.append(packet.start)
+        return tell(packet)
+
+    group.group.network.hold = watch
+    within(group, lambda: liar.member in figures(group).accused)
+    within(group, lambda: starts.count(b"") > 2, seconds=90)
+    assert len(set(starts)) >= 6, "all rows have had their turn"
+    assert list(figures(group).accused) == [liar.member]
+    assert figures(group).accused[liar.member].times > 3, "and it is accused all the same"
+
+
+def test_a_suspect_that_says_no_more_of_its_rows_holds_nobody_up_for_long(
+    group: DrivenGroup,
+) -> None:
+    for number in range(60):
+        group.put(b"large%d" % number, bytes(16 << 10))
+    for replica in group.group.replicas.values():
+        replica.comparing._round_s = 1e6
+    run(group, 5)
+    leader, liar = group.leader(), follower(group)
+    lied: list[int] = []
+
+    def once(report: StateReport) -> list[StateReport]:
+        lied.append(report.round)
+        return [other_rows(report) if len(lied) < 2 else replace(report, rows=None)]
+
+    lie(group, liar.member, once)
+    within(group, lambda: leader.comparing._suspects)
+    cursors = set()
+    last = group.steps + 60 / TICK_S
+    while group.steps < last:
+        group.step()
+        cursors.add(leader.comparing._cursor)
+    assert len(cursors) >= 6
+    assert figures(group).accused == {}

@@ -117,6 +117,9 @@ async def test_alarms_count_unless_they_are_excluded(member: Member) -> None:
     assert await member.get("/health") == unwell("ALARM NOSPACE")
     assert await member.get("/health?exclude=NOSPACE") == WELL
     assert await member.get("/readyz") == (200, "ok\n")
+    member.service.alarms = {(2, AlarmKind.DIFFERS)}
+    assert (await member.get("/health"))[0] == 200, "of a member, which sees to itself"
+    assert (await member.get("/readyz"))[0] == 200
     member.service.alarms = {(1, AlarmKind.NOSPACE), (2, AlarmKind.CORRUPT)}
     assert await member.get("/health?exclude=NOSPACE") == unwell("ALARM CORRUPT")
     assert await member.get("/health?exclude=NOSPACE&exclude=CORRUPT&exclude=") == WELL

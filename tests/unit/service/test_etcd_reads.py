@@ -18,6 +18,7 @@ from kvstore.errors import (
 from kvstore.etcd_errors import Reason
 from kvstore.service.etcd import EtcdLimits
 from kvstore.service.etcd.read_jobs import JOB_BYTES_MAX
+from kvstore.service.etcd.upkeep import WAITING_MAX as UPKEEP_WAITING_MAX
 from kvstore.service.reading import COLD_JOBS_MAX
 from kvstore.state.mvcc.answers import KeyValue, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.requests import Range, Txn
@@ -401,6 +402,36 @@ def test_hashes_and_room_are_a_job_each_at_a_time() -> None:
     assert [one.hash_revision for one in hashes] == [1, 1]
     assert done == [None]
     assert stage.member.machine.reclaimed == 1
+
+
+def test_nobody_is_told_the_hash_of_a_state_that_is_damaged() -> None:
+    """Before it begins, and where it becomes known meanwhile."""
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    hashes: list[Any] = []
+    stage.service.hash_kv(0, hashes.append)
+    stage.member.state_is_damaged = True
+    stage.service.hash_kv(0, hashes.append)
+    assert reasons(hashes) == [Reason.CORRUPT]
+    work.do()
+    assert reasons(hashes) == [Reason.CORRUPT] * 2
+    stage.member.state_is_damaged = False
+    stage.service.hash_kv(0, hashes.append)
+    work.do()
+    assert hashes[2].hash_revision == 1
+
+
+def test_lists_are_made_by_a_worker_one_at_a_time_and_so_many_wait() -> None:
+    work = LaterWork()
+    stage = stage_with_key(work=work)
+    told: list[Any] = []
+    for number in range(UPKEEP_WAITING_MAX + 2):
+        stage.service.listing(lambda number=number: number, told.append)
+    assert [kind for kind, _, _ in work.jobs] == ["listing"]
+    assert reasons(told) == [Reason.TOO_MANY_REQUESTS]
+    for _ in range(UPKEEP_WAITING_MAX + 1):
+        work.do()
+    assert told[1:] == [*range(UPKEEP_WAITING_MAX + 1)]
 
 
 @pytest.mark.parametrize("leader", [1, 3])

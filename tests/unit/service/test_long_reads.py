@@ -18,6 +18,7 @@ from tests.unit.service.etcd_stage import Stage, reasons
 
 KV = KeyValue(b"k", 2, 2, 1, b"v", 0)
 ONE = RangeAnswer(1, (KV,), False, 1)
+NONE = RangeAnswer(1, (), False, 0)
 SHORT = Range(b"k", b"\0")
 LONG = Range(b"long", b"\0")
 PATIENCE_S = 60
@@ -212,3 +213,32 @@ def test_what_is_over_before_it_counts_is_counted_once() -> None:
         early.read(deadline=early.now + 0.1)
     early.wait(1)
     assert early.service._reads._count == 0
+
+
+def test_more_long_ranges_than_can_be_done_in_time_are_refused_at_once(stage: LongStage) -> None:
+    """By what those that are under way have taken already, though none is done yet."""
+    long = scans(stage, 60)
+    patience_s = stage.service.patience_s
+    waited_s = 0.0
+    while sum(map(bool, long)) < 40:
+        assert waited_s < patience_s * 0.75, "not when their time has passed"
+        stage.wait(LONG_S, LONG_S)
+        waited_s += LONG_S
+        stage.work.take(patience_s=0.01)
+    told = [outcomes[0] for outcomes in long if outcomes]
+    assert {outcome.reason for outcome in told} == {Reason.TOO_MANY_REQUESTS}
+    # Those that are under way go on, and are told what they asked for.
+    assert long.count([]) >= LONG_JOBS_MAX
+    stage.scan.is_over.set()
+    until(stage, lambda: all(long))
+    assert sum(outcomes == [NONE] for outcomes in long) >= LONG_JOBS_MAX
+
+
+def test_one_range_that_takes_very_long_has_no_others_refused(stage: LongStage) -> None:
+    stage.member.machine.endless[b"long"] = stage.scan
+    long = scans(stage, 1)
+    until(stage, lambda: stage.scan.under_way == 1)
+    short = [stage.read(SHORT, serializable=True) for _ in range(20)]
+    until(stage, lambda: all(short))
+    assert [outcomes[0] for outcomes in short] == [ONE] * 20
+    assert not any(long)

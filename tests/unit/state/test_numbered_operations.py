@@ -21,6 +21,7 @@ from kvstore.state.mvcc.answers import (
 )
 from kvstore.state.mvcc.operations import encode_operations
 from kvstore.state.mvcc.requests import (
+    LEVEL_ACCUSES,
     LEVEL_MODEL,
     LEVEL_NUMBERED,
     Alarm,
@@ -253,16 +254,18 @@ def test_a_level_is_for_good_and_older_programs_refuse_the_state(plain: bool) ->
     shop = Shop(plain)
     shop.one(numbered(A, 1, 1))
     levels = []
-    for operation in (None, EnableModel(), RaiseLevel(LEVEL_NUMBERED), EnableModel()):
+    raising = (None, EnableModel(), RaiseLevel(LEVEL_NUMBERED), RaiseLevel(LEVEL_ACCUSES))
+    for operation in (*raising, RaiseLevel(LEVEL_NUMBERED), EnableModel()):
         if operation is not None:
             shop.do(operation)
         shop.one(open_command(b"%016d" % len(levels)))  # v1 writes the same record
         levels.append((shop.machine.level, shop.machine._db.get(STATE_KEY)[0]))
         shop.kill()
-    assert levels == [(0, 2), (LEVEL_MODEL, 3), (LEVEL_NUMBERED, 4), (LEVEL_NUMBERED, 4)]
+    accuses = (LEVEL_ACCUSES, 5)
+    assert levels == [(0, 2), (LEVEL_MODEL, 3), (LEVEL_NUMBERED, 4), accuses, accuses, accuses]
     shop.machine.flush()
     shop.kill()
-    assert shop.machine.level == LEVEL_NUMBERED
+    assert shop.machine.level == LEVEL_ACCUSES
     assert shop.machine.model_enabled
 
 
@@ -275,8 +278,8 @@ def test_a_level_switches_revisions_on_as_well() -> None:
 
 def test_a_level_of_a_newer_program_stops_this_one() -> None:
     shop = Shop()
-    newer = encode_operations([Proposal(bytes(16), RaiseLevel(LEVEL_NUMBERED + 1))])
-    with pytest.raises(CorruptionError, match="level 3"):
+    newer = encode_operations([Proposal(bytes(16), RaiseLevel(LEVEL_ACCUSES + 1))])
+    with pytest.raises(CorruptionError, match="level 4"):
         shop.machine.apply([(1, 1, newer)])
 
 

@@ -25,6 +25,7 @@ from kvstore.state import (
 from kvstore.state.mvcc.answers import KeyValue, PutAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.operations import decode_operations, encode_operations
 from kvstore.state.mvcc.requests import (
+    LEVEL_ACCUSES,
     Alarm,
     AlarmAction,
     AlarmKind,
@@ -38,6 +39,7 @@ from kvstore.state.mvcc.requests import (
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     Txn,
 )
@@ -259,6 +261,14 @@ def test_while_an_alarm_stands_all_is_left_to_the_plain_form() -> None:
     assert isinstance(answer, EtcdError)
     one.apply([(5, 1, entry([ended], 5))])
     assert is_native(one, [(6, 1, put)])
+
+
+def test_a_member_that_differs_costs_nobody_the_native_form() -> None:
+    one = machine()
+    one.apply([(3, 1, entry([RaiseLevel(LEVEL_ACCUSES)], 3))])
+    one.apply([(4, 1, entry([Alarm(AlarmAction.ACTIVATE, 1, AlarmKind.DIFFERS)], 4))])
+    assert one.alarms == {(1, AlarmKind.DIFFERS)}
+    assert is_native(one, [(5, 1, entry([Put(b"a")], 5))])
 
 
 def test_before_the_model_is_on_all_is_left_to_the_plain_form() -> None:

@@ -67,7 +67,9 @@ class Probes:
 
     def _alarms(self) -> set[AlarmKind]:
         machine = None if self._service is None else self._service.machine
-        return set() if machine is None else {AlarmKind(kind) for _, kind in machine.alarms}
+        kinds = () if machine is None else [AlarmKind(kind) for _, kind in machine.alarms]
+        # A member that differs is no trouble of the others; it takes itself out.
+        return {kind for kind in kinds if kind is not AlarmKind.DIFFERS}
 
     async def _corruption(self) -> str:
         return "ALARM CORRUPT" if AlarmKind.CORRUPT in self._alarms() else ""

@@ -207,7 +207,7 @@ def _quota(book: _Book, quota: QuotaFigures) -> None:
     book.gauge("quota_bytes", "Beyond it the store takes no puts; 0: no bound", quota.quota_bytes)
     book.gauge("stored_bytes", "Of the store, as the quota counts them", quota.stored_bytes)
     kinds = [kind for _, kind in quota.alarms]
-    for kind in (AlarmKind.NOSPACE, AlarmKind.CORRUPT):
+    for kind in (AlarmKind.NOSPACE, AlarmKind.CORRUPT, AlarmKind.DIFFERS):
         book.gauge("alarms", "That stand, of whichever member", kinds.count(kind), kind=kind.name)
 
 

@@ -11,6 +11,7 @@ from kvstore.replica import Replica
 from kvstore.replica.comparing import SILENT_S, Accusation
 from kvstore.service.etcd import EtcdService
 from kvstore.service.etcd.corruption import CorruptionAlarms
+from kvstore.state.mvcc.requests import AlarmKind
 
 __all__ = ["ComparisonReport", "findings", "raise_alarms"]
 
@@ -67,7 +68,7 @@ def findings(replica: Replica) -> list[str]:
 
 
 def raise_alarms(etcd: EtcdService, replicas: Replicas) -> None:
-    """Have the alarm CORRUPT raised, at the ticks of ``etcd``, for members that are accused."""
+    """Have alarms raised, at the ticks of ``etcd``, for members that are accused."""
 
     def accused() -> dict[int, Accusation]:
         return {
@@ -77,8 +78,8 @@ def raise_alarms(etcd: EtcdService, replicas: Replicas) -> None:
             for member, accusation in replica.comparing.figures().accused.items()
         }
 
-    def raised(member: int) -> None:
-        log.error("alarm CORRUPT", member=member)
+    def raised(member: int, kind: AlarmKind) -> None:
+        log.error("alarm CORRUPT", member=member, writes_refused=kind is AlarmKind.CORRUPT)
 
     alarms = CorruptionAlarms(etcd, accused, now=time.monotonic, raised=raised)
     etcd.at_tick(alarms.tick)

@@ -38,13 +38,16 @@ MODEL: Final = "model"
 NUMBERED: Final = "numbered"
 """The feature of a kvd that understands requests with numbers of sessions, and users, in them."""
 
+ACCUSES: Final = "accuses"
+"""The feature of a kvd that understands alarms of members whose states differ, and only tell."""
+
 COMPARES: Final = "compares"
 """The feature of a kvd that takes questions about its state, and answers them."""
 
 MENDS: Final = "mends"
 """The feature of a kvd that gives others the data of entries that is damaged in their logs."""
 
-FEATURES: Final = (MODEL, NUMBERED)
+FEATURES: Final = (MODEL, NUMBERED, ACCUSES)
 """Of this kvd: one for each level of the state (``kvstore.state.mvcc.requests.RaiseLevel``)."""
 
 FEATURES_OF_MAX: Final = 1024

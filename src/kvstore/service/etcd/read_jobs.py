@@ -58,6 +58,8 @@ class Job:
         """What was read, in order, or LATER. Not before the job's end."""
         self.must_end = False
         """Set by the loop: what is being read is to begin anew later."""
+        self.took_s = 0.0
+        """What the last read took that was done. Not before the job's end."""
         self._now = now
         self._calls = deque(calls)
         self._reading: ReadCall | None = None
@@ -89,6 +91,8 @@ class Job:
             self._reading = call
             outcome = self._read(call)
             self._reading = None
+            if outcome is not LATER:
+                self.took_s = self._now() - self._began
             self.outcomes.append((call, outcome))
             size += len(outcome) if isinstance(outcome, bytes) else 0
             self.progress.step()

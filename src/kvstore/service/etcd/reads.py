@@ -38,7 +38,8 @@ LONG_S: Final = 0.05
 """A range that takes longer is parted from those that don't: they don't wait for it."""
 
 LONG_JOBS_MAX: Final = 2
-"""Of such ranges, side by side, beside the others."""
+"""Of such ranges, side by side, beside the others. More of them than can be done in time are
+refused as soon as it is known how long they take, not when their time has passed."""
 
 
 class Reads:
@@ -70,6 +71,8 @@ class Reads:
         self._ranges = Lane("range", RANGE_JOBS_MAX)
         # One by one: no two wait for each other without need.
         self._long = Lane("range", LONG_JOBS_MAX, reads_max=1)
+        # What one takes, by those that were done lately; 0: not known yet.
+        self._long_s = 0.0
         self._number = 0
         self._told: set[LocalMember] = set()
 
@@ -108,6 +111,7 @@ class Reads:
         self._answer_soon()
         if self._member is not None:
             self._start_jobs(self._member)
+        self._refuse_hopeless()
         self._tell_ages()
 
     def expire(self, call: ReadCall) -> None:
@@ -243,6 +247,20 @@ class Reads:
             elif len(ranges.calls) > ranges.jobs_max - len(ranges.jobs):
                 job.must_end = True
 
+    def _refuse_hopeless(self) -> None:
+        """Those long ranges that so many are waiting before that their time will have passed.
+
+        The first ones are read whatever the guess is.
+        """
+        if len(self._long.calls) <= LONG_JOBS_MAX:
+            return
+        ages = [job.age_s for job in self._long.jobs.values()]
+        takes_s = self._long_s or min(ages, default=0.0)
+        now = self._now()
+        for place, call in enumerate([*self._long.calls][LONG_JOBS_MAX:], LONG_JOBS_MAX):
+            if now + (place // LONG_JOBS_MAX + 1) * takes_s > call.deadline:
+                self._decide(call, EtcdError(Reason.TOO_MANY_REQUESTS))
+
     def _start_job(self, member: LocalMember, lane: Lane) -> None:
         job = Job(member, lane, lane.next_calls(), self._now)
         self._number = number = self._number + 1
@@ -252,6 +270,8 @@ class Reads:
     def _job_ended(self, number: int, job: Job) -> None:
         del job.lane.jobs[number]
         member = job.member
+        if job.lane is self._long and job.took_s:
+            self._long_s = (self._long_s + job.took_s) / 2 if self._long_s else job.took_s
         for call, outcome in job.outcomes:
             if outcome is LATER:
                 self._read_later(member, call, self._long.calls)

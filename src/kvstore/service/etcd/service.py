@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from kvstore.errors import Error
 from kvstore.etcd_errors import EtcdError, Reason
@@ -34,6 +34,7 @@ from kvstore.state.mvcc.answers import Answer, HashAnswer, RangeAnswer
 from kvstore.state.mvcc.checks import check
 from kvstore.state.mvcc.ranges import MakeGathered
 from kvstore.state.mvcc.requests import (
+    LEVEL_ACCUSES,
     LEVEL_MODEL,
     LEVEL_NUMBERED,
     SERVER,
@@ -47,6 +48,8 @@ from kvstore.state.mvcc.requests import (
 )
 
 __all__ = ["EtcdService"]
+
+_LEVELS: Final = (LEVEL_ACCUSES, LEVEL_NUMBERED, LEVEL_MODEL)
 
 Proposed = Callable[[Answer | Error], None]
 """Gets what a proposal came to."""
@@ -307,6 +310,13 @@ class EtcdService:
         else:
             self._upkeep.hash(self._member, revision, done)
 
+    def listing(self, job: Callable[[], Any], done: Callable[[Any | Error], None]) -> None:
+        """Have a worker do ``job``, one at a time, which lists what it holds already."""
+        if self._member is None:
+            done(EtcdError(Reason.TIMED_OUT))
+        else:
+            self._upkeep.listing(self._member, job, done)
+
     def _who(self) -> Authenticated | None:
         """Who asks for what servers propose themselves."""
         machine = self.machine
@@ -411,12 +421,11 @@ class EtcdService:
         if member is None or not member.is_leader or self._is_raising:
             return
         level = member.machine.level
-        if level < LEVEL_NUMBERED and self._all_know(LEVEL_NUMBERED):
+        known = next((one for one in _LEVELS if one <= level or self._all_know(one)), level)
+        if known > level:
             self._is_raising = True
-            self.propose_here(RaiseLevel(LEVEL_NUMBERED), self._raised)
-        elif level < LEVEL_MODEL and self._all_know(LEVEL_MODEL):
-            self._is_raising = True
-            self.propose_here(EnableModel(), self._raised)
+            raises = EnableModel() if known == LEVEL_MODEL else RaiseLevel(known)
+            self.propose_here(raises, self._raised)
 
     def _raised(self, outcome: Answer | Error) -> None:
         self._is_raising = False  # if it came to nothing, the next tick tries again

@@ -1,4 +1,4 @@
-"""What takes long and is asked for seldom: giving room back, and hashing all that there is."""
+"""What takes long and is asked for seldom: giving room back, hashes and lists of all there is."""
 
 from __future__ import annotations
 
@@ -35,8 +35,15 @@ class Upkeep:
     def hash(
         self, member: LocalMember, revision: int, done: Callable[[HashAnswer | Error], None]
     ) -> None:
-        """The hash up to ``revision``, 0 for the current one."""
-        self._run("hash", member, lambda machine: machine.hash_kv(revision), done)
+        """The hash up to ``revision``, 0 for the current one; none of a damaged state."""
+        if member.state_is_damaged:
+            done(EtcdError(Reason.CORRUPT))
+        else:
+            self._run("hash", member, lambda machine: machine.hash_kv(revision), done)
+
+    def listing(self, member: LocalMember, job: Callable[[], Any], done: Done) -> None:
+        """What ``job`` makes, of something that it holds already."""
+        self._run("listing", member, lambda _: job(), done)
 
     def _run(self, kind: str, member: LocalMember, job: Callable[[Model], Any], done: Done) -> None:
         waiting = self._waiting.get(kind)
@@ -79,4 +86,6 @@ def _told(outcome: Any, member: LocalMember, machine: Model) -> Any:
         return EtcdError(Reason.TIMED_OUT)
     if isinstance(outcome, StorageError) and member.machine is machine:
         return member.read_failed(outcome)
+    if isinstance(outcome, HashAnswer) and member.state_is_damaged and member.machine is machine:
+        return EtcdError(Reason.CORRUPT)  # it became known meanwhile
     return outcome

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.state.mvcc.answers import AlarmAnswer
 from kvstore.state.mvcc.requests import (
+    LEVEL_ACCUSES,
     Alarm,
     AlarmAction,
     AlarmKind,
@@ -24,7 +25,7 @@ from kvstore.state.mvcc.requests import (
 from kvstore.state.mvcc.txn import has_put
 from kvstore.state.mvcc.view import View
 
-__all__ = ["ALARMS_MAX", "Refused", "alarm", "check_alarms", "refused_by"]
+__all__ = ["ALARMS_MAX", "Refused", "alarm", "check_alarms", "refused_by", "told_of"]
 
 ALARMS_MAX: Final = 1024
 """That stand at one time: they name members, of which there are fewer. Part of the replicated
@@ -40,12 +41,11 @@ class Refused(enum.IntEnum):
     WRITES = 2
 
 
-_RAISED: Final = frozenset((AlarmKind.NOSPACE, AlarmKind.CORRUPT))
 _ALWAYS: Final = Alarm | EnableModel | RaiseLevel | LeaseCheckpoint | AuthOperation
 
 
 def refused_by(alarms: Collection[tuple[int, int]]) -> Refused:
-    """What these, ``(member, kind)``, refuse together."""
+    """What these, ``(member, kind)``, refuse together; DIFFERS nothing."""
     kinds = {kind for _, kind in alarms}
     if AlarmKind.CORRUPT in kinds:
         return Refused.WRITES
@@ -69,20 +69,35 @@ def check_alarms(view: View, operation: Operation) -> None:
 def alarm(view: View, request: Alarm) -> AlarmAnswer:
     """Tell of alarms, or let one stand, or stand no more; an action that isn't known does nothing.
 
-    A member of 0 is that member, not all of them. Raises EtcdError where too many stand.
+    A member of 0 is that member, not all of them. To end CORRUPT ends DIFFERS too, which is told as
+    that. Raises EtcdError where too many stand.
     """
     action, member, kind = request
-    one = (member, kind)
-    told: list[tuple[int, int]] = []
+    told: set[tuple[int, int]] = set()
     if action == AlarmAction.GET:
-        told = sorted(known for known in view.alarms if kind in (AlarmKind.NONE, known[1]))
-    elif action == AlarmAction.ACTIVATE and kind in _RAISED:
+        told = {known for known in told_of(view.alarms) if kind in (AlarmKind.NONE, known[1])}
+    elif action == AlarmAction.ACTIVATE and _may_stand(view, kind):
+        one = (member, kind)
         if one not in view.alarms:
             if len(view.alarms) >= ALARMS_MAX:
                 raise EtcdError(Reason.TOO_MANY_REQUESTS)
             view.raise_alarm(*one)
-        told.append(one)
-    elif action == AlarmAction.DEACTIVATE and one in view.alarms:
-        told.append(one)
-        view.end_alarm(*one)
-    return AlarmAnswer(view.revision, tuple(told))
+        told = told_of([one])
+    elif action == AlarmAction.DEACTIVATE:
+        ended = [known for known in view.alarms if told_of([known]) == {(member, kind)}]
+        for one in ended:
+            view.end_alarm(*one)
+        told = told_of(ended)
+    return AlarmAnswer(view.revision, tuple(sorted(told)))
+
+
+def told_of(alarms: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Those that stand, as clients are told of them."""
+    return {(member, AlarmKind(kind).told_as) for member, kind in alarms}
+
+
+def _may_stand(view: View, kind: int) -> bool:
+    """Where not all members know DIFFERS it does nothing, as with those who don't."""
+    if kind == AlarmKind.DIFFERS:
+        return view.level >= LEVEL_ACCUSES
+    return kind in (AlarmKind.NOSPACE, AlarmKind.CORRUPT)

@@ -34,8 +34,8 @@ from typing import Any, Final
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.state.commands import SEQUENCE_MAX, SESSION_BYTES, SESSION_WINDOW
 from kvstore.state.mvcc.requests import (
+    LEVEL_ACCUSES,
     LEVEL_MODEL,
-    LEVEL_NUMBERED,
     Alarm,
     AuthDisable,
     AuthEnable,
@@ -426,7 +426,7 @@ class _Reader:
 
     def _level(self) -> int:
         level = self._varint()
-        if not LEVEL_MODEL <= level <= LEVEL_NUMBERED:
+        if not LEVEL_MODEL <= level <= LEVEL_ACCUSES:
             raise self._error(IntegrityCode.UNSUPPORTED_VERSION, f"a state of level {level}")
         return level
 

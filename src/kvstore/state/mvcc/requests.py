@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "FOR_EVER",
+    "LEVEL_ACCUSES",
     "LEVEL_MODEL",
     "LEVEL_NUMBERED",
     "SERVER",
@@ -67,8 +68,11 @@ LEVEL_MODEL: Final = 1
 """Of a state whose keys have revisions; without it is 0."""
 
 LEVEL_NUMBERED: Final = 2
-"""Entries may have what came after the model: requests that a session numbered, and users. The
-highest level that this program knows."""
+"""Entries may have what came after the model: requests that a session numbered, and users."""
+
+LEVEL_ACCUSES: Final = 3
+"""Entries may have alarms of :attr:`AlarmKind.DIFFERS`. The highest level that this program
+knows."""
 
 
 class SortOrder(enum.IntEnum):
@@ -208,11 +212,21 @@ class LeaseCheckpoint(NamedTuple):
 
 
 class AlarmKind(enum.IntEnum):
-    """Numbers as on etcd's wire."""
+    """Numbers as on etcd's wire, but for the last one, which stands for itself in entries and in
+    the state alone."""
 
     NONE = 0
     NOSPACE = 1
     CORRUPT = 2
+    """The states of members differ, and nobody knows whose is right: nothing is written."""
+    DIFFERS = 3
+    """The member's state is another one than that of a majority of voters, who are right: it is
+    told as CORRUPT of that member, and refuses nobody anything. From LEVEL_ACCUSES on."""
+
+    @property
+    def told_as(self) -> AlarmKind:
+        """What clients are told: one of etcd's."""
+        return AlarmKind.CORRUPT if self is AlarmKind.DIFFERS else self
 
 
 class AlarmAction(enum.IntEnum):

@@ -170,7 +170,7 @@ class Model:
 
 
 def enabled() -> Model:
-    """A fresh model, of the highest level."""
+    """A fresh model that knows users."""
     model = Model()
     model.do(RaiseLevel(LEVEL_NUMBERED))
     return model

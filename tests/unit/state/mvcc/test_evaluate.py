@@ -26,6 +26,9 @@ from kvstore.state.mvcc.reads import read_range
 from kvstore.state.mvcc.records import USER, LeaseRecord
 from kvstore.state.mvcc.requests import (
     FOR_EVER,
+    LEVEL_ACCUSES,
+    LEVEL_MODEL,
+    LEVEL_NUMBERED,
     Alarm,
     AlarmAction,
     AlarmKind,
@@ -41,6 +44,7 @@ from kvstore.state.mvcc.requests import (
     Operation,
     Proposal,
     Put,
+    RaiseLevel,
     Range,
     Txn,
 )
@@ -418,6 +422,54 @@ def test_a_corrupt_cluster_changes_nothing(model: Model) -> None:
     model.apply(Alarm(1, 1, AlarmKind.CORRUPT), Alarm(1, 1, AlarmKind.NOSPACE))
     for operation in (Put(b"a"), Txn(), DeleteRange(b"a"), Compact(1), LeaseRevoke(1)):
         assert refused(model, operation) is Reason.CORRUPT
+
+
+ACCUSE = Alarm(AlarmAction.ACTIVATE, 7, AlarmKind.DIFFERS)
+LISTED = (AlarmAction.GET, 0, AlarmKind.NONE)
+
+
+def test_a_member_that_differs_is_told_as_corrupt_and_refuses_nobody_anything(
+    model: Model,
+) -> None:
+    model.do(RaiseLevel(LEVEL_ACCUSES))
+    told = ((7, AlarmKind.CORRUPT),)
+    assert model.do(ACCUSE) == AlarmAnswer(1, told)
+    assert model.do(ACCUSE) == AlarmAnswer(1, told), "once, however often"
+    model.restart()
+    assert model.alarms == {(7, AlarmKind.DIFFERS)}
+    writes = Put(b"a"), Txn((), (Put(b"b"),)), LeaseGrant(1, 5), Compact(2), LeaseRevoke(1)
+    assert not any(isinstance(answer, EtcdError) for answer in model.apply(*writes))
+    revision = model.standing.revision
+    for kind in (AlarmKind.NONE, AlarmKind.CORRUPT):
+        listed = model.do(Alarm(AlarmAction.GET, 0, kind))
+        assert listed == AlarmAnswer(revision, told)
+    assert model.do(Alarm(AlarmAction.GET, 0, AlarmKind.NOSPACE)) == AlarmAnswer(revision, ())
+
+
+def test_to_disarm_corrupt_ends_both_and_an_operator_s_own_still_stops_writes(
+    model: Model,
+) -> None:
+    model.apply(
+        RaiseLevel(LEVEL_ACCUSES), ACCUSE, Alarm(AlarmAction.ACTIVATE, 7, AlarmKind.CORRUPT)
+    )
+    assert refused(model, Put(b"a")) is Reason.CORRUPT
+    told = ((7, AlarmKind.CORRUPT),)
+    assert model.do(Alarm(*LISTED)) == AlarmAnswer(1, told), "told once"
+    unlike = [(8, AlarmKind.CORRUPT), (7, AlarmKind.NOSPACE), (7, AlarmKind.DIFFERS)]
+    for member, kind in unlike:
+        assert model.do(Alarm(AlarmAction.DEACTIVATE, member, kind)) == AlarmAnswer(1, ())
+    assert model.do(Alarm(AlarmAction.DEACTIVATE, 7, AlarmKind.CORRUPT)) == AlarmAnswer(1, told)
+    assert model.alarms == frozenset()
+    model.do(Put(b"a"))
+
+
+@pytest.mark.parametrize("level", [LEVEL_MODEL, LEVEL_NUMBERED])
+def test_below_its_level_the_milder_alarm_is_nothing_as_to_older_members(
+    model: Model, level: int
+) -> None:
+    model.do(RaiseLevel(level))
+    assert model.do(ACCUSE) == AlarmAnswer(1, ())
+    assert model.alarms == frozenset()
 
 
 # Slices

@@ -130,7 +130,7 @@ def test_arbitrary_bytes_are_refused_or_say_just_what_they_encode(tail: bytes) -
             for number in (b"\x01\0", b"\0\0", b"\x01\x02", b"\x81\x02\x01")
         ],
         (
-            b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\0\x16\x03",
+            b"\x03" + bytes(8) + b"\x01\0\0\0" + ID + b"\0\x16\x04",
             IntegrityCode.UNSUPPORTED_VERSION,
             31,
         ),

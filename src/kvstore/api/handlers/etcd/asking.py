@@ -159,6 +159,10 @@ class Asking:
         assert isinstance(hashed, HashAnswer)
         return hashed
 
+    async def listing(self, job: Callable[[], Any]) -> Any:
+        """What ``job`` lists, on a worker, one at a time; raises Error where too many wait."""
+        return await self.outcome(partial(self._service.listing, job))
+
     async def outcome(self, ask: Callable[[Callable[[Any | Error], None]], None]) -> Any:
         """What ``ask`` has its callback told. Raises the Error that it is told of."""
         return await self._wanted(lambda done, gone: ask(done))

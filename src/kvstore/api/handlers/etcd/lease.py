@@ -99,7 +99,7 @@ class LeaseHandlers:
     async def LeaseLeases(self, request: pb.LeaseLeasesRequest, context: Context) -> bytes:
         auth = await self._asking.gate.users()
         listing = self._calls.listing()
-        leases, encoded = await asyncio.to_thread(_listed, listing)
+        leases, encoded = await self._asking.listing(partial(_listed, listing))
         if auth.enabled:
             await self._check_leases(leases, context)
         head = pb.LeaseLeasesResponse(header=self._asking.header())

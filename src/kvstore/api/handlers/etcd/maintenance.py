@@ -19,6 +19,7 @@ from kvstore.api.handlers.sending import GIVEN_UP, SlowReaderError, send_backup
 from kvstore.errors import InvalidArgumentError, NotLeaderError, UnavailableError
 from kvstore.etcd_errors import EtcdError, Reason
 from kvstore.service.etcd import EtcdService
+from kvstore.state.mvcc.alarms import told_of
 from kvstore.state.mvcc.requests import Alarm, AlarmKind
 
 __all__ = ["ETCD_VERSION", "MaintenanceHandlers", "Member"]
@@ -29,6 +30,7 @@ notifications that could be wrong."""
 
 _VERSION = re.compile(r"v?\d+\.\d+(\.\d+)?([-+][0-9A-Za-z.+-]+)?")
 
+_NO_KIND = -1
 _ALARM_NAMES = {AlarmKind.NOSPACE: "NOSPACE", AlarmKind.CORRUPT: "CORRUPT"}
 
 log = structlog.get_logger("kvstore.etcd")
@@ -74,7 +76,7 @@ class MaintenanceHandlers:
         errors = [] if service.has_leader else [Reason.NO_LEADER.text]
         errors += [
             f"memberID:{alarmed} alarm:{_ALARM_NAMES.get(AlarmKind(kind), kind)} "
-            for alarmed, kind in sorted(machine.alarms)
+            for alarmed, kind in sorted(told_of(machine.alarms))
         ]
         return pb.StatusResponse(
             header=self._asking.header(),
@@ -94,7 +96,10 @@ class MaintenanceHandlers:
         # It has the whole cluster refuse writes, until somebody notices.
         if request.action == pb.AlarmRequest.ACTIVATE:
             self._rights.check_operator(context)
-        operation = Alarm(request.action, request.memberID, request.alarm)
+        kind: int = request.alarm
+        if kind == AlarmKind.DIFFERS:
+            kind = _NO_KIND  # as etcd has it; for the servers alone to raise
+        operation = Alarm(request.action, request.memberID, kind)
         answer = await self._asking.propose(operation, context)
         return pb.AlarmResponse(
             header=self._asking.header(answer.revision),
