@@ -131,10 +131,14 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "WriteBatch",
+    "__version__",
     "destroy_db",
     "open",
     "repair_db",
 ]
+
+__version__: str
+"""Of the installed package; ``unknown`` where there is none."""
 
 _HOMES = {
     "kvstore.client": (
@@ -205,6 +209,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.import_module("kvstore.version").version()
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'kvstore' has no attribute {name!r}")

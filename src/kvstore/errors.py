@@ -89,10 +89,23 @@ class Error(Exception):
     """Base of every error that kvstore raises on purpose.
 
     ``outcome``: what became of the write that a client's call was for; None where that doesn't
-    apply, or where it is plain from the error's kind.
+    apply, or where it is plain from the error's kind. ``attempts``: how often the call was tried;
+    0 where it never left. ``request_id``: under which a write was sent, where it had one. To send
+    it again with, only one that the caller chose will do: those of a session end with the call.
     """
 
     outcome: Outcome | None = None
+    attempts: int = 0
+    request_id: str | None = None
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may go well later, as it is.
+
+        A client has tried already for as long as it was told to. A write whose ``outcome`` is
+        unknown isn't done twice only under the same request id.
+        """
+        return False
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exception's own calls the class with `args`, which aren't what every class here takes.
@@ -190,6 +203,10 @@ class UnavailableError(Error):
         super().__init__(message)
         self.code = code
 
+    @property
+    def retryable(self) -> bool:
+        return True
+
 
 class OverloadedError(UnavailableError):
     """The server has too much to do already; nothing was proposed, and a retry adds to it."""
@@ -201,6 +218,10 @@ class OutcomeUnknownError(UnavailableError):
     Retrying with the same request id gives the first result and applies nothing twice. A write that
     has none, as a transaction, isn't sent again by itself: read before writing again.
     """
+
+    @property
+    def retryable(self) -> bool:
+        return self.request_id is not None
 
 
 class ForgottenError(Error):
@@ -243,6 +264,10 @@ class AnswerLostError(Error):
 
 class ResourceExhaustedError(Error):
     """A bound that callers share is reached; nothing was written."""
+
+    @property
+    def retryable(self) -> bool:
+        return True
 
 
 class NoSpaceError(ResourceExhaustedError):
@@ -298,6 +323,10 @@ class NotLeaderError(Error):
         self.leader = leader
         self.leader_address = leader_address
 
+    @property
+    def retryable(self) -> bool:
+        return True
+
 
 class PermissionDeniedError(Error):
     """The caller may not do this: only an operator may, or a user with the right to."""
@@ -309,6 +338,10 @@ class UnauthenticatedError(Error):
 
 class DeadlineExceededError(Error, TimeoutError):
     """The call was not finished within its deadline; a write may still be applied later."""
+
+    @property
+    def retryable(self) -> bool:
+        return True
 
 
 class UnsupportedError(Error):

@@ -88,6 +88,7 @@ class Attempts:
         "_took",
         "_writes",
         "address",
+        "request_id",
         "tries",
     )
 
@@ -125,6 +126,8 @@ class Attempts:
         self._sent = 0.0
         self.address = endpoints.preferred
         self.tries = 0
+        self.request_id: str | None = None
+        """Of a write: under which it is sent."""
 
     @property
     def left(self) -> float:
@@ -230,4 +233,6 @@ class Attempts:
     def _judged(self, error: Error) -> Error:
         if self._writes:
             error.outcome = Outcome.UNKNOWN if self._maybe_applied else Outcome.NOT_APPLIED
+            error.request_id = self.request_id
+        error.attempts = self.tries
         return error

@@ -131,6 +131,7 @@ class Calls:
             if write is None:
                 attempts.only_once()
                 return await self.tried(method, request, attempts)
+            attempts.request_id = write.request_id
             number = ((REQUEST_KEY, write.request_id),)
             try:
                 return await self.tried(method, request, attempts, number=number)
@@ -185,7 +186,7 @@ class Calls:
                 if self.sessions.claim():
                     await self._open_session(attempts)
                 write = self.sessions.begin()
-            request.request_id = write.request_id
+            request.request_id = attempts.request_id = write.request_id
             try:
                 return await self.tried(method, request, attempts, failed)
             except ForgottenError as error:
@@ -218,7 +219,7 @@ class Calls:
                     raise ClosedError(CLOSED) from error
                 failure = understand(error)
                 if begun:
-                    raise failure.error from error
+                    raise attempts.unsent(failure.error) from error
                 self.connections.failed(connection, failure)
                 delay = attempts.failed(failure)
             except (asyncio.CancelledError, grpc.aio.UsageError) as error:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
+import kvstore
+from kvstore import errors
 from kvstore.client.attempts import ADDRESSES_MAX, Attempts, Endpoints, seconds_of_the_world
 from kvstore.client.failure import Failure
 from kvstore.client.options import RetryPolicy, parse_addresses
@@ -317,3 +321,49 @@ def test_what_can_not_be_repeated_ends_with_the_last_certain_refusal(
         plan.next()
     assert error.value is refused
     assert refused.outcome is Outcome.NOT_APPLIED
+
+
+def test_the_error_that_ends_a_call_says_how_often_it_was_tried_and_under_which_id() -> None:
+    clock = Clock()
+    plan = Attempts(
+        Endpoints(["a:1"]), POLICY, 10.0, writes=True, now=clock, uniform=lambda low, high: high
+    )
+    plan.request_id = "mine"
+    for _ in range(3):
+        plan.next()
+        clock.seconds += 3
+        plan.failed(UNAVAILABLE)
+    clock.seconds += 9
+    with pytest.raises(UnavailableError) as raised:
+        plan.next()
+    error = raised.value
+    assert (error.attempts, error.request_id, error.outcome) == (3, "mine", Outcome.UNKNOWN)
+    assert error.retryable
+    restored = pickle.loads(pickle.dumps(error))
+    assert (restored.attempts, restored.request_id) == (3, "mine")
+
+
+RETRYABLE = {
+    errors.DeadlineExceededError,
+    errors.NotLeaderError,
+    errors.NoSpaceError,
+    errors.OutcomeUnknownError,
+    errors.OverloadedError,
+    errors.ResourceExhaustedError,
+    errors.UnavailableError,
+}
+
+
+def every_error(kind: type[Error] = Error) -> set[type[Error]]:
+    return {kind}.union(*map(every_error, kind.__subclasses__()))
+
+
+def test_every_error_is_found_in_the_package_and_says_whether_a_retry_may_help() -> None:
+    own = {kind for kind in every_error() if kind.__module__ == "kvstore.errors"}
+    for kind in own:
+        assert getattr(kvstore, kind.__name__) is kind
+        error = kind.__new__(kind)
+        error.request_id = "mine"
+        if not issubclass(kind, errors.StorageError):  # by the system's number
+            assert error.retryable is (kind in RETRYABLE), kind
+    assert not errors.OutcomeUnknownError("a transaction has no id").retryable

@@ -7,6 +7,7 @@ import pytest
 import kvstore
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine.options import Settings
+from kvstore.version import version
 
 FORMS = {
     "bytes": bytes,
@@ -232,6 +233,7 @@ def test_what_the_package_offers_is_there():
     for name in kvstore.__all__:
         assert getattr(kvstore, name) is not None
     assert set(kvstore.__all__) <= set(dir(kvstore))
+    assert kvstore.__version__ == version()
     with pytest.raises(AttributeError, match="nothing"):
         kvstore.nothing  # noqa: B018
     with kvstore.open("/db", filesystem=MemoryFileSystem()) as db:
