@@ -55,6 +55,15 @@ SECTIONS: Final = {
         ),
     },
     "Files": {
+        "export": _in(
+            "transfer.export", "export_command", "write keys and values into a file of text"
+        ),
+        "import": _in(
+            "transfer.export", "import_command", "store the keys and values of a file of text"
+        ),
+        "copy": _in(
+            "transfer.copy", "copy_command", "copy keys from one cluster to another, and compare"
+        ),
         "snapshot": _in("files.snapshot", "snapshot_group", "save, check and restore backups"),
         "verify": _in(
             "files.verify",

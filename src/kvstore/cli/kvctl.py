@@ -23,6 +23,7 @@ from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.interface.lazy import LazyGroup, hyphens
 from kvstore.cli.interface.output import OutputError, flush_output
 from kvstore.errors import (
+    BatchError,
     CorruptionError,
     DeadlineExceededError,
     Error,
@@ -109,6 +110,8 @@ _PATH_ERRORS = frozenset(
 def exit_code_of(error: Error) -> ExitCode:
     """Return the exit status that stands for an error."""
     match error:
+        case BatchError() if error.failures:
+            return exit_code_of(next(iter(error.failures.values())))
         case UnavailableError() | NotLeaderError() | DeadlineExceededError():
             return ExitCode.UNAVAILABLE
         case CorruptionError():
@@ -174,6 +177,7 @@ def main() -> NoReturn:
     """Run kvctl, and end the process with its status."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _terminated)
         _open_streams()
         status = run(sys.argv[1:])
     except KeyboardInterrupt:  # before the command began, or once more after the first
@@ -181,6 +185,11 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, _leave)
     # Nothing is left to be tidied up, and what Python does at its end takes as long as a call.
     os._exit(status)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """End as after Ctrl-C: what is held is given up, and what is half done removed."""
+    sys.exit(ExitCode.TERMINATED)
 
 
 def _open_streams() -> None:

@@ -28,6 +28,7 @@ METAVARS = frozenset(
         "N",
         "NAME",
         "NAME[:PASSWORD]",
+        "OLD=NEW",
         "SECONDS",
         "TEXT",
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from typing import NoReturn
 
 import click
 
-from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.data_bytes import in_words, read_key, read_value
 from kvstore.cli.interface.entries import entry_fields
@@ -39,15 +37,6 @@ wait_option = click.option(
     metavar="SECONDS",
     help="Give up after this long, with status 4. [default: never]",
 )
-
-
-def _terminated(number: int, frame: object) -> NoReturn:
-    sys.exit(ExitCode.TERMINATED)
-
-
-def _leave_on_sigterm() -> None:
-    """End as after Ctrl-C: what is held, or waited for, is given up."""
-    signal.signal(signal.SIGTERM, _terminated)
 
 
 @click.command(
@@ -82,7 +71,6 @@ def lock_command(
     know that another one has it: what must not be done twice needs the fence (docs/clients.md).
     Locks of etcdctl with the same name queue with these.
     """
-    _leave_on_sigterm()
     lock_name = read_key(name, hexadecimal=hexadecimal)
     with (
         settings_of(context).connect() as client,
@@ -172,7 +160,6 @@ def elect_command(
     """
     if listen == (value is not None):
         raise click.UsageError("give a VALUE to campaign with, or --listen.")
-    _leave_on_sigterm()
     election_name = read_key(name, hexadecimal=hexadecimal)
     with settings_of(context).connect() as client:
         if value is None:
