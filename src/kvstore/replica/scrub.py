@@ -47,6 +47,10 @@ PATIENCE_S: Final = 60.0
 RETRY_S: Final = 10.0
 """After something that goes by, as a lack of descriptors."""
 
+PAUSE_PARTS: Final = 1000
+"""The next round begins this part of a round's time after one: little is read in seconds, and each
+round's end is written down."""
+
 _SMALL_FILES, _SEGMENT, _TABLE = 1, 2, 3
 
 
@@ -115,6 +119,7 @@ class Scrub:
         self._save_ticks = ticks_of(SAVE_S, self._tick_s)
         self._patience_ticks = ticks_of(PATIENCE_S, self._tick_s)
         self._retry_ticks = ticks_of(RETRY_S, self._tick_s)
+        self._pause_ticks = ticks_of(max(RETRY_S, self._round_s / PAUSE_PARTS), self._tick_s)
         self._now = 0
         self._round: _Round | None = None
         self._rate = 0.0
@@ -261,9 +266,7 @@ class Scrub:
         self._place = (0, 0)
         self._ended_at_s = self._wall()
         self._save()
-        # However little there is: once in that time is enough for all that is read at the least
-        # rate, and listing it costs as well.
-        self._not_before = self._now + self._retry_ticks
+        self._not_before = self._now + self._pause_ticks
 
     def _save(self) -> None:
         self._saved_at = self._now

@@ -13,7 +13,7 @@ from kvstore.engine import Options as EngineOptions
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.raft import Membership
 from kvstore.replica import Identity, Replica, ReplicaOptions
-from kvstore.replica.scrub import RETRY_S
+from kvstore.replica.scrub import PAUSE_PARTS, RETRY_S
 from kvstore.replica.scrub_rate import BYTES_PER_S_MAX, BYTES_PER_S_MIN, bytes_per_s
 from kvstore.state import encode_commands
 from tests.unit.replica.driven_group import SMALL, TICK_S, DrivenGroup, LaterWork, put_of
@@ -172,7 +172,7 @@ def test_a_segment_that_is_used_anew_while_it_is_read_is_no_damage() -> None:
 
 
 def test_it_goes_on_after_a_restart_where_it_was() -> None:
-    alone = filled(options=replace(OPTIONS, scrub_round_s=1e6))
+    alone = filled(options=replace(OPTIONS, scrub_round_s=1e4))
     scrub = alone.replica.scrub
     scrub._save_ticks = 1
     alone.until(lambda: scrub._place[0] == 2, seconds=60)
@@ -251,7 +251,7 @@ def test_it_gives_way_to_other_work_but_not_for_ever() -> None:
 
 
 def test_it_reads_no_faster_than_its_rate() -> None:
-    alone = filled(options=replace(OPTIONS, scrub_round_s=1e6))
+    alone = filled(options=replace(OPTIONS, scrub_round_s=1e4))
     alone.run(RETRY_S)
     before = alone.replica.scrub.figures().bytes
     alone.run(4)
@@ -329,3 +329,13 @@ def test_damage_of_one_member_is_repaired_by_the_others() -> None:
         group.until(lambda: victim.scrub.figures().rounds > rounds)
         assert victim.scrub.figures().damages == 1
         assert group.failed == {}
+
+
+def test_between_rounds_of_a_small_store_lies_a_part_of_a_rounds_time() -> None:
+    week = 7 * 24 * 3600.0
+    alone = filled(options=replace(OPTIONS, scrub_round_s=week))
+    alone.until(lambda: alone.rounds() == 1)
+    alone.run(week / PAUSE_PARTS - 5)
+    assert alone.rounds() == 1
+    alone.until(lambda: alone.rounds() == 2)
+    alone.close()
