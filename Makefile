@@ -13,7 +13,7 @@ GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/inc
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_service/*.$(kind) src/kvstore/_wire/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos crash-states fuzz integrity lint format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel clean
+.PHONY: help build run demo test test-asan test-tsan chaos crash-states fuzz integrity lint docs format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,10 @@ $(VENV)/.lint-tools: pyproject.toml $(VENV)/.built
 
 $(VENV)/.bench-tools: pyproject.toml $(VENV)/.built
 	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+$(VENV)/.docs-tools: pyproject.toml $(VENV)/.built
+	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
 $(VENV)/.mutation-tools: pyproject.toml $(VENV)/.built
@@ -72,6 +76,10 @@ lint: $(VENV)/.lint-tools ## format, lint, types, import rules, the engine's own
 	$(BIN)/python tools/check_engine_sources.py
 	$(BIN)/python tools/generate_stubs.py --check
 	$(BIN)/python -m pytest --quiet tests/unit/client/test_types.py
+
+docs: $(VENV)/.docs-tools ## build the site of docs/ into build/site, to be read with or without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python tools/docs_site.py build/site
 
 format: $(VENV)/.lint-tools ## format the Python and mend what ruff can mend
 	$(BIN)/ruff format .

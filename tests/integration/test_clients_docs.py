@@ -11,7 +11,7 @@ import pytest
 
 import kvstore
 from tests.integration.model_server import ModelServer, started
-from tests.integration.test_readme import check
+from tests.samples.python import check
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
 

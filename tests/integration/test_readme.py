@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,60 +13,12 @@ from kvstore.raft import Options
 from kvstore.server.metrics.calls import LOOP_WAIT_S
 from kvstore.state import MemoryBounds
 from tests.integration.process import Kvd, environment, run
+from tests.samples.python import check
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-
-
-def promised(line: str) -> list[Any]:
-    """The values in the comment of a line: those that it prints, or the one that it has."""
-    comment = line.partition("  # ")[2].partition(":")[0] if "{" not in line else ""
-    comment = comment or line.partition("  # ")[2]
-    found, rest = [], comment.strip()
-    while rest:
-        for end in range(len(rest), 0, -1):
-            try:
-                found.append(ast.literal_eval(rest[:end].strip()))
-            except (SyntaxError, ValueError):
-                continue
-            rest = rest[end:].strip()
-            break
-        else:
-            return []  # words
-    return found
-
-
-def check(block: str, state: dict[str, Any]) -> int:
-    """Run a ``with`` statement's lines, one after the other; how many values were looked at."""
-    lines = block.splitlines()
-    looked_at = 0
-
-    class Keep(ast.NodeTransformer):
-        def visit_Expr(self, node: ast.Expr) -> ast.AST:
-            values = promised(lines[node.lineno - 1])
-            if not values:
-                return node
-            call = node.value
-            given = call.args if is_print(call) else [call]
-            record = ast.parse("record()").body[0]
-            assert isinstance(record, ast.Expr)
-            assert isinstance(record.value, ast.Call)
-            record.value.args = [ast.Constant(node.lineno), *given]
-            return ast.copy_location(record, node)
-
-    def record(line: int, *given: object) -> None:
-        nonlocal looked_at
-        assert list(given) == promised(lines[line - 1]), lines[line - 1]
-        looked_at += len(given)
-
-    def is_print(call: ast.expr) -> bool:
-        return isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print"
-
-    tree = ast.fix_missing_locations(Keep().visit(ast.parse(block)))
-    exec(compile(tree, "README.md", "exec"), {"record": record, **state})
-    return looked_at
 
 
 def test_the_librarys_example_runs(tmp_path: Path) -> None:

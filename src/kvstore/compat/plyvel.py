@@ -2,7 +2,7 @@
 
 The names, defaults, errors and iterator movements of plyvel 1.5.1, custom comparators excepted. A
 program that moves keeps its meaning; where plyvel contradicts its own documentation by losing
-entries or leaving bounds, this does not. docs/engine.md ("Coming from plyvel") lists every
+entries or leaving bounds, this does not. docs/coming-from/plyvel.md lists every
 difference. New programs are better served by :mod:`kvstore` itself: faster calls, and errors that
 say more.
 
