@@ -9,13 +9,14 @@ from typing import Protocol, Self
 import pytest
 
 from kvstore.client import AsyncClient, Client, Put
+from kvstore.testing import AsyncMemoryClient, MemoryClient, MemoryStore
 from tests.integration import etcd
 from tests.integration.cluster import free_addresses
 from tests.integration.etcd import Etcd
 from tests.integration.process import Kvd
 
 KINDS = ["etcd", "kvd"]
-CLIENT_KINDS = [*KINDS, "kvd-namespace"]
+CLIENT_KINDS = [*KINDS, "kvd-namespace", "memory"]
 """What a client itself is tested with."""
 
 
@@ -66,8 +67,43 @@ class RestartedKvd:
         self.kill()
 
 
-def started(kind: str, directory: Path) -> Etcd | RestartedKvd:
+class Memory:
+    """A store in this process, which nobody else reaches."""
+
+    address = ""
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+
+    def start(self) -> Self:
+        return self
+
+    def kill(self) -> None:
+        """Its server ends with the last of its clients, and goes on with the next one."""
+
+    def client(self, timeout: float = 30.0) -> Client:
+        return MemoryClient(self._store, timeout=timeout)
+
+    def asynchronous(self) -> AsyncClient:
+        # On the test's own event loop, where the others' store can't be.
+        return AsyncMemoryClient(timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+
+def started(kind: str, directory: Path) -> Etcd | RestartedKvd | Memory:
     """One of that kind; skips the test where there is no etcd."""
+    if kind == "memory":
+        return Memory()
     if kind == "etcd":
         why = etcd.missing()
         if why is not None:

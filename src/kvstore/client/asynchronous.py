@@ -418,7 +418,7 @@ class AsyncClient:
     async def promote_member(
         self, member_id: int, *, force: bool = False, timeout: float | None = None
     ) -> Members:
-        """Let a learner vote; raises UnavailableError while it lacks too much of the log."""
+        """Let a learner vote; see :meth:`Client.promote_member`."""
         return await self._change(
             admin_pb2.ChangeMembersRequest(promote=member_id, force=force), timeout
         )
@@ -426,7 +426,7 @@ class AsyncClient:
     async def remove_member(
         self, member_id: int, *, force: bool = False, timeout: float | None = None
     ) -> Members:
-        """Take a member out for good: its id can't be used again."""
+        """Take a member out for good; see :meth:`Client.remove_member`."""
         return await self._change(
             admin_pb2.ChangeMembersRequest(remove=member_id, force=force), timeout
         )

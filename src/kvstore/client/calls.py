@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from kvstore.api.etcd import etcd_pb2
 from kvstore.api.metadata_keys import REQUEST_KEY
 from kvstore.api.v1 import admin_pb2, kv_pb2, session_pb2
-from kvstore.client.attempts import Attempts, Endpoints, Metadata
+from kvstore.client.attempts import Attempts, Endpoints, Metadata, seconds_of_the_world
 from kvstore.client.channels import dialler
 from kvstore.client.connections import Connection, Connections
 from kvstore.client.failure import Failure, understand
@@ -88,6 +88,8 @@ class Calls:
         self.sessions = Sessions()
         self.login = Login(target.user, target.password)
         self._logging_in = asyncio.Lock()
+        self.clock: Callable[[], float] = seconds_of_the_world
+        """By which leases are held."""
 
     async def call(
         self,

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from kvstore.api.etcd import etcd_pb2
-from kvstore.client.attempts import seconds_of_the_world
 from kvstore.client.background import Runner
 from kvstore.client.calls import Calls
 from kvstore.client.renewals import HeldLease, Renewals, renew
@@ -79,7 +78,7 @@ class AsyncLease:
         """
         if self._held is not None:
             raise InvalidArgumentError("the lease was granted already")
-        sent = seconds_of_the_world()
+        sent = self._calls.clock()
         request = etcd_pb2.LeaseGrantRequest(TTL=self._wanted, ID=self.id)
         try:
             answer = await self._calls.write_again(
@@ -92,14 +91,14 @@ class AsyncLease:
             # An earlier try made it, and its answer was lost.
             status = await lease_status(self._calls, self.id, False, timeout)
             ttl = 0 if status is None else status.granted_ttl
-        self._held = HeldLease(self.id, ttl, sent)
+        self._held = HeldLease(self.id, ttl, sent, self._calls.clock)
         self._renewals.keep(self._held)
         return self
 
     async def renew(self, *, timeout: float | None = None) -> float:
         """Renew it now; the seconds that it has then. Raises LeaseLostError."""
         held = self._granted()
-        sent = seconds_of_the_world()
+        sent = self._calls.clock()
         (ttl,) = await renew(self._calls, [self.id], timeout)
         held.renewed(sent, ttl)
         self.check()

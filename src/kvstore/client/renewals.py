@@ -9,7 +9,7 @@ threads run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,6 @@ import grpc
 import grpc.aio
 
 from kvstore.api.etcd import etcd_pb2
-from kvstore.client.attempts import seconds_of_the_world
 from kvstore.client.calls import Calls
 from kvstore.client.logs import log
 from kvstore.client.options import RetryPolicy
@@ -43,21 +42,22 @@ RENEWAL_MIN_S: Final = 0.25
 class HeldLease:
     """A lease that is kept alive; for the loop that it was granted on.
 
-    ``ttl``: seconds that it was granted, by a request that was sent at ``sent``.
+    ``ttl``: seconds that it was granted, by a request that was sent at ``sent`` on ``clock``.
     """
 
-    def __init__(self, lease_id: int, ttl: int, sent: float) -> None:
+    def __init__(self, lease_id: int, ttl: int, sent: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.id = lease_id
         self.ttl = ttl
         self.lost = asyncio.Event()
         self._until = sent + ttl
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(self.left, self._look)
+        self._timer = self._loop.call_later(self.left, self.look)
 
     @property
     def left(self) -> float:
         """Seconds that it surely lives for; 0: it is lost."""
-        return 0.0 if self.lost.is_set() else max(self._until - seconds_of_the_world(), 0.0)
+        return 0.0 if self.lost.is_set() else max(self._until - self._clock(), 0.0)
 
     @property
     def due(self) -> float:
@@ -75,11 +75,13 @@ class HeldLease:
         """Nobody wants to know any more."""
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """See whether it is lost by now."""
+        self._timer.cancel()
         if self.left <= 0:
             self.lost.set()
         else:
-            self._timer = self._loop.call_later(self.left, self._look)
+            self._timer = self._loop.call_later(self.left, self.look)
 
 
 class Renewals:
@@ -102,6 +104,12 @@ class Renewals:
         """Let it be."""
         lease.given_up()
         self._leases.discard(lease)
+        self._more.set()
+
+    def look(self) -> None:
+        """The clock has leapt: see which of them are lost."""
+        for lease in self._leases:
+            lease.look()
         self._more.set()
 
     async def close(self) -> None:
@@ -139,7 +147,7 @@ class Renewals:
         """All that are due, the shortest-lived first."""
         due = [lease for lease in self._leases if lease.due <= lease.ttl * SOON_PART]
         due = sorted(due, key=lambda lease: lease.left)[:LEASES_MAX]
-        sent = seconds_of_the_world()
+        sent = self._calls.clock()
         timeout = max(due[0].left / 2, RENEWAL_MIN_S)
         policy = replace(
             self._calls.policy,

@@ -1,14 +1,22 @@
-"""What is for threads is what is for asyncio: the same names, arguments and results."""
+"""What is for threads is what is for asyncio: the same names, arguments, results and words.
+
+There is one implementation, the asynchronous one; a method for threads hands its arguments to it,
+and waits. That it hands on each of them, under its own name, is read from its source here, so that
+the two can't drift apart without a test that fails.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import textwrap
 from typing import Any
 
 import pytest
 
-from kvstore import client
+from kvstore import client, testing
+from kvstore.client.pipeline import AsyncPipeline, Pipeline
 
 PAIRS = [
     (client.AsyncAuth, client.Auth),
@@ -22,6 +30,8 @@ PAIRS = [
     (client.AsyncRange, client.Range),
     (client.AsyncTransaction, client.Transaction),
     (client.AsyncWatch, client.Watch),
+    (AsyncPipeline, Pipeline),
+    (testing.AsyncMemoryClient, testing.MemoryClient),
 ]
 
 # Of one face alone: what many operations and blocking faces use, waiting (which needs a timeout of
@@ -33,6 +43,7 @@ ASYNC_ONLY = {
     "leave",
     "commit",
     "delivery",
+    "look",
     "next_page",
     "place",
 }
@@ -81,3 +92,70 @@ def test_everything_says_what_it_is_for(asynchronous: type[Any], blocking: type[
         for name, member in public(kind).items():
             if name not in ("id",):
                 assert inspect.getdoc(member), (kind, name)
+
+
+@pytest.mark.parametrize(("asynchronous", "blocking"), PAIRS, ids=lambda kind: kind.__name__)
+def test_both_faces_say_the_same(asynchronous: type[Any], blocking: type[Any]) -> None:
+    theirs = public(blocking)
+    for name, member in public(asynchronous).items():
+        if name not in theirs or name in FIELDS | DIFFERENT:
+            continue
+        said, word = inspect.getdoc(member) or "", inspect.getdoc(theirs[name]) or ""
+        refers = re.search(rf"[Ss]ee :\w+:`(?:kvstore\.)?\w+\.{name}`", said)
+        same = re.sub(r"Async(?=[A-Z])", "", said.replace("async with", "with")).rstrip(".")
+        assert refers or word.startswith(same), (asynchronous, name)
+
+
+def functions(kind: type[Any]) -> dict[str, ast.FunctionDef]:
+    """The public methods that a class defines itself, as they are written."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        one.name: one
+        for one in tree.body
+        if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")
+    }
+
+
+def mishandled(function: ast.FunctionDef) -> list[str]:
+    """Arguments of a method that its body doesn't use, or hands on to that of the same name under
+    another name."""
+    arguments = function.args
+    own = {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    used = {one.id for one in ast.walk(function) if isinstance(one, ast.Name)}
+    wrong = [name for name in own if name != "self" and name not in used]
+    for call in ast.walk(function):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            if call.func.attr != function.name:
+                continue
+            handed = [*call.args, *(keyword.value for keyword in call.keywords)]
+            names = {one.id for one in handed if isinstance(one, ast.Name)}
+            wrong += [name for name in own - {"self"} if name not in names]
+            for keyword in call.keywords:
+                if isinstance(keyword.value, ast.Name) and keyword.value.id != keyword.arg:
+                    wrong.append(f"{keyword.arg}={keyword.value.id}")
+    return wrong
+
+
+@pytest.mark.parametrize(("asynchronous", "blocking"), PAIRS, ids=lambda kind: kind.__name__)
+def test_every_argument_is_handed_on(asynchronous: type[Any], blocking: type[Any]) -> None:
+    for function in functions(blocking).values():
+        if function.name in DIFFERENT:
+            continue
+        assert not mishandled(function), (blocking, function.name)
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ("work.client.scan(start, end, limit=limit)", []),
+        ("work.client.scan(start, end)", ["limit"]),
+        ("work.client.scan(start, limit=end)", ["limit", "limit=end"]),
+        ("work.client.scan(start, end, limit=limit, reverse=end)", ["reverse=end"]),
+        ("work.client.other(start, end)", ["limit"]),
+    ],
+)
+def test_what_is_not_handed_on_is_found(body: str, wrong: list[str]) -> None:
+    (function,) = ast.parse(f"def scan(self, start, end, *, limit):\n    return {body}").body
+    assert isinstance(function, ast.FunctionDef)
+    assert sorted(set(mishandled(function))) == wrong

@@ -38,15 +38,16 @@ class Leases:
         now: Callable[[], float],
         soon: Callable[[Callable[[], None]], object],
         ask_leader: AskLeader | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """As for :class:`LeaseCalls`."""
+        """As for :class:`LeaseCalls`. ``clock``: by which leases run out, ``now`` if not given."""
         self._service = service
         self.ttl_min_s = ttl_min_s(service.election_timeout_s)
         self.lessor = Lessor(
             self._leading,
             service.propose_here,
             election_timeout_s=service.election_timeout_s,
-            now=now,
+            now=now if clock is None else clock,
             soon=soon,
         )
         self.calls = LeaseCalls(

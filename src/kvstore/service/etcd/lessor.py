@@ -224,6 +224,13 @@ class Lessor:
         reign = self._reign
         return 0 if reign is None else reign.expiry.waiting
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether leases have run out that aren't gone, or it isn't known yet which there are."""
+        reign = self._reign
+        now = self._now()
+        return reign is None or any(one.deadline <= now for one in reign.deadlines.all())
+
     def applied(self, member: Member, answers: Sequence[tuple[bytes, Answer | EtcdError]]) -> None:
         """``member`` has applied operations with these outcomes, in this order."""
         reign = self._reign
