@@ -13,7 +13,7 @@ GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/inc
 ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_service/*.$(kind) src/kvstore/_wire/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos crash-states fuzz integrity lint docs format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel clean
+.PHONY: help build run demo test test-asan test-tsan chaos crash-states fuzz integrity lint docs format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel wheels clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -130,6 +130,10 @@ simulate: build ## simulate SEEDS=2000 clusters under faults
 
 wheel: $(VENV)/.dependencies ## build a wheel into dist/, nghttp2 in it
 	KVSTORE_BUNDLE=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+wheels: $(VENV)/.built ## the sdist, and a manylinux wheel for each CPython from 3.11 on that is here, into dist/
+	$(BIN)/python -m pip install --quiet --group release
+	$(BIN)/python -m tools.build_wheels
 
 clean: ## remove everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -117,12 +117,13 @@ def extensions() -> list[Extension]:
     ]
 
 
-def modules() -> list[Extension]:
+def generated(extensions: list[Extension]) -> dict[str, Extension]:
+    """Each extension with the C++ that Cython makes of it, by name."""
     kinds: dict[bool, list[Extension]] = {False: [], True: []}
-    for extension in extensions():
+    for extension in extensions:
         kinds[DEBUG and extension.name not in RUN_WITHOUT_GIL].append(extension)
-    return [
-        module
+    return {
+        module.name: module
         for nonecheck, group in kinds.items()
         if group
         for module in cythonize(
@@ -131,11 +132,28 @@ def modules() -> list[Extension]:
             include_path=["src"],
             nthreads=os.cpu_count() or 1,
         )
-    ]
+    }
+
+
+def licence_of_nghttp2() -> Path:
+    """Where Debian's and Red Hat's packages have it."""
+    for place in (
+        "usr/share/doc/libnghttp2-*/copyright",
+        "usr/share/licenses/*nghttp2*/COPYING",
+        "usr/share/licenses/*nghttp2*/LICENSE",
+    ):
+        for found in Path("/").glob(place):
+            return found
+    raise SystemExit("kvstore: nghttp2 can't be brought along: its licence isn't here")
 
 
 class BuildExtensions(build_ext):
     def run(self) -> None:
+        # Not earlier: whoever asks for metadata alone, or makes an sdist, doesn't wait for it.
+        modules = generated(self.extensions)
+        for extension in self.extensions:
+            extension.sources = modules[extension.name].sources
+            extension.depends = modules[extension.name].depends
         super().run()
         wire = Path(self.get_ext_fullpath("kvstore._wire.native"))
         if BUNDLE and not self.inplace and wire.exists():
@@ -148,7 +166,7 @@ class BuildExtensions(build_ext):
             )
             copy(found.stdout.strip(), wire.parent)
             # As its licence wants.
-            copy(next(Path("/usr/share/doc").glob("libnghttp2-*/copyright")), wire.parent)
+            copy(licence_of_nghttp2(), wire.parent / "copyright")
 
 
-setup(ext_modules=modules(), cmdclass={"build_ext": BuildExtensions})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions})

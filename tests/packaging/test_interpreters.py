@@ -1,7 +1,7 @@
 """The engine is built and tested on each CPython that it is for, where this machine has it.
 
 The one that runs this runs all other tests; of the others each gets an environment of its own, a
-wheel built (without optimising: it is to be quick) from a copy of the sources, and the engine's
+wheel built (without optimising: it is to be quick) from the source distribution, and the engine's
 quick tests. All are prepared at the same time.
 """
 
@@ -11,14 +11,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tools.interpreters import VERSIONS, interpreter
+
 ROOT = Path(__file__).resolve().parents[2]
-VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
 OTHERS = [
     version for version in VERSIONS if version != f"{sys.version_info[0]}.{sys.version_info[1]}"
 ]
@@ -41,36 +43,6 @@ QUICK = [
     ),
 ]
 
-# Has headers to build with, is no free-threaded build, and is the version that its name says.
-PROBE = """
-import os, sys, sysconfig
-assert f"{sys.version_info[0]}.{sys.version_info[1]}" == sys.argv[1]
-assert sys.implementation.name == "cpython"
-assert not sysconfig.get_config_var("Py_GIL_DISABLED")
-assert os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
-"""
-
-
-def output_of(*command: str) -> str:
-    """What a command prints, nothing where it isn't there or fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def interpreter(version: str) -> str | None:
-    """A CPython of this version: of the path, or one of pyenv's."""
-    named = shutil.which(f"python{version}")
-    found = [] if named is None else [named]
-    if root := output_of("pyenv", "root"):
-        found += map(str, sorted(Path(root).glob(f"versions/{version}.*/bin/python"), reverse=True))
-    for python in found:
-        probe = subprocess.run([python, "-c", PROBE, version], capture_output=True, check=False)
-        if probe.returncode == 0:
-            return python
-    return None
-
 
 def quietly(*command: object, **environment: str) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -86,16 +58,24 @@ def quietly(*command: object, **environment: str) -> None:
     assert done.returncode == 0, done.stdout[-8000:]
 
 
+def unpacked_sdist(into: Path) -> Path:
+    """The source distribution's files, and what Cython generated of them."""
+    program = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    quietly(sys.executable, "-c", program, into)
+    (sdist,) = into.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(into, filter="data")
+    sources = into / sdist.name.removesuffix(".tar.gz")
+    # The same for all interpreters: so it isn't generated again for each.
+    for made in (ROOT / "src").rglob("*.cpp"):
+        shutil.copy(made, sources / made.relative_to(ROOT))
+    return sources
+
+
 def prepared(base: str, into: Path) -> Path:
-    """An environment of this interpreter with the wheel in it; its python."""
-    sources = into / "sources"
+    """An environment of this interpreter with the wheel of the sdist in it; its python."""
     into.mkdir()
-    # With what Cython generated, which is the same for all: so it isn't generated again.
-    shutil.copytree(
-        ROOT / "src", sources / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info")
-    )
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy2(ROOT / name, sources / name)
+    sources = unpacked_sdist(into)
     compiler = into / "compiler"
     compiler.write_text('#!/bin/sh\nexec c++ "$@" -O0 -g0\n')
     compiler.chmod(0o755)
