@@ -67,8 +67,8 @@ def not_shown(samples: Samples) -> set[str]:
 # What is there only where it is: other members, TLS, and connections that were cut off; and the
 # native front, which alone knows of connections.
 ABSENT = {
-    "native": "kvstore_(peer|pulse|tls|exposed|connections_cut)",
-    "grpcio": "kvstore_(peer|pulse|tls|exposed|(connections|calls|received|unsent|answers)"
+    "native": "kvstore_(peer|pulse|tls|exposed|connections_cut|backup)",
+    "grpcio": "kvstore_(peer|pulse|tls|exposed|backup|(connections|calls|received|unsent|answers)"
     "(_\\w+)?|requests_slow)",
 }
 
@@ -110,6 +110,11 @@ def test_a_scrape_counts_calls_by_code_and_shows_each_member(tmp_path: Path, fro
         assert value(samples, "kvstore_certificate_expiry_seconds", use="client") > 86_400
         lacking = not_shown(samples)
         assert all(re.match(ABSENT[front], name) for name in lacking), lacking
+        value(samples, "process_resident_memory_bytes")
+        assert value(samples, "kvstore_raft_commit_duration_seconds_count", member=leaders[0]) >= 8
+        assert request(kvd, "/livez") == (200, "ok\n")
+        status, said = request(kvd, "/readyz?verbose")
+        assert (status, said.splitlines()[-1]) == (200, "ok")
         assert request(kvd, "/")[0] == 404
         assert request(kvd, "/metrics/other")[0] == 404
         assert request(kvd, "/metrics", "POST")[0] == 501

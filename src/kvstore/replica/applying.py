@@ -19,6 +19,7 @@ from kvstore.errors import (
 from kvstore.raft import Entry, EntryKind, Raft
 from kvstore.replica.checkpoints import Removals
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.durations import Durations, EntryTimes
 from kvstore.replica.listener import Listener
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.work import Jobs, Progress, raise_unless_passing
@@ -42,10 +43,15 @@ _COMMAND = EntryKind.COMMAND
 
 @dataclass(slots=True)
 class _Waiting:
-    """A proposal that waits for its entry to be applied."""
+    """A proposal that waits for its entry to be applied.
+
+    ``committed_s``: when the core said that it is; 0 before.
+    """
 
     term: int
     done: ProposalDone
+    proposed_s: float
+    committed_s: float = 0.0
 
 
 class Applying:
@@ -69,6 +75,7 @@ class Applying:
         mends: Callable[[StorageError], bool],
         wake: Callable[[], None],
         now: Callable[[], float],
+        durations: Durations,
     ) -> None:
         """``machine`` was opened on ``path`` by ``open_machine``; ``apply`` applies to it.
 
@@ -90,6 +97,7 @@ class Applying:
         self._apply = apply
         self._wake = wake
         self._now = now
+        self._durations = durations
         self.listeners: list[Listener] = []
         # A slice must end with this index, 0 for none, and who is told when it is behind us.
         self.pause_at = 0
@@ -182,8 +190,18 @@ class Applying:
 
         The core offers no more than it has room for beyond what was applied.
         """
+        if self._proposed:
+            self._note_committed(entries)
         self._held.extend(entries)
         self.apply_held()
+
+    def _note_committed(self, entries: Sequence[Entry]) -> None:
+        proposed, now = self._proposed, self._now()
+        for entry in entries:
+            waiting = proposed.get(entry.index)
+            if waiting is not None:
+                waiting.committed_s = now
+                self._durations.commit.note(now - waiting.proposed_s)
 
     def apply_held(self) -> None:
         """Go on with what is held, a slice at a time, for as long as the turn's budget lasts."""
@@ -212,11 +230,14 @@ class Applying:
             self._look_up(prepared)
             return False
         self._prepared = None
+        began = self._now()
         answers = self._apply([*islice(self._held, len(prepared))], prepared)
+        applied_s = self._now()
+        self._durations.apply.note(applied_s - began)
         for _ in range(len(prepared)):
             self._held.popleft()
         self._raft.applied(self.machine.applied_index)
-        self._answer(answers)
+        self._answer(answers, applied_s)
         if self.listeners:
             self._tell(answers)
         if 0 < self.pause_at <= self.machine.applied_index:
@@ -254,7 +275,7 @@ class Applying:
         else:
             prepared.learn(outcome)  # type: ignore[arg-type]  # it is its own
 
-    def _answer(self, answers: Sequence[Applied]) -> None:
+    def _answer(self, answers: Sequence[Applied], applied_s: float) -> None:
         proposed = self._proposed
         if not proposed:
             return
@@ -263,6 +284,9 @@ class Applying:
             if waiting is None:
                 continue
             if waiting.term == term:
+                # First: whoever is told may want to say where the time went.
+                times = EntryTimes(waiting.proposed_s, waiting.committed_s, applied_s)
+                self._durations.entries.append(times)
                 waiting.done(results)
             else:
                 waiting.done(OutcomeUnknownError("leadership was lost; retry with the same id"))
@@ -282,7 +306,7 @@ class Applying:
         Whoever waited for another entry of that index learns that its outcome is unknown.
         """
         replaced = self._proposed.pop(index, None)
-        self._proposed[index] = _Waiting(term, done)
+        self._proposed[index] = _Waiting(term, done, self._now())
         if replaced is not None:
             replaced.done(OutcomeUnknownError("leadership was lost; retry with the same id"))
 

@@ -42,6 +42,7 @@ from kvstore.replica.compaction import Compaction
 from kvstore.replica.comparing import Comparing
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.durations import Durations
 from kvstore.replica.failing import defect_of, resign, told_of
 from kvstore.replica.incoming import JudgeMembership, check_packet
 from kvstore.replica.listener import Listener
@@ -145,6 +146,8 @@ class Replica:
         self._clock = LogClock(now)
         self._storage_watch = StorageWatch(options.raft.election_ticks)
         self.counters = ReplicaCounters()
+        self.durations = Durations()
+        self._log.watch_syncs(now, self.durations.log_sync.note)
         self._leader_known = 0
         # Durable, but behind a snapshot that is being installed.
         self._durable: deque[Bundle] = deque()
@@ -163,6 +166,7 @@ class Replica:
             mends=self._mends,
             wake=wake,
             now=now,
+            durations=self.durations,
         )
         self._log_note = NoteKeeper(self._log, self._jobs, options.tick_s)
         self._notices = CommitNotices(self._raft, later, wake)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import posixpath
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
@@ -105,7 +105,10 @@ class MemberLog:
         # Entries before this index came before a snapshot from a leader.
         self._void_before = 0
         # (ticket, bundle, tick at which it was saved) of writes under way, oldest first.
-        self._under_way: deque[tuple[int, Bundle, int]] = deque()
+        self._under_way: deque[tuple[int, Bundle, int, float]] = deque()
+        # Nobody wants to know how long it takes, until somebody does.
+        self._clock: Callable[[], float] = float
+        self._synced: Callable[[float], object] = float
         self._now = 0
         self._writer = False
         self._closed = False
@@ -352,12 +355,17 @@ class MemberLog:
         self._writer = True
         return self._log.start_writer()
 
+    def watch_syncs(self, now: Callable[[], float], synced: Callable[[float], None]) -> None:
+        """Tell ``synced`` how long each bundle that is saved from now on takes to be durable, in
+        seconds of ``now``."""
+        self._clock, self._synced = now, synced
+
     def save(self, bundle: Bundle) -> None:
         """Begin to make a bundle durable; :meth:`take_durable` gives it back when it is."""
         ticket = self._append(
             bundle.hard_state, bundle.snapshot, list(bundle.entries), installs=True
         )
-        self._under_way.append((ticket, bundle, self._now))
+        self._under_way.append((ticket, bundle, self._now, self._clock()))
         if self._writer:
             self._log.submit()
 
@@ -373,7 +381,7 @@ class MemberLog:
         if not self._under_way:
             return 0
         durable = self._log.durable_ticket
-        for ticket, _, saved_at in self._under_way:
+        for ticket, _, saved_at, _ in self._under_way:
             if ticket > durable:
                 return self._now - saved_at
         return 0
@@ -402,7 +410,8 @@ class MemberLog:
         durable = self._log.durable_ticket
         done = []
         while self._under_way and self._under_way[0][0] <= durable:
-            bundle = self._under_way.popleft()[1]
+            _, bundle, _, saved_s = self._under_way.popleft()
+            self._synced(self._clock() - saved_s)
             self._note_durable(bundle.hard_state)
             done.append(bundle)
         return done
@@ -544,7 +553,7 @@ class MemberLog:
     def close(self) -> None:
         """Sync what was saved and close. Raises the failure of a log that has failed before."""
         self._log.close()
-        for _, bundle, _ in self._under_way:
+        for _, bundle, _, _ in self._under_way:
             self._note_durable(bundle.hard_state)
         note = self.to_note()
         if note is not None and not self._closed:

@@ -53,7 +53,7 @@ from kvstore.server.listeners.admin_socket import serve_operators
 from kvstore.server.listeners.bounds import MESSAGE_BYTES_MAX
 from kvstore.server.listeners.front import Front, Listener, choose_front
 from kvstore.server.logs import configure_logs
-from kvstore.server.metrics.switch import open_metrics
+from kvstore.server.metrics.switch import MetricsSwitch, open_metrics
 from kvstore.server.nodes.node import Node
 from kvstore.server.supervisor import notify, watch_over
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -126,6 +126,7 @@ async def _serve(
                             node,
                             ending,
                             list(found.values()),
+                            metrics,
                         )
                 finally:
                     await node.close()
@@ -143,6 +144,7 @@ async def _serve_node(
     node: Node,
     ending: _Ending,
     warnings: Sequence[str],
+    metrics: MetricsSwitch,
 ) -> None:
     """Answer clients until it is asked to end or the node fails, which is raised."""
     front.say()
@@ -157,19 +159,20 @@ async def _serve_node(
     for_operators = AdminHandlers(node, is_operator, warnings)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)
     with contextlib.closing(Gateway(MESSAGE_BYTES_MAX)) as gateway:
-        _serve_http(listener, node, gateway, etcd)
+        etcd_service = node.etcd if isinstance(etcd, EtcdServices) else None
+        probes = Probes(etcd_service, node.leader, node.storage_trouble)
+        _serve_http(listener, probes, gateway, etcd)
+        metrics.probe_by(probes)
         async with watch_over(), serve_operators(directory, front.open, add_services):
-            await _serve_clients(options, listener, address, node, ending, health, etcd)
+            await _serve_clients(options, listener, address, node, ending, health, etcd, probes)
 
 
 def _serve_http(
-    listener: Listener, node: Node, gateway: Gateway, etcd: EtcdServices | EtcdRefusals
+    listener: Listener, probes: Probes, gateway: Gateway, etcd: EtcdServices | EtcdRefusals
 ) -> None:
     """Have the port of clients answer HTTP/1.1 as well, where that can be."""
-    service = node.etcd if isinstance(etcd, EtcdServices) else None
     etcd.add(gateway)
-    face = HttpFace(Probes(service, node.leader, node.storage_trouble), gateway)
-    if not listener.serve_http(face):
+    if not listener.serve_http(HttpFace(probes, gateway)):
         log.info("no HTTP/1.1 (/health, JSON): the native front alone has it")
 
 
@@ -189,6 +192,7 @@ async def _serve_clients(
     ending: _Ending,
     health: HealthWatch,
     etcd: EtcdServices | EtcdRefusals,
+    probes: Probes,
 ) -> None:
     await health.start()
     await listener.start()
@@ -214,6 +218,7 @@ async def _serve_clients(
             raise health.failed.result()
         log.info("stopping: finishing the calls under way", drain_s=DRAIN_S)
         notify("STOPPING=1")
+        probes.stopping = True
         until = asyncio.get_running_loop().time() + DRAIN_S
         await health.stop()
         # First, and while calls are still taken: whoever comes is told who leads then.

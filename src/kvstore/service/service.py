@@ -66,6 +66,11 @@ class KVService:
         # As of which revision of the users those were let in that are gathered, 0 if nobody asked.
         self._guard = 0
 
+    @property
+    def waiting(self) -> int:
+        """Calls that are not answered yet."""
+        return self._desk.waiting
+
     def submit(self, operations: Sequence[Operation], deadline: float, done: Done) -> None:
         """See :class:`kvstore.service.operations.Service`."""
         if not operations:

@@ -230,7 +230,7 @@ def test_without_the_codec_blocks_are_stored_as_leveldb_does_then(tmp_path, no_s
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plyvel.DB(path, create_if_missing=True).close()
-    with pytest.warns(RuntimeWarning, match=r"kvstore\[snappy\]") as caught:
+    with pytest.warns(RuntimeWarning, match=r"kvstore-raft\[snappy\]") as caught:
         db = plyvel.DB(path, compression="snappy")
     assert caught[0].filename == __file__
     with db:

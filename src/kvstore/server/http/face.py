@@ -9,7 +9,7 @@ from typing import Final
 
 from kvstore.api.handlers.etcd.maintenance import ETCD_VERSION
 from kvstore.api.handlers.gateway.gateway import Gateway
-from kvstore.server.http.probes import Check, Probes, outcome_of
+from kvstore.server.http.probes import ProbePages, Probes
 from kvstore.wire.http import Exchange
 from kvstore.wire.http.exchange import TEXT
 
@@ -27,17 +27,16 @@ class HttpFace:
     def __init__(self, probes: Probes, gateway: Gateway) -> None:
         self._probes = probes
         self._gateway = gateway
+        self._probe_pages = ProbePages(probes)
         self._pages: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/health": self._health,
             "/version": self._version,
         }
-        for path, checks in (("/livez", probes.live), ("/readyz", probes.ready)):
-            self._pages[path] = self._checks_page(checks, tuple(checks))
-            for name in checks:
-                self._pages[f"{path}/{name}"] = self._checks_page(checks, (name,))
 
     async def __call__(self, exchange: Exchange) -> None:
         page = self._pages.get(exchange.path)
+        if page is None and self._probe_pages.has(exchange.path):
+            page = self._probe
         if _is_of_a_page(exchange):
             exchange.respond(HTTPStatus.FORBIDDEN, FROM_A_PAGE.encode(), TEXT)
         elif page is not None:
@@ -62,20 +61,9 @@ class HttpFace:
     async def _version(self, exchange: Exchange) -> None:
         exchange.respond(HTTPStatus.OK, _VERSION)
 
-    def _checks_page(
-        self, checks: dict[str, Check], names: tuple[str, ...]
-    ) -> Callable[[Exchange], Awaitable[None]]:
-        async def answer(exchange: Exchange) -> None:
-            query = exchange.query
-            excluded = query.get("exclude", ())
-            asked = [name for name in names if name not in excluded]
-            passed, lines = await outcome_of(checks, asked)
-            # As etcd: who asks for no more hears why it failed, and else a word.
-            said = lines if not passed or "verbose" in query else ""
-            said += "ok\n" if passed else ""
-            exchange.respond(_status(passed), said.encode(), TEXT)
-
-        return answer
+    async def _probe(self, exchange: Exchange) -> None:
+        status, said = await self._probe_pages.answer(exchange.path, exchange.query)
+        exchange.respond(status, said.encode(), TEXT)
 
 
 def _status(is_well: bool) -> HTTPStatus:

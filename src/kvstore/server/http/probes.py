@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
 from typing import Final
 
 from kvstore.api.handlers.etcd.refusals import refusal_of
@@ -11,7 +12,7 @@ from kvstore.errors import Error
 from kvstore.service.etcd import EtcdService
 from kvstore.state.mvcc.requests import AlarmKind, Range
 
-__all__ = ["Check", "Probes", "outcome_of"]
+__all__ = ["Check", "ProbePages", "Probes"]
 
 Check = Callable[[], Awaitable[str]]
 """Why it fails; empty when it doesn't."""
@@ -41,6 +42,8 @@ class Probes:
         self._service = service
         self._leader = leader
         self._storage_trouble = storage_trouble
+        self.stopping = False
+        """Set once the process was asked to end: from then on it isn't ready."""
         self._reads: dict[bool, asyncio.Task[str]] = {}
         self.live: dict[str, Check] = {"serializable_read": self._read_here}
         self.ready: dict[str, Check] = {
@@ -49,8 +52,9 @@ class Probes:
             "linearizable_read": self._read,
             "non_learner": self._learner,
             "storage": self._storage,
+            "serving": self._serving,
         }
-        """By etcd's names, but for the last, which is ours."""
+        """By etcd's names, but for the last two, which are ours."""
 
     async def health(self, excluded: Collection[str], serializable: bool) -> str:
         """Why it isn't well; empty when it is. ``excluded``: names of alarms that don't count;
@@ -81,6 +85,9 @@ class Probes:
     async def _storage(self) -> str:
         # What is wrong with it, paths and all, is the log's to say.
         return "STORAGE TAKES NO WRITES" if self._storage_trouble() else ""
+
+    async def _serving(self) -> str:
+        return "STOPPING" if self.stopping else ""
 
     async def _read_here(self) -> str:
         return await self._shared(True)
@@ -117,7 +124,33 @@ async def _read(service: EtcdService, serializable: bool) -> str:
     return f"RANGE ERROR:{refusal_of(outcome).details}" if isinstance(outcome, Error) else ""
 
 
-async def outcome_of(checks: dict[str, Check], names: Sequence[str]) -> tuple[bool, str]:
+class ProbePages:
+    """``/livez`` and ``/readyz``, and one page for each of their checks: ``/readyz/storage``."""
+
+    def __init__(self, probes: Probes) -> None:
+        self._checks: dict[str, tuple[dict[str, Check], tuple[str, ...]]] = {}
+        for path, checks in (("/livez", probes.live), ("/readyz", probes.ready)):
+            self._checks[path] = checks, tuple(checks)
+            for name in checks:
+                self._checks[f"{path}/{name}"] = checks, (name,)
+
+    def has(self, path: str) -> bool:
+        """There is such a page."""
+        return path in self._checks
+
+    async def answer(self, path: str, query: Mapping[str, list[str]]) -> tuple[HTTPStatus, str]:
+        """What one says; ``exclude``: checks that don't count, ``verbose``: also of those that
+        pass."""
+        checks, names = self._checks[path]
+        excluded = query.get("exclude", ())
+        passed, lines = await _outcome_of(checks, [name for name in names if name not in excluded])
+        # As etcd: who asks for no more hears why it failed, and else a word.
+        said = lines if not passed or "verbose" in query else ""
+        said += "ok\n" if passed else ""
+        return (HTTPStatus.OK if passed else HTTPStatus.SERVICE_UNAVAILABLE), said
+
+
+async def _outcome_of(checks: dict[str, Check], names: Sequence[str]) -> tuple[bool, str]:
     """Whether the checks of those ``names`` all pass, and a line for each."""
     found = {name: await checks[name]() for name in names}
     lines = "".join(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import concurrent.futures
 import dataclasses
 import itertools
 import time
@@ -18,21 +17,20 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
 from kvstore.api.etcd.methods import SERVICES
 from kvstore.api.handlers.etcd.register import WAITING
-from kvstore.errors import Error, UnavailableError
+from kvstore.errors import UnavailableError
 from kvstore.server.metrics.families import Moment, families_of, take_moment
 from kvstore.server.metrics.front_figures import CallCounter, FrontFigures
+from kvstore.server.metrics.pages import asked_of
 from kvstore.server.nodes.node import Node
 from kvstore.server.tls.certificate_files import CertificateFiles
 
 __all__ = ["CallMetrics", "CallSeries", "Metrics"]
-
-# How long a scrape waits for the event loop before it is answered with 503.
-LOOP_WAIT_S = 3.0
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -165,6 +163,8 @@ class Metrics:
         self._node: Node | None = None
         self._front: Callable[[], FrontFigures | None] | None = None
         self.calls = CallSeries()
+        # Reads /proc at a scrape: memory, processor time, descriptors.
+        self._process = ProcessCollector(registry=None)
 
     def watch(self, node: Node | None) -> None:
         """Ask ``node`` from now on; None: nobody. On the event loop's thread."""
@@ -178,29 +178,13 @@ class Metrics:
         """Content type and text of one scrape. Raises UnavailableError when there is nothing."""
         moment = self._moment()
         encode, kind = choose_encoder(accept)
-        return kind, encode(_Families([*families_of(moment), *self.calls.collect()]))
+        families = [*families_of(moment), *self.calls.collect(), *self._process.collect()]
+        return kind, encode(_Families(families))
 
     def _moment(self) -> Moment:
-        answer: concurrent.futures.Future[Moment] = concurrent.futures.Future()
+        return asked_of(self._loop, self._take)
 
-        def take() -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
-            try:
-                answer.set_result(self._take())
-            except Exception as error:  # noqa: BLE001 - result() raises it on the other thread
-                answer.set_exception(error)
-
-        try:
-            self._loop.call_soon_threadsafe(take)
-            return answer.result(LOOP_WAIT_S)
-        except TimeoutError as error:
-            answer.cancel()
-            raise UnavailableError("the event loop is busy") from error
-        except (RuntimeError, Error) as error:
-            raise UnavailableError(f"no figures: {error}") from error
-
-    def _take(self) -> Moment:
+    async def _take(self) -> Moment:
         if self._node is None:
             raise UnavailableError("kvd is starting or stopping")
         figures = self._node.figures()

@@ -1,4 +1,5 @@
-"""``/metrics`` over plain HTTP, in threads of its own: a slow scraper holds up nobody else."""
+"""``/metrics`` and the probes over plain HTTP, in threads of its own: whoever is slow there holds
+up nobody else."""
 
 from __future__ import annotations
 
@@ -8,16 +9,22 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 import structlog
 
 from kvstore.addresses import HostPort
 from kvstore.errors import ConfigurationError, UnavailableError
 
-__all__ = ["MetricsEndpoint", "parse_metrics_address"]
+__all__ = ["MetricsEndpoint", "Page", "parse_metrics_address"]
 
-# Scrapes at one time; a connection beyond is closed at once.
+Page = Callable[[str, dict[str, list[str]], str], tuple[int, str, bytes] | None]
+"""(path, query, Accept header): status, content type and body; None for a path that isn't there."""
+
+# Scrapes and probes at one time; a connection beyond is closed at once.
 SCRAPES_MAX = 4
+
+QUERY_FIELDS_MAX = 64
 
 # How long a scraper may be silent.
 SILENCE_S = 5.0
@@ -37,20 +44,19 @@ def parse_metrics_address(address: str) -> HostPort:
 
 
 class MetricsEndpoint:
-    """Serves what ``render`` gives, a content type and a body, on one address.
+    """Serves what ``page`` gives on one address.
 
-    ``render`` is called on the scrape's thread with the Accept header; UnavailableError from it is
-    answered with 503.
+    It is called on the thread of each request; UnavailableError from it is answered with 503.
     """
 
-    def __init__(self, address: str, render: Callable[[str], tuple[str, bytes]]) -> None:
+    def __init__(self, address: str, page: Page) -> None:
         """Take the address. Raises ConfigurationError that says why it can't be had."""
         wanted = parse_metrics_address(address)
         try:
             family, _, _, _, endpoint = socket.getaddrinfo(
                 wanted.host, wanted.port, type=socket.SOCK_STREAM
             )[0]
-            self._server = _server(family, endpoint, render)
+            self._server = _server(family, endpoint, page)
         except OSError as error:
             raise ConfigurationError(
                 f"failed to serve metrics on {address}: {error.strerror or error}"
@@ -73,24 +79,29 @@ class MetricsEndpoint:
         self._server.server_close()
 
 
-def _server(
-    family: int, endpoint: Any, render: Callable[[str], tuple[str, bytes]]
-) -> ThreadingHTTPServer:
+def _server(family: int, endpoint: Any, page: Page) -> ThreadingHTTPServer:
     free = threading.BoundedSemaphore(SCRAPES_MAX)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = SILENCE_S
 
         def do_GET(self) -> None:
-            if self.path.partition("?")[0] != "/metrics":
-                self.send_error(404, "only /metrics is here")
+            path, _, query = self.path.partition("?")
+            try:
+                asked = parse_qs(query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
+            except ValueError:
+                self.send_error(400, "too much is asked at once")
                 return
             try:
-                kind, body = render(self.headers.get("Accept", ""))
+                found = page(path, asked, self.headers.get("Accept", ""))
             except UnavailableError as error:
                 self.send_error(503, str(error))
                 return
-            self.send_response(200)
+            if found is None:
+                self.send_error(404, "only /metrics, /livez and /readyz are here")
+                return
+            status, kind, body = found
+            self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

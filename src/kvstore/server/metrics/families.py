@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from kvstore.errors import StorageError
 from kvstore.replica import ReplicaStatus
 from kvstore.replica.comparing import ComparisonFigures
 from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
+from kvstore.replica.durations import BOUNDS_S, Histogram
 from kvstore.replica.options import ROLES
 from kvstore.replica.scrub import ScrubFigures
 from kvstore.server.metrics.front_figures import FrontFigures
@@ -40,14 +47,19 @@ class MemberMoment:
     counters: ReplicaCounters
     comparison: ComparisonFigures
     scrub: ScrubFigures
+    voters: int
+    log_sync: Histogram
+    commit: Histogram
+    apply: Histogram
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Moment:
     """What was read on the event loop.
 
-    By use, ``expiries``: when each certificate ends; ``handshakes``: how many were begun and
-    refused (None: nobody knows). ``front``: None of a grpcio listener.
+    ``waiting``, ``saved_at``: as NodeFigures has them. By use, ``expiries``: when each
+    certificate ends; ``handshakes``: how many were begun and refused (None: nobody knows).
+    ``front``: None of a grpcio listener.
     """
 
     members: tuple[MemberMoment, ...]
@@ -61,6 +73,8 @@ class Moment:
     watches: HubFigures | None = None
     leases: LeaseFigures | None = None
     quota: QuotaFigures | None = None
+    waiting: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    saved_at: float = 0.0
 
 
 def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Moment:
@@ -73,6 +87,10 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
                 dataclasses.replace(replica.counters),
                 replica.comparing.figures(),
                 replica.scrub.figures(),
+                len(replica.membership.voters),
+                replica.durations.log_sync.copy(),
+                replica.durations.commit.copy(),
+                replica.durations.apply.copy(),
             )
             for replica in figures.replicas
         ),
@@ -89,6 +107,8 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
         figures.watches,
         figures.leases,
         figures.quota,
+        figures.waiting,
+        figures.saved_at,
     )
 
 
@@ -109,13 +129,23 @@ class _Book:
     def counter(self, name: str, text: str, value: float, **labels: object) -> None:
         self._add(CounterMetricFamily, name, text, value, labels)
 
+    def histogram(self, name: str, text: str, value: Histogram, **labels: object) -> None:
+        family: Any = self._family(HistogramMetricFamily, name, text, labels)
+        bounds = [*map(str, BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, itertools.accumulate(value.buckets), strict=True))
+        family.add_metric([str(label) for label in labels.values()], buckets, value.sum_s)
+
     def _add(
         self, kind: Any, name: str, text: str, value: float, labels: Mapping[str, object]
     ) -> None:
-        family: Any = self.families.get(name)
+        family = self._family(kind, name, text, labels)
+        family.add_metric([str(label) for label in labels.values()], value)
+
+    def _family(self, kind: Any, name: str, text: str, labels: Mapping[str, object]) -> Any:
+        family = self.families.get(name)
         if family is None:
             family = self.families[name] = kind(f"kvstore_{name}", text, labels=list(labels))
-        family.add_metric([str(label) for label in labels.values()], value)
+        return family
 
 
 def families_of(moment: Moment) -> list[Metric]:
@@ -128,11 +158,19 @@ def families_of(moment: Moment) -> list[Metric]:
         book.gauge("exposed", "1: open to whoever reaches it", 1, what=what)
     for member in moment.members:
         _raft(book, member.status)
+        of = member.status.raft.id
+        book.gauge("raft_voters", "Members that vote, as it knows", member.voters, member=of)
+        _durations(book, member)
         _counters(book, member.status.raft.id, member.counters)
         _comparison(book, member.status.raft.id, member.comparison)
         _scrub(book, member.status.raft.id, member.scrub)
         _disk(book, member.status.raft.id, member.directory)
         _engine(book, member.status.raft.id, member.status.engine)
+    for api, waiting in moment.waiting.items():
+        book.gauge("queued_calls", "Calls that wait for their answer", waiting, api=api)
+    if moment.saved_at:
+        text = "When a backup of it was last taken whole, since 1970"
+        book.gauge("backup_last_success_timestamp_seconds", text, moment.saved_at)
     for peer, link in moment.links.items():
         book.gauge("peer_connected", "1: the stream to it is open", link.connected, peer=peer)
         book.counter("peer_sent_frames", "Frames sent to it", link.frames, peer=peer)
@@ -242,6 +280,16 @@ def _raft(book: _Book, status: ReplicaStatus) -> None:
                 member=member,
                 peer=peer.member,
             )
+
+
+def _durations(book: _Book, member: MemberMoment) -> None:
+    of = member.status.raft.id
+    text = "From handing something to the log to knowing it durable"
+    book.histogram("raft_log_sync_duration_seconds", text, member.log_sync, member=of)
+    text = "From proposing an entry, as leader, to knowing it committed"
+    book.histogram("raft_commit_duration_seconds", text, member.commit, member=of)
+    text = "To apply a slice of committed entries"
+    book.histogram("apply_duration_seconds", text, member.apply, member=of)
 
 
 def _counters(book: _Book, member: int, counters: ReplicaCounters) -> None:

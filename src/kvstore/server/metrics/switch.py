@@ -11,7 +11,9 @@ import grpc.aio
 
 from kvstore.errors import ConfigurationError
 from kvstore.extras import install_line
+from kvstore.server.http.probes import ProbePages, Probes
 from kvstore.server.metrics.endpoint import MetricsEndpoint
+from kvstore.server.metrics.pages import MetricsPages
 from kvstore.server.nodes.node import Node
 from kvstore.server.tls.certificate_files import CertificateFiles
 
@@ -28,10 +30,10 @@ class MetricsSwitch:
     def __init__(
         self,
         metrics: Metrics | None = None,
-        endpoint: MetricsEndpoint | None = None,
+        pages: MetricsPages | None = None,
     ) -> None:
         self._metrics = metrics
-        self._endpoint = endpoint
+        self._pages = pages
 
     @property
     def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor[Any, Any]]:
@@ -52,14 +54,18 @@ class MetricsSwitch:
         if self._metrics is not None:
             self._metrics.watch_front(figures)
 
+    def probe_by(self, probes: Probes) -> None:
+        """Answer ``/livez`` and ``/readyz`` by ``probes`` from now on."""
+        if self._pages is not None:
+            self._pages.probes = ProbePages(probes)
+
     @contextlib.contextmanager
     def of(self, node: Node) -> Iterator[None]:
         """Serve ``node``'s figures as long as the context lasts."""
-        if self._metrics is None or self._endpoint is None:
+        if self._metrics is None:
             yield
             return
         self._metrics.watch(node)
-        self._endpoint.start()
         try:
             yield
         finally:
@@ -89,9 +95,12 @@ def open_metrics(
         raise ConfigurationError(
             f"--metrics_addr needs the 'prometheus_client' package: {install_line('metrics')}"
         ) from error
-    metrics = Metrics(asyncio.get_running_loop(), certificates, exposed)
-    endpoint = MetricsEndpoint(address, metrics.render)
+    loop = asyncio.get_running_loop()
+    metrics = Metrics(loop, certificates, exposed)
+    pages = MetricsPages(loop, metrics.render)
+    endpoint = MetricsEndpoint(address, pages)
+    endpoint.start()
     try:
-        yield MetricsSwitch(metrics, endpoint)
+        yield MetricsSwitch(metrics, pages)
     finally:
         endpoint.close()

@@ -31,6 +31,8 @@ class Backups:
 
     def __init__(self) -> None:
         self._busy = False
+        self.saved_at = 0.0
+        """When one was last given whole, in seconds since 1970; 0: none yet."""
 
     async def stream(
         self, replica: Replica, stale: bool, form: Form = iter
@@ -68,6 +70,7 @@ class Backups:
                 yield piece
             # Gone before the caller knows that it has everything.
             await loop.run_in_executor(worker, backup.close)
+            self.saved_at = time.time()
             log.info("snapshot saved", member=replica.member, bytes=sent, stale=stale)
         except StorageError as error:
             # A read like any other: a member that is damaged must not go on.

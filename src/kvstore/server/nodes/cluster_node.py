@@ -531,6 +531,8 @@ class ClusterNode:
             leases=self.leases.figures(),
             watches=self.watches.figures(),
             quota=self._quota.figures(),
+            waiting={"kvstore": self._service.waiting, "etcd": self.etcd.waiting},
+            saved_at=self._backups.saved_at,
         )
 
     def _self_or_reason(self) -> Replica | Error:

@@ -29,7 +29,8 @@ from kvstore.service.operations import Service
 class NodeFigures:
     """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use;
     ``exposed``: what is open to whoever reaches it; ``pulses``, ``watches``, ``leases``,
-    ``quota``: None where there are none."""
+    ``quota``: None where there are none. ``waiting``: unanswered calls, by API. ``saved_at``:
+    when a backup was last taken whole since the start, in seconds since 1970; 0 for never."""
 
     replicas: Sequence[Replica]
     loop: LoopFigures
@@ -40,6 +41,8 @@ class NodeFigures:
     watches: HubFigures | None = None
     leases: LeaseFigures | None = None
     quota: QuotaFigures | None = None
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    saved_at: float = 0.0
 
 
 class Node(Protocol):

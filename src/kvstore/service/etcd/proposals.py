@@ -203,6 +203,11 @@ class Proposals:
             if call.flight is not None:
                 self._decide(call, reason)
 
+    @property
+    def count(self) -> int:
+        """Proposals of this process that are undecided."""
+        return len(self._undecided)
+
     # --- in ------------------------------------------------------------------------------------
 
     def make(

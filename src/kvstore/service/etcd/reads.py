@@ -87,6 +87,11 @@ class Reads:
         self._waiting += (call for call in ready if not call.is_serializable)
         self.tick()
 
+    @property
+    def count(self) -> int:
+        """Reads that are not answered yet."""
+        return self._count
+
     # --- in ------------------------------------------------------------------------------------
 
     def refusal(self) -> Reason | None:

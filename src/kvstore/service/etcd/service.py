@@ -124,6 +124,11 @@ class EtcdService:
         return None if self._member is None else self._member.machine
 
     @property
+    def waiting(self) -> int:
+        """Calls that are not answered yet."""
+        return len(self._early) + self._proposals.count + self._reads.count
+
+    @property
     def has_leader(self) -> bool:
         """It leads, or hears who does."""
         member = self._member
