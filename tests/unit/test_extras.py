@@ -41,16 +41,23 @@ getattr(entry, sys.argv.pop(1))()
 
 @pytest.mark.parametrize(
     ("command", "hidden", "extra"),
-    [("kvd", "structlog", "server"), ("kvd", "grpc", "server"), ("kvctl", "grpc", "client")],
+    [
+        ("kvd --help", "structlog", "server"),
+        ("kvd --help", "grpc", "server"),
+        ("kvctl --help", "click", "cli"),
+        ("kvctl get key", "grpc", "client"),
+    ],
 )
 def test_a_command_without_its_packages_ends_with_one_line(
     command: str, hidden: str, extra: str
 ) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", HIDING, hidden, command, "--help"],
+        [sys.executable, "-c", HIDING, hidden, *command.split()],
         check=False,
         capture_output=True,
         text=True,
     )
-    line = f"{command} needs the {hidden!r} package: pip install 'kvstore-raft[{extra}]'\n"
+    line = (
+        f"{command.split()[0]} needs the {hidden!r} package: pip install 'kvstore-raft[{extra}]'\n"
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", line)
