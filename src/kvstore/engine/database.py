@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Iterator as Iteration
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
+from kvstore._engine.database.bounds import InterruptibleBounds
 from kvstore._engine.database.native import Database, Iterator, WriteBatch, new_batch
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore._engine.table.native import compression_of
@@ -143,7 +144,7 @@ class DB(Database):
         value_width: int | None = None,
         include_key: bool = True,
         include_value: bool = True,
-        **bounds: Any,
+        **bounds: Unpack[InterruptibleBounds],
     ) -> Iteration[tuple[Bytes2D | Runs | None, Bytes2D | Runs | None]]:
         """Walk a range in steps of ``rows`` entries: yields a column of keys and one of values.
 
@@ -155,7 +156,7 @@ class DB(Database):
         entries = self.iterator(**bounds)
         return bulk.scan(entries, rows, key_width, value_width, include_key, include_value)
 
-    def keys(self) -> Iterator:
+    def keys(self) -> Iterator[bytes]:
         """All keys of this moment, in order.
 
         Note that ``dict(db)`` looks each of them up by itself; ``dict(db.items())`` or
@@ -163,7 +164,7 @@ class DB(Database):
         """
         return self.iterator(include_value=False)
 
-    def values(self) -> Iterator:
+    def values(self) -> Iterator[bytes]:
         """The values of all keys of this moment, in the order of the keys."""
         return self.iterator(include_key=False)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Iterator as Iteration
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from kvstore._engine.database.bounds import VersionedBounds
 from kvstore._engine.database.native import (
     count_within,
     joined,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PrefixedDB"]
 
 Bytes = bytes | bytearray | memoryview
+D = TypeVar("D")
 
 
 class PrefixedDB:
@@ -52,15 +54,35 @@ class PrefixedDB:
         """Whether the database below is closed."""
         return self.db.closed
 
+    @overload
     def get(
         self,
         key: Bytes,
-        default: Any = None,
+        default: None = None,
         *,
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
-    ) -> Any:
+    ) -> bytes | None: ...
+    @overload
+    def get(
+        self,
+        key: Bytes,
+        default: D,
+        *,
+        verify_checksums: bool = False,
+        fill_cache: bool = True,
+        sequence: int | None = None,
+    ) -> bytes | D: ...
+    def get(
+        self,
+        key: Bytes,
+        default: object = None,
+        *,
+        verify_checksums: bool = False,
+        fill_cache: bool = True,
+        sequence: int | None = None,
+    ) -> object:
         """As :meth:`DB.get`."""
         return self.db.get(
             joined(self.prefix, key), default, fill_cache=fill_cache, sequence=sequence
@@ -72,9 +94,17 @@ class PrefixedDB:
         """As :meth:`DB.get_versioned`."""
         return self.db.get_versioned(joined(self.prefix, key), sequence, fill_cache=fill_cache)
 
+    @overload
     def multi_get(
-        self, keys: Iterable[Bytes], default: Any = None, *, sequence: int | None = None
-    ) -> list[Any]:
+        self, keys: Iterable[Bytes], default: None = None, *, sequence: int | None = None
+    ) -> list[bytes | None]: ...
+    @overload
+    def multi_get(
+        self, keys: Iterable[Bytes], default: D, *, sequence: int | None = None
+    ) -> list[bytes | D]: ...
+    def multi_get(
+        self, keys: Iterable[Bytes], default: object = None, *, sequence: int | None = None
+    ) -> object:
         """As :meth:`DB.multi_get`."""
         prefix = self.prefix
         return self.db.multi_get([joined(prefix, key) for key in keys], default, sequence=sequence)
@@ -121,14 +151,15 @@ class PrefixedDB:
         value_width: int | None = None,
         include_key: bool = True,
         include_value: bool = True,
-        **bounds: Any,
+        **bounds: Unpack[VersionedBounds],
     ) -> Iteration[tuple[Bytes2D | Runs | None, Bytes2D | Runs | None]]:
         """As :meth:`DB.scan`."""
         entries = self.iterator(**bounds)
         return bulk.scan(entries, rows, key_width, value_width, include_key, include_value)
 
     def __contains__(self, key: object) -> bool:
-        return joined(self.prefix, key) in self.db  # type: ignore[arg-type]
+        inner = joined(self.prefix, key)  # type: ignore[arg-type]
+        return inner in self.db
 
     def __getitem__(self, key: Bytes) -> bytes:
         value: bytes | None = self.db.get(joined(self.prefix, key))
@@ -148,6 +179,60 @@ class PrefixedDB:
         """As :meth:`DB.write_batch`; keys put into the batch get the prefix."""
         return new_batch(self.db, self.prefix, transaction, sync)
 
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[True] = True,
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[VersionedBounds],
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[False],
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[VersionedBounds],
+    ) -> Iterator[bytes]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[False],
+        include_value: Literal[True] = True,
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[VersionedBounds],
+    ) -> Iterator[bytes]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[True] = True,
+        include_sequence: Literal[True],
+        **bounds: Unpack[VersionedBounds],
+    ) -> Iterator[tuple[bytes, bytes, int]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[False],
+        include_sequence: Literal[True],
+        **bounds: Unpack[VersionedBounds],
+    ) -> Iterator[tuple[bytes, int]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: bool = True,
+        include_value: bool = True,
+        include_sequence: bool = False,
+        **bounds: Unpack[VersionedBounds],
+    ) -> Iterator[object]: ...
     def iterator(
         self,
         *,
@@ -163,7 +248,7 @@ class PrefixedDB:
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
-    ) -> Iterator:
+    ) -> Iterator[Any]:
         """As :meth:`DB.iterator`."""
         return new_iterator(
             self.db,
@@ -196,11 +281,11 @@ class PrefixedDB:
     def __iter__(self) -> Iterator:
         return self.iterator()
 
-    def keys(self) -> Iterator:
+    def keys(self) -> Iterator[bytes]:
         """As :meth:`DB.keys`."""
         return self.iterator(include_value=False)
 
-    def values(self) -> Iterator:
+    def values(self) -> Iterator[bytes]:
         """As :meth:`DB.values`."""
         return self.iterator(include_key=False)
 

@@ -81,7 +81,9 @@ class DiskStore:
                 self._step()
         self._step()
 
-    def _walk(self, start: bytes, stop: bytes, sequence: int | None, reverse: bool) -> Walk:
+    def _walk(
+        self, start: bytes, stop: bytes, sequence: int | None, reverse: bool
+    ) -> Walk[tuple[bytes, bytes, int]]:
         return self._db.iterator(
             start=start,
             stop=stop,

@@ -1,13 +1,20 @@
 """Types of the room database."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self, overload
+from collections.abc import Iterator as _Iteration
+from typing import Any, Literal, Self, Unpack, overload
 
+from typing_extensions import TypeVar
+
+from kvstore._engine.database.bounds import Bounds, InterruptibleBounds
 from kvstore._engine.database.change import Change
 from kvstore._engine.database.repair_report import RepairReport
 from kvstore._engine.files.native import FileSystem
 
 _Bytes = bytes | bytearray | memoryview
+_D = TypeVar("_D")
+_C = TypeVar("_C")
+_Entry = TypeVar("_Entry", default=tuple[bytes, bytes])
 
 # batch.pyx
 
@@ -77,7 +84,7 @@ def get_many(
 def count_rows(keys: object) -> int:
     """The rows of an array or a pair (data, offsets)."""
 
-def read_rows(rows: Iterator, most: int, keys: Sink | None, values: Sink | None) -> int:
+def read_rows(rows: Iterator[Any], most: int, keys: Sink | None, values: Sink | None) -> int:
     """Up to ``most`` of the iterator's next entries into the sinks; how many there were."""
 
 # bulk_write.pyx
@@ -100,7 +107,7 @@ class Sink:
 
 # database.pyx
 
-class Database:
+class Database(Iterable[tuple[bytes, bytes]]):
     """The part of :class:`kvstore.DB` that must be fast; see there."""
 
     name: str
@@ -123,15 +130,26 @@ class Database:
     @property
     def retained_sequence(self) -> int | None:
         """From where on history is kept, ``None`` while only the present is."""
+    @overload
     def get(
         self,
         key: _Bytes,
-        default: Any = None,
+        default: None = None,
         *,
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
-    ) -> Any:
+    ) -> bytes | None: ...
+    @overload
+    def get(
+        self,
+        key: _Bytes,
+        default: _D,
+        *,
+        verify_checksums: bool = False,
+        fill_cache: bool = True,
+        sequence: int | None = None,
+    ) -> bytes | _D:
         """The value of ``key`` as ``bytes``, or ``default`` when there is none.
 
         ``sequence`` reads as of that sequence: it must be covered by :meth:`retain_from` or an
@@ -193,32 +211,74 @@ class Database:
         ``applied_index`` (``wal=False`` only, never descending) is remembered with the tables that
         this write ends up in, see :attr:`flushed_index`. An empty batch may carry it too.
         """
+    @overload
     def multi_get(
-        self, keys: Iterable[_Bytes], default: Any = None, *, sequence: int | None = None
-    ) -> list[Any]:
+        self, keys: Iterable[_Bytes], default: None = None, *, sequence: int | None = None
+    ) -> list[bytes | None]: ...
+    @overload
+    def multi_get(
+        self, keys: Iterable[_Bytes], default: _D, *, sequence: int | None = None
+    ) -> list[bytes | _D]:
         """The values of ``keys``, in their order, all of one moment."""
     def __contains__(self, key: object) -> bool: ...
     def __getitem__(self, key: _Bytes) -> bytes: ...
     def __setitem__(self, key: _Bytes, value: _Bytes) -> None: ...
     def __delitem__(self, key: _Bytes) -> None: ...
     def __iter__(self) -> Iterator: ...
+    @overload
     def iterator(
         self,
         *,
-        reverse: bool = False,
-        start: _Bytes | None = None,
-        stop: _Bytes | None = None,
-        include_start: bool = True,
-        include_stop: bool = False,
-        prefix: _Bytes | None = None,
+        include_key: Literal[True] = True,
+        include_value: Literal[True] = True,
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[InterruptibleBounds],
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[False],
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[InterruptibleBounds],
+    ) -> Iterator[bytes]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[False],
+        include_value: Literal[True] = True,
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[InterruptibleBounds],
+    ) -> Iterator[bytes]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[True] = True,
+        include_sequence: Literal[True],
+        **bounds: Unpack[InterruptibleBounds],
+    ) -> Iterator[tuple[bytes, bytes, int]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[False],
+        include_sequence: Literal[True],
+        **bounds: Unpack[InterruptibleBounds],
+    ) -> Iterator[tuple[bytes, int]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
         include_key: bool = True,
         include_value: bool = True,
         include_sequence: bool = False,
-        verify_checksums: bool = False,
-        fill_cache: bool = True,
-        sequence: int | None = None,
-        interrupt: Callable[[], object] | None = None,
-    ) -> Iterator:
+        **bounds: Unpack[InterruptibleBounds],
+    ) -> Iterator[object]:
         """Walk a range of one moment, in key order (descending with ``reverse``).
 
         Yields ``(key, value)`` tuples, or keys, or values, or ``None`` with neither. With
@@ -358,7 +418,7 @@ def new_iterator(
     include_sequence: bool,
     fill_cache: bool,
     sequence: int | None,
-) -> Iterator:
+) -> Iterator[Any]:
     """As :meth:`Database.iterator`, of the keys that begin with ``within``, shown without it."""
 
 def count_within(
@@ -386,7 +446,7 @@ def joined(prefix: bytes, key: _Bytes) -> bytes:
 def prefix_end(prefix: bytes) -> bytes | None:
     """The smallest key after all that begin with ``prefix``; None if there is none."""
 
-class Iterator:
+class Iterator(_Iteration[_Entry]):
     """Walks a range of one moment.
 
     Stands between entries, as plyvel's: :meth:`__next__` returns the entry after the place and
@@ -395,11 +455,11 @@ class Iterator:
     """
 
     def __iter__(self) -> Self: ...
-    def __next__(self) -> Any:
+    def __next__(self) -> _Entry:
         """The entry after the place; raises CorruptionError, StorageError, ClosedError."""
-    def next(self) -> Any:
+    def next(self) -> _Entry:
         """The same as ``next(iterator)``."""
-    def prev(self) -> Any:
+    def prev(self) -> _Entry:
         """The entry before the place; raises StopIteration at the start."""
     def seek(self, target: _Bytes) -> None:
         """Stand before the first key >= ``target``, in key order also when reversed."""
@@ -443,49 +503,101 @@ class RawIterator:
 
 # snapshot.pyx
 
-class Snapshot:
+class Snapshot(Iterable[tuple[bytes, bytes]]):
     """One moment of the database; reads what was there then until it is closed."""
 
     @property
     def sequence(self) -> int:
         """The sequence of the newest write that it sees."""
+    @overload
     def get(
         self,
         key: _Bytes,
-        default: Any = None,
+        default: None = None,
         *,
         verify_checksums: bool = False,
         fill_cache: bool = True,
-    ) -> Any:
+    ) -> bytes | None: ...
+    @overload
+    def get(
+        self,
+        key: _Bytes,
+        default: _D,
+        *,
+        verify_checksums: bool = False,
+        fill_cache: bool = True,
+    ) -> bytes | _D:
         """As :meth:`DB.get`, of that moment."""
     def get_versioned(self, key: _Bytes, *, fill_cache: bool = True) -> tuple[bytes, int] | None:
         """As :meth:`DB.get_versioned`, of that moment."""
-    def multi_get(self, keys: Iterable[_Bytes], default: Any = None) -> list[Any]:
+    @overload
+    def multi_get(self, keys: Iterable[_Bytes], default: None = None) -> list[bytes | None]: ...
+    @overload
+    def multi_get(self, keys: Iterable[_Bytes], default: _D) -> list[bytes | _D]:
         """As :meth:`DB.multi_get`, of that moment."""
     def __contains__(self, key: object) -> bool: ...
     def __getitem__(self, key: _Bytes) -> bytes: ...
     def __iter__(self) -> Iterator: ...
-    def keys(self) -> Iterator:
+    def keys(self) -> Iterator[bytes]:
         """All keys, in order."""
-    def values(self) -> Iterator:
+    def values(self) -> Iterator[bytes]:
         """The values of all keys, in the order of the keys."""
     def items(self) -> Iterator:
         """All pairs, in the order of the keys."""
+    @overload
     def iterator(
         self,
         *,
-        reverse: bool = False,
-        start: _Bytes | None = None,
-        stop: _Bytes | None = None,
-        include_start: bool = True,
-        include_stop: bool = False,
-        prefix: _Bytes | None = None,
+        include_key: Literal[True] = True,
+        include_value: Literal[True] = True,
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[Bounds],
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[False],
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[Bounds],
+    ) -> Iterator[bytes]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[False],
+        include_value: Literal[True] = True,
+        include_sequence: Literal[False] = False,
+        **bounds: Unpack[Bounds],
+    ) -> Iterator[bytes]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[True] = True,
+        include_sequence: Literal[True],
+        **bounds: Unpack[Bounds],
+    ) -> Iterator[tuple[bytes, bytes, int]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
+        include_key: Literal[True] = True,
+        include_value: Literal[False],
+        include_sequence: Literal[True],
+        **bounds: Unpack[Bounds],
+    ) -> Iterator[tuple[bytes, int]]: ...
+    @overload
+    def iterator(
+        self,
+        *,
         include_key: bool = True,
         include_value: bool = True,
         include_sequence: bool = False,
-        verify_checksums: bool = False,
-        fill_cache: bool = True,
-    ) -> Iterator:
+        **bounds: Unpack[Bounds],
+    ) -> Iterator[object]:
         """As :meth:`DB.iterator`, of that moment. It outlives the snapshot."""
     def raw_iterator(
         self, *, verify_checksums: bool = False, fill_cache: bool = True
