@@ -78,7 +78,7 @@ lint: $(VENV)/.lint-tools ## format, lint, types, import rules, the engine's own
 	$(BIN)/python -m pytest --quiet tests/unit/client/test_types.py
 
 docs: $(VENV)/.docs-tools ## build the site of docs/ into build/site, to be read with or without a network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python tools/docs_site.py build/site
 
 format: $(VENV)/.lint-tools ## format the Python and mend what ruff can mend
