@@ -51,7 +51,7 @@ with kvstore.open("db", create_if_missing=True, compression="lz4", read_only=Fal
         assert_type(snapshot.get(b"a"), bytes | None)
         assert_type(snapshot.get(b"a", b""), bytes)
         assert_type(snapshot.multi_get([b"a"]), list[bytes | None])
-        assert_type([*snapshot], list[tuple[bytes, bytes]])
+        assert_type(list(snapshot), list[tuple[bytes, bytes]])
         assert_type([*snapshot.iterator(include_value=False)], list[bytes])
     view = db.prefixed_db(b"a")
     assert_type(view.get(b"a"), bytes | None)

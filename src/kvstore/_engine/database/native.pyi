@@ -107,7 +107,7 @@ class Sink:
 
 # database.pyx
 
-class Database(Iterable[tuple[bytes, bytes]]):
+class Database:
     """The part of :class:`kvstore.DB` that must be fast; see there."""
 
     name: str
@@ -503,7 +503,7 @@ class RawIterator:
 
 # snapshot.pyx
 
-class Snapshot(Iterable[tuple[bytes, bytes]]):
+class Snapshot:
     """One moment of the database; reads what was there then until it is closed."""
 
     @property
