@@ -71,6 +71,9 @@ SECTIONS: Final = {
             "check every byte of a stopped server's or database's files",
         ),
     },
+    "The library's databases": {
+        "db": _in("database.db", "db_group", "look into a library's database, offline"),
+    },
     "Access": {
         "auth": _in("access.auth", "auth_group", "whether users are asked for"),
         "user": _in("access.user", "user_group", "users and their roles"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from kvstore.cli.exit_codes import ExitCode
+from kvstore.cli.files.owners import is_data_directory, is_of_member
 from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.output import tell
 from kvstore.client import Client, Repairs
@@ -20,7 +21,7 @@ from kvstore.errors import (
     StorageError,
 )
 
-__all__ = ["repair_command"]
+__all__ = ["repair_command", "repair_database"]
 
 LOOK_S = 0.5
 """Between two questions how far it is."""
@@ -47,7 +48,7 @@ def repair_command(context: click.Context, directory: Path | None) -> int:
     Exits with 5 where a member has stopped, or something of the database is lost.
     """
     if directory is not None:
-        return _repair_database(context, directory)
+        return repair_database(context, directory)
     settings = settings_of(context)
     ended: list[Repairs] = []
     for address in settings.addr.split(","):
@@ -93,7 +94,8 @@ def _line(member: Repairs, before: Repairs) -> str:
     return f"checked {int(member.checked * 10) * 10} %"
 
 
-def _repair_database(context: click.Context, directory: Path) -> int:
+def repair_database(context: click.Context, directory: Path) -> int:
+    """Of a library: make it openable again, and say what came of it; the exit status."""
     from kvstore.engine import repair_db
 
     _refuse_members(directory)
@@ -124,18 +126,15 @@ def _repair_database(context: click.Context, directory: Path) -> int:
 def _refuse_members(directory: Path) -> None:
     """What is kvd's, kvd repairs: a state without all that it held would be taken for whole."""
     directory = directory.resolve()
-    if (directory / "KVSTORE").exists():
+    if is_data_directory(directory):
         raise ConfigurationError(
             f"{directory} is kvd's data directory, whose members repair what they hold by "
             f"themselves: start kvd; while it runs, 'kvctl --dir {directory} repair'"
         )
-    for member in (directory, directory.parent):
-        if (member / "log").is_dir() and (
-            any(member.glob("state-*")) or (member / "LOGEND").exists()
-        ):
-            raise ConfigurationError(
-                f"{directory} is a member's, who repairs it by itself: start its kvd"
-            )
+    if is_of_member(directory):
+        raise ConfigurationError(
+            f"{directory} is a member's, who repairs it by itself: start its kvd"
+        )
 
 
 def _tell_progress(what: str, done: int, total: int) -> None:

@@ -39,6 +39,11 @@ def verify_command(context: click.Context, path: Path, show_all: bool) -> None:
       kvctl verify --all ./data/node3
       kvctl verify monday.kvs --output=json
     """
+    verify_path(context, path, show_all=show_all)
+
+
+def verify_path(context: click.Context, path: Path, *, show_all: bool) -> None:
+    """Check it, say what came of it, and exit with 5 when anything is damaged."""
     if not path.exists():
         raise click.UsageError(f"there is nothing at {path}")
     try:

@@ -135,6 +135,12 @@ class Results:
         self._widths: list[int] | None = None
         self.count = 0
 
+    def add_document(self, fields: dict[str, object]) -> None:
+        """The only result, where documents are asked for: no list."""
+        if self._output == "json":
+            self._output = "jsonl"
+        self.add(fields, (), b"")
+
     def add(self, fields: dict[str, object], cells: Sequence[str], raw: bytes) -> None:
         """A result: for documents, for lines and tables, and by itself."""
         match self._output:
