@@ -54,6 +54,9 @@ def main() -> int:
     """0: at least one wheel was built, and each works."""
     DIST.mkdir(exist_ok=True)
     _run(sys.executable, "-c", SDIST, DIST)
+    # What once was in a package stays there, and would come into the wheels.
+    for stale in (ROOT / "build").glob("lib.*"):
+        shutil.rmtree(stale)
     built = 0
     for version in VERSIONS:
         base = interpreter(version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -79,6 +80,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built once; extensions that `make build` left under build/ are used again."""
     into = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    # What once was in a package stays there, and would come into the wheel.
+    for stale in (ROOT / "build").glob("lib.*"):
+        shutil.rmtree(stale)
     bundled = {**os.environ, "KVSTORE_BUNDLE": "1"}
     subprocess.run([*build, "--wheel-dir", str(into), str(ROOT)], check=True, cwd=ROOT, env=bundled)
     (built,) = into.glob("kvstore_raft-*.whl")
