@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.client import Access
 from kvstore.console.formats import in_link
 from tests.console.process import Console
 from tests.integration.cluster import Cluster
@@ -44,6 +45,11 @@ PAGES = (
     "/key/edit?p=",
     f"/history?k={in_link(b'app/text')}",
     f"/watch?p={in_link(b'app/')}",
+    "/members",
+    "/members/confirm?do=remove&id=3",
+    "/engine",
+    "/backups",
+    "/users",
 )
 
 
@@ -59,6 +65,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         three.start()
         with three.client(timeout=60) as client:
             client.put_many(KEYS)
+            client.auth.add_user("eve", "secret")
+            client.auth.add_role("readers")
+            client.auth.grant_role("eve", "readers")
+            client.auth.grant_permission("readers", Access.READ, prefix=b"app/")
             client.put_many((b"many/%05d" % number, b"") for number in range(450))
         yield three
 
@@ -147,6 +157,15 @@ def test_a_large_value_comes_as_a_file(shown: Console, wide: Visitor) -> None:
     with wide.page.expect_download() as download:
         wide.page.get_by_role("link", name="Download").click()
     assert download.value.path().read_bytes() == KEYS[b"app/large"]
+
+
+def test_a_file_that_is_no_backup_is_told(shown: Console, wide: Visitor, tmp_path: Path) -> None:
+    file = tmp_path / "x.kvs"
+    file.write_bytes(bytes(3 << 20))
+    wide.page.goto(f"{shown.url}/backups")
+    wide.page.get_by_label("File").set_input_files(file)
+    wide.page.get_by_role("button", name="Verify it").click()
+    expect(wide.page.locator("#verified")).to_contain_text("It is damaged")
 
 
 def test_the_keyboard_skips_to_the_page(shown: Console, wide: Visitor) -> None:

@@ -18,7 +18,18 @@ from starlette.staticfiles import StaticFiles
 from kvstore.console.cluster import Cluster
 from kvstore.console.guard import Guard
 from kvstore.console.options import Options
-from kvstore.console.pages import bulk, history, keys, login, overview, watch
+from kvstore.console.pages import (
+    backups,
+    bulk,
+    engine,
+    history,
+    keys,
+    login,
+    members,
+    overview,
+    users,
+    watch,
+)
 from kvstore.console.rendering import page
 from kvstore.console.requests import Console, console_of, session_of
 from kvstore.console.sampler import Sampler
@@ -94,6 +105,10 @@ def application(console: Console) -> Guard:
             *bulk.ROUTES,
             *history.ROUTES,
             *watch.ROUTES,
+            *members.ROUTES,
+            *engine.ROUTES,
+            *backups.ROUTES,
+            *users.ROUTES,
             *login.ROUTES,
             Mount("/static", StaticFiles(directory=STATIC)),
             Route("/favicon.ico", lambda _: Response(status_code=204)),

@@ -21,7 +21,15 @@ TEMPLATES = Path(__file__).parent / "templates"
 THEMES = ("light", "dark")
 
 # What every page leads to.
-PAGES = (("Overview", "/"), ("Keys", "/keys"), ("Watch", "/watch"))
+PAGES = (
+    ("Overview", "/"),
+    ("Keys", "/keys"),
+    ("Watch", "/watch"),
+    ("Members", "/members"),
+    ("Engine", "/engine"),
+    ("Backups", "/backups"),
+    ("Users", "/users"),
+)
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -30,7 +38,9 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update(label=label, link=in_link, size=size, duration=duration)
+_environment.filters.update(
+    label=label, link=in_link, size=size, duration=duration, is_open=lambda end: end == b"\0"
+)
 
 
 def page(request: Request, template: str, *, status: int = 200, **given: Any) -> HTMLResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
@@ -24,10 +25,13 @@ __all__ = [
     "Console",
     "Form",
     "changes",
+    "checked_form",
+    "checked_header",
     "console_of",
     "cookie_name",
     "key_of",
     "operates",
+    "read_form",
     "session_of",
     "shown",
     "whole_number",
@@ -51,6 +55,8 @@ class Console:
     sessions: Sessions
     sampler: Sampler
     buffers: Buffers = field(default_factory=Buffers)
+    verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of backups that are sent, one at a time."""
 
 
 class Form:
@@ -140,6 +146,16 @@ async def checked_form(request: Request) -> tuple[Session, Form]:
     if not console_of(request).sessions.is_ours(session, fields.get("csrf", "")):
         raise HTTPException(403, "the form is old, or of another session: load the page again")
     return session, Form(fields)
+
+
+def checked_header(request: Request) -> Session:
+    """The session of a POST that is no form: its token is in a header, which other sites can't
+    send. Raises HTTPException."""
+    session = session_of(request)
+    token = request.headers.get("x-csrf-token", "")
+    if session is None or not console_of(request).sessions.is_ours(session, token):
+        raise HTTPException(403, "the page is old, or of another session: load it again")
+    return session
 
 
 async def read_form(request: Request) -> dict[str, str]:

@@ -53,6 +53,11 @@ class Sampler:
             await self.take()
             await asyncio.sleep(max(0.1, EVERY_S - (time.monotonic() - began)))
 
+    async def ready(self) -> None:
+        """Return once there is a sample."""
+        if not self.samples:
+            await self.take()
+
     async def take(self) -> None:
         """Take one sample."""
         before, last = self.reports, self.samples[-1] if self.samples else None

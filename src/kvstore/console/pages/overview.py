@@ -25,8 +25,7 @@ ALARMS_S = 2.0
 
 async def _what(console: Console, session: Session) -> dict[str, Any]:
     sampler = console.sampler
-    if not sampler.samples:
-        await sampler.take()
+    await sampler.ready()
     reports = sampler.reports
     alarms = []
     if reports.heard:

@@ -5,13 +5,17 @@
 // An element with data-poll is filled with what that address gives, every data-every milliseconds,
 // as long as somebody looks. An answer that doesn't come leaves what is there, and is told.
 async function refresh(element) {
-  if (document.hidden) return;
+  // Nothing is pulled away from under who stands in it with the keyboard.
+  if (document.hidden || element.contains(document.activeElement)) return;
   let said = "";
   try {
     const answer = await fetch(element.dataset.poll, { signal: AbortSignal.timeout(15000) });
     if (answer.redirected) { location.reload(); return; }
     if (!answer.ok) throw new Error();
-    element.innerHTML = await answer.text();
+    const text = await answer.text();
+    const left = element.querySelector(".scroll")?.scrollLeft ?? 0;
+    element.innerHTML = text;
+    if (left) element.querySelector(".scroll").scrollLeft = left;
   } catch {
     said = "The console doesn't answer; what is shown is old.";
   }
@@ -66,5 +70,24 @@ document.querySelectorAll("[data-watch]").forEach((body) => {
     cell(row, change.size, "number");
     cell(row, change.value, "key");
     while (body.rows.length > rows) body.deleteRow(-1);
+  });
+});
+
+// A backup to be verified is sent as it is, and not as a form: it may be large.
+document.querySelectorAll("form[data-verify]").forEach((form) => {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const said = document.getElementById("verified");
+    said.textContent = "Reading…";
+    try {
+      const answer = await fetch(form.dataset.verify, {
+        method: "POST",
+        headers: { "x-csrf-token": form.dataset.token, "content-type": "application/octet-stream" },
+        body: form.elements.file.files[0],
+      });
+      said.textContent = await answer.text();
+    } catch {
+      said.textContent = "It couldn't be sent.";
+    }
   });
 });
