@@ -74,6 +74,13 @@ SECTIONS: Final = {
     "The library's databases": {
         "db": _in("database.db", "db_group", "look into a library's database, offline"),
     },
+    "At a prompt": {
+        "shell": _in("shell.shell", "shell_command", "one command after the other, connected"),
+        "completion": _in(
+            "shell.completion", "completion_command", "print what completes words in a shell"
+        ),
+        "version": _in("shell.version", "version_command", "show versions"),
+    },
     "Access": {
         "auth": _in("access.auth", "auth_group", "whether users are asked for"),
         "user": _in("access.user", "user_group", "users and their roles"),

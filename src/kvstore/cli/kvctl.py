@@ -126,12 +126,15 @@ def exit_code_of(error: Error) -> ExitCode:
             return ExitCode.FAILURE
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Do what ``arguments`` say; the exit status. Whatever goes wrong is told in a line."""
+def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
+    """Do what ``arguments`` say; the exit status. Whatever goes wrong is told in a line.
+
+    With ``settings``, those of a shell, they and not the environment say what arguments don't.
+    """
     # Ctrl-C can come between a call and its first step: that is no news for whoever pressed it.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
-        status = _told(arguments)
+        status = _told(arguments, settings)
         flush_output()
         return status
     except OutputError as error:
@@ -141,9 +144,9 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.FAILURE
 
 
-def _told(arguments: Sequence[str]) -> int:
+def _told(arguments: Sequence[str], settings: Settings | None) -> int:
     try:
-        return _run(arguments)
+        return _run(arguments, settings)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -159,10 +162,14 @@ def _told(arguments: Sequence[str]) -> int:
         return ExitCode.FAILURE
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], settings: Settings | None) -> int:
     try:
         status = kvctl.main(
-            [*arguments], prog_name="kvctl", auto_envvar_prefix="KVCTL", standalone_mode=False
+            [*arguments],
+            prog_name="kvctl",
+            auto_envvar_prefix="KVCTL" if settings is None else None,
+            standalone_mode=False,
+            obj=settings or Settings(),
         )
     except SystemExit as ended:
         status = ended.code

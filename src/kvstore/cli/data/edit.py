@@ -15,7 +15,7 @@ import click
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.data_bytes import in_words, read_key
-from kvstore.cli.interface.keys import DataCommand, hex_option
+from kvstore.cli.interface.keys import DataCommand, complete_keys, hex_option
 from kvstore.cli.interface.output import tell_data
 from kvstore.client import Client, Draft, KeyValue, Put
 
@@ -27,7 +27,7 @@ DEFAULT_EDITOR = "vi"
 
 
 @click.command("incr", cls=DataCommand, short_help="add to a number")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @click.argument("by", type=click.IntRange(INTEGER_MIN, INTEGER_MAX), default=1, metavar="[BY]")
 @hex_option
 @connection_options
@@ -65,7 +65,7 @@ def _number(key: bytes, value: bytes, hexadecimal: bool) -> int:
 
 
 @click.command("edit", cls=DataCommand, short_help="change a value in an editor")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @hex_option
 @connection_options
 @click.pass_context

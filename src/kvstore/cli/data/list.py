@@ -10,7 +10,7 @@ import click
 from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.data_bytes import in_words, read_key
 from kvstore.cli.interface.entries import add_entry, entry_results
-from kvstore.cli.interface.keys import DataCommand, hex_option, revision_option
+from kvstore.cli.interface.keys import DataCommand, complete_keys, hex_option, revision_option
 from kvstore.cli.interface.output import Results, tell_data
 from kvstore.client import Client, KeyValue
 from kvstore.client.keys import with_prefix
@@ -20,7 +20,9 @@ __all__ = ["count_command", "list_command", "prefix_end"]
 # Keys that are asked for at a time where those of a folder are passed over.
 FOLDER_PAGE = 64
 
-prefix_argument = click.argument("prefix", default="", metavar="[PREFIX]")
+prefix_argument = click.argument(
+    "prefix", default="", metavar="[PREFIX]", shell_complete=complete_keys
+)
 
 
 def prefix_end(prefix: bytes) -> bytes | None:

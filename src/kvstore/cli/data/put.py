@@ -14,7 +14,7 @@ from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.data_bytes import in_words, read_key, read_value
 from kvstore.cli.interface.durations import duration_type
 from kvstore.cli.interface.entries import entry_fields
-from kvstore.cli.interface.keys import DataCommand, hex_option
+from kvstore.cli.interface.keys import DataCommand, complete_keys, hex_option
 from kvstore.cli.interface.output import tell_data
 from kvstore.client import Client, Get, KeyValue, Put
 from kvstore.errors import Error, Outcome
@@ -66,7 +66,7 @@ class Stored(NamedTuple):
 
 
 @click.command("put", cls=DataCommand, short_help="store a value")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @click.argument("value", required=False)
 @click.option(
     "--file",

@@ -11,6 +11,7 @@ from kvstore.cli.interface.data_bytes import read_key
 from kvstore.cli.interface.entries import add_event, event_results
 from kvstore.cli.interface.keys import (
     DataCommand,
+    complete_keys,
     hex_option,
     keys_options,
     keys_wanted,
@@ -86,7 +87,7 @@ def watch_command(
 
 
 @click.command("history", cls=DataCommand, short_help="print a key's past changes")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @hex_option
 @connection_options
 @click.pass_context

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +38,26 @@ SOCKET_PATH_BYTES_MAX = 107
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class KeptClients:
+    """Clients that are closed in the end, and not after each command."""
+
+    def __init__(self) -> None:
+        self._clients: dict[object, Client] = {}
+
+    def take(self, make: partial[Client]) -> contextlib.AbstractContextManager[Client]:
+        """The one that ``make`` made before, or makes now."""
+        said = (make.args, tuple(make.keywords.items()))
+        if said not in self._clients:
+            self._clients[said] = make()
+        return contextlib.nullcontext(self._clients[said])
+
+    def close(self) -> None:
+        """Close all."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+
 @dataclass(slots=True)
 class Settings:
     """What was asked for before or after the command's name; the later one wins."""
@@ -54,27 +76,31 @@ class Settings:
     user: str | None = None
     """With ``:`` and its password after it, as etcdctl has it, or without."""
     password_file: Path | None = None
+    kept: KeptClients | None = None
+    """Of a shell, whose commands share their connections."""
 
     @property
     def addr(self) -> str:
         """Where the servers are. Raises ConfigurationError: no kvd serves in the directory."""
         return self.address if self.directory is None else socket_addresses(self.directory)
 
-    def connect(self, addr: str | None = None) -> Client:
-        """Return a client, of ``addr`` if given.
+    def connect(self, addr: str | None = None) -> contextlib.AbstractContextManager[Client]:
+        """Return a client, of ``addr`` if given, for a ``with`` block.
 
         Raises ConfigurationError for an address or PEM file that is no good.
         """
         from kvstore.client import Client
 
         user, password = self._login()
-        return Client(
+        make = partial(
+            Client,
             addr or self.addr,
             tls=self.tls,
             timeout=self.timeout,
             user=user,
             password=password,
         )
+        return make() if self.kept is None else self.kept.take(make)
 
     @property
     def tls(self) -> TLS | None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from kvstore.cli.interface.connection import settings_of
 from kvstore.cli.interface.data_bytes import read_key
+from kvstore.errors import Error
 
 __all__ = [
     "DataCommand",
     "KeysWanted",
+    "complete_keys",
     "hex_option",
     "keys_options",
     "keys_wanted",
@@ -67,9 +74,38 @@ class KeysWanted(NamedTuple):
         return self.keys[0] if self.keys else None
 
 
+# Set, it has completion ask the server for keys, as a shell of ours that is connected does anyway;
+# how many, and for how long at most.
+COMPLETE_VARIABLE = "KVCTL_COMPLETE_KEYS"
+COMPLETE_KEYS = 50
+COMPLETE_S = 1.0
+
+
+def complete_keys(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Keys that begin so, where somebody wants the server to be asked; what can't be typed is left
+    out."""
+    settings = settings_of(context)
+    is_wanted = settings.kept is not None or os.environ.get(COMPLETE_VARIABLE)
+    if not is_wanted or context.params.get("hexadecimal"):
+        return []
+    settings = dataclasses.replace(settings, timeout=min(settings.timeout, COMPLETE_S))
+    found = []
+    with contextlib.suppress(Error, UnicodeDecodeError), settings.connect() as client:
+        prefix = os.fsencode(incomplete)
+        for entry in client.range(prefix=prefix, limit=COMPLETE_KEYS, keys_only=True):
+            key = entry.key.decode()
+            if key.isprintable():
+                found.append(CompletionItem(key))
+    return found
+
+
 def keys_options(command: Command) -> Command:
     """Give a command KEYs, and what makes more of them."""
-    keys = click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+    keys = click.argument(
+        "keys", metavar="KEY...", nargs=-1, required=True, shell_complete=complete_keys
+    )
     return keys(_PREFIX(_FROM_KEY(_RANGE(command))))
 
 

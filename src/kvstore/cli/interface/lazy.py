@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 __all__ = ["LazyCommand", "LazyGroup", "hyphens"]
 
@@ -71,10 +72,21 @@ class LazyGroup(click.Group):
         name = hyphens(word)
         command = self.get_command(context, name)
         if command is None:
+            if context.resilient_parsing:
+                return None, None, arguments[1:]  # of words to be completed
             if not word.startswith("-"):
                 self._refuse(context, name)
             return super().resolve_command(context, arguments)
         return command.name, command, arguments[1:]
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Loading every command to ask for its help would take as long as all of them together.
+        names = [
+            CompletionItem(name, help=it.short_help)
+            for name, it in self._homes.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, context, incomplete)]
 
     def _refuse(self, context: click.Context, word: str) -> NoReturn:
         said = f"No such command {word!r}."
