@@ -14,7 +14,7 @@ import structlog
 
 from kvstore.replica.work import AtOnce
 from kvstore.server.config.data_directory import DataDirectory
-from kvstore.server.nodes.cluster_node import _tell_lost_memory
+from kvstore.server.nodes.cluster_node import tell_lost_memory
 from kvstore.server.nodes.history import HistoryFile
 from kvstore.server.peers.identity import MemberIdentity, Stage, save_identity, start_identity
 from kvstore.server.peers.registry import Known, PeerRegistry, StaleMemberError, check
@@ -60,7 +60,7 @@ def read(directory: Path) -> Said:
     config: Any = SimpleNamespace(cluster_id=CLUSTER, self_id=MEMBER, nodes=(1, 2, 3))
     with structlog.testing.capture_logs() as logs, DataDirectory(directory, MODE):
         identity = start_identity(directory, config)
-        _tell_lost_memory(directory, identity, config)
+        tell_lost_memory(directory, identity, config)
         known = PeerRegistry(directory, identity.incarnation).known()
         history = HistoryFile(directory, str(identity.incarnation), AtOnce())
         marks = list(history.load())

@@ -150,6 +150,10 @@ class Process:
         self.outage_ms = PROMISE_OUTAGE_MS
         """How long it is then off."""
         self.excuses: set[str] = set()
+        # Its log was damaged at rest: what is older than its mark may be damaged for good.
+        self.rotten = False
+        # It found that when it started, and may not have again what it lost.
+        self.is_healing = False
         """What was done to its disk, and explains a failure."""
         self.flipped: set[str] = set()
         """Files of its state with a bit turned, which it repairs by itself."""
@@ -228,6 +232,9 @@ class Process:
             self._stop_for(error)
             return
         self.replica = replica
+        if "bit flip" in self.excuses:
+            self.excuses.discard("bit flip")
+            self.is_healing = True
         self._service = KVService(
             self._route,
             now=self.clock_s,
@@ -378,7 +385,7 @@ class Process:
             self._stop_for(replica.failure)
             return
         self._oracle.check_leader(replica)
-        if replica.counters.log_tails_lost and not self.excuses:
+        if replica.counters.log_tails_lost and not self.excuses and not self.rotten:
             raise Violation(f"member {self.member} gave up the tail of a log that is whole")
         if replica.comparing.differences:
             raise Violation(f"states differ, says {self.member}: {replica.comparing.figures()}")

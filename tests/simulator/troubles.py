@@ -61,6 +61,7 @@ class Troubles:
         self._add = add
         self._rng = random.Random(f"{plan.seed}/troubles")
         self._lies = random.Random(f"{plan.seed}/lies")
+        self._rot = random.Random(f"{plan.seed}/rot")
         self._over = False
         self._made: dict[str, int] = {}
         # Whose logs lost an entry, and may not have it again yet.
@@ -462,7 +463,7 @@ class Troubles:
     def flip_bit(self) -> str | None:
         """Damage at rest, where a majority can do without the member.
 
-        Of a log for good; a state is repaired.
+        Of a log until it starts anew and others have given it what it lost; a state is repaired.
         """
         process = self._dispensable()
         path = self._damageable(process) if process is not None else None
@@ -470,11 +471,30 @@ class Troubles:
             return None
         if path.endswith(".wal"):
             process.excuses.add("bit flip")
+            process.rotten = True
+            if self._rot.random() < 0.6:
+                return self._rot_log(process, path)
         else:
             process.flipped.add(path)
         offset = self._rng.randrange(len(process.disk.read_file(path)))
         process.disk.flip_bit(path, offset, self._rng.randrange(8))
         return f"member {process.member} {path} at {offset}"
+
+    def _rot_log(self, process: Process, path: str) -> str:
+        """What only a start finds: a segment's or a record's header is damaged, or one is gone."""
+        told = self._stop(process, "none", "its disk rots")
+        if not process.disk.exists(path):
+            return told
+        content = process.disk.read_file(path)
+        headers = [0] + [
+            at for at in range(128, len(content), 8) if content[at : at + 3] == b"KR\2"
+        ]
+        if self._rot.random() < 0.25:
+            process.disk.remove_file(path)
+            return f"{told} {path} is gone"
+        at = self._rot.choice(headers) + self._rot.randrange(48)
+        process.disk.flip_bit(path, at, self._rot.randrange(8))
+        return f"{told} {path} at {at}"
 
     def lose_entry(self) -> str | None:
         """A disk lied: the last entry that it made durable is gone at the next start.
@@ -553,9 +573,11 @@ class Troubles:
             replica = process.replica
             if replica is not None and not replica.storage_busy and not replica.is_damaged:
                 self._incomplete.discard(process.member)
+                process.is_healing = False
         for_good = {p.member for p in self._processes.values() if p.gone or "bit flip" in p.excuses}
         flawed = {p.member for p in self._processes.values() if p.is_flawed}
-        return for_good | flawed | self._incomplete
+        healing = {p.member for p in self._processes.values() if p.is_healing}
+        return for_good | flawed | healing | self._incomplete
 
     def _damageable(self, process: Process) -> str | None:
         """A file whose damage can be told from a torn write: not the newest of the log."""

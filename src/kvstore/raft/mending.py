@@ -84,6 +84,8 @@ def answer(state: State, message: Message) -> None:
     index = message.log_index
     known = index > log.offset and log.term(index) == message.log_term
     whole = known and index not in log.hollow
+    # Who lost the end of its log has lost this, if it ever had it.
+    lost = state.damaged and index > log.last
     state.send(
         MessageKind.MEND_RESPONSE,
         message.sender,
@@ -91,7 +93,7 @@ def answer(state: State, message: Message) -> None:
         log_term=message.log_term,
         entries=(log.entries[index - log.offset - 1],) if whole else (),
         reject=not whole,
-        damaged=known and not whole,
+        damaged=lost or (known and not whole),
     )
 
 

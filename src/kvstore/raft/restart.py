@@ -36,6 +36,10 @@ def load(
         # Nobody may have it but in a snapshot: as if the log had ended before it.
         kept = [entry for entry in kept if entry.index < lost]
         damaged = True
+    has_lost = damaged or hard_state.damaged
+    held = [entry.index for entry in kept if entry.index in hollow and entry.index <= applied]
+    if has_lost and held:
+        kept = [entry for entry in kept if entry.index < held[0]]
     log = Log(snapshot.index, snapshot.term)
     state = State(
         member, options, rng, hard_state, log, History(snapshot.index, snapshot.membership)
@@ -45,10 +49,15 @@ def load(
     log.stable = log.handed = log.last
     # Applied entries were committed; the hint may be older, as it isn't synced by itself.
     commit = max(hard_state.commit, applied, snapshot.index)
-    log.commit = min(commit, log.last)
+    if has_lost or commit > log.last:
+        # What is left is the log as it once was: later entries, which are lost, may have replaced
+        # those of which it knew nothing yet, and it is they that were applied.
+        log.commit = min(max(hard_state.commit, snapshot.index), log.last)
+    else:
+        log.commit = commit
     log.applied = log.offered = applied
     if log.hollow:
-        _pass_hollow(state, commit)
+        _pass_hollow(state, log.commit)
     roles.become_follower(state, state.term, NOBODY)
     if damaged or commit > log.last:
         damage.found(state)

@@ -30,9 +30,11 @@ KEPT_TIMEOUTS = 10
 def mark(state: State, index: int) -> SnapshotMeta:
     """The mark of the state machine after ``index``."""
     log = state.log
-    if not log.offset <= index <= log.applied or log.term(index) < 0:
+    # Of a member that lost entries more may be applied than it knows to be committed.
+    known = max(log.offset, min(log.applied, log.commit))
+    if not log.offset <= index <= known or log.term(index) < 0:
         raise InvalidArgumentError(
-            f"no mark for index {index}: entries {log.offset} to {log.applied} are known applied"
+            f"no mark for index {index}: entries {log.offset} to {known} are known applied"
         )
     return SnapshotMeta(index, log.term(index), state.configurations.at(index))
 
@@ -66,7 +68,8 @@ def compact(state: State, index: int) -> None:
     if index > log.applied:
         raise InvalidArgumentError(f"index {index} is not applied yet ({log.applied} is)")
     options = state.options
-    index = min(index, log.handed, log.tail_start(options.tail_entries, options.tail_bytes))
+    tail = log.tail_start(options.tail_entries, options.tail_bytes)
+    index = min(index, log.commit, log.handed, tail)
     _let_go(state, index)
     kept = kept_after(state, index)
     if kept < index:

@@ -84,7 +84,7 @@ class Compaction:
         On the disk: what memory keeps for slow followers is another matter.
         """
         machine = self._applying.machine
-        durable = machine.durable_index
+        durable = min(machine.durable_index, self._raft.commit)
         if durable < index:
             if machine.applied_index >= index:
                 self._jobs.start("flush", machine.flush, partial(self._flushed, machine))

@@ -13,6 +13,7 @@ from functools import partial
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.errors import ConfigurationError, Error
 from kvstore.raft import Membership
+from kvstore.replica.log_loss import ASIDE, is_unfounded
 from kvstore.replica.notices import Later, at_once
 from kvstore.replica.packets import Packet
 from kvstore.replica.recovery import Findings, LogFound, refused
@@ -122,8 +123,9 @@ class Group:
     ) -> None:
         """Open all members below ``path``, founding the cluster where it is new.
 
-        The member that knows most stands for election at once. Raises ConfigurationError when a
-        member has lost its directory while others have not, and what Replica raises.
+        The member that knows most stands for election at once. One that has lost its directory, or
+        its log, goes on as one that lost all it had, while a majority of the others is whole.
+        Raises ConfigurationError when it isn't, and what Replica raises.
         """
         self._wake = wake
         self._woken = False
@@ -133,12 +135,13 @@ class Group:
         self.replicas: dict[int, Replica] = {}
         disk = PosixFileSystem() if filesystem is None else filesystem
         founders = Membership(voters=frozenset(range(1, members + 1)))
-        fresh = [member for member in founders.voters if is_fresh(disk, f"{path}/node{member}")]
+        new = [member for member in founders.voters if is_unfounded(disk, f"{path}/node{member}")]
         try:
             # Those that have run before come first: they tell whether the others may be founded.
-            for member in sorted(founders.voters, key=lambda member: (member in fresh, member)):
-                if member in fresh:
-                    self._refuse_lost_member(path, member)
+            for member in sorted(founders.voters, key=lambda member: (member in new, member)):
+                forgotten = member in new and self._has_history()
+                if forgotten and len(self._whole()) <= members // 2:
+                    raise lost_member(path, member)
                 self.replicas[member] = Replica(
                     Identity(cluster, member),
                     f"{path}/node{member}",
@@ -146,7 +149,9 @@ class Group:
                     options=options or ReplicaOptions(),
                     rng=random.Random(rng.getrandbits(64)),
                     wake=partial(self._make_due, member),
-                    founders=founders,
+                    founders=None if forgotten else founders,
+                    # All of them stopped together: nobody was in a later term.
+                    forgotten_term=max(self._terms()) if forgotten else 0,
                     filesystem=disk,
                     on_failure=_report(on_failure, member),
                     threaded=threaded,
@@ -159,12 +164,19 @@ class Group:
             raise
         max(self.replicas.values(), key=lambda replica: replica.last_log).campaign()
 
-    def _refuse_lost_member(self, path: str, member: int) -> None:
-        """A member founded anew beside others that have history would have forgotten its votes."""
+    def _has_history(self) -> bool:
+        """More was written than the founding: whoever has nothing has forgotten its votes."""
         # The founders' own membership is entry 1.
-        if all(replica.last_log[1] <= 1 for replica in self.replicas.values()):
-            return
-        raise lost_member(path, member)
+        return any(replica.last_log[1] > 1 for replica in self.replicas.values())
+
+    def _whole(self) -> list[int]:
+        """Members that have all they promised."""
+        return [
+            member for member, replica in self.replicas.items() if not replica.status().raft.damaged
+        ]
+
+    def _terms(self) -> list[int]:
+        return [replica.term for replica in self.replicas.values()]
 
     def leader_replica(self) -> Replica | None:
         """The member that leads and is in touch with a majority."""
@@ -219,15 +231,21 @@ class Group:
 
 
 def lost_member(path: str, member: int) -> ConfigurationError:
-    """What is wrong where one of the members below ``path`` has no log, and others have history."""
-    error = ConfigurationError(f"{path}/node{member} has no log but other members have data")
+    """What is wrong where a member below ``path`` has no log, others have history, and there is no
+    majority of members that have all they promised."""
+    error = ConfigurationError(
+        f"{path}/node{member} has no log but other members have data, and too few of them are "
+        "whole to go on without it"
+    )
     return refused(Findings(log=LogFound.GONE), error)
 
 
 def is_fresh(disk: FileSystem, path: str) -> bool:
     """No log was ever begun in a member's directory ``path``."""
     log = f"{path}/log"
-    return disk.kind(log) == 0 or not any(name.endswith(".wal") for name in disk.names(log))
+    return disk.kind(log) == 0 or not any(
+        name.endswith((".wal", ASIDE)) for name in disk.names(log)
+    )
 
 
 def _report(

@@ -48,6 +48,7 @@ def open_member(
     options: ReplicaOptions,
     rng: random.Random,
     founders: Membership | None,
+    forgotten_term: int,
     open_machine: Callable[[str], StateMachine],
 ) -> OpenedMember:
     """Open what is in ``directory``; the arguments as those of :class:`~kvstore.replica.Replica`.
@@ -60,6 +61,7 @@ def open_member(
         filesystem=directory.filesystem,
         segment_bytes=options.segment_bytes,
         note=NoteFile(directory.filesystem, directory.log_note),
+        forgotten_term=forgotten_term,
     )
     try:
         if log.is_new and founders is not None:
@@ -71,6 +73,7 @@ def open_member(
     applied = state.machine.applied_index
     try:
         recovery = judge_start(log, identity.member, state.found, applied)
+        log.settle()
         raft = Raft(
             identity.member,
             options.raft,

@@ -28,6 +28,7 @@ __all__ = [
     "LogFound",
     "Others",
     "Owner",
+    "Peers",
     "Row",
     "StateFound",
     "decide",
@@ -70,7 +71,17 @@ class Owner(enum.Enum):
     OURS = "ours, or new"
     FOREIGN = "another member's, or another cluster's"
     DAMAGED = "MEMBER is damaged"
+    GONE = "MEMBER is gone, where a log or PEERS is there"
     NEWER = "a newer format"
+
+
+class Peers(enum.Enum):
+    """What it remembers of the others' directories, by its file ``PEERS``."""
+
+    OURS = "ours, or new"
+    GONE = "gone, where there was one"
+    FOREIGN = "another member's"
+    DAMAGED = "PEERS is damaged"
 
 
 class LogFound(enum.Enum):
@@ -80,7 +91,12 @@ class LogFound(enum.Enum):
     FOREIGN = "another member's, or another cluster's"
     GONE = "gone, where there was one"
     NEWER = "of a newer format"
-    DAMAGED = "a segment or a record's header is damaged, or a segment in the middle is missing"
+    UNNOTED = "damaged, as below, and nothing is noted of term and vote beside it"
+    DAMAGED = (
+        "a segment or a record's header is damaged, or a segment in the middle is missing; what "
+        "stands before that is kept, and term and vote are noted beside it"
+    )
+    FORGOTTEN = "gone, of one of this process's members, a majority of which still has theirs"
     VOTE_LOST = "the newest record of mark, identity, or term and vote without a note, is damaged"
 
 
@@ -101,6 +117,7 @@ class End(enum.Enum):
         "before what was durable, by the note beside it, the commit index or the state; "
         "or term and vote are those of the note alone"
     )
+    VOTE_ALONE = "where it was written to, but term and vote are damaged, of the only voter"
 
 
 class StateFound(enum.Enum):
@@ -127,6 +144,7 @@ class Findings:
 
     directory: Directory = Directory.OURS
     owner: Owner = Owner.OURS
+    peers: Peers = Peers.OURS
     log: LogFound = LogFound.WHOLE
     entries: Entries = Entries.WHOLE
     end: End = End.RIGHT
@@ -158,6 +176,7 @@ REPLACE = (
 )
 _PUT_BACK = "put back the directory as it was when kvd stopped, or give the right data_dir"
 _BACKUP = "no other member has it: begin anew with a backup"
+_RENEW_PEERS = "put it back, or remove it: it is told anew as the others are met"
 _UPDATE = "use the kvstore that wrote it, or a newer one"
 
 _UNUSABLE = (StateFound.GONE, StateFound.OLDER, StateFound.DAMAGED)
@@ -195,6 +214,9 @@ TABLE: tuple[Row, ...] = (
     ),
     _refuse("MEMBER has a newer format", "use a newer kvstore", 1, owner=Owner.NEWER),
     _refuse("MEMBER is damaged", REPLACE, 5, owner=Owner.DAMAGED),
+    _refuse("MEMBER is gone", REPLACE, 5, owner=Owner.GONE),
+    _refuse("PEERS is another's", _RENEW_PEERS, 5, peers=Peers.FOREIGN),
+    _refuse("PEERS is damaged", _RENEW_PEERS, 5, peers=Peers.DAMAGED),
     _refuse("the log is another's", _PUT_BACK, 1, log=LogFound.FOREIGN),
     _refuse(
         "the log is gone",
@@ -203,12 +225,19 @@ TABLE: tuple[Row, ...] = (
         log=LogFound.GONE,
     ),
     _refuse("the log has a newer format", _UPDATE, 5, log=LogFound.NEWER),
-    _refuse("the log is damaged", REPLACE, 5, log=LogFound.DAMAGED),
+    _refuse("the log is damaged, and nothing is noted of it", REPLACE, 5, log=LogFound.UNNOTED),
     _refuse("term and vote, mark or identity are lost", REPLACE, 5, log=LogFound.VOTE_LOST),
     _refuse("the state has a newer format", _UPDATE, 5, state=StateFound.NEWER),
     Row(
         "the only voter's state can't be used",
         {"others": _ALONE, "state": _UNUSABLE},
+        _REFUSE,
+        _BACKUP,
+        status=5,
+    ),
+    Row(
+        "the only voter's log is damaged",
+        {"others": _ALONE, "log": (LogFound.DAMAGED, LogFound.FORGOTTEN)},
         _REFUSE,
         _BACKUP,
         status=5,
@@ -227,11 +256,19 @@ TABLE: tuple[Row, ...] = (
         _BACKUP,
         status=5,
     ),
+    Row("the log is damaged", {"log": (LogFound.DAMAGED,)}, Decision.STAND_ASIDE),
+    Row(
+        "the log of one of several members is gone",
+        {"log": (LogFound.FORGOTTEN,)},
+        Decision.STAND_ASIDE,
+    ),
     Row("the log is short", {"end": (End.SHORT,)}, Decision.STAND_ASIDE),
     Row("the list of members is lost", {"entries": (Entries.MEMBERS_LOST,)}, Decision.STAND_ASIDE),
     Row("entries are damaged", {"entries": (Entries.HOLLOW,)}, Decision.FETCH),
     Row("the state can't be used", {"state": _UNUSABLE}, Decision.FETCH),
     Row("the tail is torn", {"end": (End.TORN,)}, Decision.CUT),
+    Row("the only voter's vote is damaged", {"end": (End.VOTE_ALONE,)}, Decision.GO_ON),
+    Row("PEERS is gone", {"peers": (Peers.GONE,)}, Decision.GO_ON),
     Row("a snapshot waits", {"state": (StateFound.READY,)}, Decision.GO_ON),
     Row("all is there", {}, Decision.GO_ON),
 )
@@ -259,4 +296,4 @@ def log_found_by(error: CorruptionError | ConfigurationError) -> LogFound:
         return LogFound.FOREIGN
     if error.code is IntegrityCode.UNSUPPORTED_VERSION:
         return LogFound.NEWER
-    return LogFound.DAMAGED
+    return LogFound.UNNOTED

@@ -89,6 +89,7 @@ class Replica:
         rng: random.Random,
         wake: Callable[[], None],
         founders: Membership | None = None,
+        forgotten_term: int = 0,
         filesystem: FileSystem | None = None,
         on_failure: Callable[[Error], None] | None = None,
         threaded: bool = True,
@@ -103,7 +104,9 @@ class Replica:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
 
         ``founders``: the members of a new cluster, where this one may be a founder that has never
-        run; None for one that must have run before or joins later with nothing. ``rng`` must not
+        run; None for one that must have run before or joins later with nothing. ``forgotten_term``:
+        the newest term of the others, where this one has run before and its log may be gone: it
+        then goes on as one that lost all of it; 0 where nobody can say that. ``rng`` must not
         repeat after a restart. ``threaded``: the log writes on a thread and :attr:`notify_fd` turns
         readable; otherwise whoever drives the replica calls :meth:`sync_storage`. ``work`` does
         what takes long, at once if it isn't given. ``now``: seconds of a monotonic clock; ``later``
@@ -137,6 +140,7 @@ class Replica:
             options=options,
             rng=rng,
             founders=founders,
+            forgotten_term=forgotten_term,
             open_machine=self._open_machine,
         )
         self._log, self._raft = opened.log, opened.raft
@@ -331,6 +335,16 @@ class Replica:
     def log_short(self) -> str:
         """In which way its log lacked, at its start, what had been durable; or empty."""
         return self._log.short
+
+    @property
+    def stands_aside(self) -> bool:
+        """It lost what it had acknowledged: it neither votes nor leads until it has it again."""
+        return self._raft.damaged
+
+    @property
+    def vote_lost(self) -> str:
+        """In which way its term and vote were damaged at its start, of the only voter; or empty."""
+        return self._log.vote_lost
 
     @property
     def log_trouble(self) -> str:

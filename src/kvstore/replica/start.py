@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from kvstore.errors import CorruptionError, IntegrityCode
 from kvstore.raft import EntryKind
-from kvstore.raft.codec import decode_membership
 from kvstore.replica.recovery import (
     Decision,
     End,
@@ -31,9 +30,10 @@ def judge_start(log: MemberLog, member: int, state: StateFound, applied: int) ->
     found = _found(log, member, state, applied)
     row = decide(found)
     if row.decision is Decision.REFUSE:
+        said = f" ({log.short})" if log.short else ""
         error = CorruptionError(
-            f"{row.name}: the log has entries {log.mark.index + 1} to {log.last_index} and commit "
-            f"index {log.hard_state.commit}, the state all up to {applied}, "
+            f"{row.name}{said}: the log has entries {log.mark.index + 1} to {log.last_index} and "
+            f"commit index {log.hard_state.commit}, the state all up to {applied}, "
             f"{len(log.hollow)} entries are damaged",
             code=IntegrityCode.INVALID_RECORD,
             path=log.path,
@@ -65,9 +65,4 @@ def _found(log: MemberLog, member: int, state: StateFound, applied: int) -> Find
 
 def others_of(log: MemberLog, member: int) -> Others:
     """Whether somebody else votes, by the newest list of members that can be read."""
-    membership = log.mark.membership
-    for entry in log.entries:
-        if entry.kind is EntryKind.MEMBERSHIP and entry.index not in log.hollow:
-            membership = decode_membership(entry.data)
-    voters = membership.voters | membership.outgoing
-    return Others.NONE if voters == {member} else Others.SOME
+    return Others.NONE if log.voters() == {member} else Others.SOME

@@ -23,10 +23,8 @@ Beside the log lies a note of how far it was durable (log_note.py).
 from __future__ import annotations
 
 import posixpath
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore._engine.log.native import Hollow, Log, Recovery
@@ -48,31 +46,37 @@ from kvstore.raft.codec import (
     encode_hard_state,
     encode_snapshot_meta,
 )
+from kvstore.replica.log_loss import (
+    ASIDE,
+    hard_state_alone,
+    newer,
+    remove_aside,
+    salvage,
+    set_aside,
+    voters_of,
+)
 from kvstore.replica.log_note import LogNote, NoteFile, hard_state_after_loss
+from kvstore.replica.log_records import (
+    HARD_STATE,
+    IDENTITY,
+    MARK,
+    SAID_ONCE,
+    VOID,
+    Identity,
+    decode_identity,
+    decode_index,
+    encode_identity,
+    encode_index,
+)
 from kvstore.replica.recovery import End, Entries, Findings, LogFound, log_found_by, refused
 from kvstore.replica.work import raise_unless_passing
 
-__all__ = ["Identity", "MemberLog", "has_history"]
+__all__ = ["Identity", "MemberLog"]
 
 _ENTRY_KINDS = {1 + int(kind): kind for kind in EntryKind}
-_HARD_STATE, _MARK, _IDENTITY, _VOID = 8, 9, 10, 11
-_SAID_ONCE = {
-    _HARD_STATE: "the hard state (term and vote)",
-    _MARK: "the snapshot mark",
-    _IDENTITY: "the member's identity",
-    _VOID: "the note of the last snapshot",
-}
 _RECORD_HEADER_BYTES = 48
-_INDEX = struct.Struct("<Q")
-_IDENTITY_HEAD = struct.Struct("<BQ")
-_IDENTITY_VERSION = 1
-
-
-class Identity(NamedTuple):
-    """Whose records these are: a log is never read as another member's or another cluster's."""
-
-    cluster: str
-    member: int
+_NO_END = 1 << 62
+"""An offset that no segment reaches."""
 
 
 class MemberLog:
@@ -86,8 +90,11 @@ class MemberLog:
         filesystem: FileSystem | None = None,
         segment_bytes: int = 64 << 20,
         note: NoteFile | None = None,
+        forgotten_term: int = 0,
     ) -> None:
         """Open or begin the log at ``path``. ``note``: the file that says how far it was durable.
+        ``forgotten_term``: a log that isn't there is gone, and what it promised was in this term at
+        most; 0: that isn't known.
 
         Raises ConfigurationError when it is another member's, CorruptionError when it is damaged or
         gone, StorageError when it can't be read or written.
@@ -113,6 +120,17 @@ class MemberLog:
         self._writer = False
         self._closed = False
         self._note = note
+        # Of a log that lost something: term and vote as far as known; identity to be written again;
+        # the last entry of those that can't be placed, 0 for none.
+        self._promised: HardState | None = None
+        self._identity_lost = False
+        self._unplaced = 0
+        # Who votes, where that stands in what is left out.
+        self._last_voters: frozenset[int] | None = None
+        self.vote_lost = ""
+        """In which way term and vote are damaged, of the only voter; empty: they aren't."""
+        self.is_forgotten = False
+        """It was begun anew in the place of one that is gone."""
         noted = None if note is None else note.found
         self._disk = PosixFileSystem() if filesystem is None else filesystem
         try:
@@ -120,34 +138,35 @@ class MemberLog:
                 path,
                 filesystem=self._disk,
                 segment_bytes=segment_bytes,
-                sticky_kinds=(_HARD_STATE, _MARK, _IDENTITY, _VOID),
+                sticky_kinds=(HARD_STATE, MARK, IDENTITY, VOID),
                 log_id=None if note is None else note.log_id,
                 noted=None if noted is None else (0, noted.segment, noted.offset),
                 report_short=True,
                 hollow=True,
+                report_damage=noted is not None,
             )
         except CorruptionError as error:
             raise refused(Findings(log=log_found_by(error)), error) from None
+        self.is_damaged = self._log.recovery.damaged
+        """What is left ends before damage, or can't be placed."""
         self.short = self._log.recovery.short
         """In which way the log, or its newest record of term and vote, lacks what was noted of it;
         empty: it doesn't."""
+        self._has_aside = self._is_aside()
         try:
             unknown = self._replay(path)
             # What the log durably says, which may be less than what is true.
             self._durable_hard_state = self.hard_state
             # Nor does it say yet, durably, that something was lost.
             self._loss_untold = False
-            if unknown == {_HARD_STATE} and noted is not None and not self.short:
-                self.short = str(self._lost(_HARD_STATE))
-            elif unknown:
-                self._refusing = LogFound.VOTE_LOST
-                raise self._lost(min(unknown))
-            if self.short and noted is not None:
-                self._take_loss(path, noted)
-                self._loss_untold = True
-                self._note_durable(self._durable_hard_state)
+            if forgotten_term and self.is_new and not self._log.recovery.damaged:
+                self._begin_anew(forgotten_term, noted)
+            else:
+                self._judge_loss(identity.member, noted, unknown)
             self._check_identity(path, identity)
             self._begin_note()
+            if self._has_aside and not self.short and not self.hard_state.damaged:
+                remove_aside(self._disk, path)
         except (CorruptionError, ConfigurationError) as error:
             self._log.close()
             raise refused(Findings(log=self._refusing or log_found_by(error)), error) from None
@@ -160,19 +179,28 @@ class MemberLog:
         """What opening found."""
         return self._log.recovery
 
-    def _take_loss(self, path: str, noted: LogNote) -> None:
-        if not self._log.recovery.segments:
-            self._refusing = LogFound.GONE
-            raise ConfigurationError(f"{path}: the log is gone, and with it what it promised")
-        self.hard_state = hard_state_after_loss(self.hard_state, noted)
-
     @property
     def findings(self) -> Findings:
         """What opening found, for the table of recovery."""
+        log = LogFound.DAMAGED if self.is_damaged else LogFound.WHOLE
+        if self.is_forgotten:
+            log = LogFound.FORGOTTEN
+        end = End.TORN if self.recovery.cut_bytes else End.RIGHT
+        if self.vote_lost:
+            end = End.VOTE_ALONE
+        elif self.short:
+            end = End.SHORT
         return Findings(
+            log=log,
             entries=Entries.HOLLOW if self.hollow else Entries.WHOLE,
-            end=End.SHORT if self.short else End.TORN if self.recovery.cut_bytes else End.RIGHT,
+            end=end,
         )
+
+    def voters(self) -> frozenset[int]:
+        """Who votes by the newest list of members that can be read, also behind damage."""
+        if self._last_voters is not None:
+            return self._last_voters
+        return voters_of(self.mark, self.entries, self.hollow)
 
     @property
     def last_index(self) -> int:
@@ -188,7 +216,7 @@ class MemberLog:
 
     def _replay(self, path: str) -> set[int]:
         """Read all; the kinds of those whose newest record is damaged, entries apart."""
-        newest = self._log.newest(_MARK)
+        newest = self._log.newest(MARK)
         # With the mark's own entry, which says whether those after it are of the same log.
         needed = 0 if newest is None else decode_snapshot_meta(newest).index
         hollow: set[tuple[int, int]] = set()
@@ -202,17 +230,17 @@ class MemberLog:
             if payload is None:
                 unknown.add(kind)
                 continue
-            if kind == _VOID and kind in unknown and self._is_unplaced(payload):
+            if kind == VOID and kind in unknown and self._is_unplaced(payload):
                 continue
             unknown.discard(kind)
-            if kind == _HARD_STATE:
+            if kind == HARD_STATE:
                 self.hard_state = decode_hard_state(payload)
-            elif kind == _MARK:
+            elif kind == MARK:
                 self._replay_mark(decode_snapshot_meta(payload))
-            elif kind == _IDENTITY:
-                self.identity = _decode_identity(payload)
-            elif kind == _VOID:
-                self._replay_void(_decode_index(payload))
+            elif kind == IDENTITY:
+                self.identity = decode_identity(payload)
+            elif kind == VOID:
+                self._replay_void(decode_index(payload))
             else:
                 raise CorruptionError(
                     f"log record of kind {kind}", code=IntegrityCode.INVALID_OPERATION, path=path
@@ -230,13 +258,13 @@ class MemberLog:
     def _is_unplaced(self, payload: bytes) -> bool:
         """Whether it is open which entries are void: those before this record, or those before one
         that is damaged and said the same."""
-        return bool(self.entries) and _decode_index(payload) != self._void_before
+        return bool(self.entries) and decode_index(payload) != self._void_before
 
     def _lost(self, kind: int) -> CorruptionError:
         """The newest record of ``kind``, which no other one replaces, is damaged."""
         found = [hollow for hollow in self._log.recovery.hollows if hollow.kind == kind]
         return CorruptionError(
-            f"{_SAID_ONCE[kind]} is damaged",
+            f"{SAID_ONCE[kind]} is damaged",
             code=IntegrityCode.CHECKSUM_MISMATCH,
             path=found[-1].path,
             offset=found[-1].offset,
@@ -285,27 +313,129 @@ class MemberLog:
             self.entries.clear()
 
     def _check_identity(self, path: str, identity: Identity) -> None:
-        if self.identity is None:
+        if self.identity is None and self._promised is not None:
+            # Its note is of the same log, or there is none; settle() writes it again.
+            self.identity = identity
+            self._identity_lost = True
+        elif self.identity is None:
             if not self.is_new:
                 raise CorruptionError(
                     "the log doesn't say whose it is", code=IntegrityCode.INVALID_RECORD, path=path
                 )
-            head = _IDENTITY_HEAD.pack(_IDENTITY_VERSION, identity.member)
-            self._void_before = 1
-            self._log.append_many(
-                [
-                    (_IDENTITY, 0, 0, head + identity.cluster.encode()),
-                    (_VOID, 0, 0, _INDEX.pack(self._void_before)),
-                ]
-            )
-            # Who opened it may note that there is a log: one that is missing then was lost.
-            self._log.sync()
+            self._write_identity(identity, void_before=1)
         elif self.identity != identity:
             raise ConfigurationError(
                 f"{path} belongs to member {self.identity.member} of cluster "
                 f"{self.identity.cluster!r}, not to member {identity.member} of "
                 f"{identity.cluster!r}"
             )
+
+    def _write_identity(self, identity: Identity, *, void_before: int) -> None:
+        self._void_before = void_before
+        self._log.append_many(
+            [
+                (IDENTITY, 0, 0, encode_identity(identity)),
+                (VOID, 0, 0, encode_index(void_before)),
+            ]
+        )
+        # Who opened it may note that there is a log: one that is missing then was lost.
+        self._log.sync()
+
+    # --- what was lost -------------------------------------------------------------------------
+
+    def _judge_loss(self, member: int, noted: LogNote | None, unknown: set[int]) -> None:
+        """What follows from records that are damaged, and from a log that lacks some."""
+        if unknown == {HARD_STATE} and not self.short:
+            vote_lost = str(self._lost(HARD_STATE))
+            if voters_of(self.mark, self.entries, self.hollow) == {member}:
+                self.vote_lost = vote_lost
+                self.hard_state = hard_state_alone(self.hard_state, noted, self.entries)
+                self._loss_untold = True
+                return
+            if noted is not None:
+                self.short = vote_lost
+                unknown = set()
+        if unknown and not (unknown == {HARD_STATE} and noted is not None):
+            self._refusing = LogFound.VOTE_LOST
+            raise self._lost(min(unknown))
+        if noted is not None and not self.short and self._begins_late:
+            first = self.entries[0].index
+            self.short = f"entries {self.mark.index + 1} to {first - 1} are gone in {self.path}"
+            self.is_damaged = True
+        if self.short and noted is not None:
+            self._take_loss(noted)
+        if self.short or self.hard_state.damaged:
+            self._drop_unplaced()
+
+    def _take_loss(self, noted: LogNote) -> None:
+        """Term and vote are what is left of them, or was noted; _durable_hard_state lacks that."""
+        recovery = self._log.recovery
+        if not recovery.segments and not self._is_aside():
+            self._refusing = LogFound.GONE
+            raise ConfigurationError(f"{self.path}: the log is gone, and with it what it promised")
+        if recovery.damaged:
+            first, _ = self._log.newest_place()
+            found = salvage(self._disk, self.path, self._log.log_id, first)
+            self.hard_state = newer(self.hard_state, found.hard_state)
+            if found.membership is not None:
+                self._last_voters = found.membership.voters | found.membership.outgoing
+        self._promised = newer(self.hard_state, noted)
+        self.hard_state = hard_state_after_loss(self.hard_state, noted)
+        self._loss_untold = True
+        self._note_durable(self._durable_hard_state)
+
+    def _begin_anew(self, term: int, noted: LogNote | None) -> None:
+        """Nothing of it is left: it goes on as one that lost all, in a later term."""
+        self.short = f"{self.path}: the log is gone, and with it what it promised"
+        self.is_forgotten = True
+        self._promised = HardState(term)
+        if noted is not None:
+            self._promised = newer(self._promised, noted)
+        self.hard_state = HardState(self._promised.term + 1, damaged=True)
+        self._loss_untold = True
+
+    def _drop_unplaced(self) -> None:
+        """What is left can't go on after the mark: a later one, which is lost, said where."""
+        if self._begins_late:
+            self._last_voters = self.voters()
+            self._unplaced = self.entries[-1].index
+            self.entries = []
+            self.hollow = frozenset()
+
+    @property
+    def _begins_late(self) -> bool:
+        return bool(self.entries) and self.entries[0].index > self.mark.index + 1
+
+    def _is_aside(self) -> bool:
+        """Segments of it were set aside."""
+        return any(name.endswith(ASIDE) for name in self._disk.names(self.path))
+
+    def settle(self) -> None:
+        """It is decided that the member starts: let go, durably, of what counts for nothing.
+
+        A crash meanwhile leaves a log that has lost the same. Raises StorageError.
+        """
+        recovery, promised = self._log.recovery, self._promised
+        if self.is_damaged and promised is not None and self._note is not None:
+            # Whatever is done now, the log ends before this until the loss stands in it.
+            segment, offset = self._log.newest_place()
+            end = (segment, offset + 1) if segment else (1, _NO_END)
+            note = LogNote(*end, promised.term, promised.vote)
+            self._note.write(note, self._log.log_id)
+            set_aside(self._disk, self.path, recovery.beyond)
+            self._has_aside = bool(recovery.beyond) or self._has_aside
+        if self._identity_lost and self.identity is not None:
+            self._write_identity(self.identity, void_before=self.mark.index + 1)
+            self._identity_lost = False
+        if self._unplaced:
+            self._void_before = self._unplaced + 1
+            self._log.append_many([(VOID, 0, 0, encode_index(self._void_before))])
+        if self.vote_lost:
+            self._append(self.hard_state, None, [])
+            self._log.sync()
+            self._durable_hard_state = self.hard_state
+            self._loss_untold = False
+            self._begin_note()
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -340,12 +470,12 @@ class MemberLog:
     ) -> int:
         records = []
         if hard_state is not None:
-            records.append((_HARD_STATE, 0, 0, encode_hard_state(hard_state)))
+            records.append((HARD_STATE, 0, 0, encode_hard_state(hard_state)))
         if mark is not None:
-            records.append((_MARK, 0, 0, encode_snapshot_meta(mark)))
+            records.append((MARK, 0, 0, encode_snapshot_meta(mark)))
             if installs:
                 self._void_before = mark.index + 1
-                records.append((_VOID, 0, 0, _INDEX.pack(self._void_before)))
+                records.append((VOID, 0, 0, encode_index(self._void_before)))
         for term, index, kind, data in entries:
             records.append((1 + kind, index, term, data))
         return self._log.append_many(records)
@@ -483,7 +613,12 @@ class MemberLog:
 
     def write_note(self, note: LogNote) -> bool:
         """Note it, durably; False where another note doesn't arrive. Any thread."""
-        return self._note is not None and self._note.write(note, self._log.log_id)
+        if self._note is None or not self._note.write(note, self._log.log_id):
+            return False
+        if self._has_aside and not self._durable_hard_state.damaged:
+            self._has_aside = False
+            remove_aside(self._disk, self.path)
+        return True
 
     # --- the tail ------------------------------------------------------------------------------
 
@@ -559,41 +694,3 @@ class MemberLog:
         if note is not None and not self._closed:
             self.write_note(note._replace(closed=True))
         self._closed = True
-
-
-def _decode_index(payload: bytes) -> int:
-    if len(payload) != _INDEX.size:
-        raise CorruptionError("an index of another size", code=IntegrityCode.TRUNCATED_RECORD)
-    (index,) = _INDEX.unpack(payload)
-    return int(index)
-
-
-def _decode_identity(payload: bytes) -> Identity:
-    if len(payload) < _IDENTITY_HEAD.size:
-        raise CorruptionError("identity cut short", code=IntegrityCode.TRUNCATED_RECORD)
-    version, member = _IDENTITY_HEAD.unpack_from(payload)
-    if version != _IDENTITY_VERSION:
-        raise CorruptionError(
-            f"identity of version {version}", code=IntegrityCode.UNSUPPORTED_VERSION
-        )
-    return Identity(payload[_IDENTITY_HEAD.size :].decode(), member)
-
-
-def has_history(filesystem: FileSystem, path: str) -> bool:
-    """The member's log in ``path`` holds more than its cluster's founding, or is damaged.
-
-    Reads all of it, and writes nothing. Raises StorageError where it can't be read.
-    """
-    try:
-        with Log(path, filesystem=filesystem, read_only=True) as log:
-            return any(
-                index > 1
-                or (
-                    kind == _MARK
-                    and payload is not None
-                    and decode_snapshot_meta(payload).index > 1
-                )
-                for kind, index, _, payload in log.replay()
-            )
-    except CorruptionError:
-        return True

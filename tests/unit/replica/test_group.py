@@ -7,8 +7,6 @@ import errno
 import pytest
 
 from kvstore.errors import (
-    ConfigurationError,
-    CorruptionError,
     InvalidArgumentError,
     NotLeaderError,
     OutcomeUnknownError,
@@ -187,29 +185,21 @@ def test_a_sync_that_fails_fences_the_member_and_the_others_go_on():
         assert group.read(b"k") == b"2"
 
 
-def test_a_member_whose_log_lost_synced_records_refuses_to_start():
+def test_a_member_whose_log_lost_synced_records_stands_aside_until_it_has_them_again():
     with DrivenGroup() as group:
         for number in range(5):
             group.put(b"k", b"%d" % number)
         group.settle()
         disk = group.power_off()
     (segment,) = (name for name in disk.names("/data/node2/log") if name.endswith(".wal"))
-    path = f"/data/node2/log/{segment}"
-    disk.flip_bit(path, 200)
-    with pytest.raises(CorruptionError) as caught:
-        DrivenGroup(disk)
-    assert "node2/log" in str(caught.value.path)
-
-
-def test_a_member_that_lost_its_directory_is_not_founded_anew():
-    with DrivenGroup() as group:
-        group.put(b"k", b"1")
-        group.settle()
-        disk = group.power_off()
-    for path in disk.files("/data/node3"):
-        disk.remove_file(path)
-    with pytest.raises(ConfigurationError, match="node3 has no log"):
-        DrivenGroup(disk)
+    disk.flip_bit(f"/data/node2/log/{segment}", 200)
+    with DrivenGroup(disk) as group:
+        replica = group.group.replicas[2]
+        assert replica.recovery.name == "the log is damaged"
+        assert replica.status().raft.damaged
+        group.until(lambda: not replica.status().raft.damaged)
+        assert group.read(b"k") == b"4"
+        assert len(group.hashes()) == 1
 
 
 def test_each_other_leader_is_counted_once():

@@ -28,6 +28,7 @@ from kvstore.raft import (
     Raft,
     Role,
 )
+from kvstore.replica.log_note import NoteFile
 from kvstore.replica.storage import Identity, MemberLog
 
 MEMBERS = (1, 2, 3)
@@ -62,27 +63,38 @@ def written(member: int, terms: tuple[int, ...]) -> MemoryFileSystem:
         state = HardState(entry.term, vote=1, commit=entry.index - 1)
         log.save(Bundle(entry.index, state, entries=[entry], must_sync=True))
         log.sync()
+        log.take_durable()
+    note = log.to_note()
+    assert note is not None
+    assert log.write_note(note)
     return disk.crash(keep="all")
 
 
-def hurt(member: int, terms: tuple[int, ...], damage: Damage) -> MemoryFileSystem:
+def hurt(
+    member: int, terms: tuple[int, ...], damage: Damage, header: int | None = None
+) -> MemoryFileSystem:
     disk = written(member, terms).crash(keep="all")
     (path,) = [path for path in disk.files(path_of(member)) if path.endswith(".wal")]
     content = disk.read_file(path)
     for place in damage:
         disk.flip_bit(path, content.index(DATA[place]) + 7, place)
+    if header is not None:
+        disk.flip_bit(path, content.index(DATA[header]) - 44, header)
     return disk
 
 
 def opened(disk: MemoryFileSystem, member: int) -> MemberLog:
     identity = Identity("a-cluster", member)
-    return MemberLog(path_of(member), identity, filesystem=disk, segment_bytes=8192)
+    note = NoteFile(disk, f"/note{member}")
+    return MemberLog(path_of(member), identity, filesystem=disk, segment_bytes=8192, note=note)
 
 
 @cache
-def found(member: int, terms: tuple[int, ...], damage: Damage) -> MemberLog:
+def found(
+    member: int, terms: tuple[int, ...], damage: Damage, header: int | None = None
+) -> MemberLog:
     """What opening such a log reads back. Not for writing: cases share it."""
-    return opened(hurt(member, terms, damage), member)
+    return opened(hurt(member, terms, damage, header), member)
 
 
 class Member:
@@ -97,6 +109,7 @@ class Member:
             hard_state=log.hard_state,
             entries=log.entries,
             hollow=log.hollow,
+            damaged=bool(log.short),
         )
 
     def turn(self) -> list[Message]:
@@ -134,13 +147,23 @@ def run(members: dict[int, Member], ticks: int) -> set[tuple[int, int]]:
     return leaders
 
 
-def check(terms: tuple[int, ...], case: tuple[Damage, ...], seed: int) -> bool:
-    """One case; True where all came back."""
+def check(
+    terms: tuple[int, ...],
+    case: tuple[Damage, ...],
+    seed: int,
+    headers: dict[int, int] | None = None,
+) -> bool:
+    """One case; True where all came back. ``headers``: member -> entry whose header is damaged,
+    by its place; that one and what follows it is lost there."""
+    headers = headers or {}
     members = {
-        member: Member(member, found(member, terms, damage), seed)
+        member: Member(member, found(member, terms, damage, headers.get(member)), seed)
         for member, damage in zip(MEMBERS, case, strict=True)
     }
-    everywhere = frozenset.intersection(*case)
+    gone = [
+        damage.union(range(headers.get(m, 4), 4)) for m, damage in zip(MEMBERS, case, strict=True)
+    ]
+    everywhere = frozenset.intersection(*gone)
     leaders = run(members, 25 if everywhere else 200)
     assert len({term for term, _ in leaders}) == len(leaders), "two leaders of one term"
     shortest, *others = sorted((m.applied for m in members.values()), key=len)
@@ -150,10 +173,12 @@ def check(terms: tuple[int, ...], case: tuple[Damage, ...], seed: int) -> bool:
     if everywhere:
         first = FIRST + min(everywhere)
         assert not leaders
-        assert {m.core.status().lost for m in members.values()} == {first}
+        told = {m.core.status().lost for m in members.values() if m.core.status().hollow}
+        assert first in told if headers else told == {first}
         assert len(said) < first
         return False
     assert leaders
+    assert not any(m.core.damaged for m in members.values())
     assert not any(m.core.status().hollow for m in members.values())
     assert {tuple(m.applied) for m in members.values()} == {tuple(members[1].applied)}
     assert said[2:6] == list(DATA)
@@ -173,6 +198,34 @@ def test_of_all_cases_those_come_back_where_each_entry_is_whole_somewhere(terms:
         assert back == 2401
     else:
         assert 0 < back < 4096 // share
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_one_of_whose_records_a_header_is_damaged_comes_back_with_the_others(terms: str) -> None:
+    """It keeps what stands before that, and gives it; its vote isn't needed, and isn't there."""
+    number = back = 0
+    for member, place in itertools.product(MEMBERS, range(4)):
+        before = [damage for damage in CASES if max(damage, default=-1) < place]
+        for own, second, third in itertools.product(before, CASES, CASES):
+            number += 1
+            if number % SHARE == 0:
+                case = [second, third]
+                case.insert(member - 1, own)
+                back += check(TERMS[terms], (case[0], case[1], case[2]), number, {member: place})
+    assert number == 3 * 15 * 256
+    assert 0 < back < number // SHARE
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_two_who_lost_the_end_of_their_logs_elect_nobody(terms: str) -> None:
+    """What the third has may be the last copy, or none: it can't be told."""
+    for places in itertools.product(range(4), repeat=2):
+        headers = dict(zip((1, 3), places, strict=True))
+        members = {
+            m: Member(m, found(m, TERMS[terms], frozenset(), headers.get(m)), 1) for m in MEMBERS
+        }
+        assert not run(members, 100)
+        assert all(members[m].core.damaged for m in headers)
 
 
 def test_a_copy_that_another_member_gave_is_durable_in_its_place() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from structlog.testing import capture_logs
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore._engine.primitives.native import crc32c
@@ -31,6 +32,7 @@ from kvstore.raft import (
 )
 from kvstore.raft.codec import encode_membership
 from kvstore.replica import Identity, Replica
+from kvstore.replica.log_note import NoteFile
 from kvstore.replica.packets import Packet
 from kvstore.replica.recovery import (
     TABLE,
@@ -46,8 +48,11 @@ from kvstore.replica.storage import MemberLog
 from kvstore.server.config.cluster_config import ClusterConfig, Node
 from kvstore.server.config.data_directory import MARKER, DataDirectory
 from kvstore.server.config.options import ServerOptions
-from kvstore.server.nodes.cluster_node import open_cluster_node
-from kvstore.server.peers.identity import FILE
+from kvstore.server.config.sealed_file import write_sealed
+from kvstore.server.nodes.cluster_node import open_cluster_node, tell_lost_memory
+from kvstore.server.peers.identity import FILE, MemberIdentity, Stage, read_identity, save_identity
+from kvstore.server.peers.registry import FILE as PEERS_FILE
+from kvstore.server.peers.registry import PeerRegistry
 from kvstore.state import encode_commands
 from tests.unit.replica.driven_group import SMALL, DrivenGroup, put_of
 
@@ -106,11 +111,11 @@ def test_the_operators_manual_has_each_row() -> None:
 
 
 def test_a_refusal_ends_with_the_advice_once() -> None:
-    error = refused(Findings(log=LogFound.DAMAGED), CorruptionError("no log record", path="/log"))
+    error = refused(Findings(log=LogFound.UNNOTED), CorruptionError("no log record", path="/log"))
     assert str(error).startswith("IO_ERROR: no log record in /log; replace this member: ")
     assert error.path == "/log"
     said = str(error)
-    assert str(refused(Findings(log=LogFound.DAMAGED), error)) == said
+    assert str(refused(Findings(log=LogFound.UNNOTED), error)) == said
 
 
 # --- the rows, of members on a memory disk --------------------------------------------------------
@@ -142,12 +147,18 @@ def opened(disk: MemoryFileSystem, identity: Identity = ME) -> Replica:
 
 
 def with_log(
-    *, members: Membership = MEMBERS, entries: int = 5, term: int = 2, closed: bool = True
+    *,
+    members: Membership = MEMBERS,
+    entries: int = 5,
+    term: int = 2,
+    closed: bool = True,
+    noted: bool = False,
 ) -> MemoryFileSystem:
     """A member with entries 1 (members) to ``entries``, each synced, and no state yet."""
     disk = MemoryFileSystem()
     disk.make_directories(LOG)
-    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=SMALL.segment_bytes)
+    note = NoteFile(disk, f"{HOME}/LOGEND") if noted else None
+    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=SMALL.segment_bytes, note=note)
     log.found(members)
     for index in range(2, entries + 1):
         entry = Entry(term, index, EntryKind.COMMAND, data_of(index))
@@ -189,10 +200,23 @@ def damaged_header() -> MemoryFileSystem:
     return disk
 
 
-def missing_middle() -> MemoryFileSystem:
+def noted_damage() -> MemoryFileSystem:
+    disk = with_log(noted=True)
+    flip(disk, data_of(3), at=-20)
+    return disk
+
+
+def alone_and_damaged() -> MemoryFileSystem:
+    disk = with_log(members=Membership(frozenset({1})), noted=True)
+    flip(disk, data_of(3), at=-20)
+    return disk
+
+
+def missing_middle(noted: bool = False) -> MemoryFileSystem:
     disk = MemoryFileSystem()
     disk.make_directories(LOG)
-    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=4096)
+    note = NoteFile(disk, f"{HOME}/LOGEND") if noted else None
+    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=4096, note=note)
     log.found(MEMBERS)
     for index in range(2, 60):
         entry = Entry(2, index, EntryKind.COMMAND, bytes(300))
@@ -205,16 +229,21 @@ def missing_middle() -> MemoryFileSystem:
     return disk
 
 
-def lost_vote() -> MemoryFileSystem:
+def lost_vote(members: Membership = MEMBERS, noted: bool = False) -> MemoryFileSystem:
     """Nothing follows the newest record of term and vote."""
     disk = MemoryFileSystem()
     disk.make_directories(LOG)
-    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=SMALL.segment_bytes)
-    log.found(MEMBERS)
+    note = NoteFile(disk, f"{HOME}/LOGEND") if noted else None
+    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=SMALL.segment_bytes, note=note)
+    log.found(members)
     log.save(Bundle(1, HardState(7, vote=3), must_sync=True))
     log.close()
     flip(disk, (7).to_bytes(8, "little") + (3).to_bytes(8, "little"))
     return disk
+
+
+def alone_and_vote_lost() -> MemoryFileSystem:
+    return lost_vote(Membership(frozenset({1})))
 
 
 def hollow() -> MemoryFileSystem:
@@ -361,7 +390,13 @@ def waiting_snapshot() -> MemoryFileSystem:
 FOUND: dict[str, tuple[Callable[[], MemoryFileSystem], str]] = {
     "the log is another's": (with_log, "belongs to member 1 of cluster 'a-cluster'"),
     "the log has a newer format": (log_of_later_version, "UNSUPPORTED_VERSION: "),
-    "the log is damaged": (damaged_header, "CHECKSUM_MISMATCH: log record header checksum in "),
+    "the log is damaged, and nothing is noted of it": (
+        damaged_header,
+        "CHECKSUM_MISMATCH: log record header checksum in ",
+    ),
+    "the log is damaged": (noted_damage, ""),
+    "the only voter's log is damaged": (alone_and_damaged, "log record header checksum in "),
+    "the only voter's vote is damaged": (alone_and_vote_lost, ""),
     "term and vote, mark or identity are lost": (
         lost_vote,
         "CHECKSUM_MISMATCH: the hard state (term and vote) is damaged in ",
@@ -456,6 +491,32 @@ def test_a_damaged_vote_is_the_one_in_the_note_and_the_member_stands_aside() -> 
 def test_a_missing_segment_in_the_middle_is_damage() -> None:
     with pytest.raises(CorruptionError, match=r"segment before this one is missing.*replace this"):
         opened(missing_middle())
+    replica = opened(missing_middle(noted=True))
+    assert replica.recovery is row_of("the log is damaged")
+    assert "segment before this one is missing" in replica.log_short
+    assert replica.status().raft.damaged
+    replica.close()
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_the_only_voter_goes_on_in_a_term_that_it_never_voted_in(noted: bool) -> None:
+    disk = lost_vote(Membership(frozenset({1})), noted)
+    replica = opened(disk)
+    assert replica.recovery is row_of("the only voter's vote is damaged")
+    # Of a log without a note the last entry tells: whatever term it voted in after that, itself
+    # alone, without writing anything in it.
+    assert replica.term >= (8 if noted else 2)
+    assert "the hard state (term and vote) is damaged" in replica.vote_lost
+    replica.campaign()
+    for _ in range(10):
+        replica.sync_storage()
+        replica.turn()
+    assert replica.is_leader
+    replica.close()
+    again = opened(disk)
+    assert again.recovery is row_of("all is there")
+    assert not again.vote_lost
+    again.close()
 
 
 def test_entries_that_are_damaged_are_neither_cut_nor_counted() -> None:
@@ -624,6 +685,7 @@ def owners() -> Iterator[tuple[str, bytes]]:
     }
     yield "MEMBER is another's", sealed(format=1, **{**whole, "member": 2})
     yield "MEMBER has a newer format", sealed(format=2, **whole)
+    yield "MEMBER is gone", b""
     yield "MEMBER is damaged", sealed(format=1, **whole).replace(b"5", b"6", 1)
     yield "the log is gone", sealed(format=1, **whole)
 
@@ -633,7 +695,10 @@ def test_kvd_does_what_the_row_of_its_member_says(
     name: str, content: bytes, tmp_path: Path
 ) -> None:
     row = row_of(name)
-    (tmp_path / FILE).write_bytes(content)
+    if content:
+        (tmp_path / FILE).write_bytes(content)
+    else:
+        (tmp_path / "node1" / "log").mkdir(parents=True)
     config = ClusterConfig("c", 1, str(tmp_path), NODES, "a:1", "a:2")
     options = ServerOptions(mode="cluster-node", config="kvd.toml", data_dir=str(tmp_path))
     error = refusal_of(lambda: asyncio.run(open_cluster_node(config, options, tmp_path)))
@@ -641,6 +706,52 @@ def test_kvd_does_what_the_row_of_its_member_says(
     assert str(error).endswith(row.advice)
 
 
+def peers(tmp_path: Path, content: bytes | None) -> Path:
+    identity = MemberIdentity("c", 1, 5, 1, "", Stage.MEMBER)
+    save_identity(tmp_path, identity)
+    disk = with_log()
+    for file in disk.files(LOG):
+        path = tmp_path / "node1" / "log" / Path(file).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(disk.read_file(file))
+    if content is not None:
+        (tmp_path / PEERS_FILE).write_bytes(content)
+    return tmp_path
+
+
+PEERS: dict[str, dict[str, object] | bytes | None] = {
+    "PEERS is another's": {"known": {"2": [5, 1]}, "removed": [], "owner": 6},
+    "PEERS is damaged": b'{"known": {}, "owner": 5, "removed": []}\ncrc32=00000000\n',
+    "PEERS is gone": None,
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_kvd_does_what_the_row_of_its_list_of_peers_says(name: str, tmp_path: Path) -> None:
+    row, content = row_of(name), PEERS[name]
+    config = ClusterConfig("c", 1, str(tmp_path), NODES, "a:1", "a:2")
+    directory = peers(tmp_path, content if isinstance(content, bytes) else None)
+    if isinstance(content, dict):
+        write_sealed(directory / PEERS_FILE, content)
+    identity = read_identity(directory, config)
+    assert identity is not None
+    if row.decision is Decision.GO_ON:
+        with capture_logs() as told:
+            tell_lost_memory(directory, identity, config)
+        assert [line["event"] for line in told] == ["the memory of the other members is gone"]
+        assert not PeerRegistry(directory, identity.incarnation).known()
+        return
+    options = ServerOptions(mode="cluster-node", config="kvd.toml", data_dir=str(tmp_path))
+    error = refusal_of(lambda: asyncio.run(open_cluster_node(config, options, directory)))
+    assert isinstance(error, CorruptionError)
+    assert row.status == 5
+    assert str(error).endswith(row.advice)
+
+
+OF_A_GROUP = {"the log of one of several members is gone"}
+"""Rows that one member alone never comes to: test_group.py."""
+
+
 def test_each_row_is_shown_by_a_test() -> None:
-    shown = {*FOUND, *MARKERS, *(name for name, _ in owners())}
+    shown = {*FOUND, *MARKERS, *PEERS, *OF_A_GROUP, *(name for name, _ in owners())}
     assert shown == {row.name for row in TABLE}

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from structlog.testing import capture_logs
 
 from kvstore.replica import Replica
-from kvstore.replica.recovery import TABLE, Row
+from kvstore.replica.recovery import TABLE, Decision, Row
 from kvstore.server.health import HealthWatch
 from kvstore.server.nodes.storage_report import REASON_TICKS, StorageReport
 
@@ -72,6 +72,9 @@ def a_member(
         recovery=found,
         storage_trouble="",
         log_short="cut",
+        vote_lost="flipped" if found.name == "the only voter's vote is damaged" else "",
+        stands_aside=found.decision is Decision.STAND_ASIDE,
+        failure=None,
         note_damage="",
         log_trouble="",
         repair=repair,
@@ -147,12 +150,40 @@ def test_damaged_entries_of_a_log_have_one_line_at_each_end_and_one_when_all_is_
     ]
 
 
+def test_a_member_that_votes_again_says_so_and_why_it_did_not() -> None:
+    (found,) = [one for one in TABLE if one.name == "the log is damaged"]
+    member = a_member(2, found)
+    report = StorageReport(cast("Callable[[], list[Replica]]", lambda: [member]))
+    with capture_logs() as lines:
+        for aside in (True, True, False, False):
+            member.stands_aside = aside
+            report.tick()
+        member.recovery = TABLE[-1]
+        for aside in (True, False):
+            member.stands_aside = aside
+            report.tick()
+    assert [(line["event"], line.get("reason")) for line in lines] == [
+        ("stands aside: its vote counts for nothing yet", "cut"),
+        ("votes again: it has all that was acknowledged", None),
+        (
+            "stands aside: its vote counts for nothing yet",
+            "its leader remembers more of its log than is there",
+        ),
+        ("votes again: it has all that was acknowledged", None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ("all is there", []),
         ("the tail is torn", ["a torn tail of the log was cut off"]),
         ("the log is short", ["stands aside: its vote counts for nothing yet"]),
+        ("the log is damaged", ["stands aside: its vote counts for nothing yet"]),
+        (
+            "the only voter's vote is damaged",
+            ["term and vote were damaged, and are its own alone: it goes on in a later term"],
+        ),
     ],
 )
 def test_what_was_found_at_the_start_is_said(row: str, said: list[str]) -> None:

@@ -94,13 +94,13 @@ cdef class Log:
     def __init__(
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bytes log_id=None, bytes database_id=None,
-        tuple noted=None, bint report_short=False, bint hollow=False,
+        tuple noted=None, bint report_short=False, bint hollow=False, bint report_damage=False,
     ):
         if self.ops != NULL:
             raise InvalidArgumentError("a log object opens once")
-        if not MIN_SEGMENT_BYTES <= segment_bytes <= 1 << 40:
+        if not MIN_SEGMENT_BYTES <= segment_bytes <= MAX_PAYLOAD_BYTES:
             raise InvalidArgumentError(
-                f"segment_bytes={segment_bytes} is not within {MIN_SEGMENT_BYTES} and 1 TiB"
+                f"segment_bytes={segment_bytes} is not within {MIN_SEGMENT_BYTES} and 1 GiB"
             )
         for kind in sticky_kinds:
             check_kind(kind)
@@ -124,7 +124,7 @@ cdef class Log:
         self.start_from(
             recover(
                 self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted,
-                report_short, hollow,
+                report_short, hollow, report_damage,
             ),
             log_id, database_id,
         )

@@ -76,6 +76,8 @@ cdef enum:
     KIND_SYNC_MARK = 0xF0               # only carries `synced`
     KIND_CLEAN_CLOSE = 0xF1             # the log was closed after a sync of all before it
     MAX_PAYLOAD_BYTES = 1073741824
+    # No segment that was ever written is that long: it ends with the record that passes its size.
+    LARGEST_SEGMENT_BYTES = 2147483648
 
 
 cdef struct SegmentHeader:

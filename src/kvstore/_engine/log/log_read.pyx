@@ -75,6 +75,10 @@ cdef int segment_open(
     if size < 0:
         return status_os_error(status, <int> -size, b"reading the size of a log segment", -1)
     reader.file_bytes = <uint64_t> size
+    if reader.file_bytes > LARGEST_SEGMENT_BYTES:
+        # A sparse one of any size costs nobody anything but whoever reads it.
+        reader.file_bytes = LARGEST_SEGMENT_BYTES
+        return status_set(status, INVALID_RECORD, b"larger than any log segment", -1)
     if reader.file_bytes < FORMAT_1_HEADER_BYTES:
         return status_set(status, TRUNCATED_RECORD, b"log segment header cut short", 0)
     if fill(reader, 0, FORMAT_1_HEADER_BYTES, status):

@@ -26,8 +26,9 @@ cdef bint is_own_log_name(str name)
 # `noted`: what somebody else knows of the log, (oldest segment that must be there, newest one that was
 # durable, up to which offset), or None. `report_short`: a log that ends before it is told of in the
 # summary, and nothing of it is touched; else it is damage. `hollow`: records whose payload is damaged,
-# and that were durable, are noted and passed; else they are damage as any other.
+# and that were durable, are noted and passed; else they are damage as any other. `report_damage`: where there is any, the log
+# ends before it, and the summary says so; nothing is touched.
 cdef Recovered recover(
     FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short,
-    bint hollow
+    bint hollow, bint report_damage
 )

@@ -61,6 +61,8 @@ class Recovery(NamedTuple):
     clean: bool
     short: str = ""
     hollows: tuple[Hollow, ...] = ()
+    damaged: bool = False
+    beyond: tuple[str, ...] = ()
 
 
 cdef class Recovered:
@@ -76,7 +78,7 @@ cdef str segment_name(str path, uint64_t number):
 
 cdef bint is_own_log_name(str name):
     stem, _, suffix = name.partition(".")
-    return stem.isdecimal() and suffix in ("wal", "spare", "trusted")
+    return stem.isdecimal() and suffix in ("wal", "spare", "trusted", "aside")
 
 
 cdef list segment_numbers(FileSystem disk, str path):
@@ -131,7 +133,7 @@ cdef object early_end(SegmentReader* reader, tuple noted, str where):
 
 cdef Recovered recover(
     FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short,
-    bint hollow
+    bint hollow, bint report_damage
 ):
     cdef Recovered found = Recovered()
     cdef SegmentReader reader
@@ -141,6 +143,7 @@ cdef Recovered recover(
     cdef bytes raw
     cdef list numbers = segment_numbers(disk, path)
     short = None if noted is None else missing_segment(numbers, noted, path)
+    damage = None
     if short is not None and not report_short:
         raise short
     if repair:
@@ -150,7 +153,10 @@ cdef Recovered recover(
         status_clear(&status)
         if found.number and number != found.number + 1:
             status_set(&status, INVALID_RECORD, b"the log segment before this one is missing", -1)
-            raise status_error(&status, where)
+            damage = short = status_error(&status, where)
+            if not report_damage:
+                raise damage
+            break
         raw = os.fsencode(where)
         try:
             if segment_open(&reader, disk.ops, disk.disk, raw, &status):
@@ -179,6 +185,12 @@ cdef Recovered recover(
                 short = early_end(&reader, noted, where)
                 if short is not None and not report_short:
                     raise short
+        except CorruptionError as error:
+            if not report_damage or error.code is IntegrityCode.UNSUPPORTED_VERSION:
+                raise
+            # What was read before it stands; where that is all of a segment, up to its end.
+            damage = short = error
+            break
         finally:
             segment_close(&reader)
     if short is not None:
@@ -190,6 +202,10 @@ cdef Recovered recover(
         records=records, segments=len(numbers), cut_bytes=cut,
         cut_path=segment_name(path, found.number) if cut else None, cut_offset=found.end if cut else 0,
         clean=clean, short="" if short is None else str(short), hollows=tuple(found.hollows),
+        damaged=damage is not None,
+        beyond=() if damage is None else tuple(
+            segment_name(path, number) for number in numbers if number > found.number
+        ),
     )
     return found
 

@@ -32,7 +32,9 @@ class Recovery(NamedTuple):
     ``cut_bytes`` (at ``cut_offset`` of ``cut_path``) is a torn tail that no record proves to have
     been durable; ``clean`` says that the log had been closed properly. ``short`` says, where that
     was to be reported, in which way the log ends before what is ``noted`` of it; empty: it doesn't.
-    ``hollows`` are records with damaged payloads, of a log that was opened ``hollow``.
+    ``hollows`` are records with damaged payloads, of a log that was opened ``hollow``. ``damaged``
+    says, where that was to be reported, that ``short`` is damage and no end: what goes on behind it
+    in its segment, and in those of ``beyond``, counts for nothing.
     """
 
     records: int
@@ -43,6 +45,8 @@ class Recovery(NamedTuple):
     clean: bool
     short: str = ""
     hollows: tuple[Hollow, ...] = ()
+    damaged: bool = False
+    beyond: tuple[str, ...] = ()
 
 class Log:
     """An append-only log of checksummed records in preallocated, recycled segments.
@@ -68,6 +72,9 @@ class Log:
         files as they are but for what is appended.
     :param hollow: go on behind a record with a damaged payload whose header checks and that was
         durable: it is reported in :attr:`recovery`, and :meth:`replay` gives it without a payload.
+    :param report_damage: take a log with any other damage to end before that, say so in
+        :attr:`recovery`, and leave its files as they are. Who opens it must take those that
+        ``recovery.beyond`` names away before appending: the next segment takes such a name.
     """
 
     path: str
@@ -88,6 +95,7 @@ class Log:
         noted: tuple[int, int, int] | None = None,
         report_short: bool = False,
         hollow: bool = False,
+        report_damage: bool = False,
     ) -> None: ...
     def append(self, kind: int, index: int, term: int, payload: Buffer) -> int:
         """Add a record (kind 1 to 239, payload up to 1 GiB) in memory; returns its ticket.

@@ -11,7 +11,7 @@ from kvstore._engine.files.native import PosixFileSystem
 from kvstore.errors import Error
 from kvstore.replica import is_fresh
 from kvstore.replica.group import lost_member
-from kvstore.replica.storage import has_history
+from kvstore.replica.log_loss import has_history, is_unfounded
 from kvstore.server.checks.findings import Finding, fault, refusal, warning
 from kvstore.server.config.cluster_config import ClusterConfig
 from kvstore.server.config.data_directory import (
@@ -57,12 +57,11 @@ def check_directory(
         if holder is not None and not running:
             yield fault(holder)
         disk = PosixFileSystem()
-        new = [member for member in members if is_fresh(disk, member_path(path, member))]
+        new = [member for member in members if is_unfounded(disk, member_path(path, member))]
         begun = (member_path(path, member) for member in members if member not in new)
         # A founding that was cut off is gone on with.
         if new and any(has_history(disk, f"{own}/log") for own in begun):
-            for member in new:
-                yield fault(str(lost_member(str(path), member)))
+            yield from _lost(path, members, new)
         yield from _space(path, len(new) * first_bytes)
     except OSError as error:
         yield fault(f"cannot use data directory {path}: {unusable_because(error)}")
@@ -92,6 +91,18 @@ def check_identity(path: Path, config: ClusterConfig) -> Iterator[Finding]:
         yield fault(str(error))
     except OSError:
         return  # said of the directory already
+
+
+def _lost(path: Path, members: range, lost: list[int]) -> Iterator[Finding]:
+    """Whose log is gone where others have history, as :class:`kvstore.replica.Group` judges it."""
+    for member in lost:
+        if 2 * (len(members) - len(lost)) > len(members):
+            yield warning(
+                f"{member_path(path, member)} has no log but other members have data: it goes on "
+                "as one that lost all, and votes again when they have brought it up to date"
+            )
+        else:
+            yield fault(str(lost_member(str(path), member)))
 
 
 def _to_be_made(path: Path) -> Iterator[Finding]:

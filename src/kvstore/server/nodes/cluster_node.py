@@ -77,7 +77,7 @@ from kvstore.service.etcd.auth_tokens import new_tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
 
-__all__ = ["ClusterNode", "open_cluster_node"]
+__all__ = ["ClusterNode", "open_cluster_node", "tell_lost_memory"]
 
 ENGINE_OPTIONS = EngineOptions(wal=False, write_buffer_size=64 << 20, lru_cache_size=256 << 20)
 SEGMENT_BYTES = 64 << 20
@@ -115,7 +115,7 @@ async def open_cluster_node(
     identity = start_identity(directory, config)
     refuse_links(member_path(directory, config.self_id))
     _refuse_lost_log(directory, identity)
-    _tell_lost_memory(directory, identity, config)
+    tell_lost_memory(directory, identity, config)
     members = [node.node_id for node in config.nodes]
     secret = None if config.peer_secret_file is None else read_secret(config.peer_secret_file)
     pulses = Pulses(identity.member)
@@ -143,7 +143,7 @@ def _refuse_lost_log(directory: Path, identity: MemberIdentity) -> None:
         raise lost_log(directory, identity)
 
 
-def _tell_lost_memory(directory: Path, identity: MemberIdentity, config: ClusterConfig) -> None:
+def tell_lost_memory(directory: Path, identity: MemberIdentity, config: ClusterConfig) -> None:
     """Say that the list of the others' directories is gone: they tell it anew as they are met.
 
     Until then this member would take one of them that was wiped for what it says it is.

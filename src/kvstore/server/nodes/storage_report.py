@@ -29,6 +29,7 @@ class StorageReport:
         self._repaired: dict[int, int] = {}
         self._logs: dict[int, str] = {}
         self._started: set[int] = set()
+        self._aside: set[int] = set()
 
     def tick(self) -> None:
         """To be called as often as members tick."""
@@ -36,9 +37,24 @@ class StorageReport:
             if replica.member not in self._started:
                 self._started.add(replica.member)
                 _tell_of_start(replica)
+            self._tell_of_vote(replica)
             self._tell_of_repair(replica)
             self._tell_of_log(replica)
             self._tell_of_trouble(replica.member, replica.storage_trouble)
+
+    def _tell_of_vote(self, replica: Replica) -> None:
+        member = replica.member
+        if replica.stands_aside and member not in self._aside:
+            self._aside.add(member)
+            reason = replica.log_short or replica.recovery.name
+            if replica.recovery.decision is not Decision.STAND_ASIDE:
+                reason = "its leader remembers more of its log than is there"
+            log.warning(
+                "stands aside: its vote counts for nothing yet", member=member, reason=reason
+            )
+        elif not replica.stands_aside and member in self._aside and not replica.failure:
+            self._aside.discard(member)
+            log.warning("votes again: it has all that was acknowledged", member=member)
 
     def _tell_of_trouble(self, member: int, trouble: str) -> None:
         told, ticks = self._told.get(member, ("", REASON_TICKS))
@@ -79,11 +95,11 @@ def _tell_of_start(replica: Replica) -> None:
     decision = replica.recovery.decision
     if decision is Decision.CUT:
         log.info("a torn tail of the log was cut off", member=replica.member)
-    elif decision is Decision.STAND_ASIDE:
+    if replica.vote_lost:
         log.warning(
-            "stands aside: its vote counts for nothing yet",
+            "term and vote were damaged, and are its own alone: it goes on in a later term",
             member=replica.member,
-            reason=replica.log_short or replica.recovery.name,
+            reason=replica.vote_lost,
         )
     if replica.note_damage:
         reason = replica.note_damage

@@ -79,13 +79,13 @@ def refuse_lost_identity(directory: Path, config: ClusterConfig) -> None:
     """
     for left in (directory / PEERS, Path(member_path(directory, config.self_id))):
         if left.exists():
-            raise CorruptionError(
+            error = CorruptionError(
                 f"it is gone, but {left.name} is there: this member was in the cluster before, "
-                f"and must not come back as another one; take it out with 'kvctl member remove "
-                f"{config.self_id}' and add it under a new id, with an empty data_dir",
+                f"and must not come back as another one",
                 code=IntegrityCode.INVALID_RECORD,
                 path=str(directory / FILE),
             )
+            raise refused(Findings(owner=Owner.GONE), error)
 
 
 def read_identity(directory: Path, config: ClusterConfig) -> MemberIdentity | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.errors import CorruptionError, Error, IntegrityCode
+from kvstore.replica.recovery import Findings, Peers, refused
 from kvstore.replica.work import Work
 from kvstore.server.config.sealed_file import read_sealed, write_sealed
 
@@ -75,11 +76,11 @@ class PeerRegistry:
         # One writes at a time, and always the newest: (number, known, removed).
         self._writing = threading.Lock()
         self._passing: dict[int, Known] = {}
-        fields = read_sealed(self._path) or {"known": {}, "removed": []}
+        fields = self._read()
         try:
             known, removed = fields["known"], fields["removed"]
             if owner and fields.get("owner", 0) not in (0, owner):
-                raise ValueError(fields)
+                raise self._refused(Peers.FOREIGN, "not this member's list of peers")
             if not isinstance(known, dict) or not isinstance(removed, list):
                 raise TypeError(fields)
             self._known = {int(member): Known(*_pair(value)) for member, value in known.items()}
@@ -87,11 +88,17 @@ class PeerRegistry:
             self._number = 0
             self._newest: _Content = (0, self._known, self._removed)
         except (KeyError, TypeError, ValueError) as error:
-            raise CorruptionError(
-                "not this member's list of peers",
-                code=IntegrityCode.INVALID_RECORD,
-                path=str(self._path),
-            ) from error
+            raise self._refused(Peers.DAMAGED, "not a list of peers") from error
+
+    def _read(self) -> dict[str, object]:
+        try:
+            return read_sealed(self._path) or {"known": {}, "removed": []}
+        except CorruptionError as error:
+            raise refused(Findings(peers=Peers.DAMAGED), error) from None
+
+    def _refused(self, found: Peers, said: str) -> CorruptionError:
+        error = CorruptionError(said, code=IntegrityCode.INVALID_RECORD, path=str(self._path))
+        return refused(Findings(peers=found), error)
 
     def known(self) -> dict[int, Known]:
         """A copy of everything remembered."""
