@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -21,6 +19,7 @@ from kvstore.api.metadata_keys import (
     REFUSAL_KEY,
 )
 from kvstore.client.reasons import meaning_of
+from kvstore.client.unreachable import never_left, unreachable
 from kvstore.errors import (
     CorruptionError,
     DeadlineExceededError,
@@ -52,14 +51,6 @@ _PASSING = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.CANCELLED,
     }
-)
-
-
-# What gRPC says of a server that can't be reached, less the words that help nobody.
-_CONNECTING = re.compile(
-    r"failed to connect to all addresses; last error: [A-Z_]+: "
-    r"(?:ipv[46]:)?(?P<where>\S+): (?:Failed to connect to remote host: )?(?P<why>.+)",
-    re.DOTALL,
 )
 
 
@@ -140,8 +131,8 @@ def _not_applied(code: grpc.StatusCode, details: str, trailer: dict[str, str]) -
         return True
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _PUSHBACK_KEY in trailer or _TOO_LARGE in details
-    # The call never left: so says grpcio.
-    return code is grpc.StatusCode.UNAVAILABLE and _CONNECTING.fullmatch(details) is not None
+    # The call never left: so says grpcio, too.
+    return code is grpc.StatusCode.UNAVAILABLE and never_left(details)
 
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
@@ -165,15 +156,7 @@ def _translated(
         case grpc.StatusCode.UNAVAILABLE:
             if OVERLOAD_KEY in trailer:
                 return OverloadedError(details)
-            connecting = _CONNECTING.fullmatch(details)
-            if connecting is not None:
-                # gRPC writes an address of IPv6 as a part of a URI.
-                where, why = unquote(connecting["where"]), connecting["why"]
-                details = f"cannot connect to {where}: {why}"
-            if details.startswith("cannot connect to ") and details.endswith(": Socket closed"):
-                # So a port of TLS ends who talks plain text to it, or whom it doesn't know.
-                details += "; does the server talk TLS (--tls-ca), or refuse the certificate?"
-            return UnavailableError(details, code=_code(trailer))
+            return UnavailableError(unreachable(details) or details, code=_code(trailer))
         case grpc.StatusCode.CANCELLED:
             # The server did, as one that stops may: a call cancelled here never gets this far.
             return UnavailableError(f"the server cut the call short: {details}")

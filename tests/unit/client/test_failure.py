@@ -58,3 +58,23 @@ def test_a_call_that_the_server_cancelled_may_have_been_done_and_is_tried_again(
     assert not failure.not_applied
     assert not failure.silent
     assert not failure.overloaded
+
+
+def test_what_a_server_says_of_connecting_is_no_proof_that_nothing_was_done() -> None:
+    """A member that passes writes on may say so of its leader."""
+    failure = understand(Failed("cannot connect to 10.0.0.1:50052: Connection refused"))
+    assert not failure.not_applied
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("Temporary failure in name resolution", "no name server answers"),
+        ("CERTIFICATE_VERIFY_FAILED: certificate is not yet valid: OK", "are the clocks of both"),
+        ("the server doesn't offer HTTP/2 over TLS (ALPN)", "is it the right port?"),
+        ("No route to host", "cannot connect to 10.0.0.1:1: No route to host"),
+    ],
+)
+def test_other_reasons_for_having_no_connection(why: str, said: str) -> None:
+    failure = understand(Failed(f"cannot connect to 10.0.0.1:1: {why}"))
+    assert str(failure.error).endswith(said) or said in str(failure.error)
