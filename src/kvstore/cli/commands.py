@@ -47,6 +47,7 @@ SECTIONS: Final = {
         "repair": _in(
             "cluster.repair", "repair_command", "check all that members hold, and repair it"
         ),
+        "bench": _in("measuring.bench", "bench_command", "measure how fast a server answers"),
         "console": _in(
             "cluster.console", "console_command", "serve pages about the cluster to a browser"
         ),

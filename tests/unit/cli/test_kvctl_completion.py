@@ -27,7 +27,6 @@ def completed(*words: str) -> list[str]:
         (("get", "-o", "json"), ["json", "jsonl"]),
         (("completion", "z"), ["zsh"]),
         (("get", "some"), []),
-        (("nothing", ""), []),
     ],
 )
 def test_words_are_completed(words: tuple[str, ...], expected: list[str]) -> None:

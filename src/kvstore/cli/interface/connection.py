@@ -18,7 +18,7 @@ from kvstore.errors import ConfigurationError
 
 # The client takes longer to import than all else here: what needs none begins without.
 if TYPE_CHECKING:
-    from kvstore.client import TLS, Client
+    from kvstore.client import TLS, AsyncClient, Client
 
 OUTPUTS = ("text", "json", "jsonl", "table", "raw")
 
@@ -91,16 +91,19 @@ class Settings:
         """
         from kvstore.client import Client
 
-        user, password = self._login()
-        make = partial(
-            Client,
-            addr or self.addr,
-            tls=self.tls,
-            timeout=self.timeout,
-            user=user,
-            password=password,
-        )
+        make = partial(Client, addr or self.addr, **self._said())
         return make() if self.kept is None else self.kept.take(make)
+
+    def connect_async(self) -> AsyncClient:
+        """The same for asyncio, to be closed by whoever calls."""
+        from kvstore.client import AsyncClient
+
+        return AsyncClient(self.addr, **self._said())
+
+    def _said(self) -> dict[str, Any]:
+        """What a client is told beside its addresses."""
+        user, password = self._login()
+        return {"tls": self.tls, "timeout": self.timeout, "user": user, "password": password}
 
     @property
     def tls(self) -> TLS | None:
