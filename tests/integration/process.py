@@ -177,6 +177,10 @@ class Kvd:
         return self._process.pid
 
     @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
     def stderr(self) -> str:
         return self._stderr_path.read_text("utf-8", "replace")
 

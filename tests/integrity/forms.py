@@ -20,6 +20,7 @@ _JUDGES: dict[str, Callable[[Source, Tree], Verdict]] = {
     "checkpoint": backups.judge_checkpoint,
     "kvd-files": kvd_files.judge,
     "kvd": kvd_files.judge_running,
+    "cluster": kvd_files.judge_cluster,
 }
 
 

@@ -19,7 +19,9 @@ __all__ = ["judge", "judge_running", "sources"]
 
 DIRECTORY = "tests.integrity.kvd_directory"
 RUNNING = "tests.integrity.kvd_running"
+CLUSTER = "tests.integrity.kvd_cluster"
 RUNS = 12
+CLUSTER_RUNS = 24
 
 
 def sources() -> list[Source]:
@@ -43,7 +45,49 @@ def sources() -> list[Source]:
             at_most=RUNS,
             seconds_max=120.0,
         ),
+        _cluster(),
     ]
+
+
+def _cluster() -> Source:
+    """Of three members, the directory of one that was stopped; ``truth``: all else there is."""
+    made = _made_by(CLUSTER)
+    mine = _below(made, "/now/data3")
+    # Another member's, by the names that they would have here.
+    theirs = {
+        path.replace("/node1/", "/node3/"): content
+        for path, content in _below(made, "/now/data1").items()
+    }
+    rest = {path: made[path] for path in made if path.startswith(("/now/data1/", "/now/data2/"))}
+    return Source(
+        "kvd-cluster",
+        "cluster",
+        mine,
+        _below(made, "/older"),
+        theirs,
+        (rest, made["/now/addresses.json"]),
+        tuple(
+            (kind, path, path) if kind != "gone" else (kind, path)
+            for path in ("/node3", "/node3/log", _rooms(mine)[0])
+            for kind in ("gone", "older", "foreign")
+        ),
+        every_byte=False,
+        at_most=CLUSTER_RUNS,
+        seconds_max=240.0,
+    )
+
+
+def _rooms(tree: Tree) -> list[str]:
+    """Directories of states."""
+    return sorted({"/".join(path.split("/")[:3]) for path in tree if "/state-" in path})
+
+
+def _below(tree: Tree, directory: str) -> Tree:
+    return {
+        path.removeprefix(directory): content
+        for path, content in tree.items()
+        if path.startswith(directory + "/")
+    }
 
 
 def _made(cluster: str, member: int, starts: int, mode: str = "cluster-node") -> Tree:
@@ -103,4 +147,18 @@ def judge_running(source: Source, tree: Tree) -> Verdict:
         directory.mkdir(mode=0o700)
         write_out(tree, directory)
         verdict: Verdict = _kvd(RUNNING).judge(directory)
+        return verdict
+
+
+def judge_cluster(source: Source, tree: Tree) -> Verdict:
+    """Start real kvds as a cluster: what became of the damaged member, and of what is served."""
+    others, addresses = source.truth
+    with tempfile.TemporaryDirectory(prefix="kvstore-integrity-") as name:
+        directory = Path(name)
+        write_out(_below(others, "/now"), directory)
+        (directory / "data3").mkdir(exist_ok=True)
+        for member in directory.iterdir():
+            member.chmod(0o700)
+        write_out(tree, directory / "data3")
+        verdict: Verdict = _kvd(CLUSTER).judge(directory, addresses)
         return verdict

@@ -13,7 +13,7 @@ from kvstore.errors import Error, IntegrityCode
 from tests.integration.process import Kvd
 from tests.integrity.verdicts import Outcome, Verdict
 
-__all__ = ["judge", "make"]
+__all__ = ["VALUES", "code_in", "judge", "make", "refusal"]
 
 REFUSALS = ("kvd exited with 1\n", "kvd exited with 5\n")
 """Of what can't be, and of damage: see kvstore.cli.exit_codes."""
@@ -38,7 +38,7 @@ def judge(directory: Path) -> Verdict:
     try:
         kvd = Kvd(directory)
     except AssertionError as error:
-        return _refusal(str(error))
+        return refusal(str(error))
     with kvd:
         try:
             with kvd.wait_serving().client() as client:
@@ -48,19 +48,19 @@ def judge(directory: Path) -> Verdict:
         said = kvd.stderr
     if found != VALUES:
         return Verdict(Outcome.WRONG, "", "it serves other values")
-    if code := _code_in(said):
+    if code := code_in(said):
         return Verdict(Outcome.HEALED, "", code)
     return Verdict(Outcome.NO_EFFECT)
 
 
-def _code_in(said: str) -> str:
+def code_in(said: str) -> str:
     return next((str(code) for code in IntegrityCode if code in said), "")
 
 
-def _refusal(said: str) -> Verdict:
+def refusal(said: str) -> Verdict:
     if "Traceback" in said or not said.startswith(REFUSALS):
         return Verdict(Outcome.CRASHED, "", said[-500:])
-    code = _code_in(said)
+    code = code_in(said)
     if code or "data directory" in said or "restore that directory" in said:
         return Verdict(Outcome.DETECTED, code, said[-500:])
     return Verdict(Outcome.UNNAMED, "", said[-500:])

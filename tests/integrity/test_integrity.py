@@ -32,6 +32,7 @@ SOURCES = (
     "snapshot-sent",
     "kvd-files",
     "kvd-embedded",
+    "kvd-cluster",
 )
 
 
