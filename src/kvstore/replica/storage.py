@@ -33,7 +33,6 @@ from kvstore.errors import ConfigurationError, CorruptionError, IntegrityCode, S
 from kvstore.raft import (
     Bundle,
     Entry,
-    EntryKind,
     Fetch,
     HardState,
     Membership,
@@ -41,8 +40,6 @@ from kvstore.raft import (
     bootstrap,
 )
 from kvstore.raft.codec import (
-    decode_hard_state,
-    decode_snapshot_meta,
     encode_hard_state,
     encode_snapshot_meta,
 )
@@ -60,20 +57,17 @@ from kvstore.replica.log_records import (
     HARD_STATE,
     IDENTITY,
     MARK,
-    SAID_ONCE,
     VOID,
     Identity,
-    decode_identity,
-    decode_index,
     encode_identity,
     encode_index,
 )
+from kvstore.replica.log_replay import ENTRY_KINDS, Replay
 from kvstore.replica.recovery import End, Entries, Findings, LogFound, log_found_by, refused
 from kvstore.replica.work import raise_unless_passing
 
 __all__ = ["Identity", "MemberLog"]
 
-_ENTRY_KINDS = {1 + int(kind): kind for kind in EntryKind}
 _RECORD_HEADER_BYTES = 48
 _NO_END = 1 << 62
 """An offset that no segment reaches."""
@@ -154,7 +148,8 @@ class MemberLog:
         empty: it doesn't."""
         self._has_aside = self._is_aside()
         try:
-            unknown = self._replay(path)
+            replay = Replay(self._log, path)
+            self._take(replay)
             # What the log durably says, which may be less than what is true.
             self._durable_hard_state = self.hard_state
             # Nor does it say yet, durably, that something was lost.
@@ -162,7 +157,7 @@ class MemberLog:
             if forgotten_term and self.is_new and not self._log.recovery.damaged:
                 self._begin_anew(forgotten_term, noted)
             else:
-                self._judge_loss(identity.member, noted, unknown)
+                self._judge_loss(identity.member, noted, replay)
             self._check_identity(path, identity)
             self._begin_note()
             if self._has_aside and not self.short and not self.hard_state.damaged:
@@ -173,6 +168,13 @@ class MemberLog:
         except BaseException:
             self._log.close()
             raise
+
+    def _take(self, replay: Replay) -> None:
+        self.hard_state, self.mark = replay.hard_state, replay.mark
+        self.entries, self.hollow = replay.entries, replay.hollow
+        self.identity = replay.identity
+        self._hollows = replay.hollows
+        self._void_before = replay.void_before
 
     @property
     def recovery(self) -> Recovery:
@@ -212,105 +214,7 @@ class MemberLog:
         """What of the note couldn't be read: it may be an older one then, or none."""
         return "" if self._note is None else self._note.damage
 
-    # --- reading back --------------------------------------------------------------------------
-
-    def _replay(self, path: str) -> set[int]:
-        """Read all; the kinds of those whose newest record is damaged, entries apart."""
-        newest = self._log.newest(MARK)
-        # With the mark's own entry, which says whether those after it are of the same log.
-        needed = 0 if newest is None else decode_snapshot_meta(newest).index
-        hollow: set[tuple[int, int]] = set()
-        unknown: set[int] = set()
-        for kind, index, term, payload in self._log.replay(needed):
-            entry_kind = _ENTRY_KINDS.get(kind)
-            if entry_kind is not None:
-                self._replay_entry(Entry(term, index, entry_kind, payload or b""), path)
-                (hollow.discard if payload is not None else hollow.add)((index, term))
-                continue
-            if payload is None:
-                unknown.add(kind)
-                continue
-            if kind == VOID and kind in unknown and self._is_unplaced(payload):
-                continue
-            unknown.discard(kind)
-            if kind == HARD_STATE:
-                self.hard_state = decode_hard_state(payload)
-            elif kind == MARK:
-                self._replay_mark(decode_snapshot_meta(payload))
-            elif kind == IDENTITY:
-                self.identity = decode_identity(payload)
-            elif kind == VOID:
-                self._replay_void(decode_index(payload))
-            else:
-                raise CorruptionError(
-                    f"log record of kind {kind}", code=IntegrityCode.INVALID_OPERATION, path=path
-                )
-        # Older segments may hold entries from before the mark.
-        self.entries = [entry for entry in self.entries if entry.index > self.mark.index]
-        if hollow:
-            self._note_hollow(hollow)
-        if not self._void_before:
-            # Of a build that didn't note it: the mark may be a snapshot's, with void entries before
-            # it, that were never committed. No follower may get those.
-            self._void_before = self.mark.index + 1
-        return unknown
-
-    def _is_unplaced(self, payload: bytes) -> bool:
-        """Whether it is open which entries are void: those before this record, or those before one
-        that is damaged and said the same."""
-        return bool(self.entries) and decode_index(payload) != self._void_before
-
-    def _lost(self, kind: int) -> CorruptionError:
-        """The newest record of ``kind``, which no other one replaces, is damaged."""
-        found = [hollow for hollow in self._log.recovery.hollows if hollow.kind == kind]
-        return CorruptionError(
-            f"{SAID_ONCE[kind]} is damaged",
-            code=IntegrityCode.CHECKSUM_MISMATCH,
-            path=found[-1].path,
-            offset=found[-1].offset,
-        )
-
-    def _note_hollow(self, hollow: set[tuple[int, int]]) -> None:
-        self.hollow = frozenset(
-            entry.index for entry in self.entries if (entry.index, entry.term) in hollow
-        )
-        for record in self._log.recovery.hollows:
-            if record.index in self.hollow:
-                place = (record.kind, record.index, record.term)
-                self._hollows.setdefault(place, []).append(record)
-
-    def _replay_entry(self, entry: Entry, path: str) -> None:
-        entries = self.entries
-        if entries:
-            keep = entry.index - entries[0].index
-            if keep > len(entries):
-                raise CorruptionError(
-                    f"entry {entry.index} follows entry {entries[-1].index}",
-                    code=IntegrityCode.INVALID_RECORD,
-                    path=path,
-                )
-            del entries[max(keep, 0) :]
-        entries.append(entry)
-
-    def _replay_mark(self, mark: SnapshotMeta) -> None:
-        if mark == self.mark:
-            return  # said again at the head of a segment
-        entries = self.entries
-        place = mark.index - entries[0].index if entries else -1
-        if place < 0:
-            pass  # of a time whose entries are gone already
-        elif place < len(entries) and entries[place].term == mark.term:
-            del entries[: place + 1]
-        else:
-            # A snapshot from the leader: whatever was here is void (Raft §7).
-            entries.clear()
-        self.mark = mark
-
-    def _replay_void(self, index: int) -> None:
-        # The mark before it tells as much, but where the entry to compare it with is gone.
-        if index != self._void_before:
-            self._void_before = index
-            self.entries.clear()
+    # --- whose it is, and how it ends -------------------------------------------------------------
 
     def _check_identity(self, path: str, identity: Identity) -> None:
         if self.identity is None and self._promised is not None:
@@ -343,10 +247,11 @@ class MemberLog:
 
     # --- what was lost -------------------------------------------------------------------------
 
-    def _judge_loss(self, member: int, noted: LogNote | None, unknown: set[int]) -> None:
+    def _judge_loss(self, member: int, noted: LogNote | None, replay: Replay) -> None:
         """What follows from records that are damaged, and from a log that lacks some."""
+        unknown = replay.unknown
         if unknown == {HARD_STATE} and not self.short:
-            vote_lost = str(self._lost(HARD_STATE))
+            vote_lost = str(replay.lost(HARD_STATE))
             if voters_of(self.mark, self.entries, self.hollow) == {member}:
                 self.vote_lost = vote_lost
                 self.hard_state = hard_state_alone(self.hard_state, noted, self.entries)
@@ -357,7 +262,7 @@ class MemberLog:
                 unknown = set()
         if unknown and not (unknown == {HARD_STATE} and noted is not None):
             self._refusing = LogFound.VOTE_LOST
-            raise self._lost(min(unknown))
+            raise replay.lost(min(unknown))
         if noted is not None and not self.short and self._begins_late:
             first = self.entries[0].index
             self.short = f"entries {self.mark.index + 1} to {first - 1} are gone in {self.path}"
@@ -644,7 +549,7 @@ class MemberLog:
             if found is None:
                 break
             for kind, index, term, data in found:
-                entries.append(Entry(term, index, _ENTRY_KINDS[kind], data))
+                entries.append(Entry(term, index, ENTRY_KINDS[kind], data))
                 size += len(data)
             first += len(found)
         return entries
