@@ -76,6 +76,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
         history_revisions=config.history_revisions,
         quota_mib=config.quota_mib,
         scrub_round_hours=config.scrub_round_hours,
+        slow_call_ms=config.slow_call_ms,
     )
     serve(options, partial(open_cluster_node, config))
 
@@ -103,6 +104,7 @@ def kvd(
     history_revisions: int,
     quota_mib: int,
     scrub_round_hours: int,
+    slow_call_ms: int,
     config: str | None,
     log_level: str,
     log_format: str,
@@ -133,6 +135,7 @@ def kvd(
         history_revisions=history_revisions,
         quota_mib=quota_mib,
         scrub_round_hours=scrub_round_hours,
+        slow_call_ms=slow_call_ms,
     )
     for key in CLUSTER_FLAGS:
         if key in given:

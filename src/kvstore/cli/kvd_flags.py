@@ -19,6 +19,7 @@ from kvstore.server.config.options import (
     LOG_LEVELS,
     MODES,
     SCRUB_ROUND_HOURS_DEFAULT,
+    SLOW_CALL_MS_DEFAULT,
     TLS_PROFILES,
 )
 
@@ -168,6 +169,14 @@ _FLAGS = (
         default=SCRUB_ROUND_HOURS_DEFAULT,
         show_default=True,
         help="In what time all stored bytes are read and checked in the background; 0: never.",
+    ),
+    click.option(
+        "--slow_call_ms",
+        metavar="MS",
+        type=int,
+        default=SLOW_CALL_MS_DEFAULT,
+        show_default=True,
+        help="Calls that take at least so long are logged and kept for operators; 0: none.",
     ),
     click.option("--config", metavar="FILE", help="TOML file of a cluster node."),
     click.option(

@@ -13,7 +13,7 @@ from kvstore.client.maintenance import Alarm, AsyncMaintenance, Maintenance
 from kvstore.client.optimistic import AsyncDraft, Draft
 from kvstore.client.options import TLS, RetryPolicy
 from kvstore.client.scanning import AsyncRange, Range
-from kvstore.client.status import ClusterStatus, Member, Members, MemberStatus, Repairs
+from kvstore.client.status import ClusterStatus, Member, Members, MemberStatus, Repairs, SlowCall
 from kvstore.client.telemetry import Telemetry
 from kvstore.client.transactions import (
     AsyncTransaction,
@@ -75,6 +75,7 @@ __all__ = [
     "Range",
     "Repairs",
     "RetryPolicy",
+    "SlowCall",
     "Telemetry",
     "Transaction",
     "TransactionResult",

@@ -60,7 +60,7 @@ from kvstore.client.requests import (
 )
 from kvstore.client.scanning import PAGE_KEYS, AsyncRange, Selection, count
 from kvstore.client.servers import Server
-from kvstore.client.status import ClusterStatus, Members, Repairs
+from kvstore.client.status import ClusterStatus, Members, Repairs, SlowCall
 from kvstore.client.telemetry import Telemetry, calls_of
 from kvstore.client.transactions import (
     AsyncTransaction,
@@ -455,6 +455,12 @@ class AsyncClient:
         request = admin_pb2.RepairRequest(begin=begin)
         answer = await self.calls.call(lambda server: server.admin.Repair, request, timeout)
         return tuple(Repairs.from_message(member) for member in answer.members)
+
+    async def slow_calls(self, *, timeout: float | None = None) -> tuple[SlowCall, ...]:
+        """The newest slow calls of the process that answers; see :meth:`Client.slow_calls`."""
+        request = admin_pb2.SlowCallsRequest()
+        answer = await self.calls.call(lambda server: server.admin.SlowCalls, request, timeout)
+        return tuple(SlowCall.from_message(slow) for slow in answer.calls)
 
     async def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""

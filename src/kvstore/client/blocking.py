@@ -39,7 +39,7 @@ from kvstore.client.pipeline import (
 )
 from kvstore.client.requests import BytesLike
 from kvstore.client.scanning import PAGE_KEYS, Range
-from kvstore.client.status import ClusterStatus, Members, Repairs
+from kvstore.client.status import ClusterStatus, Members, Repairs, SlowCall
 from kvstore.client.telemetry import Telemetry
 from kvstore.client.transactions import DeleteResult, LeaseLike, Transaction, commit
 from kvstore.client.urls import described
@@ -597,6 +597,15 @@ class Client:
         """
         work = self._begun()
         return work.run(work.client.repair(begin=begin, timeout=timeout))
+
+    def slow_calls(self, *, timeout: float | None = None) -> tuple[SlowCall, ...]:
+        """The newest calls that took long at the process that answers, the newest last.
+
+        Sizes and times, never keys or values. kvd's ``--slow_call_ms`` says what is long. For
+        operators; give the client one address: who answers is who is meant.
+        """
+        work = self._begun()
+        return work.run(work.client.slow_calls(timeout=timeout))
 
     def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""

@@ -88,6 +88,42 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowCall:
+    """So many calls of clients that came to a server together, took long, and ended alike.
+
+    ``ended_at``: seconds since 1970, by its clock. ``method``: as its metrics name it; ``code``:
+    gRPC's, by name. ``request_bytes``: of all of them. ``queue_s``, ``commit_s``, ``apply_s``:
+    until their entry of the log was proposed, then committed, then applied; None where that isn't
+    known: of reads, and of what another member did.
+    """
+
+    ended_at: float
+    method: str
+    code: str
+    calls: int
+    request_bytes: int
+    seconds: float
+    queue_s: float | None
+    commit_s: float | None
+    apply_s: float | None
+
+    @classmethod
+    def from_message(cls, message: admin_pb2.SlowCall) -> SlowCall:
+        known = message.HasField("queue_seconds")
+        return cls(
+            ended_at=message.ended_at,
+            method=message.method,
+            code=message.code,
+            calls=message.calls,
+            request_bytes=message.request_bytes,
+            seconds=message.seconds,
+            queue_s=message.queue_seconds if known else None,
+            commit_s=message.commit_seconds if known else None,
+            apply_s=message.apply_seconds if known else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Repairs:
     """What a member checks and repairs; counts are since its start.
 

@@ -55,6 +55,7 @@ from kvstore.server.listeners.front import Front, Listener, choose_front
 from kvstore.server.logs import configure_logs
 from kvstore.server.metrics.switch import MetricsSwitch, open_metrics
 from kvstore.server.nodes.node import Node
+from kvstore.server.slow_calls import SlowCalls, last_entry_of, newest_of
 from kvstore.server.supervisor import notify, watch_over
 from kvstore.server.tls.certificate_files import CertificateFiles
 
@@ -105,7 +106,8 @@ async def _serve(
     _exit_on_signals()
     front = choose_front(options.front)
     found = exposures(options)
-    with open_metrics(options.metrics_addr, certificates, found) as metrics:
+    slow = SlowCalls(options.slow_call_ms / 1000) if options.slow_call_ms else None
+    with open_metrics(options.metrics_addr, certificates, found, slow) as metrics:
         connections_max = client_connections_max(raise_limit())
         listener = front.open(connections_max, certificates, metrics)
         metrics.watch_front(listener.figures)
@@ -155,8 +157,11 @@ async def _serve_node(
     etcd: EtcdServices | EtcdRefusals = EtcdRefusals()
     if options.etcd_api:
         etcd = EtcdServices(node, address, Rights(allows, _upkeep(options, allows)))
-    _add_services(listener, node, health, AdminHandlers(node, allows, warnings), etcd)
-    for_operators = AdminHandlers(node, is_operator, warnings)
+    newest = partial(newest_of, metrics.slow)
+    if metrics.slow is not None:
+        metrics.slow.last_entry = partial(last_entry_of, node)
+    _add_services(listener, node, health, AdminHandlers(node, allows, warnings, newest), etcd)
+    for_operators = AdminHandlers(node, is_operator, warnings, newest)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)
     with contextlib.closing(Gateway(MESSAGE_BYTES_MAX)) as gateway:
         etcd_service = node.etcd if isinstance(etcd, EtcdServices) else None

@@ -94,6 +94,7 @@ def test_a_plain_file_gives_every_setting_its_value_or_default(load: Load) -> No
         "history_revisions": 0,
         "quota_mib": 0,
         "scrub_round_hours": 168,
+        "slow_call_ms": 100,
     }
     assert config.node(3) == Node(3, "127.0.0.3:50051", "127.0.0.3:50052")
     assert config.node(4) is None

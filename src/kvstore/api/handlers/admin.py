@@ -72,6 +72,7 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
 
     ``allows`` says who is an operator. Anybody may ask for the status, and for the members without
     their peer addresses: leaders name each other to clients anyway. ``warnings`` are shown with it.
+    ``slow_calls``: the newest ones.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
         node: Node,
         allows: Callable[[Context], bool] = is_operator,
         warnings: Sequence[str] = (),
+        slow_calls: Callable[[], admin_pb2.SlowCallsResponse] = admin_pb2.SlowCallsResponse,
     ) -> None:
         self._node = node
         self._allows = allows
         self._warnings = warnings
+        self._slow_calls = slow_calls
         self._started = time.monotonic()
 
     async def Status(
@@ -155,6 +158,12 @@ class AdminHandlers(admin_pb2_grpc.AdminServicer):
             return self._node.repair(request.begin)
         except Error as error:
             await _refuse(context, error)
+
+    async def SlowCalls(
+        self, request: admin_pb2.SlowCallsRequest, context: Context
+    ) -> admin_pb2.SlowCallsResponse:
+        await self._check(context)
+        return self._slow_calls()
 
     async def SaveSnapshot(  # type: ignore[override]
         self, request: admin_pb2.SaveSnapshotRequest, context: Context

@@ -131,6 +131,40 @@ class SaveSnapshotResponse(_message.Message):
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
+class SlowCallsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SlowCallsResponse(_message.Message):
+    __slots__ = ("slow_seconds", "calls")
+    SLOW_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    slow_seconds: float
+    calls: _containers.RepeatedCompositeFieldContainer[SlowCall]
+    def __init__(self, slow_seconds: _Optional[float] = ..., calls: _Optional[_Iterable[_Union[SlowCall, _Mapping[str, object]]]] = ...) -> None: ...
+
+class SlowCall(_message.Message):
+    __slots__ = ("ended_at", "method", "code", "calls", "request_bytes", "seconds", "queue_seconds", "commit_seconds", "apply_seconds")
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ended_at: float
+    method: str
+    code: str
+    calls: int
+    request_bytes: int
+    seconds: float
+    queue_seconds: float
+    commit_seconds: float
+    apply_seconds: float
+    def __init__(self, ended_at: _Optional[float] = ..., method: _Optional[str] = ..., code: _Optional[str] = ..., calls: _Optional[int] = ..., request_bytes: _Optional[int] = ..., seconds: _Optional[float] = ..., queue_seconds: _Optional[float] = ..., commit_seconds: _Optional[float] = ..., apply_seconds: _Optional[float] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -49,6 +49,11 @@ class AdminStub(object):
                 request_serializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.SerializeToString,
                 response_deserializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotResponse.FromString,
                 )
+        self.SlowCalls = channel.unary_unary(
+                '/kvstore.v1.Admin/SlowCalls',
+                request_serializer=kvstore_dot_v1_dot_admin__pb2.SlowCallsRequest.SerializeToString,
+                response_deserializer=kvstore_dot_v1_dot_admin__pb2.SlowCallsResponse.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -108,6 +113,14 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SlowCalls(self, request, context):
+        """The newest calls of clients that took long at the process asked. Sizes and times, nothing of
+        keys or values.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +158,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.SaveSnapshot,
                     request_deserializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.FromString,
                     response_serializer=kvstore_dot_v1_dot_admin__pb2.SaveSnapshotResponse.SerializeToString,
+            ),
+            'SlowCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.SlowCalls,
+                    request_deserializer=kvstore_dot_v1_dot_admin__pb2.SlowCallsRequest.FromString,
+                    response_serializer=kvstore_dot_v1_dot_admin__pb2.SlowCallsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -272,5 +290,22 @@ class Admin(object):
         return grpc.experimental.unary_stream(request, target, '/kvstore.v1.Admin/SaveSnapshot',
             kvstore_dot_v1_dot_admin__pb2.SaveSnapshotRequest.SerializeToString,
             kvstore_dot_v1_dot_admin__pb2.SaveSnapshotResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SlowCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/kvstore.v1.Admin/SlowCalls',
+            kvstore_dot_v1_dot_admin__pb2.SlowCallsRequest.SerializeToString,
+            kvstore_dot_v1_dot_admin__pb2.SlowCallsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -16,6 +16,7 @@ class AdminStub:
     ForgetIntroduction: grpc.UnaryUnaryMultiCallable[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]
     Repair: grpc.UnaryUnaryMultiCallable[admin_pb2.RepairRequest, admin_pb2.RepairResponse]
     SaveSnapshot: grpc.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
+    SlowCalls: grpc.UnaryUnaryMultiCallable[admin_pb2.SlowCallsRequest, admin_pb2.SlowCallsResponse]
 
 # The same class over a grpc.aio channel; a name for type checkers only.
 class AdminAsyncStub:
@@ -26,6 +27,7 @@ class AdminAsyncStub:
     ForgetIntroduction: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.ForgetIntroductionRequest, admin_pb2.ForgetIntroductionResponse]
     Repair: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.RepairRequest, admin_pb2.RepairResponse]
     SaveSnapshot: grpc.aio.UnaryStreamMultiCallable[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse]
+    SlowCalls: grpc.aio.UnaryUnaryMultiCallable[admin_pb2.SlowCallsRequest, admin_pb2.SlowCallsResponse]
 
 class AdminServicer:
     def Status(
@@ -63,6 +65,11 @@ class AdminServicer:
         request: admin_pb2.SaveSnapshotRequest,
         context: grpc.aio.ServicerContext[admin_pb2.SaveSnapshotRequest, admin_pb2.SaveSnapshotResponse],
     ) -> AsyncIterator[admin_pb2.SaveSnapshotResponse]: ...
+    def SlowCalls(
+        self,
+        request: admin_pb2.SlowCallsRequest,
+        context: grpc.aio.ServicerContext[admin_pb2.SlowCallsRequest, admin_pb2.SlowCallsResponse],
+    ) -> Awaitable[admin_pb2.SlowCallsResponse]: ...
 
 def add_AdminServicer_to_server(
     servicer: AdminServicer, server: grpc.Server | grpc.aio.Server

@@ -30,6 +30,8 @@ from kvstore.server.config.options import (
     LOG_LEVELS,
     SCRUB_ROUND_HOURS_DEFAULT,
     SCRUB_ROUND_HOURS_MAX,
+    SLOW_CALL_MS_DEFAULT,
+    SLOW_CALL_MS_MAX,
     TLS_PROFILES,
 )
 from kvstore.small_files import read_small
@@ -107,6 +109,7 @@ class ClusterConfig:
     history_revisions: int = 0
     quota_mib: int = 0
     scrub_round_hours: int = SCRUB_ROUND_HOURS_DEFAULT
+    slow_call_ms: int = SLOW_CALL_MS_DEFAULT
 
     def node(self, node_id: int) -> Node | None:
         """The entry of ``[[nodes]]`` with this id."""
@@ -493,6 +496,7 @@ _size_mib = _integer(0, 1_000_000)
 _history = _integer(0, BOUND_MAX)
 _quota_mib = _integer(0, BOUND_MAX)
 _scrub_round_hours = _integer(0, SCRUB_ROUND_HOURS_MAX)
+_slow_call_ms = _integer(0, SLOW_CALL_MS_MAX)
 
 _KEYS: dict[str, Callable[[str, object], Any]] = {
     "cluster_id": _cluster_id,
@@ -524,6 +528,7 @@ _KEYS: dict[str, Callable[[str, object], Any]] = {
     "history_revisions": _history,
     "quota_mib": _quota_mib,
     "scrub_round_hours": _scrub_round_hours,
+    "slow_call_ms": _slow_call_ms,
 }
 
 _NODE_KEYS: dict[str, Callable[[str, object], Any]] = {
@@ -567,6 +572,7 @@ def _typed(parse: Callable[[str, object], Any], given: object) -> object:
         _history,
         _quota_mib,
         _scrub_round_hours,
+        _slow_call_ms,
     )
     if parse in numbers and re.fullmatch(r"[0-9]{1,19}", given):
         return int(given)

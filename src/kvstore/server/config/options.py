@@ -19,6 +19,8 @@ SCRUB_ROUND_HOURS_DEFAULT = 168
 BOUND_MAX = 1_000_000_000
 """Of history's bounds and the quota, each in its unit."""
 SCRUB_ROUND_HOURS_MAX = 10_000
+SLOW_CALL_MS_DEFAULT = 100
+SLOW_CALL_MS_MAX = 3_600_000
 
 MODES = ("embedded", "cluster-node")
 TLS_PROFILES = ("dev", "secure")
@@ -52,6 +54,7 @@ class ServerOptions:
     history_revisions: int = 0
     quota_mib: int = 0
     scrub_round_hours: int = SCRUB_ROUND_HOURS_DEFAULT
+    slow_call_ms: int = SLOW_CALL_MS_DEFAULT
 
     def __post_init__(self) -> None:
         for fault in option_faults(dataclasses.asdict(self)):
@@ -82,6 +85,11 @@ def option_faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"--scrub_round_hours={values['scrub_round_hours']} is not from 0 to "
             f"{SCRUB_ROUND_HOURS_MAX}; 0 checks nothing in the background"
+        )
+    if not 0 <= values["slow_call_ms"] <= SLOW_CALL_MS_MAX:
+        yield (
+            f"--slow_call_ms={values['slow_call_ms']} is not from 0 to {SLOW_CALL_MS_MAX}; "
+            "0 tells of none"
         )
     if not values["data_dir"]:
         yield "--data_dir is empty; expected the path of a directory"

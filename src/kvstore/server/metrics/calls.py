@@ -21,11 +21,10 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from kvstore.api.etcd.methods import SERVICES
-from kvstore.api.handlers.etcd.register import WAITING
 from kvstore.errors import UnavailableError
 from kvstore.server.metrics.families import Moment, families_of, take_moment
 from kvstore.server.metrics.front_figures import CallCounter, FrontFigures
+from kvstore.server.metrics.names import name_of
 from kvstore.server.metrics.pages import asked_of
 from kvstore.server.nodes.node import Node
 from kvstore.server.tls.certificate_files import CertificateFiles
@@ -33,22 +32,6 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 __all__ = ["CallMetrics", "CallSeries", "Metrics"]
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-_OURS = "/kvstore.v1."
-
-_ETCDS = {
-    shape.path: shape.path[1:]
-    for shapes in SERVICES.values()
-    for shape in shapes.values()
-    if not (shape.streams_in or shape.streams_out or shape.path in WAITING)
-}
-"""The unary methods of etcd's API, by the names that they have in the series: that of their service
-stands before those, since some are called as ours are."""
-
-
-def _name_of(path: str) -> str | None:
-    """A method as the series have it; None where it isn't counted."""
-    return path.rpartition("/")[2] if path.startswith(_OURS) else _ETCDS.get(path)
 
 
 class CallSeries:
@@ -65,7 +48,7 @@ class CallSeries:
 
     def count(self, method: str, code: str, seconds: float, count: int = 1) -> None:
         """``count`` calls of ``method``, a path, ended. Other services' pass by uncounted."""
-        name = _name_of(method)
+        name = name_of(method)
         if name is None:
             return
         requests = self._requests
@@ -107,7 +90,7 @@ class CallMetrics(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
         method: str = details.method
-        if handler is None or handler.unary_unary is None or _name_of(method) is None:
+        if handler is None or handler.unary_unary is None or name_of(method) is None:
             return handler
         wrapped = self._wrapped.get(method)
         if wrapped is None:

@@ -15,6 +15,7 @@ from kvstore.server.http.probes import ProbePages, Probes
 from kvstore.server.metrics.endpoint import MetricsEndpoint
 from kvstore.server.metrics.pages import MetricsPages
 from kvstore.server.nodes.node import Node
+from kvstore.server.slow_calls import SlowCalls
 from kvstore.server.tls.certificate_files import CertificateFiles
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ class MetricsSwitch:
         self,
         metrics: Metrics | None = None,
         pages: MetricsPages | None = None,
+        slow: SlowCalls | None = None,
     ) -> None:
+        """``slow``: who hears of slow calls, whether there are metrics or not."""
+        self.slow = slow
         self._metrics = metrics
         self._pages = pages
 
@@ -77,6 +81,7 @@ def open_metrics(
     address: str | None,
     certificates: CertificateFiles | None,
     exposed: Iterable[str] = (),
+    slow: SlowCalls | None = None,
 ) -> Iterator[MetricsSwitch]:
     """Take ``address`` for metrics; None: no metrics. On the running event loop.
 
@@ -85,7 +90,7 @@ def open_metrics(
     had or the package is missing.
     """
     if address is None:
-        yield MetricsSwitch()
+        yield MetricsSwitch(slow=slow)
         return
     try:
         from kvstore.server.metrics.calls import Metrics
@@ -101,6 +106,6 @@ def open_metrics(
     endpoint = MetricsEndpoint(address, pages)
     endpoint.start()
     try:
-        yield MetricsSwitch(metrics, pages)
+        yield MetricsSwitch(metrics, pages, slow)
     finally:
         endpoint.close()

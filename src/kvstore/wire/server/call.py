@@ -66,6 +66,7 @@ class Call:
         self._timer: asyncio.TimerHandle | None = None
         # What came and was not read; None at its end.
         self._received: deque[bytes | None] = deque()
+        self._request_bytes = 0
         self._arrival: asyncio.Future[None] | None = None
         self._deliver: Callable[[bytes], None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -106,6 +107,7 @@ class Call:
         elif self._deliver is not None:
             self._hand_over(self._deliver, data)
         else:
+            self._request_bytes += len(data)
             self._received.append(data)
             self._wake_reader()
 
@@ -406,6 +408,11 @@ class Call:
         counter = self._server.counter
         if counter is not None and self._handler.unary_unary is not None:
             counter(self.method, code.name, monotonic() - self.began, 1)
+        slow = self._server.slow
+        if slow is not None and self._handler.unary_unary is not None:
+            ended = monotonic()
+            if ended - self.began >= slow.slow_s:
+                slow.note(self.method, code.name, self.began, ended, 1, self._request_bytes)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)

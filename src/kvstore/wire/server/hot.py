@@ -13,6 +13,7 @@ from kvstore._wire.native import WHOLE, HotCall, answer_all, living
 from kvstore.wire.server.call import UNREAD
 from kvstore.wire.server.identity import INSECURE, AuthContext
 from kvstore.wire.server.limits import RETRY_PUSHBACK
+from kvstore.wire.server.slow import SlowSink
 
 if TYPE_CHECKING:
     from kvstore.wire.server.connection import Connection
@@ -24,6 +25,9 @@ log = structlog.get_logger("kvstore.wire")
 
 TakeHot = Callable[[list[HotCall]], None]
 """Gets the calls of a turn; each is answered once, by :meth:`HotCalls.answer` or ``end``."""
+
+# Of a batch that is slow, how many are looked at.
+SLOW_LOOK_MAX = 256
 
 # Taken in one turn of the loop; beyond it connections get equal shares.
 CALLS_A_TURN = 1024
@@ -101,6 +105,8 @@ class HotCalls:
         if self._server.counter is not None:
             others = set(left)
             self._count([call for place, call in enumerate(calls) if place not in others])
+        if self._server.slow is not None:
+            self._look_at(self._server.slow, calls)
         return left
 
     def end(self, call: HotCall, answer: Callable[[HotCall], None]) -> None:
@@ -112,6 +118,8 @@ class HotCalls:
         self._server.calls -= 1
         if self._server.counter is not None:
             self._count([call])
+        if self._server.slow is not None:
+            self._look_at(self._server.slow, [call])
 
     def refuse_unread(self, call: HotCall) -> None:
         """End one whose message has no room, and isn't to wait for it."""
@@ -139,6 +147,26 @@ class HotCalls:
             _fail(call, _EXHAUSTED, "too many calls at one time; try again")
         if self._server.counter is not None:
             self._count(calls)
+
+    def _look_at(self, slow: SlowSink, calls: Sequence[HotCall]) -> None:
+        """Tell of the slow ones, if there are any: the first of a batch has waited longest."""
+        if not calls:
+            return
+        now = monotonic()
+        if now - calls[0].received_at < slow.slow_s:
+            return
+        groups: dict[tuple[int, int, float], tuple[int, int]] = {}
+        for call in calls[:SLOW_LOOK_MAX]:
+            if call.answered:
+                kind = call.method, call.status, call.received_at
+                number, size = groups.get(kind, (0, 0))
+                # Of a decoded one there is no message, of one taken whole nothing else.
+                size += sum(map(len, filter(None, (call.key, call.value, call.message))))
+                groups[kind] = number + 1, size
+        for (method, status, received_at), (number, size) in groups.items():
+            if now - received_at >= slow.slow_s and method in self._paths:
+                code = _NAMES.get(status, "CANCELLED")
+                slow.note(self._paths[method], code, received_at, now, number, size)
 
     def _count(self, calls: Sequence[HotCall]) -> None:
         """Tell the metrics. Calls of a batch came together more often than not."""

@@ -22,6 +22,7 @@ from kvstore.wire.server.hot import HotCalls, TakeHot
 from kvstore.wire.server.identity import address_key, peer_name
 from kvstore.wire.server.limits import ServerLimits
 from kvstore.wire.server.listening import Listening, listen
+from kvstore.wire.server.slow import SlowSink
 from kvstore.wire.server.tls import Tls
 from kvstore.wire.tls import BOTH, HTTP2
 
@@ -74,12 +75,19 @@ class Server:
     """
 
     def __init__(
-        self, limits: ServerLimits, *, tls: Tls | None = None, counter: CallCounter | None = None
+        self,
+        limits: ServerLimits,
+        *,
+        tls: Tls | None = None,
+        counter: CallCounter | None = None,
+        slow: SlowSink | None = None,
     ) -> None:
-        """``tls``: None for plain text. ``counter`` hears of every unary call that ended."""
+        """``tls``: None for plain text. ``counter`` hears of every unary call that ended, ``slow``
+        of those that took long."""
         self.limits = limits
         self.tls = tls
         self.counter = counter
+        self.slow = slow
         self.counters = Counters()
         self.http: App | None = None
         self.http_limits = HttpLimits()
