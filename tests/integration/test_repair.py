@@ -60,6 +60,34 @@ def test_a_damaged_member_of_three_repairs_itself_while_it_serves(
             assert "repair done" in cluster.running[member].stderr
 
 
+def test_a_damaged_table_costs_a_small_part_of_the_state(tmp_path: Path) -> None:
+    """Found at the leader and at a follower: its rows come from others, the state stays."""
+    rng = random.Random(5)
+    values = {b"key-%05d" % number: rng.randbytes(1000) for number in range(2000)}
+    with Cluster(tmp_path, admin="operators") as cluster, cluster.client(60) as client:
+        cluster.start()
+        for name, content in values.items():
+            client.put(name, content)
+        for leads in (True, False):
+            leader = cluster.leader()
+            member = leader if leads else 1 + leader % 3
+            data = cluster.data(member)
+            make_tables(data)
+            (state,) = (data / f"node{member}").glob("state-*")
+            table = max(state.glob("*.sst"), key=lambda path: path.stat().st_size)
+            content = bytearray(table.read_bytes())
+            content[len(content) // 2] ^= 4
+            table.write_bytes(content)
+            assert repair(data)
+            with Client(f"unix:{data}/admin.sock", timeout=60) as operator:
+                (told,) = operator.repair()
+            assert told.repairs_by_range == 1, cluster.running[member].stderr
+            assert 0 < told.repair_received_bytes < len(content) // 20
+            assert [*(data / f"node{member}").glob("state-*")] == [state]
+            assert "rows of a table are being fetched" in cluster.running[member].stderr
+        assert all(client.get(name) == content for name, content in values.items())
+
+
 def test_a_state_damaged_while_its_member_was_away_is_made_anew_after_the_start(
     tmp_path: Path,
 ) -> None:

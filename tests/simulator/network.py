@@ -10,6 +10,8 @@ from kvstore.errors import CorruptionError
 from kvstore.raft import Message
 from kvstore.replica.packets import (
     Packet,
+    RangeLoan,
+    RangeWish,
     SnapshotPart,
     StateProbe,
     StateReport,
@@ -45,6 +47,11 @@ def tell(packet: Packet) -> str:
         return f"asks for the state at {packet.index}, rows from {packet.start!r}"
     if isinstance(packet, StateReport):
         return f"tells of the state at {packet.index}: {packet.state}, {packet.rows}"
+    if isinstance(packet, RangeWish):
+        return f"wants rows of {packet.moment} from {packet.start!r} to {packet.stop!r}"
+    if isinstance(packet, RangeLoan):
+        what = f"{len(packet.part)} bytes of" if packet.given else "no"
+        return f"lends {what} rows of {packet.moment} from {packet.start!r} to {packet.stop!r}"
     return f"has snapshot {packet.index} up to byte {packet.next}"
 
 

@@ -33,7 +33,7 @@ STANDSTILLS_MAX = 8
 WAIT_S = 60.0
 """In real time: a job that doesn't give the turn back for so long waits for another one."""
 
-WITH_LOCKS = ("checkpoint", "flush", "manifest", "room", "scrub", "verify")
+WITH_LOCKS = ("checkpoint", "flush", "manifest", "replace", "room", "scrub", "verify")
 """Kinds of jobs that call the disk with a lock of the engine that others of them wait for: those
 are done in one go."""
 

@@ -130,7 +130,9 @@ class Repairs:
     ``checks``: of all that it holds, to their end. ``checked``: share of the one under way, 0.0
     where none is. ``damages``: found by checks. ``repairing``: what is repaired now, and why, empty
     while nothing is. ``repairs_started``, ``repairs_done``, and ``repairs_failed``, tries that came
-    to nothing: whoever found the damage. ``fault``: why it stopped, empty while it runs.
+    to nothing: whoever found the damage. ``repairs_by_range``: of those done, by rows of other
+    members, not by their whole state; ``repair_received_bytes``: of such rows. ``fault``: why it
+    stopped, empty while it runs.
     """
 
     member_id: int
@@ -142,6 +144,8 @@ class Repairs:
     repairs_done: int
     repairs_failed: int
     fault: str
+    repairs_by_range: int = 0
+    repair_received_bytes: int = 0
 
     @classmethod
     def from_message(cls, message: admin_pb2.MemberRepair) -> Repairs:
@@ -155,6 +159,8 @@ class Repairs:
             repairs_done=message.repairs_done,
             repairs_failed=message.repairs_failed,
             fault=message.fault,
+            repairs_by_range=message.repairs_by_range,
+            repair_received_bytes=message.repair_received_bytes,
         )
 
 

@@ -4,6 +4,8 @@ from kvstore.replica.group import Group, InProcessNetwork, is_fresh
 from kvstore.replica.listener import Listener
 from kvstore.replica.packets import (
     Packet,
+    RangeLoan,
+    RangeWish,
     SnapshotPart,
     SnapshotProgress,
     StateProbe,
@@ -22,6 +24,8 @@ __all__ = [
     "InProcessNetwork",
     "Listener",
     "Packet",
+    "RangeLoan",
+    "RangeWish",
     "Replica",
     "ReplicaOptions",
     "ReplicaStatus",

@@ -352,11 +352,17 @@ class Applying:
         self.damage = damage
         self.serve_reads()
 
+    def release(self) -> None:
+        """The state is whole again, and is what it was: go on with it."""
+        self.damage = None
+        self.apply_held()
+        self._wake()
+
     def refusal(self) -> UnavailableError:
         """What whoever asks is told meanwhile."""
         code = None if self.damage is None else self.damage.code
         return UnavailableError(
-            "this member's state is damaged and being made anew from the leader's; ask another "
+            "this member's state is damaged and being made anew from that of others; ask another "
             f"member: {self.damage}",
             code=code,
         )

@@ -16,6 +16,8 @@ class ReplicaCounters:
     how often that tail was damaged or couldn't be read, and was given up. ``repairs_started``,
     ``repairs_done``, ``repairs_failed``: of damaged state and logs (``repair.py``); each try that
     came to nothing is counted as failed, and the next one belongs to the same repair.
+    ``repairs_by_range``: of those done, for which rows of a range of keys were enough;
+    ``repair_received_bytes``: of such rows.
     """
 
     leader_changes: int = 0
@@ -28,3 +30,5 @@ class ReplicaCounters:
     repairs_started: int = 0
     repairs_done: int = 0
     repairs_failed: int = 0
+    repairs_by_range: int = 0
+    repair_received_bytes: int = 0

@@ -11,8 +11,13 @@ it, a part or a progress as below. Little-endian::
     report    u32 CRC-32C of all that follows, continued from 5, u64 sender, to, term, round,
               index, revision, u32 state hash, u32 rows, u32 their hash, u8 told (1 the state,
               2 the rows, 4 there is a next key), the next key
+    wish      u32 CRC-32C of all that follows, continued from 6, u64 sender, to, index, revision,
+              i64 compacted, u64 keep_from, u32 size of start, start, stop
+    loan      u32 CRC-32C of all that follows, continued from 7, the same up to size of start,
+              u32 size of stop, u8 given (1) or not (0), start, stop, the part
 
-Probes and reports (comparing.py) are for members that are known to understand them.
+Probes and reports (comparing.py), and wishes and loans (range_repair.py), are for members that are
+known to understand them.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from kvstore.raft.codec import (
     encode_message_parts,
     encode_snapshot_meta,
 )
-from kvstore.state import RowsHash
+from kvstore.state import Moment, RowsHash
 
 __all__ = [
     "HAS_ROOM",
@@ -42,6 +47,8 @@ __all__ = [
     "WANTED",
     "Encoder",
     "Packet",
+    "RangeLoan",
+    "RangeWish",
     "SnapshotPart",
     "SnapshotProgress",
     "StateProbe",
@@ -62,14 +69,16 @@ WANTED = REFUSED - 3
 """As ``next`` of a progress: no answer but a question. Its sender's state is damaged, and it asks
 its leader for a snapshot of ``index`` or later. Members that don't know it take no notice."""
 
-_MESSAGE, _PART, _PROGRESS, _PROBE, _REPORT = 1, 2, 3, 4, 5
+_MESSAGE, _PART, _PROGRESS, _PROBE, _REPORT, _WISH, _LOAN = 1, 2, 3, 4, 5, 6, 7
 _MESSAGE_KIND = bytes((_MESSAGE,))
 _PART_HEAD = struct.Struct("<QQQQQI")
 _PROGRESS_HEAD = struct.Struct("<QQQQQ")
 _PROBE_HEAD = struct.Struct("<QQQQQIB")
 _REPORT_HEAD = struct.Struct("<QQQQQQIIIB")
+_WISH_HEAD = struct.Struct("<QQQQqQI")
+_LOAN_HEAD = struct.Struct("<QQQQqQIIB")
 # What the checksum begins with: of the later kinds it says which they are.
-_SEEDS = {_PART: 0, _PROGRESS: 0, _PROBE: _PROBE, _REPORT: _REPORT}
+_SEEDS = {_PART: 0, _PROGRESS: 0, **{kind: kind for kind in (_PROBE, _REPORT, _WISH, _LOAN)}}
 _TOLD_STATE, _TOLD_ROWS, _TOLD_NEXT = 1, 2, 4
 _CHECKSUM = struct.Struct("<I")
 
@@ -141,7 +150,35 @@ class StateReport:
     rows: RowsHash | None
 
 
-Packet = Message | SnapshotPart | SnapshotProgress | StateProbe | StateReport
+@dataclass(frozen=True, slots=True)
+class RangeWish:
+    """A member whose table is damaged wants the rows of [start, stop), or the first part of them,
+    of the ``moment`` that it stands at."""
+
+    sender: int
+    to: int
+    moment: Moment
+    start: bytes
+    stop: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RangeLoan:
+    """The answer: ``part`` (the engine's range_export.pyx) is all that there is in [start, stop) at
+    the moment. Not ``given``: this member can't give any of it."""
+
+    sender: int
+    to: int
+    moment: Moment
+    given: bool
+    start: bytes
+    stop: bytes
+    part: bytes
+
+
+Packet = (
+    Message | SnapshotPart | SnapshotProgress | StateProbe | StateReport | RangeWish | RangeLoan
+)
 
 
 class Transport(Protocol):
@@ -173,7 +210,9 @@ def encode_packet(packet: Packet) -> bytes:
     return b"".join(Encoder().parts(packet))
 
 
-def _encode_checked(packet: SnapshotPart | SnapshotProgress | StateProbe | StateReport) -> bytes:
+def _encode_checked(
+    packet: SnapshotPart | SnapshotProgress | StateProbe | StateReport | RangeWish | RangeLoan,
+) -> bytes:
     match packet:
         case SnapshotPart(sender, to, term, meta, total, offset, data):
             mark = encode_snapshot_meta(meta)
@@ -188,6 +227,13 @@ def _encode_checked(packet: SnapshotPart | SnapshotProgress | StateProbe | State
         case StateReport():
             body = _encode_report(packet)
             kind = _REPORT
+        case RangeWish(sender, to, moment, start, stop):
+            body = _WISH_HEAD.pack(sender, to, *moment, len(start)) + start + stop
+            kind = _WISH
+        case RangeLoan(sender, to, moment, given, start, stop, part):
+            body = _LOAN_HEAD.pack(sender, to, *moment, len(start), len(stop), given)
+            body += start + stop + part
+            kind = _LOAN
     return bytes((kind,)) + _CHECKSUM.pack(crc32c(body, _SEEDS[kind])) + body
 
 
@@ -280,11 +326,40 @@ def _decode_report(body: bytes) -> StateReport:
     )
 
 
+def _decode_wish(body: bytes) -> RangeWish:
+    if len(body) < _WISH_HEAD.size:
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, "wish for a range cut short")
+    sender, to, *moment, size = _WISH_HEAD.unpack_from(body)
+    stop_at = _WISH_HEAD.size + size
+    if stop_at > len(body):
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, "wish for a range cut short")
+    start, stop = body[_WISH_HEAD.size : stop_at], body[stop_at:]
+    if not start < stop:
+        raise _bad(IntegrityCode.INVALID_RECORD, "wish for an empty range")
+    return RangeWish(sender, to, Moment(*moment), start, stop)
+
+
+def _decode_loan(body: bytes) -> RangeLoan:
+    if len(body) < _LOAN_HEAD.size:
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, "loan of a range cut short")
+    sender, to, *moment, start_size, stop_size, given = _LOAN_HEAD.unpack_from(body)
+    stop_at = _LOAN_HEAD.size + start_size
+    part_at = stop_at + stop_size
+    if part_at > len(body):
+        raise _bad(IntegrityCode.TRUNCATED_RECORD, "loan of a range cut short")
+    start, stop = body[_LOAN_HEAD.size : stop_at], body[stop_at:part_at]
+    if given > 1 or not start < stop:
+        raise _bad(IntegrityCode.INVALID_RECORD, "loan of no range")
+    return RangeLoan(sender, to, Moment(*moment), bool(given), start, stop, body[part_at:])
+
+
 _DECODERS: Mapping[int, Callable[[bytes], Packet]] = {
     _PART: _decode_part,
     _PROGRESS: _decode_progress,
     _PROBE: _decode_probe,
     _REPORT: _decode_report,
+    _WISH: _decode_wish,
+    _LOAN: _decode_loan,
 }
 
 

@@ -1,4 +1,4 @@
-"""A member whose state is damaged gets it anew from its leader, and serves on.
+"""A member whose state is damaged gets what it lost from others, and serves on.
 
 A manifest alone is written anew from memory; of the log see ``log_repair.py``.
 
@@ -7,9 +7,10 @@ acknowledged, it still has. So it goes on voting, appending and acknowledging; d
 why that is right. What it doesn't do until its state is another one: apply, read, propose, and lead
 where somebody else can.
 
-The leader is asked for its state (``packets.WANTED``), which comes as any snapshot does: in
-checksummed parts, at the pace of all who are behind, verified as a whole before it is touched. The
-log stays as it is, and goes on after the snapshot's index.
+Where a table is damaged, what it lost is fetched and put in its place (``range_repair.py``). Where
+that won't do, the leader is asked for its state (``packets.WANTED``), which comes as any snapshot
+does: in checksummed parts, at the pace of all who are behind, verified as a whole before it is
+touched. The log stays as it is, and goes on after the snapshot's index.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.log_note import NoteKeeper
 from kvstore.replica.log_repair import LogRepair
+from kvstore.replica.range_repair import RangeRepair
 from kvstore.replica.ticks import ticks_of
 from kvstore.replica.transfers import Transfers
 from kvstore.replica.work import Jobs, raise_unless_passing
@@ -40,6 +42,9 @@ ASK_S = 1.0
 WITHHELD = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Of rights, which an operator took away and can give back."""
 
+MORE_MAX = 16
+"""Of other damaged tables, found meanwhile, that are remembered."""
+
 CALM_S = 10.0
 """Damage that comes sooner after a repair waits for the next one, longer and longer."""
 WAIT_MAX_S = 60.0
@@ -53,6 +58,7 @@ class Repair:
         raft: Raft,
         applying: Applying,
         transfers: Transfers,
+        ranges: RangeRepair,
         *,
         directory: MemberDirectory,
         counters: ReplicaCounters,
@@ -64,6 +70,7 @@ class Repair:
         self._raft = raft
         self._applying = applying
         self._transfers = transfers
+        self._ranges = ranges
         self._directory = directory
         self._counters = counters
         self._log = log
@@ -80,6 +87,10 @@ class Repair:
         self._ticks = 0
         # The index that the state has to be of, at least, while one is under way.
         self._least: int | None = None
+        # The tables to be made whole by ranges; empty where the whole state is.
+        self._tables: list[int] = []
+        # Of other tables, found meanwhile.
+        self._more: list[StorageError] = []
 
     @property
     def state_is_damaged(self) -> bool:
@@ -90,11 +101,18 @@ class Repair:
     def under_way(self) -> str:
         """What is being repaired, and why; empty when all is well."""
         damage = self._applying.damage
+        if damage is not None and self._tables:
+            return f"rows of a table are being fetched from another member: {damage}"
         if damage is not None:
             return f"its state is being made anew from the leader's: {damage}"
         if self._manifest is not None:
             return f"its manifest is being written anew: {self._manifest}"
         return self._log.under_way
+
+    @property
+    def fallen_back(self) -> str:
+        """Why rows alone won't do for the repair under way; empty where they do, or may do yet."""
+        return "" if self._least is None or self._tables else self._ranges.fallen_back
 
     def mends(self, damage: StorageError) -> bool:
         """Something can't be read, or isn't what was written: whether it is being repaired, or of
@@ -146,14 +164,33 @@ class Repair:
         membership = self._raft.membership
         if not can_be_repaired(damage) or not others_vote(membership, self._raft.id):
             return False
-        if self._least is None:
-            self._counters.repairs_started += 1
-            self._ticks = self._wait_ticks = self._wait()
-            # One of another name than what is there; nothing that was told to clients is undone.
-            applied = self._applying.machine.applied_index
-            self._least = max(applied, self._directory.state_number() + 1)
-            self._applying.hold(damage)
+        if self._least is not None:
+            self._note_more(damage)
+            return True
+        self._ticks = self._wait_ticks = self._wait()
+        self._begin(damage)
         return True
+
+    def _begin(self, damage: StorageError) -> None:
+        self._counters.repairs_started += 1
+        # One of another name than what is there; nothing that was told to clients is undone.
+        applied = self._applying.machine.applied_index
+        self._least = max(applied, self._directory.state_number() + 1)
+        table = self._ranges.table_of(damage)
+        self._tables = [] if table is None else [table]
+        self._ranges.fallen_back = ""
+        self._applying.hold(damage)
+        self._begin_range()
+
+    def _begin_range(self) -> None:
+        if self._tables and self._ticks <= 0 and not self._applying.is_installing:
+            self._ranges.begin(self._tables)
+
+    def _note_more(self, damage: StorageError) -> None:
+        """Found while another one is repaired: if that is by range it has its turn afterwards."""
+        table = self._ranges.table_of(damage)
+        if table is not None and len(self._more) < MORE_MAX:
+            self._more.append(damage)
 
     def _wait(self) -> int:
         """Ticks before the leader is asked: a disk that damages what it is given costs others
@@ -165,30 +202,67 @@ class Repair:
     def tick(self) -> None:
         """One tick has passed: have another member lead, or ask the one that does."""
         self._log.tick()
+        self._ranges.tick()
         self._since_done += 1
         if self._least is None:
+            self._look_at_compactions()
             return
         if self._raft.role is Role.LEADER:
             self._raft.hand_over()
-            return
         self._ticks -= 1
-        if self._ticks <= 0 and self._raft.leader and not self._applying.is_installing:
+        if self._tables:
+            self._tick_range()
+        elif (
+            self._ticks <= 0
+            and self._raft.role is not Role.LEADER
+            and self._raft.leader
+            and not self._applying.is_installing
+        ):
             self._ticks = self._pause_ticks
             self._transfers.want(self._least)
+
+    def _tick_range(self) -> None:
+        if self._ranges.is_under_way:
+            return
+        if self._ranges.fallen_back:
+            self._tables = []
+            self._ticks = 0
+        else:
+            self._begin_range()
+
+    def _look_at_compactions(self) -> None:
+        """They leave alone what they can't read, and nobody else may ask for it for long."""
+        for damage in self._applying.machine.damaged_tables:
+            if self.mends(damage):
+                return
 
     def look(self) -> None:
         """In each turn, after all that the core gave out: install what has come."""
         if self._least is not None and self._applying.damage is None:
             # By this, or because the core needed a snapshot meanwhile.
-            self._least = None
-            self._since_done = 0
-            self._counters.repairs_done += 1
+            self._done()
         if self._least is not None and not self._applying.is_installing:
             mark = self._transfers.usable(self._least)
             if mark is not None:
                 self._transfers.take_ready(mark)
                 self._applying.install(mark.index, partial(self._replaced, mark))
         self._transfers.drop_unwanted(self._least)
+
+    def _done(self) -> None:
+        self._least = None
+        self._since_done = 0
+        self._counters.repairs_done += 1
+        self._ranges.cancel()
+        more, self._more = self._more, []
+        for damage in more:
+            # Unless it went with the rest.
+            if self._ranges.table_of(damage) is None:
+                continue
+            if self._least is None:
+                self._ticks = 0
+                self._begin(damage)
+            else:
+                self._more.append(damage)
 
     def _replaced(self, mark: SnapshotMeta) -> None:
         # Where the core needed a snapshot meanwhile its log begins after that, which comes next.

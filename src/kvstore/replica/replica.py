@@ -54,7 +54,17 @@ from kvstore.replica.notices import CommitNotices, Later, at_once
 from kvstore.replica.opening import open_member
 from kvstore.replica.options import ReplicaOptions, ReplicaStatus
 from kvstore.replica.pace import Pace
-from kvstore.replica.packets import Packet, SnapshotPart, StateProbe, StateReport, Transport
+from kvstore.replica.packets import (
+    Packet,
+    RangeLoan,
+    RangeWish,
+    SnapshotPart,
+    StateProbe,
+    StateReport,
+    Transport,
+)
+from kvstore.replica.range_lending import RangeLending
+from kvstore.replica.range_repair import RangeRepair
 from kvstore.replica.repair import Repair
 from kvstore.replica.scrub import Scrub
 from kvstore.replica.storage import Identity
@@ -100,6 +110,7 @@ class Replica:
         wall: Callable[[], float] = time.time,
         understands_probes: Callable[[int], bool] = lambda member: True,
         understands_mending: Callable[[int], bool] = lambda member: True,
+        understands_lending: Callable[[int], bool] = lambda member: True,
     ) -> None:
         """Open the member in directory ``path`` (its parent must exist) and recover it.
 
@@ -115,7 +126,7 @@ class Replica:
         ``judge_membership`` raises CorruptionError for a list of members, come from another one,
         that this program could not follow. ``understands_probes``: whether a member is known to
         take part in comparing states; ``understands_mending``: to take MEND, and not to break off a
-        stream for it.
+        stream for it; ``understands_lending``: to give rows to a member with a damaged table.
 
         Raises ConfigurationError (another member's directory), CorruptionError (damage),
         StorageError (can't be read or written).
@@ -194,10 +205,32 @@ class Replica:
             pace=self._pace,
             now=now,
         )
+        self._lending = RangeLending(
+            identity.member,
+            self._raft,
+            self._applying,
+            transport=transport,
+            options=options,
+            jobs=self._jobs,
+            pace=self._pace,
+            damaged=self.damage_found,
+        )
+        self._ranges = RangeRepair(
+            identity.member,
+            self._raft,
+            self._applying,
+            directory=self.directory,
+            transport=transport,
+            options=options,
+            counters=self.counters,
+            jobs=self._jobs,
+            understands=understands_lending,
+        )
         self.repair = Repair(
             self._raft,
             self._applying,
             self._transfers,
+            self._ranges,
             directory=self.directory,
             counters=self.counters,
             log=LogRepair(
@@ -489,6 +522,10 @@ class Replica:
                     self._guard(partial(self._transfers.take_part, packet))
             elif isinstance(packet, StateProbe | StateReport):
                 self._guard(partial(self.comparing.take, packet))
+            elif isinstance(packet, RangeWish):
+                self._guard(partial(self._lending.take, packet))
+            elif isinstance(packet, RangeLoan):
+                self._guard(partial(self._ranges.take, packet))
             else:
                 self._guard(partial(self._transfers.take_progress, packet))
 
@@ -519,6 +556,7 @@ class Replica:
             self._log.try_again()
         self._applying.tick()
         self._guard(self._transfers.tick)
+        self._guard(self._lending.tick)
         self._guard(self.repair.tick)
         if self._compaction.is_due():
             self._guard(self._compaction.compact)
@@ -760,6 +798,8 @@ class Replica:
         self._jobs.close()
         self.scrub.close()
         self._transfers.close()
+        self._lending.close()
+        self._ranges.close()
         for close in (self.machine.close, self._log.close):
             try:
                 close()

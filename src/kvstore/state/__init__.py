@@ -21,6 +21,7 @@ from kvstore.state.commands import (
     request_digest,
 )
 from kvstore.state.entries import check_entry
+from kvstore.state.lending import Moment, can_be_lent
 from kvstore.state.machine import Found, MemoryBounds, Prepared, StateMachine
 from kvstore.state.results import (
     USERS_CHANGED,
@@ -49,12 +50,14 @@ __all__ = [
     "CommandResult",
     "Found",
     "MemoryBounds",
+    "Moment",
     "OperationResult",
     "Prepared",
     "RowsHash",
     "SessionBounds",
     "StateMachine",
     "StoredState",
+    "can_be_lent",
     "check_entry",
     "code_of",
     "command_bytes",

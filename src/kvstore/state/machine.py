@@ -16,14 +16,15 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kvstore._engine.database.native import TableChecking
+from kvstore._engine.database.native import RangeExport, RangeReplacement, TableChecking
 from kvstore._state import native
 from kvstore._state.native import RequestMemory
 from kvstore.engine import DB
-from kvstore.errors import CorruptionError, IntegrityCode
+from kvstore.errors import CorruptionError, IntegrityCode, StorageError
 from kvstore.state.captured import Captured
 from kvstore.state.cold import COLD, Cold
 from kvstore.state.commands import decode_commands
+from kvstore.state.lending import Moment
 from kvstore.state.mvcc.answers import EventPage, GatheredAnswer, HashAnswer, RangeAnswer, TxnAnswer
 from kvstore.state.mvcc.auth import Auth
 from kvstore.state.mvcc.operations import is_operations
@@ -390,6 +391,36 @@ class StateMachine:
     def rewrite_manifest(self) -> None:
         """Write the engine's manifest anew, from memory."""
         self._db.rewrite_manifest()
+
+    @property
+    def moment(self) -> Moment:
+        """What its rows are of: see :mod:`kvstore.state.lending`."""
+        revision, compacted = self.revision, self.compacted
+        # Nobody reads what was before.
+        keep_from = max(compacted, self._applying.model_from) if self.model_enabled else revision
+        return Moment(self.applied_index, revision, compacted, min(keep_from, revision))
+
+    def lend(self, moment: Moment) -> RangeExport | None:
+        """Hold the rows of ``moment`` for a member that stands at it; None where they can't be had
+        any more. On the thread that applies."""
+        if self.applied_index < moment.applied or self.compacted != moment.compacted:
+            return None
+        return self._db.export_range(sequence=moment.revision, keep_from=moment.keep_from)
+
+    def replace_rows(self, low: bytes, high: bytes) -> RangeReplacement:
+        """Begin to replace the rows of [low, high) by another member's of this very moment."""
+        return self._db.replace_range(low, high, keep_from=self.moment.keep_from)
+
+    def damage_of_table(self, number: int) -> tuple[bytes, bytes, int, int] | None:
+        """What a damaged table of the engine may have lost: keys in [first, second); about how many
+        bytes are stored of them, and how many in all. None where it is gone. Takes long; any
+        thread."""
+        return self._db.damage_of_table(number)
+
+    @property
+    def damaged_tables(self) -> tuple[StorageError, ...]:
+        """What compactions met, and leave alone."""
+        return self._db.damaged_tables_met
 
     def live_tables(self) -> list[tuple[int, int]]:
         """The number and the bytes of each table of the engine. Any thread, as the next two."""

@@ -18,9 +18,10 @@ from kvstore.replica import (
     decode_packet,
     encode_packet,
 )
-from kvstore.replica.packets import Verdict
-from kvstore.state import RowsHash
+from kvstore.replica.packets import RangeLoan, RangeWish, Verdict
+from kvstore.state import Moment, RowsHash
 
+MOMENT = Moment(7, 6, -1, 5)
 META = SnapshotMeta(7, 3, Membership(voters=frozenset({1, 2, 3})))
 PACKETS = [
     Message(MessageKind.APPEND, 2, 1, 3, entries=[Entry(3, 8, EntryKind.COMMAND, b"data")]),
@@ -35,6 +36,10 @@ PACKETS = [
     StateReport(1, 2, 3, 4, 7, (5, 6), RowsHash(7, 8, None)),
     StateReport(1, 2, 3, 4, 7, (0, 0), None),
     StateReport(1, 2, 3, 4, 7, None, None),
+    RangeWish(2, 1, MOMENT, b"from", b"to"),
+    RangeWish(2, 1, MOMENT, b"", b"to"),
+    RangeLoan(1, 2, MOMENT, True, b"from", b"to", b"some rows"),
+    RangeLoan(1, 2, MOMENT._replace(compacted=3), False, b"", b"to", b""),
 ]
 
 

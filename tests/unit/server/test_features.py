@@ -10,7 +10,14 @@ from kvstore.api.metadata_keys import INTRODUCTION_KEY
 from kvstore.api.v1 import raft_pb2
 from kvstore.server.peers import introductions
 from kvstore.server.peers.identity import MemberIdentity, Stage
-from kvstore.server.peers.introductions import COMPARES, MENDS, MODEL, Introduction, Introductions
+from kvstore.server.peers.introductions import (
+    COMPARES,
+    LENDS,
+    MENDS,
+    MODEL,
+    Introduction,
+    Introductions,
+)
 from kvstore.server.peers.registry import PeerRegistry
 
 
@@ -37,10 +44,12 @@ def test_a_member_is_known_to_have_what_it_said_last(tmp_path: Path) -> None:
     assert one.all_have(MODEL, [1, 2, 3])
     assert one.all_have(COMPARES, [2])
     assert one.all_have(MENDS, [2])
+    assert one.all_have(LENDS, [2])
     one.judge_caller(older(two.to(1)), {})
     assert not one.all_have(MODEL, [1, 2, 3])
     assert not one.all_have(COMPARES, [2]), "it wouldn't understand a question about its state"
     assert not one.all_have(MENDS, [2]), "nor one for an entry"
+    assert not one.all_have(LENDS, [2]), "nor one for rows"
     one.judge_caller(two.to(1), {})
     assert one.all_have(MODEL, [1, 2, 3])
     assert not one.all_have(MODEL, [1, 2, 3, 4])

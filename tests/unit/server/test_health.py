@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from structlog.testing import capture_logs
 
 from kvstore.replica import Replica
+from kvstore.replica.counters import ReplicaCounters
 from kvstore.replica.recovery import TABLE, Decision, Row
 from kvstore.server.health import HealthWatch
 from kvstore.server.nodes.storage_report import REASON_TICKS, StorageReport
@@ -57,7 +58,7 @@ def test_all_that_has_a_health_is_listed_with_it() -> None:
     assert asyncio.run(main()) == {"": serving, "kvstore.v1.KV": serving}
 
 
-WELL = SimpleNamespace(under_way="")
+WELL = SimpleNamespace(under_way="", fallen_back="")
 NOTHING_DONE = SimpleNamespace(repairs_done=0)
 
 
@@ -83,7 +84,7 @@ def a_member(
 
 
 def test_each_trouble_of_storage_has_one_line_at_each_end_and_for_each_lasting_reason() -> None:
-    well, counters = SimpleNamespace(under_way=""), SimpleNamespace(repairs_done=0)
+    well, counters = SimpleNamespace(under_way="", fallen_back=""), SimpleNamespace(repairs_done=0)
     members = [a_member(number, repair=well, counters=counters) for number in (1, 2)]
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: members))
     with capture_logs() as lines:
@@ -114,8 +115,8 @@ def test_each_trouble_of_storage_has_one_line_at_each_end_and_for_each_lasting_r
 
 
 def test_a_repair_has_one_line_at_each_end() -> None:
-    repair = SimpleNamespace(under_way="")
-    counters = SimpleNamespace(repairs_done=0, repairs_failed=0)
+    repair = SimpleNamespace(under_way="", fallen_back="")
+    counters = ReplicaCounters()
     member = a_member(3, repair=repair, counters=counters)
     report = StorageReport(cast("Callable[[], list[Replica]]", lambda: [member]))
     with capture_logs() as lines:
@@ -128,12 +129,18 @@ def test_a_repair_has_one_line_at_each_end() -> None:
             repair.under_way = ""
             report.tick()
         counters.repairs_done = 2
+        counters.repairs_by_range, counters.repair_received_bytes = 1, 70
         for _ in range(2):
             report.tick()
-    begun, done, at_once = lines
+        repair.under_way = repair.fallen_back = "much of it"
+        for _ in range(2):
+            report.tick()
+    begun, done, at_once, _, whole = lines
     assert (begun["event"], begun["member"], begun["reason"]) == ("repair begun", 3, "damage")
     assert (done["event"], done["was"], done["failed_tries"]) == ("repair done", "damage", 1)
     assert (at_once["event"], at_once["was"]) == ("repair done", "")
+    assert (at_once["by_range"], at_once["received_rows_bytes"]) == (1, 70)
+    assert (whole["event"], whole["reason"]) == ("repair needs the whole state", "much of it")
 
 
 def test_damaged_entries_of_a_log_have_one_line_at_each_end_and_one_when_all_is_lost() -> None:

@@ -978,6 +978,21 @@ cdef class Database(Store):
     def check_small_files(self):
         return check_small_files(self)
 
+    def damage_of_table(self, uint64_t number):
+        self.check_open()
+        return damage_of_table(self, number)
+
+    @property
+    def damaged_tables_met(self):
+        return tuple(self.damaged_tables.values())
+
+    def export_range(self, *, sequence, keep_from):
+        self.check_open()
+        return open_range_export(self, sequence, keep_from)
+
+    def replace_range(self, low, high, *, keep_from):
+        return open_range_replacement(self, low, high, keep_from)
+
     def approximate_sizes(self, *ranges):
         self.check_open()
         return table_bytes_of_ranges(self, ranges)

@@ -10,6 +10,7 @@ from kvstore._engine.database.bounds import Bounds, InterruptibleBounds
 from kvstore._engine.database.change import Change
 from kvstore._engine.database.repair_report import RepairReport
 from kvstore._engine.files.native import FileSystem
+from kvstore.errors import StorageError
 
 _Bytes = bytes | bytearray | memoryview
 _D = TypeVar("_D")
@@ -378,6 +379,25 @@ class Database:
 
         Raises CorruptionError, StorageError, ClosedError.
         """
+    def damage_of_table(self, number: int) -> tuple[bytes, bytes, int, int] | None:
+        """What a damaged table may have lost: keys in [first, second); about how many bytes are
+        stored of them, and how many in all tables. None: there is no such table any more.
+
+        Reads the table, past the cache. Any thread. Raises ClosedError, OutOfMemoryError.
+        """
+    @property
+    def damaged_tables_met(self) -> tuple[StorageError, ...]:
+        """What compactions met in tables that they leave alone since."""
+    def export_range(self, *, sequence: int, keep_from: int) -> RangeExport | None:
+        """Hold what can be read at ``sequence``, and from ``keep_from`` up to it, for another
+        database; None where some of that is gone already, or yet to come.
+        """
+    def replace_range(self, low: _Bytes, high: _Bytes, *, keep_from: int) -> RangeReplacement:
+        """Begin to replace all that is stored in [low, high) by what a :class:`RangeExport` of this
+        database's last sequence has of it. Nothing may be written until it is over.
+
+        Raises InvalidArgumentError for a range without keys, ClosedError, StorageError.
+        """
     def close(self) -> None:
         """Flush nothing, sync the log, stop the background; any later use raises ClosedError.
 
@@ -671,6 +691,52 @@ class TableChecking:
         after it. Raises CorruptionError for damage, StorageError when it can't be read,
         ClosedError.
         """
+
+# range_export.pyx
+
+class RangeExport:
+    """What a database holds at a sequence: see :meth:`DB.export_range`.
+
+    It keeps that readable until it is closed.
+    """
+
+    def part(self, start: _Bytes, stop: _Bytes, bytes_max: int) -> tuple[bytes, bytes | None]:
+        """What lies in [start, stop), or from ``start`` up to the key that is given besides, where
+        the next part begins: about ``bytes_max`` bytes, at least one key with all its versions.
+
+        Reads tables alone: flush once before the first. Any thread. Raises CorruptionError,
+        StorageError (also where history that it needs is gone meanwhile, or the versions of one
+        key take more than 8 MiB), InvalidArgumentError, ClosedError.
+        """
+    def close(self) -> None:
+        """Let go of what it keeps. Closing twice is fine."""
+
+# range_replace.pyx
+
+class RangeReplacement:
+    """See :meth:`DB.replace_range`. One thread at a time. What it wrote is of no consequence before
+    :meth:`install`, and removed by :meth:`close`, or by the next opening."""
+
+    @property
+    def reached(self) -> bytes:
+        """What lies before this key has come."""
+    def add(self, start: _Bytes, stop: _Bytes | None, part: _Bytes) -> None:
+        """Take the part of [start, stop), None: up to the range's end. ``start`` is
+        :attr:`reached`.
+
+        Raises CorruptionError for a part that isn't one of that range, StorageError,
+        InvalidArgumentError, ClosedError.
+        """
+    def install(self) -> bool:
+        """Put what came in the place of what is there, in one edit of the manifest; durable then.
+
+        Flush before it. False, and nothing is done, while other jobs are at work, or a snapshot is
+        open that is older than what came. Raises CorruptionError where another table that reaches
+        into the range can't be read, and as :meth:`add`; after one that is ``retryable`` it may be
+        tried again.
+        """
+    def close(self) -> None:
+        """Be over. Closing twice is fine."""
 
 # maintenance.pyx
 

@@ -98,7 +98,7 @@ class RepairResponse(_message.Message):
     def __init__(self, members: _Optional[_Iterable[_Union[MemberRepair, _Mapping[str, object]]]] = ...) -> None: ...
 
 class MemberRepair(_message.Message):
-    __slots__ = ("member_id", "checks", "checked", "damages", "repairing", "repairs_started", "repairs_done", "repairs_failed", "fault")
+    __slots__ = ("member_id", "checks", "checked", "damages", "repairing", "repairs_started", "repairs_done", "repairs_failed", "fault", "repairs_by_range", "repair_received_bytes")
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKS_FIELD_NUMBER: _ClassVar[int]
     CHECKED_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,8 @@ class MemberRepair(_message.Message):
     REPAIRS_DONE_FIELD_NUMBER: _ClassVar[int]
     REPAIRS_FAILED_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    REPAIRS_BY_RANGE_FIELD_NUMBER: _ClassVar[int]
+    REPAIR_RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     member_id: int
     checks: int
     checked: float
@@ -117,7 +119,9 @@ class MemberRepair(_message.Message):
     repairs_done: int
     repairs_failed: int
     fault: str
-    def __init__(self, member_id: _Optional[int] = ..., checks: _Optional[int] = ..., checked: _Optional[float] = ..., damages: _Optional[int] = ..., repairing: _Optional[str] = ..., repairs_started: _Optional[int] = ..., repairs_done: _Optional[int] = ..., repairs_failed: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
+    repairs_by_range: int
+    repair_received_bytes: int
+    def __init__(self, member_id: _Optional[int] = ..., checks: _Optional[int] = ..., checked: _Optional[float] = ..., damages: _Optional[int] = ..., repairing: _Optional[str] = ..., repairs_started: _Optional[int] = ..., repairs_done: _Optional[int] = ..., repairs_failed: _Optional[int] = ..., fault: _Optional[str] = ..., repairs_by_range: _Optional[int] = ..., repair_received_bytes: _Optional[int] = ...) -> None: ...
 
 class SaveSnapshotRequest(_message.Message):
     __slots__ = ("stale",)

@@ -304,6 +304,8 @@ def _counters(book: _Book, member: int, counters: ReplicaCounters) -> None:
         ("repairs_started", "Repairs of damage that were begun"),
         ("repairs_done", "Repairs after which it was whole again"),
         ("repairs_failed", "Tries of a repair that came to nothing"),
+        ("repairs_by_range", "Repairs done by rows of other members, not by their whole state"),
+        ("repair_received_bytes", "Bytes of such rows"),
     ):
         book.counter(f"raft_{name}", text, getattr(counters, name), member=member)
 

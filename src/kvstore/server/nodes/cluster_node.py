@@ -58,7 +58,13 @@ from kvstore.server.peers.identity import (
     save_identity,
     start_identity,
 )
-from kvstore.server.peers.introductions import COMPARES, FEATURES, MENDS, Introductions
+from kvstore.server.peers.introductions import (
+    COMPARES,
+    FEATURES,
+    LENDS,
+    MENDS,
+    Introductions,
+)
 from kvstore.server.peers.leasing import AskingLeader
 from kvstore.server.peers.noting import judged
 from kvstore.server.peers.proposing import PassingOn
@@ -351,6 +357,7 @@ class ClusterNode:
             later=self._loop.call_later,
             understands_probes=lambda member: self._introductions.all_have(COMPARES, (member,)),
             understands_mending=lambda member: self._introductions.all_have(MENDS, (member,)),
+            understands_lending=lambda member: self._introductions.all_have(LENDS, (member,)),
         )
         self._driver.watch(replica.notify_fd, replica.storage_ready)
         replica.listen(self.etcd.told_by(replica))

@@ -27,6 +27,8 @@ def repairs_of(replicas: Iterable[Replica], *, begin: bool) -> admin_pb2.RepairR
                 repairs_started=counters.repairs_started,
                 repairs_done=counters.repairs_done,
                 repairs_failed=counters.repairs_failed,
+                repairs_by_range=counters.repairs_by_range,
+                repair_received_bytes=counters.repair_received_bytes,
                 fault="" if replica.failure is None else str(replica.failure),
             )
         )

@@ -27,6 +27,7 @@ class StorageReport:
         self._told: dict[int, tuple[str, int]] = {}
         self._repairs: dict[int, str] = {}
         self._repaired: dict[int, int] = {}
+        self._fallen_back: dict[int, str] = {}
         self._logs: dict[int, str] = {}
         self._started: set[int] = set()
         self._aside: set[int] = set()
@@ -72,12 +73,23 @@ class StorageReport:
         if repair and member not in self._repairs:
             self._repairs[member] = repair
             log.error("repair begun", member=member, reason=repair)
+        why = replica.repair.fallen_back
+        if why and why != self._fallen_back.get(member):
+            log.warning("repair needs the whole state", member=member, reason=why)
+        self._fallen_back[member] = why
         done = replica.counters.repairs_done
         if not repair and (member in self._repairs or done > self._repaired.get(member, 0)):
             # One that is done between two ticks has this line alone.
             reason = self._repairs.pop(member, "")
-            failed = replica.counters.repairs_failed
-            log.warning("repair done", member=member, was=reason, failed_tries=failed)
+            counters = replica.counters
+            log.warning(
+                "repair done",
+                member=member,
+                was=reason,
+                failed_tries=counters.repairs_failed,
+                by_range=counters.repairs_by_range,
+                received_rows_bytes=counters.repair_received_bytes,
+            )
         self._repaired[member] = done
 
     def _tell_of_log(self, replica: Replica) -> None:

@@ -47,6 +47,9 @@ COMPARES: Final = "compares"
 MENDS: Final = "mends"
 """The feature of a kvd that gives others the data of entries that is damaged in their logs."""
 
+LENDS: Final = "lends"
+"""The feature of a kvd that gives others the rows that a damaged table of theirs lost."""
+
 FEATURES: Final = (MODEL, NUMBERED, ACCUSES)
 """Of this kvd: one for each level of the state (``kvstore.state.mvcc.requests.RaiseLevel``)."""
 
@@ -121,7 +124,7 @@ class Introductions:
             founders=self.identity.founders,
             version=version(),
             nonce=secrets.token_bytes(NONCE_BYTES),
-            features=(*FEATURES, COMPARES, MENDS),
+            features=(*FEATURES, COMPARES, MENDS, LENDS),
         )
         if self.pulses is not None:
             introduction.pulse_key = self.pulses.key_for(receiver)
