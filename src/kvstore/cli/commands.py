@@ -40,6 +40,7 @@ SECTIONS: Final = {
             "show members, leader, terms, indexes, disk and cache use",
         ),
         "health": _in("cluster.health", "health_command", "ask servers whether they can serve"),
+        "top": _in("measuring.top", "top_command", "watch members on a live screen"),
         "member": _in("cluster.member", "member_group", "list, add, promote and remove members"),
         "leader": _in("cluster.member", "leader_group", "hand leadership over"),
         "alarm": _in("cluster.upkeep", "alarm_group", "list and disarm what has writes refused"),

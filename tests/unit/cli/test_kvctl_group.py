@@ -9,10 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from kvstore.cli.commands import ALIASES, MEANT, SECTIONS
+from kvstore.cli.files.snapshot import COMMANDS as SNAPSHOT
 from kvstore.cli.interface.lazy import LazyCommand
 from kvstore.cli.kvctl import kvctl
 
 COMMANDS = {name: it for section in SECTIONS.values() for name, it in section.items()}
+LAZY = [*COMMANDS.items(), *SNAPSHOT.items()]
 
 METAVARS = frozenset(
     {
@@ -47,9 +49,8 @@ def every_command(
             yield from every_command(command, f"{above}{name} ")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_says_of_a_command_what_it_says_of_itself(name: str) -> None:
-    where: LazyCommand = COMMANDS[name]
+@pytest.mark.parametrize(("name", "where"), LAZY)
+def test_the_list_says_of_a_command_what_it_says_of_itself(name: str, where: LazyCommand) -> None:
     command = where.load()
     assert command.name == name
     assert command.short_help == where.short_help

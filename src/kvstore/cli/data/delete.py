@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import click
 
-from kvstore.cli.data.get import say_not_found
 from kvstore.cli.data.put import check_retry, request_id_option, retry_option
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.data_bytes import in_words
+from kvstore.cli.interface.found import say_not_found
 from kvstore.cli.interface.keys import (
     DataCommand,
     KeysWanted,

@@ -9,8 +9,8 @@ import click
 
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.data_bytes import in_words, printable
 from kvstore.cli.interface.entries import add_entry, entry_fields, entry_results
+from kvstore.cli.interface.found import say_not_found, write_found
 from kvstore.cli.interface.keys import (
     DataCommand,
     KeysWanted,
@@ -19,10 +19,10 @@ from kvstore.cli.interface.keys import (
     keys_wanted,
     revision_option,
 )
-from kvstore.cli.interface.output import flush_output, is_json, tell_data, write_line, write_out
+from kvstore.cli.interface.output import tell_data
 from kvstore.client import Client, Get, KeyValue
 
-__all__ = ["get_command", "say_not_found"]
+__all__ = ["get_command"]
 
 # As many reads as one transaction has.
 GETS_MAX = 100
@@ -103,33 +103,12 @@ def _get_one(
 ) -> None:
     """Print one value: the newest one needs no revision of the server."""
     if rev is None:
-        value = client.get(key)
-        fields: dict[str, object] = {"value": value}
-    else:
-        entry = client.get_entry(key, revision=rev)
-        value = None if entry is None else entry.value
-        fields = {"value": None} if entry is None else entry_fields(entry)
-    if is_json(context):
-        found = {"key": key, "found": value is not None, **fields}
-        tell_data(context, found, hexadecimal=hexadecimal)
-    elif value is None:
-        say_not_found(key, hexadecimal)
-    else:
-        _write_value(context, value, hexadecimal)
-    if value is None:
-        sys.exit(ExitCode.NOT_FOUND)
-
-
-def _write_value(context: click.Context, value: bytes, hexadecimal: bool) -> None:
-    """Exactly its bytes into a pipe or file, made harmless on a terminal."""
-    raw = settings_of(context).output == "raw"
-    if hexadecimal and not raw:
-        write_line(value.hex())
-    elif sys.stdout.isatty() and not raw:
-        write_line(printable(value))
-    else:
-        write_out(value)
-        flush_output()
+        write_found(context, key, client.get(key), hexadecimal)
+        return
+    entry = client.get_entry(key, revision=rev)
+    value = None if entry is None else entry.value
+    fields = None if entry is None else entry_fields(entry)
+    write_found(context, key, value, hexadecimal, fields)
 
 
 def _get_each(
@@ -170,8 +149,3 @@ def _count(client: Client, wanted: KeysWanted, rev: int) -> int:
     if wanted.keys:
         return sum(entry is not None for _, entry in _entries(client, wanted.keys, rev))
     return client.count(wanted.start, wanted.end, prefix=wanted.prefix, revision=rev)
-
-
-def say_not_found(key: bytes, hexadecimal: bool) -> None:
-    """On standard error."""
-    click.echo(f"kvctl: key not found: {in_words(key, hexadecimal=hexadecimal)}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,21 +9,17 @@ from pathlib import Path
 import click
 
 from kvstore.cli.cluster.repair import repair_database
-from kvstore.cli.data.get import say_not_found
 from kvstore.cli.database.directory import opened, path_option, read
 from kvstore.cli.database.tables import sst_command, wal_command
-from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.files.verify import verify_path
-from kvstore.cli.interface.connection import output_options, settings_of
-from kvstore.cli.interface.data_bytes import in_words, printable, read_key
+from kvstore.cli.interface.connection import output_options
+from kvstore.cli.interface.data_bytes import in_words, read_key
+from kvstore.cli.interface.found import write_found
 from kvstore.cli.interface.keys import DataCommand, hex_option
 from kvstore.cli.interface.output import (
     Results,
-    flush_output,
     is_json,
     tell,
-    tell_data,
-    write_line,
     write_out,
 )
 from kvstore.cli.interface.progress import Progress
@@ -140,20 +135,7 @@ def get_command(context: click.Context, key: str, hexadecimal: bool, directory: 
     wanted = read_key(key, hexadecimal=hexadecimal)
     with read(directory) as db:
         value = db.get(wanted)
-    if is_json(context):
-        fields = {"key": wanted, "found": value is not None, "value": value}
-        tell_data(context, fields, hexadecimal=hexadecimal)
-    elif value is None:
-        say_not_found(wanted, hexadecimal)
-    elif hexadecimal:
-        write_line(value.hex())
-    elif sys.stdout.isatty() and settings_of(context).output != "raw":
-        write_line(printable(value))
-    else:
-        write_out(value)
-        flush_output()
-    if value is None:
-        sys.exit(ExitCode.NOT_FOUND)
+    write_found(context, wanted, value, hexadecimal)
 
 
 @db_group.command("dump", cls=DataCommand, short_help="write keys and values into a file of text")

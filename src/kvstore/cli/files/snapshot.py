@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.lazy import LazyCommand, LazyGroup
 from kvstore.cli.interface.output import tell
 from kvstore.cli.interface.tables import size, table
 from kvstore.errors import ConfigurationError, StorageError
@@ -22,7 +23,28 @@ if TYPE_CHECKING:
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group("snapshot", short_help="save, check and restore backups")
+def _here(name: str, short_help: str, module: str = "snapshot") -> LazyCommand:
+    return LazyCommand(f"kvstore.cli.files.{module}:{name}_command", short_help)
+
+
+COMMANDS: Final = {
+    "save": _here("save", "save all keys into a file"),
+    "status": _here("status", "check a file and say what it holds"),
+    "restore": _here("restore", "begin a new cluster with what a file holds"),
+    "list": _here("list", "list the keys in a file", "snapshot_keys"),
+    "get": _here("get", "print a value in a file", "snapshot_keys"),
+    "diff": _here("diff", "say which keys differ between two files", "snapshot_keys"),
+}
+
+
+@click.group(
+    "snapshot",
+    cls=LazyGroup,
+    sections={"Commands": COMMANDS},
+    aliases={},
+    meant={},
+    short_help="save, check and restore backups",
+)
 def snapshot_group() -> None:
     """Save all keys into a file, check such a file, and begin a new cluster with what it holds.
 
@@ -30,12 +52,15 @@ def snapshot_group() -> None:
     Examples:
       kvctl snapshot save monday.kvs
       kvctl snapshot status monday.kvs
+      kvctl snapshot list monday.kvs jobs/
+      kvctl snapshot get monday.kvs colour
+      kvctl snapshot diff monday.kvs tuesday.kvs
       kvctl snapshot restore monday.kvs --config /etc/kvstore/kvd.toml    on each machine
       kvctl snapshot restore monday.kvs --data-dir ./data                 for an embedded kvd
     """
 
 
-@snapshot_group.command("save", short_help="save all keys into a file")
+@click.command("save", short_help="save all keys into a file")
 @file_argument
 @click.option(
     "--stale",
@@ -81,7 +106,7 @@ def _save(pieces: Iterable[bytes], file: Path) -> BackupInfo:
     return info
 
 
-@snapshot_group.command("status", short_help="check a file and say what it holds")
+@click.command("status", short_help="check a file and say what it holds")
 @file_argument
 @connection_options
 @click.pass_context
@@ -95,7 +120,7 @@ def status_command(context: click.Context, file: Path) -> None:
     _show(context, file, read_backup(str(file)), "whole")
 
 
-@snapshot_group.command("restore", short_help="begin a new cluster with what a file holds")
+@click.command("restore", short_help="begin a new cluster with what a file holds")
 @file_argument
 @click.option(
     "--config",
