@@ -248,6 +248,7 @@ class PrefixedDB:
         verify_checksums: bool = False,
         fill_cache: bool = True,
         sequence: int | None = None,
+        limit: int | None = None,
     ) -> Iterator[Any]:
         """As :meth:`DB.iterator`."""
         return new_iterator(
@@ -264,6 +265,7 @@ class PrefixedDB:
             include_sequence=include_sequence,
             fill_cache=fill_cache,
             sequence=sequence,
+            limit=limit,
         )
 
     def count(

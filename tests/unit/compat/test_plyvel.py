@@ -322,6 +322,6 @@ def test_signatures_are_said(db):
         assert [*inspect.signature(getattr(owner, name)).parameters][1:] == wanted.split()
     assert set(plyvel.Bounds.__annotations__) == set(
         inspect.signature(kvstore.DB.iterator).parameters
-    ) - {"self", "sequence", "include_sequence", "interrupt"}
+    ) - {"self", "sequence", "include_sequence", "limit", "interrupt"}
     with pytest.raises(TypeError):
         db.iterator(forward=True)

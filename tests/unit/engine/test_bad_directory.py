@@ -6,11 +6,14 @@ And none of it is touched: once mended by hand, the database opens with everythi
 import errno
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 import kvstore
 from kvstore import AlreadyOpenError, CorruptionError, IntegrityCode, StorageError
+from kvstore._engine.files import holder
 from kvstore._engine.files.native import MemoryFileSystem
 
 
@@ -385,3 +388,54 @@ def test_a_full_copy_of_the_directory_is_a_database(db_path, tmp_path):
     shutil.copytree(db_path, tmp_path / "copy")
     with kvstore.DB(tmp_path / "copy") as db:
         assert len(list(db)) == 2001
+
+
+def test_the_first_directory_above_that_is_missing_is_named(tmp_path):
+    error = refusal(tmp_path / "no" / "such" / "place", StorageError)
+    assert f"there is no {tmp_path / 'no'} in " in str(error)
+    assert (error.code, error.errno) == (IntegrityCode.IO_ERROR, errno.ENOENT)
+    with pytest.raises(StorageError, match="there is no /no "):
+        kvstore.DB("/no/such/place", filesystem=MemoryFileSystem())
+
+
+@pytest.mark.parametrize("name", ["KVSTORE", "LOGEND"])
+def test_a_directory_of_a_kvd_is_said_to_be_one(tmp_path, name):
+    (tmp_path / name).write_text("kvd 1\n")
+    error = refusal(tmp_path, StorageError)
+    assert error.code is IntegrityCode.INVALID_MAGIC
+    assert "the directory is a kvd's, which alone opens it" in str(error)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+HOLD = """
+import sys, kvstore
+with kvstore.open(sys.argv[1], read_only=sys.argv[2] == "reader") as db:
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("who", ["writer", "reader"])
+def test_the_process_that_has_it_open_is_named(db_path, who):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(db_path), who],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holding:
+        assert holding.stdout.readline() == b"open\n"
+        error = refusal(db_path, AlreadyOpenError)
+        assert f"the database is open already, in process {holding.pid}; its lock" in str(error)
+        holding.stdin.close()
+    kvstore.DB(db_path).close()
+
+
+def test_a_holder_that_the_system_does_not_name_is_another_process(tmp_path, monkeypatch):
+    path = tmp_path / "LOCK"
+    path.touch()
+    assert holder.holder_of(str(path), str(tmp_path / "missing")) == 0
+    for said in (b"", b"\xff", b"1: FLOCK\n", b"1: FLOCK  ADVISORY  WRITE x 00:00:0 0 EOF\n"):
+        (tmp_path / "locks").write_bytes(said)
+        monkeypatch.setattr(holder, "LOCKS", tmp_path / "locks")
+        assert holder.holder_of(str(path)) == 0
+    monkeypatch.setattr(holder, "LOCKS", tmp_path / "none")
+    assert holder.holder_of(str(path)) == 0

@@ -38,7 +38,7 @@ with kvstore.open("db", create_if_missing=True, compression="lz4", read_only=Fal
     assert_type([*db.keys()], list[bytes])
     assert_type([*db.values()], list[bytes])
     assert_type(dict(db), dict[bytes, bytes])
-    assert_type(next(db.iterator(prefix=b"a", reverse=True)), tuple[bytes, bytes])
+    assert_type(next(db.iterator(prefix=b"a", reverse=True, limit=1)), tuple[bytes, bytes])
     assert_type(next(db.iterator(start=b"a", include_value=False)), bytes)
     assert_type(next(db.iterator(include_key=False, fill_cache=False)), bytes)
     assert_type(db.iterator(include_sequence=True).prev(), tuple[bytes, bytes, int])

@@ -21,6 +21,7 @@ class Bounds(TypedDict, total=False):
     prefix: _Bytes | None
     verify_checksums: bool
     fill_cache: bool
+    limit: int | None
 
 
 class VersionedBounds(Bounds, total=False):

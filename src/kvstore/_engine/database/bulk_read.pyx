@@ -188,6 +188,7 @@ cdef Iterator all_entries(Store store, uint64_t sequence):
     how.reverse = False
     how.include_key = how.include_value = how.fill_cache = True
     how.include_sequence = False
+    how.limit = -1
     return open_iterator(store, sequence, how, None, None, True, False, None, b"", None)
 
 
@@ -413,6 +414,8 @@ def read_rows(Iterator rows not None, Py_ssize_t most, Sink keys, Sink values):
     cdef Py_ssize_t wanted, taken
     cdef int code = 0
     cdef bint paused
+    if 0 <= rows.left < most:
+        most = rows.left
     while count < most:
         rows.check()
         wanted = min(most - count, <Py_ssize_t> READ_ROWS)
@@ -431,6 +434,8 @@ def read_rows(Iterator rows not None, Py_ssize_t most, Sink keys, Sink values):
                 raise keys.refusal(code, "key")
             raise values.refusal(code, "value")
         count += taken
+        if rows.left > 0:
+            rows.left -= taken
         if taken < wanted and not paused:
             rows.check_status()
             break

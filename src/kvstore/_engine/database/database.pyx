@@ -851,7 +851,7 @@ cdef class Database(Store):
         self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
         bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
         bint include_sequence=False, verify_checksums=False, bint fill_cache=True, sequence=None,
-        interrupt=None,
+        limit=None, interrupt=None,
     ):
         cdef Range how
         self.check_open()
@@ -859,6 +859,7 @@ cdef class Database(Store):
         how.include_key = include_key
         how.include_value = include_value
         how.include_sequence = include_sequence
+        how.limit = limit_of(limit)
         how.fill_cache = fill_cache
         return open_iterator(
             self, sequence, how, start, stop, include_start, include_stop, prefix, b"", interrupt,
@@ -1214,7 +1215,7 @@ def background_step(Database store not None, job):
 def new_iterator(
     Database db not None, bytes within not None, *, bint reverse, start, stop, bint include_start,
     bint include_stop, prefix, bint include_key, bint include_value, bint include_sequence,
-    bint fill_cache, sequence,
+    bint fill_cache, sequence, limit,
 ):
     cdef Range how
     db.check_open()
@@ -1222,6 +1223,7 @@ def new_iterator(
     how.include_key = include_key
     how.include_value = include_value
     how.include_sequence = include_sequence
+    how.limit = limit_of(limit)
     how.fill_cache = fill_cache
     return open_iterator(
         db, sequence, how, start, stop, include_start, include_stop, prefix, within, None,

@@ -60,6 +60,7 @@ cdef class Iterator(StoreIterator):
     cdef Py_ssize_t strip           # bytes of a prefix that keys are shown without
     cdef bytes within               # that prefix
     cdef int place
+    cdef Py_ssize_t left            # so many more entries may be given; below 0: any number
     cdef tuple pair                 # the last one given out
     # Onto the next entry in its direction; false at the end, where the status says why, or where the
     # move is paused: then it is to `rest`, and the next step goes on.
@@ -73,6 +74,8 @@ cdef class Iterator(StoreIterator):
     cdef Slice shown_key(self) noexcept nogil
     cdef object item(self)
     cdef object part_of_item(self)
+    # The next entry, while there is one and the limit isn't reached.
+    cdef object onward(self)
     cdef object forward(self)
     cdef object backward(self)
 
@@ -88,9 +91,12 @@ cdef struct Range:
     bint include_key
     bint include_value
     bint include_sequence
+    Py_ssize_t limit                # below 0: none
     bint fill_cache
 
 
+# From an iterator's argument; raises TypeError, InvalidArgumentError.
+cdef Py_ssize_t limit_of(object limit) except? -2
 cdef Iterator open_iterator(
     Store store, object sequence, Range how, object start, object stop, bint include_start,
     bint include_stop, object prefix, bytes within, object interrupt

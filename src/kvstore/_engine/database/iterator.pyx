@@ -4,6 +4,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
+from libc.limits cimport LONG_MAX
 from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport (
@@ -46,6 +47,8 @@ from kvstore._engine.version.native cimport (
     version_release,
     version_retain,
 )
+
+from types import GenericAlias
 
 from kvstore.errors import ClosedError, InvalidArgumentError, IteratorInvalidError
 
@@ -399,6 +402,15 @@ cdef class Iterator(StoreIterator):
             self.place = AT_START
         return self.cursor.valid
 
+    cdef object onward(self):
+        if self.left == 0:
+            self.check()
+            raise StopIteration
+        entry = self.backward() if self.reverse else self.forward()
+        if self.left > 0:
+            self.left -= 1
+        return entry
+
     cdef object forward(self):
         self.enter()
         cdef bint moved = self.step_up()
@@ -426,11 +438,15 @@ cdef class Iterator(StoreIterator):
     def __iter__(self):
         return self
 
+    @classmethod
+    def __class_getitem__(cls, entry):
+        return GenericAlias(cls, entry)
+
     def __next__(self):
-        return self.backward() if self.reverse else self.forward()
+        return self.onward()
 
     def next(self):
-        return self.backward() if self.reverse else self.forward()
+        return self.onward()
 
     def prev(self):
         return self.forward() if self.reverse else self.backward()
@@ -559,6 +575,17 @@ def joined(bytes prefix not None, key):
     return prefix + as_bytes(key, "key")
 
 
+cdef Py_ssize_t limit_of(object limit) except? -2:
+    """Of an iterator's argument; -1: none."""
+    if limit is None:
+        return -1
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise TypeError(f"limit must be an int or None, not {limit!r}")
+    if limit < 0:
+        raise InvalidArgumentError(f"limit={limit} is negative")
+    return min(limit, LONG_MAX)
+
+
 cdef Iterator open_iterator(
     Store store, object sequence, Range how, object start, object stop, bint include_start,
     bint include_stop, object prefix, bytes within, object interrupt
@@ -571,6 +598,7 @@ cdef Iterator open_iterator(
     iterator.include_key = how.include_key
     iterator.include_value = how.include_value
     iterator.include_sequence = how.include_sequence
+    iterator.left = how.limit
     iterator.pairs = how.include_key and how.include_value and not how.include_sequence
     iterator.within = within
     iterator.strip = len(within)

@@ -289,6 +289,9 @@ class Database:
         A step that passes over thousands of deleted keys or old versions lets other threads run
         every few thousand of them, and calls ``interrupt`` then; what that raises ends the step,
         and closes the iterator.
+
+        ``limit``: so many entries it gives at most, wherever it is moved to in between by other
+        means than ``next``.
         """
     def count(
         self,
@@ -438,6 +441,7 @@ def new_iterator(
     include_sequence: bool,
     fill_cache: bool,
     sequence: int | None,
+    limit: int | None,
 ) -> Iterator[Any]:
     """As :meth:`Database.iterator`, of the keys that begin with ``within``, shown without it."""
 

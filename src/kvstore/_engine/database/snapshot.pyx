@@ -115,7 +115,7 @@ cdef class Snapshot:
     def iterator(
         self, *, bint reverse=False, start=None, stop=None, bint include_start=True,
         bint include_stop=False, prefix=None, bint include_key=True, bint include_value=True,
-        bint include_sequence=False, verify_checksums=False, bint fill_cache=True,
+        bint include_sequence=False, verify_checksums=False, bint fill_cache=True, limit=None,
     ):
         cdef Range how
         self.check()
@@ -123,6 +123,7 @@ cdef class Snapshot:
         how.include_key = include_key
         how.include_value = include_value
         how.include_sequence = include_sequence
+        how.limit = limit_of(limit)
         how.fill_cache = fill_cache
         return open_iterator(
             self.store, self.sequence, how, start, stop, include_start, include_stop, prefix,

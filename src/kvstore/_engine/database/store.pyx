@@ -436,6 +436,12 @@ cdef class Store:
         if IDENTITY in names:
             self.read_identity()
         elif set(names) - {"LOCK", f"{IDENTITY}.new"}:
+            if is_of_kvd(names):
+                raise StorageError(
+                    "the directory is a kvd's, which alone opens it: ask that kvd for what it holds "
+                    "(kvctl --dir), or for a copy (kvctl snapshot save); nothing was touched",
+                    code=IntegrityCode.INVALID_MAGIC, path=path,
+                )
             raise StorageError(
                 "the directory isn't empty and holds no kvstore database; nothing was touched",
                 code=IntegrityCode.INVALID_MAGIC, path=path,
@@ -813,6 +819,11 @@ cdef class Store:
 cdef void tables_left(void* owner) noexcept with gil:
     """Whoever let go of tables needn't remove them: a thread of the database does."""
     (<Store> owner).work.advance()
+
+
+cdef bint is_of_kvd(list names):
+    """By the names in its data directory, or in the directory of a member within."""
+    return "KVSTORE" in names or "LOGEND" in names
 
 
 cdef object table_entry(int level, LiveTable* file):

@@ -8,6 +8,7 @@ from libc.errno cimport EAGAIN, EEXIST, ELOOP, ENOENT, ENOMEM, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
+from kvstore._engine.files.holder import holder_of
 from kvstore.errors import AlreadyOpenError, CorruptionError, IntegrityCode
 
 
@@ -105,9 +106,22 @@ cdef bint make_directory(FileSystem disk, str path) except -1:
     cdef int result = disk.ops.make_directory(disk.disk, raw)
     if result == -EEXIST:
         return False
+    if result == -ENOENT:
+        raise StorageError(
+            f"making a directory: there is no {missing_parent(disk, path)}", path=path, errno=ENOENT
+        )
     if result < 0:
         raise os_failure(result, b"making a directory", path)
     return True
+
+
+cdef str missing_parent(FileSystem disk, str path):
+    """The first of the directories above that isn't there."""
+    cdef str missing = os.path.dirname(path)
+    cdef str above = os.path.dirname(missing)
+    while above != missing and kind_of(disk, above) == 0:
+        missing, above = above, os.path.dirname(above)
+    return missing
 
 
 cdef int remove_directory(FileSystem disk, str path) except -1:
@@ -248,11 +262,18 @@ cdef object lock_failure(FileSystem disk, str path, int result):
         return StorageError("the lock is a symbolic link", path=path, errno=ELOOP)
     if result != -EAGAIN:
         return os_failure(result, b"locking the directory", path)
-    where = "in this process" if is_held_here(disk, path) else "in another process"
     return AlreadyOpenError(
-        f"the database is open already, {where}; its lock ends with that, never remove LOCK",
+        f"the database is open already, {holder_words(disk, path)}; its lock ends with that, never "
+        "remove LOCK",
         path=path, errno=EAGAIN,
     )
+
+
+cdef str holder_words(FileSystem disk, str path):
+    if is_held_here(disk, path):
+        return "in this process"
+    cdef int process = holder_of(path, os.path.dirname(path))
+    return f"in process {process}" if process else "in another process"
 
 
 cdef bint is_held_here(FileSystem disk, str path) except -1:
