@@ -14,7 +14,17 @@ from kvstore.replica.comparing import ComparisonFigures, Span
 from kvstore.replica.packets import Packet, StateProbe, StateReport, Verdict
 from kvstore.state import Captured, Command
 from kvstore.state.mvcc.operations import encode_operations
-from kvstore.state.mvcc.requests import EnableModel, Operation, Proposal, Put
+from kvstore.state.mvcc.requests import (
+    LEVEL_ACCUSES,
+    Alarm,
+    AlarmAction,
+    AlarmKind,
+    EnableModel,
+    Operation,
+    Proposal,
+    Put,
+    RaiseLevel,
+)
 from tests.unit.replica.driven_group import SMALL, TICK_S, DrivenGroup, LaterWork, put_of
 
 OPTIONS = replace(SMALL, scrub_round_s=1.0)
@@ -190,6 +200,20 @@ def store_otherwise(replica: Replica) -> None:
     batch = machine._db.write_batch()
     batch.put(b"\x01" + key, value[:-1] + b"!")
     machine._db.write(batch, sequence=sequence, applied_index=machine.applied_index)
+
+
+def test_the_alarm_of_a_member_that_differs_is_in_the_state_that_it_gets_anew() -> None:
+    with DrivenGroup(options=OPTIONS) as group:
+        operate(group, RaiseLevel(LEVEL_ACCUSES))
+        victim = follower(group)
+        operate(group, Alarm(AlarmAction.ACTIVATE, victim.member, AlarmKind.DIFFERS))
+        operate(group, Put(b"row", b"value"))
+        group.settle()
+        store_otherwise(victim)
+        within(group, lambda: victim.counters.repairs_done == 1)
+        for replica in group.group.replicas.values():
+            assert replica.machine.alarms == {(victim.member, AlarmKind.DIFFERS)}
+        operate(group, Put(b"row", b"goes on"))
 
 
 def test_a_suspect_whose_rows_cannot_be_read_now_is_neither_cleared_nor_accused(
