@@ -253,17 +253,18 @@ class Reads:
                 job.must_end = True
 
     def _refuse_hopeless(self) -> None:
-        """Those long ranges that so many are waiting before that their time will have passed.
+        """Those long ranges that so many are waiting before that their time will have passed, the
+        rest of those under way, and their own.
 
         The first ones are read whatever the guess is.
         """
         if len(self._long.calls) <= LONG_JOBS_MAX:
             return
         ages = [job.age_s for job in self._long.jobs.values()]
-        takes_s = self._long_s or min(ages, default=0.0)
+        takes_s = max(self._long_s, min(ages, default=0.0))
         now = self._now()
         for place, call in enumerate([*self._long.calls][LONG_JOBS_MAX:], LONG_JOBS_MAX):
-            if now + (place // LONG_JOBS_MAX + 1) * takes_s > call.deadline:
+            if now + (place // LONG_JOBS_MAX + 2) * takes_s > call.deadline:
                 self._decide(call, EtcdError(Reason.TOO_MANY_REQUESTS))
 
     def _start_job(self, member: LocalMember, lane: Lane) -> None:
