@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import http.client
 import json
 import os
 import re
 import socket
-import ssl
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from kvstore.cli.kvd import kvd as kvd_command
 from kvstore.server.config.cluster_config import load_cluster_config
 from kvstore.server.supervisor import notify
-from kvstore.wire import available
-from tests.integration.cluster import SecureCluster
-from tests.integration.gateway import ask, connect, wait_ready
+from tests.integration.cluster import SecureCluster, free_addresses
 from tests.integration.process import Kvd, run
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -59,15 +64,14 @@ def image() -> dict[str, str]:
 
 def test_every_flag_and_variable_exists() -> None:
     arguments = [
-        *unit()["ExecStart"].split()[1:],
         *json.loads(image()["CMD"]),
         *container()["args"],
     ]
     assert flags_of(arguments) <= FLAGS
     variables = {
-        *re.findall(r"KVD_[A-Z_]+", unit()["Environment"]),
+        *unit_environment(),
         *re.findall(r"KVD_[A-Z_]+", image()["ENV"]),
-        *(one["name"] for one in container()["env"]),
+        *(one["name"] for one in container()["env"] if one["name"].startswith("KVD_")),
     }
     assert {"--" + name.removeprefix("KVD_").lower() for name in variables} <= FLAGS
 
@@ -98,23 +102,172 @@ def test_the_cluster_of_kubernetes_is_a_good_one(tmp_path: Path) -> None:
         assert any(path.startswith(mount + "/") for mount in mounts)
 
 
-@pytest.mark.skipif(not available(), reason="the native front alone has HTTP/1.1")
-def test_a_cluster_serves_with_the_certificates_and_probes_of_kubernetes(tmp_path: Path) -> None:
-    """The commands at the head of the file, its keys and its probes, on loopback."""
-    pki = tmp_path / "pki"
-    with SecureCluster(tmp_path, 3, settings="forward = true", mutual_tls=True) as cluster:
+def environment_of(one: dict[str, Any]) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in one["env"] if "value" in variable}
+
+
+def in_shell(script: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What a pod's shell does, where kvctl is."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        ["sh", "-euc", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PATH": path, **env},
+    )
+
+
+def leads(cluster: Pods, member: int) -> bool:
+    said = run("kvctl", f"--dir={cluster.data(member)}", "status", "--output=json")
+    return bool(said.returncode == 0 and json.loads(said.stdout)["leader_id"] == member)
+
+
+def leader_of(cluster: Pods) -> int:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        for member in cluster.members:
+            if leads(cluster, member):
+                return member
+    raise AssertionError("nobody leads")
+
+
+def probe(address: str, path: str) -> int:
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=30)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status
+
+
+class Pods(SecureCluster):
+    """Members that ask clients for certificates: whether they serve is asked by their probes."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, 3, settings="forward = true", mutual_tls=True)
+        self.metrics = dict(zip(self.members, free_addresses(3), strict=True))
+        pki = directory / "pki"
+        for member in self.members:
+            settings = f'tls_client_ca = "{pki}/ca.pem"\nmetrics_address = "{self.metrics[member]}"'
+            self.write_config(member, settings=settings)
+
+    def start(self, *members: int) -> None:
+        with ThreadPoolExecutor(len(self.members)) as pool:
+            started = pool.map(self._start, self.members)
+            self.running = dict(zip(self.members, started, strict=True))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
+    """As the commands and arguments of the file would make it, on loopback."""
+    directory = tmp_path_factory.mktemp("kubernetes")
+    with Pods(directory) as cluster:
+        for client in (["--client=backup", "--operator"], ["--client=app"]):
+            issued = run("kvctl", "pki", "issue", f"--dir={directory / 'pki'}", *client)
+            assert issued.returncode == 0
         cluster.start()
-        # As Kubernetes asks: without looking at the certificate.
-        trust = ssl.create_default_context(cafile=str(pki / "ca.pem"))
-        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-        trust.set_alpn_protocols(["h2", "http/1.1"])
+        yield cluster
+
+
+def test_the_probes_of_kubernetes_see_a_member_that_serves(cluster: Pods) -> None:
+    ports = {one["name"]: one["containerPort"] for one in container()["ports"]}
+    assert f"--metrics_addr=0.0.0.0:{ports['metrics']}" in container()["args"]
+    leader_of(cluster)
+    for member in cluster.members:
         for name in ("readinessProbe", "livenessProbe"):
-            probe = container()[name]["httpGet"]
-            assert (probe["port"], probe["scheme"]) == ("clients", "HTTPS")
-            for member in cluster.members:
-                with contextlib.closing(connect(cluster.clients[member], trust)) as connection:
-                    wait_ready(connection)
-                    assert ask(connection, "GET", probe["path"]).status == 200
+            asked = container()[name]["httpGet"]
+            assert (asked["port"], asked.get("scheme", "HTTP")) == ("metrics", "HTTP")
+            until = time.monotonic() + 60
+            while (status := probe(cluster.metrics[member], asked["path"])) != 200:
+                assert time.monotonic() < until, status
+                time.sleep(0.1)
+
+
+def test_who_leads_hands_over_before_it_stops_and_others_leave_the_leader_alone(
+    cluster: Pods,
+) -> None:
+    command = container()["lifecycle"]["preStop"]["exec"]["command"]
+    assert command[:2] == ["sh", "-c"]
+    script = "set +e; " + command[2].replace("sleep 3", "true")
+    leader = leader_of(cluster)
+    for member in (*(one for one in cluster.members if one != leader), leader):
+        env = {"KVCTL_DIR": str(cluster.data(member)), "KVD_SELF_ID": str(member)}
+        done = in_shell(script, env)
+        assert done.returncode == 0, done.stderr
+        assert ("leads" in done.stdout) is (member == leader), done.stdout
+    assert leader_of(cluster) != leader
+
+
+def test_the_backup_job_saves_and_keeps_seven(cluster: Pods, tmp_path: Path) -> None:
+    job = kubernetes()["CronJob", "kvstore-backup"]["spec"]["jobTemplate"]["spec"]["template"]
+    (one,) = job["spec"]["containers"]
+    assert one["command"] == ["sh", "-euc"]
+    env = environment_of(one)
+    address = ",".join(cluster.clients.values())
+    assert (
+        env["ADDRESS"].partition(".")[0] == kubernetes()["Service", "kvstore"]["metadata"]["name"]
+    )
+    files = {
+        "ca.pem": "ca.pem",
+        "client.pem": "client-backup.pem",
+        "client.key": "client-backup.key",
+    }
+    for name, value in env.items():
+        if value.startswith("/etc/kvstore-client/"):
+            env[name] = str(cluster.directory / "pki" / files[Path(value).name])
+    for number in range(9):
+        old = tmp_path / f"2026010{number}.kvs"
+        old.touch()
+        os.utime(old, (number, number))
+    script = one["args"][0].replace("/backups", str(tmp_path))
+    done = in_shell(script, {**env, "ADDRESS": address})
+    assert done.returncode == 0, done.stderr
+    assert "whole" in done.stdout
+    kept = sorted(tmp_path.glob("*.kvs"), key=lambda file: file.stat().st_mtime)
+    assert len(kept) == 7
+    assert kept[-1].stat().st_size > 0
+    assert kept[0].name == "20260103.kvs"
+
+
+@pytest.mark.parametrize("version", ["1.31", ""])
+def test_kubernetes_knows_all_that_the_file_says(version: str) -> None:
+    versions = {"version": version} if version else {}
+    for (kind, _), one in kubernetes().items():
+        assert kind != "List"
+        kubernetes_validate.validate(
+            one, versions.get("version", kubernetes_validate.latest_version()), strict=True
+        )
+
+
+def test_ports_labels_images_and_claims_of_kubernetes_agree() -> None:
+    objects = kubernetes()
+    template = objects["StatefulSet", "kvstore"]["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    ports = {one["name"]: one["containerPort"] for one in container()["ports"]}
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    job = objects["CronJob", "kvstore-backup"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for one in (container(), *job["containers"]):
+        assert one["image"] == f"kvstore:{project['version']}"
+    policy = objects["NetworkPolicy", "kvstore"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    allowed = {
+        port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]
+    }
+    assert set(allowed) == set(ports.values())
+    assert allowed[ports["clients"]] is None
+    assert allowed[ports["members"]] == [{"podSelector": {"matchLabels": labels}}]
+    assert allowed[ports["metrics"]] is not None
+    monitor = yaml.safe_load((DEPLOY / "kubernetes/podmonitor.yaml").read_text())["spec"]
+    assert monitor["selector"]["matchLabels"] == labels
+    assert [one["port"] for one in monitor["podMetricsEndpoints"]] == ["metrics"]
+    assert monitor["jobLabel"] in labels
+    claims = [
+        one["persistentVolumeClaim"]["claimName"]
+        for one in job["volumes"]
+        if "persistentVolumeClaim" in one
+    ]
+    assert all(("PersistentVolumeClaim", claim) in objects for claim in claims)
+    for spec in (template["spec"], job):
+        assert spec["automountServiceAccountToken"] is False
 
 
 def test_the_image_serves_and_its_health_check_sees_it(tmp_path: Path) -> None:
@@ -124,10 +277,40 @@ def test_the_image_serves_and_its_health_check_sees_it(tmp_path: Path) -> None:
     assert health[0] == "kvctl"
     with Kvd(tmp_path / "data", *arguments, env={"KVD_LOG_FORMAT": "json"}) as kvd:
         kvd.wait_serving()
-        checks = [one.replace("127.0.0.1:50051", kvd.address) for one in health[1:]]
-        assert run("kvctl", *checks).returncode == 0
+        where = dict(re.findall(r"(\w+)=(\S+)", image()["ENV"]))
+        assert where["KVCTL_DIR"] == where["KVD_DATA_DIR"]
+        place = {"KVCTL_DIR": str(tmp_path / "data")}
+        assert run("kvctl", *health[1:], env=place).returncode == 0
         kvd.kill()
-        assert run("kvctl", *checks).returncode != 0
+        assert run("kvctl", *health[1:], env=place).returncode != 0
+
+
+def test_the_health_check_of_the_image_works_under_tls(cluster: Pods) -> None:
+    health = json.loads(image()["HEALTHCHECK"].partition("CMD ")[2])
+    leader_of(cluster)
+    for member in cluster.members:
+        done = in_shell("kvctl " + " ".join(health[1:]), {"KVCTL_DIR": str(cluster.data(member))})
+        assert done.returncode == 0, done.stderr
+
+
+def unit_environment() -> dict[str, str]:
+    """What the unit sets; the last of a name counts."""
+    text = (DEPLOY / "systemd" / "kvd.service").read_text()
+    lines = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
+    return dict(pair.split("=", 1) for line in lines for pair in line.split())
+
+
+def test_the_unit_runs_what_kvd_env_says(tmp_path: Path) -> None:
+    """A member of kvd.toml's cluster, unless the file of variables says otherwise."""
+    assert unit()["ExecStart"].split()[1:] == []  # flags would win over it
+    said = unit_environment()
+    assert (said["KVD_MODE"], said["KVD_CONFIG"]) == ("cluster-node", "/etc/kvstore/kvd.toml")
+    env = {**said, "KVD_CONFIG": str(tmp_path / "none.toml")}
+    refused = run("kvd", env=env)
+    assert refused.returncode == 1
+    assert b"none.toml" in refused.stderr
+    with Kvd(tmp_path / "data", env={**said, "KVD_MODE": "embedded", "KVD_CONFIG": ""}) as kvd:
+        kvd.wait_serving()
 
 
 def test_systemd_is_told_of_readiness_and_of_the_stop(tmp_path: Path) -> None:
