@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,13 @@ def value(number: int) -> bytes:
 def fill(client: Client) -> None:
     for number in range(KEYS):
         client.put(b"key-%04d" % number, value(number))
+
+
+def wait_told(kvd: Kvd, line: str) -> None:
+    deadline = time.monotonic() + 60
+    while line not in kvd.stderr:
+        assert time.monotonic() < deadline, kvd.stderr
+        time.sleep(0.05)
 
 
 def repairs_done(data: Path) -> int:
@@ -119,6 +128,60 @@ def test_members_of_an_embedded_kvd_repair_themselves_from_each_other(tmp_path: 
                 told = {member.member_id: member for member in operator.repair()}
             assert {member for member, one in told.items() if one.repairs_done} == {leader}
             assert holds_all(client)
+
+
+@pytest.mark.parametrize("lost", ["node3", "node1/log"])
+def test_an_embedded_kvd_that_lost_a_directory_comes_back_by_itself(
+    tmp_path: Path, lost: str
+) -> None:
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        with Client(kvd.address, timeout=60) as client:
+            fill(client)
+        assert kvd.terminate() == 0
+    shutil.rmtree(tmp_path / "data" / lost)
+    told = run("kvd", "check", f"--data_dir={tmp_path / 'data'}", "--listen_addr=127.0.0.1:0")
+    assert told.returncode == 0
+    assert b"has no log but other members have data: it goes on as one that" in told.stdout
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        with Client(kvd.address, timeout=60) as client:
+            assert holds_all(client)
+            client.put(b"key", b"value")
+            wait_told(kvd, "votes again: it has all that was acknowledged")
+        assert "stands aside: its vote counts for nothing yet" in kvd.stderr
+        assert repair(kvd.data_dir)
+        assert kvd.terminate() == 0
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        with Client(kvd.address, timeout=60) as client:
+            assert holds_all(client)
+        assert "stands aside" not in kvd.stderr
+
+
+def test_a_member_whose_log_is_damaged_in_its_middle_stands_aside_and_votes_again(
+    tmp_path: Path,
+) -> None:
+    with Cluster(tmp_path) as cluster, cluster.client(60) as client:
+        cluster.start()
+        fill(client)
+        member = 1 + cluster.leader() % 3
+        assert cluster.running.pop(member).terminate() == 0
+        (segment,) = (cluster.data(member) / f"node{member}" / "log").glob("*.wal")
+        content = bytearray(segment.read_bytes())
+        at = content.rindex(b"KR\x02", 0, content.index(b"key-0100"))
+        content[at + 20] ^= 4
+        segment.write_bytes(content)
+        cluster.start(member)
+        kvd = cluster.running[member]
+        wait_told(kvd, "votes again: it has all that was acknowledged")
+        assert "stands aside: its vote counts for nothing yet" in kvd.stderr
+        assert "log record header checksum" in kvd.stderr
+        # Its vote, and its log, are needed now.
+        other = next(m for m in cluster.running if m not in (member, cluster.leader()))
+        assert cluster.running.pop(other).terminate() == 0
+        assert holds_all(client)
+        client.put(b"key", b"value")
 
 
 def test_a_librarys_database_is_repaired_where_it_lies(tmp_path: Path) -> None:

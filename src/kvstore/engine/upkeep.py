@@ -10,6 +10,7 @@ from kvstore._engine.database import native
 from kvstore._engine.database.repair_report import LostKeys, RepairReport
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore.engine.options import Settings, options_of
+from kvstore.errors import ConfigurationError
 
 __all__ = ["LostKeys", "RepairReport", "destroy_db", "repair_db"]
 
@@ -47,9 +48,28 @@ def repair_db(
     ``settings`` are the options of :class:`kvstore.DB`, as plyvel takes them here. They are
     checked but change nothing: tables describe themselves, and all bytes are always verified.
 
-    Raises AlreadyOpenError when it is open, StorageError when ``name`` holds something else, or
-    files of a later version, InvalidArgumentError when there is nothing there, TypeError when a
-    setting is no option.
+    Raises AlreadyOpenError when it is open, ConfigurationError when it is a member's of kvd, who
+    repairs it by itself, StorageError when ``name`` holds something else, or files of a later
+    version, InvalidArgumentError when there is nothing there, TypeError when a setting is no
+    option.
     """
     options_of(settings)
-    return native.repair(os.fsdecode(name), filesystem or PosixFileSystem(), progress)
+    disk = filesystem or PosixFileSystem()
+    path = disk.resolve(os.fsdecode(name))
+    _refuse_members(disk, path)
+    return native.repair(path, disk, progress)
+
+
+def _refuse_members(disk: FileSystem, path: str) -> None:
+    """What is kvd's, kvd repairs: a state without all that it held would be taken for whole."""
+    if disk.kind(f"{path}/KVSTORE"):
+        raise ConfigurationError(
+            f"{path} is kvd's data directory, whose members repair what they hold by themselves: "
+            f"start kvd; while it runs, 'kvctl --dir {path} repair'"
+        )
+    for member in (path, os.path.dirname(path)):
+        names = disk.names(member) if disk.kind(member) == 2 else []
+        if "log" in names and ("LOGEND" in names or any(n.startswith("state-") for n in names)):
+            raise ConfigurationError(
+                f"{path} is a member's, who repairs it by itself: start its kvd"
+            )

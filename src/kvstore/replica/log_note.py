@@ -13,17 +13,25 @@ right; a log without a note is of an earlier build, or the note was lost: it ope
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from kvstore._engine.files.native import FileSystem, TwoCopies
-from kvstore.errors import Error
+from kvstore.errors import CorruptionError, Error, IntegrityCode
 from kvstore.raft import HardState
 from kvstore.raft.messages import NOBODY
 from kvstore.replica.ticks import ticks_of
 from kvstore.replica.work import Jobs, raise_unless_passing
 
-__all__ = ["LogNote", "NoteFile", "NoteKeeper", "NotedLog", "hard_state_after_loss"]
+__all__ = [
+    "LogNote",
+    "NoteFile",
+    "NoteKeeper",
+    "NotedLog",
+    "check_note",
+    "hard_state_after_loss",
+]
 
 MAGIC = b"kvlogend"
 NOTE_S = 1.0
@@ -79,6 +87,18 @@ class NoteFile:
         return stored
 
 
+def check_note(filesystem: FileSystem, path: str) -> None:
+    """Raise CorruptionError where a copy of the note in ``path`` is damaged; StorageError.
+
+    It may be written meanwhile: what is damaged stays so.
+    """
+    for _ in range(3):
+        damage = NoteFile(filesystem, path).damage
+        if not damage:
+            return
+    raise CorruptionError(damage, code=IntegrityCode.CHECKSUM_MISMATCH, path=path)
+
+
 class NotedLog(Protocol):
     """The log, as far as its note is concerned: :class:`kvstore.replica.storage.MemberLog`."""
 
@@ -103,10 +123,12 @@ class NoteKeeper:
         self._failed = False
         # So many notes are to be written though there is nothing new.
         self._again = 0
+        self._renewed: Callable[[], object] = int
 
-    def renew(self) -> None:
-        """A copy of the note is damaged: write both."""
+    def renew(self, renewed: Callable[[], object]) -> None:
+        """A copy of the note is damaged: write both, and say so when they are."""
         self._again = 2
+        self._renewed = renewed
 
     def tick(self) -> None:
         """One tick has passed: what happened since the last note may be worth another one."""
@@ -126,7 +148,9 @@ class NoteKeeper:
     def _written(self, outcome: bool | Error) -> None:
         self._failed = outcome is not True
         if not self._failed:
-            self._again = max(0, self._again - 1)
+            before, self._again = self._again, max(0, self._again - 1)
+            if before == 1:
+                self._renewed()
         if isinstance(outcome, Error):
             raise_unless_passing(outcome)
 

@@ -77,6 +77,7 @@ class Repair:
         self._note = note
         self._jobs = jobs
         self._manifest: StorageError | None = None
+        self._noted: StorageError | None = None
         self._pause_ticks = ticks_of(ASK_S, tick_s)
         self._calm_ticks = ticks_of(CALM_S, tick_s)
         self._wait_ticks_max = ticks_of(WAIT_MAX_S, tick_s)
@@ -107,6 +108,8 @@ class Repair:
             return f"its state is being made anew from the leader's: {damage}"
         if self._manifest is not None:
             return f"its manifest is being written anew: {self._manifest}"
+        if self._noted is not None:
+            return f"the note of its log's end is being written anew: {self._noted}"
         return self._log.under_way
 
     @property
@@ -124,7 +127,10 @@ class Repair:
             self._log.begin(damage)
             return True
         if damage.path == self._directory.log_note:
-            self._note.renew()
+            if self._noted is None:
+                self._counters.repairs_started += 1
+            self._noted = damage
+            self._note.renew(self._note_renewed)
             return True
         if part == self._applying.part and os.path.basename(damage.path).startswith(_OF_MANIFEST):
             self._rewrite_manifest(damage)
@@ -134,6 +140,10 @@ class Repair:
             return self.begin(damage)
         # One that was replaced is of no consequence.
         return part.startswith("state") and part < self._applying.part
+
+    def _note_renewed(self) -> None:
+        self._noted = None
+        self._counters.repairs_done += 1
 
     def _rewrite_manifest(self, damage: StorageError) -> None:
         machine = self._applying.machine

@@ -24,6 +24,7 @@ from kvstore.errors import ClosedError, Error, StorageError
 from kvstore.replica.applying import Applying
 from kvstore.replica.directory import MemberDirectory
 from kvstore.replica.failing import as_damage
+from kvstore.replica.log_note import check_note
 from kvstore.replica.options import ReplicaOptions
 from kvstore.replica.scrub_rate import bytes_per_s
 from kvstore.replica.ticks import ticks_of
@@ -331,20 +332,22 @@ def _open(item: _Item, machine: StateMachine, directory: MemberDirectory) -> _Ch
         return machine.check_table(number)
     if kind == _SEGMENT:
         return _Segment(directory.filesystem, directory.log, number)
-    return _SmallFiles(machine)
+    return _SmallFiles(machine, directory)
 
 
 class _SmallFiles:
-    """Those of the state: a piece by themselves."""
+    """Those of the state, and the note of the log's end: a piece by themselves."""
 
-    def __init__(self, machine: StateMachine) -> None:
+    def __init__(self, machine: StateMachine, directory: MemberDirectory) -> None:
         self._machine = machine
+        self._directory = directory
         self._done = False
 
     def step(self) -> int:
         if self._done:
             return 0
         self._done = True
+        check_note(self._directory.filesystem, self._directory.log_note)
         return self._machine.check_small_files()
 
 

@@ -9,7 +9,7 @@ import pytest
 import kvstore
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import LostKeys
-from kvstore.errors import CorruptionError
+from kvstore.errors import ConfigurationError, CorruptionError
 
 OPTIONS = {"background": False, "block_size": 1024, "write_buffer_size": 1 << 20}
 ROWS = 600
@@ -205,3 +205,26 @@ def test_ranges_deleted_in_a_damaged_log_stay_deleted() -> None:
     merged = found(disk_again)
     assert {name: merged[name] for name in rows} == rows
     assert not [name for name in merged if key(100) <= name < key(200) and name != key(150)]
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        ("/data/KVSTORE", "/data"),
+        ("/data/node1/LOGEND", "/data/node1"),
+        ("/data/node1/state-00000000000000000000/CURRENT", "/data/node1"),
+        (
+            "/data/node1/state-00000000000000000000/CURRENT",
+            "/data/node1/state-00000000000000000000",
+        ),
+    ],
+)
+def test_what_is_a_members_of_kvd_is_left_to_it(there: str, named: str) -> None:
+    """Without all that it held it would be taken for whole, and its vote counted."""
+    disk = MemoryFileSystem()
+    disk.make_directories("/data/node1/log")
+    disk.write_file(there, b"something")
+    with pytest.raises(ConfigurationError, match="start"):
+        kvstore.repair_db(named, filesystem=disk)
+    assert disk.read_file(there) == b"something"
+    assert disk.files() == [there]

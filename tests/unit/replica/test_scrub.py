@@ -339,3 +339,35 @@ def test_between_rounds_of_a_small_store_lies_a_part_of_a_rounds_time() -> None:
     assert alone.rounds() == 1
     alone.until(lambda: alone.rounds() == 2)
     alone.close()
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+@pytest.mark.parametrize("name", ["LOGEND", "END"])
+def test_a_damaged_copy_of_a_note_of_an_end_is_found_told_and_written_anew(
+    name: str, copy: int
+) -> None:
+    with DrivenGroup(options=OPTIONS) as group:
+        for number in range(5):
+            group.put(b"k", b"%d" % number)
+        group.settle()
+        for member in group.group.replicas.values():
+            member.machine.flush()
+            member.machine.flush()
+        for _ in range(20):
+            group.step()
+        hurt = group.group.replicas[2]
+        (path,) = [p for p in group.disk.files("/data/node2") if p.endswith(f"/{name}")]
+        group.disk.flip_bit(path, 512 * copy + 50, 3)
+        rounds, done = hurt.scrub.figures().rounds, hurt.counters.repairs_done
+        hurt.check_all()
+        group.until(lambda: hurt.scrub.figures().rounds > rounds)
+        # A check begins a segment, and the note of that is written over the older copy.
+        found = 0 if (name, copy) == ("LOGEND", 0) else 1
+        assert hurt.scrub.figures().damages == found
+        group.until(lambda: not hurt.repair.under_way)
+        assert hurt.counters.repairs_done == done + found
+        rounds = hurt.scrub.figures().rounds
+        hurt.check_all()
+        group.until(lambda: hurt.scrub.figures().rounds > rounds)
+        assert hurt.scrub.figures().damages == found, "both are right now"
+        assert hurt.counters.repairs_failed == 0

@@ -56,7 +56,8 @@ cdef TableChecking check_of_table(Store store, uint64_t number):
 
 
 cdef object check_small_files(Store store):
-    """IDENTITY, CURRENT and manifest, as they are on the disk now; returns their bytes."""
+    """IDENTITY, CURRENT, manifest and END, as they are on the disk now; returns the bytes of the
+    first and the manifest."""
     cdef bytes identity
     with store.installing:
         # Nothing is written to them meanwhile.
@@ -67,7 +68,11 @@ cdef object check_small_files(Store store):
             raise CorruptionError(
                 "another database's", code=IntegrityCode.INVALID_RECORD, path=path
             )
-        noted, _ = end_note(store.disk, store.path, store.database_id).load()
+        noted, damage = end_note(store.disk, store.path, store.database_id).load()
+        if damage:
+            raise CorruptionError(
+                damage, code=IntegrityCode.CHECKSUM_MISMATCH, path=f"{store.path}/{END}"
+            )
         number, _, torn = load_manifest(
             store.disk, store.path, store.database_id, store.read_only, noted
         )

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.files.owners import is_data_directory, is_of_member
 from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.output import tell
 from kvstore.client import Client, Repairs
@@ -98,7 +97,6 @@ def repair_database(context: click.Context, directory: Path) -> int:
     """Of a library: make it openable again, and say what came of it; the exit status."""
     from kvstore.engine import repair_db
 
-    _refuse_members(directory)
     try:
         report = repair_db(directory, progress=_tell_progress)
     except AlreadyOpenError as error:
@@ -121,20 +119,6 @@ def repair_database(context: click.Context, directory: Path) -> int:
     }
     tell(context, fields, *(str(report) or "there was nothing to do").split("\n"))
     return ExitCode.DAMAGED if lost else ExitCode.OK
-
-
-def _refuse_members(directory: Path) -> None:
-    """What is kvd's, kvd repairs: a state without all that it held would be taken for whole."""
-    directory = directory.resolve()
-    if is_data_directory(directory):
-        raise ConfigurationError(
-            f"{directory} is kvd's data directory, whose members repair what they hold by "
-            f"themselves: start kvd; while it runs, 'kvctl --dir {directory} repair'"
-        )
-    if is_of_member(directory):
-        raise ConfigurationError(
-            f"{directory} is a member's, who repairs it by itself: start its kvd"
-        )
 
 
 def _tell_progress(what: str, done: int, total: int) -> None:
