@@ -318,3 +318,51 @@ def test_one_member_at_a_time_may_lose_its_tail_again_and_again(seed: int) -> No
     applied = [index for index, _ in cluster.states().pop()]
     commands = [i for i, e in sorted(cluster.committed.items()) if e.kind == 0]
     assert applied == commands
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["told by its storage", "by the state alone"])
+def test_what_the_state_holds_vouches_for_no_entry_of_a_log_that_lost_its_end(known: bool) -> None:
+    """The end had other entries in the place of those that are left, and the state is of them."""
+    _, founding = bootstrap(voters(1, 2, 3))
+    left = [Entry(1, i, EntryKind.COMMAND, b"same") for i in (2, 3)]
+    left += [Entry(2, i, EntryKind.COMMAND, b"replaced") for i in (4, 5, 6)]
+    core = Raft(
+        2,
+        Options(),
+        rng=random.Random(1),
+        hard_state=HardState(4, commit=3),
+        entries=[*founding, *left],
+        applied=9,
+        damaged=known,
+    )
+    assert core.damaged
+    assert core.commit == 3
+    core.compact(9)
+    with pytest.raises(InvalidArgumentError):
+        core.snapshot_meta(6)
+    take(core)
+    assert core.status().first_index == 1, "nothing goes that isn't known to be what was applied"
+    core.step(Message(K.HEARTBEAT, 2, 1, 9, log_index=0, commit=0, context=1))
+    news = [Entry(3, i, EntryKind.COMMAND, b"true") for i in range(4, 10)]
+    news.append(Entry(9, 10, EntryKind.EMPTY, b""))
+    # The leader probes where it takes the logs to be equal.
+    core.step(Message(K.APPEND, 2, 1, 9, 6, 3, 0, entries=news[3:]))
+    take(core)
+    assert core.damaged
+    core.step(Message(K.APPEND, 2, 1, 9, 3, 1, 10, entries=news))
+    take(core)
+    assert not core.damaged
+    log = core._state.log
+    assert [(entry.term, entry.data) for entry in log.entries[3:9]] == [(3, b"true")] * 6
+    assert (log.commit, log.applied) == (10, 10), "and what the state holds isn't applied again"
+
+
+def test_who_lost_the_end_of_its_log_says_so_to_those_who_ask_for_an_entry_of_it() -> None:
+    for damaged in (False, True):
+        core = follower_of_five(damaged=damaged)
+        take(core)
+        core.step(Message(K.MEND, 2, 3, 5, log_index=7, log_term=2))
+        bundle = core.ready()
+        assert bundle is not None
+        (answer,) = [m for m in bundle.messages if m.kind is K.MEND_RESPONSE]
+        assert (answer.reject, answer.damaged) == (True, damaged)
