@@ -43,6 +43,7 @@ SECTIONS: Final = {
         "top": _in("measuring.top", "top_command", "watch members on a live screen"),
         "member": _in("cluster.member", "member_group", "list, add, promote and remove members"),
         "leader": _in("cluster.member", "leader_group", "hand leadership over"),
+        "hash": _in("cluster.hash", "hash_command", "compare what members have of all keys"),
         "alarm": _in("cluster.upkeep", "alarm_group", "list and disarm what has writes refused"),
         "defrag": _in("cluster.upkeep", "defrag_command", "give back the room of what was deleted"),
         "repair": _in(

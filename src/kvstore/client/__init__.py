@@ -9,7 +9,7 @@ from kvstore.client.health import Health
 from kvstore.client.keys import Compare, Keys
 from kvstore.client.leases import AsyncLease, Lease, LeaseStatus
 from kvstore.client.locks import AsyncLock, Lock
-from kvstore.client.maintenance import Alarm, AsyncMaintenance, Maintenance
+from kvstore.client.maintenance import Alarm, AsyncMaintenance, Maintenance, StateHash
 from kvstore.client.optimistic import AsyncDraft, Draft
 from kvstore.client.options import TLS, RetryPolicy
 from kvstore.client.scanning import AsyncRange, Range
@@ -76,6 +76,7 @@ __all__ = [
     "Repairs",
     "RetryPolicy",
     "SlowCall",
+    "StateHash",
     "Telemetry",
     "Transaction",
     "TransactionResult",

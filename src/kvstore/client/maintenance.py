@@ -8,7 +8,7 @@ from kvstore.api.etcd import etcd_pb2
 from kvstore.client.background import Runner
 from kvstore.client.calls import Calls
 
-__all__ = ["Alarm", "AsyncMaintenance", "Maintenance"]
+__all__ = ["Alarm", "AsyncMaintenance", "Maintenance", "StateHash"]
 
 
 class Alarm(NamedTuple):
@@ -20,6 +20,15 @@ class Alarm(NamedTuple):
 
     member_id: int
     kind: str
+
+
+class StateHash(NamedTuple):
+    """What one member has at ``revision``, from ``compact_revision`` on: equal for members that
+    have the same."""
+
+    hash: int
+    revision: int
+    compact_revision: int
 
 
 class AsyncMaintenance:
@@ -69,6 +78,18 @@ class AsyncMaintenance:
             timeout,
         )
 
+    async def hash(self, revision: int = 0, *, timeout: float | None = None) -> StateHash:
+        """What the member that is called has of all keys, up to ``revision``; 0: what it has now.
+
+        Of a client with several addresses that is any of them: have a client for each. Raises
+        CompactedError, FutureRevisionError.
+        """
+        request = etcd_pb2.HashKVRequest(revision=revision)
+        answer = await self._calls.call(
+            lambda server: server.etcd.maintenance("HashKV"), request, timeout
+        )
+        return StateHash(answer.hash, answer.hash_revision or revision, answer.compact_revision)
+
 
 def _alarm(message: etcd_pb2.AlarmMember) -> Alarm:
     names = etcd_pb2.AlarmType.DESCRIPTOR.values_by_number
@@ -105,3 +126,11 @@ class Maintenance:
         meanwhile. For operators.
         """
         self._run(self._maintenance.defragment(timeout=timeout))
+
+    def hash(self, revision: int = 0, *, timeout: float | None = None) -> StateHash:
+        """What the member that is called has of all keys, up to ``revision``; 0: what it has now.
+
+        Of a client with several addresses that is any of them: have a client for each. Raises
+        CompactedError, FutureRevisionError.
+        """
+        return self._run(self._maintenance.hash(revision, timeout=timeout))
