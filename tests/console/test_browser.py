@@ -48,6 +48,7 @@ PAGES = (
     "/members",
     "/members/confirm?do=remove&id=3",
     "/engine",
+    "/slow",
     "/backups",
     "/users",
 )

@@ -275,3 +275,24 @@ def test_a_client_is_what_it_is(operating: Console, cluster: Cluster) -> None:
     wait_for(lambda: "all members answer" in browser.get("/").words)
     with Client(cluster.clients[1]) as client:
         assert len(client.members().members) == 3
+
+
+def test_slow_calls_are_for_operators(
+    cluster: Cluster, operator: Browser, logs: Path, tmp_path: Path
+) -> None:
+    assert operator.get("/slow").status == 200
+    with Console(logs, f"--addr={cluster.clients[1]}") as console:
+        strangers = Browser(console).get("/slow").words
+        assert "doesn't tell" in strangers
+    with Kvd(tmp_path / "data", "--slow_call_ms=1") as kvd:
+        kvd.wait_serving()
+        with Console(tmp_path, f"--dir={kvd.data_dir}") as one, kvd.client() as client:
+            browser = Browser(one)
+            browser.log_in(key=one.key)
+
+            def told() -> bool:
+                client.put_many((b"<i>%d" % number, bytes(20_000)) for number in range(200))
+                return "Put" in browser.get("/slow").words
+
+            wait_for(told)
+            assert "<i>" not in browser.get("/slow").text

@@ -27,6 +27,7 @@ from kvstore.console.pages import (
     login,
     members,
     overview,
+    slow,
     users,
     watch,
 )
@@ -107,6 +108,7 @@ def application(console: Console) -> Guard:
             *watch.ROUTES,
             *members.ROUTES,
             *engine.ROUTES,
+            *slow.ROUTES,
             *backups.ROUTES,
             *users.ROUTES,
             *login.ROUTES,

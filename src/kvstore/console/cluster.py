@@ -7,7 +7,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-from kvstore.client import AsyncClient, ClusterStatus, MemberStatus
+from kvstore.client import AsyncClient, ClusterStatus, MemberStatus, SlowCall
 from kvstore.client.options import parse_addresses
 from kvstore.console.options import Options
 from kvstore.errors import Error, PermissionDeniedError, UnauthenticatedError
@@ -137,6 +137,19 @@ class Cluster:
                     Report(member.member_id, member.client_address, silence=_words(answer)),
                 )
             await self._forget({one.client_address for one in known})
+
+    async def slow_calls(self) -> dict[str, tuple[SlowCall, ...] | Error]:
+        """What the process at each address that is known says, or why it doesn't."""
+
+        async def ask(client: AsyncClient) -> tuple[SlowCall, ...] | Error:
+            try:
+                return await client.slow_calls(timeout=ASK_TIMEOUT_S)
+            except Error as error:
+                return error
+
+        asked = dict(self._members)
+        answers = await asyncio.gather(*map(ask, asked.values()))
+        return dict(zip(asked, answers, strict=True))
 
     async def _ask(self, address: str) -> ClusterStatus | Error:
         client = self._members.get(address)

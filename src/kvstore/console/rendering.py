@@ -27,6 +27,7 @@ PAGES = (
     ("Watch", "/watch"),
     ("Members", "/members"),
     ("Engine", "/engine"),
+    ("Slow calls", "/slow"),
     ("Backups", "/backups"),
     ("Users", "/users"),
 )

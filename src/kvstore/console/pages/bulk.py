@@ -20,7 +20,7 @@ from kvstore.errors import ConflictError, Error, PermissionDeniedError
 __all__ = ["ROUTES", "delete_counted"]
 
 # Keys that go in one transaction: others' calls pass between two of them.
-CHUNK: Final = 500
+CHUNK: Final = 1_000
 # For one form; what is left then is said, and can be gone on with.
 DELETING_S: Final = 20.0
 

@@ -14,13 +14,16 @@ from kvstore.console.cluster import Reports
 from kvstore.console.formats import duration
 from kvstore.console.rendering import fragment, page
 from kvstore.console.requests import Console, console_of, shown
-from kvstore.console.sampler import EVERY_S, SAMPLES_MAX, Sampler
+from kvstore.console.sampler import EVERY_S, Sampler
 from kvstore.console.sessions import Session
 from kvstore.errors import Error
 
 __all__ = ["ROUTES"]
 
 ALARMS_S = 2.0
+
+# That a chart has room for, at least.
+CHART_SAMPLES_MIN = 30
 
 
 async def _what(console: Console, session: Session) -> dict[str, Any]:
@@ -38,6 +41,7 @@ async def _what(console: Console, session: Session) -> dict[str, Any]:
         "reports": reports,
         "health": health(reports),
         "charts": charts(sampler),
+        "span": len(sampler.samples) * EVERY_S,
         "alarms": alarms,
         "silences": sampler.silences,
         "metrics": bool(console.options.metrics),
@@ -64,19 +68,21 @@ def health(reports: Reports) -> tuple[str, str]:
 
 def charts(sampler: Sampler) -> list[Chart]:
     samples = list(sampler.samples)
+    # What there is fills the width, once it is a minute's.
+    places = max(len(samples), CHART_SAMPLES_MIN)
     made = [
-        chart("Writes a second", [("writes", [one.writes for one in samples])], _rate, SAMPLES_MAX),
+        chart("Writes a second", [("writes", [one.writes for one in samples])], _rate, places),
         chart(
             "Answer to the console",
             [("status", [one.answered_s for one in samples])],
             duration,
-            SAMPLES_MAX,
+            places,
         ),
         chart(
             "Lag, in entries",
             [("furthest behind", [one.lag for one in samples])],
             _count,
-            SAMPLES_MAX,
+            places,
         ),
     ]
     if any(one.calls for one in samples):
@@ -85,8 +91,8 @@ def charts(sampler: Sampler) -> list[Chart]:
         p50 = [None if one is None else one.p50_s for one in calls]
         p99 = [None if one is None else one.p99_s for one in calls]
         made += [
-            chart("Calls a second", [("calls", rates)], _rate, SAMPLES_MAX),
-            chart("Time of calls, below", [("p50", p50), ("p99", p99)], duration, SAMPLES_MAX),
+            chart("Calls a second", [("calls", rates)], _rate, places),
+            chart("Time of calls, below", [("p50", p50), ("p99", p99)], duration, places),
         ]
     return made
 
