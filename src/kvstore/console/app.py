@@ -52,7 +52,7 @@ from kvstore.errors import (
 
 __all__ = ["application", "console_of_options"]
 
-log = logging.getLogger("kvstore.console")
+logger = logging.getLogger("kvstore.console")
 
 STATIC = Path(__file__).parent / "static"
 
@@ -165,7 +165,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    log.error("a page failed", exc_info=error)
+    logger.error("a page failed", exc_info=error)
     return page(
         request,
         "error.html",

@@ -21,7 +21,7 @@ from kvstore.addresses import HostPort
 
 __all__ = ["SEND_S", "Guard"]
 
-log = logging.getLogger("kvstore.console")
+logger = logging.getLogger("kvstore.console")
 
 # For a browser to take what was sent, and to send the next piece of a request.
 SEND_S: Final = 30.0
@@ -84,7 +84,7 @@ class Guard:
         except Exception:
             # A defect was answered and logged inside; a browser that took nothing more for
             # SEND_S loses its connection by the answer's not being finished.
-            log.debug("a request ended early", exc_info=True)
+            logger.debug("a request ended early", exc_info=True)
 
     def _refusal(self, headers: Headers, method: str) -> PlainTextResponse | None:
         if method not in ("GET", "HEAD", "POST"):
