@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.unit.client.test_faces import PAIRS, public
 
 pytest.importorskip("mypy")
 
@@ -15,20 +19,109 @@ SOURCES = Path(__file__).resolve().parents[3] / "src"
 
 PROGRAM = """
 import asyncio
+import tempfile
+from pathlib import Path
 from typing import assert_type
 
 import kvstore
 from kvstore.client import (
+    TLS,
+    Access,
+    Alarm,
     AsyncDraft,
+    AuthStatus,
     Batch,
+    ClusterStatus,
     Compare,
     DeleteResult,
     Draft,
     GetResult,
+    Health,
+    Leadership,
     LeaseStatus,
+    Members,
+    Permission,
     PutResult,
+    Repairs,
     TransactionResult,
 )
+from kvstore.client.otel import OpenTelemetry
+from kvstore.testing import AsyncMemoryClient, Cluster, MemoryClient, MemoryStore, Server
+
+
+def upkeep() -> None:
+    client = kvstore.Client(
+        "kv://db1?timeout=5",
+        tls=TLS(ca="ca.pem"),
+        timeout=3,
+        retry=kvstore.RetryPolicy(delay_max_s=0.5),
+        transport="native",
+        namespace=b"app/",
+        telemetry=OpenTelemetry(),
+    )
+    assert_type(client.health(timeout=1), tuple[Health, ...])
+    assert_type(client.health()[0].error, kvstore.Error | None)
+    assert_type(client.status(), ClusterStatus)
+    assert_type(client.members(), Members)
+    assert_type(client.add_member(4, "db4:1", "db4:2"), Members)
+    assert_type(client.promote_member(4), Members)
+    assert_type(client.remove_member(4, force=True), Members)
+    assert_type(client.transfer_leadership(), int)
+    assert_type(client.forget_introduction(4), bool)
+    assert_type(client.repair(begin=True), tuple[Repairs, ...])
+    for piece in client.save_snapshot(stale=True):
+        assert_type(piece, bytes)
+    client.compact(7, physical=True)
+    assert_type(client.delete(b"a", request_id="once", retry=True), bool)
+    assert_type(client.put_many({b"a": b"1"}), int)
+    assert_type(dict(client.get_many([b"a"])), dict[bytes, bytes | None])
+    pipe = client.pipeline().put(b"a", b"1").get(b"a").delete(b"a")
+    assert_type(pipe.execute(raise_on_error=False), list[bool | bytes | None | kvstore.Error])
+    assert_type(client.keys(prefix=b"a").lease == 0, Compare)
+    assert_type(client.keys(prefix=b"a").version > 1, Compare)
+    assert_type(client.keys(prefix=b"a").create_revision < 1, Compare)
+    assert_type(client.key(b"a").exists(), Compare)
+    transaction = client.transaction().else_(kvstore.Get(b"a"))
+    assert_type(transaction.message.ByteSize(), int)
+    assert_type(transaction.reads_only, bool)
+    assert_type(client.leases(), list[int])
+    assert_type(client.renew_lease(7), int)
+    client.revoke_lease(7)
+    assert_type(client.lease_status(7, keys=True), LeaseStatus | None)
+    auth = client.auth
+    auth.enable()
+    auth.disable()
+    assert_type(auth.status(), AuthStatus)
+    auth.add_user("me", "secret")
+    auth.change_password("me", "another")
+    auth.delete_user("me")
+    assert_type(auth.users(), list[str])
+    auth.add_role("jobs")
+    auth.delete_role("jobs")
+    assert_type(auth.roles(), list[str])
+    auth.grant_role("me", "jobs")
+    auth.revoke_role("me", "jobs")
+    assert_type(auth.roles_of("me"), list[str])
+    auth.grant_permission("jobs", Access.READ, prefix=b"jobs/")
+    auth.revoke_permission("jobs", b"a")
+    assert_type(auth.permissions_of("jobs"), list[Permission])
+    assert_type(client.maintenance.alarms(), list[Alarm])
+    assert_type(client.maintenance.disarm(), list[Alarm])
+    client.maintenance.defragment()
+    client.close()
+
+
+def testing(directory: Path) -> None:
+    with MemoryClient(MemoryStore(), namespace=b"app/") as client:
+        client.advance(3.0)
+        assert_type(client.get(b"a"), bytes | None)
+        other: kvstore.Client = MemoryClient(client.store)
+        other.close()
+    with Server(directory) as server, server.client(namespace=b"app/", timeout=3) as client_of_it:
+        assert_type(client_of_it, kvstore.Client)
+        assert_type(server.url, str)
+    with Cluster(directory) as cluster:
+        cluster.kill(cluster.leader())
 
 
 def blocking() -> None:
@@ -58,6 +151,8 @@ def blocking() -> None:
             left = int(draft.get(b"n") or b"0")
             draft.put(b"n", b"%d" % (left + 1))
             assert_type(draft.items(prefix=b"n"), list[tuple[bytes, bytes]])
+            assert_type(draft.revision, int)
+            draft.delete(b"m")
             return left
 
         assert_type(client.transact(count), int)
@@ -69,15 +164,34 @@ def blocking() -> None:
             for batch in watch.batches():
                 assert_type(batch, Batch)
             assert_type(watch.next(timeout=1), kvstore.Event | None)
+            assert_type(watch.revision, int)
+            watch.ask_progress()
+            watch.start().close()
+        assert_type(client.range().list(), list[kvstore.KeyValue])
+        assert_type(client.range().revision, int)
         with client.lease(5) as lease:
+            assert_type((lease.id, lease.ttl, lease.left, lease.lost), tuple[int, int, float, bool])
+            assert_type(lease.renew(), float)
+            assert_type(lease.wait_lost(timeout=1), bool)
+            lease.check()
+            lease.let_go()
+            lease.revoke()
+            lease.grant()
             assert_type(client.put(b"a", b"1", lease=lease), bool)
             assert_type(lease.status(keys=True), LeaseStatus)
         with client.lock(b"l") as lock:
             assert_type(lock.fence, int)
             assert_type(lock.held, Compare)
+            assert_type((lock.key, lock.lost), tuple[bytes, bool])
+            assert_type(lock.wait_lost(timeout=1), bool)
+            assert_type(lock.acquire(wait=1), bool)
+            lock.check()
+            lock.release()
         election = client.election(b"e")
         with election.campaign(b"me") as leadership:
+            assert_type(leadership, Leadership)
             leadership.proclaim(b"still me")
+            leadership.resign()
         assert_type(election.leader(), kvstore.KeyValue | None)
         for leader in election.observe():
             assert_type(leader, kvstore.KeyValue)
@@ -104,16 +218,38 @@ async def asynchronous() -> None:
             await client.put(b"a", b"1", lease=lease)
         async with client.election(b"e").campaign(b"me") as leadership:
             await leadership.resign()
+        async for key, value in client.get_many([b"a"]):
+            assert_type((key, value), tuple[bytes, bytes | None])
+        assert_type(await client.health(), tuple[Health, ...])
+        assert_type((await client.status()).members[0].role, str)
+        async for piece in client.save_snapshot():
+            assert_type(piece, bytes)
+        assert_type(await client.auth.users(), list[str])
+        assert_type(await client.maintenance.alarms(), list[Alarm])
+    async with AsyncMemoryClient() as memory:
+        await memory.advance(3)
 
 
 try:
     blocking()
+    upkeep()
+    testing(Path(tempfile.gettempdir()))
     asyncio.run(asynchronous())
 except kvstore.OutcomeUnknownError as error:
     assert_type(error.outcome, kvstore.Outcome | None)
 except kvstore.CompactedError as error:
     assert_type(error.oldest, int)
 """
+
+
+# For clients alone: from the wire.
+INTERNAL = {"result"}
+
+
+@pytest.mark.parametrize("kind", [pair[1] for pair in PAIRS], ids=lambda kind: kind.__name__)
+def test_the_program_uses_all_that_there_is(kind: type[Any]) -> None:
+    used = set(re.findall(r"\.(\w+)", PROGRAM))
+    assert set(public(kind)) - INTERNAL <= used
 
 
 def test_a_users_program_has_types_everywhere(tmp_path: Path) -> None:
