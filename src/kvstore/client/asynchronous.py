@@ -12,14 +12,12 @@ from typing import Self, TypeVar
 
 import grpc
 
-from kvstore.api.v1 import admin_pb2
 from kvstore.client.attempts import Attempts
 from kvstore.client.auth import AsyncAuth
 from kvstore.client.calls import Calls
 from kvstore.client.channels import Transport, is_native
 from kvstore.client.elections import AsyncElection
 from kvstore.client.entries import Event, KeyValue
-from kvstore.client.health import Health, check
 from kvstore.client.history import compact, history
 from kvstore.client.keys import Keys, selected, selected_or_key, single
 from kvstore.client.leases import (
@@ -32,6 +30,7 @@ from kvstore.client.leases import (
 from kvstore.client.locks import LOCK_TTL_S, AsyncLock
 from kvstore.client.maintenance import AsyncMaintenance
 from kvstore.client.many import do_all, put_all
+from kvstore.client.operating import AsyncOperating
 from kvstore.client.operations import Kind, Result
 from kvstore.client.optimistic import TRIES, AsyncDraft, transact
 from kvstore.client.options import (
@@ -60,7 +59,6 @@ from kvstore.client.requests import (
 )
 from kvstore.client.scanning import PAGE_KEYS, AsyncRange, Selection, count
 from kvstore.client.servers import Server
-from kvstore.client.status import ClusterStatus, Members, Repairs, SlowCall
 from kvstore.client.telemetry import Telemetry, calls_of
 from kvstore.client.transactions import (
     AsyncTransaction,
@@ -78,7 +76,7 @@ from kvstore.errors import ClosedError, InvalidArgumentError, LeaseNotFoundError
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncOperating):
     """A kvd, or a cluster of them, as seen from one event loop.
 
     The same as :class:`kvstore.Client` in all but the ``await``; any number of tasks of one loop
@@ -378,102 +376,6 @@ class AsyncClient:
             for pair in pairs_of(chunk, values):
                 yield pair
             del values  # before there are others
-
-    async def status(self, *, timeout: float | None = None) -> ClusterStatus:
-        """Return what the server knows of itself and its members."""
-        answer = await self.calls.call(
-            lambda server: server.admin.Status, admin_pb2.StatusRequest(), timeout
-        )
-        return ClusterStatus.from_message(answer)
-
-    async def health(self, *, timeout: float | None = None) -> tuple[Health, ...]:
-        """Ask each server whether it can serve now; see :meth:`Client.health`."""
-        return await check(self.calls, timeout)
-
-    async def members(self, *, timeout: float | None = None) -> Members:
-        """Return who belongs to the cluster. Raises as :meth:`put` does."""
-        answer = await self.calls.call(
-            lambda server: server.admin.Members, admin_pb2.MembersRequest(), timeout
-        )
-        return Members.from_message(answer)
-
-    async def add_member(
-        self,
-        member_id: int,
-        client_address: str,
-        peer_address: str,
-        *,
-        timeout: float | None = None,
-    ) -> Members:
-        """Add a member under an id never used, as a learner. Returns when that is committed.
-
-        Raises InvalidArgumentError for an id or address that is taken, UnavailableError while
-        another change is under way, and as :meth:`put` does.
-        """
-        new = admin_pb2.Member(
-            member_id=member_id, client_address=client_address, peer_address=peer_address
-        )
-        return await self._change(admin_pb2.ChangeMembersRequest(add=new), timeout)
-
-    async def promote_member(
-        self, member_id: int, *, force: bool = False, timeout: float | None = None
-    ) -> Members:
-        """Let a learner vote; see :meth:`Client.promote_member`."""
-        return await self._change(
-            admin_pb2.ChangeMembersRequest(promote=member_id, force=force), timeout
-        )
-
-    async def remove_member(
-        self, member_id: int, *, force: bool = False, timeout: float | None = None
-    ) -> Members:
-        """Take a member out for good; see :meth:`Client.remove_member`."""
-        return await self._change(
-            admin_pb2.ChangeMembersRequest(remove=member_id, force=force), timeout
-        )
-
-    async def _change(
-        self, request: admin_pb2.ChangeMembersRequest, timeout: float | None
-    ) -> Members:
-        return Members.from_message(
-            await self.calls.call(lambda server: server.admin.ChangeMembers, request, timeout)
-        )
-
-    async def forget_introduction(self, member_id: int, *, timeout: float | None = None) -> bool:
-        """Let the member that answers forget what it remembers of another one's data directory.
-
-        Returns whether there was anything. For when it refuses a member whose directory is whole.
-        """
-        request = admin_pb2.ForgetIntroductionRequest(member_id=member_id)
-        return (
-            await self.calls.call(lambda server: server.admin.ForgetIntroduction, request, timeout)
-        ).known
-
-    async def repair(
-        self, *, begin: bool = False, timeout: float | None = None
-    ) -> tuple[Repairs, ...]:
-        """What the members of the process that answers repair; see :meth:`Client.repair`."""
-        request = admin_pb2.RepairRequest(begin=begin)
-        answer = await self.calls.call(lambda server: server.admin.Repair, request, timeout)
-        return tuple(Repairs.from_message(member) for member in answer.members)
-
-    async def slow_calls(self, *, timeout: float | None = None) -> tuple[SlowCall, ...]:
-        """The newest slow calls of the process that answers; see :meth:`Client.slow_calls`."""
-        request = admin_pb2.SlowCallsRequest()
-        answer = await self.calls.call(lambda server: server.admin.SlowCalls, request, timeout)
-        return tuple(SlowCall.from_message(slow) for slow in answer.calls)
-
-    async def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
-        """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
-        request = admin_pb2.TransferLeadershipRequest(to=to)
-        return (
-            await self.calls.call(lambda server: server.admin.TransferLeadership, request, timeout)
-        ).leader_id
-
-    def save_snapshot(
-        self, *, stale: bool = False, timeout: float | None = None
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield a backup file of the member that answers; see :meth:`Client.save_snapshot`."""
-        return self.calls.save_snapshot(stale, timeout)
 
     async def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""

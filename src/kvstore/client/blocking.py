@@ -17,12 +17,12 @@ from kvstore.client.background import drawn
 from kvstore.client.channels import Transport
 from kvstore.client.elections import Election
 from kvstore.client.entries import Event, KeyValue
-from kvstore.client.health import Health
 from kvstore.client.keys import Keys, selected, single
 from kvstore.client.leases import Lease, LeaseStatus
 from kvstore.client.locks import LOCK_TTL_S, Lock
 from kvstore.client.maintenance import Maintenance
 from kvstore.client.many import do_all, put_all
+from kvstore.client.operating import Operating
 from kvstore.client.operations import Operation, Result
 from kvstore.client.optimistic import TRIES, Draft, transact_blocking
 from kvstore.client.options import DEFAULT_ADDRESS, TLS, RetryPolicy
@@ -39,7 +39,6 @@ from kvstore.client.pipeline import (
 )
 from kvstore.client.requests import BytesLike
 from kvstore.client.scanning import PAGE_KEYS, Range
-from kvstore.client.status import ClusterStatus, Members, Repairs, SlowCall
 from kvstore.client.telemetry import Telemetry
 from kvstore.client.transactions import DeleteResult, LeaseLike, Transaction, commit
 from kvstore.client.urls import described
@@ -50,7 +49,7 @@ from kvstore.errors import BatchError, ClosedError, Error, Outcome
 T = TypeVar("T")
 
 
-class Client:
+class Client(Operating):
     """A kvd, or a cluster of them, as seen from ordinary threads.
 
     ``addresses`` is one ``host:port``, several separated by commas, a list, or a connection string:
@@ -520,111 +519,6 @@ class Client:
             return work.run(do_all(work.client.doer, operations, timeout=timeout))
         except ClosedError as error:
             return [*_given_up(operations, error).failures.values()]
-
-    def status(self, *, timeout: float | None = None) -> ClusterStatus:
-        """Return what the server knows of itself and its members."""
-        work = self._begun()
-        return work.run(work.client.status(timeout=timeout))
-
-    def health(self, *, timeout: float | None = None) -> tuple[Health, ...]:
-        """Ask each server that it knows, by itself, whether it can serve now.
-
-        ``timeout``: of each, 2 s if nothing is said. Raises ClosedError; of a server that can't be
-        reached the error is in what is returned.
-        """
-        work = self._begun()
-        return work.run(work.client.health(timeout=timeout))
-
-    def members(self, *, timeout: float | None = None) -> Members:
-        """Return who belongs to the cluster. Raises as :meth:`put` does."""
-        work = self._begun()
-        return work.run(work.client.members(timeout=timeout))
-
-    def add_member(
-        self,
-        member_id: int,
-        client_address: str,
-        peer_address: str,
-        *,
-        timeout: float | None = None,
-    ) -> Members:
-        """Add a member under an id never used, as a learner. Returns when that is committed.
-
-        Raises InvalidArgumentError for an id or address that is taken, UnavailableError while
-        another change is under way, and as :meth:`put` does.
-        """
-        work = self._begun()
-        return work.run(
-            work.client.add_member(member_id, client_address, peer_address, timeout=timeout)
-        )
-
-    def promote_member(
-        self, member_id: int, *, force: bool = False, timeout: float | None = None
-    ) -> Members:
-        """Let a learner vote.
-
-        Raises UnavailableError while it lacks too much of the log or wasn't heard from lately, or
-        when no majority of the voters to be was; with ``force`` it is done all the same.
-        """
-        work = self._begun()
-        return work.run(work.client.promote_member(member_id, force=force, timeout=timeout))
-
-    def remove_member(
-        self, member_id: int, *, force: bool = False, timeout: float | None = None
-    ) -> Members:
-        """Take a member out for good: its id can't be used again.
-
-        Raises UnavailableError when no majority of the voters that stay was heard from lately;
-        with ``force`` it is done all the same.
-        """
-        work = self._begun()
-        return work.run(work.client.remove_member(member_id, force=force, timeout=timeout))
-
-    def forget_introduction(self, member_id: int, *, timeout: float | None = None) -> bool:
-        """Let the member that answers forget what it remembers of another one's data directory.
-
-        Returns whether there was anything. For when it refuses a member whose directory is whole.
-        """
-        work = self._begun()
-        return work.run(work.client.forget_introduction(member_id, timeout=timeout))
-
-    def repair(self, *, begin: bool = False, timeout: float | None = None) -> tuple[Repairs, ...]:
-        """What the members of the process that answers repair, by id.
-
-        With ``begin`` each begins to read and check all that it holds, without regard to what that
-        costs, and what it finds damaged is repaired. Ask again, without, until ``checks`` has grown
-        and ``repairing`` is empty. Give the client one address: who answers is who is meant.
-        """
-        work = self._begun()
-        return work.run(work.client.repair(begin=begin, timeout=timeout))
-
-    def slow_calls(self, *, timeout: float | None = None) -> tuple[SlowCall, ...]:
-        """The newest calls that took long at the process that answers, the newest last.
-
-        Sizes and times, never keys or values. kvd's ``--slow_call_ms`` says what is long. For
-        operators; give the client one address: who answers is who is meant.
-        """
-        work = self._begun()
-        return work.run(work.client.slow_calls(timeout=timeout))
-
-    def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
-        """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
-        work = self._begun()
-        return work.run(work.client.transfer_leadership(to, timeout=timeout))
-
-    def save_snapshot(
-        self, *, stale: bool = False, timeout: float | None = None
-    ) -> Iterator[bytes]:
-        """Yield a backup file of the member that answers, piece by piece (docs/storage-format.md).
-
-        It holds every write that was acknowledged, to anyone, before the call. With ``stale`` it is
-        what that member has, for when a majority is lost. ``timeout`` bounds finding a member that
-        can begin, not the transfer; members are only changed before the first piece.
-
-        Raises CorruptionError when the member's data is damaged, and as :meth:`put` does.
-        """
-        work = self._begun()
-        yield from drawn(work.run, work.client.save_snapshot(stale=stale, timeout=timeout))
 
     def close(self) -> None:
         """Close all connections. Calls under way fail with ClosedError; closing twice is fine."""

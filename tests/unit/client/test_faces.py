@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from kvstore import client, testing
+from kvstore.client.operating import AsyncOperating, Operating
 from kvstore.client.pipeline import AsyncPipeline, Pipeline
 
 PAIRS = [
@@ -31,6 +32,7 @@ PAIRS = [
     (client.AsyncTransaction, client.Transaction),
     (client.AsyncWatch, client.Watch),
     (AsyncPipeline, Pipeline),
+    (AsyncOperating, Operating),
     (testing.AsyncMemoryClient, testing.MemoryClient),
 ]
 

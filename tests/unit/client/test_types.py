@@ -43,6 +43,7 @@ from kvstore.client import (
     Permission,
     PutResult,
     Repairs,
+    SlowCall,
     TransactionResult,
 )
 from kvstore.client.otel import OpenTelemetry
@@ -63,6 +64,7 @@ def upkeep() -> None:
     assert_type(client.health()[0].error, kvstore.Error | None)
     assert_type(client.status(), ClusterStatus)
     assert_type(client.members(), Members)
+    assert_type(client.slow_calls(), tuple[SlowCall, ...])
     assert_type(client.add_member(4, "db4:1", "db4:2"), Members)
     assert_type(client.promote_member(4), Members)
     assert_type(client.remove_member(4, force=True), Members)
