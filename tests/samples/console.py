@@ -52,6 +52,11 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(wanted, printed.strip() + "\n" if printed.strip() else "") is not None
 
 
+def _cleaned(printed: str) -> str:
+    """Without what isn't the command's."""
+    return _KILLED.sub("", printed.replace(f"\n{_END}\n", "").replace(_END, ""))
+
+
 class Shell:
     """A shell in ``directory`` for the sessions of one page, with kvd and kvctl on its path."""
 
@@ -75,9 +80,8 @@ class Shell:
         self._process.stdin.flush()
         printed = self._read(lambda text: f"{_END}\n" in text)
         if command.rstrip().endswith("&") and until:
-            printed += self._read(lambda text: matches(until, text.replace(_END, "")), printed)
-        printed = printed.replace(f"\n{_END}\n", "").replace(_END, "")
-        return _KILLED.sub("", printed)
+            printed += self._read(lambda text: matches(until, _cleaned(text)), printed)
+        return _cleaned(printed)
 
     def _read(self, done: Callable[[str], bool], before: str = "") -> str:
         assert self._process.stdout is not None
