@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import datetime
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
+from kvstore import Put
 from kvstore.client import TLS, Client
 from kvstore.client.channels import Transport
 from kvstore.errors import DeadlineExceededError, Error, Outcome, UnavailableError
-from tests.integration.process import FRONTS, Certificates, Kvd
+from tests.integration.process import FRONTS, Certificates, Kvd, environment
 
 transports = pytest.mark.parametrize("transport", FRONTS)
 
@@ -131,8 +135,69 @@ def test_a_server_that_answers_nothing_keeps_nobody_longer_than_told(
         server_that_says(None) as address,
         Client(address, timeout=1, transport=transport, tls=tls) as client,
     ):
-        for call in (lambda: client.put(b"k", b"v"), lambda: client.get(b"k"), client.status):
+        for call in (
+            lambda: client.put(b"k", b"v"),
+            lambda: client.get(b"k"),
+            lambda: client.range(prefix=b"k").list(),
+            lambda: client.transaction().then(Put(b"k", b"v")).commit(),
+            lambda: client.watch(b"k").__enter__(),
+            lambda: client.lease(5).__enter__(),
+            lambda: list(client.save_snapshot()),
+            client.status,
+        ):
+            began = time.monotonic()
             with pytest.raises((DeadlineExceededError, UnavailableError)) as raised:
                 call()
             assert isinstance(raised.value, Error)
             assert raised.value.outcome in (Outcome.NOT_APPLIED, None)
+            # A second more than it was told, and what a busy machine adds.
+            assert time.monotonic() - began < 8
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, sys
+import kvstore
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+with kvstore.Client(sys.argv[1], timeout=20, transport=sys.argv[2]) as client:
+    client.put(b"k", b"v")
+with kvstore.Client(sys.argv[1], timeout=1, transport=sys.argv[2]) as client:
+    try:
+        client.get(b"k", timeout=0.001)
+    except kvstore.Error:
+        pass
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    other = kvstore.Client("127.0.0.1:1", timeout=1, transport=sys.argv[2])
+    try:
+        other.put(b"k", b"v")
+    except kvstore.UnavailableError as error:
+        print(error.outcome, error)
+    for one in held:
+        os.close(one)
+    print(client.get(b"k", timeout=20))
+"""
+
+
+@transports
+def test_a_process_without_descriptors_is_told_so_and_goes_on_when_there_are_some(
+    tmp_path: Path, transport: Transport
+) -> None:
+    with Kvd(tmp_path / "data") as kvd:
+        kvd.wait_serving()
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_DESCRIPTORS, kvd.address, transport],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(),
+        )
+    assert done.stdout.splitlines() == [
+        "not-applied cannot connect to 127.0.0.1:1: this process, or machine, has no file "
+        "descriptors left (ulimit -n)",
+        "b'v'",
+    ], done.stderr

@@ -206,7 +206,8 @@ class Attempts:
                 raise self._judged(OutcomeUnknownError(str(failure.error))) from failure.error
         if not failure.retry or (failure.overloaded and not self._endpoints.budget.allows()):
             raise self._judged(failure.error)
-        if self._last is None or not failure.silent:
+        # Who runs out of time is told what a server said, and not that another one isn't there.
+        if self._last is None or failure.words >= max(1, self._last.words):
             self._last = failure
         if failure.leader_address is not None and failure.leader_address != self.address:
             self._endpoints.prefer(failure.leader_address)

@@ -207,11 +207,15 @@ class Calls:
         request = admin_pb2.SaveSnapshotRequest(stale=stale)
         begun = False
         while True:
-            attempts.next()
+            time_left = attempts.next()
             metadata = await self._identity(attempts)
             connection = self.connections.take(attempts.address)
-            call = connection.server.admin.SaveSnapshot(request, metadata=metadata)
+            call = None
             try:
+                # It reads all of its tables before the first piece, which has no bound for that:
+                # that it is there it says before.
+                await _answers(connection.server, time_left)
+                call = connection.server.admin.SaveSnapshot(request, metadata=metadata)
                 async for response in call:
                     begun = True
                     yield response.data
@@ -229,7 +233,8 @@ class Calls:
                     raise ClosedError(CLOSED) from error
                 raise
             finally:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
                 await self.give_back(connection)
             await asyncio.sleep(delay)
 
@@ -404,6 +409,15 @@ def _connect(
 ) -> Server:
     server = Server(address, dial)
     return server if namespace is None else enter(server, namespace)
+
+
+async def _answers(server: Server, timeout: float) -> None:
+    """Return once it has answered, whatever it was. Raises RpcError."""
+    try:
+        await server.health(b"", timeout=timeout, metadata=None)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

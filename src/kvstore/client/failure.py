@@ -60,7 +60,8 @@ class Failure:
 
     ``not_applied``: this try surely did nothing, and never will. ``silent``: nothing at all was
     heard of the server until the try's time was up. ``overloaded``: it has too much to do already.
-    ``unauthenticated``: it doesn't know, or no longer, who asks.
+    ``unauthenticated``: it doesn't know, or no longer, who asks. ``unreached``: there was no
+    connection to any.
     """
 
     error: Error
@@ -70,6 +71,12 @@ class Failure:
     silent: bool = False
     overloaded: bool = False
     unauthenticated: bool = False
+    unreached: bool = False
+
+    @property
+    def words(self) -> int:
+        """How much it says: nothing; that a server can't be reached; what a server has said."""
+        return 0 if self.silent else 1 if self.unreached else 2
 
 
 def understand(error: grpc.RpcError) -> Failure:
@@ -91,7 +98,7 @@ def understand(error: grpc.RpcError) -> Failure:
     final = isinstance(translated, InvalidArgumentError | ResourceExhaustedError)
     passing = code in _PASSING and not final
     # gRPC's own words; ours say more.
-    silent = code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in details
+    silent = code is grpc.StatusCode.DEADLINE_EXCEEDED and _GRPC_LATE in details
     return Failure(
         translated,
         passing,
@@ -101,6 +108,7 @@ def understand(error: grpc.RpcError) -> Failure:
         OVERLOAD_KEY in trailer
         or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and ALARM_KEY not in trailer),
         code is grpc.StatusCode.UNAUTHENTICATED,
+        _unsent(error) or never_left(details),
     )
 
 
@@ -119,6 +127,7 @@ _BEFORE = frozenset(
 # also stand for a reset in the middle of a call (gRPC's PROTOCOL-HTTP2.md, "Errors").
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _TOO_LARGE = "larger than max"
+_GRPC_LATE = "Deadline Exceeded"
 
 
 def _unsent(error: grpc.RpcError) -> bool:
@@ -161,7 +170,7 @@ def _translated(
             # The server did, as one that stops may: a call cancelled here never gets this far.
             return UnavailableError(f"the server cut the call short: {details}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceededError(details)
+            return DeadlineExceededError("no answer in time" if _GRPC_LATE in details else details)
         case grpc.StatusCode.UNIMPLEMENTED:
             return UnsupportedError(f"the server doesn't know this call: {details}")
         case grpc.StatusCode.DATA_LOSS:

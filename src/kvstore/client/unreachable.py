@@ -29,6 +29,10 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), words)
     for pattern, words in (
         (
+            r".*Too many open files.*",
+            "this process, or machine, has no file descriptors left (ulimit -n)",
+        ),
+        (
             r".*Temporary failure in name resolution.*|.*Timeout while contacting DNS.*",
             "the name can't be resolved now: no name server answers",
         ),

@@ -140,7 +140,10 @@ async def _connect(target: Target, place: _Place, make: Make) -> Connection:
         protocol = make(place.words, connected)
         return protocol
 
-    made = socket.socket(place.family, socket.SOCK_STREAM)
+    try:
+        made = socket.socket(place.family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot(place.words, _words(error)) from error
     try:
         made.setblocking(False)
         if place.family != socket.AF_UNIX:

@@ -367,3 +367,16 @@ def test_every_error_is_found_in_the_package_and_says_whether_a_retry_may_help()
         if not issubclass(kind, errors.StorageError):  # by the system's number
             assert error.retryable is (kind in RETRYABLE), kind
     assert not errors.OutcomeUnknownError("a transaction has no id").retryable
+
+
+def test_what_a_server_said_goes_before_that_another_one_is_not_there() -> None:
+    clock = Clock()
+    plan = attempts(Endpoints(["a:1", "b:1"]), clock)
+    refused = Failure(UnavailableError("b:1: Connection refused"), retry=True, unreached=True)
+    mute = Failure(DeadlineExceededError("Deadline Exceeded"), retry=True, silent=True)
+    for failure in (mute, refused, UNAVAILABLE, refused, mute):
+        plan.next()
+        plan.failed(failure)
+    clock.seconds += 11
+    with pytest.raises(UnavailableError, match="no leader"):
+        plan.next()

@@ -217,3 +217,18 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 )
 def test_only_a_members_name_is_read_as_one(name: str, parsed: tuple[str, int] | None) -> None:
     assert parse_member_name(name) == parsed
+
+
+def test_an_authority_that_was_begun_is_made_anew(tmp_path: Path) -> None:
+    """As a process that was killed leaves it."""
+    pki.init(tmp_path, "orders", 10)
+    before = (tmp_path / "ca.pem").read_bytes()
+    (tmp_path / "cluster.txt").unlink()
+    with pytest.raises(ConfigurationError, match="holds a certificate authority already"):
+        pki.init(tmp_path, "orders", 10)
+    (tmp_path / "unfinished").touch()
+    pki.init(tmp_path, "orders", 10).issue_member(1, ["db1"], 5)
+    assert (tmp_path / "ca.pem").read_bytes() != before
+    assert not (tmp_path / "unfinished").exists()
+    with pytest.raises(ConfigurationError, match="holds a certificate authority already"):
+        pki.init(tmp_path, "orders", 10)

@@ -8,6 +8,7 @@ on the wire between two members needs to be kept out by TLS.
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import secrets
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from kvstore.api.v1 import raft_pb2
 from kvstore.errors import ConfigurationError
-from kvstore.server.config.private_files import open_private, refuse_readable_by_others
+from kvstore.server.config.private_files import refuse_readable_by_others, replace_private
 from kvstore.small_files import read_small
 
 __all__ = ["NONCE_BYTES", "is_proved", "make_secret_file", "prove", "read_secret"]
@@ -30,9 +31,10 @@ _DOMAIN = b"kvstore introduction 1\0"
 def make_secret_file(path: Path) -> None:
     """Write a new random secret, readable by its owner only. Raises ConfigurationError."""
     try:
-        descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with open(descriptor, "w") as file:
-            file.write(f"{secrets.token_hex(32)}\n")
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        # Whole or not there: what a crash left of it would stand in the way of the next try.
+        replace_private(path, f"{secrets.token_hex(32)}\n".encode())
     except OSError as error:
         raise ConfigurationError(f"failed to write {path}: {error.strerror}") from error
 

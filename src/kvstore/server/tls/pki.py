@@ -36,6 +36,8 @@ from kvstore.server.peers.names import member_name
 # Machines whose clocks run a little behind must not refuse what was just signed.
 _BACKDATED = datetime.timedelta(hours=1)
 
+_BEGUN = "unfinished"
+
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 _SERVER = (ExtendedKeyUsageOID.SERVER_AUTH,)
@@ -149,12 +151,16 @@ class Authority:
 
 def init(directory: Path, cluster_id: str, days: int) -> Authority:
     """Make the two authorities. Raises ConfigurationError when ``directory`` holds some already."""
-    if (directory / "cluster.txt").exists() or (directory / "ca.key").exists():
+    # What was begun and not ended has signed nothing: that needs cluster.txt, which comes last.
+    begun = directory / _BEGUN
+    is_there = (directory / "cluster.txt").exists()
+    if is_there or ((directory / "ca.key").exists() and not begun.exists()):
         raise ConfigurationError(
             f"{directory} holds a certificate authority already; nothing was changed"
         )
     check_cluster_id(cluster_id)
     _make_private(directory)
+    _write(begun, b"", mode=0o600)
     for stem, title in (("ca", "clients and servers"), ("peer-ca", "members")):
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
@@ -173,6 +179,7 @@ def init(directory: Path, cluster_id: str, days: int) -> Authority:
         _write(directory / f"{stem}.key", _key_pem(key), mode=0o600)
         _write(directory / f"{stem}.pem", _pem(certificate), mode=0o644)
     _write(directory / "cluster.txt", f"{cluster_id}\n".encode(), mode=0o644)
+    begun.unlink()
     return Authority(directory)
 
 
