@@ -76,8 +76,10 @@ class RangeLending:
         """One tick has passed."""
         for member, loan in list(self._loans.items()):
             loan.idle_ticks += 1
-            if loan.machine is not self._applying.machine or (
-                loan.idle_ticks >= self._idle_ticks and not loan.busy
+            if (
+                loan.machine is not self._applying.machine
+                or self._applying.damage is not None  # what it holds is in the way of a repair
+                or (loan.idle_ticks >= self._idle_ticks and not loan.busy)
             ):
                 self._end(member)
             else:

@@ -106,15 +106,23 @@ class RangeRepair:
     def table_of(self, damage: StorageError) -> int | None:
         """The number of the state's table that ``damage`` is of; None where it is of no table, or
         nobody could lend what it holds."""
-        name, kind = os.path.splitext(os.path.basename(damage.path or ""))
+        number = _number_of(damage)
         part, own = self._directory.part_of(damage.path), self._applying.part
-        if kind != ".sst" or not name.isdecimal() or not self._find_lenders():
+        if number is None or not self._find_lenders():
             return None
         # A checkpoint has the state's own tables.
         if part != own and not (part.startswith("outgoing") and own.startswith("state")):
             return None
-        tables = dict(self._applying.machine.live_tables())
-        return int(name) if int(name) in tables else None
+        return number if self._is_live(number) else None
+
+    def is_gone(self, damage: StorageError) -> bool:
+        """It is of a table that the state had, and has no more: somebody had still read it."""
+        number = _number_of(damage)
+        own = self._directory.part_of(damage.path) == self._applying.part
+        return number is not None and own and not self._is_live(number)
+
+    def _is_live(self, number: int) -> bool:
+        return number in dict(self._applying.machine.live_tables())
 
     def begin(self, numbers: Iterable[int]) -> None:
         """Make these tables whole of the state, which nobody reads nor changes meanwhile."""
@@ -208,7 +216,8 @@ class RangeRepair:
         if not self._is_mine(machine) or number != self._round:
             return
         self._busy = False
-        if outcome is not None:
+        # What a compaction met that came with it is no matter of the flush.
+        if outcome is not None and not isinstance(outcome, CorruptionError):
             self._lack_or_cancel(outcome, partial(self._flush, low))
             return
         try:
@@ -365,3 +374,9 @@ class RangeRepair:
     def close(self) -> None:
         """Nothing more. What was fetched the next start removes."""
         self._forget()
+
+
+def _number_of(damage: StorageError) -> int | None:
+    """Of the table that it is of; None where it is of none."""
+    name, kind = os.path.splitext(os.path.basename(damage.path or ""))
+    return int(name) if kind == ".sst" and name.isdecimal() else None

@@ -135,6 +135,8 @@ class Repair:
         if part == self._applying.part and os.path.basename(damage.path).startswith(_OF_MANIFEST):
             self._rewrite_manifest(damage)
             return True
+        if self._ranges.is_gone(damage):
+            return True
         if part == self._applying.part or part.startswith("outgoing"):
             # A checkpoint has the state's own tables.
             return self.begin(damage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 
 import pytest
@@ -298,6 +299,39 @@ def test_power_lost_at_any_moment_leaves_the_old_tables_or_the_new(seed: int) ->
             after_a_crash(twins, disk.crash(random.Random(stop), keep))  # type: ignore[arg-type]
             states += 1
     assert states > 30
+    twins.whole.close()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EMFILE])
+@pytest.mark.parametrize("operation", ["open", "pwrite", "datasync", "sync_directory", "pread"])
+def test_each_call_of_the_disk_may_fail(operation: str, code: int) -> None:
+    """Nothing is half done by it, and what isn't done can be done by the next one."""
+    twins, number = with_a_damaged_table(1)
+    twins.hurt.close()
+    damaged, whole = twins.disks
+    at = calls = 0
+    while at <= calls:
+        at += 1
+        disk = MemoryFileSystem()
+        for path in damaged.files("/db"):
+            disk.write_file(path, damaged.read_file(path))
+        twins.hurt = opened(disk, history_prefixes=None)
+        twins.disks = disk, whole
+        before = disk.counts.get(operation, 0)
+        disk.fail(operation, code, at=at)
+        with contextlib.suppress(StorageError):
+            repair(twins, number)
+        calls = disk.counts.get(operation, 0) - before
+        disk.heal()
+        assert twins.hurt.get(key(1)) == twins.whole.get(key(1))
+        reopen(twins)
+        live = {number for number, _ in twins.hurt.live_tables()}
+        assert {number_of(path) for path in damaged_tables(disk)} == live
+        if number in live:
+            assert repair(twins, number)
+        twins.check_equal()
+        twins.hurt.close()
+    assert at > 1
     twins.whole.close()
 
 

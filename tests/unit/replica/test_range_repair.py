@@ -495,6 +495,37 @@ def test_a_full_disk_is_waited_for_and_then_the_whole_state_is_wanted() -> None:
         assert group.failed == {}
 
 
+def test_damage_of_a_table_that_was_replaced_meanwhile_is_of_no_consequence() -> None:
+    """Somebody had begun to read it before."""
+    with DrivenGroup() as group:
+        fill(group)
+        hurt = follower(group)
+        path = damage(group, hurt)
+        find(hurt)
+        whole_again(group, hurt)
+        told = CorruptionError("block", code="CHECKSUM_MISMATCH", path=path)  # type: ignore[arg-type]
+        hurt.damage_found(told)
+        group.settle()
+        assert not hurt.repair.under_way
+        whole_again(group, hurt)
+        assert hurt.counters.repairs_started == 1
+
+
+def test_who_lends_and_is_damaged_himself_lends_no_more() -> None:
+    with DrivenGroup() as group:
+        fill(group)
+        hurt, leader = follower(group), group.leader()
+        damage(group, hurt)
+        find(hurt)
+        whole_again(group, hurt)
+        assert leader._lending._loans
+        damage(group, leader)
+        find(leader)
+        began = group.steps
+        whole_again(group, leader)
+        assert (group.steps - began) * TICK_S < 2, "what it held was not in its way"
+
+
 def test_closing_meanwhile_ends_it() -> None:
     work = LaterWork("replace", "range for")
     with DrivenGroup(work=work) as group:

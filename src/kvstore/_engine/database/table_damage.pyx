@@ -6,13 +6,13 @@ theirs may lie there. Of a table that can't be opened, or whose damage isn't amo
 it covers.
 """
 
-import os
-
+from libc.errno cimport EMFILE, ENFILE, ENOMEM
 from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport (
     Buffer,
     Cursor,
+    IO_ERROR,
     KIND_MAX,
     KIND_RANGE_DELETE,
     OK,
@@ -91,7 +91,10 @@ cdef int survey(LiveTable* file, WholeEnds* ends, Status* status) noexcept nogil
         file.tables.ops, file.tables.disk, path, file.number, file.summary.file_id, NULL, 0, status
     )
     if table == NULL:
-        return 0
+        # What the system lacked says nothing of the table.
+        return -1 if status.code == IO_ERROR and (
+            status.os_error in (EMFILE, ENFILE, ENOMEM)
+        ) else 0
     cursor = table_cursor(table, False, COMPACTION_READ_AHEAD_BYTES)
     table_release(table)
     if cursor == NULL:
