@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import http.client
+import json
 import re
 import selectors
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -159,3 +160,28 @@ class Browser:
             return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
+
+
+class Events:
+    """A stream of server-sent events, read line by line."""
+
+    def __init__(
+        self, console: Console, path: str, cookies: Mapping[str, str] | None = None
+    ) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", console.port, timeout=30)
+        cookie = "; ".join(f"{name}={it}" for name, it in (cookies or {}).items())
+        self._connection.request("GET", path, headers={"cookie": cookie})
+        self._response = self._connection.getresponse()
+        assert self._response.headers["content-type"].startswith("text/event-stream")
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        name = ""
+        while line := self._response.readline().decode():
+            if line.startswith("event: "):
+                name = line[7:].strip()
+            elif line.startswith("data: "):
+                yield name, json.loads(line[6:])
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()

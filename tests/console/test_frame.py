@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
+from kvstore.console import guard
 from kvstore.console import sessions as console_sessions
 from kvstore.console.app import application, console_of_options
-from kvstore.console.guard import host_name
+from kvstore.console.guard import Guard, host_name
 from kvstore.console.options import Options
 from kvstore.console.requests import FORM_BYTES_MAX
 from kvstore.console.sessions import IDLE_S, LIFE_S, SESSIONS_MAX, Sessions
@@ -343,6 +345,46 @@ def test_a_bad_address_or_certificate_is_told(tmp_path: Path) -> None:
     missing = _refused(f"--serve-cert={tmp_path}/a.pem", f"--serve-key={tmp_path}/a.key")
     assert "a.pem" in missing
     assert "Traceback" not in missing
+
+
+def test_a_connection_string_says_where_the_cluster_is(kvd: Kvd, logs: Path) -> None:
+    with Console(logs, f"--addr=kv://{kvd.address}/") as console:
+        assert Browser(console).get("/keys").status == 200
+    for said, why in (("user:secret@", "leave the user out"), ("", "leave the namespace out")):
+        ended = run("kvctl", "console", f"--addr=kv://{said}{kvd.address}/?namespace=a/")
+        assert ended.returncode == 2
+        assert why in ended.stderr.decode()
+
+
+class _Stuck:
+    """ASGI of a page, and a browser that takes nothing."""
+
+    def __init__(self) -> None:
+        self.left = False
+
+    async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": bytes(1 << 20)})
+        finally:
+            self.left = True
+
+    async def take(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+
+def test_a_browser_that_takes_nothing_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SEND_S", 0.01)
+    stuck = _Stuck()
+    headers = [(b"host", b"localhost")]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    asyncio.run(Guard(stuck.page, {"localhost"})(scope, nothing, stuck.take))
+    assert stuck.left
 
 
 def test_a_taken_port_is_told() -> None:

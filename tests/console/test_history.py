@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from kvstore.console.buffers import BUFFERS_MAX, Buffer, Buffers
 from kvstore.console.formats import in_link
 from kvstore.console.pages.history import CHANGES_MAX, DIFF_LINES, Difference, differences
 from kvstore.errors import OverloadedError
-from tests.console.process import Browser, Console, wait_for
+from tests.console.process import Browser, Console, Events, wait_for
 from tests.integration.process import Kvd
 
 
@@ -104,28 +102,6 @@ def test_there_are_only_so_many_buffers() -> None:
     with buffers.one() as one:
         buffers.end("why")
         assert one.failure == "why"
-
-
-class Events:
-    """A stream of server-sent events, read line by line."""
-
-    def __init__(self, console: Console, path: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", console.port, timeout=30)
-        self._connection.request("GET", path)
-        self._response = self._connection.getresponse()
-        assert self._response.headers["content-type"].startswith("text/event-stream")
-
-    def __iter__(self) -> Iterator[tuple[str, object]]:
-        name = ""
-        while line := self._response.readline().decode():
-            if line.startswith("event: "):
-                name = line[7:].strip()
-            elif line.startswith("data: "):
-                yield name, json.loads(line[6:])
-
-    def close(self) -> None:
-        self._response.close()
-        self._connection.close()
 
 
 @pytest.fixture

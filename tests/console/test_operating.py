@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from kvstore.client import Client
 from kvstore.console.formats import in_link
 from kvstore.console.metrics import Calls, between, of_member, parse
-from tests.console.process import Answer, Browser, Console, wait_for
+from tests.console.process import Answer, Browser, Console, Events, wait_for
 from tests.integration.cluster import Cluster
 from tests.integration.process import Kvd, run
 from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users
@@ -110,6 +111,23 @@ def test_a_form_that_says_no_change_is_refused(operator: Browser, fields: dict[s
 def test_a_bad_address_of_a_member_is_refused(operator: Browser, address: str) -> None:
     new = {"id": "9", "client_address": address, "peer_address": "db:1"}
     assert operator.post("/members/add", new).status == 400
+
+
+def test_a_watch_goes_on_while_the_leader_is_killed(
+    cluster: Cluster, operating: Console, operator: Browser
+) -> None:
+    events = Events(operating, f"/watch/stream?p={in_link(b'on/')}", operator.cookies)
+    stream = iter(events)
+    assert next(stream) == ("state", "Watching.")
+    leader = cluster.leader()
+    with cluster.client(timeout=60) as client:
+        client.put(b"on/before", b"")
+        cluster.kill(leader)
+        client.put(b"on/after", b"")
+        keys = [said["key"] for _, said in islice(stream, 2) if isinstance(said, dict)]
+    events.close()
+    cluster.start(leader)
+    assert keys == ["on/before", "on/after"]
 
 
 def test_a_backup_is_saved_and_verified(

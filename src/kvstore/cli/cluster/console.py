@@ -72,15 +72,20 @@ def console_command(
           --serve-cert console.pem --serve-key console.key --host console.example.com
     """
     # An extra of its own brings what this needs.
+    from kvstore.client.urls import Target, target_of
     from kvstore.console.options import Options
     from kvstore.console.serving import serve
 
     settings = settings_of(context)
-    if settings.user is not None:
-        raise click.UsageError("users log in to the console's pages: leave --user out")
+    given = Target((), tls=settings.tls, timeout=settings.timeout)
+    target = target_of(settings.addr, given)
+    if settings.user is not None or target.user is not None:
+        raise click.UsageError("users log in to the console's pages: leave the user out")
+    if target.namespace is not None:
+        raise click.UsageError("the console shows all keys: leave the namespace out")
     options = Options(
-        addresses=settings.addr,
-        tls=settings.tls,
+        addresses=",".join(target.addresses),
+        tls=target.tls,
         timeout_s=settings.timeout,
         listen=listen,
         write=write,
