@@ -149,7 +149,8 @@ class StorageError(Error, OSError):
 
     ``code`` is the :class:`IntegrityCode`, ``path`` the file, ``offset`` the byte at which the
     trouble begins (``None`` where it concerns the whole file) and ``errno`` the system's number
-    (``None`` where the system reported none).
+    (``None`` where the system reported none). ``is_final``: whatever the number, it stays so until
+    the file or database is opened anew, as after a sync that failed.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class StorageError(Error, OSError):
         path: str | None = None,
         offset: int | None = None,
         errno: int | None = None,
+        is_final: bool = False,
     ) -> None:
         where = "" if path is None else f" in {path}"
         if offset is not None:
@@ -169,6 +171,7 @@ class StorageError(Error, OSError):
         self.path = path
         self.offset = offset
         self.errno = errno
+        self.is_final = is_final
 
     def __reduce__(self) -> tuple[object, ...]:
         # OSError keeps `errno` elsewhere than the rest.
@@ -178,7 +181,7 @@ class StorageError(Error, OSError):
     @property
     def retryable(self) -> bool:
         """The system lacked space, descriptors or memory: the same may go well later."""
-        return self.errno in _RETRYABLE
+        return self.errno in _RETRYABLE and not self.is_final
 
 
 class CorruptionError(StorageError):

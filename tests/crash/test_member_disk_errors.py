@@ -74,6 +74,20 @@ def test_each_call_that_fails_once(victim: int, operation: str, code: int) -> No
     assert told or not seen
 
 
+@pytest.mark.parametrize("victim", [LEADER, FOLLOWER])
+def test_a_manifest_that_could_not_be_synced_is_no_lack_of_room(victim: int) -> None:
+    """Whatever the number of the error: the member stops, rather than wait for room for ever."""
+    told = stopped = 0
+    for at in places(calls(victim, FOLLOWER, "datasync", "MANIFEST"), TAKEN):
+        fault = Fault("datasync", errno.ENOSPC, at, path="MANIFEST")
+        story = tell(victim, FOLLOWER, fault)
+        told += bool(fault.hits)
+        stopped += story.stopped
+    print(f"{victim}: datasync ENOSPC of manifests: {told} failed, {stopped} stopped it")
+    assert told
+    assert stopped
+
+
 @pytest.mark.parametrize(
     ("operation", "code", "path"),
     [

@@ -161,7 +161,7 @@ cdef class Store:
             raise StorageError(
                 f"the database is read-only since a failure ({self.failure}); reopen it",
                 code=getattr(self.failure, "code", IntegrityCode.IO_ERROR), path=self.path,
-                errno=getattr(self.failure, "errno", None),
+                errno=getattr(self.failure, "errno", None), is_final=True,
             )
         return 0
 
