@@ -68,6 +68,9 @@ SECTIONS: Final = {
             "transfer.copy", "copy_command", "copy keys from one cluster to another, and compare"
         ),
         "snapshot": _in("files.snapshot", "snapshot_group", "save, check and restore backups"),
+        "config": _in(
+            "files.config", "config_group", "check, show and begin a member's configuration"
+        ),
         "verify": _in(
             "files.verify",
             "verify_command",

@@ -17,7 +17,7 @@ from kvstore.server.config.cluster_config import OVERRIDES, draft_cluster_config
 from kvstore.server.config.options import ServerOptions, option_faults
 from kvstore.server.metrics.endpoint import parse_metrics_address
 
-__all__ = ["kvd_check", "merge_listen_address"]
+__all__ = ["check_file", "kvd_check", "merge_listen_address"]
 
 HELP = """Say all that is wrong with a configuration; start nothing.
 
@@ -89,6 +89,12 @@ def _embedded(
     yield from check_process(given.get("metrics_addr"))
     if not faults:
         yield from check_embedded(ServerOptions(**values), running=running)  # type: ignore[arg-type]
+
+
+def check_file(path: str, given: dict[str, str], *, running: bool) -> list[Finding]:
+    """All that is wrong with the file of a cluster node; ``given`` says other than it does."""
+    found = dict.fromkeys(_cluster_node(path, given, running=running))
+    return sorted(found, key=lambda finding: not finding.fault)
 
 
 def _cluster_node(path: str, given: dict[str, str], *, running: bool) -> Iterator[Finding]:

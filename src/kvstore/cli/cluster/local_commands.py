@@ -15,7 +15,12 @@ from pathlib import Path
 import click
 
 from kvstore.cli.cluster.local import FILE, READY_S, LocalCluster, LocalMember
-from kvstore.cli.interface.connection import DIRECTORY_VARIABLE, socket_addresses
+from kvstore.cli.interface.connection import (
+    DIRECTORY_VARIABLE,
+    output_options,
+    socket_addresses,
+)
+from kvstore.cli.interface.output import tell
 from kvstore.cli.interface.tables import table
 from kvstore.client import Client
 from kvstore.errors import ConfigurationError, Error
@@ -175,7 +180,9 @@ def stop_command(directory: Path) -> None:
 
 @cluster_group.command("status", short_help="show who runs and who leads")
 @directory_option
-def status_command(directory: Path) -> None:
+@output_options
+@click.pass_context
+def status_command(context: click.Context, directory: Path) -> None:
     """Ask each member what it does."""
     cluster = _loaded(directory)
     rows = []
@@ -203,7 +210,8 @@ def status_command(directory: Path) -> None:
             )
         )
     columns = ("member", "process", "role", "term", "commit", "applied", "address", "pid")
-    click.echo("\n".join(table(columns, rows)))
+    fields = [dict(zip(columns, row, strict=True)) for row in rows]
+    tell(context, {"members": fields}, *table(columns, rows))
 
 
 @cluster_group.command("addresses", short_help="print what --addr takes")

@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.output import tell
+from kvstore.cli.interface.output import Results, tell
 from kvstore.cli.interface.tables import table
 from kvstore.client import Members
 
@@ -112,11 +112,13 @@ def forget_command(context: click.Context, member: int) -> None:
     was MEMBER. Never for one whose disk was wiped or restored: it forgot its votes.
     """
     settings = settings_of(context)
-    for address in settings.addr.split(","):
-        with settings.connect(address) as client:
-            known = client.forget_introduction(member)
-        said = "forgot" if known else "knew nothing of"
-        click.echo(f"{address} {said} member {member}")
+    with Results(context, ("said",)) as results:
+        for address in settings.addr.split(","):
+            with settings.connect(address) as client:
+                known = client.forget_introduction(member)
+            said = "forgot" if known else "knew nothing of"
+            line = f"{address} {said} member {member}"
+            results.add({"address": address, "forgot": known}, (line,), line.encode())
 
 
 @click.group("leader", short_help="hand leadership over")
