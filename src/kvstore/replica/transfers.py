@@ -112,11 +112,13 @@ class Transfers:
         """Send the state to the member whom the core wants to get a snapshot.
 
         Where the checkpoint can't be made now, the one before is still being made, or the member
-        refused one lately, the core is told that it failed, and asks again.
+        refused one lately, the core is told that it failed, and asks again. A damaged state is
+        handed to nobody: what takes its place says of which index it is, and holds nothing.
         """
         to = message.to
         self._drop(to)
-        if self._hold_off.holds(to) or not self._begin(to):
+        damaged = self._applying.damage is not None
+        if damaged or self._hold_off.holds(to) or not self._begin(to):
             self._raft.snapshot_status(to, False)
 
     def _begin(self, to: int) -> bool:

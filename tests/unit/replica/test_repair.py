@@ -6,6 +6,7 @@ import errno
 import random
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from kvstore.errors import (
     StorageError,
     UnavailableError,
 )
+from kvstore.raft import Message, MessageKind
 from kvstore.replica import Replica
 from kvstore.replica.repair import CALM_S
 from tests.unit.replica.driven_group import TICK_S, DrivenGroup, LaterWork, into, put_of
@@ -521,3 +523,24 @@ def test_while_a_damaged_state_is_held_the_log_forgets_no_more_than_the_core_kno
         follower._compaction.compact()
         assert follower.status().raft.first_index <= applied
         assert not group.failed
+
+
+def test_what_takes_the_place_of_a_damaged_state_is_sent_to_nobody() -> None:
+    """It says that it is of the log's mark, is whole, and holds nothing."""
+    with DrivenGroup() as group:
+        fill(group)
+        for replica in group.group.replicas.values():
+            replica.machine.flush()
+        disk = group.disk
+        (manifest,) = state_files(group, 2, "CURRENT")
+    disk.write_file(manifest, b"MANIFEST-000000\n")
+    with DrivenGroup(disk, seed=2) as group:
+        hurt = group.group.replicas[2]
+        assert hurt.repair.under_way
+        told: list[tuple[int, bool]] = []
+        hurt._transfers._raft = SimpleNamespace(  # type: ignore[assignment]
+            snapshot_status=lambda to, ok: told.append((to, ok)), term=1
+        )
+        hurt._transfers.begin(Message(MessageKind.SNAPSHOT, 1, 2, 1))
+        assert told == [(1, False)]
+        assert not [name for name in disk.names("/data/node2") if name.startswith("outgoing-1")]
