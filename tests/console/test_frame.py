@@ -20,7 +20,7 @@ from kvstore.console import sessions as console_sessions
 from kvstore.console.app import application, console_of_options
 from kvstore.console.guard import Guard, host_name
 from kvstore.console.options import Options
-from kvstore.console.requests import FORM_BYTES_MAX
+from kvstore.console.requests import FORM_BYTES_MAX, VALUE_FORM_BYTES_MAX
 from kvstore.console.sessions import IDLE_S, LIFE_S, SESSIONS_MAX, Sessions
 from kvstore.errors import ConfigurationError, OverloadedError, PermissionDeniedError
 from tests.console.process import Browser, Console, wait_for
@@ -102,9 +102,13 @@ def test_other_methods_are_refused(browser: Browser, method: str) -> None:
 
 
 def test_a_form_that_is_too_large_is_refused(browser: Browser) -> None:
-    answer = browser.post("/theme", {"theme": "x" * (FORM_BYTES_MAX + 1)})
+    for path in ("/theme", "/login", "/key/delete"):
+        answer = browser.post(path, {"theme": "x" * FORM_BYTES_MAX})
+        assert answer.status == 400, path
+        assert "64 KiB" in answer.words
+    answer = browser.post("/key/put", {"value": "x" * VALUE_FORM_BYTES_MAX})
     assert answer.status == 400
-    assert "4 MiB" in answer.words
+    assert "4096 KiB" in answer.words
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from kvstore.console.metrics import Calls, between, of_member, parse
 from tests.console.process import Answer, Browser, Console, Events, wait_for
 from tests.integration.cluster import Cluster
 from tests.integration.process import Kvd, run
-from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users
+from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users, client_of
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +224,11 @@ def test_only_root_does_what_operators_do(tmp_path_factory: pytest.TempPathFacto
                 == 403
             )
             assert root.post("/backups/save").status == 200
+            with client_of(kvd.address, ROOT) as client:
+                client.auth.grant_role(ANN, ROOT)
+                assert ann.post("/backups/save").status == 200
+                client.auth.revoke_role(ANN, ROOT)
+            assert ann.post("/backups/save").status == 403
             assert "ann Roles: a" in ann.get("/users").words
             assert "root Roles: root" not in ann.get("/users").words
             assert "root Roles: root" in root.get("/users").words

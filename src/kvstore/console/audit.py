@@ -7,6 +7,7 @@ import datetime
 import json
 import logging
 from collections.abc import AsyncIterator
+from typing import Final
 
 from starlette.requests import Request
 
@@ -15,28 +16,33 @@ from kvstore.errors import Error, OutcomeUnknownError
 
 __all__ = ["audited", "log"]
 
+# Characters of a name, a key or an error in a line.
+TEXT_MAX: Final = 4096
+
 log = logging.getLogger("kvstore.console.audit")
 
 
 def write_line(request: Request, user: str, did: str, outcome: str, **what: object) -> None:
     """Write one line. Keys may be bytes; values of keys never belong here."""
     client = request.client
+    what = {name: _short(value) for name, value in what.items()}
     fields = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        "user": user,
+        "user": _short(user),
         "from": client.host if client is not None else "",
         "did": did,
         "outcome": outcome,
         **what,
     }
-    log.info(
-        json.dumps(
-            {
-                name: label(value) if isinstance(value, bytes) else value
-                for name, value in fields.items()
-            }
-        )
-    )
+    log.info(json.dumps(fields))
+
+
+def _short(value: object) -> object:
+    """What strangers choose doesn't fill the log."""
+    said = label(value) if isinstance(value, bytes) else value
+    if isinstance(said, str) and len(said) > TEXT_MAX:
+        return f"{said[:TEXT_MAX]}…"
+    return said
 
 
 @contextlib.asynccontextmanager

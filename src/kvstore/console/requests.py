@@ -34,11 +34,17 @@ __all__ = [
     "read_form",
     "session_of",
     "shown",
+    "stores",
     "whole_number",
 ]
 
 # A value of 1 MiB as a form sends it: three bytes for each that isn't plain, and the rest of it.
-FORM_BYTES_MAX: Final = 4 << 20
+VALUE_FORM_BYTES_MAX: Final = 4 << 20
+# Every other form.
+FORM_BYTES_MAX: Final = 64 << 10
+# For all of a form to come, and how many may be on their way at one time.
+FORM_S: Final = 60.0
+FORMS_MAX: Final = 8
 FIELDS_MAX: Final = 32
 
 Page = Callable[[Request, Session], Awaitable[Response]]
@@ -55,6 +61,8 @@ class Console:
     sessions: Sessions
     sampler: Sampler
     buffers: Buffers = field(default_factory=Buffers)
+    forms: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FORMS_MAX))
+    """A place for each form that is being read."""
     verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of backups that are sent, one at a time."""
 
@@ -118,10 +126,18 @@ def shown(do: Page) -> Endpoint:
 
 def changes(do: Change) -> Endpoint:
     """A form that changes what the cluster holds, of a console that may write."""
+    return _changes(do, FORM_BYTES_MAX)
 
+
+def stores(do: Change) -> Endpoint:
+    """The same of one that has a value in it."""
+    return _changes(do, VALUE_FORM_BYTES_MAX)
+
+
+def _changes(do: Change, bytes_max: int) -> Endpoint:
     @wraps(do)
     async def endpoint(request: Request) -> Response:
-        session, form = await checked_form(request)
+        session, form = await checked_form(request, bytes_max)
         if not console_of(request).options.write:
             raise PermissionDeniedError("this console only reads: start it with --write")
         return await do(request, session, form)
@@ -137,12 +153,12 @@ async def operates(request: Request, session: Session) -> None:
         )
 
 
-async def checked_form(request: Request) -> tuple[Session, Form]:
+async def checked_form(request: Request, bytes_max: int = FORM_BYTES_MAX) -> tuple[Session, Form]:
     """The session and the form of a POST; raises HTTPException where it isn't ours."""
     session = session_of(request)
     if session is None:
         raise HTTPException(401, "your session is over: log in again")
-    fields = await read_form(request)
+    fields = await read_form(request, bytes_max)
     if not console_of(request).sessions.is_ours(session, fields.get("csrf", "")):
         raise HTTPException(403, "the form is old, or of another session: load the page again")
     return session, Form(fields)
@@ -158,17 +174,14 @@ def checked_header(request: Request) -> Session:
     return session
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, bytes_max: int = FORM_BYTES_MAX) -> dict[str, str]:
     """The fields of a form, unproved. Raises TooLargeError, InvalidArgumentError."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise InvalidArgumentError("that is no form")
-    body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > FORM_BYTES_MAX:
-                raise TooLargeError(f"a form has at most {FORM_BYTES_MAX >> 20} MiB")
+        async with asyncio.timeout(FORM_S), console_of(request).forms:
+            body = await _body(request, bytes_max)
     except (TimeoutError, ClientDisconnect):
         raise HTTPException(408, "the form didn't come in time") from None
     try:
@@ -181,6 +194,15 @@ async def read_form(request: Request) -> dict[str, str]:
     except ValueError:
         raise InvalidArgumentError("the form can't be read") from None
     return dict(pairs)
+
+
+async def _body(request: Request, bytes_max: int) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > bytes_max:
+            raise TooLargeError(f"this form has at most {bytes_max >> 10} KiB")
+    return bytes(body)
 
 
 def key_of(request: Request, name: str = "k") -> bytes:

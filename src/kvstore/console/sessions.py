@@ -152,8 +152,11 @@ class Sessions:
 
     async def may_operate(self, session: Session) -> bool:
         """Whether it may have the console do what a cluster's operators may. Raises as calls do."""
-        if session.owner or ROOT_ROLE in session.roles:
+        if session.owner:
             return True
+        if session.user is not None:
+            # Asked anew: it may have lost the role since it logged in.
+            return ROOT_ROLE in await session.client.auth.roles_of(session.user)
         return session.guest and self.key is None and not await self._cluster.learn_users()
 
     def csrf_of(self, session: Session) -> str:

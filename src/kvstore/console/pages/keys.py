@@ -29,7 +29,7 @@ from kvstore.console.formats import (
     view_of,
 )
 from kvstore.console.rendering import page
-from kvstore.console.requests import Form, changes, console_of, key_of, shown, whole_number
+from kvstore.console.requests import Form, changes, console_of, key_of, shown, stores, whole_number
 from kvstore.console.sessions import Session
 from kvstore.console.tree import Folder, level
 from kvstore.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError
@@ -208,7 +208,7 @@ def _typed_value(form: Form) -> bytes:
     return typed
 
 
-@changes
+@stores
 async def put(request: Request, session: Session, form: Form) -> Response:
     """Store what was typed if the key is as it was seen: at that revision, or (0) not there."""
     new = "key" in form
