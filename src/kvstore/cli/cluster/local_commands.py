@@ -93,14 +93,14 @@ def start_command(directory: Path, nodes: int | None, tls: bool) -> None:
     started: list[LocalMember] = []
     try:
         _start(cluster, started)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
         _take_back(started)
         if is_new:
             shutil.rmtree(directory)
         else:
             cluster.save()
         click.echo("interrupted: what was started is stopped again", err=True)
-        raise click.Abort from None
+        raise
     ca = f" --tls-ca {directory / 'pki' / 'ca.pem'}" if cluster.tls else ""
     click.echo(f"{len(cluster.members)} members run: kvctl --addr {cluster.addresses}{ca} status")
 
