@@ -125,6 +125,16 @@ def _open_state(
                 code=IntegrityCode.INVALID_RECORD,
                 path=path,
             )
+        if not log.agrees(machine.applied_index, machine.applied_term):
+            found = StateFound.FOREIGN
+            index, term = machine.applied_index, machine.applied_term
+            machine.close()
+            raise CorruptionError(
+                f"the state holds entry {index} of term {term}, the log one of another term: it is "
+                "another member's or cluster's, or the log is",
+                code=IntegrityCode.INVALID_RECORD,
+                path=path,
+            )
     except StorageError as damage:
         if not (isinstance(damage, CorruptionError) or _is_gone(damage, directory)):
             raise

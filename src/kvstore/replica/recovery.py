@@ -127,6 +127,7 @@ class StateFound(enum.Enum):
     READY = "the snapshot that the mark names waits to be installed"
     GONE = "the log has a mark, and no state is there"
     OLDER = "older than the mark"
+    FOREIGN = "of another log: the last entry that it holds has another term there"
     DAMAGED = "damaged"
     NEWER = "of a newer format"
 
@@ -179,7 +180,7 @@ _BACKUP = "no other member has it: begin anew with a backup"
 _RENEW_PEERS = "put it back, or remove it: it is told anew as the others are met"
 _UPDATE = "use the kvstore that wrote it, or a newer one"
 
-_UNUSABLE = (StateFound.GONE, StateFound.OLDER, StateFound.DAMAGED)
+_UNUSABLE = (StateFound.GONE, StateFound.OLDER, StateFound.FOREIGN, StateFound.DAMAGED)
 
 
 def _refuse(name: str, advice: str, status: int, **found: object) -> Row:

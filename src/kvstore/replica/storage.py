@@ -204,6 +204,18 @@ class MemberLog:
             return self._last_voters
         return voters_of(self.mark, self.entries, self.hollow)
 
+    def agrees(self, index: int, term: int) -> bool:
+        """Whether a state with all up to entry ``index`` of ``term`` (0: unknown) is of this log.
+
+        One that lost its end may have other entries than those that were applied.
+        """
+        if self.short or self.hard_state.damaged or not term:
+            return True
+        if index == self.mark.index:
+            return term == self.mark.term
+        place = index - self.mark.index - 1
+        return not 0 <= place < len(self.entries) or term == self.entries[place].term
+
     @property
     def last_index(self) -> int:
         """Where what was read back ends; as long as ``entries`` holds it."""

@@ -350,6 +350,26 @@ def older_state() -> MemoryFileSystem:
     return disk
 
 
+def foreign_state() -> MemoryFileSystem:
+    """Of another cluster, which had another leader before it got so far."""
+    disk = with_state()
+    (path,) = states(disk)
+    disk.remove_tree(path)
+    with DrivenGroup(cluster="another") as group:
+        group.settle()
+        first = group.leader().member
+        group.leader().transfer_leadership(1 + first % 3)
+        group.until(lambda: group.leader().member != first)
+        for number in range(5):
+            group.put(b"theirs %d" % number, b"value")
+        group.settle()
+        group.group.replicas[1].machine.flush()
+    (theirs,) = states(group.disk)
+    for file in group.disk.files(theirs):
+        disk.write_file(path + file.removeprefix(theirs), group.disk.read_file(file))
+    return disk
+
+
 def damaged_state(members: int = 3) -> MemoryFileSystem:
     disk = with_state(members)
     (path,) = states(disk)
@@ -464,7 +484,7 @@ def test_a_snapshot_that_waits_is_installed_and_what_else_was_left_goes() -> Non
     assert replica.machine.get(b"8") == b"value 899"
 
 
-@pytest.mark.parametrize("make", [no_state, older_state])
+@pytest.mark.parametrize("make", [no_state, older_state, foreign_state])
 def test_a_state_that_is_gone_or_older_than_the_log_allows_is_fetched(
     make: Callable[[], MemoryFileSystem],
 ) -> None:
