@@ -30,6 +30,7 @@ from kvstore.client.sessions import PlainWrite, Sessions, SessionWrite, Write
 from kvstore.client.urls import Target
 from kvstore.errors import (
     ClosedError,
+    ConfigurationError,
     Error,
     ForgottenError,
     InvalidArgumentError,
@@ -51,6 +52,7 @@ Response = TypeVar("Response")
 FailedTry: TypeAlias = "tuple[Connection[Server], grpc.RpcError, float]"
 
 CLOSED = "the client was closed during the call"
+OTHER_LOOP = "an AsyncClient belongs to the event loop of its first call: make one in each"
 
 
 class Told(Protocol):
@@ -279,12 +281,16 @@ class Calls:
             except Error as error:  # before it was sent
                 attempts.unsent(error)
                 raise
-            except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            except asyncio.CancelledError as error:
                 # gRPC cancels the calls of a channel that close() has closed; a cancellation of
                 # this very task goes on its way.
                 if self.closed and not task_is_cancelled():
                     raise attempts.ended(ClosedError(CLOSED)) from error
                 raise
+            except grpc.aio.UsageError as error:
+                if self.closed:
+                    raise attempts.ended(ClosedError(CLOSED)) from error
+                raise attempts.unsent(ConfigurationError(OTHER_LOOP)) from error
             finally:
                 gate.leave(size)
                 if connection is not None:

@@ -85,6 +85,18 @@ def test_an_event_loop_has_the_store_for_itself() -> None:
     assert asyncio.run(next_one()) == b"1"
 
 
+def test_a_client_belongs_to_the_loop_of_its_first_call() -> None:
+    client = AsyncMemoryClient()
+
+    async def ask() -> bytes | None:
+        return await client.get(b"a")
+
+    assert asyncio.run(ask()) is None
+    with pytest.raises(ConfigurationError, match="belongs to the event loop of its first call"):
+        asyncio.run(ask())
+    asyncio.run(client.close())
+
+
 def test_a_loop_that_ended_under_its_clients_leaves_the_store_to_the_next() -> None:
     store = MemoryStore()
 
