@@ -75,7 +75,7 @@ lint: $(VENV)/.lint-tools ## format, lint, types, import rules, the engine's own
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_engine_sources.py
 	$(BIN)/python tools/generate_stubs.py --check
-	$(BIN)/python -m pytest --quiet tests/unit/client/test_types.py
+	$(BIN)/python -m pytest --quiet tests/unit/client/test_client_types.py tests/unit/engine/test_types.py
 
 docs: $(VENV)/.docs-tools ## build the site of docs/ into build/site, to be read with or without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from kvstore.extras import missing_package
+
 if TYPE_CHECKING:
     from kvstore.testing.memory import AsyncMemoryClient, MemoryClient, MemoryStore
     from kvstore.testing.servers import Cluster, Server
@@ -29,6 +31,13 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'kvstore.testing' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        line = missing_package(f"kvstore.testing.{name}", error, "server")
+        if line is None:
+            raise
+        raise ModuleNotFoundError(line, name=error.name) from None
+    value = getattr(module, name)
     globals()[name] = value
     return value

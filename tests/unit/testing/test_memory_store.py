@@ -257,6 +257,20 @@ def test_ctrl_c_ends_a_call_and_leaves_the_client_usable() -> None:
         assert client.count(prefix=b"l/") == 1
 
 
+def test_what_it_lacks_is_said_in_a_line() -> None:
+    program = """
+import sys
+sys.modules["structlog"] = None
+from kvstore.testing import MemoryClient
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    line = "kvstore.testing.MemoryClient needs the 'structlog' package: pip install "
+    assert line in done.stderr
+    assert "[server]" in done.stderr
+
+
 # The channel itself: what no handler of ours does, or does by chance.
 
 
