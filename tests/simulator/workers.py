@@ -37,6 +37,9 @@ WITH_LOCKS = ("checkpoint", "flush", "manifest", "replace", "room", "scrub", "ve
 """Kinds of jobs that call the disk with a lock of the engine that others of them wait for: those
 are done in one go."""
 
+BEGINS_SEGMENT = "segment"
+"""Likewise: whoever syncs the log waits for it, and here that is the member itself."""
+
 UNDER_LOCK = ("MANIFEST-", "CURRENT", "END")
 """Files that are written with such a lock by jobs that otherwise have none, as when history is let
 go of: no job stands still at one."""
@@ -110,7 +113,8 @@ class Workers:
         self._later(self._step_us(), partial(self._begin, kind, job, then))
 
     def _begin(self, kind: str, job: Callable[[], None], then: Callable[[], None]) -> None:
-        if kind.startswith(WITH_LOCKS) or self._rng.random() >= STANDING:
+        in_one_go = kind.startswith(WITH_LOCKS) or kind == BEGINS_SEGMENT
+        if in_one_go or self._rng.random() >= STANDING:
             job()
             self._later(self._step_us(), then)
             return
