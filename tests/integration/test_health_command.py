@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 from tests.integration.cluster import Cluster
-from tests.integration.process import Certificates, Kvd, run
+from tests.integration.process import Certificates, Kvd, command, environment, run
 
 
 def test_a_server_that_serves_is_healthy_and_one_that_is_gone_is_not(tmp_path: Path) -> None:
@@ -46,3 +47,13 @@ def test_under_tls_the_socket_needs_no_certificates(tmp_path: Path) -> None:
         assert with_tls.returncode == 0
         plain = run("kvctl", f"--addr={kvd.address}", "health")
         assert plain.returncode == 4
+
+
+def test_of_a_directory_it_waits_for_the_kvd_too(tmp_path: Path) -> None:
+    where = f"--dir={tmp_path / 'data'}"
+    nobody = run("kvctl", where, "health", "--wait=0.1")
+    assert nobody.returncode == 4
+    assert b"no kvd serves in" in nobody.stderr
+    asking = subprocess.Popen([*command("kvctl"), where, "health", "--wait=60"], env=environment())
+    with Kvd(tmp_path / "data"):
+        assert asking.wait(60) == 0

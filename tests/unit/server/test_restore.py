@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,3 +122,48 @@ def test_a_file_that_is_exchanged_meanwhile_is_noticed(
     with pytest.raises(ConfigurationError, match="was replaced by another snapshot"):
         restore_embedded(backup, tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+class Killed(BaseException):
+    """The process ends here: nobody cleans up."""
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_one_that_was_killed_half_way_is_done_by_the_next_try(
+    backup: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: int
+) -> None:
+    configs = [config(tmp_path, member) for member in (1, 2)]
+    count = 0
+    restore_member = restore.restore_member
+
+    def until_killed(*arguments: Any) -> Any:
+        nonlocal count
+        if count == made:
+            raise Killed
+        count += 1
+        return restore_member(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore._Made, "__exit__", lambda *_: None)
+        patch.setattr(restore, "restore_member", until_killed)
+        if made == 2:
+            patch.setattr(restore, "write_marker", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            restore_cluster(backup, configs)
+    with pytest.raises(ConfigurationError, match="a restore of it was broken off"):
+        DataDirectory(tmp_path / "data1", "cluster-node")
+    restore_cluster(backup, configs)
+    for member in (1, 2):
+        directory = tmp_path / f"data{member}"
+        assert not (directory / "RESTORING").exists()
+        DataDirectory(directory, "cluster-node").close()
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        restore_cluster(backup, configs)
+
+
+def test_a_directory_that_serves_already_is_not_thrown_away(backup: str, tmp_path: Path) -> None:
+    """The mark of a restore may outlive it by a moment, and the process may die in it."""
+    restore_cluster(backup, [config(tmp_path, 1, nodes=NODES[:1])])
+    (tmp_path / "data1" / "RESTORING").touch()
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        restore_cluster(backup, [config(tmp_path, 1, nodes=NODES[:1])])

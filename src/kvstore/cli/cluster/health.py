@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager
 
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.interface.connection import connection_options, settings_of
+from kvstore.cli.interface.connection import Settings, connection_options, settings_of
 from kvstore.cli.interface.output import tell
+from kvstore.client import Client
 from kvstore.client.health import Health
+from kvstore.errors import ConfigurationError, UnavailableError
 
 LOOK_INTERVAL_S = 0.2
 
@@ -41,13 +44,13 @@ def health_command(context: click.Context, local: bool, wait_s: float) -> None:
       kvctl --addr db1:50051,db2:50051 health --wait 30
     """
     until = time.monotonic() + wait_s
-    with settings_of(context).connect() as client:
+    with _connected(settings_of(context), until) as client:
         while True:
             found = client.health()
             well = all(one.serving or (local and _answered(one)) for one in found)
             if well or time.monotonic() >= until:
                 break
-            time.sleep(min(LOOK_INTERVAL_S, max(0.0, until - time.monotonic())))
+            _pause(until)
     fields = {
         "healthy": well,
         "servers": [
@@ -62,6 +65,23 @@ def health_command(context: click.Context, local: bool, wait_s: float) -> None:
     tell(context, fields, *lines)
     if not well:
         sys.exit(ExitCode.UNAVAILABLE)
+
+
+def _connected(settings: Settings, until: float) -> AbstractContextManager[Client]:
+    """A client; of a directory once a kvd has its socket there. Raises UnavailableError."""
+    while True:
+        try:
+            return settings.connect()
+        except ConfigurationError as error:
+            if settings.directory is None:
+                raise
+            if time.monotonic() >= until:
+                raise UnavailableError(str(error)) from error
+        _pause(until)
+
+
+def _pause(until: float) -> None:
+    time.sleep(min(LOOK_INTERVAL_S, max(0.0, until - time.monotonic())))
 
 
 def _answered(one: Health) -> bool:

@@ -32,6 +32,8 @@ from kvstore.small_files import read_small
 
 FORMAT_VERSION = 1
 MARKER = "KVSTORE"
+# Beside what a restore has made so far; once the marker is there, all of it is made.
+RESTORING = "RESTORING"
 LOCK = "LOCK"
 
 # What may lie in a directory that is about to become ours: the traces of a start that was cut off,
@@ -137,6 +139,12 @@ def refuse_foreign(path: Path, mode: str) -> None:
         others = sorted(
             name for name in set(os.listdir(path)) - _LEFT_OVER if not is_left_over(name, MARKER)
         )
+        if RESTORING in others:
+            raise _refused(
+                Directory.FOREIGN,
+                f"{path} is not a kvstore data directory: a restore of it was broken off; begin it "
+                "again ('kvctl snapshot restore')",
+            ) from None
         if others:
             raise _refused(
                 Directory.FOREIGN,
@@ -257,7 +265,8 @@ _NO_LINKS = "kvd follows none to files of its own; move or mount it there instea
 
 
 def refuse_used(path: Path) -> None:
-    """Raise ConfigurationError unless ``path`` could be made, or is an empty directory."""
+    """Raise ConfigurationError unless ``path`` could be made, is an empty directory, or has what
+    is left of a restore that was broken off."""
     try:
         others = sorted(set(os.listdir(path)) - {"lost+found"})
     except FileNotFoundError:
@@ -270,7 +279,7 @@ def refuse_used(path: Path) -> None:
         raise ConfigurationError(
             f"cannot use data directory {path}: {unusable_because(error)}"
         ) from error
-    if others:
+    if others and (RESTORING not in others or MARKER in others):
         raise ConfigurationError(
             f"data directory {path} is not empty: it holds {others[0]!r}; "
             "give an empty or a new directory"

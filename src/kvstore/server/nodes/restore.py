@@ -16,7 +16,14 @@ from kvstore.replica import Identity
 from kvstore.replica.backup import restore_member
 from kvstore.replica.backup_file import BackupInfo, read_backup
 from kvstore.server.config.cluster_config import ClusterConfig
-from kvstore.server.config.data_directory import MARKER, member_path, refuse_used, write_marker
+from kvstore.server.config.data_directory import (
+    MARKER,
+    RESTORING,
+    member_path,
+    refuse_used,
+    write_marker,
+)
+from kvstore.server.config.private_files import replace_private, sync_directory
 from kvstore.server.nodes.embedded import CLUSTER_ID, MEMBERS
 from kvstore.server.peers.addresses import founding_membership
 from kvstore.server.peers.identity import FILE, MemberIdentity, Stage, save_identity
@@ -131,11 +138,15 @@ class _Made:
                 directory.rmdir()
 
     def make(self, directory: Path) -> None:
-        """Make a data directory that isn't there."""
+        """Make a data directory that isn't there, and take away what is left of another try."""
         try:
             if not directory.exists():
                 directory.mkdir(mode=0o700)
                 self._directories.append(directory)
+            elif (directory / RESTORING).exists():
+                _take_back(directory)
+            self._paths.append(str(directory / RESTORING))
+            replace_private(directory / RESTORING, b"")
         except OSError as error:
             raise _unusable(directory, error) from error
 
@@ -165,8 +176,19 @@ class _Made:
         self._paths.append(str(directory / MARKER))
         try:
             write_marker(directory, mode)
+            # From here on it is nobody's to throw away, whether this is still there or not.
+            (directory / RESTORING).unlink()
+            sync_directory(directory)
         except OSError as error:
             raise _unusable(directory, error) from error
+
+
+def _take_back(directory: Path) -> None:
+    """Remove what a restore has made that was killed, what says so at last. Raises OSError."""
+    for path in directory.iterdir():
+        if path.name not in (RESTORING, "lost+found"):
+            _DISK.remove_tree(str(path))
+    (directory / RESTORING).unlink()
 
 
 def _unusable(directory: Path, error: OSError) -> StorageError:
