@@ -10,7 +10,7 @@ import pytest
 
 import kvstore
 from kvstore.raft import Options
-from kvstore.server.metrics.calls import LOOP_WAIT_S
+from kvstore.server.metrics.pages import LOOP_WAIT_S
 from kvstore.state import MemoryBounds
 from tests.integration.process import Kvd, environment, run
 from tests.samples.python import check
