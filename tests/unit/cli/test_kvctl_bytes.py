@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 
-from kvstore.cli.interface.data_bytes import printable
+from kvstore.cli.interface.data_bytes import INPUT_BYTES_MAX, printable, read_value
 from kvstore.cli.interface.output import document
+from kvstore.errors import InvalidArgumentError
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,26 @@ def test_json_is_all_hexadecimal_where_one_thing_is_not_text() -> None:
         "found": True,
         "encoding": "hex",
     }
+
+
+class Endless(io.RawIOBase):
+    """As /dev/zero, but it says how much was asked for."""
+
+    taken = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: bytearray) -> int:  # type: ignore[override]
+        self.taken += len(into)
+        assert self.taken < 3 * INPUT_BYTES_MAX
+        return len(into)
+
+
+@pytest.mark.parametrize("hexadecimal", [False, True])
+def test_a_value_without_an_end_is_refused(
+    monkeypatch: pytest.MonkeyPatch, hexadecimal: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    with pytest.raises(InvalidArgumentError, match="standard input has more than 8 MiB"):
+        read_value("-", hexadecimal=hexadecimal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,12 +13,16 @@ from kvstore.cli.interface.connection import connection_options, settings_of
 from kvstore.cli.interface.lazy import LazyCommand, LazyGroup
 from kvstore.cli.interface.output import tell
 from kvstore.cli.interface.tables import size, table
-from kvstore.errors import ConfigurationError, StorageError
+from kvstore.errors import ConfigurationError, StorageError, UnavailableError
 from kvstore.server.config.private_files import replacing
 
 # What a member is made of takes twice as long to import as all else: each command gets its own.
 if TYPE_CHECKING:
+    from kvstore.client import Client
     from kvstore.replica.backup_file import BackupInfo
+
+# Of one save: members that are stopped one after the other, as by an upgrade, cut off one or two.
+TRANSFERS_MAX: Final = 3
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -74,13 +78,34 @@ def save_command(context: click.Context, file: Path, stale: bool) -> None:
 
     FILE holds every write that was acknowledged before. It appears under its name only once it is
     whole, checked and on disk; a file that exists is not replaced. --timeout bounds the wait for a
-    member that can begin, not the transfer.
+    member that can begin, not the transfer, which is begun anew, twice at most, where the member
+    is stopped amid it.
     """
     if file.exists():
         raise ConfigurationError(f"{file} exists already; give another name")
     with settings_of(context).connect() as client:
-        info = _save(client.save_snapshot(stale=stale), file)
+        info = _save_whole(client, stale, file)
     _show(context, file, info, "saved")
+
+
+def _save_whole(client: Client, stale: bool, file: Path) -> BackupInfo:
+    """Save it, again where the member ends amid the transfer."""
+    for left in reversed(range(TRANSFERS_MAX)):
+        begun = False
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal begun
+            for piece in client.save_snapshot(stale=stale):
+                begun = True
+                yield piece
+
+        try:
+            return _save(pieces(), file)
+        except UnavailableError:
+            # Before the first piece the client has tried for as long as it was told to.
+            if not (begun and left):
+                raise
+    raise AssertionError("the last one returns or raises")
 
 
 def _save(pieces: Iterable[bytes], file: Path) -> BackupInfo:

@@ -7,6 +7,11 @@ import sys
 
 import click
 
+from kvstore.errors import InvalidArgumentError
+
+INPUT_BYTES_MAX = 8 << 20
+"""Of standard input as a value: servers say what is too large, but it may have no end at all."""
+
 
 def read_key(argument: str, *, hexadecimal: bool) -> bytes:
     """Return the bytes that a key on the command line stands for."""
@@ -16,7 +21,11 @@ def read_key(argument: str, *, hexadecimal: bool) -> bytes:
 def read_value(argument: str, *, hexadecimal: bool) -> bytes:
     """Return the bytes of a value on the command line, or of standard input where it is ``-``."""
     if argument == "-":
-        data = sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read(INPUT_BYTES_MAX + 1)
+        if len(data) > INPUT_BYTES_MAX:
+            raise InvalidArgumentError(
+                f"standard input has more than {INPUT_BYTES_MAX >> 20} MiB, which no value has"
+            )
         return _from_hex(data.decode("ascii", "replace"), "standard input") if hexadecimal else data
     return _from_hex(argument, "VALUE") if hexadecimal else os.fsencode(argument)
 
