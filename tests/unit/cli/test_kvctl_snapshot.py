@@ -11,16 +11,19 @@ import pytest
 from kvstore.cli.files import snapshot
 from kvstore.client import Client
 from kvstore.errors import CorruptionError, UnavailableError
-from kvstore.replica.backup_file import BackupInfo, encode_backup
+from tests.unit.server.test_restore import make_backup
 
-INFO = BackupInfo("test", 7, 1, 5, 0, 1, 1_700_000_000, 4)
-WHOLE = b"".join(encode_backup(INFO, lambda offset, size: b"data"[offset : offset + size]))
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return Path(make_backup(tmp_path_factory.mktemp("backup"), "file.kvs", 3)).read_bytes()
 
 
 class Stopped:
     """A client whose members end amid the first transfers."""
 
-    def __init__(self, failures: int, pieces_before: int) -> None:
+    def __init__(self, whole: bytes, failures: int, pieces_before: int) -> None:
+        self.whole = whole
         self.failures = failures
         self.pieces_before = pieces_before
         self.transfers = 0
@@ -29,9 +32,9 @@ class Stopped:
         self.transfers += 1
         if self.transfers <= self.failures:
             for number in range(self.pieces_before):
-                yield WHOLE[number : number + 1]
+                yield self.whole[number : number + 1]
             raise UnavailableError("the connection was lost")
-        yield WHOLE
+        yield self.whole
 
 
 def save(client: Stopped, file: Path) -> Any:
@@ -39,27 +42,29 @@ def save(client: Stopped, file: Path) -> Any:
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
-def test_a_transfer_that_is_cut_off_is_begun_anew(tmp_path: Path, failures: int) -> None:
-    assert save(Stopped(failures, 5), tmp_path / "f.kvs") == INFO
-    assert (tmp_path / "f.kvs").read_bytes() == WHOLE
+def test_a_transfer_that_is_cut_off_is_begun_anew(
+    tmp_path: Path, whole: bytes, failures: int
+) -> None:
+    assert save(Stopped(whole, failures, 5), tmp_path / "f.kvs").cluster == "old"
+    assert (tmp_path / "f.kvs").read_bytes() == whole
 
 
 @pytest.mark.parametrize(("failures", "pieces", "transfers"), [(3, 5, 3), (1, 0, 1)])
-def test_it_ends(tmp_path: Path, failures: int, pieces: int, transfers: int) -> None:
-    client = Stopped(failures, pieces)
+def test_it_ends(tmp_path: Path, whole: bytes, failures: int, pieces: int, transfers: int) -> None:
+    client = Stopped(whole, failures, pieces)
     with pytest.raises(UnavailableError):
         save(client, tmp_path / "f.kvs")
     assert client.transfers == transfers
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damage_is_no_reason_for_another_try(tmp_path: Path) -> None:
+def test_damage_is_no_reason_for_another_try(tmp_path: Path, whole: bytes) -> None:
     class Damaged(Stopped):
         def save_snapshot(self, *, stale: bool) -> Iterator[bytes]:
             self.transfers += 1
-            yield bytes(len(WHOLE))
+            yield bytes(len(self.whole))
 
-    client = Damaged(0, 0)
+    client = Damaged(whole, 0, 0)
     with pytest.raises(CorruptionError):
         save(client, tmp_path / "f.kvs")
     assert client.transfers == 1
