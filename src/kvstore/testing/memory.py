@@ -96,8 +96,11 @@ class MemoryStore:
         return (await self._opened()).services
 
     async def _opened(self) -> MemoryNode:
-        if self._node is not None and self._opening is None:
-            return self._node
+        node = self._node
+        if node is not None:
+            if node.failed.done():
+                raise node.failed.result()
+            return node
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
         # Shielded: who asked for it first may go away, and others wait for the same.
@@ -123,8 +126,12 @@ class MemoryStore:
     async def _open(self) -> MemoryNode:
         try:
             node = MemoryNode(self._disk, lambda: self.now)
+            try:
+                await node.ready()
+            except BaseException:
+                node.end()
+                raise
             self._node = node
-            await node.ready()
             return node
         finally:
             self._opening = None

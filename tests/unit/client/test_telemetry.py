@@ -176,6 +176,15 @@ def test_calls_are_named_by_what_they_ask(request_: object, name: str) -> None:
     assert operation_of(request_) == name
 
 
+def test_where_it_is_not_installed_that_is_said() -> None:
+    program = "import sys; sys.modules['opentelemetry'] = None; import kvstore.client.otel"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "ConfigurationError: this needs opentelemetry-api: pip install " in done.stderr
+    assert "[otel]" in done.stderr
+
+
 def test_clients_load_nothing_of_it() -> None:
     program = (
         "import sys, kvstore; kvstore.Client('127.0.0.1:1'); kvstore.AsyncClient('127.0.0.1:1');"

@@ -21,6 +21,7 @@ from kvstore.errors import (
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
+    InternalError,
     InvalidArgumentError,
     LeaseLostError,
     PermissionDeniedError,
@@ -255,6 +256,16 @@ def test_ctrl_c_ends_a_call_and_leaves_the_client_usable() -> None:
         timer.join()
         assert client.put(b"a", b"") is False
         assert client.count(prefix=b"l/") == 1
+
+
+def test_a_store_that_failed_says_why() -> None:
+    with MemoryClient(timeout=5) as client:
+        client.put(b"a", b"1")
+        node = client.store._node
+        assert node is not None
+        node._driver.fail(InternalError("the disk in memory has a defect"))
+        with pytest.raises(InternalError, match="the disk in memory has a defect"):
+            client.get(b"a")
 
 
 def test_what_it_lacks_is_said_in_a_line() -> None:
