@@ -374,7 +374,12 @@ def test_leadership_is_handed_over_and_kvctl_says_so(tmp_path: Path) -> None:
 
 def test_an_embedded_kvd_has_no_members_to_change(tmp_path: Path) -> None:
     with Kvd(tmp_path / "data", admin="everybody") as kvd:
-        refused = run("kvctl", f"--addr={kvd.wait_serving().address}", "member", "remove", "1")
+        where = f"--addr={kvd.wait_serving().address}"
+        listed = run("kvctl", where, "member", "list")
+        assert listed.returncode == 0
+        assert listed.stdout.count(b"voter") == 5
+        assert listed.stdout.count(b"leads") == 1
+        refused = run("kvctl", where, "member", "remove", "1")
     assert refused.returncode == 1
     assert b"an embedded kvd has five members of its own" in refused.stderr
 

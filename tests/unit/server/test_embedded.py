@@ -40,8 +40,13 @@ def test_there_are_no_members_to_change(tmp_path: Path) -> None:
     async def main() -> None:
         node = await open_embedded(ServerOptions(data_dir=str(tmp_path)), tmp_path)
         try:
-            with pytest.raises(InvalidArgumentError, match="embedded"):
-                node.members()
+            while not node.leader():
+                await asyncio.sleep(0)
+            listed = node.members()
+            assert [(one.member_id, one.learner) for one in listed.members] == [
+                (member, False) for member in range(1, 6)
+            ]
+            assert listed.leader_id == node.leader()
             for change in (
                 node.forget_introduction(1),
                 node.transfer_leadership(0),

@@ -206,7 +206,12 @@ class EmbeddedNode:
         return UnavailableError("no leader yet; try again") if leader is None else leader
 
     def members(self) -> admin_pb2.MembersResponse:
-        refuse_embedded()
+        """All of them, at no addresses of their own. Raises UnavailableError without a leader."""
+        leader = self._leader_or_reason()
+        if isinstance(leader, Error):
+            raise leader
+        members = [admin_pb2.Member(member_id=member) for member in sorted(self._group.replicas)]
+        return admin_pb2.MembersResponse(members=members, leader_id=leader.member)
 
     async def change_members(
         self, request: admin_pb2.ChangeMembersRequest
