@@ -377,7 +377,7 @@ def test_a_disk_that_a_member_with_a_log_has_filled(
 ) -> None:
     data = tmp_path / "data"
     DataDirectory(data, "embedded").close()
-    monkeypatch.setattr("kvstore.server.checks.directory.is_fresh", lambda *_: False)
+    monkeypatch.setattr("kvstore.server.checks.directory.is_unfounded", lambda *_: False)
     fill_disk(monkeypatch, 4 << 20)
     assert check(*embedded(data)).exit_code == 0
     fill_disk(monkeypatch, 512 << 10)
