@@ -29,6 +29,7 @@ from kvstore.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
+from kvstore.wire import available
 from tests.integration.etcd import Etcd
 from tests.integration.model_server import (
     CLIENT_KINDS,
@@ -50,6 +51,14 @@ def server(
     """One for all tests of the module, which use keys of their own."""
     with started(request.param, tmp_path_factory.mktemp(request.param)) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def once(request: pytest.FixtureRequest, transport: str) -> None:
+    """What lies above the channels is tried with one kind of them."""
+    kind = request.node.callspec.params.get("server")
+    if transport == "grpcio" and available() and kind in ("kvd-namespace", "memory"):
+        pytest.skip("tried with the native wire")
 
 
 @pytest.fixture
