@@ -387,11 +387,13 @@ def test_rows_that_cannot_be_read_are_damage_of_that_member(
     group: DrivenGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim = follower(group)
+    victim.machine.flush()
+    number, _ = victim.machine.live_tables()[0]
     real = Captured.hash_rows
 
     def damaged(captured: Captured, start: bytes, bytes_max: int) -> object:
         if captured._db is victim.machine._db:
-            path = f"{victim._applying.path}/000001.sst"
+            path = f"{victim._applying.path}/{number:06d}.sst"
             raise CorruptionError("bad", code=IntegrityCode.CHECKSUM_MISMATCH, path=path)
         return real(captured, start, bytes_max)
 
