@@ -40,6 +40,16 @@ def test_each_test_has_a_namespace_of_its_own(kvd, kv, kv_namespace):
     assert kv.get(b"b") == b"2"
 
 
+def test_the_server_is_killed_in_the_middle(kvd, kv):
+    kv.put(b"a", b"1")
+    kvd.kill()
+
+
+def test_the_server_is_paused_in_the_middle(kvd, kv):
+    assert kv.count() == 0
+    kvd.pause()
+
+
 def test_a_leader_is_killed(kv_cluster):
     with kvstore.Client(kv_cluster.url, timeout=60) as client:
         leader = kv_cluster.leader()
@@ -77,7 +87,7 @@ def test_fixtures_give_real_servers(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(TESTS)
     done = run(f"--basetemp={tmp_path / 'base'}", "test_mine.py", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert "6 passed" in done.stdout
 
 
 def test_who_uses_no_fixture_loads_nothing(tmp_path: Path) -> None:

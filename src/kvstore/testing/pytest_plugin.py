@@ -40,9 +40,14 @@ def kv_namespace() -> bytes:
 
 @pytest.fixture
 def kv(kvd: Server, kv_namespace: bytes) -> Iterator[Client]:
-    """A client of ``kvd`` in ``kv_namespace``, all keys of which are gone at the end."""
+    """A client of ``kvd`` in ``kv_namespace``, all keys of which are gone at the end.
+
+    Where a test has killed or paused the server it serves again.
+    """
+    kvd.revive()
     with kvd.client(namespace=kv_namespace) as client:
         yield client
+    kvd.revive()
     with kvd.client(namespace=kv_namespace) as client:
         client.delete_range(prefix=b"")
 

@@ -149,6 +149,12 @@ class Server:
             self._signal(signal.SIGCONT)
         self._is_paused = False
 
+    def revive(self) -> None:
+        """Let it go on if it stands still, start it if it doesn't run; else do nothing."""
+        self.resume()
+        if not self.runs:
+            self.start()
+
     def restart(self) -> None:
         """Start it anew on what it has, wherever it is, and wait until it serves."""
         if self.runs:
