@@ -270,7 +270,7 @@ class Model:
                 f"{member} is at revision {machine.revision} after index {index}, "
                 f"expected {self.revisions[index]}: something was applied twice or never"
             )
-        for key in self._values:
+        for key in tuple(self._values):  # a job stands still at a read, others go on
             self.compare_key(member, machine, key)
         self._compare_model(member, machine)
         for past in self._past:
