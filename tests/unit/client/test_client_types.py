@@ -44,6 +44,7 @@ from kvstore.client import (
     PutResult,
     Repairs,
     SlowCall,
+    StateHash,
     TransactionResult,
 )
 from kvstore.client.otel import OpenTelemetry
@@ -110,6 +111,7 @@ def upkeep() -> None:
     assert_type(client.maintenance.alarms(), list[Alarm])
     assert_type(client.maintenance.disarm(), list[Alarm])
     client.maintenance.defragment()
+    assert_type(client.maintenance.hash(7), StateHash)
     client.close()
 
 
