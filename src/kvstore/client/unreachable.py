@@ -33,7 +33,8 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "this process, or machine, has no file descriptors left (ulimit -n)",
         ),
         (
-            r".*Temporary failure in name resolution.*|.*Timeout while contacting DNS.*",
+            r".*(Temporary failure in name resolution|contact(ing)? DNS"
+            r"|names are being resolved).*",
             "the name can't be resolved now: no name server answers",
         ),
         (

@@ -18,6 +18,7 @@ from kvstore.addresses import HostPort, is_unix
 from kvstore.wire.channel_connection import Connection
 from kvstore.wire.channel_options import ChannelTLS
 from kvstore.wire.errors import RpcError
+from kvstore.wire.resolving import Found, resolved
 
 __all__ = ["Target", "dial"]
 
@@ -83,15 +84,15 @@ async def _places(address: str) -> list[_Place]:
     parsed = HostPort.parse(address)
     assert parsed is not None
     kind = socket.SOCK_STREAM
-    loop = asyncio.get_running_loop()
+    found: Found
     try:
         try:
             found = socket.getaddrinfo(
                 parsed.host, parsed.port, type=kind, flags=socket.AI_NUMERICHOST
             )
         except socket.gaierror:
-            found = await loop.getaddrinfo(parsed.host, parsed.port, type=kind)
-    except (OSError, RuntimeError) as error:  # the latter: the interpreter ends
+            found = await resolved(parsed.host, parsed.port)
+    except (OSError, UnicodeError) as error:
         raise _cannot(address, f"the name can't be resolved: {_words(error)}") from error
     return [
         _Place(family, sockaddr, str(HostPort(str(sockaddr[0]), parsed.port)))
@@ -196,7 +197,7 @@ def _cannot(where: str, why: str) -> RpcError:
     return RpcError(grpc.StatusCode.UNAVAILABLE, f"cannot connect to {where}: {why}", unsent=True)
 
 
-def _words(error: OSError | RuntimeError) -> str:
+def _words(error: OSError | UnicodeError) -> str:
     if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
     return os.strerror(error.errno)  # asyncio puts words of its own there
