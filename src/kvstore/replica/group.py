@@ -166,8 +166,10 @@ class Group:
 
     def _has_history(self) -> bool:
         """More was written than the founding: whoever has nothing has forgotten its votes."""
-        # The founders' own membership is entry 1.
-        return any(replica.last_log[1] > 1 for replica in self.replicas.values())
+        # The founders' own membership is entry 1. Of one that lost its log nothing may be left.
+        return any(
+            replica.last_log[1] > 1 or replica.stands_aside for replica in self.replicas.values()
+        )
 
     def _whole(self) -> list[int]:
         """Members that have all they promised."""

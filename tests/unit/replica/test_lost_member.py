@@ -96,3 +96,20 @@ def test_a_directory_that_is_gone_is_no_matter_of_a_few_where_no_majority_is_who
         ConfigurationError, match=r"node2 has no log .* too few .* put back the dir"
     ):
         DrivenGroup(disk, members=5)
+
+
+@pytest.mark.parametrize("left", [0, 128 + 80])
+def test_what_is_left_of_a_damaged_log_may_be_nothing_and_yet_nobody_is_founded_anew(
+    left: int,
+) -> None:
+    with DrivenGroup() as group:
+        group.put(b"k", b"1")
+        group.settle()
+        for _ in range(40):
+            group.step()
+        disk = without(group.power_off(), "/data/node2", "/data/node3")
+    for path in disk.files("/data/node1/log"):
+        content = disk.read_file(path)
+        disk.write_file(path, content[:left] + bytes(len(content) - left))
+    with pytest.raises(ConfigurationError, match="too few of them are whole"):
+        DrivenGroup(disk)
