@@ -295,4 +295,5 @@ def can_be_repaired(damage: StorageError) -> bool:
 
 def others_vote(membership: Membership, member: int) -> bool:
     """Somebody else may lead, and has all that was committed."""
-    return bool((membership.voters | membership.outgoing) - {member})
+    # Of a member that lost its log no list may be left; it was one of several (Group).
+    return membership.voters | membership.outgoing != {member}

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
-from kvstore.errors import ConfigurationError, Error
+from kvstore.errors import ConfigurationError, CorruptionError, Error
 from tests.unit.replica.driven_group import DrivenGroup
 
 
@@ -60,6 +60,29 @@ def test_one_that_forgot_all_does_not_vote_before_it_is_healed() -> None:
         group.group.network.heal()
         group.settle()
         assert group.read(b"k") == b"1"
+
+
+def test_damage_of_the_state_of_one_that_forgot_its_log_is_mended() -> None:
+    with DrivenGroup() as group:
+        group.put(b"k", b"1" * 500)
+        group.settle()
+        for replica in group.group.replicas.values():
+            replica.machine.flush()
+        disk = without(group.power_off(keep="all"), "/data/node3/log")
+    with DrivenGroup(disk) as group:
+        replica = group.group.replicas[3]
+        assert replica.stands_aside
+        assert not replica.status().raft.membership.members
+        ((number, size),) = replica.machine.live_tables()
+        disk.flip_bit(f"{replica.machine._db.path}/{number:06d}.sst", size // 4, 1)
+        with pytest.raises(CorruptionError) as found:
+            replica.machine.verify()
+        replica.read_failed(found.value)
+        group.until(lambda: not replica.stands_aside and not replica.repair.under_way)
+        group.settle()
+        assert group.failed == {}
+        replica.machine.verify()
+        assert replica.machine.get(b"k") == b"1" * 500
 
 
 def test_a_crash_while_one_that_forgot_begins_anew_makes_it_no_founder() -> None:
