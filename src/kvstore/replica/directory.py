@@ -170,8 +170,12 @@ class MemberDirectory:
 
         Each has a name of its own: those before are removed when somebody gets to it.
         """
-        self._checkpoints += 1
-        return f"{self.path}/outgoing-{member}-{self._checkpoints}"
+        while True:
+            self._checkpoints += 1
+            path = f"{self.path}/outgoing-{member}-{self._checkpoints}"
+            # Where no state was found, what the run before left is still there.
+            if not self.filesystem.kind(path):
+                return path
 
     def backup(self) -> str:
         """Where the checkpoint for a backup is made; nothing is there yet."""

@@ -123,3 +123,15 @@ def test_a_snapshot_is_withdrawn_that_came_twice_or_was_withdrawn_by_half(again:
         "state-" + "0" * 20,
     ]
     assert MemberDirectory("/member", disk.crash()).current_state(7) == OLD
+
+
+def test_a_checkpoint_gets_a_name_that_nothing_of_the_run_before_has() -> None:
+    disk = MemoryFileSystem()
+    before = MemberDirectory("/member", disk).outgoing(2)
+    disk.make_directory(before)
+    directory = MemberDirectory("/member", disk)
+    # Without a state nothing is removed.
+    with pytest.raises(CorruptionError):
+        directory.current_state(7)
+    assert disk.kind(before)
+    assert directory.outgoing(2) != before
