@@ -253,8 +253,9 @@ class Bundle:
 
     ``messages`` go out at once, before or after the write. ``committed`` entries are applied in
     order, then ``Raft.applied(index)``. ``snapshot`` asks for the snapshot received with these
-    very values to be installed as the state machine; ``stored`` confirms that too, and entries
-    after it are offered only then. ``read_states`` are reads that may go on, ``reads_failed``
+    very values to be installed as the state machine, but where that holds as much already (of a
+    member that lost its log); ``stored`` confirms that too, and entries after it are offered only
+    then. ``read_states`` are reads that may go on, ``reads_failed``
     contexts of reads that were given up: nobody could prove leadership in time, a retry is safe.
     ``fetches`` are to be read from the disk, beside everything else, for ``Raft.fetched``.
     ``mends`` are entries that are hollow here: their data is to be compared with what is known of

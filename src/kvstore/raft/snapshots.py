@@ -142,7 +142,10 @@ def handle_snapshot(state: State, message: Message) -> None:
         if log.hollow and snapshot.index < log.last:
             # What follows it may have been acknowledged, and is let go.
             damage.found(state)
+        applied = log.applied
         log.restore(snapshot)
+        # Of a member that lost its log the state may be further on: it stays, and goes on there.
+        log.applied = log.offered = max(applied, snapshot.index)
         state.configurations = History(snapshot.index, snapshot.membership)
         state.installing = snapshot
         for write in state.writes:

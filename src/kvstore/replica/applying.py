@@ -387,7 +387,7 @@ class Applying:
 
         def install() -> tuple[str, StateMachine, list[str]]:
             path = directory.install(index)
-            return path, open_machine(path), directory.states_before(index)
+            return path, open_machine(path), directory.replaced_by(index)
 
         if not self._jobs.start("install", install, partial(self._installed, index, then)):
             raise InternalError(f"snapshot {index} is to be installed while another one is")
@@ -403,8 +403,8 @@ class Applying:
             self._install_again = index, then
             return
         self._removals.remove(self._path, self.machine.close)
-        self._path, self.machine, before = outcome
-        for path in before:
+        self._path, self.machine, replaced = outcome
+        for path in replaced:
             self._removals.remove(path)
         if self.machine.applied_index != index:
             raise InternalError(

@@ -88,10 +88,19 @@ class MemberDirectory:
 
         May be called again where that, or what comes after it, failed.
         """
-        target = self._name("state", index)
-        if not self.filesystem.kind(target):
-            self.filesystem.rename(self._name("ready", index), target)
-        self.filesystem.sync_directory(self.path)
+        disk, target, ready = (
+            self.filesystem,
+            self._name("state", index),
+            self._name("ready", index),
+        )
+        if disk.kind(ready):
+            if disk.kind(target):
+                # Of that name, and damaged: an empty one stands in its place (opening.py).
+                replaced = f"{self.path}/outgoing-replaced"
+                disk.remove_tree(replaced)
+                disk.rename(target, replaced)
+            disk.rename(ready, target)
+        disk.sync_directory(self.path)
         return target
 
     def part_of(self, path: str | None) -> str:
@@ -104,9 +113,13 @@ class MemberDirectory:
         """The highest index that a state has in its name; -1 where there is none."""
         return max(self._numbered("state"), default=-1)
 
-    def states_before(self, index: int) -> list[str]:
-        """Of earlier states than that of ``index``."""
-        return [self._name("state", state) for state in self._numbered("state") if state < index]
+    def replaced_by(self, index: int) -> list[str]:
+        """What is left of states, that of ``index`` apart, which has taken their place.
+
+        A later one was damaged, of a member that lost its log as well.
+        """
+        others = [self._name("state", state) for state in self._numbered("state") if state != index]
+        return [*others, f"{self.path}/outgoing-replaced"]
 
     def make_stand_in(self) -> str:
         """An empty directory that lasts until the next start, at most."""

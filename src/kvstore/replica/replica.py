@@ -738,14 +738,22 @@ class Replica:
             self._raft.stored(number)
 
     def _install(self, number: int, mark: SnapshotMeta) -> None:
-        """The log durably says that the state is the snapshot's: make it so."""
+        """The log durably says that it begins after the snapshot: make that the state.
+
+        Unless the state holds as much by itself, of a member whose log lost that. It does durably:
+        the core takes no snapshot of what it knows to be committed, so it was so at the start.
+        """
 
         def installed() -> None:
             self._compaction.installed(mark.index)
             self._raft.stored(number)
 
-        self._transfers.take_ready(mark)
-        self._applying.install(mark.index, installed)
+        if self._applying.machine.applied_index >= mark.index:
+            self._transfers.drop_ready(mark)
+            installed()
+        else:
+            self._transfers.take_ready(mark)
+            self._applying.install(mark.index, installed)
 
     @property
     def lacks_room(self) -> bool:

@@ -418,6 +418,11 @@ class Transfers:
             if index <= commit and (kept_from is None or index < kept_from):
                 self._drop_ready(index)
 
+    def drop_ready(self, mark: SnapshotMeta) -> None:
+        """The log durably begins after the snapshot, and the state needs nothing of it."""
+        self._asked_for.discard(mark.index)
+        self._drop_ready(mark.index)
+
     def take_ready(self, mark: SnapshotMeta) -> None:
         """The log durably says that the state is the snapshot's: it is about to be installed."""
         self._asked_for.discard(mark.index)

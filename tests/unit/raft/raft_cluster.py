@@ -133,7 +133,7 @@ class Member:
         return messages
 
     def _apply(self, bundle: Bundle) -> None:
-        if bundle.snapshot is not None:
+        if bundle.snapshot is not None and bundle.snapshot.index > self.applied:
             self.state = list(self.cluster.snapshots[bundle.snapshot.index])
             self.applied = bundle.snapshot.index
         for entry in bundle.committed:

@@ -16,6 +16,7 @@ from kvstore.raft import (
     Options,
     Raft,
     Role,
+    SnapshotMeta,
     bootstrap,
     damage,
 )
@@ -366,3 +367,27 @@ def test_who_lost_the_end_of_its_log_says_so_to_those_who_ask_for_an_entry_of_it
         assert bundle is not None
         (answer,) = [m for m in bundle.messages if m.kind is K.MEND_RESPONSE]
         assert (answer.reject, answer.damaged) == (True, damaged)
+
+
+def test_a_snapshot_of_less_than_was_applied_lets_nothing_be_applied_again() -> None:
+    members = voters(1, 2, 3)
+    core = Raft(
+        1, Options(), rng=random.Random(1), hard_state=HardState(2), applied=9, damaged=True
+    )
+    assert core.term == 3
+    core.step(Message(K.SNAPSHOT, 1, 2, 3, snapshot=SnapshotMeta(5, 2, members)))
+    bundle = core.ready()
+    assert bundle is not None
+    assert bundle.snapshot == SnapshotMeta(5, 2, members)
+    core.stored(bundle.number)
+    assert (core.commit, core.status().applied) == (5, 9)
+    entries = [Entry(2 if index < 9 else 3, index, EntryKind.EMPTY, b"") for index in range(6, 12)]
+    core.step(Message(K.APPEND, 1, 2, 3, log_index=5, log_term=2, commit=11, entries=entries))
+    bundle = core.ready()
+    assert bundle is not None
+    core.stored(bundle.number)
+    bundle = core.ready()
+    assert bundle is not None
+    assert [entry.index for entry in bundle.committed] == [10, 11]
+    core.applied(11)
+    assert not core.damaged
