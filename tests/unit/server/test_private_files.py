@@ -150,3 +150,26 @@ def test_files_of_others_with_a_similar_name_are_not_left_overs() -> None:
     assert is_left_over(".a.b.12.new", "a.b")
     for name in ("a.b.12.new", ".a.b.new", ".a.b.x.new", ".aXb.12.new", ".a.b.12.newer"):
         assert not is_left_over(name, "a.b")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "directory"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    # As 'kvctl export --file /dev/null' did for root, whose machine had none any more.
+    path = tmp_path / "there"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            if os.geteuid() != 0:
+                pytest.skip("devices are made by root alone")
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        case "link":
+            path.symlink_to("/dev/null")
+        case _:
+            path.mkdir()
+    before = os.lstat(path)
+    with pytest.raises(OSError, match="no regular file"):
+        replace_private(path, b"ours")
+    after = os.lstat(path)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert os.listdir(tmp_path) == ["there"]

@@ -7,6 +7,7 @@ choice, which a kvd of root could overwrite.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -41,8 +42,11 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     After a crash ``path`` holds all of the old bytes or all of the new. When the block or the disk
     fails, ``path`` stays as it was and what was written is removed; what a process that was killed
     left goes with the next file for the same path. The file has ``mode`` from its first byte on.
-    Raises OSError.
+    Raises OSError, also where ``path`` is there and no file: a device or a pipe would be gone.
     """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "what is there is no regular file, and stays", str(path))
     _remove_left_over(path)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, mode)
