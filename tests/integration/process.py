@@ -52,7 +52,7 @@ def environment(**extra: str) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("KVD_", "KVCTL_", "GRPC_"))
+        if not name.startswith(("KVD_", "KVCTL_", "GRPC_", "OTEL_"))
     }
     path = os.pathsep.join(filter(None, [str(SOURCES), inherited.get("PYTHONPATH")]))
     return {**inherited, "PYTHONPATH": path, **extra}

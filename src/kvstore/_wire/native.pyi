@@ -220,8 +220,8 @@ class HotCall:
     #: When it came and what time it had then, in seconds; inf: no deadline.
     received_at: Final[float]
     timeout_s: Final[float]
-    #: ``kvstore-*``, ``grpc-previous-rpc-attempts``, ``token`` and ``authorization`` alone, () as a
-    #: rule; all of it where the call is taken whole.
+    #: ``kvstore-*``, ``grpc-previous-rpc-attempts``, ``token``, ``authorization`` and
+    #: ``traceparent`` alone, () as a rule; all of it where the call is taken whole.
     metadata: Final[Metadata]
     #: The front's to set: when it is given up, of the same clock as ``received_at`` (preset to what
     #: time it has, 10 s without a timeout), and how long ago its first try was; None: this is it.

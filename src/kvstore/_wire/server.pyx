@@ -333,7 +333,8 @@ cdef class ServerSession(_Session):
                 or (name_size > 8 and memcmp(name, <const char*> "kvstore-", 8) == 0)
                 or is_name(name, name_size, "grpc-previous-rpc-attempts", 26)
                 or is_name(name, name_size, "token", 5)
-                or is_name(name, name_size, "authorization", 13)):
+                or is_name(name, name_size, "authorization", 13)
+                or is_name(name, name_size, "traceparent", 11)):
             if not append_pair(self.block_pairs, name, name_size, value, value_size):
                 block.is_malformed = True
         return 0

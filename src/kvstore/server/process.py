@@ -58,6 +58,7 @@ from kvstore.server.nodes.node import Node
 from kvstore.server.slow_calls import SlowCalls, last_entry_of, newest_of
 from kvstore.server.supervisor import notify, watch_over
 from kvstore.server.tls.certificate_files import CertificateFiles
+from kvstore.server.traces.switch import open_traces
 
 # From the first signal to the exit, at most: handing leadership over and calls under way get
 # DRAIN_S, of that the former HAND_OVER_S, and closing gets the rest.
@@ -107,7 +108,10 @@ async def _serve(
     front = choose_front(options.front)
     found = exposures(options)
     slow = SlowCalls(options.slow_call_ms / 1000) if options.slow_call_ms else None
-    with open_metrics(options.metrics_addr, certificates, found, slow) as metrics:
+    with (
+        open_traces(os.environ) as traces,
+        open_metrics(options.metrics_addr, certificates, found, slow, traces) as metrics,
+    ):
         connections_max = client_connections_max(raise_limit())
         listener = front.open(connections_max, certificates, metrics)
         metrics.watch_front(listener.figures)
@@ -160,6 +164,8 @@ async def _serve_node(
     newest = partial(newest_of, metrics.slow)
     if metrics.slow is not None:
         metrics.slow.last_entry = partial(last_entry_of, node)
+    if metrics.traces is not None:
+        metrics.traces.last_entry = partial(last_entry_of, node)
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings, newest), etcd)
     for_operators = AdminHandlers(node, is_operator, warnings, newest)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)

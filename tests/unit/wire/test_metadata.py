@@ -147,3 +147,20 @@ def test_hot_call_keeps_what_says_that_it_is_a_retry() -> None:
     call.age_s = 0.005
     call.deadline = 101.0
     assert (call.deadline, call.age_s) == (101, 0.005)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["traceparent", "tracestate", "x-other"]), TEXTS)))
+def test_hot_call_keeps_what_says_that_it_is_traced_whatever_it_says(said: list[Any]) -> None:
+    raw = Raw()
+    raw.say(frames.headers(1, frames.request("/kvstore.v1.KV/Put", *said)))
+    raw.say(frames.frame(frames.DATA, 1, frames.message(b""), frames.END_STREAM))
+    (call,) = raw.hot
+    assert call.metadata == trimmed([pair for pair in said if pair[0] == "traceparent"])
+
+
+def test_a_traceparent_counts_for_the_bound_of_metadata() -> None:
+    raw = Raw()
+    said = ("traceparent", "0" * native.Limits().header_bytes_max)
+    raw.say(frames.headers(1, frames.request("/kvstore.v1.KV/Put", said)))
+    raw.say(frames.frame(frames.DATA, 1, frames.message(b""), frames.END_STREAM))
+    assert raw.hot == []

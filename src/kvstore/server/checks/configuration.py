@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from kvstore.server.nodes.cluster_node import SEGMENT_BYTES
 from kvstore.server.nodes.embedded import MEMBERS
 from kvstore.server.peers.names import member_name
 from kvstore.server.peers.secret import read_secret
+from kvstore.server.traces.switch import check_exporters
 
 __all__ = ["check_cluster_node", "check_embedded", "check_process"]
 
@@ -89,6 +91,7 @@ def check_process(metrics_addr: str | None) -> Iterator[Finding]:
         yield fault(
             f"--metrics_addr needs the 'prometheus_client' package: {install_line('metrics')}"
         )
+    yield from refusal(check_exporters, os.environ)
 
 
 def _certificates(config: ClusterConfig) -> Iterator[Finding]:

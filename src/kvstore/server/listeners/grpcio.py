@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import grpc.aio
+import structlog
 
 from kvstore.api.handlers.etcd.batches import WholeCalls
 from kvstore.api.handlers.kv_batches import HotCalls, TakeHot
@@ -15,6 +16,8 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.wire.http import App
 
 __all__ = ["GrpcioListener"]
+
+log = structlog.get_logger("kvstore.server")
 
 
 class GrpcioListener:
@@ -32,6 +35,8 @@ class GrpcioListener:
         metrics: MetricsSwitch,
     ) -> Self:
         """One with our bounds."""
+        if metrics.traces is not None:
+            log.warning("no traces: the native front alone has them")
         return cls(new_server(metrics.interceptors, connections_max=connections_max), certificates)
 
     @property

@@ -48,7 +48,15 @@ class NativeListener:
             message_bytes_max=MESSAGE_BYTES_MAX,
         )
         tls = None if certificates is None else ServerTls(certificates, BOTH)
-        return cls(Server(limits, tls=tls, counter=metrics.counter, slow=metrics.slow))
+        return cls(
+            Server(
+                limits,
+                tls=tls,
+                counter=metrics.counter,
+                slow=metrics.slow,
+                traces=metrics.traces,
+            )
+        )
 
     @property
     def services(self) -> Any:

@@ -21,6 +21,7 @@ from kvstore.server.tls.certificate_files import CertificateFiles
 if TYPE_CHECKING:
     from kvstore.server.metrics.calls import Metrics
     from kvstore.server.metrics.front_figures import CallCounter, FrontFigures
+    from kvstore.server.traces.spans import ServerSpans
 
 __all__ = ["MetricsSwitch", "open_metrics"]
 
@@ -33,9 +34,12 @@ class MetricsSwitch:
         metrics: Metrics | None = None,
         pages: MetricsPages | None = None,
         slow: SlowCalls | None = None,
+        traces: ServerSpans | None = None,
     ) -> None:
-        """``slow``: who hears of slow calls, whether there are metrics or not."""
+        """``slow`` and ``traces``: who hears of slow calls, and of those that clients trace,
+        whether there are metrics or not."""
         self.slow = slow
+        self.traces = traces
         self._metrics = metrics
         self._pages = pages
 
@@ -82,6 +86,7 @@ def open_metrics(
     certificates: CertificateFiles | None,
     exposed: Iterable[str] = (),
     slow: SlowCalls | None = None,
+    traces: ServerSpans | None = None,
 ) -> Iterator[MetricsSwitch]:
     """Take ``address`` for metrics; None: no metrics. On the running event loop.
 
@@ -90,7 +95,7 @@ def open_metrics(
     had or the package is missing.
     """
     if address is None:
-        yield MetricsSwitch(slow=slow)
+        yield MetricsSwitch(slow=slow, traces=traces)
         return
     try:
         from kvstore.server.metrics.calls import Metrics
@@ -106,6 +111,6 @@ def open_metrics(
     endpoint = MetricsEndpoint(address, pages)
     endpoint.start()
     try:
-        yield MetricsSwitch(metrics, pages, slow)
+        yield MetricsSwitch(metrics, pages, slow, traces)
     finally:
         endpoint.close()

@@ -413,6 +413,10 @@ class Call:
             ended = monotonic()
             if ended - self.began >= slow.slow_s:
                 slow.note(self.method, code.name, self.began, ended, 1, self._request_bytes)
+        traces = self._server.traces
+        if traces is not None and self._handler.unary_unary is not None:
+            size = self._request_bytes
+            traces.note(self.method, code.name, self.began, monotonic(), self._metadata, size)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)

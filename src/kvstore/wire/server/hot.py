@@ -14,6 +14,7 @@ from kvstore.wire.server.call import UNREAD
 from kvstore.wire.server.identity import INSECURE, AuthContext
 from kvstore.wire.server.limits import RETRY_PUSHBACK
 from kvstore.wire.server.slow import SlowSink
+from kvstore.wire.server.traces import TraceSink
 
 if TYPE_CHECKING:
     from kvstore.wire.server.connection import Connection
@@ -107,6 +108,8 @@ class HotCalls:
             self._count([call for place, call in enumerate(calls) if place not in others])
         if self._server.slow is not None:
             self._look_at(self._server.slow, calls)
+        if self._server.traces is not None:
+            self._tell(self._server.traces, calls)
         return left
 
     def end(self, call: HotCall, answer: Callable[[HotCall], None]) -> None:
@@ -120,6 +123,8 @@ class HotCalls:
             self._count([call])
         if self._server.slow is not None:
             self._look_at(self._server.slow, [call])
+        if self._server.traces is not None:
+            self._tell(self._server.traces, [call])
 
     def refuse_unread(self, call: HotCall) -> None:
         """End one whose message has no room, and isn't to wait for it."""
@@ -160,13 +165,19 @@ class HotCalls:
             if call.answered:
                 kind = call.method, call.status, call.received_at
                 number, size = groups.get(kind, (0, 0))
-                # Of a decoded one there is no message, of one taken whole nothing else.
-                size += sum(map(len, filter(None, (call.key, call.value, call.message))))
-                groups[kind] = number + 1, size
+                groups[kind] = number + 1, size + _size(call)
         for (method, status, received_at), (number, size) in groups.items():
             if now - received_at >= slow.slow_s and method in self._paths:
                 code = _NAMES.get(status, "CANCELLED")
                 slow.note(self._paths[method], code, received_at, now, number, size)
+
+    def _tell(self, traces: TraceSink, calls: Sequence[HotCall]) -> None:
+        """Tell of those with metadata, which are few, whether they are traced or not."""
+        now = monotonic()
+        for call in calls:
+            if call.metadata and call.answered and call.method in self._paths:
+                path, code = self._paths[call.method], _NAMES.get(call.status, "CANCELLED")
+                traces.note(path, code, call.received_at, now, call.metadata, _size(call))
 
     def _count(self, calls: Sequence[HotCall]) -> None:
         """Tell the metrics. Calls of a batch came together more often than not."""
@@ -208,6 +219,11 @@ def shares(waiting: list[HotCall]) -> tuple[list[HotCall], list[HotCall], list[H
         taken += calls[:share]
         rest += calls[share:]
     return taken, rest, late
+
+
+def _size(call: HotCall) -> int:
+    """Of its request. A decoded one has no message, one that is taken whole nothing else."""
+    return sum(map(len, filter(None, (call.key, call.value, call.message))))
 
 
 def _broken(call: HotCall) -> None:

@@ -24,6 +24,7 @@ from kvstore.wire.server.limits import ServerLimits
 from kvstore.wire.server.listening import Listening, listen
 from kvstore.wire.server.slow import SlowSink
 from kvstore.wire.server.tls import Tls
+from kvstore.wire.server.traces import TraceSink
 from kvstore.wire.tls import BOTH, HTTP2
 
 __all__ = ["CallCounter", "Counters", "Server"]
@@ -81,13 +82,15 @@ class Server:
         tls: Tls | None = None,
         counter: CallCounter | None = None,
         slow: SlowSink | None = None,
+        traces: TraceSink | None = None,
     ) -> None:
         """``tls``: None for plain text. ``counter`` hears of every unary call that ended, ``slow``
-        of those that took long."""
+        of those that took long, ``traces`` of those with metadata."""
         self.limits = limits
         self.tls = tls
         self.counter = counter
         self.slow = slow
+        self.traces = traces
         self.counters = Counters()
         self.http: App | None = None
         self.http_limits = HttpLimits()

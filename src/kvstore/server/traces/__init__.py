@@ -1,0 +1,1 @@
+"""Spans of the calls that clients trace, by OpenTelemetry."""
