@@ -171,9 +171,14 @@ class Row:
         return all(getattr(findings, what) in values for what, values in self.found.items())
 
 
-REPLACE = (
+_REPLACE_ONE = (
     "replace this member: 'kvctl member remove' it, then add one under a new id with an empty "
-    "data_dir (an embedded kvd: begin anew with a backup)"
+    "data_dir"
+)
+REPLACE = f"{_REPLACE_ONE} (an embedded kvd: begin anew with a backup)"
+_REPLACE_DAMAGED = (
+    f"{_REPLACE_ONE} (an embedded kvd: move that member's directory, node<id>, elsewhere and start "
+    "again: it is made anew from the others)"
 )
 _PUT_BACK = "put back the directory as it was when kvd stopped, or give the right data_dir"
 _BACKUP = "no other member has it: begin anew with a backup"
@@ -226,8 +231,12 @@ TABLE: tuple[Row, ...] = (
         log=LogFound.GONE,
     ),
     _refuse("the log has a newer format", _UPDATE, 5, log=LogFound.NEWER),
-    _refuse("the log is damaged, and nothing is noted of it", REPLACE, 5, log=LogFound.UNNOTED),
-    _refuse("term and vote, mark or identity are lost", REPLACE, 5, log=LogFound.VOTE_LOST),
+    _refuse(
+        "the log is damaged, and nothing is noted of it", _REPLACE_DAMAGED, 5, log=LogFound.UNNOTED
+    ),
+    _refuse(
+        "term and vote, mark or identity are lost", _REPLACE_DAMAGED, 5, log=LogFound.VOTE_LOST
+    ),
     _refuse("the state has a newer format", _UPDATE, 5, state=StateFound.NEWER),
     Row(
         "the only voter's state can't be used",

@@ -136,3 +136,21 @@ def test_what_is_left_of_a_damaged_log_may_be_nothing_and_yet_nobody_is_founded_
         disk.write_file(path, content[:left] + bytes(len(content) - left))
     with pytest.raises(ConfigurationError, match="too few of them are whole"):
         DrivenGroup(disk)
+
+
+def test_a_member_that_refuses_for_its_damaged_log_comes_back_when_its_directory_is_moved() -> None:
+    with DrivenGroup() as group:
+        group.put(b"k", b"1")
+        group.settle()
+        disk = group.power_off()
+    without(disk, "/data/node2/LOGEND")
+    (segment, *_) = [path for path in disk.files("/data/node2/log") if path.endswith(".wal")]
+    disk.flip_bit(segment, 60, 1)
+    with pytest.raises(CorruptionError, match=r"/data/node2/.* move that member's directory, node"):
+        DrivenGroup(disk)
+    disk.rename("/data/node2", "/elsewhere")
+    with DrivenGroup(disk) as group:
+        replica = group.group.replicas[2]
+        group.until(lambda: not replica.stands_aside)
+        group.settle()
+        assert group.read(b"k") == b"1"
