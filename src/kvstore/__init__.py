@@ -215,13 +215,12 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module 'kvstore' has no attribute {name!r}")
     try:
-        module = importlib.import_module(home)
+        value = getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
         line = missing_package(f"kvstore.{name}", error)
         if line is None:
             raise
         raise ModuleNotFoundError(line, name=error.name) from None
-    value = getattr(module, name)
     globals()[name] = value
     return value
 

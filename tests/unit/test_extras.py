@@ -61,3 +61,14 @@ def test_a_command_without_its_packages_ends_with_one_line(
         f"{command.split()[0]} needs the {hidden!r} package: pip install 'kvstore-raft[{extra}]'\n"
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", line)
+
+
+def test_a_client_without_its_packages_says_which() -> None:
+    program = (
+        "import sys; sys.modules['grpc'] = None\nimport kvstore\n"
+        "try:\n    kvstore.Client\nexcept ModuleNotFoundError as error:\n    print(error)"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert printed == (
+        f"kvstore.Client needs the 'grpc' package: {extras.install_line('client')}\n"
+    )

@@ -3,6 +3,7 @@ somebody may press Ctrl-C meanwhile."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -28,6 +29,8 @@ def kvd() -> None:
 
 def kvctl() -> None:
     """The command ``kvctl``."""
+    # Until its command is loaded: see kvstore.cli.interface.lazy.
+    gc.disable()
     _run("kvctl", None)
 
 

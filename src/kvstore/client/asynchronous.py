@@ -8,15 +8,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
 from kvstore.client.attempts import Attempts
-from kvstore.client.auth import AsyncAuth
 from kvstore.client.calls import Calls
 from kvstore.client.channels import Transport, is_native
-from kvstore.client.elections import AsyncElection
 from kvstore.client.entries import Event, KeyValue
 from kvstore.client.history import compact, history
 from kvstore.client.keys import Keys, selected, selected_or_key, single
@@ -27,15 +25,14 @@ from kvstore.client.leases import (
     list_leases,
     revoke_lease,
 )
-from kvstore.client.locks import LOCK_TTL_S, AsyncLock
-from kvstore.client.maintenance import AsyncMaintenance
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operating import AsyncOperating
 from kvstore.client.operations import Kind, Result
-from kvstore.client.optimistic import TRIES, AsyncDraft, transact
 from kvstore.client.options import (
     DEFAULT_ADDRESS,
+    LOCK_TTL_S,
     TLS,
+    TRANSACT_TRIES,
     RetryPolicy,
     checked_timeout,
 )
@@ -67,11 +64,21 @@ from kvstore.client.transactions import (
     delete_range,
     put_with_lease,
 )
-from kvstore.client.turns import Turn
 from kvstore.client.urls import Target, described, target_of
 from kvstore.client.watch_stream import WatchStream
 from kvstore.client.watching import AsyncWatch, watch_request
 from kvstore.errors import ClosedError, InvalidArgumentError, LeaseNotFoundError
+
+# What a program that only gets and puts never needs is imported where it is asked for: never by
+# what a Client's own thread does, as a fork meanwhile would leave the child with a lock that nobody
+# gives back.
+if TYPE_CHECKING:
+    from kvstore.client.auth import AsyncAuth
+    from kvstore.client.elections import AsyncElection
+    from kvstore.client.locks import AsyncLock
+    from kvstore.client.maintenance import AsyncMaintenance
+    from kvstore.client.optimistic import AsyncDraft
+    from kvstore.client.turns import Turn
 
 T = TypeVar("T")
 
@@ -264,10 +271,12 @@ class AsyncClient(AsyncOperating):
         self,
         do: Callable[[AsyncDraft], Awaitable[T]],
         *,
-        tries: int = TRIES,
+        tries: int = TRANSACT_TRIES,
         timeout: float | None = None,
     ) -> T:
         """Read and write as one, again if others came in between; see :meth:`Client.transact`."""
+        from kvstore.client.optimistic import transact
+
         return await transact(self.calls, do, tries, timeout)
 
     async def compact(
@@ -329,24 +338,34 @@ class AsyncClient(AsyncOperating):
         self, name: BytesLike, *, ttl: float = LOCK_TTL_S, wait: float | None = None
     ) -> AsyncLock:
         """A lock, held within ``async with``; see :meth:`Client.lock`."""
+        from kvstore.client.locks import AsyncLock
+
         return AsyncLock(self._turn(name, b"", ttl), wait)
 
     def election(self, name: BytesLike, *, ttl: float = LOCK_TTL_S) -> AsyncElection:
         """An election to campaign in, or to look at; see :meth:`Client.election`."""
+        from kvstore.client.elections import AsyncElection
+
         candidate = partial(self._turn, name, ttl=ttl)
         return AsyncElection(self.calls, self._stream, name, candidate)
 
     @property
     def auth(self) -> AsyncAuth:
         """Users, their roles, and whether they are asked for; see :attr:`Client.auth`."""
+        from kvstore.client.auth import AsyncAuth
+
         return AsyncAuth(self.calls)
 
     @property
     def maintenance(self) -> AsyncMaintenance:
         """Alarms, and room given back; see :attr:`Client.maintenance`."""
+        from kvstore.client.maintenance import AsyncMaintenance
+
         return AsyncMaintenance(self.calls)
 
     def _turn(self, name: BytesLike, value: bytes, ttl: float) -> Turn:
+        from kvstore.client.turns import Turn
+
         return Turn(self.calls, self._renewals, self._stream, name, value, ttl)
 
     def pipeline(self, *, timeout: float | None = None) -> AsyncPipeline:

@@ -8,24 +8,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore.client import background, forks
 from kvstore.client.asynchronous import AsyncClient
-from kvstore.client.auth import Auth
 from kvstore.client.background import drawn
 from kvstore.client.channels import Transport
-from kvstore.client.elections import Election
 from kvstore.client.entries import Event, KeyValue
 from kvstore.client.keys import Keys, selected, single
 from kvstore.client.leases import Lease, LeaseStatus
-from kvstore.client.locks import LOCK_TTL_S, Lock
-from kvstore.client.maintenance import Maintenance
 from kvstore.client.many import do_all, put_all
 from kvstore.client.operating import Operating
 from kvstore.client.operations import Operation, Result
-from kvstore.client.optimistic import TRIES, Draft, transact_blocking
-from kvstore.client.options import DEFAULT_ADDRESS, TLS, RetryPolicy
+from kvstore.client.options import (
+    DEFAULT_ADDRESS,
+    LOCK_TTL_S,
+    TLS,
+    TRANSACT_TRIES,
+    RetryPolicy,
+)
 from kvstore.client.pipeline import (
     FIRST_GETS,
     Items,
@@ -45,6 +46,14 @@ from kvstore.client.urls import described
 from kvstore.client.watching import Watch
 from kvstore.client.work import Kept, Work
 from kvstore.errors import BatchError, ClosedError, Error, Outcome
+
+# Imported where they are asked for; see kvstore.client.asynchronous.
+if TYPE_CHECKING:
+    from kvstore.client.auth import Auth
+    from kvstore.client.elections import Election
+    from kvstore.client.locks import Lock
+    from kvstore.client.maintenance import Maintenance
+    from kvstore.client.optimistic import Draft
 
 T = TypeVar("T")
 
@@ -295,7 +304,7 @@ class Client(Operating):
         return Transaction(lambda parts, timeout: run(commit(calls, parts, timeout)), timeout)
 
     def transact(
-        self, do: Callable[[Draft], T], *, tries: int = TRIES, timeout: float | None = None
+        self, do: Callable[[Draft], T], *, tries: int = TRANSACT_TRIES, timeout: float | None = None
     ) -> T:
         """Call ``do``, and write what it wrote if nothing of what it read has changed meanwhile.
 
@@ -312,6 +321,8 @@ class Client(Operating):
         Raises ConflictError after ``tries`` calls of ``do``, OutcomeUnknownError when nobody knows
         whether it was written, and as :meth:`put` does. ``timeout`` is each call's to the server.
         """
+        from kvstore.client.optimistic import transact_blocking
+
         work = self._begun()
         return transact_blocking(Kept(self, work), work.client.calls, do, tries, timeout)
 
@@ -420,6 +431,8 @@ class Client(Operating):
         >>> with client.lock(b"reports", ttl=10, wait=5) as lock:
         ...     client.transaction().if_(lock.held).then(Put(b"report", b"done")).commit()
         """
+        from kvstore.client.locks import Lock
+
         work = self._begun()
         return Lock(Kept(self, work), work.client.lock(name, ttl=ttl, wait=wait))
 
@@ -432,6 +445,8 @@ class Client(Operating):
 
         Candidates are locks (see :meth:`lock`) that say something.
         """
+        from kvstore.client.elections import Election
+
         work = self._begun()
         return Election(Kept(self, work), work.client.election(name, ttl=ttl))
 
@@ -444,6 +459,8 @@ class Client(Operating):
         >>> client.auth.grant_permission("jobs", Access.READWRITE, prefix=b"jobs/")
         >>> client.auth.grant_role("app", "jobs")
         """
+        from kvstore.client.auth import Auth
+
         work = self._begun()
         return Auth(Kept(self, work), work.client.auth)
 
@@ -455,6 +472,8 @@ class Client(Operating):
         [Alarm(member_id=1, kind='NOSPACE')]
         >>> client.maintenance.disarm()
         """
+        from kvstore.client.maintenance import Maintenance
+
         work = self._begun()
         return Maintenance(Kept(self, work), work.client.maintenance)
 

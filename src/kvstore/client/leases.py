@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
+import os
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -24,6 +24,9 @@ from kvstore.errors import (
 
 __all__ = ["AsyncLease", "Lease", "LeaseStatus", "lease_status", "list_leases", "revoke_lease"]
 
+# As etcd has it.
+TTL_S_MAX = 9_000_000_000
+
 
 class LeaseStatus(NamedTuple):
     """What a server says of a lease. ``ttl``: whole seconds left of the ``granted_ttl``; ``keys``:
@@ -39,8 +42,10 @@ class AsyncLease:
     """A lease that is kept alive as long as it is held; see :meth:`kvstore.Client.lease`."""
 
     def __init__(self, calls: Calls, renewals: Renewals, ttl: float, lease_id: int | None) -> None:
-        if not 0 < ttl <= 9_000_000_000:
-            raise InvalidArgumentError(f"a TTL is a positive number of seconds, not {ttl!r}")
+        if not 0 < ttl <= TTL_S_MAX:
+            raise InvalidArgumentError(
+                f"a TTL is more than 0 and at most {TTL_S_MAX:,} seconds, not {ttl!r}"
+            )
         if lease_id == 0:
             raise InvalidArgumentError("a lease's id isn't 0")
         self._calls = calls
@@ -49,7 +54,7 @@ class AsyncLease:
         self._drawn = lease_id is None
         self._held: HeldLease | None = None
         # Drawn here, so that a request which is sent again makes no second lease.
-        self.id = lease_id or secrets.randbelow((1 << 63) - 1) + 1
+        self.id = lease_id or (int.from_bytes(os.urandom(8), "big") >> 1 or 1)
 
     @property
     def ttl(self) -> int:

@@ -17,10 +17,7 @@ from kvstore.client.leases import lost_within
 from kvstore.client.turns import Turn
 from kvstore.errors import DeadlineExceededError, Error, InvalidArgumentError
 
-__all__ = ["LOCK_TTL_S", "AsyncLock", "Lock"]
-
-# How long a lock outlives its holder, as etcdctl's do.
-LOCK_TTL_S = 60.0
+__all__ = ["AsyncLock", "Lock"]
 
 
 class AsyncLock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 from kvstore.api.v1 import admin_pb2
 from kvstore.client.background import drawn
 from kvstore.client.calls import Calls
-from kvstore.client.health import Health, check
-from kvstore.client.status import ClusterStatus, Members, Repairs, SlowCall
 
+# Imported where they are asked for; see kvstore.client.asynchronous.
 if TYPE_CHECKING:
+    from kvstore.client.health import Health
+    from kvstore.client.status import ClusterStatus, Members, Repairs, SlowCall
     from kvstore.client.work import Work
 
 __all__ = ["AsyncOperating", "Operating"]
@@ -25,6 +27,8 @@ class AsyncOperating:
 
     async def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
+        from kvstore.client.status import ClusterStatus
+
         answer = await self.calls.call(
             lambda server: server.admin.Status, admin_pb2.StatusRequest(), timeout
         )
@@ -32,10 +36,14 @@ class AsyncOperating:
 
     async def health(self, *, timeout: float | None = None) -> tuple[Health, ...]:
         """Ask each server whether it can serve now; see :meth:`Client.health`."""
+        from kvstore.client.health import check
+
         return await check(self.calls, timeout)
 
     async def members(self, *, timeout: float | None = None) -> Members:
         """Return who belongs to the cluster. Raises as :meth:`put` does."""
+        from kvstore.client.status import Members
+
         answer = await self.calls.call(
             lambda server: server.admin.Members, admin_pb2.MembersRequest(), timeout
         )
@@ -78,6 +86,8 @@ class AsyncOperating:
     async def _change(
         self, request: admin_pb2.ChangeMembersRequest, timeout: float | None
     ) -> Members:
+        from kvstore.client.status import Members
+
         return Members.from_message(
             await self.calls.call(lambda server: server.admin.ChangeMembers, request, timeout)
         )
@@ -96,12 +106,16 @@ class AsyncOperating:
         self, *, begin: bool = False, timeout: float | None = None
     ) -> tuple[Repairs, ...]:
         """What the members of the process that answers repair; see :meth:`Client.repair`."""
+        from kvstore.client.status import Repairs
+
         request = admin_pb2.RepairRequest(begin=begin)
         answer = await self.calls.call(lambda server: server.admin.Repair, request, timeout)
         return tuple(Repairs.from_message(member) for member in answer.members)
 
     async def slow_calls(self, *, timeout: float | None = None) -> tuple[SlowCall, ...]:
         """The newest slow calls of the process that answers; see :meth:`Client.slow_calls`."""
+        from kvstore.client.status import SlowCall
+
         request = admin_pb2.SlowCallsRequest()
         answer = await self.calls.call(lambda server: server.admin.SlowCalls, request, timeout)
         return tuple(SlowCall.from_message(slow) for slow in answer.calls)
@@ -129,9 +143,18 @@ class Operating:
     @abstractmethod
     def _begun(self) -> Work: ...
 
+    def _operating(self) -> Work:
+        """The same, with all loaded that answers are read with: by this thread, not by the loop's.
+
+        Raises ClosedError.
+        """
+        for room in ("health", "status"):
+            importlib.import_module(f"kvstore.client.{room}")
+        return self._begun()
+
     def status(self, *, timeout: float | None = None) -> ClusterStatus:
         """Return what the server knows of itself and its members."""
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.status(timeout=timeout))
 
     def health(self, *, timeout: float | None = None) -> tuple[Health, ...]:
@@ -140,12 +163,12 @@ class Operating:
         ``timeout``: of each, 2 s if nothing is said. Raises ClosedError; of a server that can't be
         reached the error is in what is returned.
         """
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.health(timeout=timeout))
 
     def members(self, *, timeout: float | None = None) -> Members:
         """Return who belongs to the cluster. Raises as :meth:`put` does."""
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.members(timeout=timeout))
 
     def add_member(
@@ -161,7 +184,7 @@ class Operating:
         Raises InvalidArgumentError for an id or address that is taken, UnavailableError while
         another change is under way, and as :meth:`put` does.
         """
-        work = self._begun()
+        work = self._operating()
         return work.run(
             work.client.add_member(member_id, client_address, peer_address, timeout=timeout)
         )
@@ -174,7 +197,7 @@ class Operating:
         Raises UnavailableError while it lacks too much of the log or wasn't heard from lately, or
         when no majority of the voters to be was; with ``force`` it is done all the same.
         """
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.promote_member(member_id, force=force, timeout=timeout))
 
     def remove_member(
@@ -185,7 +208,7 @@ class Operating:
         Raises UnavailableError when no majority of the voters that stay was heard from lately;
         with ``force`` it is done all the same.
         """
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.remove_member(member_id, force=force, timeout=timeout))
 
     def forget_introduction(self, member_id: int, *, timeout: float | None = None) -> bool:
@@ -193,7 +216,7 @@ class Operating:
 
         Returns whether there was anything. For when it refuses a member whose directory is whole.
         """
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.forget_introduction(member_id, timeout=timeout))
 
     def repair(self, *, begin: bool = False, timeout: float | None = None) -> tuple[Repairs, ...]:
@@ -203,7 +226,7 @@ class Operating:
         costs, and what it finds damaged is repaired. Ask again, without, until ``checks`` has grown
         and ``repairing`` is empty. Give the client one address: who answers is who is meant.
         """
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.repair(begin=begin, timeout=timeout))
 
     def slow_calls(self, *, timeout: float | None = None) -> tuple[SlowCall, ...]:
@@ -212,12 +235,12 @@ class Operating:
         Sizes and times, never keys or values. kvd's ``--slow_call_ms`` says what is long. For
         operators; give the client one address: who answers is who is meant.
         """
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.slow_calls(timeout=timeout))
 
     def transfer_leadership(self, to: int = 0, *, timeout: float | None = None) -> int:
         """Hand leadership to a voter (0: the one that is furthest); returns who leads then."""
-        work = self._begun()
+        work = self._operating()
         return work.run(work.client.transfer_leadership(to, timeout=timeout))
 
     def save_snapshot(
@@ -231,5 +254,5 @@ class Operating:
 
         Raises CorruptionError when the member's data is damaged, and as :meth:`put` does.
         """
-        work = self._begun()
+        work = self._operating()
         yield from drawn(work.run, work.client.save_snapshot(stale=stale, timeout=timeout))

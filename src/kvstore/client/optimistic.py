@@ -22,15 +22,12 @@ from kvstore.client.scanning import AsyncRange, Selection
 from kvstore.client.transactions import Delete, LeaseLike, Operation, Parts, Put, succeeds
 from kvstore.errors import CompactedError, ConflictError, InvalidArgumentError, Outcome
 
-__all__ = ["TRIES", "AsyncDraft", "Draft", "transact", "transact_blocking"]
+__all__ = ["AsyncDraft", "Draft", "transact", "transact_blocking"]
 
 T = TypeVar("T")
 
 # What one transaction may have of conditions, and of operations.
 OPERATIONS_MAX: Final = 128
-
-# How often a function is called that others always overtake.
-TRIES: Final = 16
 
 # Before try n a random time of up to this, twice as long each time.
 PAUSE_FIRST_S: Final = 0.002

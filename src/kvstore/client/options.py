@@ -21,6 +21,12 @@ from kvstore.wire.tls import client_context
 
 DEFAULT_TIMEOUT_S = 10.0
 
+# How long a lock outlives its holder, as etcdctl's do.
+LOCK_TTL_S = 60.0
+
+# How often a function is called whose transaction others always overtake.
+TRANSACT_TRIES = 16
+
 # What a client takes as one answer. A page of keys has 8 MiB as a rule; a transaction reads as much
 # as it is told to, and an event of a watch that asks for what there was before has two values.
 ANSWER_BYTES_MAX = 64 << 20

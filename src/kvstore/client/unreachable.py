@@ -25,64 +25,61 @@ _GRPCIO_NAMES = re.compile(
 
 _TRUST = "the server's certificate can't be trusted: "
 
-_WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.DOTALL), words)
-    for pattern, words in (
-        (
-            r".*Too many open files.*",
-            "this process, or machine, has no file descriptors left (ulimit -n)",
-        ),
-        (
-            r".*(Temporary failure in name resolution|contact(ing)? DNS"
-            r"|names are being resolved).*",
-            "the name can't be resolved now: no name server answers",
-        ),
-        (
-            r"the name can't be resolved: .*|.*(hostname lookup|address lookup failed).*",
-            "the name can't be resolved: there is no such host; is it spelt right?",
-        ),
-        (
-            r"Socket closed|Connection reset by peer|recvmsg:.*",
-            "Socket closed; does the server talk TLS (--tls-ca), or refuse the certificate?",
-        ),
-        (
-            r".*(WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|HTTP_REQUEST).*",
-            "the server talks no TLS there: leave out tls= (--tls-ca), or take its port of TLS",
-        ),
-        (
-            r".*certificate has expired.*",
-            _TRUST + "it has expired; renew it there (kvctl pki renew)",
-        ),
-        (
-            r".*certificate is not yet valid.*",
-            _TRUST + "it isn't valid yet; are the clocks of both machines right?",
-        ),
-        (
-            r".*(Hostname mismatch|IP address mismatch|Hostname Verification Check failed).*",
-            _TRUST
-            + "it is another name's; connect to a name that it has, or say which it has with "
-            "server_name= (--tls-server-name)",
-        ),
-        (
-            r".*(the server's certificate can't be trusted|CERTIFICATE_VERIFY_FAILED).*",
-            _TRUST + "none of the known authorities signed it; give the one that did with ca= "
-            "(--tls-ca)",
-        ),
-        (
-            r".*(CERTIFICATE_REQUIRED|TSI_DATA_CORRUPTED|UNKNOWN_CA|BAD_CERTIFICATE"
-            r"|CERTIFICATE_UNKNOWN|CERTIFICATE_EXPIRED|certificate required|unknown ca).*",
-            "the server asks for a client's certificate, and trusts none that it got: give one "
-            "that its authority signed with cert= and key= (--tls-cert, --tls-key)",
-        ),
-        (
-            r".*(SETTINGS expected|Failed parsing HTTP/2|\(ALPN\)|BAD_CLIENT_MAGIC).*",
-            "what answers there is no gRPC server; is it the right port?",
-        ),
-        (
-            r".*(before receiving SETTINGS|handshaker shutdown|no answer within).*",
-            "it accepts connections, and answers nothing",
-        ),
-    )
+# Compiled when they are needed, which they seldom are.
+_WORDS: tuple[tuple[str, str], ...] = (
+    (
+        r".*Too many open files.*",
+        "this process, or machine, has no file descriptors left (ulimit -n)",
+    ),
+    (
+        r".*(Temporary failure in name resolution|contact(ing)? DNS"
+        r"|names are being resolved).*",
+        "the name can't be resolved now: no name server answers",
+    ),
+    (
+        r"the name can't be resolved: .*|.*(hostname lookup|address lookup failed).*",
+        "the name can't be resolved: there is no such host; is it spelt right?",
+    ),
+    (
+        r"Socket closed|Connection reset by peer|recvmsg:.*",
+        "Socket closed; does the server talk TLS (--tls-ca), or refuse the certificate?",
+    ),
+    (
+        r".*(WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|HTTP_REQUEST).*",
+        "the server talks no TLS there: leave out tls= (--tls-ca), or take its port of TLS",
+    ),
+    (
+        r".*certificate has expired.*",
+        _TRUST + "it has expired; renew it there (kvctl pki renew)",
+    ),
+    (
+        r".*certificate is not yet valid.*",
+        _TRUST + "it isn't valid yet; are the clocks of both machines right?",
+    ),
+    (
+        r".*(Hostname mismatch|IP address mismatch|Hostname Verification Check failed).*",
+        _TRUST + "it is another name's; connect to a name that it has, or say which it has with "
+        "server_name= (--tls-server-name)",
+    ),
+    (
+        r".*(the server's certificate can't be trusted|CERTIFICATE_VERIFY_FAILED).*",
+        _TRUST + "none of the known authorities signed it; give the one that did with ca= "
+        "(--tls-ca)",
+    ),
+    (
+        r".*(CERTIFICATE_REQUIRED|TSI_DATA_CORRUPTED|UNKNOWN_CA|BAD_CERTIFICATE"
+        r"|CERTIFICATE_UNKNOWN|CERTIFICATE_EXPIRED|certificate required|unknown ca).*",
+        "the server asks for a client's certificate, and trusts none that it got: give one "
+        "that its authority signed with cert= and key= (--tls-cert, --tls-key)",
+    ),
+    (
+        r".*(SETTINGS expected|Failed parsing HTTP/2|\(ALPN\)|BAD_CLIENT_MAGIC).*",
+        "what answers there is no gRPC server; is it the right port?",
+    ),
+    (
+        r".*(before receiving SETTINGS|handshaker shutdown|no answer within).*",
+        "it accepts connections, and answers nothing",
+    ),
 )
 
 
@@ -102,6 +99,6 @@ def never_left(details: str) -> bool:
 
 def _why(said: str) -> str:
     for pattern, words in _WORDS:
-        if pattern.fullmatch(said):
+        if re.fullmatch(pattern, said, re.DOTALL):
             return words
     return said

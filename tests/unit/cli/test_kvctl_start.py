@@ -13,3 +13,13 @@ def test_kvctl_imports_nothing_that_a_member_is_made_of() -> None:
     )
     printed = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert printed == "[]\n"
+
+
+def test_a_get_imports_no_more_of_the_client_than_it_needs() -> None:
+    program = (
+        "import sys, kvstore.cli.data.get; from kvstore.client import Client; "
+        "rooms = ('auth', 'elections', 'health', 'locks', 'maintenance', 'optimistic', 'status'); "
+        "print([room for room in rooms if f'kvstore.client.{room}' in sys.modules])"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert printed == "[]\n"

@@ -161,3 +161,20 @@ def test_what_is_not_handed_on_is_found(body: str, wrong: list[str]) -> None:
     (function,) = ast.parse(f"def scan(self, start, end, *, limit):\n    return {body}").body
     assert isinstance(function, ast.FunctionDef)
     assert sorted(set(mishandled(function))) == wrong
+
+
+def test_the_names_of_the_package_are_where_they_are_looked_for() -> None:
+    assert sorted(client._HOME) == sorted(client.__all__)
+    assert [name for name in client.__all__ if not hasattr(client, name)] == []
+    assert set(client.__all__) <= set(dir(client))
+    with pytest.raises(AttributeError, match="no attribute 'Clients'"):
+        client.Clients  # noqa: B018
+
+
+def test_what_operators_ask_is_loaded_by_the_thread_that_asks() -> None:
+    """A fork while the loop's thread imports would leave the child with a lock that nobody gives
+    back."""
+    for function in functions(Operating).values():
+        begun = {one.attr for one in ast.walk(function) if isinstance(one, ast.Attribute)}
+        assert "_operating" in begun, function.name
+        assert "_begun" not in begun, function.name

@@ -16,7 +16,7 @@ from kvstore.cli.interface.entries import entry_fields
 from kvstore.cli.interface.keys import hex_option
 from kvstore.cli.interface.output import tell_data
 from kvstore.client import Client, KeyValue, Lock
-from kvstore.client.locks import LOCK_TTL_S
+from kvstore.client.options import LOCK_TTL_S
 from kvstore.errors import LeaseLostError
 
 # How long the command of a lock that was lost has to end by itself, and how often it is looked at.

@@ -33,6 +33,7 @@ class LazyCommand(NamedTuple):
         try:
             command: click.Command = getattr(importlib.import_module(module), name)
         finally:
+            gc.freeze()  # nor is it to be looked through again
             gc.enable()
         return command
 
