@@ -35,39 +35,14 @@ from kvstore.console.rendering import page
 from kvstore.console.requests import Console, console_of, session_of
 from kvstore.console.sampler import Sampler
 from kvstore.console.sessions import Sessions
-from kvstore.errors import (
-    ConflictError,
-    DeadlineExceededError,
-    Error,
-    InvalidArgumentError,
-    NotFoundError,
-    NotLeaderError,
-    Outcome,
-    OverloadedError,
-    PermissionDeniedError,
-    RefusedError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from kvstore.console.statuses import status_of
+from kvstore.errors import Error, Outcome, UnauthenticatedError
 
 __all__ = ["application", "console_of_options"]
 
 logger = logging.getLogger("kvstore.console")
 
 STATIC = Path(__file__).parent / "static"
-
-_STATUS: tuple[tuple[type[Error], int], ...] = (
-    (UnauthenticatedError, 401),
-    (PermissionDeniedError, 403),
-    (NotFoundError, 404),
-    (ConflictError, 409),
-    (RefusedError, 409),
-    (InvalidArgumentError, 400),
-    (OverloadedError, 503),
-    (UnavailableError, 503),
-    (NotLeaderError, 503),
-    (DeadlineExceededError, 504),
-)
 
 _OUTCOMES = {
     Outcome.APPLIED: "The change was made.",
@@ -140,12 +115,11 @@ async def _refused(request: Request, error: Exception) -> Response:
         if session is not None:
             await console_of(request).sessions.end(session)
         return RedirectResponse("/login", 303)
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 502)
     outcome = "" if error.outcome is None else _OUTCOMES[error.outcome]
     return page(
         request,
         "error.html",
-        status=status,
+        status=status_of(error),
         title="That didn't work",
         said=str(error),
         more=outcome,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Final
@@ -19,7 +20,12 @@ from kvstore.console.formats import from_link
 from kvstore.console.options import Options
 from kvstore.console.sampler import Sampler
 from kvstore.console.sessions import Session, Sessions
-from kvstore.errors import InvalidArgumentError, PermissionDeniedError, TooLargeError
+from kvstore.errors import (
+    InvalidArgumentError,
+    OverloadedError,
+    PermissionDeniedError,
+    TooLargeError,
+)
 
 __all__ = [
     "Console",
@@ -42,9 +48,13 @@ __all__ = [
 VALUE_FORM_BYTES_MAX: Final = 4 << 20
 # Every other form.
 FORM_BYTES_MAX: Final = 64 << 10
-# For all of a form to come, and how many may be on their way at one time.
-FORM_S: Final = 60.0
-FORMS_MAX: Final = 8
+# For all of a form to come, with a value and without. What whoever has no session may send is so
+# small that connections bound it, and waits for no place that others could hold.
+FORM_S: Final = 10.0
+VALUE_FORM_S: Final = 60.0
+# Of forms with values so many may be on their way at one time; others wait so long for a place.
+VALUE_FORMS_MAX: Final = 8
+PLACE_S: Final = 20.0
 FIELDS_MAX: Final = 32
 
 Page = Callable[[Request, Session], Awaitable[Response]]
@@ -61,8 +71,10 @@ class Console:
     sessions: Sessions
     sampler: Sampler
     buffers: Buffers = field(default_factory=Buffers)
-    forms: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FORMS_MAX))
-    """A place for each form that is being read."""
+    value_forms: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(VALUE_FORMS_MAX)
+    )
+    """A place for each form with a value that is being read."""
     verifying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of backups that are sent, one at a time."""
 
@@ -175,13 +187,18 @@ def checked_header(request: Request) -> Session:
 
 
 async def read_form(request: Request, bytes_max: int = FORM_BYTES_MAX) -> dict[str, str]:
-    """The fields of a form, unproved. Raises TooLargeError, InvalidArgumentError."""
+    """The fields of a form, unproved. Raises TooLargeError, InvalidArgumentError, OverloadedError,
+    HTTPException."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise InvalidArgumentError("that is no form")
     try:
-        async with asyncio.timeout(FORM_S), console_of(request).forms:
-            body = await _body(request, bytes_max)
+        if bytes_max > FORM_BYTES_MAX:
+            async with _place(console_of(request).value_forms), asyncio.timeout(VALUE_FORM_S):
+                body = await _body(request, bytes_max)
+        else:
+            async with asyncio.timeout(FORM_S):
+                body = await _body(request, bytes_max)
     except (TimeoutError, ClientDisconnect):
         raise HTTPException(408, "the form didn't come in time") from None
     try:
@@ -194,6 +211,21 @@ async def read_form(request: Request, bytes_max: int = FORM_BYTES_MAX) -> dict[s
     except ValueError:
         raise InvalidArgumentError("the form can't be read") from None
     return dict(pairs)
+
+
+@contextlib.asynccontextmanager
+async def _place(places: asyncio.Semaphore) -> AsyncIterator[None]:
+    """One of those. Raises OverloadedError if none becomes free."""
+    try:
+        await asyncio.wait_for(places.acquire(), PLACE_S)
+    except TimeoutError:
+        raise OverloadedError(
+            f"{VALUE_FORMS_MAX} values are on their way to the console already; try again"
+        ) from None
+    try:
+        yield
+    finally:
+        places.release()
 
 
 async def _body(request: Request, bytes_max: int) -> bytes:

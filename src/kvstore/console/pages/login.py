@@ -10,6 +10,7 @@ from kvstore.console.audit import audited
 from kvstore.console.rendering import THEMES, page
 from kvstore.console.requests import checked_form, console_of, cookie_name, read_form, session_of
 from kvstore.console.sessions import Session
+from kvstore.console.statuses import status_of
 from kvstore.errors import Error, UnauthenticatedError
 
 __all__ = ["ROUTES"]
@@ -43,9 +44,11 @@ async def log_in(request: Request) -> Response:
             async with audited(request, "(owner)", "log in"):
                 session = await console.sessions.log_in_owner(fields.get("key", ""))
     except Error as error:
-        refused = isinstance(error, UnauthenticatedError)
-        said = "the store knows no such user with this password" if refused else str(error)
-        return _form(request, said=said, status=403 if refused else 503)
+        known = not isinstance(error, UnauthenticatedError)
+        said = str(error) if known else "the store knows no such user with this password"
+        status = status_of(error)
+        # Whatever was wrong with what was typed: the login was refused.
+        return _form(request, said=said, status=status if status >= 500 else 403)
     response = RedirectResponse("/", 303)
     _remember(request, response, session)
     return response
