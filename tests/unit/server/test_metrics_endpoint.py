@@ -56,6 +56,19 @@ def test_only_metrics_is_answered() -> None:
         assert get(address, "/metrics/")[0] == 404
 
 
+def test_head_is_answered_as_get_but_for_the_body() -> None:
+    with served(lambda accept: ("text/plain", b"figures")) as address:
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"HEAD /metrics HTTP/1.0\r\n\r\n")
+            with connection.makefile("rb") as file:
+                answer = file.read()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.split()[1] == b"200"
+        assert b"Content-Length: 7" in head
+        assert not body
+
+
 def test_too_many_parameters_are_refused() -> None:
     with served(lambda accept: ("text/plain", b"figures")) as address:
         assert get(address, "/metrics?" + "a=b&" * 100)[0] == 400
