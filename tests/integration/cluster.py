@@ -49,9 +49,11 @@ class Cluster:
         admin: str = "operators",
         wrapper: Sequence[str] = (),
         fronts: Sequence[str] = (FRONT,),
+        env: dict[str, str] | None = None,
     ) -> None:
         """``fronts``: of members 1, 2 and so on, and from the first on again."""
         self._fronts = fronts
+        self._env = env
         self._admin = admin
         self._wrapper = wrapper
         self.directory = directory
@@ -129,6 +131,7 @@ class Cluster:
             front=self._fronts[(member - 1) % len(self._fronts)],
             admin=self._admin,
             wrapper=self._wrapper,
+            env=self._env,
         )
 
     def kill(self, *members: int) -> None:

@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from kvstore.client import Client, Put
 from kvstore.client.otel import OpenTelemetry
 from kvstore.wire import available
+from tests.integration.cluster import Cluster
 from tests.integration.process import SOURCES, Kvd, environment, run
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native front alone has traces")
@@ -109,6 +112,31 @@ def test_a_trace_goes_from_the_client_through_the_leader(tmp_path: Path) -> None
     assert put["resource"]["attributes"]["deployment.environment.name"] == "test"
     within = [s["name"] for s in told if s["parent_id"] == put["context"]["span_id"]]
     assert within == ["kvstore.queue", "kvstore.commit", "kvstore.apply"]
+
+
+def test_what_a_follower_passes_on_is_in_the_trace_there_and_at_the_leader(tmp_path: Path) -> None:
+    env = settings(tmp_path, "to_file")
+    with Cluster(
+        tmp_path, 3, settings="forward = true", mutual_tls=True, fronts=("native",), env=env
+    ) as cluster:
+        cluster.start()
+        follower = next(member for member in cluster.members if member != cluster.leader())
+        with grpc.insecure_channel(cluster.clients[follower]) as channel:
+            kv_pb2_grpc.KVStub(channel).Put(
+                kv_pb2.PutRequest(key=b"k", value=b"v", request_id="1"),
+                metadata=(("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),),
+                timeout=60,
+            )
+        for kvd in cluster.running.values():
+            assert kvd.terminate() == 0
+        told = [json.loads(line) for line in (tmp_path / "spans").read_text().splitlines()]
+    puts = [span for span in told if span["name"] == "kvstore.v1.KV/Put"]
+    parts = {span["parent_id"] for span in told if span["name"] == "kvstore.commit"}
+    assert {span["context"]["trace_id"] for span in told} == {"0x" + "a" * 32}
+    assert [span["parent_id"] for span in puts] == ["0x" + "b" * 16] * 2
+    # The leader's alone knows where the time went.
+    assert len(parts) == 1
+    assert parts < {span["context"]["span_id"] for span in puts}
 
 
 def test_a_collector_that_hangs_harms_nobody(tmp_path: Path) -> None:

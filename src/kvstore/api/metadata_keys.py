@@ -28,6 +28,9 @@ AGE_KEY: Final = "kvstore-age-ms"
 # gRPC's own retries say the same, counted from 0.
 GRPC_ATTEMPTS_KEY: Final = "grpc-previous-rpc-attempts"
 
+# Calls: whose trace they are in, by W3C's recommendation.
+TRACEPARENT_KEY: Final = "traceparent"
+
 # Of a call that a member passes on: the name in its client's certificate. Of members alone it is
 # believed.
 COMMON_NAME_KEY: Final = "kvstore-common-name-bin"

@@ -166,6 +166,7 @@ async def _serve_node(
         metrics.slow.last_entry = partial(last_entry_of, node)
     if metrics.traces is not None:
         metrics.traces.last_entry = partial(last_entry_of, node)
+        node.trace_by(metrics.traces)
     _add_services(listener, node, health, AdminHandlers(node, allows, warnings, newest), etcd)
     for_operators = AdminHandlers(node, is_operator, warnings, newest)
     add_services = partial(_add_services, node=node, health=health, admin=for_operators, etcd=etcd)

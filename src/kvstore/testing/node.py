@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 
@@ -39,6 +39,9 @@ from kvstore.service.etcd.auth_tokens import Tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
 from kvstore.testing.channel import Services
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
 
 __all__ = ["MemoryNode"]
 
@@ -211,6 +214,9 @@ class MemoryNode:
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         return [member_status(replica) for replica in self._group.replicas.values()]
+
+    def trace_by(self, traces: TraceSink) -> None:
+        pass  # there are no other members
 
     def figures(self) -> NodeFigures:
         return NodeFigures(tuple(self._group.replicas.values()), self._driver.figures())

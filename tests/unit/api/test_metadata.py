@@ -48,8 +48,11 @@ def test_a_retry_that_does_not_say_how_old_it_is_is_older_than_anything(
     assert age_of(metadata) == age_s
 
 
-def test_what_concerns_retries_and_the_caller_is_passed_on_and_nothing_else() -> None:
-    said = (("kvstore-attempt", "2"), ("kvstore-age-ms", "7"), ("authorization", "secret"))
+def test_what_concerns_retries_traces_and_the_caller_is_passed_on_and_nothing_else() -> None:
+    said = (
+        *(("kvstore-attempt", "2"), ("kvstore-age-ms", "7")),
+        *(("traceparent", "00-1-2-01"), ("authorization", "secret")),
+    )
     assert passed_on([("user-agent", "x"), *said, ("cookie", "secret")], {}, "ipv4:1:2") == said
 
 

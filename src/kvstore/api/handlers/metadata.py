@@ -12,6 +12,7 @@ from kvstore.api.metadata_keys import (
     COMMON_NAME_KEY,
     GRPC_ATTEMPTS_KEY,
     REQUEST_KEY,
+    TRACEPARENT_KEY,
 )
 from kvstore.errors import InvalidArgumentError
 from kvstore.service.request_ids import understand_number
@@ -21,7 +22,7 @@ __all__ = ["Said", "age_of", "number_of", "passed_on"]
 
 Said = tuple[tuple[str, str | bytes], ...]
 
-_KEYS = (ATTEMPT_KEY, AGE_KEY, GRPC_ATTEMPTS_KEY, *TOKEN_KEYS)
+_KEYS = (ATTEMPT_KEY, AGE_KEY, GRPC_ATTEMPTS_KEY, TRACEPARENT_KEY, *TOKEN_KEYS)
 
 # Of a retry that doesn't say how old it is: older than anything.
 AGE_UNKNOWN_S = 1e12

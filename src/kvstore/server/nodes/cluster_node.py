@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -82,6 +82,9 @@ from kvstore.service.etcd import EtcdService, cluster_number
 from kvstore.service.etcd.auth_tokens import new_tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
 
 __all__ = ["ClusterNode", "open_cluster_node", "tell_lost_memory"]
 
@@ -526,6 +529,9 @@ class ClusterNode:
 
     def _replicas(self) -> Sequence[Replica]:
         return () if self._replica is None else (self._replica,)
+
+    def trace_by(self, traces: TraceSink) -> None:
+        self._transport.trace_by(traces)
 
     def figures(self) -> NodeFigures:
         return NodeFigures(

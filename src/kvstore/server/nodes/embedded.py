@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -40,6 +40,9 @@ from kvstore.service.etcd import EtcdService, cluster_number
 from kvstore.service.etcd.auth_tokens import new_tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
 
 __all__ = ["EmbeddedNode", "open_embedded"]
 
@@ -189,6 +192,9 @@ class EmbeddedNode:
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         return [member_status(replica) for replica in self._group.replicas.values()]
+
+    def trace_by(self, traces: TraceSink) -> None:
+        pass  # clients' calls come by no other way than the listener of clients
 
     def figures(self) -> NodeFigures:
         return NodeFigures(

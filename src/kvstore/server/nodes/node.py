@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.handlers.etcd.cluster import ClusterMember
@@ -23,6 +23,9 @@ from kvstore.service.etcd.hub import HubFigures, WatchHub
 from kvstore.service.etcd.leases import LeaseFigures, Leases
 from kvstore.service.etcd.quota import QuotaFigures
 from kvstore.service.operations import Service
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class Node(Protocol):
 
     def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
         """What each member here has to say."""
+
+    def trace_by(self, traces: TraceSink) -> None:
+        """Have ``traces`` hear of the calls that other members pass on to this one."""
 
     def figures(self) -> NodeFigures:
         """This moment, for metrics; takes no time and no disk."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
@@ -18,6 +18,9 @@ from kvstore.server.peers.bounds import (
 from kvstore.server.peers.frames import FRAME_BYTES_MAX
 from kvstore.server.peers.names import member_name
 from kvstore.server.tls.certificate_files import CertificateFiles
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
 
 __all__ = ["GrpcioWire"]
 
@@ -80,6 +83,9 @@ class GrpcioServer:
         if self._certificates is not None:
             credentials = self._certificates.server_credentials()
         return bind(self._server, address, credentials)
+
+    def trace_by(self, traces: TraceSink) -> None:
+        pass  # no more than the listener of clients, which has said so
 
     async def start(self) -> None:
         await self._server.start()

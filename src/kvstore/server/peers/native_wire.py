@@ -23,6 +23,7 @@ from kvstore.server.tls.server_tls import ServerTls
 from kvstore.wire.channel import Channel
 from kvstore.wire.channel_options import ChannelOptions, ChannelTLS
 from kvstore.wire.server import Server, ServerLimits
+from kvstore.wire.server.traces import TraceSink
 from kvstore.wire.tls import client_context
 
 __all__ = ["NativeWire"]
@@ -82,6 +83,9 @@ class NativeServer:
 
     def bind(self, address: str) -> str:
         return bind(self._server, address)
+
+    def trace_by(self, traces: TraceSink) -> None:
+        self._server.traces = traces
 
     async def start(self) -> None:
         await self._server.start()

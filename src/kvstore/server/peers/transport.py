@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from kvstore.api.handlers.admin import Node as AdminNode
 from kvstore.api.handlers.guard import Guard
@@ -30,6 +31,9 @@ from kvstore.server.peers.unary import UnaryCalls
 from kvstore.server.peers.wire import PeerWire
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.service import Service
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
 
 
 class PeerTransport:
@@ -86,6 +90,10 @@ class PeerTransport:
         )
         if node is not None:
             admin_pb2_grpc.add_AdminServicer_to_server(ForwardedAdmin(node, admit), server)
+
+    def trace_by(self, traces: TraceSink) -> None:
+        """Have ``traces`` hear of what followers pass on."""
+        self._server.trace_by(traces)
 
     def answer_proposals(self, take: Take) -> None:
         """Let ``take`` propose what followers pass on. To be called before :meth:`start`."""

@@ -7,13 +7,16 @@ do, members hear each other.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc.aio
 
 from kvstore.server.peers.grpcio_wire import GrpcioWire
 from kvstore.server.tls.certificate_files import CertificateFiles
 from kvstore.wire import available
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
 
 __all__ = ["Dialler", "PeerServer", "PeerWire", "choose_wire"]
 
@@ -37,6 +40,9 @@ class PeerServer(Protocol):
 
         Raises ConfigurationError that says why the address can't be had.
         """
+
+    def trace_by(self, traces: TraceSink) -> None:
+        """Have ``traces`` hear of the unary calls, where that can be."""
 
     async def start(self) -> None:
         """Let peers in."""

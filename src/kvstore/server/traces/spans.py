@@ -23,6 +23,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from kvstore.api.metadata_keys import TRACEPARENT_KEY
 from kvstore.replica.durations import EntryTimes
 from kvstore.server.metrics.names import name_of
 from kvstore.server.slow_calls import WRITES, LastEntry
@@ -33,8 +34,6 @@ CALLS: Final = 32
 SLOT_S: Final = 0.125
 """With their parts some 70 µs each: 2 % of a core, and 2 ms at one time, whatever clients ask for.
 """
-
-TRACEPARENT: Final = "traceparent"
 
 # Of a lawful one, version 00: its size, and where the digit with the flag "sampled" stands.
 _SIZE: Final = 55
@@ -125,7 +124,7 @@ class ServerSpans:
 
 def traced_by(traceparent: str) -> Context | None:
     """The context of a sampled parent; None for one that isn't sampled, or isn't lawful."""
-    context = _PROPAGATOR.extract({TRACEPARENT: traceparent}, Context())
+    context = _PROPAGATOR.extract({TRACEPARENT_KEY: traceparent}, Context())
     parent = get_current_span(context).get_span_context()
     return context if parent.is_valid and parent.trace_flags.sampled else None
 
@@ -137,7 +136,7 @@ def _sampled(metadata: Iterable[Any]) -> str | None:
     """
     found = None
     for key, value in metadata:
-        if key == TRACEPARENT:
+        if key == TRACEPARENT_KEY:
             if found is not None:
                 return None
             found = value
