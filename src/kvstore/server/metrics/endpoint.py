@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,12 +22,17 @@ __all__ = ["MetricsEndpoint", "Page", "parse_metrics_address"]
 Page = Callable[[str, dict[str, list[str]], str], tuple[int, str, bytes] | None]
 """(path, query, Accept header): status, content type and body; None for a path that isn't there."""
 
-# Scrapes and probes at one time; a connection beyond is closed at once.
+# Connections at one time; for one beyond the oldest is ended: what asks for something has had it
+# soon, and those that only sit there keep no probe away.
+CONNECTIONS_MAX = 64
+
+# Scrapes at one time, of which each takes more than a probe; others wait so long for a place.
 SCRAPES_MAX = 4
+PLACE_S = 5.0
 
 QUERY_FIELDS_MAX = 64
 
-# How long a scraper may be silent.
+# How long who asks may be silent.
 SILENCE_S = 5.0
 
 # A whole request, its answer included, takes no longer than this.
@@ -80,7 +86,8 @@ class MetricsEndpoint:
 
 
 def _server(family: int, endpoint: Any, page: Page) -> ThreadingHTTPServer:
-    free = threading.BoundedSemaphore(SCRAPES_MAX)
+    scrapes = threading.BoundedSemaphore(SCRAPES_MAX)
+    connections = _Connections()
 
     class Handler(BaseHTTPRequestHandler):
         timeout = SILENCE_S
@@ -93,7 +100,8 @@ def _server(family: int, endpoint: Any, page: Page) -> ThreadingHTTPServer:
                 self.send_error(400, "too much is asked at once")
                 return
             try:
-                found = page(path, asked, self.headers.get("Accept", ""))
+                with _place(scrapes) if path == "/metrics" else contextlib.nullcontext():
+                    found = page(path, asked, self.headers.get("Accept", ""))
             except UnavailableError as error:
                 self.send_error(503, str(error))
                 return
@@ -125,27 +133,61 @@ def _server(family: int, endpoint: Any, page: Page) -> ThreadingHTTPServer:
             self.server_address = self.socket.getsockname()
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            if not free.acquire(blocking=False):
-                self.shutdown_request(request)
-                return
+            connections.add(request)
             super().process_request(request, client_address)
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
-            # SILENCE_S is for each read: one that sends a byte now and then would have all day.
-            end = threading.Timer(SCRAPE_S, self._end, [request])
-            end.daemon = True
-            end.start()
             try:
                 super().process_request_thread(request, client_address)
             finally:
-                end.cancel()
-                free.release()
+                connections.forget(request)
 
-        def _end(self, request: Any) -> None:
-            with contextlib.suppress(OSError):
-                request.shutdown(socket.SHUT_RDWR)
+        def service_actions(self) -> None:
+            connections.end_late()
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             log.warning("scrape failed", exc_info=True)
 
     return Server(endpoint, Handler)
+
+
+class _Connections:
+    """Those that are open, and since when, the oldest first."""
+
+    def __init__(self) -> None:
+        self._since: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, one: socket.socket) -> None:
+        with self._lock:
+            if len(self._since) >= CONNECTIONS_MAX:
+                self._end(next(iter(self._since)))
+            self._since[one] = time.monotonic()
+
+    def forget(self, one: socket.socket) -> None:
+        with self._lock:
+            self._since.pop(one, None)
+
+    def end_late(self) -> None:
+        """SILENCE_S is for each read: one that sends a byte now and then would have all day."""
+        late = time.monotonic() - SCRAPE_S
+        with self._lock:
+            for one in [one for one, since in self._since.items() if since <= late]:
+                self._end(one)
+
+    def _end(self, one: socket.socket) -> None:
+        """Its thread finds it at its end, and closes it."""
+        del self._since[one]
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _place(scrapes: threading.BoundedSemaphore) -> Iterator[None]:
+    """Raises UnavailableError if there is none in time."""
+    if not scrapes.acquire(timeout=PLACE_S):
+        raise UnavailableError(f"{SCRAPES_MAX} others are scraping")
+    try:
+        yield
+    finally:
+        scrapes.release()
