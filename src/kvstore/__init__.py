@@ -7,6 +7,7 @@ embeds the store never loads gRPC, and one that is only a client never loads the
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from kvstore.extras import missing_package
@@ -227,3 +228,9 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if find_spec("grpc") is None:
+    # The library alone is installed. What can't be loaded isn't offered, or `from kvstore import *`
+    # and whatever goes through all names would fail; who asks for it is told what to install.
+    __all__ = [name for name in __all__ if _HOME.get(name) != "kvstore.client"]

@@ -72,3 +72,15 @@ def test_a_client_without_its_packages_says_which() -> None:
     assert printed == (
         f"kvstore.Client needs the 'grpc' package: {extras.install_line('client')}\n"
     )
+
+
+def test_without_the_clients_packages_the_library_offers_what_it_has() -> None:
+    program = (
+        "import sys; sys.modules['grpc'] = None\n"
+        "import inspect, kvstore\n"
+        "from kvstore import *\n"
+        "inspect.getmembers(kvstore)\n"
+        "print('Client' in dir(kvstore), 'TLS' in globals(), open is kvstore.open)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("False False True\n", "")
