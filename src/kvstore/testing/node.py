@@ -39,6 +39,7 @@ from kvstore.service.etcd.auth_tokens import Tokens
 from kvstore.service.etcd.leases import Leases
 from kvstore.service.etcd.watch_following import Following
 from kvstore.testing.channel import Services
+from kvstore.testing.logs import keep_off_stdout
 
 if TYPE_CHECKING:
     from kvstore.wire.server.traces import TraceSink
@@ -75,6 +76,7 @@ class MemoryNode:
         ``clock``: in seconds, of leases, tokens and what the log says of time. What calls have of
         time goes by the real one.
         """
+        keep_off_stdout()
         now = time.monotonic
         loop = asyncio.get_running_loop()
         self._driver = driver = Driver()

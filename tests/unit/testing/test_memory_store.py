@@ -373,3 +373,41 @@ def test_who_waits_for_a_lock_waits_so_long() -> None:
         client.lock(b"l", ttl=60, wait=0.05),
     ):
         pass
+
+
+SAVING = """
+import logging, sys
+import structlog
+from kvstore.testing import MemoryClient
+if sys.argv[1] == "logging":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+elif sys.argv[1] == "structlog":
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
+with MemoryClient() as client:
+    list(client.save_snapshot())
+structlog.get_logger("theirs").info("of the program")
+"""
+
+
+def saving(logs: str) -> tuple[list[str], str]:
+    ended = subprocess.run(
+        [sys.executable, "-c", SAVING, logs], capture_output=True, text=True, timeout=60
+    )
+    return ended.stdout.splitlines(), ended.stderr
+
+
+def test_what_it_says_goes_to_logging_and_not_to_standard_output() -> None:
+    printed, logged = saving("nothing")
+    assert (len(printed), logged) == (1, "")
+    assert "of the program" in printed[0]
+    printed, logged = saving("logging")
+    assert len(printed) == 1
+    assert logged.startswith("INFO kvstore.backup snapshot saved ")
+    assert " bytes=" in logged
+
+
+def test_a_program_that_has_set_structlog_up_gets_what_it_says() -> None:
+    printed, logged = saving("structlog")
+    assert "snapshot saved" in printed[0]
+    assert printed[1] == '{"event": "of the program"}'
+    assert logged == ""
