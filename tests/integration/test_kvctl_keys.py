@@ -223,3 +223,20 @@ def test_an_editor_that_is_not_there_is_told(kvd: Kvd) -> None:
     )
     assert ended.returncode == 1
     assert b"can't run the editor" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compact", str(1 << 64)],
+        ["get", "n", "--rev", str(1 << 64)],
+        ["list", "--rev", str(1 << 63)],
+        ["watch", "n", "--rev", str(1 << 63)],
+        ["put", "k", "v", "--if-revision", str(1 << 66)],
+    ],
+)
+def test_a_number_that_no_message_has_room_for_is_refused(kvd: Kvd, words: list[str]) -> None:
+    refused = kvctl(kvd, *words)
+    assert refused.returncode == 1
+    assert refused.stderr.count(b"\n") == 1
+    assert words[-1].encode() in refused.stderr

@@ -65,6 +65,17 @@ def test_what_is_exported_is_imported_elsewhere(
     assert json.loads(told) == {"new": 0, "changed": 1, "same": 204}
 
 
+def test_an_export_of_nothing_is_told(kvd: Kvd, tmp_path: Path) -> None:
+    """A file's name where a prefix is wanted would be a backup with nothing in it."""
+    file = tmp_path / "all.jsonl"
+    for said_file in ([], ["--file", str(file)]):
+        ended = kvctl(kvd, "export", "all.jsonl", *said_file)
+        assert ended.returncode == 3
+        assert ended.stdout == b""
+        assert ended.stderr == b"kvctl: no key begins with all.jsonl; a file is given by --file\n"
+        assert not file.exists()
+
+
 def test_a_pipe_carries_it_under_another_prefix(kvd: Kvd) -> None:
     exported = kvctl(kvd, "export", "text/")
     assert exported.returncode == 0

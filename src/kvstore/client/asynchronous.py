@@ -50,6 +50,7 @@ from kvstore.client.renewals import Renewals, renew
 from kvstore.client.requests import (
     BytesLike,
     as_bytes,
+    as_lease,
     delete_request,
     get_request,
     put_request,
@@ -315,7 +316,7 @@ class AsyncClient(AsyncOperating):
 
     async def renew_lease(self, lease_id: int, *, timeout: float | None = None) -> int:
         """Renew somebody's lease once; the seconds that it has then. Raises LeaseNotFoundError."""
-        (ttl,) = await renew(self.calls, [lease_id], timeout)
+        (ttl,) = await renew(self.calls, [as_lease(lease_id)], timeout)
         if ttl <= 0:
             raise LeaseNotFoundError(f"there is no lease {lease_id:x}")
         return ttl

@@ -11,6 +11,7 @@ from kvstore.client.calls import Calls
 from kvstore.client.entries import Event, EventKind, entry_of
 from kvstore.client.keys import KeyRange
 from kvstore.client.options import checked_timeout
+from kvstore.client.requests import as_revision
 from kvstore.client.watch_stream import Subscription, WatchStream
 from kvstore.client.watching import watch_request
 from kvstore.errors import CompactedError, DeadlineExceededError, Outcome
@@ -23,7 +24,7 @@ ASK_AGAIN_S: Final = 0.25
 
 async def compact(calls: Calls, revision: int, physical: bool, timeout: float | None) -> None:
     """Forget history before ``revision``."""
-    request = etcd_pb2.CompactionRequest(revision=revision, physical=physical)
+    request = etcd_pb2.CompactionRequest(revision=as_revision(revision), physical=physical)
     try:
         await calls.write_again(lambda server: server.etcd.compact, request, timeout)
     except CompactedError as error:

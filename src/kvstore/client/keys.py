@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
-from kvstore.client.requests import BytesLike, as_bytes
+from kvstore.client.requests import NUMBER_MAX, NUMBER_MIN, BytesLike, as_bytes
 from kvstore.errors import InvalidArgumentError
 
 __all__ = ["Compare", "Field", "KeyRange", "Keys", "Relation", "keys_of", "selected"]
@@ -127,6 +127,8 @@ class Comparable(Generic[Operand]):
             raise TypeError(
                 f"{self._field} is compared with {wanted.__name__}, not {type(operand).__name__}"
             )
+        if isinstance(operand, int) and not NUMBER_MIN <= operand <= NUMBER_MAX:
+            raise InvalidArgumentError(f"{self._field} is a number of 64 bits, not {operand}")
         return Compare(self._keys, self._field, relation, operand)
 
 

@@ -13,6 +13,7 @@ from kvstore.api.etcd import etcd_pb2
 from kvstore.client.background import Runner
 from kvstore.client.calls import Calls
 from kvstore.client.renewals import HeldLease, Renewals, renew
+from kvstore.client.requests import as_lease
 from kvstore.errors import (
     ConflictError,
     Error,
@@ -48,6 +49,8 @@ class AsyncLease:
             )
         if lease_id == 0:
             raise InvalidArgumentError("a lease's id isn't 0")
+        if lease_id is not None:
+            as_lease(lease_id)
         self._calls = calls
         self._renewals = renewals
         self._wanted = math.ceil(ttl)
@@ -246,7 +249,7 @@ async def lease_status(
     calls: Calls, lease: int, keys: bool, timeout: float | None
 ) -> LeaseStatus | None:
     """What a server says of a lease; None: there is none."""
-    request = etcd_pb2.LeaseTimeToLiveRequest(ID=lease, keys=keys)
+    request = etcd_pb2.LeaseTimeToLiveRequest(ID=as_lease(lease), keys=keys)
     answer = await calls.call(lambda server: server.etcd.lease_time_to_live, request, timeout)
     if answer.TTL < 0:
         return None
@@ -262,7 +265,7 @@ async def list_leases(calls: Calls, timeout: float | None) -> list[int]:
 
 async def revoke_lease(calls: Calls, lease: int, timeout: float | None) -> None:
     """End a lease. Raises LeaseNotFoundError if there was none."""
-    request = etcd_pb2.LeaseRevokeRequest(ID=lease)
+    request = etcd_pb2.LeaseRevokeRequest(ID=as_lease(lease))
     try:
         await calls.write_again(lambda server: server.etcd.lease_revoke, request, timeout)
     except LeaseNotFoundError as error:

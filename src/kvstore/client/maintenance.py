@@ -7,6 +7,7 @@ from typing import NamedTuple
 from kvstore.api.etcd import etcd_pb2
 from kvstore.client.background import Runner
 from kvstore.client.calls import Calls
+from kvstore.client.requests import as_revision
 
 __all__ = ["Alarm", "AsyncMaintenance", "Maintenance", "StateHash"]
 
@@ -84,7 +85,7 @@ class AsyncMaintenance:
         Of a client with several addresses that is any of them: have a client for each. Raises
         CompactedError, FutureRevisionError.
         """
-        request = etcd_pb2.HashKVRequest(revision=revision)
+        request = etcd_pb2.HashKVRequest(revision=as_revision(revision))
         answer = await self._calls.call(
             lambda server: server.etcd.maintenance("HashKV"), request, timeout
         )

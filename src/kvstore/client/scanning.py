@@ -11,6 +11,7 @@ from kvstore.client.background import Runner
 from kvstore.client.calls import Calls
 from kvstore.client.entries import KeyValue, entry_of
 from kvstore.client.keys import KeyRange
+from kvstore.client.requests import NUMBER_MAX, as_revision
 from kvstore.errors import InvalidArgumentError, OverloadedError, TooLargeError
 
 __all__ = ["PAGE_KEYS", "AsyncRange", "Range", "Selection", "count"]
@@ -42,12 +43,11 @@ class Selection:
     page: int = PAGE_KEYS
 
     def __post_init__(self) -> None:
-        if self.page < 1:
+        if not 1 <= self.page <= NUMBER_MAX:
             raise InvalidArgumentError(f"a page has at least one key, not {self.page}")
         if self.limit is not None and self.limit < 0:
             raise InvalidArgumentError(f"a limit is 0 or more, not {self.limit}")
-        if self.revision < 0:
-            raise InvalidArgumentError(f"a revision is 0 or more, not {self.revision}")
+        as_revision(self.revision)
 
 
 class Place:
@@ -114,7 +114,7 @@ async def read_page(calls: Calls, place: Place, timeout: float | None) -> tuple[
 async def count(calls: Calls, keys: KeyRange, revision: int, timeout: float | None) -> int:
     """How many keys there are."""
     request = etcd_pb2.RangeRequest(
-        key=keys.key, range_end=keys.end, revision=revision, count_only=True
+        key=keys.key, range_end=keys.end, revision=as_revision(revision), count_only=True
     )
     return (await calls.call(lambda server: server.etcd.range, request, timeout)).count
 

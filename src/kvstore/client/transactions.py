@@ -13,8 +13,8 @@ from kvstore.api.etcd import etcd_pb2
 from kvstore.client.calls import Calls
 from kvstore.client.entries import KeyValue, entry_of
 from kvstore.client.keys import Compare, KeyRange, Keys, selected_or_key, single
-from kvstore.client.requests import BytesLike, as_bytes
-from kvstore.errors import AnswerLostError, InternalError
+from kvstore.client.requests import NUMBER_MAX, BytesLike, as_bytes, as_lease
+from kvstore.errors import AnswerLostError, InternalError, InvalidArgumentError
 
 __all__ = [
     "AsyncTransaction",
@@ -48,7 +48,7 @@ def lease_id(lease: LeaseLike | None) -> int:
     """The id of a lease, 0 for none."""
     if lease is None:
         return 0
-    return lease if isinstance(lease, int) else lease.id
+    return as_lease(lease if isinstance(lease, int) else lease.id)
 
 
 class Put:
@@ -96,6 +96,8 @@ class Get:
         count_only: bool = False,
     ) -> None:
         keys = selected_or_key(key, start, end, prefix)
+        if not 0 <= limit <= NUMBER_MAX:
+            raise InvalidArgumentError(f"a limit is 0 or more, not {limit}")
         self.message = etcd_pb2.RangeRequest(
             key=keys.key,
             range_end=keys.end,

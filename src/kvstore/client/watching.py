@@ -13,6 +13,7 @@ from kvstore.api.etcd import etcd_pb2
 from kvstore.client.background import Runner
 from kvstore.client.entries import Event
 from kvstore.client.keys import KeyRange
+from kvstore.client.requests import as_revision
 from kvstore.client.watch_position import Batch, Delivery, Unpacking
 from kvstore.client.watch_stream import Subscription, WatchStream
 from kvstore.errors import ClosedError, DeadlineExceededError, InvalidArgumentError
@@ -24,8 +25,6 @@ def watch_request(
     keys: KeyRange, revision: int, *, previous: bool, puts: bool, deletes: bool
 ) -> etcd_pb2.WatchCreateRequest:
     """What is asked of a server. Raises InvalidArgumentError."""
-    if revision < 0:
-        raise InvalidArgumentError(f"a revision is 0 or more, not {revision}")
     if not (puts or deletes):
         raise InvalidArgumentError("a watch without puts and without deletes sees nothing")
     filters = []
@@ -36,7 +35,7 @@ def watch_request(
     return etcd_pb2.WatchCreateRequest(
         key=keys.key,
         range_end=keys.end,
-        start_revision=revision,
+        start_revision=as_revision(revision),
         prev_kv=previous,
         filters=filters,
         progress_notify=True,

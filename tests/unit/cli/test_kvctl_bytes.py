@@ -5,10 +5,16 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
-from kvstore.cli.interface.data_bytes import INPUT_BYTES_MAX, printable, read_value
+from kvstore.cli.interface.data_bytes import (
+    INPUT_BYTES_MAX,
+    printable,
+    read_value,
+    read_value_file,
+)
 from kvstore.cli.interface.output import document
 from kvstore.errors import InvalidArgumentError
 
@@ -71,3 +77,14 @@ def test_a_value_without_an_end_is_refused(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
     with pytest.raises(InvalidArgumentError, match="standard input has more than 8 MiB"):
         read_value("-", hexadecimal=hexadecimal)
+
+
+def test_nor_is_a_file_without_an_end_read() -> None:
+    with pytest.raises(InvalidArgumentError, match="/dev/zero has more than 8 MiB"):
+        read_value_file(Path("/dev/zero"))
+
+
+def test_a_file_is_read_byte_for_byte(tmp_path: Path) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(bytes(range(256)))
+    assert read_value_file(file) == bytes(range(256))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kvstore.client.keys import KeyRange, keys_of, selected, selected_or_key, with_prefix
+from kvstore.client.requests import as_lease, as_revision
 from kvstore.errors import InvalidArgumentError
 
 
@@ -84,3 +85,18 @@ def test_comparing_a_field_gives_a_condition() -> None:
 def test_a_field_is_compared_with_its_own_kind(compare: str) -> None:
     with pytest.raises(TypeError, match="is compared with"):
         eval(compare, {"key": keys_of(b"a")})
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1])
+def test_a_number_of_more_than_64_bits_is_compared_with_nothing(number: int) -> None:
+    with pytest.raises(InvalidArgumentError, match="64 bits"):
+        keys_of(b"k").version == number  # noqa: B015
+    with pytest.raises(InvalidArgumentError, match="64 bits"):
+        as_lease(number)
+
+
+@pytest.mark.parametrize("number", [1 << 63, -1])
+def test_a_revision_fits_into_a_message(number: int) -> None:
+    assert as_revision((1 << 63) - 1) == (1 << 63) - 1
+    with pytest.raises(InvalidArgumentError, match=r"below 2\*\*63"):
+        as_revision(number)

@@ -11,7 +11,7 @@ import click
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.holding.lease import lease_id
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.data_bytes import in_words, read_key, read_value
+from kvstore.cli.interface.data_bytes import in_words, read_key, read_value, read_value_file
 from kvstore.cli.interface.durations import duration_type
 from kvstore.cli.interface.entries import entry_fields
 from kvstore.cli.interface.keys import DataCommand, complete_keys, hex_option
@@ -123,15 +123,13 @@ def put_command(
     1,024 bytes, values up to 1 MiB.
     """
     check_retry(request_id, retry)
-    if (value is None) == (file is None):
-        raise click.UsageError("give a VALUE, or --file.")
     if if_absent and if_revision is not None:
         raise click.UsageError("--if-absent and --if-revision exclude each other.")
     if ttl is not None and lease is not None:
         raise click.UsageError("--ttl makes a lease of its own: leave --lease out.")
     wanted = Wanted(
         key=read_key(key, hexadecimal=hexadecimal),
-        value=read_value(value, hexadecimal=hexadecimal) if file is None else file.read_bytes(),  # type: ignore[arg-type]
+        value=_value(value, file, hexadecimal),
         lease=lease,
         if_revision=0 if if_absent else if_revision,
         previous=prev,
@@ -146,6 +144,15 @@ def put_command(
     with settings_of(context).connect() as client:
         stored = _store(client, wanted) if ttl is None else _store_for(client, wanted, ttl)
     _show(context, wanted, stored, hexadecimal)
+
+
+def _value(value: str | None, file: Path | None, hexadecimal: bool) -> bytes:
+    """What is to be stored. Raises UsageError, OSError, InvalidArgumentError."""
+    if value is not None and file is None:
+        return read_value(value, hexadecimal=hexadecimal)
+    if value is None and file is not None:
+        return read_value_file(file)
+    raise click.UsageError("give a VALUE, or --file.")
 
 
 def _store_for(client: Client, wanted: Wanted, ttl: float) -> Stored:

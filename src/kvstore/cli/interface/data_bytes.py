@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from kvstore.errors import InvalidArgumentError
 
 INPUT_BYTES_MAX = 8 << 20
-"""Of standard input as a value: servers say what is too large, but it may have no end at all."""
+"""Of standard input, or a file, as a value: servers say what is too large, but it may have no end
+at all."""
 
 
 def read_key(argument: str, *, hexadecimal: bool) -> bytes:
@@ -21,13 +24,24 @@ def read_key(argument: str, *, hexadecimal: bool) -> bytes:
 def read_value(argument: str, *, hexadecimal: bool) -> bytes:
     """Return the bytes of a value on the command line, or of standard input where it is ``-``."""
     if argument == "-":
-        data = sys.stdin.buffer.read(INPUT_BYTES_MAX + 1)
-        if len(data) > INPUT_BYTES_MAX:
-            raise InvalidArgumentError(
-                f"standard input has more than {INPUT_BYTES_MAX >> 20} MiB, which no value has"
-            )
+        data = _read(sys.stdin.buffer, "standard input")
         return _from_hex(data.decode("ascii", "replace"), "standard input") if hexadecimal else data
     return _from_hex(argument, "VALUE") if hexadecimal else os.fsencode(argument)
+
+
+def read_value_file(path: Path) -> bytes:
+    """Return what a file holds. Raises OSError, InvalidArgumentError."""
+    with open(path, "rb") as file:
+        return _read(file, str(path))
+
+
+def _read(source: BinaryIO, name: str) -> bytes:
+    data = source.read(INPUT_BYTES_MAX + 1)
+    if len(data) > INPUT_BYTES_MAX:
+        raise InvalidArgumentError(
+            f"{name} has more than {INPUT_BYTES_MAX >> 20} MiB, which no value has"
+        )
+    return data
 
 
 def _from_hex(text: str, what: str) -> bytes:

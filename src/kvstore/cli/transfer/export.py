@@ -11,8 +11,9 @@ from typing import BinaryIO, NamedTuple
 
 import click
 
+from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.connection import connection_options, settings_of
-from kvstore.cli.interface.data_bytes import read_key
+from kvstore.cli.interface.data_bytes import printable, read_key
 from kvstore.cli.interface.keys import DataCommand, hex_option, revision_option
 from kvstore.cli.interface.output import flush_output, tell, write_out
 from kvstore.cli.interface.progress import Progress
@@ -59,7 +60,7 @@ def export_command(
 
     For other programs, and for 'kvctl import'; 'kvctl snapshot save' is what backups are made with.
     Leases are not in it. A FILE that exists is replaced once all is there, or not at all; nobody
-    else may read it.
+    else may read it. Exits with 3, and writes nothing, if no key begins with the PREFIX given.
 
     \b
     Examples:
@@ -74,6 +75,12 @@ def export_command(
         raise click.UsageError(f"{file} is a directory.")
     with settings_of(context).connect() as client:
         number, revision = _export(client, wanted, form, file, rev or 0)
+    if wanted and not number:
+        # As 'kvctl import' and 'kvctl snapshot save' are told their file.
+        click.echo(
+            f"kvctl: no key begins with {printable(wanted)}; a file is given by --file", err=True
+        )
+        sys.exit(ExitCode.NOT_FOUND)
     if file is not None:
         said = f"exported {number} keys at revision {revision}"
         tell(context, {"exported": number, "revision": revision, "file": str(file)}, said)
@@ -86,6 +93,8 @@ def _export(
     if not revision:
         revision = newest_revision(client)
     total = client.count(prefix=prefix, revision=revision)
+    if prefix and not total:
+        return 0, revision
     with Progress("exporting", total) as progress:
 
         def pairs() -> Iterator[Pair]:
