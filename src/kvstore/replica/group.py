@@ -162,6 +162,7 @@ class Group:
         except BaseException:
             self.close()
             raise
+        self.replicas = dict(sorted(self.replicas.items()))
         max(self.replicas.values(), key=lambda replica: replica.last_log).campaign()
 
     def _has_history(self) -> bool:

@@ -29,6 +29,7 @@ def test_a_member_that_lost_its_directory_comes_back_as_one_that_forgot_all(
         term = group.leader().term
         disk = group.power_off()
     with DrivenGroup(without(disk, f"/data/{lost}"), members=members) as group:
+        assert [*group.group.replicas] == sorted(group.group.replicas), "as people are told of them"
         replica = group.group.replicas[int(lost[4])]
         assert replica.recovery.name == "the log of one of several members is gone"
         assert replica.status().raft.damaged
