@@ -514,3 +514,11 @@ def test_flags_may_have_hyphens(tmp_path: Path) -> None:
     assert shown.exit_code == 2
     assert "tls_profile" in shown.output
     assert "No such option" not in shown.output
+
+
+def test_a_missing_exporter_of_traces_is_told_of(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "nobody")
+    (error,) = errors(write())
+    assert "OTEL_TRACES_EXPORTER names the exporter 'nobody', which is missing" in error
