@@ -5,11 +5,14 @@ Its state stays where it is, unless it is damaged as well.
 
 from __future__ import annotations
 
+import contextlib
+import random
 from functools import cache
 
 import pytest
 
 from kvstore._engine.files.native import MemoryFileSystem
+from kvstore.errors import Error
 from tests.unit.replica.driven_group import DrivenGroup
 
 HURT = 2
@@ -49,6 +52,11 @@ def without_log(*, is_further: bool = False) -> MemoryFileSystem:
         if path.endswith(".wal"):
             disk.flip_bit(path, 60, 1)
     return disk
+
+
+def damage_state(disk: MemoryFileSystem) -> None:
+    (manifest,) = [path for path in disk.files(state_of(disk)) if "MANIFEST" in path]
+    disk.flip_bit(manifest, 60, 1)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -98,8 +106,7 @@ def test_a_snapshot_of_an_earlier_index_takes_nothing_back() -> None:
 
 def test_a_damaged_state_is_replaced_by_a_snapshot_of_its_own_index() -> None:
     disk = without_log()
-    (manifest,) = [path for path in disk.files(state_of(disk)) if "MANIFEST" in path]
-    disk.flip_bit(manifest, 60, 1)
+    damage_state(disk)
     with DrivenGroup(disk) as group:
         hurt = group.group.replicas[HURT]
         assert hurt.state_is_damaged
@@ -114,3 +121,29 @@ def test_a_damaged_state_is_replaced_by_a_snapshot_of_its_own_index() -> None:
     assert sorted(name.partition("-")[0] for name in disk.names(HOME)) == ["LOGEND", "log", "state"]
     with DrivenGroup(disk) as group:
         assert group.group.replicas[HURT].recovery.name == "all is there"
+
+
+@pytest.mark.parametrize("is_further", [False, True])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_after_a_crash_at_any_moment_of_it_the_member_has_all(
+    is_further: bool, is_damaged: bool
+) -> None:
+    before = without_log(is_further=is_further)
+    if is_damaged:
+        damage_state(before)
+    # Of some 300 operations every 37th: all of them would take a minute.
+    for operation in range(1, 300, 37):
+        disk = before.crash(keep="all")
+        disk.stop_at(disk.operations + operation)
+        with contextlib.suppress(Error), DrivenGroup(disk) as group:
+            for _ in range(30):
+                group.step()
+        left = disk.crash(random.Random(operation), keep="random")
+        with DrivenGroup(left, seed=operation) as group:
+            hurt = group.group.replicas[HURT]
+            group.settle()
+            group.until(lambda hurt=hurt: not hurt.stands_aside and not hurt.repair.under_way)
+            group.settle()
+            assert not group.failed, operation
+            assert len(group.hashes()) == 1, operation
+            assert group.read(b"k5") == bytes(300)
