@@ -216,6 +216,23 @@ def test_a_single_bit_costs_few_bytes(seed: int) -> None:
         twins.close()
 
 
+@pytest.mark.parametrize("part", [0.002, 0.93])
+def test_the_first_block_and_the_last_are_replaced_as_any_other(part: float) -> None:
+    twins = Twins(2)
+    try:
+        repaired = 0
+        for path in damaged_tables(twins.disks[0]):
+            if not twins.disks[0].exists(path):
+                continue
+            twins.disks[0].flip_bit(path, int(len(twins.disks[0].read_file(path)) * part), 1)
+            reopen(twins)
+            repaired += repair(twins, number_of(path))
+            twins.check_equal()
+        assert repaired > 2
+    finally:
+        twins.close()
+
+
 def test_what_can_be_read_is_all_that_the_table_covers() -> None:
     """The damage isn't among its entries then, or was never there."""
     twins = Twins(1)

@@ -443,7 +443,9 @@ cdef int exchange(
                     bottom = max(bottom, number)
                     if not lies_within(place[0], low, high):
                         renumbers = number == 0
-                        pieces += write_piece(store, number, place, none, low)
+                        # Its first block may be the damaged one, where it begins in the range.
+                        if slice_compare(internal_user_key(place[0].smallest), low) < 0:
+                            pieces += write_piece(store, number, place, none, low)
                         pieces += write_piece(store, number, place, high, none)
                 elif renumbers:
                     pieces += write_piece(store, number, place, none, none)
