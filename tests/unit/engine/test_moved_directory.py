@@ -101,7 +101,7 @@ def test_without_lock_a_second_opening_is_refused_all_the_same(tmp_path: Path) -
         with pytest.raises(AlreadyOpenError):
             kvstore.open(str(path), read_only=True)
         program = "try: kvstore.open(PATH)\nexcept kvstore.AlreadyOpenError as error: print(error)"
-        assert "in another process" in in_another_process(program, path)
+        assert f"in process {os.getpid()}; " in in_another_process(program, path)
         assert not (path / "LOCK").exists()
         with pytest.raises(StorageError, match="LOCK removed"):
             db.flush()
