@@ -22,6 +22,7 @@ ARGUMENTS = (
 )
 
 WIDE, NARROW = 1280, 360
+HEIGHT = 800
 
 
 class Look(NamedTuple):
@@ -57,7 +58,7 @@ class Visitor:
         self.errors: list[str] = []
         self.context: BrowserContext = chromium.new_context(
             color_scheme="dark" if look.theme == "dark" else "light",
-            viewport={"width": look.width, "height": 800},
+            viewport={"width": look.width, "height": HEIGHT},
             accept_downloads=True,
         )
         self.context.set_default_timeout(30_000)
@@ -83,6 +84,11 @@ class Visitor:
         self.beyond.clear()
         self.errors.clear()
         return found
+
+    def wear(self, look: Look) -> None:
+        """Look at the page that is open so; it isn't loaded anew."""
+        self.page.set_viewport_size({"width": look.width, "height": HEIGHT})
+        self.page.emulate_media(color_scheme="dark" if look.theme == "dark" else "light")
 
     def violations(self) -> list[str]:
         """Accessibility rules, serious or critical, that are broken, and sideways scrolling."""

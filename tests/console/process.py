@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import selectors
+import socket
 import ssl
 import subprocess
 import time
@@ -166,9 +167,20 @@ class Events:
     """A stream of server-sent events, read line by line."""
 
     def __init__(
-        self, console: Console, path: str, cookies: Mapping[str, str] | None = None
+        self,
+        console: Console,
+        path: str,
+        cookies: Mapping[str, str] | None = None,
+        *,
+        receive_bytes: int | None = None,
     ) -> None:
+        """``receive_bytes``: of the socket's buffer, for one that doesn't read to be felt soon."""
         self._connection = http.client.HTTPConnection("127.0.0.1", console.port, timeout=30)
+        if receive_bytes is not None:
+            self._connection.sock = one = socket.socket()
+            one.settimeout(30)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            one.connect(("127.0.0.1", console.port))
         cookie = "; ".join(f"{name}={it}" for name, it in (cookies or {}).items())
         self._connection.request("GET", path, headers={"cookie": cookie})
         self._response = self._connection.getresponse()

@@ -27,7 +27,7 @@ from kvstore.console.sessions import IDLE_S, LIFE_S, SESSIONS_MAX, Sessions
 from kvstore.errors import ConfigurationError, OverloadedError, PermissionDeniedError
 from tests.console.process import Browser, Console, wait_for
 from tests.integration.process import Certificates, Kvd, run
-from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users
+from tests.integration.users import ANN, PASSWORD, ROOT
 
 # As good as any address that nobody listens on.
 NOWHERE = "127.0.0.1:1"
@@ -138,13 +138,7 @@ def test_files_outside_of_the_static_ones_are_not_served(browser: Browser) -> No
         assert browser.get(path).status == 404
 
 
-def test_a_connection_that_sends_nothing_is_ended(console: Console) -> None:
-    with socket.create_connection(("127.0.0.1", console.port), timeout=60) as silent:
-        silent.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-        assert silent.recv(1) == b""
-
-
-def test_forms_of_strangers_that_dont_come_keep_nobody_waiting(
+def test_what_doesnt_come_keeps_nobody_waiting_and_is_given_up(
     console: Console, browser: Browser
 ) -> None:
     head = (
@@ -152,15 +146,19 @@ def test_forms_of_strangers_that_dont_come_keep_nobody_waiting(
         b"Content-Type: application/x-www-form-urlencoded\r\n\r\nx"
     )
     with contextlib.ExitStack() as stack:
-        slow = []
-        for _ in range(2 * VALUE_FORMS_MAX):
+
+        def connection(said: bytes) -> socket.socket:
             one = socket.create_connection(("127.0.0.1", console.port), timeout=60)
-            stack.enter_context(one).sendall(head)
-            slow.append(one)
+            stack.enter_context(one).sendall(said)
+            return one
+
+        silent = connection(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        slow = [connection(head) for _ in range(2 * VALUE_FORMS_MAX)]
         assert browser.post("/theme", {"theme": "dark"}).status == 303
-        # They are on their way yet, and are given up in the end.
+        # They were on their way yet.
         assert select.select(slow, [], [], 0)[0] == []
         assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
+        assert silent.recv(1) == b""
 
 
 async def _stuck_form() -> Message:
@@ -198,15 +196,6 @@ def test_only_so_many_values_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -
 
 
 # Sessions
-
-
-@pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kvd]:
-    """A kvd that asks for users."""
-    with Kvd(tmp_path_factory.mktemp("users") / "data") as server:
-        server.wait_serving()
-        ask_for_users(server.address)
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -470,14 +459,12 @@ def test_it_serves_https(kvd: Kvd, logs: Path, certificates: Certificates) -> No
         assert "secure" in answer.headers["set-cookie"].lower()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_ends_it_quietly(
-    kvd: Kvd, logs: Path, number: signal.Signals, status: int
-) -> None:
+def test_ctrl_c_ends_it_quietly(kvd: Kvd, logs: Path) -> None:
+    """SIGTERM: tests/console/test_history.py."""
     with Console(logs, f"--addr={kvd.address}") as console:
         assert Browser(console).get("/").status == 200
-        console.process.send_signal(number)
-        assert console.process.wait(20) == status
+        console.process.send_signal(signal.SIGINT)
+        assert console.process.wait(20) == 130
         assert console.stderr == ""
 
 

@@ -16,14 +16,7 @@ from kvstore.console.metrics import Calls, between, of_member, parse
 from tests.console.process import Answer, Browser, Console, Events, wait_for
 from tests.integration.cluster import Cluster
 from tests.integration.process import Kvd, run
-from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users, client_of
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("cluster")) as three:
-        three.start()
-        yield three
+from tests.integration.users import ANN, PASSWORD, ROOT, client_of
 
 
 @pytest.fixture(scope="module")
@@ -208,30 +201,26 @@ def test_users_and_roles_are_made_and_taken_away(kvd: Kvd, browser: Browser) -> 
     assert change("grant permission", "readers", access="all", key="x").status == 400
 
 
-def test_only_root_does_what_operators_do(tmp_path_factory: pytest.TempPathFactory) -> None:
-    directory = tmp_path_factory.mktemp("asks")
-    with Kvd(directory / "data") as kvd:
-        kvd.wait_serving()
-        ask_for_users(kvd.address)
-        with Console(directory, f"--dir={kvd.data_dir}", "--write") as console:
-            ann, root = Browser(console), Browser(console)
-            assert ann.log_in(user=ANN, password=PASSWORD[ANN]).status == 303
-            assert root.log_in(user=ROOT, password=PASSWORD[ROOT]).status == 303
-            assert ann.post("/backups/save").status == 403
-            assert _change(ann, "remove", 1).status == 403
-            assert (
-                ann.post("/users/change", {"do": "add user", "name": "x", "password": "y"}).status
-                == 403
-            )
-            assert root.post("/backups/save").status == 200
-            with client_of(kvd.address, ROOT) as client:
-                client.auth.grant_role(ANN, ROOT)
-                assert ann.post("/backups/save").status == 200
-                client.auth.revoke_role(ANN, ROOT)
-            assert ann.post("/backups/save").status == 403
-            assert "ann Roles: a" in ann.get("/users").words
-            assert "root Roles: root" not in ann.get("/users").words
-            assert "root Roles: root" in root.get("/users").words
+def test_only_root_does_what_operators_do(users: Kvd, logs: Path) -> None:
+    with Console(logs, f"--dir={users.data_dir}", "--write") as console:
+        ann, root = Browser(console), Browser(console)
+        assert ann.log_in(user=ANN, password=PASSWORD[ANN]).status == 303
+        assert root.log_in(user=ROOT, password=PASSWORD[ROOT]).status == 303
+        assert ann.post("/backups/save").status == 403
+        assert _change(ann, "remove", 1).status == 403
+        assert (
+            ann.post("/users/change", {"do": "add user", "name": "x", "password": "y"}).status
+            == 403
+        )
+        assert root.post("/backups/save").status == 200
+        with client_of(users.address, ROOT) as client:
+            client.auth.grant_role(ANN, ROOT)
+            assert ann.post("/backups/save").status == 200
+            client.auth.revoke_role(ANN, ROOT)
+        assert ann.post("/backups/save").status == 403
+        assert "ann Roles: a" in ann.get("/users").words
+        assert "root Roles: root" not in ann.get("/users").words
+        assert "root Roles: root" in root.get("/users").words
 
 
 # Figures
@@ -256,32 +245,36 @@ def test_metrics_are_read_and_told_apart() -> None:
     assert between([(figures, parse(METRICS.replace("100", "50")))], 1.0).rate == 0.0
 
 
-def test_calls_and_engines_are_shown_where_metrics_are_read(
-    tmp_path: Path,
-) -> None:
-    with Kvd(tmp_path / "data", "--metrics_addr=127.0.0.1:0") as kvd:
-        kvd.wait_serving()
-        found = re.search(r"metrics served\s+address=(\S+)", kvd.stderr)
-        assert found is not None, kvd.stderr
-        metrics = f"--metrics={found[1]},127.0.0.1:1"
-        with Console(tmp_path, f"--addr={kvd.address}", metrics) as console:
-            browser = Browser(console)
-            with kvd.client() as client:
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kvd]:
+    """One that serves metrics and remembers every call."""
+    directory = tmp_path_factory.mktemp("measured")
+    with Kvd(directory / "data", "--metrics_addr=127.0.0.1:0", "--slow_call_ms=1") as server:
+        yield server.wait_serving()
 
-                def told() -> bool:
-                    client.put_many((b"%d" % number, bytes(100)) for number in range(100))
-                    return "Calls a second" in browser.get("/").words
 
-                wait_for(told)
-            assert "p99" in browser.get("/").words
-            assert "No metrics from 127.0.0.1:1" in browser.get("/").words
-            engine = browser.get("/engine").words
-            assert "Write amplification" in engine
-            assert "Compactions" in engine
+def test_calls_and_engines_are_shown_where_metrics_are_read(measured: Kvd, logs: Path) -> None:
+    found = re.search(r"metrics served\s+address=(\S+)", measured.stderr)
+    assert found is not None, measured.stderr
+    metrics = f"--metrics={found[1]},127.0.0.1:1"
+    with Console(logs, f"--addr={measured.address}", metrics) as console:
+        browser = Browser(console)
+        with measured.client() as client:
+
+            def told() -> bool:
+                client.put_many((b"%d" % number, bytes(100)) for number in range(100))
+                return "Calls a second" in browser.get("/").words
+
+            wait_for(told)
+        assert "p99" in browser.get("/").words
+        assert "No metrics from 127.0.0.1:1" in browser.get("/").words
+        engine = browser.get("/engine").words
+        assert "Write amplification" in engine
+        assert "Compactions" in engine
 
 
 def test_a_cluster_that_is_away_is_told_on_every_page(logs: Path) -> None:
-    with Console(logs, "--addr=127.0.0.1:1", "--timeout=1") as console:
+    with Console(logs, "--addr=127.0.0.1:1", "--timeout=0.5") as console:
         browser = Browser(console)
         for path in ("/", "/members", "/engine", "/backups"):
             assert browser.get(path).status == 200, path
@@ -301,21 +294,19 @@ def test_a_client_is_what_it_is(operating: Console, cluster: Cluster) -> None:
 
 
 def test_slow_calls_are_for_operators(
-    cluster: Cluster, operator: Browser, logs: Path, tmp_path: Path
+    cluster: Cluster, operator: Browser, measured: Kvd, logs: Path
 ) -> None:
     assert operator.get("/slow").status == 200
     with Console(logs, f"--addr={cluster.clients[1]}") as console:
         strangers = Browser(console).get("/slow").words
         assert "doesn't tell" in strangers
-    with Kvd(tmp_path / "data", "--slow_call_ms=1") as kvd:
-        kvd.wait_serving()
-        with Console(tmp_path, f"--dir={kvd.data_dir}") as one, kvd.client() as client:
-            browser = Browser(one)
-            browser.log_in(key=one.key)
+    with Console(logs, f"--dir={measured.data_dir}") as one, measured.client() as client:
+        browser = Browser(one)
+        browser.log_in(key=one.key)
 
-            def told() -> bool:
-                client.put_many((b"<i>%d" % number, bytes(20_000)) for number in range(200))
-                return "Put" in browser.get("/slow").words
+        def told() -> bool:
+            client.put_many((b"<i>%d" % number, bytes(20_000)) for number in range(200))
+            return "Put" in browser.get("/slow").words
 
-            wait_for(told)
-            assert "<i>" not in browser.get("/slow").text
+        wait_for(told)
+        assert "<i>" not in browser.get("/slow").text
