@@ -136,7 +136,8 @@ def test_killed_at_the_nth_call_of_each_kind(place: Path) -> None:
         chosen = list(some_of([call for call in calls if call.kind != "openat"], 3))
     killed = sum(killed_at(place, f"{call.kind}{call.at}", by_strace(call)) for call in chosen)
     print(f"strace: killed {killed} times at {len(chosen)} of {len(calls)} calls")
-    assert killed >= len(chosen) * 0.75
+    # The last write may not come: how often a thread tells another one differs from run to run.
+    assert killed >= (len(chosen) - 1) * 0.75
 
 
 def test_killed_at_the_nth_call_of_all(place: Path, tmp_path: Path) -> None:
