@@ -65,6 +65,28 @@ def test_what_is_exported_is_imported_elsewhere(
     assert json.loads(told) == {"new": 0, "changed": 1, "same": 204}
 
 
+@pytest.mark.parametrize(
+    ("pair", "prefix_map", "why"),
+    [
+        ({"key": "k" * 1025, "value": ""}, "x=y", b"key 2 would have 1025 bytes"),
+        ({"key": "k", "value": "v" * ((1 << 20) + 1)}, "x=y", b"the value of key 2 has 1,048,577"),
+        ({"key": "k" * 1024, "value": ""}, "k=jobs/", b"key 2 would have 1028 bytes"),
+        ({"key": "k", "value": ""}, "k=", b"key 2 would have 0 bytes"),
+    ],
+)
+def test_what_no_server_takes_is_told_before_anything_is_stored(
+    other: Kvd, tmp_path: Path, pair: dict[str, str], prefix_map: str, why: bytes
+) -> None:
+    file = tmp_path / "some.jsonl"
+    file.write_text(f'{{"key": "first-{len(why)}", "value": "1"}}\n{json.dumps(pair)}\n')
+    before = held(other)
+    ended = kvctl(other, "import", str(file), "--prefix-map", prefix_map)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"kvctl: ")
+    assert why in ended.stderr
+    assert held(other) == before
+
+
 def test_an_export_of_nothing_is_told(kvd: Kvd, tmp_path: Path) -> None:
     """A file's name where a prefix is wanted would be a backup with nothing in it."""
     file = tmp_path / "all.jsonl"

@@ -147,8 +147,11 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
 def _told(arguments: Sequence[str], settings: Settings | None) -> int:
     try:
         return _run(arguments, settings)
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        _complain(error.format_message())
         return error.exit_code
     except click.Abort:
         return ExitCode.INTERRUPTED

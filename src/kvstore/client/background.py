@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextvars import Context
 from typing import Any, Generic, Protocol, TypeVar
 
-from kvstore.errors import ClosedError
+from kvstore.errors import ClosedError, Outcome, UnavailableError
 
 try:
     import uvloop as loops
@@ -113,7 +113,11 @@ class Background:
         self.wake_ups = 0
         """How often the loop took calls from the queue."""
         self._thread = threading.Thread(target=self._main, name="kvstore-client", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._loop.close()
+            raise
 
     @property
     def waiting(self) -> int:
@@ -238,12 +242,25 @@ def lock() -> threading.RLock:
 
 
 def lease() -> Background:
-    """The thread of this process, which runs until as many have called :func:`release`."""
+    """The thread of this process, which runs until as many have called :func:`release`.
+
+    Raises UnavailableError where the system has no thread or descriptor left for it.
+    """
     with _shared.lock:
         if _shared.running is None:
-            _shared.running = Background()
+            _shared.running = _begun()
         _shared.users += 1
         return _shared.running
+
+
+def _begun() -> Background:
+    try:
+        return Background()
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or error
+        failure = UnavailableError(f"this process, or machine, has no room for a client: {why}")
+        failure.outcome = Outcome.NOT_APPLIED
+        raise failure from error
 
 
 def release(background: Background) -> None:

@@ -58,6 +58,8 @@ def test_a_file_that_was_cut_short_is_refused_at_each_line() -> None:
         ("jsonl", b'{"key": "a", "value": "a", "encoding": "rot13"}', "utf-8 or hex"),
         ("jsonl", b'{"kvstore_export": 2}', "an export of version 2"),
         ("jsonl", b"[" * 100_000, "no JSON"),
+        ("jsonl", b"", "is empty"),
+        ("jsonl", b"\n\n", "is empty"),
         ("csv", b"", "the first row names"),
         ("csv", b"a,b\r\n", "the first row names"),
         ("csv", b"key,value,encoding\r\na,b\r\n", "line 2: a row has 3 columns, and not 2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kvstore.client import background
-from kvstore.errors import ClosedError
+from kvstore.errors import ClosedError, Outcome, UnavailableError
 
 WAIT_S = 10.0
 
@@ -42,6 +43,30 @@ def test_one_thread_serves_all_and_ends_with_the_last() -> None:
     background.release(first)
     assert second.run(thread_of()) == "kvstore-client"
     background.release(second)
+    assert threads() == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (background.loops, "new_event_loop", OSError(errno.EMFILE, "Too many open files")),
+        (threading.Thread, "start", RuntimeError("can't start new thread")),
+    ],
+)
+def test_without_a_thread_or_descriptor_nothing_is_sent_and_later_all_is_well(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error: Exception
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        with pytest.raises(UnavailableError, match=r"Too many open files|new thread") as caught:
+            background.lease()
+    assert caught.value.outcome is Outcome.NOT_APPLIED
+    later = background.lease()
+    assert later.run(thread_of()) == "kvstore-client"
+    background.release(later)
     assert threads() == []
 
 

@@ -6,7 +6,7 @@
     csv     key,value,encoding                           the columns' names, then a row for each key
 
 Lines of ``list -o jsonl`` are read as well. A file with a first line and no last one was cut short,
-and is refused.
+and is refused; so is one without any line, which an export that failed leaves of standard output.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def read_pairs(form: str, file: BinaryIO, name: str) -> Iterator[Pair]:
 
 
 def _read_jsonl(file: BinaryIO, name: str) -> Iterator[Pair]:
-    count = 0
+    count = number = 0
     begun = ended = False
     for number, line in enumerate(_lines(file, name), start=1):
         where = f"{name}, line {number}"
@@ -115,6 +115,8 @@ def _read_jsonl(file: BinaryIO, name: str) -> Iterator[Pair]:
         else:
             yield _pair(fields, where)
             count += 1
+    if not number:
+        raise DumpError(f"{name} is empty: even an export of no key has a first line")
     if begun and not ended:
         raise DumpError(f"{name} was cut short after {count} keys")
 

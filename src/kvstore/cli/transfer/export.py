@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import click
 
@@ -17,7 +17,7 @@ from kvstore.cli.interface.data_bytes import printable, read_key
 from kvstore.cli.interface.keys import DataCommand, hex_option, revision_option
 from kvstore.cli.interface.output import flush_output, tell, write_out
 from kvstore.cli.interface.progress import Progress
-from kvstore.cli.transfer.dump import FORMATS, Pair, dumped, form_of, read_pairs
+from kvstore.cli.transfer.dump import FORMATS, DumpError, Pair, dumped, form_of, read_pairs
 from kvstore.client import Client
 from kvstore.errors import BatchError
 from kvstore.server.config.private_files import replacing
@@ -26,6 +26,13 @@ __all__ = ["export_command", "import_command", "newest_revision"]
 
 # Keys that are looked up at a time.
 LOOKUPS = 1000
+
+# Of what servers take: what is more is told before anything is stored.
+KEY_BYTES_MAX = 1024
+VALUE_BYTES_MAX = 1 << 20
+
+# What a key is called in the end.
+Rename: TypeAlias = Callable[[bytes], bytes]
 
 format_option = click.option(
     "--format",
@@ -155,9 +162,9 @@ def import_command(
     is_stream = str(file) == "-"
     form = form_of(form, None if is_stream else file)
     rename = _mapped(prefix_map)
-    total = None if is_stream else _checked(file, form)
+    total = None if is_stream else _checked(file, form, rename)
     with settings_of(context).connect() as client, _opened(file) as (source, name):
-        pairs = (Pair(rename(key), value) for key, value in read_pairs(form, source, name))
+        pairs = _pairs(form, source, name, rename)
         if dry_run:
             counts = _compared(client, pairs)
             said = f"{counts.new} keys would be new, {counts.changed} changed, {counts.same} stay"
@@ -167,11 +174,28 @@ def import_command(
     tell(context, {"imported": stored}, f"imported {stored} keys")
 
 
-def _checked(file: Path, form: str) -> int:
+def _pairs(form: str, source: BinaryIO, name: str, rename: Rename) -> Iterator[Pair]:
+    """What is to be stored. Raises DumpError."""
+    for number, (key, value) in enumerate(read_pairs(form, source, name), start=1):
+        renamed = rename(key)
+        if not 0 < len(renamed) <= KEY_BYTES_MAX:
+            raise DumpError(
+                f"{name}: key {number} would have {len(renamed)} bytes; 1 to {KEY_BYTES_MAX:,} it "
+                "may have"
+            )
+        if len(value) > VALUE_BYTES_MAX:
+            raise DumpError(
+                f"{name}: the value of key {number} has {len(value):,} bytes; up to "
+                f"{VALUE_BYTES_MAX:,} it may have"
+            )
+        yield Pair(renamed, value)
+
+
+def _checked(file: Path, form: str, rename: Rename) -> int:
     """How many pairs there are. Raises DumpError."""
     with open(file, "rb") as source, Progress("checking") as progress:
         count = 0
-        for _ in read_pairs(form, source, str(file)):
+        for _ in _pairs(form, source, str(file), rename):
             count += 1
             progress.advance()
         return count
@@ -186,7 +210,7 @@ def _opened(file: Path) -> Iterator[tuple[BinaryIO, str]]:
         yield source, str(file)
 
 
-def _mapped(prefix_map: str | None) -> Callable[[bytes], bytes]:
+def _mapped(prefix_map: str | None) -> Rename:
     """What a key is called in the end. Raises UsageError."""
     if prefix_map is None:
         return lambda key: key
