@@ -17,14 +17,18 @@ import pytest
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from kvstore.console import guard, requests
-from kvstore.console import sessions as console_sessions
+from kvstore.console import failures, guard, requests
 from kvstore.console.app import application, console_of_options
 from kvstore.console.guard import Guard, host_name
 from kvstore.console.options import Options
 from kvstore.console.requests import FORM_BYTES_MAX, VALUE_FORM_BYTES_MAX, VALUE_FORMS_MAX
-from kvstore.console.sessions import IDLE_S, LIFE_S, SESSIONS_MAX, Sessions
-from kvstore.errors import ConfigurationError, OverloadedError, PermissionDeniedError
+from kvstore.console.sessions import IDLE_S, LIFE_S, SESSIONS_MAX, SESSIONS_OF_USER_MAX, Sessions
+from kvstore.errors import (
+    ConfigurationError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from tests.console.process import Browser, Console, wait_for
 from tests.integration.process import Certificates, Kvd, run
 from tests.integration.users import ANN, PASSWORD, ROOT
@@ -271,24 +275,36 @@ def test_logins_and_changes_are_in_the_audit_log(asking: Console) -> None:
     assert any(line["did"] == "log in" and line["user"] == ANN for line in lines)
 
 
+class _Client:
+    """Of a store where everybody's password is ``right``."""
+
+    def __init__(self, password: str | None) -> None:
+        self.password = password
+        self.closed = False
+        self.auth = self
+
+    async def roles_of(self, user: str) -> list[str]:
+        if self.password == "away":
+            raise UnavailableError("no member answers")
+        if self.password != "right":
+            raise UnauthenticatedError("wrong")
+        return []
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class _Cluster:
     """What sessions need of one that asks for users, without any."""
 
     asks_for_users = True
 
-    class Client:
-        def __init__(self) -> None:
-            self.closed = False
-
-        async def close(self) -> None:
-            self.closed = True
-
     def __init__(self) -> None:
-        self.client = self.Client()
-        self.made: list[_Cluster.Client] = []
+        self.client = _Client(None)
+        self.made: list[_Client] = []
 
-    def client_of(self, user: str | None, password: str | None) -> Client:
-        self.made.append(self.Client())
+    def client_of(self, user: str | None, password: str | None) -> _Client:
+        self.made.append(_Client(password))
         return self.made[-1]
 
 
@@ -314,34 +330,80 @@ def test_sessions_end_when_they_are_idle_or_old() -> None:
     asyncio.run(check())
 
 
+def test_one_user_takes_no_session_of_another() -> None:
+    async def check() -> None:
+        now = [0.0]
+        sessions, cluster = _sessions(now)
+        root = await sessions.log_in("root", "right", "here")
+        anns = []
+        for _ in range(SESSIONS_MAX + 6):
+            now[0] += 1
+            anns.append(await sessions.log_in("ann", "right", "here"))
+        found = [one for one in anns if sessions.find(one.id)]
+        assert found == anns[-SESSIONS_OF_USER_MAX:]
+        assert sessions.find(root.id) is root
+        assert [one.closed for one in cluster.made].count(False) == 1 + SESSIONS_OF_USER_MAX
+
+    asyncio.run(check())
+
+
 def test_there_are_only_so_many_sessions() -> None:
     async def check() -> None:
         now = [0.0]
         sessions, cluster = _sessions(now)
-        for _ in range(SESSIONS_MAX):
-            await sessions.log_in_owner(sessions.key or "")
-        with pytest.raises(OverloadedError):
-            await sessions.log_in_owner(sessions.key or "")
-        assert cluster.made[-1].closed
-        now[0] += IDLE_S + 1
-        await sessions.log_in_owner(sessions.key or "")
+        twice = [await sessions.log_in("ann", "right", "here") for _ in range(2)]
+        for number in range(SESSIONS_MAX - 2):
+            await sessions.log_in(f"user{number}", "right", "here")
+        now[0] += 1
+        assert sessions.find(twice[0].id) is twice[0]
+        last = await sessions.log_in("last", "right", "here")
+        assert sessions.find(last.id) is last
+        assert sessions.find(twice[0].id) is twice[0]
+        assert sessions.find(twice[1].id) is None
+        assert [one.closed for one in cluster.made].count(False) == SESSIONS_MAX
 
     asyncio.run(check())
 
 
-def test_guessing_is_slowed_down() -> None:
+def test_guessing_is_slowed_down_and_keeps_nobody_else_out() -> None:
     async def check() -> None:
         now = [0.0]
         sessions, _ = _sessions(now)
-        for _ in range(console_sessions.FAILURES_MAX):
-            with pytest.raises(PermissionDeniedError):
-                await sessions.log_in_owner("wrong")
+        for _ in range(failures.OF_USER_MAX):
+            with pytest.raises(UnauthenticatedError):
+                await sessions.log_in("root", "wrong", "there")
         with pytest.raises(OverloadedError):
-            await sessions.log_in_owner(sessions.key or "")
-        now[0] += console_sessions.FAILURES_S
-        await sessions.log_in_owner(sessions.key or "")
+            await sessions.log_in("root", "right", "there")
+        await sessions.log_in("root", "right", "here")
+        await sessions.log_in("ann", "right", "there")
+        for number in range(failures.OF_PLACE_MAX - failures.OF_USER_MAX):
+            with pytest.raises(UnauthenticatedError):
+                await sessions.log_in(f"user{number}", "wrong", "there")
+        with pytest.raises(OverloadedError):
+            await sessions.log_in("ann", "right", "there")
+        await sessions.log_in("ann", "right", "here")
+        now[0] += failures.WINDOW_S
+        await sessions.log_in("root", "right", "there")
 
     asyncio.run(check())
+
+
+def test_a_store_that_is_away_makes_no_guess_of_a_login() -> None:
+    async def check() -> None:
+        sessions, _ = _sessions([0.0])
+        for _ in range(failures.OF_USER_MAX + 1):
+            with pytest.raises(UnavailableError, match="no member"):
+                await sessions.log_in("ann", "away", "here")
+        await sessions.log_in("ann", "right", "here")
+
+    asyncio.run(check())
+
+
+def test_only_so_many_failures_are_remembered() -> None:
+    kept = failures.Failures(lambda: 0.0)
+    for number in range(2 * failures.KEYS_MAX):
+        kept.add(f"place{number}", "x" * 65_536)
+    assert len(kept._times) == failures.KEYS_MAX
 
 
 @pytest.mark.parametrize("sid", ["", ".", "a.b", "é.é", "x" * 5000])

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from kvstore.console.formats import label
 from kvstore.errors import Error, OutcomeUnknownError
 
-__all__ = ["audited", "log"]
+__all__ = ["audited", "log", "place_of"]
 
 # Characters of a name, a key or an error in a line.
 TEXT_MAX: Final = 4096
@@ -22,14 +22,18 @@ TEXT_MAX: Final = 4096
 log = logging.getLogger("kvstore.console.audit")
 
 
+def place_of(request: Request) -> str:
+    """The address that a request came from."""
+    return request.client.host if request.client is not None else ""
+
+
 def write_line(request: Request, user: str, did: str, outcome: str, **what: object) -> None:
     """Write one line. Keys may be bytes; values of keys never belong here."""
-    client = request.client
     what = {name: _short(value) for name, value in what.items()}
     fields = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "user": _short(user),
-        "from": client.host if client is not None else "",
+        "from": place_of(request),
         "did": did,
         "outcome": outcome,
         **what,

@@ -10,24 +10,27 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 
 from kvstore.client import AsyncClient
 from kvstore.console.cluster import Cluster
-from kvstore.errors import OverloadedError, PermissionDeniedError
+from kvstore.console.failures import Failures
+from kvstore.errors import DeadlineExceededError, Error, PermissionDeniedError, UnavailableError
 
 __all__ = ["Session", "Sessions"]
 
 SESSIONS_MAX = 64
+# Of one user; for one more the one that was unused for longest ends.
+SESSIONS_OF_USER_MAX = 8
 IDLE_S = 30 * 60.0
 LIFE_S = 12 * 3600.0
 
-# Refused logins in a minute, of all together, after which nobody is tried for a while.
-FAILURES_MAX = 20
-FAILURES_S = 60.0
 # Logins under way at one time.
 LOGINS_MAX = 4
+
+# What says nothing of a password.
+AWAY = (UnavailableError, DeadlineExceededError)
 
 ROOT_ROLE = "root"
 
@@ -78,7 +81,7 @@ class Sessions:
         self._clock = clock
         self._secret = secrets.token_bytes(32)
         self._sessions: dict[str, Session] = {}
-        self._failures: deque[float] = deque(maxlen=FAILURES_MAX)
+        self._failures = Failures(clock)
         self._logins = asyncio.Semaphore(LOGINS_MAX)
         self.key = secrets.token_urlsafe(24) if lends_rights else None
         """What whoever started the console was told, for it has rights that others have not."""
@@ -95,25 +98,24 @@ class Sessions:
         known = sid is not None and self._genuine(sid)
         return Session(self._cluster.client, sid=sid if known and sid else self._new_id())
 
-    async def log_in(self, user: str, password: str) -> Session:
-        """As a user of the store. Raises UnauthenticatedError, OverloadedError, and as calls do."""
-        self._check_failures()
+    async def log_in(self, user: str, password: str, place: str) -> Session:
+        """As a user of the store, from an address. Raises UnauthenticatedError, OverloadedError,
+        and as calls do."""
+        self._failures.check(place, user)
         async with self._logins:
             client = self._cluster.client_of(user, password)
             try:
                 roles = await client.auth.roles_of(user)
             except BaseException as error:
                 await client.close()
-                if isinstance(error, Exception):
-                    self._failures.append(self._clock())
+                if isinstance(error, Error) and not isinstance(error, AWAY):
+                    self._failures.add(place, user)
                 raise
         return await self._begin(client, user=user, roles=tuple(roles))
 
     async def log_in_owner(self, key: str) -> Session:
         """With what the console said when it was started. Raises PermissionDeniedError."""
-        self._check_failures()
         if self.key is None or not hmac.compare_digest(key.encode(), self.key.encode()):
-            self._failures.append(self._clock())
             raise PermissionDeniedError("that is not the key that the console printed")
         return await self._begin(self._cluster.client_of(None, None), owner=True)
 
@@ -126,14 +128,27 @@ class Sessions:
         owner: bool = False,
     ) -> Session:
         await self.expire()
-        if len(self._sessions) >= SESSIONS_MAX:
-            await client.close()
-            raise OverloadedError(f"{SESSIONS_MAX} sessions are open: log out of one")
+        ends = self._one_to_end(user)
         session = Session(
             client, sid=self._new_id(), user=user, roles=roles, owner=owner, now=self._clock()
         )
         self._sessions[session.id] = session
+        if ends is not None:
+            await self.end(ends)
         return session
+
+    def _one_to_end(self, user: str | None) -> Session | None:
+        """For one more: of this user where that one has many, else of whoever has most."""
+        count = Counter(one.user for one in self._sessions.values())
+        if count[user] < SESSIONS_OF_USER_MAX:
+            if len(self._sessions) < SESSIONS_MAX:
+                return None
+            most = max(count.values())
+            users = {one for one, has in count.items() if has == most}
+        else:
+            users = {user}
+        theirs = [one for one in self._sessions.values() if one.user in users]
+        return min(theirs, key=lambda one: one.used)
 
     async def end(self, session: Session) -> None:
         """Log out."""
@@ -168,11 +183,6 @@ class Sessions:
 
     def _expired(self, session: Session, now: float) -> bool:
         return now - session.used > IDLE_S or now - session.born > LIFE_S
-
-    def _check_failures(self) -> None:
-        oldest = self._failures[0] if len(self._failures) == FAILURES_MAX else None
-        if oldest is not None and self._clock() - oldest < FAILURES_S:
-            raise OverloadedError("too many failed logins: wait a minute")
 
     def _new_id(self) -> str:
         random = secrets.token_urlsafe(24)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from kvstore.console.audit import audited
+from kvstore.console.audit import audited, place_of
 from kvstore.console.rendering import THEMES, page
 from kvstore.console.requests import checked_form, console_of, cookie_name, read_form, session_of
 from kvstore.console.sessions import Session
@@ -39,7 +39,8 @@ async def log_in(request: Request) -> Response:
     try:
         if name:
             async with audited(request, name, "log in"):
-                session = await console.sessions.log_in(name, fields.get("password", ""))
+                password = fields.get("password", "")
+                session = await console.sessions.log_in(name, password, place_of(request))
         else:
             async with audited(request, "(owner)", "log in"):
                 session = await console.sessions.log_in_owner(fields.get("key", ""))
