@@ -162,3 +162,12 @@ def test_memory_and_kvd_say_the_same_of_what_they_refuse(tmp_path: Path) -> None
         *real, _ = said(client, *asked)
         *same, _ = said(memory, *asked)
     assert same == real
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['grpc'] = None\n")
+    (tmp_path / "test_it.py").write_text("def test_it(kv): pass\n")
+    ran = run("test_it.py", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert "kvstore.testing.Server needs the 'grpc' package: pip install" in ran.stdout

@@ -26,7 +26,7 @@ __all__ = ["kv", "kv_cluster", "kv_namespace", "kvd"]
 @pytest.fixture(scope="session")
 def kvd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A kvd in embedded mode: one for all tests of the run, on a port that the system chose."""
-    from kvstore.testing.servers import Server
+    from kvstore.testing import Server
 
     with Server(tmp_path_factory.mktemp("kvd")) as server:
         yield server
@@ -54,7 +54,7 @@ def kv(kvd: Server, kv_namespace: bytes) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def _kv_members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    from kvstore.testing.servers import Cluster
+    from kvstore.testing import Cluster
 
     with Cluster(tmp_path_factory.mktemp("kv_cluster")) as cluster:
         yield cluster
