@@ -212,6 +212,35 @@ def test_sides_that_differ_are_told(kvd: Kvd, other: Kvd) -> None:
     assert (told["equal"], told["extra"]) == (True, 1)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "namespace", "to_prefix"),
+    [
+        ("bin/", "", "bin/x/"),
+        ("bin/x/", "", "bin/"),
+        ("bin/", "", "bin/"),
+        ("", "n1/", ""),
+        ("", "bin/", "x/"),
+    ],
+)
+def test_a_copy_into_what_is_copied_is_refused_before_anything_is_written(
+    kvd: Kvd, prefix: str, namespace: str, to_prefix: str
+) -> None:
+    before = held(kvd)
+    to = f"--to=kv://{kvd.address}/?namespace={namespace}" if namespace else f"--to={kvd.address}"
+    words = ["copy", prefix, f"--from={kvd.address}", to, f"--to-prefix={to_prefix}", "--merge"]
+    ended = run("kvctl", *words)
+    assert ended.returncode == 1
+    assert b"both sides are one store" in ended.stderr
+    assert held(kvd) == before
+
+
+def test_a_copy_beside_what_is_copied_is_made(kvd: Kvd) -> None:
+    words = ["copy", "bin/", f"--from={kvd.address}", f"--to={kvd.address}", "--to-prefix=b/"]
+    said(run("kvctl", *words))
+    with kvd.client() as client:
+        assert client.count(prefix=b"b/") == client.count(prefix=b"bin/") > 0
+
+
 def test_a_copy_from_nowhere_ends_with_4(kvd: Kvd) -> None:
     words = ["copy", "--from=127.0.0.1:1", f"--to={kvd.address}", "--merge", "--timeout=1"]
     assert run("kvctl", *words).returncode == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,10 +17,14 @@ from kvstore.cli.interface.output import tell
 from kvstore.cli.interface.progress import Progress
 from kvstore.cli.transfer.export import newest_revision
 from kvstore.client import Client, Event, EventKind, KeyValue
+from kvstore.client.urls import Target, target_of
 
 __all__ = ["copy_command"]
 
 Rename = Callable[[bytes], bytes]
+
+# Of the key by which one store is known.
+MARK_TTL_S = 60
 
 
 @click.command("copy", short_help="copy keys from one cluster to another, and compare")
@@ -68,7 +73,7 @@ def copy_command(
       kvctl copy --from old:50051 --to new1:50051,new2:50051
       kvctl copy jobs/ --from old:50051 --to new:50051 --to-prefix old-jobs/
 
-    Exits with 1 if the two sides differ in the end.
+    Exits with 1 if the two sides differ in the end, or are one store whose copies would be copied.
     """
     wanted = read_key(prefix, hexadecimal=hexadecimal)
     begin = wanted if to_prefix is None else read_key(to_prefix, hexadecimal=hexadecimal)
@@ -82,6 +87,14 @@ def copy_command(
         if there and not merge:
             raise click.ClickException(
                 f"{target} has {there} such keys already; --merge copies all the same"
+            )
+        place = _meeting(_namespace(source) + wanted, _namespace(target) + begin)
+        if place is not None and _is_one_place(
+            old, new, place[len(_namespace(source)) :], place[len(_namespace(target)) :]
+        ):
+            raise click.ClickException(
+                "both sides are one store, and where the keys come to lies in what is copied, or "
+                "the other way round: nothing would ever be left to copy; nothing was"
             )
         copied = _copy(old, new, wanted, rename)
         found = _compare(old, new, wanted, rename, copied.revision)
@@ -107,6 +120,29 @@ def copy_command(
     said = f"copied {copied.keys} keys and {copied.changes} changes, up to revision"
     tell(context, fields, f"{said} {copied.revision}", verdict)
     return ExitCode.OK if equal else ExitCode.FAILURE
+
+
+def _namespace(said: str) -> bytes:
+    """Of a connection string, empty for addresses."""
+    return target_of(said, Target(())).namespace or b""
+
+
+def _meeting(source: bytes, target: bytes) -> bytes | None:
+    """What keys of both begin with, if they can; None: no key is of both."""
+    if target.startswith(source):
+        return target
+    return source if source.startswith(target) else None
+
+
+def _is_one_place(old: Client, new: Client, seen: bytes, written: bytes) -> bool:
+    """Whether a key that is written there is seen here: by no id, as embedded kvds share theirs.
+
+    It has a lease, so that nothing stays of it.
+    """
+    mark = os.urandom(16).hex().encode()
+    with new.lease(MARK_TTL_S) as lease:
+        new.put(written + mark, b"", lease=lease)
+        return old.get(seen + mark) is not None
 
 
 @dataclass(slots=True)
