@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -22,7 +23,7 @@ from kvstore.errors import (
 )
 from tests.integration.cluster import Cluster
 from tests.integration.etcd_calls import EtcdCalls
-from tests.integration.process import FRONTS, Certificates, Kvd, environment, run
+from tests.integration.process import FRONTS, Certificates, Kvd, command, environment, run
 from tests.integration.users import ANN, PASSWORD, ROOT, ask_for_users, async_client_of, client_of
 
 
@@ -332,8 +333,18 @@ def test_one_command_makes_root_and_asks_for_users(tmp_path: Path) -> None:
         refused = run("kvctl", here, "put", "k", "v")
         assert (refused.returncode, refused.stderr) == (
             1,
-            b"kvctl: user name is empty (not applied)\n",
+            b"kvctl: this store asks for users: say who you are with --user NAME (not applied)\n",
         )
+        unasked = subprocess.run(
+            [*command("kvctl"), here, "--user=root", "get", "k"],
+            check=False,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,  # without a terminal, wherever the tests run
+        )
+        assert unasked.returncode == 2
+        assert b"KVCTL_PASSWORD, or --password-file" in unasked.stderr
         assert run(*enable).returncode == 1, "and no second time by somebody else"
         root = environment(KVCTL_USER="root", KVCTL_PASSWORD="top")
         assert run("kvctl", here, "put", "k", "v", env=root).stdout == b"created\n"

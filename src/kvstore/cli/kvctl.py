@@ -31,6 +31,7 @@ from kvstore.errors import (
     NotLeaderError,
     Outcome,
     StorageError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -90,6 +91,9 @@ _OUTCOMES = {
     Outcome.NOT_APPLIED: " (not applied)",
     Outcome.UNKNOWN: " (may have been applied)",
 }
+
+# What a server says, as etcd does, to whoever gave no name.
+NOBODY = "user name is empty"
 
 # What is wrong with a path that was given, or with who gave it, and not with a disk.
 _PATH_ERRORS = frozenset(
@@ -157,12 +161,18 @@ def _told(arguments: Sequence[str], settings: Settings | None) -> int:
         return ExitCode.INTERRUPTED
     except Error as error:
         became = "" if error.outcome is None else _OUTCOMES[error.outcome]
-        _complain(f"{error}{became}")
+        _complain(f"{_words(error)}{became}")
         return exit_code_of(error)
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         _complain(f"{where}{error.strerror or error}")
         return ExitCode.FAILURE
+
+
+def _words(error: Error) -> str:
+    if isinstance(error, UnauthenticatedError) and str(error) == NOBODY:
+        return "this store asks for users: say who you are with --user NAME"
+    return str(error)
 
 
 def _run(arguments: Sequence[str], settings: Settings | None) -> int:

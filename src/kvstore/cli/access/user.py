@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ import click
 
 from kvstore.cli.interface.connection import (
     connection_options,
+    has_terminal,
     read_password_file,
     settings_of,
 )
@@ -41,7 +41,7 @@ def new_password(user: str, file: Path | None) -> str:
         return read_password_file(file)
     password = os.environ.get(NEW_PASSWORD_VARIABLE)
     if password is None:
-        if not _has_terminal():
+        if not has_terminal():
             raise click.UsageError(
                 f"there is no terminal to ask for the new password of {user} on: give it in "
                 f"{NEW_PASSWORD_VARIABLE}, or --new-password-file"
@@ -50,17 +50,6 @@ def new_password(user: str, file: Path | None) -> str:
             f"New password of {user}", hide_input=True, confirmation_prompt=True, err=True
         )
     return str(password)
-
-
-def _has_terminal() -> bool:
-    """One that a password can be asked for on, whatever standard input is."""
-    if sys.stdin.isatty():
-        return True
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 @click.group("user", short_help="users and their roles")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -132,8 +133,24 @@ class Settings:
             return read_password_file(self.password_file)
         password = os.environ.get(PASSWORD_VARIABLE)
         if password is None:
+            if not has_terminal():
+                raise click.UsageError(
+                    f"there is no terminal to ask for the password of {user} on: give it in "
+                    f"{PASSWORD_VARIABLE}, or --password-file"
+                )
             password = click.prompt(f"Password of {user}", hide_input=True, err=True)
         return str(password)
+
+
+def has_terminal() -> bool:
+    """One that a password can be asked for on, whatever standard input is."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def read_password_file(path: Path) -> str:
