@@ -173,15 +173,24 @@ class Repair:
 
     def begin(self, damage: StorageError) -> bool:
         """The state is damaged; False, and nothing is done, where it can't be had from others."""
-        membership = self._raft.membership
-        if not can_be_repaired(damage) or not others_vote(membership, self._raft.id):
+        if not can_be_repaired(damage):
             return False
         if self._least is not None:
             self._note_more(damage)
             return True
+        if not others_vote(self._raft.membership, self._raft.id):
+            return False
         self._ticks = self._wait_ticks = self._wait()
         self._begin(damage)
         return True
+
+    def begin_opened(self, damage: StorageError) -> None:
+        """The state couldn't be opened, and an empty one stands in its place until others' is here.
+
+        That others have it was judged by who opened it, by all that is left of the log: the core's
+        list of members may be one of a time when this one was alone.
+        """
+        self._begin(damage)
 
     def _begin(self, damage: StorageError) -> None:
         self._counters.repairs_started += 1
@@ -200,8 +209,7 @@ class Repair:
 
     def _note_more(self, damage: StorageError) -> None:
         """Found while another one is repaired: if that is by range it has its turn afterwards."""
-        table = self._ranges.table_of(damage)
-        if table is not None and len(self._more) < MORE_MAX:
+        if len(self._more) < MORE_MAX:
             self._more.append(damage)
 
     def _wait(self) -> int:
@@ -267,14 +275,20 @@ class Repair:
         self._ranges.cancel()
         more, self._more = self._more, []
         for damage in more:
-            # Unless it went with the rest.
-            if self._ranges.table_of(damage) is None:
+            if not self._is_left(damage):
                 continue
             if self._least is None:
                 self._ticks = 0
                 self._begin(damage)
             else:
                 self._more.append(damage)
+
+    def _is_left(self, damage: StorageError) -> bool:
+        """It didn't go with what was repaired."""
+        own = self._directory.part_of(damage.path) == self._applying.part
+        return (own and not self._ranges.is_gone(damage)) or (
+            self._ranges.table_of(damage) is not None
+        )
 
     def _replaced(self, mark: SnapshotMeta) -> None:
         # Where the core needed a snapshot meanwhile its log begins after that, which comes next.

@@ -247,7 +247,7 @@ class Replica:
             tick_s=options.tick_s,
         )
         if opened.state.damage is not None:
-            self.repair.begin(opened.state.damage)
+            self.repair.begin_opened(opened.state.damage)
         self.comparing = Comparing(
             identity.member,
             self._raft,

@@ -386,6 +386,29 @@ def test_another_table_damaged_as_well_has_its_turn() -> None:
         whole_again(group, hurt)
 
 
+def test_damage_of_no_table_has_its_turn_as_well_and_wants_the_whole_state() -> None:
+    work = LaterWork("survey")
+    with DrivenGroup(work=work) as group:
+        fill(group)
+        hurt = follower(group)
+        path = damage(group, hurt)
+        identity = f"{path.rpartition('/')[0]}/IDENTITY"
+        group.disk.flip_bit(identity, 10, 3)
+        for found in (path, identity, identity):
+            hurt.damage_found(CorruptionError("block", code="CHECKSUM_MISMATCH", path=found))  # type: ignore[arg-type]
+        group.until(lambda: work.jobs)
+        work.kinds = ()
+        work.do()
+        group.until(lambda: not hurt.repair.under_way)
+        assert hurt.counters.repairs_by_range == 1
+        assert hurt.counters.snapshots_received == 1
+        assert hurt.counters.repairs_started == 2
+        assert not group.disk.exists(identity)
+        group.settle()
+        assert group.failed == {}
+        assert len(group.hashes()) == 1
+
+
 def test_what_a_compaction_cannot_read_is_mended_though_nobody_asks() -> None:
     with DrivenGroup() as group:
         fill(group)

@@ -494,6 +494,34 @@ def test_a_state_that_is_gone_or_older_than_the_log_allows_is_fetched(
     replica.close()
 
 
+def test_what_stands_in_for_a_state_is_never_taken_for_one_whatever_list_the_log_has_left() -> None:
+    """Of a cluster that began with one member: behind the damage are the others."""
+    disk = MemoryFileSystem()
+    disk.make_directories(LOG)
+    note = NoteFile(disk, f"{HOME}/LOGEND")
+    log = MemberLog(LOG, ME, filesystem=disk, segment_bytes=SMALL.segment_bytes, note=note)
+    log.found(Membership(frozenset({1})))
+    grown = Entry(2, 3, EntryKind.MEMBERSHIP, encode_membership(MEMBERS))
+    entries = [Entry(2, 2, EntryKind.COMMAND, data_of(2)), grown]
+    state = HardState(2, vote=1, commit=3)
+    log.save(Bundle(1, state, entries=entries, must_sync=True))
+    log.close()
+    replica = opened(disk)
+    replica.machine.flush()
+    replica.close()
+    (path,) = states(disk)
+    (manifest,) = [file for file in disk.files(path) if "MANIFEST" in file]
+    disk.flip_bit(manifest, 60, 1)
+    flip(disk, data_of(2), at=-20)
+    replica = opened(disk)
+    assert replica.membership.voters == {1}
+    assert replica.recovery is row_of("the log is damaged")
+    assert replica.state_is_damaged
+    assert replica.repair.under_way
+    assert replica.machine.applied_index == 0
+    replica.close()
+
+
 def test_a_damaged_vote_is_the_one_in_the_note_and_the_member_stands_aside() -> None:
     with DrivenGroup() as group:
         group.put(b"k", b"v")
