@@ -792,7 +792,8 @@ class Replica:
     @property
     def _is_alone(self) -> bool:
         """No other member could have what this one holds."""
-        return self._raft.membership.members <= {self.member}
+        # Without any list that is left, or had yet, it is one of several.
+        return self._raft.membership.members == {self.member}
 
     def close(self) -> None:
         """Fail what waits, and close engine and log. What was acknowledged is on disk already."""

@@ -19,7 +19,13 @@ from structlog.testing import capture_logs
 
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore._engine.primitives.native import crc32c
-from kvstore.errors import ConfigurationError, CorruptionError, Error, StorageError
+from kvstore.errors import (
+    ConfigurationError,
+    CorruptionError,
+    Error,
+    StorageError,
+    UnavailableError,
+)
 from kvstore.raft import (
     Bundle,
     Entry,
@@ -519,6 +525,16 @@ def test_what_stands_in_for_a_state_is_never_taken_for_one_whatever_list_the_log
     assert replica.state_is_damaged
     assert replica.repair.under_way
     assert replica.machine.applied_index == 0
+    replica.close()
+
+
+def test_one_that_knows_of_no_members_does_not_say_that_what_it_cannot_read_is_lost() -> None:
+    disk = MemoryFileSystem()
+    disk.make_directories("/data")
+    replica = opened(disk)
+    assert not replica.membership.members
+    table = f"{HOME}/state-00000000000000000000/000002.sst"
+    assert isinstance(replica.read_failed(CorruptionError("block", path=table)), UnavailableError)
     replica.close()
 
 
