@@ -91,7 +91,8 @@ stubs: build ## generate the gRPC stubs anew from proto/
 bench: $(VENV)/.bench-tools ## run the benchmarks beside their peers
 	@sh tools/install_missing.sh etcd=etcd-server etcdctl=etcd-client $(GENERATOR_NEEDS)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=build/benchmarks.json
-	$(BIN)/python -m benchmarks.report build/benchmarks.json
+	$(BIN)/python -m benchmarks.engine > build/engine.md
+	$(BIN)/python -m benchmarks.report build/engine.json build/benchmarks.json
 
 bench-gate: build ## the acceptance gate: durable puts and gets of a real kvd, its leader killed; exit 1 when missed
 	@sh tools/install_missing.sh cc=gcc

@@ -1,0 +1,52 @@
+"""Flush and compaction beside a thread that only computes in Python, and alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from benchmarks.engine.turn import Turn
+from benchmarks.engine.workloads import loops
+
+__all__ = ["busy_python"]
+
+
+def busy_python(turn: Turn) -> None:
+    """An engine that takes the GIL in its background work waits 5 ms for it each time."""
+    alone = _flush_and_compact(turn, "alone")
+    ended = threading.Event()
+
+    def compute() -> None:
+        number = 0
+        while not ended.is_set():
+            for _ in range(1000):
+                number = (number * 31 + 7) & 0xFFFF
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        busy = _flush_and_compact(turn, "busy")
+    finally:
+        ended.set()
+        thread.join()
+    for name, quiet, beside in zip(("flush", "compaction"), alone, busy, strict=True):
+        turn.record(f"{name} alone", quiet, "ms")
+        turn.record(f"{name} beside busy Python", beside, "ms")
+        turn.record(f"{name}, beside busy Python and alone", beside / quiet, "times")
+
+
+def _flush_and_compact(turn: Turn, name: str) -> tuple[float, float]:
+    """Milliseconds to write a full memtable out, and to merge it with a table of the same keys."""
+    data = turn.data
+    with turn.store(turn.fresh(name), turn.in_memory()) as store:
+        loops.put_all(store, data.shuffled, data)
+        store.settle()
+        loops.put_all(store, data.shuffled, data)
+        return _taken(store.flush), _taken(store.settle)
+
+
+def _taken(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1e3

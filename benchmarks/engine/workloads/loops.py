@@ -1,0 +1,92 @@
+"""Loops of calls that workloads share; each returns how many operations it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+from benchmarks.engine.data import Data
+from benchmarks.engine.peers.contract import Engine
+
+__all__ = [
+    "delete_all",
+    "multi_get",
+    "pairs_kept",
+    "put_all",
+    "read",
+    "read_missing",
+    "scan",
+    "scan_reverse",
+    "seek",
+    "write_batches",
+]
+
+
+def put_all(store: Engine, keys: Sequence[bytes], data: Data) -> int:
+    put = store.put
+    for key, value in zip(keys, cycle(data.values), strict=False):
+        put(key, value)
+    return len(keys)
+
+
+def write_batches(store: Engine, keys: Sequence[bytes], data: Data, size: int) -> int:
+    pairs = list(zip(keys, cycle(data.values), strict=False))
+    for at in range(0, len(pairs), size):
+        store.write(pairs[at : at + size])
+    return len(pairs)
+
+
+def delete_all(store: Engine, keys: Sequence[bytes]) -> int:
+    delete = store.delete
+    for key in keys:
+        delete(key)
+    return len(keys)
+
+
+def read(store: Engine, keys: Sequence[bytes]) -> int:
+    get = store.get
+    for key in keys:
+        if get(key) is None:
+            raise AssertionError(key)
+    return len(keys)
+
+
+def read_missing(store: Engine, keys: Sequence[bytes]) -> int:
+    get = store.get
+    for key in keys:
+        if get(key) is not None:
+            raise AssertionError(key)
+    return len(keys)
+
+
+def multi_get(store: Engine, keys: Sequence[bytes], size: int) -> int:
+    for at in range(0, len(keys), size):
+        if None in store.multi_get(keys[at : at + size]):
+            raise AssertionError(keys[at])
+    return len(keys)
+
+
+def scan(store: Engine) -> int:
+    """Each pair is let go of at once, which is as light as a scan gets."""
+    count = 0
+    for _key, _value in store.forward():
+        count += 1
+    return count
+
+
+def scan_reverse(store: Engine) -> int:
+    count = 0
+    for _key, _value in store.reverse():
+        count += 1
+    return count
+
+
+def pairs_kept(store: Engine) -> int:
+    """As most programs scan: they keep what they got."""
+    return len(list(store.forward()))
+
+
+def seek(store: Engine, keys: Sequence[bytes]) -> int:
+    for key in keys:
+        store.from_key(key, 10)
+    return len(keys)
