@@ -25,6 +25,8 @@ def test_damage_found_at_the_start_ends_kvd_with_5(tmp_path: Path) -> None:
         # Of the first of them, as what a crash tears is at the end; and its head, as others have
         # what is in it.
         content[content.rfind(b"KR", 0, content.find(b"v" * 100))] ^= 1
+    # Which says what the member has promised: without it, it can't stand aside.
+    (tmp_path / "data" / "node1" / "LOGEND").unlink()
     damaged = run("kvd", f"--data_dir={tmp_path / 'data'}", "--listen_addr=127.0.0.1:0")
     assert damaged.returncode == STORAGE_STATUS, damaged.stderr
     assert str(segment).encode() in damaged.stderr.splitlines()[-1]

@@ -74,7 +74,7 @@ def test_a_member_is_told_to_be_well_and_of_which_version(
     verbose = ask(connection, "GET", "/readyz?verbose&exclude=storage")
     assert verbose.body == (
         b"[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n"
-        b"[+]non_learner ok\nok\n"
+        b"[+]non_learner ok\n[+]serving ok\nok\n"
     )
     head = ask(connection, "HEAD", "/health")
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "29")
