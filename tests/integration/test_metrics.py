@@ -171,7 +171,9 @@ def test_a_member_shows_its_streams_and_the_certificate_that_peers_see(tmp_path:
         lacking = not_shown(samples)
         assert all(re.match(absent, name) for name in lacking), lacking
         assert not any(re.match("kvstore_(peer|pulse|tls)", name) for name in lacking), lacking
-        assert value(samples, "kvstore_tls_handshakes_refused_total", use="peer") == 0
+        # A founder that has met enough others hangs up on the rest, perhaps amid a handshake.
+        refused = value(samples, "kvstore_tls_handshakes_refused_total", use="peer")
+        assert refused < len(cluster.members)
 
 
 @pytest.mark.parametrize(
