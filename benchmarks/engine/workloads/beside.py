@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from benchmarks.engine.turn import Turn
 from benchmarks.engine.workloads import loops
@@ -14,7 +16,17 @@ __all__ = ["busy_python"]
 
 def busy_python(turn: Turn) -> None:
     """An engine that takes the GIL in its background work waits 5 ms for it each time."""
-    alone = _flush_and_compact(turn, "alone")
+    alone = _flush_and_compact(turn, "alone", contextlib.nullcontext)
+    busy = _flush_and_compact(turn, "busy", _computing)
+    for name, quiet, beside in zip(("flush", "compaction"), alone, busy, strict=True):
+        turn.record(f"{name} alone", quiet, "ms")
+        turn.record(f"{name} beside busy Python", beside, "ms")
+        turn.record(f"{name}, beside busy Python and alone", beside / quiet, "times")
+
+
+@contextlib.contextmanager
+def _computing() -> Iterator[None]:
+    """A thread that keeps the GIL meanwhile."""
     ended = threading.Event()
 
     def compute() -> None:
@@ -26,24 +38,26 @@ def busy_python(turn: Turn) -> None:
     thread = threading.Thread(target=compute)
     thread.start()
     try:
-        busy = _flush_and_compact(turn, "busy")
+        yield
     finally:
         ended.set()
         thread.join()
-    for name, quiet, beside in zip(("flush", "compaction"), alone, busy, strict=True):
-        turn.record(f"{name} alone", quiet, "ms")
-        turn.record(f"{name} beside busy Python", beside, "ms")
-        turn.record(f"{name}, beside busy Python and alone", beside / quiet, "times")
 
 
-def _flush_and_compact(turn: Turn, name: str) -> tuple[float, float]:
-    """Milliseconds to write a full memtable out, and to merge it with a table of the same keys."""
+def _flush_and_compact(
+    turn: Turn, name: str, beside: Callable[[], AbstractContextManager[None]]
+) -> tuple[float, float]:
+    """Milliseconds to write a full memtable out, and to merge it with a table of the same keys.
+
+    The puts have nothing beside them: whoever lets go of the GIL in each waits 5 ms to get it back.
+    """
     data = turn.data
     with turn.store(turn.fresh(name), turn.in_memory()) as store:
         loops.put_all(store, data.shuffled, data)
         store.settle()
         loops.put_all(store, data.shuffled, data)
-        return _taken(store.flush), _taken(store.settle)
+        with beside():
+            return _taken(store.flush), _taken(store.settle)
 
 
 def _taken(call: Callable[[], None]) -> float:
