@@ -8,6 +8,7 @@ from collections.abc import Iterator as Iteration
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
+from kvstore._engine.database import native
 from kvstore._engine.database.bounds import InterruptibleBounds
 from kvstore._engine.database.native import Database, Iterator, WriteBatch, new_batch
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
@@ -18,9 +19,12 @@ from kvstore.engine.options import Options, OtherSettings, Settings, options_of
 from kvstore.engine.prefixed import PrefixedDB
 
 if TYPE_CHECKING:
+    from asyncio import Future
+
     import numpy
     from numpy.typing import NDArray
 
+    from kvstore.engine.awaiting import Awaiting
     from kvstore.engine.bulk import Bytes2D, Column, Runs
 
 __all__ = ["DB", "open"]
@@ -41,6 +45,8 @@ class DB(Database):
     program, :class:`~kvstore.errors.InvalidArgumentError` for options out of bounds, ``TypeError``
     for options of a wrong name or type.
     """
+
+    _begun: Awaiting | None = None
 
     def __init__(
         self,
@@ -124,6 +130,47 @@ class DB(Database):
         before the batch that failed are written.
         """
         return bulk.put_many(self, b"", keys, values, sync)
+
+    def put_async(self, key: Bytes, value: Bytes, *, sync: bool = True) -> Future[None]:
+        """Set ``key`` to ``value``, without waiting; await it to know that it is durable.
+
+        The call makes the write, whether it is awaited or not: writes are made in the order of the
+        calls, and cancelling the future takes nothing back. With ``sync=False`` the future is done
+        when the write is made. Only where that has to wait for memory or the disk a thread makes
+        it, and all that comes after it, in that order; up to then it isn't seen.
+
+        Needs a running event loop (RuntimeError), and belongs to it. What is wrong with the
+        arguments raises at the call; the future raises what else :meth:`put` does, and
+        OverloadedError where 64 MiB of writes wait for that thread already. Where the sync has
+        failed, or the database was closed without one, the write may be there after reopening.
+        """
+        return self._awaiting.write(self, sync, native.put_at_once, native.hold_put, key, value)
+
+    def delete_async(self, key: Bytes, *, sync: bool = True) -> Future[None]:
+        """Remove ``key``; otherwise as :meth:`put_async`."""
+        return self._awaiting.write(self, sync, native.delete_at_once, native.hold_delete, key)
+
+    def write_async(self, batch: WriteBatch, *, sync: bool = True) -> Future[int]:
+        """Apply all operations of ``batch`` atomically, as :meth:`write` does, whose result is the
+        future's; otherwise as :meth:`put_async`. The batch may be changed once the call returned.
+        """
+        return self._awaiting.write(self, sync, native.write_at_once, native.hold_batch, batch)
+
+    def sync_async(self) -> Future[None]:
+        """Make every write that was called for before durable; otherwise as :meth:`put_async`."""
+        return self._awaiting.write(self, True, native.sync_at_once, native.hold_sync)
+
+    @property
+    def _awaiting(self) -> Awaiting:
+        begun = self._begun
+        if begun is None:
+            # Whoever has an event loop has asyncio; nobody else needs it.
+            from kvstore.engine.awaiting import Awaiting
+
+            # Another thread may be as far.
+            begun = self.__dict__.setdefault("_begun", Awaiting())
+            native.call_at_end(self, begun.end)
+        return begun
 
     def get_many(
         self, keys: Column, *, value_width: int | None = None, sequence: int | None = None

@@ -19,6 +19,8 @@ from kvstore.engine import bulk
 from kvstore.engine.changes import ChangeFeed
 
 if TYPE_CHECKING:
+    from asyncio import Future
+
     import numpy
     from numpy.typing import NDArray
 
@@ -116,6 +118,14 @@ class PrefixedDB:
     def delete(self, key: Bytes, *, sync: bool = False) -> None:
         """As :meth:`DB.delete`."""
         self.db.delete(joined(self.prefix, key), sync=sync)
+
+    def put_async(self, key: Bytes, value: Bytes, *, sync: bool = True) -> Future[None]:
+        """As :meth:`DB.put_async`."""
+        return self.db.put_async(joined(self.prefix, key), value, sync=sync)
+
+    def delete_async(self, key: Bytes, *, sync: bool = True) -> Future[None]:
+        """As :meth:`DB.delete_async`."""
+        return self.db.delete_async(joined(self.prefix, key), sync=sync)
 
     def delete_range(
         self, start: Bytes | None = None, stop: Bytes | None = None, *, sync: bool = False

@@ -24,7 +24,7 @@ def names(title):
 
 def test_the_examples_run(tmp_path, capsys):
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     state = {}
     for block in blocks:
         exec(block.replace("/tmp/", f"{tmp_path}/"), state)

@@ -216,6 +216,63 @@ def test_the_writer_thread_signals_when_what_was_submitted_is_durable(tmp_path):
             os.read(event, 8)
 
 
+def test_who_submits_what_another_sync_was_for_is_signalled_too(tmp_path):
+    with Log(tmp_path / "log") as log:
+        event = log.start_writer()
+        os.set_blocking(event, True)
+        log.append(*record(1))
+        log.sync()
+        syncs = log.stats()["syncs"]
+        log.submit()
+        os.read(event, 8)
+        assert log.stats()["syncs"] == syncs
+
+
+def test_every_eventfd_is_signalled_until_it_is_forgotten(tmp_path):
+    own, other = os.eventfd(0), os.eventfd(0)
+    with Log(tmp_path / "log") as log:
+        log.start_write_behind()  # beside the writer, which tell() starts
+        log.tell(own)
+        log.tell(other)
+        log.append(*record(1))
+        log.submit()
+        assert os.eventfd_read(own) >= 1
+        assert os.eventfd_read(other) >= 1
+        log.forget(other)
+        log.append(*record(2))
+        ticket = log.submit()
+        while log.durable_ticket < ticket:
+            os.eventfd_read(own)
+        os.set_blocking(other, False)
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(other)
+    # The end is told as well.
+    assert os.eventfd_read(own) >= 1
+    assert log.synced_ticket >= ticket
+    os.close(own)
+    os.close(other)
+
+
+def test_a_log_that_fails_tells_so():
+    disk = MemoryFileSystem()
+    log = Log("/log", filesystem=disk)
+    event = os.eventfd(0)
+    log.tell(event)
+    fill(log, 1, 1)
+    ticket = log.durable_ticket
+    disk.fail("datasync", errno.EIO)
+    log.append(*record(2))
+    log.submit()
+    os.eventfd_read(event)
+    assert log.synced_ticket == ticket
+    with pytest.raises(StorageError):
+        _ = log.durable_ticket
+    with pytest.raises(StorageError):
+        log.submit()
+    log.close()
+    os.close(event)
+
+
 def test_a_failed_sync_is_final_and_never_tried_again():
     disk = MemoryFileSystem()
     log = Log("/log", filesystem=disk)

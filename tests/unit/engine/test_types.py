@@ -54,6 +54,16 @@ with kvstore.open("db", create_if_missing=True, compression="lz4", read_only=Fal
         assert_type(list(snapshot), list[tuple[bytes, bytes]])
         assert_type([*snapshot.iterator(include_value=False)], list[bytes])
     view = db.prefixed_db(b"a")
+
+    async def awaiting() -> None:
+        assert_type(await db.put_async(b"a", memoryview(b"1")), None)
+        assert_type(await db.delete_async(b"a", sync=False), None)
+        assert_type(await db.write_async(db.write_batch()), int)
+        assert_type(await db.sync_async(), None)
+        assert_type(db.put_async(b"a", b"1").cancel(), bool)
+        assert_type(await view.put_async(b"a", b"1"), None)
+        assert_type(await view.delete_async(b"a"), None)
+
     assert_type(view.get(b"a"), bytes | None)
     assert_type(view.multi_get([b"a"], b""), list[bytes])
     assert_type([*view.keys()], list[bytes])

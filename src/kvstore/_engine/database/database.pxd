@@ -5,6 +5,13 @@ from libc.stdint cimport uint64_t
 from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
+cdef enum:
+    # How a write goes: `sync` of the calls, and those of awaitable.pyx, which wait for nothing.
+    UNSYNCED = 0
+    SYNCED = 1
+    LEFT = 2
+
+
 cdef class Database(Store):
     cdef ClosedFlag closed_flag
     cdef bint closing           # close() has begun: a second one resumes what interrupted it
@@ -13,9 +20,12 @@ cdef class Database(Store):
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
     cdef int awaiting_sync      # writes that wait for their sync
+    cdef object unseen          # deque of (ticket, last sequence): LEFT ones that came behind those
+    cdef object at_end          # called once it is closed, or None
     cdef int call_log_sync(self) except -1
     cdef int sync_log(self) except -1
-    cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1
+    # 1: it would have to wait (LEFT), and nothing was done.
+    cdef int put_one(self, int kind, Slice key, Slice value, int how) except -1
     # Puts in the order of their keys, as WriteBatch encodes them; each takes the next sequence.
     cdef int write_ascending(self, Slice payload) except -1
     # The deleted ranges of a batch, before all else of it; memory for their keys was provided.
@@ -24,12 +34,14 @@ cdef class Database(Store):
     cdef int prepare_write(self) except -1
     cdef int prepare_numbered_write(self) except -1
     cdef int provide_room_to_delete(self) except -1
-    cdef object write_now(self, WriteBatch batch, bint sync, object sequence, object applied_index)
+    cdef object write_now(self, WriteBatch batch, int how, object sequence, object applied_index)
     cdef int apply(
         self, Slice payload, uint64_t first, bint numbered, bint ascending, bint has_ranges
     ) except -1
     cdef int tell_feeds(self) except -1
-    cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1
+    cdef int log_write(self, uint64_t first, Slice payload, int how) except -1
+    cdef int leave_unseen(self, uint64_t last) except -1
+    cdef int show_durable(self) except -1
     cdef int flush_recovered(self) except -1
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1

@@ -11,6 +11,7 @@ import os
 import resource
 import threading
 import time
+from collections import deque
 
 cimport cython
 from libc.errno cimport EAGAIN, ENOMEM
@@ -185,6 +186,8 @@ cdef class Database(Store):
         for thread in self.threads:
             if thread is not threading.current_thread():
                 thread.join()
+        if self.held is not None:
+            self.held.end()
         return 0
 
     cdef int flush_recovered(self) except -1:
@@ -263,20 +266,25 @@ cdef class Database(Store):
         finally:
             view_close(&view)
 
-    cdef int put_one(self, int kind, Slice key, Slice value, bint sync) except -1:
+    cdef int put_one(self, int kind, Slice key, Slice value, int how) except -1:
         cdef uint64_t sequence
         cdef int waits
         check_sizes(key, value)
-        if self.attention:
-            self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.provide_room() if kind == KIND_PUT else self.provide_room_to_delete()
+        if how == LEFT:
+            if would_wait(self, key.size + value.size + OPERATION_BYTES):
+                return 1
+        else:
+            if self.attention:
+                self.settle()
+            if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+                self.provide_room() if kind == KIND_PUT else self.provide_room_to_delete()
         if self.log is not None:
             if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
                 raise InvalidArgumentError(
                     f"a write of {key.size + value.size} bytes is over "
                     f"{MAX_PAYLOAD_BYTES - OPERATION_BYTES}, the most that the log takes"
                 )
+            # Of LEFT ones would_wait() had it reserved: this says 0.
             waits = self.log.reserve(key.size + value.size + OPERATION_BYTES)
             if waits:
                 self.reserve_log(
@@ -302,7 +310,7 @@ cdef class Database(Store):
         if self.log is None:
             self.visible = sequence
             return 0
-        self.log_write(sequence, slice_of(self.scratch.data, self.scratch.size), sync)
+        self.log_write(sequence, slice_of(self.scratch.data, self.scratch.size), how)
         if self.scratch.capacity > KEPT_SCRATCH_BYTES:
             buffer_free(&self.scratch)
         return 0
@@ -340,7 +348,7 @@ cdef class Database(Store):
             self.provide_room()
         return 0
 
-    cdef object write_now(self, WriteBatch batch, bint sync, object sequence, object applied_index):
+    cdef object write_now(self, WriteBatch batch, int how, object sequence, object applied_index):
         cdef uint64_t first
         cdef Slice payload
         cdef int waits
@@ -385,7 +393,7 @@ cdef class Database(Store):
         if self.log is None:
             self.visible = self.assigned
         else:
-            self.log_write(first, payload, sync)
+            self.log_write(first, payload, how)
         return self.visible
 
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1:
@@ -460,6 +468,8 @@ cdef class Database(Store):
         self.check_writable()
         if log is None:
             return
+        if self.is_holding():
+            self.held.wait_behind()
         status_clear(&status)
         ticket = log.position()
         with nogil:
@@ -534,18 +544,18 @@ cdef class Database(Store):
         self.assigned = sequence
         return 0
 
-    cdef int log_write(self, uint64_t first, Slice payload, bint sync) except -1:
+    cdef int log_write(self, uint64_t first, Slice payload, int how) except -1:
         cdef Status status
         cdef uint64_t ticket
         cdef uint64_t last = self.assigned
         # A write behind others that await their sync waits with them.
-        cdef bint syncs = sync or self.awaiting_sync != 0
+        cdef bint syncs = how == SYNCED or self.awaiting_sync != 0
         cdef int result
         cdef Log log = self.log
         status_clear(&status)
         if not syncs and self.visible == first - 1:
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
-            if result == 0:
+            if result == 0 or (result == 1 and how == LEFT):
                 self.visible = last
                 if self.feeds_wait:
                     self.tell_feeds()
@@ -557,6 +567,8 @@ cdef class Database(Store):
             result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
         if result >= 0:
             self.attention = True
+            if how == LEFT:
+                return self.leave_unseen(last)
             if syncs:
                 ticket = log.position()
                 self.awaiting_sync += 1
@@ -575,7 +587,27 @@ cdef class Database(Store):
             self.visible = last
         if self.feeds_wait:
             self.tell_feeds()
+        if self.unseen:
+            self.show_durable()
         self.refresh_attention()
+        return 0
+
+    cdef int leave_unseen(self, uint64_t last) except -1:
+        if self.unseen is None:
+            self.unseen = deque()
+        self.unseen.append((self.log.position(), last))
+        return 0
+
+    cdef int show_durable(self) except -1:
+        cdef uint64_t durable = self.log.durable_position()
+        cdef uint64_t last = 0
+        while self.unseen and self.unseen[0][0] <= durable:
+            _, last = self.unseen.popleft()
+        if last > self.visible:
+            self.visible = last
+            if self.feeds_wait:
+                self.tell_feeds()
+            self.refresh_attention()
         return 0
 
     cdef int tell_feeds(self) except -1:
@@ -593,6 +625,10 @@ cdef class Database(Store):
     cdef int settle(self) except -1:
         """What keeps a write from the short way: refuse it, or slow it down."""
         self.check_writable()
+        if self.is_holding():
+            # Those came first.
+            self.held.wait_behind()
+            self.check_writable()
         if self.version.levels[0].count >= self.slowdown_files and self.background:
             self.slow_down()
         return 0
@@ -1079,6 +1115,8 @@ cdef class Database(Store):
     cdef int closed_at_last(self) except -1:
         self.closing = False
         OPEN_STORES.discard(self)
+        if self.at_end is not None:
+            self.at_end()
         return 0
 
 

@@ -10,6 +10,7 @@ from kvstore._engine.database.bounds import Bounds, InterruptibleBounds
 from kvstore._engine.database.change import Change
 from kvstore._engine.database.repair_report import RepairReport
 from kvstore._engine.files.native import FileSystem
+from kvstore._engine.log.native import Log
 from kvstore.errors import StorageError
 
 _Bytes = bytes | bytearray | memoryview
@@ -74,6 +75,35 @@ class WriteBatch:
         """
     def __enter__(self) -> WriteBatch: ...
     def __exit__(self, *exc: object) -> None: ...
+
+# awaitable.pyx
+
+_Made = tuple[int, Any]
+_Done = Callable[[_Made | None, BaseException | None], object]
+
+def put_at_once(db: Database, sync: bool, key: _Bytes, value: _Bytes) -> tuple[int, None] | None:
+    """Put unless that would have to wait: None then, else what it is done with.
+
+    That is a ticket of the log, or 0 where nothing is to be waited for, and the result.
+    """
+
+def delete_at_once(db: Database, sync: bool, key: _Bytes) -> tuple[int, None] | None: ...
+def write_at_once(db: Database, sync: bool, batch: WriteBatch) -> tuple[int, int] | None: ...
+def sync_at_once(db: Database, sync: bool) -> tuple[int, None] | None: ...
+def hold_put(db: Database, sync: bool, done: _Done, key: _Bytes, value: _Bytes) -> None:
+    """Put on a thread, after all that was held before; ``done`` is called there, see above."""
+
+def hold_delete(db: Database, sync: bool, done: _Done, key: _Bytes) -> None: ...
+def hold_batch(db: Database, sync: bool, done: _Done, batch: WriteBatch) -> None: ...
+def hold_sync(db: Database, sync: bool, done: _Done) -> None: ...
+def note_durable(db: Database) -> None:
+    """The log was synced, or has failed."""
+
+def log_of(db: Database) -> Log | None:
+    """The write-ahead log, if there is one."""
+
+def call_at_end(db: Database, call: Callable[[], object]) -> None:
+    """Have it called once the database is closed, before ``close`` returns."""
 
 # bulk_read.pyx
 

@@ -72,7 +72,7 @@ cdef class Store:
     # --- whether it may be used
     cdef bint open
     # Set whenever a write can't take the short way: closed, failed, slowed down, or earlier writes
-    # wait for their sync.
+    # wait for their sync or are held.
     cdef bint attention
     cdef readonly object failure        # the error that made it read-only, or None
     cdef bint read_only         # opened so: nothing of the directory is written
@@ -82,6 +82,7 @@ cdef class Store:
     cdef bint forked            # this is a child of the process that opened it
     cdef int running_tasks      # compactions that are at work, of any thread; close() waits for them
     cdef uint64_t stop_jobs     # atomic; 1: jobs end at once
+    cdef object held            # HeldWrites, once there were some
 
     # --- contents
     cdef MemTable* memory
@@ -155,6 +156,7 @@ cdef class Store:
     # The same of descriptors alone: tables give theirs back.
     cdef bint make_descriptors(self, object error) except -1
     cdef int refresh_attention(self) except -1
+    cdef bint is_holding(self) except -1
     # Takes over the memory table as the newest frozen one. The caller has seen to the room.
     cdef int freeze(self) except -1
     # Makes an edit durable, and the version and the marks that it leads to current. So many of

@@ -219,10 +219,13 @@ cdef class Store:
     cdef int refresh_attention(self) except -1:
         self.attention = (
             not self.open or self.forked or self.read_only or self.failure is not None
-            or self.assigned != self.visible
+            or self.assigned != self.visible or self.is_holding()
             or self.version.levels[0].count >= self.slowdown_files
         )
         return 0
+
+    cdef bint is_holding(self) except -1:
+        return self.held is not None and self.held.waiting
 
     def _after_fork(self):
         """In the child: nothing of it is to be used, nor given back, but the copy of the lock."""

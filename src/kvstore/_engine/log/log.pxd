@@ -6,7 +6,7 @@ only fills memory; `write_out` moves what was appended into the file, `sync_to` 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, Slice, Status
+from kvstore._engine.primitives.native cimport Buffer, PodVector, Slice, Status
 from kvstore._engine.files.native cimport (
     DirectoryLock,
     FileSystem,
@@ -21,6 +21,8 @@ cdef extern from "kvstore/_engine/log/log_monitor.h" namespace "kvstore_log" nog
         void wait()
         void wait_microseconds(long microseconds)
         void notify()
+        void wait_until_asked()
+        void ask()
         void wait_in_line(bint again)
         void call_next()
 
@@ -74,8 +76,9 @@ cdef class Log:
     cdef bint closed
     cdef bint closing                   # close() has begun, and a second one resumes it
     cdef list found                     # numbers of the segments that opening found, for replay()
-    cdef object writer                  # the writer thread, once started
-    cdef int event                      # eventfd that it signals, or -1
+    cdef object writer                  # the thread that syncs what is submitted, once started
+    cdef object behind                  # the one that writes behind, once started
+    cdef int event                      # eventfd of start_writer(), or -1
 
     # Guarded by `monitor`. Whoever holds it neither calls the disk nor takes the GIL, so it may be
     # taken with the GIL held.
@@ -95,6 +98,8 @@ cdef class Log:
     cdef bint syncing                   # likewise; beside it another may write
     cdef bint stopping
     cdef bint starved                   # a new segment lacks something; `pending` waits for it
+    cdef bint asked                     # the writer thread is to sync up to `submitted`
+    cdef PodVector[int] events          # eventfds that it signals then
     cdef bint writes_behind             # a thread writes what append_through() leaves
     cdef bint asleep                    # it waits to be told
     cdef bint woken                     # it was told that there is much to write
@@ -179,6 +184,12 @@ cdef class Log:
     cdef void give_spare(self, uint64_t number) noexcept nogil
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil
     cdef void run_writer(self) noexcept nogil
+    cdef void signal(self) noexcept nogil
+    cdef int need_writer(self) except -1
+    # More waits for the thread that writes behind, or for a sync, than appending should add to.
+    cdef bint is_behind(self) noexcept nogil
+    # All up to here is durable.
+    cdef uint64_t durable_position(self) noexcept nogil
     cdef void run_write_behind(self) noexcept nogil
     cdef size_t count_removable(self, uint64_t index) noexcept nogil
     cdef bint find_place(self, uint64_t first, Place* place) noexcept nogil

@@ -584,6 +584,7 @@ cdef class Log:
         """Ends the log. Under `monitor`; whoever waits in line is told in turn."""
         self.failure = status[0]
         self.monitor.notify()
+        self.monitor.ask()
 
     cdef int flush(self, uint64_t ticket, bint durably, Status* status) noexcept nogil:
         cdef int result = 0
@@ -766,7 +767,7 @@ cdef class Log:
         if result:
             raise self.error(&status)
 
-    # --- the writer thread -----------------------------------------------------------------------
+    # --- the writer thread, and the one that writes behind ---------------------------------------
 
     def start_writer(self):
         self.check_writable()
@@ -776,39 +777,73 @@ cdef class Log:
         if self.event < 0:
             raise OSError("no event descriptor for the log's writer thread")
         try:
-            start_thread(self, run_writer)
-        except StorageError:
+            self.tell(self.event)
+        except (StorageError, MemoryError):
             os_close(self.event)
             self.event = -1
             raise
         return self.event
 
+    def tell(self, int event):
+        self.check_writable()
+        self.need_writer()
+        self.monitor.lock()
+        cdef int result = self.events.push(event, kv_realloc)
+        self.monitor.unlock()
+        if result < 0:
+            raise MemoryError("no memory to tell of a sync")
+
+    def forget(self, int event):
+        cdef size_t i
+        self.monitor.lock()
+        for i in range(self.events.size()):
+            if self.events[i] == event:
+                self.events[i] = self.events.back()
+                self.events.resize(self.events.size() - 1, kv_realloc)
+                break
+        self.monitor.unlock()
+
+    cdef int need_writer(self) except -1:
+        if self.writer is None:
+            start_thread(self, run_writer, False)
+        return 0
+
     cdef void run_writer(self) noexcept nogil:
-        cdef uint64_t one = 1
         cdef uint64_t ticket
+        cdef bint reached
         cdef Status status
         while True:
             self.monitor.lock()
-            while (
-                (self.submitted <= self.durable or self.starved)
-                and not self.stopping and not self.failure.code
-            ):
-                self.monitor.wait()
+            while not self.asked and not self.stopping and not self.failure.code:
+                self.monitor.wait_until_asked()
             if self.stopping or self.failure.code:
-                self.monitor.unlock()
                 # Whoever waits for a ticket must look, and find the failure.
-                os_write(self.event, &one, 8)
+                self.signal()
+                self.monitor.unlock()
                 return
+            self.asked = False
             ticket = self.submitted
+            # Another thread's sync may have been for it, too.
+            reached = self.durable >= ticket
             self.monitor.unlock()
-            self.sync_to(ticket, &status)
-            os_write(self.event, &one, 8)
+            if not reached:
+                self.sync_to(ticket, &status)
+            self.monitor.lock()
+            self.signal()
+            self.monitor.unlock()
+
+    cdef void signal(self) noexcept nogil:
+        """Under `monitor`, so that nobody is told after forget(), when the number is another's."""
+        cdef uint64_t one = 1
+        cdef size_t i
+        for i in range(self.events.size()):
+            os_write(self.events[i], &one, 8)
 
     def start_write_behind(self):
         self.check_writable()
-        if self.writer is not None:
-            raise InvalidArgumentError("the log's writer thread runs already")
-        start_thread(self, run_write_behind)
+        if self.behind is not None:
+            raise InvalidArgumentError("a thread writes behind already")
+        start_thread(self, run_write_behind, True)
         self.writes_behind = True
 
     cdef void run_write_behind(self) noexcept nogil:
@@ -842,10 +877,11 @@ cdef class Log:
         self.monitor.lock()
         cdef uint64_t ticket = self.appended
         self.submitted = ticket
+        self.asked = True
         self.starved = False
         self.monitor.unlock()
         # Not before: who is woken would only wait for the lock.
-        self.monitor.notify()
+        self.monitor.ask()
         return ticket
 
     @property
@@ -855,6 +891,22 @@ cdef class Log:
         cdef uint64_t ticket = self.durable
         self.monitor.unlock()
         return ticket
+
+    @property
+    def synced_ticket(self):
+        return self.durable_position()
+
+    cdef uint64_t durable_position(self) noexcept nogil:
+        self.monitor.lock()
+        cdef uint64_t position = self.durable
+        self.monitor.unlock()
+        return position
+
+    cdef bint is_behind(self) noexcept nogil:
+        self.monitor.lock()
+        cdef bint behind = self.appended - self.written > BEHIND_MOST_BYTES
+        self.monitor.unlock()
+        return behind
 
     @property
     def out_of_space(self):
@@ -1113,14 +1165,17 @@ cdef class Log:
         self.monitor.lock()
         self.stopping = True
         self.monitor.notify()
+        self.monitor.ask()
         self.monitor.unlock()
-        if self.writer is not None:
-            # A signal's handler may raise here, and only here.
-            self.writer.join()
+        for thread in (self.behind, self.writer):
+            if thread is not None:
+                # A signal's handler may raise here, and only here.
+                thread.join()
         if not self.closing:
             return              # another thread was as far first
         self.closing = False
         self.monitor.lock()
+        self.events.resize(0, kv_realloc)
         status = self.failure
         # Without memory for the mark the next opening takes the log for one that was not closed.
         cdef bint clean = self.append_limit and status.code == OK and (
@@ -1202,13 +1257,19 @@ cdef class Log:
         }
 
 
-cdef int start_thread(Log log, object target) except -1:
-    """The log's writer; where the system has no thread for it the log is as it was."""
-    log.writer = threading.Thread(target=target, args=(log,), name="kvstore-log", daemon=True)
+cdef int start_thread(Log log, object target, bint behind) except -1:
+    """One of the log's own; where the system has no thread for it the log is as it was."""
+    thread = threading.Thread(target=target, args=(log,), name="kvstore-log", daemon=True)
+    # Before it starts: whoever closes the log meanwhile waits for it.
+    log.behind = thread if behind else log.behind
+    log.writer = log.writer if behind else thread
     try:
-        log.writer.start()
+        thread.start()
     except RuntimeError as error:
-        log.writer = None
+        if behind:
+            log.behind = None
+        else:
+            log.writer = None
         raise StorageError(
             f"no thread for the log's writer ({error})", path=log.path, errno=EAGAIN
         ) from error

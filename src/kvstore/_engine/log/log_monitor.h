@@ -9,9 +9,9 @@
 
 namespace kvstore_log {
 
-// A mutex, a condition for the log's own thread, and a line of those who wait for the flusher. They
-// are called one at a time, each by the one before it: woken all at once they would only meet again
-// at the next lock (Python's).
+// A mutex, a condition for each of the log's own threads, and a line of those who wait for the
+// flusher. They are called one at a time, each by the one before it: woken all at once they would only
+// meet again at the next lock (Python's).
 struct Monitor {
     struct Waiter {
         pthread_cond_t condition;
@@ -19,7 +19,8 @@ struct Monitor {
         bool called;
     };
     pthread_mutex_t mutex;
-    pthread_cond_t changed;
+    pthread_cond_t changed;     // of the thread that writes behind
+    pthread_cond_t asked;       // of the one that syncs
     Waiter* first;
     Waiter* last;
 
@@ -30,6 +31,7 @@ struct Monitor {
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
         pthread_cond_init(&changed, &attributes);
         pthread_condattr_destroy(&attributes);
+        pthread_cond_init(&asked, nullptr);
     }
     void lock() { pthread_mutex_lock(&mutex); }
     void unlock() { pthread_mutex_unlock(&mutex); }
@@ -43,6 +45,8 @@ struct Monitor {
         pthread_cond_timedwait(&changed, &mutex, &until);
     }
     void notify() { pthread_cond_broadcast(&changed); }
+    void wait_until_asked() { pthread_cond_wait(&asked, &mutex); }
+    void ask() { pthread_cond_signal(&asked); }
     // `again`: at the head, as one who was called in vain.
     void wait_in_line(bool again) {
         Waiter own;

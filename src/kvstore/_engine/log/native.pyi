@@ -113,17 +113,34 @@ class Log:
         """Make what was appended durable. Concurrent callers share one sync."""
 
     def start_writer(self) -> int:
-        """Start the writer thread; returns the eventfd that it signals after each sync."""
+        """Start the writer thread; returns the eventfd that it signals, see :meth:`submit`."""
+
+    def tell(self, event: int) -> None:
+        """Have the writer thread signal this eventfd of the caller's as well; starts it if need be.
+
+        Until :meth:`forget` or the end of :meth:`close` it must not be closed. Raises StorageError
+        where no thread can be started.
+        """
+
+    def forget(self, event: int) -> None:
+        """Signal it no more, from now on."""
 
     def start_write_behind(self) -> None:
         """Start a thread that writes, within about a millisecond, what a database leaves to it."""
 
     def submit(self) -> int:
-        """Ask the writer thread to make what was appended durable; returns the ticket."""
+        """Ask the writer thread to make what was appended durable; returns the ticket.
+
+        Any thread. The eventfds are signalled when it is, or when the log has failed or is closed.
+        """
 
     @property
     def durable_ticket(self) -> int:
         """The ticket up to which all is durable; raises the log's failure if it has one."""
+
+    @property
+    def synced_ticket(self) -> int:
+        """The same, of a log that has failed or is closed, too."""
 
     @property
     def out_of_space(self) -> bool:

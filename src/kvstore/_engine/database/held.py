@@ -1,0 +1,112 @@
+"""Writes that would have to wait, of callers who must not: a thread makes them, in order.
+
+The thread is there only while there are some.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from errno import EAGAIN
+
+from kvstore.errors import ClosedError, OverloadedError, StorageError
+
+HELD_BYTES_MAX = 64 << 20
+"""What may wait, unless it is a single write."""
+ITEM_BYTES = 512
+"""Of each of them, beside its keys and values."""
+
+Make = Callable[[], object]
+Done = Callable[[object, BaseException | None], None]
+
+
+class HeldWrites:
+    """The line of them. ``emptied`` is called, under its lock, when none is left."""
+
+    def __init__(self, emptied: Callable[[], object]) -> None:
+        self.waiting = False
+        """There are some, or one is being made."""
+        self._emptied = emptied
+        self._moved = threading.Condition()
+        self._line: deque[tuple[Make, int, Done]] = deque()
+        self._bytes = 0
+        self._added = 0
+        self._made = 0
+        self._ended = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, make: Make, size: int, done: Done) -> None:
+        """Have ``make`` called once all before it were; ``done`` gets its result, or its error.
+
+        Raises OverloadedError where too much waits, ClosedError after :meth:`end`, StorageError
+        where there is no thread for it: it isn't called then.
+        """
+        size += ITEM_BYTES
+        with self._moved:
+            if self._ended:
+                raise ClosedError("the database is closed")
+            if self._line and self._bytes + size > HELD_BYTES_MAX:
+                raise OverloadedError(
+                    f"{self._bytes} bytes of writes wait already until the database takes them"
+                )
+            self._line.append((make, size, done))
+            if self._thread is None:
+                self._start()
+            self._bytes += size
+            self._added += 1
+            self.waiting = True
+
+    def wait_behind(self) -> None:
+        """Until all that wait now are made. Those made by the thread itself pass."""
+        with self._moved:
+            if self._thread is threading.current_thread():
+                return
+            last = self._added
+            while self._made < last:
+                self._moved.wait()
+
+    def end(self) -> None:
+        """Take no more, and wait until those that wait had their answer."""
+        with self._moved:
+            self._ended = True
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="kvstore-held", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            self._line.pop()
+            raise StorageError(
+                f"no thread can be started for a write that has to wait ({error})", errno=EAGAIN
+            ) from error
+
+    def _run(self) -> None:
+        while self._next():
+            pass
+
+    def _next(self) -> bool:
+        """Make the first; whether there are more."""
+        make, size, done = self._line[0]
+        try:
+            made = make()
+        except BaseException as error:  # noqa: BLE001
+            done(None, error)
+        else:
+            done(made, None)
+        with self._moved:
+            # Not before: what comes after it by then must come behind it.
+            self._line.popleft()
+            self._bytes -= size
+            self._made += 1
+            self._moved.notify_all()
+            if self._line:
+                return True
+            self.waiting = False
+            self._thread = None
+            self._emptied()
+            return False
