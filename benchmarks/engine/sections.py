@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from benchmarks.engine.peers.by_name import PEERS
 from benchmarks.engine.turn import Turn
 from benchmarks.engine.workloads import (
+    awaited,
     beside,
     footprint,
     opening,
@@ -106,6 +107,7 @@ _MADE = [
     Section("readers", "Threads that read", threads.readers, READERS, settled=True),
     Section("beside", "A writer beside readers", threads.writer_and_readers, settled=True),
     Section("synced", "Synced puts", threads.synced),
+    Section("awaited", "Synced puts on an event loop", awaited.awaited),
     Section(
         "busy",
         "Beside a busy Python thread",
@@ -132,6 +134,7 @@ CORE = (
     "queue",
     "beside",
     "synced",
+    "awaited",
     "footprint",
 )
 """One section of each kind, for a look after a change."""

@@ -25,7 +25,7 @@ COUNT = 500
 # One of each workload but those that take seconds by their nature, or a hundred stores.
 QUICK = (
     "fills", "steady-random", "memory-paths", "reads-none-4k", "ycsb", "defaults-reads", "opening",
-    "killed", "queue", "readers", "busy", "footprint",
+    "killed", "queue", "readers", "awaited", "busy", "footprint",
 )  # fmt: skip
 
 

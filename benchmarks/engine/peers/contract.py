@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 __all__ = ["LARGEST_BUFFER_BYTES", "Budget", "Engine", "Pair"]
@@ -46,10 +46,15 @@ class Engine(Protocol):
     get: Callable[[bytes], bytes | None]
     delete: Callable[[bytes], object]
 
+    put_awaited: Callable[[bytes, bytes], Awaitable[object]] | None
+    """On an event loop, done when it is synced; None where the engine has no such call."""
+
     def put_synced(self, key: bytes, value: bytes) -> object: ...
 
     def write(self, pairs: Iterable[Pair]) -> None:
         """All pairs in one batch."""
+
+    def write_synced(self, pairs: Iterable[Pair]) -> None: ...
 
     def multi_get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]: ...
 

@@ -33,12 +33,19 @@ class LevelDb:
         self.put = self.db.put
         self.get = self.db.get
         self.delete = self.db.delete
+        self.put_awaited = None
 
     def put_synced(self, key: bytes, value: bytes) -> None:
         self.db.put(key, value, sync=True)
 
     def write(self, pairs: Iterable[Pair]) -> None:
         with self.db.write_batch() as batch:
+            put = batch.put
+            for key, value in pairs:
+                put(key, value)
+
+    def write_synced(self, pairs: Iterable[Pair]) -> None:
+        with self.db.write_batch(sync=True) as batch:
             put = batch.put
             for key, value in pairs:
                 put(key, value)

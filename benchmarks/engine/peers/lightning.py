@@ -35,6 +35,8 @@ class Lmdb:
             os.fspath(path), map_size=MAP_BYTES, sync=False, max_readers=1024, **mapped
         )
 
+    put_awaited = None
+
     def put(self, key: bytes, value: bytes) -> None:
         with self.environment.begin(write=True) as transaction:
             transaction.put(key, value)
@@ -55,6 +57,10 @@ class Lmdb:
     def write(self, pairs: Iterable[Pair]) -> None:
         with self.environment.begin(write=True) as transaction, transaction.cursor() as cursor:
             cursor.putmulti(pairs)
+
+    def write_synced(self, pairs: Iterable[Pair]) -> None:
+        self.write(pairs)
+        self.environment.sync(True)
 
     def multi_get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         with self.environment.begin() as transaction:

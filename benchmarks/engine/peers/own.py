@@ -33,12 +33,19 @@ class Own:
         self.get = self.db.get
         self.delete = self.db.delete
         self.multi_get = self.db.multi_get
+        self.put_awaited = self.db.put_async
 
     def put_synced(self, key: bytes, value: bytes) -> None:
         self.db.put(key, value, sync=True)
 
     def write(self, pairs: Iterable[Pair]) -> None:
         with self.db.write_batch() as batch:
+            put = batch.put
+            for key, value in pairs:
+                put(key, value)
+
+    def write_synced(self, pairs: Iterable[Pair]) -> None:
+        with self.db.write_batch(sync=True) as batch:
             put = batch.put
             for key, value in pairs:
                 put(key, value)

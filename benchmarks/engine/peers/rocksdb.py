@@ -43,16 +43,16 @@ class RocksDb:
         self.put = self.db.put
         self.get = self.db.get
         self.delete = self.db.delete
+        self.put_awaited = None
 
     def put_synced(self, key: bytes, value: bytes) -> None:
         self.db.put(key, value, self.synced)
 
     def write(self, pairs: Iterable[Pair]) -> None:
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        put = batch.put
-        for key, value in pairs:
-            put(key, value)
-        self.db.write(batch)
+        self.db.write(_batch_of(pairs))
+
+    def write_synced(self, pairs: Iterable[Pair]) -> None:
+        self.db.write(_batch_of(pairs), self.synced)
 
     def multi_get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         return self.db.get(keys)  # type: ignore[no-any-return]
@@ -75,3 +75,11 @@ class RocksDb:
 
     def close(self) -> None:
         self.db.close()
+
+
+def _batch_of(pairs: Iterable[Pair]) -> Any:
+    batch = rocksdict.WriteBatch(raw_mode=True)
+    put = batch.put
+    for key, value in pairs:
+        put(key, value)
+    return batch
