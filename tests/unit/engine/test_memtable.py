@@ -74,6 +74,15 @@ def test_an_empty_table_has_nothing() -> None:
     assert [cursor.next(), cursor.prev()] == [None] * 2
 
 
+def path(chance: random.Random, projects: int, number: bytes) -> bytes:
+    numbers = [chance.randrange(n) for n in (5, projects, 9)]
+    numbers = [numbers[0], 10 * numbers[0] + numbers[1], numbers[2]]
+    return b"/organisations/%s/workspaces/%s/documents/by-owner/%s/%04x" % (
+        *(number % ((n,) * number.count(b"%")) for n in numbers),
+        chance.randrange(1 << 16),
+    )
+
+
 SHAPES: dict[str, Callable[[random.Random], list[bytes]]] = {
     "ascending": lambda _: [b"%016d" % i for i in range(3000)],
     "descending": lambda _: [b"%016d" % i for i in reversed(range(3000))],
@@ -88,6 +97,20 @@ SHAPES: dict[str, Callable[[random.Random], list[bytes]]] = {
     "high bytes": lambda r: r.sample([b"\xff" * i for i in range(1000)], 1000),
     "few keys": lambda r: [b"%d" % r.randrange(3) for _ in range(3000)],
     "one key": lambda _: [b"only"] * 3000,
+    "paths": lambda r: [path(r, 12, b"%02d") for _ in range(3000)],
+    "paths of many widths": lambda r: [path(r, 12, b"%d" * r.randrange(1, 4)) for _ in range(3000)],
+    "paths and what is above them": lambda r: [
+        path(r, 30, b"%02d")[: r.choice((4, 8, 20, 31, 40, 99))] for _ in range(3000)
+    ],
+    "paths written again and again": lambda r: [path(r, 12, b"0%d") for _ in range(3000)],
+    "parts of zeros": lambda r: [
+        b"\0" * r.randrange(30) + r.choice((b"", b"a", b"b")) + b"\0" * r.randrange(30)
+        for _ in range(3000)
+    ],
+    "parts in common": lambda r: [
+        r.choice((b"a", b"ab", b"b\0")) + b"x" * r.choice((20, 21, 40)) + b"%03d" % r.randrange(999)
+        for _ in range(3000)
+    ],
     "shrinking common prefix": lambda _: [b"x" * (200 - i) + b"y" * i for i in range(200)],
 }
 
@@ -141,6 +164,9 @@ def test_sorted_runs_are_merged_in(shape: str) -> None:
             st.one_of(
                 st.binary(max_size=12),
                 st.sampled_from([b"aaaaaaaa", b"aaaaaaaab", b"aaaaaaaa\0", b"\xff" * 9]),
+                st.lists(
+                    st.sampled_from([b"a", b"b", b"\0", b"x" * 20, b"\0" * 20]), max_size=5
+                ).map(b"".join),
             ),
             st.integers(0, 50),
             st.sampled_from([PUT, DELETE]),

@@ -19,6 +19,7 @@ from kvstore._engine.primitives.native cimport (
     arena_init,
     arena_provide,
     arena_reserve,
+    common_prefix,
     heads_lower,
     key_head,
     kv_calloc,
@@ -40,6 +41,8 @@ cdef enum:
     GROWTH = 4                  # bytes that a node's prefix must win to be worth new heads
     MAX_HEIGHT = 16             # inner levels: more than any address space fills
     HEIGHT_GROWTH = 5           # levels that one batch can add: 2**20 leaves and more
+    RUN_SLOTS = 4               # a run of equal heads for which a hole is looked for
+    HOLE_PAUSE = 8              # additions until one is looked for after a key that it didn't fit
     MAX_KEY_BYTES = 1 << 30
     MAX_VALUE_BYTES = 1 << 30
 
@@ -55,37 +58,98 @@ cdef struct Path:
 
 # --- search ---------------------------------------------------------------------------------
 
-cdef inline int lower_slot(
-    const uint64_t* heads, const Entry* entries, int count, uint64_t head,
-    Slice user_key, uint64_t trailer
-) noexcept nogil:
-    """The first slot whose entry is >= (user_key, trailer), see entry_compare."""
-    cdef int low = heads_lower(heads, count, head)
-    if low == count or heads[low] != head:
+cdef inline int run_end(const uint64_t* heads, int at, int end) noexcept nogil:
+    """The end of the run of equal heads that begins at `at`."""
+    if at + 1 < end and heads[at + 1] == heads[at]:
+        if heads[at] == <uint64_t> -1:
+            return end
+        return at + 1 + heads_lower(heads + at + 1, end - at - 1, heads[at] + 1)
+    return at + 1
+
+
+cdef inline Slice part_in_hole(Node* node, Slice key) noexcept nogil:
+    cdef size_t begin = min(<size_t> node.prefix + node.taken, key.size)
+    return slice_of(key.data + begin, min(<size_t> node.second, key.size) - begin)
+
+
+cdef inline int order_in_hole(Node* node, Slice key, int slot) noexcept nogil:
+    return slice_compare(
+        part_in_hole(node, key), part_in_hole(node, entry_user_key(node.entries[slot]))
+    )
+
+
+cdef inline int beside_hole(Node* node, int low, uint64_t head) noexcept nogil:
+    """Of the two slots at a place one whose head begins with the same `taken` bytes, or -1."""
+    cdef int unseen = 64 - 8 * <int> node.taken
+    if low < <int> node.count and (node.heads[low] ^ head) >> unseen == 0:
         return low
-    # Keys that differ past their heads, or versions of one key: compare in full.
-    cdef int high = low + 1
-    if high < count and heads[high] == head:
-        high = count if head == <uint64_t> -1 else heads_lower(heads, count, head + 1)
-    cdef int middle
+    if low > 0 and (node.heads[low - 1] ^ head) >> unseen == 0:
+        return low - 1
+    return -1
+
+
+cdef int run_side(Node* node, uint64_t head, bint after) noexcept nogil:
+    """Where the heads begin or end that begin with the same `taken` bytes."""
+    cdef int unseen = 64 - 8 * <int> node.taken
+    cdef uint64_t begins = (head >> unseen) + after
+    if begins >> (64 - unseen):
+        return <int> node.count
+    return heads_lower(node.heads, <int> node.count, begins << unseen)
+
+
+cdef int lower_in_run(
+    Node* node, int low, Slice user_key, uint64_t trailer, size_t shared, bint* equal
+) noexcept nogil:
+    """Of keys that differ past their heads, or versions of one key: by all but the `shared` bytes."""
+    cdef int high = run_end(node.heads, low, <int> node.count)
+    cdef int middle, order
     while low < high:
         middle = (low + high) >> 1
-        if entry_compare(entries[middle], user_key, trailer) < 0:
+        order = entry_compare_from(node.entries[middle], user_key, trailer, shared)
+        if order < 0:
             low = middle + 1
         else:
             high = middle
+            equal[0] = order == 0
     return low
+
+
+cdef int lower_past_hole(
+    Node* node, int low, uint64_t head, Slice user_key, uint64_t trailer, bint* equal
+) noexcept nogil:
+    """The place of a key that is at `low` if it has in the hole what those have that begin alike."""
+    cdef int beside = beside_hole(node, low, head)
+    cdef int order
+    if beside < 0:
+        return low
+    order = order_in_hole(node, user_key, beside)
+    if order:
+        return run_side(node, head, order > 0)
+    if low == <int> node.count or node.heads[low] != head:
+        return low
+    return lower_in_run(
+        node, low, user_key, trailer,
+        node.second if user_key.size >= node.second else node.prefix, equal,
+    )
+
+
+cdef inline int lower_slot(Node* node, Slice user_key, uint64_t trailer, bint* equal) noexcept nogil:
+    """The first slot whose entry is >= (user_key, trailer), see entry_compare; whether it is equal."""
+    cdef uint64_t head = head_in(node, user_key)
+    cdef int low = heads_lower(node.heads, <int> node.count, head)
+    equal[0] = False
+    if node.taken != HEAD_BYTES:
+        return lower_past_hole(node, low, head, user_key, trailer, equal)
+    if low == <int> node.count or node.heads[low] != head:
+        return low
+    return lower_in_run(node, low, user_key, trailer, node.prefix, equal)
 
 
 cdef inline int child_slot(Inner* node, Slice user_key, uint64_t trailer) noexcept nogil:
     """The child that (user_key, trailer) belongs to: an equal separator is on the left of it."""
-    cdef uint64_t head = key_head(user_key.data, user_key.size, node.prefix)
-    cdef int slot = lower_slot(
-        node.heads, node.separators, <int> node.count, head, user_key, trailer
-    )
-    if slot < <int> node.count and node.heads[slot] == head and entry_compare(
-        node.separators[slot], user_key, trailer
-    ) == 0:
+    cdef bint equal
+    cdef int slot = lower_slot(<Node*> node, user_key, trailer, &equal)
+    if equal:
         slot += 1
     return slot
 
@@ -113,10 +177,8 @@ cdef Entry memtable_find(
         node = (<Inner*> node).children[child_slot(<Inner*> node, user_key, trailer)]
     cdef Leaf* leaf = <Leaf*> node
     prefetch_leaf(leaf)
-    cdef int found = lower_slot(
-        leaf.heads, leaf.entries, <int> leaf.count,
-        key_head(user_key.data, user_key.size, leaf.prefix), user_key, trailer
-    )
+    cdef bint equal
+    cdef int found = lower_slot(<Node*> leaf, user_key, trailer, &equal)
     if found == <int> leaf.count:
         leaf = leaf.next
         found = 0
@@ -129,30 +191,114 @@ cdef Entry memtable_find(
 
 # --- insertion ------------------------------------------------------------------------------
 
-cdef void set_prefix(void* node, bint is_leaf, size_t prefix) noexcept nogil:
+cdef void set_heads(Node* node, uint32_t taken, uint32_t second) noexcept nogil:
+    cdef int i
+    node.taken = taken
+    node.second = second
+    for i in range(<int> node.count):
+        node.heads[i] = head_in(node, entry_user_key(node.entries[i]))
+
+
+cdef int alike(const size_t* shared, int count, size_t taken, size_t* second) noexcept nogil:
+    """How many pairs of neighbours heads with such a hole don't tell apart, and its end, best chosen.
+
+    `shared`: what each pair shares after the prefix; pairs of one key's versions are left out.
+    """
+    cdef size_t end = <size_t> -1
+    cdef int left = 0
+    cdef int i
+    for i in range(count):
+        if taken <= shared[i] < end:
+            end = shared[i]
+    for i in range(count):
+        left += shared[i] >= taken and shared[i] - end >= HEAD_BYTES - taken
+    second[0] = end
+    return left
+
+
+cdef void find_hole(Node* node) noexcept nogil:
+    """Where it tells apart more keys than heads without, heads with a hole from now on."""
+    cdef size_t[NODE_SLOTS] shared
+    cdef size_t second = 0
+    cdef size_t end
+    cdef uint32_t best = HEAD_BYTES
+    cdef uint32_t taken
+    cdef int count = 0
+    cdef int least, left, i
+    cdef Slice before, key
+    # Not again before the node has grown much.
+    node.second = node.count + NODE_SLOTS // 2
+    before = entry_user_key(node.entries[0])
+    for i in range(1, <int> node.count):
+        key = entry_user_key(node.entries[i])
+        end = node.prefix + common_prefix(
+            before.data + node.prefix, before.size - node.prefix,
+            key.data + node.prefix, key.size - node.prefix,
+        )
+        if end != key.size or end != before.size:
+            shared[count] = end - node.prefix
+            count += 1
+        before = key
+    least = -RUN_SLOTS // 2
+    for i in range(count):
+        least += shared[i] >= HEAD_BYTES
+    for taken in range(1, HEAD_BYTES):
+        left = alike(shared, count, taken, &end)
+        if left <= least and end < MAX_KEY_BYTES:
+            least = left - 1
+            best = taken
+            second = node.prefix + end
+    if best != HEAD_BYTES:
+        set_heads(node, best, <uint32_t> second)
+        if not hole_fits(node):
+            set_heads(node, HEAD_BYTES, node.count + NODE_SLOTS // 2)
+
+
+cdef bint hole_fits(Node* node) noexcept nogil:
+    """Not where a key ends before the hole, and the zeros past its end look like another's bytes."""
+    cdef int unseen = 64 - 8 * <int> node.taken
+    cdef int i
+    for i in range(1, <int> node.count):
+        if (node.heads[i] ^ node.heads[i - 1]) >> unseen == 0 and order_in_hole(
+            node, entry_user_key(node.entries[i]), i - 1
+        ):
+            return False
+    return True
+
+
+cdef inline void seek_hole(Node* node, int slot) noexcept nogil:
+    """Where a node without a hole has got a long run of equal heads around the slot: look for one."""
+    cdef int low = slot
+    cdef int high = slot + 1
+    if node.count < node.second:
+        return
+    while low > 0 and node.heads[low - 1] == node.heads[slot]:
+        low -= 1
+    while high < <int> node.count and node.heads[high] == node.heads[slot]:
+        high += 1
+    if high - low >= RUN_SLOTS and not slice_equal(
+        entry_user_key(node.entries[low]), entry_user_key(node.entries[high - 1])
+    ):
+        find_hole(node)
+
+
+cdef void set_prefix(Node* node, size_t prefix) noexcept nogil:
     """Make the node skip `prefix` bytes, which all its keys are known to share."""
-    cdef Leaf* leaf
-    cdef Inner* inner
-    cdef uint32_t i
-    if is_leaf:
-        leaf = <Leaf*> node
-        leaf.prefix = <uint32_t> prefix
-        for i in range(leaf.count):
-            leaf.heads[i] = entry_head(leaf.entries[i], prefix)
-    else:
-        inner = <Inner*> node
-        inner.prefix = <uint32_t> prefix
-        for i in range(inner.count):
-            inner.heads[i] = entry_head(inner.separators[i], prefix)
+    cdef int slot = 0
+    node.prefix = <uint32_t> prefix
+    set_heads(node, HEAD_BYTES, 0)
+    while slot < <int> node.count and node.taken == HEAD_BYTES and node.count >= node.second:
+        seek_hole(node, slot)
+        slot = run_end(node.heads, slot, <int> node.count)
 
 
-cdef inline void grow_prefix(void* node, bint is_leaf, size_t old, size_t shared) noexcept nogil:
+cdef inline void grow_prefix(Node* node, size_t shared) noexcept nogil:
     """After a split, skip what all keys share now: only where enough is won, since each key is read.
 
     A key's head still has `8 - GROWTH` bytes after what is shared to tell the keys apart.
     """
-    if shared >= old + GROWTH:
-        set_prefix(node, is_leaf, shared)
+    if shared >= node.prefix + GROWTH:
+        set_prefix(node, shared)
 
 
 cdef void loosen_edge(MemTable* table, size_t prefix, bint right) noexcept nogil:
@@ -161,10 +307,10 @@ cdef void loosen_edge(MemTable* table, size_t prefix, bint right) noexcept nogil
     cdef int level
     for level in range(table.height):
         if (<Inner*> node).prefix > prefix:
-            set_prefix(node, False, prefix)
+            set_prefix(<Node*> node, prefix)
         node = (<Inner*> node).children[(<Inner*> node).count if right else 0]
     if (<Leaf*> node).prefix > prefix:
-        set_prefix(node, True, prefix)
+        set_prefix(<Node*> node, prefix)
 
 
 cdef void descend(MemTable* table, Slice user_key, uint64_t trailer, Path* path) noexcept nogil:
@@ -211,26 +357,50 @@ cdef inline Leaf* path_leaf(MemTable* table, Path* path) noexcept nogil:
     return <Leaf*> path.nodes[table.height - 1].children[path.slots[table.height - 1]]
 
 
-cdef inline void leaf_put(Leaf* leaf, int slot, Entry entry) noexcept nogil:
-    cdef int moved = <int> leaf.count - slot
+cdef inline void node_put(Node* node, int slot, Entry entry) noexcept nogil:
+    cdef int moved = <int> node.count - slot
+    cdef Slice key = entry_user_key(entry)
+    cdef uint64_t head = head_in(node, key)
+    cdef int beside
+    cdef bint fits = True
+    if node.taken != HEAD_BYTES:
+        beside = beside_hole(node, slot, head)
+        fits = beside < 0 or order_in_hole(node, key, beside) == 0
     if moved:
-        memmove(&leaf.heads[slot + 1], &leaf.heads[slot], moved * sizeof(uint64_t))
-        memmove(&leaf.entries[slot + 1], &leaf.entries[slot], moved * sizeof(Entry))
-    leaf.heads[slot] = entry_head(entry, leaf.prefix)
-    leaf.entries[slot] = entry
-    leaf.count += 1
+        memmove(&node.heads[slot + 1], &node.heads[slot], moved * sizeof(uint64_t))
+        memmove(&node.entries[slot + 1], &node.entries[slot], moved * sizeof(Entry))
+    node.heads[slot] = head
+    node.entries[slot] = entry
+    node.count += 1
+    if not fits:
+        # With a smaller hole, perhaps; not each time.
+        set_heads(node, HEAD_BYTES, node.count + HOLE_PAUSE)
+    elif node.taken == HEAD_BYTES and (
+        (slot > 0 and node.heads[slot - 1] == head) or (moved and node.heads[slot + 1] == head)
+    ):
+        seek_hole(node, slot)
 
 
 cdef void inner_put(Inner* node, int slot, Entry separator, void* right) noexcept nogil:
     cdef int moved = <int> node.count - slot
     if moved:
-        memmove(&node.heads[slot + 1], &node.heads[slot], moved * sizeof(uint64_t))
-        memmove(&node.separators[slot + 1], &node.separators[slot], moved * sizeof(Entry))
         memmove(&node.children[slot + 2], &node.children[slot + 1], moved * sizeof(void*))
-    node.heads[slot] = entry_head(separator, node.prefix)
-    node.separators[slot] = separator
     node.children[slot + 1] = right
-    node.count += 1
+    node_put(<Node*> node, slot, separator)
+
+
+cdef void halve(Node* node, Node* sibling, int keep, int first) noexcept nogil:
+    """The entries from `first` on to the new sibling, and those from `keep` on away from the node."""
+    cdef int moved = <int> node.count - first
+    if node.taken == HEAD_BYTES:
+        node.second = 0
+    sibling.count = <uint32_t> moved
+    sibling.prefix = node.prefix
+    sibling.taken = node.taken
+    sibling.second = node.second
+    memcpy(sibling.heads, &node.heads[first], moved * sizeof(uint64_t))
+    memcpy(sibling.entries, &node.entries[first], moved * sizeof(Entry))
+    node.count = <uint32_t> keep
 
 
 cdef inline int reserve_nodes(MemTable* table, Path* path) noexcept nogil:
@@ -258,14 +428,10 @@ cdef Entry split_inner(
     cdef int keep = INNER_SLOTS - 1 if slot == INNER_SLOTS else INNER_SLOTS // 2
     cdef int moved = INNER_SLOTS - keep - 1
     cdef Entry middle = node.separators[keep]
-    sibling.count = <uint32_t> moved
-    memcpy(sibling.separators, &node.separators[keep + 1], moved * sizeof(Entry))
     memcpy(sibling.children, &node.children[keep + 1], (moved + 1) * sizeof(void*))
-    node.count = <uint32_t> keep
-    memcpy(sibling.heads, &node.heads[keep + 1], moved * sizeof(uint64_t))
-    sibling.prefix = node.prefix
-    grow_prefix(node, False, node.prefix, entries_common_prefix(lower, middle))
-    grow_prefix(sibling, False, sibling.prefix, entries_common_prefix(middle, upper))
+    halve(<Node*> node, <Node*> sibling, keep, keep + 1)
+    grow_prefix(<Node*> node, entries_common_prefix(lower, middle))
+    grow_prefix(<Node*> sibling, entries_common_prefix(middle, upper))
     if slot > keep:
         inner_put(sibling, slot - keep - 1, separator, right)
     else:
@@ -293,6 +459,8 @@ cdef void add_separator(MemTable* table, Path* path, Entry separator, void* righ
         level -= 1
     root = <Inner*> arena_allocate(&table.arena, sizeof(Inner), CACHE_LINE_BYTES)
     root.count = 0
+    root.taken = HEAD_BYTES
+    root.second = 0
     table.inners += 1
     root.prefix = <uint32_t> entries_common_prefix(table.smallest, table.largest)
     root.children[0] = table.root
@@ -316,8 +484,6 @@ cdef void split_leaf(MemTable* table, Leaf* leaf, int slot, Entry entry, Path* p
     cdef Entry upper = path.upper[table.height]
     table.near = NULL
     table.leaves += 1
-    memcpy(sibling.entries, &leaf.entries[keep], moved * sizeof(Entry))
-    sibling.count = <uint32_t> moved
     sibling.prev = leaf
     sibling.next = leaf.next
     if leaf.next != NULL:
@@ -325,15 +491,13 @@ cdef void split_leaf(MemTable* table, Leaf* leaf, int slot, Entry entry, Path* p
     else:
         table.last = sibling
     leaf.next = sibling
-    leaf.count = <uint32_t> keep
-    memcpy(sibling.heads, &leaf.heads[keep], moved * sizeof(uint64_t))
-    sibling.prefix = leaf.prefix
-    grow_prefix(leaf, True, leaf.prefix, entries_common_prefix(lower, separator))
-    grow_prefix(sibling, True, sibling.prefix, entries_common_prefix(separator, upper))
+    halve(<Node*> leaf, <Node*> sibling, keep, keep)
+    grow_prefix(<Node*> leaf, entries_common_prefix(lower, separator))
+    grow_prefix(<Node*> sibling, entries_common_prefix(separator, upper))
     if slot > keep or not moved:
-        leaf_put(sibling, slot - keep, entry)
+        node_put(<Node*> sibling, slot - keep, entry)
     else:
-        leaf_put(leaf, slot, entry)
+        node_put(<Node*> leaf, slot, entry)
     add_separator(table, path, separator, sibling)
 
 
@@ -380,9 +544,9 @@ cdef int memtable_add(
 ) noexcept nogil:
     cdef Path path
     cdef uint64_t trailer = trailer_pack(sequence, kind)
-    cdef uint64_t head
     cdef Leaf* leaf
     cdef int slot
+    cdef bint equal
     cdef bint within = False            # the tree's bounds stay as they are
     if user_key.size > MAX_KEY_BYTES or value.size > MAX_VALUE_BYTES:
         return -1
@@ -409,21 +573,15 @@ cdef int memtable_add(
             prefetch_whole_leaf(leaf)
             table.near = leaf
             table.near_upper = path.upper[table.height]
-        head = key_head(user_key.data, user_key.size, leaf.prefix)
-        slot = lower_slot(
-            leaf.heads, leaf.entries, <int> leaf.count, head, user_key, trailer
-        )
-        # Only equal heads are worth the cache miss of looking at the entry.
-        if slot < <int> leaf.count and leaf.heads[slot] == head and entry_compare(
-            leaf.entries[slot], user_key, trailer
-        ) == 0:
+        slot = lower_slot(<Node*> leaf, user_key, trailer, &equal)
+        if equal:
             # The same sequence again, of the same kind or another: the later one stands.
             replace_entry(table, leaf, slot, entry)
             return 0
     if leaf.count < LEAF_SLOTS:
         if not within:
             widen_bounds(table, entry)
-        leaf_put(leaf, slot, entry)
+        node_put(<Node*> leaf, slot, entry)
     else:
         if not path.found and within:
             descend(table, user_key, trailer, &path)
@@ -468,8 +626,7 @@ cdef void memtable_prefetch(MemTable* table, Slice user_key, bint ascending) noe
         return
     for level in range(table.height):
         node = (<Inner*> node).children[heads_lower(
-            (<Inner*> node).heads, <int> (<Inner*> node).count,
-            key_head(user_key.data, user_key.size, (<Inner*> node).prefix),
+            (<Inner*> node).heads, <int> (<Inner*> node).count, head_in(<Node*> node, user_key)
         )]
     prefetch_whole_leaf(<Leaf*> node)
 
@@ -511,6 +668,8 @@ cdef MemTable* memtable_new() noexcept nogil:
         return NULL
     leaf.count = 0
     leaf.prefix = 0
+    leaf.taken = HEAD_BYTES
+    leaf.second = 0
     leaf.next = NULL
     leaf.prev = NULL
     table.root = leaf

@@ -8,6 +8,10 @@ so `user key | trailer` is the internal key as cursors show it. Nodes hold, for 
 separator, an eight-byte head (key_head.pxd) and a pointer; a search touches a few lines of heads
 in each node and then, once, the entry. Separators are pointers to entries: nothing is copied.
 
+Long keys with parts in common, such as paths, would have runs of equal heads. The heads of a node with
+such keys have a *hole*: `taken` bytes after the prefix, and the others from `second` on. Of two of its
+keys that agree in the former, what is in the hole is equal.
+
 Nothing is ever removed.
 """
 
@@ -29,22 +33,36 @@ from kvstore._engine.primitives.native cimport (
 
 
 cdef enum:
-    LEAF_SLOTS = 60             # a leaf is 16 cache lines
-    INNER_SLOTS = 60
+    NODE_SLOTS = 60             # a leaf is 16 cache lines
+    LEAF_SLOTS = NODE_SLOTS
+    INNER_SLOTS = NODE_SLOTS
     ENTRY_HEADER_BYTES = 8
     CACHE_LINE_BYTES = 64
+    HEAD_BYTES = 8
 
 
 ctypedef const uint8_t* Entry
 
 
-cdef struct Leaf:
+cdef struct Node:
+    # How leaves and inner nodes begin.
     uint32_t count
     uint32_t prefix             # bytes that all keys here share; heads start after them
-    Leaf* next
-    Leaf* prev
+    uint32_t taken              # HEAD_BYTES: no hole
+    uint32_t second             # no hole: the count from which on it is worthwhile to look for one
+    uint64_t heads[NODE_SLOTS]
+    Entry entries[NODE_SLOTS]
+
+
+cdef struct Leaf:
+    uint32_t count
+    uint32_t prefix
+    uint32_t taken
+    uint32_t second
     uint64_t heads[LEAF_SLOTS]
     Entry entries[LEAF_SLOTS]
+    Leaf* next
+    Leaf* prev
 
 
 cdef struct Inner:
@@ -52,6 +70,8 @@ cdef struct Inner:
     # the first entry that ever stood on its right.
     uint32_t count
     uint32_t prefix
+    uint32_t taken
+    uint32_t second
     uint64_t heads[INNER_SLOTS]
     Entry separators[INNER_SLOTS]
     void* children[INNER_SLOTS + 1]
@@ -100,12 +120,19 @@ cdef inline uint64_t entry_trailer(Entry entry) noexcept nogil:
     return internal_trailer(entry_internal_key(entry))
 
 
-cdef inline int entry_compare(Entry entry, Slice user_key, uint64_t trailer) noexcept nogil:
+cdef inline int entry_compare_from(
+    Entry entry, Slice user_key, uint64_t trailer, size_t shared
+) noexcept nogil:
     """Order of the entry against (user_key, trailer), whatever their kinds.
 
     A key has one entry for each sequence: what is done to it later at the same sequence replaces it.
+    Both keys have their first `shared` bytes in common.
     """
-    cdef int order = slice_compare(entry_user_key(entry), user_key)
+    cdef Slice own_key = entry_user_key(entry)
+    cdef int order = slice_compare(
+        slice_of(own_key.data + shared, own_key.size - shared),
+        slice_of(user_key.data + shared, user_key.size - shared),
+    )
     if order:
         return order
     cdef uint64_t own = trailer_sequence(entry_trailer(entry))
@@ -113,9 +140,19 @@ cdef inline int entry_compare(Entry entry, Slice user_key, uint64_t trailer) noe
     return -1 if own > other else (1 if own < other else 0)
 
 
-cdef inline uint64_t entry_head(Entry entry, size_t prefix) noexcept nogil:
-    cdef Slice key = entry_user_key(entry)
-    return key_head(key.data, key.size, prefix)
+cdef inline int entry_compare(Entry entry, Slice user_key, uint64_t trailer) noexcept nogil:
+    return entry_compare_from(entry, user_key, trailer, 0)
+
+
+cdef inline uint64_t head_in(Node* node, Slice key) noexcept nogil:
+    """The head of a key in this node."""
+    cdef uint64_t head = key_head(key.data, key.size, node.prefix)
+    if node.taken == HEAD_BYTES:
+        return head
+    cdef int taken = 8 * <int> node.taken
+    return (head >> (64 - taken) << (64 - taken)) | (
+        key_head(key.data, key.size, node.second) >> taken
+    )
 
 
 cdef inline size_t entries_common_prefix(Entry a, Entry b) noexcept nogil:
