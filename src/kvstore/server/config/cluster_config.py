@@ -7,7 +7,6 @@ must not turn encryption off in silence.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -34,6 +33,19 @@ from kvstore.server.config.options import (
     SLOW_CALL_MS_MAX,
     TLS_PROFILES,
 )
+from kvstore.server.config.values import Attempt as _Attempt
+from kvstore.server.config.values import Refused as _Refused
+from kvstore.server.config.values import address as _address
+from kvstore.server.config.values import attempt as _attempt
+from kvstore.server.config.values import boolean as _boolean
+from kvstore.server.config.values import choice as _choice
+from kvstore.server.config.values import dialled as _dialled
+from kvstore.server.config.values import integer as _integer
+from kvstore.server.config.values import name as _cluster_id
+from kvstore.server.config.values import path as _path
+from kvstore.server.config.values import refuse_unknown as _refuse_unknown
+from kvstore.server.config.values import shown as _shown
+from kvstore.server.config.values import unreadable as _unreadable
 from kvstore.small_files import read_small
 
 MEMBER_ID_MAX = (1 << 63) - 1
@@ -42,8 +54,6 @@ HEARTBEAT_MS_DEFAULT = 50
 ELECTION_TIMEOUT_MS_DEFAULT = 500
 SNAPSHOT_MIB_PER_S_DEFAULT = 256
 LOG_TAIL_MIB_DEFAULT = 1024
-
-_CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +164,6 @@ def draft_cluster_config(
     return config, [f"{path}: {fault}" for fault in faults]
 
 
-def _unreadable(path: str, error: OSError | ValueError | RecursionError) -> str:
-    match error:
-        case OSError():
-            return f"failed to read --config={path}: {error.strerror or error}"
-        case UnicodeDecodeError():
-            return f"{path}: not UTF-8 text, as TOML must be: {error}"
-        case RecursionError():
-            return f"{path}: not valid TOML: it is nested too deeply"
-        case tomllib.TOMLDecodeError():
-            return f"{path}: not valid TOML: {error}"
-        case _:  # Python's own bound on the digits of a number
-            return f"{path}: not valid TOML: a number has too many digits"
-
-
 def check_cluster_id(cluster_id: str) -> None:
     """Raise ConfigurationError unless a cluster may have this name."""
     try:
@@ -183,22 +179,6 @@ def check_dialled(node: Node) -> None:
         _dialled("peer address", node.peer_addr)
     except _Refused as refused:
         raise ConfigurationError(str(refused)) from None
-
-
-class _Refused(Exception):
-    """What is wrong with a key, without the file's name."""
-
-
-# Calls a check and notes what it refuses; its result then is None.
-_Attempt = Callable[..., Any]
-
-
-def _attempt(faults: list[str], check: Callable[..., Any], *arguments: Any, **words: Any) -> Any:
-    try:
-        return check(*arguments, **words)
-    except _Refused as refused:
-        faults.append(str(refused))
-        return None
 
 
 def _config(
@@ -410,85 +390,6 @@ def _check_timing(config: ClusterConfig) -> None:
         )
 
 
-def _refuse_unknown(prefix: str, key: str, known: list[str]) -> None:
-    if key in known:
-        return
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {prefix}{near[0]}?" if near else f"expected {', '.join(known)}"
-    raise _Refused(f"unknown key {prefix}{key}; {hint}")
-
-
-# The kinds of values. Each takes the key, for the complaint, and the value.
-
-
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise _Refused(f"{key} = {_shown(value)}; it must be a text in quotes, not empty")
-    return value
-
-
-def _path(key: str, value: object) -> str:
-    text = _text(key, value)
-    if "\0" in text:
-        raise _Refused(f"{key} holds a NUL character; it must be the path of a file")
-    return text
-
-
-def _cluster_id(key: str, value: object) -> str:
-    text = _text(key, value)
-    if not _CLUSTER_ID.fullmatch(text):
-        raise _Refused(
-            f"{key} = {_shown(value)}; it must be 1 to 63 letters, digits, '.', '_' or '-', "
-            "the first a letter or digit"
-        )
-    return text
-
-
-def _address(key: str, value: object) -> str:
-    text = _text(key, value)
-    parsed = HostPort.parse(text)
-    if parsed is None or parsed.port == 0:
-        raise _Refused(
-            f'{key} = {_shown(value)}; it must be "host:port" with a port from 1 to 65535'
-        )
-    return text
-
-
-def _dialled(key: str, value: object) -> str:
-    text = _address(key, value)
-    parsed = HostPort.parse(text)
-    if parsed is not None and parsed.is_wildcard:
-        raise _Refused(
-            f'{key} = "{text}" can\'t be dialled; give the name or address that others reach it at'
-        )
-    return text
-
-
-def _boolean(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _Refused(f"{key} = {_shown(value)}; it must be true or false")
-    return value
-
-
-def _integer(low: int, high: int) -> Callable[[str, object], int]:
-    def parse(key: str, value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise _Refused(f"{key} = {_shown(value)}; it must be a number from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _choice(*allowed: str) -> Callable[[str, object], str]:
-    def parse(key: str, value: object) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            choices = " or ".join(f'"{choice}"' for choice in allowed)
-            raise _Refused(f"{key} = {_shown(value)}; it must be {choices}")
-        return value
-
-    return parse
-
-
 _member_id = _integer(1, MEMBER_ID_MAX)
 _timing_ms = _integer(1, 60_000)
 _rate = _integer(1, 100_000)
@@ -583,7 +484,3 @@ def _collide(left: str, right: str) -> bool:
     """Whether two addresses that were checked can't be listened on at once."""
     one, other = HostPort.parse(left), HostPort.parse(right)
     return one is not None and other is not None and one.collides(other)
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
