@@ -10,10 +10,11 @@ CASES ?= 200
 SEED ?= 1
 MINUTES ?= 5
 GENERATOR_NEEDS := cc=gcc /usr/include/nghttp2/nghttp2.h=libnghttp2-dev /usr/include/openssl/ssl.h=libssl-dev
-ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_service/*.$(kind) src/kvstore/_wire/*.$(kind)))
+RADOS_NEEDS := ceph-mon=ceph-mon ceph-osd=ceph-osd ceph=ceph-common
+ENGINE_SOURCES := $(wildcard $(foreach kind,pyx pxd h,src/kvstore/_engine/*/*.$(kind) src/kvstore/_state/*.$(kind) src/kvstore/_service/*.$(kind) src/kvstore/_wire/*.$(kind) src/kvstore/_rados/*.$(kind)))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-asan test-tsan chaos crash-states fuzz integrity lint docs format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel wheels clean
+.PHONY: help build run rados demo test test-rados test-asan test-tsan chaos crash-states fuzz integrity lint docs format stubs bench bench-gate mutants planted planted-engine etcd-suites simulate wheel wheels clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -55,6 +56,14 @@ build: $(VENV)/.built ## build the engine and install kvstore into .venv
 
 run: build ## start kvd, show real puts, gets and deletes against it, leave it serving
 	@$(BIN)/python tools/demo.py run
+
+rados: build ## start a RADOS cluster and a gateway, show a put, a get, a killed OSD and a get (1 minute)
+	@sh tools/install_missing.sh $(RADOS_NEEDS)
+	@$(BIN)/python -m tools.rados_demo
+
+test-rados: build ## run the tests over a real RADOS cluster
+	@sh tools/install_missing.sh $(RADOS_NEEDS)
+	$(BIN)/python -m pytest tests/rados
 
 demo: build ## the same, and exit
 	@$(BIN)/python tools/demo.py demo
@@ -139,5 +148,5 @@ wheels: $(VENV)/.built ## the sdist, and a manylinux wheel for each CPython from
 clean: ## remove everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find src -name '*.so' -delete
-	find src/kvstore/_engine src/kvstore/_state src/kvstore/_service src/kvstore/_wire -name '*.cpp' -delete
+	find src/kvstore/_engine src/kvstore/_state src/kvstore/_service src/kvstore/_wire src/kvstore/_rados -name '*.cpp' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

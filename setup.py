@@ -18,6 +18,7 @@ ENGINE = Path("src/kvstore/_engine")
 STATE = Path("src/kvstore/_state")
 SERVICE = Path("src/kvstore/_service")
 WIRE = Path("src/kvstore/_wire")
+RADOS = Path("src/kvstore/_rados")
 
 # A debug build turns Cython's checks back on: bounds and divisors, and None where no method of a
 # class runs without the GIL, which the check needs. Not overflowcheck: hashes, checksums and
@@ -29,6 +30,7 @@ RUN_WITHOUT_GIL = (
     "kvstore._state.native",
     "kvstore._service.native",
     "kvstore._wire.native",
+    "kvstore._rados.native",
 )
 
 # For `make test-asan` and `make test-tsan`: what the compiler's -fsanitize= is to be.
@@ -91,6 +93,7 @@ def sources() -> list[Path]:
         ENGINE / "files/file_face.pyx",
         STATE / "native.pyx",
         SERVICE / "native.pyx",
+        RADOS / "native.pyx",
     ]
     if ROOMS:
         return [source for source in found if source in [ENGINE / r / "native.pyx" for r in ROOMS]]

@@ -15,7 +15,7 @@ mkdir -p build
 worse() { [ "$1" -gt "$worst" ] && worst=$1; return 0; }
 worst=0
 
-$pytest "${workers[@]}" tests/crash tests/engine_planted tests/fuzz tests/integrity tests/unit || worse $?
+$pytest "${workers[@]}" tests/contract tests/crash tests/engine_planted tests/fuzz tests/integrity tests/unit || worse $?
 
 # A cache of its own: each run writes the list of what failed, and the two end at any moment.
 nice -n 19 $pytest "${workers[@]}" -o cache_dir=.pytest_cache/computing \

@@ -2,8 +2,8 @@
 
 1. A room imports from the rooms before it only (``kvstore._engine``'s docstring gives their order),
    in ``.py``, ``.pyx`` and ``.pxd``; a room's parts are included in one module and import nothing
-   of their own room. ``_state``, ``_service`` and ``_wire`` stand above all of them and obey the
-   same rules.
+   of their own room. ``_state``, ``_service``, ``_wire`` and ``_rados`` stand above all of them and
+   obey the same rules.
 2. No C++ exceptions: no ``except +``, nothing of ``libcpp`` (whose declarations have it), no
    throwing container, no ``new``.
 3. C memory comes from ``primitives/memory.pxd`` and goes back to it: no ``malloc`` elsewhere.
@@ -23,7 +23,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "src/kvstore"
 ENGINE = PACKAGE / "_engine"
 ROOMS = ("primitives", "files", "log", "memtable", "table", "version", "database")
-ABOVE = ("_state", "_service", "_wire")
+ABOVE = ("_state", "_service", "_wire", "_rados")
 
 # Extension modules of their own: what is not for users, but for tests.
 OWN_MODULES = {"files/file_face.pyx"}

@@ -1,0 +1,4 @@
+"""The extension module over librados."""
+
+include "library.pyx"
+include "operations.pyx"

@@ -1,0 +1,207 @@
+"""From a configuration to a pool that is ours, or a clear word why not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from dataclasses import dataclass
+
+from kvstore._rados import native
+from kvstore.beyond.rados.layout import (
+    MARKER_KEY,
+    MARKER_NAME,
+    Marker,
+    decode_marker,
+    encode_marker,
+)
+from kvstore.beyond.rados.objects import ABSENT, CONFLICTS
+from kvstore.errors import ConfigurationError, CorruptionError, Error, UnavailableError
+
+__all__ = ["LIBRARY", "OpenPool", "PoolAddress", "open_pool"]
+
+LIBRARY = "librados.so.2"
+PACKAGE = "librados2"
+"""Of Debian and of Red Hat."""
+
+CONNECT_S = 15
+"""For the monitors to answer."""
+ANSWER_S = 15.0
+"""For the pool to answer what is asked at the start."""
+
+OPTIONS = {
+    "client_mount_timeout": str(CONNECT_S),
+    "rados_mon_op_timeout": str(CONNECT_S),
+    # The service bounds what is under way; by its own bounds the library would make callers wait.
+    "objecter_inflight_ops": "0",
+    "objecter_inflight_op_bytes": "0",
+    # Nothing of the library's goes to our standard error; what matters comes as an error.
+    "log_to_stderr": "false",
+    "err_to_stderr": "false",
+    "log_file": "",
+    "admin_socket": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAddress:
+    """Where keys lie. ``ceph_conf``: file with the monitors' addresses; ``user``: without
+    ``client.``; ``keyring``: file of its key, None where the cluster wants none, or ``ceph_conf``
+    says where it is."""
+
+    ceph_conf: str
+    user: str
+    keyring: str | None
+    pool: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPool:
+    """A namespace that is one of ours. ``fsid``: of the cluster; ``made``: just now, by us."""
+
+    objects: native.Pool
+    marker: Marker
+    fsid: str
+    made: bool
+
+
+def open_pool(address: PoolAddress) -> OpenPool:
+    """Connect, and find or make the marker. Waits: on a thread of its own.
+
+    Raises ConfigurationError for what an operator has to mend, UnavailableError for a cluster that
+    doesn't answer, and CorruptionError for a marker that is damaged.
+    """
+    try:
+        native.load(LIBRARY)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--mode=rados needs librados (Debian's and Red Hat's package {PACKAGE}): {error}"
+        ) from error
+    try:
+        objects = native.Pool(f"client.{address.user}")
+    except OSError as error:
+        raise ConfigurationError(f"no client of RADOS can be made: {error}") from error
+    try:
+        _configure(objects, address)
+        _connect(objects, address)
+        marker, made = _marker(objects, address)
+    except Error:
+        objects.close()
+        raise
+    return OpenPool(objects, marker, objects.fsid(), made)
+
+
+def _configure(objects: native.Pool, address: PoolAddress) -> None:
+    try:
+        with open(address.ceph_conf, "rb"):
+            pass
+        objects.read_configuration(address.ceph_conf)
+    except OSError as error:
+        raise ConfigurationError(
+            f"failed to read ceph_conf = {address.ceph_conf}: {os.strerror(error.errno or 0)}"
+        ) from error
+    for option, value in OPTIONS.items():
+        objects.set_option(option, value)
+    if address.keyring is not None:
+        try:
+            with open(address.keyring, "rb"):
+                pass
+        except OSError as error:
+            raise ConfigurationError(
+                f"failed to read keyring = {address.keyring}: {error.strerror}"
+            ) from error
+        objects.set_option("keyring", address.keyring)
+
+
+def _connect(objects: native.Pool, address: PoolAddress) -> None:
+    user = f"client.{address.user}"
+    try:
+        objects.connect()
+    except OSError as error:
+        match error.errno:
+            case errno.EACCES | errno.EPERM | errno.EKEYREJECTED:
+                words = f"the monitors refuse {user}: no such user, or its keyring has another key"
+                raise ConfigurationError(words) from error
+            case errno.ENOENT:
+                words = f"no key of {user} was found; give its file as keyring"
+                raise ConfigurationError(words) from error
+            case errno.EINVAL:
+                words = f"{address.ceph_conf} or the key of {user} can't be used"
+                raise ConfigurationError(words) from error
+            case _:
+                hosts = objects.option("mon_host") or "none are given"
+                raise UnavailableError(
+                    f"no monitor answered {user} in {CONNECT_S} s (mon host: {hosts}): "
+                    f"{os.strerror(error.errno or 0)}"
+                ) from error
+    try:
+        objects.open(address.pool, address.namespace)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise ConfigurationError(
+                f"there is no pool {address.pool!r}; 'ceph osd pool create' makes one"
+            ) from error
+        raise UnavailableError(
+            f"pool {address.pool!r} can't be opened: {os.strerror(error.errno or 0)}"
+        ) from error
+
+
+def _marker(objects: native.Pool, address: PoolAddress) -> tuple[Marker, bool]:
+    """The namespace's marker, and whether it was made here and now."""
+    where = f"pool {address.pool!r}, namespace {address.namespace!r}"
+    for _ in range(2):
+        found = _wait(objects, objects.read_pairs(MARKER_NAME, [MARKER_KEY]), where)
+        if found.code == 0:
+            try:
+                return decode_marker((found.pairs or {}).get(MARKER_KEY, b"")), False
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{where} is not for this kvstore: {error}") from error
+            except CorruptionError as error:
+                raise CorruptionError(f"{where}: {error}", code=error.code) from error
+        if found.code != -errno.ENOENT:
+            raise _refused(found.code, address, where)
+        if native.Listing(objects).names(1):
+            raise ConfigurationError(
+                f"{where} holds objects and no marker of kvstore's: they are somebody else's; give "
+                "a namespace that is empty"
+            )
+        marker = Marker(os.urandom(16), os.urandom(16))
+        pairs = {MARKER_KEY: encode_marker(marker)}
+        begun = objects.write(MARKER_NAME, ABSENT, pairs, None, None, None)
+        made = _wait(objects, begun, where)
+        if made.code == 0:
+            return marker, True
+        if made.code not in CONFLICTS:
+            raise _refused(made.code, address, where)
+        # Another gateway was there first.
+    raise UnavailableError(f"{where}: its marker comes and goes")
+
+
+def _refused(code: int, address: PoolAddress, where: str) -> Error:
+    if code in (-errno.EPERM, -errno.EACCES):
+        return ConfigurationError(
+            f"client.{address.user} may not read and write {where}: give it the capability "
+            f"'osd \"allow rw pool={address.pool}\"'"
+        )
+    return UnavailableError(f"{where}: {os.strerror(-code)}")
+
+
+def _wait(objects: native.Pool, operation: native.Operation, where: str) -> native.Operation:
+    """Until it is finished. Raises UnavailableError if it isn't in time."""
+    ready = select.poll()
+    ready.register(objects.fileno(), select.POLLIN)
+    until = time.monotonic() + ANSWER_S
+    while not operation.finished:
+        left = until - time.monotonic()
+        if left <= 0:
+            operation.cancel()
+            ready.poll(1000)
+            objects.drain()
+            raise UnavailableError(
+                f"{where} did not answer in {ANSWER_S:.0f} s: its placement groups may be inactive"
+            )
+        ready.poll(left * 1000)
+        objects.drain()
+    return operation

@@ -1,0 +1,164 @@
+"""Gets: one read of a pair, and of an object where the value has one."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable
+
+from kvstore.beyond.rados.failing import read_failure
+from kvstore.beyond.rados.layout import (
+    Apart,
+    bucket_name,
+    bucket_of,
+    check_value,
+    decode_entry,
+    entry_key,
+    value_name,
+)
+from kvstore.beyond.rados.objects import Objects, Operation
+from kvstore.beyond.rados.waiting import Waiter, Waiting
+from kvstore.errors import CorruptionError, IntegrityCode, UnavailableError
+from kvstore.service.operations import Result
+
+__all__ = ["READS_MAX", "Reading"]
+
+READS_MAX = 1024
+"""Gets that the pool is asked for at one time; others wait for their turn."""
+VALUE_BYTES_MAX = 64 << 20
+"""Of values with objects of their own, that are under way at one time."""
+LOOKS_MAX = 16
+"""How often a value that isn't where its key said is looked for anew: others replace it."""
+
+
+class _Get:
+    """One get: a :class:`kvstore.beyond.rados.waiting.Job`."""
+
+    __slots__ = ("apart", "bucket", "key", "looks", "operation", "pair", "waiter")
+
+    def __init__(self, waiter: Waiter, salt: bytes) -> None:
+        key = waiter.call.key
+        self.waiter = waiter
+        self.key = key
+        self.bucket = bucket_of(key, salt)
+        self.pair = entry_key(key)
+        self.looks = 0
+        self.apart: Apart | None = None
+        self.operation: Operation | None = None
+
+    def give_up(self) -> None:
+        if self.operation is not None:
+            self.operation.cancel()
+
+
+class Reading:
+    """All gets. One thread."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        waiting: Waiting,
+        salt: bytes,
+        ended: Callable[[int], None],
+    ) -> None:
+        """``ended`` hears with what code an operation ended that came to nothing."""
+        self._objects = objects
+        self._waiting = waiting
+        self._salt = salt
+        self._ended = ended
+        self._queue: deque[_Get] = deque()
+        self._large: deque[_Get] = deque()
+        self.under_way = 0
+        self._value_bytes = 0
+
+    def add(self, waiter: Waiter) -> None:
+        """Have it read with the next :meth:`go_on`."""
+        waiter.job = get = _Get(waiter, self._salt)
+        self._queue.append(get)
+
+    def go_on(self) -> None:
+        """Begin what waits, as far as there is room."""
+        while self._large and self._value_bytes < VALUE_BYTES_MAX:
+            self._read_value(self._large.popleft())
+        while self._queue and self.under_way < READS_MAX:
+            get = self._queue.popleft()
+            if not get.waiter.decided:
+                self.under_way += 1
+                self._look(get)
+
+    def _look(self, get: _Get) -> None:
+        get.looks += 1
+        get.operation = self._objects.read_pairs(
+            bucket_name(get.bucket), [get.pair], lambda operation: self._found(get, operation)
+        )
+
+    def _found(self, get: _Get, operation: Operation) -> None:
+        get.operation = None
+        code = operation.code
+        if code == -errno.ENOENT and self._objects.is_there():
+            self._decide(get, None)
+        elif code:
+            self._fail(get, code)
+        else:
+            data = operation.pairs.get(get.pair)
+            try:
+                entry = None if data is None else decode_entry(get.key, data)
+            except CorruptionError as damage:
+                self._decide(get, damage)
+                return
+            if not isinstance(entry, Apart):
+                self._decide(get, entry)
+            elif entry == get.apart:
+                self._decide(get, _missing(entry))
+            else:
+                get.apart = entry
+                if self._value_bytes < VALUE_BYTES_MAX:
+                    self._read_value(get)
+                else:
+                    self._large.append(get)
+
+    def _read_value(self, get: _Get) -> None:
+        apart = get.apart
+        assert apart is not None
+        if get.waiter.decided:
+            self.under_way -= 1
+            return
+        self._value_bytes += apart.size
+        get.operation = self._objects.read_data(
+            value_name(get.bucket, apart.name),
+            apart.size + 1,
+            lambda operation: self._read(get, apart, operation),
+        )
+
+    def _read(self, get: _Get, apart: Apart, operation: Operation) -> None:
+        get.operation = None
+        self._value_bytes -= apart.size
+        if operation.code == -errno.ENOENT and self._objects.is_there():
+            # Another value has taken its place since: then its key says so.
+            if get.looks < LOOKS_MAX:
+                self._look(get)
+            else:
+                self._decide(get, UnavailableError("the key changes faster than it can be read"))
+        elif operation.code:
+            self._fail(get, operation.code)
+        else:
+            try:
+                check_value(get.key, apart, operation.data)
+            except CorruptionError as damage:
+                self._decide(get, damage)
+            else:
+                self._decide(get, operation.data)
+
+    def _fail(self, get: _Get, code: int) -> None:
+        self._ended(code)
+        self._decide(get, read_failure(code))
+
+    def _decide(self, get: _Get, result: Result) -> None:
+        self.under_way -= 1
+        self._waiting.decide(get.waiter, result)
+
+
+def _missing(apart: Apart) -> CorruptionError:
+    return CorruptionError(
+        f"a value of {apart.size} bytes isn't there", code=IntegrityCode.INVALID_RECORD
+    )

@@ -1,0 +1,1 @@
+"""What every :class:`kvstore.service.operations.Service` promises, and who is held to it."""

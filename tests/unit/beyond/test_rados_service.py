@@ -1,0 +1,350 @@
+"""The service over a pool: races of gateways, and every trouble that a pool makes."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from kvstore.beyond.rados.layout import bucket_name, bucket_of, entry_key
+from kvstore.beyond.rados.writing import TURN_S_MAX
+from kvstore.errors import (
+    CorruptionError,
+    DeadlineExceededError,
+    Error,
+    InvalidArgumentError,
+    NoSpaceError,
+    Outcome,
+    OutcomeUnknownError,
+    OverloadedError,
+    StorageError,
+    UnavailableError,
+)
+from kvstore.service import Delete, Get, Limits, Put
+from tests.simulator import linearizability
+from tests.simulator.linearizability import Kind, Verdict
+from tests.unit.beyond.gateways import SALT, World
+from tests.unit.beyond.memory_pool import MemoryOperation
+
+LARGE = b"v" * 5000
+DONE_BUT = -1000
+"""Added to an errno: the operation is done, and answered with that."""
+
+
+def is_bucket(operation: MemoryOperation) -> bool:
+    return operation.name.startswith(b"b.")
+
+
+def values_in(world: World) -> list[bytes]:
+    return [name for name in world.pool.things if name.startswith(b"v.")]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_histories_of_several_gateways_are_linearizable(seed: int) -> None:
+    """Some operations are lost, some are done and not answered, some hang; clients try again."""
+    world = World(seed=seed, gateways=3)
+    rng = world.rng
+
+    def trouble(operation: MemoryOperation) -> int | None:
+        if not operation.name.startswith((b"b.", b"v.")):
+            return None
+        chance = rng.random()
+        if chance < 0.03:
+            return -errno.ETIMEDOUT
+        if chance < 0.06 and operation.kind == "write":
+            return -errno.ETIMEDOUT + DONE_BUT
+        return None
+
+    world.pool.trouble = trouble
+    history: list[linearizability.Operation] = []
+    keys = [b"a", b"b"]
+    moment = 0
+    for turn in range(25):
+        begun: list[tuple[int, Any, int, list[Any]]] = []
+        for client in range(4):
+            key, value = rng.choice(keys), b"%d-%d" % (turn, client)
+            if rng.random() < 0.3:
+                value += LARGE
+            request = b"%d.%d" % (turn, client)
+            operation = rng.choice([Put(key, value, request), Get(key), Delete(key, request)])
+            moment += 1
+            begun.append((client, operation, moment, world.begin(operation, at=rng.randrange(3))))
+        world.settle(shuffled=True)
+        for client, operation, called, got in begun:
+            ((result,),) = got
+            for _ in range(20):
+                if not isinstance(result, UnavailableError):
+                    break
+                # Again, at any gateway, under the same id.
+                again = operation if isinstance(operation, Get) else operation._replace(age_s=1.0)
+                result = world.call(again, at=rng.randrange(3))
+            assert not isinstance(result, Error), result
+            moment += 1
+            kind = {Put: Kind.PUT, Get: Kind.GET, Delete: Kind.DELETE}[type(operation)]
+            value = operation.value if isinstance(operation, Put) else None
+            history.append(
+                linearizability.Operation(
+                    client, kind, operation.key, value, called, moment, result
+                )
+            )
+    report = linearizability.check(history)
+    assert report.verdict is Verdict.LINEARIZABLE, report.story
+
+
+def test_a_value_apart_is_cleared_away_when_it_is_replaced_or_deleted() -> None:
+    world = World()
+    world.call(Put(b"k", LARGE, b"1"))
+    assert len(values_in(world)) == 1
+    world.call(Put(b"k", LARGE + b"2", b"2"))
+    assert len(values_in(world)) == 1
+    assert world.call(Get(b"k")) == LARGE + b"2"
+    # The retry brought a value that nobody needs.
+    assert world.call(Put(b"k", LARGE, b"1")) is False
+    assert len(values_in(world)) == 1
+    world.call(Put(b"k", b"small", b"3"))
+    assert not values_in(world)
+    world.call(Put(b"k", LARGE, b"4"))
+    world.call(Delete(b"k", b"5"))
+    assert not values_in(world)
+
+
+def test_a_value_whose_write_was_answered_late_is_still_there() -> None:
+    """Done, answered with a timeout, and tried again: the second try finds the first."""
+    world = World()
+    answers = iter([-errno.ETIMEDOUT + DONE_BUT])
+    world.pool.trouble = lambda operation: (
+        next(answers, None) if is_bucket(operation) and operation.kind == "write" else None
+    )
+    lost = world.call(Put(b"k", LARGE, b"1"))
+    assert isinstance(lost, OutcomeUnknownError)
+    assert world.call(Get(b"k")) == LARGE
+    assert world.call(Put(b"k", LARGE, b"1", age_s=1.0)) is False
+    assert world.call(Get(b"k")) == LARGE
+    assert len(values_in(world)) == 1
+
+
+def test_a_reader_that_comes_between_finds_the_value_that_took_its_place() -> None:
+    world = World(gateways=2)
+    world.call(Put(b"k", LARGE, b"1"))
+    held: list[MemoryOperation] = []
+
+    def hold(operation: MemoryOperation) -> int | None:
+        if operation.kind == "read_data":
+            held.append(operation)
+            return 0
+        return None
+
+    world.pool.trouble = hold
+    got = world.begin(Get(b"k"))
+    world.settle()
+    assert held
+    assert not got
+    world.call(Put(b"k", LARGE + b"2", b"2"), at=1)
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert got[0][0] == LARGE + b"2"
+
+
+def test_a_value_that_is_gone_or_damaged_is_damage_and_never_another_value() -> None:
+    world = World()
+    world.call(Put(b"k", LARGE, b"1"))
+    (name,) = values_in(world)
+    thing = world.pool.things[name]
+    for damaged in (b"w" + thing.data[1:], thing.data[:-1], thing.data + b"v", b""):
+        world.pool.things[name].data = damaged
+        assert isinstance(world.call(Get(b"k")), CorruptionError), damaged[:3]
+    del world.pool.things[name]
+    assert isinstance(world.call(Get(b"k")), CorruptionError)
+    # To write it anew mends it.
+    assert world.call(Put(b"k", LARGE, b"2")) is True
+    assert world.call(Get(b"k")) == LARGE
+
+
+def test_a_damaged_entry_is_damage_until_it_is_written_anew() -> None:
+    world = World()
+    world.call(Put(b"k", b"value", b"1"))
+    pairs = world.pool.things[bucket_name(bucket_of(b"k", SALT))].pairs
+    entry = pairs[entry_key(b"k")]
+    pairs[entry_key(b"k")] = entry[:-1] + bytes([entry[-1] ^ 1])
+    assert isinstance(world.call(Get(b"k")), CorruptionError)
+    assert world.call(Put(b"k", b"new", b"2")) is True
+    assert world.call(Get(b"k")) == b"new"
+
+
+def test_a_bucket_with_a_damaged_head_takes_no_writes_and_says_why() -> None:
+    world = World()
+    world.call(Put(b"k", b"value", b"1"))
+    thing = world.pool.things[bucket_name(bucket_of(b"k", SALT))]
+    thing.pairs[b"h"] = thing.pairs[b"h"][:-1] + b"\xff"
+    refused = world.call(Put(b"k", b"new", b"2"))
+    assert isinstance(refused, CorruptionError)
+    assert refused.outcome is Outcome.NOT_APPLIED
+    assert world.call(Get(b"k")) == b"value"
+
+
+@pytest.mark.parametrize("operation", [Get(b"k"), Put(b"k", b"v", b"1"), Put(b"k", LARGE, b"1")])
+def test_what_the_pool_does_not_answer_ends_at_its_deadline_and_holds_nothing(
+    operation: Any,
+) -> None:
+    world = World()
+    world.pool.trouble = lambda operation: 0
+    got = world.begin(operation, timeout=5.0)
+    world.pass_time(4.5)
+    assert not got
+    world.pass_time(1.0)
+    assert isinstance(got[0][0], DeadlineExceededError)
+    figures = world.gateway.figures()
+    assert (figures.waiting, figures.reads, figures.turns, figures.write_bytes) == (0, 0, 0, 0)
+
+
+def test_what_is_done_after_its_deadline_is_remembered_and_answered_to_a_retry() -> None:
+    world = World(gateways=2)
+    world.pool.trouble = lambda operation: (
+        0 if is_bucket(operation) and operation.kind == "write" else None
+    )
+    got = world.begin(Put(b"k", b"1", b"late"), timeout=2.0)
+    world.pass_time(3.0)
+    assert isinstance(got[0][0], DeadlineExceededError)
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert world.call(Get(b"k"), at=1) == b"1"
+    assert world.call(Put(b"k", b"2", b"next"), at=1) is True
+    assert world.call(Put(b"k", b"1", b"late", age_s=3.0), at=1) is False
+    assert world.call(Get(b"k"), at=1) == b"2"
+
+
+def test_while_the_pool_is_away_memory_is_bounded_and_one_more_is_refused() -> None:
+    world = World(limits=Limits(calls_max=100, gathered_bytes_max=20_000))
+    world.pool.trouble = lambda operation: 0
+    reads = [world.begin(Get(b"k%d" % n), timeout=3.0) for n in range(150)]
+    assert sum(bool(got) for got in reads) == 50
+    assert isinstance(reads[-1][0][0], OverloadedError)
+    world.pass_time(4.0)
+    writes = [world.begin(Put(b"k%d" % n, LARGE, b"%d" % n), timeout=3.0) for n in range(50)]
+    assert sum(bool(got) for got in writes) == 46
+    assert world.gateway.figures().write_bytes < 20_000 + len(LARGE)
+    world.pass_time(4.0)
+    assert all(writes)
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert world.call(Put(b"k", b"v", b"back")) is False
+    assert world.gateway.figures().write_bytes == 0
+
+
+def test_a_pool_that_is_gone_holds_no_key_that_was_not_found() -> None:
+    world = World()
+    world.call(Put(b"k", b"v", b"1"))
+    world.pool.exists = False
+    for operation in (Get(b"k"), Put(b"k", b"w", b"2"), Put(b"k", LARGE, b"3")):
+        result = world.call(operation)
+        assert isinstance(result, UnavailableError), operation
+        assert "gone" in str(result)
+
+
+def test_a_full_pool_takes_deletes_and_says_of_puts_why_not() -> None:
+    world = World()
+    world.call(Put(b"k", b"v", b"1"))
+
+    def full(operation: MemoryOperation) -> int | None:
+        if operation.kind == "write" and operation.name != b"clock":
+            _, pairs, _, data = operation.what
+            if data is not None or any(key.startswith(b"k") for key in pairs or ()):
+                return -errno.ENOSPC
+        return None
+
+    world.pool.trouble = full
+    got = world.begin(Delete(b"k", b"3"), Put(b"k", b"w", b"2"), Put(b"x", LARGE, b"4"))
+    world.settle()
+    deleted, put, large = got[0]
+    assert isinstance(put, NoSpaceError)
+    assert deleted is True
+    assert isinstance(large, NoSpaceError)
+    world.pool.trouble = lambda operation: None
+    assert world.call(Put(b"k", b"w", b"2", age_s=1.0)) is False
+    assert not values_in(world)
+
+
+@pytest.mark.parametrize(
+    ("code", "read", "written"),
+    [
+        (-errno.EIO, StorageError, StorageError),
+        (-errno.EPERM, UnavailableError, UnavailableError),
+        (-errno.EINVAL, UnavailableError, UnavailableError),
+    ],
+)
+def test_what_reading_the_pool_ends_with_has_words(
+    code: int, read: type[Error], written: type[Error]
+) -> None:
+    world = World()
+    world.pool.trouble = lambda operation: (
+        code if is_bucket(operation) and operation.kind == "read_pairs" else None
+    )
+    for operation, expected in ((Get(b"k"), read), (Put(b"k", b"v", b"1"), written)):
+        result = world.call(operation)
+        assert isinstance(result, expected)
+        assert not isinstance(result, OutcomeUnknownError)
+    assert world.gateway.figures().failures == {-code: 2}
+
+
+def test_a_gateway_that_was_fenced_off_says_so_to_whoever_runs_it() -> None:
+    world = World()
+    world.pool.trouble = lambda operation: -errno.ESHUTDOWN if is_bucket(operation) else None
+    assert isinstance(world.call(Put(b"k", b"v", b"1")), UnavailableError)
+    assert world.fenced
+
+
+def test_until_the_clock_is_known_nothing_is_written() -> None:
+    world = World(gateways=1)
+    gateway = world.gateway
+    gateway.clock.answered_at = None
+    assert isinstance(world.call(Put(b"k", b"v", b"1")), UnavailableError)
+
+
+def test_one_turn_of_a_bucket_serves_all_that_waits_for_it() -> None:
+    world = World()
+    world.pool.log.clear()
+    got = world.begin(*[Put(b"k", b"%d" % n, b"%d" % n) for n in range(60)])
+    world.settle()
+    assert sum(result is True for result in got[0]) == 59
+    name = bucket_name(bucket_of(b"k", SALT)).decode()
+    assert world.pool.log.count(f"write {name}") <= 2
+
+
+def test_gateways_that_meet_in_one_bucket_all_get_through() -> None:
+    world = World(gateways=4)
+    begun = [
+        world.begin(Put(b"k", b"%d" % n, b"%d" % n), at=n % 4, timeout=60.0) for n in range(200)
+    ]
+    world.settle(shuffled=True)
+    results = [got[0][0] for got in begun]
+    assert results.count(False) == 1
+    assert results.count(True) == 199
+    assert sum(gateway.figures().conflicts for gateway in world.gateways) > 0
+
+
+def test_a_turn_that_takes_too_long_is_given_up() -> None:
+    """Clearing away values that nobody knows relies on it."""
+    world = World(gateways=2)
+    world.pool.trouble = lambda operation: (
+        0 if is_bucket(operation) and operation.kind == "read_pairs" else None
+    )
+    got = world.begin(Put(b"k", LARGE, b"1"), timeout=1000.0)
+    world.pass_time(TURN_S_MAX + 5)
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert isinstance(got[0][0], UnavailableError)
+    assert not values_in(world)
+
+
+def test_a_service_that_is_closed_answers_all_and_takes_nothing() -> None:
+    world = World()
+    world.pool.trouble = lambda operation: 0
+    got = [world.begin(Get(b"k")), world.begin(Put(b"k", b"v", b"1"))]
+    world.gateway.close()
+    assert all(isinstance(each[0][0], UnavailableError) for each in got)
+    refused = world.begin(Get(b"k"))
+    assert isinstance(refused[0][0], UnavailableError)
+    assert isinstance(world.begin(Get(b""))[0][0], InvalidArgumentError)
+    world.settle()
+    assert world.gateway.figures().turns == 0
