@@ -348,7 +348,7 @@ class DeadlineExceededError(Error, TimeoutError):
 
 
 class UnsupportedError(Error):
-    """The server is too old to know what it was asked."""
+    """The server is too old to know what it was asked, or its mode has no such thing."""
 
 
 class BatchError(Error):

@@ -29,7 +29,7 @@ def refusal(*arguments: str, **kwargs: Any) -> str:
     ("flags", "line"),
     [
         (["--tls_profile=prod"], "unsupported --tls_profile=prod; expected dev or secure"),
-        (["--mode=raft"], "unsupported --mode=raft; expected embedded or cluster-node"),
+        (["--mode=raft"], "unsupported --mode=raft; expected embedded, cluster-node or rados"),
         (
             ["--tls_profile=secure"],
             "secure TLS profile requires both --tls_cert=PATH and --tls_key=PATH",

@@ -18,9 +18,12 @@ from kvstore.cli.kvd_flags import CLUSTER_FLAGS, CONTEXT_SETTINGS, given_flags, 
 from kvstore.errors import ConfigurationError, Error, StorageError
 from kvstore.server.config.cluster_config import OVERRIDES, load_cluster_config
 from kvstore.server.config.options import ServerOptions
+from kvstore.server.config.rados_config import OVERRIDES as RADOS_OVERRIDES
+from kvstore.server.config.rados_config import load_rados_config
 from kvstore.server.nodes.cluster_node import open_cluster_node
 from kvstore.server.nodes.embedded import open_embedded
-from kvstore.server.process import serve
+from kvstore.server.nodes.rados_node import open_rados_node
+from kvstore.server.process import serve, serve_gateway
 from kvstore.version import version
 
 HELP = """Serve a kvstore over gRPC.
@@ -36,6 +39,7 @@ Examples:
   kvd --listen_addr=127.0.0.1:0          a free port; the first line printed says which
   kvd --mode=cluster-node --config=node1.toml
                                          one member of a cluster; see docs/operations.md
+  kvd --mode=rados --config=gateway.toml a gateway to a pool of RADOS; see docs/beyond.md
   kvd check node1.toml                   all that is wrong with it, without starting
 
 \b
@@ -81,6 +85,18 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
     serve(options, partial(open_cluster_node, config))
 
 
+def _serve_rados(path: str, given: dict[str, str]) -> None:
+    merge_listen_address(given)
+    for key in given:
+        if key not in (*RADOS_OVERRIDES, "mode", "config", "metrics_addr"):
+            raise ConfigurationError(f"--{key} has no effect with --mode=rados")
+    overrides: dict[str, str | None]
+    overrides = {key: given[key] for key in RADOS_OVERRIDES if key in given}
+    overrides["metrics_address"] = given.get("metrics_addr")
+    config = load_rados_config(path, overrides)
+    serve_gateway(config.options(path), partial(open_rados_node, config))
+
+
 @click.command(help=HELP, context_settings=CONTEXT_SETTINGS)
 @kvd_flags
 @click.version_option(version(), prog_name="kvd", message="%(prog)s %(version)s")
@@ -113,6 +129,9 @@ def kvd(
     given = given_flags(context)
     if mode == "cluster-node" and config:
         _serve_cluster_node(config, given)
+        return
+    if mode == "rados" and config:
+        _serve_rados(config, given)
         return
     options = ServerOptions(
         mode=mode,

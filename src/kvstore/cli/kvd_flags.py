@@ -68,7 +68,7 @@ _FLAGS = (
         metavar=_one_of(MODES),
         default=MODES[0],
         show_default=True,
-        help="Five replicas in this process, or one member of a cluster.",
+        help="Five replicas in this process, one member of a cluster, or a gateway to RADOS.",
     ),
     click.option(
         "--listen_addr",
@@ -178,7 +178,9 @@ _FLAGS = (
         show_default=True,
         help="Calls that take at least so long are logged and kept for operators; 0: none.",
     ),
-    click.option("--config", metavar="FILE", help="TOML file of a cluster node."),
+    click.option(
+        "--config", metavar="FILE", help="TOML file of a cluster node, or of a gateway to RADOS."
+    ),
     click.option(
         "--log_level",
         metavar=_one_of(LOG_LEVELS),

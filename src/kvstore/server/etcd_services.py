@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from kvstore.api.etcd.methods import SERVICES
 from kvstore.api.handlers.etcd.asking import Asking
@@ -28,8 +28,6 @@ from kvstore.server.listeners.front import Listener
 from kvstore.server.nodes.node import Node
 
 __all__ = ["EtcdRefusals", "EtcdServices"]
-
-OFF: Final = "etcd's API is switched off on this server (--etcd_api=false)"
 
 
 class EtcdServices:
@@ -106,9 +104,12 @@ class _Member:
 class EtcdRefusals:
     """In place of the services, where the API is switched off."""
 
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
     def add(self, services: Any) -> None:
         """Refuse calls that come to a server."""
-        register_refusals(services, OFF)
+        register_refusals(services, self._reason)
 
     def take_batches(self, listener: Listener) -> None:
         """There are none: its calls end like all others."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,9 @@ GC_THRESHOLDS = (10_000, 20, 200)
 
 # How a mode's node is made, on the running event loop, from what the data directory holds.
 OpenNode = Callable[[ServerOptions, Path], Awaitable[Node]]
+# The same of a mode that has none.
+OpenGateway = Callable[[ServerOptions], Awaitable[Node]]
+Opened = Callable[[], contextlib.AbstractAsyncContextManager[tuple[Node, Path | None]]]
 
 # What asks for an end.
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -89,6 +92,26 @@ def serve(options: ServerOptions, open_node: OpenNode) -> None:
 
     Raises ConfigurationError when it can't start and whatever made the node fail while serving.
     """
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[Node, Path | None]]:
+        with DataDirectory(options.data_path, options.mode) as directory:
+            yield await open_node(options, directory.path.resolve()), directory.path
+
+    _run(options, opened)
+
+
+def serve_gateway(options: ServerOptions, open_gateway: OpenGateway) -> None:
+    """The same of what has no data directory, and so no socket for operators in it."""
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[Node, Path | None]]:
+        yield await open_gateway(options), None
+
+    _run(options, opened)
+
+
+def _run(options: ServerOptions, opened: Opened) -> None:
     configure_logs(options.log_level, options.log_format)
     certificates = None
     if options.tls_profile == "secure":
@@ -98,11 +121,11 @@ def serve(options: ServerOptions, open_node: OpenNode) -> None:
             cert=options.tls_cert, key=options.tls_key, ca=options.tls_client_ca
         )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, certificates, open_node))
+        runner.run(_serve(options, certificates, opened))
 
 
 async def _serve(
-    options: ServerOptions, certificates: CertificateFiles | None, open_node: OpenNode
+    options: ServerOptions, certificates: CertificateFiles | None, opened: Opened
 ) -> None:
     _exit_on_signals()
     front = choose_front(options.front)
@@ -118,8 +141,7 @@ async def _serve(
         # The address first: if it can't be had, nothing was written.
         address = listener.bind(options.listen_addr)
         try:
-            with DataDirectory(options.data_path, options.mode) as directory:
-                node = await open_node(options, directory.path.resolve())
+            async with opened() as (node, directory):
                 try:
                     ending = _Ending()
                     with metrics.of(node):
@@ -128,7 +150,7 @@ async def _serve(
                             front,
                             listener,
                             address,
-                            directory.path,
+                            directory,
                             node,
                             ending,
                             list(found.values()),
@@ -146,7 +168,7 @@ async def _serve_node(
     front: Front,
     listener: Listener,
     address: str,
-    directory: Path,
+    directory: Path | None,
     node: Node,
     ending: _Ending,
     warnings: Sequence[str],
@@ -158,7 +180,7 @@ async def _serve_node(
     health = HealthWatch(node.leader, node.storage_trouble)
     warnings = [*warnings, *node.exposures().values()]
     allows = everybody if options.admin == "everybody" else is_operator
-    etcd: EtcdServices | EtcdRefusals = EtcdRefusals()
+    etcd: EtcdServices | EtcdRefusals = EtcdRefusals(node.no_etcd)
     if options.etcd_api:
         etcd = EtcdServices(node, address, Rights(allows, _upkeep(options, allows)))
     newest = partial(newest_of, metrics.slow)
@@ -175,7 +197,10 @@ async def _serve_node(
         probes = Probes(etcd_service, node.leader, node.storage_trouble)
         _serve_http(listener, probes, gateway, etcd)
         metrics.probe_by(probes)
-        async with watch_over(), serve_operators(directory, front.open, add_services):
+        operators: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+        if directory is not None:
+            operators = serve_operators(directory, front.open, add_services)
+        async with watch_over(), operators:
             await _serve_clients(options, listener, address, node, ending, health, etcd, probes)
 
 

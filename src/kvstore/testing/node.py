@@ -69,6 +69,7 @@ class MemoryNode:
 
     mode = "memory"
     quota_bytes = 0
+    no_etcd = ""
 
     def __init__(self, disk: MemoryFileSystem, clock: Callable[[], float]) -> None:
         """Open what is on ``disk``, on the running event loop.

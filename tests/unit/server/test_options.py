@@ -14,7 +14,7 @@ from kvstore.server.config.options import ServerOptions
     ("flags", "complaint"),
     [
         ({"tls_profile": "prod"}, "unsupported --tls_profile=prod; expected dev or secure"),
-        ({"mode": "single"}, "unsupported --mode=single; expected embedded or cluster-node"),
+        ({"mode": "single"}, "unsupported --mode=single; expected embedded, cluster-node or rados"),
         (
             {"log_level": "loud"},
             "unsupported --log_level=loud; expected debug, info, warning or error",

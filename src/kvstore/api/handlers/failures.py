@@ -28,6 +28,7 @@ from kvstore.errors import (
     ResourceExhaustedError,
     StorageError,
     UnavailableError,
+    UnsupportedError,
 )
 from kvstore.etcd_errors import EtcdError, Reason
 
@@ -91,6 +92,8 @@ def failure_of(error: Error) -> Failure:
             return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, details, alarm + _NOT_APPLIED)
         case ResourceExhaustedError():
             return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, details, _NOT_APPLIED)
+        case UnsupportedError():
+            return Failure(grpc.StatusCode.UNIMPLEMENTED, details, _NOT_APPLIED)
         case DeadlineExceededError():
             return Failure(grpc.StatusCode.DEADLINE_EXCEEDED, details)
         case StorageError():

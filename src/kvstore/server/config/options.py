@@ -22,7 +22,7 @@ SCRUB_ROUND_HOURS_MAX = 10_000
 SLOW_CALL_MS_DEFAULT = 100
 SLOW_CALL_MS_MAX = 3_600_000
 
-MODES = ("embedded", "cluster-node")
+MODES = ("embedded", "cluster-node", "rados")
 TLS_PROFILES = ("dev", "secure")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "console")
@@ -93,8 +93,8 @@ def option_faults(values: Mapping[str, Any]) -> Iterator[str]:
         )
     if not values["data_dir"]:
         yield "--data_dir is empty; expected the path of a directory"
-    if values["mode"] == "cluster-node" and not values["config"]:
-        yield "--mode=cluster-node requires --config=PATH"
+    if values["mode"] in ("cluster-node", "rados") and not values["config"]:
+        yield f"--mode={values['mode']} requires --config=PATH"
     if values["mode"] == "embedded" and values["config"]:
         yield "--config has no effect with --mode=embedded; use --mode=cluster-node"
     yield from _tls_faults(values)

@@ -39,7 +39,7 @@ from kvstore.server.nodes.comparison import ComparisonReport, raise_alarms
 from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
-from kvstore.server.nodes.node import NodeFigures
+from kvstore.server.nodes.node import SWITCHED_OFF, NodeFigures
 from kvstore.server.nodes.operators import Operators
 from kvstore.server.nodes.publishing import Publishing
 from kvstore.server.nodes.quota import watch_quota
@@ -285,6 +285,10 @@ class ClusterNode:
             # Else it has yet to say where clients reach it.
             for has_begun in (node.client_addr != node.peer_addr,)
         ]
+
+    @property
+    def no_etcd(self) -> str:
+        return SWITCHED_OFF
 
     @property
     def quota_bytes(self) -> int:

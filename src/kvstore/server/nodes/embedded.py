@@ -28,7 +28,7 @@ from kvstore.server.nodes.comparison import ComparisonReport, raise_alarms
 from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.history import keep_history
 from kvstore.server.nodes.members import member_status
-from kvstore.server.nodes.node import NodeFigures
+from kvstore.server.nodes.node import SWITCHED_OFF, NodeFigures
 from kvstore.server.nodes.operators import refuse_embedded
 from kvstore.server.nodes.quota import watch_quota
 from kvstore.server.nodes.repairs import repairs_of
@@ -169,6 +169,10 @@ class EmbeddedNode:
         scheme = "https" if self._options.tls_profile == "secure" else "http"
         url = f"{scheme}://{dialled(address)}"
         return [ClusterMember(ETCD_MEMBER, CLUSTER_ID, (), (url,), is_learner=False)]
+
+    @property
+    def no_etcd(self) -> str:
+        return SWITCHED_OFF
 
     @property
     def quota_bytes(self) -> int:

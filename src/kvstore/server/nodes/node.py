@@ -1,16 +1,17 @@
-"""What a process serves: one member of a cluster, or all five of an embedded one."""
+"""What a process serves: one member of a cluster, all five of an embedded one, or a pool."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.handlers.etcd.cluster import ClusterMember
 from kvstore.api.handlers.guard import Guard
 from kvstore.api.v1 import admin_pb2
+from kvstore.beyond.rados import RadosFigures
 from kvstore.errors import Error
 from kvstore.replica import Replica
 from kvstore.server.nodes.backups import Form
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
     from kvstore.wire.server.traces import TraceSink
 
 
+SWITCHED_OFF: Final = "etcd's API is switched off on this server (--etcd_api=false)"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFigures:
     """What metrics are made of. ``links``: streams to peers by member; ``certificates``: by use;
     ``exposed``: what is open to whoever reaches it; ``pulses``, ``watches``, ``leases``,
     ``quota``: None where there are none. ``waiting``: unanswered calls, by API. ``saved_at``:
-    when a backup was last taken whole since the start, in seconds since 1970; 0 for never."""
+    when a backup was last taken whole since the start, in seconds since 1970; 0 for never.
+    ``rados``: of a gateway."""
 
     replicas: Sequence[Replica]
     loop: LoopFigures
@@ -46,6 +51,7 @@ class NodeFigures:
     quota: QuotaFigures | None = None
     waiting: Mapping[str, int] = field(default_factory=dict)
     saved_at: float = 0.0
+    rados: RadosFigures | None = None
 
 
 class Node(Protocol):
@@ -53,7 +59,7 @@ class Node(Protocol):
 
     @property
     def mode(self) -> str:
-        """``embedded`` or ``cluster-node``."""
+        """``embedded``, ``cluster-node`` or ``rados``."""
 
     @property
     def service(self) -> Service:
@@ -64,8 +70,12 @@ class Node(Protocol):
         """Who of them may do what."""
 
     @property
+    def no_etcd(self) -> str:
+        """Why etcd's API isn't served, where it isn't."""
+
+    @property
     def etcd(self) -> EtcdService:
-        """Where the calls of etcd's API go."""
+        """Where the calls of etcd's API go; asked only where that is served."""
 
     @property
     def leases(self) -> Leases:

@@ -1,0 +1,237 @@
+"""A gateway to a pool of RADOS: no members, no files, no state of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import structlog
+
+from kvstore.api.handlers.calls import Forward
+from kvstore.api.handlers.etcd.cluster import ClusterMember
+from kvstore.api.handlers.guard import Guard
+from kvstore.api.v1 import admin_pb2
+from kvstore.beyond.rados import RadosService
+from kvstore.beyond.rados.opening import OpenPool, open_pool
+from kvstore.errors import (
+    ConfigurationError,
+    Error,
+    StorageError,
+    UnavailableError,
+    UnsupportedError,
+)
+from kvstore.server.config.options import ServerOptions
+from kvstore.server.config.rados_config import RadosConfig
+from kvstore.server.nodes.backups import Form
+from kvstore.server.nodes.driver import Driver
+from kvstore.server.nodes.node import NodeFigures
+from kvstore.service import Service
+from kvstore.service.etcd import EtcdService
+from kvstore.service.etcd.auth_tokens import new_tokens
+from kvstore.service.etcd.hub import WatchHub
+from kvstore.service.etcd.leases import Leases
+
+if TYPE_CHECKING:
+    from kvstore.wire.server.traces import TraceSink
+
+__all__ = ["RadosNode", "open_rados_node"]
+
+GATEWAY: Final = 1
+"""What stands for a leader: a gateway serves by itself."""
+
+SILENCE_S = 5.0
+"""Without an answer of the pool for so long, a gateway says that it doesn't serve."""
+
+HEAR_S = 15.0
+LOOK_S = 0.01
+"""For the first answer of a pool, and between two looks whether it came."""
+
+CLOSE_S = 3.0
+"""For what is under way in the pool, when it all ends."""
+
+NO_GROUP: Final = (
+    "this kvd is a gateway to a pool of RADOS (--mode=rados): it has no members, no leader and no "
+    "log; ask the cluster with 'ceph'"
+)
+NO_ETCD: Final = (
+    "a pool of RADOS has no order over all keys, so no ranges, transactions, watches or leases "
+    "(--mode=rados, docs/beyond.md)"
+)
+
+log = structlog.get_logger("kvstore.rados")
+
+
+async def open_rados_node(config: RadosConfig, options: ServerOptions) -> RadosNode:
+    """Open the pool. Raises ConfigurationError, CorruptionError."""
+    address = config.address
+    try:
+        opened = await asyncio.to_thread(open_pool, address)
+    except UnavailableError as error:
+        raise ConfigurationError(str(error)) from error
+    log.info(
+        "pool opened",
+        pool=address.pool,
+        namespace=address.namespace,
+        cluster=opened.fsid,
+        store=opened.marker.store.hex(),
+        made=opened.made,
+    )
+    node = RadosNode(opened)
+    try:
+        await node.hear()
+    except BaseException:
+        await node.close()
+        raise
+    return node
+
+
+class RadosNode:
+    """A :class:`kvstore.server.nodes.node.Node` without members."""
+
+    mode = "rados"
+
+    def __init__(self, opened: OpenPool) -> None:
+        self._pool = opened.objects
+        self._driver = driver = Driver()
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.service: Service
+        self._service = self.service = RadosService(
+            opened.objects,
+            opened.marker.salt,
+            now=time.monotonic,
+            world=partial(time.clock_gettime, time.CLOCK_BOOTTIME),
+            later=loop.call_later,
+            fenced=self._fenced,
+        )
+        # Nobody is asked for a user: there is nowhere to keep one.
+        self.guard = Guard(lambda: None, lambda: None, new_tokens())
+        driver.watch(opened.objects.fileno(), self._finished)
+        driver.start(_nothing, self._service.tick)
+
+    async def hear(self) -> None:
+        """Wait until the pool's clock is known: before that nothing is written.
+
+        Raises ConfigurationError when the pool doesn't answer.
+        """
+        until = self._loop.time() + HEAR_S
+        while not self._service.clock.is_set:
+            if self._loop.time() > until:
+                raise ConfigurationError(f"the pool did not answer in {HEAR_S:.0f} s")
+            await asyncio.sleep(LOOK_S)
+
+    def _finished(self) -> None:
+        self._service.finished(self._pool.drain())
+
+    def _fenced(self, reason: Error) -> None:
+        self._driver.fail(StorageError(f"{reason}; it starts anew with another identity"))
+
+    @property
+    def no_etcd(self) -> str:
+        return NO_ETCD
+
+    @property
+    def etcd(self) -> EtcdService:
+        raise UnsupportedError(NO_ETCD)
+
+    @property
+    def leases(self) -> Leases:
+        raise UnsupportedError(NO_ETCD)
+
+    @property
+    def watches(self) -> WatchHub:
+        raise UnsupportedError(NO_ETCD)
+
+    def etcd_members(self, address: str) -> Sequence[ClusterMember]:
+        return ()
+
+    @property
+    def quota_bytes(self) -> int:
+        return 0
+
+    @property
+    def forward(self) -> Forward | None:
+        return None  # each gateway does all
+
+    @property
+    def failed(self) -> asyncio.Future[Error]:
+        return self._driver.failed
+
+    def leader(self) -> int:
+        return GATEWAY
+
+    def storage_trouble(self) -> str:
+        silent_s = self._service.silent_s()
+        if silent_s < SILENCE_S:
+            return ""
+        if silent_s == float("inf"):
+            return "the pool has not answered yet"
+        # Not how long: each other text would be another trouble.
+        return "the pool does not answer"
+
+    def member_statuses(self) -> Sequence[admin_pb2.MemberStatus]:
+        return ()
+
+    def trace_by(self, traces: TraceSink) -> None:
+        pass  # no calls come from other members
+
+    def figures(self) -> NodeFigures:
+        return NodeFigures(
+            (),
+            self._driver.figures(),
+            waiting={"kvstore": self._service.waiting},
+            rados=self._service.figures(),
+        )
+
+    def members(self) -> admin_pb2.MembersResponse:
+        refuse()
+
+    async def change_members(
+        self, request: admin_pb2.ChangeMembersRequest
+    ) -> admin_pb2.MembersResponse:
+        refuse()
+
+    async def transfer_leadership(self, to: int) -> int:
+        refuse()
+
+    async def forget_introduction(self, member: int) -> bool:
+        refuse()
+
+    def repair(self, begin: bool) -> admin_pb2.RepairResponse:
+        refuse()
+
+    async def forward_admin(self, method: str, request: Any, leader: int, timeout_s: float) -> Any:
+        refuse()
+
+    def exposures(self) -> Mapping[str, str]:
+        return {}
+
+    async def hand_over(self) -> int:
+        return 0  # clients find another gateway by themselves
+
+    async def save_snapshot(self, stale: bool, form: Form = iter) -> AsyncGenerator[bytes, None]:
+        refuse()
+        yield b""
+
+    async def close(self) -> None:
+        """End the client, once what is under way in the pool has ended or was given up."""
+        self._driver.stop()
+        until = self._loop.time() + CLOSE_S
+        self._service.close()
+        while self._pool.under_way and self._loop.time() < until:
+            self._service.finished(self._pool.drain())
+            await asyncio.sleep(0.01)
+        if not await asyncio.to_thread(self._pool.close):
+            log.warning("the pool does not answer: its client ends with the process")
+
+
+def refuse() -> NoReturn:
+    """What only a group can do. Raises UnsupportedError."""
+    raise UnsupportedError(NO_GROUP)
+
+
+def _nothing() -> None:
+    """Nothing is gathered for a turn."""
