@@ -13,12 +13,11 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from kvstore.cli.exit_codes import ExitCode
-from kvstore.cli.kvd_check import kvd_check, merge_listen_address
+from kvstore.cli.kvd_check import kvd_check, merge_listen_address, rados_overrides
 from kvstore.cli.kvd_flags import CLUSTER_FLAGS, CONTEXT_SETTINGS, given_flags, kvd_flags
 from kvstore.errors import ConfigurationError, Error, StorageError
 from kvstore.server.config.cluster_config import OVERRIDES, load_cluster_config
 from kvstore.server.config.options import ServerOptions
-from kvstore.server.config.rados_config import OVERRIDES as RADOS_OVERRIDES
 from kvstore.server.config.rados_config import load_rados_config
 from kvstore.server.nodes.cluster_node import open_cluster_node
 from kvstore.server.nodes.embedded import open_embedded
@@ -87,13 +86,7 @@ def _serve_cluster_node(path: str, given: dict[str, str]) -> None:
 
 def _serve_rados(path: str, given: dict[str, str]) -> None:
     merge_listen_address(given)
-    for key in given:
-        if key not in (*RADOS_OVERRIDES, "mode", "config", "metrics_addr"):
-            raise ConfigurationError(f"--{key} has no effect with --mode=rados")
-    overrides: dict[str, str | None]
-    overrides = {key: given[key] for key in RADOS_OVERRIDES if key in given}
-    overrides["metrics_address"] = given.get("metrics_addr")
-    config = load_rados_config(path, overrides)
+    config = load_rados_config(path, rados_overrides(given))
     serve_gateway(config.options(path), partial(open_rados_node, config))
 
 

@@ -11,21 +11,28 @@ from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.data_bytes import in_line
 from kvstore.cli.kvd_flags import CLUSTER_FLAGS, CONTEXT_SETTINGS, given_flags, kvd_flags
 from kvstore.errors import ConfigurationError
-from kvstore.server.checks.configuration import check_cluster_node, check_embedded, check_process
+from kvstore.server.checks.configuration import (
+    check_cluster_node,
+    check_embedded,
+    check_process,
+    check_rados,
+)
 from kvstore.server.checks.findings import Finding, fault
 from kvstore.server.config.cluster_config import OVERRIDES, draft_cluster_config
 from kvstore.server.config.options import ServerOptions, option_faults
+from kvstore.server.config.rados_config import OVERRIDES as RADOS_OVERRIDES
+from kvstore.server.config.rados_config import draft_rados_config
 from kvstore.server.metrics.endpoint import parse_metrics_address
 
 __all__ = ["check_file", "kvd_check", "merge_listen_address"]
 
 HELP = """Say all that is wrong with a configuration; start nothing.
 
-FILE is that of a cluster node (--config); without it the flags of an embedded kvd are checked. All
-flags and environment variables of kvd mean what they mean there. Looks at the configuration, the
-certificates (readable, of one key, expired, of which authority, for whom), the data directory
-(whose it is, permissions, lock, links, space) and the addresses. Binds and writes nothing, and asks
-nobody but the resolver.
+FILE is that of a cluster node, or with --mode=rados of a gateway (--config); without it the flags
+of an embedded kvd are checked. All flags and environment variables of kvd mean what they mean
+there. Looks at the configuration, the certificates (readable, of one key, expired, of which
+authority, for whom), the data directory (whose it is, permissions, lock, links, space) and the
+addresses. Binds and writes nothing, and asks nobody but the resolver.
 
 \b
 Examples:
@@ -61,14 +68,16 @@ def kvd_check(
     given = given_flags(context)
     if file == "":
         raise click.UsageError("FILE is empty; give the path of a configuration")
-    if file and "mode" in given and mode != "cluster-node":
+    if file and "mode" in given and mode == "embedded":
         raise click.UsageError(f"FILE has no effect with --mode={mode}; use --mode=cluster-node")
     if file and config and file != config:
         raise click.UsageError(f"FILE and --config={config} say the same thing; give one of them")
-    path = file or (config if mode == "cluster-node" else None)
+    path = file or (config if mode in ("cluster-node", "rados") else None)
     if path is None:
         values = {name: context.params[name] for name in _OPTIONS if name in context.params}
         found = [*_embedded(values, given, running=running)]
+    elif mode == "rados":
+        found = [*_rados(path, given, running=running)]
     else:
         found = [*_cluster_node(path, given, running=running)]
     _say(list(dict.fromkeys(found)))
@@ -115,6 +124,31 @@ def _cluster_node(path: str, given: dict[str, str], *, running: bool) -> Iterato
     )
     yield from check_process(config.metrics_address)
     yield from check_cluster_node(config, running=running)
+
+
+def _rados(path: str, given: dict[str, str], *, running: bool) -> Iterator[Finding]:
+    try:
+        merge_listen_address(given)
+        overrides = rados_overrides(given)
+    except ConfigurationError as error:
+        yield fault(str(error))
+        overrides = {}
+    config, faults = draft_rados_config(path, overrides)
+    yield from map(fault, faults)
+    if config is not None:
+        yield from check_process(config.metrics_address)
+        yield from check_rados(config, running=running)
+
+
+def rados_overrides(given: dict[str, str]) -> dict[str, str | None]:
+    """What flags say other than a gateway's file. Raises ConfigurationError for a group's."""
+    for key in given:
+        if key not in (*RADOS_OVERRIDES, "mode", "config", "metrics_addr"):
+            raise ConfigurationError(f"--{key} has no effect with --mode=rados")
+    overrides: dict[str, str | None]
+    overrides = {key: given[key] for key in RADOS_OVERRIDES if key in given}
+    overrides["metrics_address"] = given.get("metrics_addr")
+    return overrides
 
 
 def merge_listen_address(given: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from kvstore.beyond.rados.layout import (
 )
 from kvstore.beyond.rados.objects import ABSENT, CONFLICTS
 from kvstore.errors import ConfigurationError, CorruptionError, Error, UnavailableError
+from kvstore.small_files import read_small
 
 __all__ = ["LIBRARY", "OpenPool", "PoolAddress", "open_pool"]
 
@@ -73,12 +74,8 @@ def open_pool(address: PoolAddress) -> OpenPool:
     Raises ConfigurationError for what an operator has to mend, UnavailableError for a cluster that
     doesn't answer, and CorruptionError for a marker that is damaged.
     """
-    try:
-        native.load(LIBRARY)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--mode=rados needs librados (Debian's and Red Hat's package {PACKAGE}): {error}"
-        ) from error
+    find_librados()
+    check_readable(address)
     try:
         objects = native.Pool(f"client.{address.user}")
     except OSError as error:
@@ -93,25 +90,39 @@ def open_pool(address: PoolAddress) -> OpenPool:
     return OpenPool(objects, marker, objects.fsid(), made)
 
 
+def find_librados() -> None:
+    """Raises ConfigurationError where it isn't installed."""
+    try:
+        native.load(LIBRARY)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--mode=rados needs librados (Debian's and Red Hat's package {PACKAGE}): {error}"
+        ) from error
+
+
+def check_readable(address: PoolAddress) -> None:
+    """Raises ConfigurationError for a file that can't be read."""
+    for key, file in (("ceph_conf", address.ceph_conf), ("keyring", address.keyring)):
+        if file is not None:
+            try:
+                read_small(file)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"failed to read {key} = {file}: {error.strerror or error}"
+                ) from error
+
+
 def _configure(objects: native.Pool, address: PoolAddress) -> None:
     try:
-        with open(address.ceph_conf, "rb"):
-            pass
         objects.read_configuration(address.ceph_conf)
     except OSError as error:
         raise ConfigurationError(
-            f"failed to read ceph_conf = {address.ceph_conf}: {os.strerror(error.errno or 0)}"
+            f"ceph_conf = {address.ceph_conf} is no configuration of Ceph's: "
+            f"{os.strerror(error.errno or 0)}"
         ) from error
     for option, value in OPTIONS.items():
         objects.set_option(option, value)
     if address.keyring is not None:
-        try:
-            with open(address.keyring, "rb"):
-                pass
-        except OSError as error:
-            raise ConfigurationError(
-                f"failed to read keyring = {address.keyring}: {error.strerror}"
-            ) from error
         objects.set_option("keyring", address.keyring)
 
 

@@ -42,7 +42,7 @@ class RadosFigures:
     """A moment of a service. ``reads``, ``turns``: under way in the pool; ``waiting``: calls that
     aren't answered; ``write_bytes``: of writes that are held; ``conflicts``: turns that were done
     again, as another gateway was there first; ``failures``: operations that came to nothing, by
-    errno."""
+    errno; ``silent_s``: since the pool answered last, without end if it never did."""
 
     waiting: int
     reads: int
@@ -50,6 +50,7 @@ class RadosFigures:
     write_bytes: int
     conflicts: int
     failures: dict[int, int]
+    silent_s: float
 
 
 class RadosService:
@@ -123,6 +124,7 @@ class RadosService:
             writing.size,
             writing.conflicts,
             dict(self._failures),
+            self.silent_s(),
         )
 
     def submit(self, operations: Sequence[Operation], deadline: float, done: Done) -> None:

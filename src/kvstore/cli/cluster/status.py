@@ -82,9 +82,11 @@ def as_json(reports: Reports) -> dict[str, object]:
 def as_text(reports: Reports) -> str:
     """Return the reports as a heading and a table."""
     asked = reports.asked
-    leader = f"leader {asked.leader_id}" if asked.leader_id else "no leader"
+    leader = f"leader {asked.leader_id}, " if asked.leader_id else "no leader, "
     said = in_line(f"kvd {asked.version}, {asked.mode}")
-    heading = f"{said}, {leader}, up {_duration(asked.uptime_s)}"
+    if asked.mode == "rados":
+        leader = ""  # a gateway has no members
+    heading = f"{said}, {leader}up {_duration(asked.uptime_s)}"
     rows = [_row(report, reports) for report in reports.members]
     faults = []
     for report in reports.members:
@@ -96,7 +98,7 @@ def as_text(reports: Reports) -> str:
             faults += [f"member {report.member_id} finds: {finding}" for finding in found]
     # The members of an embedded kvd have no addresses of their own.
     shown = len(COLUMNS) if asked.mode == "cluster-node" else -1
-    lines = table(COLUMNS[:shown], [row[:shown] for row in rows])
+    lines = table(COLUMNS[:shown], [row[:shown] for row in rows]) if rows else []
     warnings = [f"warning: {in_line(warning)}" for warning in asked.warnings]
     return "\n".join([heading, *lines, *faults, *_scrubs(reports), *warnings])
 

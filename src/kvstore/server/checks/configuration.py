@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvstore.addresses import HostPort
+from kvstore.beyond.rados.opening import check_readable, find_librados
 from kvstore.extras import install_line
 from kvstore.replica import ReplicaOptions
 from kvstore.server.checks.addresses import (
@@ -21,6 +22,7 @@ from kvstore.server.checks.directory import check_directory, check_identity
 from kvstore.server.checks.findings import Finding, fault, refusal, warning
 from kvstore.server.config.cluster_config import ClusterConfig
 from kvstore.server.config.options import ServerOptions
+from kvstore.server.config.rados_config import RadosConfig
 from kvstore.server.descriptors import FEW
 from kvstore.server.exposure import exposures, peer_exposures
 from kvstore.server.listeners.front import choose_front
@@ -30,7 +32,7 @@ from kvstore.server.peers.names import member_name
 from kvstore.server.peers.secret import read_secret
 from kvstore.server.traces.switch import check_exporters
 
-__all__ = ["check_cluster_node", "check_embedded", "check_process"]
+__all__ = ["check_cluster_node", "check_embedded", "check_process", "check_rados"]
 
 
 def check_embedded(options: ServerOptions, *, running: bool) -> Iterator[Finding]:
@@ -78,6 +80,20 @@ def check_cluster_node(config: ClusterConfig, *, running: bool) -> Iterator[Find
     if config.peer_addr:
         yield from check_pulse_address(config.peer_addr, running=running)
     yield from check_dialled_addresses([node.peer_addr for node in config.nodes])
+
+
+def check_rados(config: RadosConfig, *, running: bool) -> Iterator[Finding]:
+    """The same for a gateway; the cluster isn't asked."""
+    yield from refusal(choose_front, config.front)
+    yield from refusal(find_librados)
+    yield from refusal(check_readable, config.address)
+    if config.tls_cert and config.tls_key:
+        yield from check_client_certificates(
+            config.tls_cert, config.tls_key, config.tls_client_ca, _named(config.client_addr)
+        )
+    yield from check_listen_address(config.client_addr, running=running)
+    if config.metrics_address:
+        yield from check_listen_address(config.metrics_address, running=running, of="metrics")
 
 
 def check_process(metrics_addr: str | None) -> Iterator[Finding]:

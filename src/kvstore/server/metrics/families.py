@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import errno
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from kvstore.beyond.rados import RadosFigures
 from kvstore.errors import StorageError
 from kvstore.replica import ReplicaStatus
 from kvstore.replica.comparing import ComparisonFigures
@@ -75,6 +77,7 @@ class Moment:
     quota: QuotaFigures | None = None
     waiting: Mapping[str, int] = dataclasses.field(default_factory=dict)
     saved_at: float = 0.0
+    rados: RadosFigures | None = None
 
 
 def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Moment:
@@ -109,6 +112,7 @@ def take_moment(figures: NodeFigures, front: FrontFigures | None = None) -> Mome
         figures.quota,
         figures.waiting,
         figures.saved_at,
+        figures.rados,
     )
 
 
@@ -200,7 +204,20 @@ def families_of(moment: Moment) -> list[Metric]:
         _leases(book, moment.leases)
     if moment.quota is not None:
         _quota(book, moment.quota)
+    if moment.rados is not None:
+        _rados(book, moment.rados)
     return list(book.families.values())
+
+
+def _rados(book: _Book, rados: RadosFigures) -> None:
+    book.gauge("rados_reads", "Gets that the pool is asked for", rados.reads)
+    book.gauge("rados_turns", "Buckets that are written", rados.turns)
+    book.gauge("rados_write_bytes", "Of writes that are held", rados.write_bytes)
+    book.gauge("rados_silent_seconds", "Since the pool answered last", rados.silent_s)
+    book.counter("rados_conflicts", "Turns that lost a race and began anew", rados.conflicts)
+    for number, count in sorted(rados.failures.items()):
+        name = errno.errorcode.get(number, str(number))
+        book.counter("rados_failures", "Operations that came to nothing", count, errno=name)
 
 
 def _front(book: _Book, front: FrontFigures) -> None:
