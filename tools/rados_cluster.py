@@ -253,6 +253,15 @@ class RadosCluster:
             self.keyring.write_bytes(said)
             self.keyring.chmod(0o600)
 
+    def set_full_ratio(self, ratio: float) -> None:
+        """Disks of which more is taken are full."""
+        # None may be above the next one.
+        pairs = [("nearfull", ratio * 0.9), ("backfillfull", ratio * 0.95), ("full", ratio)]
+        if ratio > 0.5:
+            pairs.reverse()
+        for name, value in pairs:
+            self.ceph("osd", f"set-{name}-ratio", f"{value:.6f}")
+
     def mend(self) -> None:
         """Have all daemons run, and the pools be whole."""
         for name, daemon in self._daemons.items():

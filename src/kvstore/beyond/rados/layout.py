@@ -5,9 +5,11 @@ object                  what it holds
 ======================  =============================================================
 ``kvstore``             the marker: one pair, ``marker``
 ``clock``               the pool's clock: one pair, ``ms``
+``sweep``               when values were last swept, by that clock: one pair, ``ms``
 ``b.<bucket>``          a bucket: pairs, see below; ``<bucket>`` is five digits, hexadecimal
-``v.<bucket>.<name>``   a value that is too large for a pair; ``<name>``: 12 digits of the time
-                        of the pool's clock, a dot, 16 random ones
+``v.<bucket>.<name>``   a value that is too large for a pair, as the object's data, and one pair,
+                        ``key``; ``<name>``: 12 digits of the time of the pool's clock, a dot, 16
+                        random ones
 ======================  =============================================================
 
 A key's bucket is 20 bits of its hash under the pool's salt. Numbers are little-endian. Pairs of a
@@ -69,6 +71,8 @@ __all__ = [
     "MARKER_NAME",
     "PAGES_MAX",
     "PAGE_REQUESTS",
+    "SWEEP_NAME",
+    "VALUE_KEY",
     "YOUNG_MAX",
     "Apart",
     "Entry",
@@ -97,6 +101,7 @@ __all__ = [
     "page_key",
     "parse_name",
     "request_key",
+    "time_of_value",
     "value_checksum",
     "value_name",
 ]
@@ -107,6 +112,8 @@ MARKER_NAME = b"kvstore"
 MARKER_KEY = b"marker"
 CLOCK_NAME = b"clock"
 CLOCK_KEY = b"ms"
+SWEEP_NAME = b"sweep"
+VALUE_KEY = b"key"
 HEAD_KEY = b"h"
 
 INLINE_BYTES_MAX = 4096
@@ -193,6 +200,11 @@ def value_name(bucket: int, name: bytes) -> bytes:
 def new_value(time_ms: int, draw: bytes) -> bytes:
     """A name for a value that is written at ``time_ms``; ``draw``: 8 random bytes."""
     return b"%012x.%b" % (time_ms, draw.hex().encode())
+
+
+def time_of_value(name: bytes) -> int:
+    """When a value was written, by the pool's clock."""
+    return int(name[:12], 16)
 
 
 def parse_name(name: bytes) -> tuple[int, bytes] | None:

@@ -20,6 +20,7 @@ from kvstore.beyond.rados.failing import read_failure, write_failure
 from kvstore.beyond.rados.layout import (
     HEAD_KEY,
     INLINE_BYTES_MAX,
+    VALUE_KEY,
     Apart,
     Entry,
     Head,
@@ -304,7 +305,9 @@ class Writing:
             self._go_on_with(turn)
 
         turn.operations.add(
-            self._objects.write(value_name(turn.bucket, name), ANY, None, None, value, done)
+            self._objects.write(
+                value_name(turn.bucket, name), ANY, {VALUE_KEY: write.key}, None, value, done
+            )
         )
 
     def _go_on_with(self, turn: _Turn) -> None:

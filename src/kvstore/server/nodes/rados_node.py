@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
 
+from kvstore._rados.native import Listing
 from kvstore.api.handlers.calls import Forward
 from kvstore.api.handlers.etcd.cluster import ClusterMember
 from kvstore.api.handlers.guard import Guard
 from kvstore.api.v1 import admin_pb2
 from kvstore.beyond.rados import RadosService
 from kvstore.beyond.rados.opening import OpenPool, open_pool
+from kvstore.beyond.rados.sweeping import Sweep
 from kvstore.errors import (
     ConfigurationError,
     Error,
@@ -25,6 +27,7 @@ from kvstore.errors import (
 )
 from kvstore.server.config.options import ServerOptions
 from kvstore.server.config.rados_config import RadosConfig
+from kvstore.server.long_lived import long_lived
 from kvstore.server.nodes.backups import Form
 from kvstore.server.nodes.driver import Driver
 from kvstore.server.nodes.node import NodeFigures
@@ -48,6 +51,12 @@ SILENCE_S = 5.0
 HEAR_S = 15.0
 LOOK_S = 0.01
 """For the first answer of a pool, and between two looks whether it came."""
+
+SWEEP_LOOK_S = 300.0
+"""Between two looks whether it is time to sweep, and this gateway's turn."""
+SWEEP_NAMES = 256
+SWEEP_PAUSE_S = 0.1
+"""Objects that are listed at one time, and the pause after that."""
 
 CLOSE_S = 3.0
 """For what is under way in the pool, when it all ends."""
@@ -111,6 +120,9 @@ class RadosNode:
         self.guard = Guard(lambda: None, lambda: None, new_tokens())
         driver.watch(opened.objects.fileno(), self._finished)
         driver.start(_nothing, self._service.tick)
+        self._listing: asyncio.Future[list[bytes]] | None = None
+        self._sweep = Sweep(opened.objects, self._service.clock)
+        self._sweeping = long_lived(self._sweep_now_and_then(), "sweep", driver.fail)
 
     async def hear(self) -> None:
         """Wait until the pool's clock is known: before that nothing is written.
@@ -122,6 +134,46 @@ class RadosNode:
             if self._loop.time() > until:
                 raise ConfigurationError(f"the pool did not answer in {HEAR_S:.0f} s")
             await asyncio.sleep(LOOK_S)
+
+    async def _sweep_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_LOOK_S)
+            if await self._asked(self._sweep.claim):
+                await self._sweep_all()
+
+    async def _sweep_all(self) -> None:
+        """Walk over all objects, and clear away the values that no key names."""
+        listing = Listing(self._pool)
+        seen, removed = 0, self._sweep.removed
+        try:
+            while names := await self._listed(listing):
+                seen += len(names)
+                await self._asked(partial(self._look_at, names))
+                await asyncio.sleep(SWEEP_PAUSE_S)
+        except OSError as error:
+            log.warning("sweep given up", reason=str(error), seen=seen)
+        else:
+            log.info("swept", objects=seen, removed=self._sweep.removed - removed)
+
+    async def _listed(self, listing: Listing) -> list[bytes]:
+        """More names. The thread goes on, whatever becomes of the task: the pool isn't closed
+        under it."""
+        self._listing = self._loop.run_in_executor(None, listing.names, SWEEP_NAMES)
+        return await asyncio.shield(self._listing)
+
+    def _look_at(self, names: list[bytes], done: Callable[[bool], None]) -> None:
+        self._sweep.look_at(names, partial(done, True))
+
+    async def _asked(self, ask: Callable[[Callable[[bool], None]], None]) -> bool:
+        """What ``ask`` hands to what it is given."""
+        answer: asyncio.Future[bool] = self._loop.create_future()
+
+        def answered(what: bool) -> None:
+            if not answer.done():
+                answer.set_result(what)
+
+        ask(answered)
+        return await answer
 
     def _finished(self) -> None:
         self._service.finished(self._pool.drain())
@@ -218,13 +270,18 @@ class RadosNode:
 
     async def close(self) -> None:
         """End the client, once what is under way in the pool has ended or was given up."""
-        self._driver.stop()
         until = self._loop.time() + CLOSE_S
+        self._sweeping.cancel()
+        await asyncio.wait([self._sweeping])
+        self._driver.stop()
         self._service.close()
         while self._pool.under_way and self._loop.time() < until:
             self._service.finished(self._pool.drain())
             await asyncio.sleep(0.01)
-        if not await asyncio.to_thread(self._pool.close):
+        if self._listing is not None and not self._listing.done():
+            await asyncio.wait([self._listing], timeout=max(0.0, until - self._loop.time()))
+        listed = self._listing is None or self._listing.done()
+        if not (listed and await asyncio.to_thread(self._pool.close)):
             log.warning("the pool does not answer: its client ends with the process")
 
 
