@@ -6,6 +6,7 @@ import errno
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 
@@ -13,6 +14,7 @@ from kvstore._engine.files.file_face import sync_directory
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore._engine.table.native import CacheFace, TableFile, TableWriter
 from kvstore.errors import CorruptionError, IntegrityCode, StorageError
+from tests.fuzz import resealing
 
 PUT = 1
 NEWEST = (1 << 56) - 1
@@ -160,3 +162,30 @@ def test_running_out_of_memory_is_an_error_and_passes() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_block_out_of_order_is_refused_until_one_reading_found_it_in_order(
+    full_disk: MemoryFileSystem,
+) -> None:
+    """The checksum says that it is what was written; each full check looks anew all the same."""
+    whole = full_disk.read_file("/db/t")
+    hurt = bytearray(whole)
+    hurt[96 + 16 + 16] ^= 1  # the head of the first key of the first block
+    damaged = resealing.table(bytes(hurt))
+
+    def refused(read: Callable[[], object]) -> None:
+        with pytest.raises(CorruptionError, match="block restart") as caught:
+            read()
+        assert caught.value.code is IntegrityCode.INVALID_RECORD
+
+    full_disk.write("/db/t", 0, damaged)
+    with TableFile(full_disk, "/db/t", 7) as table:
+        for _ in range(2):
+            refused(lambda: table.get(KEYS[0], NEWEST))
+            refused(table.cursor().first)
+        refused(table.verify)
+    full_disk.write("/db/t", 0, whole)
+    with TableFile(full_disk, "/db/t", 7) as table:
+        assert table.get(KEYS[0], NEWEST) == (1, b"v" * 50)
+        full_disk.write("/db/t", 0, damaged)
+        refused(table.verify)

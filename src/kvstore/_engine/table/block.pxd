@@ -1,7 +1,7 @@
 """Reads one block (layout: block_build.pyx): point search, check, and a cursor.
 
 `block_view` makes a Block of bytes in a few instructions; nothing is decoded in advance. Bytes
-that came from disk are put through `block_check` once, when they are read; after that, searches
+that came from disk are put through `block_check` once (checked.pxd); after that, searches
 still bound every access, so that even a block damaged in memory can't lead outside of it.
 """
 

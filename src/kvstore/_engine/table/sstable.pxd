@@ -30,6 +30,7 @@ cdef struct Table:
     Index root                      # of the partitions
     Handle root_handle              # its offset is where the data ends
     Properties properties
+    uint64_t** checked              # for each partition see checked.pxd; NULL: there was no memory
     uint8_t* ranges_frame
     RangeRun* ranges                # the range tombstones, keys in that frame; NULL: there are none
     const uint8_t* tail             # only while opening: the end of the file, in memory
@@ -112,6 +113,11 @@ cdef int partition_view(Partition* partition) noexcept nogil
 # Checks the payload of a frame that was just read, against what its index says of it.
 cdef int check_data(
     const uint8_t* frame, size_t size, Index* index, uint64_t slot, int64_t offset, Status* status
+) noexcept nogil
+# The same, unless this block of this partition was checked since the table was opened.
+cdef int check_data_once(
+    Table* table, uint64_t partition, const uint8_t* frame, size_t size, Index* index,
+    uint64_t slot, int64_t offset, Status* status
 ) noexcept nogil
 cdef int check_partition(
     Table* table, const uint8_t* frame, size_t size, uint64_t slot, Status* status

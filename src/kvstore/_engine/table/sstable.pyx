@@ -107,6 +107,32 @@ cdef int check_data(
     return block_check(&block, index, slot, offset, status)
 
 
+cdef int check_data_once(
+    Table* table, uint64_t partition, const uint8_t* frame, size_t size, Index* index,
+    uint64_t slot, int64_t offset, Status* status
+) noexcept nogil:
+    cdef uint64_t* bits = checked_of(table.checked, partition)
+    if checked_test(bits, slot):
+        return 0
+    if check_data(frame, size, index, slot, offset, status) < 0:
+        return -1
+    checked_set(bits, slot)
+    return 0
+
+
+cdef void partition_was_checked(Table* table, uint64_t slot, uint64_t blocks) noexcept nogil:
+    """Without memory for its bits it is checked again with the next reading."""
+    cdef uint64_t* bits
+    if table.checked == NULL:
+        return
+    bits = <uint64_t*> kv_calloc(2 + blocks // 64, sizeof(uint64_t))
+    if bits == NULL:
+        return
+    bits[0] = blocks
+    if not checked_begin(table.checked, slot, bits):
+        kv_free(bits)
+
+
 cdef int check_root(
     Index* root, Properties* properties, Footer* footer, const uint8_t* payload, size_t size,
     Status* status
@@ -207,6 +233,16 @@ cdef int check_partition(
     return 0
 
 
+cdef uint64_t blocks_of(const uint8_t* frame, size_t size) noexcept nogil:
+    """How many data blocks a partition has that was checked."""
+    cdef Partition partition
+    cdef CachedBlock held
+    held.data = frame
+    held.size = <uint32_t> (FRAME_HEADER_BYTES + size)
+    partition.held = &held
+    return partition.index.entries if partition_view(&partition) == 0 else 0
+
+
 cdef CachedBlock* load_partition(
     Table* table, Handle handle, uint64_t slot, bint fill_cache, Status* status
 ) noexcept nogil:
@@ -214,9 +250,11 @@ cdef CachedBlock* load_partition(
     cdef uint8_t* frame = table_read_frame(table, handle, FRAME_PARTITION, &size, status)
     if frame == NULL:
         return NULL
-    if check_partition(table, frame, size, slot, status) < 0:
-        block_free(frame)
-        return NULL
+    if checked_of(table.checked, slot) == NULL:
+        if check_partition(table, frame, size, slot, status) < 0:
+            block_free(frame)
+            return NULL
+        partition_was_checked(table, slot, blocks_of(frame, size))
     return cache_insert(
         table.cache if fill_cache else NULL, table.cache_id, handle.offset, frame,
         FRAME_HEADER_BYTES + size,
@@ -260,13 +298,16 @@ cdef int table_partition(
 
 
 cdef CachedBlock* load_data(
-    Table* table, Handle handle, Index* index, uint64_t slot, bint fill_cache, Status* status
+    Table* table, uint64_t partition, Handle handle, Index* index, uint64_t slot, bint fill_cache,
+    Status* status
 ) noexcept nogil:
     cdef size_t size
     cdef uint8_t* frame = table_read_frame(table, handle, FRAME_DATA, &size, status)
     if frame == NULL:
         return NULL
-    if check_data(frame, size, index, slot, <int64_t> handle.offset, status) < 0:
+    if check_data_once(
+        table, partition, frame, size, index, slot, <int64_t> handle.offset, status
+    ) < 0:
         block_free(frame)
         return NULL
     return cache_insert(
@@ -399,6 +440,8 @@ cdef int load(Table* table, const char* path, const uint8_t* file_id, Status* st
                 size, status,
             )
     table.tail = NULL
+    if result == 0 and table.root.entries:
+        table.checked = <uint64_t**> kv_calloc(table.root.entries, sizeof(uint64_t*))
     return result
 
 
@@ -433,6 +476,7 @@ cdef void table_retain(Table* table) noexcept nogil:
 
 
 cdef void table_release(Table* table) noexcept nogil:
+    cdef uint32_t slot
     if not reference_drop(&table.references):
         return
     if table.cache != NULL:
@@ -447,6 +491,10 @@ cdef void table_release(Table* table) noexcept nogil:
     block_free(table.root_frame)
     block_free(table.properties_frame)
     block_free(table.meta_index_frame)
+    if table.checked != NULL:
+        for slot in range(table.root.entries):
+            kv_free(table.checked[slot])
+        kv_free(table.checked)
     kv_free(table)
 
 
@@ -496,12 +544,14 @@ cdef int find_block(
 ) noexcept nogil:
     """The data block that a version of the key would be in, held; ABSENT, FOUND, FAILED, COLD."""
     cdef Partition partition
+    cdef uint64_t own
     cdef int cached
     cdef int64_t slot = index_lower(&table.root, user_key, trailer)
     if slot == table.root.entries:
         return ABSENT
     if slot < 0:
         return failed_in_memory(status, table.root_handle)
+    own = <uint64_t> slot
     if reading == READ_NOTHING:
         cached = table_partition_cached(table, <uint64_t> slot, &partition, status)
         if cached <= 0:
@@ -524,7 +574,8 @@ cdef int find_block(
         return COLD
     if held[0] == NULL:
         held[0] = load_data(
-            table, handle[0], &partition.index, <uint64_t> slot, reading == READ_AND_KEEP, status
+            table, own, handle[0], &partition.index, <uint64_t> slot, reading == READ_AND_KEEP,
+            status,
         )
     cache_unpin(partition.held)
     return FOUND if held[0] != NULL else FAILED

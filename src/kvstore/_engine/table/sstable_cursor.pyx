@@ -166,8 +166,9 @@ cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, uint64_t slot) 
     cdef uint8_t* frame = fetch(cursor, handle, &size, status)
     if frame == NULL:
         return NULL
-    if check_data(
-        frame, size, &cursor.partition.index, slot, <int64_t> handle.offset, status
+    if check_data_once(
+        cursor.table, cursor.partition_slot, frame, size, &cursor.partition.index, slot,
+        <int64_t> handle.offset, status,
     ) < 0:
         block_free(frame)
         return NULL
