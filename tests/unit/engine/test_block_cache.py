@@ -5,7 +5,14 @@ from __future__ import annotations
 import random
 import threading
 
-from kvstore._engine.table.native import CacheFace, Pin, cache_find, cache_forget, cache_put
+from kvstore._engine.table.native import (
+    CacheFace,
+    Pin,
+    cache_find,
+    cache_forget,
+    cache_put,
+    cache_wants,
+)
 
 KIB = 1 << 10
 
@@ -119,3 +126,30 @@ def test_threads_see_only_whole_blocks() -> None:
         thread.join()
     assert wrong == []
     assert cache.stats()["used_bytes"] <= 256 * KIB
+
+
+def test_a_cache_with_room_wants_all_and_a_full_one_what_is_asked_for_twice() -> None:
+    cache = CacheFace(256 * KIB)
+    offset = 0
+    while cache_wants(cache, 1, offset, 4096):
+        put(cache, 1, offset, b"x" * 4096)
+        offset += 1
+    assert 55 <= offset <= 64
+    assert cache_wants(cache, 1, offset, 4096)
+    put(cache, 1, offset, b"x" * 4096)
+    assert cache.stats()["evictions"] == 1
+    assert not cache_wants(cache, 1, offset + 1, 4096)
+
+
+def test_what_was_asked_for_long_ago_is_forgotten() -> None:
+    cache = CacheFace(64 * KIB)
+    for offset in range(20):
+        put(cache, 1, offset, b"x" * 4096)
+    assert [cache_wants(cache, 2, offset, 4096) for offset in range(2000)].count(True) == 0
+    assert [cache_wants(cache, 2, offset, 4096) for offset in range(2000)].count(True) < 100
+
+
+def test_a_block_too_large_to_keep_is_never_wanted() -> None:
+    cache = CacheFace(64 * KIB)
+    assert [cache_wants(cache, 1, 0, 20 * KIB) for _ in range(3)] == [False] * 3
+    assert [cache_wants(CacheFace(0), 1, 0, 100) for _ in range(3)] == [False] * 3

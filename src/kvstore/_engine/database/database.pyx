@@ -122,14 +122,11 @@ cdef class Database(Store):
         self.disk = self.guard = guard(filesystem, f"{self.path}/LOCK")
         self.version = version_empty()
         self.memory = memtable_new()
-        if options.lru_cache_size:
-            self.cache = cache_new(options.lru_cache_size)
+        self.cache = cache_new(options.lru_cache_size, index_cache_bytes(options.lru_cache_size))
         self.tables = open_tables_new(
             self.disk.ops, self.disk.disk, self.cache, raw, most_open_tables(options.max_open_files)
         )
-        if self.version == NULL or self.memory == NULL or self.tables == NULL or (
-            options.lru_cache_size and self.cache == NULL
-        ):
+        if self.version == NULL or self.memory == NULL or self.tables == NULL or self.cache == NULL:
             raise MemoryError("no memory for a database")
         self.tables.read_only = self.read_only
         try:
@@ -1118,6 +1115,15 @@ cdef class Database(Store):
         if self.at_end is not None:
             self.at_end()
         return 0
+
+
+cdef enum:
+    INDEX_CACHE_BYTES_MIN = 8 << 20     # the partitions of 300 MiB of small entries
+
+
+cdef size_t index_cache_bytes(size_t block_cache_bytes) noexcept:
+    """What partitions may take beside the blocks: a lookup without them costs a second read."""
+    return max(<size_t> INDEX_CACHE_BYTES_MIN, block_cache_bytes // 4)
 
 
 cdef int most_open_tables(int wanted) except -1:

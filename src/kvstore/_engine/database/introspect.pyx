@@ -183,6 +183,7 @@ cdef dict statistics(Store store):
         range_tombstones += store.frozen[i].table.ranges.count
     cache.capacity_bytes = cache.used_bytes = cache.blocks = 0
     cache.hits = cache.misses = cache.evictions = 0
+    cache.index_capacity_bytes = cache.index_used_bytes = cache.index_misses = 0
     if store.cache != NULL:
         cache_stats(store.cache, &cache)
     written = store.flushed_bytes + store.compacted_bytes
@@ -228,6 +229,9 @@ cdef dict statistics(Store store):
             "hits": cache.hits,
             "misses": cache.misses,
             "evictions": cache.evictions,
+            "index_capacity_bytes": cache.index_capacity_bytes,
+            "index_used_bytes": cache.index_used_bytes,
+            "index_misses": cache.index_misses,
         },
         "manifest_bytes": 0 if store.manifest is None else store.manifest.size,
         "manifest_rolls": store.manifest_rolls,
@@ -288,7 +292,8 @@ cdef object property_value(Store store, object name):
         return b"%d" % store.version.levels[<int> int(number)].count
     if text == "approximate-memory-usage":
         state = statistics(store)
-        return b"%d" % (state["memtable_bytes"] + state["cache"]["used_bytes"])
+        cached = state["cache"]["used_bytes"] + state["cache"]["index_used_bytes"]
+        return b"%d" % (state["memtable_bytes"] + cached)
     if text == "stats":
         state = statistics(store)
         del state["levels"]

@@ -205,5 +205,15 @@ def cache_find(CacheFace cache not None, uint64_t table_id, uint64_t offset):
     return None if block == NULL else pin_of(block)
 
 
+def cache_wants(CacheFace cache not None, uint64_t table_id, uint64_t offset, size_t size):
+    """Whether a block that isn't there and is read now is to be kept; the question is noted."""
+    cdef bint keep
+    cdef CachedBlock* block = cache_ask(cache.cache, table_id, offset, size, &keep)
+    if block != NULL:
+        cache_unpin(block)
+        raise ValueError("the block is there")
+    return keep
+
+
 def cache_forget(CacheFace cache not None, uint64_t table_id):
     cache_forget_table(cache.cache, table_id)

@@ -8,6 +8,7 @@ from kvstore._engine.primitives.native cimport (
     kv_aligned_alloc,
     kv_calloc,
     kv_free,
+    kv_malloc,
     load_acquire,
     lock_destroy,
     lock_init,
@@ -27,6 +28,8 @@ cdef enum:
     FIRST_BUCKETS = 64
     FORGET_BUCKETS = 1024       # looked at in one go under the lock
     KEEP_FRACTION = 4               # a block above 1/4 of its shard is not kept
+    MARK_BYTES = 2048               # of capacity for each mark of what was asked for
+    FIRST_MARKS = 64
 
 
 cdef struct Shard:
@@ -40,13 +43,20 @@ cdef struct Shard:
     uint64_t hits
     uint64_t misses
     uint64_t evictions
+    uint32_t* marks                 # of blocks that were asked for lately; NULL: all are kept
+    size_t mark_mask
     uint8_t padding[64]             # neighbours' locks on other cache lines
+
+
+cdef struct Pool:
+    size_t shard_mask
+    Shard shards[MAX_SHARDS]
 
 
 cdef struct BlockCache:
     uint64_t references
-    size_t shard_mask
-    Shard shards[MAX_SHARDS]
+    Pool data
+    Pool index                      # partitions
 
 
 cdef uint64_t last_table_id = 0
@@ -77,8 +87,8 @@ cdef inline uint64_t block_hash(uint64_t table_id, uint64_t offset) noexcept nog
     return mixed * <uint64_t> 0xD6E8FEB86659FD93
 
 
-cdef inline Shard* shard_of(BlockCache* cache, uint64_t hashed) noexcept nogil:
-    return &cache.shards[(hashed >> 60) & cache.shard_mask]
+cdef inline Shard* shard_of(Pool* pool, uint64_t hashed) noexcept nogil:
+    return &pool.shards[(hashed >> 60) & pool.shard_mask]
 
 
 cdef inline CachedBlock** bucket_of(Shard* shard, uint64_t hashed) noexcept nogil:
@@ -175,25 +185,74 @@ cdef void make_room(Shard* shard, size_t needed) noexcept nogil:
             cache_unpin(block)
 
 
-# --- the public face ------------------------------------------------------------------------
+cdef inline bint is_wanted(Shard* shard, uint64_t hashed, size_t size) noexcept nogil:
+    """Whether a block that was missed is to be kept: there is room, or it was missed lately."""
+    cdef uint32_t mark = <uint32_t> (hashed >> 28) | 1
+    cdef size_t place = (hashed >> 12) & shard.mark_mask
+    if size + sizeof(CachedBlock) > shard.capacity // KEEP_FRACTION:
+        return False
+    if shard.marks == NULL or shard.used + size + sizeof(CachedBlock) <= shard.capacity:
+        return True
+    if shard.marks[place] == mark:
+        shard.marks[place] = 0
+        return True
+    shard.marks[place] = mark
+    return False
 
-cdef BlockCache* cache_new(size_t capacity_bytes) noexcept nogil:
-    cdef BlockCache* cache = <BlockCache*> kv_calloc(1, sizeof(BlockCache))
-    if cache == NULL:
-        return NULL
+
+cdef int pool_open(Pool* pool, size_t capacity_bytes, bint marked) noexcept nogil:
+    """-1: no memory; to be closed all the same."""
     cdef size_t shards = 1
+    cdef size_t marks = FIRST_MARKS
     cdef size_t i
-    cdef bint failed = False
+    cdef Shard* shard
+    cdef int result = 0
     while shards < MAX_SHARDS and capacity_bytes // (2 * shards) >= SHARD_BYTES_MIN:
         shards *= 2
-    cache.references = 1
-    cache.shard_mask = shards - 1
+    while marks < capacity_bytes // shards // MARK_BYTES:
+        marks *= 2
+    pool.shard_mask = shards - 1
     for i in range(shards):
-        lock_init(&cache.shards[i].lock)
-        cache.shards[i].capacity = capacity_bytes // shards
-        cache.shards[i].bucket_mask = FIRST_BUCKETS - 1
-        cache.shards[i].buckets = <CachedBlock**> kv_calloc(FIRST_BUCKETS, sizeof(CachedBlock*))
-        failed = failed or cache.shards[i].buckets == NULL
+        shard = &pool.shards[i]
+        lock_init(&shard.lock)
+        shard.capacity = capacity_bytes // shards
+        shard.bucket_mask = FIRST_BUCKETS - 1
+        shard.buckets = <CachedBlock**> kv_calloc(FIRST_BUCKETS, sizeof(CachedBlock*))
+        if shard.buckets == NULL:
+            result = -1
+        if marked:
+            shard.mark_mask = marks - 1
+            shard.marks = <uint32_t*> kv_calloc(marks, sizeof(uint32_t))
+            if shard.marks == NULL:
+                result = -1
+    return result
+
+
+cdef void pool_close(Pool* pool) noexcept nogil:
+    cdef size_t i
+    cdef Shard* shard
+    cdef CachedBlock* block
+    for i in range(pool.shard_mask + 1):
+        shard = &pool.shards[i]
+        while shard.hand != NULL:
+            block = shard.hand
+            link_out(shard, block)
+            cache_unpin(block)
+        kv_free(shard.buckets)
+        kv_free(shard.marks)
+        lock_destroy(&shard.lock)
+
+
+# --- the public face ------------------------------------------------------------------------
+
+cdef BlockCache* cache_new(size_t capacity_bytes, size_t index_capacity_bytes) noexcept nogil:
+    cdef BlockCache* cache = <BlockCache*> kv_calloc(1, sizeof(BlockCache))
+    cdef bint failed
+    if cache == NULL:
+        return NULL
+    cache.references = 1
+    failed = pool_open(&cache.data, capacity_bytes, True) < 0
+    failed = pool_open(&cache.index, index_capacity_bytes, False) < 0 or failed
     if failed:
         cache_release(cache)
         return NULL
@@ -205,19 +264,10 @@ cdef void cache_retain(BlockCache* cache) noexcept nogil:
 
 
 cdef void cache_release(BlockCache* cache) noexcept nogil:
-    cdef size_t i
-    cdef Shard* shard
-    cdef CachedBlock* block
     if not reference_drop(&cache.references):
         return
-    for i in range(cache.shard_mask + 1):
-        shard = &cache.shards[i]
-        while shard.hand != NULL:
-            block = shard.hand
-            link_out(shard, block)
-            cache_unpin(block)
-        kv_free(shard.buckets)
-        lock_destroy(&shard.lock)
+    pool_close(&cache.data)
+    pool_close(&cache.index)
     kv_free(cache)
 
 
@@ -226,8 +276,16 @@ cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil:
     cdef Shard* shard
     stats.capacity_bytes = stats.used_bytes = stats.blocks = 0
     stats.hits = stats.misses = stats.evictions = 0
-    for i in range(cache.shard_mask + 1):
-        shard = &cache.shards[i]
+    stats.index_capacity_bytes = stats.index_used_bytes = stats.index_misses = 0
+    for i in range(cache.index.shard_mask + 1):
+        shard = &cache.index.shards[i]
+        lock_take(&shard.lock)
+        stats.index_capacity_bytes += shard.capacity
+        stats.index_used_bytes += shard.used
+        stats.index_misses += shard.misses
+        lock_leave(&shard.lock)
+    for i in range(cache.data.shard_mask + 1):
+        shard = &cache.data.shards[i]
         lock_take(&shard.lock)
         stats.capacity_bytes += shard.capacity
         stats.used_bytes += shard.used
@@ -238,11 +296,11 @@ cdef void cache_stats(BlockCache* cache, CacheStats* stats) noexcept nogil:
         lock_leave(&shard.lock)
 
 
-cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil:
-    if cache == NULL:
-        return NULL
+cdef inline CachedBlock* get_from(
+    Pool* pool, uint64_t table_id, uint64_t offset, size_t size, bint* keep
+) noexcept nogil:
     cdef uint64_t hashed = block_hash(table_id, offset)
-    cdef Shard* shard = shard_of(cache, hashed)
+    cdef Shard* shard = shard_of(pool, hashed)
     lock_take(&shard.lock)
     # A search goes from the bookkeeping to the header to the heads to the keys. The first block of
     # the chain is nearly always the one: let all these misses overlap.
@@ -253,6 +311,8 @@ cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offse
     cdef CachedBlock* block = look_up(shard, hashed, table_id, offset)
     if block == NULL:
         shard.misses += 1
+        if keep != NULL:
+            keep[0] = is_wanted(shard, hashed, size)
     else:
         shard.hits += 1
         block.referenced = 1
@@ -261,8 +321,57 @@ cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offse
     return block
 
 
+cdef CachedBlock* cache_get(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil:
+    if cache == NULL:
+        return NULL
+    return get_from(&cache.data, table_id, offset, 0, NULL)
+
+
+cdef CachedBlock* cache_ask(
+    BlockCache* cache, uint64_t table_id, uint64_t offset, size_t size, bint* keep
+) noexcept nogil:
+    keep[0] = False
+    if cache == NULL:
+        return NULL
+    return get_from(&cache.data, table_id, offset, size, keep)
+
+
+cdef CachedBlock* cache_get_index(BlockCache* cache, uint64_t table_id, uint64_t offset) noexcept nogil:
+    if cache == NULL:
+        return NULL
+    return get_from(&cache.index, table_id, offset, 0, NULL)
+
+
+cdef CachedBlock* block_alone(size_t size) noexcept nogil:
+    cdef CachedBlock* block = <CachedBlock*> kv_malloc(sizeof(CachedBlock) + size)
+    if block == NULL:
+        return NULL
+    block.data = <const uint8_t*> (block + 1)
+    block.size = <uint32_t> size
+    block.holders = 1
+    return block
+
+
 cdef CachedBlock* cache_insert(
     BlockCache* cache, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
+) noexcept nogil:
+    cdef Pool* pool = NULL
+    if cache != NULL:
+        pool = &cache.data
+    return insert_into(pool, table_id, offset, data, size)
+
+
+cdef CachedBlock* cache_insert_index(
+    BlockCache* cache, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
+) noexcept nogil:
+    cdef Pool* pool = NULL
+    if cache != NULL:
+        pool = &cache.index
+    return insert_into(pool, table_id, offset, data, size)
+
+
+cdef CachedBlock* insert_into(
+    Pool* pool, uint64_t table_id, uint64_t offset, uint8_t* data, size_t size
 ) noexcept nogil:
     cdef CachedBlock* block = <CachedBlock*> (data - CACHE_LINE_BYTES)
     block.data = data
@@ -271,10 +380,10 @@ cdef CachedBlock* cache_insert(
     block.table_id = table_id
     block.offset = offset
     block.holders = 1
-    if cache == NULL:
+    if pool == NULL:
         return block
     cdef uint64_t hashed = block_hash(table_id, offset)
-    cdef Shard* shard = shard_of(cache, hashed)
+    cdef Shard* shard = shard_of(pool, hashed)
     if block_cost(block) > shard.capacity // KEEP_FRACTION:
         return block
     lock_take(&shard.lock)
@@ -309,13 +418,18 @@ cdef void forget_bucket(Shard* shard, size_t bucket, uint64_t table_id) noexcept
 
 
 cdef void cache_forget_table(BlockCache* cache, uint64_t table_id) noexcept nogil:
+    pool_forget(&cache.data, table_id)
+    pool_forget(&cache.index, table_id)
+
+
+cdef void pool_forget(Pool* pool, uint64_t table_id) noexcept nogil:
     # By buckets, a few at a time, so that no reader waits for the walk through a large shard. When
     # the buckets double meanwhile, what was not looked at yet lies in those that are still to come.
     cdef size_t i, at, end
     cdef bint more
     cdef Shard* shard
-    for i in range(cache.shard_mask + 1):
-        shard = &cache.shards[i]
+    for i in range(pool.shard_mask + 1):
+        shard = &pool.shards[i]
         at = 0
         more = True
         while more:

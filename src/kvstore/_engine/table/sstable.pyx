@@ -255,7 +255,7 @@ cdef CachedBlock* load_partition(
             block_free(frame)
             return NULL
         partition_was_checked(table, slot, blocks_of(frame, size))
-    return cache_insert(
+    return cache_insert_index(
         table.cache if fill_cache else NULL, table.cache_id, handle.offset, frame,
         FRAME_HEADER_BYTES + size,
     )
@@ -274,7 +274,7 @@ cdef int table_partition_cached(
     cdef Handle handle
     if root_handle(table, slot, &handle) < 0:
         return status_set(status, INVALID_RECORD, b"root index entry", -1)
-    partition.held = cache_get(table.cache, table.cache_id, handle.offset)
+    partition.held = cache_get_index(table.cache, table.cache_id, handle.offset)
     if partition.held == NULL:
         return 0
     return -1 if view_held(partition, handle, status) < 0 else 1
@@ -287,7 +287,7 @@ cdef int table_partition(
     cdef PyThreadState* own
     if root_handle(table, slot, &handle) < 0:
         return status_set(status, INVALID_RECORD, b"root index entry", -1)
-    partition.held = cache_get(table.cache, table.cache_id, handle.offset)
+    partition.held = cache_get_index(table.cache, table.cache_id, handle.offset)
     if partition.held == NULL:
         own = let_go_of_gil()
         partition.held = load_partition(table, handle, slot, fill_cache, status)
@@ -545,6 +545,7 @@ cdef int find_block(
     """The data block that a version of the key would be in, held; ABSENT, FOUND, FAILED, COLD."""
     cdef Partition partition
     cdef uint64_t own
+    cdef bint keep = False
     cdef int cached
     cdef int64_t slot = index_lower(&table.root, user_key, trailer)
     if slot == table.root.entries:
@@ -568,14 +569,16 @@ cdef int find_block(
     if slot < 0 or data_handle(&partition, <uint64_t> slot, handle) < 0:
         cache_unpin(partition.held)
         return failed_in_memory(status, table.root_handle)
-    held[0] = cache_get(table.cache, table.cache_id, handle.offset)
+    if reading == READ_AND_KEEP:
+        held[0] = cache_ask(table.cache, table.cache_id, handle.offset, handle.bytes, &keep)
+    else:
+        held[0] = cache_get(table.cache, table.cache_id, handle.offset)
     if held[0] == NULL and reading == READ_NOTHING:
         cache_unpin(partition.held)
         return COLD
     if held[0] == NULL:
         held[0] = load_data(
-            table, own, handle[0], &partition.index, <uint64_t> slot, reading == READ_AND_KEEP,
-            status,
+            table, own, handle[0], &partition.index, <uint64_t> slot, keep, status
         )
     cache_unpin(partition.held)
     return FOUND if held[0] != NULL else FAILED

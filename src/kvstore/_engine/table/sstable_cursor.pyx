@@ -152,15 +152,19 @@ cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* st
     )
 
 
-cdef CachedBlock* load_without_gil(TableCursor* cursor, Handle handle, uint64_t slot) noexcept nogil:
+cdef CachedBlock* load_without_gil(
+    TableCursor* cursor, Handle handle, uint64_t slot, bint keep
+) noexcept nogil:
     """Reads a block, without the GIL even if the caller holds it."""
     cdef PyThreadState* own = let_go_of_gil()
-    cdef CachedBlock* block = load_block(cursor, handle, slot)
+    cdef CachedBlock* block = load_block(cursor, handle, slot, keep)
     take_gil(own)
     return block
 
 
-cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, uint64_t slot) noexcept nogil:
+cdef CachedBlock* load_block(
+    TableCursor* cursor, Handle handle, uint64_t slot, bint keep
+) noexcept nogil:
     cdef Status* status = &cursor.base.status
     cdef size_t size
     cdef uint8_t* frame = fetch(cursor, handle, &size, status)
@@ -173,7 +177,7 @@ cdef CachedBlock* load_block(TableCursor* cursor, Handle handle, uint64_t slot) 
         block_free(frame)
         return NULL
     return cache_insert(
-        cursor.table.cache if cursor.fill_cache else NULL, cursor.table.cache_id, handle.offset, frame,
+        cursor.table.cache if keep else NULL, cursor.table.cache_id, handle.offset, frame,
         FRAME_HEADER_BYTES + size,
     )
 
@@ -183,6 +187,7 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
     cdef Handle handle
     cdef Block block
     cdef CachedBlock* found = NULL
+    cdef bint keep = False
     if cursor.held == NULL or cursor.block_slot != slot:
         if cursor.neighbour != NULL and cursor.neighbour_slot == slot:
             found = cursor.neighbour
@@ -191,11 +196,15 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
         cursor.held = found
         if data_handle(&cursor.partition, slot, &handle) < 0:
             return fail(cursor, b"index entry in memory")
-        if cursor.held == NULL:
+        if cursor.held == NULL and cursor.fill_cache:
+            cursor.held = cache_ask(
+                cursor.table.cache, cursor.table.cache_id, handle.offset, handle.bytes, &keep
+            )
+        elif cursor.held == NULL:
             cursor.held = cache_get(cursor.table.cache, cursor.table.cache_id, handle.offset)
         cursor.was_cached = cursor.held != NULL
         if cursor.held == NULL:
-            cursor.held = load_without_gil(cursor, handle, slot)
+            cursor.held = load_without_gil(cursor, handle, slot, keep)
         else:
             cursor.forward_at = handle.offset + handle.bytes
         if cursor.held == NULL:

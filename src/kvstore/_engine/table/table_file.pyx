@@ -34,7 +34,7 @@ cdef class CacheFace:
     """A block cache to hand to TableFile."""
 
     def __cinit__(self, size_t capacity_bytes):
-        self.cache = cache_new(capacity_bytes)
+        self.cache = cache_new(capacity_bytes, capacity_bytes)
         if self.cache == NULL:
             raise MemoryError("no memory for a cache")
 
