@@ -31,17 +31,23 @@ cdef extern from *:
         while (i < limit && a[i] == b[i]) i++;
         return i;
     }
+    /* Those of a block that lies in a read-ahead or a map have no alignment: hence the copies. */
+    static inline uint64_t kv_head_at(const void* heads, size_t place) {
+        uint64_t head;
+        memcpy(&head, (const char*) heads + 8 * place, 8);
+        return head;
+    }
     /* The first of `count` ascending heads that is >= target. No branch depends on the data (it
        would be mispredicted half the time): hence the mask, where GCC makes a branch of `?:`. */
-    static inline int kv_heads_lower(const uint64_t* heads, int count, uint64_t target) {
-        const uint64_t* base = heads;
+    static inline int kv_heads_lower(const void* heads, int count, uint64_t target) {
+        size_t base = 0;
         if (count == 0) return 0;
         while (count > 1) {
             int half = count >> 1;
-            base += (size_t) half & -(size_t) (base[half - 1] < target);
+            base += (size_t) half & -(size_t) (kv_head_at(heads, base + half - 1) < target);
             count -= half;
         }
-        return (int) (base - heads) + (*base < target);
+        return (int) base + (kv_head_at(heads, base) < target);
     }
     /* Not __builtin_prefetch where it can be helped: GCC takes a function with nothing else in it
        for one without effect and drops the call. */
@@ -65,6 +71,7 @@ cdef extern from *:
     size_t common_prefix "kv_common_prefix"(
         const uint8_t* a, size_t a_size, const uint8_t* b, size_t b_size
     ) noexcept nogil
-    int heads_lower "kv_heads_lower"(const uint64_t* heads, int count, uint64_t target) noexcept nogil
+    uint64_t head_at "kv_head_at"(const void* heads, size_t place) noexcept nogil
+    int heads_lower "kv_heads_lower"(const void* heads, int count, uint64_t target) noexcept nogil
     void prefetch "kv_prefetch"(const void* at) noexcept nogil
     void prefetch_run "kv_prefetch_run"(const void* at, size_t size) noexcept nogil

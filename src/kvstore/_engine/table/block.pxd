@@ -11,15 +11,15 @@ from kvstore._engine.primitives.native cimport Slice, Status
 
 
 cdef struct Block:
-    # Views into bytes that the caller keeps alive, aligned to 8.
+    # Views into bytes that the caller keeps alive, of any alignment.
     uint32_t entries
     uint32_t restarts
     uint32_t prefix
     uint32_t key_bytes
     size_t value_bytes
-    const uint64_t* heads
-    const uint32_t* key_at
-    const uint32_t* value_at
+    const uint8_t* heads            # u64 each, in this machine's order
+    const uint8_t* key_at           # u32 each
+    const uint8_t* value_at         # u32 each
     const uint8_t* keys
     const uint8_t* values
 

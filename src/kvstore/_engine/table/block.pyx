@@ -10,7 +10,9 @@ from kvstore._engine.primitives.native cimport (
     Status,
     TRAILER_BYTES,
     common_prefix,
+    get_fixed32,
     get_varint32,
+    head_at,
     heads_lower,
     internal_trailer,
     key_head,
@@ -44,13 +46,17 @@ cdef int block_view(Block* block, const uint8_t* data, size_t size) noexcept nog
     block.restarts = header[1]
     block.prefix = header[2]
     block.key_bytes = header[3]
-    block.heads = <const uint64_t*> (data + HEADER_BYTES)
-    block.key_at = <const uint32_t*> (data + HEADER_BYTES + <size_t> header[1] * 8)
-    block.value_at = <const uint32_t*> (data + HEADER_BYTES + <size_t> header[1] * 12)
+    block.heads = data + HEADER_BYTES
+    block.key_at = block.heads + <size_t> header[1] * 8
+    block.value_at = block.heads + <size_t> header[1] * 12
     block.keys = data + fixed
     block.values = block.keys + header[3]
     block.value_bytes = size - fixed - header[3]
     return 0
+
+
+cdef inline uint32_t restart_at(const uint8_t* offsets, uint32_t restart) noexcept nogil:
+    return get_fixed32(offsets + 4 * <size_t> restart)
 
 
 # --- entries --------------------------------------------------------------------------------
@@ -95,7 +101,9 @@ cdef int block_entry(Block* block, uint32_t key_at, uint32_t value_at, BlockEntr
 
 
 cdef inline int restart_entry(Block* block, uint32_t restart, BlockEntry* entry) noexcept nogil:
-    if decode_entry(block, block.key_at[restart], block.value_at[restart], entry) < 0:
+    if decode_entry(
+        block, restart_at(block.key_at, restart), restart_at(block.value_at, restart), entry
+    ) < 0:
         return -1
     return 0 if entry.shared == 0 else -1
 
@@ -124,11 +132,11 @@ cdef int64_t block_restart_lower(Block* block, Slice user_key, uint64_t trailer)
             return block.restarts
     cdef uint64_t head = key_head(user_key.data, user_key.size, block.prefix)
     cdef int low = heads_lower(block.heads, <int> block.restarts, head)
-    if low == <int> block.restarts or block.heads[low] != head:
+    if low == <int> block.restarts or head_at(block.heads, low) != head:
         return low
     # Keys that differ past their heads, or versions of one key: compare in full.
     cdef int high = low + 1
-    if high < <int> block.restarts and block.heads[high] == head:
+    if high < <int> block.restarts and head_at(block.heads, high) == head:
         high = <int> block.restarts
         if head != <uint64_t> -1:
             high = heads_lower(block.heads, high, head + 1)
@@ -157,7 +165,7 @@ cdef int group_lower(
     """
     cdef uint32_t end = block.key_bytes
     if restart + 1 < block.restarts:
-        end = block.key_at[restart + 1]
+        end = restart_at(block.key_at, restart + 1)
     if restart_entry(block, restart, entry) < 0:
         return -1
     cdef size_t matched = common_prefix(entry.suffix, entry.unshared, user_key.data, user_key.size)
@@ -305,8 +313,8 @@ cdef void start_group(BlockCursor* cursor, uint32_t restart) noexcept nogil:
     cursor.grouped = False
     cursor.restart = restart
     cursor.place = 0
-    cursor.next_key_at = cursor.block.key_at[restart]
-    cursor.next_value_at = cursor.block.value_at[restart]
+    cursor.next_key_at = restart_at(cursor.block.key_at, restart)
+    cursor.next_value_at = restart_at(cursor.block.value_at, restart)
     step(cursor, 0)
 
 
@@ -330,9 +338,9 @@ cdef int unpack_group(BlockCursor* cursor, uint32_t restart) noexcept nogil:
     cdef size_t size
     cdef uint32_t count = 0
     if restart + 1 < block.restarts:
-        end = block.key_at[restart + 1]
-    entry.next_key_at = block.key_at[restart]
-    entry.next_value_at = block.value_at[restart]
+        end = restart_at(block.key_at, restart + 1)
+    entry.next_key_at = restart_at(block.key_at, restart)
+    entry.next_value_at = restart_at(block.value_at, restart)
     while entry.next_key_at < end:
         if decode_entry(block, entry.next_key_at, entry.next_value_at, &entry) < 0:
             return -1
@@ -393,7 +401,7 @@ cdef void block_cursor_next(BlockCursor* cursor) noexcept nogil:
         return
     if (
         cursor.restart + 1 < cursor.block.restarts
-        and cursor.next_key_at == cursor.block.key_at[cursor.restart + 1]
+        and cursor.next_key_at == restart_at(cursor.block.key_at, cursor.restart + 1)
     ):
         cursor.restart += 1
         cursor.place = 0
@@ -460,7 +468,7 @@ cdef void block_cursor_seek(BlockCursor* cursor, Slice user_key, uint64_t traile
         start_group(cursor, 0)
         return
     # The group before may hold it at its end; if it doesn't, this one's first entry is it.
-    end = block.key_bytes if restart == block.restarts else block.key_at[restart]
+    end = block.key_bytes if restart == block.restarts else restart_at(block.key_at, restart)
     start_group(cursor, <uint32_t> (restart - 1))
     if cursor.valid:
         matched = common_prefix(
@@ -501,13 +509,13 @@ cdef int check_step(
         return -1
     if entry.shared > before or trailer_kind(entry.trailer) > KIND_MAX:
         return -1
-    if walk.next_key_at == block.key_at[restart]:
+    if walk.next_key_at == restart_at(block.key_at, restart):
         what[0] = b"block restart"
-        if entry.shared or walk.next_value_at != block.value_at[restart]:
+        if entry.shared or walk.next_value_at != restart_at(block.value_at, restart):
             return -1
         if entry.unshared < block.prefix:
             return -1
-        if block.heads[restart] != key_head(entry.suffix, entry.unshared, block.prefix):
+        if head_at(block.heads, restart) != key_head(entry.suffix, entry.unshared, block.prefix):
             return -1
         what[0] = b"block order"
         if walk.valid:
@@ -539,12 +547,14 @@ cdef int check_with(
     cdef uint32_t count = 0
     cdef const char* what = b"block entry"
     cdef BlockEntry first
-    if block.key_at[0] != 0 or block.value_at[0] != 0 or restart_entry(block, 0, &first) < 0:
+    if restart_at(block.key_at, 0) or restart_at(block.value_at, 0) or (
+        restart_entry(block, 0, &first) < 0
+    ):
         return status_set(status, INVALID_RECORD, b"block restart", offset)
     walk.next_key_at = 0
     walk.next_value_at = 0
     while walk.next_key_at < block.key_bytes:
-        if restart < block.restarts and walk.next_key_at == block.key_at[restart]:
+        if restart < block.restarts and walk.next_key_at == restart_at(block.key_at, restart):
             if check_step(block, walk, restart, &what) < 0:
                 break
             restart += 1

@@ -1,12 +1,10 @@
-"""The table reader: open, point lookup, and the loading of blocks. See sstable.pxd."""
+"""The table reader: open, and the loading of blocks. See sstable.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 
 from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
-    KIND_DELETE,
-    KIND_MAX,
     PyThreadState,
     Slice,
     Status,
@@ -19,7 +17,6 @@ from kvstore._engine.primitives.native cimport (
     kv_calloc,
     kv_free,
     let_go_of_gil,
-    prefetch_run,
     reference_add,
     reference_drop,
     slice_of,
@@ -28,21 +25,9 @@ from kvstore._engine.primitives.native cimport (
     status_os_error,
     status_set,
     take_gil,
-    trailer_kind,
-    trailer_pack,
-    trailer_sequence,
 )
 from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
-from kvstore._engine.memtable.native cimport (
-    ABSENT,
-    COLD,
-    DELETED,
-    FAILED,
-    FOUND,
-    RangeTombstone,
-    range_run_find,
-    range_run_release,
-)
+from kvstore._engine.memtable.native cimport range_run_release
 
 
 cdef enum:
@@ -521,121 +506,7 @@ cdef uint8_t* table_meta_read(Table* table, const char* name, size_t* size, Stat
     return frame
 
 
-# --- lookup ---------------------------------------------------------------------------------
-
-cdef int failed_in_memory(Status* status, Handle handle) noexcept nogil:
-    """A block that was sound when it was read no longer is."""
-    status_set(status, INVALID_RECORD, b"block in memory", <int64_t> handle.offset)
-    return FAILED
-
-
-cdef int get_in_block(
-    Table* table, CachedBlock* held, Slice user_key, uint64_t trailer, BlockEntry* entry
-) noexcept nogil:
-    cdef Block block
-    if block_view(&block, held.data + FRAME_HEADER_BYTES, held.size - FRAME_HEADER_BYTES) < 0:
-        return -1
-    return block_get(&block, user_key, trailer, entry)
-
-
-cdef int find_block(
-    Table* table, Slice user_key, uint64_t trailer, int reading, Handle* handle,
-    CachedBlock** held, Status* status
-) noexcept nogil:
-    """The data block that a version of the key would be in, held; ABSENT, FOUND, FAILED, COLD."""
-    cdef Partition partition
-    cdef uint64_t own
-    cdef bint keep = False
-    cdef int cached
-    cdef int64_t slot = index_lower(&table.root, user_key, trailer)
-    if slot == table.root.entries:
-        return ABSENT
-    if slot < 0:
-        return failed_in_memory(status, table.root_handle)
-    own = <uint64_t> slot
-    if reading == READ_NOTHING:
-        cached = table_partition_cached(table, <uint64_t> slot, &partition, status)
-        if cached <= 0:
-            return FAILED if cached < 0 else COLD
-    elif table_partition(table, <uint64_t> slot, True, &partition, status) < 0:
-        return FAILED
-    if partition.filter != NULL and not filter_may_contain(
-        partition.filter, partition.filter_bytes, partition.filter_probes,
-        filter_hash(user_key.data, user_key.size),
-    ):
-        cache_unpin(partition.held)
-        return ABSENT
-    slot = index_lower(&partition.index, user_key, trailer)
-    if slot < 0 or data_handle(&partition, <uint64_t> slot, handle) < 0:
-        cache_unpin(partition.held)
-        return failed_in_memory(status, table.root_handle)
-    if reading == READ_AND_KEEP:
-        held[0] = cache_ask(table.cache, table.cache_id, handle.offset, handle.bytes, &keep)
-    else:
-        held[0] = cache_get(table.cache, table.cache_id, handle.offset)
-    if held[0] == NULL and reading == READ_NOTHING:
-        cache_unpin(partition.held)
-        return COLD
-    if held[0] == NULL:
-        held[0] = load_data(
-            table, own, handle[0], &partition.index, <uint64_t> slot, keep, status
-        )
-    cache_unpin(partition.held)
-    return FOUND if held[0] != NULL else FAILED
-
-
-cdef int table_get(
-    Table* table, Slice user_key, uint64_t sequence, int reading, Slice* value,
-    uint64_t* found_sequence, Pinned* pin, Status* status
-) noexcept nogil:
-    cdef const RangeTombstone* over = NULL
-    cdef int found = get_entry(
-        table, user_key, sequence, reading, value, found_sequence, pin, status
-    )
-    if table.ranges == NULL or found == FAILED or found == COLD:
-        return found
-    over = range_run_find(table.ranges, user_key, sequence)
-    if over == NULL or (found != ABSENT and over.sequence <= found_sequence[0]):
-        return found
-    pinned_release(pin)
-    found_sequence[0] = over.sequence
-    return DELETED
-
-
-cdef inline int get_entry(
-    Table* table, Slice user_key, uint64_t sequence, int reading, Slice* value,
-    uint64_t* found_sequence, Pinned* pin, Status* status
-) noexcept nogil:
-    cdef Handle handle
-    cdef CachedBlock* held = NULL
-    cdef BlockEntry entry
-    cdef uint64_t trailer = trailer_pack(sequence, KIND_MAX)
-    pin.handle = NULL
-    cdef int result = find_block(table, user_key, trailer, reading, &handle, &held, status)
-    if result != FOUND:
-        return result
-    result = get_in_block(table, held, user_key, trailer, &entry)
-    if result > 0 and trailer_kind(entry.trailer) != KIND_DELETE:
-        found_sequence[0] = trailer_sequence(entry.trailer)
-        value[0] = entry.value
-        # On its way while the caller makes room for it.
-        prefetch_run(entry.value.data, entry.value.size)
-        pin.handle = held
-        return FOUND
-    cache_unpin(held)
-    if result < 0:
-        return failed_in_memory(status, handle)
-    if result == 0:
-        return ABSENT
-    found_sequence[0] = trailer_sequence(entry.trailer)
-    return DELETED
-
-
-cdef void pinned_release(Pinned* pin) noexcept nogil:
-    if pin.handle != NULL:
-        cache_unpin(<CachedBlock*> pin.handle)
-        pin.handle = NULL
-
+# --- for approximate sizes ------------------------------------------------------------------
 
 cdef uint64_t table_offset_of(Table* table, Slice internal_key) noexcept nogil:
     cdef Partition partition

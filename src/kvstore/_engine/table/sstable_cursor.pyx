@@ -11,6 +11,7 @@ from kvstore._engine.primitives.native cimport (
     Slice,
     Status,
     TRAILER_BYTES,
+    get_fixed32,
     internal_trailer,
     internal_user_key,
     kv_free,
@@ -26,7 +27,9 @@ from kvstore._engine.primitives.native cimport (
 
 
 cdef enum:
-    FIRST_WINDOW_BYTES = 32 << 10
+    FIRST_WINDOW_BYTES = 8 << 10    # of what a walk reads ahead; doubles each time
+    WINDOW_FRAMES = 4               # with room for fewer, a window is one frame: no other is cut off
+    HOLDS_GIL_BYTES = 64 << 10      # of a frame in memory that is checked without letting others in
 
 
 cdef struct TableCursor:
@@ -42,9 +45,12 @@ cdef struct TableCursor:
     uint64_t neighbour_slot
     bint walks                      # through a second block by now: this is no short scan
     BlockCursor walk                # over the held block
-    # Read-ahead: bytes [window_at, window_at + window_size) of the file.
+    # Bytes [window_at, window_at + window_size) of the file: what was read ahead, or the one block that
+    # is held and not kept in the cache. A block that isn't kept is walked where it lies there.
+    CachedBlock borrowed
     size_t read_ahead
     uint8_t* window
+    size_t window_capacity
     uint64_t window_at
     size_t window_size
     size_t window_next              # bytes of the next window
@@ -57,7 +63,8 @@ cdef void drop_block(TableCursor* cursor) noexcept nogil:
     cursor.base.valid = False
     cursor.walk.valid = False
     if cursor.held != NULL:
-        cache_unpin(cursor.held)
+        if cursor.held != &cursor.borrowed:
+            cache_unpin(cursor.held)
         cursor.held = NULL
     if cursor.neighbour != NULL:
         cache_unpin(cursor.neighbour)
@@ -95,69 +102,111 @@ cdef int take_partition(TableCursor* cursor, uint64_t slot) noexcept nogil:
     return 0
 
 
-cdef int fill_window(TableCursor* cursor, Handle handle, Status* status) noexcept nogil:
-    """Read ahead from a frame on. 1: done, 0: not worth it or no memory, -1: see status."""
+cdef inline bint is_inside(TableCursor* cursor, Handle handle) noexcept nogil:
+    return (
+        handle.offset >= cursor.window_at
+        and handle.offset + handle.bytes <= cursor.window_at + cursor.window_size
+    )
+
+
+cdef size_t worth_reading(TableCursor* cursor, Handle handle) noexcept nogil:
+    """Bytes to read from a frame on, at least the frame."""
     cdef uint64_t left = cursor.table.root_handle.offset - handle.offset
     cdef size_t size = cursor.window_next
     if handle.offset != cursor.forward_at:
         # Not where the walk would go on: begin again with a small window.
         cursor.window_next = FIRST_WINDOW_BYTES
-        return 0
+        return handle.bytes
     if size > cursor.read_ahead:
         size = cursor.read_ahead
+    cursor.window_next = 2 * size
     if size > left:
         size = left
-    if size <= handle.bytes:
+    return size if size >= WINDOW_FRAMES * <size_t> handle.bytes else handle.bytes
+
+
+cdef int fill_window(TableCursor* cursor, Handle handle, bint keep, Status* status) noexcept nogil:
+    """The frame, and perhaps more, into the window. 1: done, 0: better by itself, -1: see status."""
+    cdef size_t size = worth_reading(cursor, handle)
+    if handle.bytes > cursor.read_ahead or (keep and size == handle.bytes):
         return 0
-    if cursor.window == NULL:
-        cursor.window = <uint8_t*> kv_malloc(cursor.read_ahead)
+    cursor.window_size = 0
+    if size > cursor.window_capacity:
+        kv_free(cursor.window)
+        cursor.window_capacity = 0
+        cursor.window = <uint8_t*> kv_malloc(size)
         if cursor.window == NULL:
             return 0
-    cursor.window_size = 0
+        cursor.window_capacity = size
+    cursor.window_at = handle.offset
     if read_exactly(
         cursor.table.ops, cursor.table.disk, cursor.table.file, cursor.window, size, handle.offset,
         b"read table", status,
     ) < 0:
         return -1
-    cursor.window_at = handle.offset
     cursor.window_size = size
-    cursor.window_next *= 2
     return 1
 
 
-cdef uint8_t* fetch(TableCursor* cursor, Handle handle, size_t* size, Status* status) noexcept nogil:
-    """A data frame from the window or from disk, opened; NULL: see status."""
-    cdef uint8_t* frame
-    cdef int filled
-    cdef bint inside = (
-        handle.offset >= cursor.window_at
-        and handle.offset + handle.bytes <= cursor.window_at + cursor.window_size
-    )
-    if not inside and cursor.read_ahead:
-        filled = fill_window(cursor, handle, status)
-        if filled < 0:
-            return NULL
-        inside = filled != 0
-    cursor.forward_at = handle.offset + handle.bytes
-    if not inside:
-        return table_read_frame(cursor.table, handle, FRAME_DATA, size, status)
-    frame = block_allocate(handle.bytes)
-    if frame == NULL:
-        status_no_memory(status, b"memory for a block")
+cdef CachedBlock* load_from_window(
+    TableCursor* cursor, Handle handle, uint64_t slot, bint keep, Status* status
+) noexcept nogil:
+    """The block where it lies, or a copy that is kept or was compressed."""
+    cdef const uint8_t* stored = cursor.window + (handle.offset - cursor.window_at)
+    cdef uint8_t* frame = NULL
+    cdef size_t size
+    if check_frame(
+        stored, handle, FRAME_DATA, cursor.table.identity.seed,
+        <uint32_t> cursor.table.properties.largest_block_bytes, status,
+    ) < 0:
         return NULL
-    memcpy(frame, cursor.window + (handle.offset - cursor.window_at), handle.bytes)
-    return frame_open(
-        frame, handle, FRAME_DATA, cursor.table.identity.seed,
-        <uint32_t> cursor.table.properties.largest_block_bytes, size, status,
+    size = get_fixed32(stored + 8)
+    if stored[1] != COMPRESSION_NONE:
+        frame = uncompressed(
+            stored, handle.bytes - FRAME_HEADER_BYTES, size, <int64_t> handle.offset, status
+        )
+        if frame == NULL:
+            return NULL
+    elif keep:
+        frame = block_allocate(handle.bytes)
+        if frame == NULL:
+            status_no_memory(status, b"memory for a block")
+            return NULL
+        memcpy(frame, stored, handle.bytes)
+    cursor.borrowed.data = stored
+    if frame != NULL:
+        cursor.borrowed.data = frame
+    if check_data_once(
+        cursor.table, cursor.partition_slot, cursor.borrowed.data, size, &cursor.partition.index,
+        slot, <int64_t> handle.offset, status,
+    ) < 0:
+        block_free(frame)
+        return NULL
+    if frame == NULL:
+        cursor.borrowed.size = handle.bytes
+        return &cursor.borrowed
+    return insert_block(cursor, handle, frame, size, keep)
+
+
+cdef inline CachedBlock* insert_block(
+    TableCursor* cursor, Handle handle, uint8_t* frame, size_t size, bint keep
+) noexcept nogil:
+    return cache_insert(
+        cursor.table.cache if keep else NULL, cursor.table.cache_id, handle.offset, frame,
+        FRAME_HEADER_BYTES + size,
     )
 
 
 cdef CachedBlock* load_without_gil(
     TableCursor* cursor, Handle handle, uint64_t slot, bint keep
 ) noexcept nogil:
-    """Reads a block, without the GIL even if the caller holds it."""
-    cdef PyThreadState* own = let_go_of_gil()
-    cdef CachedBlock* block = load_block(cursor, handle, slot, keep)
+    """Reads a block, without the GIL even if the caller holds it: unless it was read ahead."""
+    cdef PyThreadState* own
+    cdef CachedBlock* block
+    if is_inside(cursor, handle) and handle.bytes <= HOLDS_GIL_BYTES:
+        return load_block(cursor, handle, slot, keep)
+    own = let_go_of_gil()
+    block = load_block(cursor, handle, slot, keep)
     take_gil(own)
     return block
 
@@ -167,7 +216,16 @@ cdef CachedBlock* load_block(
 ) noexcept nogil:
     cdef Status* status = &cursor.base.status
     cdef size_t size
-    cdef uint8_t* frame = fetch(cursor, handle, &size, status)
+    cdef uint8_t* frame
+    cdef int filled = is_inside(cursor, handle)
+    if not filled and cursor.read_ahead:
+        filled = fill_window(cursor, handle, keep, status)
+        if filled < 0:
+            return NULL
+    cursor.forward_at = handle.offset + handle.bytes
+    if filled:
+        return load_from_window(cursor, handle, slot, keep, status)
+    frame = table_read_frame(cursor.table, handle, FRAME_DATA, &size, status)
     if frame == NULL:
         return NULL
     if check_data_once(
@@ -176,10 +234,7 @@ cdef CachedBlock* load_block(
     ) < 0:
         block_free(frame)
         return NULL
-    return cache_insert(
-        cursor.table.cache if keep else NULL, cursor.table.cache_id, handle.offset, frame,
-        FRAME_HEADER_BYTES + size,
-    )
+    return insert_block(cursor, handle, frame, size, keep)
 
 
 cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:

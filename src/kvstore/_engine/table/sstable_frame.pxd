@@ -108,6 +108,16 @@ cdef uint8_t* frame_open(
     uint8_t* frame, Handle handle, int kind, uint32_t seed, uint32_t raw_limit,
     size_t* payload_size, Status* status
 ) noexcept nogil
+# The same of bytes that stay the caller's, and uncompresses nothing. -1: see status.
+cdef int check_frame(
+    const uint8_t* frame, Handle handle, int kind, uint32_t seed, uint32_t raw_limit,
+    Status* status
+) noexcept nogil
+# Of a frame that was checked and is compressed: a new one (of block_allocate) of FRAME_HEADER_BYTES to
+# skip and `raw` bytes. NULL: see status.
+cdef uint8_t* uncompressed(
+    const uint8_t* frame, size_t stored, size_t raw, int64_t offset, Status* status
+) noexcept nogil
 # Bytes of the whole frame whose header this may be, 0 if it can't be one. `left` bytes follow its
 # beginning in the file.
 cdef uint64_t frame_bytes_told(const uint8_t* header, uint64_t left) noexcept nogil

@@ -392,7 +392,7 @@ cdef int frame_append(
 
 
 cdef uint8_t* uncompressed(
-    uint8_t* frame, size_t stored, size_t raw, int64_t offset, Status* status
+    const uint8_t* frame, size_t stored, size_t raw, int64_t offset, Status* status
 ) noexcept nogil:
     cdef uint8_t* replacement = block_allocate(FRAME_HEADER_BYTES + raw)
     cdef int result
@@ -422,8 +422,12 @@ cdef int check_frame(
     Status* status
 ) noexcept nogil:
     cdef int64_t at = <int64_t> handle.offset
-    cdef size_t stored = handle.bytes - FRAME_HEADER_BYTES
-    cdef uint32_t raw = get_fixed32(frame + 8)
+    cdef size_t stored
+    cdef uint32_t raw
+    if handle.bytes < FRAME_HEADER_BYTES:
+        return status_set(status, INVALID_RECORD, b"frame size", at)
+    stored = handle.bytes - FRAME_HEADER_BYTES
+    raw = get_fixed32(frame + 8)
     if get_fixed32(frame + 12) != frame_checksum(frame, stored, seed, handle.offset):
         return status_set(status, CHECKSUM_MISMATCH, b"table frame", at)
     if frame[0] != kind:
@@ -442,10 +446,6 @@ cdef uint8_t* frame_open(
     size_t* payload_size, Status* status
 ) noexcept nogil:
     cdef uint8_t* replacement
-    if handle.bytes < FRAME_HEADER_BYTES:
-        status_set(status, INVALID_RECORD, b"frame size", <int64_t> handle.offset)
-        block_free(frame)
-        return NULL
     if check_frame(frame, handle, kind, seed, raw_limit, status) < 0:
         block_free(frame)
         return NULL

@@ -13,13 +13,13 @@ from kvstore._engine.primitives.native cimport Buffer, Slice, Status
 
 
 cdef struct Index:
-    # Views into bytes that the caller keeps alive, aligned to 8. No entries: all is NULL and zero.
+    # Views into bytes that the caller keeps alive, of any alignment. No entries: all is NULL and zero.
     uint32_t entries
     uint32_t prefix                 # bytes that all separators share
     uint32_t key_bytes
     uint32_t value_bytes            # of each value
-    const uint64_t* heads
-    const uint32_t* key_at
+    const uint8_t* heads            # u64 each, in this machine's order
+    const uint8_t* key_at           # u32 each
     const uint8_t* values
     const uint8_t* shared
     const uint8_t* keys

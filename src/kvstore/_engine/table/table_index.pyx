@@ -35,7 +35,9 @@ from kvstore._engine.primitives.native cimport (
     buffer_init,
     buffer_reserve,
     common_prefix,
+    get_fixed32,
     get_varint64,
+    head_at,
     heads_lower,
     key_head,
     put_varint64,
@@ -82,8 +84,8 @@ cdef int index_view(Index* index, const uint8_t* data, size_t size, uint32_t val
     index.prefix = header[1]
     index.key_bytes = header[2]
     index.value_bytes = value_bytes
-    index.heads = <const uint64_t*> (data + INDEX_HEADER_BYTES)
-    index.key_at = <const uint32_t*> (data + INDEX_HEADER_BYTES + slots * HEAD_BYTES)
+    index.heads = data + INDEX_HEADER_BYTES
+    index.key_at = index.heads + slots * HEAD_BYTES
     index.values = data + INDEX_HEADER_BYTES + slots * SLOT_BYTES
     index.shared = index.values + slots * value_bytes
     index.keys = index.shared + header[1]
@@ -92,16 +94,20 @@ cdef int index_view(Index* index, const uint8_t* data, size_t size, uint32_t val
 
 # --- separators -----------------------------------------------------------------------------
 
+cdef inline uint32_t key_offset(Index* index, uint64_t slot) noexcept nogil:
+    return get_fixed32(index.key_at + 4 * slot)
+
+
 cdef inline int separator_at(Index* index, uint64_t slot, Separator* separator) noexcept nogil:
     """-1: it leads out of the index."""
     cdef uint64_t told
     cdef const uint8_t* end = index.keys + index.key_bytes
-    if slot >= index.entries or index.key_at[slot] >= index.key_bytes:
+    if slot >= index.entries or key_offset(index, slot) >= index.key_bytes:
         return -1
-    cdef const uint8_t* at = get_varint64(index.keys + index.key_at[slot], end, &told)
+    cdef const uint8_t* at = get_varint64(index.keys + key_offset(index, slot), end, &told)
     if at == NULL:
         return -1
-    separator.head = index.heads[slot]
+    separator.head = head_at(index.heads, slot)
     separator.exact = told & 1
     separator.size = told >> 1
     separator.tail = slice_of(at, separator.size - HEAD_BYTES if separator.size > HEAD_BYTES else 0)
@@ -211,11 +217,11 @@ cdef int64_t index_lower(Index* index, Slice user_key, uint64_t trailer) noexcep
             return 0 if order > 0 else index.entries
     cdef uint64_t head = key_head(user_key.data, user_key.size, index.prefix)
     cdef int low = heads_lower(index.heads, <int> index.entries, head)
-    if low == <int> index.entries or index.heads[low] != head:
+    if low == <int> index.entries or head_at(index.heads, low) != head:
         return low
     # Separators that differ past their heads, or one that the key begins with: compare in full.
     cdef int high = low + 1
-    if high < <int> index.entries and index.heads[high] == head:
+    if high < <int> index.entries and head_at(index.heads, high) == head:
         high = <int> index.entries
         if head != <uint64_t> -1:
             high = heads_lower(index.heads, high, head + 1)
@@ -239,7 +245,7 @@ cdef int index_check(Index* index, int64_t offset, Status* status) noexcept nogi
     cdef uint32_t slot
     cdef int order
     for slot in range(index.entries):
-        if index.key_at[slot] != at or separator_at(index, slot, &separator) < 0:
+        if key_offset(index, slot) != at or separator_at(index, slot, &separator) < 0:
             return status_set(status, INVALID_RECORD, b"index entry", offset)
         if separator.size < HEAD_BYTES and separator.head << (8 * separator.size):
             return status_set(status, INVALID_RECORD, b"index head", offset)
