@@ -37,6 +37,12 @@ from kvstore._engine.version.native cimport (
 from kvstore.errors import InvalidArgumentError
 
 
+cdef enum:
+    # From so many keys on a multi_get looks into tables without the GIL; fewer take less time than it
+    # takes to hand the GIL over and get it back.
+    BESIDE_OTHERS = 256
+
+
 cdef inline bytes bytes_of(Slice value):
     return PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
 
@@ -67,18 +73,23 @@ cdef inline bint look_in_tables(
     Store store, Slice key, uint64_t sequence, bint fill_cache, Slice* value,
     uint64_t* found_sequence, Pinned* pin
 ) except -1:
-    """Whether the key is there; its value is borrowed from what `pin` is to be released of."""
+    """Whether the key is there; its value is borrowed from what `pin` is to be released of.
+
+    With the GIL as long as memory answers, which takes no longer than handing it over: the table lets
+    go of it where it reads from disk, and others may come in then.
+    """
     cdef Status status
     cdef int found
     cdef Version* version = store.version
     pin.handle = NULL
     status_clear(&status)
     version_retain(version)
-    with nogil:
-        found = version_get(
-            version, key, sequence, fill_cache, value, found_sequence, pin, &status
-        )
-        version_release(version)
+    found = version_get(version, key, sequence, fill_cache, value, found_sequence, pin, &status)
+    if version == store.version:
+        version_release(version)        # not the last who has it
+    else:
+        with nogil:
+            version_release(version)
     if found == FAILED:
         raise status_error_in(&status, store.path)
     return found == FOUND
@@ -197,6 +208,23 @@ cdef struct Wanted:
     int found
 
 
+cdef int find_in_tables(
+    Version* version, Wanted* wanted, Py_ssize_t count, uint64_t moment, Status* status
+) noexcept nogil:
+    """What the memtables didn't know. -1: see status."""
+    cdef uint64_t found_sequence
+    cdef Py_ssize_t i
+    for i in range(count):
+        if wanted[i].found == ABSENT:
+            wanted[i].found = version_get(
+                version, wanted[i].key.slice, moment, True, &wanted[i].value, &found_sequence,
+                &wanted[i].pin, status
+            )
+            if wanted[i].found == FAILED:
+                return -1
+    return 0
+
+
 cdef list lookup_many(Store store, list keys, object sequence, object default):
     cdef Py_ssize_t count = len(keys)
     cdef Py_ssize_t i
@@ -228,17 +256,11 @@ cdef list lookup_many(Store store, list keys, object sequence, object default):
         if unfinished and has_tables(store.version):
             version = store.version
             version_retain(version)
-            with nogil:
-                for i in range(count):
-                    if wanted[i].found != ABSENT:
-                        continue
-                    wanted[i].found = version_get(
-                        version, wanted[i].key.slice, moment, True, &wanted[i].value,
-                        &found_sequence, &wanted[i].pin, &status
-                    )
-                    if wanted[i].found == FAILED:
-                        failed = True
-                        break
+            if count < BESIDE_OTHERS:
+                failed = find_in_tables(version, wanted, count, moment, &status) < 0
+            else:
+                with nogil:
+                    failed = find_in_tables(version, wanted, count, moment, &status) < 0
             if failed:
                 raise status_error_in(&status, store.path)
             for i in range(count):
