@@ -41,7 +41,7 @@ class Section:
 
 
 WRITERS = ("kvstore", "kvstore-through", "plyvel", "rocksdict", "lmdb")
-READERS = (*PEERS, "lmdb-long")
+READERS = ("kvstore", "kvstore-mapped", *PEERS[1:], "lmdb-long")
 
 _DATA = {
     "": {},

@@ -12,6 +12,7 @@ __all__ = ["PEERS", "TITLES", "find", "stores_of"]
 _CLASSES = {
     "kvstore": ("own", "Own"),
     "kvstore-through": ("own", "OwnWrittenThrough"),
+    "kvstore-mapped": ("own", "OwnMapped"),
     "plyvel": ("leveldb", "LevelDb"),
     "rocksdict": ("rocksdb", "RocksDb"),
     "lmdb": ("lightning", "Lmdb"),
@@ -21,6 +22,7 @@ _CLASSES = {
 TITLES = {
     "kvstore": "kvstore",
     "kvstore-through": "kvstore, written through",
+    "kvstore-mapped": "kvstore, mapped",
     "plyvel": "LevelDB",
     "rocksdict": "RocksDB",
     "lmdb": "LMDB",

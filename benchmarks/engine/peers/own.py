@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.engine.peers.contract import Budget, Pair
 from kvstore.engine import DB
 
-__all__ = ["Own", "OwnWrittenThrough"]
+__all__ = ["Own", "OwnMapped", "OwnWrittenThrough"]
 
 
 class Own:
@@ -74,3 +74,9 @@ class OwnWrittenThrough(Own):
     """Each write handed to the kernel before it returns, as LevelDB's and RocksDB's are."""
 
     options = {"write_through": True}  # noqa: RUF012
+
+
+class OwnMapped(Own):
+    """Lookups read maps of the tables, as LevelDB's and LMDB's do."""
+
+    options = {"mmap_reads": True}  # noqa: RUF012

@@ -66,6 +66,9 @@ class Options:
     """``None``, ``"lz4"``, ``"zstd"`` or ``"snappy"``, for data blocks that shrink by it."""
     bloom_filter_bits: int = 10
     """Bits a key in the filter of each table; 0 for none."""
+    mmap_reads: bool = False
+    """Look keys up in maps of the tables, without a call, a copy or the block cache: faster where
+    the cache is smaller than the data. What it costs: docs/engine.md, "Mapped tables"."""
 
     history_prefixes: tuple[bytes, ...] | None = None
     """Of these keys alone ``retain_from`` keeps history; ``None``: of all, ``()``: of none."""
@@ -147,6 +150,7 @@ class OtherSettings(TypedDict, total=False):
     max_file_size: int | None
     compression: str | None
     bloom_filter_bits: int | None
+    mmap_reads: bool | None
     history_prefixes: tuple[bytes, ...] | None
     wal: bool | None
     write_through: bool | None

@@ -129,6 +129,7 @@ cdef class Database(Store):
         if self.version == NULL or self.memory == NULL or self.tables == NULL or self.cache == NULL:
             raise MemoryError("no memory for a database")
         self.tables.read_only = self.read_only
+        self.tables.mapped = options.mmap_reads
         try:
             if self.read_only:
                 self.open_to_read(self.path)

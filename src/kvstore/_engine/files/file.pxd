@@ -20,6 +20,7 @@ cdef enum OpenMode:
 
 
 ctypedef int (*list_visitor)(void* context, const char* name) noexcept nogil
+ctypedef int (*mapped_reader)(void* state) noexcept nogil
 
 
 cdef struct FileSystemOps:
@@ -65,6 +66,16 @@ cdef struct FileSystemOps:
     # What the system caches of these bytes isn't needed: advice, which may come to nothing. It makes
     # the next read ask the device.
     void (*forget)(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil
+    # The file's first `size` bytes in memory, for reading; the file may be closed or unlinked
+    # meanwhile. Negative where this disk has no such thing, or there is no room: then it is pread.
+    int (*map)(void* disk, void* file, uint64_t size, const uint8_t** data) noexcept nogil
+    void (*unmap)(void* disk, const uint8_t* data, uint64_t size) noexcept nogil
+    # Runs `read`, which alone may look at what `map` gave, and returns what it does; -EFAULT where a
+    # byte can't be had (the disk failed, the file was cut): `read` ends right there then, so it takes
+    # no lock and keeps what it obtains in `state`. What is the matter pread tells.
+    int (*read_mapped)(
+        void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+    ) noexcept nogil
 
 
 cdef enum:

@@ -169,6 +169,23 @@ cdef void guarded_forget(void* disk, void* file, uint64_t offset, uint64_t size)
     self.ops.forget(self.disk, file, offset, size)
 
 
+cdef int guarded_map(void* disk, void* file, uint64_t size, const uint8_t** data) noexcept nogil:
+    cdef GuardedDisk* self = <GuardedDisk*> disk
+    return self.ops.map(self.disk, file, size, data)
+
+
+cdef void guarded_unmap(void* disk, const uint8_t* data, uint64_t size) noexcept nogil:
+    cdef GuardedDisk* self = <GuardedDisk*> disk
+    self.ops.unmap(self.disk, data, size)
+
+
+cdef int guarded_read_mapped(
+    void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+) noexcept nogil:
+    cdef GuardedDisk* self = <GuardedDisk*> disk
+    return self.ops.read_mapped(self.disk, data, size, read, state)
+
+
 cdef FileSystemOps GUARDED_OPS
 GUARDED_OPS.open = guarded_open
 GUARDED_OPS.close = guarded_close
@@ -193,6 +210,9 @@ GUARDED_OPS.lock_directory = guarded_lock_directory
 GUARDED_OPS.names = guarded_names
 GUARDED_OPS.free_bytes = guarded_free_bytes
 GUARDED_OPS.forget = guarded_forget
+GUARDED_OPS.map = guarded_map
+GUARDED_OPS.unmap = guarded_unmap
+GUARDED_OPS.read_mapped = guarded_read_mapped
 
 
 # What was opened on it is closed through it: the collector must not clear the references first.

@@ -7,6 +7,7 @@ import random as random_module
 cimport cython
 from cpython.exc cimport PyErr_WriteUnraisable
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EFAULT, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
@@ -638,6 +639,20 @@ cdef void memory_forget(void* disk, void* file, uint64_t offset, uint64_t size) 
     pass    # there is no cache before it
 
 
+cdef int memory_map(void* disk, void* file, uint64_t size, const uint8_t** data) noexcept nogil:
+    return -EOPNOTSUPP      # each read is to be counted, delayed or failed
+
+
+cdef void memory_unmap(void* disk, const uint8_t* data, uint64_t size) noexcept nogil:
+    pass
+
+
+cdef int memory_read_mapped(
+    void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+) noexcept nogil:
+    return -EFAULT
+
+
 cdef FileSystemOps MEMORY_OPS
 MEMORY_OPS.open = memory_open
 MEMORY_OPS.close = memory_close
@@ -662,3 +677,6 @@ MEMORY_OPS.lock_directory = memory_lock_directory
 MEMORY_OPS.names = memory_names
 MEMORY_OPS.free_bytes = memory_free_bytes
 MEMORY_OPS.forget = memory_forget
+MEMORY_OPS.map = memory_map
+MEMORY_OPS.unmap = memory_unmap
+MEMORY_OPS.read_mapped = memory_read_mapped

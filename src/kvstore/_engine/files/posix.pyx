@@ -9,6 +9,7 @@ from libc.errno cimport (
     EISDIR,
     ENOENT,
     ENOLCK,
+    ENOMEM,
     ENOSYS,
     ENOTDIR,
     ENXIO,
@@ -24,6 +25,8 @@ from posix.stat cimport S_ISDIR, S_ISREG, fstat, stat, struct_stat
 from posix.types cimport mode_t, off_t
 from posix.unistd cimport close, fdatasync, fsync, ftruncate, link, pread, pwrite, rmdir, unlink
 
+from kvstore._engine.primitives.native cimport kv_gave_back, kv_may_allocate
+
 
 cdef extern from *:
     """
@@ -31,6 +34,7 @@ cdef extern from *:
     #include <fcntl.h>
     #include <stdio.h>
     #include <sys/file.h>
+    #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/statvfs.h>
     """
@@ -54,6 +58,18 @@ cdef extern from *:
         unsigned long f_frsize
         unsigned long f_bavail
     int statvfs(const char* path, statvfs_t* result) nogil
+    void* mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset) nogil
+    int munmap(void* at, size_t size) nogil
+    int madvise(void* at, size_t size, int advice) nogil
+    void* MAP_FAILED
+    int PROT_READ, MAP_SHARED, MADV_RANDOM
+
+
+cdef extern from "kvstore/_engine/files/fault_guard.h" namespace "kvstore_files" nogil:
+    bint guard_stands() noexcept
+    int run_guarded(
+        mapped_reader read, void* state, const uint8_t* start, const uint8_t* end
+    ) noexcept
 
 
 cdef enum:
@@ -356,6 +372,33 @@ cdef void posix_forget(void* disk, void* file, uint64_t offset, uint64_t size) n
     posix_fadvise(fd_of(file), <off_t> offset, <off_t> size, POSIX_FADV_DONTNEED)
 
 
+cdef int posix_map(void* disk, void* file, uint64_t size, const uint8_t** data) noexcept nogil:
+    cdef void* mapped
+    if not guard_stands():
+        return -EOPNOTSUPP
+    if not kv_may_allocate():
+        return -ENOMEM
+    mapped = mmap(NULL, <size_t> size, PROT_READ, MAP_SHARED, fd_of(file), 0)
+    if mapped == MAP_FAILED:
+        kv_gave_back()
+        return -os_errno
+    # Lookups go anywhere: a page that isn't there is no reason to read its neighbours too.
+    madvise(mapped, <size_t> size, MADV_RANDOM)
+    data[0] = <const uint8_t*> mapped
+    return 0
+
+
+cdef void posix_unmap(void* disk, const uint8_t* data, uint64_t size) noexcept nogil:
+    munmap(<void*> data, <size_t> size)
+    kv_gave_back()
+
+
+cdef int posix_read_mapped(
+    void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+) noexcept nogil:
+    return run_guarded(read, state, data, data + size)
+
+
 cdef FileSystemOps POSIX_OPS
 POSIX_OPS.open = posix_open
 POSIX_OPS.close = posix_close
@@ -380,6 +423,9 @@ POSIX_OPS.lock_directory = posix_lock_directory
 POSIX_OPS.names = posix_names
 POSIX_OPS.free_bytes = posix_free_bytes
 POSIX_OPS.forget = posix_forget
+POSIX_OPS.map = posix_map
+POSIX_OPS.unmap = posix_unmap
+POSIX_OPS.read_mapped = posix_read_mapped
 
 
 cdef class PosixFileSystem(FileSystem):

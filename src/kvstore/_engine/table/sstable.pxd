@@ -33,6 +33,8 @@ cdef struct Table:
     uint64_t** checked              # for each partition see checked.pxd; NULL: there was no memory
     uint8_t* ranges_frame
     RangeRun* ranges                # the range tombstones, keys in that frame; NULL: there are none
+    const uint8_t* map              # the whole file (FileSystemOps.map); NULL: it is read by calls
+    uint64_t packed                 # atomic; 1: a block in the map was compressed, lookups don't use it
     const uint8_t* tail             # only while opening: the end of the file, in memory
     uint64_t tail_at
 
@@ -45,6 +47,9 @@ cdef Table* table_open(
     const FileSystemOps* ops, void* disk, const char* path, uint64_t file_number,
     const uint8_t* file_id, BlockCache* cache, uint64_t cache_id, Status* status
 ) noexcept nogil                    # NULL: see status
+# From here on lookups read a map of the file, if the disk has such a thing; before anybody else has
+# the table. Its frames are checked once then, with the first reading.
+cdef void table_map(Table* table) noexcept nogil
 cdef void table_retain(Table* table) noexcept nogil
 cdef void table_release(Table* table) noexcept nogil
 
@@ -56,7 +61,7 @@ cdef enum Reading:
     # What a lookup does where a block isn't in the cache.
     READ_ONCE = 0                   # reads it and doesn't keep it
     READ_AND_KEEP = 1
-    READ_NOTHING = 2                # the answer is COLD
+    READ_NOTHING = 2                # the answer is COLD; so it is of a map where no one has read yet
 
 # Lookup code of memtable.pxd, the table's range tombstones regarded; `value` is borrowed until pinned_release, which FOUND alone asks for
 # and any other answer allows (the handle is NULL then).

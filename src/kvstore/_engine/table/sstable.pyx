@@ -468,6 +468,8 @@ cdef void table_release(Table* table) noexcept nogil:
         if table.forgets:
             cache_forget_table(table.cache, table.cache_id)
         cache_release(table.cache)
+    if table.map != NULL:
+        table.ops.unmap(table.disk, table.map, table.file_bytes)
     if table.file != NULL:
         table.ops.close(table.disk, table.file)
     if table.ranges != NULL:

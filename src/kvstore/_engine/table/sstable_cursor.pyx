@@ -139,6 +139,9 @@ cdef int fill_window(TableCursor* cursor, Handle handle, bint keep, Status* stat
             return 0
         cursor.window_capacity = size
     cursor.window_at = handle.offset
+    if size == handle.bytes and copy_mapped(cursor.table, handle, cursor.window):
+        cursor.window_size = size
+        return 1
     if read_exactly(
         cursor.table.ops, cursor.table.disk, cursor.table.file, cursor.window, size, handle.offset,
         b"read table", status,

@@ -16,6 +16,7 @@ from kvstore._engine.primitives.native cimport (
     Status,
     get_fixed32,
     let_go_of_gil,
+    load_acquire,
     prefetch_run,
     status_no_memory,
     status_set,
@@ -192,6 +193,10 @@ cdef inline int get_entry(
     cdef bint keep
     cdef int result
     pin.handle = NULL
+    if table.map != NULL and not load_acquire(&table.packed):
+        result = get_mapped(table, user_key, trailer, reading, value, found_sequence, pin)
+        if result != UNMAPPED:
+            return result
     result = find_place(table, user_key, trailer, reading, &place, status)
     if result != FOUND:
         return result

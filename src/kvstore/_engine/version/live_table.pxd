@@ -23,6 +23,7 @@ cdef struct OpenTables:
     BlockCache* cache
     char* directory
     bint read_only          # the database is: tables that this program may only read are fine
+    bint mapped             # lookups read maps of tables (table_map)
     int max_open            # a few more are open while all of these are being looked at
     Lock lock               # guards all below, and opening, closing and the links of every LiveTable
     LiveTable* newest       # the open ones; those near `oldest` are closed first

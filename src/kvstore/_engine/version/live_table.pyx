@@ -34,6 +34,7 @@ from kvstore._engine.table.native cimport (
     cache_next_table_id,
     cache_release,
     cache_retain,
+    table_map,
     table_open,
     table_release,
     table_retain,
@@ -290,6 +291,8 @@ cdef Table* open_from_disk(LiveTable* file, Status* status) noexcept nogil:
         tables.ops, tables.disk, path, file.number, file.summary.file_id, tables.cache,
         file.cache_id, status,
     )
+    if table != NULL and tables.mapped:
+        table_map(table)
     if table != NULL and table.identity.read_only_compatible and not tables.read_only:
         table_release(table)
         status_set(
