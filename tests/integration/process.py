@@ -135,10 +135,15 @@ class Kvd:
         wrapper: Sequence[str] = (),
         admin: str = "operators",
         front: str = FRONT,
+        rados: Path | None = None,
     ) -> None:
+        """``rados``: file of a gateway, which has no directory; ``data_dir`` then names it only."""
         self.data_dir = data_dir
         self.certificates = certificates
         self._stderr_path = data_dir.parent / f"{data_dir.name}.{time.monotonic_ns()}.stderr"
+        place = [f"--data_dir={data_dir}"]
+        if rados is not None:
+            place = ["--mode=rados", f"--config={rados}"]
         secure = []
         if certificates is not None:
             secure = [
@@ -151,7 +156,7 @@ class Kvd:
                 [
                     *wrapper,
                     *command("kvd"),
-                    f"--data_dir={data_dir}",
+                    *place,
                     f"--listen_addr={listen}",
                     f"--admin={admin}",
                     f"--front={front}",
