@@ -37,7 +37,8 @@ from kvstore.errors import ConfigurationError, CorruptionError
 
 APART = Apart(5, value_checksum(b"key", b"value"), new_value(77, bytes(8)))
 REQUESTS = [Remembered(bytes([n]) * 16, 2 * n, 100 + n) for n in range(5)]
-HEAD = Head(3, 7, 1, 4, REQUESTS)
+HEAD = Head(3, 7, 1, 4)
+HEAD.add(REQUESTS)
 MARKER = Marker(b"s" * 16, b"n" * 16)
 
 FORMS: list[tuple[bytes, Callable[[bytes], object], object]] = [
@@ -133,3 +134,19 @@ def test_names_of_objects_say_what_they_are() -> None:
     assert parse_name(value_name(255, APART.name)) == (255, APART.name)
     for other in (b"kvstore", b"clock", b"b.ff", b"v.000ff", b"b.000ff.", b"b.000fg", b"xb.000ff"):
         assert parse_name(other) is None, other
+
+
+def test_a_head_finds_its_requests_and_nothing_that_lies_across_two() -> None:
+    head = Head()
+    head.add(REQUESTS)
+    assert [head.find(each.digest) for each in REQUESTS] == [each.word for each in REQUESTS]
+    assert head.find(b"x" * 16) is None
+    across = head.young[40:56]
+    assert across in head.young
+    assert head.find(across) is None
+    # One that is also there where it is one.
+    head.add([Remembered(across, 6, 200)])
+    assert head.find(across) == 6
+    assert head.take(2) == REQUESTS[:2]
+    assert len(head) == 4
+    assert head.request(0) == REQUESTS[2]

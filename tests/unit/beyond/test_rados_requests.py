@@ -57,10 +57,10 @@ def test_in_a_hot_bucket_the_newest_requests_are_remembered_in_pages() -> None:
     for n in range(count):
         assert world.call(Put(b"k", b"%d" % n, b"r%d" % n), at=n % 2) is (n > 0)
     head, thing = head_of(world)
-    assert len(head.young) <= YOUNG_MAX
+    assert len(head) <= YOUNG_MAX
     assert head.keys == 1
     remembered = sum(key.startswith(b"q") for key in thing.pairs)
-    assert remembered + len(head.young) == count
+    assert remembered + len(head) == count
     for n in (0, 1, 100, count - 1):
         assert world.call(Put(b"k", b"%d" % n, b"r%d" % n, age_s=5.0)) is (n > 0)
     assert world.call(Get(b"k")) == b"%d" % (count - 1)
@@ -76,7 +76,7 @@ def test_pages_go_when_they_are_old_and_nothing_of_them_stays() -> None:
     head, thing = head_of(world)
     assert head.first_page == head.next_page
     assert not any(key[:1] in (b"q", b"t") for key in thing.pairs)
-    assert len(head.young) == 4
+    assert len(head) == 4
     assert is_forgotten(world.call(Put(b"k", b"1", b"r1", age_s=REMEMBERED_S + 70)))
 
 

@@ -106,15 +106,14 @@ def decide(
     """
     head = found.head
     decision = Decision()
-    words = {each.digest: each.word for each in head.young}
+    granted: dict[bytes, Remembered] = {}
     entries = found.entries
     written: dict[bytes, Entry | None] = {}
     # None is younger than one that came after it.
-    time_ms = max(stamp_ms, head.young[-1].time_ms) if head.young else stamp_ms
+    time_ms = max(stamp_ms, head.request(len(head) - 1).time_ms) if head else stamp_ms
     for wish in wishes:
-        word = words.get(wish.digest)
-        if word is None and wish.digest in found.older:
-            word = found.older[wish.digest].word
+        known = granted.get(wish.digest) or found.older.get(wish.digest)
+        word = head.find(wish.digest) if known is None else known.word
         result = _known_or_refused(wish, word, head.forgotten_ms, since_ms)
         if result is not None:
             decision.results.append(result)
@@ -129,11 +128,11 @@ def decide(
         after = wish.value if wish.apart is None else wish.apart
         written[key] = after
         head.keys += (after is not None) - existed
-        head.young.append(Remembered(wish.digest, wish.word | existed, time_ms))
-        words[wish.digest] = wish.word | existed
+        granted[wish.digest] = Remembered(wish.digest, wish.word | existed, time_ms)
         decision.results.append(existed)
     if not written:
         return decision
+    head.add(list(granted.values()))
     # One that was granted before, and whose answer was lost on the way, is still needed.
     needed = {
         each.name for each in (*entries.values(), *written.values()) if isinstance(each, Apart)
@@ -181,19 +180,17 @@ def _forget(found: Found, decision: Decision, known_ms: int) -> None:
     if head.first_page < head.next_page:
         return  # what is in the head is younger
     old = 0
-    while old < len(head.young) and head.young[old].time_ms < due_ms:
+    while old < len(head) and head.request(old).time_ms < due_ms:
         old += 1
     if old:
-        head.forgotten_ms = max(head.forgotten_ms, head.young[old - 1].time_ms)
-        del head.young[:old]
+        head.forgotten_ms = max(head.forgotten_ms, head.take(old)[-1].time_ms)
 
 
 def _spill(found: Found, decision: Decision) -> None:
     """Move the oldest requests out of a head that is full, page by page."""
     head = found.head
-    while len(head.young) > YOUNG_MAX:
-        page = head.young[:PAGE_REQUESTS]
-        del head.young[:PAGE_REQUESTS]
+    while len(head) > YOUNG_MAX:
+        page = head.take(PAGE_REQUESTS)
         decision.pairs[page_key(head.next_page)] = encode_page(found.bucket, head.next_page, page)
         for request in page:
             pair = encode_request(found.bucket, request)

@@ -53,7 +53,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -172,13 +172,44 @@ Entry = bytes | Apart
 
 @dataclass(slots=True)
 class Head:
-    """What a bucket says of itself. ``first_page`` to ``next_page``: pages that are there."""
+    """What a bucket says of itself. ``first_page`` to ``next_page``: pages that are there.
+
+    ``young``: its requests, oldest first, as they are stored: most turns look for one of them.
+    """
 
     forgotten_ms: int = 0
     keys: int = 0
     first_page: int = 0
     next_page: int = 0
-    young: list[Remembered] = field(default_factory=list)
+    young: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.young) // _REQUEST.size
+
+    def find(self, digest: bytes) -> int | None:
+        """The word of a request; None where it isn't among these."""
+        at = self.young.find(digest)
+        while at >= 0:
+            place, rest = divmod(at, _REQUEST.size)
+            if not rest:
+                return self.request(place).word
+            at = self.young.find(digest, at + 1)
+        return None
+
+    def request(self, place: int) -> Remembered:
+        """One of them."""
+        return Remembered(*_REQUEST.unpack_from(self.young, place * _REQUEST.size))
+
+    def add(self, requests: Sequence[Remembered]) -> None:
+        """They are the youngest from now on."""
+        self.young += b"".join([_REQUEST.pack(*each) for each in requests])
+
+    def take(self, count: int) -> list[Remembered]:
+        """Take the oldest ones out."""
+        size = count * _REQUEST.size
+        taken = [Remembered(*each) for each in _REQUEST.iter_unpack(self.young[:size])]
+        self.young = self.young[size:]
+        return taken
 
 
 def bucket_of(key: bytes, salt: bytes) -> int:
@@ -273,11 +304,10 @@ def check_value(key: bytes, apart: Apart, data: bytes) -> None:
 
 def encode_head(bucket: int, head: Head) -> bytes:
     """What a bucket says of itself."""
-    pack = _REQUEST.pack
     body = _HEAD.pack(
-        VERSION, len(head.young), 0, head.forgotten_ms, head.keys, head.first_page, head.next_page
+        VERSION, len(head), 0, head.forgotten_ms, head.keys, head.first_page, head.next_page
     )
-    return _sealed(_numbered(bucket), body + b"".join([pack(*each) for each in head.young]))
+    return _sealed(_numbered(bucket), body + head.young)
 
 
 def decode_head(bucket: int, data: bytes) -> Head:
@@ -294,8 +324,7 @@ def decode_head(bucket: int, data: bytes) -> Head:
         raise CorruptionError(
             "a bucket's head contradicts itself", code=IntegrityCode.INVALID_RECORD
         )
-    young = [Remembered(*each) for each in _REQUEST.iter_unpack(body[_HEAD.size :])]
-    return Head(forgotten_ms, keys, first_page, next_page, young)
+    return Head(forgotten_ms, keys, first_page, next_page, body[_HEAD.size :])
 
 
 def encode_request(bucket: int, request: Remembered) -> bytes:

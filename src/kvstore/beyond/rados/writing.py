@@ -102,6 +102,7 @@ class _Turn:
         "began_at",
         "bucket",
         "found",
+        "head",
         "is_over",
         "operations",
         "pages",
@@ -117,6 +118,7 @@ class _Turn:
         self.tries = 0
         # Of the try that is under way: what was read, and of which version of the bucket.
         self.found: dict[bytes, bytes] | None = None
+        self.head = Head()
         self.version = 0
         self.pages: range = range(0)
         self.operations: set[Operation] = set()
@@ -241,7 +243,7 @@ class Writing:
         """The bucket was read, with those of its pages that it was known to have."""
         code = operation.code
         if code == -errno.ENOENT and self._objects.is_there():
-            turn.found, turn.version = {}, ABSENT
+            turn.found, turn.head, turn.version = {}, Head(), ABSENT
             turn.pages = range(0)
             self._go_on_with(turn)
             return
@@ -252,7 +254,7 @@ class Writing:
         asked = turn.pages
         turn.found, turn.version = operation.pairs, operation.version
         try:
-            head = decode_head(turn.bucket, turn.found.get(HEAD_KEY, b""))
+            turn.head = head = decode_head(turn.bucket, turn.found.get(HEAD_KEY, b""))
         except CorruptionError as damage:
             self._end(turn, damage)
             return
@@ -445,7 +447,7 @@ def _understand(turn: _Turn) -> Found:
     found, bucket = turn.found, turn.bucket
     assert found is not None
     if turn.version == ABSENT:
-        return Found(bucket, Head(), {})
+        return Found(bucket, turn.head, {})
     entries: dict[bytes, Entry] = {}
     older = {}
     for write in turn.writes:
@@ -465,4 +467,4 @@ def _understand(turn: _Turn) -> Found:
         if data is None:
             raise CorruptionError("a page of requests isn't there")
         pages.append(Page(number, *decode_page(bucket, number, data)))
-    return Found(bucket, decode_head(bucket, found[HEAD_KEY]), entries, older, pages)
+    return Found(bucket, turn.head, entries, older, pages)
