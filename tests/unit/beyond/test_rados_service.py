@@ -124,6 +124,47 @@ def test_a_value_whose_write_was_answered_late_is_still_there() -> None:
     assert len(values_in(world)) == 1
 
 
+@pytest.mark.parametrize("others", [(), (Put(b"k", b"small", b"2"),)])
+def test_a_value_whose_write_lost_no_race_but_was_told_so_is_still_there(others: Any) -> None:
+    """As where an OSD forgot that it did the operation, and does it again: the guard fails."""
+    world = World()
+    world.call(Put(b"k", b"before", b"0"))
+    answers = iter([-errno.ERANGE + DONE_BUT])
+    world.pool.trouble = lambda operation: (
+        next(answers, None) if is_bucket(operation) and operation.kind == "write" else None
+    )
+    first = Put(b"k", LARGE, b"1")
+    got = world.begin(first)
+    world.settle()
+    assert got[0][0] is True
+    assert world.call(Get(b"k")) == LARGE
+    for other in others:
+        assert world.call(other) is True
+        assert world.call(first) is True
+        assert world.call(Get(b"k")) == other.value
+        assert not values_in(world)
+
+
+def test_what_was_told_that_it_lost_a_race_and_was_not_looked_at_since_is_in_doubt() -> None:
+    world = World()
+    world.call(Put(b"k", b"before", b"0"))
+    told = False
+
+    def trouble(operation: MemoryOperation) -> int | None:
+        nonlocal told
+        if not is_bucket(operation):
+            return None
+        if told:
+            return -errno.EPERM
+        told = operation.kind == "write"
+        return -errno.ERANGE + DONE_BUT if told else None
+
+    world.pool.trouble = trouble
+    assert isinstance(world.call(Put(b"k", LARGE, b"1")), OutcomeUnknownError)
+    world.pool.trouble = lambda operation: None
+    assert world.call(Get(b"k")) == LARGE
+
+
 def test_a_reader_that_comes_between_finds_the_value_that_took_its_place() -> None:
     world = World(gateways=2)
     world.call(Put(b"k", LARGE, b"1"))

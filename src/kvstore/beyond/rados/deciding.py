@@ -130,14 +130,14 @@ def decide(
         head.keys += (after is not None) - existed
         granted[wish.digest] = Remembered(wish.digest, wish.word | existed, time_ms)
         decision.results.append(existed)
-    if not written:
-        return decision
-    head.add(list(granted.values()))
     # One that was granted before, and whose answer was lost on the way, is still needed.
     needed = {
         each.name for each in (*entries.values(), *written.values()) if isinstance(each, Apart)
     }
     decision.unused = [name for name in decision.unused if name not in needed]
+    if not written:
+        return decision
+    head.add(list(granted.values()))
     _forget(found, decision, known_ms)
     _spill(found, decision)
     for key, entry in written.items():

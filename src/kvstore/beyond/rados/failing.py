@@ -13,10 +13,12 @@ from kvstore.errors import (
     UnavailableError,
 )
 
-__all__ = ["POOL_GONE", "is_final", "read_failure", "write_failure"]
+__all__ = ["POOL_GONE", "in_doubt", "is_final", "read_failure", "write_failure"]
 
 POOL_GONE = "the pool is gone"
 NO_ROOM = "the pool is full, or has reached its quota: puts are taken once there is room"
+
+_MAY_BE = "the write may be applied, and a retry with the same request_id is safe"
 
 _FULL = (-errno.ENOSPC, -errno.EDQUOT)
 _DENIED = (-errno.EPERM, -errno.EACCES)
@@ -40,9 +42,12 @@ def write_failure(code: int) -> Error:
         return NoSpaceError(NO_ROOM)
     if code in _DENIED:
         return UnavailableError(_words(code))
-    return OutcomeUnknownError(
-        f"{_words(code)}; the write may be applied, and a retry with the same request_id is safe"
-    )
+    return OutcomeUnknownError(f"{_words(code)}; {_MAY_BE}")
+
+
+def in_doubt(failure: Error) -> OutcomeUnknownError:
+    """The same where the write may have been done before it."""
+    return OutcomeUnknownError(f"{failure}; {_MAY_BE}")
 
 
 def _words(code: int) -> str:

@@ -113,7 +113,7 @@ class PoolClock:
         ahead = self._base_ms + int(passed * 1000) if passed <= STEP_S else 0
         if number >= self.known_ms:
             self.known_ms, self._known_from = number, self._asked_at
-        if ahead <= number or base_at is None or passed > STEP_S:
+        if ahead <= number:
             self._base_ms, self._base_at = number, now
         if data is None or ahead >= number + MOVE_MS:
             target = max(ahead, number)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from kvstore.beyond.rados.deciding import DROPPED_PAGES_MAX, Found, Page, Wish, decide
-from kvstore.beyond.rados.failing import read_failure, write_failure
+from kvstore.beyond.rados.failing import in_doubt, read_failure, write_failure
 from kvstore.beyond.rados.layout import (
     HEAD_KEY,
     INLINE_BYTES_MAX,
@@ -103,6 +103,7 @@ class _Turn:
         "bucket",
         "found",
         "head",
+        "in_doubt",
         "is_over",
         "operations",
         "pages",
@@ -123,6 +124,9 @@ class _Turn:
         self.pages: range = range(0)
         self.operations: set[Operation] = set()
         self.is_over = False
+        # A guard failed, and nobody has looked yet whether it was for what this turn did itself: an
+        # OSD that forgot that it did an operation does it again.
+        self.in_doubt = False
 
     def give_up(self) -> None:
         """Nobody waits for it any more once that is so of all its writes."""
@@ -337,6 +341,7 @@ class Writing:
             known_ms=self._clock.known_ms,
             since_ms=self._clock.since_ms,
         )
+        turn.in_doubt = False
         if not decision.pairs:
             self._done(turn, decision.results, decision.unused)
             return
@@ -384,6 +389,7 @@ class Writing:
         """Another gateway was there first."""
         self.conflicts += 1
         turn.tries += 1
+        turn.in_doubt = True
         if all(write.waiter.decided for write in turn.writes):
             self._end(turn, None)
         elif turn.tries <= PATIENCE_TRIES:
@@ -410,7 +416,10 @@ class Writing:
     def _end(self, turn: _Turn, failure: Error | None) -> None:
         """It is over; ``failure`` is for what isn't decided yet."""
         if failure is not None:
-            if not isinstance(failure, OutcomeUnknownError):
+            if turn.in_doubt:
+                if isinstance(failure, UnavailableError):
+                    failure = in_doubt(failure)
+            elif not isinstance(failure, OutcomeUnknownError):
                 failure.outcome = Outcome.NOT_APPLIED
                 unknown = [write.apart.name for write in turn.writes if write.apart]
                 self._remove(turn.bucket, unknown)
