@@ -27,6 +27,7 @@ from kvstore.errors import (
     ResourceExhaustedError,
     StorageError,
     UnavailableError,
+    UnsupportedError,
 )
 from kvstore.state.mvcc.alarms import Refused
 from kvstore.state.results import refused_by_alarm
@@ -38,6 +39,7 @@ from kvstore.state.results import refused_by_alarm
         (InvalidArgumentError("key is empty"), grpc.StatusCode.INVALID_ARGUMENT),
         (NotLeaderError(3), grpc.StatusCode.FAILED_PRECONDITION),
         (UnavailableError("no leader"), grpc.StatusCode.UNAVAILABLE),
+        (UnsupportedError("a gateway has none"), grpc.StatusCode.UNIMPLEMENTED),
         (OutcomeUnknownError("leadership lost"), grpc.StatusCode.UNAVAILABLE),
         (DeadlineExceededError("not committed"), grpc.StatusCode.DEADLINE_EXCEEDED),
         (StorageError("disk"), grpc.StatusCode.DATA_LOSS),
