@@ -376,11 +376,13 @@ cdef class RangeReplacement:
                 push(&everything.upper, store.version.levels[level].files[i])
         mark(everything, True)
         store.running_tasks += 1
+        store.replacing = True
         try:
             exchange(store, self.low, self.high, self.keep_from, self.entries)
             self.over = True
         finally:
             mark(everything, False)
+            store.replacing = False
             store.running_tasks -= 1
             store.work.advance()
             with store.changed:
