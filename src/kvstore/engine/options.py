@@ -82,8 +82,8 @@ class Options:
     max_write_buffers: int = 4
     """Memtables in memory at most, the mutable one included; then writers wait for a flush."""
     level_size_base: int = 256 << 20
-    """Size of level 1; each level below is `level_size_multiplier` times the one above it. The lowest
-    one may have more: four times `compaction_trigger` write buffers."""
+    """Size of level 1; each level below is `level_size_multiplier` times the one above it. The
+    lowest one may have more: four times `compaction_trigger` write buffers."""
     level_size_multiplier: int = 10
     compaction_trigger: int = 4
     """Tables in level 0 that start a compaction; up to twice as many where they are few beside what

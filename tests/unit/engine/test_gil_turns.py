@@ -14,7 +14,11 @@ import pytest
 
 from kvstore import DB, WriteBatch
 
-SMALL: dict[str, Any] = {"write_buffer_size": 64 << 10, "compaction_trigger": 2, "max_write_buffers": 64}
+SMALL: dict[str, Any] = {
+    "write_buffer_size": 64 << 10,
+    "compaction_trigger": 2,
+    "max_write_buffers": 64,
+}
 PATIENCE_S = 30.0
 
 
