@@ -378,9 +378,11 @@ cdef class RangeReplacement:
         store.running_tasks += 1
         store.replacing = True
         try:
+            dead_exchange_begins(&store.dead)
             exchange(store, self.low, self.high, self.keep_from, self.entries)
             self.over = True
         finally:
+            dead_exchange_ends(&store.dead)
             mark(everything, False)
             store.replacing = False
             store.running_tasks -= 1
