@@ -44,9 +44,7 @@ from kvstore._engine.version.native cimport (
     job_input_add,
     job_input_add_tables,
     level_range,
-    live_table_forsake,
     live_table_new,
-    live_table_refer,
     live_table_release,
     range_input_add,
     range_input_add_table,
@@ -58,7 +56,6 @@ from kvstore._engine.version.native cimport (
     version_release,
     version_retain,
 )
-from kvstore._engine.table.native cimport ValueRef, value_refs_count
 from kvstore._engine.version.native import Edit
 
 from kvstore.errors import StorageError
@@ -186,17 +183,11 @@ cdef int install_outputs(
             if change.file == NULL:
                 raise MemoryError("no memory for a table")
             added.push_reserved(change)
-            if live_table_refer(
-                change.file, <const ValueRef*> output.refs.data, value_refs_count(&output.refs)
-            ) < 0:
-                raise MemoryError("no memory for a table")
             edit.added.append(table_entry(level, change.file))
         store.install(
             edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
         )
     except Exception as error:
-        for i in range(added.size()):
-            live_table_forsake(added[i].file)
         unwanted(store, job, error)
         raise
     finally:
@@ -236,8 +227,6 @@ cdef bint flush_oldest(Store store) except -1:
             raise
         if done:
             remove_flushed_log(store)
-            # What no segment is any more has its last size.
-            let_go_of_homes(store, store.log_first)
             store.job_done(store.flush_retry)
     return done
 
@@ -274,8 +263,6 @@ cdef bint write_frozen(Store store, int count) except -1:
     cdef MemTable* tables[MAX_FROZEN]
     cdef Version* older = NULL
     cdef size_t memory_bytes = 0
-    cdef Apart apart
-    cdef bint named
     cdef int newest = store.frozen_count - count
     cdef uint64_t last = store.frozen[newest].last_sequence
     cdef int i
@@ -294,33 +281,12 @@ cdef bint write_frozen(Store store, int count) except -1:
         memory_bytes += memtable_used(tables[i])
     store.pace.flush_began_s = now_s()
     try:
-        apart = plan_apart(store, tables, count)
-        if apart is not None:
-            job.places = apart.places.data()
-            job.places_count = apart.places.size()
-            job.homes = apart.homes.data()
-            job.homes_count = apart.homes.size()
         for i in range(count):
             add_memory(job, tables[i], i)
         # A segment goes only when a later one is known to be durable.
         if not run_job(store, job, None, store.log):
             return False
-        try:
-            if apart is not None:
-                # What run_job may do without for lack of something: values must be there.
-                store.log.sync()
-            named = apart is None or name_homes(store, apart)
-        except Exception:
-            with nogil:
-                table_job_unlink(job)
-            raise
-        if not named:
-            with nogil:
-                table_job_unlink(job)
-            return write_frozen(store, count)
         store.describe_log(edit, edit.flushed_sequence)
-        install_outputs(store, job, 0, edit, &nothing, count)
-        note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         install_outputs(store, job, 0, edit, &nothing, count)
         note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         store.flushes += 1
@@ -425,14 +391,6 @@ cdef int merge(Store store, Task task) except -1:
     cdef double began = now_s()
     cdef size_t i
     job.rate_limit = store.options.compaction_rate_limit
-    # Its own: a survey may come while the job runs.
-    for i in range(store.emptying.size()):
-        if task.emptying.push(store.emptying[i], kv_realloc) < 0:
-            table_job_free(job)
-            raise MemoryError("no memory for a compaction")
-    job.tables = store.tables
-    job.emptying = task.emptying.data()
-    job.emptying_count = task.emptying.size()
     try:
         add_task_input(job, task)
         add_task_ranges(store, job, task)
@@ -444,7 +402,7 @@ cdef int merge(Store store, Task task) except -1:
         if task.level == 0:
             note_level0(&store.pace, now_s() - began, task.upper.size())
         store.compactions += 1
-        store.compacted_bytes += job.bytes_written + job.values.bytes_written
+        store.compacted_bytes += job.bytes_written
         store.dropped_entries += job.entries_dropped
         for i in range(removed.size()):
             store.compaction_read_bytes += removed[i].file.summary.file_bytes
@@ -502,7 +460,6 @@ cdef int do_task(Store store, Task task, bint may_move) except -1:
 
 
 cdef bint compact_once(Store store) except -1:
-    survey_values(store)
     cdef Task task = pick(store)
     if task is None:
         return False

@@ -2,8 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, PodVector, Slice
-from kvstore._engine.memtable.native cimport Place
+from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
 cdef enum:
@@ -21,7 +20,6 @@ cdef class Database(Store):
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
     cdef bint flush_sleeps      # the thread that flushes has nothing to do, and waits to be called
-    cdef PodVector[Place] placing   # values of the write under way, by their offsets in its payload
     cdef int awaiting_sync      # writes that wait for their sync
     cdef object unseen          # deque of (ticket, last sequence): LEFT ones that came behind those
     cdef object at_end          # called once it is closed, or None
@@ -45,8 +43,6 @@ cdef class Database(Store):
     cdef int log_write(self, uint64_t first, Slice payload, int how) except -1
     cdef int leave_unseen(self, uint64_t last) except -1
     cdef int show_durable(self) except -1
-    cdef void place_value(self, uint64_t sequence, size_t offset, size_t size) noexcept
-    cdef void note_places(self) noexcept
     cdef int flush_recovered(self) except -1
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1

@@ -121,8 +121,6 @@ cdef class Database(Store):
         self.table_options.restart_interval = options.block_restart_interval
         self.table_options.bloom_bits = options.bloom_filter_bits
         self.table_options.compression = compression
-        if self.uses_log and not self.read_only and compression == 0:
-            self.value_bytes = options.value_log_bytes
         self.path = filesystem.resolve(name)
         raw = os.fsencode(self.path)
         if len(raw) > 3500:
@@ -311,10 +309,6 @@ cdef class Database(Store):
                 raise MemoryError("no memory for a write")
         self.check_sequences_left(1)
         sequence = self.assigned + 1
-        if self.value_bytes:
-            self.placing.clear()
-            if value.size >= self.value_bytes:
-                self.place_value(sequence, self.scratch.size - value.size, value.size)
         if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
             raise MemoryError("no memory for a write")
         self.assigned = sequence
@@ -534,7 +528,6 @@ cdef class Database(Store):
         cdef Operation operation
         cdef Operation later
         cdef uint32_t i
-        self.placing.clear()
         if memtable_provide(self.memory, count, payload.size) < 0:
             raise MemoryError("no memory for a batch")
         if has_ranges:
@@ -564,10 +557,6 @@ cdef class Database(Store):
             if operation.kind == KIND_PUT:
                 dead_put(&self.dead, operation.key, sequence)
             self.user_bytes += operation.key.size + operation.value.size
-            if self.value_bytes and operation.kind == KIND_PUT and (
-                operation.value.size >= self.value_bytes
-            ):
-                self.place_value(sequence, operation.value.data - payload.data, operation.value.size)
         self.assigned = sequence
         return 0
 
@@ -582,8 +571,6 @@ cdef class Database(Store):
         status_clear(&status)
         if not syncs and self.visible == first - 1:
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
-            if result >= 0 and not self.placing.empty():
-                self.note_places()
             if result == 0 or (result == 1 and how == LEFT):
                 self.visible = last
                 if self.feeds_wait:
@@ -594,8 +581,6 @@ cdef class Database(Store):
                 return 0
         else:
             result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
-            if result >= 0 and not self.placing.empty():
-                self.note_places()
         if result >= 0:
             self.attention = True
             if how == LEFT:
@@ -640,32 +625,6 @@ cdef class Database(Store):
                 self.tell_feeds()
             self.refresh_attention()
         return 0
-
-    cdef void place_value(self, uint64_t sequence, size_t offset, size_t size) noexcept:
-        """Of the write under way: its payload has the value there. Without memory nobody knows."""
-        cdef Place place
-        place.sequence = sequence
-        place.segment = 0
-        place.offset = <uint32_t> offset
-        place.size = <uint32_t> size
-        place.seed = 0
-        self.placing.push(place, kv_realloc)
-
-    cdef void note_places(self) noexcept:
-        """Right behind the append: where its values are in the log. Without memory nobody knows."""
-        cdef MemTable* memory = self.memory
-        cdef Place place
-        cdef size_t i
-        if buffer_reserve(&memory.places, self.placing.size() * sizeof(Place)) < 0:
-            self.placing.clear()
-            return
-        for i in range(self.placing.size()):
-            place = self.placing[i]
-            place.segment = self.log.placed_segment
-            place.seed = self.log.placed_seed
-            place.offset += <uint32_t> self.log.placed_offset
-            buffer_append(&memory.places, &place, sizeof(Place))
-        self.placing.clear()
 
     cdef int tell_feeds(self) except -1:
         self.feeds_wait = False

@@ -25,10 +25,9 @@ from kvstore._engine.memtable.native cimport (
     memtable_entries,
     memtable_get,
 )
-from kvstore._engine.table.native cimport Pinned, READ_AND_KEEP, READ_NOTHING, pinned_release
+from kvstore._engine.table.native cimport Pinned, READ_NOTHING, pinned_release
 from kvstore._engine.version.native cimport (
     LEVELS,
-    READ_NO_VALUE,
     Version,
     version_get,
     version_release,
@@ -71,7 +70,7 @@ cdef bint has_tables(Version* version) noexcept nogil:
 
 
 cdef inline bint look_in_tables(
-    Store store, Slice key, uint64_t sequence, int reading, Slice* value,
+    Store store, Slice key, uint64_t sequence, bint fill_cache, Slice* value,
     uint64_t* found_sequence, Pinned* pin
 ) except -1:
     """Whether the key is there; its value is borrowed from what `pin` is to be released of.
@@ -85,7 +84,7 @@ cdef inline bint look_in_tables(
     pin.handle = NULL
     status_clear(&status)
     version_retain(version)
-    found = version_get(version, key, sequence, reading, value, found_sequence, pin, &status)
+    found = version_get(version, key, sequence, fill_cache, value, found_sequence, pin, &status)
     if version == store.version:
         version_release(version)        # not the last who has it
     else:
@@ -138,7 +137,7 @@ cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1:
     if found != ABSENT:
         return found == FOUND
     if not has_tables(store.version) or not look_in_tables(
-        store, key, sequence, READ_AND_KEEP | READ_NO_VALUE, &value, &found_sequence, &pin
+        store, key, sequence, True, &value, &found_sequence, &pin
     ):
         return False
     pinned_release(&pin)

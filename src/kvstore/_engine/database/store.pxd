@@ -14,7 +14,6 @@ from kvstore._engine.files.native cimport (
     GuardedFileSystem,
 )
 from kvstore._engine.log.native cimport Log
-from kvstore._engine.primitives.native cimport PodVector
 from kvstore._engine.memtable.native cimport MemTable
 from kvstore._engine.table.native cimport BlockCache, TableOptions
 from kvstore._engine.version.native cimport (
@@ -110,12 +109,6 @@ cdef class Store:
 
     # --- files
     cdef Log log
-    cdef size_t value_bytes             # values of so many bytes may stay in the log; 0: none does
-    cdef PodVector[Adopted] adopted     # segments of the log that are value files, too
-    cdef PodVector[uint64_t] emptying   # value files out of which compactions take what is alive; ascending
-    cdef dict value_sizes               # number of a value file that doesn't grow -> its bytes
-    cdef uint64_t version_changes       # of the version, or of which value files the log has
-    cdef uint64_t values_surveyed       # as of which `emptying` is
     cdef uint64_t log_kept              # segments below it are gone, or about to be
     # What the manifest says of the log: None or b"" where there is none; 0 where nothing is durable.
     cdef bytes log_id

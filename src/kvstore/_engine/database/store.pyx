@@ -56,7 +56,6 @@ from kvstore._engine.version.native cimport (
     create_manifest,
     entry_of,
     entry_summary,
-    live_table_forsake,
     live_table_new,
     live_table_release,
     load_manifest,
@@ -66,9 +65,7 @@ from kvstore._engine.version.native cimport (
     open_tables_release,
     open_tables_remove_unwanted,
     point_current,
-    refer_to_values,
     remove_quietly,
-    values_of_table,
     version_change,
     version_check,
     version_empty,
@@ -113,8 +110,6 @@ cdef class Store:
         self.damaged_tables = {}
         self.snapshots = {}
         self.history_bounds = []
-        self.value_sizes = {}
-        self.version_changes = 1
         self.feeds = {}
         self.arrivals = EventCount()
         self.threads = []
@@ -326,7 +321,6 @@ cdef class Store:
             raise
         old[0] = self.version
         self.version = next_version
-        self.version_changes += 1
         if edit.flushed_sequence is not None:
             self.flushed_sequence = max(self.flushed_sequence, edit.flushed_sequence)
         if edit.applied_index is not None:
@@ -341,8 +335,6 @@ cdef class Store:
                 self.changed.notify_all()
         for i in range(removed_count):
             removed[i].file.obsolete = not kept(next_version, removed[i].file)
-            if removed[i].file.obsolete:
-                live_table_forsake(removed[i].file)
         self.note_manifest()
         if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
             self.roll_manifest()
@@ -654,7 +646,6 @@ cdef class Store:
         empty = self.version
         handles = bytearray(max(1, len(tables)) * sizeof(Change))
         changes = <Change*> <char*> handles
-        ends = {}
         i = 0
         try:
             for entry in tables.values():
@@ -671,13 +662,6 @@ cdef class Store:
                 changes[i].level = entry.level
                 changes[i].file = file
                 i += 1
-                refer_to_values(file, entry.values)
-                for value_number, _, end in entry.values:
-                    ends[value_number] = max(end, ends.get(value_number, 0))
-            for value_number, end in ends.items():
-                self.value_sizes[value_number] = check_value_file(
-                    self.disk, f"{self.path}/{value_number:06d}.val", end
-                )
             version = version_change(empty, NULL, 0, changes, i)
         finally:
             while i > 0:
@@ -706,9 +690,6 @@ cdef class Store:
             database_id=self.database_id, noted=(self.log_first, segment, end),
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
         )
-        # Each may be a value file, too, of this database or of a checkpoint.
-        for number in self.log.found:
-            self.log.share(number, len(self.value_sizes) > 0)
         # What is kept for change feeds alone needn't be applied.
         for kind, index, _, payload in self.log.replay(self.flushed_sequence + 1):
             if kind != LOG_KIND_BATCH:
@@ -771,7 +752,6 @@ cdef class Store:
         for level in range(LEVELS):
             for i in range(self.version.levels[level].count):
                 live.add(self.version.levels[level].files[i].number)
-        live |= self.value_sizes.keys()
         for name in names:
             number = number_of(name)
             if (number and number not in live) or name.endswith(".new"):
@@ -836,7 +816,6 @@ cdef class Store:
             except (OSError, StorageError) as error:
                 trouble = trouble or error
         self.manifest = None
-        drop_homes(self)
         with nogil:
             open_tables_leave_to(self.tables, NULL, NULL)
             open_tables_remove_unwanted(self.tables)
@@ -864,9 +843,7 @@ cdef bint is_of_kvd(list names):
 
 
 cdef object table_entry(int level, LiveTable* file):
-    return entry_of(
-        level, file.number, &file.summary, file.smallest, file.largest, values_of_table(file)
-    )
+    return entry_of(level, file.number, &file.summary, file.smallest, file.largest)
 
 
 cdef bint kept(Version* version, LiveTable* file) noexcept:

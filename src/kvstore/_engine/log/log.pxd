@@ -112,10 +112,6 @@ cdef class Log:
     cdef uint64_t begun_segment         # the newest one whose name and header are durable
     cdef uint64_t spare                 # number of an old segment kept for recycling, 0 none
     cdef uint64_t syncs
-    cdef uint64_t placed_segment        # where the last record of a user's went, and there its payload;
-    cdef uint64_t placed_offset         # for the one thread that appends
-    cdef uint32_t placed_seed
-    cdef dict shared                    # segment -> whether its file has another name, or only may; GIL
     cdef uint64_t append_segment        # where the next record goes
     cdef uint64_t append_offset         # atomic: reserve() looks at it with the GIL alone
     cdef Span append_span
@@ -159,8 +155,6 @@ cdef class Log:
 
     cdef int make_folder(self) except -1
     cdef int remove_segment(self, uint64_t number) except -1
-    # The segment's file has another name (`named`), or may have: once it goes it isn't used again.
-    cdef int share(self, uint64_t number, bint named) except -1
 
     cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1
     cdef int make_sealed(self) noexcept nogil

@@ -88,7 +88,6 @@ cdef enum:
 cdef class Log:
     def __cinit__(self):
         self.event = -1
-        self.shared = {}
         # Until __init__ has gone through.
         self.closed = self.stopping = True
         status_clear(&self.failure)
@@ -326,9 +325,6 @@ cdef class Log:
                     return -1
             chunk_place(chunk, self.append_segment, self.append_offset)
             chunks_push(&self.pending, chunk)
-        self.placed_segment = self.append_segment
-        self.placed_offset = self.append_offset + RECORD_HEADER_BYTES
-        self.placed_seed = self.seed
         self.encode(chunk_bytes(chunk) + chunk.size - TERMINATOR_BYTES, kind, index, term, payload)
         chunk.size += size
         return 0
@@ -971,10 +967,6 @@ cdef class Log:
                 return
             self.remove_segment(oldest)
 
-    cdef int share(self, uint64_t number, bint named) except -1:
-        self.shared[number] = named
-        return 0
-
     def durable_places(self, uint64_t index):
         self.monitor.lock()
         # A segment that isn't durable yet need not be there after a crash.
@@ -1013,19 +1005,14 @@ cdef class Log:
         cdef char name[PATH_BYTES]
         cdef char spare[PATH_BYTES]
         cdef int result
-        cdef bint whole = number not in self.shared
-        cdef bint named = self.shared.get(number, False)
         self.monitor.lock()
-        cdef bint recycle = self.spare == 0 and whole
-        cdef uint64_t end = self.sealed[0].bytes
+        cdef bint recycle = self.spare == 0
         # Whoever reads it from here on may find another segment's bytes, and no damage.
         self.removing = max(self.removing, number)
         self.monitor.unlock()
         segment_path(name, self.folder, number, b"wal")
         segment_path(spare, self.folder, number, b"spare")
         with nogil:
-            if named:
-                shorten(self.ops, self.disk, name, end)
             if recycle:
                 result = self.ops.rename(self.disk, name, spare)
             else:
@@ -1045,7 +1032,6 @@ cdef class Log:
         if recycle:
             self.spare = number
         self.monitor.unlock()
-        self.shared.pop(number, None)
         return 0
 
     # --- reading back ----------------------------------------------------------------------------
@@ -1273,17 +1259,6 @@ cdef class Log:
             "segments": segments,
             "segment": segment,
         }
-
-
-cdef void shorten(const FileSystemOps* ops, void* disk, const char* name, uint64_t end) noexcept nogil:
-    """Gives back what was reserved behind the records of a file that stays under another name.
-
-    Where that fails there is that much less space.
-    """
-    cdef void* file = NULL
-    if ops.open(disk, name, OPEN_WRITE, &file) == 0:
-        ops.truncate(disk, file, end)
-        ops.close(disk, file)
 
 
 cdef int start_thread(Log log, object target, bint behind) except -1:

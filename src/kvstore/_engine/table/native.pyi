@@ -1,6 +1,6 @@
 """Types of the room table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kvstore._engine.files.native import FileSystem
@@ -95,7 +95,6 @@ def salvage_table(
     target_number: int,
     *,
     file_id: bytes | None = ...,
-    has_value: Callable[[bytes, bytes], bool] | None = ...,
     block_bytes: int = ...,
     restart_interval: int = ...,
     bloom_bits: int = ...,
