@@ -139,6 +139,15 @@ cdef int check_log(Store store, object error) except -1:
     return 0
 
 
+cdef int trust_log(Store store) except -1:
+    """Nothing is said of a log whose newest records a power loss could still take."""
+    try:
+        store.trust_log()
+    except Exception as error:
+        check_log(store, error)
+    return 0
+
+
 cdef object unwanted(Store store, TableJob* job, object error):
     """Its outputs go, unless the manifest may hold an edit that names them."""
     if store.failure is None and is_retryable(error):
@@ -283,11 +292,18 @@ cdef bint write_frozen(Store store, int count) except -1:
     try:
         for i in range(count):
             add_memory(job, tables[i], i)
+        trust_log(store)
         # A segment goes only when a later one is known to be durable.
         if not run_job(store, job, None, store.log):
             return False
+        rest_log(store, edit.flushed_sequence)
         store.describe_log(edit, edit.flushed_sequence)
-        install_outputs(store, job, 0, edit, &nothing, count)
+        try:
+            install_outputs(store, job, 0, edit, &nothing, count)
+        except BaseException:
+            if store.log is not None:
+                store.log.cancel_rest()
+            raise
         note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
@@ -435,7 +451,7 @@ cdef int run_task(Store store, Task task, bint may_move) except -1:
     finally:
         store.running_tasks -= 1
         # Background threads may have found nothing that they could pick beside it.
-        store.work.advance()
+        store.call_for_compaction()
         with store.changed:
             store.changed.notify_all()
     return 0

@@ -74,7 +74,7 @@ from kvstore._engine.version.native cimport (
 
 from kvstore._engine.version.native import Edit
 
-from kvstore._engine.database.background import OPEN_STORES, EventCount, start_threads
+from kvstore._engine.database.background import OPEN_STORES, EventCount
 from kvstore.errors import InternalError, InvalidArgumentError, OverloadedError, StorageError
 
 
@@ -88,6 +88,7 @@ cdef enum:
     MOST_READINGS = 100         # of what a batch expects, while flushes make them void
     LOOKS = 64                  # at the pace that a memtable is filled, at least
     LOOK_BYTES = 65536          # between two of them at most
+    HANDED_OVER_FIRST = 128     # writes that are handed to the system one by one before a thread does it
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -149,11 +150,14 @@ cdef class Database(Store):
             if not self.read_only:
                 self.flush_recovered()
             OPEN_STORES.add(self)
-            if self.background:
-                self.start_background()
+            if self.frozen_count or self.flush_retry.error is not None:
+                self.call_threads()
+            self.call_for_compaction()
         except BaseException:
             self.open = False
             self.attention = True
+            # What it was refused for is left as it was found: END isn't written at its end.
+            self.manifest_stands = False
             OPEN_STORES.discard(self)
             try:
                 self.stop_threads()
@@ -161,23 +165,37 @@ cdef class Database(Store):
                 self.shut_quietly()
             raise
 
-    cdef int start_background(self) except -1:
+    cdef int write_behind(self) except -1:
+        """From here on a thread hands over what isn't synced, where that is worth one."""
+        self.handed_over += 1
+        if self.handed_over < HANDED_OVER_FIRST or not self.background or (
+            self.options.write_through or not self.open
+        ):
+            return 0
+        self.handed_over = 0        # where there is no thread to be had it is tried again
         try:
-            if self.log is not None and not self.options.write_through:
-                self.log.start_write_behind()
-            start_threads(
-                self, background_step, self.work,
-                ["flush"] + ["compact"] * self.options.compaction_threads, self.threads,
-            )
-            with nogil:
-                open_tables_leave_to(self.tables, <void*> self, tables_left)
-        except (RuntimeError, StorageError) as error:
-            if isinstance(error, StorageError) and error.errno != EAGAIN:
+            self.log.start_write_behind()
+        except (ClosedError, InvalidArgumentError):
+            pass                    # another thread was as far first, or closes it
+        except StorageError as error:
+            if error.errno != EAGAIN:
                 raise
-            raise StorageError(
-                "no thread can be started; background=False does without", path=self.path,
-                errno=EAGAIN,
-            ) from error
+        return 0
+
+    cdef int hand_over(self) except -1:
+        """What a write left that waits for nothing, and for which no thread is there yet."""
+        cdef Status status
+        cdef Log log = self.log
+        cdef int result = 0
+        self.handed_over = HANDED_OVER_FIRST
+        self.write_behind()
+        if not log.writes_behind and not log.closed:
+            with nogil:
+                result = log.write_out(&status)
+        if result < 0:
+            error = status_error(&status, self.path)
+            self.fail(error)
+            raise error
         return 0
 
     cdef int stop_threads(self) except -1:
@@ -189,7 +207,12 @@ cdef class Database(Store):
             self.changed.notify_all()
         for thread in self.threads:
             if thread is not threading.current_thread():
-                thread.join()
+                try:
+                    thread.join()
+                except RuntimeError:
+                    # One that is about to start sees that there is nothing to do any more.
+                    if thread.is_alive():
+                        raise
         if self.held is not None:
             self.held.end()
         return 0
@@ -217,7 +240,7 @@ cdef class Database(Store):
             self.log.close()
             self.log = None
             with self.installing:
-                self.note_closed_log()
+                self.say_that_no_log_is_needed()
         return 0
 
     def __dealloc__(self):
@@ -421,6 +444,7 @@ cdef class Database(Store):
             if answer < 0:
                 status_no_memory(&status, b"memory for a record of the log")
                 raise status_error(&status, log.path)
+            self.trust_log()
             with nogil:
                 result = log.roll(payload_bytes, &status)
             if result < 0:
@@ -438,12 +462,22 @@ cdef class Database(Store):
             if result == 0:
                 # Should it be lost, nothing in the log would say that it was there.
                 self.log_rolled = True
-                self.work.advance()
+                if self.threads_begun:
+                    self.work.advance()
+                else:
+                    self.note_rolled_log()
+                self.renew_reserve()
             if self.attention:
                 self.settle()
             if self.memory_is_full():
                 self.provide_room()
             answer = log.reserve(payload_bytes)
+        return 0
+
+    cdef int note_rolled_log(self) except -1:
+        self.log_rolled = False
+        with self.installing:
+            self.note_manifest()
         return 0
 
     cdef bint give_up_kept_log(self, object error) except -1:
@@ -484,6 +518,7 @@ cdef class Database(Store):
             return
         if self.is_holding():
             self.held.wait_behind()
+        self.trust_log()
         status_clear(&status)
         ticket = log.position()
         with nogil:
@@ -578,6 +613,8 @@ cdef class Database(Store):
                 self.log_behind += payload.size
                 if self.log_behind >= LOG_BEHIND_BYTES and self.background:
                     self.call_log_sync()
+                if result and not log.writes_behind:
+                    return self.hand_over()
                 return 0
         else:
             result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
@@ -601,6 +638,8 @@ cdef class Database(Store):
             raise error
         if last > self.visible:
             self.visible = last
+        if not syncs and not log.writes_behind:
+            self.write_behind()
         if self.feeds_wait:
             self.tell_feeds()
         if self.unseen:
@@ -635,8 +674,7 @@ cdef class Database(Store):
         """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
         self.log_behind = 0
         self.log_due = True
-        self.work.advance()
-        return 0
+        return self.call_threads()
 
     cdef int settle(self) except -1:
         """What keeps a write from the short way, but for those that wait: refuse it, or let others go first."""
@@ -669,25 +707,26 @@ cdef class Database(Store):
         """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
         cdef double began
         self.check_writable()
-        if not self.background:
+        if not self.has_threads():
             return self.provide_room_here()
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
             with self.changed:
-                while self.must_stop():
+                while self.must_stop() and self.threads_begun:
                     self.check_writable()
                     self.check_flushes()
                     self.changed.wait()
             self.stall_seconds += time.monotonic() - began
             self.check_writable()
+            if not self.threads_begun:
+                return self.provide_room_here()
         # Another thread may have frozen it meanwhile.
         if self.memory_is_full():
             self.freeze()
-            self.work.advance()
-            # Whoever notifies may lose the GIL, and find the database closed.
-            self.check_writable()
-        return 0
+            self.call_threads()
+        # Whoever starts or notifies threads may lose the GIL, and find the database closed.
+        return self.check_writable()
 
     cdef int let_flush_in(self) noexcept:
         """The thread that was called wakes up without the GIL, and would wait for it first of all."""
@@ -807,7 +846,7 @@ cdef class Database(Store):
             if self.damaged_tables:
                 raise next(iter(self.damaged_tables.values()))
             self.job_done(self.compaction_retry)
-        self.work.advance()
+        self.call_threads()
 
     cdef int flush_all(self) except -1:
         self.check_writable()
@@ -823,13 +862,16 @@ cdef class Database(Store):
         self.check_writable()
         self.flush_all()
         if self.background:
-            self.work.advance()
-        else:
+            self.call_for_compaction()
+        if not self.background or (not self.threads_begun and compaction_score(self) >= 1):
             self.background_work()
 
     def compact_range(self, *, start=None, stop=None):
         self.check_writable()
         self.flush_all()
+        # The files of tables that somebody still reads are theirs to remove.
+        self.has_threads()
+        self.check_writable()
         compact_range(self, start, stop)
 
     # --- reading ------------------------------------------------------------------------------
@@ -985,7 +1027,7 @@ cdef class Database(Store):
         if not first:
             # A jump ahead that a crash forgets keeps more than it need; the next edit says it, and
             # no job lets go of anything before. Tables may be mostly garbage by it.
-            self.work.advance()
+            self.call_threads()
             return
         try:
             self.install(Edit(), NULL, 0, NULL, 0, False)
@@ -1288,9 +1330,7 @@ def background_step(Database store not None, job):
             store.log_due = False
             store.sync_log()
         if job == "flush" and store.log_rolled:
-            store.log_rolled = False
-            with store.installing:
-                store.note_manifest()
+            store.note_rolled_log()
     except Exception:
         # It is kept: as `failure`, or to be tried again.
         pass
