@@ -75,7 +75,6 @@ cdef class ChangeReader:
             self.to_key = slice_of_bytes(self.high)
         self.timeout = checked_timeout(timeout)
         if store.log is not None:
-            store.trust_log()
             self.tail = LogTail(store.log)
         self.store = store
         # Nothing lets other threads in before the segment that is found counts as needed.

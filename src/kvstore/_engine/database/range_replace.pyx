@@ -47,6 +47,7 @@ from kvstore._engine.memtable.native cimport (
     MemTable,
     RangeTombstone,
     memtable_add,
+    memtable_cursor,
     memtable_delete_ranges,
     memtable_entries,
     memtable_is_empty,
@@ -62,7 +63,6 @@ from kvstore._engine.version.native cimport (
     TableJob,
     entry_of,
     entry_summary,
-    job_input_add,
     level_cursor,
     live_table_new,
     live_table_release,
@@ -201,7 +201,7 @@ cdef TableJob* keeping_job(Store store, int level) except NULL:
 cdef list run_keeping_job(Store store, TableJob* job):
     """The TableEntry of each table that it wrote."""
     cdef size_t i
-    if not run_job(store, job, None, None):
+    if not run_job(store, job, None):
         raise ClosedError(f"the database {store.name} is being closed")
     return [
         entry_of(
@@ -226,8 +226,7 @@ cdef list write_piece(Store store, int level, LiveTable** file, Slice low, Slice
                 cut_ranges(job, low, high)
             if result < 0:
                 raise status_error_in(&status, store.path)
-        if job_input_add(&job.input, bounded_cursor(file, low, high), False) < 0:
-            raise MemoryError("no memory for tables")
+        job.input = bounded_cursor(file, low, high)
         written = run_keeping_job(store, job)
         store.compaction_read_bytes += file[0].summary.file_bytes
         store.compacted_bytes += job.bytes_written
@@ -343,7 +342,8 @@ cdef class RangeReplacement:
                 table, view.slice, slice_of(<const char*> first, len(first)),
                 slice_of(<const char*> last, len(last)), self.sequence,
             )
-            add_memory(job, table, 0)
+            job.input = memtable_cursor(table)
+            add_memory_ranges(job, table, 0)
             self.entries += run_keeping_job(self.store, job)
             self.store.compacted_bytes += job.bytes_written
         finally:
@@ -376,15 +376,11 @@ cdef class RangeReplacement:
                 push(&everything.upper, store.version.levels[level].files[i])
         mark(everything, True)
         store.running_tasks += 1
-        store.replacing = True
         try:
-            dead_exchange_begins(&store.dead)
             exchange(store, self.low, self.high, self.keep_from, self.entries)
             self.over = True
         finally:
-            dead_exchange_ends(&store.dead)
             mark(everything, False)
-            store.replacing = False
             store.running_tasks -= 1
             store.work.advance()
             with store.changed:

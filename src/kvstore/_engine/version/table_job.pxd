@@ -5,7 +5,7 @@ No GIL. Used by flushes (one memtable in, one table out) and compactions.
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, Status
+from kvstore._engine.primitives.native cimport Buffer, Cursor, Status
 from kvstore._engine.files.native cimport FileSystemOps
 from kvstore._engine.table.native cimport TableOptions, TableSummary
 
@@ -18,9 +18,8 @@ cdef struct Output:
 
 
 cdef struct TableJob:
-    # Made by table_job_new, all zero. The input's tables and all below are the caller's, who keeps them
-    # until the job is over.
-    JobInput input
+    # Made by table_job_new, all zero. Input, all of it the caller's, who keeps it until the job is over.
+    Cursor* input
     const FileSystemOps* ops
     void* disk
     const char* directory
@@ -38,8 +37,6 @@ cdef struct TableJob:
     # Below `output_level` of `version` may lie older versions of a key; NULL: always suppose so.
     Version* version
     int output_level
-    # Of a job without a version: in none but the tables of this one, of level 0 too, may they lie.
-    Version* older
     uint64_t* cancelled         # atomic; the job stops soon after it is not 0
     uint64_t rate_limit         # bytes a second, 0 for none
     # Result
