@@ -64,12 +64,12 @@ def not_shown(samples: Samples) -> set[str]:
     return documented() - ours
 
 
-# What is there only where it is: other members, TLS, connections that were cut off, a pool of RADOS;
-# and the native front, which alone knows of connections.
+# What is there only where it is: other members, TLS, connections that were cut off, a pool of
+# RADOS; and the native front, which alone knows of connections.
 ABSENT = {
     "native": "kvstore_(peer|pulse|tls|exposed|connections_cut|backup|rados)",
-    "grpcio": "kvstore_(peer|pulse|tls|exposed|backup|rados|(connections|calls|received|unsent|answers)"
-    "(_\\w+)?|requests_slow)",
+    "grpcio": "kvstore_(peer|pulse|tls|exposed|backup|rados|"
+    "(connections|calls|received|unsent|answers)(_\\w+)?|requests_slow)",
 }
 
 
