@@ -49,6 +49,17 @@ def test_what_was_written_is_read_through_flushes_compactions_and_reopenings(pat
         assert [key for key, _ in db.iterator(reverse=True)] == sorted(expected, reverse=True)
 
 
+def test_an_empty_batch_with_sync_makes_durable_what_was_written_before():
+    disk = MemoryFileSystem()
+    with DB("/db", filesystem=disk) as db:
+        assert db.write(WriteBatch(), sync=True) == 0
+        db.put(b"k", b"v")
+        assert db.write(WriteBatch(), sync=True) == 1
+        left = disk.crash()
+    with DB("/db", filesystem=left) as db:
+        assert dict(db) == {b"k": b"v"}
+
+
 def test_a_batch_larger_than_a_log_segment_survives_the_process(path):
     with DB(path, write_buffer_size=1 << 16) as db, db.write_batch() as batch:
         for number in range(80):

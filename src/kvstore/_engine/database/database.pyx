@@ -387,6 +387,8 @@ cdef class Database(Store):
         if applied_index is not None:
             self.applied_index = applied_index
         if batch.count == 0:
+            if how == SYNCED:
+                self.sync()
             return self.visible
         if self.log is None:
             self.visible = self.assigned

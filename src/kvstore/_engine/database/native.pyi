@@ -232,6 +232,9 @@ class Database:
     ) -> int:
         """Apply all operations of ``batch`` atomically, in order; returns :attr:`last_sequence`.
 
+        With ``sync`` it is durable on return, with all that was written before; an empty batch
+        makes that durable.
+
         Without ``sequence`` each operation takes the next one. With ``sequence`` (``wal=False``
         only) the caller numbers versions: an operation that was added with ``sequence=`` has that
         one, any other has the sequence of the operation before it in the batch (the first:
