@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -131,7 +131,9 @@ def test_killed_at_the_nth_call_of_each_kind(place: Path, background: bool) -> N
     chosen = [
         call
         for kind in KINDS
-        for call in some_of([one for one in calls if one.kind == kind], 3 - background)
+        for call in some_of(
+            reached([c for c in calls if c.kind == kind], background), 3 - background
+        )
     ]
     killed = sum(
         sweep(place, f"{call.kind}{call.at}", by_strace(call), background) for call in chosen
@@ -150,6 +152,11 @@ def test_killed_at_the_nth_call_of_all(place: Path, library: Path, background: b
         killed += sweep(place, str(at), wrapped, background)
     print(f"library, background {background}: killed {killed} times at {len(chosen)} calls")
     assert is_enough(killed, len(chosen), background)
+
+
+def reached(calls: Sequence[Call], background: bool) -> Sequence[Call]:
+    """Those that threads make however they share the work: one may make fewer another time."""
+    return calls[: max(1, len(calls) * 2 // 3)] if background and not ALL else calls
 
 
 def is_enough(killed: int, chosen: int, background: bool) -> bool:

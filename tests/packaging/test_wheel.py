@@ -17,6 +17,9 @@ import pytest
 
 from kvstore.wire import available
 
+# The extensions are compiled, beside other tests.
+pytestmark = pytest.mark.timeout(1200)
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
