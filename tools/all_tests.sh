@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every test. First those of one process, two at a time. Then those that start processes and
-# wait for them, one after the other, while what only computes (simulated clusters, wheels) has what
-# is left of the processors.
+# Runs every test, two at a time. First those of one process. Then those that start processes and
+# wait for them, while what only computes (simulated clusters, wheels) has what is left of the
+# processors.
 # PYTHON is the interpreter, by default that of `make build`. Ends with 1 when tests failed, with
 # another status when they couldn't be run.
 set -uo pipefail
@@ -22,7 +22,7 @@ nice -n 19 $pytest "${workers[@]}" -o cache_dir=.pytest_cache/computing \
     tests/packaging tests/simulation > "$computing" 2>&1 &
 beside=$!
 trap 'kill "$beside"' EXIT
-$pytest tests/integration tests/console || worse $?
+$pytest "${workers[@]}" tests/integration tests/console || worse $?
 trap - EXIT
 wait "$beside" || worse $?
 cat "$computing"
