@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kvstore.beyond.rados.abandoned import ABANDONED_S
 from kvstore.beyond.rados.layout import bucket_name, bucket_of, entry_key
 from kvstore.beyond.rados.writing import TURN_S_MAX
 from kvstore.errors import (
@@ -258,19 +259,75 @@ def test_what_is_done_after_its_deadline_is_remembered_and_answered_to_a_retry()
 def test_while_the_pool_is_away_memory_is_bounded_and_one_more_is_refused() -> None:
     world = World(limits=Limits(calls_max=100, gathered_bytes_max=20_000))
     world.pool.trouble = lambda operation: 0
-    reads = [world.begin(Get(b"k%d" % n), timeout=3.0) for n in range(150)]
-    assert sum(bool(got) for got in reads) == 50
-    assert isinstance(reads[-1][0][0], OverloadedError)
-    world.pass_time(4.0)
     writes = [world.begin(Put(b"k%d" % n, LARGE, b"%d" % n), timeout=3.0) for n in range(50)]
     assert sum(bool(got) for got in writes) == 46
     assert world.gateway.figures().write_bytes < 20_000 + len(LARGE)
+    reads = [world.begin(Get(b"k%d" % n), timeout=3.0) for n in range(150)]
+    assert all(isinstance(got[0][0], OverloadedError) for got in reads)
     world.pass_time(4.0)
     assert all(writes)
     world.pool.trouble = lambda operation: None
     world.settle()
     assert world.call(Put(b"k", b"v", b"back")) is False
     assert world.gateway.figures().write_bytes == 0
+
+
+@pytest.mark.parametrize("begin", [Get, lambda key: Put(key, LARGE, key)])
+def test_what_was_given_up_counts_until_the_pool_answers_or_for_a_minute(begin: Any) -> None:
+    """librados keeps its messages for an OSD that stands still: calls that end free no memory."""
+    world = World(limits=Limits(calls_max=100, gathered_bytes_max=100_000))
+
+    def taken() -> int:
+        calls = [world.begin(begin(b"k%d" % n), timeout=2.0) for n in range(150)]
+        return sum(not got for got in calls)
+
+    world.pool.trouble = lambda operation: 0
+    first = taken()
+    assert 0 < first <= 100
+    world.pass_time(ABANDONED_S - 5)
+    figures = world.gateway.figures()
+    assert (figures.waiting, figures.reads, figures.turns, figures.write_bytes) == (0, 0, 0, 0)
+    assert figures.abandoned >= first
+    assert taken() <= 100 - first
+    world.pass_time(10)
+    assert taken() > 0
+    world.pass_time(5)
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    figures = world.gateway.figures()
+    assert (figures.abandoned, figures.abandoned_bytes) == (0, 0)
+    assert taken() == first
+
+
+def test_a_write_that_is_done_after_its_call_was_given_up_clears_away_what_it_replaced() -> None:
+    world = World()
+    assert world.call(Put(b"k", LARGE, b"1")) is False
+    world.pool.trouble = lambda operation: (
+        0 if is_bucket(operation) and operation.kind == "write" else None
+    )
+    got = world.begin(Put(b"k", b"small", b"2"), timeout=2.0)
+    world.pass_time(3.0)
+    assert isinstance(got[0][0], DeadlineExceededError)
+    assert len(values_in(world)) == 1
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert world.call(Get(b"k")) == b"small"
+    assert not values_in(world)
+
+
+@pytest.mark.parametrize("stands_still", [b"b.", b"v."])
+def test_a_value_that_was_written_for_a_call_that_was_given_up_is_cleared_away(
+    stands_still: bytes,
+) -> None:
+    world = World()
+    world.pool.trouble = lambda operation: 0 if operation.name.startswith(stands_still) else None
+    got = world.begin(Put(b"k", LARGE, b"1"), timeout=2.0)
+    world.pass_time(3.0)
+    assert isinstance(got[0][0], DeadlineExceededError)
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert world.call(Get(b"k")) is None
+    assert not values_in(world)
 
 
 def test_a_pool_that_is_gone_holds_no_key_that_was_not_found() -> None:

@@ -6,6 +6,7 @@ import errno
 from collections import deque
 from collections.abc import Callable
 
+from kvstore.beyond.rados.abandoned import Abandoned
 from kvstore.beyond.rados.failing import read_failure
 from kvstore.beyond.rados.layout import (
     Apart,
@@ -34,21 +35,25 @@ LOOKS_MAX = 16
 class _Get:
     """One get: a :class:`kvstore.beyond.rados.waiting.Job`."""
 
-    __slots__ = ("apart", "bucket", "key", "looks", "operation", "pair", "waiter")
+    __slots__ = ("apart", "bucket", "end", "held", "key", "looks", "operation", "pair", "waiter")
 
-    def __init__(self, waiter: Waiter, salt: bytes) -> None:
+    def __init__(self, waiter: Waiter, salt: bytes, end: Callable[[_Get], None]) -> None:
         key = waiter.call.key
         self.waiter = waiter
         self.key = key
         self.bucket = bucket_of(key, salt)
         self.pair = entry_key(key)
+        self.end = end
         self.looks = 0
+        # Bytes of a value that is being read.
+        self.held = 0
         self.apart: Apart | None = None
         self.operation: Operation | None = None
 
     def give_up(self) -> None:
+        # One that is in a queue is left out when its turn comes.
         if self.operation is not None:
-            self.operation.cancel()
+            self.end(self)
 
 
 class Reading:
@@ -58,12 +63,14 @@ class Reading:
         self,
         objects: Objects,
         waiting: Waiting,
+        abandoned: Abandoned,
         salt: bytes,
         ended: Callable[[int], None],
     ) -> None:
         """``ended`` hears with what code an operation ended that came to nothing."""
         self._objects = objects
         self._waiting = waiting
+        self._abandoned = abandoned
         self._salt = salt
         self._ended = ended
         self._queue: deque[_Get] = deque()
@@ -73,7 +80,7 @@ class Reading:
 
     def add(self, waiter: Waiter) -> None:
         """Have it read with the next :meth:`go_on`."""
-        waiter.job = get = _Get(waiter, self._salt)
+        waiter.job = get = _Get(waiter, self._salt, self._abandon)
         self._queue.append(get)
 
     def go_on(self) -> None:
@@ -92,7 +99,17 @@ class Reading:
             bucket_name(get.bucket), [get.pair], lambda operation: self._found(get, operation)
         )
 
+    def _abandon(self, get: _Get) -> None:
+        """Nobody waits for it any more, and the pool has not answered."""
+        assert get.operation is not None
+        self._abandoned.add([get.operation], get.held)
+        get.operation = None
+        self.under_way -= 1
+        self._value_bytes -= get.held
+
     def _found(self, get: _Get, operation: Operation) -> None:
+        if get.operation is not operation:
+            return
         get.operation = None
         code = operation.code
         if code == -errno.ENOENT and self._objects.is_there():
@@ -123,7 +140,8 @@ class Reading:
         if get.waiter.decided:
             self.under_way -= 1
             return
-        self._value_bytes += apart.size
+        get.held = apart.size
+        self._value_bytes += get.held
         get.operation = self._objects.read_data(
             value_name(get.bucket, apart.name),
             apart.size + 1,
@@ -131,8 +149,11 @@ class Reading:
         )
 
     def _read(self, get: _Get, apart: Apart, operation: Operation) -> None:
+        if get.operation is not operation:
+            return
         get.operation = None
-        self._value_bytes -= apart.size
+        self._value_bytes -= get.held
+        get.held = 0
         if operation.code == -errno.ENOENT and self._objects.is_there():
             # Another value has taken its place since: then its key says so.
             if get.looks < LOOKS_MAX:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from kvstore.beyond.rados.abandoned import Abandoned
 from kvstore.beyond.rados.failing import is_final, read_failure
 from kvstore.beyond.rados.objects import Objects
+from kvstore.beyond.rados.objects import Operation as RadosOperation
 from kvstore.beyond.rados.pool_clock import PoolClock
 from kvstore.beyond.rados.reading import Reading
 from kvstore.beyond.rados.waiting import Waiter, Waiting
@@ -40,14 +42,17 @@ STARTING: Final = "the pool was not heard of yet"
 @dataclass(frozen=True, slots=True)
 class RadosFigures:
     """A moment of a service. ``reads``, ``turns``: under way in the pool; ``waiting``: calls that
-    aren't answered; ``write_bytes``: of writes that are held; ``conflicts``: turns that were done
-    again, as another gateway was there first; ``failures``: operations that came to nothing, by
-    errno; ``silent_s``: since the pool answered last, without end if it never did."""
+    aren't answered; ``write_bytes``: of writes that are held; ``abandoned``, ``abandoned_bytes``:
+    operations that nobody waits for, and the pool hasn't answered; ``conflicts``: turns that were
+    done again, as another gateway was there first; ``failures``: operations that came to nothing,
+    by errno; ``silent_s``: since the pool answered last, without end if it never did."""
 
     waiting: int
     reads: int
     turns: int
     write_bytes: int
+    abandoned: int
+    abandoned_bytes: int
     conflicts: int
     failures: dict[int, int]
     silent_s: float
@@ -84,11 +89,13 @@ class RadosService:
         self._failures: dict[int, int] = {}
         self._closed = False
         self._waiting = waiting = Waiting(self._limits)
+        self._abandoned = abandoned = Abandoned(now)
         self.clock = PoolClock(objects, now=world, failed=self._ended)
-        self._reading = Reading(objects, waiting, salt, self._ended)
+        self._reading = Reading(objects, waiting, abandoned, salt, self._ended)
         self._writing = Writing(
             objects,
             waiting,
+            abandoned,
             self.clock,
             salt,
             now=world,
@@ -122,6 +129,8 @@ class RadosService:
             self._reading.under_way,
             writing.under_way,
             writing.size,
+            len(self._abandoned),
+            self._abandoned.size,
             writing.conflicts,
             dict(self._failures),
             self.silent_s(),
@@ -158,11 +167,10 @@ class RadosService:
             return UnavailableError(CLOSED)
         if call.deadline <= now:
             return limits.came_late()
-        if (
-            self._waiting.count >= limits.calls_max
-            or self._writing.size >= limits.gathered_bytes_max
-        ):
-            return limits.overloaded(self._waiting.count)
+        count = self._waiting.count + len(self._abandoned)
+        size = self._writing.size + self._abandoned.size
+        if count >= limits.calls_max or size >= limits.gathered_bytes_max:
+            return limits.overloaded(count)
         if call.method == Method.OPEN_SESSION:
             return UnsupportedError(NO_SESSIONS)
         if call.method != Method.GET and not self.clock.is_set:
@@ -190,15 +198,18 @@ class RadosService:
         word = word_of(command.fingerprint)
         self._writing.add(Write(waiter, value, named.request, word, sent_at))
 
-    def finished(self, operations: Sequence[object]) -> None:
+    def finished(self, operations: Sequence[RadosOperation]) -> None:
         """Take what the pool has finished, and go on."""
         for operation in operations:
-            operation.done(operation)  # type: ignore[attr-defined]
+            if self._abandoned:
+                self._abandoned.answered(operation)
+            operation.done(operation)
         self._go_on()
 
     def tick(self) -> None:
         """Give up calls whose deadline has passed, and look at the pool's clock if that is due."""
         self._waiting.expire(self._now())
+        self._abandoned.tick()
         if not self._closed:
             self.clock.tick()
         self._go_on()
@@ -212,6 +223,7 @@ class RadosService:
         """Answer all that waits, and give up what is under way."""
         self._closed = True
         self._waiting.close(UnavailableError(CLOSED))
+        self._abandoned.close()
         self.clock.close()
         self._waiting.answer()
 

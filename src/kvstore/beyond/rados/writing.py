@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from kvstore.beyond.rados.abandoned import Abandoned
 from kvstore.beyond.rados.deciding import DROPPED_PAGES_MAX, Found, Page, Wish, decide
 from kvstore.beyond.rados.failing import in_doubt, read_failure, write_failure
 from kvstore.beyond.rados.layout import (
@@ -101,6 +102,7 @@ class _Turn:
     __slots__ = (
         "began_at",
         "bucket",
+        "end",
         "found",
         "head",
         "in_doubt",
@@ -110,12 +112,16 @@ class _Turn:
         "tries",
         "version",
         "writes",
+        "wrote",
     )
 
-    def __init__(self, bucket: int, writes: list[Write], began_at: float) -> None:
+    def __init__(
+        self, bucket: int, writes: list[Write], began_at: float, end: Callable[[_Turn], None]
+    ) -> None:
         self.bucket = bucket
         self.writes = writes
         self.began_at = began_at
+        self.end = end
         self.tries = 0
         # Of the try that is under way: what was read, and of which version of the bucket.
         self.found: dict[bytes, bytes] | None = None
@@ -123,6 +129,8 @@ class _Turn:
         self.version = 0
         self.pages: range = range(0)
         self.operations: set[Operation] = set()
+        # The bucket's own write is under way.
+        self.wrote = False
         self.is_over = False
         # A guard failed, and nobody has looked yet whether it was for what this turn did itself: an
         # OSD that forgot that it did an operation does it again.
@@ -130,9 +138,9 @@ class _Turn:
 
     def give_up(self) -> None:
         """Nobody waits for it any more once that is so of all its writes."""
-        if all(write.waiter.decided for write in self.writes):
-            for operation in list(self.operations):
-                operation.cancel()
+        # One that pauses sees that for itself.
+        if self.operations and all(write.waiter.decided for write in self.writes):
+            self.end(self)
 
 
 class Writing:
@@ -142,6 +150,7 @@ class Writing:
         self,
         objects: Objects,
         waiting: Waiting,
+        abandoned: Abandoned,
         clock: PoolClock,
         salt: bytes,
         *,
@@ -154,6 +163,7 @@ class Writing:
         an operation ended that came to nothing."""
         self._objects = objects
         self._waiting = waiting
+        self._abandoned = abandoned
         self._clock = clock
         self._salt = salt
         self._now = now
@@ -208,7 +218,7 @@ class Writing:
             del self._queues[bucket]
         if not writes:
             return
-        turn = self._turns[bucket] = _Turn(bucket, writes, self._now())
+        turn = self._turns[bucket] = _Turn(bucket, writes, self._now(), self._abandon)
         for write in writes:
             write.waiter.job = turn
         self._try(turn)
@@ -217,6 +227,7 @@ class Writing:
 
     def _try(self, turn: _Turn) -> None:
         turn.found = None
+        turn.wrote = False
         turn.pages = self._hints.get(turn.bucket, range(0))
         for write in turn.writes:
             if write.is_large and write.apart is None:
@@ -297,7 +308,8 @@ class Writing:
         def done(operation: Operation) -> None:
             turn.operations.discard(operation)
             if turn.is_over:
-                self._remove(turn.bucket, [name])
+                if not operation.code:
+                    self._remove(turn.bucket, [name])
                 return
             if operation.code:
                 self._ended(operation.code)
@@ -348,8 +360,13 @@ class Writing:
 
         def done(operation: Operation) -> None:
             turn.operations.discard(operation)
-            self._written(turn, decision.results, decision.gone + decision.unused, operation)
+            gone = decision.gone + decision.unused
+            if not turn.is_over:
+                self._written(turn, decision.results, gone, operation)
+            elif not operation.code:
+                self._remove(turn.bucket, gone)
 
+        turn.wrote = True
         turn.operations.add(
             self._objects.write(
                 bucket_name(turn.bucket),
@@ -411,6 +428,14 @@ class Writing:
         for write, result in zip(turn.writes, results, strict=True):
             self._waiting.decide(write.waiter, result)
         self._remove(turn.bucket, gone)
+        self._end(turn, None)
+
+    def _abandon(self, turn: _Turn) -> None:
+        """Nobody waits for it any more, and the pool has not answered."""
+        self._abandoned.add(turn.operations, sum(write.size for write in turn.writes))
+        turn.operations.clear()
+        if not turn.wrote and not turn.in_doubt:
+            self._remove(turn.bucket, [write.apart.name for write in turn.writes if write.apart])
         self._end(turn, None)
 
     def _end(self, turn: _Turn, failure: Error | None) -> None:

@@ -213,6 +213,8 @@ def _rados(book: _Book, rados: RadosFigures) -> None:
     book.gauge("rados_reads", "Gets that the pool is asked for", rados.reads)
     book.gauge("rados_turns", "Buckets that are written", rados.turns)
     book.gauge("rados_write_bytes", "Of writes that are held", rados.write_bytes)
+    book.gauge("rados_abandoned", "Not answered by the pool, and given up", rados.abandoned)
+    book.gauge("rados_abandoned_bytes", "Bytes of values of these", rados.abandoned_bytes)
     book.gauge("rados_silent_seconds", "Since the pool answered last", rados.silent_s)
     book.counter("rados_conflicts", "Turns that lost a race and began anew", rados.conflicts)
     for number, count in sorted(rados.failures.items()):
