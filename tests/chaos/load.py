@@ -22,9 +22,12 @@ PATIENCE_S = 60.0
 class Load:
     """``clients`` threads on a few keys of their own; a context manager, then :meth:`judge`."""
 
-    def __init__(self, connect: Callable[[float], Client], name: str, clients: int = 6) -> None:
+    def __init__(
+        self, connect: Callable[[float], Client], name: str, clients: int = 6, *, seed: int = 0
+    ) -> None:
         self._connect = connect
-        self._keys = [f"{name}/{number}".encode() for number in range(5)]
+        self._seed = seed
+        self.keys = [f"{name}/{number}".encode() for number in range(5)]
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self.history: list[Operation] = []
@@ -40,7 +43,7 @@ class Load:
         ]
 
     def _run(self, number: int) -> None:
-        rng = random.Random(number)
+        rng = random.Random(self._seed + number)
         try:
             with self._connect(PATIENCE_S) as client:
                 made = 0
@@ -52,7 +55,7 @@ class Load:
             self.failures.append(error)
 
     def _one(self, client: Client, rng: random.Random, number: int, made: int) -> None:
-        key = rng.choice(self._keys)
+        key = rng.choice(self.keys)
         chance = rng.random()
         kind = Kind.GET if chance < 0.4 else Kind.DELETE if chance < 0.5 else Kind.PUT
         value = f"{number}.{made}".encode() if kind is Kind.PUT else None
@@ -119,7 +122,7 @@ class Load:
         """Read every key once more, and check the whole history. To be called after the end."""
         assert not self.failures, self.failures
         with self._connect(PATIENCE_S) as client:
-            for key in self._keys:
+            for key in self.keys:
                 self._do(client, Operation(-1, Kind.GET, key, None, time.monotonic_ns(), None))
         # A read of which nobody knows the result says nothing.
         known = [one for one in self.history if one.kind is not Kind.GET or one.returned]
