@@ -10,34 +10,15 @@ import pytest
 
 from kvstore._rados import native
 from kvstore.beyond.rados import opening
-from kvstore.beyond.rados.layout import MARKER_KEY, MARKER_NAME, bucket_name, bucket_of, entry_key
-from kvstore.beyond.rados.objects import ABSENT, ANY
+from kvstore.beyond.rados.layout import MARKER_KEY, MARKER_NAME
+from kvstore.beyond.rados.objects import ABSENT
 from kvstore.beyond.rados.opening import open_pool
 from kvstore.errors import ConfigurationError, CorruptionError, UnavailableError
 from kvstore.service import Get, Put
 from tests.rados.conftest import address_in
+from tests.rados.foreign import PATIENCE_S, foreign, poll
 from tests.rados.gateway import Gateway, gateway
 from tools.rados_cluster import POOL, RadosCluster
-
-
-def finished(pool: native.Pool, operation: native.Operation) -> native.Operation:
-    until = time.monotonic() + 30
-    while not operation.finished:
-        assert time.monotonic() < until
-        time.sleep(0.005)
-        pool.drain()
-    return operation
-
-
-def change(cluster: RadosCluster, namespace: str, name: bytes, **pairs: bytes) -> None:
-    """Write pairs as somebody else."""
-    pool = native.Pool("client.admin")
-    pool.read_configuration(str(cluster.configuration))
-    pool.connect()
-    pool.open(POOL, namespace)
-    named = {key.encode(): value for key, value in pairs.items()}
-    assert finished(pool, pool.write(name, ANY, named, None, None, None)).code == 0
-    assert pool.close()
 
 
 def test_the_first_gateway_makes_the_marker_and_the_others_find_it(cluster: RadosCluster) -> None:
@@ -55,24 +36,25 @@ def test_the_first_gateway_makes_the_marker_and_the_others_find_it(cluster: Rado
 
 
 def test_a_namespace_of_somebody_else_is_refused(cluster: RadosCluster) -> None:
-    change(cluster, "foreign", b"theirs", key=b"value")
+    with foreign(cluster, "foreign") as somebody:
+        somebody.set_pairs(b"theirs", {b"key": b"value"})
     with pytest.raises(ConfigurationError, match="somebody else's"):
         open_pool(address_in(cluster, "foreign"))
 
 
 def test_a_later_version_and_a_damaged_marker_are_refused(cluster: RadosCluster) -> None:
     address = address_in(cluster, "later")
-    with gateway(address) as opened:
-        read = opened.pool.read_pairs(MARKER_NAME, [MARKER_KEY], lambda operation: None)
-        opened.until(lambda: read.finished)
-    assert read.pairs is not None
-    marker = read.pairs[MARKER_KEY]
-    change(cluster, "later", MARKER_NAME, marker=marker[:12] + b"\2" + marker[13:])
-    with pytest.raises(ConfigurationError, match="version 2"):
-        open_pool(address)
-    change(cluster, "later", MARKER_NAME, marker=marker[:-1] + bytes([marker[-1] ^ 1]))
-    with pytest.raises(CorruptionError):
-        open_pool(address)
+    with gateway(address):
+        pass
+    with foreign(cluster, "later") as somebody:
+        marker = somebody.pair(MARKER_NAME, MARKER_KEY)
+        somebody.set_pairs(MARKER_NAME, {MARKER_KEY: marker[:12] + b"\2" + marker[13:]})
+        with pytest.raises(ConfigurationError, match="version 2"):
+            open_pool(address)
+        damaged = marker[:-1] + bytes([marker[-1] ^ 1])
+        somebody.set_pairs(MARKER_NAME, {MARKER_KEY: damaged})
+        with pytest.raises(CorruptionError):
+            open_pool(address)
 
 
 def test_what_is_missing_is_named(
@@ -124,20 +106,6 @@ def test_a_pool_that_is_removed_holds_no_key_that_was_not_found(cluster: RadosCl
         assert "gone" in str(result)
 
 
-def test_a_flipped_byte_is_damage_and_never_another_value(cluster: RadosCluster) -> None:
-    with gateway(address_in(cluster, "flipped")) as opened:
-        assert opened.call(Put(b"k", b"value", b"1")) is False
-        bucket = bucket_name(bucket_of(b"k", opened.opened.marker.salt))
-        pair = entry_key(b"k")
-        read = opened.pool.read_pairs(bucket, [pair], lambda operation: None)
-        opened.until(lambda: read.finished)
-        assert read.pairs is not None
-        entry = bytearray(read.pairs[pair])
-        entry[-1] ^= 1
-        change(cluster, "flipped", bucket, **{pair.decode(): bytes(entry)})
-        assert isinstance(opened.call(Get(b"k")), CorruptionError)
-
-
 def test_what_librados_is_asked_wrongly_raises_and_kills_nobody(cluster: RadosCluster) -> None:
     pool = native.Pool("client.admin")
     for ask in (
@@ -162,9 +130,9 @@ def test_what_librados_is_asked_wrongly_raises_and_kills_nobody(cluster: RadosCl
     # Begun, and nobody keeps it.
     pool.write(b"o", ABSENT, {b"k": b"v"}, None, None, None)
     assert not pool.close()
+    until = time.monotonic() + PATIENCE_S
     while pool.under_way:
-        time.sleep(0.01)
-        pool.drain()
+        poll(pool, until)
     assert pool.close()
     assert pool.close()
     assert pool.drain() == []
