@@ -4,14 +4,11 @@ from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport (
     BytesView,
-    Cursor,
     OK,
     PodVector,
     Slice,
     Status,
     internal_user_key,
-    kv_calloc,
-    kv_free,
     kv_realloc,
     load_acquire,
     slice_compare,
@@ -39,11 +36,11 @@ from kvstore._engine.version.native cimport (
     Version,
     file_overlaps,
     history_reaches,
-    level_cursor,
+    job_input_add,
+    job_input_add_tables,
     level_range,
     live_table_new,
     live_table_release,
-    merge_cursor,
     range_input_add,
     range_input_add_table,
     table_job_free,
@@ -60,7 +57,6 @@ from kvstore.errors import StorageError
 
 
 cdef enum:
-    COMPACTION_READ_AHEAD_BYTES = 1 << 18      # a compaction reads its inputs from end to end
     MAX_RANGE_TABLES = 8            # of one level that a step of compact_range takes along
 
 
@@ -99,8 +95,6 @@ cdef int run_job(Store store, TableJob* job, Task task) except -1:
     """1 when done, 0 when the store is closing. Of `task`, if any, a table that is bad is noted."""
     cdef Status status
     cdef int result
-    if job.input == NULL:
-        raise MemoryError("no memory for a compaction")
     with nogil:
         result = table_job_run(job, &status)
     if result == 0:
@@ -235,19 +229,11 @@ cdef bint write_without_space(Store store, object error) except -1:
     raise error
 
 
-cdef Cursor* frozen_input(MemTable** tables, int count) noexcept:
-    """One cursor over memtables, newest first. NULL: no memory."""
-    cdef Cursor* cursors[MAX_FROZEN]
-    cdef int i, j
-    if count == 1:
-        return memtable_cursor(tables[0])
-    for i in range(count):
-        cursors[i] = memtable_cursor(tables[i])
-        if cursors[i] == NULL:
-            for j in range(i):
-                cursors[j].free(cursors[j])
-            return NULL
-    return merge_cursor(cursors, count)
+cdef int add_memory(TableJob* job, MemTable* table, int source) except -1:
+    """The next older source: the caller keeps the memtable, to which nothing is added any more."""
+    if job_input_add(&job.input, memtable_cursor(table), True) < 0:
+        raise MemoryError("no memory for a flush")
+    return add_memory_ranges(job, table, source)
 
 
 cdef bint write_frozen(Store store, int count) except -1:
@@ -268,9 +254,8 @@ cdef bint write_frozen(Store store, int count) except -1:
         tables[i] = store.frozen[newest + i].table
         memtable_retain(tables[i])
     try:
-        job.input = frozen_input(tables, count)
         for i in range(count):
-            add_memory_ranges(job, tables[i], i)
+            add_memory(job, tables[i], i)
         if not run_job(store, job, None):
             return False
         note_log(store, edit)
@@ -288,41 +273,27 @@ cdef bint write_frozen(Store store, int count) except -1:
 
 # --- doing ----------------------------------------------------------------------------------
 
-cdef Cursor* task_input(Task task) except? NULL:
-    """One cursor over all inputs, newest first. NULL: no memory."""
-    cdef int count = 0
+cdef int add_task_input(TableJob* job, Task task) except -1:
+    """All tables, newest first; those of a sorted level are one source."""
     cdef int upper_count = <int> task.upper.size()
-    cdef size_t i
-    cdef Cursor** cursors = <Cursor**> kv_calloc(upper_count + 2, sizeof(Cursor*))
-    cdef Cursor* merged
-    if cursors == NULL:
-        return NULL
+    cdef int result = 0
+    cdef int i
     if task.level == 0:
-        for i in range(task.upper.size()):
-            cursors[count] = level_cursor(&task.upper[i], 1, False, COMPACTION_READ_AHEAD_BYTES)
-            count += 1
+        for i in range(upper_count):
+            result = min(result, job_input_add_tables(&job.input, &task.upper[i], 1))
     else:
-        cursors[count] = level_cursor(task.upper.data(), upper_count, False, COMPACTION_READ_AHEAD_BYTES)
-        count += 1
+        result = job_input_add_tables(&job.input, task.upper.data(), upper_count)
     if task.lower.size():
-        cursors[count] = level_cursor(
-            task.lower.data(), <int> task.lower.size(), False, COMPACTION_READ_AHEAD_BYTES
-        )
-        count += 1
-    for i in range(<size_t> count):
-        if cursors[i] == NULL:
-            for j in range(count):
-                if cursors[j] != NULL:
-                    cursors[j].free(cursors[j])
-            kv_free(cursors)
-            return NULL
-    merged = merge_cursor(cursors, count)
-    kv_free(cursors)
-    return merged
+        result = min(result, job_input_add_tables(
+            &job.input, task.lower.data(), <int> task.lower.size()
+        ))
+    if result < 0:
+        raise MemoryError("no memory for a compaction")
+    return 0
 
 
 cdef int add_task_ranges(Store store, TableJob* job, Task task) except -1:
-    """The range tombstones of all inputs, each with the child of task_input that it belongs to."""
+    """The range tombstones of all inputs, each with the source of add_task_input that it belongs to."""
     cdef Status status
     cdef size_t i
     cdef int child = 0
@@ -388,7 +359,7 @@ cdef int merge(Store store, Task task) except -1:
     cdef size_t i
     job.rate_limit = store.options.compaction_rate_limit
     try:
-        job.input = task_input(task)
+        add_task_input(job, task)
         add_task_ranges(store, job, task)
         if not run_job(store, job, task):
             return 0

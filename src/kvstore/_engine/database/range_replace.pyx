@@ -47,7 +47,6 @@ from kvstore._engine.memtable.native cimport (
     MemTable,
     RangeTombstone,
     memtable_add,
-    memtable_cursor,
     memtable_delete_ranges,
     memtable_entries,
     memtable_is_empty,
@@ -63,6 +62,7 @@ from kvstore._engine.version.native cimport (
     TableJob,
     entry_of,
     entry_summary,
+    job_input_add,
     level_cursor,
     live_table_new,
     live_table_release,
@@ -226,7 +226,8 @@ cdef list write_piece(Store store, int level, LiveTable** file, Slice low, Slice
                 cut_ranges(job, low, high)
             if result < 0:
                 raise status_error_in(&status, store.path)
-        job.input = bounded_cursor(file, low, high)
+        if job_input_add(&job.input, bounded_cursor(file, low, high), False) < 0:
+            raise MemoryError("no memory for tables")
         written = run_keeping_job(store, job)
         store.compaction_read_bytes += file[0].summary.file_bytes
         store.compacted_bytes += job.bytes_written
@@ -342,8 +343,7 @@ cdef class RangeReplacement:
                 table, view.slice, slice_of(<const char*> first, len(first)),
                 slice_of(<const char*> last, len(last)), self.sequence,
             )
-            job.input = memtable_cursor(table)
-            add_memory_ranges(job, table, 0)
+            add_memory(job, table, 0)
             self.entries += run_keeping_job(self.store, job)
             self.store.compacted_bytes += job.bytes_written
         finally:

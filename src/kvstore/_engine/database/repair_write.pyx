@@ -6,7 +6,6 @@ from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport (
     BytesView,
-    Cursor,
     PodVector,
     Status,
     kv_realloc,
@@ -17,7 +16,7 @@ from kvstore._engine.primitives.native cimport (
     view_open,
 )
 from kvstore._engine.files.native cimport FileSystem, sync_directory
-from kvstore._engine.memtable.native cimport memtable_cursor, memtable_entries
+from kvstore._engine.memtable.native cimport memtable_entries
 from kvstore._engine.table.native cimport TableSummary
 from kvstore._engine.version.native cimport (
     LiveTable,
@@ -25,10 +24,9 @@ from kvstore._engine.version.native cimport (
     TableJob,
     entry_of,
     entry_summary,
-    level_cursor,
+    job_input_add_tables,
     live_table_new,
     live_table_release,
-    merge_cursor,
     open_tables_new,
     open_tables_release,
     range_input_add_table,
@@ -42,7 +40,6 @@ cdef enum:
     MERGED_LEVEL = 1
     REPAIR_FILE_BYTES = 1 << 25
     REPAIR_OPEN_TABLES = 1000
-    REPAIR_READ_AHEAD_BYTES = 1 << 18
     BLOCK_BYTES = 4096
     RESTART_INTERVAL = 16
     BLOOM_BITS = 10
@@ -56,8 +53,6 @@ cdef list run_repair_job(
     cdef uint64_t stop = 0
     cdef int result
     cdef size_t i
-    if job.input == NULL:
-        raise MemoryError("no memory for the tables")
     job.ops = disk.ops
     job.disk = disk.disk
     job.directory = raw
@@ -99,8 +94,7 @@ def write_memtable(FileSystem disk, str path, LogRows rows, uint64_t next_number
     if job == NULL:
         raise MemoryError("no memory for the tables")
     try:
-        job.input = memtable_cursor(rows.table)
-        add_memory_ranges(job, rows.table, 0)
+        add_memory(job, rows.table, 0)
         written = run_repair_job(disk, path, raw, job, 0, &next_number)
     finally:
         table_job_free(job)
@@ -111,7 +105,6 @@ def write_memtable(FileSystem disk, str path, LogRows rows, uint64_t next_number
 def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
     """All entries of all tables, in fresh tables of one level: (their TableEntry, next number)."""
     cdef PodVector[LiveTable*] files
-    cdef PodVector[Cursor*] cursors
     cdef TableJob* job
     cdef OpenTables* tables
     cdef LiveTable* file
@@ -128,9 +121,7 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
         raise MemoryError("no memory for the tables")
     job = table_job_new()
     try:
-        if job == NULL or files.reserve(len(entries), kv_realloc) < 0 or cursors.reserve(
-            len(entries), kv_realloc
-        ) < 0:
+        if job == NULL or files.reserve(len(entries), kv_realloc) < 0:
             raise MemoryError("no memory for the tables")
         for entry in entries:
             entry_summary(entry, &summary)
@@ -143,12 +134,8 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
                 raise MemoryError("no memory for the tables")
             files.push_reserved(file)
         for i in range(files.size()):
-            cursors.push_reserved(level_cursor(&files[i], 1, False, REPAIR_READ_AHEAD_BYTES))
-            if cursors.back() == NULL:
-                cursors.pop()
+            if job_input_add_tables(&job.input, &files[i], 1) < 0:
                 raise MemoryError("no memory for the tables")
-        job.input = merge_cursor(cursors.data(), <int> cursors.size())
-        cursors.clear()
         status_clear(&status)
         for i in range(files.size()):
             if files[i].summary.range_deletes:
@@ -161,8 +148,6 @@ def merge_tables(FileSystem disk, str path, list entries, uint64_t next_number):
                     raise status_error_in(&status, path)
         merged = run_repair_job(disk, path, raw, job, MERGED_LEVEL, &next_number)
     finally:
-        for i in range(cursors.size()):
-            cursors[i].free(cursors[i])
         if job != NULL:
             table_job_free(job)
         for i in range(files.size()):

@@ -56,6 +56,10 @@ from kvstore._engine.version.native cimport (
 )
 
 
+cdef enum:
+    EXAMINING_READ_AHEAD_BYTES = 1 << 18
+
+
 cdef struct WholeEnds:
     # The entries that can be read at either end of a table, and the user key of the last of them.
     uint64_t before
@@ -95,7 +99,7 @@ cdef int survey(LiveTable* file, WholeEnds* ends, Status* status) noexcept nogil
         return -1 if status.code == IO_ERROR and (
             status.os_error in (EMFILE, ENFILE, ENOMEM)
         ) else 0
-    cursor = table_cursor(table, False, COMPACTION_READ_AHEAD_BYTES)
+    cursor = table_cursor(table, False, EXAMINING_READ_AHEAD_BYTES)
     table_release(table)
     if cursor == NULL:
         return status_no_memory(status, b"memory for a cursor")

@@ -63,7 +63,6 @@ cdef void block_builder_reset(BlockBuilder* builder) noexcept nogil:
     builder.keys.size = 0
     builder.values.size = 0
     builder.restarts.size = 0
-    builder.last_key.size = 0
 
 
 cdef size_t block_builder_bytes(BlockBuilder* builder) noexcept nogil:
@@ -73,37 +72,58 @@ cdef size_t block_builder_bytes(BlockBuilder* builder) noexcept nogil:
     )
 
 
+cdef size_t block_builder_shared(BlockBuilder* builder, Slice user_key) noexcept nogil:
+    if builder.last_key.size == 0:
+        return 0
+    return common_prefix(
+        builder.last_key.data, builder.last_key.size - TRAILER_BYTES, user_key.data, user_key.size
+    )
+
+
+cdef inline void copy_key(uint8_t* into, const uint8_t* data, size_t size) noexcept nogil:
+    """The rest of an internal key, its trailer at least: mostly a short one, not worth a call."""
+    cdef uint64_t head, tail
+    if size > 16:
+        memcpy(into, data, size)
+        return
+    memcpy(&head, data, 8)
+    memcpy(&tail, data + size - 8, 8)
+    memcpy(into, &head, 8)
+    memcpy(into + size - 8, &tail, 8)
+
+
 cdef int block_builder_add(
-    BlockBuilder* builder, Slice user_key, uint64_t trailer, Slice value
+    BlockBuilder* builder, Slice internal_key, size_t shared, Slice value
 ) noexcept nogil:
-    cdef uint32_t shared = 0
+    cdef size_t stored = shared
     cdef uint32_t[2] restart
     if builder.entries == 0 or builder.since_restart == builder.interval:
+        stored = 0
         builder.since_restart = 0
         restart[0] = <uint32_t> builder.keys.size
         restart[1] = <uint32_t> builder.values.size
         if buffer_append(&builder.restarts, restart, sizeof(restart)) < 0:
             return -1
-    else:
-        shared = <uint32_t> common_prefix(
-            builder.last_key.data, builder.last_key.size, user_key.data, user_key.size
-        )
-    cdef uint32_t unshared = <uint32_t> user_key.size - shared
-    if buffer_reserve(&builder.keys, 3 * MAX_VARINT32_BYTES + unshared + TRAILER_BYTES) < 0:
+    cdef size_t rest = internal_key.size - stored
+    if buffer_reserve(&builder.keys, 3 * MAX_VARINT32_BYTES + rest) < 0:
         return -1
     cdef uint8_t* at = builder.keys.data + builder.keys.size
-    at = put_varint64(at, shared)
-    at = put_varint64(at, unshared)
-    at = put_varint64(at, <uint32_t> value.size)
-    if unshared:
-        memcpy(at, user_key.data + shared, unshared)
-    memcpy(at + unshared, &trailer, TRAILER_BYTES)
-    builder.keys.size = <size_t> (at - builder.keys.data) + unshared + TRAILER_BYTES
+    at = put_varint64(at, stored)
+    at = put_varint64(at, rest - TRAILER_BYTES)
+    at = put_varint64(at, value.size)
+    copy_key(at, internal_key.data + stored, rest)
+    builder.keys.size = <size_t> (at - builder.keys.data) + rest
+    rest = internal_key.size - shared
     builder.last_key.size = shared
-    if buffer_append(&builder.last_key, user_key.data + shared, unshared) < 0:
+    if buffer_reserve(&builder.last_key, rest) < 0:
         return -1
-    if buffer_append(&builder.values, value.data, value.size) < 0:
+    copy_key(builder.last_key.data + shared, internal_key.data + shared, rest)
+    builder.last_key.size = internal_key.size
+    if buffer_reserve(&builder.values, value.size) < 0:
         return -1
+    if value.size:
+        memcpy(builder.values.data + builder.values.size, value.data, value.size)
+        builder.values.size += value.size
     builder.entries += 1
     builder.since_restart += 1
     return 0
@@ -124,7 +144,7 @@ cdef int block_builder_finish(BlockBuilder* builder, Buffer* into) noexcept nogi
     cdef Slice key = restart_key(builder, 0)
     # Sorted keys: what the first and the last one share, all share.
     cdef uint32_t prefix = <uint32_t> common_prefix(
-        key.data, key.size, builder.last_key.data, builder.last_key.size
+        key.data, key.size, builder.last_key.data, builder.last_key.size - TRAILER_BYTES
     )
     cdef uint32_t[4] header
     cdef uint32_t i

@@ -1,4 +1,5 @@
-"""Python faces over one block, one filter and the cache's pins, so that tests reach them alone."""
+"""Python faces over one block, one filter, a table's scan and the cache's pins, so that tests reach them
+alone."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
@@ -35,8 +36,10 @@ def build_block(entries, uint64_t restart_interval):
     buffer_init(&into)
     try:
         for key, sequence, kind, value in entries:
+            internal = internal_key(key, sequence, kind)
             if block_builder_add(
-                &builder, slice_of_bytes(key), trailer_pack(sequence, kind), slice_of_bytes(value)
+                &builder, slice_of_bytes(internal), block_builder_shared(&builder, slice_of_bytes(key)),
+                slice_of_bytes(value),
             ) < 0:
                 raise MemoryError
         told = block_builder_bytes(&builder)
@@ -133,6 +136,35 @@ cdef class BlockFace:
     def prev(self):
         block_cursor_prev(&self.walk)
         return self.standing()
+
+
+def scan_table(TableFile file not None, size_t window_bytes, target=None):
+    """(key, sequence, kind, value, shared) of all entries, or of those from (key, sequence) on."""
+    cdef TableScan* scan
+    cdef uint64_t trailer
+    file.require_open()
+    scan = table_scan(file.table, window_bytes)
+    if scan == NULL:
+        raise MemoryError("no memory for a scan")
+    found = []
+    try:
+        if target is None:
+            table_scan_first(scan)
+        else:
+            internal = internal_key(target[0], target[1], KIND_MAX)
+            table_scan_seek(scan, slice_of_bytes(internal))
+        while scan.valid:
+            trailer = internal_trailer(scan.at.key)
+            found.append((
+                scan.at.key.data[: scan.at.key.size - TRAILER_BYTES], trailer_sequence(trailer),
+                trailer_kind(trailer), scan.at.value.data[: scan.at.value.size], scan.at.shared,
+            ))
+            table_scan_next(scan)
+        if scan.status.code:
+            raise status_error(&scan.status, file.path)
+    finally:
+        table_scan_free(scan)
+    return found
 
 
 cdef class FilterFace:

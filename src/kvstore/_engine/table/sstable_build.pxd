@@ -37,6 +37,13 @@ cdef TableBuilder* table_builder_open(
 ) noexcept nogil                    # NULL: see status
 # Internal keys strictly ascending. -1: see status; the builder is then only good for discarding.
 cdef int table_builder_add(TableBuilder* builder, Slice internal_key, Slice value, Status* status) noexcept nogil
+# The same for who knows how many bytes the user key shares with the one added last (nothing counts for the
+# first one). 1: it ended a data block.
+cdef int table_builder_add_after(
+    TableBuilder* builder, Slice internal_key, size_t shared, Slice value, Status* status
+) noexcept nogil
+# The internal key added last, until the next one is.
+cdef Slice table_builder_last(TableBuilder* builder) noexcept nogil
 cdef uint64_t table_builder_bytes(TableBuilder* builder) noexcept nogil     # written so far, estimate
 # A frame beside the data, found by its name (at most 64 bytes); its payload is copied. -1: see status.
 cdef int table_builder_add_meta(

@@ -84,8 +84,7 @@ cdef struct TableBuilder:
     int meta_count
     Buffer scratch
     Buffer hashes               # u64 filter hash of each user key of the present partition
-    Buffer smallest             # internal keys of the whole table
-    Buffer largest              # of what was added so far
+    Buffer smallest             # internal key of the whole table; the largest: data.last_key
     Buffer low                  # of the table's range, where it reaches further: internal keys
     Buffer high
     Properties properties
@@ -118,7 +117,6 @@ cdef void builder_free(TableBuilder* builder) noexcept nogil:
     buffer_free(&builder.scratch)
     buffer_free(&builder.hashes)
     buffer_free(&builder.smallest)
-    buffer_free(&builder.largest)
     buffer_free(&builder.low)
     buffer_free(&builder.high)
     for i in range(builder.meta_count):
@@ -169,6 +167,14 @@ cdef TableBuilder* table_builder_open(
     return builder
 
 
+cdef inline Slice last_added(TableBuilder* builder) noexcept nogil:
+    return slice_of(builder.data.last_key.data, builder.data.last_key.size)
+
+
+cdef Slice table_builder_last(TableBuilder* builder) noexcept nogil:
+    return last_added(builder)
+
+
 cdef inline uint64_t position(TableBuilder* builder) noexcept nogil:
     return builder.written + builder.pending.size
 
@@ -198,6 +204,12 @@ cdef int write_pending(TableBuilder* builder, Status* status) noexcept nogil:
     return 0
 
 
+cdef int frame_added(TableBuilder* builder, Handle* handle, Status* status) noexcept nogil:
+    """Notes how long the frame is that ends here, and writes once enough has gathered."""
+    handle.bytes = <uint32_t> (position(builder) - handle.offset)
+    return write_pending(builder, status) if builder.pending.size >= WRITE_BYTES else 0
+
+
 cdef int add_frame(
     TableBuilder* builder, int kind, int compression, Handle* handle, Status* status
 ) noexcept nogil:
@@ -208,11 +220,22 @@ cdef int add_frame(
         builder.scratch.data, builder.scratch.size,
     ) < 0:
         return no_memory(status)
-    handle.bytes = <uint32_t> (position(builder) - handle.offset)
     builder.scratch.size = 0
-    if builder.pending.size >= WRITE_BYTES:
-        return write_pending(builder, status)
-    return 0
+    return frame_added(builder, handle, status)
+
+
+cdef int add_block(TableBuilder* builder, size_t size, Handle* handle, Status* status) noexcept nogil:
+    """Frame the block being built, uncompressed, where it is written from: without a copy between."""
+    cdef size_t start = builder.pending.size
+    handle.offset = position(builder)
+    if frame_begin(&builder.pending, size) < 0:
+        return no_memory(status)
+    block_builder_finish(&builder.data, &builder.pending)
+    frame_end(
+        &builder.pending, start, FRAME_DATA, COMPRESSION_NONE, builder.identity.seed,
+        handle.offset, size,
+    )
+    return frame_added(builder, handle, status)
 
 
 cdef int add_separator(TableBuilder* builder, Slice user_key, bint exact, uint64_t trailer, Status* status) noexcept nogil:
@@ -232,7 +255,7 @@ cdef int add_separator(TableBuilder* builder, Slice user_key, bint exact, uint64
 
 cdef int add_last_separator(TableBuilder* builder, Status* status) noexcept nogil:
     """Nothing follows: the last key is its own separator."""
-    cdef Slice last = slice_of(builder.largest.data, builder.largest.size)
+    cdef Slice last = last_added(builder)
     if add_separator(builder, internal_user_key(last), True, internal_trailer(last), status) < 0:
         return -1
     if builder.index.entries:
@@ -290,11 +313,15 @@ cdef int finish_partition(
 
 cdef int finish_block(TableBuilder* builder, Status* status) noexcept nogil:
     cdef Handle handle
-    if block_builder_finish(&builder.data, &builder.scratch) < 0:
+    cdef size_t size = block_builder_bytes(&builder.data)
+    if size > builder.properties.largest_block_bytes:
+        builder.properties.largest_block_bytes = size
+    if builder.options.compression == COMPRESSION_NONE:
+        if add_block(builder, size, &handle, status) < 0:
+            return -1
+    elif block_builder_finish(&builder.data, &builder.scratch) < 0:
         return no_memory(status)
-    if builder.scratch.size > builder.properties.largest_block_bytes:
-        builder.properties.largest_block_bytes = builder.scratch.size
-    if add_frame(builder, FRAME_DATA, builder.options.compression, &handle, status) < 0:
+    elif add_frame(builder, FRAME_DATA, builder.options.compression, &handle, status) < 0:
         return -1
     builder.awaiting = True
     builder.awaiting_end = <uint32_t> (handle.offset + handle.bytes - builder.partition_at)
@@ -305,7 +332,7 @@ cdef int finish_block(TableBuilder* builder, Status* status) noexcept nogil:
 
 cdef int separate(TableBuilder* builder, Slice user_key, bint is_new, Status* status) noexcept nogil:
     """The separator that the first key after a data frame decides."""
-    cdef Slice last = slice_of(builder.largest.data, builder.largest.size)
+    cdef Slice last = last_added(builder)
     if is_new:
         return add_separator(
             builder, index_separator(internal_user_key(last), user_key), False, 0, status
@@ -313,61 +340,71 @@ cdef int separate(TableBuilder* builder, Slice user_key, bint is_new, Status* st
     return add_separator(builder, internal_user_key(last), True, internal_trailer(last), status)
 
 
-cdef int note_key(TableBuilder* builder, Slice user_key, uint64_t trailer, Status* status) noexcept nogil:
-    """Check the order of a new key, hash it if it is a new user key, count it if not, and remember it."""
-    cdef Slice last
-    cdef Slice internal = slice_of(user_key.data, user_key.size + TRAILER_BYTES)
-    cdef int order = 1
-    cdef uint64_t hashed
-    if builder.properties.entries:
-        last = slice_of(builder.largest.data, builder.largest.size)
-        order = slice_compare(user_key, internal_user_key(last))
-        if order < 0 or (order == 0 and trailer >= internal_trailer(last)):
-            return status_set(status, INVALID_OPERATION, b"table keys out of order", -1)
-        builder.properties.superseded += order == 0 and trailer_kind(trailer) != KIND_DELETE
-        if builder.awaiting and separate(builder, user_key, order != 0, status) < 0:
-            return -1
-    elif buffer_append(&builder.smallest, internal.data, internal.size) < 0:
-        return no_memory(status)
-    if builder.options.bloom_bits and (order or builder.hashes.size == 0):
-        hashed = filter_hash(user_key.data, user_key.size)
-        if buffer_append(&builder.hashes, &hashed, sizeof(hashed)) < 0:
-            return no_memory(status)
-    builder.largest.size = 0
-    if buffer_append(&builder.largest, internal.data, internal.size) < 0:
-        return no_memory(status)
-    return 0
+cdef inline bint follows(Slice last, Slice internal_key, size_t shared) noexcept nogil:
+    """Whether the key comes after the last one, knowing how many bytes their user keys share."""
+    cdef size_t size = internal_key.size - TRAILER_BYTES
+    if shared < last.size - TRAILER_BYTES:
+        return shared < size and internal_key.data[shared] > last.data[shared]
+    return shared < size or internal_trailer(internal_key) < internal_trailer(last)
 
 
 cdef int table_builder_add(
     TableBuilder* builder, Slice internal_key, Slice value, Status* status
 ) noexcept nogil:
+    cdef size_t shared = 0
+    if internal_key.size >= TRAILER_BYTES:
+        shared = block_builder_shared(&builder.data, internal_user_key(internal_key))
+    return 0 if table_builder_add_after(builder, internal_key, shared, value, status) >= 0 else -1
+
+
+cdef int table_builder_add_after(
+    TableBuilder* builder, Slice internal_key, size_t shared, Slice value, Status* status
+) noexcept nogil:
+    cdef Properties* properties = &builder.properties
+    cdef Slice last = last_added(builder)
+    cdef uint64_t trailer, sequence, hashed
+    cdef bint is_put, is_new = True
     if (
         internal_key.size < TRAILER_BYTES
         or internal_key.size > ENTRY_BYTES_MAX
         or value.size > ENTRY_BYTES_MAX
     ):
         return status_set(status, INVALID_OPERATION, b"table entry size", -1)
-    cdef Slice user_key = internal_user_key(internal_key)
-    cdef uint64_t trailer = internal_trailer(internal_key)
-    cdef uint64_t sequence = trailer_sequence(trailer)
+    trailer = internal_trailer(internal_key)
+    sequence = trailer_sequence(trailer)
+    is_put = trailer_kind(trailer) != KIND_DELETE
     if trailer_kind(trailer) > KIND_MAX:
         return status_set(status, INVALID_OPERATION, b"table entry kind", -1)
-    if note_key(builder, user_key, trailer, status) < 0:
+    if properties.entries == 0:
+        shared = 0
+        if buffer_append(&builder.smallest, internal_key.data, internal_key.size) < 0:
+            return no_memory(status)
+    elif not follows(last, internal_key, shared):
+        return status_set(status, INVALID_OPERATION, b"table keys out of order", -1)
+    else:
+        is_new = shared < internal_key.size - TRAILER_BYTES or internal_key.size != last.size
+        properties.superseded += not is_new and is_put
+    if builder.awaiting and separate(builder, internal_user_key(internal_key), is_new, status) < 0:
         return -1
-    if block_builder_add(&builder.data, user_key, trailer, value) < 0:
+    if builder.options.bloom_bits and (is_new or builder.hashes.size == 0):
+        if buffer_reserve(&builder.hashes, sizeof(hashed)) < 0:
+            return no_memory(status)
+        hashed = filter_hash(internal_key.data, internal_key.size - TRAILER_BYTES)
+        memcpy(builder.hashes.data + builder.hashes.size, &hashed, sizeof(hashed))
+        builder.hashes.size += sizeof(hashed)
+    if block_builder_add(&builder.data, internal_key, shared, value) < 0:
         return no_memory(status)
-    builder.properties.entries += 1
-    builder.properties.tombstones += trailer_kind(trailer) == KIND_DELETE
-    builder.properties.raw_key_bytes += internal_key.size
-    builder.properties.raw_value_bytes += value.size
-    if sequence < builder.properties.min_sequence:
-        builder.properties.min_sequence = sequence
-    if sequence > builder.properties.max_sequence:
-        builder.properties.max_sequence = sequence
-    if block_builder_bytes(&builder.data) >= builder.options.block_bytes:
-        return finish_block(builder, status)
-    return 0
+    properties.entries += 1
+    properties.tombstones += not is_put
+    properties.raw_key_bytes += internal_key.size
+    properties.raw_value_bytes += value.size
+    if sequence < properties.min_sequence:
+        properties.min_sequence = sequence
+    if sequence > properties.max_sequence:
+        properties.max_sequence = sequence
+    if block_builder_bytes(&builder.data) < builder.options.block_bytes:
+        return 0
+    return -1 if finish_block(builder, status) < 0 else 1
 
 
 # --- meta frames ----------------------------------------------------------------------------
@@ -436,7 +473,7 @@ cdef int add_properties(TableBuilder* builder, Status* status) noexcept nogil:
     properties.block_bytes = builder.options.block_bytes
     properties.compression = <uint64_t> builder.options.compression
     properties.smallest = bound(&builder.smallest, &builder.low, -1)
-    properties.largest = bound(&builder.largest, &builder.high, 1)
+    properties.largest = bound(&builder.data.last_key, &builder.high, 1)
     if properties_put(&builder.scratch, properties) < 0:
         return no_memory(status)
     payload = slice_of(builder.scratch.data, builder.scratch.size)

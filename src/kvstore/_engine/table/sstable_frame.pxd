@@ -101,6 +101,12 @@ cdef int frame_append(
     Buffer* into, int kind, int compression, uint32_t seed, uint64_t offset,
     const uint8_t* payload, size_t size
 ) noexcept nogil
+# The same for who makes the payload in its place: room for a header, which is skipped, and so many bytes of
+# it (-1: no memory); then the header of the frame that begins at `start` and ends with the buffer.
+cdef int frame_begin(Buffer* into, size_t payload_bytes) noexcept nogil
+cdef void frame_end(
+    Buffer* into, size_t start, int kind, int compression, uint32_t seed, uint64_t offset, size_t size
+) noexcept nogil
 # Checks a whole frame in memory, its size being handle.bytes, and uncompresses it where needed.
 # Takes ownership of `frame` (of block_allocate) and returns it or its replacement: FRAME_HEADER_BYTES to
 # skip, then *payload_size bytes. NULL: see status.

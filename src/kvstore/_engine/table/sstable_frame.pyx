@@ -367,27 +367,37 @@ cdef bint frame_is_whole(
     )
 
 
-cdef int frame_append(
-    Buffer* into, int kind, int compression, uint32_t seed, uint64_t offset,
-    const uint8_t* payload, size_t size
-) noexcept nogil:
-    cdef size_t start = into.size
-    cdef size_t stored
-    cdef uint8_t* frame
-    if (size >> 32) or buffer_reserve(into, FRAME_HEADER_BYTES + size) < 0:
+cdef int frame_begin(Buffer* into, size_t payload_bytes) noexcept nogil:
+    if (payload_bytes >> 32) or buffer_reserve(into, FRAME_HEADER_BYTES + payload_bytes) < 0:
         return -1
     into.size += FRAME_HEADER_BYTES
-    if not compress(compression, payload, size, into):
-        compression = COMPRESSION_NONE
-        buffer_append(into, payload, size)
-    stored = into.size - start - FRAME_HEADER_BYTES
-    frame = into.data + start
+    return 0
+
+
+cdef void frame_end(
+    Buffer* into, size_t start, int kind, int compression, uint32_t seed, uint64_t offset, size_t size
+) noexcept nogil:
+    cdef uint8_t* frame = into.data + start
+    cdef size_t stored = into.size - start - FRAME_HEADER_BYTES
     memset(frame, 0, FRAME_HEADER_BYTES)
     frame[0] = <uint8_t> kind
     frame[1] = <uint8_t> compression
     put_fixed32(frame + 4, <uint32_t> stored)
     put_fixed32(frame + 8, <uint32_t> size)
     put_fixed32(frame + 12, frame_checksum(frame, stored, seed, offset))
+
+
+cdef int frame_append(
+    Buffer* into, int kind, int compression, uint32_t seed, uint64_t offset,
+    const uint8_t* payload, size_t size
+) noexcept nogil:
+    cdef size_t start = into.size
+    if frame_begin(into, size) < 0:
+        return -1
+    if not compress(compression, payload, size, into):
+        compression = COMPRESSION_NONE
+        buffer_append(into, payload, size)
+    frame_end(into, start, kind, compression, seed, offset, size)
     return 0
 
 

@@ -413,7 +413,7 @@ def salvage_table(
         ranges_kept = rescue.keep_ranges(writer)
         if rescue.entries or writer.builder.properties.range_deletes:
             low = bound(&writer.builder.smallest, &writer.builder.low, -1)
-            high = bound(&writer.builder.largest, &writer.builder.high, 1)
+            high = bound(&writer.builder.data.last_key, &writer.builder.high, 1)
             smallest = <bytes> low.data[: low.size]
             largest = <bytes> high.data[: high.size]
             summary = writer.finish()

@@ -5,7 +5,7 @@ No GIL. Used by flushes (one memtable in, one table out) and compactions.
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, Cursor, Status
+from kvstore._engine.primitives.native cimport Buffer, Status
 from kvstore._engine.files.native cimport FileSystemOps
 from kvstore._engine.table.native cimport TableOptions, TableSummary
 
@@ -18,8 +18,9 @@ cdef struct Output:
 
 
 cdef struct TableJob:
-    # Made by table_job_new, all zero. Input, all of it the caller's, who keeps it until the job is over.
-    Cursor* input
+    # Made by table_job_new, all zero. The input's tables and all below are the caller's, who keeps them
+    # until the job is over.
+    JobInput input
     const FileSystemOps* ops
     void* disk
     const char* directory

@@ -14,7 +14,6 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
 from kvstore._engine.primitives.native cimport (
     Buffer,
-    Cursor,
     KIND_DELETE,
     KIND_MAX,
     OK,
@@ -24,6 +23,7 @@ from kvstore._engine.primitives.native cimport (
     buffer_append,
     buffer_free,
     buffer_init,
+    common_prefix,
     counter_next,
     internal_compare,
     internal_trailer,
@@ -42,10 +42,11 @@ from kvstore._engine.primitives.native cimport (
 )
 from kvstore._engine.table.native cimport (
     TableBuilder,
-    table_builder_add,
+    table_builder_add_after,
     table_builder_bytes,
     table_builder_discard,
     table_builder_finish,
+    table_builder_last,
     table_builder_open,
 )
 
@@ -66,6 +67,9 @@ cdef struct Progress:
     RangeJob ranges
     bint history                    # whether the present user key has one
     int covered                     # entries in a row that a range tombstone let go of
+    Buffer seen                     # the user key before, where the input may not know what is shared with it
+    size_t shared                   # with the key written last, by what comes next
+    bint due                        # the next user key may be where the present table ends
     bint begun                      # the present table begins at `beginning`, not before all keys
     Buffer beginning                # user key
     Buffer low                      # internal keys around the range tombstones of a table
@@ -80,8 +84,7 @@ cdef TableJob* table_job_new() noexcept nogil:
 
 
 cdef void table_job_free(TableJob* job) noexcept nogil:
-    if job.input != NULL:
-        job.input.free(job.input)
+    job_input_free(&job.input)
     table_job_clear(job)
     kv_free(job.outputs)
     kv_free(job.guarded)
@@ -238,13 +241,13 @@ cdef int add_ranges(TableJob* job, Progress* progress, Slice upto, Status* statu
     return remember(&output.largest, bytes_in(&progress.high), status)
 
 
-cdef int finish_table(
-    TableJob* job, Progress* progress, Buffer* last, Slice upto, Status* status
-) noexcept nogil:
+cdef int finish_table(TableJob* job, Progress* progress, Slice upto, Status* status) noexcept nogil:
     """The table ends before the user key (NULL data: it is the last one), and the next begins there."""
     cdef Output* output
     cdef TableBuilder* builder
-    cdef bint has_entries = progress.builder != NULL
+    cdef Slice last = slice_of(NULL, 0)
+    if progress.builder != NULL:
+        last = table_builder_last(progress.builder)
     if progress.ranges.spans_count and add_ranges(job, progress, upto, status) < 0:
         return -1
     if upto.data != NULL:
@@ -255,9 +258,9 @@ cdef int finish_table(
     if progress.builder == NULL:
         return 0
     output = &job.outputs[job.outputs_count - 1]
-    if has_entries and (output.largest.size == 0 or internal_compare(
-        bytes_in(last), bytes_in(&output.largest)
-    ) > 0) and remember(&output.largest, bytes_in(last), status) < 0:
+    if last.size and (output.largest.size == 0 or internal_compare(
+        last, bytes_in(&output.largest)
+    ) > 0) and remember(&output.largest, last, status) < 0:
         return -1
     builder = progress.builder
     progress.builder = NULL
@@ -275,7 +278,7 @@ cdef inline uint64_t most_grandparent_bytes(TableJob* job) noexcept nogil:
 
 
 cdef int pass_grandparents(
-    TableJob* job, Progress* progress, Slice upto, Buffer* last, Status* status
+    TableJob* job, Progress* progress, Slice upto, Status* status
 ) noexcept nogil:
     """Count the tables two levels down that end before the user key (NULL data: all of them).
 
@@ -298,9 +301,9 @@ cdef int pass_grandparents(
             and range_job_crosses(&progress.ranges, start)
             and not (progress.begun and slice_compare(start, bytes_in(&progress.beginning)) <= 0)
             and not (progress.builder != NULL and slice_compare(
-                start, internal_user_key(bytes_in(last))
+                start, internal_user_key(table_builder_last(progress.builder))
             ) <= 0)
-            and finish_table(job, progress, last, start, status) < 0
+            and finish_table(job, progress, start, status) < 0
         ):
             return -1
         progress.grandparent_bytes += file.summary.file_bytes
@@ -308,26 +311,35 @@ cdef int pass_grandparents(
     return 0
 
 
-cdef int write_entry(TableJob* job, Progress* progress, Slice key, Slice value, Status* status) noexcept nogil:
+cdef int write_entry(TableJob* job, Progress* progress, Status* status) noexcept nogil:
+    """What the input stands on."""
+    cdef Slice key = job.input.at.key
+    cdef int result
     if progress.builder == NULL:
         if begin_table(job, progress, status) < 0:
             return -1
         if buffer_append(&job.outputs[job.outputs_count - 1].smallest, key.data, key.size) < 0:
             return status_no_memory(status, b"memory for a table")
-    return table_builder_add(progress.builder, key, value, status)
+    result = table_builder_add_after(
+        progress.builder, key, progress.shared, job.input.at.value, status
+    )
+    if result < 0:
+        return -1
+    progress.due = progress.due or result
+    progress.shared = key.size - TRAILER_BYTES
+    return 0
 
 
-cdef int begin_key(
-    TableJob* job, Progress* progress, Slice user_key, Buffer* written, Status* status
-) noexcept nogil:
-    """Another user key comes: is the present table to end before it?"""
-    if pass_grandparents(job, progress, user_key, written, status) < 0:
+cdef int begin_key(TableJob* job, Progress* progress, Slice user_key, Status* status) noexcept nogil:
+    """Another user key comes, after a block was written: is the present table to end before it?"""
+    progress.due = False
+    if pass_grandparents(job, progress, user_key, status) < 0:
         return -1
     if progress.builder != NULL and job.max_file_bytes and (
         table_builder_bytes(progress.builder) >= job.max_file_bytes
         or progress.grandparent_bytes > most_grandparent_bytes(job)
     ):
-        return finish_table(job, progress, written, user_key, status)
+        return finish_table(job, progress, user_key, status)
     return 0
 
 
@@ -356,93 +368,98 @@ cdef bint skip_covered(
     # Only where nobody reads before the tombstone is all of it let go of.
     if progress.covered % SKIP_AFTER or over.sequence > first_reader(job, progress.history):
         return False
+    if remember(&progress.seen, internal_user_key(job.input.at.key), status) < 0:
+        return False
     if remember(&progress.target, over.stop, status) < 0:
         return False
     if buffer_append(&progress.target, &trailer, TRAILER_BYTES) < 0:
         status_no_memory(status, b"memory for range tombstones")
         return False
-    return merge_skip_forward(job.input, over.source, bytes_in(&progress.target))
+    return job_input_skip(&job.input, over.source, bytes_in(&progress.target))
 
 
-cdef int write_all(
-    TableJob* job, Progress* progress, Buffer* key, Buffer* written, Status* status
-) noexcept nogil:
-    cdef Cursor* input = job.input
+cdef int write_all(TableJob* job, Progress* progress, Status* status) noexcept nogil:
+    cdef JobInput* input = &job.input
     cdef const RangeTombstone* over
-    cdef Slice user_key
+    cdef Slice user_key, seen
     cdef uint64_t trailer
-    cdef uint64_t newer = 0         # the sequence of the version of `key` before this one
+    cdef uint64_t newer = 0         # the sequence of the version of the key before this one
+    cdef size_t size_before = 0     # of that user key
+    cdef size_t shared
     cdef bint first = True          # no version of any key was seen yet
     cdef bint newest, keep
-    input.seek_to_first(input)
-    while input.valid:
+    progress.due = True
+    job_input_first(input)
+    while input.at != NULL:
         job.entries_read += 1
         if job.entries_read % CHECK_INTERVAL == 0:
             if load_acquire(job.cancelled):
                 return -1
             if job.rate_limit:
                 keep_to_rate(job, progress)
-        user_key = internal_user_key(input.key)
-        trailer = internal_trailer(input.key)
-        newest = first or slice_compare(user_key, bytes_in(key)) != 0
+        user_key = internal_user_key(input.at.key)
+        trailer = internal_trailer(input.at.key)
+        shared = input.shared
+        if shared == shared_unknown():
+            seen = bytes_in(&progress.seen)
+            shared = common_prefix(seen.data, seen.size, user_key.data, user_key.size)
+        newest = first or shared < user_key.size or user_key.size != size_before
+        size_before = user_key.size
+        if shared < progress.shared:
+            progress.shared = shared
         if newest:
             first = False
-            if remember(key, user_key, status) < 0:
-                return -1
-            progress.history = has_history(job.history, user_key)
-            if begin_key(job, progress, user_key, written, status) < 0:
+            progress.history = job.history == NULL or has_history(job.history, user_key)
+            if (
+                progress.due or progress.builder == NULL or progress.ranges.spans_count
+            ) and begin_key(job, progress, user_key, status) < 0:
                 return -1
         keep = lives_on(job, progress, user_key, trailer, newest, newer)
         newer = trailer_sequence(trailer)
+        if user_key.size >= SHARED_MOST and remember(&progress.seen, user_key, status) < 0:
+            return -1
         if progress.ranges.groups_count:
             over = range_job_over(&progress.ranges, job, user_key, progress.history, newer)
             if over != NULL:
                 job.entries_dropped += 1
                 if not skip_covered(job, progress, over, status):
-                    input.next(input)
+                    job_input_next(input)
                 if status.code != OK:
                     return -1
                 continue
             progress.covered = 0
         if not keep:
             job.entries_dropped += 1
-        elif write_entry(job, progress, input.key, input.value, status) < 0 or remember(
-            written, input.key, status
-        ) < 0:
+        elif write_entry(job, progress, status) < 0:
             return -1
-        input.next(input)
+        job_input_next(input)
     if input.status.code != OK:
         status[0] = input.status
         return -1
     if progress.ranges.spans_count and pass_grandparents(
-        job, progress, slice_of(NULL, 0), written, status
+        job, progress, slice_of(NULL, 0), status
     ) < 0:
         return -1
-    return finish_table(job, progress, written, slice_of(NULL, 0), status)
+    return finish_table(job, progress, slice_of(NULL, 0), status)
 
 
 cdef int table_job_run(TableJob* job, Status* status) noexcept nogil:
     cdef Progress progress
-    cdef Buffer key
-    cdef Buffer written
     cdef int result
     memset(&progress, 0, sizeof(Progress))
-    buffer_init(&key)
-    buffer_init(&written)
     status_clear(status)
     if job.rate_limit:
         progress.started_ns = now_ns()
     if range_job_begin(&progress.ranges, job) < 0:
         result = status_no_memory(status, b"memory for range tombstones")
     else:
-        result = write_all(job, &progress, &key, &written, status)
+        result = write_all(job, &progress, status)
     range_job_free(&progress.ranges)
     buffer_free(&progress.beginning)
     buffer_free(&progress.low)
     buffer_free(&progress.high)
     buffer_free(&progress.target)
-    buffer_free(&key)
-    buffer_free(&written)
+    buffer_free(&progress.seen)
     if result < 0:
         if progress.builder != NULL:
             table_builder_discard(progress.builder)
