@@ -39,12 +39,14 @@ cdef inline const uint8_t* filter_line(const uint8_t* data, size_t size, uint64_
 
 
 cdef inline void filter_add(uint8_t* data, size_t size, int probes, uint64_t hashed) noexcept nogil:
-    cdef uint8_t* line = <uint8_t*> filter_line(data, size, hashed)
+    """`data` is aligned to 8."""
+    # Eight bytes at a time: the same bits as those of the bytes.
+    cdef uint64_t* line = <uint64_t*> filter_line(data, size, hashed)
     cdef uint32_t walk = <uint32_t> hashed
     cdef int i
     for i in range(probes):
         walk *= <uint32_t> 0x9E3779B9
-        line[walk >> 26] |= <uint8_t> (1 << ((walk >> 23) & 7))
+        line[walk >> 29] |= <uint64_t> 1 << ((walk >> 23) & 63)
 
 
 cdef inline bint filter_may_contain(

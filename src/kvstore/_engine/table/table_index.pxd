@@ -53,6 +53,10 @@ cdef struct IndexBuilder:
     Buffer keys                     # the user keys of the separators, one after another
     Buffer marks                    # a Mark (table_index.pyx) of each
     Buffer values
+    # What index_builder_exactly has added up: the key areas of so many entries without such a prefix.
+    uint32_t counted
+    size_t counted_prefix
+    size_t counted_bytes
 
 
 cdef void index_builder_init(IndexBuilder* builder, uint32_t value_bytes) noexcept nogil

@@ -291,6 +291,8 @@ cdef void index_builder_reset(IndexBuilder* builder) noexcept nogil:
     builder.keys.size = 0
     builder.marks.size = 0
     builder.values.size = 0
+    builder.counted = 0
+    builder.counted_bytes = 0
 
 
 cdef Slice index_separator(Slice last, Slice following) noexcept nogil:
@@ -320,14 +322,16 @@ cdef int index_builder_add(
 
 
 cdef size_t index_builder_exactly(IndexBuilder* builder) noexcept nogil:
-    cdef size_t size = INDEX_HEADER_BYTES + builder.values.size
     cdef const Mark* marks = <const Mark*> builder.marks.data
-    cdef uint32_t slot
     cdef size_t prefix = shared_prefix(builder)
-    size += prefix
-    for slot in range(builder.entries):
-        size += SLOT_BYTES + key_area_bytes(&marks[slot], prefix)
-    return size
+    if prefix != builder.counted_prefix:
+        builder.counted = 0
+        builder.counted_bytes = 0
+        builder.counted_prefix = prefix
+    while builder.counted < builder.entries:
+        builder.counted_bytes += SLOT_BYTES + key_area_bytes(&marks[builder.counted], prefix)
+        builder.counted += 1
+    return INDEX_HEADER_BYTES + builder.values.size + prefix + builder.counted_bytes
 
 
 cdef inline size_t shared_prefix(IndexBuilder* builder) noexcept nogil:
