@@ -42,9 +42,14 @@ struct Tables {
         for (uint32_t i = 0; i < 256; ++i)
             for (int k = 1; k < 8; ++k)
                 bytes[k][i] = bytes[0][bytes[k - 1][i] & 0xFF] ^ (bytes[k - 1][i] >> 8);
-        for (int k = 0; k < 4; ++k)
-            for (uint32_t i = 0; i < 256; ++i)
-                shift[k][i] = zeros(i << (8 * k), bytes[0], LANE_BYTES);
+        // The map is linear: of the 32 bits alone, then of all sums of them.
+        for (int k = 0; k < 4; ++k) {
+            shift[k][0] = 0;
+            for (uint32_t bit = 1; bit < 256; bit <<= 1) {
+                shift[k][bit] = zeros(bit << (8 * k), bytes[0], LANE_BYTES);
+                for (uint32_t i = 1; i < bit; ++i) shift[k][bit + i] = shift[k][bit] ^ shift[k][i];
+            }
+        }
     }
 
     // Moves a raw (uninverted) checksum on by LANE_BYTES zero bytes: the map is linear over GF(2).
