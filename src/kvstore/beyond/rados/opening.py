@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvstore._rados import native
@@ -20,7 +21,7 @@ from kvstore.beyond.rados.objects import ABSENT, CONFLICTS
 from kvstore.errors import ConfigurationError, CorruptionError, Error, UnavailableError
 from kvstore.small_files import read_small
 
-__all__ = ["LIBRARY", "OpenPool", "PoolAddress", "open_pool"]
+__all__ = ["LIBRARY", "OpenPool", "PoolAddress", "find_pool", "open_pool"]
 
 LIBRARY = "librados.so.2"
 PACKAGE = "librados2"
@@ -68,12 +69,28 @@ class OpenPool:
     made: bool
 
 
+Unmarked = Callable[[native.Pool, PoolAddress, str], Marker | None]
+"""What becomes of a namespace without a marker: it is made, or None: look again."""
+
+
 def open_pool(address: PoolAddress) -> OpenPool:
     """Connect, and find or make the marker. Waits: on a thread of its own.
 
     Raises ConfigurationError for what an operator has to mend, UnavailableError for a cluster that
     doesn't answer, and CorruptionError for a marker that is damaged.
     """
+    return _opened(address, _made_marker)
+
+
+def find_pool(address: PoolAddress) -> OpenPool:
+    """The same of a namespace that is a store already: nothing is written.
+
+    Raises ConfigurationError where there is none, too.
+    """
+    return _opened(address, _no_marker)
+
+
+def _opened(address: PoolAddress, unmarked: Unmarked) -> OpenPool:
     find_librados()
     check_readable(address)
     try:
@@ -83,7 +100,7 @@ def open_pool(address: PoolAddress) -> OpenPool:
     try:
         _configure(objects, address)
         _connect(objects, address)
-        marker, made = _marker(objects, address)
+        marker, made = _marker(objects, address, unmarked)
     except Error:
         objects.close()
         raise
@@ -159,7 +176,7 @@ def _connect(objects: native.Pool, address: PoolAddress) -> None:
         ) from error
 
 
-def _marker(objects: native.Pool, address: PoolAddress) -> tuple[Marker, bool]:
+def _marker(objects: native.Pool, address: PoolAddress, unmarked: Unmarked) -> tuple[Marker, bool]:
     """The namespace's marker, and whether it was made here and now."""
     where = f"pool {address.pool!r}, namespace {address.namespace!r}"
     for _ in range(2):
@@ -173,21 +190,30 @@ def _marker(objects: native.Pool, address: PoolAddress) -> tuple[Marker, bool]:
                 raise CorruptionError(f"{where}: {error}", code=error.code) from error
         if found.code != -errno.ENOENT:
             raise _refused(found.code, address, where)
-        if native.Listing(objects).names(1):
-            raise ConfigurationError(
-                f"{where} holds objects and no marker of kvstore's: they are somebody else's; give "
-                "a namespace that is empty"
-            )
-        marker = Marker(os.urandom(16), os.urandom(16))
-        pairs = {MARKER_KEY: encode_marker(marker)}
-        begun = objects.write(MARKER_NAME, ABSENT, pairs, None, None, None)
-        made = _wait(objects, begun, where)
-        if made.code == 0:
+        marker = unmarked(objects, address, where)
+        if marker is not None:
             return marker, True
-        if made.code not in CONFLICTS:
-            raise _refused(made.code, address, where)
         # Another gateway was there first.
     raise UnavailableError(f"{where}: its marker comes and goes")
+
+
+def _made_marker(objects: native.Pool, address: PoolAddress, where: str) -> Marker | None:
+    """Of a namespace that is empty; None if another one has made it."""
+    if native.Listing(objects).names(1):
+        raise ConfigurationError(
+            f"{where} holds objects and no marker of kvstore's: they are somebody else's; give "
+            "a namespace that is empty"
+        )
+    marker = Marker(os.urandom(16), os.urandom(16))
+    pairs = {MARKER_KEY: encode_marker(marker)}
+    made = _wait(objects, objects.write(MARKER_NAME, ABSENT, pairs, None, None, None), where)
+    if made.code not in (0, *CONFLICTS):
+        raise _refused(made.code, address, where)
+    return None if made.code else marker
+
+
+def _no_marker(objects: native.Pool, address: PoolAddress, where: str) -> Marker | None:
+    raise ConfigurationError(f"{where} holds no store of kvstore's")
 
 
 def _refused(code: int, address: PoolAddress, where: str) -> Error:
