@@ -62,6 +62,8 @@ osd heartbeat interval = 1
 mon osd min down reporters = 1
 mon osd adjust heartbeat grace = false
 osd max markdown count = 1000
+osd scrub load threshold = 1000
+osd scrub backoff ratio = 0
 mon osd down out interval = 600
 mon data avail crit = 1
 mon data avail warn = 2
@@ -254,6 +256,32 @@ class RadosCluster:
             )
             self.keyring.write_bytes(said)
             self.keyring.chmod(0o600)
+
+    def store(self, number: int) -> Path:
+        """Directory of an OSD's disk."""
+        return self._home(f"osd.{number}")
+
+    def log(self, name: str) -> str:
+        """All that a daemon has written down."""
+        return (self.directory / f"{name}.log").read_text("utf-8", "replace")
+
+    def deep_scrub(self, group: str) -> list[Any]:
+        """Compare all copies of a placement group; what isn't the same, object by object.
+
+        Without a manager there is no ``ceph pg deep-scrub``. The group itself takes it that its
+        scrubs are overdue, and the first one, which is a deep one, begins within seconds.
+        """
+        self.ceph("tell", group, "deep_scrub")
+        self.ceph("tell", group, "scrub")
+        self._until(lambda: self._inconsistent(group) is not None, f"a scrub of {group}")
+        return self._inconsistent(group) or []
+
+    def _inconsistent(self, group: str) -> list[Any] | None:
+        try:
+            said = self._run("rados", "list-inconsistent-obj", group)
+        except ClusterError:
+            return None  # no scrub yet
+        return list(json.loads(said)["inconsistents"])
 
     def set_full_ratio(self, ratio: float) -> None:
         """Disks of which more is taken are full."""

@@ -14,10 +14,10 @@ from kvstore.api.metadata_keys import AGE_KEY, ATTEMPT_KEY
 from kvstore.api.v1 import kv_pb2, kv_pb2_grpc
 from kvstore.errors import UnavailableError
 
-__all__ = ["Caller", "Tries"]
+__all__ = ["DEADLINES_S", "Caller", "Tries"]
 
-DEADLINES_S = (0.5, 2.0, 5.0, None)
-"""Of one try; None: the server's own."""
+DEADLINES_S: tuple[float | None, ...] = (0.5, 2.0, 5.0)
+"""Of one try."""
 SERVERS_DEADLINE_S = 10.0
 PAUSE_S = 0.05
 """Before another try, at most."""
@@ -42,9 +42,11 @@ OPTIONS = [
 
 @dataclass
 class Tries:
-    """Of all callers of a run. ``late_s``: by how much the latest try outlived its deadline;
-    ``again``: writes that were sent again after they had been acknowledged."""
+    """Of all callers of a run. ``deadlines_s``: which tries have, None for the server's own;
+    ``late_s``: by how much the latest try outlived its deadline; ``again``: writes that were sent
+    again after they had been acknowledged."""
 
+    deadlines_s: tuple[float | None, ...] = DEADLINES_S
     ended: Counter[str] = field(default_factory=Counter)
     late_s: float = 0.0
     again: int = 0
@@ -113,7 +115,7 @@ class Caller:
             attempt += 1
 
     def _try(self, method: str, request: Any, place: int, attempt: int, began: float) -> Any:
-        timeout = self._rng.choice(DEADLINES_S)
+        timeout = self._rng.choice(self._tries.deadlines_s)
         now = time.monotonic()
         metadata = [(ATTEMPT_KEY, str(attempt)), (AGE_KEY, str(int(1000 * (now - began))))]
         call = getattr(self._stubs[place], method)

@@ -1,4 +1,4 @@
-"""Operations that nobody waits for any more, and that the pool hasn't answered yet.
+"""Operations that nobody waits for, now or from the first, and that the pool hasn't answered yet.
 
 librados lets go of an operation at once, but not of its message: that stays in the queue of a
 connection to an OSD which stands still, until the monitors give the OSD up. So a call's end frees

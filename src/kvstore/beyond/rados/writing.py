@@ -468,8 +468,8 @@ class Writing:
 
     def _remove(self, bucket: int, names: list[bytes]) -> None:
         """Objects of values that nobody knows any more, as well as it goes."""
-        for name in names:
-            self._objects.remove(value_name(bucket, name), _nothing)
+        removing = [self._objects.remove(value_name(bucket, name), _nothing) for name in names]
+        self._abandoned.add(removing)
 
 
 def _nothing(operation: Operation) -> None:
