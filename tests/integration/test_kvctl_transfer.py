@@ -204,6 +204,28 @@ def test_a_copy_under_another_prefix(kvd: Kvd, other: Kvd) -> None:
     assert run("kvctl", *words, "--merge").returncode == 0
 
 
+def test_a_mirror_has_what_the_source_has_and_writes_what_differs(kvd: Kvd, other: Kvd) -> None:
+    with other.client() as client:
+        client.put_many(ALL | {b"bin/zzz": b"of an earlier copy", b"text/000": b"old"})
+    words = ["copy", f"--from={kvd.address}", f"--to={other.address}", "-o", "json"]
+    assert run("kvctl", *words, "--merge", "--mirror").returncode == 2
+    told = json.loads(said(run("kvctl", *words, "--mirror", "--until-quiet=100ms")))
+    assert (told["equal"], told["copied"], told["removed"]) == (True, 1, 1)
+    assert held(other) == ALL
+
+
+def test_what_cannot_be_copied_so_is_a_wrong_use(kvd: Kvd, tmp_path: Path) -> None:
+    pool = f"rados:{tmp_path / 'nothing.toml'}"
+    for words in (
+        [f"--from={pool}", f"--to={pool}"],
+        [f"--from={pool}", f"--to={kvd.address}", "--until-quiet=1"],
+    ):
+        assert run("kvctl", "copy", *words).returncode == 2
+    ended = run("kvctl", "copy", f"--from={kvd.address}", f"--to={pool}")
+    assert ended.returncode == 1
+    assert b"nothing.toml" in ended.stderr
+
+
 def test_sides_that_differ_are_told(kvd: Kvd, other: Kvd) -> None:
     with other.client() as client:
         client.put(b"bin/zzz", b"of somebody else")

@@ -13,7 +13,15 @@ from kvstore.errors import (
     UnavailableError,
 )
 
-__all__ = ["POOL_GONE", "in_doubt", "is_final", "read_failure", "write_failure"]
+__all__ = [
+    "NO_ROOM",
+    "POOL_GONE",
+    "in_doubt",
+    "is_final",
+    "is_full",
+    "read_failure",
+    "write_failure",
+]
 
 POOL_GONE = "the pool is gone"
 NO_ROOM = "the pool is full, or has reached its quota: puts are taken once there is room"
@@ -29,6 +37,11 @@ def is_final(code: int) -> bool:
     return code == -errno.ESHUTDOWN
 
 
+def is_full(code: int) -> bool:
+    """The pool takes no more."""
+    return code in _FULL
+
+
 def read_failure(code: int) -> Error:
     """Why something wasn't read; nothing was written."""
     if code == -errno.EIO:
@@ -38,7 +51,7 @@ def read_failure(code: int) -> Error:
 
 def write_failure(code: int) -> Error:
     """Why it isn't known that something was written, or that it wasn't be."""
-    if code in _FULL:
+    if is_full(code):
         return NoSpaceError(NO_ROOM)
     if code in _DENIED:
         return UnavailableError(_words(code))

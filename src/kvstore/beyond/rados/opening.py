@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvstore._rados import native
+from kvstore.beyond.rados.failing import NO_ROOM, is_full
 from kvstore.beyond.rados.layout import (
     MARKER_KEY,
     MARKER_NAME,
@@ -18,7 +19,13 @@ from kvstore.beyond.rados.layout import (
     encode_marker,
 )
 from kvstore.beyond.rados.objects import ABSENT, CONFLICTS
-from kvstore.errors import ConfigurationError, CorruptionError, Error, UnavailableError
+from kvstore.errors import (
+    ConfigurationError,
+    CorruptionError,
+    Error,
+    NoSpaceError,
+    UnavailableError,
+)
 from kvstore.small_files import read_small
 
 __all__ = ["LIBRARY", "OpenPool", "PoolAddress", "find_pool", "open_pool"]
@@ -77,7 +84,8 @@ def open_pool(address: PoolAddress) -> OpenPool:
     """Connect, and find or make the marker. Waits: on a thread of its own.
 
     Raises ConfigurationError for what an operator has to mend, UnavailableError for a cluster that
-    doesn't answer, and CorruptionError for a marker that is damaged.
+    doesn't answer, NoSpaceError for one without room for a marker, and CorruptionError for a marker
+    that is damaged.
     """
     return _opened(address, _made_marker)
 
@@ -222,6 +230,8 @@ def _refused(code: int, address: PoolAddress, where: str) -> Error:
             f"client.{address.user} may not read and write {where}: give it the capability "
             f"'osd \"allow rw pool={address.pool}\"'"
         )
+    if is_full(code):
+        return NoSpaceError(f"{where}: {NO_ROOM}")
     return UnavailableError(f"{where}: {os.strerror(-code)}")
 
 

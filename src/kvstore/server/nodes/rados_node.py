@@ -21,6 +21,7 @@ from kvstore.beyond.rados.sweeping import Sweep
 from kvstore.errors import (
     ConfigurationError,
     Error,
+    NoSpaceError,
     StorageError,
     UnavailableError,
     UnsupportedError,
@@ -78,7 +79,7 @@ async def open_rados_node(config: RadosConfig, options: ServerOptions) -> RadosN
     address = config.address
     try:
         opened = await asyncio.to_thread(open_pool, address)
-    except UnavailableError as error:
+    except (UnavailableError, NoSpaceError) as error:
         raise ConfigurationError(str(error)) from error
     log.info(
         "pool opened",
