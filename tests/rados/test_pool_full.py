@@ -18,6 +18,7 @@ def test_a_full_pool_refuses_puts_in_words_and_takes_them_again(
 ) -> None:
     with gateway(address_in(whole, "full")) as opened:
         assert opened.call(Put(b"k", LARGE, b"first")) is False
+        assert opened.call(Put(b"small", b"0", b"small")) is False
         whole.set_full_ratio(0.0003)
         try:
             until = time.monotonic() + 60
@@ -27,7 +28,12 @@ def test_a_full_pool_refuses_puts_in_words_and_takes_them_again(
                 assert time.monotonic() < until, "it is never full"
                 number += 1
                 result = opened.call(Put(b"k%d" % number, LARGE, b"fill-%d" % number))
+            for size in (0, 1, 4000):
+                small = opened.call(Put(b"small", bytes(size), b"small-%d" % size))
+                assert isinstance(small, NoSpaceError)
+            assert opened.call(Get(b"small")) == b"0"
             assert opened.call(Get(b"k")) == LARGE
+            assert opened.call(Delete(b"small", b"small-gone")) is True
             assert opened.call(Delete(b"k", b"gone")) is True
         finally:
             whole.set_full_ratio(0.98)

@@ -46,6 +46,7 @@ cdef struct Librados:
     void (*write_op_assert_version)(void* op, uint64_t version) noexcept nogil
     void (*write_op_create)(void* op, int exclusive, const char* category) noexcept nogil
     void (*write_op_write_full)(void* op, const char* data, size_t size) noexcept nogil
+    void (*write_op_truncate)(void* op, uint64_t offset) noexcept nogil
     void (*write_op_omap_set)(void* op, const char** keys, const char** values, const size_t* sizes, size_t count) noexcept nogil
     void (*write_op_omap_rm_keys)(void* op, const char** keys, size_t count) noexcept nogil
     void (*write_op_remove)(void* op) noexcept nogil

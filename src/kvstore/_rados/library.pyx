@@ -31,6 +31,7 @@ NAMES = (
     b"rados_write_op_assert_version",
     b"rados_write_op_create",
     b"rados_write_op_write_full",
+    b"rados_write_op_truncate",
     b"rados_write_op_omap_set",
     b"rados_write_op_omap_rm_keys",
     b"rados_write_op_remove",

@@ -90,9 +90,11 @@ class Pool:
         removed: list[bytes] | None,
         data: bytes | None,
         done: Any,
+        size: int | None = None,
     ) -> Operation:
         """Begin to change an object in one go: set ``pairs``, remove those with the keys
-        ``removed``, and let ``data`` be its bytes; None: leave them.
+        ``removed``, and let ``data`` be its bytes, or have as many of them as ``size`` says, zeros
+        where there were none; None: leave them.
 
         ``guard``: its version, or ABSENT or ANY. Otherwise nothing is done, and the code is
         -ERANGE, -EOVERFLOW, -ENOENT or -EEXIST.

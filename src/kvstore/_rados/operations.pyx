@@ -302,9 +302,11 @@ cdef class Pool:
         list removed,
         bytes data,
         object done,
+        object size=None,
     ):
         """Begin to change an object in one go: set ``pairs``, remove those with the keys
-        ``removed``, and let ``data`` be its bytes; None: leave them.
+        ``removed``, and let ``data`` be its bytes, or have as many of them as ``size`` says, zeros
+        where there were none; None: leave them.
 
         ``guard``: its version, or ABSENT or ANY. Otherwise nothing is done, and the code is
         -ERANGE, -EOVERFLOW, -ENOENT or -EEXIST.
@@ -324,6 +326,8 @@ cdef class Pool:
                 rados.write_op_assert_version(request, <uint64_t> guard)
             if data is not None:
                 rados.write_op_write_full(request, data, PyBytes_GET_SIZE(data))
+            if size is not None:
+                rados.write_op_truncate(request, <uint64_t> size)
             if removed:
                 keys = texts_of(removed)
                 rados.write_op_omap_rm_keys(request, keys, len(removed))

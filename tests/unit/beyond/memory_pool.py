@@ -56,6 +56,7 @@ class MemoryPool:
         self.queue: list[MemoryOperation] = []
         self.version = 0
         self.exists = True
+        self.full = False
         self.log: list[str] = []
         self.trouble: Callable[[MemoryOperation], int | None] = lambda operation: None
         """Asked before an operation is done: the errno that it ends with, 0 to have it wait, or
@@ -122,18 +123,23 @@ class MemoryPool:
                 return -errno.ENOENT
             del self.things[operation.name]
             return 0
-        guard, pairs, removed, data = operation.what
+        guard, pairs, removed, data, size = operation.what
         if guard == ABSENT and thing is not None:
             return -errno.EEXIST
         if guard not in (ABSENT, ANY):
             version = 0 if thing is None else thing.version
             if guard != version:
                 return -errno.ERANGE if guard < version else -errno.EOVERFLOW
+        before = b"" if thing is None else thing.data
+        if data is None:
+            data = before if size is None else before[:size].ljust(size, b"\0")
+        # Pairs aren't looked at.
+        if self.full and (thing is None or len(data) > len(before)):
+            return -errno.ENOSPC
         if thing is None:
             thing = self.things[operation.name] = Thing(0)
         thing.version = operation.version = self.version
-        if data is not None:
-            thing.data = data
+        thing.data = data
         for key in removed or ():
             thing.pairs.pop(key, None)
         thing.pairs |= pairs or {}
@@ -171,9 +177,10 @@ class MemoryClient:
         removed: list[bytes] | None,
         data: bytes | None,
         done: Any,
+        size: int | None = None,
     ) -> MemoryOperation:
         assert all(b"\0" not in key for key in (*(pairs or ()), *(removed or ())))
-        return self._begin("write", name, done, guard, pairs, removed, data)
+        return self._begin("write", name, done, guard, pairs, removed, data, size)
 
     def remove(self, name: bytes, done: Any) -> MemoryOperation:
         return self._begin("remove", name, done)

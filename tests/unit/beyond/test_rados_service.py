@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from kvstore.beyond.rados.abandoned import ABANDONED_S
-from kvstore.beyond.rados.layout import bucket_name, bucket_of, entry_key
+from kvstore.beyond.rados.layout import (
+    SIZE_END,
+    bucket_name,
+    bucket_of,
+    decode_head,
+    encode_head,
+    entry_key,
+)
 from kvstore.beyond.rados.writing import TURN_S_MAX
 from kvstore.errors import (
     CorruptionError,
@@ -342,25 +349,46 @@ def test_a_pool_that_is_gone_holds_no_key_that_was_not_found() -> None:
 
 def test_a_full_pool_takes_deletes_and_says_of_puts_why_not() -> None:
     world = World()
-    world.call(Put(b"k", b"v", b"1"))
-
-    def full(operation: MemoryOperation) -> int | None:
-        if operation.kind == "write" and operation.name != b"clock":
-            _, pairs, _, data = operation.what
-            if data is not None or any(key.startswith(b"k") for key in pairs or ()):
-                return -errno.ENOSPC
-        return None
-
-    world.pool.trouble = full
-    got = world.begin(Delete(b"k", b"3"), Put(b"k", b"w", b"2"), Put(b"x", LARGE, b"4"))
+    for n in range(3):
+        world.call(Put(b"k%d" % n, LARGE if n == 2 else b"v", b"%d" % n))
+    world.pool.full = True
+    got = world.begin(
+        Delete(b"k0", b"3"),
+        Put(b"k0", b"w", b"4"),
+        Put(b"k1", b"", b"5"),
+        Put(b"x", LARGE, b"6"),
+        Delete(b"k2", b"8"),
+    )
     world.settle()
-    deleted, put, large = got[0]
-    assert isinstance(put, NoSpaceError)
-    assert deleted is True
-    assert isinstance(large, NoSpaceError)
-    world.pool.trouble = lambda operation: None
-    assert world.call(Put(b"k", b"w", b"2", age_s=1.0)) is False
+    results = got[0]
+    assert [results[0], results[4]] == [True, True]
+    for refused in results[1:4]:
+        assert isinstance(refused, NoSpaceError)
+        assert refused.outcome is Outcome.NOT_APPLIED
+    assert world.call(Get(b"k1")) == b"v"
+    world.pool.full = False
+    assert world.call(Put(b"k0", b"w", b"4", age_s=1.0)) is False
+    assert world.call(Put(b"k1", b"w", b"5", age_s=1.0)) is True
     assert not values_in(world)
+
+
+def test_no_put_goes_into_a_full_pool_however_often_its_bucket_was_written() -> None:
+    world = World()
+    name = bucket_name(bucket_of(b"k", SALT))
+    assert world.call(Put(b"k", b"v", b"0")) is False
+    pairs = world.pool.things[name].pairs
+    head = decode_head(bucket_of(b"k", SALT), pairs[b"h"])
+    head.size = SIZE_END - 2
+    pairs[b"h"] = encode_head(bucket_of(b"k", SALT), head)
+    world.pool.things[name].data = bytes(head.size)
+    for n in range(4):
+        world.pool.full = True
+        # Once in 65,536 turns there is no byte more.
+        taken = world.call(Put(b"k", b"v", b"full-%d" % n))
+        assert isinstance(taken, NoSpaceError) is (n != 1)
+        world.pool.full = False
+        assert world.call(Put(b"k", b"v", b"room-%d" % n)) is True
+        assert len(world.pool.things[name].data) < SIZE_END
 
 
 @pytest.mark.parametrize(

@@ -83,13 +83,15 @@ class Found:
 class Decision:
     """``results`` by place. What is to be changed for them, all or nothing: ``pairs`` set,
     ``removed`` by their keys; nothing where ``pairs`` is empty. ``gone``: objects of values that
-    nobody needs once it is done, ``unused``: those of wishes that weren't granted."""
+    nobody needs once it is done, ``unused``: those of wishes that weren't granted. ``size``: of
+    the bucket's object, None where it stays, as with deletes alone."""
 
     results: list[bool | Error] = field(default_factory=list)
     pairs: dict[bytes, bytes] = field(default_factory=dict)
     removed: list[bytes] = field(default_factory=list)
     gone: list[bytes] = field(default_factory=list)
     unused: list[bytes] = field(default_factory=list)
+    size: int | None = None
 
 
 def decide(
@@ -148,6 +150,9 @@ def decide(
             decision.pairs[entry_key(key)] = encode_apart(key, entry)
         else:
             decision.pairs[entry_key(key)] = encode_inline(key, entry)
+    if any(entry is not None for entry in written.values()):
+        head.grow()
+        decision.size = head.size
     decision.pairs[HEAD_KEY] = encode_head(found.bucket, head)
     return decision
 

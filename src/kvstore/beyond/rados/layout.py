@@ -19,7 +19,9 @@ bucket::
                      0   u32  CRC-32C of the bucket's number (u32) and what follows
                      4   u8   version (1)
                      5   u8   requests remembered here
-                     6   u16  0
+                     6   u16  bytes of the object, all zero: with each turn that has a put it
+                              is one more than before, for a full pool refuses what has more
+                              bytes, and takes pairs without end; 0 after 65,535
                      8   u64  time of the newest request that was forgotten; 0: none was
                      16  u64  keys in the bucket
                      24  u64  number of the oldest page of requests
@@ -71,6 +73,7 @@ __all__ = [
     "MARKER_NAME",
     "PAGES_MAX",
     "PAGE_REQUESTS",
+    "SIZE_END",
     "SWEEP_NAME",
     "VALUE_KEY",
     "YOUNG_MAX",
@@ -126,6 +129,9 @@ PAGE_REQUESTS = 32
 PAGES_MAX = 2048
 """Of a bucket: 65,536 requests."""
 
+SIZE_END = 1 << 16
+"""A bucket's object has fewer bytes."""
+
 VERSION = 1
 
 _MAGIC = b"kvrados\n"
@@ -174,13 +180,15 @@ Entry = bytes | Apart
 class Head:
     """What a bucket says of itself. ``first_page`` to ``next_page``: pages that are there.
 
-    ``young``: its requests, oldest first, as they are stored: most turns look for one of them.
+    ``size``: bytes of its object. ``young``: its requests, oldest first, as they are stored: most
+    turns look for one of them.
     """
 
     forgotten_ms: int = 0
     keys: int = 0
     first_page: int = 0
     next_page: int = 0
+    size: int = 0
     young: bytes = b""
 
     def __len__(self) -> int:
@@ -203,6 +211,10 @@ class Head:
     def add(self, requests: Sequence[Remembered]) -> None:
         """They are the youngest from now on."""
         self.young += b"".join([_REQUEST.pack(*each) for each in requests])
+
+    def grow(self) -> None:
+        """Have one byte more."""
+        self.size = (self.size + 1) % SIZE_END
 
     def take(self, count: int) -> list[Remembered]:
         """Take the oldest ones out."""
@@ -305,7 +317,13 @@ def check_value(key: bytes, apart: Apart, data: bytes) -> None:
 def encode_head(bucket: int, head: Head) -> bytes:
     """What a bucket says of itself."""
     body = _HEAD.pack(
-        VERSION, len(head), 0, head.forgotten_ms, head.keys, head.first_page, head.next_page
+        VERSION,
+        len(head),
+        head.size,
+        head.forgotten_ms,
+        head.keys,
+        head.first_page,
+        head.next_page,
     )
     return _sealed(_numbered(bucket), body + head.young)
 
@@ -319,12 +337,12 @@ def decode_head(bucket: int, data: bytes) -> Head:
         )
     if len(body) < _HEAD.size:
         raise CorruptionError("a bucket's head cut short", code=IntegrityCode.TRUNCATED_RECORD)
-    _, count, _, forgotten_ms, keys, first_page, next_page = _HEAD.unpack_from(body)
+    _, count, size, forgotten_ms, keys, first_page, next_page = _HEAD.unpack_from(body)
     if len(body) != _HEAD.size + count * _REQUEST.size or first_page > next_page:
         raise CorruptionError(
             "a bucket's head contradicts itself", code=IntegrityCode.INVALID_RECORD
         )
-    return Head(forgotten_ms, keys, first_page, next_page, body[_HEAD.size :])
+    return Head(forgotten_ms, keys, first_page, next_page, size, body[_HEAD.size :])
 
 
 def encode_request(bucket: int, request: Remembered) -> bytes:

@@ -66,9 +66,13 @@ class Objects(Protocol):
         removed: list[bytes] | None,
         data: bytes | None,
         done: Done,
+        size: int | None = None,
     ) -> Operation:
-        """Set ``pairs``, remove those of the keys ``removed`` and let ``data`` be the bytes, all or
-        nothing. ``guard``: the object's version, or ABSENT or ANY."""
+        """Set ``pairs``, remove those of the keys ``removed`` and let ``data`` be the bytes, or
+        have ``size`` of them, all or nothing. ``guard``: the object's version, or ABSENT or ANY.
+
+        A full pool refuses what makes an object, or has more bytes than before; pairs don't count.
+        """
 
     def remove(self, name: bytes, done: Done) -> Operation: ...
 

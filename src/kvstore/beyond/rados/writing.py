@@ -317,6 +317,7 @@ class Writing:
                 failure = write_failure(operation.code)
                 if isinstance(failure, OutcomeUnknownError):
                     failure = read_failure(operation.code)
+                failure.outcome = Outcome.NOT_APPLIED
                 self._waiting.decide(write.waiter, failure)
             else:
                 write.apart = apart
@@ -375,6 +376,7 @@ class Writing:
                 decision.removed,
                 None,
                 done,
+                decision.size,
             )
         )
 
@@ -393,6 +395,7 @@ class Writing:
             if isinstance(failure, NoSpaceError) and len(deletes) < len(turn.writes):
                 # They take no room.
                 puts = [write for write in turn.writes if write.value is not None]
+                failure.outcome = Outcome.NOT_APPLIED
                 for write in puts:
                     self._waiting.decide(write.waiter, failure)
                 self._remove(turn.bucket, [write.apart.name for write in puts if write.apart])
