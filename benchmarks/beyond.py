@@ -1,25 +1,30 @@
 """The service over RADOS beside bare librados, on a cluster of its own.
 
-    python -m benchmarks.beyond [--osds 1 2 3] [--seconds 3] [--rounds 3] [--depth 64]
+    python -m benchmarks.beyond [--osds 1 2 3] [--gateways 1 2 4] [--seconds 3] [--rounds 3]
+                                [--depth 64]
 
 Bare is the least that such a store could do: one object a key, ``write_full`` and a read of its
-bytes, by the same binding. The two take turns within each round. Latency is what the caller of the
-service sees, in one process, without gRPC. All daemons share this machine with the benchmark.
+bytes, by the same binding. The two take turns within each round; gateways are processes that share
+the depth. Latency is what the caller of the service sees, in the same process, without gRPC: p50 is
+the middle one of the gateways', p99 the worst. All daemons share this machine with the benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, Self
 
 from kvstore.beyond.rados.layout import bucket_name, bucket_of, entry_key
 from kvstore.beyond.rados.objects import ANY
+from kvstore.beyond.rados.opening import PoolAddress
 from kvstore.service import Method, Put
 from tests.rados.conftest import address_in
 from tests.rados.gateway import Gateway, gateway
@@ -27,6 +32,8 @@ from tools.rados_cluster import rados_cluster
 
 KEYS = 2_000
 VALUE = b"v" * 100
+KINDS = ("put, bare", "put", "get, bare", "get, bare, of a pair", "get")
+NAMES = ("rates", "p50_ms", "p99_ms", "cpu_us")
 
 
 @dataclass
@@ -146,37 +153,92 @@ def fill(opened: Gateway) -> None:
     opened.until(lambda: len(done) == 2 * KEYS)
 
 
+def run_gateway(
+    address: PoolAddress, number: int, orders: Connection[Any, tuple[str, int, float] | None]
+) -> None:
+    """A process of one gateway: measures what it is told, until that is None."""
+    with gateway(address) as opened:
+        took: list[float] = []
+        kinds = issuers(opened, took)
+        if number == 0:
+            fill(opened)
+        orders.send(None)
+        while (order := orders.recv()) is not None:
+            what, depth, seconds = order
+            orders.send(measure(kinds[what], opened, took, depth, seconds))
+
+
+class Gateways:
+    """So many processes, that take part in each measurement; a context manager."""
+
+    def __init__(self, address: PoolAddress, count: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipes: list[Connection[Any, Any]] = []
+        self._processes = []
+        for number in range(count):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=run_gateway, args=(address, number, theirs))
+            process.start()
+            self._pipes.append(ours)
+            self._processes.append(process)
+            # The first one makes the marker, and fills the pool.
+            ours.recv()
+
+    def measure(self, what: str, depth: int, seconds: float) -> Row:
+        """All of them at once; ``depth`` is shared among them."""
+        for pipe in self._pipes:
+            pipe.send((what, depth // len(self._pipes), seconds))
+        rows = [pipe.recv() for pipe in self._pipes]
+        return Row(
+            [sum(row.rates[0] for row in rows)],
+            [statistics.median(row.p50_ms[0] for row in rows)],
+            [max(row.p99_ms[0] for row in rows)],
+            [statistics.mean(row.cpu_us[0] for row in rows)],
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.send(None)
+            process.join()
+
+
+def compare(gateways: Gateways, rounds: int, depth: int, seconds: float) -> dict[str, list[Any]]:
+    """The medians of each kind over all rounds, in which the kinds take turns."""
+    rows: dict[str, list[Row]] = {what: [] for what in KINDS}
+    for _ in range(rounds):
+        for what in KINDS:
+            rows[what].append(gateways.measure(what, depth, seconds))
+    return {
+        what: [statistics.median(getattr(row, name)[0] for row in found) for name in NAMES]
+        for what, found in rows.items()
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--osds", type=int, nargs="+", default=[3])
+    parser.add_argument("--gateways", type=int, nargs="+", default=[1])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--depth", type=int, default=64)
     asked = parser.parse_args(arguments)
-    print("| OSDs | what | a second | p50, ms | p99, ms | this process' µs an operation |")
-    print("|---|---|---|---|---|---|")
+    print("| OSDs | gateways | what | a second | p50, ms | p99, ms | µs of a gateway's processor |")
+    print("|---|---|---|---|---|---|---|")
     for osds in asked.osds:
-        with rados_cluster(osds=osds) as cluster, gateway(address_in(cluster, "bench")) as opened:
-            took: list[float] = []
-            rows: dict[str, Row] = {}
-            kinds = issuers(opened, took)
-            fill(opened)
-            for _ in range(asked.rounds):
-                for what, issue in kinds.items():
-                    row = measure(issue, opened, took, asked.depth, asked.seconds)
-                    all_rows = rows.setdefault(what, Row())
-                    all_rows.rates += row.rates
-                    all_rows.p50_ms += row.p50_ms
-                    all_rows.p99_ms += row.p99_ms
-                    all_rows.cpu_us += row.cpu_us
-            for what, row in rows.items():
-                middle = [statistics.median(each) for each in vars(row).values()]
-                print(
-                    f"| {osds} | {what} | {middle[0]:,.0f} | "
-                    + " | ".join(f"{value:.1f}" for value in middle[1:3])
-                    + f" | {middle[3]:.0f} |",
-                    flush=True,
-                )
+        with rados_cluster(osds=osds) as cluster:
+            for count in asked.gateways:
+                with Gateways(address_in(cluster, f"bench-{count}"), count) as gateways:
+                    found = compare(gateways, asked.rounds, asked.depth, asked.seconds)
+                for what, (rate, p50, p99, cpu) in found.items():
+                    beside = found.get(f"{what}, bare", found[what])
+                    print(
+                        f"| {osds} | {count} | {what} | {rate:,.0f} ({rate / beside[0]:.0%}) "
+                        f"| {p50:.1f} | {p99:.1f} ({p99 / beside[2]:.2f} times) | {cpu:.0f} |",
+                        flush=True,
+                    )
     return 0
 
 
