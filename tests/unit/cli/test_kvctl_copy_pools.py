@@ -19,8 +19,8 @@ from kvstore.cli.transfer import following
 from kvstore.cli.transfer.comparing import Sum
 from kvstore.cli.transfer.passes import PASSES_MAX
 from kvstore.cli.transfer.plan import Plan, There
+from kvstore.cli.transfer.pool_side import PoolSide
 from kvstore.cli.transfer.pools import from_pool, to_pool
-from kvstore.cli.transfer.sides import PoolSide
 from kvstore.errors import DeadlineExceededError, NoSpaceError
 from kvstore.testing import MemoryClient
 from tests.unit.beyond.live_pool import live_pool

@@ -23,3 +23,13 @@ def test_a_get_imports_no_more_of_the_client_than_it_needs() -> None:
     )
     printed = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert printed == "[]\n"
+
+
+def test_a_copy_between_groups_imports_nothing_of_pools_and_servers() -> None:
+    """Who installed the command alone has no packages of a server's."""
+    program = (
+        "import sys, kvstore.cli.transfer.copy; rooms = ('kvstore.beyond', 'kvstore.service', "
+        "'kvstore.server.metrics', 'structlog'); print([it for it in rooms if it in sys.modules])"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert printed == "[]\n"

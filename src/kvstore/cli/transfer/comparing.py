@@ -11,7 +11,8 @@ import click
 from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.interface.progress import Progress
 from kvstore.cli.transfer.plan import Plan, There
-from kvstore.cli.transfer.sides import Pair, PoolSide
+from kvstore.cli.transfer.pool_side import PoolSide
+from kvstore.cli.transfer.sides import Pair
 from kvstore.client import Client
 from kvstore.errors import StorageError
 

@@ -10,9 +10,11 @@ from kvstore.cli.interface.durations import duration_type
 from kvstore.cli.interface.keys import hex_option
 from kvstore.cli.transfer.groups import between_groups
 from kvstore.cli.transfer.plan import Plan, There
-from kvstore.cli.transfer.pools import PREFIX, found_pool, from_pool, made_pool, to_pool
 
 __all__ = ["copy_command"]
+
+# Before the path of a gateway's configuration file.
+POOL = "rados:"
 
 
 @click.command("copy", short_help="copy keys from one cluster to another, and compare")
@@ -98,16 +100,26 @@ def copy_command(
     there = There.MERGED if merge else There.MIRRORED if mirror else There.REFUSED
     plan = Plan(wanted, begin, there, until_quiet, without_leases)
     settings = settings_of(context)
-    match source.startswith(PREFIX), target.startswith(PREFIX):
-        case True, True:
-            raise click.UsageError("one of both sides has to be a cluster.")
-        case True, False:
-            if until_quiet is not None:
-                raise click.UsageError("--until-quiet needs a watch, which a pool hasn't.")
-            with settings.connect(target) as new, found_pool(source, settings.timeout) as pool:
-                return from_pool(context, pool, new, plan)
-        case False, True:
-            with settings.connect(source) as old, made_pool(target, settings.timeout) as pool:
-                return to_pool(context, old, pool, plan)
+    if source.startswith(POOL) or target.startswith(POOL):
+        return _with_pool(context, plan, source, target)
     with settings.connect(source) as old, settings.connect(target) as new:
         return between_groups(context, old, new, plan, source, target)
+
+
+def _with_pool(context: click.Context, plan: Plan, source: str, target: str) -> int:
+    # They take packages of the server's, which groups do without.
+    from kvstore.cli.transfer.pools import found_pool, from_pool, made_pool, to_pool
+
+    settings = settings_of(context)
+    timeout_s = settings.timeout
+    if not source.startswith(POOL):
+        file = target.removeprefix(POOL)
+        with settings.connect(source) as old, made_pool(file, timeout_s) as pool:
+            return to_pool(context, old, pool, plan)
+    if target.startswith(POOL):
+        raise click.UsageError("one of both sides has to be a cluster.")
+    if plan.quiet_s is not None:
+        raise click.UsageError("--until-quiet needs a watch, which a pool hasn't.")
+    file = source.removeprefix(POOL)
+    with settings.connect(target) as new, found_pool(file, timeout_s) as pool:
+        return from_pool(context, pool, new, plan)

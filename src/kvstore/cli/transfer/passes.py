@@ -11,7 +11,8 @@ from kvstore.cli.interface.progress import Progress
 from kvstore.cli.transfer.comparing import Differences, Sum
 from kvstore.cli.transfer.following import differing, remove_others
 from kvstore.cli.transfer.plan import Plan, There
-from kvstore.cli.transfer.sides import GroupSide, PoolSide
+from kvstore.cli.transfer.pool_side import PoolSide
+from kvstore.cli.transfer.sides import GroupSide
 
 __all__ = ["PASSES_MAX", "Passes", "make_passes"]
 

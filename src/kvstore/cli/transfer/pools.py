@@ -18,28 +18,26 @@ from kvstore.cli.transfer.comparing import Comparison, compare
 from kvstore.cli.transfer.following import Copied, catch_up, copy_all, wait_until_quiet
 from kvstore.cli.transfer.passes import PASSES_MAX, Passes, make_passes
 from kvstore.cli.transfer.plan import Plan
-from kvstore.cli.transfer.sides import GroupSide, PoolSide, goes_on, refuse_others
+from kvstore.cli.transfer.pool_side import PoolSide
+from kvstore.cli.transfer.sides import GroupSide, goes_on, refuse_others
 from kvstore.client import Client
 from kvstore.server.config.rados_config import load_rados_config
 
-__all__ = ["PREFIX", "found_pool", "from_pool", "made_pool", "to_pool"]
-
-PREFIX = "rados:"
-"""Before the path of a gateway's configuration file."""
+__all__ = ["found_pool", "from_pool", "made_pool", "to_pool"]
 
 
 @contextlib.contextmanager
-def made_pool(said: str, timeout_s: float) -> Iterator[PoolSide]:
-    """The store in a pool, which is made if there is none yet."""
-    opened = open_pool(load_rados_config(said.removeprefix(PREFIX)).address)
+def made_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
+    """The store in a pool, which is made if there is none yet. ``file``: of a gateway."""
+    opened = open_pool(load_rados_config(file).address)
     with _driven(opened, timeout_s) as side:
         yield side
 
 
 @contextlib.contextmanager
-def found_pool(said: str, timeout_s: float) -> Iterator[PoolSide]:
+def found_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
     """One that is there."""
-    opened = find_pool(load_rados_config(said.removeprefix(PREFIX)).address)
+    opened = find_pool(load_rados_config(file).address)
     with _driven(opened, timeout_s) as side:
         yield side
 

@@ -1,4 +1,4 @@
-"""The two kinds of stores that ``kvctl copy`` knows: a group's, and one in a pool of RADOS."""
+"""Where ``kvctl copy`` copies to: a group, or what can stand for one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from typing import Protocol, TypeAlias
 
 import click
 
-from kvstore.beyond.rados.driven import DrivenPool
-from kvstore.beyond.rados.walking import Found, walk
-from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.transfer.plan import Plan, There
 from kvstore.client import Client
 from kvstore.errors import Error, StorageError
 
-__all__ = ["GroupSide", "Pair", "PoolSide", "Side", "chunks", "goes_on", "refuse_others"]
+__all__ = ["GroupSide", "Pair", "Side", "chunks", "goes_on", "refuse_others"]
 
 Pair: TypeAlias = tuple[bytes, bytes]
 
 CHUNK_KEYS, CHUNK_BYTES = 1000, 8 << 20
 """That are handed on at one time."""
-GETS = 128
-"""Values that are read of a pool at one time, whatever their size."""
 
 
 class Side(Protocol):
@@ -63,48 +58,6 @@ class GroupSide:
     def keys(self, prefix: bytes) -> Iterator[Sequence[bytes]]:
         for page in self.client.range(prefix=prefix, keys_only=True).pages():
             yield [entry.key for entry in page]
-
-
-class PoolSide:
-    """A store in a pool, without a gateway."""
-
-    def __init__(self, pool: DrivenPool) -> None:
-        self._pool = pool
-
-    def put(self, pairs: Sequence[Pair]) -> None:
-        _check([key for key, _ in pairs], self._pool.put(pairs))
-
-    def delete(self, keys: Sequence[bytes]) -> None:
-        _check(keys, self._pool.delete(keys))
-
-    def get(self, keys: Sequence[bytes]) -> Iterator[bytes | StorageError | None]:
-        for first in range(0, len(keys), GETS):
-            some = keys[first : first + GETS]
-            for key, result in zip(some, self._pool.get(some), strict=True):
-                if isinstance(result, Error) and not isinstance(result, StorageError):
-                    _name(key)
-                    raise result
-                assert result is None or isinstance(result, bytes | StorageError)
-                yield result
-
-    def keys(self, prefix: bytes) -> Iterator[Sequence[bytes]]:
-        for page in self.pages(prefix):
-            yield [*(key for key, _ in page.pairs), *page.damaged]
-
-    def pages(self, prefix: bytes) -> Iterator[Found]:
-        """The same with values."""
-        return walk(self._pool, prefix)
-
-
-def _check(keys: Sequence[bytes], results: Sequence[object]) -> None:
-    for key, result in zip(keys, results, strict=True):
-        if isinstance(result, Error):
-            _name(key)
-            raise result
-
-
-def _name(key: bytes) -> None:
-    click.echo(f"kvctl: at key {printable(key)}:", err=True)
 
 
 def chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
