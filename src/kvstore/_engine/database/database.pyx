@@ -304,6 +304,8 @@ cdef class Database(Store):
         if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
             raise MemoryError("no memory for a write")
         self.assigned = sequence
+        if kind == KIND_PUT:
+            dead_put(&self.dead, key, sequence)
         self.user_bytes += key.size + value.size
         if self.log is None:
             self.visible = sequence
@@ -540,6 +542,8 @@ cdef class Database(Store):
                 self.assigned += 1
                 self.fail(error)
                 raise error
+            if operation.kind == KIND_PUT:
+                dead_put(&self.dead, operation.key, sequence)
             self.user_bytes += operation.key.size + operation.value.size
         self.assigned = sequence
         return 0

@@ -22,6 +22,9 @@ cdef class StoreIterator:
     cdef Cursor* page               # what it walks that one by, if a page at a time
     cdef bytes low                  # included; None: no bound
     cdef bytes high                 # not included
+    cdef uint64_t puts              # of the store's dead ranges, when it began
+    cdef uint64_t era               # so, too
+    cdef bint newest                # all that was visible when it began is to be seen
     cdef bint live                  # it may be used: neither closed nor busy
     # It is being moved: all without the GIL, or with it and without it where a block is read.
     cdef bint busy
@@ -78,6 +81,15 @@ cdef class Iterator(StoreIterator):
     cdef object onward(self)
     cdef object forward(self)
     cdef object backward(self)
+    # The dead range, if any, that a move needn't go over; `below`: that ends at `key`.
+    cdef DeadRange* dead_at(self, Slice key, bint below) noexcept
+    # What a move that began at `low`, or below `high`, went over without an entry: the next one needn't.
+    cdef void note_dead_up(self, Slice low) noexcept
+    cdef void note_dead_down(self, Slice high) noexcept
+    cdef void note_dead(self, Slice low, Slice high) noexcept
+    # The first move, from an end of the range: not over what is known to be deleted.
+    cdef bint begin_up(self) except -1
+    cdef bint begin_down(self) except -1
 
 
 @cython.final

@@ -39,6 +39,7 @@ from kvstore._engine.version.native cimport (
     user_prev,
     user_resume,
     user_seek,
+    user_seek_before,
     user_seek_to_first,
     user_seek_to_last,
     user_sequence,
@@ -82,6 +83,7 @@ cdef enum:
     ITERATOR_READ_AHEAD_BYTES = 1 << 17
     # Entries that a move passes over with the GIL, a millisecond or two; then others have their turns.
     PATIENCE = 4096
+    MANY_DEAD = 32              # entries that a move passed over: the next one is to be spared them
 
 cdef enum IteratorPosition:
     # Where the gap is that an iterator stands in.
@@ -235,6 +237,9 @@ cdef class StoreIterator:
         status_clear(&status)
         version_retain(version)
         self.store = store
+        self.puts = store.dead.puts
+        self.era = store.dead.era
+        self.newest = moment == store.visible
         if not missing:
             # What is added to an empty memtable from now on is newer than what this may see.
             if memtable_entries(store.memory) or most == 1:
@@ -318,6 +323,86 @@ cdef class StoreIterator:
 @cython.no_gc_clear
 @cython.final
 cdef class Iterator(StoreIterator):
+    cdef DeadRange* dead_at(self, Slice key, bint below) noexcept:
+        if self.era != self.store.dead.era:
+            return NULL
+        return dead_find(&self.store.dead, key, self.cursor.sequence, below)
+
+    cdef void note_dead(self, Slice low, Slice high) noexcept:
+        cdef DeadRanges* dead = &self.store.dead
+        if (
+            self.newest and self.era == dead.era and not dead.exchanging
+            and self.puts == dead.puts and dead.last_put <= self.cursor.sequence
+        ):
+            dead_note(dead, low, high, self.cursor.sequence)
+
+    cdef void note_dead_up(self, Slice low) noexcept:
+        cdef bytes end
+        if self.cursor.valid:
+            self.note_dead(low, self.cursor.key)
+        elif self.cursor.status.code == OK and not self.cursor.paused:
+            try:
+                # There is nothing beyond either.
+                end = self.high if self.high is not None else after_all_keys(self.store)
+            except MemoryError:
+                return
+            if end is not None:
+                self.note_dead(low, slice_of(<const char*> end, len(end)))
+
+    cdef void note_dead_down(self, Slice high) noexcept:
+        cdef bytes end
+        if self.cursor.valid:
+            try:
+                end = <bytes> self.cursor.key.data[: self.cursor.key.size] + b"\0"
+            except MemoryError:
+                return
+        elif self.cursor.status.code != OK or self.cursor.paused:
+            return
+        else:
+            end = self.low if self.low is not None else b""
+        self.note_dead(slice_of(<const char*> end, len(end)), high)
+
+    cdef bint begin_up(self) except -1:
+        cdef Slice low = slice_of(b"", 0)
+        cdef uint64_t passed = self.cursor.passed
+        cdef DeadRange* dead
+        cdef bint known
+        if self.low is not None:
+            low = slice_of(<const char*> self.low, len(self.low))
+        dead = self.dead_at(low, False)
+        known = dead != NULL
+        if known:
+            # The cursor copies the key before it reads a block, where others may change the range.
+            user_seek(&self.cursor, slice_of(dead.high.data, dead.high.size))
+        else:
+            user_seek_to_first(&self.cursor)
+        self.settle()
+        if not self.doomed and self.cursor.passed - passed >= <uint64_t> (1 if known else MANY_DEAD):
+            self.note_dead_up(low)
+        return self.came_up()
+
+    cdef bint begin_down(self) except -1:
+        cdef Slice high
+        cdef uint64_t passed = self.cursor.passed
+        cdef DeadRange* dead
+        cdef bint known
+        if self.high is None:
+            # Nobody knows of keys yet to come where the range would end.
+            user_seek_to_last(&self.cursor)
+            self.settle()
+            return self.came_down()
+        high = slice_of(<const char*> self.high, len(self.high))
+        dead = self.dead_at(high, True)
+        known = dead != NULL
+        if known:
+            user_seek_before(&self.cursor, slice_of(dead.low.data, dead.low.size))
+        else:
+            user_seek_to_last(&self.cursor)
+        self.settle()
+        if not self.doomed and self.cursor.passed - passed >= <uint64_t> (1 if known else MANY_DEAD):
+            self.note_dead_down(high)
+        return self.came_down()
+
     cdef object item(self):
         cdef Slice key, value
         cdef bytes shown
@@ -413,7 +498,7 @@ cdef class Iterator(StoreIterator):
 
     cdef object forward(self):
         self.enter()
-        cdef bint moved = self.step_up()
+        cdef bint moved = self.begin_up() if self.place == AT_START else self.step_up()
         if self.cursor.paused:
             self.settle()
             moved = self.came_up()
@@ -425,7 +510,7 @@ cdef class Iterator(StoreIterator):
 
     cdef object backward(self):
         self.enter()
-        cdef bint moved = self.step_down()
+        cdef bint moved = self.begin_down() if self.place == AT_STOP else self.step_down()
         if self.cursor.paused:
             self.settle()
             moved = self.came_down()

@@ -377,9 +377,11 @@ cdef class RangeReplacement:
         mark(everything, True)
         store.running_tasks += 1
         try:
+            dead_exchange_begins(&store.dead)
             exchange(store, self.low, self.high, self.keep_from, self.entries)
             self.over = True
         finally:
+            dead_exchange_ends(&store.dead)
             mark(everything, False)
             store.running_tasks -= 1
             store.work.advance()

@@ -98,6 +98,7 @@ cdef class Store:
     cdef uint64_t history_from  # jobs have let go of versions that readers before it would need
     cdef dict snapshots         # sequence -> how many hold it
     cdef IteratorLink* open_iterators
+    cdef DeadRanges dead        # where nothing is, for walks
     cdef dict feeds             # id -> weak reference, of each open ChangeReader
     cdef bint feeds_wait        # some may wait for a write: `arrivals` is to tell of it
     cdef object arrivals        # EventCount: writes that became visible, a failure, the end

@@ -122,6 +122,7 @@ cdef class Store:
         if self.forked:
             # A lock may be held for ever by a thread that isn't there, and files are the parent's.
             return
+        dead_forget(&self.dead)
         if self.memory != NULL:
             memtable_release(self.memory)
         for i in range(self.frozen_count):
