@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,8 +32,9 @@ def passed(db: kvstore.DB) -> int:
     return int(db.stats()["passed_entries"])
 
 
-def first(db: kvstore.DB, **range_: object) -> bytes | None:
-    with db.iterator(include_value=False, **range_) as keys:  # type: ignore[arg-type]
+def first(db: kvstore.DB, **range_: Any) -> bytes | None:
+    keys: Iterator[bytes]
+    with db.iterator(include_value=False, **range_) as keys:
         return next(keys, None)
 
 
