@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import weakref
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from kvstore.beyond.rados.layout import (
     encode_head,
     entry_key,
 )
+from kvstore.beyond.rados.under_way import SLOW_S
 from kvstore.beyond.rados.writing import TURN_S_MAX
 from kvstore.errors import (
     CorruptionError,
@@ -30,6 +33,8 @@ from kvstore.errors import (
     UnavailableError,
 )
 from kvstore.service import Delete, Get, Limits, Put
+from kvstore.service.operations import Method
+from tests.contract.service_contract import Call
 from tests.simulator import linearizability
 from tests.simulator.linearizability import Kind, Verdict
 from tests.unit.beyond.gateways import SALT, World
@@ -306,6 +311,104 @@ def test_what_was_given_up_counts_until_the_pool_answers_or_for_a_minute(begin: 
     assert taken() == first
 
 
+def hangs(key: bytes) -> bool:
+    """One bucket in 16 is of the placement group that is inactive."""
+    return bucket_of(key, SALT) % 16 == 0
+
+
+def hang(operation: MemoryOperation) -> int | None:
+    name = operation.name
+    return 0 if name.startswith(b"b.") and int(name[2:7], 16) % 16 == 0 else None
+
+
+def keys_that(hang: bool, count: int) -> list[bytes]:
+    found = (b"k%d" % n for n in range(1_000_000))
+    return list(islice((key for key in found if hangs(key) is hang), count))
+
+
+@pytest.mark.parametrize("begin", [Get, lambda key: Put(key, b"v", key)])
+def test_a_part_of_the_pool_that_hangs_takes_no_turns_from_the_rest(begin: Any) -> None:
+    """As many calls as are asked for at one time wait for it, and more in the queue."""
+    world = World()
+    world.pool.trouble = hang
+    stuck = [world.begin(begin(key), timeout=60.0) for key in keys_that(True, 1100)]
+    others = keys_that(False, 20)
+    behind = [world.begin(begin(key), timeout=60.0) for key in others[:10]]
+    world.pass_time(SLOW_S)
+    world.pass_time(SLOW_S)
+    assert all(not isinstance(got[0][0], Error) for got in behind)
+    for key in others[10:]:
+        assert not isinstance(world.call(begin(key)), Error)
+    assert not any(stuck)
+    figures = world.gateway.figures()
+    assert max(figures.reads, figures.turns) > 1024
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert all(not isinstance(got[0][0], Error) for got in stuck)
+
+
+def test_large_values_that_hang_leave_room_for_others_and_are_bounded() -> None:
+    world = World()
+    keys = [b"large-%d" % n for n in range(300)]
+    for key in keys:
+        world.call(Put(key, bytes(1 << 20), key))
+    world.pool.trouble = lambda operation: 0 if operation.kind == "read_data" else None
+    stuck = [world.begin(Get(key), timeout=60.0) for key in keys]
+    for _ in range(4):
+        world.pass_time(SLOW_S)
+    asked = sum(operation.kind == "read_data" for operation in world.pool.queue)
+    assert asked == 256
+    world.pool.trouble = lambda operation: None
+    world.settle()
+    assert all(len(got[0][0]) == 1 << 20 for got in stuck)
+
+
+def test_what_was_given_up_in_a_part_that_hangs_refuses_no_calls_for_the_rest() -> None:
+    """A quarter of it counts while the rest answers."""
+    world = World(limits=Limits(calls_max=200, gathered_bytes_max=100_000))
+    stuck, others = keys_that(True, 40), keys_that(False, 40)
+    world.pool.trouble = hang
+    for n in range(40):
+        got = world.begin(Put(stuck[n], LARGE, b"stuck-%d" % n), timeout=1.0)
+        world.pass_time(1.0)
+        assert isinstance(got[0][0], DeadlineExceededError)
+        assert world.call(Put(others[n], LARGE, b"other-%d" % n)) is False
+        assert world.gateway.silent_s() < 3.0
+    assert world.gateway.figures().abandoned_bytes > 100_000
+
+
+def test_a_pool_answers_as_long_as_any_of_it_does() -> None:
+    world = World()
+    world.pool.trouble = lambda operation: 0 if operation.name == b"clock" else hang(operation)
+    world.pass_time(60.0)
+    assert world.gateway.silent_s() < 5.0
+    assert world.call(Put(keys_that(False, 1)[0], b"v", b"1")) is False
+    world.pool.trouble = lambda operation: 0
+    world.pass_time(10.0)
+    assert world.gateway.silent_s() > 9.0
+    assert len([each for each in world.pool.queue if not each.cancelled]) < 10
+    world.pool.trouble = lambda operation: None
+    world.pass_time(2.0)
+    assert world.gateway.silent_s() < 2.0
+    world.gateway.close()
+
+
+def test_calls_that_are_answered_are_held_by_nothing() -> None:
+    """Though others, with longer deadlines, wait on."""
+    world = World()
+    world.pool.trouble = hang
+    stuck = [world.begin(Get(key), timeout=60.0) for key in keys_that(True, 100)]
+    calls = []
+    for n, key in enumerate(keys_that(False, 100)):
+        call = Call(Method.PUT, key, bytes(4000), b"%d" % n, deadline=world.now + 60.0)
+        calls.append(weakref.ref(call))
+        world.gateway.take([call], lambda calls, results: None)
+        del call
+        world.settle()
+    assert not any(call() for call in calls)
+    assert not any(stuck)
+
+
 def test_a_write_that_is_done_after_its_call_was_given_up_clears_away_what_it_replaced() -> None:
     world = World()
     assert world.call(Put(b"k", LARGE, b"1")) is False
@@ -423,7 +526,7 @@ def test_a_gateway_that_was_fenced_off_says_so_to_whoever_runs_it() -> None:
 def test_until_the_clock_is_known_nothing_is_written() -> None:
     world = World(gateways=1)
     gateway = world.gateway
-    gateway.clock.answered_at = None
+    gateway.clock.is_set = False
     assert isinstance(world.call(Put(b"k", b"v", b"1")), UnavailableError)
 
 

@@ -61,13 +61,11 @@ class PoolClock:
         self._known_from = 0.0
         self._base_ms = 0
         self._base_at: float | None = None
-        self.answered_at: float | None = None
-        """When the pool last answered."""
-
-    @property
-    def is_set(self) -> bool:
+        self.is_damaged = False
+        """Whether its object held no number when it was last looked at. What is known of it goes on
+        to hold, and stamps are as sound as before: only nothing is forgotten any more."""
+        self.is_set = False
         """Whether it is known at all: until then nothing may be written."""
-        return self.answered_at is not None
 
     def stamp_ms(self) -> int:
         """For what is written now."""
@@ -104,10 +102,12 @@ class PoolClock:
             number = 1 if data is None else decode_clock(data)
         except StorageError:
             # What it was is known to nobody: retries from before are refused by a number above it.
+            self.is_damaged = True
             self._failed(-errno.EIO)
             return
         now = self._now()
-        self.answered_at = now
+        self.is_damaged = False
+        self.is_set = True
         base_at = self._base_at
         passed = inf if base_at is None else now - base_at
         ahead = self._base_ms + int(passed * 1000) if passed <= STEP_S else 0
@@ -127,6 +127,5 @@ class PoolClock:
         if operation.code == 0:
             self.known_ms, self._known_from = number, at
             self._base_ms, self._base_at = number, self._now()
-            self.answered_at = self._now()
         elif operation.code not in CONFLICTS:
             self._failed(operation.code)

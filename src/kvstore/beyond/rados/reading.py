@@ -18,6 +18,7 @@ from kvstore.beyond.rados.layout import (
     value_name,
 )
 from kvstore.beyond.rados.objects import Objects, Operation
+from kvstore.beyond.rados.under_way import UnderWay
 from kvstore.beyond.rados.waiting import Waiter, Waiting
 from kvstore.errors import CorruptionError, IntegrityCode, UnavailableError
 from kvstore.service.operations import Result
@@ -25,9 +26,12 @@ from kvstore.service.operations import Result
 __all__ = ["READS_MAX", "Reading"]
 
 READS_MAX = 1024
-"""Gets that the pool is asked for at one time; others wait for their turn."""
+"""Gets that the pool is asked for at one time; others wait for their turn. Slow ones don't count:
+of these there are no more than calls that wait."""
 VALUE_BYTES_MAX = 64 << 20
-"""Of values with objects of their own, that are under way at one time."""
+"""Of values with objects of their own, that are under way at one time, without the slow ones; and
+with them:"""
+ALL_VALUE_BYTES_MAX = 256 << 20
 LOOKS_MAX = 16
 """How often a value that isn't where its key said is looked for anew: others replace it."""
 
@@ -35,7 +39,7 @@ LOOKS_MAX = 16
 class _Get:
     """One get: a :class:`kvstore.beyond.rados.waiting.Job`."""
 
-    __slots__ = ("apart", "bucket", "end", "held", "key", "looks", "operation", "pair", "waiter")
+    __slots__ = ("apart", "bucket", "end", "key", "looks", "operation", "pair", "waiter")
 
     def __init__(self, waiter: Waiter, salt: bytes, end: Callable[[_Get], None]) -> None:
         key = waiter.call.key
@@ -45,8 +49,6 @@ class _Get:
         self.pair = entry_key(key)
         self.end = end
         self.looks = 0
-        # Bytes of a value that is being read.
-        self.held = 0
         self.apart: Apart | None = None
         self.operation: Operation | None = None
 
@@ -65,9 +67,12 @@ class Reading:
         waiting: Waiting,
         abandoned: Abandoned,
         salt: bytes,
+        *,
+        now: Callable[[], float],
         ended: Callable[[int], None],
     ) -> None:
-        """``ended`` hears with what code an operation ended that came to nothing."""
+        """``now``: seconds. ``ended`` hears with what code an operation ended that came to
+        nothing."""
         self._objects = objects
         self._waiting = waiting
         self._abandoned = abandoned
@@ -75,8 +80,14 @@ class Reading:
         self._ended = ended
         self._queue: deque[_Get] = deque()
         self._large: deque[_Get] = deque()
-        self.under_way = 0
-        self._value_bytes = 0
+        self._under_way = UnderWay[_Get](now)
+        # Those that read a value, by its bytes.
+        self._values = UnderWay[_Get](now)
+
+    @property
+    def under_way(self) -> int:
+        """Gets that the pool is asked for."""
+        return len(self._under_way)
 
     def add(self, waiter: Waiter) -> None:
         """Have it read with the next :meth:`go_on`."""
@@ -85,13 +96,17 @@ class Reading:
 
     def go_on(self) -> None:
         """Begin what waits, as far as there is room."""
-        while self._large and self._value_bytes < VALUE_BYTES_MAX:
+        while self._large and self._has_room():
             self._read_value(self._large.popleft())
-        while self._queue and self.under_way < READS_MAX:
+        while self._queue and self._under_way.fresh_size() < READS_MAX:
             get = self._queue.popleft()
             if not get.waiter.decided:
-                self.under_way += 1
+                self._under_way.add(get)
                 self._look(get)
+
+    def _has_room(self) -> bool:
+        values = self._values
+        return values.fresh_size() < VALUE_BYTES_MAX and values.size < ALL_VALUE_BYTES_MAX
 
     def _look(self, get: _Get) -> None:
         get.looks += 1
@@ -102,10 +117,10 @@ class Reading:
     def _abandon(self, get: _Get) -> None:
         """Nobody waits for it any more, and the pool has not answered."""
         assert get.operation is not None
-        self._abandoned.add([get.operation], get.held)
+        self._abandoned.add([get.operation], self._values.size_of(get))
         get.operation = None
-        self.under_way -= 1
-        self._value_bytes -= get.held
+        self._under_way.discard(get)
+        self._values.discard(get)
 
     def _found(self, get: _Get, operation: Operation) -> None:
         if get.operation is not operation:
@@ -129,7 +144,7 @@ class Reading:
                 self._decide(get, _missing(entry))
             else:
                 get.apart = entry
-                if self._value_bytes < VALUE_BYTES_MAX:
+                if self._has_room():
                     self._read_value(get)
                 else:
                     self._large.append(get)
@@ -138,10 +153,9 @@ class Reading:
         apart = get.apart
         assert apart is not None
         if get.waiter.decided:
-            self.under_way -= 1
+            self._under_way.discard(get)
             return
-        get.held = apart.size
-        self._value_bytes += get.held
+        self._values.add(get, apart.size)
         get.operation = self._objects.read_data(
             value_name(get.bucket, apart.name),
             apart.size + 1,
@@ -152,8 +166,7 @@ class Reading:
         if get.operation is not operation:
             return
         get.operation = None
-        self._value_bytes -= get.held
-        get.held = 0
+        self._values.discard(get)
         if operation.code == -errno.ENOENT and self._objects.is_there():
             # Another value has taken its place since: then its key says so.
             if get.looks < LOOKS_MAX:
@@ -175,7 +188,7 @@ class Reading:
         self._decide(get, read_failure(code))
 
     def _decide(self, get: _Get, result: Result) -> None:
-        self.under_way -= 1
+        self._under_way.discard(get)
         self._waiting.decide(get.waiter, result)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from kvstore.beyond.rados.abandoned import Abandoned
 from kvstore.beyond.rados.failing import is_final, read_failure
+from kvstore.beyond.rados.hearing import Hearing
 from kvstore.beyond.rados.objects import Objects
 from kvstore.beyond.rados.objects import Operation as RadosOperation
 from kvstore.beyond.rados.pool_clock import PoolClock
@@ -37,6 +38,12 @@ NO_SESSIONS: Final = (
 )
 CLOSED: Final = "this gateway is stopping; a retry with the same request_id is safe, at any other"
 STARTING: Final = "the pool was not heard of yet"
+
+SILENCE_S = 3.0
+"""Without any answer for so long, all of the pool stands still, and not some placement groups."""
+ABANDONED_SHARE = 4
+"""One in so many of what was given up counts while only a part of the pool stands still: that part
+alone shouldn't have calls for all others refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,8 @@ class RadosService:
         self._waiting = waiting = Waiting(self._limits)
         self._abandoned = abandoned = Abandoned(now)
         self.clock = PoolClock(objects, now=world, failed=self._ended)
-        self._reading = Reading(objects, waiting, abandoned, salt, self._ended)
+        self._hearing = Hearing(objects, now=world, draw=draw)
+        self._reading = Reading(objects, waiting, abandoned, salt, now=world, ended=self._ended)
         self._writing = Writing(
             objects,
             waiting,
@@ -167,8 +175,9 @@ class RadosService:
             return UnavailableError(CLOSED)
         if call.deadline <= now:
             return limits.came_late()
-        count = self._waiting.count + len(self._abandoned)
-        size = self._writing.size + self._abandoned.size
+        share = 1 if self._hearing.silent_s() > SILENCE_S else ABANDONED_SHARE
+        count = self._waiting.count + len(self._abandoned) // share
+        size = self._writing.size + self._abandoned.size // share
         if count >= limits.calls_max or size >= limits.gathered_bytes_max:
             return limits.overloaded(count)
         if call.method == Method.OPEN_SESSION:
@@ -203,6 +212,7 @@ class RadosService:
         for operation in operations:
             if self._abandoned:
                 self._abandoned.answered(operation)
+            self._hearing.heard(operation)
             operation.done(operation)
         self._go_on()
 
@@ -212,12 +222,12 @@ class RadosService:
         self._abandoned.tick()
         if not self._closed:
             self.clock.tick()
+            self._hearing.tick()
         self._go_on()
 
     def silent_s(self) -> float:
         """For how long the pool has not answered; without end if it never did."""
-        answered_at = self.clock.answered_at
-        return float("inf") if answered_at is None else max(0.0, self._world() - answered_at)
+        return self._hearing.silent_s()
 
     def close(self) -> None:
         """Answer all that waits, and give up what is under way."""
@@ -225,6 +235,7 @@ class RadosService:
         self._waiting.close(UnavailableError(CLOSED))
         self._abandoned.close()
         self.clock.close()
+        self._hearing.close()
         self._waiting.answer()
 
     def _go_on(self) -> None:

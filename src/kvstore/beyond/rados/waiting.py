@@ -23,9 +23,10 @@ class Job(Protocol):
 class Waiter:
     """A call, who gets it back, and what works on it."""
 
-    __slots__ = ("answered", "call", "deadline", "decided", "job")
+    __slots__ = ("answered", "call", "deadline", "decided", "job", "number")
 
     def __init__(self, call: Asked, answered: Answered) -> None:
+        self.number = -1
         self.call = call
         self.answered = answered
         self.deadline = call.deadline
@@ -42,43 +43,50 @@ class Waiting:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.count = 0
-        self._by_deadline: list[tuple[float, int, Waiter]] = []
         self._number = count()
+        self._waiters: dict[int, Waiter] = {}
+        # By their numbers: a call that is answered is held by nothing here.
+        self._by_deadline: list[tuple[float, int]] = []
         self._decided: list[tuple[Waiter, Result]] = []
+
+    @property
+    def count(self) -> int:
+        """Of those that wait."""
+        return len(self._waiters)
 
     def add(self, waiter: Waiter) -> None:
         """Wait for what becomes of it."""
-        self.count += 1
-        heapq.heappush(self._by_deadline, (waiter.deadline, next(self._number), waiter))
+        waiter.number = number = next(self._number)
+        self._waiters[number] = waiter
+        heapq.heappush(self._by_deadline, (waiter.deadline, number))
 
     def decide(self, waiter: Waiter, result: Result) -> None:
         """Its result; nothing where it had one."""
         if not waiter.decided:
             waiter.decided = True
             waiter.job = None
-            self.count -= 1
+            del self._waiters[waiter.number]
             self._decided.append((waiter, result))
 
     def expire(self, now: float) -> None:
         """Give up calls whose deadline has passed, and tell what works on them."""
-        heap = self._by_deadline
-        while heap and (heap[0][2].decided or heap[0][0] <= now):
-            waiter = heapq.heappop(heap)[2]
-            if not waiter.decided:
+        heap, waiters = self._by_deadline, self._waiters
+        while heap and (heap[0][0] <= now or heap[0][1] not in waiters):
+            waiter = waiters.get(heapq.heappop(heap)[1])
+            if waiter is not None:
                 job = waiter.job
                 self.decide(waiter, self._limits.expired())
                 if job is not None:
                     job.give_up()
         if len(heap) > 64 and len(heap) > 4 * self.count:
             # Long deadlines of calls that were answered at once.
-            self._by_deadline = [item for item in heap if not item[2].decided]
+            self._by_deadline = [item for item in heap if item[1] in waiters]
             heapq.heapify(self._by_deadline)
 
     def close(self, reason: Error) -> None:
         """Decide all with ``reason``, and tell what works on them."""
-        heap, self._by_deadline = self._by_deadline, []
-        for _, _, waiter in heap:
+        self._by_deadline.clear()
+        for waiter in list(self._waiters.values()):
             if not waiter.decided:
                 job = waiter.job
                 self.decide(waiter, reason)

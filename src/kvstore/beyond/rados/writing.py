@@ -40,6 +40,7 @@ from kvstore.beyond.rados.layout import (
 )
 from kvstore.beyond.rados.objects import ABSENT, ANY, CONFLICTS, Objects, Operation
 from kvstore.beyond.rados.pool_clock import PoolClock
+from kvstore.beyond.rados.under_way import UnderWay
 from kvstore.beyond.rados.waiting import Waiter, Waiting
 from kvstore.errors import (
     CorruptionError,
@@ -53,7 +54,8 @@ from kvstore.errors import (
 __all__ = ["TURNS_MAX", "TURN_S_MAX", "TURN_WRITES_MAX", "Write", "Writing"]
 
 TURNS_MAX = 1024
-"""Buckets that are written at one time; others wait."""
+"""Buckets that are written at one time; others wait. Slow turns don't count: of these there are no
+more than calls that wait."""
 TURN_WRITES_MAX = 64
 TURN_BYTES_MAX = 4 << 20
 """Of a turn: writes, and their keys and values (one may be larger)."""
@@ -175,6 +177,7 @@ class Writing:
         self._queues: dict[int, deque[Write]] = {}
         self._ready: deque[int] = deque()
         self._turns: dict[int, _Turn] = {}
+        self._under_way = UnderWay[_Turn](now)
         # Pages that a bucket had when it was last seen.
         self._hints: dict[int, range] = {}
         self.size = 0
@@ -200,7 +203,7 @@ class Writing:
 
     def go_on(self) -> None:
         """Begin what waits, as far as there is room."""
-        while self._ready and len(self._turns) < TURNS_MAX:
+        while self._ready and self._under_way.fresh_size() < TURNS_MAX:
             self._begin(self._ready.popleft())
 
     def _begin(self, bucket: int) -> None:
@@ -219,6 +222,7 @@ class Writing:
         if not writes:
             return
         turn = self._turns[bucket] = _Turn(bucket, writes, self._now(), self._abandon)
+        self._under_way.add(turn)
         for write in writes:
             write.waiter.job = turn
         self._try(turn)
@@ -459,6 +463,7 @@ class Writing:
             operation.cancel()
         bucket = turn.bucket
         del self._turns[bucket]
+        self._under_way.discard(turn)
         if bucket in self._queues:
             self._ready.append(bucket)
 
