@@ -146,6 +146,16 @@ def test_a_power_loss_at_any_operation_loses_nothing_acknowledged(seed):
             story.check(disk.crash(random.Random(stop), keep))  # type: ignore[arg-type]
 
 
+def test_a_directory_that_a_killed_process_made_has_its_name_for_good():
+    disk = MemoryFileSystem()
+    disk.make_directory("/db")  # and was killed before it synced the one above
+    with DB("/db", filesystem=disk, background=False) as db:
+        db.put(b"a", b"1", sync=True)
+        left = disk.crash()
+    with DB("/db", filesystem=left, create_if_missing=False) as db:
+        assert dict(db) == {b"a": b"1"}
+
+
 def test_a_checkpoint_that_was_cut_off_never_has_its_name():
     seed = 3
     seen = set()

@@ -191,6 +191,7 @@ cdef class Store:
     cdef int note_closed_log(self) except -1
     cdef int replay_batch(self, uint64_t first, bytes payload, str path) except -1
     cdef int remove_leftovers(self, list names) except -1
+    cdef int sync_own_name(self) except -1
     cdef object everything(self)
     cdef void link(self, IteratorLink* link) noexcept
     cdef void unlink(self, IteratorLink* link) noexcept

@@ -4,7 +4,7 @@ import os
 import threading
 
 cimport cython
-from libc.errno cimport EROFS
+from libc.errno cimport EACCES, EINVAL, EPERM, EROFS
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
@@ -497,6 +497,7 @@ cdef class Store:
                 raise InvalidArgumentError(
                     f"there is no database in {path} (create_if_missing is off)"
                 )
+            self.sync_own_name()
             if IDENTITY not in names:
                 self.database_id = os.urandom(ID_BYTES)
                 replace_whole(self.disk, path, IDENTITY, identity_text(self.database_id))
@@ -536,6 +537,16 @@ cdef class Store:
             self.flush_retry.failed(error)
         if not self.reserve_taken:
             self.reserve_taken = take_reserve(self.disk, path)
+        return 0
+
+    cdef int sync_own_name(self) except -1:
+        """Of a directory that was there: whoever made it may have been killed before this."""
+        try:
+            sync_directory(self.disk, os.path.dirname(self.path))
+        except StorageError as error:
+            # What isn't ours to sync, such as the place of a mount, somebody else has made.
+            if error.errno not in (EACCES, EPERM, EROFS, EINVAL):
+                raise
         return 0
 
     cdef object everything(self):
