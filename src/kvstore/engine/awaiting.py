@@ -3,11 +3,12 @@
 The log's writer thread syncs once for all that were made meanwhile, and wakes each event loop
 through a descriptor of its own; the loop completes their futures together. A write that would have
 to wait before it can be made is left to a thread (``HeldWrites``), with all that come after it.
+
+asyncio is imported with the first call: whoever has an event loop has it, nobody else needs it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -21,12 +22,17 @@ from kvstore._engine.database import native
 from kvstore.errors import ClosedError, Error, InvalidArgumentError, StorageError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from kvstore.engine.database import DB
 
 __all__ = ["Awaiting"]
 
-Made = tuple[int, Any]
-"""A ticket, 0 for none, and the result."""
+Made = tuple[int, bool, Any]
+"""A ticket, 0 for none, whether all up to it is to be durable or only in the file, the result."""
+
+Waiting = deque[tuple[int, "asyncio.Future[Any]", object]]
+"""Tickets in their order, what is to be told of each, and with which result."""
 
 
 class Tickets:
@@ -37,21 +43,25 @@ class Tickets:
 
     def __init__(self, db: DB, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._event = -1
         self._db = weakref.ref(db)
         self._name = db.name
         self._log = native.log_of(db)
-        # In the order of their tickets.
-        self._waiting: deque[tuple[int, asyncio.Future[Any], object]] = deque()
+        self._to_sync: Waiting = deque()
+        self._to_write: Waiting = deque()
         self._asked = False
-        self._event = -1
         if self._log is None:
             return
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._event = native.new_event(db)
         self._log.tell(self._event)
         try:
             loop.add_reader(self._event, self._told)
-        except BaseException:
+        except BaseException as error:
             self._log.forget(self._event)
+            if isinstance(error, OSError):
+                raise StorageError(
+                    f"the event loop can't wait for {self._name} ({error})", errno=error.errno
+                ) from error
             raise
 
     def __del__(self) -> None:
@@ -70,12 +80,12 @@ class Tickets:
 
     def future(self, made: Made) -> asyncio.Future[Any]:
         """Has the result of what was made once its ticket is durable."""
-        ticket, result = made
+        ticket, durably, result = made
         future: asyncio.Future[Any] = self.loop.create_future()
         if not ticket:
             future.set_result(result)
             return future
-        self._waiting.append((ticket, future, result))
+        (self._to_sync if durably else self._to_write).append((ticket, future, result))
         if not self._asked:
             # Once for all that is written in this turn of the loop.
             self._asked = True
@@ -87,9 +97,10 @@ class Tickets:
     ) -> None:
         """The same of what a thread had to make, on that thread."""
         if made is None or not made[0]:
-            self._on_loop(_answer, future, made and made[1], error)
+            self._on_loop(_answer, future, made and made[2], error)
             return
-        self._waiting.append((made[0], future, made[1]))
+        ticket, durably, result = made
+        (self._to_sync if durably else self._to_write).append((ticket, future, result))
         if not self._submit():
             self._on_loop(self._settle)
 
@@ -103,10 +114,13 @@ class Tickets:
             self._settle()
 
     def _submit(self) -> bool:
-        """Have all be synced that was written so far; False: the log has failed."""
+        """Have all be synced, or handed over, that was made so far; False: the log has failed."""
         assert self._log is not None
         try:
-            self._log.submit()
+            if self._to_sync:
+                self._log.submit()
+            elif self._to_write:
+                self._log.hand_over()
         except ClosedError:
             pass  # its last sync is for these as well, and end() comes after it
         except StorageError:
@@ -123,30 +137,32 @@ class Tickets:
             return
         self.loop.remove_reader(self._event)
         self._settle()
-        while self._waiting:
-            _, future, _ = self._waiting.popleft()
-            error = ClosedError(f"the database {self._name} was closed before it was durable")
-            _answer(future, None, error)
+        for waiting in (self._to_sync, self._to_write):
+            while waiting:
+                _, future, _ = waiting.popleft()
+                error = ClosedError(f"the database {self._name} was closed before it was durable")
+                _answer(future, None, error)
 
     def _settle(self) -> None:
         assert self._log is not None
-        waiting, db = self._waiting, self._db()
-        durable = self._log.synced_ticket
+        db = self._db()
+        durable, written = self._log.synced_ticket, self._log.written_ticket
         if db is not None:
             native.note_durable(db)
-        while waiting and waiting[0][0] <= durable:
-            _, future, result = waiting.popleft()
-            if not future.done():
-                future.set_result(result)
-        while waiting:
-            try:
-                _ = self._log.durable_ticket
-            except StorageError as error:
-                # One for each: raising it adds to its traceback.
-                _, future, _ = waiting.popleft()
-                _answer(future, None, error.with_traceback(None))
-            else:
-                return
+        for waiting, reached in ((self._to_sync, durable), (self._to_write, written)):
+            while waiting and waiting[0][0] <= reached:
+                _, future, result = waiting.popleft()
+                if not future.done():
+                    future.set_result(result)
+            while waiting:
+                try:
+                    _ = self._log.durable_ticket
+                except StorageError as error:
+                    # One for each: raising it adds to its traceback.
+                    _, future, _ = waiting.popleft()
+                    _answer(future, None, error.with_traceback(None))
+                else:
+                    break
 
 
 def _answer(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
@@ -162,7 +178,11 @@ class Awaiting:
     """The awaitable writes of one database, from any number of event loops."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        from asyncio import get_running_loop
+
+        self._running_loop = get_running_loop
+        # A handler of signals may close the database under it.
+        self._lock = threading.RLock()
         self._all: list[Tickets] = []
         self._last: Tickets | None = None
         self._ended = False
@@ -176,7 +196,7 @@ class Awaiting:
         *given: object,
     ) -> asyncio.Future[Any]:
         """What ``at_once`` makes, or else ``hold`` has made; see the calls of DB."""
-        loop = asyncio.get_running_loop()
+        loop = self._running_loop()
         try:
             tickets = self._last
             if tickets is None or tickets.loop is not loop:
@@ -195,6 +215,8 @@ class Awaiting:
             return failed
 
     def _tickets(self, db: DB, loop: asyncio.AbstractEventLoop) -> Tickets:
+        # In the child of a fork, where another thread of the parent's may have had the lock.
+        native.log_of(db)
         with self._lock:
             if self._ended:
                 raise ClosedError(f"the database {db.name} is closed")
@@ -218,6 +240,7 @@ class Awaiting:
         """The database was closed: whoever awaits is told how it stands."""
         with self._lock:
             self._ended = True
-            ended, self._all, self._last = self._all, [], None
-        for tickets in ended:
-            tickets.end()
+            self._last = None
+        while self._all:
+            self._all[-1].end()
+            self._all.pop()

@@ -14,6 +14,7 @@ from kvstore._engine.database.native import Database, Iterator, WriteBatch, new_
 from kvstore._engine.files.native import FileSystem, PosixFileSystem
 from kvstore._engine.table.native import compression_of
 from kvstore.engine import bulk
+from kvstore.engine.awaiting import Awaiting
 from kvstore.engine.changes import ChangeFeed
 from kvstore.engine.options import Options, OtherSettings, Settings, options_of
 from kvstore.engine.prefixed import PrefixedDB
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    from kvstore.engine.awaiting import Awaiting
     from kvstore.engine.bulk import Bytes2D, Column, Runs
 
 __all__ = ["DB", "open"]
@@ -136,7 +136,8 @@ class DB(Database):
 
         The call makes the write, whether it is awaited or not: writes are made in the order of the
         calls, and cancelling the future takes nothing back. With ``sync=False`` the future is done
-        when the write is made. Only where that has to wait for memory or the disk a thread makes
+        when the write is made, with ``write_through`` or ``background=False`` when the operating
+        system has it. Only where that has to wait for memory or the disk a thread makes
         it, and all that comes after it, in that order; up to then it isn't seen.
 
         Needs a running event loop (RuntimeError), and belongs to it. What is wrong with the
@@ -157,16 +158,16 @@ class DB(Database):
         return self._awaiting.write(self, sync, native.write_at_once, native.hold_batch, batch)
 
     def sync_async(self) -> Future[None]:
-        """Make every write that was called for before durable; otherwise as :meth:`put_async`."""
+        """Make every write that was made before durable; otherwise as :meth:`put_async`.
+
+        One that was refused tells its own future.
+        """
         return self._awaiting.write(self, True, native.sync_at_once, native.hold_sync)
 
     @property
     def _awaiting(self) -> Awaiting:
         begun = self._begun
         if begun is None:
-            # Whoever has an event loop has asyncio; nobody else needs it.
-            from kvstore.engine.awaiting import Awaiting
-
             # Another thread may be as far.
             begun = self.__dict__.setdefault("_begun", Awaiting())
             native.call_at_end(self, begun.end)

@@ -10,6 +10,8 @@ import contextlib
 import errno
 import gc
 import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -171,6 +173,71 @@ def test_without_sync_it_is_done_when_it_is_made(run):
             assert await db.write_async(WriteBatch(), sync=False) == 2
             await db.delete_async(b"b", sync=False)
             assert db.stats()["log"]["syncs"] == syncs
+
+        run(main())
+
+
+def test_behind_a_thread_that_syncs_it_is_seen_with_that(run):
+    """Without anybody's call, and though the loop is gone."""
+    disk = MemoryFileSystem()
+    with opened(disk) as db:
+        gate = Gate(disk, "datasync", "/wal/")
+        syncing = threading.Thread(target=db.put, args=(b"s", b""), kwargs={"sync": True})
+
+        async def main() -> None:
+            syncing.start()
+            await gate.wait_until_reached()
+            db.put_async(b"a", b"1")
+            db.put_async(b"b", b"2", sync=False)
+            assert [db.get(key) for key in (b"s", b"a", b"b")] == [None] * 3
+
+        run(main())
+        gate.opened.set()
+        syncing.join(PATIENCE_S)
+        assert [db.get(key) for key in (b"s", b"a", b"b")] == [b"", b"1", b"2"]
+        batch = db.write_batch()
+        batch.expect(b"c", None)
+        batch.put(b"c", b"3")
+        batch.write()
+        db.sync()
+        assert len(after_power_loss(disk)) == 5
+
+
+KILLED = """
+import asyncio, os, signal, sys
+import kvstore
+
+db = kvstore.open(sys.argv[1], **{sys.argv[2]: sys.argv[2] != "background"})
+
+async def main():
+    for turn in range(2):
+        keys = (b"%d-%d" % (turn, number) for number in range(50))
+        await asyncio.gather(*(db.put_async(key, b"", sync=False) for key in keys))
+
+asyncio.run(main())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("option", ["write_through", "background"])
+def test_without_sync_it_is_done_when_the_system_has_it(tmp_path, option):
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "db", option], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with DB(tmp_path / "db") as db:
+        assert len(list(db)) == 100
+
+
+def test_without_sync_it_needs_no_sync(run):
+    disk = MemoryFileSystem()
+    with opened(disk, background=False) as db:
+
+        async def main() -> None:
+            syncs = db.stats()["log"]["syncs"]
+            await db.put_async(b"a", b"1", sync=False)
+            assert db.stats()["log"]["syncs"] == syncs
+            both = db.put_async(b"b", b"2", sync=False), db.put_async(b"c", b"3")
+            await asyncio.gather(*both)
+            assert db.stats()["log"]["syncs"] == syncs + 1
 
         run(main())
 

@@ -5,12 +5,13 @@ flush, a compaction, a segment of the log, a disk that doesn't keep up, or behin
 Those are held, and a thread makes them in their order (held.py).
 
 What is made is seen at once, as any write that needs no sync; behind one that isn't seen before its
-sync it is seen with that, and at the latest when it is durable itself.
+sync it is seen with that.
 
-What they return is (ticket, result): the write is done once all up to the ticket is durable, and with
-0, without `sync` or a log, already.
+What they return is (ticket, durably, result): the write is done once all up to the ticket is durable,
+or not `durably` in the file; with 0, without a log or where another thread writes the file, already.
 """
 
+import os
 import weakref
 from functools import partial
 
@@ -44,10 +45,16 @@ cdef bint would_wait(Database db, size_t payload_bytes) except -1:
 
 
 cdef object told(Database db, bint sync, object result):
+    cdef uint64_t ticket
+    if db.log is None:
+        return 0, False, result
+    ticket = db.log.position()
     # Without sync, too, it is to be seen.
-    if db.log is None or (not sync and db.visible == db.assigned):
-        return 0, result
-    return db.log.position(), result
+    if sync or db.visible != db.assigned:
+        return ticket, True, result
+    if db.log.writes_behind or db.log.written_position() >= ticket:
+        return 0, False, result
+    return ticket, False, result
 
 
 # --- at once; None: it would have to wait, and nothing was done -----------------------------------
@@ -156,7 +163,7 @@ def note_durable(Database db not None):
     """Shows what was only waiting for its sync. A log that has failed ends all writes."""
     if db.log is None:
         return
-    db.show_durable()
+    db.show_left()
     if db.failure is None:
         try:
             db.log.check_failed()
@@ -165,9 +172,23 @@ def note_durable(Database db not None):
 
 
 def log_of(Database db not None):
-    """None: nothing is logged."""
+    """None: nothing is logged, of a database that is only read, either."""
     db.check_open()
-    return db.log
+    return None if db.read_only else db.log
+
+
+def new_event(Database db not None):
+    """An eventfd; tables give their descriptors up for it."""
+    while True:
+        try:
+            return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError as error:
+            failure = StorageError(
+                f"no event descriptor for writes that are awaited ({error.strerror})",
+                path=db.path, errno=error.errno,
+            )
+            if not db.make_descriptors(failure):
+                raise failure from error
 
 
 def call_at_end(Database db not None, call):

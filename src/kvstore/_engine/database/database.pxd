@@ -14,13 +14,18 @@ cdef enum:
 
 cdef class Database(Store):
     cdef ClosedFlag closed_flag
-    cdef bint closing           # close() has begun: a second one resumes what interrupted it
+    cdef bint draining          # close() waits for the writes that are held
+    cdef bint closing           # and has gone on: a second one resumes what interrupted it
     cdef set closers            # idents of the threads that are in it
     cdef Buffer scratch         # one operation as a batch, for the log
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
     cdef int awaiting_sync      # writes that wait for their sync
-    cdef object unseen          # deque of (ticket, last sequence): LEFT ones that came behind those
+    cdef uint64_t sync_ticket   # the last one that a thread awaits the sync of, or did
+    cdef uint64_t write_ticket  # the last one that a thread hands over itself, or did
+    # deque of (sync_ticket, write_ticket, last sequence): LEFT ones that came behind those. Each of
+    # these threads shows them when it is done, or the store has failed.
+    cdef object unseen
     cdef object at_end          # called once it is closed, or None
     cdef int call_log_sync(self) except -1
     cdef int sync_log(self) except -1
@@ -41,7 +46,8 @@ cdef class Database(Store):
     cdef int tell_feeds(self) except -1
     cdef int log_write(self, uint64_t first, Slice payload, int how) except -1
     cdef int leave_unseen(self, uint64_t last) except -1
-    cdef int show_durable(self) except -1
+    # What waits in `unseen` for no thread any more.
+    cdef int show_left(self) except -1
     cdef int flush_recovered(self) except -1
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1

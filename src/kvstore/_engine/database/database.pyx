@@ -480,6 +480,8 @@ cdef class Database(Store):
             error = status_error(&status, self.path)
             self.fail(error)
             raise error
+        if self.unseen:
+            self.show_left()
 
     cdef int apply_ranges(self, Slice payload, uint64_t first, bint numbered) except -1:
         cdef const uint8_t* at = payload.data + BATCH_HEADER_BYTES
@@ -552,35 +554,40 @@ cdef class Database(Store):
         cdef Status status
         cdef uint64_t ticket
         cdef uint64_t last = self.assigned
-        # A write behind others that await their sync waits with them.
-        cdef bint syncs = how == SYNCED or self.awaiting_sync != 0
+        # A write behind others that await their sync waits with them; one that waits for nothing is
+        # seen with them.
+        cdef bint syncs = how == SYNCED or (how != LEFT and self.awaiting_sync != 0)
+        cdef bint behind = self.visible != first - 1
         cdef int result
         cdef Log log = self.log
         status_clear(&status)
-        if not syncs and self.visible == first - 1:
+        if how == LEFT or not (syncs or behind):
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
+            # 1 of a LEFT one: its future waits for that (told()).
             if result == 0 or (result == 1 and how == LEFT):
-                self.visible = last
-                if self.feeds_wait:
-                    self.tell_feeds()
                 self.log_behind += payload.size
                 if self.log_behind >= LOG_BEHIND_BYTES and self.background:
                     self.call_log_sync()
+                if behind:
+                    return self.leave_unseen(last)
+                self.visible = last
+                if self.feeds_wait:
+                    self.tell_feeds()
                 return 0
         else:
             result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
         if result >= 0:
             self.attention = True
-            if how == LEFT:
-                return self.leave_unseen(last)
+            ticket = log.position()
             if syncs:
-                ticket = log.position()
+                self.sync_ticket = ticket
                 self.awaiting_sync += 1
                 with nogil:
                     result = log.sync_to(ticket, &status)
                 self.awaiting_sync -= 1
             else:
                 # No thread writes behind, or it doesn't keep up.
+                self.write_ticket = ticket
                 with nogil:
                     result = log.write_out(&status)
         if result < 0:
@@ -592,21 +599,23 @@ cdef class Database(Store):
         if self.feeds_wait:
             self.tell_feeds()
         if self.unseen:
-            self.show_durable()
+            self.show_left()
         self.refresh_attention()
         return 0
 
     cdef int leave_unseen(self, uint64_t last) except -1:
+        self.attention = True
         if self.unseen is None:
             self.unseen = deque()
-        self.unseen.append((self.log.position(), last))
+        self.unseen.append((self.sync_ticket, self.write_ticket, last))
         return 0
 
-    cdef int show_durable(self) except -1:
+    cdef int show_left(self) except -1:
         cdef uint64_t durable = self.log.durable_position()
+        cdef uint64_t written = self.log.written_position()
         cdef uint64_t last = 0
-        while self.unseen and self.unseen[0][0] <= durable:
-            _, last = self.unseen.popleft()
+        while self.unseen and self.unseen[0][0] <= durable and self.unseen[0][1] <= written:
+            last = self.unseen.popleft()[2]
         if last > self.visible:
             self.visible = last
             if self.feeds_wait:

@@ -78,18 +78,21 @@ class WriteBatch:
 
 # awaitable.pyx
 
-_Made = tuple[int, Any]
+_Made = tuple[int, bool, Any]
 _Done = Callable[[_Made | None, BaseException | None], object]
 
-def put_at_once(db: Database, sync: bool, key: _Bytes, value: _Bytes) -> tuple[int, None] | None:
+def put_at_once(
+    db: Database, sync: bool, key: _Bytes, value: _Bytes
+) -> tuple[int, bool, None] | None:
     """Put unless that would have to wait: None then, else what it is done with.
 
-    That is a ticket of the log, or 0 where nothing is to be waited for, and the result.
+    That is a ticket of the log, or 0 where nothing is to be waited for; whether all up to it is to
+    be durable, or only in the file; and the result.
     """
 
-def delete_at_once(db: Database, sync: bool, key: _Bytes) -> tuple[int, None] | None: ...
-def write_at_once(db: Database, sync: bool, batch: WriteBatch) -> tuple[int, int] | None: ...
-def sync_at_once(db: Database, sync: bool) -> tuple[int, None] | None: ...
+def delete_at_once(db: Database, sync: bool, key: _Bytes) -> tuple[int, bool, None] | None: ...
+def write_at_once(db: Database, sync: bool, batch: WriteBatch) -> tuple[int, bool, int] | None: ...
+def sync_at_once(db: Database, sync: bool) -> tuple[int, bool, None] | None: ...
 def hold_put(db: Database, sync: bool, done: _Done, key: _Bytes, value: _Bytes) -> None:
     """Put on a thread, after all that was held before; ``done`` is called there, see above."""
 
@@ -100,7 +103,10 @@ def note_durable(db: Database) -> None:
     """The log was synced, or has failed."""
 
 def log_of(db: Database) -> Log | None:
-    """The write-ahead log, if there is one."""
+    """The write-ahead log, if there is one that can be written to."""
+
+def new_event(db: Database) -> int:
+    """An eventfd that doesn't block; raises StorageError where no descriptor is left for it."""
 
 def call_at_end(db: Database, call: Callable[[], object]) -> None:
     """Have it called once the database is closed, before ``close`` returns."""

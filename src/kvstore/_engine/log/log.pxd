@@ -99,6 +99,7 @@ cdef class Log:
     cdef bint stopping
     cdef bint starved                   # a new segment lacks something; `pending` waits for it
     cdef bint asked                     # the writer thread is to sync up to `submitted`
+    cdef bint asked_to_write            # and to write up to `handed_over`
     cdef PodVector[int] events          # eventfds that it signals then
     cdef bint writes_behind             # a thread writes what append_through() leaves
     cdef bint asleep                    # it waits to be told
@@ -107,6 +108,7 @@ cdef class Log:
     cdef uint64_t written
     cdef uint64_t durable
     cdef uint64_t submitted             # what the writer thread was asked for
+    cdef uint64_t handed_over           # likewise
     cdef uint64_t durable_segment       # the last sync covered this segment
     cdef uint64_t durable_offset        # up to this offset
     cdef uint64_t begun_segment         # the newest one whose name and header are durable
@@ -188,8 +190,9 @@ cdef class Log:
     cdef int need_writer(self) except -1
     # More waits for the thread that writes behind, or for a sync, than appending should add to.
     cdef bint is_behind(self) noexcept nogil
-    # All up to here is durable.
+    # All up to here is durable; in the file.
     cdef uint64_t durable_position(self) noexcept nogil
+    cdef uint64_t written_position(self) noexcept nogil
     cdef void run_write_behind(self) noexcept nogil
     cdef size_t count_removable(self, uint64_t index) noexcept nogil
     cdef bint find_place(self, uint64_t first, Place* place) noexcept nogil

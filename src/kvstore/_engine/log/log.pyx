@@ -884,6 +884,17 @@ cdef class Log:
         self.monitor.ask()
         return ticket
 
+    def hand_over(self):
+        self.check_writable()
+        self.monitor.lock()
+        cdef uint64_t ticket = self.appended
+        self.handed_over = ticket
+        self.asked_to_write = True
+        self.starved = False
+        self.monitor.unlock()
+        self.monitor.ask()
+        return ticket
+
     @property
     def durable_ticket(self):
         self.check_failed()
@@ -899,6 +910,16 @@ cdef class Log:
     cdef uint64_t durable_position(self) noexcept nogil:
         self.monitor.lock()
         cdef uint64_t position = self.durable
+        self.monitor.unlock()
+        return position
+
+    @property
+    def written_ticket(self):
+        return self.written_position()
+
+    cdef uint64_t written_position(self) noexcept nogil:
+        self.monitor.lock()
+        cdef uint64_t position = self.written
         self.monitor.unlock()
         return position
 

@@ -134,6 +134,9 @@ class Log:
         Any thread. The eventfds are signalled when it is, or when the log has failed or is closed.
         """
 
+    def hand_over(self) -> int:
+        """As :meth:`submit`, but that it is in the file is enough."""
+
     @property
     def durable_ticket(self) -> int:
         """The ticket up to which all is durable; raises the log's failure if it has one."""
@@ -141,6 +144,10 @@ class Log:
     @property
     def synced_ticket(self) -> int:
         """The same, of a log that has failed or is closed, too."""
+
+    @property
+    def written_ticket(self) -> int:
+        """The ticket up to which all is in the file, likewise."""
 
     @property
     def out_of_space(self) -> bool:
