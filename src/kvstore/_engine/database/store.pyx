@@ -806,13 +806,13 @@ cdef class Store:
             try:
                 if part is self.manifest and trouble is None and self.log is not None:
                     self.note_closed_log()
-            except (OSError, StorageError) as error:
+            except Exception as error:
                 # Without space for the note the end of the log is as sure as it is after a crash.
                 trouble = None if is_retryable(error) else error
             try:
                 if part is not None:
                     part.close()
-            except (OSError, StorageError) as error:
+            except Exception as error:
                 trouble = trouble or error
         self.manifest = None
         with nogil:

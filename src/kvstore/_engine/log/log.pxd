@@ -76,6 +76,7 @@ cdef class Log:
     cdef bint closed
     cdef bint closing                   # close() has begun, and a second one resumes it
     cdef list found                     # numbers of the segments that opening found, for replay()
+    cdef object starting                # RLock: threads are started under it, and not once `closed`
     cdef object writer                  # the thread that syncs what is submitted, once started
     cdef object behind                  # the one that writes behind, once started
     cdef int event                      # eventfd of start_writer(), or -1

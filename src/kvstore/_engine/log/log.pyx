@@ -86,6 +86,7 @@ cdef enum:
 cdef class Log:
     def __cinit__(self):
         self.event = -1
+        self.starting = threading.RLock()
         # Until __init__ has gone through.
         self.closed = self.stopping = True
         status_clear(&self.failure)
@@ -804,30 +805,36 @@ cdef class Log:
         self.monitor.unlock()
 
     cdef int need_writer(self) except -1:
-        if self.writer is None:
-            start_thread(self, run_writer, False)
+        with self.starting:
+            self.check_writable()
+            if self.writer is None:
+                start_thread(self, run_writer, False)
         return 0
 
     cdef void run_writer(self) noexcept nogil:
         cdef uint64_t ticket
-        cdef bint reached
+        cdef uint64_t handed_over
         cdef Status status
         while True:
             self.monitor.lock()
-            while not self.asked and not self.stopping and not self.failure.code:
+            while not (
+                self.asked or self.asked_to_write or self.stopping or self.failure.code
+            ):
                 self.monitor.wait_until_asked()
             if self.stopping or self.failure.code:
                 # Whoever waits for a ticket must look, and find the failure.
                 self.signal()
                 self.monitor.unlock()
                 return
-            self.asked = False
-            ticket = self.submitted
             # Another thread's sync may have been for it, too.
-            reached = self.durable >= ticket
+            ticket = self.submitted if self.asked and self.durable < self.submitted else 0
+            handed_over = self.handed_over if self.asked_to_write else 0
+            self.asked = self.asked_to_write = False
             self.monitor.unlock()
-            if not reached:
+            if ticket:
                 self.sync_to(ticket, &status)
+            if handed_over:
+                self.flush(handed_over, False, &status)
             self.monitor.lock()
             self.signal()
             self.monitor.unlock()
@@ -841,10 +848,12 @@ cdef class Log:
 
     def start_write_behind(self):
         self.check_writable()
-        if self.behind is not None:
-            raise InvalidArgumentError("a thread writes behind already")
-        start_thread(self, run_write_behind, True)
-        self.writes_behind = True
+        with self.starting:
+            self.check_writable()
+            if self.behind is not None:
+                raise InvalidArgumentError("a thread writes behind already")
+            start_thread(self, run_write_behind, True)
+            self.writes_behind = True
 
     cdef void run_write_behind(self) noexcept nogil:
         cdef Status status
@@ -1188,9 +1197,12 @@ cdef class Log:
         self.monitor.notify()
         self.monitor.ask()
         self.monitor.unlock()
-        for thread in (self.behind, self.writer):
-            if thread is not None:
-                # A signal's handler may raise here, and only here.
+        # A signal's handler may raise here, and only here.
+        with self.starting:
+            threads = (self.behind, self.writer)
+        for thread in threads:
+            # Not alive is also one that this call, in a signal's handler, found being started.
+            if thread is not None and thread.is_alive():
                 thread.join()
         if not self.closing:
             return              # another thread was as far first
@@ -1281,7 +1293,7 @@ cdef class Log:
 cdef int start_thread(Log log, object target, bint behind) except -1:
     """One of the log's own; where the system has no thread for it the log is as it was."""
     thread = threading.Thread(target=target, args=(log,), name="kvstore-log", daemon=True)
-    # Before it starts: whoever closes the log meanwhile waits for it.
+    # Before it starts: a signal's handler may raise once it runs.
     log.behind = thread if behind else log.behind
     log.writer = log.writer if behind else thread
     try:
