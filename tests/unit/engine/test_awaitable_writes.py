@@ -460,7 +460,7 @@ def test_what_is_held_is_bounded(run, monkeypatch):
         run(main())
 
 
-def test_closing_refuses_what_is_held(run):
+def test_closing_makes_what_is_held(run):
     disk = MemoryFileSystem()
     with opened(disk, **SMALL) as db:
         gate = Gate(disk, "pwrite", ".sst")
@@ -469,17 +469,148 @@ def test_closing_refuses_what_is_held(run):
             futures = await fill_until_held(db)
             futures.append(db.put_async(b"behind", b""))
             await gate.wait_until_reached()
+            assert db.stats()["held_bytes"] > 1000
             closing = asyncio.create_task(asyncio.to_thread(db.close))
-            with pytest.raises(ClosedError):
-                await futures[-2]
-            with pytest.raises(ClosedError):
-                await futures[-1]
             gate.opened.set()
             await closing
-            await asyncio.gather(*futures[:-2])
-            assert len(after_power_loss(disk)) == len(futures) - 1
+            await asyncio.gather(*futures)
+            assert len(after_power_loss(disk)) == len(futures) + 1
+            with pytest.raises(ClosedError):
+                await db.put_async(b"late", b"")
 
         run(main())
+
+
+def test_closing_a_database_that_failed_refuses_what_is_held(run):
+    disk = MemoryFileSystem()
+    with contextlib.suppress(StorageError), opened(disk, **SMALL) as db:
+        gate = Gate(disk, "pwrite", ".sst")
+
+        async def main() -> None:
+            futures = await fill_until_held(db)
+            await gate.wait_until_reached()
+            disk.fail("datasync", errno.EIO, path=".sst")
+            gate.opened.set()
+            with contextlib.suppress(StorageError):
+                await asyncio.to_thread(db.close)
+            with pytest.raises(StorageError):
+                await futures[-1]
+
+        run(main())
+
+
+def test_closing_meets_a_thread_of_the_log_that_is_being_started(run, monkeypatch):
+    disk = MemoryFileSystem()
+    db = DB("/db", filesystem=disk)
+    start = threading.Thread.start
+    outcomes: list[BaseException | None] = []
+
+    def close() -> None:
+        try:
+            db.close()
+        except BaseException as error:  # noqa: BLE001
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+
+    closing = threading.Thread(target=close)
+
+    def late(thread: threading.Thread) -> None:
+        if thread.name == "kvstore-log":
+            start(closing)
+            while not db.closed:
+                os.sched_yield()
+            closing.join(0.2)  # it must wait for what comes now
+        start(thread)
+
+    async def main() -> None:
+        with contextlib.suppress(ClosedError, StorageError):
+            await db.put_async(b"a", b"1")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", late)
+        run(main())
+    closing.join(PATIENCE_S)
+    assert outcomes == [None]
+    DB("/db", filesystem=disk).close()
+
+
+def test_one_that_cannot_be_told_does_not_stop_the_line():
+    line = held.HeldWrites(lambda: None)
+    told: list[object] = []
+
+    def fail(_result: object, _error: BaseException | None) -> None:
+        raise MemoryError
+
+    silence, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        line.add(lambda: 1, 0, fail)
+        line.add(lambda: 2, 0, lambda result, _: told.append(result))
+        line.wait_behind()
+    finally:
+        threading.excepthook = silence
+    line.end()
+    assert told == [2]
+
+
+def test_a_database_that_is_only_read_says_so_in_the_future(run):
+    disk = MemoryFileSystem()
+    DB("/db", filesystem=disk).close()
+    with DB("/db", filesystem=disk, read_only=True) as db:
+
+        async def main() -> None:
+            for call in (
+                lambda: db.put_async(b"a", b"1"),
+                lambda: db.delete_async(b"a"),
+                lambda: db.write_async(WriteBatch()),
+                db.sync_async,
+            ):
+                future = call()
+                with pytest.raises(StorageError) as refused:
+                    await future
+                assert refused.value.errno == errno.EROFS
+
+        run(main())
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_without_a_descriptor_the_future_says_so(run):
+    with DB("/db", filesystem=MemoryFileSystem()) as db:
+
+        async def main() -> None:
+            with no_descriptors():
+                future = db.put_async(b"a", b"1")
+            with pytest.raises(StorageError) as refused:
+                await future
+            assert refused.value.errno == errno.EMFILE
+            assert refused.value.retryable
+            await db.put_async(b"a", b"1")
+
+        run(main())
+
+
+def test_the_first_call_after_the_end_leaves_nothing_behind(run, monkeypatch):
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    db = DB("/db", filesystem=MemoryFileSystem())
+    db.close()
+
+    async def main() -> None:
+        with pytest.raises(ClosedError):
+            await db.put_async(b"a", b"1")
+
+    run(main())
+    gc.collect()
+    assert unraisable == []
 
 
 def test_a_disk_without_room_for_the_log_refuses_the_call_alone(run):

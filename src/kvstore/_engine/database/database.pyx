@@ -649,7 +649,8 @@ cdef class Database(Store):
     cdef int slow_down(self) except -1:
         """A delay that grows with the tables of level 0, until a compaction has caught up."""
         self.slowdowns += 1
-        time.sleep(self.delay_wanted())
+        if not self.draining:
+            time.sleep(self.delay_wanted())
         self.check_writable()
         return 0
 
@@ -1087,13 +1088,13 @@ cdef class Database(Store):
         caller = threading.get_ident()
         if self.forked or not (self.open or self.closing) or caller in self.closers:
             return
-        self.closing = True
-        self.open = False
-        self.closed_flag.closed = True
-        self.attention = True
         self.closers.add(caller)
         try:
             try:
+                if self.held is not None:
+                    # What was accepted is made, as long as the store takes writes.
+                    self.draining = True
+                    self.held.end()
                 self.finish_closing()
             except (OSError, StorageError):
                 raise
@@ -1106,6 +1107,10 @@ cdef class Database(Store):
 
     cdef int finish_closing(self) except -1:
         """Each step may be done again."""
+        self.closing = True
+        self.open = False
+        self.closed_flag.closed = True
+        self.attention = True
         self.stop_threads()
         # Foreground jobs of other threads end soon after stop_jobs.
         with self.changed:
@@ -1126,10 +1131,11 @@ cdef class Database(Store):
         return 0
 
     cdef int closed_at_last(self) except -1:
-        self.closing = False
-        OPEN_STORES.discard(self)
+        # Of a call that an exception ends here the next one does it again.
         if self.at_end is not None:
             self.at_end()
+        self.closing = False
+        OPEN_STORES.discard(self)
         return 0
 
 

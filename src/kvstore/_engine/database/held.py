@@ -5,6 +5,7 @@ The thread is there only while there are some.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from kvstore.errors import ClosedError, OverloadedError, StorageError
 
 HELD_BYTES_MAX = 64 << 20
 """What may wait, unless it is a single write."""
-ITEM_BYTES = 512
-"""Of each of them, beside its keys and values."""
+ITEM_BYTES = 1024
+"""Of each of them, beside its keys and values: what is called, its future and what tells it."""
 
 Make = Callable[[], object]
 Done = Callable[[object, BaseException | None], None]
@@ -30,7 +31,8 @@ class HeldWrites:
         self._emptied = emptied
         self._moved = threading.Condition()
         self._line: deque[tuple[Make, int, Done]] = deque()
-        self._bytes = 0
+        self.bytes = 0
+        """What they take."""
         self._added = 0
         self._made = 0
         self._ended = False
@@ -46,14 +48,14 @@ class HeldWrites:
         with self._moved:
             if self._ended:
                 raise ClosedError("the database is closed")
-            if self._line and self._bytes + size > HELD_BYTES_MAX:
+            if self._line and self.bytes + size > HELD_BYTES_MAX:
                 raise OverloadedError(
-                    f"{self._bytes} bytes of writes wait already until the database takes them"
+                    f"{self.bytes} bytes of writes wait already until the database takes them"
                 )
             self._line.append((make, size, done))
             if self._thread is None:
                 self._start()
-            self._bytes += size
+            self.bytes += size
             self._added += 1
             self.waiting = True
 
@@ -67,7 +69,7 @@ class HeldWrites:
                 self._moved.wait()
 
     def end(self) -> None:
-        """Take no more, and wait until those that wait had their answer."""
+        """Take no more, and wait until those that wait are made, or had the error why not."""
         with self._moved:
             self._ended = True
             thread = self._thread
@@ -93,15 +95,14 @@ class HeldWrites:
         """Make the first; whether there are more."""
         make, size, done = self._line[0]
         try:
-            made = make()
-        except BaseException as error:  # noqa: BLE001
-            done(None, error)
-        else:
-            done(made, None)
+            _make(make, done)
+        except BaseException:  # noqa: BLE001
+            # Whoever comes behind it must not wait for ever.
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
         with self._moved:
             # Not before: what comes after it by then must come behind it.
             self._line.popleft()
-            self._bytes -= size
+            self.bytes -= size
             self._made += 1
             self._moved.notify_all()
             if self._line:
@@ -110,3 +111,12 @@ class HeldWrites:
             self._thread = None
             self._emptied()
             return False
+
+
+def _make(make: Make, done: Done) -> None:
+    try:
+        made = make()
+    except BaseException as error:  # noqa: BLE001
+        done(None, error)
+    else:
+        done(made, None)
