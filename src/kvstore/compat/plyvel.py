@@ -240,7 +240,9 @@ class DB:
         fill_cache: bool = True,
     ) -> Any:
         try:
-            return self._store.get(key, default, fill_cache=fill_cache)
+            return self._store.get(
+                key, default, verify_checksums=verify_checksums, fill_cache=fill_cache
+            )
         except errors.Error as error:
             _fail(error)
 
@@ -344,7 +346,9 @@ class PrefixedDB:
         fill_cache: bool = True,
     ) -> Any:
         try:
-            return self._view.get(key, default, fill_cache=fill_cache)
+            return self._view.get(
+                key, default, verify_checksums=verify_checksums, fill_cache=fill_cache
+            )
         except errors.Error as error:
             _fail(error)
 
@@ -606,7 +610,9 @@ class Snapshot:
         fill_cache: bool = True,
     ) -> Any:
         try:
-            return self._view.get(key, default, fill_cache=fill_cache)
+            return self._view.get(
+                key, default, verify_checksums=verify_checksums, fill_cache=fill_cache
+            )
         except errors.Error as error:
             _fail(error)
 

@@ -87,7 +87,11 @@ class PrefixedDB:
     ) -> object:
         """As :meth:`DB.get`."""
         return self.db.get(
-            joined(self.prefix, key), default, fill_cache=fill_cache, sequence=sequence
+            joined(self.prefix, key),
+            default,
+            verify_checksums=verify_checksums,
+            fill_cache=fill_cache,
+            sequence=sequence,
         )
 
     def get_versioned(

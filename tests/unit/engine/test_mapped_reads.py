@@ -94,6 +94,7 @@ def test_tables_are_mapped_and_given_back(tmp_path: Path) -> None:
         for key, value in rows.items():
             assert db.get(key) == value
         assert maps_of(tmp_path) == db.stats()["open_tables"] > 1
+        assert db.stats()["mapped_tables"] == db.stats()["open_tables"]
         assert db.stats()["cache"]["index_used_bytes"] == 0
     assert maps_of(tmp_path) == 0
 
@@ -111,6 +112,7 @@ def test_a_disk_that_has_no_maps_is_read_by_calls() -> None:
         db.put(b"a", b"1")
         db.flush()
         assert db.get(b"a") == b"1"
+        assert db.stats()["mapped_tables"] == 0
         disk.fail("pread", errno.EIO, always=True)
         with pytest.raises(StorageError, match="read table"):
             db.get(b"a")
@@ -147,14 +149,42 @@ def test_the_first_reading_of_each_block_checks_it(tmp_path: Path) -> None:
         assert 0 < damaged < 100
 
 
+def test_what_is_to_be_checked_is_read_by_calls(tmp_path: Path) -> None:
+    rows = fill(tmp_path / "db", count=1000)
+    key = b"000500"
+    with DB(tmp_path / "db", **SMALL, mmap_reads=True) as db:
+        assert all(db.get(each) == value for each, value in rows.items())
+        (table,) = (
+            path for path in (tmp_path / "db").glob("*.sst") if rows[key] in path.read_bytes()
+        )
+        with table.open("r+b") as file:
+            file.seek(table.read_bytes().index(rows[key]))
+            file.write(b"V")
+        wrong = b"V" + rows[key][1:]
+        assert db.get(key) == wrong  # read when it was sound
+        batch = db.write_batch()
+        batch.expect(key, wrong)
+        batch.put(key, b"")
+        with db.snapshot() as snapshot:
+            for call in (
+                lambda: db.get(key, verify_checksums=True),
+                lambda: snapshot.get(key, verify_checksums=True),
+                lambda: db.prefixed_db(b"000").get(b"500", verify_checksums=True),
+                batch.write,
+                lambda: list(db),
+            ):
+                with pytest.raises(CorruptionError):
+                    call()
+
+
 CUT_SCRIPT = """
-    import faulthandler, os, sys
+    import faulthandler, os, signal, sys
     from pathlib import Path
     from kvstore.engine import DB
     from kvstore.errors import CorruptionError, IntegrityCode
 
     path, how = Path(sys.argv[1]), sys.argv[2]
-    if how == "before":
+    if how in ("before", "taken back"):
         faulthandler.enable()
     settings = {"background": False, "lru_cache_size": 0, "mmap_reads": True}
     db = DB(path, **settings)
@@ -164,9 +194,16 @@ CUT_SCRIPT = """
     assert str(table) in Path("/proc/self/maps").read_text()
     if how == "after":
         faulthandler.enable()
+    if how == "taken back":
+        faulthandler.disable()
+    if how == "replaced":
+        signal.signal(signal.SIGBUS, lambda *_: None)
+    if how in ("taken back", "replaced"):
+        # It is noticed within so many.
+        assert None not in [db.get(key) for key in keys[:100]]
     os.truncate(table, 1 << 20)
     found = cut = 0
-    for key in keys:
+    for key in reversed(keys):
         try:
             assert db.get(key) is not None
             found += 1
@@ -184,7 +221,7 @@ CUT_SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("how", ["alone", "before", "after"])
+@pytest.mark.parametrize("how", ["alone", "before", "after", "taken back", "replaced"])
 def test_a_page_that_cant_be_had_is_an_error(tmp_path: Path, how: str) -> None:
     """A file that was cut stands for a disk that fails: the kernel says both with SIGBUS."""
     with DB(tmp_path / "db", background=False) as db:

@@ -816,7 +816,7 @@ cdef class Database(Store):
     # --- reading ------------------------------------------------------------------------------
 
     def get(
-        self, key, default=None, *, verify_checksums=False, bint fill_cache=True, sequence=None
+        self, key, default=None, *, bint verify_checksums=False, bint fill_cache=True, sequence=None
     ):
         cdef BytesView view
         if self.attention:
@@ -826,7 +826,7 @@ cdef class Database(Store):
             return lookup(
                 self, view.slice,
                 self.visible if sequence is None else readable_sequence(self, sequence), default,
-                fill_cache,
+                reading_of(fill_cache, verify_checksums),
             )
         finally:
             view_close(&view)

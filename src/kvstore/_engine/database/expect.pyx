@@ -5,12 +5,18 @@ one may still await its sync, but what comes behind it is never seen without it.
 
 What only the disk knows is read from it before, and noted with the flush that tables were as of.
 Should memory have nothing newer of the key by then, and no flush have come between, that is how it
-is; compactions change nothing of it.
+is; compactions change nothing of it. What a map of a table says is not taken for it: only calls
+check what they read each time.
 """
 
 from kvstore._engine.primitives.native cimport Slice, slice_compare, slice_of
 from kvstore._engine.memtable.native cimport COLD, FOUND
-from kvstore._engine.table.native cimport Pinned, pinned_release
+from kvstore._engine.table.native cimport (
+    Pinned,
+    READ_AND_KEEP,
+    READ_CHECKED,
+    pinned_release,
+)
 
 from kvstore.errors import ConflictError
 
@@ -39,7 +45,7 @@ cdef int read_expected(Store store, WriteBatch batch) except -1:
     cdef Pinned pin
     cdef int found
     for expected in batch.expectations:
-        found = look_without_disk(
+        found = look_without_maps(
             store, slice_of_bytes(expected.key), store.assigned, &value, &found_sequence, &pin
         )
         pinned_release(&pin)
@@ -47,7 +53,7 @@ cdef int read_expected(Store store, WriteBatch batch) except -1:
             continue
         flushed = store.flushed_sequence
         expected.read = lookup_versioned(
-            store, slice_of_bytes(expected.key), store.assigned, True
+            store, slice_of_bytes(expected.key), store.assigned, READ_AND_KEEP | READ_CHECKED
         )
         expected.read_flushed = flushed
         expected.is_read = True
@@ -62,7 +68,7 @@ cdef bint is_as_expected(Store store, WriteBatch batch) except -1:
     cdef int found
     cdef bint met
     for expected in batch.expectations:
-        found = look_without_disk(
+        found = look_without_maps(
             store, slice_of_bytes(expected.key), store.assigned, &value, &found_sequence, &pin
         )
         if found == COLD:

@@ -192,7 +192,8 @@ class Database:
         ``sequence`` reads as of that sequence: it must be covered by :meth:`retain_from` or an
         open snapshot, and at most :attr:`last_sequence`. With ``fill_cache=False`` a block that has
         to be read from disk isn't kept in the cache. Checksums are always verified when a block
-        comes from disk, so ``verify_checksums`` changes nothing.
+        comes from disk, so ``verify_checksums`` changes nothing but with the option ``mmap_reads``:
+        then the key isn't looked up in a map.
 
         Raises InvalidArgumentError (history no longer kept), CorruptionError, StorageError,
         ClosedError.

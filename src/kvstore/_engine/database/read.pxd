@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport Slice
-from kvstore._engine.table.native cimport Pinned
+from kvstore._engine.table.native cimport Pinned, READ_AND_KEEP, READ_CHECKED, READ_ONCE
 from kvstore._engine.version.native cimport Version
 
 
@@ -14,9 +14,12 @@ cdef int look_in_memory(
 ) noexcept
 cdef bint has_tables(Version* version) noexcept nogil
 # The value of `key` as bytes, or `default`. The GIL is given up only to look into tables.
-cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache)
+# `reading`: see Reading in sstable.pxd.
+cdef inline int reading_of(bint fill_cache, bint verify_checksums) noexcept:
+    return (READ_AND_KEEP if fill_cache else READ_ONCE) | (READ_CHECKED if verify_checksums else 0)
+cdef object lookup(Store store, Slice key, uint64_t sequence, object default, int reading)
 # (value, its sequence), or None. As lookup, with the sequence of the write that made the value.
-cdef object lookup_versioned(Store store, Slice key, uint64_t sequence, bint fill_cache)
+cdef object lookup_versioned(Store store, Slice key, uint64_t sequence, int reading)
 # Whether there is one; it is not copied.
 cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1
 # The same two from memory alone: memtables, open tables and what the cache holds of them. `cold` or
@@ -29,6 +32,10 @@ cdef object lookup_versioned_cached(Store store, Slice key, uint64_t sequence, o
 # may be given up, or anything is written. `pin` is to be given to pinned_release() then, and may be after
 # every other answer.
 cdef int look_without_disk(
+    Store store, Slice key, uint64_t sequence, Slice* value, uint64_t* found_sequence, Pinned* pin
+) except -1
+# The same without what a map of a table says, which was checked only when it was first read.
+cdef int look_without_maps(
     Store store, Slice key, uint64_t sequence, Slice* value, uint64_t* found_sequence, Pinned* pin
 ) except -1
 # The values of many keys, all of one moment, giving the GIL up once.

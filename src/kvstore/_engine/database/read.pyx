@@ -25,7 +25,13 @@ from kvstore._engine.memtable.native cimport (
     memtable_entries,
     memtable_get,
 )
-from kvstore._engine.table.native cimport Pinned, READ_NOTHING, pinned_release
+from kvstore._engine.table.native cimport (
+    Pinned,
+    READ_AND_KEEP,
+    READ_CHECKED,
+    READ_NOTHING,
+    pinned_release,
+)
 from kvstore._engine.version.native cimport (
     LEVELS,
     Version,
@@ -70,7 +76,7 @@ cdef bint has_tables(Version* version) noexcept nogil:
 
 
 cdef inline bint look_in_tables(
-    Store store, Slice key, uint64_t sequence, bint fill_cache, Slice* value,
+    Store store, Slice key, uint64_t sequence, int reading, Slice* value,
     uint64_t* found_sequence, Pinned* pin
 ) except -1:
     """Whether the key is there; its value is borrowed from what `pin` is to be released of.
@@ -84,7 +90,7 @@ cdef inline bint look_in_tables(
     pin.handle = NULL
     status_clear(&status)
     version_retain(version)
-    found = version_get(version, key, sequence, fill_cache, value, found_sequence, pin, &status)
+    found = version_get(version, key, sequence, reading, value, found_sequence, pin, &status)
     if version == store.version:
         version_release(version)        # not the last who has it
     else:
@@ -95,7 +101,7 @@ cdef inline bint look_in_tables(
     return found == FOUND
 
 
-cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bint fill_cache):
+cdef object lookup(Store store, Slice key, uint64_t sequence, object default, int reading):
     cdef Slice value
     cdef uint64_t found_sequence
     cdef Pinned pin
@@ -104,7 +110,7 @@ cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bi
         return bytes_of(value)
     if found == DELETED or not has_tables(store.version):
         return default
-    if not look_in_tables(store, key, sequence, fill_cache, &value, &found_sequence, &pin):
+    if not look_in_tables(store, key, sequence, reading, &value, &found_sequence, &pin):
         return default
     try:
         return bytes_of(value)
@@ -112,7 +118,7 @@ cdef object lookup(Store store, Slice key, uint64_t sequence, object default, bi
         pinned_release(&pin)
 
 
-cdef object lookup_versioned(Store store, Slice key, uint64_t sequence, bint fill_cache):
+cdef object lookup_versioned(Store store, Slice key, uint64_t sequence, int reading):
     cdef Slice value
     cdef uint64_t found_sequence
     cdef Pinned pin
@@ -121,7 +127,7 @@ cdef object lookup_versioned(Store store, Slice key, uint64_t sequence, bint fil
         return bytes_of(value), found_sequence
     if found == DELETED or not has_tables(store.version):
         return None
-    if not look_in_tables(store, key, sequence, fill_cache, &value, &found_sequence, &pin):
+    if not look_in_tables(store, key, sequence, reading, &value, &found_sequence, &pin):
         return None
     try:
         return bytes_of(value), found_sequence
@@ -137,17 +143,18 @@ cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1:
     if found != ABSENT:
         return found == FOUND
     if not has_tables(store.version) or not look_in_tables(
-        store, key, sequence, True, &value, &found_sequence, &pin
+        store, key, sequence, READ_AND_KEEP, &value, &found_sequence, &pin
     ):
         return False
     pinned_release(&pin)
     return True
 
 
-cdef int look_without_disk(
-    Store store, Slice key, uint64_t sequence, Slice* value, uint64_t* found_sequence, Pinned* pin
+cdef inline int look_in_caches(
+    Store store, Slice key, uint64_t sequence, int reading, Slice* value, uint64_t* found_sequence,
+    Pinned* pin
 ) except -1:
-    """See the declaration. The version can't go away: the GIL is kept."""
+    """See look_without_disk(). The version can't go away: the GIL is kept."""
     cdef Status status
     cdef int found = look_in_memory(store, key, sequence, value, found_sequence)
     pin.handle = NULL
@@ -155,11 +162,25 @@ cdef int look_without_disk(
         return found
     status_clear(&status)
     found = version_get(
-        store.version, key, sequence, READ_NOTHING, value, found_sequence, pin, &status
+        store.version, key, sequence, reading, value, found_sequence, pin, &status
     )
     if found == FAILED:
         raise status_error_in(&status, store.path)
     return found
+
+
+cdef int look_without_disk(
+    Store store, Slice key, uint64_t sequence, Slice* value, uint64_t* found_sequence, Pinned* pin
+) except -1:
+    return look_in_caches(store, key, sequence, READ_NOTHING, value, found_sequence, pin)
+
+
+cdef int look_without_maps(
+    Store store, Slice key, uint64_t sequence, Slice* value, uint64_t* found_sequence, Pinned* pin
+) except -1:
+    return look_in_caches(
+        store, key, sequence, READ_NOTHING | READ_CHECKED, value, found_sequence, pin
+    )
 
 
 cdef object lookup_cached(Store store, Slice key, uint64_t sequence, object default, object cold):

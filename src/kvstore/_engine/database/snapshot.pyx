@@ -55,14 +55,17 @@ cdef class Snapshot:
     def release(self):
         self.close()
 
-    def get(self, key, default=None, *, verify_checksums=False, bint fill_cache=True):
+    def get(self, key, default=None, *, bint verify_checksums=False, bint fill_cache=True):
         cdef BytesView view
         self.check()
         if self.prefix:
             key = self.prefix + as_bytes(key, "key")
         view_open(key, &view, "key")
         try:
-            return lookup(self.store, view.slice, self.sequence, default, fill_cache)
+            return lookup(
+                self.store, view.slice, self.sequence, default,
+                reading_of(fill_cache, verify_checksums),
+            )
         finally:
             view_close(&view)
 

@@ -4,8 +4,8 @@
    The kernel says so with SIGBUS, to the thread that read. One handler for the process, put in place
    with the first map and never taken away: a fault of a guarded reading goes back to where that
    began, any other one to whoever was there before, as if this one weren't. It stands as long as
-   nobody else takes its place, and can do nothing for a thread that blocks SIGBUS, which the kernel
-   then ends together with the process. */
+   nobody else takes its place, which is looked at now and then (guard_holds()), and can do nothing for
+   a thread that blocks SIGBUS, which the kernel then ends together with the process. */
 #pragma once
 
 #include <errno.h>
@@ -24,7 +24,14 @@ struct FaultGuard {
     const uint8_t* end;
 };
 
-static thread_local FaultGuard* guard_here = nullptr;
+/* In the memory that a thread has from its start: the first use of any other kind may allocate, which a
+   handler of signals must not. */
+#define KVSTORE_THREAD_LOCAL static thread_local __attribute__((tls_model("initial-exec")))
+
+KVSTORE_THREAD_LOCAL FaultGuard* guard_here = nullptr;
+KVSTORE_THREAD_LOCAL unsigned readings = 0;
+enum { READINGS_UNSEEN = 64 };      /* of each thread, until it is looked at again */
+static int standing = 0;            /* atomic: whether it stood then */
 static struct sigaction handler_before;
 static pthread_mutex_t handler_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool installed = false;
@@ -54,6 +61,20 @@ static void on_bus_error(int number, siginfo_t* info, void* context) {
     }
 }
 
+static inline bool is_ours(const struct sigaction* now) {
+    return (now->sa_flags & SA_SIGINFO) && now->sa_sigaction == on_bus_error;
+}
+
+/* Whether a map may be read: as of this moment for the `first` reading of a part, else as of some
+   readings ago, since it is a call of the system. */
+static inline int guard_holds(int first) {
+    struct sigaction now;
+    if (!first && ++readings % READINGS_UNSEEN) return __atomic_load_n(&standing, __ATOMIC_RELAXED);
+    int holds = sigaction(SIGBUS, nullptr, &now) == 0 && is_ours(&now);
+    __atomic_store_n(&standing, holds, __ATOMIC_RELAXED);
+    return holds;
+}
+
 /* Whether the handler stands; puts it in place the first time. */
 static inline int guard_stands() {
     struct sigaction now;
@@ -66,8 +87,8 @@ static inline int guard_stands() {
         sigemptyset(&now.sa_mask);
         installed = sigaction(SIGBUS, &now, nullptr) == 0;
     }
-    int stands = installed && sigaction(SIGBUS, nullptr, &now) == 0
-        && (now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_bus_error;
+    int stands = installed && sigaction(SIGBUS, nullptr, &now) == 0 && is_ours(&now);
+    __atomic_store_n(&standing, stands, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&handler_lock);
     return stands;
 }

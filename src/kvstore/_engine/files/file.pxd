@@ -70,11 +70,12 @@ cdef struct FileSystemOps:
     # meanwhile. Negative where this disk has no such thing, or there is no room: then it is pread.
     int (*map)(void* disk, void* file, uint64_t size, const uint8_t** data) noexcept nogil
     void (*unmap)(void* disk, const uint8_t* data, uint64_t size) noexcept nogil
+    # `first`: nobody has read these bytes yet, which takes long anyway.
     # Runs `read`, which alone may look at what `map` gave, and returns what it does; -EFAULT where a
-    # byte can't be had (the disk failed, the file was cut): `read` ends right there then, so it takes
+    # byte can't be had (the disk failed, the file was cut), or that couldn't be told: `read` ends right there then, so it takes
     # no lock and keeps what it obtains in `state`. What is the matter pread tells.
     int (*read_mapped)(
-        void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+        void* disk, const uint8_t* data, uint64_t size, bint first, mapped_reader read, void* state
     ) noexcept nogil
 
 

@@ -180,10 +180,10 @@ cdef void guarded_unmap(void* disk, const uint8_t* data, uint64_t size) noexcept
 
 
 cdef int guarded_read_mapped(
-    void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+    void* disk, const uint8_t* data, uint64_t size, bint first, mapped_reader read, void* state
 ) noexcept nogil:
     cdef GuardedDisk* self = <GuardedDisk*> disk
-    return self.ops.read_mapped(self.disk, data, size, read, state)
+    return self.ops.read_mapped(self.disk, data, size, first, read, state)
 
 
 cdef FileSystemOps GUARDED_OPS

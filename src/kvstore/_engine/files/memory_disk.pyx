@@ -648,7 +648,7 @@ cdef void memory_unmap(void* disk, const uint8_t* data, uint64_t size) noexcept 
 
 
 cdef int memory_read_mapped(
-    void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+    void* disk, const uint8_t* data, uint64_t size, bint first, mapped_reader read, void* state
 ) noexcept nogil:
     return -EFAULT
 

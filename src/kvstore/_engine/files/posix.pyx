@@ -3,6 +3,7 @@
 from libc.errno cimport (
     EAGAIN,
     EBADF,
+    EFAULT,
     EINTR,
     EINVAL,
     EIO,
@@ -37,6 +38,9 @@ cdef extern from *:
     #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/statvfs.h>
+    static inline int kvstore_atomic_add(int* counter, int change) {
+        return __atomic_fetch_add(counter, change, __ATOMIC_RELAXED);
+    }
     """
     ctypedef struct DIR:
         pass
@@ -59,6 +63,7 @@ cdef extern from *:
         unsigned long f_bavail
     int statvfs(const char* path, statvfs_t* result) nogil
     void* mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset) nogil
+    int atomic_add "kvstore_atomic_add"(int* counter, int change) nogil
     int munmap(void* at, size_t size) nogil
     int madvise(void* at, size_t size, int advice) nogil
     void* MAP_FAILED
@@ -67,6 +72,7 @@ cdef extern from *:
 
 cdef extern from "kvstore/_engine/files/fault_guard.h" namespace "kvstore_files" nogil:
     bint guard_stands() noexcept
+    bint guard_holds(bint first) noexcept
     int run_guarded(
         mapped_reader read, void* state, const uint8_t* start, const uint8_t* end
     ) noexcept
@@ -76,6 +82,10 @@ cdef enum:
     DIRECTORY_MODE = 0o777      # the umask decides
     FILE_MODE = 0o666
     GIVEN_BACK_BYTES = 1 << 20
+    MAPS_MAX = 1 << 15          # half of what Linux lets a process have (vm.max_map_count)
+
+
+cdef int maps = 0               # atomic: how many there are
 
 
 # A `void* file` is the descriptor plus one, so that no open file is NULL.
@@ -376,11 +386,16 @@ cdef int posix_map(void* disk, void* file, uint64_t size, const uint8_t** data) 
     cdef void* mapped
     if not guard_stands():
         return -EOPNOTSUPP
+    if atomic_add(&maps, 1) >= MAPS_MAX:
+        atomic_add(&maps, -1)
+        return -ENOMEM
     if not kv_may_allocate():
+        atomic_add(&maps, -1)
         return -ENOMEM
     mapped = mmap(NULL, <size_t> size, PROT_READ, MAP_SHARED, fd_of(file), 0)
     if mapped == MAP_FAILED:
         kv_gave_back()
+        atomic_add(&maps, -1)
         return -os_errno
     # Lookups go anywhere: a page that isn't there is no reason to read its neighbours too.
     madvise(mapped, <size_t> size, MADV_RANDOM)
@@ -390,12 +405,15 @@ cdef int posix_map(void* disk, void* file, uint64_t size, const uint8_t** data) 
 
 cdef void posix_unmap(void* disk, const uint8_t* data, uint64_t size) noexcept nogil:
     munmap(<void*> data, <size_t> size)
+    atomic_add(&maps, -1)
     kv_gave_back()
 
 
 cdef int posix_read_mapped(
-    void* disk, const uint8_t* data, uint64_t size, mapped_reader read, void* state
+    void* disk, const uint8_t* data, uint64_t size, bint first, mapped_reader read, void* state
 ) noexcept nogil:
+    if not guard_holds(first):
+        return -EFAULT
     return run_guarded(read, state, data, data + size)
 
 

@@ -62,6 +62,8 @@ cdef enum Reading:
     READ_ONCE = 0                   # reads it and doesn't keep it
     READ_AND_KEEP = 1
     READ_NOTHING = 2                # the answer is COLD; so it is of a map where no one has read yet
+    # With any of these: what was read from disk was checked then, so a map isn't looked at.
+    READ_CHECKED = 4
 
 # Lookup code of memtable.pxd, the table's range tombstones regarded; `value` is borrowed until pinned_release, which FOUND alone asks for
 # and any other answer allows (the handle is NULL then).

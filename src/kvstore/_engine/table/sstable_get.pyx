@@ -193,7 +193,9 @@ cdef inline int get_entry(
     cdef bint keep
     cdef int result
     pin.handle = NULL
-    if table.map != NULL and not load_acquire(&table.packed):
+    if reading & READ_CHECKED:
+        reading &= ~READ_CHECKED
+    elif table.map != NULL and not load_acquire(&table.packed):
         result = get_mapped(table, user_key, trailer, reading, value, found_sequence, pin)
         if result != UNMAPPED:
             return result

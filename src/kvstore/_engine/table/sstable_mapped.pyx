@@ -71,7 +71,9 @@ cdef bint copy_mapped(Table* table, Handle handle, uint8_t* into) noexcept nogil
     copy.source = table.map + handle.offset
     copy.into = into
     copy.size = handle.bytes
-    return table.ops.read_mapped(table.disk, table.map, table.file_bytes, copy_from_map, &copy) == 0
+    return table.ops.read_mapped(
+        table.disk, table.map, table.file_bytes, False, copy_from_map, &copy
+    ) == 0
 
 
 cdef int mapped_partition(
@@ -195,12 +197,14 @@ cdef int get_mapped(
     lookup.checks = False
     lookup.copy = NULL
     lookup.status = &why
-    result = table.ops.read_mapped(table.disk, table.map, table.file_bytes, look_in_map, &lookup)
+    result = table.ops.read_mapped(
+        table.disk, table.map, table.file_bytes, False, look_in_map, &lookup
+    )
     if result == COLD and reading != READ_NOTHING:
         lookup.checks = True
         own = let_go_of_gil()
         result = table.ops.read_mapped(
-            table.disk, table.map, table.file_bytes, look_in_map, &lookup
+            table.disk, table.map, table.file_bytes, True, look_in_map, &lookup
         )
         take_gil(own)
     if result == FOUND:

@@ -101,10 +101,15 @@ cdef inline uint32_t key_offset(Index* index, uint64_t slot) noexcept nogil:
 cdef inline int separator_at(Index* index, uint64_t slot, Separator* separator) noexcept nogil:
     """-1: it leads out of the index."""
     cdef uint64_t told
+    cdef uint32_t offset
     cdef const uint8_t* end = index.keys + index.key_bytes
-    if slot >= index.entries or key_offset(index, slot) >= index.key_bytes:
+    if slot >= index.entries:
         return -1
-    cdef const uint8_t* at = get_varint64(index.keys + key_offset(index, slot), end, &told)
+    # Once: in a map it may be another the next time.
+    offset = key_offset(index, slot)
+    if offset >= index.key_bytes:
+        return -1
+    cdef const uint8_t* at = get_varint64(index.keys + offset, end, &told)
     if at == NULL:
         return -1
     separator.head = head_at(index.heads, slot)

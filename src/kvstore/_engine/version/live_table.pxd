@@ -57,6 +57,8 @@ cdef OpenTables* open_tables_new(
 ) noexcept nogil                        # NULL: out of memory
 cdef void open_tables_release(OpenTables* tables) noexcept nogil
 cdef int open_tables_count(OpenTables* tables) noexcept nogil
+# Of these, those that lookups read in a map.
+cdef int open_tables_mapped(OpenTables* tables) noexcept nogil
 # Closes some of those that were used least and nobody is looking at; how many. For when the process
 # or the system has no descriptor left.
 cdef int open_tables_close_some(OpenTables* tables) noexcept nogil

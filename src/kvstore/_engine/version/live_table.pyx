@@ -246,6 +246,18 @@ cdef int open_tables_count(OpenTables* tables) noexcept nogil:
     return count
 
 
+cdef int open_tables_mapped(OpenTables* tables) noexcept nogil:
+    cdef int count = 0
+    cdef LiveTable* file
+    lock_take(&tables.lock)
+    file = tables.newest
+    while file != NULL:
+        count += file.table.map != NULL and not load_acquire(&file.table.packed)
+        file = file.next_open
+    lock_leave(&tables.lock)
+    return count
+
+
 cdef Table* close_least_used(OpenTables* tables) noexcept nogil:
     """The table to be released once the lock is off. NULL: all are being looked at.
 
