@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from kvstore._engine.database import held
+from kvstore._engine.database import held, native
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.engine import DB, WriteBatch
 from kvstore.errors import (
@@ -497,6 +497,40 @@ def test_closing_a_database_that_failed_refuses_what_is_held(run):
                 await futures[-1]
 
         run(main())
+
+
+def test_an_interrupt_ends_the_waiting_for_what_is_held():
+    disk = MemoryFileSystem()
+    errors: list[BaseException | None] = []
+    with opened(disk, **SMALL) as db:
+        gate = Gate(disk, "pwrite", ".sst")
+
+        def told(_result: object, error: BaseException | None) -> None:
+            errors.append(error)
+            gate.opened.set()
+
+        def interrupt() -> None:
+            assert gate.reached.wait(PATIENCE_S)
+            with contextlib.suppress(ClosedError):
+                while True:  # until close() waits for them
+                    native.hold_put(db, False, told, b"held", b"")
+                    os.sched_yield()
+            signal.pthread_kill(main, signal.SIGINT)
+
+        main = threading.get_ident()
+        number = 0
+        while native.put_at_once(db, False, b"%05d" % number, bytes(1000)) is not None:
+            number += 1
+        native.hold_put(db, False, told, b"held", b"")
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            db.close()
+        interrupting.join()
+        assert db.closed
+        assert errors
+        assert all(isinstance(error, ClosedError) for error in errors)
+    assert len(after_power_loss(disk)) == number + 1
 
 
 def test_closing_meets_a_thread_of_the_log_that_is_being_started(run, monkeypatch):
