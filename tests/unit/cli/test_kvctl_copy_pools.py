@@ -60,6 +60,10 @@ class Copying:
             self.said = told.err
         return status, json.loads(told.out)
 
+    def told(self) -> str:
+        """In words."""
+        return self._capsys.readouterr().out
+
     def in_pool(self) -> dict[bytes, bytes]:
         return dict(pair for page in self.side.pages(b"") for pair in page.pairs)
 
@@ -238,6 +242,28 @@ def test_what_somebody_else_writes_to_the_pool_is_named(filled: Copying) -> None
     assert (status, told["extra"], told["different"]) == (1, 1, 1)
     assert "kvctl: extra: foreign\n" in filled.said
     assert "kvctl: different: k000\n" in filled.said
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [(REFUSE, "the same command with --mirror goes on"), (MERGE, "the same command goes on")],
+)
+def test_how_it_goes_on_takes_nothing_of_others(filled: Copying, plan: Plan, words: str) -> None:
+    """After --merge a --mirror would remove what was there before."""
+    if plan is MERGE:
+        filled.fill_pool({b"theirs": b"1"})
+    filled.memory.trouble = lambda it: -errno.ENOSPC if it.kind == "write" else None
+    with pytest.raises(NoSpaceError):
+        filled.to_pool(plan)
+    assert words in filled.said
+
+
+def test_no_word_of_a_mirror_comes_after_a_merge(copying: Copying) -> None:
+    copying.fill_pool({b"a": b"1"})
+    copying.group.put(b"theirs", b"1")
+    context = click.Context(click.Command("copy"), obj=Settings(output="text"))
+    assert from_pool(context, copying.side, copying.group, MERGE) == 0
+    assert "--mirror" not in copying.told()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -36,7 +36,7 @@ def between_groups(
     _refuse_one_place(old, new, plan, _namespace(source), _namespace(target))
     side = GroupSide(new)
     copied = Copied()
-    with goes_on(lambda: copied.keys):
+    with goes_on(plan, lambda: copied.keys):
         copy_all(GroupSide(old), side, plan, copied)
         catch_up(old, side, plan, copied)
         if plan.quiet_s is not None:

@@ -31,6 +31,13 @@ class Plan:
     quiet_s: float | None = None
     leased: bool = False
 
+    @property
+    def again(self) -> str:
+        """How it goes on where it broke off: what was REFUSED to be copied beside others has all
+        of the place to itself, and nothing of others goes."""
+        same = "the same command"
+        return f"{same} with --mirror" if self.there is There.REFUSED else same
+
     def rename(self, key: bytes) -> bytes:
         """What a key of the source is called where it comes to."""
         return self.begin + key[len(self.prefix) :]

@@ -56,7 +56,7 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
     if not plan.leased:
         _refuse_leases(old, plan)
     done = Copied()
-    with goes_on(lambda: done.keys):
+    with goes_on(plan, lambda: done.keys):
         copy_all(GroupSide(old), new, plan, done)
         catch_up(old, new, plan, done)
         found, since = _compared(old, new, plan, done)
@@ -86,7 +86,7 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
     if since:
         lines.append(
             f"writers go on: {since} changes came while it was compared, and were copied; stop "
-            "the writers, and compare once more with --mirror before clients switch"
+            f"the writers, and compare once more before clients switch: {plan.again} does"
         )
     elif found.equal and no_leases:
         lines.append("nothing has changed since: clients can switch, if the writers are stopped")
@@ -140,7 +140,7 @@ def from_pool(context: click.Context, old: PoolSide, new: Client, plan: Plan) ->
     side = GroupSide(new)
     refuse_others(side, plan)
     done = Passes()
-    with goes_on(lambda: done.keys):
+    with goes_on(plan, lambda: done.keys):
         make_passes(old, side, plan, done)
     done.damaged.tell()
     damaged = done.damaged.total
@@ -161,8 +161,8 @@ def from_pool(context: click.Context, old: PoolSide, new: Client, plan: Plan) ->
         lines += [
             f"the last pass found nothing different: both have {done.seen.keys} keys, sum of "
             f"SHA-256 {digest}…",
-            "a pool doesn't tell what is written meanwhile: with its writers stopped, one more "
-            "pass with --mirror before clients switch",
+            "a pool doesn't tell what is written meanwhile: with its writers stopped, "
+            f"{plan.again} once more before clients switch",
         ]
     elif damaged:
         lines.append(
@@ -172,7 +172,7 @@ def from_pool(context: click.Context, old: PoolSide, new: Client, plan: Plan) ->
     else:
         lines.append(
             f"after {done.number} passes of {PASSES_MAX} they still differ: something writes to "
-            "one of them; stop the writers, and go on with --mirror"
+            f"one of them; stop the writers, and {plan.again} goes on"
         )
     tell(context, fields, *lines)
     if damaged:

@@ -84,14 +84,14 @@ def refuse_others(side: Side, plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def goes_on(how_many: Callable[[], int]) -> Iterator[None]:
+def goes_on(plan: Plan, how_many: Callable[[], int]) -> Iterator[None]:
     """Whatever ends it before its time: say what stays, and how it goes on."""
     try:
         yield
     except (Error, click.ClickException, KeyboardInterrupt, SystemExit):
         click.echo(
-            f"kvctl: at least {how_many()} keys were copied, and stay; the same command with "
-            "--mirror goes on from there",
+            f"kvctl: at least {how_many()} keys were copied, and stay; {plan.again} goes on from "
+            "there",
             err=True,
         )
         raise
