@@ -15,12 +15,14 @@ from kvstore.beyond.rados.layout import HEAD_KEY
 from kvstore.beyond.rados.walking import Found
 from kvstore.cli.interface.connection import Settings
 from kvstore.cli.kvctl import exit_code_of
-from kvstore.cli.transfer import following
+from kvstore.cli.transfer import following, pools
 from kvstore.cli.transfer.comparing import Sum
+from kvstore.cli.transfer.following import Copied
 from kvstore.cli.transfer.passes import PASSES_MAX
 from kvstore.cli.transfer.plan import Plan, There
 from kvstore.cli.transfer.pool_side import PoolSide
 from kvstore.cli.transfer.pools import from_pool, to_pool
+from kvstore.cli.transfer.sides import GroupSide
 from kvstore.errors import DeadlineExceededError, NoSpaceError
 from kvstore.testing import MemoryClient
 from tests.unit.beyond.live_pool import live_pool
@@ -215,6 +217,39 @@ def test_a_lease_that_comes_meanwhile_is_told(filled: Copying) -> None:
     assert (status, told["leased"], told["equal"], told["safe"]) == (1, 1, True, False)
 
 
+def test_a_lease_that_comes_just_after_the_look_for_them_is_told(
+    filled: Copying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled.group.lease(60) as lease:
+
+        def late(old: GroupSide, new: PoolSide, plan: Plan, done: Copied) -> None:
+            filled.group.put(b"leased", b"v", lease=lease)
+            following.copy_all(old, new, plan, done)
+
+        monkeypatch.setattr(pools, "copy_all", late)
+        status, told = filled.to_pool()
+    assert (status, told["leased"], told["safe"]) == (1, 1, False)
+
+
+@pytest.mark.parametrize("ends", ["gone", "written anew"])
+def test_a_lease_that_is_gone_again_is_no_alarm(
+    filled: Copying, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """As locks come and go, also in another turn than they came."""
+    monkeypatch.setattr(following, "GATHERED_KEYS", 1)
+
+    def change() -> None:
+        with filled.group.lease(60) as lease:
+            filled.group.put(b"lock", b"v", lease=lease)
+            if ends == "written anew":
+                filled.group.put(b"lock", b"v")
+
+    filled.once_at("write", change)
+    status, told = filled.to_pool()
+    assert (status, told["leased"], told["safe"]) == (0, 0, True)
+    assert filled.in_pool() == filled.in_group()
+
+
 def test_keys_that_differ_are_named(filled: Copying) -> None:
     def hurt() -> None:
         filled.damage(b"k002")
@@ -296,6 +331,25 @@ def test_a_pool_that_goes_away_ends_it_by_its_time(filled: Copying) -> None:
 
 
 # From a pool.
+
+
+@pytest.mark.parametrize("plan", [MERGE, MIRROR])
+def test_what_the_group_has_with_a_lease_is_written_without(copying: Copying, plan: Plan) -> None:
+    """Otherwise it would be gone with the lease, after both were told to have it."""
+    copying.fill_pool({b"a": b"1", b"b": b"2"})
+    with copying.group.lease(60) as lease:
+        copying.group.put(b"a", b"1", lease=lease)
+        status, told = copying.from_pool(plan)
+    assert (status, told["copied"], told["equal"]) == (0, 2, True)
+    assert copying.in_group() == {b"a": b"1", b"b": b"2"}
+
+
+def test_a_lease_that_comes_to_the_group_in_the_end_is_a_difference(copying: Copying) -> None:
+    copying.fill_pool({b"a": b"1"})
+    with copying.group.lease(60) as lease:
+        copying.before_walk(2, lambda: copying.group.put(b"a", b"1", lease=lease))
+        status, told = copying.from_pool(MIRROR)
+    assert (status, told["equal"]) == (1, False)
 
 
 def test_all_that_a_pool_has_is_in_the_group(copying: Copying) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
 
 import click
 
@@ -32,24 +32,25 @@ LOOK_S = 0.5
 
 @dataclass(slots=True)
 class Copied:
-    """How far it is; ``revision``: all up to there was copied. ``removed``: keys that the source
-    didn't have; ``leased``: changes of keys with leases."""
+    """How far it is; ``revision``: all up to there was copied, or will be by :func:`copy_all`.
+    ``removed``: keys that the source didn't have; ``leased``: keys that have got leases since."""
 
-    revision: int = 0
+    revision: int
     keys: int = 0
     removed: int = 0
     changes: int = 0
-    leased: int = 0
+    leased: set[bytes] = field(default_factory=set)
 
 
 def copy_all(old: GroupSide, new: Side, plan: Plan, done: Copied) -> None:
-    """All that there is now; where some of it is there already, only what differs is written."""
+    """All that there is at ``done.revision``; where some of it is there already, only what differs
+    is written."""
     client = old.client
-    done.revision = newest_revision(client)
+    leased = frozenset[bytes]() if plan.there is There.REFUSED else new.leased(plan.begin)
     total = client.count(prefix=plan.prefix, revision=done.revision)
     with Progress("copying", total) as progress:
         for chunk in chunks(_pairs(client, plan, done.revision)):
-            pairs = chunk if plan.there is There.REFUSED else differing(chunk, new)
+            pairs = chunk if plan.there is There.REFUSED else differing(chunk, new, leased)
             if pairs:
                 new.put(pairs)
             done.keys += len(pairs)
@@ -64,10 +65,14 @@ def _pairs(client: Client, plan: Plan, revision: int) -> Iterator[Pair]:
         yield plan.rename(entry.key), entry.value
 
 
-def differing(pairs: Sequence[Pair], new: Side) -> list[Pair]:
-    """Those that the other side doesn't have so."""
+def differing(pairs: Sequence[Pair], new: Side, leased: Set[bytes]) -> list[Pair]:
+    """Those that the other side doesn't have so, or only for as long as a lease: ``leased``."""
     there = new.get([key for key, _ in pairs])
-    return [pair for pair, value in zip(pairs, there, strict=True) if pair[1] != value]
+    return [
+        pair
+        for pair, value in zip(pairs, there, strict=True)
+        if pair[1] != value or pair[0] in leased
+    ]
 
 
 def remove_others(source: Side, new: Side, plan: Plan) -> int:
@@ -97,16 +102,24 @@ def _follow(old: Client, new: Side, plan: Plan, done: Copied, until: int) -> Non
         for batch in watch.batches():
             for event in batch.events:
                 last[event.key] = event
+                _note_lease(event, done)
                 size += len(event.value)
             done.changes += len(batch.events)
             reached = max(done.revision, batch.revision)
             if reached >= until or len(last) >= GATHERED_KEYS or size >= GATHERED_BYTES:
                 _apply(new, last, plan)
-                done.leased += sum(event.entry.lease != 0 for event in last.values())
                 done.revision = reached
                 last, size = {}, 0
             if done.revision >= until:
                 return
+
+
+def _note_lease(event: Event, done: Copied) -> None:
+    """Of a key the last change counts: a lock that is held and given back leaves nothing."""
+    if event.kind is EventKind.PUT and event.entry.lease:
+        done.leased.add(event.key)
+    else:
+        done.leased.discard(event.key)
 
 
 def _apply(new: Side, last: dict[bytes, Event], plan: Plan) -> None:

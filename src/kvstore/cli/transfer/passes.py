@@ -41,7 +41,7 @@ def make_passes(old: PoolSide, new: GroupSide, plan: Plan, done: Passes) -> None
         done.number += 1
         before = done.keys + done.removed
         _copy_lacking(old, new, plan, done)
-        is_same = plan.there is There.MERGED or _sum_of(new, plan.begin) == done.seen
+        is_same = plan.there is There.MERGED or _has_all(new, plan.begin, done.seen)
         if not is_same:
             done.removed += remove_others(old, new, plan)
         changed = done.keys + done.removed - before
@@ -59,13 +59,14 @@ def _copy_lacking(old: PoolSide, new: GroupSide, plan: Plan, done: Passes) -> No
     """One walk over the pool."""
     done.seen, done.damaged, done.unread = Sum(), Differences(), 0
     is_empty = done.number == 1 and plan.there is There.REFUSED
+    leased = frozenset[bytes]() if is_empty else new.leased(plan.begin)
     with Progress("copying") as progress:
         for page in old.pages(plan.prefix):
             done.unread += len(page.unread)
             for name, error in (page.damaged | page.unread).items():
                 done.damaged.add("damaged", name, str(error))
             pairs = [(plan.rename(key), value) for key, value in page.pairs]
-            lacking = pairs if is_empty else differing(pairs, new)
+            lacking = pairs if is_empty else differing(pairs, new, leased)
             if lacking:
                 new.put(lacking)
             done.seen.add(pairs)
@@ -73,11 +74,13 @@ def _copy_lacking(old: PoolSide, new: GroupSide, plan: Plan, done: Passes) -> No
             progress.advance(len(pairs))
 
 
-def _sum_of(new: GroupSide, prefix: bytes) -> Sum:
-    """Of all that the group has."""
+def _has_all(new: GroupSide, prefix: bytes, seen: Sum) -> bool:
+    """Whether the group has what was seen, for good, and nothing else."""
     found = Sum()
+    leased = 0
     with Progress("comparing") as progress:
         for entries in new.client.range(prefix=prefix).pages():
             found.add((entry.key, entry.value) for entry in entries)
+            leased += sum(entry.lease != 0 for entry in entries)
             progress.advance(len(entries))
-    return found
+    return found == seen and not leased

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import click
 
@@ -43,6 +43,9 @@ class PoolSide:
     def keys(self, prefix: bytes) -> Iterator[Sequence[bytes]]:
         for page in self.pages(prefix):
             yield [*(key for key, _ in page.pairs), *page.damaged]
+
+    def leased(self, prefix: bytes) -> Set[bytes]:
+        return frozenset()  # a pool has no leases
 
     def pages(self, prefix: bytes) -> Iterator[Found]:
         """The same with values."""

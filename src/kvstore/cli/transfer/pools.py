@@ -15,6 +15,7 @@ from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.interface.output import tell
 from kvstore.cli.transfer.comparing import Comparison, compare
+from kvstore.cli.transfer.export import newest_revision
 from kvstore.cli.transfer.following import Copied, catch_up, copy_all, wait_until_quiet
 from kvstore.cli.transfer.passes import PASSES_MAX, Passes, make_passes
 from kvstore.cli.transfer.plan import Plan
@@ -53,9 +54,10 @@ def _driven(opened: OpenPool, timeout_s: float) -> Iterator[PoolSide]:
 def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> int:
     """Copy, compare, and tell; the exit status."""
     refuse_others(new, plan)
+    # First: a lease that comes after it is a change, and told.
+    done = Copied(newest_revision(old))
     if not plan.leased:
-        _refuse_leases(old, plan)
-    done = Copied()
+        _refuse_leases(old, plan, done.revision)
     with goes_on(plan, lambda: done.keys):
         copy_all(GroupSide(old), new, plan, done)
         catch_up(old, new, plan, done)
@@ -66,7 +68,7 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
         "copied": done.keys,
         "removed": done.removed,
         "changes": done.changes,
-        "leased": done.leased,
+        "leased": len(done.leased),
         "revision": done.revision,
         "keys": found.source.keys,
         "sha256_sum": found.source.hexdigest(),
@@ -80,8 +82,7 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
     ]
     if not no_leases:
         lines.append(
-            f"{done.leased} changes were of keys with leases, which came meanwhile: in the pool "
-            "these keys stay for good"
+            f"{len(done.leased)} keys have got leases meanwhile: in the pool they stay for good"
         )
     if since:
         lines.append(
@@ -121,10 +122,10 @@ def _verdict(found: Comparison) -> str:
     )
 
 
-def _refuse_leases(old: Client, plan: Plan) -> None:
+def _refuse_leases(old: Client, plan: Plan, revision: int) -> None:
     """Raises ClickException where keys have leases, of which a pool knows nothing."""
     leased, first = 0, b""
-    for page in old.range(prefix=plan.prefix, keys_only=True).pages():
+    for page in old.range(prefix=plan.prefix, revision=revision, keys_only=True).pages():
         keys = [entry.key for entry in page if entry.lease]
         first = first or next(iter(keys), b"")
         leased += len(keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Protocol, TypeAlias
 
 import click
@@ -36,6 +36,9 @@ class Side(Protocol):
     def keys(self, prefix: bytes) -> Iterator[Sequence[bytes]]:
         """Those that begin so, some at a time."""
 
+    def leased(self, prefix: bytes) -> Set[bytes]:
+        """Those of them that go with a lease."""
+
 
 class GroupSide:
     """A group, through a client."""
@@ -58,6 +61,10 @@ class GroupSide:
     def keys(self, prefix: bytes) -> Iterator[Sequence[bytes]]:
         for page in self.client.range(prefix=prefix, keys_only=True).pages():
             yield [entry.key for entry in page]
+
+    def leased(self, prefix: bytes) -> Set[bytes]:
+        pages = self.client.range(prefix=prefix, keys_only=True).pages()
+        return {entry.key for page in pages for entry in page if entry.lease}
 
 
 def chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
