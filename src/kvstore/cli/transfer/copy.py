@@ -90,16 +90,17 @@ def copy_command(
       kvctl copy --from old:50051 --to rados:gateway.toml --until-quiet 10s --timeout 60
       kvctl copy --from rados:gateway.toml --to new:50051
 
-    Exits with 1 if the two sides differ in the end, or are one store whose copies would be copied;
-    with 5 if keys of a pool are damaged, which are named.
+    Exits with 1 if the two sides differ in the end, if changes came while a pool was compared
+    (they were copied, but not compared: safe is false in JSON), or if both are one store whose
+    copies would be copied; with 5 if keys of a pool are damaged, which are named.
     """
     if merge and mirror:
         raise click.UsageError("--merge and --mirror exclude each other.")
     wanted = read_key(prefix, hexadecimal=hexadecimal)
     begin = wanted if to_prefix is None else read_key(to_prefix, hexadecimal=hexadecimal)
     there = There.MERGED if merge else There.MIRRORED if mirror else There.REFUSED
-    plan = Plan(wanted, begin, there, until_quiet, without_leases)
     settings = settings_of(context)
+    plan = Plan(wanted, begin, there, until_quiet, without_leases, settings.timeout)
     if source.startswith(POOL) or target.startswith(POOL):
         return _with_pool(context, plan, source, target)
     with settings.connect(source) as old, settings.connect(target) as new:

@@ -12,6 +12,7 @@ from kvstore.cli.interface.progress import Progress
 from kvstore.cli.transfer.export import newest_revision
 from kvstore.cli.transfer.plan import Plan, There
 from kvstore.cli.transfer.sides import GroupSide, Pair, Side, chunks
+from kvstore.cli.transfer.silence import batches_while_there
 from kvstore.client import Client, Event, EventKind
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
 
 # Changes that are handed on at one time.
 GATHERED_KEYS, GATHERED_BYTES = 1000, 8 << 20
+
+# After which writers of the source are taken to be faster.
+ROUNDS_MAX = 5
 
 # Between two looks whether something has changed.
 LOOK_S = 0.5
@@ -88,9 +92,22 @@ def remove_others(source: Side, new: Side, plan: Plan) -> int:
 
 
 def catch_up(old: Client, new: Side, plan: Plan, done: Copied) -> None:
-    """Copy what has changed since, until nothing has."""
-    while (newest := newest_revision(old)) > done.revision:
+    """Copy what has changed since, and what changed meanwhile, until nothing has or for
+    :data:`ROUNDS_MAX` rounds: what comes after these stays behind."""
+    newest = newest_revision(old)
+    for _ in range(ROUNDS_MAX):
+        if newest <= done.revision:
+            return
+        before = done.changes
         _follow(old, new, plan, done, newest)
+        if done.changes == before:
+            return
+        newest = newest_revision(old)
+        click.echo(
+            f"kvctl: copied {done.changes - before} changes, up to revision {done.revision}; "
+            f"{max(0, newest - done.revision)} revisions came meanwhile",
+            err=True,
+        )
 
 
 def _follow(old: Client, new: Side, plan: Plan, done: Copied, until: int) -> None:
@@ -99,7 +116,7 @@ def _follow(old: Client, new: Side, plan: Plan, done: Copied, until: int) -> Non
     size = 0
     with old.watch(prefix=plan.prefix, from_revision=done.revision + 1) as watch:
         watch.ask_progress()
-        for batch in watch.batches():
+        for batch in batches_while_there(old, watch, plan.patience_s):
             for event in batch.events:
                 last[event.key] = event
                 _note_lease(event, done)

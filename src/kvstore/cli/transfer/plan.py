@@ -23,13 +23,15 @@ class There(enum.Enum):
 class Plan:
     """Keys that begin with ``prefix``, which begin with ``begin`` in the end. ``quiet_s``: to go on
     until nothing has changed for so long; None: until nothing is left to copy. ``leased``: keys
-    with leases, too, also to where there are none."""
+    with leases, too, also to where there are none. ``patience_s``: after which a watch that says
+    nothing is no longer waited for without asking the source whether it is there."""
 
     prefix: bytes = b""
     begin: bytes = b""
     there: There = There.REFUSED
     quiet_s: float | None = None
     leased: bool = False
+    patience_s: float = 5.0
 
     @property
     def again(self) -> str:

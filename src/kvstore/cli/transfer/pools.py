@@ -94,7 +94,7 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
     tell(context, fields, *lines)
     if not found.equal and found.differences.counts["damaged"]:
         return ExitCode.DAMAGED
-    return ExitCode.OK if found.equal and no_leases else ExitCode.FAILURE
+    return ExitCode.OK if fields["safe"] else ExitCode.FAILURE
 
 
 def _compared(old: Client, new: PoolSide, plan: Plan, done: Copied) -> tuple[Comparison, int]:
