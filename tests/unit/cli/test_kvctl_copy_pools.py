@@ -25,7 +25,7 @@ from kvstore.cli.transfer.pool_side import PoolSide
 from kvstore.cli.transfer.pools import from_pool, to_pool
 from kvstore.cli.transfer.sides import GroupSide
 from kvstore.client import Client, Watch
-from kvstore.errors import DeadlineExceededError, NoSpaceError, UnavailableError
+from kvstore.errors import DeadlineExceededError, NoSpaceError, StorageError, UnavailableError
 from kvstore.testing import MemoryClient
 from tests.unit.beyond.live_pool import live_pool
 from tests.unit.beyond.memory_pool import MemoryOperation, MemoryPool
@@ -328,11 +328,41 @@ def test_keys_that_differ_are_named(filled: Copying) -> None:
 def test_what_somebody_else_writes_to_the_pool_is_named(filled: Copying) -> None:
     filled.to_pool()
     # Once those of others are gone, and before it is compared.
-    filled.before_walk(2, lambda: filled.pool.put([(b"foreign", b"v"), (b"k000", b"other")]))
+    filled.before_walk(1, lambda: filled.pool.put([(b"foreign", b"v"), (b"k000", b"other")]))
     status, told = filled.to_pool(MIRROR)
     assert (status, told["extra"], told["different"]) == (1, 1, 1)
     assert "kvctl: extra: foreign\n" in filled.said
     assert "kvctl: different: k000\n" in filled.said
+
+
+@pytest.mark.parametrize("plan", [REFUSE, MIRROR, MERGE])
+def test_a_bucket_of_the_target_that_cannot_be_read_is_named(filled: Copying, plan: Plan) -> None:
+    """It may hold keys of others, and is no empty one."""
+    filled.fill_pool({b"k000": b"1"})
+    (lost,) = [name for name, thing in filled.memory.things.items() if b"kk000" in thing.pairs]
+    filled.memory.trouble = lambda it: -errno.EIO if it.name == lost else None
+    with pytest.raises(StorageError) as failed:
+        filled.to_pool(plan)
+    assert exit_code_of(failed.value) == 5
+    if plan is REFUSE:
+        assert f"kvctl: bucket {lost.decode()} can't be read:" in filled.said
+    else:
+        assert "kvctl: at key k000:" in filled.said
+
+
+def test_a_bucket_that_cannot_be_read_any_more_once_it_is_compared_is_named(
+    filled: Copying,
+) -> None:
+    filled.fill_pool({b"theirs": b"1"})
+    (lost,) = [name for name, thing in filled.memory.things.items() if b"ktheirs" in thing.pairs]
+
+    def lose() -> None:
+        filled.memory.trouble = lambda it: -errno.EIO if it.name == lost else None
+
+    filled.before_walk(1, lose)
+    status, told = filled.to_pool(MIRROR)
+    assert (status, told["equal"], told["damaged"]) == (5, False, 1)
+    assert f"kvctl: damaged: {lost.decode()} (" in filled.said
 
 
 @pytest.mark.parametrize(
@@ -480,6 +510,27 @@ def test_damaged_keys_of_a_pool_are_named_and_a_copy_of_before_stays(copying: Co
     expected = ALL | {b"k000": b"of an earlier copy"}
     del expected[b"k001"]
     assert copying.in_group() == expected
+
+
+def test_a_copy_of_a_key_whose_entry_lies_in_another_bucket_stays(copying: Copying) -> None:
+    """A get finds nothing where it should be."""
+    copying.fill_pool({b"moved": b"1", b"sound": b"2"})
+    things = copying.memory.things.values()
+    (place,) = [thing for thing in things if b"kmoved" in thing.pairs]
+    (other,) = [thing for thing in things if b"ksound" in thing.pairs]
+    other.pairs[b"kmoved"] = place.pairs.pop(b"kmoved")
+    copying.group.put(b"moved", b"1")
+    status, told = copying.from_pool(MIRROR)
+    assert (status, told["damaged"]) == (5, 1)
+    assert copying.in_group() == {b"moved": b"1", b"sound": b"2"}
+
+
+def test_keys_are_named_without_a_look_at_large_values(copying: Copying) -> None:
+    copying.fill_pool()
+    copying.memory.log.clear()
+    keys = [key for page in copying.side.keys(b"") for key in page]
+    assert sorted(keys) == sorted(ALL)
+    assert not any(line.startswith("read_data") for line in copying.memory.log)
 
 
 def test_a_bucket_that_cannot_be_read_is_named(copying: Copying) -> None:

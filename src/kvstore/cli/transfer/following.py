@@ -79,12 +79,14 @@ def differing(pairs: Sequence[Pair], new: Side, leased: Set[bytes]) -> list[Pair
     ]
 
 
-def remove_others(source: Side, new: Side, plan: Plan) -> int:
-    """Remove what the source doesn't have; how many that were."""
+def remove_others(source: Side, new: Side, plan: Plan, but: Set[bytes] = frozenset()) -> int:
+    """Remove what the source doesn't have, ``but`` these keys; how many that were."""
     removed = 0
     for page in new.keys(plan.begin):
         there = source.get([plan.back(key) for key in page])
-        others = [key for key, value in zip(page, there, strict=True) if value is None]
+        others = [
+            key for key, value in zip(page, there, strict=True) if value is None and key not in but
+        ]
         if others:
             new.delete(others)
             removed += len(others)

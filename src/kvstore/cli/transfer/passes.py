@@ -24,13 +24,15 @@ PASSES_MAX = 10
 class Passes:
     """What they came to. ``keys``: that were written, ``removed``: that the pool didn't have.
     ``seen``: what the last one saw; ``equal``: and found in the group, with nothing else.
-    ``damaged``: of the last one; ``unread``: buckets of it."""
+    ``damaged``: of the last one, which are called ``spared`` in the group; ``unread``: buckets of
+    it."""
 
     number: int = 0
     keys: int = 0
     removed: int = 0
     seen: Sum = field(default_factory=Sum)
     damaged: Differences = field(default_factory=Differences)
+    spared: set[bytes] = field(default_factory=set)
     unread: int = 0
     equal: bool = False
 
@@ -43,7 +45,7 @@ def make_passes(old: PoolSide, new: GroupSide, plan: Plan, done: Passes) -> None
         _copy_lacking(old, new, plan, done)
         is_same = plan.there is There.MERGED or _has_all(new, plan.begin, done.seen)
         if not is_same:
-            done.removed += remove_others(old, new, plan)
+            done.removed += remove_others(old, new, plan, done.spared)
         changed = done.keys + done.removed - before
         click.echo(
             f"kvctl: pass {done.number} saw {done.seen.keys} keys; {changed} were copied or "
@@ -57,12 +59,14 @@ def make_passes(old: PoolSide, new: GroupSide, plan: Plan, done: Passes) -> None
 
 def _copy_lacking(old: PoolSide, new: GroupSide, plan: Plan, done: Passes) -> None:
     """One walk over the pool."""
-    done.seen, done.damaged, done.unread = Sum(), Differences(), 0
+    done.seen, done.damaged, done.spared, done.unread = Sum(), Differences(), set(), 0
     is_empty = done.number == 1 and plan.there is There.REFUSED
     leased = frozenset[bytes]() if is_empty else new.leased(plan.begin)
     with Progress("copying") as progress:
         for page in old.pages(plan.prefix):
             done.unread += len(page.unread)
+            # Wherever its entry lies: a get looks for it in its own bucket, and finds nothing.
+            done.spared.update(map(plan.rename, page.damaged))
             for name, error in (page.damaged | page.unread).items():
                 done.damaged.add("damaged", name, str(error))
             pairs = [(plan.rename(key), value) for key, value in page.pairs]

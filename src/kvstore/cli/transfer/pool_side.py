@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 import click
 
 from kvstore.beyond.rados.driven import DrivenPool
-from kvstore.beyond.rados.walking import Found, walk
+from kvstore.beyond.rados.walking import Found, FoundKeys, walk, walk_keys
 from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.transfer.sides import Pair
 from kvstore.errors import Error, StorageError
@@ -41,14 +41,22 @@ class PoolSide:
                 yield result
 
     def keys(self, prefix: bytes) -> Iterator[Sequence[bytes]]:
-        for page in self.pages(prefix):
-            yield [*(key for key, _ in page.pairs), *page.damaged]
+        """Raises StorageError for a bucket that can't be read: nobody knows what is in it."""
+        for page in self.key_pages(prefix):
+            for bucket, error in page.unread.items():
+                click.echo(f"kvctl: bucket {printable(bucket)} can't be read:", err=True)
+                raise error
+            yield [*page.keys, *page.damaged]
+
+    def key_pages(self, prefix: bytes) -> Iterator[FoundKeys]:
+        """The same with what is damaged, and buckets that can't be read."""
+        return walk_keys(self._pool, prefix)
 
     def leased(self, prefix: bytes) -> Set[bytes]:
         return frozenset()  # a pool has no leases
 
     def pages(self, prefix: bytes) -> Iterator[Found]:
-        """The same with values."""
+        """Keys with values, what is damaged, and buckets that can't be read."""
         return walk(self._pool, prefix)
 
 
