@@ -23,7 +23,7 @@ OPTIONS = {
     "max_open_files": 16,
 }
 KEYS = 60
-STEPS = 60
+STEPS = 90
 ROOM = 90 << 10
 """Values of which one fills a memtable, so that it is flushed while a write is under way."""
 

@@ -52,6 +52,7 @@ cdef class Database(Store):
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
+    cdef bint memory_is_full(self) noexcept
     cdef int provide_room(self) except -1
     cdef int provide_room_here(self) except -1
     cdef int check_flushes(self) except -1

@@ -50,13 +50,13 @@ from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES, RETRY
 from kvstore._engine.memtable.native cimport (
     RangeTombstone,
     memtable_add,
-    memtable_bytes,
     memtable_delete_ranges,
     memtable_is_empty,
     memtable_largest,
     memtable_new,
     memtable_prefetch,
     memtable_provide,
+    memtable_used,
 )
 from kvstore._engine.table.native cimport cache_new
 from kvstore._engine.version.native cimport (
@@ -274,7 +274,7 @@ cdef class Database(Store):
         else:
             if self.attention:
                 self.settle()
-            if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            if self.memory_is_full():
                 self.provide_room() if kind == KIND_PUT else self.provide_room_to_delete()
         if self.log is not None:
             if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
@@ -336,7 +336,7 @@ cdef class Database(Store):
         """What may let other threads in before a write."""
         if self.attention:
             self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+        if self.memory_is_full():
             self.provide_room()
         return 0
 
@@ -344,7 +344,7 @@ cdef class Database(Store):
         """As prepare_write, but whoever keeps a log paces itself: make_room and write_delay say how."""
         if self.attention:
             self.check_writable()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+        if self.memory_is_full():
             self.provide_room()
         return 0
 
@@ -431,7 +431,7 @@ cdef class Database(Store):
                 self.work.advance()
             if self.attention:
                 self.settle()
-            if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            if self.memory_is_full():
                 self.provide_room()
             answer = log.reserve(payload_bytes)
         return 0
@@ -448,7 +448,7 @@ cdef class Database(Store):
         cdef int waits
         if self.attention:
             self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+        if self.memory_is_full():
             self.provide_room()
         if self.log is not None:
             waits = self.log.reserve(payload.size)
@@ -654,6 +654,9 @@ cdef class Database(Store):
         self.check_writable()
         return 0
 
+    cdef bint memory_is_full(self) noexcept:
+        return memtable_used(self.memory) >= self.write_buffer_bytes
+
     cdef int provide_room(self) except -1:
         """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
         cdef double began
@@ -671,7 +674,7 @@ cdef class Database(Store):
             self.stall_seconds += time.monotonic() - began
             self.check_writable()
         # Another thread may have frozen it meanwhile.
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+        if self.memory_is_full():
             self.freeze()
             self.work.advance()
             # Whoever notifies may lose the GIL, and find the database closed.
@@ -685,7 +688,7 @@ cdef class Database(Store):
         except StorageError as error:
             if (
                 self.failure is not None or not is_lack_of_space(error)
-                or memtable_bytes(self.memory) >= 2 * self.write_buffer_bytes
+                or memtable_used(self.memory) >= 2 * self.write_buffer_bytes
             ):
                 raise
         return 0
@@ -717,7 +720,7 @@ cdef class Database(Store):
 
     cdef bint must_stop(self) except -1:
         """A write must wait: for a flush, or for a compaction of level 0 if there can be one."""
-        if memtable_bytes(self.memory) < self.write_buffer_bytes:
+        if not self.memory_is_full():
             return False
         return self.frozen_count >= self.max_frozen or (
             self.version.levels[0].count >= self.stop_files
@@ -726,7 +729,7 @@ cdef class Database(Store):
 
     def make_room(self, *, bint wait=True):
         self.check_writable()
-        if memtable_bytes(self.memory) < self.write_buffer_bytes:
+        if not self.memory_is_full():
             return True
         if not wait and self.background and self.must_stop():
             self.check_flushes()
@@ -988,7 +991,7 @@ cdef class Database(Store):
         self.check_open()
         if self.attention:
             self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+        if self.memory_is_full():
             self.provide_room_to_delete()
         if high is None:
             # It hides nothing that is yet to come, so the end of the keys that there are will do.
