@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kvstore._engine.primitives.native import forget_other_threads
+
 
 class Store(Protocol):
     """An open database, as its threads see it."""
@@ -108,6 +110,7 @@ def _close_all() -> None:
 
 
 def _mark_forked() -> None:
+    forget_other_threads()
     for store in list(OPEN_STORES):
         store._after_fork()
 

@@ -8,17 +8,21 @@ from kvstore._engine.primitives.native cimport (
     PodVector,
     Slice,
     Status,
+    gil_ask,
+    gil_have,
     internal_user_key,
     kv_realloc,
     load_acquire,
     slice_compare,
     slice_of,
     status_clear,
+    status_error,
     status_error_in,
     view_close,
     view_open,
 )
-from kvstore._engine.files.native cimport sync_directory
+from kvstore._engine.files.native cimport os_failure
+from kvstore._engine.log.native cimport Log
 from kvstore._engine.memtable.native cimport (
     MemTable,
     memtable_cursor,
@@ -91,13 +95,32 @@ cdef TableJob* new_job(Store store, int output_level, Version* version, uint64_t
     return job
 
 
-cdef int run_job(Store store, TableJob* job, Task task) except -1:
-    """1 when done, 0 when the store is closing. Of `task`, if any, a table that is bad is noted."""
+cdef int run_job(Store store, TableJob* job, Task task, Log log) except -1:
+    """1 when done, 0 when the store is closing. Of `task`, if any, a table that is bad is noted.
+
+    All that has to be durable before the tables are named is, with the GIL given up once: `log`, if
+    any, up to what was written until now.
+    """
     cdef Status status
+    cdef Status log_status
+    cdef bint logs = log is not None
+    cdef int log_result = 0
+    cdef int synced = 0
     cdef int result
     with nogil:
         result = table_job_run(job, &status)
+        if result == 0 and logs:
+            log_result = log.sync_to(log.position(), &log_status)
+        if result == 0 and job.outputs_count:
+            # The manifest must not name a file whose own name a power loss can take.
+            synced = job.ops.sync_directory(job.disk, job.directory)
+        gil_ask()
+    gil_have()
     if result == 0:
+        if log_result < 0:
+            check_log(store, status_error(&log_status, log.path))
+        if synced < 0:
+            raise unwanted(store, job, os_failure(synced, b"syncing a directory", store.path))
         return 1
     if status.code == OK:
         return 0
@@ -105,6 +128,22 @@ cdef int run_job(Store store, TableJob* job, Task task) except -1:
     if task is not None and not is_retryable(error):
         note_damage(store, task, status.table, error)
     raise error
+
+
+cdef int check_log(Store store, object error) except -1:
+    """Raises why the log could not be synced, unless it only lacked something."""
+    if store.log_has_failed() or not is_retryable(error):
+        store.fail(error)
+        raise error
+    return 0
+
+
+cdef object unwanted(Store store, TableJob* job, object error):
+    """Its outputs go, unless the manifest may hold an edit that names them."""
+    if store.failure is None and is_retryable(error):
+        with nogil:
+            table_job_unlink(job)
+    return error
 
 
 cdef int note_damage(Store store, Task task, uint64_t number, object error) except -1:
@@ -132,9 +171,6 @@ cdef int install_outputs(
     if added.reserve(job.outputs_count, kv_realloc) < 0:
         raise MemoryError("no memory for tables")
     try:
-        if job.outputs_count:
-            # The manifest must not name a file whose own name a power loss can take.
-            sync_directory(store.disk, store.path)
         for i in range(job.outputs_count):
             output = &job.outputs[i]
             change.level = level
@@ -151,10 +187,7 @@ cdef int install_outputs(
             edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
         )
     except Exception as error:
-        # Unless the manifest may hold the edit, nobody will ask for these files.
-        if store.failure is None and is_retryable(error):
-            with nogil:
-                table_job_unlink(job)
+        unwanted(store, job, error)
         raise
     finally:
         for i in range(added.size()):
@@ -195,20 +228,6 @@ cdef bint flush_oldest(Store store) except -1:
             remove_flushed_log(store)
             store.job_done(store.flush_retry)
     return done
-
-
-cdef int note_log(Store store, object edit) except -1:
-    """Which segments are needed once the edit holds, and how far the log is durable then."""
-    # A segment goes only when a later one is known to be durable.
-    try:
-        if store.log is not None:
-            store.log.sync()
-    except Exception as error:
-        if store.log_has_failed() or not is_retryable(error):
-            store.fail(error)
-            raise
-    store.describe_log(edit, edit.flushed_sequence)
-    return 0
 
 
 cdef bint write_without_space(Store store, object error) except -1:
@@ -256,9 +275,10 @@ cdef bint write_frozen(Store store, int count) except -1:
     try:
         for i in range(count):
             add_memory(job, tables[i], i)
-        if not run_job(store, job, None):
+        # A segment goes only when a later one is known to be durable.
+        if not run_job(store, job, None, store.log):
             return False
-        note_log(store, edit)
+        store.describe_log(edit, edit.flushed_sequence)
         install_outputs(store, job, 0, edit, &nothing, count)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
@@ -361,7 +381,7 @@ cdef int merge(Store store, Task task) except -1:
     try:
         add_task_input(job, task)
         add_task_ranges(store, job, task)
-        if not run_job(store, job, task):
+        if not run_job(store, job, task, None):
             return 0
         edit = Edit()
         note_removals(task, edit, &removed)

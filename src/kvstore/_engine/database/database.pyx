@@ -30,6 +30,8 @@ from kvstore._engine.primitives.native cimport (
     buffer_init,
     buffer_reserve,
     get_fixed32,
+    gil_is_asked_for,
+    gil_step_aside,
     internal_trailer,
     internal_user_key,
     kv_realloc,
@@ -272,6 +274,8 @@ cdef class Database(Store):
             if would_wait(self, key.size + value.size + OPERATION_BYTES):
                 return 1
         else:
+            if gil_is_asked_for():
+                gil_step_aside()
             if self.attention:
                 self.settle()
             if self.memory_is_full():
@@ -334,6 +338,8 @@ cdef class Database(Store):
 
     cdef int prepare_write(self) except -1:
         """What may let other threads in before a write."""
+        if gil_is_asked_for():
+            gil_step_aside()
         if self.attention:
             self.settle()
         if self.memory_is_full():
@@ -342,6 +348,8 @@ cdef class Database(Store):
 
     cdef int prepare_numbered_write(self) except -1:
         """As prepare_write, but whoever keeps a log paces itself: make_room and write_delay say how."""
+        if gil_is_asked_for():
+            gil_step_aside()
         if self.attention:
             self.check_writable()
         if self.memory_is_full():
@@ -446,6 +454,8 @@ cdef class Database(Store):
     cdef int write_ascending(self, Slice payload) except -1:
         cdef uint64_t first
         cdef int waits
+        if gil_is_asked_for():
+            gil_step_aside()
         if self.attention:
             self.settle()
         if self.memory_is_full():

@@ -201,7 +201,7 @@ cdef TableJob* keeping_job(Store store, int level) except NULL:
 cdef list run_keeping_job(Store store, TableJob* job):
     """The TableEntry of each table that it wrote."""
     cdef size_t i
-    if not run_job(store, job, None):
+    if not run_job(store, job, None, None):
         raise ClosedError(f"the database {store.name} is being closed")
     return [
         entry_of(

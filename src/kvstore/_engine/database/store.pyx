@@ -11,6 +11,8 @@ from libc.string cimport memmove
 from kvstore._engine.primitives.native cimport (
     KIND_RANGE_DELETE,
     counter_next,
+    gil_ask,
+    gil_have,
     kv_free,
     load_acquire,
     max_sequence,
@@ -266,6 +268,7 @@ cdef class Store:
         int added_count, int frozen_done
     ) except -1:
         cdef Version* old = NULL
+        cdef bint removes
         try:
             with self.installing:
                 self.enter_version(
@@ -273,10 +276,15 @@ cdef class Store:
                 )
         finally:
             if old != NULL:
-                # The files that nobody reads any more take long to remove: others go on.
+                # The files that nobody reads any more take long to remove: others go on. A flush has
+                # better things to do, where there are threads that do compactions.
+                removes = not self.background or not frozen_done
                 with nogil:
                     version_release(old)
-                    open_tables_remove_unwanted(self.tables)
+                    if removes:
+                        open_tables_remove_unwanted(self.tables)
+                    gil_ask()
+                gil_have()
         self.refresh_attention()
         return 0
 
@@ -286,9 +294,9 @@ cdef class Store:
     ) except -1:
         """Under `installing`. `old`: what was current until now, for the caller to release."""
         cdef Version* next_version
+        cdef bint unsure
         cdef int i
         self.check_writable()
-        self.guard.check()
         self.need_manifest()
         edit.next_number = load_acquire(&self.next_number)
         # What the job let go of by it must not be asked for after a crash either.
@@ -301,12 +309,12 @@ cdef class Store:
                 error = InternalError("a change of tables leads to no valid version")
                 self.fail(error)
                 raise error
-            self.manifest.append(edit)
             try:
-                self.manifest.sync()
+                self.manifest.append_synced(edit, &unsure)
             except Exception as error:
-                # Whether the edit holds is not known any more.
-                self.fail(error)
+                if unsure:
+                    # Whether the edit holds is not known any more.
+                    self.fail(error)
                 raise
         except BaseException:
             version_release(next_version)
@@ -321,6 +329,10 @@ cdef class Store:
         for i in range(frozen_done):
             self.frozen_count -= 1
             memtable_release(self.frozen[self.frozen_count].table)
+        if frozen_done:
+            # Writers wait for the room; for nothing of what follows.
+            with self.changed:
+                self.changed.notify_all()
         for i in range(removed_count):
             removed[i].file.obsolete = not kept(next_version, removed[i].file)
         self.note_manifest()

@@ -36,6 +36,8 @@ from kvstore._engine.primitives.native cimport (
     buffer_free,
     buffer_init,
     crc32c_extend,
+    gil_ask,
+    gil_have,
     kv_free,
     kv_malloc,
     kv_realloc,
@@ -1049,6 +1051,8 @@ cdef class Log:
             if result == 0 or result == -ENOENT:
                 recycle = recycle and result == 0
                 result = self.ops.sync_directory(self.disk, self.folder)
+            gil_ask()
+        gil_have()
         if result < 0:
             raise os_failure(result, b"removing a log segment", segment_name(self.path, number))
         self.monitor.lock()

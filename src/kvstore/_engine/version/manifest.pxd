@@ -11,6 +11,8 @@ cdef class Manifest:
     cdef readonly uint64_t number
     cdef readonly uint64_t edits
     cdef int check(self) except -1
+    # append() and sync() in one; `unsure`: nobody knows whether the edit holds.
+    cdef int append_synced(self, object edit, bint* unsure) except -1
     cdef object seed                        # of the edits' checksums
     cdef readonly uint64_t first_bytes      # size with the first edit alone, which says everything
 

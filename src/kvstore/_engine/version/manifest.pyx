@@ -317,6 +317,19 @@ cdef class Manifest:
         self.check()
         self.file.sync()
 
+    cdef int append_synced(self, object edit, bint* unsure) except -1:
+        cdef bytes framed
+        unsure[0] = False
+        self.check()
+        framed = frame_edit(self.edits + 1, encode_edit(edit), self.seed)
+        try:
+            self.file.append_synced(framed, unsure)
+        except BaseException:
+            self.edits += unsure[0]
+            raise
+        self.edits += 1
+        return 0
+
     def close(self):
         if self.file is not None:
             self.file.close()
