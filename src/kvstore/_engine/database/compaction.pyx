@@ -29,6 +29,7 @@ from kvstore._engine.memtable.native cimport (
     memtable_entries,
     memtable_release,
     memtable_retain,
+    memtable_used,
 )
 from kvstore._engine.version.native cimport (
     Change,
@@ -260,6 +261,7 @@ cdef bint write_frozen(Store store, int count) except -1:
     cdef TableJob* job
     cdef PodVector[Change] nothing
     cdef MemTable* tables[MAX_FROZEN]
+    cdef size_t memory_bytes = 0
     cdef int newest = store.frozen_count - count
     cdef uint64_t last = store.frozen[newest].last_sequence
     cdef int i
@@ -272,6 +274,8 @@ cdef bint write_frozen(Store store, int count) except -1:
     for i in range(count):
         tables[i] = store.frozen[newest + i].table
         memtable_retain(tables[i])
+        memory_bytes += memtable_used(tables[i])
+    store.pace.flush_began_s = now_s()
     try:
         for i in range(count):
             add_memory(job, tables[i], i)
@@ -280,10 +284,12 @@ cdef bint write_frozen(Store store, int count) except -1:
             return False
         store.describe_log(edit, edit.flushed_sequence)
         install_outputs(store, job, 0, edit, &nothing, count)
+        note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
         store.dropped_entries += job.entries_dropped
     finally:
+        store.pace.flush_began_s = 0
         with nogil:
             table_job_free(job)
             for i in range(count):
@@ -376,6 +382,7 @@ cdef int move(Store store, Task task) except -1:
 cdef int merge(Store store, Task task) except -1:
     cdef TableJob* job = new_job(store, task.output_level, task.version, store.max_file_bytes)
     cdef PodVector[Change] removed
+    cdef double began = now_s()
     cdef size_t i
     job.rate_limit = store.options.compaction_rate_limit
     try:
@@ -386,6 +393,8 @@ cdef int merge(Store store, Task task) except -1:
         edit = Edit()
         note_removals(task, edit, &removed)
         install_outputs(store, job, task.output_level, edit, &removed, 0)
+        if task.level == 0:
+            note_level0(&store.pace, now_s() - began, task.upper.size())
         store.compactions += 1
         store.compacted_bytes += job.bytes_written
         store.dropped_entries += job.entries_dropped

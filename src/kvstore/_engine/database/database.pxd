@@ -20,6 +20,7 @@ cdef class Database(Store):
     cdef Buffer scratch         # one operation as a batch, for the log
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
+    cdef bint flush_sleeps      # the thread that flushes has nothing to do, and waits to be called
     cdef int awaiting_sync      # writes that wait for their sync
     cdef uint64_t sync_ticket   # the last one that a thread awaits the sync of, or did
     cdef uint64_t write_ticket  # the last one that a thread hands over itself, or did
@@ -53,12 +54,13 @@ cdef class Database(Store):
     cdef bint give_up_kept_log(self, object error) except -1
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
     cdef bint memory_is_full(self) noexcept
+    cdef int let_flush_in(self) noexcept
     cdef int provide_room(self) except -1
     cdef int provide_room_here(self) except -1
     cdef int check_flushes(self) except -1
     cdef bint must_stop(self) except -1
     cdef int settle(self) except -1
-    cdef int slow_down(self) except -1
+    cdef int look(self, bint deletes) except -1
     cdef double delay_wanted(self) noexcept
     cdef int background_work(self) except -1
     cdef int flush_all(self) except -1

@@ -30,6 +30,8 @@ from kvstore._engine.primitives.native cimport (
     buffer_init,
     buffer_reserve,
     get_fixed32,
+    gil_ask,
+    gil_have,
     gil_is_asked_for,
     gil_step_aside,
     internal_trailer,
@@ -84,6 +86,8 @@ cdef enum:
     FEWEST_OPEN_TABLES = 16
     OTHER_DESCRIPTORS = 64      # of those that the process may have, left to everything else
     MOST_READINGS = 100         # of what a batch expects, while flushes make them void
+    LOOKS = 64                  # at the pace that a memtable is filled, at least
+    LOOK_BYTES = 65536          # between two of them at most
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -278,8 +282,8 @@ cdef class Database(Store):
                 gil_step_aside()
             if self.attention:
                 self.settle()
-            if self.memory_is_full():
-                self.provide_room() if kind == KIND_PUT else self.provide_room_to_delete()
+            if memtable_used(self.memory) >= self.look_at:
+                self.look(kind == KIND_DELETE)
         if self.log is not None:
             if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
                 raise InvalidArgumentError(
@@ -342,8 +346,8 @@ cdef class Database(Store):
             gil_step_aside()
         if self.attention:
             self.settle()
-        if self.memory_is_full():
-            self.provide_room()
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(False)
         return 0
 
     cdef int prepare_numbered_write(self) except -1:
@@ -458,8 +462,8 @@ cdef class Database(Store):
             gil_step_aside()
         if self.attention:
             self.settle()
-        if self.memory_is_full():
-            self.provide_room()
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(False)
         if self.log is not None:
             waits = self.log.reserve(payload.size)
             if waits:
@@ -646,23 +650,28 @@ cdef class Database(Store):
         return 0
 
     cdef int settle(self) except -1:
-        """What keeps a write from the short way: refuse it, or slow it down."""
+        """What keeps a write from the short way, but for those that wait: refuse it, or let others go first."""
         self.check_writable()
         if self.is_holding():
             # Those came first.
             self.held.wait_behind()
             self.check_writable()
-        if self.version.levels[0].count >= self.slowdown_files and self.background:
-            self.slow_down()
         return 0
 
-    cdef int slow_down(self) except -1:
-        """A delay that grows with the tables of level 0, until a compaction has caught up."""
-        self.slowdowns += 1
-        if not self.draining:
-            time.sleep(self.delay_wanted())
-        self.check_writable()
-        return 0
+    cdef int look(self, bint deletes) except -1:
+        """So much was written that the memtable may be full, or the writer too fast."""
+        cdef size_t used = memtable_used(self.memory)
+        cdef size_t since
+        cdef size_t step = min(self.write_buffer_bytes // LOOKS, <size_t> LOOK_BYTES)
+        if used >= self.write_buffer_bytes:
+            self.provide_room_to_delete() if deletes else self.provide_room()
+            self.let_flush_in()
+            return self.check_writable()
+        since = used - self.looked_at
+        # Before others are let in, who may freeze it.
+        self.looked_at = used
+        self.look_at = min(used + step, self.write_buffer_bytes)
+        return keep_pace(self, since) if self.background and not self.draining else 0
 
     cdef bint memory_is_full(self) noexcept:
         return memtable_used(self.memory) >= self.write_buffer_bytes
@@ -689,6 +698,14 @@ cdef class Database(Store):
             self.work.advance()
             # Whoever notifies may lose the GIL, and find the database closed.
             self.check_writable()
+        return 0
+
+    cdef int let_flush_in(self) noexcept:
+        """The thread that was called wakes up without the GIL, and would wait for it first of all."""
+        if self.flush_sleeps:
+            gil_ask()
+            gil_step_aside()
+            gil_have()
         return 0
 
     cdef int provide_room_to_delete(self) except -1:
@@ -1001,8 +1018,8 @@ cdef class Database(Store):
         self.check_open()
         if self.attention:
             self.settle()
-        if self.memory_is_full():
-            self.provide_room_to_delete()
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(True)
         if high is None:
             # It hides nothing that is yet to come, so the end of the keys that there are will do.
             high = after_all_keys(self)
@@ -1264,6 +1281,11 @@ def background_step(Database store not None, job):
     None at the end.
     """
     cdef Retry retry = store.flush_retry if job == "flush" else store.compaction_retry
+    if job == "flush":
+        store.flush_sleeps = False
+        # Whoever called it lets it in: see let_flush_in.
+        gil_ask()
+        gil_have()
     if not store.open or store.forked:
         return None
     if job == "compact":
@@ -1288,6 +1310,8 @@ def background_step(Database store not None, job):
     except Exception:
         # It is kept: as `failure`, or to be tried again.
         pass
+    if job == "flush":
+        store.flush_sleeps = True
     return retry.seconds_left() or INFINITY
 
 

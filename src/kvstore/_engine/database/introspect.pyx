@@ -221,6 +221,7 @@ cdef dict statistics(Store store):
         # Bytes of all levels for each byte of the lowest one: what old versions may take.
         "space_amplification": space_amplification(store),
         "slowdowns": store.slowdowns,
+        "slowdown_seconds": store.slowdown_seconds,
         "stalls": store.stalls,
         "stall_seconds": store.stall_seconds,
         "log": None if store.log is None else store.log.stats(),

@@ -86,6 +86,9 @@ cdef class Store:
 
     # --- contents
     cdef MemTable* memory
+    cdef size_t look_at         # used so far, a writer is to look whether it is full, or to be held back
+    cdef size_t looked_at       # used so far when one did last
+    cdef Pace pace
     cdef Frozen frozen[MAX_FROZEN]      # newest first
     cdef int frozen_count
     cdef Version* version
@@ -139,6 +142,7 @@ cdef class Store:
     cdef uint64_t dropped_entries
     cdef uint64_t passed_entries        # by iterators and counts that are closed
     cdef uint64_t slowdowns
+    cdef double slowdown_seconds
     cdef uint64_t stalls
     cdef double stall_seconds
     cdef uint64_t loaded_manifest       # the number of the one that opening read; 0: a new database

@@ -223,7 +223,6 @@ cdef class Store:
         self.attention = (
             not self.open or self.forked or self.read_only or self.failure is not None
             or self.assigned != self.visible or self.is_holding()
-            or self.version.levels[0].count >= self.slowdown_files
         )
         return 0
 
@@ -261,6 +260,7 @@ cdef class Store:
         self.frozen[0].applied_index = self.applied_index
         self.frozen_count += 1
         self.memory = fresh
+        self.look_at = self.looked_at = 0
         return 0
 
     cdef int install(
