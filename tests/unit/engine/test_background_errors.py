@@ -283,7 +283,8 @@ def test_a_rotten_block_stops_neither_writes_nor_other_compactions(
     assert state["damaged_tables"] == [int(bad[4:10])]
     assert bad in state["background_error"]
     # What doesn't overlap the bad table went down; what does stayed in order above.
-    assert state["levels"][0]["tables"] == 2
+    # (Twice the trigger may gather beside those two.)
+    assert 2 <= state["levels"][0]["tables"] < 2 + 2 * 2
     assert state["levels"][1]["tables"] > 0
     assert len(list(db.iterator(prefix=b"b"))) == 200
     assert len(list(db.iterator(prefix=b"c"))) == 3000
@@ -293,6 +294,11 @@ def test_a_rotten_block_stops_neither_writes_nor_other_compactions(
         db.compact_range()
     assert caught.value.path == bad
     db.compact_range(start=b"b")
+    # So many more beside it that a compaction is due, were it not for that table.
+    for _ in range(4):
+        for number in (0, 199):
+            db.put(b"a%06d" % number, bytes(100))
+        db.flush()
     with pytest.raises(CorruptionError):
         db.resume()
     disk.flip_bit(bad, 1000)  # a disk that reads it right again
