@@ -261,6 +261,7 @@ cdef bint write_frozen(Store store, int count) except -1:
     cdef TableJob* job
     cdef PodVector[Change] nothing
     cdef MemTable* tables[MAX_FROZEN]
+    cdef Version* older = NULL
     cdef size_t memory_bytes = 0
     cdef int newest = store.frozen_count - count
     cdef uint64_t last = store.frozen[newest].last_sequence
@@ -268,8 +269,11 @@ cdef bint write_frozen(Store store, int count) except -1:
     edit = Edit(
         flushed_sequence=last, last_sequence=last, applied_index=store.frozen[newest].applied_index
     )
-    # No table of any level is older than what lies below level 0, so tombstones stay.
     job = new_job(store, 0, NULL, 0)
+    if not store.replacing:
+        # A tombstone whose key no table has is needed by nobody: an entry of a queue, put and deleted.
+        older = job.older = store.version
+        version_retain(older)
     # Others may freeze more memtables meanwhile.
     for i in range(count):
         tables[i] = store.frozen[newest + i].table
@@ -292,6 +296,8 @@ cdef bint write_frozen(Store store, int count) except -1:
         store.pace.flush_began_s = 0
         with nogil:
             table_job_free(job)
+            if older != NULL:
+                version_release(older)
             for i in range(count):
                 memtable_release(tables[i])
     return True

@@ -376,6 +376,7 @@ cdef class RangeReplacement:
                 push(&everything.upper, store.version.levels[level].files[i])
         mark(everything, True)
         store.running_tasks += 1
+        store.replacing = True
         try:
             dead_exchange_begins(&store.dead)
             exchange(store, self.low, self.high, self.keep_from, self.entries)
@@ -383,6 +384,7 @@ cdef class RangeReplacement:
         finally:
             dead_exchange_ends(&store.dead)
             mark(everything, False)
+            store.replacing = False
             store.running_tasks -= 1
             store.work.advance()
             with store.changed:

@@ -80,6 +80,7 @@ cdef class Store:
     cdef Retry compaction_retry
     cdef dict damaged_tables    # number -> what a compaction that read it met
     cdef bint forked            # this is a child of the process that opened it
+    cdef bint replacing         # tables of elsewhere are about to come into a range
     cdef int running_tasks      # compactions that are at work, of any thread; close() waits for them
     cdef uint64_t stop_jobs     # atomic; 1: jobs end at once
     cdef object held            # HeldWrites, once there were some
