@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -15,7 +15,7 @@ from kvstore.beyond.rados.layout import HEAD_KEY
 from kvstore.beyond.rados.walking import Found
 from kvstore.cli.interface.connection import Settings
 from kvstore.cli.kvctl import exit_code_of
-from kvstore.cli.transfer import following, pools, silence
+from kvstore.cli.transfer import following, pool_side, pools, silence
 from kvstore.cli.transfer.comparing import Sum
 from kvstore.cli.transfer.export import newest_revision
 from kvstore.cli.transfer.following import Copied
@@ -26,6 +26,7 @@ from kvstore.cli.transfer.pools import from_pool, to_pool
 from kvstore.cli.transfer.sides import GroupSide
 from kvstore.client import Client, Watch
 from kvstore.errors import DeadlineExceededError, NoSpaceError, StorageError, UnavailableError
+from kvstore.service.operations import Result
 from kvstore.testing import MemoryClient
 from tests.unit.beyond.live_pool import live_pool
 from tests.unit.beyond.memory_pool import MemoryOperation, MemoryPool
@@ -523,6 +524,40 @@ def test_a_copy_of_a_key_whose_entry_lies_in_another_bucket_stays(copying: Copyi
     status, told = copying.from_pool(MIRROR)
     assert (status, told["damaged"]) == (5, 1)
     assert copying.in_group() == {b"moved": b"1", b"sound": b"2"}
+
+
+def test_a_mirror_of_an_empty_pool_is_refused_unless_it_is_meant(copying: Copying) -> None:
+    copying.group.put(b"a", b"1")
+    with pytest.raises(click.ClickException, match="no such keys"):
+        copying.from_pool(MIRROR)
+    assert copying.in_group() == {b"a": b"1"}
+    status, told = copying.from_pool(Plan(there=There.MIRRORED, empties=True))
+    assert (status, told["removed"], copying.in_group()) == (0, 1, {})
+
+
+def test_a_mirror_of_an_empty_group_is_refused_unless_it_is_meant(copying: Copying) -> None:
+    copying.fill_pool({b"a": b"1"})
+    with pytest.raises(click.ClickException, match="no such keys"):
+        copying.to_pool(MIRROR)
+    assert copying.in_pool() == {b"a": b"1"}
+
+
+def test_large_values_are_looked_up_a_few_at_a_time(
+    copying: Copying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying.fill_pool()
+    asked: list[int] = []
+    get = copying.pool.get
+
+    def noted(keys: Sequence[bytes]) -> list[Result]:
+        asked.append(len(keys))
+        return get(keys)
+
+    monkeypatch.setattr(copying.pool, "get", noted)
+    monkeypatch.setattr(pool_side, "GET_BYTES", 100_000)
+    keys = sorted(ALL, key=lambda key: -len(ALL[key]))
+    assert list(copying.side.get(keys)) == [ALL[key] for key in keys]
+    assert asked[:3] == [16, 19, 93]
 
 
 def test_keys_are_named_without_a_look_at_large_values(copying: Copying) -> None:

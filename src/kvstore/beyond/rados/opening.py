@@ -138,7 +138,7 @@ def find_librados() -> None:
         native.load(LIBRARY)
     except OSError as error:
         raise ConfigurationError(
-            f"--mode=rados needs librados (Debian's and Red Hat's package {PACKAGE}): {error}"
+            f"a pool of RADOS needs librados (Debian's and Red Hat's package {PACKAGE}): {error}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from kvstore.cli.interface.progress import Progress
 from kvstore.cli.transfer.export import newest_revision
 from kvstore.cli.transfer.following import Copied, catch_up, copy_all, wait_until_quiet
 from kvstore.cli.transfer.plan import Plan, There
-from kvstore.cli.transfer.sides import GroupSide, goes_on
+from kvstore.cli.transfer.sides import GroupSide, goes_on, refuse_to_empty, refuse_too_long
 from kvstore.client import Client, KeyValue
 from kvstore.client.urls import Target, target_of
 
@@ -37,6 +37,8 @@ def between_groups(
     _refuse_one_place(old, new, plan, _namespace(source), _namespace(target))
     side = GroupSide(new)
     copied = Copied(newest_revision(old))
+    refuse_too_long(old, plan, copied.revision)
+    refuse_to_empty(old.count(prefix=plan.prefix, revision=copied.revision), side, plan)
     with goes_on(plan, lambda: copied.keys):
         copy_all(GroupSide(old), side, plan, copied)
         catch_up(old, side, plan, copied)

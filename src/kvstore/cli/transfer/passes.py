@@ -12,7 +12,7 @@ from kvstore.cli.transfer.comparing import Differences, Sum
 from kvstore.cli.transfer.following import differing, remove_others
 from kvstore.cli.transfer.plan import Plan, There
 from kvstore.cli.transfer.pool_side import PoolSide
-from kvstore.cli.transfer.sides import GroupSide
+from kvstore.cli.transfer.sides import GroupSide, refuse_to_empty
 
 __all__ = ["PASSES_MAX", "Passes", "make_passes"]
 
@@ -43,6 +43,8 @@ def make_passes(old: PoolSide, new: GroupSide, plan: Plan, done: Passes) -> None
         done.number += 1
         before = done.keys + done.removed
         _copy_lacking(old, new, plan, done)
+        if done.number == 1:
+            refuse_to_empty(done.seen.keys, new, plan)
         is_same = plan.there is There.MERGED or _has_all(new, plan.begin, done.seen)
         if not is_same:
             done.removed += remove_others(old, new, plan, done.spared)

@@ -24,7 +24,8 @@ class Plan:
     """Keys that begin with ``prefix``, which begin with ``begin`` in the end. ``quiet_s``: to go on
     until nothing has changed for so long; None: until nothing is left to copy. ``leased``: keys
     with leases, too, also to where there are none. ``patience_s``: after which a watch that says
-    nothing is no longer waited for without asking the source whether it is there."""
+    nothing is no longer waited for without asking the source whether it is there. ``empties``: a
+    mirror of no keys, too, removes all that there is."""
 
     prefix: bytes = b""
     begin: bytes = b""
@@ -32,6 +33,7 @@ class Plan:
     quiet_s: float | None = None
     leased: bool = False
     patience_s: float = 5.0
+    empties: bool = False
 
     @property
     def again(self) -> str:

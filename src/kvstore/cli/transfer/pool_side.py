@@ -14,8 +14,9 @@ from kvstore.errors import Error, StorageError
 
 __all__ = ["PoolSide"]
 
-GETS = 128
-"""Values that are read at one time, whatever their size."""
+GETS_MIN, GETS_MAX, GET_BYTES = 16, 128, 16 << 20
+"""Values that are read at one time: the fewest at first, then as many as those bytes have room for,
+were each as large as the largest of those before."""
 
 
 class PoolSide:
@@ -31,9 +32,13 @@ class PoolSide:
         _check(keys, self._pool.delete(keys))
 
     def get(self, keys: Sequence[bytes]) -> Iterator[bytes | StorageError | None]:
-        for first in range(0, len(keys), GETS):
-            some = keys[first : first + GETS]
-            for key, result in zip(some, self._pool.get(some), strict=True):
+        at, count = 0, GETS_MIN
+        while some := keys[at : at + count]:
+            results = self._pool.get(some)
+            at += len(some)
+            largest = max(len(it) if isinstance(it, bytes) else 0 for it in results)
+            count = max(GETS_MIN, min(GETS_MAX, GET_BYTES // max(1, largest)))
+            for key, result in zip(some, results, strict=True):
                 if isinstance(result, Error) and not isinstance(result, StorageError):
                     _name(key)
                     raise result

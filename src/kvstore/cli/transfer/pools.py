@@ -10,7 +10,7 @@ import click
 
 from kvstore._rados.native import Listing
 from kvstore.beyond.rados.driven import DrivenPool
-from kvstore.beyond.rados.opening import OpenPool, find_pool, open_pool
+from kvstore.beyond.rados.opening import OpenPool, PoolAddress, find_pool, open_pool
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.interface.output import tell
@@ -20,9 +20,17 @@ from kvstore.cli.transfer.following import Copied, catch_up, copy_all, wait_unti
 from kvstore.cli.transfer.passes import PASSES_MAX, Passes, make_passes
 from kvstore.cli.transfer.plan import Plan
 from kvstore.cli.transfer.pool_side import PoolSide
-from kvstore.cli.transfer.sides import GroupSide, goes_on, refuse_others
+from kvstore.cli.transfer.sides import (
+    GroupSide,
+    goes_on,
+    refuse_others,
+    refuse_to_empty,
+    refuse_too_long,
+)
 from kvstore.client import Client
+from kvstore.errors import ConfigurationError
 from kvstore.server.config.rados_config import load_rados_config
+from kvstore.small_files import read_small
 
 __all__ = ["found_pool", "from_pool", "made_pool", "to_pool"]
 
@@ -30,7 +38,7 @@ __all__ = ["found_pool", "from_pool", "made_pool", "to_pool"]
 @contextlib.contextmanager
 def made_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
     """The store in a pool, which is made if there is none yet. ``file``: of a gateway."""
-    opened = open_pool(load_rados_config(file).address)
+    opened = open_pool(_address(file))
     with _driven(opened, timeout_s) as side:
         yield side
 
@@ -38,9 +46,18 @@ def made_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
 @contextlib.contextmanager
 def found_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
     """One that is there."""
-    opened = find_pool(load_rados_config(file).address)
+    opened = find_pool(_address(file))
     with _driven(opened, timeout_s) as side:
         yield side
+
+
+def _address(file: str) -> PoolAddress:
+    # Which says of a file that it is kvd's --config.
+    try:
+        read_small(file)
+    except OSError as error:
+        raise ConfigurationError(f"failed to read {file}: {error.strerror or error}") from error
+    return load_rados_config(file).address
 
 
 @contextlib.contextmanager
@@ -56,6 +73,8 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
     refuse_others(new, plan)
     # First: a lease that comes after it is a change, and told.
     done = Copied(newest_revision(old))
+    refuse_too_long(old, plan, done.revision)
+    refuse_to_empty(old.count(prefix=plan.prefix, revision=done.revision), new, plan)
     if not plan.leased:
         _refuse_leases(old, plan, done.revision)
     with goes_on(plan, lambda: done.keys):

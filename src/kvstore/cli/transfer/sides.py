@@ -8,11 +8,22 @@ from typing import Protocol, TypeAlias
 
 import click
 
+from kvstore.cli.interface.data_bytes import printable
+from kvstore.cli.transfer.export import KEY_BYTES_MAX
 from kvstore.cli.transfer.plan import Plan, There
 from kvstore.client import Client
 from kvstore.errors import Error, StorageError
 
-__all__ = ["GroupSide", "Pair", "Side", "chunks", "goes_on", "refuse_others"]
+__all__ = [
+    "GroupSide",
+    "Pair",
+    "Side",
+    "chunks",
+    "goes_on",
+    "refuse_others",
+    "refuse_to_empty",
+    "refuse_too_long",
+]
 
 Pair: TypeAlias = tuple[bytes, bytes]
 
@@ -90,12 +101,38 @@ def refuse_others(side: Side, plan: Plan) -> None:
         )
 
 
+def refuse_to_empty(keys: int, new: Side, plan: Plan) -> None:
+    """Raises ClickException where a mirror of a source with so many ``keys``, none, would remove
+    all that there is: rather the source is another than was meant."""
+    if keys or plan.there is not There.MIRRORED or plan.empties:
+        return
+    if any(new.keys(plan.begin)):
+        raise click.ClickException(
+            "the source has no such keys, and --mirror would remove all that there are where they "
+            "come to: --allow-empty does"
+        )
+
+
+def refuse_too_long(old: Client, plan: Plan, revision: int) -> None:
+    """Raises ClickException where a key would get longer than a key may be."""
+    more = len(plan.begin) - len(plan.prefix)
+    if more <= 0:
+        return
+    for page in old.range(prefix=plan.prefix, revision=revision, keys_only=True).pages():
+        for entry in page:
+            if len(entry.key) + more > KEY_BYTES_MAX:
+                raise click.ClickException(
+                    f"with --to-prefix {printable(entry.key)} would have {len(entry.key) + more} "
+                    f"bytes, more than {KEY_BYTES_MAX}"
+                )
+
+
 @contextlib.contextmanager
 def goes_on(plan: Plan, how_many: Callable[[], int]) -> Iterator[None]:
     """Whatever ends it before its time: say what stays, and how it goes on."""
     try:
         yield
-    except (Error, click.ClickException, KeyboardInterrupt, SystemExit):
+    except (Error, KeyboardInterrupt, SystemExit):
         click.echo(
             f"kvctl: at least {how_many()} keys were copied, and stay; {plan.again} goes on from "
             "there",
