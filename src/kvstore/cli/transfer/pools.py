@@ -30,6 +30,7 @@ from kvstore.cli.transfer.sides import (
 from kvstore.client import Client
 from kvstore.errors import ConfigurationError
 from kvstore.server.config.rados_config import load_rados_config
+from kvstore.server.logs import configure_logs
 from kvstore.small_files import read_small
 
 __all__ = ["found_pool", "from_pool", "made_pool", "to_pool"]
@@ -38,6 +39,8 @@ __all__ = ["found_pool", "from_pool", "made_pool", "to_pool"]
 @contextlib.contextmanager
 def made_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
     """The store in a pool, which is made if there is none yet. ``file``: of a gateway."""
+    # What a gateway logs as it opens a pool is not for the standard output of a command.
+    configure_logs("warning", "console")
     opened = open_pool(_address(file))
     with _driven(opened, timeout_s) as side:
         yield side
