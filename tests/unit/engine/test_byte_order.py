@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-HEADER = Path(__file__).parents[3] / "src/kvstore/_engine/primitives/byte_order.h"
+import kvstore
+
+HEADER = Path(kvstore.__file__).parent / "_engine/primitives/byte_order.h"
 COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
 
 

@@ -10,8 +10,6 @@ from kvstore._engine.primitives.native cimport (
     Slice,
     Status,
     UNSUPPORTED_VERSION,
-    gil_ask,
-    gil_have,
     kv_calloc,
     kv_free,
     kv_malloc,
@@ -175,9 +173,7 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
     if left == NULL:
         remove_table(file)
     elif first:
-        gil_ask()
         left(owner)
-        gil_have()
 
 
 cdef void open_tables_leave_to(

@@ -1,5 +1,0 @@
-"""Who waits for the GIL: see gil.pxd."""
-
-
-def forget_other_threads():
-    gil_turn.asked = gil_turn.aside = 0
