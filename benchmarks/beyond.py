@@ -12,6 +12,7 @@ the middle one of the gateways', p99 the worst. All daemons share this machine w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import random
@@ -179,6 +180,7 @@ class Gateways:
             ours, theirs = spawn.Pipe()
             process = spawn.Process(target=run_gateway, args=(address, number, theirs))
             process.start()
+            theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
             # The first one makes the marker, and fills the pool.
@@ -201,7 +203,8 @@ class Gateways:
 
     def __exit__(self, *_: object) -> None:
         for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.send(None)
+            with contextlib.suppress(BrokenPipeError):  # it ended by itself, and said why
+                pipe.send(None)
             process.join()
 
 

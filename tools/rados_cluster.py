@@ -226,6 +226,9 @@ class RadosCluster:
         """Of ``mon.a`` or ``osd.<n>``."""
         return self._daemons[name].pid
 
+    def is_running(self, name: str) -> bool:
+        return self._daemons[name].poll() is None
+
     def kill(self, name: str) -> None:
         """SIGKILL, and gone."""
         self._daemons[name].kill()

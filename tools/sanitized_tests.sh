@@ -38,10 +38,11 @@ esac
 
 # CPython frees little at exit, so leaks are not asked for here. Each allocation goes to malloc, so
 # that the sanitizer sees the bounds of Python's own bytes objects too.
+# What becomes of SIGBUS is the engine's matter, and its tests'.
 # What a sanitizer has to say goes to a file: the tests run in workers whose own output may be lost.
 report="$PWD/$base.report"
 rm -f "$report".*
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:log_path="$report"
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:handle_sigbus=0:log_path="$report"
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path="$report"
 # The interpreter isn't instrumented, but its GIL is a mutex and a condition, which are seen.
 export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1:log_path="$report"

@@ -49,10 +49,10 @@ def container() -> dict[str, Any]:
     return found
 
 
-def unit() -> configparser.SectionProxy:
+def unit(name: str = "kvd") -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(DEPLOY / "systemd" / "kvd.service")
+    parser.read(DEPLOY / "systemd" / f"{name}.service")
     return parser["Service"]
 
 
@@ -70,6 +70,7 @@ def test_every_flag_and_variable_exists() -> None:
     assert flags_of(arguments) <= FLAGS
     variables = {
         *unit_environment(),
+        *unit_environment("kvd-rados"),
         *re.findall(r"KVD_[A-Z_]+", image()["ENV"]),
         *(one["name"] for one in container()["env"] if one["name"].startswith("KVD_")),
     }
@@ -293,9 +294,9 @@ def test_the_health_check_of_the_image_works_under_tls(cluster: Pods) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def unit_environment() -> dict[str, str]:
+def unit_environment(name: str = "kvd") -> dict[str, str]:
     """What the unit sets; the last of a name counts."""
-    text = (DEPLOY / "systemd" / "kvd.service").read_text()
+    text = (DEPLOY / "systemd" / f"{name}.service").read_text()
     lines = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
     return dict(pair.split("=", 1) for line in lines for pair in line.split())
 
@@ -311,6 +312,27 @@ def test_the_unit_runs_what_kvd_env_says(tmp_path: Path) -> None:
     assert b"none.toml" in refused.stderr
     with Kvd(tmp_path / "data", env={**said, "KVD_MODE": "embedded", "KVD_CONFIG": ""}) as kvd:
         kvd.wait_serving()
+
+
+def test_the_unit_of_a_gateway_runs_what_its_file_says(tmp_path: Path) -> None:
+    """What is missing of the machine is said, and nothing else is wrong."""
+    assert unit("kvd-rados")["ExecStart"].split()[1:] == []
+    said = unit_environment("kvd-rados")
+    assert (said["KVD_MODE"], said["KVD_CONFIG"]) == ("rados", "/etc/kvstore/gateway.toml")
+    file = tmp_path / "gateway.toml"
+    file.write_text(f'pool = "kv"\nceph_conf = "{tmp_path}/none.conf"\n')
+    refused = run("kvd", env={**said, "KVD_CONFIG": str(file)})
+    assert refused.returncode == 1
+    (line,) = refused.stderr.decode().splitlines()
+    assert "librados" in line or "none.conf" in line
+
+
+def test_units_differ_in_what_they_run_alone() -> None:
+    member, gateway = unit(), unit("kvd-rados")
+    own = {"Environment", "EnvironmentFile", "StateDirectory", "StateDirectoryMode"}
+    assert {*member, *gateway} - own - {"OOMScoreAdjust"} == {*gateway} - own
+    for key in {*gateway} - own:
+        assert gateway[key] == member[key], key
 
 
 def test_systemd_is_told_of_readiness_and_of_the_stop(tmp_path: Path) -> None:

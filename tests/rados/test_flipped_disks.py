@@ -26,7 +26,7 @@ from tests.rados.bluestore import flip
 from tests.rados.conftest import address_in
 from tests.rados.foreign import foreign
 from tests.rados.gateway import Gateway, gateway
-from tools.rados_cluster import POOL, RadosCluster
+from tools.rados_cluster import POOL, RadosCluster, rados_cluster
 
 NAMESPACE = "flipped-disks"
 LARGE = 100_000
@@ -119,20 +119,24 @@ def test_what_no_disk_has_any_more_is_an_error_until_it_is_written_anew(disks: D
     assert get_until_answered(disks.opened, placed.key) == b"new"
 
 
-def test_an_osd_whose_pairs_are_damaged_ends_and_the_others_answer(whole: RadosCluster) -> None:
-    with gateway(address_in(whole, NAMESPACE)) as opened:
-        placed = _placed(whole, opened, b"small", SMALL)
+def test_an_osd_whose_pairs_are_damaged_ends_and_the_others_answer() -> None:
+    """On a cluster of its own: the OSD can't be repaired, an operator has a new one made."""
+    with rados_cluster() as cluster, gateway(address_in(cluster, NAMESPACE)) as opened:
+        placed = _placed(cluster, opened, b"small", SMALL)
         number = placed.osds[0]
         # A start takes it out of RocksDB's log, whose damaged end is taken for what a crash left.
-        for _ in range(2):
-            whole.mend()
-            whole.kill(f"osd.{number}")
-        changed = flip(whole.store(number), placed.value)
-        whole.mend()
+        cluster.kill(f"osd.{number}")
+        cluster.mend()
+        cluster.kill(f"osd.{number}")
+        flip(cluster.store(number), placed.value)
+        cluster.start_osd(number)
         assert get_until_answered(opened, placed.key) == placed.value
-        assert "block checksum mismatch" in whole.log(f"osd.{number}")
-        # It can't be repaired: an operator has a new one made. Here its disk is as it was.
-        whole.kill(f"osd.{number}")
-        flip(whole.store(number), changed)
-        whole.mend()
+        # It ends when it opens its database, or when it reads the pair.
+        until = time.monotonic() + PATIENCE_S
+        while cluster.is_running(f"osd.{number}"):
+            assert time.monotonic() < until, "it goes on"
+            assert opened.call(Get(placed.key), timeout=30.0) == placed.value
+        assert "orruption" in cluster.log(f"osd.{number}") or (
+            "block checksum mismatch" in cluster.log(f"osd.{number}")
+        )
         assert get_until_answered(opened, placed.key) == placed.value

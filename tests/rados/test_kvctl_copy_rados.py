@@ -54,7 +54,12 @@ def test_a_group_moves_into_a_pool_under_writers_and_back(
             thread = threading.Thread(target=write)
             thread.start()
             begun.wait()
-            assert copy(f"--from={old.address}", f"--to={pool}")["equal"]
+            # With 1: what was copied while it was compared was not compared.
+            begun_copy = run(
+                "kvctl", "copy", f"--from={old.address}", f"--to={pool}", "--output=json"
+            )
+            assert begun_copy.returncode in (0, 1), begun_copy.stderr
+            assert json.loads(begun_copy.stdout)["equal"]
             thread.join()
             told = copy(f"--from={old.address}", f"--to={pool}", "--mirror", "--until-quiet=0.1")
             assert told["safe"]

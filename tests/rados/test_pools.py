@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kvstore._rados import native
 from kvstore.beyond.rados import opening
 from kvstore.beyond.rados.layout import MARKER_KEY, MARKER_NAME
 from kvstore.beyond.rados.objects import ABSENT
-from kvstore.beyond.rados.opening import open_pool
+from kvstore.beyond.rados.opening import OpenPool, PoolAddress, open_pool
 from kvstore.errors import ConfigurationError, CorruptionError, UnavailableError
 from kvstore.service import Get, Put
 from tests.rados.conftest import address_in
@@ -40,6 +41,56 @@ def test_a_namespace_of_somebody_else_is_refused(cluster: RadosCluster) -> None:
         somebody.set_pairs(b"theirs", {b"key": b"value"})
     with pytest.raises(ConfigurationError, match="somebody else's"):
         open_pool(address_in(cluster, "foreign"))
+
+
+def test_two_first_starts_at_once_make_one_store(
+    cluster: RadosCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes between this one's look for the marker and its look for objects."""
+    address = address_in(cluster, "at-once")
+    empty = opening._is_empty
+    others: list[OpenPool] = []
+
+    def is_empty(address: PoolAddress, where: str) -> bool:
+        monkeypatch.undo()
+        others.append(open_pool(address))
+        return empty(address, where)
+
+    monkeypatch.setattr(opening, "_is_empty", is_empty)
+    opened = open_pool(address)
+    (other,) = others
+    assert (opened.made, other.made) == (False, True)
+    assert opened.marker == other.marker
+    assert opened.objects.close()
+    assert other.objects.close()
+
+
+def test_a_first_start_ends_in_time_where_placement_groups_do_not_answer(
+    whole: RadosCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "ANSWER_S", 2.0)
+    for number in range(whole.osds):
+        whole.signal(f"osd.{number}", signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(UnavailableError, match="did not answer in 2 s"):
+        opening._is_empty(address_in(whole, "hung"), "it")
+    assert time.monotonic() - began < 20.0
+
+
+def test_an_erasure_coded_pool_is_refused(cluster: RadosCluster) -> None:
+    cluster.ceph(
+        *("osd", "erasure-code-profile", "set", "two", "k=2", "m=1"),
+        "crush-failure-domain=osd",
+    )
+    cluster.ceph("osd", "pool", "create", "coded", "8", "8", "erasure", "two")
+    address = dataclasses.replace(
+        address_in(cluster, "coded"),
+        pool="coded",
+        user="admin",
+        keyring=str(cluster.directory / "client.admin.keyring"),
+    )
+    with pytest.raises(ConfigurationError, match="a replicated pool"):
+        open_pool(address)
 
 
 def test_a_later_version_and_a_damaged_marker_are_refused(cluster: RadosCluster) -> None:
@@ -73,6 +124,10 @@ def test_what_is_missing_is_named(
     ]:
         with pytest.raises(ConfigurationError, match=words):
             open_pool(what)
+    nowhere = tmp_path / "nowhere.conf"
+    nowhere.write_text("[global]\nauth client required = none\n")
+    with pytest.raises(ConfigurationError, match="names no monitor"):
+        open_pool(dataclasses.replace(address, ceph_conf=str(nowhere)))
     silent = tmp_path / "silent.conf"
     silent.write_text("[global]\nmon host = [v2:127.0.0.1:1]\nauth client required = none\n")
     monkeypatch.setitem(opening.OPTIONS, "client_mount_timeout", "1")

@@ -17,11 +17,12 @@ from kvstore.server.checks.configuration import (
     check_process,
     check_rados,
 )
-from kvstore.server.checks.findings import Finding, fault
+from kvstore.server.checks.findings import Finding, fault, warning
 from kvstore.server.config.cluster_config import OVERRIDES, draft_cluster_config
 from kvstore.server.config.options import ServerOptions, option_faults
 from kvstore.server.config.rados_config import OVERRIDES as RADOS_OVERRIDES
 from kvstore.server.config.rados_config import draft_rados_config
+from kvstore.server.exposure import exposures
 from kvstore.server.metrics.endpoint import parse_metrics_address
 
 __all__ = ["check_file", "kvd_check", "merge_listen_address"]
@@ -127,6 +128,7 @@ def _cluster_node(path: str, given: dict[str, str], *, running: bool) -> Iterato
 
 
 def _rados(path: str, given: dict[str, str], *, running: bool) -> Iterator[Finding]:
+    given = {key: value for key, value in given.items() if key not in ("file", "running")}
     try:
         merge_listen_address(given)
         overrides = rados_overrides(given)
@@ -137,6 +139,8 @@ def _rados(path: str, given: dict[str, str], *, running: bool) -> Iterator[Findi
     yield from map(fault, faults)
     if config is not None:
         yield from check_process(config.metrics_address)
+        if not faults:
+            yield from map(warning, exposures(config.options(path)).values())
         yield from check_rados(config, running=running)
 
 

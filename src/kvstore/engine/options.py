@@ -82,15 +82,17 @@ class Options:
     max_write_buffers: int = 4
     """Memtables in memory at most, the mutable one included; then writers wait for a flush."""
     level_size_base: int = 256 << 20
-    """Size of level 1; each level below is `level_size_multiplier` times the one above it."""
+    """Size of level 1; each level below is `level_size_multiplier` times the one above it. The
+    lowest one may have more: four times `compaction_trigger` write buffers."""
     level_size_multiplier: int = 10
     compaction_trigger: int = 4
-    """Tables in level 0 that start a compaction."""
+    """Tables in level 0 that start a compaction; up to twice as many where they are few beside what
+    they are to be merged with."""
     compaction_threads: int = 1
     compaction_rate_limit: int = 0
     """Bytes a second that compaction may write; 0 for no limit."""
     slowdown_files: int = 12
-    """Tables in level 0 from which each write is delayed, a little more with each table."""
+    """Tables in level 0 from which writers are held back, a little more with each table."""
     stop_files: int = 24
     """Tables in level 0 at which writers wait."""
     changes_kept_size: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvstore.beyond.rados.service import RadosService
@@ -24,20 +24,35 @@ class World:
         self.fenced: list[Error] = []
         self._later: list[tuple[float, Any]] = []
         self.clients = [self.pool.client() for _ in range(gateways)]
+        self.behind = [0.0] * gateways
         self.gateways = [
             RadosService(
                 client,
                 SALT,
-                now=lambda: self.now,
-                world=lambda: self.now,
+                now=self._clock(at),
+                world=self._clock(at),
                 later=lambda pause, call: self._later.append((self.now + pause, call)),
                 draw=self.rng.randbytes,
                 limits=limits,
                 fenced=self.fenced.append,
             )
-            for client in self.clients
+            for at, client in enumerate(self.clients)
         ]
         self.tick()
+
+    def stand_still(self, at: int, seconds: float) -> None:
+        """A gateway's machine does, and its clocks with it; the others run."""
+        others = [each for number, each in enumerate(self.gateways) if number != at]
+        until = self.now + seconds
+        while self.now < until:
+            self.now += 0.5
+            self.behind[at] += 0.5
+            for gateway in others:
+                gateway.tick()
+            self.settle()
+
+    def _clock(self, at: int) -> Callable[[], float]:
+        return lambda: self.now - self.behind[at]
 
     @property
     def gateway(self) -> RadosService:
@@ -86,7 +101,7 @@ class World:
     ) -> list[Sequence[Result]]:
         """Submit; the list gets the results when they are there."""
         got: list[Sequence[Result]] = []
-        self.gateways[at].submit(operations, self.now + timeout, got.append)
+        self.gateways[at].submit(operations, self.now - self.behind[at] + timeout, got.append)
         return got
 
     def call(self, operation: Operation, *, at: int = 0) -> Result:

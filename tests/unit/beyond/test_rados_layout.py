@@ -37,7 +37,7 @@ from kvstore.errors import ConfigurationError, CorruptionError
 
 APART = Apart(5, value_checksum(b"key", b"value"), new_value(77, bytes(8)))
 REQUESTS = [Remembered(bytes([n]) * 16, 2 * n, 100 + n) for n in range(5)]
-HEAD = Head(3, 7, 1, 4, 9)
+HEAD = Head(3, 7, 1, 4, 9, 11)
 HEAD.add(REQUESTS)
 MARKER = Marker(b"s" * 16, b"n" * 16)
 

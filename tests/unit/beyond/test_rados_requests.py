@@ -7,11 +7,12 @@ import random
 import pytest
 
 from kvstore.beyond.rados.deciding import REMEMBERED_MS
-from kvstore.beyond.rados.layout import HEAD_KEY, PAGES_MAX, YOUNG_MAX, decode_head
+from kvstore.beyond.rados.layout import HEAD_KEY, PAGES_MAX, YOUNG_MAX, decode_head, request_key
 from kvstore.beyond.rados.pool_clock import STEP_S
-from kvstore.errors import ForgottenError, Refusal
+from kvstore.errors import CorruptionError, ForgottenError, Refusal
 from kvstore.service import Delete, Get, Put, Result
 from kvstore.service.limits import DELAY_S
+from kvstore.state import request_digest
 from tests.unit.beyond.gateways import World
 
 REMEMBERED_S = REMEMBERED_MS / 1000
@@ -133,3 +134,24 @@ def test_no_retry_is_done_twice_whatever_gateways_and_clocks_do(
         for gateway in rng.sample(world.gateways, rng.randrange(4)):
             gateway.tick()
         world.settle()
+
+
+def test_a_damaged_record_of_a_request_is_damage_for_that_request_alone() -> None:
+    world = World()
+    for n in range(2 * YOUNG_MAX):
+        world.call(Put(b"k", b"%d" % n, b"r%d" % n))
+    _, thing = head_of(world)
+    record = request_key(request_digest(b"r0"))
+    thing.pairs[record] = thing.pairs[record][:-1] + b"\xff"
+    got = world.begin(
+        Put(b"k", b"1", b"r1", age_s=5.0),
+        Put(b"k", b"0", b"r0", age_s=5.0),
+        Put(b"k", b"new", b"new"),
+    )
+    world.settle()
+    known, damaged, new = got[0]
+    assert (known, new) == (True, True)
+    assert isinstance(damaged, CorruptionError)
+    assert world.call(Get(b"k")) == b"new"
+    assert isinstance(world.call(Put(b"k", bytes(5000), b"r0", age_s=5.0)), CorruptionError)
+    assert not any(name.startswith(b"v.") for name in world.pool.things)

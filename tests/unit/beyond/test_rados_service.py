@@ -516,6 +516,20 @@ def test_what_reading_the_pool_ends_with_has_words(
     assert world.gateway.figures().failures == {-code: 2}
 
 
+def test_a_write_that_was_denied_may_have_been_done_by_a_try_before() -> None:
+    """librados sends it again when an OSD is lost; by then the gateway's rights may be others."""
+    world = World()
+    world.pool.trouble = lambda operation: (
+        -errno.EPERM + DONE_BUT if is_bucket(operation) and operation.kind == "write" else None
+    )
+    assert isinstance(world.call(Put(b"k", LARGE, b"1")), OutcomeUnknownError)
+    assert world.call(Get(b"k")) == LARGE
+    world.pool.trouble = lambda operation: -errno.EPERM if operation.kind == "write" else None
+    denied = world.call(Put(b"x", LARGE, b"2"))
+    assert isinstance(denied, UnavailableError)
+    assert not isinstance(denied, OutcomeUnknownError)
+
+
 def test_a_gateway_that_was_fenced_off_says_so_to_whoever_runs_it() -> None:
     world = World()
     world.pool.trouble = lambda operation: -errno.ESHUTDOWN if is_bucket(operation) else None

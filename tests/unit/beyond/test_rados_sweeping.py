@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from kvstore.beyond.rados.sweeping import EVERY_MS, Sweep
+from kvstore.errors import Outcome, UnavailableError
 from kvstore.service import Get, Put
 from tests.unit.beyond.gateways import World
 from tests.unit.beyond.memory_pool import MemoryOperation
@@ -120,3 +121,32 @@ def test_one_gateway_a_day_walks(gateways: int, monkeypatch: pytest.MonkeyPatch)
     world.pass_time(110)
     assert claim() == 1
     assert claim() == 0
+
+
+def test_a_value_that_was_swept_while_its_gateway_stood_still_is_named_by_no_key() -> None:
+    """By its own clocks no time has passed when it goes on, and tries again what lost the race."""
+    world = World(gateways=2)
+    world.call(Put(b"k", b"old", b"0"))
+    held = True
+    world.pool.trouble = lambda operation: (
+        0
+        if held
+        and operation.client is world.clients[1]
+        and operation.kind == "write"
+        and operation.name.startswith(b"b.")
+        else None
+    )
+    got = world.begin(Put(b"k", LARGE, b"1"), at=1)
+    world.settle()
+    world.stand_still(1, 1300)
+    assert swept(world) == 1
+    held = False
+    world.settle()
+    ((result,),) = got
+    assert isinstance(result, UnavailableError)
+    assert result.outcome is Outcome.NOT_APPLIED
+    assert world.call(Get(b"k")) == b"old"
+    assert not values_in(world)
+    world.pass_time(2)
+    assert world.call(Put(b"k", LARGE, b"1", age_s=1302.0), at=1) is True
+    assert world.call(Get(b"k")) == LARGE

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvstore.beyond.rados import driven, walking
+from kvstore.beyond.rados import driven, walking, writing
 from kvstore.beyond.rados.driven import DrivenPool
 from kvstore.beyond.rados.layout import bucket_name, bucket_of, entry_key
 from kvstore.beyond.rados.walking import walk
@@ -71,6 +71,24 @@ def test_a_bucket_of_many_keys_is_read_page_by_page(
     memory.log.clear()
     assert seen(pool) == pairs
     assert memory.log.count("list_pairs b.00007") == -(-len(pairs) // walking.PAIRS)
+
+
+def test_a_write_whose_turn_was_cut_short_has_another_while_its_time_lasts(
+    pool: DrivenPool, memory: MemoryPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driven, "TURN_S_MAX", 0.0)
+    monkeypatch.setattr(writing, "TURN_S_MAX", -1.0)
+    reads: list[str] = []
+
+    def trouble(operation: MemoryOperation) -> int | None:
+        reads.append(operation.kind)
+        if len(reads) == 4:
+            monkeypatch.setattr(writing, "TURN_S_MAX", 60.0)
+        return None
+
+    memory.trouble = trouble
+    assert pool.put([(b"k", b"v")]) == [False]
+    assert seen(pool) == {b"k": b"v"}
 
 
 def test_what_a_page_holds_is_bounded(pool: DrivenPool, monkeypatch: pytest.MonkeyPatch) -> None:

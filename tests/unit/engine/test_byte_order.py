@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import kvstore
-
-HEADER = Path(kvstore.__file__).parent / "_engine/primitives/byte_order.h"
+HEADER = Path(__file__).parents[3] / "src/kvstore/_engine/primitives/byte_order.h"
 COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
 
 

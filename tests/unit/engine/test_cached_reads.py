@@ -144,6 +144,8 @@ def test_room_without_waiting_is_refused_while_a_flush_is_under_way(
                 db.write(batch)
         assert told
         disk.heal()
+        # A flush that has failed already would be tried again by itself, but not at once.
+        db.resume()
         assert db.make_room()
         assert db.make_room(wait=False)
 
@@ -159,7 +161,8 @@ def test_a_write_of_whoever_keeps_a_log_is_not_slowed_down(disk: MemoryFileSyste
         assert db.write_delay == 0.0
         disk.fail("pread", errno.EMFILE, always=True, path=".sst")
         for number in range(6):
-            db.put(b"%d" % number, b"v")
+            # One key: a table that overlaps none may be moved down without being read.
+            db.put(b"k", b"%d" % number)
             db.flush()
         assert 0.0 < db.write_delay <= 0.001
         before = db.stats()["slowdowns"]
@@ -167,6 +170,7 @@ def test_a_write_of_whoever_keeps_a_log_is_not_slowed_down(disk: MemoryFileSyste
         batch.put(b"x", b"y")
         db.write(batch, applied_index=1)
         assert db.stats()["slowdowns"] == before
-        db.put(b"x", b"z")
-        assert db.stats()["slowdowns"] == before + 1
+        while db.stats()["slowdowns"] == before:
+            assert db.make_room(wait=False)
+            db.put(b"x", bytes(1000))
         disk.heal()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import ClosedError, ConflictError, InvalidArgumentError
 
 
@@ -262,3 +263,43 @@ def test_of_many_who_count_none_is_lost(tmp_path: Path, settings: dict[str, obje
             one.join()
         assert db.get(b"count") == b"%d" % (threads * each)
         assert db.count(stop=b"c") == threads * each
+
+
+@pytest.mark.parametrize("moment", range(1, 80, 6))
+def test_who_writes_while_a_table_is_opened_is_not_written_over(moment: int) -> None:
+    """Opening lets others in: that is done before conditions are looked at, and not again then."""
+    disk = MemoryFileSystem()
+    keys = [b"%02d" % number for number in range(40)]
+    with kvstore.open(
+        "/db",
+        filesystem=disk,
+        wal=False,
+        max_open_files=16,
+        compaction_trigger=64,
+        slowdown_files=64,
+        stop_files=128,
+    ) as db:
+        for key in keys:
+            db.put(key, b"before")
+            db.flush()
+        opened = 0
+
+        def write(operation: str, path: str) -> None:
+            nonlocal opened
+            if operation == "open" and path.endswith(".sst"):
+                opened += 1
+                if opened == moment:
+                    db.put(keys[0], b"other")
+
+        batch = db.write_batch()
+        for key in keys:
+            batch.expect(key, b"before")
+        batch.put(keys[0], b"mine")
+        disk.on_operation = write
+        try:
+            batch.write()
+        except ConflictError as error:
+            assert error.key == keys[0]
+        disk.on_operation = None
+        assert opened > 16
+        assert db.get(keys[0]) == (b"other" if opened >= moment else b"mine")

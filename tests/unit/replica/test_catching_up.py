@@ -361,7 +361,7 @@ def test_what_is_read_back_of_segments_that_go():
 def test_what_the_state_lacks_stays_however_short_the_tail_is():
     options = replace(SMALL, segment_bytes=4096, log_tail_bytes=4096)
     with DrivenGroup(options=options) as group:
-        write(group, 250, 0)
+        write(group, 230, 0)
         group.settle()
         hashes = group.hashes()
         status = group.leader().status()

@@ -54,9 +54,15 @@ def damage(disk: MemoryFileSystem, path: str, at: float = 0.5) -> None:
     disk.flip_bit(path, int(len(disk.read_file(path)) * at), 3)
 
 
+def damage_ends(disk: MemoryFileSystem, path: str) -> None:
+    """Of a table nearly all: more than is fetched as rows."""
+    damage(disk, path, 0.1)
+    damage(disk, path, 0.8)
+
+
 def damage_tables(group: DrivenGroup, member: int) -> None:
     for path in state_files(group, member, ".sst"):
-        damage(group.disk, path, 0.3)
+        damage_ends(group.disk, path)
 
 
 def find(replica: Replica) -> None:
@@ -229,7 +235,7 @@ def flip(suffix: str, member: int) -> Callable[[MemoryFileSystem], None]:
         ]
         assert paths
         for path in paths:
-            damage(disk, path)
+            (damage_ends if suffix == ".sst" else damage)(disk, path)
 
     return harm
 
@@ -498,7 +504,7 @@ def test_a_state_that_somebody_made_openable_is_fetched_all_the_same() -> None:
         disk = group.disk
         damaged = state_files(group, 2, ".sst")
     for path in damaged:
-        damage(disk, path, 0.3)
+        damage_ends(disk, path)
     path = damaged[0].rpartition("/")[0]
     with pytest.raises(ConfigurationError, match="is a member's"):
         repair_db(path, filesystem=disk)

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from kvstore.beyond.rados.opening import PoolAddress
 from kvstore.cli.kvd_check import kvd_check, rados_overrides
 from kvstore.errors import ConfigurationError
+from kvstore.server.checks import configuration
 from kvstore.server.config.rados_config import OVERRIDES, RadosConfig, load_rados_config
 
 ALL = """\
@@ -79,6 +80,7 @@ def test_a_flag_wins(tmp_path: Path, key: str) -> None:
         ("", "pool is missing"),
         ('pool = ""', "not empty"),
         ('pool = "a/b"', "a name without '/'"),
+        (f'pool = "p"\nnamespace = "{"x" * 257}"', "more than 256 bytes"),
         ('pool = "p"\nuser = "client.kv"', "without 'client.'"),
         ('pool = "p"\nclient_addr = "nowhere"', 'must be "host:port"'),
         ('pool = "p"\npol = "q"', "unknown key pol; did you mean pool?"),
@@ -106,3 +108,20 @@ def test_kvd_check_says_what_is_wrong_without_asking_the_cluster(tmp_path: Path)
     assert "unknown key pol" in done.output
     assert "failed to read ceph_conf" in done.output
     assert "--data_dir has no effect" in done.output
+
+
+@pytest.mark.parametrize(
+    "words", [["{}"], ["--config={}"], ["--running", "{}"], ["--running", "--config={}"]]
+)
+def test_kvd_check_takes_a_sound_file_however_it_is_given(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration, "find_librados", lambda: None)
+    conf = tmp_path / "ceph.conf"
+    conf.write_text("[global]\n")
+    text = f'pool = "p"\nceph_conf = "{conf}"\nclient_addr = "0.0.0.0:0"\n'
+    path = write(tmp_path, text)
+    done = CliRunner().invoke(kvd_check, ["--mode=rados", *(word.format(path) for word in words)])
+    assert done.exit_code == 0, done.output
+    assert "clients talk in plain text on 0.0.0.0:0" in done.output
+    assert "nothing wrong, 1 warning" in done.output

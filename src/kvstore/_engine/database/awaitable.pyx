@@ -25,8 +25,6 @@ from kvstore._engine.primitives.native cimport (
     view_close,
     view_open,
 )
-from kvstore._engine.memtable.native cimport memtable_bytes
-
 from kvstore._engine.database.held import HeldWrites
 from kvstore.errors import StorageError
 
@@ -35,10 +33,12 @@ cdef bint would_wait(Database db, size_t payload_bytes) except -1:
     """False: it can be made, and nothing lets other threads in before."""
     if db.attention:
         db.check_writable()
-        if db.is_holding() or (db.background and db.delay_wanted() > 0):
+        if db.is_holding():
             return True
-    if memtable_bytes(db.memory) >= db.write_buffer_bytes:
-        if not db.threads_begun or db.must_stop():
+    if db.background and db.delay_wanted() > 0:
+        return True
+    if db.memory_is_full():
+        if not db.background or db.must_stop():
             return True
         db.provide_room()
     return db.log is not None and (db.log.is_behind() or db.log.reserve(payload_bytes) != 0)

@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kvstore._engine.primitives.native import forget_other_threads
+
 
 class Store(Protocol):
     """An open database, as its threads see it."""
@@ -52,15 +54,14 @@ def start_threads(
     step: Callable[[Store, str], float | None],
     work: EventCount,
     jobs: Sequence[str],
-    running: int,
     threads: list[threading.Thread],
 ) -> None:
-    """Those of ``jobs`` but for the first ``running``, into ``threads``, also where not all can be.
+    """Into ``threads``, also where not all can be started.
 
     ``step`` does one piece of a job; it gives the seconds until the next look, infinity where that
     waits for an advance of ``work``, None at the end. It raises nothing.
     """
-    for number, job in enumerate(jobs[running:], running):
+    for number, job in enumerate(jobs):
         thread = threading.Thread(
             target=_run,
             args=(weakref.ref(store), step, work, job),
@@ -70,10 +71,9 @@ def start_threads(
         threads.append(thread)
         try:
             thread.start()
-        except BaseException:
-            if thread.ident is None:
-                # It was never there: nobody is to wait for it.
-                threads.pop()
+        except RuntimeError:
+            # It was never there: nobody is to wait for it.
+            threads.pop()
             raise
 
 
@@ -110,6 +110,7 @@ def _close_all() -> None:
 
 
 def _mark_forked() -> None:
+    forget_other_threads()
     for store in list(OPEN_STORES):
         store._after_fork()
 

@@ -36,6 +36,10 @@ cdef enum:
     # Of one table; below both nobody notices it.
     MUCH_GARBAGE = 1024         # entries
     MUCH_GARBAGE_BYTES = 1 << 20    # a table of this size, half of it or more
+    # The lowest level that there is may have so many times what level 0 gathers before it is merged.
+    LONE_LEVEL_BATCHES = 4
+    # Level 0 gathers twice as many tables where those would drag along over so many times their bytes.
+    DRAGGED_MOST = 2
 
 
 cdef class Task:
@@ -64,6 +68,31 @@ cdef uint64_t level_target(Store store, int level) noexcept:
     for i in range(1, level):
         target *= store.level_multiplier
     return <uint64_t> target if target < 9e18 else <uint64_t> 9e18
+
+
+cdef uint64_t level_most(Store store, int number) noexcept:
+    """Bytes from which on a level is to give some to the next one.
+
+    Of the lowest one that isn't less than a few times what comes down to it at once: with another level
+    between them all of it would be written twice, to save writing some of a small level once.
+    """
+    cdef uint64_t target = level_target(store, number)
+    cdef int below
+    for below in range(number + 1, LEVELS):
+        if store.version.levels[below].count:
+            return target
+    return max(
+        target, LONE_LEVEL_BATCHES * <uint64_t> store.compaction_trigger * store.write_buffer_bytes
+    )
+
+
+cdef double level_zero_score(Store store, int waiting, uint64_t waiting_bytes) noexcept:
+    """`waiting`: of its tables, those that are whole and that no job works on."""
+    cdef int most = max(store.compaction_trigger, min(2 * store.compaction_trigger, store.slowdown_files - 1))
+    # Writers are held back for all of its tables: none is waited for where that would be so.
+    if store.version.levels[1].bytes > DRAGGED_MOST * waiting_bytes and store.version.levels[0].count < most:
+        return <double> waiting / most
+    return <double> waiting / store.compaction_trigger
 
 
 cdef struct OldestReads:
@@ -118,9 +147,9 @@ cdef double level_score(
             busy += level.files[i].summary.file_bytes
             garbage = garbage or mostly_garbage(store, level.files[i], oldest)
     if number == 0:
-        score = <double> waiting / store.compaction_trigger
+        score = level_zero_score(store, waiting, busy)
     elif number < LEVELS - 1:
-        score = <double> busy / <double> level_target(store, number)
+        score = <double> busy / <double> level_most(store, number)
     for_garbage[0] = garbage and score < 1
     return 1 if for_garbage[0] else score
 

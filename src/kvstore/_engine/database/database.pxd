@@ -20,7 +20,7 @@ cdef class Database(Store):
     cdef Buffer scratch         # one operation as a batch, for the log
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
-    cdef int handed_over        # writes that were handed to the system before a thread did it
+    cdef bint flush_sleeps      # the thread that flushes has nothing to do, and waits to be called
     cdef int awaiting_sync      # writes that wait for their sync
     cdef uint64_t sync_ticket   # the last one that a thread awaits the sync of, or did
     cdef uint64_t write_ticket  # the last one that a thread hands over itself, or did
@@ -53,21 +53,21 @@ cdef class Database(Store):
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
+    cdef bint memory_is_full(self) noexcept
+    cdef int let_flush_in(self) noexcept
     cdef int provide_room(self) except -1
     cdef int provide_room_here(self) except -1
     cdef int check_flushes(self) except -1
     cdef bint must_stop(self) except -1
     cdef int settle(self) except -1
-    cdef int slow_down(self) except -1
+    cdef int look(self, bint deletes) except -1
     cdef double delay_wanted(self) noexcept
     cdef int background_work(self) except -1
     cdef int flush_all(self) except -1
     # Whether a writer has to wait for a flush or a compaction.
     cdef int check_sequences_left(self, uint64_t count) except -1
     cdef int shut_quietly(self) except -1
-    cdef int write_behind(self) except -1
-    # END says that a segment was begun.
-    cdef int note_rolled_log(self) except -1
+    cdef int start_background(self) except -1
     cdef int finish_closing(self) except -1
     cdef int closed_at_last(self) except -1
     cdef int stop_threads(self) except -1

@@ -30,6 +30,10 @@ from kvstore._engine.primitives.native cimport (
     buffer_init,
     buffer_reserve,
     get_fixed32,
+    gil_ask,
+    gil_have,
+    gil_is_asked_for,
+    gil_step_aside,
     internal_trailer,
     internal_user_key,
     kv_realloc,
@@ -50,13 +54,13 @@ from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES, RETRY
 from kvstore._engine.memtable.native cimport (
     RangeTombstone,
     memtable_add,
-    memtable_bytes,
     memtable_delete_ranges,
     memtable_is_empty,
     memtable_largest,
     memtable_new,
     memtable_prefetch,
     memtable_provide,
+    memtable_used,
 )
 from kvstore._engine.table.native cimport cache_new
 from kvstore._engine.version.native cimport (
@@ -70,7 +74,7 @@ from kvstore._engine.version.native cimport (
 
 from kvstore._engine.version.native import Edit
 
-from kvstore._engine.database.background import OPEN_STORES, EventCount
+from kvstore._engine.database.background import OPEN_STORES, EventCount, start_threads
 from kvstore.errors import InternalError, InvalidArgumentError, OverloadedError, StorageError
 
 
@@ -82,7 +86,8 @@ cdef enum:
     FEWEST_OPEN_TABLES = 16
     OTHER_DESCRIPTORS = 64      # of those that the process may have, left to everything else
     MOST_READINGS = 100         # of what a batch expects, while flushes make them void
-    HANDED_OVER_FIRST = 128     # writes that are handed to the system one by one before a thread does it
+    LOOKS = 64                  # at the pace that a memtable is filled, at least
+    LOOK_BYTES = 65536          # between two of them at most
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -144,14 +149,11 @@ cdef class Database(Store):
             if not self.read_only:
                 self.flush_recovered()
             OPEN_STORES.add(self)
-            if self.frozen_count or self.flush_retry.error is not None:
-                self.call_threads()
-            self.call_for_compaction()
+            if self.background:
+                self.start_background()
         except BaseException:
             self.open = False
             self.attention = True
-            # What it was refused for is left as it was found: END isn't written at its end.
-            self.manifest_stands = False
             OPEN_STORES.discard(self)
             try:
                 self.stop_threads()
@@ -159,21 +161,23 @@ cdef class Database(Store):
                 self.shut_quietly()
             raise
 
-    cdef int write_behind(self) except -1:
-        """From here on a thread hands over what isn't synced, where that is worth one."""
-        self.handed_over += 1
-        if self.handed_over < HANDED_OVER_FIRST or not self.background or (
-            self.options.write_through or not self.open
-        ):
-            return 0
-        self.handed_over = 0        # where there is no thread to be had it is tried again
+    cdef int start_background(self) except -1:
         try:
-            self.log.start_write_behind()
-        except (ClosedError, InvalidArgumentError):
-            pass                    # another thread was as far first, or closes it
-        except StorageError as error:
-            if error.errno != EAGAIN:
+            if self.log is not None and not self.options.write_through:
+                self.log.start_write_behind()
+            start_threads(
+                self, background_step, self.work,
+                ["flush"] + ["compact"] * self.options.compaction_threads, self.threads,
+            )
+            with nogil:
+                open_tables_leave_to(self.tables, <void*> self, tables_left)
+        except (RuntimeError, StorageError) as error:
+            if isinstance(error, StorageError) and error.errno != EAGAIN:
                 raise
+            raise StorageError(
+                "no thread can be started; background=False does without", path=self.path,
+                errno=EAGAIN,
+            ) from error
         return 0
 
     cdef int stop_threads(self) except -1:
@@ -185,12 +189,7 @@ cdef class Database(Store):
             self.changed.notify_all()
         for thread in self.threads:
             if thread is not threading.current_thread():
-                try:
-                    thread.join()
-                except RuntimeError:
-                    # One that is about to start sees that there is nothing to do any more.
-                    if thread.is_alive():
-                        raise
+                thread.join()
         if self.held is not None:
             self.held.end()
         return 0
@@ -218,7 +217,7 @@ cdef class Database(Store):
             self.log.close()
             self.log = None
             with self.installing:
-                self.say_that_no_log_is_needed()
+                self.note_closed_log()
         return 0
 
     def __dealloc__(self):
@@ -279,10 +278,12 @@ cdef class Database(Store):
             if would_wait(self, key.size + value.size + OPERATION_BYTES):
                 return 1
         else:
+            if gil_is_asked_for():
+                gil_step_aside()
             if self.attention:
                 self.settle()
-            if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-                self.provide_room() if kind == KIND_PUT else self.provide_room_to_delete()
+            if memtable_used(self.memory) >= self.look_at:
+                self.look(kind == KIND_DELETE)
         if self.log is not None:
             if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
                 raise InvalidArgumentError(
@@ -341,17 +342,21 @@ cdef class Database(Store):
 
     cdef int prepare_write(self) except -1:
         """What may let other threads in before a write."""
+        if gil_is_asked_for():
+            gil_step_aside()
         if self.attention:
             self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.provide_room()
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(False)
         return 0
 
     cdef int prepare_numbered_write(self) except -1:
         """As prepare_write, but whoever keeps a log paces itself: make_room and write_delay say how."""
+        if gil_is_asked_for():
+            gil_step_aside()
         if self.attention:
             self.check_writable()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+        if self.memory_is_full():
             self.provide_room()
         return 0
 
@@ -435,22 +440,12 @@ cdef class Database(Store):
             if result == 0:
                 # Should it be lost, nothing in the log would say that it was there.
                 self.log_rolled = True
-                if self.threads_begun:
-                    self.work.advance()
-                else:
-                    self.note_rolled_log()
-                self.renew_reserve()
+                self.work.advance()
             if self.attention:
                 self.settle()
-            if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+            if self.memory_is_full():
                 self.provide_room()
             answer = log.reserve(payload_bytes)
-        return 0
-
-    cdef int note_rolled_log(self) except -1:
-        self.log_rolled = False
-        with self.installing:
-            self.note_manifest()
         return 0
 
     cdef bint give_up_kept_log(self, object error) except -1:
@@ -463,10 +458,12 @@ cdef class Database(Store):
     cdef int write_ascending(self, Slice payload) except -1:
         cdef uint64_t first
         cdef int waits
+        if gil_is_asked_for():
+            gil_step_aside()
         if self.attention:
             self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.provide_room()
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(False)
         if self.log is not None:
             waits = self.log.reserve(payload.size)
             if waits:
@@ -580,11 +577,8 @@ cdef class Database(Store):
         status_clear(&status)
         if how == LEFT or not (syncs or behind):
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
-            # 1 of a LEFT one: its future waits for that (told()), where no thread can be had.
+            # 1 of a LEFT one: its future waits for that (told()).
             if result == 0 or (result == 1 and how == LEFT):
-                if not log.writes_behind:
-                    self.handed_over = HANDED_OVER_FIRST
-                    self.write_behind()
                 self.log_behind += payload.size
                 if self.log_behind >= LOG_BEHIND_BYTES and self.background:
                     self.call_log_sync()
@@ -616,8 +610,6 @@ cdef class Database(Store):
             raise error
         if last > self.visible:
             self.visible = last
-        if not syncs and not log.writes_behind:
-            self.write_behind()
         if self.feeds_wait:
             self.tell_feeds()
         if self.unseen:
@@ -654,51 +646,67 @@ cdef class Database(Store):
         """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
         self.log_behind = 0
         self.log_due = True
-        return self.call_threads()
+        self.work.advance()
+        return 0
 
     cdef int settle(self) except -1:
-        """What keeps a write from the short way: refuse it, or slow it down."""
+        """What keeps a write from the short way, but for those that wait: refuse it, or let others go first."""
         self.check_writable()
         if self.is_holding():
             # Those came first.
             self.held.wait_behind()
             self.check_writable()
-        if self.version.levels[0].count >= self.slowdown_files and self.background:
-            self.slow_down()
         return 0
 
-    cdef int slow_down(self) except -1:
-        """A delay that grows with the tables of level 0, until a compaction has caught up."""
-        self.slowdowns += 1
-        if not self.draining:
-            time.sleep(self.delay_wanted())
-        self.check_writable()
-        return 0
+    cdef int look(self, bint deletes) except -1:
+        """So much was written that the memtable may be full, or the writer too fast."""
+        cdef size_t used = memtable_used(self.memory)
+        cdef size_t since
+        cdef size_t step = min(self.write_buffer_bytes // LOOKS, <size_t> LOOK_BYTES)
+        if used >= self.write_buffer_bytes:
+            self.provide_room_to_delete() if deletes else self.provide_room()
+            self.let_flush_in()
+            return self.check_writable()
+        since = used - self.looked_at
+        # Before others are let in, who may freeze it.
+        self.looked_at = used
+        self.look_at = min(used + step, self.write_buffer_bytes)
+        return keep_pace(self, since) if self.background and not self.draining else 0
+
+    cdef bint memory_is_full(self) noexcept:
+        return memtable_used(self.memory) >= self.write_buffer_bytes
 
     cdef int provide_room(self) except -1:
         """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
         cdef double began
         self.check_writable()
-        if not self.has_threads():
+        if not self.background:
             return self.provide_room_here()
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
             with self.changed:
-                while self.must_stop() and self.threads_begun:
+                while self.must_stop():
                     self.check_writable()
                     self.check_flushes()
                     self.changed.wait()
             self.stall_seconds += time.monotonic() - began
             self.check_writable()
-            if not self.threads_begun:
-                return self.provide_room_here()
         # Another thread may have frozen it meanwhile.
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
+        if self.memory_is_full():
             self.freeze()
-            self.call_threads()
-        # Whoever starts or notifies threads may lose the GIL, and find the database closed.
-        return self.check_writable()
+            self.work.advance()
+            # Whoever notifies may lose the GIL, and find the database closed.
+            self.check_writable()
+        return 0
+
+    cdef int let_flush_in(self) noexcept:
+        """The thread that was called wakes up without the GIL, and would wait for it first of all."""
+        if self.flush_sleeps:
+            gil_ask()
+            gil_step_aside()
+            gil_have()
+        return 0
 
     cdef int provide_room_to_delete(self) except -1:
         """As provide_room; but the full disk that a put waits for is what deleting may mend."""
@@ -707,7 +715,7 @@ cdef class Database(Store):
         except StorageError as error:
             if (
                 self.failure is not None or not is_lack_of_space(error)
-                or memtable_bytes(self.memory) >= 2 * self.write_buffer_bytes
+                or memtable_used(self.memory) >= 2 * self.write_buffer_bytes
             ):
                 raise
         return 0
@@ -739,7 +747,7 @@ cdef class Database(Store):
 
     cdef bint must_stop(self) except -1:
         """A write must wait: for a flush, or for a compaction of level 0 if there can be one."""
-        if memtable_bytes(self.memory) < self.write_buffer_bytes:
+        if not self.memory_is_full():
             return False
         return self.frozen_count >= self.max_frozen or (
             self.version.levels[0].count >= self.stop_files
@@ -748,7 +756,7 @@ cdef class Database(Store):
 
     def make_room(self, *, bint wait=True):
         self.check_writable()
-        if memtable_bytes(self.memory) < self.write_buffer_bytes:
+        if not self.memory_is_full():
             return True
         if not wait and self.background and self.must_stop():
             self.check_flushes()
@@ -810,7 +818,7 @@ cdef class Database(Store):
             if self.damaged_tables:
                 raise next(iter(self.damaged_tables.values()))
             self.job_done(self.compaction_retry)
-        self.call_threads()
+        self.work.advance()
 
     cdef int flush_all(self) except -1:
         self.check_writable()
@@ -826,16 +834,13 @@ cdef class Database(Store):
         self.check_writable()
         self.flush_all()
         if self.background:
-            self.call_for_compaction()
-        if not self.background or (not self.threads_begun and compaction_score(self) >= 1):
+            self.work.advance()
+        else:
             self.background_work()
 
     def compact_range(self, *, start=None, stop=None):
         self.check_writable()
         self.flush_all()
-        # The files of tables that somebody still reads are theirs to remove.
-        self.has_threads()
-        self.check_writable()
         compact_range(self, start, stop)
 
     # --- reading ------------------------------------------------------------------------------
@@ -991,7 +996,7 @@ cdef class Database(Store):
         if not first:
             # A jump ahead that a crash forgets keeps more than it need; the next edit says it, and
             # no job lets go of anything before. Tables may be mostly garbage by it.
-            self.call_threads()
+            self.work.advance()
             return
         try:
             self.install(Edit(), NULL, 0, NULL, 0, False)
@@ -1013,8 +1018,8 @@ cdef class Database(Store):
         self.check_open()
         if self.attention:
             self.settle()
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            self.provide_room_to_delete()
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(True)
         if high is None:
             # It hides nothing that is yet to come, so the end of the keys that there are will do.
             high = after_all_keys(self)
@@ -1276,6 +1281,11 @@ def background_step(Database store not None, job):
     None at the end.
     """
     cdef Retry retry = store.flush_retry if job == "flush" else store.compaction_retry
+    if job == "flush":
+        store.flush_sleeps = False
+        # Whoever called it lets it in: see let_flush_in.
+        gil_ask()
+        gil_have()
     if not store.open or store.forked:
         return None
     if job == "compact":
@@ -1294,10 +1304,14 @@ def background_step(Database store not None, job):
             store.log_due = False
             store.sync_log()
         if job == "flush" and store.log_rolled:
-            store.note_rolled_log()
+            store.log_rolled = False
+            with store.installing:
+                store.note_manifest()
     except Exception:
         # It is kept: as `failure`, or to be tried again.
         pass
+    if job == "flush":
+        store.flush_sleeps = True
     return retry.seconds_left() or INFINITY
 
 

@@ -221,6 +221,7 @@ cdef dict statistics(Store store):
         # Bytes of all levels for each byte of the lowest one: what old versions may take.
         "space_amplification": space_amplification(store),
         "slowdowns": store.slowdowns,
+        "slowdown_seconds": store.slowdown_seconds,
         "stalls": store.stalls,
         "stall_seconds": store.stall_seconds,
         "log": None if store.log is None else store.log.stats(),
@@ -237,7 +238,7 @@ cdef dict statistics(Store store):
             "index_used_bytes": cache.index_used_bytes,
             "index_misses": cache.index_misses,
         },
-        "manifest_bytes": store.noted[1] if store.manifest is None else store.manifest.size,
+        "manifest_bytes": 0 if store.manifest is None else store.manifest.size,
         "manifest_rolls": store.manifest_rolls,
         "background_error": background_error(store),
         "damaged_tables": sorted(store.damaged_tables),

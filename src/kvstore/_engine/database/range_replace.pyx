@@ -201,7 +201,7 @@ cdef TableJob* keeping_job(Store store, int level) except NULL:
 cdef list run_keeping_job(Store store, TableJob* job):
     """The TableEntry of each table that it wrote."""
     cdef size_t i
-    if not run_job(store, job, None):
+    if not run_job(store, job, None, None):
         raise ClosedError(f"the database {store.name} is being closed")
     return [
         entry_of(
@@ -376,6 +376,7 @@ cdef class RangeReplacement:
                 push(&everything.upper, store.version.levels[level].files[i])
         mark(everything, True)
         store.running_tasks += 1
+        store.replacing = True
         try:
             dead_exchange_begins(&store.dead)
             exchange(store, self.low, self.high, self.keep_from, self.entries)
@@ -383,6 +384,7 @@ cdef class RangeReplacement:
         finally:
             dead_exchange_ends(&store.dead)
             mark(everything, False)
+            store.replacing = False
             store.running_tasks -= 1
             store.work.advance()
             with store.changed:

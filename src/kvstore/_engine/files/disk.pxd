@@ -38,6 +38,9 @@ cdef class Appender:
     cdef int append(self, bytes data) except -1
     # A sync that fails is never tried again: nothing more may be appended after it.
     cdef int sync(self) except -1
+    # Both, if the directory is still ours, with the GIL given up once. `unsure`: the data is written,
+    # and whether it is durable isn't known.
+    cdef int append_synced(self, bytes data, bint* unsure) except -1
     cdef int close(self) except -1
     cdef int release(self) noexcept
 

@@ -176,6 +176,36 @@ cdef class Appender:
             raise os_failure(result, b"syncing", self.path)
         return 0
 
+    cdef int append_synced(self, bytes data, bint* unsure) except -1:
+        cdef const uint8_t* at = data
+        cdef size_t size = len(data)
+        cdef GuardedDisk* guarded = NULL
+        cdef const char* what = b"looking at the lock"
+        cdef int result = 0
+        if isinstance(self.disk, GuardedFileSystem):
+            guarded = &(<GuardedFileSystem> self.disk).guarded
+        unsure[0] = False
+        with nogil:
+            if guarded != NULL:
+                result = guard_check(guarded)
+            if result >= 0:
+                what = b"writing"
+                result = self.disk.ops.pwrite(self.disk.disk, self.file, at, size, self.size)
+                if result < 0:
+                    # Should this fail as well, the next append writes over what is there.
+                    self.disk.ops.truncate(self.disk.disk, self.file, self.size)
+            if result >= 0:
+                what = b"syncing"
+                unsure[0] = True
+                self.size += size
+                result = self.disk.ops.datasync(self.disk.disk, self.file)
+            gil_ask()
+        gil_have()
+        if result < 0:
+            raise os_failure(result, what, self.path)
+        unsure[0] = False
+        return 0
+
     cdef int close(self) except -1:
         cdef int result = self.release()
         if result < 0:

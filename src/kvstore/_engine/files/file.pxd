@@ -31,9 +31,9 @@ cdef struct FileSystemOps:
     int (*pwrite)(void* disk, void* file, const uint8_t* data, size_t size, uint64_t offset) noexcept nogil
     # Returns the bytes read: fewer than `size` only at the end of the file.
     int64_t (*pread)(void* disk, void* file, uint8_t* into, size_t size, uint64_t offset) noexcept nogil
-    # Has the device take what was written there, and waits for that, so that a large file doesn't
-    # all go out at once: whatever else is synced meanwhile would wait behind it. Nothing is durable
-    # by it. A failure is as final as that of a sync.
+    # Has the device begin to take what was written there, and waits until it has taken as much before
+    # it, so that a large file doesn't all go out at once: whatever else is synced meanwhile would wait
+    # behind it. Nothing is durable by it. A failure is as final as that of a sync.
     int (*write_back)(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil
     # Makes the file's data, and its size, durable (fdatasync).
     int (*datasync)(void* disk, void* file) noexcept nogil

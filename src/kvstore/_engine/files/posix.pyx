@@ -173,10 +173,14 @@ cdef int64_t posix_pread(void* disk, void* file, uint8_t* into, size_t size, uin
 
 
 cdef int posix_write_back(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil:
-    if sync_file_range(
-        fd_of(file), <off_t> offset, <off_t> size,
-        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER,
-    ) == 0:
+    # The next piece is made while the device takes this one.
+    cdef uint64_t before = min(offset, size)
+    if sync_file_range(fd_of(file), <off_t> offset, <off_t> size, SYNC_FILE_RANGE_WRITE) == 0 and (
+        before == 0 or sync_file_range(
+            fd_of(file), <off_t> (offset - before), <off_t> before,
+            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER,
+        ) == 0
+    ):
         return 0
     # Where the system or this file system doesn't have it, the sync alone does it.
     return 0 if os_errno in (ENOSYS, EINVAL, EOPNOTSUPP, ESPIPE) else -os_errno

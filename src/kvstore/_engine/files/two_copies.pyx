@@ -23,6 +23,9 @@ import os
 import struct
 import threading
 
+from libc.stdint cimport uint8_t, uint64_t
+
+from kvstore._engine.primitives.native cimport gil_ask, gil_have
 from kvstore._engine.primitives.native import crc32c
 from kvstore.errors import CorruptionError, IntegrityCode
 
@@ -33,6 +36,26 @@ SLOT_HEAD = struct.Struct("<8sIIQ16s")
 SLOT_CRC = struct.Struct("<I")
 SLOT_FIELDS_BYTES = SLOT_BYTES - SLOT_HEAD.size - SLOT_CRC.size
 UNWRITTEN_SLOT = bytes(SLOT_BYTES)
+
+
+cdef int write_over(FileSystem filesystem, str path, uint64_t offset, bytes data) except -1:
+    """Durably, with the GIL given up once."""
+    cdef const uint8_t* at = data
+    cdef size_t size = len(data)
+    cdef void* file = open_file(filesystem, path, OPEN_CREATE)
+    cdef const char* what = b"writing a file"
+    cdef int result
+    with nogil:
+        result = filesystem.ops.pwrite(filesystem.disk, file, at, size, offset)
+        if result >= 0:
+            what = b"syncing a file"
+            result = filesystem.ops.datasync(filesystem.disk, file)
+        filesystem.ops.close(filesystem.disk, file)
+        gil_ask()
+    gil_have()
+    if result < 0:
+        raise os_failure(result, what, path)
+    return 0
 
 
 class TwoCopies:
@@ -101,26 +124,13 @@ class TwoCopies:
             self._storing.release()
         return True
 
-    @property
-    def number(self):
-        return self._number
-
-    def first_of(self, bytes fields not None):
-        self._number = 1
-        self._there = True
-        return self._slot(1, fields) + UNWRITTEN_SLOT
-
-    def _slot(self, number, fields):
-        body = SLOT_HEAD.pack(self._magic, SLOT_VERSION, 0, number, self.owner)
-        body += fields.ljust(SLOT_FIELDS_BYTES, b"\0")
-        return body + SLOT_CRC.pack(crc32c(body))
-
     def _store(self, fields):
         number = self._number + 1
-        slot = self._slot(number, fields)
+        body = SLOT_HEAD.pack(self._magic, SLOT_VERSION, 0, number, self.owner)
+        body += fields.ljust(SLOT_FIELDS_BYTES, b"\0")
+        slot = body + SLOT_CRC.pack(crc32c(body))
         if self._there:
-            self._filesystem.write(self.path, (number + 1) % 2 * SLOT_BYTES, slot)
-            self._filesystem.sync(self.path)
+            write_over(self._filesystem, self.path, (number + 1) % 2 * SLOT_BYTES, slot)
         else:
             self._begin(slot if number % 2 else UNWRITTEN_SLOT, UNWRITTEN_SLOT if number % 2 else slot)
         self._number = number

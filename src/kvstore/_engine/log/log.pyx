@@ -36,6 +36,8 @@ from kvstore._engine.primitives.native cimport (
     buffer_free,
     buffer_init,
     crc32c_extend,
+    gil_ask,
+    gil_have,
     kv_free,
     kv_malloc,
     kv_realloc,
@@ -96,7 +98,6 @@ cdef class Log:
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bytes log_id=None, bytes database_id=None,
         tuple noted=None, bint report_short=False, bint hollow=False, bint report_damage=False,
-        Applier applier=None,
     ):
         if self.ops != NULL:
             raise InvalidArgumentError("a log object opens once")
@@ -126,7 +127,7 @@ cdef class Log:
         self.start_from(
             recover(
                 self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted,
-                report_short, hollow, report_damage, applier,
+                report_short, hollow, report_damage,
             ),
             log_id, database_id,
         )
@@ -996,91 +997,8 @@ cdef class Log:
                 return
             self.remove_segment(oldest)
 
-    cdef bint needs_any(self, uint64_t index) noexcept nogil:
-        """Whether it holds anything of that index or above, or may soon. Under `monitor`."""
-        cdef size_t i
-        if self.append_limit:
-            return True
-        for i in range(self.sealed_count):
-            if self.sealed[i].highest >= index:
-                return True
-        return False
-
-    cdef uint64_t bytes_held(self) noexcept nogil:
-        cdef uint64_t size = 0
-        cdef size_t i
-        self.monitor.lock()
-        for i in range(self.sealed_count):
-            size += self.sealed[i].bytes
-        if self.append_limit:
-            size += self.append_limit
-        self.monitor.unlock()
-        return size
-
-    cdef bint is_needed(self, uint64_t index) noexcept nogil:
-        self.monitor.lock()
-        cdef bint needed = self.needs_any(index)
-        self.monitor.unlock()
-        return needed
-
-    cdef uint64_t beyond_unneeded(self, uint64_t index) noexcept nogil:
-        self.monitor.lock()
-        cdef uint64_t number = 0 if self.needs_any(index) else self.append_segment + 1
-        self.monitor.unlock()
-        return number
-
-    cdef bint begin_rest(self, uint64_t index) noexcept nogil:
-        self.monitor.lock()
-        if (
-            self.failure.code or self.stopping or not self.append_limit or self.rolling
-            or self.writing or self.syncing or self.pending.first != NULL
-            or self.durable != self.appended or self.durable_segment != self.append_segment
-            or self.append_span.highest >= index or self.make_sealed() < 0
-        ):
-            self.monitor.unlock()
-            return False
-        self.append_span.bytes = self.append_offset
-        self.seal(self.append_segment, &self.append_span)
-        self.rest_limit = self.append_limit
-        self.append_limit = 0
-        self.rested = self.append_segment
-        self.monitor.unlock()
-        return True
-
-    cdef void cancel_rest(self) noexcept nogil:
-        self.monitor.lock()
-        if self.rests() and self.removing < self.rested:
-            self.sealed_count -= 1
-            self.seals -= 1
-            self.append_limit = self.rest_limit
-            self.rested = 0
-        self.monitor.unlock()
-
-    cdef bint rests(self) noexcept nogil:
-        """Whether nothing was begun since begin_rest(), nor is about to be. Under `monitor`."""
-        return (
-            self.rested != 0 and self.rested == self.append_segment and self.append_limit == 0
-            and self.file.segment == self.rested and self.file.file != NULL
-            and not self.writing and not self.syncing
-        )
-
-    cdef void leave_rested(self) noexcept nogil:
-        """The file of a segment that was removed: its space is in use while it is open."""
-        self.monitor.lock()
-        if self.rests():
-            self.writing = True
-            self.monitor.unlock()
-            log_file_close(&self.file)
-            self.monitor.lock()
-            self.writing = False
-            self.monitor.call_next()
-        self.monitor.unlock()
-
     def durable_places(self, uint64_t index):
         self.monitor.lock()
-        if not self.needs_any(index):
-            self.monitor.unlock()
-            return 0, 0, 0
         # A segment that isn't durable yet need not be there after a crash.
         cdef uint64_t first = self.sealed_first + self.count_removable(index)
         if not self.sealed_count or first > self.durable_segment:
@@ -1118,8 +1036,7 @@ cdef class Log:
         cdef char spare[PATH_BYTES]
         cdef int result
         self.monitor.lock()
-        # Nothing is kept for a log that rests: it may do so for long.
-        cdef bint recycle = self.spare == 0 and self.append_limit != 0
+        cdef bint recycle = self.spare == 0
         # Whoever reads it from here on may find another segment's bytes, and no damage.
         self.removing = max(self.removing, number)
         self.monitor.unlock()
@@ -1134,20 +1051,17 @@ cdef class Log:
             if result == 0 or result == -ENOENT:
                 recycle = recycle and result == 0
                 result = self.ops.sync_directory(self.disk, self.folder)
+            gil_ask()
+        gil_have()
         if result < 0:
             raise os_failure(result, b"removing a log segment", segment_name(self.path, number))
         self.monitor.lock()
         self.sealed_count -= 1
         self.sealed_first += 1
-        if number == self.append_segment:
-            self.rested = number
         memmove(self.sealed, self.sealed + 1, self.sealed_count * sizeof(Span))
         if recycle:
             self.spare = number
         self.monitor.unlock()
-        if number == self.rested:
-            with nogil:
-                self.leave_rested()
         return 0
 
     # --- reading back ----------------------------------------------------------------------------
@@ -1276,14 +1190,6 @@ cdef class Log:
 
     # --- ending ----------------------------------------------------------------------------------
 
-    cdef void remove_spare(self) noexcept nogil:
-        """It is of no use to a log that rests. Where that fails the next opening does it."""
-        cdef char name[PATH_BYTES]
-        if self.spare:
-            segment_path(name, self.folder, self.spare, b"spare")
-            self.ops.unlink(self.disk, name)
-            self.spare = 0
-
     def close(self):
         cdef Status status
         cdef int result = 0
@@ -1319,9 +1225,6 @@ cdef class Log:
         if result == 0 and status.code == OK and clean:
             # Tells the next opening, too, that the sync of all before it went well.
             log_file_trim(&self.file)
-        if not self.read_only:
-            with nogil:
-                self.remove_spare()
         self.release()
         if self.watched is not None:
             (<GuardedFileSystem> self.filesystem).let_go()

@@ -43,6 +43,8 @@ cdef int memtable_get(
     MemTable* table, Slice user_key, uint64_t sequence, Slice* value, uint64_t* found_sequence
 ) noexcept nogil
 cdef size_t memtable_bytes(MemTable* table) noexcept nogil          # memory held, arena slack included
+# The same without what is left of the present chunk: how full it is.
+cdef size_t memtable_used(MemTable* table) noexcept nogil
 cdef size_t memtable_entries(MemTable* table) noexcept nogil       # range tombstones not counted
 cdef bint memtable_is_empty(MemTable* table) noexcept nogil         # of either
 # The largest user key, put or deleted. False: there is none.

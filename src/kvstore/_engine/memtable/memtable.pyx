@@ -694,6 +694,10 @@ cdef size_t memtable_bytes(MemTable* table) noexcept nogil:
     return sizeof(MemTable) + table.arena.bytes + table.ranges.bytes
 
 
+cdef size_t memtable_used(MemTable* table) noexcept nogil:
+    return memtable_bytes(table) - table.arena.left
+
+
 cdef size_t memtable_entries(MemTable* table) noexcept nogil:
     return table.entries
 

@@ -25,6 +25,11 @@ class CursorFace:
     def next(self) -> Entry | None: ...
     def prev(self) -> Entry | None: ...
 
+# gil.pyx
+
+def forget_other_threads() -> None:
+    """In the child of a fork: who asked for the GIL isn't there."""
+
 # memory.pyx
 
 def watch_allocations() -> None:

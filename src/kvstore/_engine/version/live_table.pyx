@@ -10,6 +10,8 @@ from kvstore._engine.primitives.native cimport (
     Slice,
     Status,
     UNSUPPORTED_VERSION,
+    gil_ask,
+    gil_have,
     kv_calloc,
     kv_free,
     kv_malloc,
@@ -173,7 +175,9 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
     if left == NULL:
         remove_table(file)
     elif first:
+        gil_ask()
         left(owner)
+        gil_have()
 
 
 cdef void open_tables_leave_to(

@@ -38,6 +38,8 @@ cdef struct TableJob:
     # Below `output_level` of `version` may lie older versions of a key; NULL: always suppose so.
     Version* version
     int output_level
+    # Of a job without a version: in none but the tables of this one, of level 0 too, may they lie.
+    Version* older
     uint64_t* cancelled         # atomic; the job stops soon after it is not 0
     uint64_t rate_limit         # bytes a second, 0 for none
     # Result

@@ -165,14 +165,26 @@ cdef bint needed(TableJob* job, uint64_t sequence, uint64_t newer, uint64_t reta
     return low < job.guarded_count and job.guarded[low] < newer
 
 
+cdef bint nothing_older(TableJob* job, Slice user_key) noexcept nogil:
+    """Whether no table of level 0 of what lay there before can hold the key."""
+    cdef int i
+    for i in range(job.older.levels[0].count):
+        if file_overlaps(job.older.levels[0].files[i], &user_key, &user_key):
+            return False
+    return True
+
+
 cdef bint nothing_below(TableJob* job, Progress* progress, Slice user_key) noexcept nogil:
     """Whether no table below the output level can hold the key. Keys are asked for ascending."""
+    cdef Version* version = job.version
     cdef Level* level
     cdef int number
-    if job.version == NULL:
-        return False
+    if version == NULL:
+        version = job.older
+        if version == NULL or not nothing_older(job, user_key):
+            return False
     for number in range(job.output_level + 1, LEVELS):
-        level = &job.version.levels[number]
+        level = &version.levels[number]
         while progress.below[number] < level.count and ends_before(
             level.files[progress.below[number]], user_key
         ):

@@ -188,7 +188,8 @@ cdef int file_get(
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef Table* table
-    if reading == READ_NOTHING:
+    # READ_CHECKED may come with it.
+    if reading & READ_NOTHING:
         table = live_table_pin_open(file)
         if table == NULL:
             return COLD

@@ -28,8 +28,16 @@ from kvstore.beyond.rados.layout import (
     entry_key,
     page_key,
     request_key,
+    time_of_value,
 )
-from kvstore.errors import Error, ForgottenError, InvalidArgumentError, Refusal
+from kvstore.errors import (
+    Error,
+    ForgottenError,
+    InvalidArgumentError,
+    Outcome,
+    Refusal,
+    UnavailableError,
+)
 from kvstore.state.results import REUSED
 
 __all__ = ["DROPPED_PAGES_MAX", "REMEMBERED_MS", "Decision", "Found", "Page", "Wish", "decide"]
@@ -122,6 +130,10 @@ def decide(
             if wish.apart is not None:
                 decision.unused.append(wish.apart.name)
             continue
+        if wish.apart is not None and time_of_value(wish.apart.name) <= head.swept_ms:
+            decision.results.append(_may_be_swept())
+            decision.unused.append(wish.apart.name)
+            continue
         key = wish.key
         before = written[key] if key in written else entries.get(key)
         if isinstance(before, Apart):
@@ -155,6 +167,13 @@ def decide(
         decision.size = head.size
     decision.pairs[HEAD_KEY] = encode_head(found.bucket, head)
     return decision
+
+
+def _may_be_swept() -> Error:
+    """The gateway's machine stood still between writing the value and naming it."""
+    failure = UnavailableError("the value was written too long ago for its key to name it")
+    failure.outcome = Outcome.NOT_APPLIED
+    return failure
 
 
 def _known_or_refused(

@@ -22,7 +22,8 @@ from kvstore.beyond.rados.failing import read_failure
 from kvstore.beyond.rados.objects import Done, Objects
 from kvstore.beyond.rados.objects import Operation as Begun
 from kvstore.beyond.rados.service import RadosService
-from kvstore.errors import Error, StorageError, UnavailableError
+from kvstore.beyond.rados.writing import TURN_S_MAX
+from kvstore.errors import Error, Outcome, StorageError, UnavailableError
 from kvstore.service.operations import Delete, Get, Operation, Put, Result
 
 __all__ = ["DrivenPool", "Names", "PoolClient"]
@@ -34,6 +35,8 @@ FLIGHT_BYTES_MAX = 16 << 20
 NAMES = 512
 """Objects that are listed at one time."""
 TICK_S = 0.1
+RETRY_S = 0.1
+"""Before a write that came to nothing is begun again."""
 CLOSE_S = 3.0
 """For what is under way in the end."""
 
@@ -121,9 +124,18 @@ class DrivenPool:
         failed: list[Error] = []
         flying: dict[int, int] = {}
 
-        def landed(place: int, got: Sequence[Result]) -> None:
-            del flying[place]
+        def submit(place: int, operation: Operation, began_at: float) -> None:
+            landing = partial(landed, place, operation, began_at)
+            self._service.submit((operation,), began_at + self._timeout_s, landing)
+
+        def landed(
+            place: int, operation: Operation, began_at: float, got: Sequence[Result]
+        ) -> None:
             (result,) = got
+            if self._is_cut_short(result, began_at):
+                self._later(RETRY_S, partial(submit, place, operation, began_at))
+                return
+            del flying[place]
             results[place] = result
             if isinstance(result, Error) and not isinstance(result, StorageError):
                 failed.append(result)
@@ -136,11 +148,19 @@ class DrivenPool:
                 break
             flying[place] = size
             results.append(None)
-            until = time.monotonic() + self._timeout_s
-            self._service.submit((operation,), until, partial(landed, place))
+            submit(place, operation, time.monotonic())
         while flying:
             self._turn()
         return results + failed[:1] * (len(operations) - len(results))
+
+    def _is_cut_short(self, result: Result, began_at: float) -> bool:
+        """Whether a write wasn't done as its turn took too long, and has time left for another."""
+        took_s = time.monotonic() - began_at
+        return (
+            isinstance(result, UnavailableError)
+            and result.outcome is Outcome.NOT_APPLIED
+            and TURN_S_MAX <= took_s < self._timeout_s
+        )
 
     def ask(self, asked: Sequence[Callable[[Done], Begun]]) -> list[Begun]:
         """Begin some reads of objects at once; the same when all have finished."""

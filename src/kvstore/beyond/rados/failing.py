@@ -53,8 +53,7 @@ def write_failure(code: int) -> Error:
     """Why it isn't known that something was written, or that it wasn't be."""
     if is_full(code):
         return NoSpaceError(NO_ROOM)
-    if code in _DENIED:
-        return UnavailableError(_words(code))
+    # Also where it was denied: a try of librados's before may have been done, under other rights.
     return OutcomeUnknownError(f"{_words(code)}; {_MAY_BE}")
 
 

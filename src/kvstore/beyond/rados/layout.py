@@ -26,7 +26,8 @@ bucket::
                      16  u64  keys in the bucket
                      24  u64  number of the oldest page of requests
                      32  u64  number of the next one
-                     40  32 * requests, oldest first: 16 bytes digest of the id, u64 word, u64 time
+                     40  u64  values from before this time that no key names may be swept away
+                     48  32 * requests, oldest first: 16 bytes digest of the id, u64 word, u64 time
 
     k<key>           an entry
                      0   u32  CRC-32C of u16 size of the key, the key, and what follows
@@ -138,7 +139,7 @@ _MAGIC = b"kvrados\n"
 _INLINE, _OUTSIDE = b"\1", b"\2"
 _CRC = struct.Struct("<I")
 _MARKER = struct.Struct("<8sIB3x16s16s")
-_HEAD = struct.Struct("<BBHQQQQ")
+_HEAD = struct.Struct("<BBHQQQQQ")
 _REQUEST = struct.Struct("<16sQQ")
 _APART = struct.Struct("<II29s")
 _WORD = struct.Struct("<QQ")
@@ -180,7 +181,8 @@ Entry = bytes | Apart
 class Head:
     """What a bucket says of itself. ``first_page`` to ``next_page``: pages that are there.
 
-    ``size``: bytes of its object. ``young``: its requests, oldest first, as they are stored: most
+    ``size``: bytes of its object. ``swept_ms``: values that are no younger may be gone unless a key
+    names them. ``young``: its requests, oldest first, as they are stored: most
     turns look for one of them.
     """
 
@@ -189,6 +191,7 @@ class Head:
     first_page: int = 0
     next_page: int = 0
     size: int = 0
+    swept_ms: int = 0
     young: bytes = b""
 
     def __len__(self) -> int:
@@ -324,6 +327,7 @@ def encode_head(bucket: int, head: Head) -> bytes:
         head.keys,
         head.first_page,
         head.next_page,
+        head.swept_ms,
     )
     return _sealed(_numbered(bucket), body + head.young)
 
@@ -337,12 +341,12 @@ def decode_head(bucket: int, data: bytes) -> Head:
         )
     if len(body) < _HEAD.size:
         raise CorruptionError("a bucket's head cut short", code=IntegrityCode.TRUNCATED_RECORD)
-    _, count, size, forgotten_ms, keys, first_page, next_page = _HEAD.unpack_from(body)
+    _, count, size, forgotten_ms, keys, first_page, next_page, swept_ms = _HEAD.unpack_from(body)
     if len(body) != _HEAD.size + count * _REQUEST.size or first_page > next_page:
         raise CorruptionError(
             "a bucket's head contradicts itself", code=IntegrityCode.INVALID_RECORD
         )
-    return Head(forgotten_ms, keys, first_page, next_page, size, body[_HEAD.size :])
+    return Head(forgotten_ms, keys, first_page, next_page, size, swept_ms, body[_HEAD.size :])
 
 
 def encode_request(bucket: int, request: Remembered) -> bytes:

@@ -6,8 +6,10 @@ import errno
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import structlog
 
 from kvstore._rados import native
 from kvstore.beyond.rados.failing import NO_ROOM, is_full
@@ -39,6 +41,9 @@ CONNECT_S = 15
 ANSWER_S = 15.0
 """For the pool to answer what is asked at the start."""
 
+LISTED = 1024
+"""Objects that a placement group looks at for one answer: most may be of other namespaces."""
+
 OPTIONS = {
     "client_mount_timeout": str(CONNECT_S),
     "rados_mon_op_timeout": str(CONNECT_S),
@@ -51,6 +56,8 @@ OPTIONS = {
     "log_file": "",
     "admin_socket": "",
 }
+
+log = structlog.get_logger("kvstore.rados")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +108,28 @@ def find_pool(address: PoolAddress) -> OpenPool:
 def _opened(address: PoolAddress, unmarked: Unmarked) -> OpenPool:
     find_librados()
     check_readable(address)
+    objects = _client(address, OPTIONS)
     try:
-        objects = native.Pool(f"client.{address.user}")
-    except OSError as error:
-        raise ConfigurationError(f"no client of RADOS can be made: {error}") from error
-    try:
-        _configure(objects, address)
-        _connect(objects, address)
         marker, made = _marker(objects, address, unmarked)
     except Error:
         objects.close()
         raise
     return OpenPool(objects, marker, objects.fsid(), made)
+
+
+def _client(address: PoolAddress, options: Mapping[str, str]) -> native.Pool:
+    """One that has opened the pool."""
+    try:
+        objects = native.Pool(f"client.{address.user}")
+    except OSError as error:
+        raise ConfigurationError(f"no client of RADOS can be made: {error}") from error
+    try:
+        _configure(objects, address, options)
+        _connect(objects, address)
+    except Error:
+        objects.close()
+        raise
+    return objects
 
 
 def find_librados() -> None:
@@ -121,7 +138,7 @@ def find_librados() -> None:
         native.load(LIBRARY)
     except OSError as error:
         raise ConfigurationError(
-            f"--mode=rados needs librados (Debian's and Red Hat's package {PACKAGE}): {error}"
+            f"a pool of RADOS needs librados (Debian's and Red Hat's package {PACKAGE}): {error}"
         ) from error
 
 
@@ -137,7 +154,7 @@ def check_readable(address: PoolAddress) -> None:
                 ) from error
 
 
-def _configure(objects: native.Pool, address: PoolAddress) -> None:
+def _configure(objects: native.Pool, address: PoolAddress, options: Mapping[str, str]) -> None:
     try:
         objects.read_configuration(address.ceph_conf)
     except OSError as error:
@@ -145,7 +162,7 @@ def _configure(objects: native.Pool, address: PoolAddress) -> None:
             f"ceph_conf = {address.ceph_conf} is no configuration of Ceph's: "
             f"{os.strerror(error.errno or 0)}"
         ) from error
-    for option, value in OPTIONS.items():
+    for option, value in options.items():
         objects.set_option(option, value)
     if address.keyring is not None:
         objects.set_option("keyring", address.keyring)
@@ -153,12 +170,16 @@ def _configure(objects: native.Pool, address: PoolAddress) -> None:
 
 def _connect(objects: native.Pool, address: PoolAddress) -> None:
     user = f"client.{address.user}"
+    began = time.monotonic()
     try:
         objects.connect()
     except OSError as error:
         match error.errno:
             case errno.EACCES | errno.EPERM | errno.EKEYREJECTED:
                 words = f"the monitors refuse {user}: no such user, or its keyring has another key"
+                raise ConfigurationError(words) from error
+            case errno.ENOENT if not objects.option("mon_host"):
+                words = f"{address.ceph_conf} names no monitor (mon host), and DNS none either"
                 raise ConfigurationError(words) from error
             case errno.ENOENT:
                 words = f"no key of {user} was found; give its file as keyring"
@@ -168,8 +189,9 @@ def _connect(objects: native.Pool, address: PoolAddress) -> None:
                 raise ConfigurationError(words) from error
             case _:
                 hosts = objects.option("mon_host") or "none are given"
+                passed_s = time.monotonic() - began
                 raise UnavailableError(
-                    f"no monitor answered {user} in {CONNECT_S} s (mon host: {hosts}): "
+                    f"no monitor answered {user} in {passed_s:.0f} s (mon host: {hosts}): "
                     f"{os.strerror(error.errno or 0)}"
                 ) from error
     try:
@@ -207,7 +229,9 @@ def _marker(objects: native.Pool, address: PoolAddress, unmarked: Unmarked) -> t
 
 def _made_marker(objects: native.Pool, address: PoolAddress, where: str) -> Marker | None:
     """Of a namespace that is empty; None if another one has made it."""
-    if native.Listing(objects).names(1):
+    if not _is_empty(address, where):
+        if _wait(objects, objects.read_pairs(MARKER_NAME, [MARKER_KEY]), where).code == 0:
+            return None  # of another gateway, which was there in between
         raise ConfigurationError(
             f"{where} holds objects and no marker of kvstore's: they are somebody else's; give "
             "a namespace that is empty"
@@ -224,6 +248,29 @@ def _no_marker(objects: native.Pool, address: PoolAddress, where: str) -> Marker
     raise ConfigurationError(f"{where} holds no store of kvstore's")
 
 
+def _is_empty(address: PoolAddress, where: str) -> bool:
+    """Whether there are no objects in the namespace. Raises UnavailableError.
+
+    All placement groups are asked, in which objects of other namespaces lie as well: as long as it
+    takes, but no answer may take longer than :data:`ANSWER_S`. Only librados can end a listing, and
+    by an option for all that a client does: so it is another client's.
+    """
+    log.info("first start", pool=address.pool, namespace=address.namespace)
+    asking = _client(address, {**OPTIONS, "rados_osd_op_timeout": f"{ANSWER_S:.0f}"})
+    try:
+        return not native.Listing(asking).names(LISTED)
+    except OSError as error:
+        if error.errno == errno.ETIMEDOUT:
+            raise UnavailableError(_silent(where)) from error
+        raise UnavailableError(f"{where}: {os.strerror(error.errno or 0)}") from error
+    finally:
+        asking.close()
+
+
+def _silent(where: str) -> str:
+    return f"{where} did not answer in {ANSWER_S:.0f} s: its placement groups may be inactive"
+
+
 def _refused(code: int, address: PoolAddress, where: str) -> Error:
     if code in (-errno.EPERM, -errno.EACCES):
         return ConfigurationError(
@@ -232,6 +279,10 @@ def _refused(code: int, address: PoolAddress, where: str) -> Error:
         )
     if is_full(code):
         return NoSpaceError(f"{where}: {NO_ROOM}")
+    if code == -errno.EOPNOTSUPP:
+        return ConfigurationError(
+            f"{where} takes no omap, as erasure-coded pools don't: it has to be a replicated pool"
+        )
     return UnavailableError(f"{where}: {os.strerror(-code)}")
 
 
@@ -246,9 +297,7 @@ def _wait(objects: native.Pool, operation: native.Operation, where: str) -> nati
             operation.cancel()
             ready.poll(1000)
             objects.drain()
-            raise UnavailableError(
-                f"{where} did not answer in {ANSWER_S:.0f} s: its placement groups may be inactive"
-            )
+            raise UnavailableError(_silent(where))
         ready.poll(left * 1000)
         objects.drain()
     return operation

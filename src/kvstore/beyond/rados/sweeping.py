@@ -6,8 +6,9 @@ walks over all objects and looks at each value that is older than any turn can b
 (:data:`kvstore.beyond.rados.writing.TURN_S_MAX`; requests are remembered for longer than that):
 
 1. It reads the value's key, and what the key's bucket says of it. If it is named it stays.
-2. It writes the bucket's head as it is, under the version that it has read. From then on whatever
-   was begun before, and might yet name the value, is refused by its own guard.
+2. It writes into the bucket's head, under the version that it has read, that values so old are
+   swept. From then on whatever was begun before, and might yet name the value, is refused by its
+   own guard; and if it tries again, as after its machine stood still, by what the head says.
 3. It removes the value.
 """
 
@@ -29,6 +30,7 @@ from kvstore.beyond.rados.layout import (
     bucket_name,
     decode_clock,
     decode_entry,
+    decode_head,
     encode_clock,
     encode_head,
     entry_key,
@@ -120,24 +122,28 @@ class Sweep:
     def _bucket_read(self, bucket: int, name: bytes, key: bytes, operation: Operation) -> None:
         pairs = operation.pairs or {}
         if operation.code == -errno.ENOENT and self._objects.is_there():
-            guard, head = ABSENT, encode_head(bucket, Head())
+            guard, head = ABSENT, Head()
         elif operation.code or HEAD_KEY not in pairs:
             self._next()
             return
         else:
-            guard, head = operation.version, pairs[HEAD_KEY]
+            guard, head = operation.version, None
         entry = pairs.get(entry_key(key))
         try:
+            if head is None:
+                head = decode_head(bucket, pairs[HEAD_KEY])
             named = None if entry is None else decode_entry(key, entry)
         except StorageError:
-            # What it names isn't known.
+            # What there is isn't known.
             self._next()
             return
         if isinstance(named, Apart) and named.name == name:
             self._next()
             return
+        head.swept_ms = max(head.swept_ms, time_of_value(name))
         written = partial(self._bucket_written, bucket, name)
-        self._objects.write(bucket_name(bucket), guard, {HEAD_KEY: head}, None, None, written)
+        marked = {HEAD_KEY: encode_head(bucket, head)}
+        self._objects.write(bucket_name(bucket), guard, marked, None, None, written)
 
     def _bucket_written(self, bucket: int, name: bytes, operation: Operation) -> None:
         if operation.code:

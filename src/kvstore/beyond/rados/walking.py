@@ -28,7 +28,7 @@ from kvstore.beyond.rados.layout import (
 from kvstore.beyond.rados.objects import Operation
 from kvstore.errors import CorruptionError, Error, IntegrityCode, StorageError
 
-__all__ = ["Found", "walk"]
+__all__ = ["Found", "FoundKeys", "walk", "walk_keys"]
 
 BUCKETS = 64
 """That are read side by side."""
@@ -45,6 +45,14 @@ class Found(NamedTuple):
     it; ``unread``: the same of objects of buckets, whose keys nobody knows."""
 
     pairs: list[tuple[bytes, bytes]]
+    damaged: dict[bytes, Error]
+    unread: dict[bytes, Error]
+
+
+class FoundKeys(NamedTuple):
+    """The same without values; ``damaged`` are those whose entry is."""
+
+    keys: list[bytes]
     damaged: dict[bytes, Error]
     unread: dict[bytes, Error]
 
@@ -74,6 +82,19 @@ class _Pages:
 
 def walk(pool: DrivenPool, prefix: bytes = b"") -> Iterator[Found]:
     """All keys that begin with ``prefix``, some at a time. Raises UnavailableError."""
+    for pages in _entries(pool, prefix):
+        yield from _handed_out(pool, pages)
+
+
+def walk_keys(pool: DrivenPool, prefix: bytes = b"") -> Iterator[FoundKeys]:
+    """The same without a look at values that are objects of their own."""
+    for pages in _entries(pool, prefix):
+        keys = [key for key, _ in pages.inline] + [key for key, _ in pages.apart]
+        if keys or pages.damaged or pages.unread:
+            yield FoundKeys(keys, pages.damaged, pages.unread)
+
+
+def _entries(pool: DrivenPool, prefix: bytes) -> Iterator[_Pages]:
     pages = _Pages()
     for names in pool.names():
         waiting: deque[tuple[int, bytes]] = deque()
@@ -84,9 +105,9 @@ def walk(pool: DrivenPool, prefix: bytes = b"") -> Iterator[Found]:
         while waiting:
             _read(pool, prefix, waiting, pages)
             if pages.is_full:
-                yield from _handed_out(pool, pages)
+                yield pages
                 pages = _Pages()
-    yield from _handed_out(pool, pages)
+    yield pages
 
 
 def _read(

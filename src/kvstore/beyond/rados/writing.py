@@ -347,10 +347,21 @@ class Writing:
             self._end(turn, UnavailableError("the pool was too slow"))
             return
         try:
-            found = _understand(turn)
+            found, damaged = _understand(turn)
         except CorruptionError as damage:
             self._end(turn, damage)
             return
+        if damaged:
+            # What became of these the first time isn't known. The others are done.
+            for write, reason in damaged:
+                self._waiting.decide(write.waiter, reason)
+            lost = [write for write, _ in damaged]
+            if not turn.in_doubt:
+                self._remove(turn.bucket, [write.apart.name for write in lost if write.apart])
+            self._leave(turn, lost)
+            if not turn.writes:
+                self._end(turn, None)
+                return
         decision = decide(
             found,
             [write.wish() for write in turn.writes],
@@ -484,14 +495,16 @@ def _nothing(operation: Operation) -> None:
     """What isn't removed is cleared away some time (docs/beyond.md)."""
 
 
-def _understand(turn: _Turn) -> Found:
-    """What was read. Raises CorruptionError."""
+def _understand(turn: _Turn) -> tuple[Found, list[tuple[Write, CorruptionError]]]:
+    """What was read, and the writes whose requests' records are damaged. Raises CorruptionError for
+    what all depend on."""
     found, bucket = turn.found, turn.bucket
     assert found is not None
     if turn.version == ABSENT:
-        return Found(bucket, turn.head, {})
+        return Found(bucket, turn.head, {}), []
     entries: dict[bytes, Entry] = {}
     older = {}
+    damaged = []
     for write in turn.writes:
         data = found.get(entry_key(write.key))
         if data is not None:
@@ -502,11 +515,14 @@ def _understand(turn: _Turn) -> Found:
                 entries[write.key] = b""
         data = found.get(request_key(write.digest))
         if data is not None:
-            older[write.digest] = decode_request(bucket, write.digest, data)
+            try:
+                older[write.digest] = decode_request(bucket, write.digest, data)
+            except CorruptionError as damage:
+                damaged.append((write, damage))
     pages = []
     for number in turn.pages[:DROPPED_PAGES_MAX]:
         data = found.get(page_key(number))
         if data is None:
             raise CorruptionError("a page of requests isn't there")
         pages.append(Page(number, *decode_page(bucket, number, data)))
-    return Found(bucket, turn.head, entries, older, pages)
+    return Found(bucket, turn.head, entries, older, pages), damaged

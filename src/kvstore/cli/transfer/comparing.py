@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 import click
@@ -14,7 +14,7 @@ from kvstore.cli.transfer.plan import Plan, There
 from kvstore.cli.transfer.pool_side import PoolSide
 from kvstore.cli.transfer.sides import Pair
 from kvstore.client import Client
-from kvstore.errors import StorageError
+from kvstore.errors import Error, StorageError
 
 __all__ = ["Comparison", "Differences", "Sum", "compare"]
 
@@ -94,26 +94,34 @@ def compare(old: Client, new: PoolSide, plan: Plan, revision: int) -> Comparison
         here = _find_lacking(old, new, plan, revision, differences)
         return Comparison(here, differences, not differences.total)
     here, there = Sum(), Sum()
-    is_sound = True
+    damaged: dict[bytes, Error] = {}
     with Progress("comparing", 2 * old.count(prefix=plan.prefix, revision=revision)) as progress:
         for entries in old.range(prefix=plan.prefix, revision=revision).pages():
             here.add((plan.rename(entry.key), entry.value) for entry in entries)
             progress.advance(len(entries))
         for page in new.pages(plan.begin):
             there.add(page.pairs)
-            is_sound = is_sound and not page.damaged and not page.unread
+            damaged |= page.damaged | page.unread
             progress.advance(len(page.pairs))
-    equal = here == there and is_sound
+    equal = here == there and not damaged
     if not equal:
-        _find_lacking(old, new, plan, revision, differences)
-        _find_extra(old, new, plan, revision, differences)
+        for name, error in damaged.items():
+            differences.add("damaged", name, str(error))
+        _find_lacking(old, new, plan, revision, differences, damaged)
+        _find_extra(old, new, plan, revision, differences, damaged)
     return Comparison(here, differences, equal)
 
 
 def _find_lacking(
-    old: Client, new: PoolSide, plan: Plan, revision: int, differences: Differences
+    old: Client,
+    new: PoolSide,
+    plan: Plan,
+    revision: int,
+    differences: Differences,
+    told: Container[bytes] = (),
 ) -> Sum:
-    """Keys that the pool doesn't have so; the sum of all that it should have."""
+    """Keys that the pool doesn't have so; the sum of all that it should have. ``told``: damaged
+    ones that are named already."""
     here = Sum()
     with Progress("comparing", old.count(prefix=plan.prefix, revision=revision)) as progress:
         for entries in old.range(prefix=plan.prefix, revision=revision).pages():
@@ -121,6 +129,8 @@ def _find_lacking(
             here.add(pairs)
             found = new.get([key for key, _ in pairs])
             for (key, value), other in zip(pairs, found, strict=True):
+                if key in told:
+                    continue
                 if isinstance(other, StorageError):
                     differences.add("damaged", key, str(other))
                 elif other is None:
@@ -132,9 +142,15 @@ def _find_lacking(
 
 
 def _find_extra(
-    old: Client, new: PoolSide, plan: Plan, revision: int, differences: Differences
+    old: Client,
+    new: PoolSide,
+    plan: Plan,
+    revision: int,
+    differences: Differences,
+    told: Container[bytes],
 ) -> None:
-    for keys in new.keys(plan.begin):
+    for page in new.key_pages(plan.begin):
+        keys = [key for key in page.keys if key not in told]
         there = old.get_many([plan.back(key) for key in keys])
         for key, value in there:
             # What isn't there now may have been then.

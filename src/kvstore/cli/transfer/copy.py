@@ -47,6 +47,11 @@ POOL = "rados:"
     "written: to go on where a copy broke off.",
 )
 @click.option(
+    "--allow-empty",
+    is_flag=True,
+    help="With --mirror: also where the source has none, so that all go.",
+)
+@click.option(
     "--until-quiet",
     type=duration_type,
     metavar="SECONDS",
@@ -68,6 +73,7 @@ def copy_command(
     to_prefix: str | None,
     merge: bool,
     mirror: bool,
+    allow_empty: bool,
     until_quiet: float | None,
     without_leases: bool,
     hexadecimal: bool,
@@ -90,20 +96,32 @@ def copy_command(
       kvctl copy --from old:50051 --to rados:gateway.toml --until-quiet 10s --timeout 60
       kvctl copy --from rados:gateway.toml --to new:50051
 
-    Exits with 1 if the two sides differ in the end, or are one store whose copies would be copied;
-    with 5 if keys of a pool are damaged, which are named.
+    Exits with 1 if the two sides differ in the end, if changes came while a pool was compared
+    (they were copied, but not compared: safe is false in JSON), or if both are one store whose
+    copies would be copied; with 5 if keys of a pool are damaged, which are named.
     """
     if merge and mirror:
         raise click.UsageError("--merge and --mirror exclude each other.")
     wanted = read_key(prefix, hexadecimal=hexadecimal)
     begin = wanted if to_prefix is None else read_key(to_prefix, hexadecimal=hexadecimal)
     there = There.MERGED if merge else There.MIRRORED if mirror else There.REFUSED
-    plan = Plan(wanted, begin, there, until_quiet, without_leases)
     settings = settings_of(context)
+    plan = Plan(wanted, begin, there, until_quiet, without_leases, settings.timeout, allow_empty)
+    _refuse_words(source, target, plan)
     if source.startswith(POOL) or target.startswith(POOL):
         return _with_pool(context, plan, source, target)
     with settings.connect(source) as old, settings.connect(target) as new:
         return between_groups(context, old, new, plan, source, target)
+
+
+def _refuse_words(source: str, target: str, plan: Plan) -> None:
+    """Raises UsageError for what means nothing."""
+    if POOL in (source, target):
+        raise click.UsageError(f"give the file behind {POOL}, a gateway's configuration.")
+    if plan.leased and not target.startswith(POOL):
+        raise click.UsageError("--without-leases is for a pool to copy to.")
+    if plan.empties and plan.there is not There.MIRRORED:
+        raise click.UsageError("--allow-empty is for --mirror.")
 
 
 def _with_pool(context: click.Context, plan: Plan, source: str, target: str) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
 
 import click
 
@@ -12,6 +12,7 @@ from kvstore.cli.interface.progress import Progress
 from kvstore.cli.transfer.export import newest_revision
 from kvstore.cli.transfer.plan import Plan, There
 from kvstore.cli.transfer.sides import GroupSide, Pair, Side, chunks
+from kvstore.cli.transfer.silence import batches_while_there
 from kvstore.client import Client, Event, EventKind
 
 __all__ = [
@@ -26,30 +27,34 @@ __all__ = [
 # Changes that are handed on at one time.
 GATHERED_KEYS, GATHERED_BYTES = 1000, 8 << 20
 
+# After which writers of the source are taken to be faster.
+ROUNDS_MAX = 5
+
 # Between two looks whether something has changed.
 LOOK_S = 0.5
 
 
 @dataclass(slots=True)
 class Copied:
-    """How far it is; ``revision``: all up to there was copied. ``removed``: keys that the source
-    didn't have; ``leased``: changes of keys with leases."""
+    """How far it is; ``revision``: all up to there was copied, or will be by :func:`copy_all`.
+    ``removed``: keys that the source didn't have; ``leased``: keys that have got leases since."""
 
-    revision: int = 0
+    revision: int
     keys: int = 0
     removed: int = 0
     changes: int = 0
-    leased: int = 0
+    leased: set[bytes] = field(default_factory=set)
 
 
 def copy_all(old: GroupSide, new: Side, plan: Plan, done: Copied) -> None:
-    """All that there is now; where some of it is there already, only what differs is written."""
+    """All that there is at ``done.revision``; where some of it is there already, only what differs
+    is written."""
     client = old.client
-    done.revision = newest_revision(client)
+    leased = frozenset[bytes]() if plan.there is There.REFUSED else new.leased(plan.begin)
     total = client.count(prefix=plan.prefix, revision=done.revision)
     with Progress("copying", total) as progress:
         for chunk in chunks(_pairs(client, plan, done.revision)):
-            pairs = chunk if plan.there is There.REFUSED else differing(chunk, new)
+            pairs = chunk if plan.there is There.REFUSED else differing(chunk, new, leased)
             if pairs:
                 new.put(pairs)
             done.keys += len(pairs)
@@ -64,18 +69,24 @@ def _pairs(client: Client, plan: Plan, revision: int) -> Iterator[Pair]:
         yield plan.rename(entry.key), entry.value
 
 
-def differing(pairs: Sequence[Pair], new: Side) -> list[Pair]:
-    """Those that the other side doesn't have so."""
+def differing(pairs: Sequence[Pair], new: Side, leased: Set[bytes]) -> list[Pair]:
+    """Those that the other side doesn't have so, or only for as long as a lease: ``leased``."""
     there = new.get([key for key, _ in pairs])
-    return [pair for pair, value in zip(pairs, there, strict=True) if pair[1] != value]
+    return [
+        pair
+        for pair, value in zip(pairs, there, strict=True)
+        if pair[1] != value or pair[0] in leased
+    ]
 
 
-def remove_others(source: Side, new: Side, plan: Plan) -> int:
-    """Remove what the source doesn't have; how many that were."""
+def remove_others(source: Side, new: Side, plan: Plan, but: Set[bytes] = frozenset()) -> int:
+    """Remove what the source doesn't have, ``but`` these keys; how many that were."""
     removed = 0
     for page in new.keys(plan.begin):
         there = source.get([plan.back(key) for key in page])
-        others = [key for key, value in zip(page, there, strict=True) if value is None]
+        others = [
+            key for key, value in zip(page, there, strict=True) if value is None and key not in but
+        ]
         if others:
             new.delete(others)
             removed += len(others)
@@ -83,9 +94,22 @@ def remove_others(source: Side, new: Side, plan: Plan) -> int:
 
 
 def catch_up(old: Client, new: Side, plan: Plan, done: Copied) -> None:
-    """Copy what has changed since, until nothing has."""
-    while (newest := newest_revision(old)) > done.revision:
+    """Copy what has changed since, and what changed meanwhile, until nothing has or for
+    :data:`ROUNDS_MAX` rounds: what comes after these stays behind."""
+    newest = newest_revision(old)
+    for _ in range(ROUNDS_MAX):
+        if newest <= done.revision:
+            return
+        before = done.changes
         _follow(old, new, plan, done, newest)
+        if done.changes == before:
+            return
+        newest = newest_revision(old)
+        click.echo(
+            f"kvctl: copied {done.changes - before} changes, up to revision {done.revision}; "
+            f"{max(0, newest - done.revision)} revisions came meanwhile",
+            err=True,
+        )
 
 
 def _follow(old: Client, new: Side, plan: Plan, done: Copied, until: int) -> None:
@@ -94,19 +118,27 @@ def _follow(old: Client, new: Side, plan: Plan, done: Copied, until: int) -> Non
     size = 0
     with old.watch(prefix=plan.prefix, from_revision=done.revision + 1) as watch:
         watch.ask_progress()
-        for batch in watch.batches():
+        for batch in batches_while_there(old, watch, plan.patience_s):
             for event in batch.events:
                 last[event.key] = event
+                _note_lease(event, done)
                 size += len(event.value)
             done.changes += len(batch.events)
             reached = max(done.revision, batch.revision)
             if reached >= until or len(last) >= GATHERED_KEYS or size >= GATHERED_BYTES:
                 _apply(new, last, plan)
-                done.leased += sum(event.entry.lease != 0 for event in last.values())
                 done.revision = reached
                 last, size = {}, 0
             if done.revision >= until:
                 return
+
+
+def _note_lease(event: Event, done: Copied) -> None:
+    """Of a key the last change counts: a lock that is held and given back leaves nothing."""
+    if event.kind is EventKind.PUT and event.entry.lease:
+        done.leased.add(event.key)
+    else:
+        done.leased.discard(event.key)
 
 
 def _apply(new: Side, last: dict[bytes, Event], plan: Plan) -> None:

@@ -11,9 +11,10 @@ import click
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.output import tell
 from kvstore.cli.interface.progress import Progress
+from kvstore.cli.transfer.export import newest_revision
 from kvstore.cli.transfer.following import Copied, catch_up, copy_all, wait_until_quiet
 from kvstore.cli.transfer.plan import Plan, There
-from kvstore.cli.transfer.sides import GroupSide, goes_on
+from kvstore.cli.transfer.sides import GroupSide, goes_on, refuse_to_empty, refuse_too_long
 from kvstore.client import Client, KeyValue
 from kvstore.client.urls import Target, target_of
 
@@ -35,8 +36,10 @@ def between_groups(
         )
     _refuse_one_place(old, new, plan, _namespace(source), _namespace(target))
     side = GroupSide(new)
-    copied = Copied()
-    with goes_on(lambda: copied.keys):
+    copied = Copied(newest_revision(old))
+    refuse_too_long(old, plan, copied.revision)
+    refuse_to_empty(old.count(prefix=plan.prefix, revision=copied.revision), side, plan)
+    with goes_on(plan, lambda: copied.keys):
         copy_all(GroupSide(old), side, plan, copied)
         catch_up(old, side, plan, copied)
         if plan.quiet_s is not None:
@@ -126,7 +129,8 @@ def _compare(old: Client, new: Client, plan: Plan, revision: int) -> Found:
             if other is None or other.key != key:
                 found.missing += 1
             else:
-                found.different += other.value != entry.value
+                # With a lease it would be gone one day.
+                found.different += other.value != entry.value or other.lease != 0
                 other = next(there, None)
             _digest(found, key, entry.value)
             progress.advance()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import click
 
 from kvstore.beyond.rados.driven import DrivenPool
-from kvstore.beyond.rados.walking import Found, walk
+from kvstore.beyond.rados.walking import Found, FoundKeys, walk, walk_keys
 from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.transfer.sides import Pair
 from kvstore.errors import Error, StorageError
 
 __all__ = ["PoolSide"]
 
-GETS = 128
-"""Values that are read at one time, whatever their size."""
+GETS_MIN, GETS_MAX, GET_BYTES = 16, 128, 16 << 20
+"""Values that are read at one time: the fewest at first, then as many as those bytes have room for,
+were each as large as the largest of those before."""
 
 
 class PoolSide:
@@ -31,9 +32,13 @@ class PoolSide:
         _check(keys, self._pool.delete(keys))
 
     def get(self, keys: Sequence[bytes]) -> Iterator[bytes | StorageError | None]:
-        for first in range(0, len(keys), GETS):
-            some = keys[first : first + GETS]
-            for key, result in zip(some, self._pool.get(some), strict=True):
+        at, count = 0, GETS_MIN
+        while some := keys[at : at + count]:
+            results = self._pool.get(some)
+            at += len(some)
+            largest = max(len(it) if isinstance(it, bytes) else 0 for it in results)
+            count = max(GETS_MIN, min(GETS_MAX, GET_BYTES // max(1, largest)))
+            for key, result in zip(some, results, strict=True):
                 if isinstance(result, Error) and not isinstance(result, StorageError):
                     _name(key)
                     raise result
@@ -41,11 +46,22 @@ class PoolSide:
                 yield result
 
     def keys(self, prefix: bytes) -> Iterator[Sequence[bytes]]:
-        for page in self.pages(prefix):
-            yield [*(key for key, _ in page.pairs), *page.damaged]
+        """Raises StorageError for a bucket that can't be read: nobody knows what is in it."""
+        for page in self.key_pages(prefix):
+            for bucket, error in page.unread.items():
+                click.echo(f"kvctl: bucket {printable(bucket)} can't be read:", err=True)
+                raise error
+            yield [*page.keys, *page.damaged]
+
+    def key_pages(self, prefix: bytes) -> Iterator[FoundKeys]:
+        """The same with what is damaged, and buckets that can't be read."""
+        return walk_keys(self._pool, prefix)
+
+    def leased(self, prefix: bytes) -> Set[bytes]:
+        return frozenset()  # a pool has no leases
 
     def pages(self, prefix: bytes) -> Iterator[Found]:
-        """The same with values."""
+        """Keys with values, what is damaged, and buckets that can't be read."""
         return walk(self._pool, prefix)
 
 

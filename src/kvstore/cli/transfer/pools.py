@@ -10,18 +10,28 @@ import click
 
 from kvstore._rados.native import Listing
 from kvstore.beyond.rados.driven import DrivenPool
-from kvstore.beyond.rados.opening import OpenPool, find_pool, open_pool
+from kvstore.beyond.rados.opening import OpenPool, PoolAddress, find_pool, open_pool
 from kvstore.cli.exit_codes import ExitCode
 from kvstore.cli.interface.data_bytes import printable
 from kvstore.cli.interface.output import tell
 from kvstore.cli.transfer.comparing import Comparison, compare
+from kvstore.cli.transfer.export import newest_revision
 from kvstore.cli.transfer.following import Copied, catch_up, copy_all, wait_until_quiet
 from kvstore.cli.transfer.passes import PASSES_MAX, Passes, make_passes
 from kvstore.cli.transfer.plan import Plan
 from kvstore.cli.transfer.pool_side import PoolSide
-from kvstore.cli.transfer.sides import GroupSide, goes_on, refuse_others
+from kvstore.cli.transfer.sides import (
+    GroupSide,
+    goes_on,
+    refuse_others,
+    refuse_to_empty,
+    refuse_too_long,
+)
 from kvstore.client import Client
+from kvstore.errors import ConfigurationError
 from kvstore.server.config.rados_config import load_rados_config
+from kvstore.server.logs import configure_logs
+from kvstore.small_files import read_small
 
 __all__ = ["found_pool", "from_pool", "made_pool", "to_pool"]
 
@@ -29,7 +39,9 @@ __all__ = ["found_pool", "from_pool", "made_pool", "to_pool"]
 @contextlib.contextmanager
 def made_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
     """The store in a pool, which is made if there is none yet. ``file``: of a gateway."""
-    opened = open_pool(load_rados_config(file).address)
+    # What a gateway logs as it opens a pool is not for the standard output of a command.
+    configure_logs("warning", "console")
+    opened = open_pool(_address(file))
     with _driven(opened, timeout_s) as side:
         yield side
 
@@ -37,9 +49,18 @@ def made_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
 @contextlib.contextmanager
 def found_pool(file: str, timeout_s: float) -> Iterator[PoolSide]:
     """One that is there."""
-    opened = find_pool(load_rados_config(file).address)
+    opened = find_pool(_address(file))
     with _driven(opened, timeout_s) as side:
         yield side
+
+
+def _address(file: str) -> PoolAddress:
+    # Which says of a file that it is kvd's --config.
+    try:
+        read_small(file)
+    except OSError as error:
+        raise ConfigurationError(f"failed to read {file}: {error.strerror or error}") from error
+    return load_rados_config(file).address
 
 
 @contextlib.contextmanager
@@ -53,10 +74,13 @@ def _driven(opened: OpenPool, timeout_s: float) -> Iterator[PoolSide]:
 def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> int:
     """Copy, compare, and tell; the exit status."""
     refuse_others(new, plan)
+    # First: a lease that comes after it is a change, and told.
+    done = Copied(newest_revision(old))
+    refuse_too_long(old, plan, done.revision)
+    refuse_to_empty(old.count(prefix=plan.prefix, revision=done.revision), new, plan)
     if not plan.leased:
-        _refuse_leases(old, plan)
-    done = Copied()
-    with goes_on(lambda: done.keys):
+        _refuse_leases(old, plan, done.revision)
+    with goes_on(plan, lambda: done.keys):
         copy_all(GroupSide(old), new, plan, done)
         catch_up(old, new, plan, done)
         found, since = _compared(old, new, plan, done)
@@ -66,7 +90,7 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
         "copied": done.keys,
         "removed": done.removed,
         "changes": done.changes,
-        "leased": done.leased,
+        "leased": len(done.leased),
         "revision": done.revision,
         "keys": found.source.keys,
         "sha256_sum": found.source.hexdigest(),
@@ -80,20 +104,19 @@ def to_pool(context: click.Context, old: Client, new: PoolSide, plan: Plan) -> i
     ]
     if not no_leases:
         lines.append(
-            f"{done.leased} changes were of keys with leases, which came meanwhile: in the pool "
-            "these keys stay for good"
+            f"{len(done.leased)} keys have got leases meanwhile: in the pool they stay for good"
         )
     if since:
         lines.append(
             f"writers go on: {since} changes came while it was compared, and were copied; stop "
-            "the writers, and compare once more with --mirror before clients switch"
+            f"the writers, and compare once more before clients switch: {plan.again} does"
         )
     elif found.equal and no_leases:
         lines.append("nothing has changed since: clients can switch, if the writers are stopped")
     tell(context, fields, *lines)
     if not found.equal and found.differences.counts["damaged"]:
         return ExitCode.DAMAGED
-    return ExitCode.OK if found.equal and no_leases else ExitCode.FAILURE
+    return ExitCode.OK if fields["safe"] else ExitCode.FAILURE
 
 
 def _compared(old: Client, new: PoolSide, plan: Plan, done: Copied) -> tuple[Comparison, int]:
@@ -121,10 +144,10 @@ def _verdict(found: Comparison) -> str:
     )
 
 
-def _refuse_leases(old: Client, plan: Plan) -> None:
+def _refuse_leases(old: Client, plan: Plan, revision: int) -> None:
     """Raises ClickException where keys have leases, of which a pool knows nothing."""
     leased, first = 0, b""
-    for page in old.range(prefix=plan.prefix, keys_only=True).pages():
+    for page in old.range(prefix=plan.prefix, revision=revision, keys_only=True).pages():
         keys = [entry.key for entry in page if entry.lease]
         first = first or next(iter(keys), b"")
         leased += len(keys)
@@ -140,7 +163,7 @@ def from_pool(context: click.Context, old: PoolSide, new: Client, plan: Plan) ->
     side = GroupSide(new)
     refuse_others(side, plan)
     done = Passes()
-    with goes_on(lambda: done.keys):
+    with goes_on(plan, lambda: done.keys):
         make_passes(old, side, plan, done)
     done.damaged.tell()
     damaged = done.damaged.total
@@ -161,8 +184,8 @@ def from_pool(context: click.Context, old: PoolSide, new: Client, plan: Plan) ->
         lines += [
             f"the last pass found nothing different: both have {done.seen.keys} keys, sum of "
             f"SHA-256 {digest}…",
-            "a pool doesn't tell what is written meanwhile: with its writers stopped, one more "
-            "pass with --mirror before clients switch",
+            "a pool doesn't tell what is written meanwhile: with its writers stopped, "
+            f"{plan.again} once more before clients switch",
         ]
     elif damaged:
         lines.append(
@@ -172,7 +195,7 @@ def from_pool(context: click.Context, old: PoolSide, new: Client, plan: Plan) ->
     else:
         lines.append(
             f"after {done.number} passes of {PASSES_MAX} they still differ: something writes to "
-            "one of them; stop the writers, and go on with --mirror"
+            f"one of them; stop the writers, and {plan.again} goes on"
         )
     tell(context, fields, *lines)
     if damaged:

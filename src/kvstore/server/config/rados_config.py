@@ -48,6 +48,8 @@ __all__ = ["OVERRIDES", "RadosConfig", "draft_rados_config", "load_rados_config"
 CEPH_CONF_DEFAULT = "/etc/ceph/ceph.conf"
 NAME_DEFAULT = "kvstore"
 """Of the user (without ``client.``) and of the namespace."""
+CEPH_NAME_BYTES_MAX = 256
+"""An OSD's ``osd_max_object_namespace_len``, unless somebody has changed that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ def _ceph_name(key: str, value: object) -> str:
     said = text(key, value)
     if not said.isprintable() or "/" in said or said != said.strip():
         raise Refused(f"{key} = {shown(value)}; it must be a name without '/'")
+    if len(said.encode()) > CEPH_NAME_BYTES_MAX:
+        raise Refused(f"{key} has more than {CEPH_NAME_BYTES_MAX} bytes")
     return said
 
 

@@ -19,8 +19,9 @@ from kvstore.beyond.rados import RadosService
 from kvstore.beyond.rados.opening import OpenPool, open_pool
 from kvstore.beyond.rados.sweeping import Sweep
 from kvstore.errors import (
-    ConfigurationError,
+    CorruptionError,
     Error,
+    IntegrityCode,
     NoSpaceError,
     StorageError,
     UnavailableError,
@@ -49,9 +50,12 @@ GATEWAY: Final = 1
 SILENCE_S = 5.0
 """Without an answer of the pool for so long, a gateway says that it doesn't serve."""
 
+RETRY_S = 5.0
+"""After a start that a pool which is away has ended."""
 HEAR_S = 15.0
 LOOK_S = 0.01
-"""For the first answer of a pool, and between two looks whether it came."""
+"""For the first answer of a pool's clock, after which it is said that it didn't come; and between
+two looks for it."""
 
 SWEEP_LOOK_S = 300.0
 """Between two looks whether it is time to sweep, and this gateway's turn."""
@@ -71,16 +75,28 @@ NO_ETCD: Final = (
     "(--mode=rados, docs/beyond.md)"
 )
 
+CLOCK_DAMAGED: Final = "the pool's clock is damaged (the object 'clock' of the namespace)"
+CLOCK_ADVICE: Final = (
+    "'rados rm' removes it, and gateways begin a new one; until that has come to where the old one "
+    "was, retries may be refused with REQUEST_FORGOTTEN, and nothing is swept"
+)
+
 log = structlog.get_logger("kvstore.rados")
 
 
 async def open_rados_node(config: RadosConfig, options: ServerOptions) -> RadosNode:
-    """Open the pool. Raises ConfigurationError, CorruptionError."""
+    """Open the pool; wait for one that is away, as when machines start together.
+
+    Raises ConfigurationError, CorruptionError.
+    """
     address = config.address
-    try:
-        opened = await asyncio.to_thread(open_pool, address)
-    except (UnavailableError, NoSpaceError) as error:
-        raise ConfigurationError(str(error)) from error
+    opened = None
+    while opened is None:
+        try:
+            opened = await asyncio.to_thread(open_pool, address)
+        except (UnavailableError, NoSpaceError) as error:
+            log.warning("the pool is away", reason=str(error), retry_s=RETRY_S)
+            await asyncio.sleep(RETRY_S)
     log.info(
         "pool opened",
         pool=address.pool,
@@ -120,7 +136,8 @@ class RadosNode:
         # Nobody is asked for a user: there is nowhere to keep one.
         self.guard = Guard(lambda: None, lambda: None, new_tokens())
         driver.watch(opened.objects.fileno(), self._finished)
-        driver.start(_nothing, self._service.tick)
+        self._said_damaged = False
+        driver.start(_nothing, self._tick)
         self._listing: asyncio.Future[list[bytes]] | None = None
         self._sweep = Sweep(opened.objects, self._service.clock)
         self._sweeping = long_lived(self._sweep_now_and_then(), "sweep", driver.fail)
@@ -128,12 +145,19 @@ class RadosNode:
     async def hear(self) -> None:
         """Wait until the pool's clock is known: before that nothing is written.
 
-        Raises ConfigurationError when the pool doesn't answer.
+        Raises CorruptionError when it is damaged.
         """
+        clock = self._service.clock
         until = self._loop.time() + HEAR_S
-        while not self._service.clock.is_set:
+        while not clock.is_set:
+            if clock.is_damaged:
+                raise CorruptionError(
+                    f"{CLOCK_DAMAGED}: {CLOCK_ADVICE}", code=IntegrityCode.CHECKSUM_MISMATCH
+                )
             if self._loop.time() > until:
-                raise ConfigurationError(f"the pool did not answer in {HEAR_S:.0f} s")
+                reason = f"the pool's clock did not answer in {HEAR_S:.0f} s"
+                log.warning("the pool is away", reason=reason, retry_s=0)
+                until = self._loop.time() + HEAR_S
             await asyncio.sleep(LOOK_S)
 
     async def _sweep_now_and_then(self) -> None:
@@ -176,6 +200,13 @@ class RadosNode:
         ask(answered)
         return await answer
 
+    def _tick(self) -> None:
+        self._service.tick()
+        damaged = self._service.clock.is_damaged
+        if damaged and not self._said_damaged:
+            log.error("the pool's clock is damaged", advice=CLOCK_ADVICE)
+        self._said_damaged = damaged
+
     def _finished(self) -> None:
         self._service.finished(self._pool.drain())
 
@@ -217,6 +248,8 @@ class RadosNode:
         return GATEWAY
 
     def storage_trouble(self) -> str:
+        if not self._pool.is_there():
+            return "the pool is gone: it was removed, or renamed"
         silent_s = self._service.silent_s()
         if silent_s < SILENCE_S:
             return ""
