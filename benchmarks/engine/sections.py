@@ -32,16 +32,30 @@ class Section:
     shape: str = "decimal"
     value_bytes: int = 100
     share: float = 1.0
-    """Times the keys that the command asks for."""
+    """Times the keys that the command asks for; not beyond a million by it."""
     settled: bool = False
     """The workload stands on a settled store."""
     before: Callable[[Turn], None] | None = None
     """Run in a process of its own first, which is killed at its end."""
     defaults: bool = False
 
+    @property
+    def data(self) -> tuple[str, int, float]:
+        return self.shape, self.value_bytes, self.share
+
 
 WRITERS = ("kvstore", "kvstore-through", "plyvel", "rocksdict", "lmdb")
-READERS = ("kvstore", "kvstore-mapped", *PEERS[1:], "lmdb-long")
+THREADED = ("kvstore", "kvstore-mapped", *PEERS[1:], "lmdb-long")
+READERS = (
+    "kvstore",
+    "kvstore-mapped",
+    "plyvel",
+    "plyvel-checked",
+    "rocksdict",
+    "rocksdict-mapped",
+    "lmdb",
+    "lmdb-long",
+)
 
 _DATA = {
     "": {},
@@ -104,7 +118,7 @@ _MADE = [
     ),
     Section("small", "A hundred small stores", opening.small),
     Section("queue", "A queue", queues.queue),
-    Section("readers", "Threads that read", threads.readers, READERS, settled=True),
+    Section("readers", "Threads that read", threads.readers, THREADED, settled=True),
     Section("beside", "A writer beside readers", threads.writer_and_readers, settled=True),
     Section("synced", "Synced puts", threads.synced),
     Section("awaited", "Synced puts on an event loop", awaited.awaited),
@@ -141,7 +155,10 @@ CORE = (
 
 
 def choose(patterns: Sequence[str]) -> list[Section]:
-    """Sections by names and shell patterns, ordered; raises KeyError for unknown ones."""
+    """Sections by names and shell patterns; raises KeyError for unknown ones.
+
+    Those with the same data come one after the other, so that it is made and settled once.
+    """
     wanted: set[str] = set()
     for pattern in patterns:
         if pattern == "core":
@@ -153,4 +170,6 @@ def choose(patterns: Sequence[str]) -> list[Section]:
         if not found:
             raise KeyError(pattern)
         wanted |= found
-    return [section for name, section in SECTIONS.items() if name in wanted]
+    chosen = [section for name, section in SECTIONS.items() if name in wanted]
+    data = [section.data for section in chosen]
+    return sorted(chosen, key=lambda section: data.index(section.data))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.data import SHAPES, Data
-from benchmarks.engine.observing import remove
+from benchmarks.engine.observing import drain, remove
 from benchmarks.engine.peers.by_name import stores_of
 from benchmarks.engine.sections import Section
 from benchmarks.engine.turn import Turn
@@ -43,7 +43,7 @@ class Runner:
         self._settled: set[Path] = set()
 
     def data_of(self, section: Section) -> Data:
-        wanted = (section.shape, max(100, round(self.keys * section.share)), section.value_bytes)
+        wanted = (section.shape, self.count_of(section), section.value_bytes)
         if self._data is None or self._data[0] != wanted:
             self._forget_settled()
             gc.unfreeze()
@@ -53,6 +53,10 @@ class Runner:
             gc.collect()
             gc.freeze()
         return self._data[1]
+
+    def count_of(self, section: Section) -> int:
+        """A share above one is for what shows in a large store only; a million keys are one."""
+        return max(100, min(round(self.keys * section.share), max(self.keys, 1_000_000)))
 
     def run(self, section: Section) -> Iterator[dict[str, Any]]:
         """A document of each turn, as it ends; with ``failure`` instead of figures if it failed."""
@@ -106,6 +110,8 @@ def _settle(turn: Turn) -> None:
     with turn.store(turn.settled, turn.budget()) as store:
         loops.put_all(store, turn.data.shuffled, turn.data)
         store.settle()
+        # What a compaction left to another one would run beside the reads of whoever opens it.
+        drain()
 
 
 def _in_process(

@@ -14,7 +14,9 @@ _CLASSES = {
     "kvstore-through": ("own", "OwnWrittenThrough"),
     "kvstore-mapped": ("own", "OwnMapped"),
     "plyvel": ("leveldb", "LevelDb"),
+    "plyvel-checked": ("leveldb", "LevelDbChecked"),
     "rocksdict": ("rocksdb", "RocksDb"),
+    "rocksdict-mapped": ("rocksdb", "RocksDbMapped"),
     "lmdb": ("lightning", "Lmdb"),
     "lmdb-long": ("lightning", "LmdbLongReads"),
 }
@@ -24,7 +26,9 @@ TITLES = {
     "kvstore-through": "kvstore, written through",
     "kvstore-mapped": "kvstore, mapped",
     "plyvel": "LevelDB",
+    "plyvel-checked": "LevelDB, checked",
     "rocksdict": "RocksDB",
+    "rocksdict-mapped": "RocksDB, mapped",
     "lmdb": "LMDB",
     "lmdb-long": "LMDB, long reads",
 }

@@ -12,13 +12,15 @@ import rocksdict
 
 from benchmarks.engine.peers.contract import Budget, Pair
 
-__all__ = ["RocksDb"]
+__all__ = ["RocksDb", "RocksDbMapped"]
 
 
 class RocksDb:
     """A hash index in each block, two background jobs, and every table kept open (-1), as its
     tuning guide says: with a bound each read takes the mutex of the cache of tables.
     """
+
+    mapped = False
 
     def __init__(self, path: Path, budget: Budget | None) -> None:
         options = rocksdict.Options(raw_mode=True)
@@ -37,6 +39,7 @@ class RocksDb:
             options.set_compression_type(rocksdict.DBCompressionType.none())
             options.set_max_background_jobs(2)
             options.set_max_open_files(-1)
+        options.set_allow_mmap_reads(self.mapped)
         self.db: Any = rocksdict.Rdict(os.fspath(path), options)
         self.synced = rocksdict.WriteOptions()
         self.synced.sync = True
@@ -75,6 +78,12 @@ class RocksDb:
 
     def close(self) -> None:
         self.db.close()
+
+
+class RocksDbMapped(RocksDb):
+    """Reads maps of the tables, as LevelDB does; still checks them, as is its default."""
+
+    mapped = True
 
 
 def _batch_of(pairs: Iterable[Pair]) -> Any:
