@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,24 +17,28 @@ __all__ = [
     "drain",
     "forget_cached",
     "mapped_bytes",
+    "own_heap_trimmed",
     "percentile",
     "remove",
     "timing_each",
+    "timing_pairs",
     "written_bytes",
 ]
 
 _T = TypeVar("_T")
 
-LOOK_S = 0.01
-QUIET_LOOKS = 10
+LOOK_S = 0.001
+"""What came after the last call is told to this."""
+QUIET_LOOKS = 100
 DRAIN_LIMIT_S = 900.0
 
 
 def drain() -> float:
     """Wait until no thread but this one does anything; how long until the last did, in seconds.
 
-    Quiet is a tenth of a second in which no other thread ran or waited for the disk and nothing
-    was written: engines tell of their compactions differently, the kernel tells the same of all.
+    Quiet is a hundred looks, a tenth of a second or more, at each of which no other thread ran or
+    waited for the disk and nothing had been written: engines tell of their compactions differently,
+    the kernel tells the same of all.
     """
     began = last = time.perf_counter()
     quiet, before = 0, _written()
@@ -92,6 +97,14 @@ def anonymous_bytes() -> int:
     return _smaps("Anonymous:")
 
 
+def own_heap_trimmed() -> None:
+    """Give back what the heap keeps for later: an engine that filled it would seem to take nothing.
+
+    The process was forked from one that had made and dropped data of all sizes.
+    """
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def mapped_bytes() -> int:
     """Pages of mapped files: clean ones are the page cache's, and go when others need them."""
     return _smaps("Rss:") - _smaps("Anonymous:")
@@ -127,6 +140,17 @@ def timing_each(call: Callable[[_T], object], arguments: Sequence[_T]) -> array[
         began = clock()
         call(argument)
         taken[number] = clock() - began
+    return taken
+
+
+def timing_pairs(call: Callable[[_T, _T], object], pairs: Iterable[tuple[_T, _T]]) -> array[int]:
+    """The same of calls with two arguments each."""
+    taken = array("Q")
+    clock, note = time.perf_counter_ns, taken.append
+    for key, value in pairs:
+        began = clock()
+        call(key, value)
+        note(clock() - began)
     return taken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,12 @@ class Turn:
         path = self.folder / name
         # LMDB's file is as long as its map may grow, and holds little: holes stay holes.
         subprocess.run(["cp", "-a", "--sparse=always", self.settled, path], check=True)
+        # Else it would be written to the disk, and clog it, while the copy is measured.
+        self.sync_disk()
         return path
+
+    def sync_disk(self) -> None:
+        subprocess.run(["sync", "-f", self.folder], check=True)
 
     def seed(self, name: str) -> str:
         return f"{name} {self.number}"
@@ -101,6 +107,9 @@ class Turn:
         self._timed(name, work, drained=True)
 
     def _timed(self, name: str, work: Callable[[], int], *, drained: bool) -> None:
+        # What was made for the workload is not for the collector to walk in the workload's time.
+        gc.collect()
+        gc.freeze()
         cpu, began = time.process_time(), time.perf_counter()
         count = work()
         taken = time.perf_counter() - began

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.engine.observing import anonymous_bytes, disk_bytes, drain, mapped_bytes
+from benchmarks.engine.observing import (
+    anonymous_bytes,
+    disk_bytes,
+    drain,
+    mapped_bytes,
+    own_heap_trimmed,
+)
 from benchmarks.engine.peers.by_name import find
 from benchmarks.engine.turn import Turn
 from benchmarks.engine.workloads import loops
@@ -24,6 +30,7 @@ def footprint(turn: Turn) -> None:
     # Made before the first look, so that they count for no engine.
     orders = [data.shuffled, *(data.uniform(turn.seed(f"{n}"), data.count) for n in range(ROUNDS))]
     asked = data.uniform(turn.seed("read"), data.count)
+    own_heap_trimmed()
     anonymous, mapped = anonymous_bytes(), mapped_bytes()
     most = {"anonymous": 0, "mapped": 0}
 

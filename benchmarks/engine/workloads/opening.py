@@ -9,7 +9,12 @@ from itertools import cycle
 from pathlib import Path
 from statistics import median
 
-from benchmarks.engine.observing import anonymous_bytes, disk_bytes, forget_cached
+from benchmarks.engine.observing import (
+    anonymous_bytes,
+    disk_bytes,
+    forget_cached,
+    own_heap_trimmed,
+)
 from benchmarks.engine.peers.by_name import find, open_store
 from benchmarks.engine.peers.contract import Budget
 from benchmarks.engine.turn import Turn
@@ -49,8 +54,9 @@ def settled(turn: Turn) -> None:
 
 
 def _open_and_get(turn: Turn, path: Path, key: bytes) -> float:
+    budget = turn.budget()
     began = time.perf_counter()
-    with turn.store(path, turn.budget()) as store:
+    with turn.store(path, budget) as store:
         found = store.get(key)
         taken = (time.perf_counter() - began) * 1e3
     assert found is not None
@@ -66,7 +72,10 @@ def fill_and_die(turn: Turn) -> None:
     """Put and be killed with everything in the log; the runner has us end here."""
     store = open_store(turn.engine, turn.fresh("killed"), _killed_budget())
     put = store.put
-    for key, value in zip(turn.data.shuffled[:KILLED_PUTS], cycle(turn.data.values), strict=False):
+    # Named, so that it outlives the loop: letting go of 400,000 keys takes long enough for an
+    # engine to write what it still had in its own memory.
+    keys = turn.data.shuffled[:KILLED_PUTS]
+    for key, value in zip(keys, cycle(turn.data.values), strict=False):
         put(key, value)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -75,8 +84,9 @@ def after_kill(turn: Turn) -> None:
     """Open what `fill_and_die` left, and say how many of its puts are there."""
     keys = turn.data.shuffled[:KILLED_PUTS]
     find(turn.engine)
+    path, budget = turn.fresh("killed"), _killed_budget()
     began = time.perf_counter()
-    with turn.store(turn.fresh("killed"), _killed_budget()) as store:
+    with turn.store(path, budget) as store:
         store.get(keys[0])
         turn.record("open + get after kill -9", (time.perf_counter() - began) * 1e3, "ms")
         lost = sum(store.get(key) is None for key in reversed(keys[-100_000:]))
@@ -107,6 +117,7 @@ def small(turn: Turn) -> None:
     turn.timed(f"create + {SMALL_KEYS} puts + close", create)
     turn.record("on disk, closed, of one", sum(map(disk_bytes, paths)) / len(paths) / 1024, "KiB")
     turn.timed("open + get + close", reopen)
+    own_heap_trimmed()
     before, tasks, files = anonymous_bytes(), _tasks(), len(os.listdir("/proc/self/fd"))
     opened = [open_store(turn.engine, path, budget) for path in paths]
     try:

@@ -18,6 +18,7 @@ __all__ = ["readers", "synced", "writer_and_readers"]
 
 READERS = (1, 2, 4, 8, 16)
 READS = 200_000
+MOST_DRAWN = 300_000
 MULTI = 1000
 READERS_BESIDE_WRITER = 4
 BESIDE_S = 3.0
@@ -80,20 +81,24 @@ def writer_and_readers(turn: Turn) -> None:
 def _at_full_speed(turn: Turn, store: Engine) -> None:
     data, ended = turn.data, threading.Event()
     counts = [0] * (1 + READERS_BESIDE_WRITER)
+    # Drawn before the clock runs: five threads that draw take a second of its three.
+    drawn = min(data.count, MOST_DRAWN)
+    written = data.uniform(turn.seed("written"), drawn)
+    asked = [
+        data.uniform(turn.seed(f"reader {number}"), drawn) for number in range(len(counts) - 1)
+    ]
 
     def write() -> None:
-        keys = data.uniform(turn.seed("written"), data.count)
         while not ended.is_set():
-            for key in keys:
+            for key in written:
                 store.put(key, data.values[counts[0] % len(data.values)])
                 counts[0] += 1
                 if not counts[0] % 256 and ended.is_set():
                     return
 
     def read(number: int) -> None:
-        keys = data.uniform(turn.seed(f"reader {number}"), data.count)
         while not ended.is_set():
-            for key in keys:
+            for key in asked[number - 1]:
                 store.get(key)
                 counts[number] += 1
                 if not counts[number] % 256 and ended.is_set():
@@ -115,30 +120,34 @@ def _at_full_speed(turn: Turn, store: Engine) -> None:
 
 def _paced(turn: Turn, store: Engine) -> None:
     data, ended = turn.data, threading.Event()
+    keys = data.uniform(turn.seed("paced"), min(data.count, MOST_DRAWN))
+    asked = data.uniform(turn.seed("beside"), min(READS, 4 * data.count))
+    rates: list[float] = []
 
     def write() -> None:
         # In bursts of 2 ms: a sleep for each put would measure the sleeps.
         burst = PACED_PUTS_PER_S // 500
-        keys = data.uniform(turn.seed("paced"), data.count)
-        due, at = time.perf_counter(), 0
+        began = due = time.perf_counter()
+        at = 0
         while not ended.is_set():
             for _ in range(burst):
                 store.put(keys[at % len(keys)], data.values[at % len(data.values)])
                 at += 1
             due += 0.002
             time.sleep(max(0.0, due - time.perf_counter()))
+        rates.append(at / (time.perf_counter() - began))
 
     taken: list[array[int]] = []
 
     def read() -> None:
         try:
-            asked = data.uniform(turn.seed("beside"), min(READS, 4 * data.count))
             taken.append(timing_each(store.get, asked))
         finally:
             ended.set()
 
     _side_by_side([write, read])
     turn.latencies(f"get beside {PACED_PUTS_PER_S} puts/s", taken[0])
+    turn.record("puts that there were beside it", rates[0], "puts/s")
 
 
 def synced(turn: Turn) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 
 from benchmarks.engine.observing import (
     anonymous_bytes,
     disk_bytes,
     drain,
-    timing_each,
+    own_heap_trimmed,
+    remove,
+    timing_pairs,
     written_bytes,
 )
-from benchmarks.engine.peers.contract import Pair
+from benchmarks.engine.peers.contract import Engine
 from benchmarks.engine.turn import Turn
 from benchmarks.engine.workloads import loops
 
@@ -19,24 +24,32 @@ __all__ = ["fills", "in_memory", "steady"]
 
 BATCHES = (10, 1000, 10_000)
 MULTI = 100
+MOST_OVERWRITES = 4_000_000
+MOST_TIMED = 1_000_000
 
 
 def fills(turn: Turn) -> None:
     """Into new stores. The clock stops when compaction has caught up."""
     data = turn.data
-    with turn.store(turn.fresh("sequential"), turn.budget()) as store:
+    with _new(turn, "sequential") as store:
         turn.timed_drained("fill sequential", lambda: loops.put_all(store, data.ordered, data))
-    with turn.store(turn.fresh("random"), turn.budget()) as store:
+    with _new(turn, "random") as store:
         turn.timed_drained("fill random", lambda: loops.put_all(store, data.shuffled, data))
         turn.timed_drained("delete all", lambda: loops.delete_all(store, data.ordered))
     for size in BATCHES:
-        with turn.store(turn.fresh(f"batches{size}"), turn.budget()) as store:
-            turn.timed_drained(
-                f"batches of {size}",
-                lambda size=size, store=store: loops.write_batches(  # type: ignore[misc]
-                    store, data.shuffled, data, size
-                ),
-            )
+        batches = loops.batches_of(data.shuffled, data, size)
+        with _new(turn, f"batches{size}") as store:
+            turn.timed_drained(f"batches of {size}", partial(loops.write_batches, store, batches))
+
+
+@contextmanager
+def _new(turn: Turn, name: str) -> Iterator[Engine]:
+    """A new store, gone before the next is begun: its pages would be written in that one's time."""
+    path = turn.fresh(name)
+    with turn.store(path, turn.budget()) as store:
+        yield store
+    remove(path)
+    turn.sync_disk()
 
 
 def steady(turn: Turn) -> None:
@@ -46,21 +59,17 @@ def steady(turn: Turn) -> None:
     with turn.store(path, turn.budget()) as store:
         loops.put_all(store, data.shuffled, data)
         drain()
-        keys = [key for n in range(2) for key in data.uniform(turn.seed(f"over {n}"), data.count)]
+        keys = data.uniform(turn.seed("over"), min(2 * data.count, MOST_OVERWRITES))
+        user = sum(map(len, keys)) + len(keys) * data.value_bytes
+        # A page that is dirty already counts for nobody when it is changed once more.
+        turn.sync_disk()
         written = written_bytes()
         turn.timed_drained("overwrite", lambda: loops.put_all(store, keys, data))
-        user = sum(map(len, keys)) + len(keys) * data.value_bytes
         turn.record("written to disk for a byte", (written_bytes() - written) / user, "times")
 
-        pairs = list(
-            zip(data.uniform(turn.seed("timed"), data.count), cycle(data.values), strict=False)
-        )
-        put = store.put
-
-        def put_pair(pair: Pair) -> None:
-            put(*pair)
-
-        turn.latencies("overwrite", timing_each(put_pair, pairs))
+        asked = data.uniform(turn.seed("timed"), min(data.count, MOST_TIMED))
+        pairs = zip(asked, cycle(data.values), strict=False)
+        turn.latencies("overwrite", timing_pairs(store.put, pairs))
         drain()
         turn.record("on disk", disk_bytes(path) / 2**20, "MiB")
 
@@ -68,6 +77,7 @@ def steady(turn: Turn) -> None:
 def in_memory(turn: Turn) -> None:
     """What never leaves the write buffer: no flush falls due, so no debt is left either."""
     data = turn.data
+    own_heap_trimmed()
     before = anonymous_bytes()
     with turn.store(turn.fresh("memory"), turn.in_memory()) as store:
         turn.timed("fill random", lambda: loops.put_all(store, data.shuffled, data))
