@@ -13,10 +13,18 @@ from typing import Any
 import pytest
 
 from benchmarks.engine.data import SHAPES, Data
-from benchmarks.engine.observing import drain, percentile
+from benchmarks.engine.observing import (
+    anonymous_bytes,
+    drain,
+    own_heap_trimmed,
+    percentile,
+    timing_pairs,
+)
 from benchmarks.engine.peers.contract import Budget
 from benchmarks.engine.sections import CORE, SECTIONS, choose
 from benchmarks.engine.tables import engine_report
+from benchmarks.engine.turns import Runner
+from benchmarks.engine.workloads import loops
 from benchmarks.report import engine_turns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +124,56 @@ def test_draining_waits_for_what_another_thread_writes(tmp_path: Path) -> None:
     assert written == 20 << 16
 
 
+def test_memory_that_was_free_before_counts_once_it_is_used() -> None:
+    # Small enough to come from the heap; the last keeps it from being given back at once.
+    kept = [bytes(1000) for _ in range(50_000)]
+    end = bytes(1000)
+    kept.clear()
+    own_heap_trimmed()
+    before = anonymous_bytes()
+    kept = [bytes(1000) for _ in range(50_000)]
+    assert anonymous_bytes() - before > 40_000_000
+    assert len(end) == 1000
+
+
+def test_calls_with_two_arguments_are_timed_each() -> None:
+    called: dict[bytes, bytes] = {}
+    taken = timing_pairs(called.__setitem__, iter([(b"a", b"1"), (b"b", b"2")]))
+    assert called == {b"a": b"1", b"b": b"2"}
+    assert len(taken) == 2
+    assert min(taken) > 0
+
+
+def test_batches_hold_each_key_once() -> None:
+    data = Data("decimal", COUNT, 100)
+    batches = loops.batches_of(data.shuffled, data, 150)
+    assert [len(batch) for batch in batches] == [150, 150, 150, 50]
+    assert [key for batch in batches for key, _ in batch] == data.shuffled
+
+
+def test_leveldb_is_settled_into_one_level(tmp_path: Path) -> None:
+    pytest.importorskip("plyvel")
+    from benchmarks.engine.peers.leveldb import LevelDb
+
+    data = Data("decimal", 30_000, 100)
+    store = LevelDb(tmp_path, Budget(1 << 20, 1 << 18))
+    try:
+        loops.put_all(store, data.shuffled, data)
+        store.settle()
+        files = [int(store.db.get_property(b"leveldb.num-files-at-level%d" % n)) for n in range(7)]
+        assert sum(count > 0 for count in files) == 1
+        assert files[0] == 0
+    finally:
+        store.close()
+
+
+def test_a_share_makes_small_runs_larger_but_not_large_ones(tmp_path: Path) -> None:
+    opening = SECTIONS["opening"]
+    assert Runner(tmp_path, 3_000, 1).data_of(opening).count == 10_000
+    assert Runner(tmp_path, 300_000, 1).count_of(opening) == 1_000_000
+    assert Runner(tmp_path, 10_000_000, 1).count_of(opening) == 10_000_000
+
+
 def test_a_percentile_is_in_microseconds() -> None:
     taken = list(range(1000, 101_000, 1000))
     assert percentile(taken, 0.5) == 51.0
@@ -131,6 +189,9 @@ def test_sections_are_chosen_by_name_and_pattern() -> None:
     assert {section.name for section in choose(["core"])} == set(CORE)
     assert len(choose(["all"])) == len(SECTIONS)
     assert [section.name for section in choose(["fill*-4k"])] == ["fills-4k"]
+    # Those with the same data together, so that it is made once.
+    together = [section.name for section in choose(["fills", "steady", "fills-4k", "steady-4k"])]
+    assert together == ["fills", "steady", "fills-4k", "steady-4k"]
     with pytest.raises(KeyError):
         choose(["nothing"])
 

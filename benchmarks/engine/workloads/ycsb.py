@@ -1,8 +1,8 @@
 """YCSB (SoCC'10), each workload on a settled store of its own with draws of its own.
 
-A cache of a quarter of the data; updates go through buffers of a tenth, so that flushes and
-compactions fall into the workload, and the clock stops when they are done. What one workload wrote
-no other reads.
+A cache of a quarter of the data; updates go through buffers of a tenth, of 8 MiB at most, so that
+flushes and compactions fall into the workload, and the clock stops when they are done. What one
+workload wrote no other reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
 
+from benchmarks.engine.observing import remove
 from benchmarks.engine.peers.contract import Engine
 from benchmarks.engine.turn import Turn
 
@@ -27,6 +28,9 @@ MIXES = {
     "F": (0.5, "modify"),
 }
 OPERATIONS = 100_000
+MOST_OPERATIONS = 500_000
+"""Of ten million keys: half of them updates, so that they fill the buffer three times."""
+LARGEST_BUFFER_BYTES = 8 << 20
 SCANS = 10_000
 SCANNED_MOST = 100
 
@@ -36,15 +40,19 @@ Operation = tuple[str, bytes, int]
 
 def ycsb(turn: Turn) -> None:
     data = turn.data
+    budget = turn.budget(buffer_bytes=min(turn.steady_buffer_bytes, LARGEST_BUFFER_BYTES))
     for name in MIXES:
-        count = min(SCANS if name == "E" else OPERATIONS, data.count)
+        most = min(max(OPERATIONS, data.count // 3), MOST_OPERATIONS)
+        count = min(SCANS if name == "E" else most, data.count)
+        path = turn.copied(f"ycsb-{name}")
         # A warm cache, by reads that are drawn alike but before anything is written.
-        warm = [key for _, key, _ in _operations(turn, name, "warm", count)]
+        warm = [key for _, key, _ in _operations(turn, name, "warm", min(count, OPERATIONS))]
         operations = list(_operations(turn, name, "run", count))
-        with turn.store(turn.copied(f"ycsb-{name}"), turn.budget()) as store:
+        with turn.store(path, budget) as store:
             for key in warm:
                 store.get(key)
             turn.timed_drained(f"YCSB {name}", partial(_run, store, operations, turn))
+        remove(path)
 
 
 def _run(store: Engine, operations: list[Operation], turn: Turn) -> int:
