@@ -188,7 +188,9 @@ cdef int install_outputs(
             edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
         )
     except Exception as error:
-        unwanted(store, job, error)
+        # What lacked memory once the version had them takes nothing back.
+        if added.size() == 0 or not kept(store.version, added[0].file):
+            unwanted(store, job, error)
         raise
     finally:
         for i in range(added.size()):

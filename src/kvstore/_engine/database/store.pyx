@@ -418,7 +418,7 @@ cdef class Store:
             segment, offset = self.log.newest_place()
         try:
             note_end(self.end, self.manifest, segment, offset)
-        except StorageError as error:
+        except (StorageError, MemoryError) as error:
             # Without it the manifest's end is as sure as it is after a crash.
             if not is_retryable(error):
                 self.fail(error)
