@@ -685,6 +685,8 @@ cdef class Database(Store):
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
+            # Whoever froze memory may have been interrupted before it called the flush.
+            self.work.advance()
             with self.changed:
                 while self.must_stop():
                     self.check_writable()
