@@ -240,6 +240,7 @@ def test_a_writer_that_waits_calls_the_flush_that_an_interrupted_one_did_not(
     monkeypatch.setattr(EventCount, "wait", waiting)
     # A log would call the thread as well.
     with DB("/db", filesystem=MemoryFileSystem(), max_write_buffers=2, wal=False, **SMALL) as db:
+        db.compact_range()  # starts the threads
         assert asleep.wait(WAIT_S)
         monkeypatch.setattr(EventCount, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):

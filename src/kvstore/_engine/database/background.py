@@ -54,14 +54,15 @@ def start_threads(
     step: Callable[[Store, str], float | None],
     work: EventCount,
     jobs: Sequence[str],
+    running: int,
     threads: list[threading.Thread],
 ) -> None:
-    """Into ``threads``, also where not all can be started.
+    """Those of ``jobs`` but for the first ``running``, into ``threads``, also where not all can be.
 
     ``step`` does one piece of a job; it gives the seconds until the next look, infinity where that
     waits for an advance of ``work``, None at the end. It raises nothing.
     """
-    for number, job in enumerate(jobs):
+    for number, job in enumerate(jobs[running:], running):
         thread = threading.Thread(
             target=_run,
             args=(weakref.ref(store), step, work, job),
@@ -71,9 +72,10 @@ def start_threads(
         threads.append(thread)
         try:
             thread.start()
-        except RuntimeError:
-            # It was never there: nobody is to wait for it.
-            threads.pop()
+        except BaseException:
+            if thread.ident is None:
+                # It was never there: nobody is to wait for it.
+                threads.pop()
             raise
 
 

@@ -288,8 +288,15 @@ cdef bint write_frozen(Store store, int count) except -1:
         # A segment goes only when a later one is known to be durable.
         if not run_job(store, job, None, store.log):
             return False
-        store.describe_log(edit, edit.flushed_sequence)
-        install_outputs(store, job, 0, edit, &nothing, count)
+        rest_log(store, edit.flushed_sequence)
+        try:
+            store.describe_log(edit, edit.flushed_sequence)
+            install_outputs(store, job, 0, edit, &nothing, count)
+        except BaseException:
+            # A feed that was opened meanwhile awaits the next segment.
+            if store.log is not None and not store.feeds:
+                store.log.cancel_rest()
+            raise
         note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
@@ -437,7 +444,7 @@ cdef int run_task(Store store, Task task, bint may_move) except -1:
     finally:
         store.running_tasks -= 1
         # Background threads may have found nothing that they could pick beside it.
-        store.work.advance()
+        store.call_for_compaction()
         with store.changed:
             store.changed.notify_all()
     return 0
