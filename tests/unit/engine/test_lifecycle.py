@@ -227,7 +227,7 @@ db = kvstore.DB(PATH, write_buffer_size=1 << 18)
 child = None
 def fork(frame, event, _):
     global child
-    if child is None and frame.f_code.co_name == "advance":
+    if child is None and frame.f_code.co_name == "start_threads":
         child = os.fork()
 sys.setprofile(fork)
 try:

@@ -445,8 +445,7 @@ cdef int run_task(Store store, Task task, bint may_move) except -1:
         store.running_tasks -= 1
         # Background threads may have found nothing that they could pick beside it.
         store.call_for_compaction()
-        with store.changed:
-            store.changed.notify_all()
+        store.changed.advance()
     return 0
 
 
@@ -552,19 +551,14 @@ cdef int rewrite_garbage(
     cdef bint busy
     while True:
         store.check_writable()
+        seen = store.changed.count
         task = pick_garbage(store, number, low, high, newest, &busy)
         if task is not None:
             run_task(store, task, False)
             continue
-        with store.changed:
-            # Looked at again, since the end of a job is announced under it.
-            task = pick_garbage(store, number, low, high, newest, &busy)
-            if task is None and not busy:
-                return 0
-            if task is None:
-                store.changed.wait()
-                continue
-        run_task(store, task, False)
+        if not busy:
+            return 0
+        store.changed.wait(seen)
 
 
 cdef bint range_has_tables(Store store, int number, const Slice* low, const Slice* high) noexcept:
@@ -622,18 +616,14 @@ cdef int compact_range(Store store, object start, object stop) except -1:
             if not range_has_tables(store, number, low, high):
                 number += 1
                 continue
+            seen = store.changed.count
             task = pick_range(store, number, low, high)
             if task is not None:
                 run_task(store, task, False)
                 continue
             # Another job holds some of it, and its end is announced; or a damaged table does.
-            with store.changed:
-                if any_compacting(store):
-                    store.changed.wait()
-                    continue
-            task = pick_range(store, number, low, high)
-            if task is not None:
-                run_task(store, task, False)
+            if any_compacting(store):
+                store.changed.wait(seen)
             elif store.damaged_tables:
                 raise next(iter(store.damaged_tables.values()))
         rewrite_garbage(store, bottom, low, high, newest)

@@ -15,7 +15,6 @@ from collections import deque
 
 cimport cython
 from libc.errno cimport EAGAIN, ENOMEM
-from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport (
@@ -74,7 +73,7 @@ from kvstore._engine.version.native cimport (
 
 from kvstore._engine.version.native import Edit
 
-from kvstore._engine.database.background import OPEN_STORES, EventCount
+from kvstore._engine.database.background import OPEN_STORES
 from kvstore.errors import InternalError, InvalidArgumentError, OverloadedError, StorageError
 
 
@@ -187,8 +186,7 @@ cdef class Database(Store):
         store_release(&self.stop_jobs, 1)
         self.work.advance()
         self.arrivals.advance()
-        with self.changed:
-            self.changed.notify_all()
+        self.changed.advance()
         for thread in self.threads:
             if thread is not threading.current_thread():
                 try:
@@ -708,11 +706,13 @@ cdef class Database(Store):
             began = time.monotonic()
             # Whoever froze memory may have been interrupted before it called the flush.
             self.work.advance()
-            with self.changed:
-                while self.must_stop() and self.threads_begun:
-                    self.check_writable()
-                    self.check_flushes()
-                    self.changed.wait()
+            while True:
+                seen = self.changed.count
+                if not self.must_stop() or not self.threads_begun:
+                    break
+                self.check_writable()
+                self.check_flushes()
+                self.changed.wait(seen)
             self.stall_seconds += time.monotonic() - began
             self.check_writable()
             if not self.threads_begun:
@@ -1170,9 +1170,11 @@ cdef class Database(Store):
         self.attention = True
         self.stop_threads()
         # Foreground jobs of other threads end soon after stop_jobs.
-        with self.changed:
-            while self.running_tasks:
-                self.changed.wait()
+        while True:
+            seen = self.changed.count
+            if not self.running_tasks:
+                break
+            self.changed.wait(seen)
         with self.flushing:
             if self.forked:
                 return 0

@@ -387,8 +387,7 @@ cdef class RangeReplacement:
             store.replacing = False
             store.running_tasks -= 1
             store.work.advance()
-            with store.changed:
-                store.changed.notify_all()
+            store.changed.advance()
         return True
 
     def close(self):

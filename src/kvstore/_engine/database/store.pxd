@@ -105,7 +105,7 @@ cdef class Store:
     cdef DeadRanges dead        # where nothing is, for walks
     cdef dict feeds             # id -> weak reference, of each open ChangeReader
     cdef bint feeds_wait        # some may wait for a write: `arrivals` is to tell of it
-    cdef object arrivals        # EventCount: writes that became visible, a failure, the end
+    cdef EventCount arrivals    # writes that became visible, a failure, the end
 
     # --- files
     cdef Log log
@@ -133,8 +133,8 @@ cdef class Store:
     cdef uint64_t next_number   # atomic: the last file number given out
     cdef object installing
     cdef object flushing
-    cdef object changed         # Condition: a flush or compaction ended, or the store failed
-    cdef object work            # EventCount: there is work for background threads, or an end of it
+    cdef EventCount changed     # a flush or compaction ended, or the store failed
+    cdef EventCount work        # there is work for background threads, or an end of it
     cdef list threads           # of the background; they are started when there is work for them
     cdef bint threads_begun
 

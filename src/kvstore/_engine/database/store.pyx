@@ -83,7 +83,7 @@ from kvstore._engine.version.native import (
     noted_end,
 )
 
-from kvstore._engine.database.background import EventCount, start_threads
+from kvstore._engine.database.background import start_threads
 
 from kvstore.errors import (
     ClosedError,
@@ -119,7 +119,7 @@ cdef class Store:
         self.threads = []
         self.installing = threading.Lock()
         self.flushing = threading.Lock()
-        self.changed = threading.Condition()
+        self.changed = EventCount()
         self.attention = True
         self.retain_from = max_sequence()
         self.noted = (0, 0, 0, 0)
@@ -178,8 +178,7 @@ cdef class Store:
         if self.failure is None:
             self.failure = error
         self.attention = True
-        with self.changed:
-            self.changed.notify_all()
+        self.changed.advance()
         self.arrivals.advance()
         return 0
 
@@ -189,8 +188,7 @@ cdef class Store:
             # What was half written is gone, so there may be room for it again.
             if not self.reserve_taken and is_lack_of_space(error):
                 self.reserve_taken = take_reserve(self.disk, self.path)
-            with self.changed:
-                self.changed.notify_all()
+            self.changed.advance()
         elif not any(error is known for known in self.damaged_tables.values()):
             self.fail(error)
         return 0
@@ -198,8 +196,7 @@ cdef class Store:
     cdef int job_done(self, Retry retry) except -1:
         retry.succeeded()
         self.renew_reserve()
-        with self.changed:
-            self.changed.notify_all()
+        self.changed.advance()
         return 0
 
     cdef bint log_has_failed(self) except -1:
@@ -266,8 +263,7 @@ cdef class Store:
         except RuntimeError:
             # The process may have no more: whoever writes does their work.
             self.threads_begun = False
-            with self.changed:
-                self.changed.notify_all()
+            self.changed.advance()
             return False
         except BaseException:       # a signal's handler
             self.threads_begun = False
@@ -372,8 +368,7 @@ cdef class Store:
             memtable_release(self.frozen[self.frozen_count].table)
         if frozen_done:
             # Writers wait for the room; for nothing of what follows.
-            with self.changed:
-                self.changed.notify_all()
+            self.changed.advance()
         for i in range(removed_count):
             removed[i].file.obsolete = not kept(next_version, removed[i].file)
         self.note_manifest()
