@@ -88,6 +88,7 @@ from kvstore._engine.database.background import start_threads
 from kvstore.errors import (
     ClosedError,
     CorruptionError,
+    Error,
     InternalError,
     IntegrityCode,
     InvalidArgumentError,
@@ -167,7 +168,7 @@ cdef class Store:
             )
         if self.failure is not None:
             raise StorageError(
-                f"the database is read-only since a failure ({self.failure}); reopen it",
+                f"the database is read-only since a failure ({self.failure or type(self.failure).__name__}); reopen it",
                 code=getattr(self.failure, "code", IntegrityCode.IO_ERROR), path=self.path,
                 errno=getattr(self.failure, "errno", None), is_final=True,
             )
@@ -189,7 +190,9 @@ cdef class Store:
             if not self.reserve_taken and is_lack_of_space(error):
                 self.reserve_taken = take_reserve(self.disk, self.path)
             self.changed.advance()
-        elif not any(error is known for known in self.damaged_tables.values()):
+        elif not may_be_of_a_handler(error) and not any(
+            error is known for known in self.damaged_tables.values()
+        ):
             self.fail(error)
         return 0
 
@@ -988,6 +991,14 @@ cdef bint is_of_kvd(list names):
 
 cdef object table_entry(int level, LiveTable* file):
     return entry_of(level, file.number, &file.summary, file.smallest, file.largest)
+
+
+cdef bint may_be_of_a_handler(object error) except -1:
+    """Raised by a signal's handler within a call of the program's, it says nothing of the store."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and not isinstance(error, (Error, MemoryError)) and getattr(error, "errno", None) is None
+    )
 
 
 cdef bint kept(Version* version, LiveTable* file) noexcept:
