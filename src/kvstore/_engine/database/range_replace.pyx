@@ -399,6 +399,15 @@ cdef class RangeReplacement:
             remove_tables(self.store, self.entries)
 
 
+cdef bint is_current(Version* version, uint64_t number) noexcept:
+    cdef int level, i
+    for level in range(LEVELS):
+        for i in range(version.levels[level].count):
+            if version.levels[level].files[i].number == number:
+                return True
+    return False
+
+
 cdef RangeReplacement open_range_replacement(Store store, object low, object high, object keep_from):
     cdef RangeReplacement replacement = RangeReplacement.__new__(RangeReplacement)
     store.check_writable()
@@ -414,8 +423,10 @@ cdef RangeReplacement open_range_replacement(Store store, object low, object hig
 
 
 cdef int remove_tables(Store store, list entries) except -1:
+    """But for those that became current before something went wrong."""
     for entry in entries:
-        remove_quietly(store.disk, f"{store.path}/{entry.number:06d}.sst")
+        if not is_current(store.version, entry.number):
+            remove_quietly(store.disk, f"{store.path}/{entry.number:06d}.sst")
     return 0
 
 
