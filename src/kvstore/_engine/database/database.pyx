@@ -127,7 +127,7 @@ cdef class Database(Store):
             raise InvalidArgumentError(f"{name!r} is no usable path")
         self.disk = self.guard = guard(filesystem, f"{self.path}/LOCK")
         self.version = version_empty()
-        self.memory = memtable_new()
+        self.memory = memtable_new(self.write_buffer_bytes)
         self.cache = cache_new(options.lru_cache_size, index_cache_bytes(options.lru_cache_size))
         self.tables = open_tables_new(
             self.disk.ops, self.disk.disk, self.cache, raw, most_open_tables(options.max_open_files)

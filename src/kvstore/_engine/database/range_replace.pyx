@@ -333,7 +333,7 @@ cdef class RangeReplacement:
         if not first < last <= self.high:
             raise bad_part("ends outside of it")
         job = keeping_job(self.store, 1)
-        table = memtable_new()
+        table = memtable_new(self.store.write_buffer_bytes)
         view.held = False
         try:
             if table == NULL:

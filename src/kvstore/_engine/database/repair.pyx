@@ -384,7 +384,7 @@ cdef class LogRows:
     cdef int clear(self) except -1:
         if self.table != NULL:
             memtable_release(self.table)
-        self.table = memtable_new()
+        self.table = memtable_new(REPAIR_BUFFER_BYTES)
         if self.table == NULL:
             raise MemoryError("no memory for the log's rows")
         return 0

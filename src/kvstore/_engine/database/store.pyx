@@ -288,7 +288,7 @@ cdef class Store:
     # --- the set of tables --------------------------------------------------------------------
 
     cdef int freeze(self) except -1:
-        cdef MemTable* fresh = memtable_new()
+        cdef MemTable* fresh = memtable_new(self.write_buffer_bytes)
         if fresh == NULL:
             raise MemoryError("no memory for a memtable")
         if self.frozen_count == MAX_FROZEN:
