@@ -54,13 +54,14 @@ def start_threads(
             name=f"kvstore-{job}-{number}",
             daemon=True,
         )
-        threads.append(thread)
         try:
+            # A signal's handler may raise from here on.
+            threads.append(thread)
             thread.start()
         except BaseException:
-            if thread.ident is None:
+            if thread.ident is None and thread in threads:
                 # It was never there: nobody is to wait for it.
-                threads.pop()
+                threads.remove(thread)
             raise
 
 

@@ -443,9 +443,9 @@ cdef int run_task(Store store, Task task, bint may_move) except -1:
         do_task(store, task, may_move)
     finally:
         store.running_tasks -= 1
+        store.changed.advance()
         # Background threads may have found nothing that they could pick beside it.
         store.call_for_compaction()
-        store.changed.advance()
     return 0
 
 

@@ -17,7 +17,10 @@ cdef int rest_log(Store store, uint64_t flushed) except -1:
 
     Whoever opens the database reads nothing of it, and the disk has it back.
     """
-    if store.log is not None and not store.options.changes_kept_size and not store.feeds:
+    if store.log is not None and not store.options.changes_kept_size and not store.feeds and (
+        # A feed that begins with what isn't seen yet, since its writer waits, would lack that.
+        store.visible >= flushed
+    ):
         store.log.begin_rest(flushed + 1)
     return 0
 

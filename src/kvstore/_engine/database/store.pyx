@@ -457,12 +457,13 @@ cdef class Store:
             segment, offset = self.log.newest_place(self.flushed_sequence + 1)
         if self.manifest is None:
             return (*self.noted[:2], segment, offset)
-        return self.manifest.number, self.manifest.size, segment, offset
+        return self.manifest.number, self.manifest.durable_bytes, segment, offset
 
     cdef int note_manifest(self) except -1:
-        if self.read_only or self.current_unsynced or (
+        if self.read_only or self.current_unsynced or self.failure is not None or (
             self.manifest is None and not self.manifest_stands
         ):
+            # After a failure the manifest may end in an edit of which nobody knows whether it holds.
             return 0
         try:
             now = self.end_of_now()
@@ -582,8 +583,6 @@ cdef class Store:
                 if not self.make_space(error):
                     raise
                 self.replay_log(log_path)
-        # What interrupted jobs left is in nobody's way, but on a full disk.
-        self.remove_leftovers(names)
         for name in names:
             self.next_number = max(self.next_number, number_of(name))
         # An earlier opening left what it had flushed, as all did once: it would be read each time.
@@ -600,6 +599,9 @@ cdef class Store:
                 if not exists or self.failure is not None or not is_retryable(error):
                     raise
                 self.flush_retry.failed(error)
+        if self.manifest_stands or (self.manifest is not None and not self.current_unsynced):
+            # Not before: a manifest that power may take back would ask for some of them again.
+            self.remove_leftovers(names)
         if self.log_is_unneeded():
             remove_flushed_log(self)
         if not self.is_small() or not self.uses_log:
@@ -771,8 +773,13 @@ cdef class Store:
         self.describe_log(edit, self.flushed_sequence)
         if (edit.log_segment, edit.log_end) != (self.log_segment, self.log_end):
             self.need_manifest()
-            self.manifest.append(edit)
-            self.manifest.sync()
+            try:
+                self.manifest.append(edit)
+                self.manifest.sync()
+            except Exception as error:
+                # Else the end of this opening noted an edit of which nobody knows whether it holds.
+                self.fail(error)
+                raise
             self.take_note_of_log(edit)
         return self.note_manifest()
 

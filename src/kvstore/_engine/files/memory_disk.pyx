@@ -577,7 +577,7 @@ cdef int memory_list(void* disk, const char* path, void* context, list_visitor v
             with nogil:
                 stop = visit(context, raw)
             if stop:
-                break
+                return stop
     except BaseException as error:
         return refused(error)
     return 0

@@ -1115,7 +1115,7 @@ cdef class Log:
         gone: a segment after it isn't known to be durable yet. Under `monitor`.
         """
         cdef size_t i
-        if self.durable_segment > self.rested:
+        if self.durable_segment > max(self.rested, self.removing):
             return False
         for i in range(self.sealed_count):
             if self.sealed_first + i <= self.durable_segment and self.sealed[i].highest >= index:

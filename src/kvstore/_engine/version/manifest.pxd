@@ -15,6 +15,7 @@ cdef class Manifest:
     cdef int append_synced(self, object edit, bint* unsure) except -1
     cdef object seed                        # of the edits' checksums
     cdef readonly uint64_t first_bytes      # size with the first edit alone, which says everything
+    cdef readonly uint64_t durable_bytes    # what END may say of it: an edit whose sync failed isn't in
 
 
 # (number, [Edit], bytes of them, torn bytes) of the manifest that CURRENT names, of the database `database_id` (None:

@@ -320,6 +320,7 @@ cdef class Manifest:
         """After a failure nobody knows whether the last edit holds: not to be used again."""
         self.check()
         self.file.sync()
+        self.durable_bytes = self.file.size
 
     cdef int append_synced(self, object edit, bint* unsure) except -1:
         cdef bytes framed
@@ -332,6 +333,7 @@ cdef class Manifest:
             self.edits += unsure[0]
             raise
         self.edits += 1
+        self.durable_bytes = self.file.size
         return 0
 
     def close(self):
@@ -370,6 +372,8 @@ cdef Manifest draft_manifest(
     try:
         manifest.file.append(header + frame_edit(1, encode_edit(everything), manifest.seed))
         manifest.first_bytes = manifest.file.size
+        # CURRENT names none that isn't synced, nor does END.
+        manifest.durable_bytes = manifest.first_bytes
     except StorageError:
         manifest.file.release()
         remove_quietly(disk, path)
