@@ -218,26 +218,3 @@ def test_a_writer_that_waits_for_level_0_goes_on_when_compactions_cannot() -> No
         writer.join(WAIT_S)
         assert not writer.is_alive()
         assert all(isinstance(error, ClosedError) for error in told)
-
-
-def test_a_writer_goes_on_where_the_start_of_the_flush_thread_was_interrupted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Ctrl-C between freezing memory and calling the thread: whoever comes next has to."""
-    start = threading.Thread.start
-
-    def interrupted(thread: threading.Thread) -> None:
-        monkeypatch.setattr(threading.Thread, "start", start)
-        raise KeyboardInterrupt
-
-    # A log would call the thread as well.
-    with DB("/db", filesystem=MemoryFileSystem(), max_write_buffers=2, wal=False, **SMALL) as db:
-        monkeypatch.setattr(threading.Thread, "start", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            put_some(db, 0, 10_000)
-        writer = threading.Thread(target=put_some, args=(db, 0, 10_000), daemon=True)
-        writer.start()
-        writer.join(WAIT_S)
-        goes_on = not writer.is_alive()
-        db.close()
-        assert goes_on

@@ -241,7 +241,8 @@ cdef class ChangeReader:
             finally:
                 store.running_tasks -= 1
                 if not store.open:
-                    store.changed.advance()
+                    with store.changed:
+                        store.changed.notify_all()
             if result < 0 or result == SEQUENCES_MISSING:
                 self.read_failed(&status)
         return True

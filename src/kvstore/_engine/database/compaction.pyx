@@ -44,7 +44,9 @@ from kvstore._engine.version.native cimport (
     job_input_add,
     job_input_add_tables,
     level_range,
+    live_table_forsake,
     live_table_new,
+    live_table_refer,
     live_table_release,
     range_input_add,
     range_input_add_table,
@@ -56,6 +58,7 @@ from kvstore._engine.version.native cimport (
     version_release,
     version_retain,
 )
+from kvstore._engine.table.native cimport ValueRef, value_refs_count
 from kvstore._engine.version.native import Edit
 
 from kvstore.errors import StorageError
@@ -183,14 +186,18 @@ cdef int install_outputs(
             if change.file == NULL:
                 raise MemoryError("no memory for a table")
             added.push_reserved(change)
+            if live_table_refer(
+                change.file, <const ValueRef*> output.refs.data, value_refs_count(&output.refs)
+            ) < 0:
+                raise MemoryError("no memory for a table")
             edit.added.append(table_entry(level, change.file))
         store.install(
             edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
         )
     except Exception as error:
-        # What lacked memory once the version had them takes nothing back.
-        if added.size() == 0 or not kept(store.version, added[0].file):
-            unwanted(store, job, error)
+        for i in range(added.size()):
+            live_table_forsake(added[i].file)
+        unwanted(store, job, error)
         raise
     finally:
         for i in range(added.size()):
@@ -229,6 +236,7 @@ cdef bint flush_oldest(Store store) except -1:
             raise
         if done:
             remove_flushed_log(store)
+            let_go_of_homes(store)
             store.job_done(store.flush_retry)
     return done
 
@@ -265,6 +273,7 @@ cdef bint write_frozen(Store store, int count) except -1:
     cdef MemTable* tables[MAX_FROZEN]
     cdef Version* older = NULL
     cdef size_t memory_bytes = 0
+    cdef Apart apart
     cdef int newest = store.frozen_count - count
     cdef uint64_t last = store.frozen[newest].last_sequence
     cdef int i
@@ -283,20 +292,19 @@ cdef bint write_frozen(Store store, int count) except -1:
         memory_bytes += memtable_used(tables[i])
     store.pace.flush_began_s = now_s()
     try:
+        apart = keep_apart(store, tables, count)
+        if apart is not None:
+            job.places = apart.places.data()
+            job.places_count = apart.places.size()
+            job.homes = apart.homes.data()
+            job.homes_count = apart.homes.size()
         for i in range(count):
             add_memory(job, tables[i], i)
-        # A segment goes only when a later one is known to be durable.
-        if not run_job(store, job, None, store.log):
+        # A segment goes only when a later one is known to be durable. What stays apart is already.
+        if not run_job(store, job, None, store.log if apart is None else None):
             return False
-        rest_log(store, edit.flushed_sequence)
-        try:
-            store.describe_log(edit, edit.flushed_sequence)
-            install_outputs(store, job, 0, edit, &nothing, count)
-        except BaseException:
-            # A feed that was opened meanwhile awaits the next segment.
-            if store.log is not None and not store.feeds:
-                store.log.cancel_rest()
-            raise
+        store.describe_log(edit, edit.flushed_sequence)
+        install_outputs(store, job, 0, edit, &nothing, count)
         note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
@@ -400,6 +408,9 @@ cdef int merge(Store store, Task task) except -1:
     cdef double began = now_s()
     cdef size_t i
     job.rate_limit = store.options.compaction_rate_limit
+    job.tables = store.tables
+    job.emptying = task.emptying.data()
+    job.emptying_count = task.emptying.size()
     try:
         add_task_input(job, task)
         add_task_ranges(store, job, task)
@@ -411,7 +422,7 @@ cdef int merge(Store store, Task task) except -1:
         if task.level == 0:
             note_level0(&store.pace, now_s() - began, task.upper.size())
         store.compactions += 1
-        store.compacted_bytes += job.bytes_written
+        store.compacted_bytes += job.bytes_written + job.values.bytes_written
         store.dropped_entries += job.entries_dropped
         for i in range(removed.size()):
             store.compaction_read_bytes += removed[i].file.summary.file_bytes
@@ -443,18 +454,29 @@ cdef int run_task(Store store, Task task, bint may_move) except -1:
         do_task(store, task, may_move)
     finally:
         store.running_tasks -= 1
-        store.changed.advance()
         # Background threads may have found nothing that they could pick beside it.
-        store.call_for_compaction()
+        store.work.advance()
+        with store.changed:
+            store.changed.notify_all()
     return 0
 
 
+cdef bint may_do_without(Store store, Task task, object error) except -1:
+    """Whether a task that failed may be done by other means: a disk is full."""
+    if is_lack_of_space(error) and not task.emptying.empty():
+        # Where the values stay it only gives space back; the reserve isn't for moving them.
+        task.emptying.clear()
+        return not task.only_for_values
+    return store.make_space(error)
+
+
 cdef int do_task(Store store, Task task, bint may_move) except -1:
+    take_emptying(store, task)
     try:
         try:
             move(store, task) if may_move else merge(store, task)
         except Exception as error:
-            if not store.make_space(error):
+            if not may_do_without(store, task, error):
                 raise
             move(store, task) if may_move else merge(store, task)
     except Exception as error:
@@ -468,7 +490,9 @@ cdef int do_task(Store store, Task task, bint may_move) except -1:
 
 
 cdef bint compact_once(Store store) except -1:
-    cdef Task task = pick(store)
+    cdef Task task
+    survey_values(store)
+    task = pick(store)
     if task is None:
         return False
     try:
@@ -551,14 +575,19 @@ cdef int rewrite_garbage(
     cdef bint busy
     while True:
         store.check_writable()
-        seen = store.changed.count
         task = pick_garbage(store, number, low, high, newest, &busy)
         if task is not None:
             run_task(store, task, False)
             continue
-        if not busy:
-            return 0
-        store.changed.wait(seen)
+        with store.changed:
+            # Looked at again, since the end of a job is announced under it.
+            task = pick_garbage(store, number, low, high, newest, &busy)
+            if task is None and not busy:
+                return 0
+            if task is None:
+                store.changed.wait()
+                continue
+        run_task(store, task, False)
 
 
 cdef bint range_has_tables(Store store, int number, const Slice* low, const Slice* high) noexcept:
@@ -616,14 +645,18 @@ cdef int compact_range(Store store, object start, object stop) except -1:
             if not range_has_tables(store, number, low, high):
                 number += 1
                 continue
-            seen = store.changed.count
             task = pick_range(store, number, low, high)
             if task is not None:
                 run_task(store, task, False)
                 continue
             # Another job holds some of it, and its end is announced; or a damaged table does.
-            if any_compacting(store):
-                store.changed.wait(seen)
+            with store.changed:
+                if any_compacting(store):
+                    store.changed.wait()
+                    continue
+            task = pick_range(store, number, low, high)
+            if task is not None:
+                run_task(store, task, False)
             elif store.damaged_tables:
                 raise next(iter(store.damaged_tables.values()))
         rewrite_garbage(store, bottom, low, high, newest)

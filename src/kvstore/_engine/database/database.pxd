@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, Slice
+from kvstore._engine.primitives.native cimport Buffer, PodVector, Slice
+from kvstore._engine.memtable.native cimport Place
 
 
 cdef enum:
@@ -21,7 +22,7 @@ cdef class Database(Store):
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
     cdef bint flush_sleeps      # the thread that flushes has nothing to do, and waits to be called
-    cdef int handed_over        # writes that were handed to the system before a thread did it
+    cdef PodVector[Place] placing   # values of the write under way, by their offsets in its payload
     cdef int awaiting_sync      # writes that wait for their sync
     cdef uint64_t sync_ticket   # the last one that a thread awaits the sync of, or did
     cdef uint64_t write_ticket  # the last one that a thread hands over itself, or did
@@ -50,7 +51,10 @@ cdef class Database(Store):
     cdef int leave_unseen(self, uint64_t last) except -1
     # What waits in `unseen` for no thread any more.
     cdef int show_left(self) except -1
+    cdef void place_value(self, uint64_t sequence, size_t offset, size_t size) noexcept
+    cdef void note_places(self) noexcept
     cdef int flush_recovered(self) except -1
+    cdef int need_reserve(self) except -1
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
@@ -68,9 +72,7 @@ cdef class Database(Store):
     # Whether a writer has to wait for a flush or a compaction.
     cdef int check_sequences_left(self, uint64_t count) except -1
     cdef int shut_quietly(self) except -1
-    cdef int write_behind(self) except -1
-    # END says that a segment was begun.
-    cdef int note_rolled_log(self) except -1
+    cdef int start_background(self) except -1
     cdef int finish_closing(self) except -1
     cdef int closed_at_last(self) except -1
     cdef int stop_threads(self) except -1

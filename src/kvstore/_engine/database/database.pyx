@@ -14,7 +14,8 @@ import time
 from collections import deque
 
 cimport cython
-from libc.errno cimport EAGAIN, ENOMEM
+from libc.errno cimport EAGAIN, ENOMEM, ENOSPC
+from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport (
@@ -73,7 +74,7 @@ from kvstore._engine.version.native cimport (
 
 from kvstore._engine.version.native import Edit
 
-from kvstore._engine.database.background import OPEN_STORES
+from kvstore._engine.database.background import OPEN_STORES, EventCount, start_threads
 from kvstore.errors import InternalError, InvalidArgumentError, OverloadedError, StorageError
 
 
@@ -87,7 +88,6 @@ cdef enum:
     MOST_READINGS = 100         # of what a batch expects, while flushes make them void
     LOOKS = 64                  # at the pace that a memtable is filled, at least
     LOOK_BYTES = 65536          # between two of them at most
-    HANDED_OVER_FIRST = 128     # writes that are handed to the system one by one before a thread does it
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -121,13 +121,15 @@ cdef class Database(Store):
         self.table_options.restart_interval = options.block_restart_interval
         self.table_options.bloom_bits = options.bloom_filter_bits
         self.table_options.compression = compression
+        if self.uses_log and not self.read_only and compression == 0:
+            self.value_bytes = options.value_log_bytes
         self.path = filesystem.resolve(name)
         raw = os.fsencode(self.path)
         if len(raw) > 3500:
             raise InvalidArgumentError(f"{name!r} is no usable path")
         self.disk = self.guard = guard(filesystem, f"{self.path}/LOCK")
         self.version = version_empty()
-        self.memory = memtable_new(self.write_buffer_bytes)
+        self.memory = memtable_new()
         self.cache = cache_new(options.lru_cache_size, index_cache_bytes(options.lru_cache_size))
         self.tables = open_tables_new(
             self.disk.ops, self.disk.disk, self.cache, raw, most_open_tables(options.max_open_files)
@@ -149,14 +151,11 @@ cdef class Database(Store):
             if not self.read_only:
                 self.flush_recovered()
             OPEN_STORES.add(self)
-            if self.frozen_count or self.flush_retry.error is not None:
-                self.call_threads()
-            self.call_for_compaction()
+            if self.background:
+                self.start_background()
         except BaseException:
             self.open = False
             self.attention = True
-            # What it was refused for is left as it was found: END isn't written at its end.
-            self.manifest_stands = False
             OPEN_STORES.discard(self)
             try:
                 self.stop_threads()
@@ -164,21 +163,23 @@ cdef class Database(Store):
                 self.shut_quietly()
             raise
 
-    cdef int write_behind(self) except -1:
-        """From here on a thread hands over what isn't synced, where that is worth one."""
-        self.handed_over += 1
-        if self.handed_over < HANDED_OVER_FIRST or not self.background or (
-            self.options.write_through or not self.open
-        ):
-            return 0
-        self.handed_over = 0        # where there is no thread to be had it is tried again
+    cdef int start_background(self) except -1:
         try:
-            self.log.start_write_behind()
-        except (ClosedError, InvalidArgumentError):
-            pass                    # another thread was as far first, or closes it
-        except StorageError as error:
-            if error.errno != EAGAIN:
+            if self.log is not None and not self.options.write_through:
+                self.log.start_write_behind()
+            start_threads(
+                self, background_step, self.work,
+                ["flush"] + ["compact"] * self.options.compaction_threads, self.threads,
+            )
+            with nogil:
+                open_tables_leave_to(self.tables, <void*> self, tables_left)
+        except (RuntimeError, StorageError) as error:
+            if isinstance(error, StorageError) and error.errno != EAGAIN:
                 raise
+            raise StorageError(
+                "no thread can be started; background=False does without", path=self.path,
+                errno=EAGAIN,
+            ) from error
         return 0
 
     cdef int stop_threads(self) except -1:
@@ -186,15 +187,11 @@ cdef class Database(Store):
         store_release(&self.stop_jobs, 1)
         self.work.advance()
         self.arrivals.advance()
-        self.changed.advance()
+        with self.changed:
+            self.changed.notify_all()
         for thread in self.threads:
             if thread is not threading.current_thread():
-                try:
-                    thread.join()
-                except RuntimeError:
-                    # One that is about to start sees that there is nothing to do any more.
-                    if thread.is_alive():
-                        raise
+                thread.join()
         if self.held is not None:
             self.held.end()
         return 0
@@ -222,7 +219,7 @@ cdef class Database(Store):
             self.log.close()
             self.log = None
             with self.installing:
-                self.say_that_no_log_is_needed()
+                self.note_closed_log()
         return 0
 
     def __dealloc__(self):
@@ -314,6 +311,10 @@ cdef class Database(Store):
                 raise MemoryError("no memory for a write")
         self.check_sequences_left(1)
         sequence = self.assigned + 1
+        if self.value_bytes:
+            self.placing.clear()
+            if value.size >= self.value_bytes:
+                self.place_value(sequence, self.scratch.size - value.size, value.size)
         if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
             raise MemoryError("no memory for a write")
         self.assigned = sequence
@@ -428,6 +429,10 @@ cdef class Database(Store):
             if answer < 0:
                 status_no_memory(&status, b"memory for a record of the log")
                 raise status_error(&status, log.path)
+            if self.value_bytes:
+                if not deletes:
+                    self.need_reserve()
+                log.file.scarce = not self.reserve_taken
             with nogil:
                 result = log.roll(payload_bytes, &status)
             if result < 0:
@@ -445,11 +450,7 @@ cdef class Database(Store):
             if result == 0:
                 # Should it be lost, nothing in the log would say that it was there.
                 self.log_rolled = True
-                if self.threads_begun:
-                    self.work.advance()
-                else:
-                    self.note_rolled_log()
-                self.renew_reserve()
+                self.work.advance()
             if self.attention:
                 self.settle()
             if self.memory_is_full():
@@ -457,10 +458,18 @@ cdef class Database(Store):
             answer = log.reserve(payload_bytes)
         return 0
 
-    cdef int note_rolled_log(self) except -1:
-        self.log_rolled = False
-        with self.installing:
-            self.note_manifest()
+    cdef int need_reserve(self) except -1:
+        """Where values stay in the log no old segment of it waits to be used again, for deletes to go into
+        on a full disk: they have the reserve, and no put takes what is left beside it."""
+        if not self.reserve_taken:
+            self.reserve_taken = take_reserve(self.disk, self.path)
+        if self.reserve_taken:
+            return 0
+        error = StorageError(
+            "beginning a log segment: no space but for deletes", path=self.log.path, errno=ENOSPC
+        )
+        if not self.give_up_kept_log(error):
+            raise error
         return 0
 
     cdef bint give_up_kept_log(self, object error) except -1:
@@ -547,6 +556,7 @@ cdef class Database(Store):
         cdef Operation operation
         cdef Operation later
         cdef uint32_t i
+        self.placing.clear()
         if memtable_provide(self.memory, count, payload.size) < 0:
             raise MemoryError("no memory for a batch")
         if has_ranges:
@@ -576,6 +586,10 @@ cdef class Database(Store):
             if operation.kind == KIND_PUT:
                 dead_put(&self.dead, operation.key, sequence)
             self.user_bytes += operation.key.size + operation.value.size
+            if self.value_bytes and operation.kind == KIND_PUT and (
+                operation.value.size >= self.value_bytes
+            ):
+                self.place_value(sequence, operation.value.data - payload.data, operation.value.size)
         self.assigned = sequence
         return 0
 
@@ -592,11 +606,10 @@ cdef class Database(Store):
         status_clear(&status)
         if how == LEFT or not (syncs or behind):
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
-            # 1 of a LEFT one: its future waits for that (told()), where no thread can be had.
+            if result >= 0 and not self.placing.empty():
+                self.note_places()
+            # 1 of a LEFT one: its future waits for that (told()).
             if result == 0 or (result == 1 and how == LEFT):
-                if not log.writes_behind:
-                    self.handed_over = HANDED_OVER_FIRST
-                    self.write_behind()
                 self.log_behind += payload.size
                 if self.log_behind >= LOG_BEHIND_BYTES and self.background:
                     self.call_log_sync()
@@ -608,6 +621,8 @@ cdef class Database(Store):
                 return 0
         else:
             result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
+            if result >= 0 and not self.placing.empty():
+                self.note_places()
         if result >= 0:
             self.attention = True
             ticket = log.position()
@@ -628,8 +643,6 @@ cdef class Database(Store):
             raise error
         if last > self.visible:
             self.visible = last
-        if not syncs and not log.writes_behind:
-            self.write_behind()
         if self.feeds_wait:
             self.tell_feeds()
         if self.unseen:
@@ -657,6 +670,32 @@ cdef class Database(Store):
             self.refresh_attention()
         return 0
 
+    cdef void place_value(self, uint64_t sequence, size_t offset, size_t size) noexcept:
+        """Of the write under way: its payload has the value there. Without memory nobody knows."""
+        cdef Place place
+        place.sequence = sequence
+        place.segment = 0
+        place.offset = <uint32_t> offset
+        place.size = <uint32_t> size
+        place.seed = 0
+        self.placing.push(place, kv_realloc)
+
+    cdef void note_places(self) noexcept:
+        """Right behind the append: where its values are in the log. Without memory nobody knows."""
+        cdef MemTable* memory = self.memory
+        cdef Place place
+        cdef size_t i
+        if buffer_reserve(&memory.places, self.placing.size() * sizeof(Place)) < 0:
+            self.placing.clear()
+            return
+        for i in range(self.placing.size()):
+            place = self.placing[i]
+            place.segment = self.log.placed_segment
+            place.seed = self.log.placed_seed
+            place.offset += <uint32_t> self.log.placed_offset
+            buffer_append(&memory.places, &place, sizeof(Place))
+        self.placing.clear()
+
     cdef int tell_feeds(self) except -1:
         self.feeds_wait = False
         self.arrivals.advance()
@@ -666,7 +705,8 @@ cdef class Database(Store):
         """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
         self.log_behind = 0
         self.log_due = True
-        return self.call_threads()
+        self.work.advance()
+        return 0
 
     cdef int settle(self) except -1:
         """What keeps a write from the short way, but for those that wait: refuse it, or let others go first."""
@@ -690,7 +730,7 @@ cdef class Database(Store):
         # Before others are let in, who may freeze it.
         self.looked_at = used
         self.look_at = min(used + step, self.write_buffer_bytes)
-        return keep_pace(self, since) if self.threads_begun and not self.draining else 0
+        return keep_pace(self, since) if self.background and not self.draining else 0
 
     cdef bint memory_is_full(self) noexcept:
         return memtable_used(self.memory) >= self.write_buffer_bytes
@@ -699,30 +739,25 @@ cdef class Database(Store):
         """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
         cdef double began
         self.check_writable()
-        if not self.has_threads():
+        if not self.background:
             return self.provide_room_here()
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
-            # Whoever froze memory may have been interrupted before it called the flush.
-            self.work.advance()
-            while True:
-                seen = self.changed.count
-                if not self.must_stop() or not self.threads_begun:
-                    break
-                self.check_writable()
-                self.check_flushes()
-                self.changed.wait(seen)
+            with self.changed:
+                while self.must_stop():
+                    self.check_writable()
+                    self.check_flushes()
+                    self.changed.wait()
             self.stall_seconds += time.monotonic() - began
             self.check_writable()
-            if not self.threads_begun:
-                return self.provide_room_here()
         # Another thread may have frozen it meanwhile.
         if self.memory_is_full():
             self.freeze()
-            self.call_threads()
-        # Whoever starts or notifies threads may lose the GIL, and find the database closed.
-        return self.check_writable()
+            self.work.advance()
+            # Whoever notifies may lose the GIL, and find the database closed.
+            self.check_writable()
+        return 0
 
     cdef int let_flush_in(self) noexcept:
         """The thread that was called wakes up without the GIL, and would wait for it first of all."""
@@ -782,7 +817,7 @@ cdef class Database(Store):
         self.check_writable()
         if not self.memory_is_full():
             return True
-        if not wait and self.has_threads() and self.must_stop():
+        if not wait and self.background and self.must_stop():
             self.check_flushes()
             return False
         self.provide_room()
@@ -790,7 +825,7 @@ cdef class Database(Store):
 
     @property
     def write_delay(self):
-        return self.delay_wanted() if self.threads_begun else 0.0
+        return self.delay_wanted() if self.background else 0.0
 
     cdef double delay_wanted(self) noexcept:
         """Seconds, the more the more tables level 0 has; none below `slowdown_files`."""
@@ -842,7 +877,7 @@ cdef class Database(Store):
             if self.damaged_tables:
                 raise next(iter(self.damaged_tables.values()))
             self.job_done(self.compaction_retry)
-        self.call_threads()
+        self.work.advance()
 
     cdef int flush_all(self) except -1:
         self.check_writable()
@@ -858,16 +893,13 @@ cdef class Database(Store):
         self.check_writable()
         self.flush_all()
         if self.background:
-            self.call_for_compaction()
-        if not self.background or (not self.threads_begun and compaction_score(self) >= 1):
+            self.work.advance()
+        else:
             self.background_work()
 
     def compact_range(self, *, start=None, stop=None):
         self.check_writable()
         self.flush_all()
-        # The files of tables that somebody still reads are theirs to remove.
-        self.has_threads()
-        self.check_writable()
         compact_range(self, start, stop)
 
     # --- reading ------------------------------------------------------------------------------
@@ -1023,7 +1055,7 @@ cdef class Database(Store):
         if not first:
             # A jump ahead that a crash forgets keeps more than it need; the next edit says it, and
             # no job lets go of anything before. Tables may be mostly garbage by it.
-            self.call_threads()
+            self.work.advance()
             return
         try:
             self.install(Edit(), NULL, 0, NULL, 0, False)
@@ -1170,11 +1202,9 @@ cdef class Database(Store):
         self.attention = True
         self.stop_threads()
         # Foreground jobs of other threads end soon after stop_jobs.
-        while True:
-            seen = self.changed.count
-            if not self.running_tasks:
-                break
-            self.changed.wait(seen)
+        with self.changed:
+            while self.running_tasks:
+                self.changed.wait()
         with self.flushing:
             if self.forked:
                 return 0
@@ -1333,7 +1363,9 @@ def background_step(Database store not None, job):
             store.log_due = False
             store.sync_log()
         if job == "flush" and store.log_rolled:
-            store.note_rolled_log()
+            store.log_rolled = False
+            with store.installing:
+                store.note_manifest()
     except Exception:
         # It is kept: as `failure`, or to be tried again.
         pass

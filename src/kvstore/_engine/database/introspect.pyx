@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from kvstore._engine.primitives.native cimport (
     Buffer,
     BytesView,
-    KIND_MAX,
+    KIND_PUT,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -55,8 +55,11 @@ from kvstore._engine.version.native cimport (
     live_table_open,
     live_table_pin,
     live_table_unpin,
+    live_table_value_bytes,
     open_tables_count,
     open_tables_mapped,
+    values_of_table,
+    values_verify,
     version_release,
     version_retain,
 )
@@ -84,6 +87,8 @@ cdef int verify_tables(Store store) except -1:
                     break
                 result = table_verify(table, &status)
                 table_release(table)
+                if result == 0 and version.levels[level].files[i].values_count:
+                    result = values_verify(version.levels[level].files[i], &status)
                 if result < 0:
                     break
             if result < 0:
@@ -99,18 +104,23 @@ cdef uint64_t bytes_before(Version* version, Slice internal, Status* status) noe
     cdef uint64_t total = 0
     cdef LiveTable* file
     cdef Table* table
+    cdef uint64_t before
     cdef int level, i
     for level in range(LEVELS):
         for i in range(version.levels[level].count):
             file = version.levels[level].files[i]
             if internal_compare(file.largest, internal) < 0:
-                total += file.summary.file_bytes
+                total += file.summary.file_bytes + live_table_value_bytes(file)
             elif internal_compare(file.smallest, internal) < 0:
                 table = live_table_pin(file, status)
                 if table == NULL:
                     return 0
-                total += table_offset_of(table, internal)
+                before = table_offset_of(table, internal)
                 live_table_unpin(file)
+                # The values outside of it as if each entry had as much there.
+                total += before + <uint64_t> (
+                    <double> live_table_value_bytes(file) * before / file.summary.file_bytes
+                )
     return total
 
 
@@ -119,7 +129,7 @@ cdef uint64_t bytes_before_key(Store store, Version* version, object key, str wh
     cdef Buffer internal
     cdef Status status
     cdef uint64_t result = 0
-    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_MAX)
+    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_PUT)
     cdef bint failed
     buffer_init(&internal)
     status_clear(&status)
@@ -188,12 +198,16 @@ cdef dict statistics(Store store):
     if store.cache != NULL:
         cache_stats(store.cache, &cache)
     written = store.flushed_bytes + store.compacted_bytes
+    value_files, values_alive, values_kept = value_totals(store)
     return {
         "last_sequence": store.visible,
         "flushed_sequence": store.flushed_sequence,
         "levels": levels,
         "table_bytes": table_bytes,
         "table_entries": live_entries,
+        "value_files": value_files,
+        "value_bytes": values_alive,
+        "value_file_bytes": values_kept,
         "table_tombstones": tombstones,
         "table_superseded": superseded,
         "range_tombstones": range_tombstones,
@@ -238,7 +252,7 @@ cdef dict statistics(Store store):
             "index_used_bytes": cache.index_used_bytes,
             "index_misses": cache.index_misses,
         },
-        "manifest_bytes": store.noted[1] if store.manifest is None else store.manifest.size,
+        "manifest_bytes": 0 if store.manifest is None else store.manifest.size,
         "manifest_rolls": store.manifest_rolls,
         "background_error": background_error(store),
         "damaged_tables": sorted(store.damaged_tables),
@@ -340,10 +354,15 @@ cdef int remove_unfinished(FileSystem disk, str path) except -1:
 
 cdef int link_tables(Store store, Version* version, str path) except -1:
     cdef int level, i
+    values = set()
     for level in range(LEVELS):
         for i in range(version.levels[level].count):
             name = f"{version.levels[level].files[i].number:06d}.sst"
             link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
+            for number, _, _ in values_of_table(version.levels[level].files[i]):
+                values.add(f"{number:06d}.val")
+    for name in sorted(values):
+        link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
     return 0
 
 

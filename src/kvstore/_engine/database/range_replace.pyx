@@ -16,6 +16,7 @@ from kvstore._engine.primitives.native cimport (
     BytesView,
     Cursor,
     KIND_MAX,
+    KIND_PUT,
     KIND_RANGE_DELETE,
     PodVector,
     Slice,
@@ -67,11 +68,13 @@ from kvstore._engine.version.native cimport (
     live_table_new,
     live_table_release,
     range_input_add_table,
+    refer_to_values,
     remove_quietly,
     table_job_free,
     table_job_guard,
     table_job_new,
     table_job_run,
+    values_of_refs,
 )
 from kvstore._engine.version.native import Edit
 
@@ -208,6 +211,7 @@ cdef list run_keeping_job(Store store, TableJob* job):
             job.output_level, job.outputs[i].number, &job.outputs[i].summary,
             slice_of(job.outputs[i].smallest.data, job.outputs[i].smallest.size),
             slice_of(job.outputs[i].largest.data, job.outputs[i].largest.size),
+            values_of_refs(&job.outputs[i].refs),
         )
         for i in range(job.outputs_count)
     ]
@@ -280,7 +284,7 @@ cdef int read_part(MemTable* table, Slice part, Slice low, Slice high, uint64_t 
             tombstone.source = 0
             if tombstones.push(tombstone, kv_realloc) < 0:
                 raise MemoryError("no memory for a part of a range")
-        elif trailer_sequence(number) > sequence or trailer_kind(number) > KIND_MAX:
+        elif trailer_sequence(number) > sequence or trailer_kind(number) > KIND_PUT:
             raise bad_part("holds an entry that isn't of it")
         elif memtable_add(
             table, key, trailer_sequence(number), trailer_kind(number), value, False
@@ -333,7 +337,7 @@ cdef class RangeReplacement:
         if not first < last <= self.high:
             raise bad_part("ends outside of it")
         job = keeping_job(self.store, 1)
-        table = memtable_new(self.store.write_buffer_bytes)
+        table = memtable_new()
         view.held = False
         try:
             if table == NULL:
@@ -387,7 +391,8 @@ cdef class RangeReplacement:
             store.replacing = False
             store.running_tasks -= 1
             store.work.advance()
-            store.changed.advance()
+            with store.changed:
+                store.changed.notify_all()
         return True
 
     def close(self):
@@ -397,15 +402,6 @@ cdef class RangeReplacement:
         # After a failure the manifest may name them.
         if self.store.failure is None and self.store.open:
             remove_tables(self.store, self.entries)
-
-
-cdef bint is_current(Version* version, uint64_t number) noexcept:
-    cdef int level, i
-    for level in range(LEVELS):
-        for i in range(version.levels[level].count):
-            if version.levels[level].files[i].number == number:
-                return True
-    return False
 
 
 cdef RangeReplacement open_range_replacement(Store store, object low, object high, object keep_from):
@@ -423,10 +419,8 @@ cdef RangeReplacement open_range_replacement(Store store, object low, object hig
 
 
 cdef int remove_tables(Store store, list entries) except -1:
-    """But for those that became current before something went wrong."""
     for entry in entries:
-        if not is_current(store.version, entry.number):
-            remove_quietly(store.disk, f"{store.path}/{entry.number:06d}.sst")
+        remove_quietly(store.disk, f"{store.path}/{entry.number:06d}.sst")
     return 0
 
 
@@ -507,6 +501,7 @@ cdef int enter_entries(
             if change.file == NULL:
                 raise MemoryError("no memory for a table")
             added.push_reserved(change)
+            refer_to_values(change.file, entry.values)
         # Before anybody can read it: of what is older than that not all has come.
         store.history_from = max(history_from, keep_from)
         store.install(

@@ -15,7 +15,12 @@ import os
 from libc.errno cimport ENOENT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.native cimport KIND_RANGE_DELETE, TRAILER_BYTES, max_sequence
+from kvstore._engine.primitives.native cimport (
+    KIND_POINTER,
+    KIND_RANGE_DELETE,
+    TRAILER_BYTES,
+    max_sequence,
+)
 from kvstore._engine.files.native cimport (
     LINES_BYTES_MAX,
     DirectoryLock,
@@ -47,7 +52,7 @@ from kvstore._engine.version.native cimport (
     load_manifest,
     manifest_owner,
 )
-from kvstore._engine.version.native import END, Edit, TableEntry, end_note, noted_end
+from kvstore._engine.version.native import END, Edit, TableEntry, end_note
 
 from kvstore._engine.database.repair_report import LostKeys, RepairReport
 from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError, StorageError
@@ -88,6 +93,7 @@ class Repair:
         self.names = names
         self.progress = progress or (lambda step, done, total: None)
         self.report = RepairReport()
+        self.values = PointedValues(disk, path)
         self.say = self.report.actions.append
         # What the manifest says of the log, as Log takes it.
         self.log_noted = [0, 0, 0]
@@ -119,6 +125,7 @@ class Repair:
         if from_log is not None:
             # Its rows are in tables that the manifest names: should this be cut off, it is done again.
             self.set_aside(LOG_DIRECTORY, "what is whole in it is in tables")
+        self.values.close()
         return self.report
 
     def set_aside(self, name, why):
@@ -148,7 +155,7 @@ class Repair:
     def read_manifest(self):
         """(what the manifest says but for tables, {number: TableEntry}); (None, None): unusable."""
         try:
-            edits, log_end, end_damage = read_manifest(self.disk, self.path)
+            _, edits, _ = read_manifest(self.disk, self.path)
         except StorageError as error:
             refuse_later_version(error)
             if isinstance(error, CorruptionError) or error.errno == ENOENT:
@@ -168,9 +175,6 @@ class Repair:
             for place, field in enumerate(("log_first", "log_segment", "log_end")):
                 if getattr(edit, field) is not None:
                     self.log_noted[place] = getattr(edit, field)
-        if self.log_noted[1] or not end_damage:
-            # Else it may be from before a flush let go of the log.
-            self.log_noted[1:] = max(tuple(self.log_noted[1:]), log_end)
         return whole, {entry.number: entry for entry in tables.values()}
 
     def check_tables(self, listed):
@@ -198,6 +202,8 @@ class Repair:
 
     def verified(self, name, number, said):
         entry = verified_entry(self.disk, f"{self.path}/{name}", number)
+        if entry.values:
+            self.check_values(name, number)
         if said is not None and entry.file_id != said.file_id and not kind_of(
             self.disk, f"{self.path}/{name}{DAMAGED}"
         ):
@@ -210,6 +216,38 @@ class Repair:
             smallest=said.smallest, largest=said.largest
         )
 
+    def check_values(self, name, number):
+        """Of what lies outside of the table; it counts as damaged where any of it is."""
+        with TableFile(self.disk, f"{self.path}/{name}", number) as table:
+            cursor = table.cursor(fill_cache=False)
+            entry = cursor.first()
+            while entry is not None:
+                key, _, kind, value = entry
+                if kind == KIND_POINTER:
+                    self.check_value(key, value)
+                entry = cursor.next()
+            del cursor
+
+    def check_value(self, key, pointed):
+        try:
+            self.values.check(key, pointed)
+        except StorageError as error:
+            if isinstance(error, CorruptionError):
+                raise
+            if error.errno != ENOENT:
+                raise
+            raise CorruptionError(
+                "value file that is missing", code=IntegrityCode.INVALID_RECORD, path=error.path
+            ) from error
+
+    def has_value(self, key, pointed):
+        try:
+            self.check_value(key, pointed)
+        except CorruptionError as error:
+            refuse_later_version(error)
+            return False
+        return True
+
     def salvage(self, name, aside, number, said):
         """A fresh table under the same name, of what checks in the one that was set aside."""
         fresh = f"{self.path}/{name}.new"
@@ -218,7 +256,7 @@ class Repair:
         try:
             found = salvage_table(
                 self.disk, f"{self.path}/{aside}", number, fresh, number,
-                file_id=None if said is None else said.file_id,
+                file_id=None if said is None else said.file_id, has_value=self.has_value,
             )
         except CorruptionError as error:
             refuse_later_version(error)
@@ -384,7 +422,7 @@ cdef class LogRows:
     cdef int clear(self) except -1:
         if self.table != NULL:
             memtable_release(self.table)
-        self.table = memtable_new(REPAIR_BUFFER_BYTES)
+        self.table = memtable_new()
         if self.table == NULL:
             raise MemoryError("no memory for the log's rows")
         return 0
@@ -459,10 +497,8 @@ def write_identity(FileSystem disk, str path):
 
 
 def read_manifest(FileSystem disk, str path):
-    """Its edits, (segment, offset) up to which the log was durable as END says, and END's damage."""
-    noted, damage = end_note(disk, path, b"").load()
-    _, edits, _, _ = load_manifest(disk, path, None, False, noted)
-    return edits, noted_end(noted)[2:], damage
+    noted, _ = end_note(disk, path, b"").load()
+    return load_manifest(disk, path, None, False, noted)
 
 
 def write_manifest(FileSystem disk, str path, uint64_t number, database_id, everything):
@@ -476,9 +512,10 @@ def verified_entry(FileSystem disk, str path, uint64_t number):
     with TableFile(disk, path, number) as table:
         table.verify()
         properties = table.properties
+        values = table.values
     return TableEntry(
         0, number, properties["file_bytes"], properties["entries"], properties["tombstones"],
         properties["min_sequence"], properties["max_sequence"], properties["smallest"],
         properties["largest"], properties["file_id"], properties["range_deletes"],
-        properties["superseded"],
+        properties["superseded"], values,
     )

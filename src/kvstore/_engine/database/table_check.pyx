@@ -20,6 +20,7 @@ from kvstore._engine.version.native cimport (
     live_table_release,
     live_table_retain,
     load_manifest,
+    values_verify,
 )
 from kvstore._engine.version.native import end_note
 
@@ -73,15 +74,16 @@ cdef object check_small_files(Store store):
             raise CorruptionError(
                 damage, code=IntegrityCode.CHECKSUM_MISMATCH, path=f"{store.path}/{END}"
             )
-        number, _, size, torn = load_manifest(
+        number, _, torn = load_manifest(
             store.disk, store.path, store.database_id, store.read_only, noted
         )
-        if torn and (store.manifest is not None or store.manifest_stands):
+        size = 0 if store.manifest is None else store.manifest.size
+        if torn and store.manifest is not None:
             raise CorruptionError(
                 "manifest edit", code=IntegrityCode.CHECKSUM_MISMATCH,
-                path=f"{store.path}/MANIFEST-{number:06d}", offset=size,
+                path=f"{store.path}/MANIFEST-{number:06d}", offset=size - torn,
             )
-    return len(identity) + size + torn
+    return len(identity) + size
 
 
 # Freeing it still needs the store: the collector must not clear the reference first.
@@ -122,4 +124,9 @@ cdef class TableChecking:
         size = self.check.checked_bytes - before
         if result == 0:
             table_check_end(&self.check)
+            if self.file.values_count:
+                with nogil:
+                    result = values_verify(self.file, &status)
+                if result < 0:
+                    raise status_error_in(&status, self.store.path)
         return size

@@ -138,7 +138,9 @@ cdef class MemoryFileSystem(FileSystem):
 
     @property
     def used_bytes(self):
-        return sum(len((<Inode> self.tree.find(path)).data) for path in self.files())
+        # A file with two names takes its space once.
+        files = {self.tree.find(path) for path in self.files()}
+        return sum([len((<Inode> file).data) for file in files])
 
     # --- power loss ----------------------------------------------------------------------------
 
@@ -577,7 +579,7 @@ cdef int memory_list(void* disk, const char* path, void* context, list_visitor v
             with nogil:
                 stop = visit(context, raw)
             if stop:
-                return stop
+                break
     except BaseException as error:
         return refused(error)
     return 0

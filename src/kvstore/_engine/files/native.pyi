@@ -155,8 +155,3 @@ class TwoCopies:
 
         Raises StorageError.
         """
-    @property
-    def number(self) -> int:
-        """Of the newer copy: how often it was written; 0 before load()."""
-    def first_of(self, fields: bytes) -> bytes:
-        """What the file is to hold at first, for whoever makes it otherwise than by store()."""

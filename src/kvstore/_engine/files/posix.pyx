@@ -302,10 +302,8 @@ cdef int posix_list(void* disk, const char* path, void* context, list_visitor vi
         if entry == NULL:
             result = -os_errno
             break
-        if not is_dot(entry.d_name):
-            result = visit(context, entry.d_name)
-            if result:
-                break
+        if not is_dot(entry.d_name) and visit(context, entry.d_name):
+            break
     closedir(directory)
     return result
 

@@ -17,6 +17,7 @@ cdef extern from *:
 
 cdef enum:
     SMALL_BYTES = 1 << 16       # the smallest segment that is tried where there is no space
+    SCARCE_BYTES = 1 << 18      # of a segment where space is scarce
     ZEROS_BYTES = 1 << 18       # written ahead of records that are synced
 
 
@@ -38,8 +39,11 @@ cdef int log_file_begin(
     cdef char name[PATH_BYTES]
     cdef char spare[PATH_BYTES]
     cdef void* fresh = NULL
-    cdef uint64_t capacity = max(self.segment_bytes, wanted)
+    cdef uint64_t capacity = self.segment_bytes
     cdef int result
+    if self.scarce:
+        capacity = min(capacity, <uint64_t> SCARCE_BYTES)
+    capacity = max(capacity, wanted)
     segment_path(name, self.folder, header.number, b"wal")
     segment_path(spare, self.folder, recycled if recycled else header.number, b"spare")
     # All that may fail for want of something comes before anything is left or named.

@@ -7,7 +7,7 @@ read from any thread without the GIL. Reference-counted; every cursor holds a re
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Slice
+from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
 cdef enum Lookup:
@@ -18,8 +18,16 @@ cdef enum Lookup:
     COLD = 4                # only the disk knows, and it was not to be asked
 
 
-# Meant for about so many bytes. NULL: out of memory.
-cdef MemTable* memtable_new(size_t meant_for) noexcept nogil
+cdef struct Place:
+    # Where in the log the value of a put lies.
+    uint64_t sequence
+    uint64_t segment
+    uint32_t offset             # in its file
+    uint32_t size
+    uint32_t seed               # of the segment's checksums
+
+
+cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory
 cdef void memtable_retain(MemTable* table) noexcept nogil
 cdef void memtable_release(MemTable* table) noexcept nogil
 # Copies key and value into the arena. -1: out of memory, nothing changed. What the key had at this

@@ -17,6 +17,7 @@ from kvstore._engine.primitives.native cimport (
     arena_allocate,
     arena_free,
     arena_init,
+    buffer_free,
     arena_provide,
     arena_reserve,
     common_prefix,
@@ -656,12 +657,12 @@ cdef void refresh_edges(MemTable* table, Path* path) noexcept nogil:
 
 # --- the public face ------------------------------------------------------------------------
 
-cdef MemTable* memtable_new(size_t meant_for) noexcept nogil:
+cdef MemTable* memtable_new() noexcept nogil:
     cdef MemTable* table = <MemTable*> kv_calloc(1, sizeof(MemTable))
     if table == NULL:
         return NULL
     table.references = 1
-    arena_init(&table.arena, meant_for)
+    arena_init(&table.arena)
     cdef Leaf* leaf = <Leaf*> arena_allocate(&table.arena, sizeof(Leaf), CACHE_LINE_BYTES)
     if leaf == NULL:
         kv_free(table)
@@ -686,6 +687,7 @@ cdef void memtable_retain(MemTable* table) noexcept nogil:
 cdef void memtable_release(MemTable* table) noexcept nogil:
     if reference_drop(&table.references):
         range_set_free(&table.ranges)
+        buffer_free(&table.places)
         arena_free(&table.arena)
         kv_free(table)
 

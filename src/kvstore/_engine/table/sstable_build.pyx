@@ -12,7 +12,7 @@ from kvstore._engine.primitives.native cimport (
     Buffer,
     INVALID_OPERATION,
     KIND_DELETE,
-    KIND_MAX,
+    KIND_POINTER,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -23,6 +23,7 @@ from kvstore._engine.primitives.native cimport (
     internal_compare,
     internal_trailer,
     internal_user_key,
+    is_entry_kind,
     kv_calloc,
     kv_free,
     kv_strdup,
@@ -49,7 +50,6 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     WRITE_BYTES = PIECE_BYTES       # gathered before each pwrite
-    WRITE_SPARE_BYTES = WRITE_BYTES // 4    # for the frame that makes it so many
     PARTITION_INDEX_BYTES = 4 << 10     # a partition ends when its index has grown to this
     PARTITION_SPAN_SHIFT = 31       # or its data frames to so many bits: one more still fits into 32
     META_FRAMES_MAX = 8
@@ -88,6 +88,7 @@ cdef struct TableBuilder:
     Buffer smallest             # internal key of the whole table; the largest: data.last_key
     Buffer low                  # of the table's range, where it reaches further: internal keys
     Buffer high
+    Buffer refs                 # a ValueRef for each value file that entries point into
     Properties properties
 
 
@@ -120,6 +121,7 @@ cdef void builder_free(TableBuilder* builder) noexcept nogil:
     buffer_free(&builder.smallest)
     buffer_free(&builder.low)
     buffer_free(&builder.high)
+    buffer_free(&builder.refs)
     for i in range(builder.meta_count):
         buffer_free(&builder.metas[i].payload)
     kv_free(builder.path)
@@ -147,7 +149,7 @@ cdef TableBuilder* table_builder_open(
     builder.partition_at = TABLE_HEADER_BYTES
     index_builder_init(&builder.index, DATA_VALUE_BYTES)
     index_builder_init(&builder.root, ROOT_VALUE_BYTES)
-    if builder.path == NULL or buffer_reserve(&builder.pending, WRITE_BYTES + WRITE_SPARE_BYTES) < 0:
+    if builder.path == NULL or buffer_reserve(&builder.pending, 2 * WRITE_BYTES) < 0:
         no_memory(status)
         builder_free(builder)
         return NULL
@@ -185,6 +187,10 @@ cdef uint64_t table_builder_bytes(TableBuilder* builder) noexcept nogil:
         position(builder) + block_builder_bytes(&builder.data)
         + builder.index.most_bytes + builder.root.most_bytes
     )
+
+
+cdef const Buffer* table_builder_refs(TableBuilder* builder) noexcept nogil:
+    return &builder.refs
 
 
 cdef int write_pending(TableBuilder* builder, Status* status) noexcept nogil:
@@ -364,6 +370,7 @@ cdef int table_builder_add_after(
     cdef Properties* properties = &builder.properties
     cdef Slice last = last_added(builder)
     cdef uint64_t trailer, sequence, hashed
+    cdef Pointer pointer
     cdef bint is_put, is_new = True
     if (
         internal_key.size < TRAILER_BYTES
@@ -374,8 +381,13 @@ cdef int table_builder_add_after(
     trailer = internal_trailer(internal_key)
     sequence = trailer_sequence(trailer)
     is_put = trailer_kind(trailer) != KIND_DELETE
-    if trailer_kind(trailer) > KIND_MAX:
+    if not is_entry_kind(trailer_kind(trailer)):
         return status_set(status, INVALID_OPERATION, b"table entry kind", -1)
+    if trailer_kind(trailer) == KIND_POINTER:
+        if pointer_get(&pointer, value) < 0:
+            return status_set(status, INVALID_OPERATION, b"table entry that should be a pointer", -1)
+        if value_refs_note(&builder.refs, &pointer) < 0:
+            return no_memory(status)
     if properties.entries == 0:
         shared = 0
         if buffer_append(&builder.smallest, internal_key.data, internal_key.size) < 0:
@@ -482,6 +494,27 @@ cdef int add_properties(TableBuilder* builder, Status* status) noexcept nogil:
     return table_builder_add_meta(builder, META_PROPERTIES, False, payload, status)
 
 
+cdef int add_refs(TableBuilder* builder, Status* status) noexcept nogil:
+    """Which value files the table needs: for who has lost the manifest."""
+    cdef const ValueRef* refs = <const ValueRef*> builder.refs.data
+    cdef size_t count = value_refs_count(&builder.refs)
+    cdef uint8_t* at
+    cdef size_t i
+    if count == 0:
+        return 0
+    if buffer_reserve(&builder.scratch, count * VALUE_REF_BYTES) < 0:
+        return no_memory(status)
+    at = builder.scratch.data
+    for i in range(count):
+        put_fixed64(at, refs[i].file)
+        put_fixed64(at + 8, refs[i].bytes)
+        put_fixed64(at + 16, refs[i].end)
+        at += VALUE_REF_BYTES
+    return table_builder_add_meta(
+        builder, META_VALUES, False, slice_of(builder.scratch.data, count * VALUE_REF_BYTES), status
+    )
+
+
 cdef int add_meta_frames(TableBuilder* builder, Footer* footer, Status* status) noexcept nogil:
     cdef Buffer index
     cdef Handle handle
@@ -533,7 +566,7 @@ cdef int write_rest(TableBuilder* builder, Status* status) noexcept nogil:
             return no_memory(status)
         if add_frame(builder, FRAME_ROOT, COMPRESSION_NONE, &footer.root, status) < 0:
             return -1
-    if add_properties(builder, status) < 0:
+    if add_properties(builder, status) < 0 or add_refs(builder, status) < 0:
         return -1
     if add_meta_frames(builder, &footer, status) < 0:
         return -1

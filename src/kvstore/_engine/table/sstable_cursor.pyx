@@ -54,9 +54,7 @@ cdef struct TableCursor:
     uint64_t window_at
     size_t window_size
     size_t window_next              # bytes of the next window
-    uint64_t forward_at             # where the block begins that a walk forwards comes to next
-    uint64_t backward_at            # and where the one ends that a walk backwards comes to
-    bint backwards                  # what was read last was for such a walk
+    uint64_t forward_at             # where a forward walk reads next, if it goes on
 
 
 # --- what is held ---------------------------------------------------------------------------
@@ -104,11 +102,6 @@ cdef int take_partition(TableCursor* cursor, uint64_t slot) noexcept nogil:
     return 0
 
 
-cdef inline void stands_at(TableCursor* cursor, Handle handle) noexcept nogil:
-    cursor.forward_at = handle.offset + handle.bytes
-    cursor.backward_at = handle.offset
-
-
 cdef inline bint is_inside(TableCursor* cursor, Handle handle) noexcept nogil:
     return (
         handle.offset >= cursor.window_at
@@ -116,48 +109,25 @@ cdef inline bint is_inside(TableCursor* cursor, Handle handle) noexcept nogil:
     )
 
 
-cdef size_t worth_reading(
-    TableCursor* cursor, Handle handle, uint64_t slot, uint64_t* start
-) noexcept nogil:
-    """Bytes to read from *start on, at least the frame."""
-    cdef uint64_t end = handle.offset + handle.bytes
+cdef size_t worth_reading(TableCursor* cursor, Handle handle) noexcept nogil:
+    """Bytes to read from a frame on, at least the frame."""
     cdef uint64_t left = cursor.table.root_handle.offset - handle.offset
-    cdef bint back = end == cursor.backward_at
-    cdef bint goes_on = back == cursor.backwards and (back or handle.offset == cursor.forward_at)
     cdef size_t size = cursor.window_next
-    cdef Handle before
-    start[0] = handle.offset
-    cursor.backwards = back
-    if not goes_on:
-        # Elsewhere, or the walk has turned: begin again with a small window.
+    if handle.offset != cursor.forward_at:
+        # Not where the walk would go on: begin again with a small window.
         cursor.window_next = FIRST_WINDOW_BYTES
         return handle.bytes
     if size > cursor.read_ahead:
         size = cursor.read_ahead
     cursor.window_next = 2 * size
-    if back:
-        left = end - cursor.partition.start
     if size > left:
         size = left
-    if size < WINDOW_FRAMES * <size_t> handle.bytes:
-        return handle.bytes
-    if not back:
-        return size
-    # A window that begins within a frame would have it read a second time.
-    while slot and data_handle(&cursor.partition, slot - 1, &before) == 0 and (
-        end - before.offset <= size
-    ):
-        start[0] = before.offset
-        slot -= 1
-    return end - start[0]
+    return size if size >= WINDOW_FRAMES * <size_t> handle.bytes else handle.bytes
 
 
-cdef int fill_window(
-    TableCursor* cursor, Handle handle, uint64_t slot, bint keep, Status* status
-) noexcept nogil:
+cdef int fill_window(TableCursor* cursor, Handle handle, bint keep, Status* status) noexcept nogil:
     """The frame, and perhaps more, into the window. 1: done, 0: better by itself, -1: see status."""
-    cdef uint64_t start
-    cdef size_t size = worth_reading(cursor, handle, slot, &start)
+    cdef size_t size = worth_reading(cursor, handle)
     if handle.bytes > cursor.read_ahead or (keep and size == handle.bytes):
         return 0
     cursor.window_size = 0
@@ -168,12 +138,12 @@ cdef int fill_window(
         if cursor.window == NULL:
             return 0
         cursor.window_capacity = size
-    cursor.window_at = start
+    cursor.window_at = handle.offset
     if size == handle.bytes and copy_mapped(cursor.table, handle, cursor.window):
         cursor.window_size = size
         return 1
     if read_exactly(
-        cursor.table.ops, cursor.table.disk, cursor.table.file, cursor.window, size, start,
+        cursor.table.ops, cursor.table.disk, cursor.table.file, cursor.window, size, handle.offset,
         b"read table", status,
     ) < 0:
         return -1
@@ -252,10 +222,10 @@ cdef CachedBlock* load_block(
     cdef uint8_t* frame
     cdef int filled = is_inside(cursor, handle)
     if not filled and cursor.read_ahead:
-        filled = fill_window(cursor, handle, slot, keep, status)
+        filled = fill_window(cursor, handle, keep, status)
         if filled < 0:
             return NULL
-    stands_at(cursor, handle)
+    cursor.forward_at = handle.offset + handle.bytes
     if filled:
         return load_from_window(cursor, handle, slot, keep, status)
     frame = table_read_frame(cursor.table, handle, FRAME_DATA, &size, status)
@@ -294,7 +264,7 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
         if cursor.held == NULL:
             cursor.held = load_without_gil(cursor, handle, slot, keep)
         else:
-            stands_at(cursor, handle)
+            cursor.forward_at = handle.offset + handle.bytes
         if cursor.held == NULL:
             return -1
         cursor.block_slot = slot
@@ -340,11 +310,8 @@ cdef void next_block(TableCursor* cursor) noexcept nogil:
             cursor.base.valid = False
             return
     elif cursor.partition_slot + 1 < cursor.table.root.entries:
-        if take_partition(cursor, cursor.partition_slot + 1) < 0:
-            return
-        # The frame of the one before lies between: the walk steps over it.
-        cursor.forward_at = cursor.partition.start
-        if take_block(cursor, 0) < 0:
+        # The partition's own frame lies between: a forward walk steps over it.
+        if take_partition(cursor, cursor.partition_slot + 1) < 0 or take_block(cursor, 0) < 0:
             cursor.base.valid = False
             return
     else:
@@ -357,20 +324,15 @@ cdef void next_block(TableCursor* cursor) noexcept nogil:
 
 cdef void prev_block(TableCursor* cursor) noexcept nogil:
     """Back to the last entry of the block before the held one."""
-    cdef Handle handle
-    cdef uint64_t slot
     if cursor.block_slot > 0:
         if take_block(cursor, cursor.block_slot - 1) < 0:
             cursor.base.valid = False
             return
     elif cursor.partition_slot > 0:
-        if take_partition(cursor, cursor.partition_slot - 1) < 0:
-            return
-        # Its own frame lies between: the walk steps over it.
-        slot = cursor.partition.index.entries - 1
-        if data_handle(&cursor.partition, slot, &handle) == 0:
-            cursor.backward_at = handle.offset + handle.bytes
-        if take_block(cursor, slot) < 0:
+        if (
+            take_partition(cursor, cursor.partition_slot - 1) < 0
+            or take_block(cursor, cursor.partition.index.entries - 1) < 0
+        ):
             cursor.base.valid = False
             return
     else:

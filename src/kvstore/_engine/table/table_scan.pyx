@@ -5,7 +5,6 @@ from libc.string cimport memcpy, memmove
 
 from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
-    KIND_MAX,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -16,6 +15,7 @@ from kvstore._engine.primitives.native cimport (
     internal_compare,
     internal_trailer,
     internal_user_key,
+    is_entry_kind,
     key_head,
     kv_free,
     kv_malloc,
@@ -122,7 +122,7 @@ cdef int unpack_batch(TableScan* scan) noexcept nogil:
         ):
             return scan_damage(scan, b"block entry")
         memcpy(&trailer, at + unshared, TRAILER_BYTES)
-        if trailer_kind(trailer) > KIND_MAX:
+        if not is_entry_kind(trailer_kind(trailer)):
             return scan_damage(scan, b"block entry")
         size = <size_t> shared + unshared + TRAILER_BYTES
         held = <size_t> (into - scan.keys)
@@ -376,8 +376,7 @@ cdef TableScan* table_scan(Table* table, size_t window_bytes) noexcept nogil:
         return NULL
     table_retain(table)
     scan.table = table
-    # No more than the table has before its root.
-    scan.window_bytes = min(window_bytes, <size_t> table.root_handle.offset)
+    scan.window_bytes = window_bytes
     begin_scan(scan)
     return scan
 

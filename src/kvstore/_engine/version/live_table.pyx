@@ -84,6 +84,7 @@ cdef extern from *:
 
 cdef enum:
     CLOSED_AT_ONCE = 8          # where descriptors are lacking
+    FEWEST_OPEN_VALUES = 4
     MOST_TRIES = 64             # to open a table: others may take what was given up for it
 
 
@@ -107,6 +108,8 @@ cdef OpenTables* open_tables_new(
     if cache != NULL:
         cache_retain(cache)
     tables.max_open = max_open
+    tables.max_open_values = max(FEWEST_OPEN_VALUES, max_open // 4)
+    lock_init(&tables.values_lock)
     return tables
 
 
@@ -115,6 +118,7 @@ cdef void open_tables_release(OpenTables* tables) noexcept nogil:
         return
     if tables.cache != NULL:
         cache_release(tables.cache)
+    lock_destroy(&tables.values_lock)
     lock_destroy(&tables.lock)
     kv_free(tables.directory)
     kv_free(tables)
@@ -143,6 +147,40 @@ cdef LiveTable* live_table_new(
     file.summary = summary[0]
     file.cache_id = cache_next_table_id()
     return file
+
+
+cdef int live_table_refer(LiveTable* file, const ValueRef* refs, size_t count) noexcept nogil:
+    cdef ValueLink* link
+    if count == 0:
+        return 0
+    file.values = <ValueLink*> kv_calloc(count, sizeof(ValueLink))
+    if file.values == NULL:
+        return -1
+    while file.values_count < count:
+        link = &file.values[file.values_count]
+        link.file = value_file_get(file.tables, refs[file.values_count].file)
+        if link.file == NULL:
+            live_table_forsake(file)
+            return -1
+        value_file_want(file.tables, link.file)
+        link.bytes = refs[file.values_count].bytes
+        link.end = refs[file.values_count].end
+        file.values_count += 1
+    return 0
+
+
+cdef void live_table_forsake(LiveTable* file) noexcept nogil:
+    cdef size_t i
+    for i in range(file.values_count):
+        value_file_unwant(file.tables, file.values[i].file)
+
+
+cdef uint64_t live_table_value_bytes(LiveTable* file) noexcept nogil:
+    cdef uint64_t total = 0
+    cdef size_t i
+    for i in range(file.values_count):
+        total += file.values[i].bytes
+    return total
 
 
 cdef void live_table_retain(LiveTable* file) noexcept nogil:
@@ -206,12 +244,16 @@ cdef void remove_table(LiveTable* file) noexcept nogil:
     """Its file too, where it is obsolete. Nobody has it any more."""
     cdef OpenTables* tables = file.tables
     cdef char path[MAX_PATH_BYTES]
+    cdef size_t i
     if load_acquire(&file.obsolete):
         # A file that stays behind because this fails is removed at the next open.
         table_path(tables.directory, file.number, path)
         tables.ops.unlink(tables.disk, path)
         if tables.cache != NULL:
             cache_forget_table(tables.cache, file.cache_id)
+    for i in range(file.values_count):
+        value_file_release(tables, file.values[i].file)
+    kv_free(file.values)
     kv_free(file)
     open_tables_release(tables)
 
@@ -293,7 +335,7 @@ cdef int open_tables_close_some(OpenTables* tables) noexcept nogil:
     lock_leave(&tables.lock)
     for i in range(count):
         table_release(unwanted[i])
-    return count
+    return count + value_files_close_idle(tables)
 
 
 # --- opening --------------------------------------------------------------------------------

@@ -43,6 +43,11 @@ cdef Version* version_change(
 # -1 unless every level's tables are in order and apart from each other.
 cdef int version_check(Version* version) noexcept nogil
 
+# Beside a Reading in `reading`: whether the key is there is all that is asked, so that no value need be
+# read that lies outside of the table. What a pointer says is then given for it.
+cdef enum:
+    READ_NO_VALUE = 16
+
 # Lookup codes and meaning as table_get.
 cdef int version_get(
     Version* version, Slice user_key, uint64_t sequence, int reading, Slice* value,
