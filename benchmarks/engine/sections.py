@@ -66,18 +66,10 @@ _DATA = {
 }
 
 
-def _everywhere(section: Section, but: Iterable[str] = (), *, apart: bool = False) -> list[Section]:
-    """The section with each shape of keys and size of values; `apart`: kvstore with large ones in
-    its log, too."""
+def _everywhere(section: Section, but: Iterable[str] = ()) -> list[Section]:
+    """The section with each shape of keys and size of values."""
     return [
-        dataclasses.replace(
-            section,
-            name=section.name + suffix,
-            engines=(*section.engines, "kvstore-apart")
-            if apart and "value_bytes" in changes
-            else section.engines,
-            **changes,  # type: ignore[arg-type]
-        )
+        dataclasses.replace(section, name=section.name + suffix, **changes)  # type: ignore[arg-type]
         for suffix, changes in _DATA.items()
         if suffix not in but
     ]
@@ -109,11 +101,11 @@ _DEFAULTS = [
 ]
 
 _MADE = [
-    *_everywhere(_FILLS, apart=True),
-    *_everywhere(_STEADY, apart=True),
+    *_everywhere(_FILLS),
+    *_everywhere(_STEADY),
     *_everywhere(_MEMORY),
     *(section for each in _READS for section in _everywhere(each)),
-    *_everywhere(_YCSB, apart=True),
+    *_everywhere(_YCSB),
     *_DEFAULTS,
     Section("opening", "Opening a settled store", opening.settled, share=10 / 3, settled=True),
     Section(

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.engine.peers.contract import Budget, Pair
 from kvstore.engine import DB
 
-__all__ = ["Own", "OwnApart", "OwnMapped", "OwnWrittenThrough"]
+__all__ = ["Own", "OwnMapped", "OwnWrittenThrough"]
 
 
 class Own:
@@ -80,9 +80,3 @@ class OwnMapped(Own):
     """Lookups read maps of the tables, as LevelDB's and LMDB's do."""
 
     options = {"mmap_reads": True}  # noqa: RUF012
-
-
-class OwnApart(Own):
-    """Large values stay where the log has them."""
-
-    options = {"value_log_bytes": 1024}  # noqa: RUF012

@@ -32,7 +32,6 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "stop_files": (6, 512),
     "changes_kept_size": (0, 1 << 40),
     "changes_behind_size": (0, 1 << 40),
-    "value_log_bytes": (0, 1 << 30),
 }
 
 
@@ -100,9 +99,6 @@ class Options:
     """So much of the log is kept at least, for feeds of the past (:meth:`kvstore.DB.changes`)."""
     changes_behind_size: int = 1 << 30
     """An open feed may be so far behind in the log; of one that is further, it lets go."""
-    value_log_bytes: int = 0
-    """Values from so many bytes on stay where the log has them, with pointers in tables; 0: none.
-    Without `wal`, and with `compression`, none do either."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -171,7 +167,6 @@ class OtherSettings(TypedDict, total=False):
     stop_files: int | None
     changes_kept_size: int | None
     changes_behind_size: int | None
-    value_log_bytes: int | None
 
 
 class Settings(OtherSettings, total=False):

@@ -46,8 +46,6 @@ class LibraryStates:
 
     def __init__(self, seed: int, ways: int, tally: Tally, only: Case | None = None) -> None:
         self.seed = seed
-        # With every other seed values stay in the log.
-        self.options = OPTIONS | {"value_log_bytes": 0 if seed % 2 else 200}
         self.chance = random.Random(seed)
         self.disk = MemoryFileSystem()
         self.content: Content = {}
@@ -114,7 +112,7 @@ class LibraryStates:
         del self.promise[:-1]
 
     def _opened(self) -> DB:
-        return kvstore.open("/db", filesystem=self.disk, **self.options)
+        return kvstore.open("/db", filesystem=self.disk, **OPTIONS)
 
     def _check(self, taken: Taken[Promise]) -> None:
         try:
@@ -131,12 +129,13 @@ class LibraryStates:
             found = self.seen[taken.digest] = self._found(taken.disk)
         assert found in taken.promise, f"none of the {len(taken.promise)} that may be there"
 
-    def _found(self, disk: MemoryFileSystem) -> bytes:
+    @staticmethod
+    def _found(disk: MemoryFileSystem) -> bytes:
         """What a restart finds; it must go on from there, and find the same once more."""
-        with kvstore.open("/db", filesystem=disk, **self.options) as db:
+        with kvstore.open("/db", filesystem=disk, **OPTIONS) as db:
             db.verify()
             content = dict(db)
             db.put(b"after", b"it", sync=True)
-        with kvstore.open("/db", filesystem=disk, **self.options) as db:
+        with kvstore.open("/db", filesystem=disk, **OPTIONS) as db:
             assert dict(db) == content | {b"after": b"it"}
         return fingerprint(content)

@@ -80,15 +80,13 @@ class DatabaseMachine(RuleBasedStateMachine):
         cache=st.sampled_from([0, 1 << 14, 1 << 20]),
         interval=st.sampled_from([1, 2, 16]),
         bloom=st.sampled_from([0, 10]),
-        value_log_bytes=st.sampled_from([0, 1, 300]),
     )
-    def begin(self, cache: int, interval: int, bloom: int, value_log_bytes: int) -> None:
+    def begin(self, cache: int, interval: int, bloom: int) -> None:
         self.options = dict(
             SMALL,
             lru_cache_size=cache,
             block_restart_interval=interval,
             bloom_filter_bits=bloom,
-            value_log_bytes=value_log_bytes,
             wal=self.wal,
         )
         self.disk = MemoryFileSystem()

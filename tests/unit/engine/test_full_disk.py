@@ -27,18 +27,6 @@ def fill(db: kvstore.DB) -> int:
         count += 1
 
 
-def fill_with_all_sizes(db: kvstore.DB, seed: int) -> None:
-    """Some of the values stay in the log, and there are older ones of some keys."""
-    chance = random.Random(seed)
-    while True:
-        key = b"k%06d" % chance.randrange(1000)
-        try:
-            db.put(key, chance.randbytes(chance.choice([100, 4000])))
-        except StorageError as error:
-            assert error.retryable
-            return
-
-
 def full(**options: int | bool) -> tuple[MemoryFileSystem, kvstore.DB, int]:
     disk = MemoryFileSystem()
     db = kvstore.open("/db", filesystem=disk, **{**SMALL, **options})
@@ -46,10 +34,8 @@ def full(**options: int | bool) -> tuple[MemoryFileSystem, kvstore.DB, int]:
     return disk, db, fill(db)
 
 
-# Values in tables, and where the log has them.
-@pytest.mark.parametrize("value_log_bytes", [0, 500])
-def test_deleting_everything_and_compacting_gives_the_space_back(value_log_bytes: int) -> None:
-    disk, db, count = full(value_log_bytes=value_log_bytes)
+def test_deleting_everything_and_compacting_gives_the_space_back() -> None:
+    disk, db, count = full()
     assert count > 100
     used = disk.used_bytes
     db.delete_range()
@@ -59,52 +45,6 @@ def test_deleting_everything_and_compacting_gives_the_space_back(value_log_bytes
     db.put(b"k", b"v" * 100000, sync=True)
     with kvstore.open("/db", filesystem=disk.crash()) as again:
         assert list(again) == [(b"k", b"v" * 100000)]
-    db.close()
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_where_values_stay_in_the_log_there_is_always_room_to_log_deletes(seed: int) -> None:
-    disk = MemoryFileSystem()
-    db = kvstore.open("/db", filesystem=disk, value_log_bytes=500, **SMALL)
-    disk.capacity_bytes = disk.used_bytes + (4 << 20) + seed * 237_001
-    fill_with_all_sizes(db, seed)
-    assert db.stats()["value_files"]
-    for key in list(db.iterator(include_value=False))[:200]:
-        db.delete(key)
-    db.delete_range()
-    db.compact_range()
-    assert list(db) == []
-    assert db.stats()["value_files"] == 0
-    assert disk.used_bytes < 3 << 20
-    db.put(b"k", b"v" * 1000, sync=True)
-    with kvstore.open("/db", filesystem=disk.crash(), value_log_bytes=500) as again:
-        assert list(again) == [(b"k", b"v" * 1000)]
-    db.close()
-
-
-def test_values_that_have_no_room_to_move_stay_where_they_are() -> None:
-    disk = MemoryFileSystem()
-    db = kvstore.open("/db", filesystem=disk, value_log_bytes=500, compaction_trigger=2, **SMALL)
-    content = {b"k%06d" % number: random.Random(number).randbytes(4000) for number in range(1000)}
-    for key, value in content.items():
-        db.put(key, value)
-    db.flush()
-    disk.capacity_bytes = disk.used_bytes + (64 << 10)
-    # Two of three values of each value file.
-    for key in [key for number, key in enumerate(content) if number % 3]:
-        db.delete(key)
-        del content[key]
-    db.compact_range()
-    assert dict(db) == content
-    assert db.stats()["failure"] is None
-    kept = db.stats()["value_file_bytes"]
-    disk.capacity_bytes = None
-    db.put(b"k000000", content[b"k000000"])
-    db.flush()
-    db.compact_range()
-    assert db.stats()["value_file_bytes"] < kept / 2
-    assert dict(db) == content
-    db.verify()
     db.close()
 
 

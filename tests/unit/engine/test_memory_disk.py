@@ -237,9 +237,6 @@ def test_contents_go_in_and_out():
     assert disk.files() == ["/x/b", "/x/y/a", "/z/b", "/z/y/a"]
     assert disk.names("/x") == ["b", "y"]
     assert disk.used_bytes == 4
-    file_face.link(disk, "/x/b", "/x/c")
-    assert disk.used_bytes == 4
-    disk.remove_file("/x/c")
     assert disk.crash().read_file("/z/y/a") == b"1"
     disk.remove_file("/x/b")
     assert not disk.crash(keep="all").exists("/x/b")

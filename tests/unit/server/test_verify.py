@@ -121,26 +121,6 @@ def test_damage_of_a_database_is_found_in_the_file_that_has_it(
     assert others == []
 
 
-def test_values_apart_are_whole_or_their_file_is_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    with DB(str(path), write_buffer_size=64 << 10, value_log_bytes=200) as db:
-        for number in range(500):
-            db.put(b"key%d" % number, random.Random(number).randbytes(6000))
-        db.flush()
-    counted: list[int] = []
-    report = verify(str(path), counted.append)
-    assert report.is_whole, (report.files, report.findings)
-    assert sum(counted) == held_bytes(str(path))
-    victim = min(path.glob("*.val"))  # which no segment of the log is any more
-    assert outcomes(report)[victim.name] is Outcome.WHOLE
-    # The header, without which none of its values can be checked.
-    flip(victim, 60)
-    report = verify(str(path))
-    damaged = {name for name, outcome in outcomes(report).items() if outcome is Outcome.DAMAGED}
-    assert victim.name in damaged
-    assert not any(name.endswith(".sst") for name in damaged)
-
-
 def test_a_missing_table_is_told(tmp_path: Path) -> None:
     path = make_database(tmp_path / "db")
     sorted(path.glob("*.sst"))[0].unlink()

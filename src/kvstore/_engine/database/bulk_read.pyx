@@ -241,7 +241,6 @@ cdef class TableWalk:
         if user_cursor_open(&self.cursor, merged, cover, sequence, NULL, NULL) < 0 or result < 0:
             self.close()
             raise MemoryError("no memory for a walk")
-        self.cursor.tables = store.tables
         return 0
 
 

@@ -54,8 +54,6 @@ cdef class Task:
     cdef int output_level
     cdef PodVector[LiveTable*] upper       # in level 0 newest first, else in key order
     cdef PodVector[LiveTable*] lower
-    cdef PodVector[uint64_t] emptying      # value files that it takes values out of
-    cdef bint only_for_values              # and there is no other reason for it
 
     def __dealloc__(self):
         mark(self, False)
@@ -350,36 +348,6 @@ cdef Task rewriting(Store store, int number, int first, int end):
     return task
 
 
-cdef int take_emptying(Store store, Task task) except -1:
-    """The task's own copy: a survey may come while it runs."""
-    cdef size_t i
-    task.emptying.clear()
-    for i in range(store.emptying.size()):
-        if task.emptying.push(store.emptying[i], kv_realloc) < 0:
-            raise MemoryError("no memory for a compaction")
-    return 0
-
-
-cdef Task pick_for_values(Store store):
-    """Where nothing else is due: a table that points into a value file that is to be emptied."""
-    cdef Task task
-    cdef Level* level
-    cdef int number, i
-    if store.emptying.empty():
-        return None
-    for number in range(LEVELS):
-        level = &store.version.levels[number]
-        for i in range(level.count):
-            if any_taken(level.files, i, i + 1) or not points_into(level.files[i], &store.emptying):
-                continue
-            # A table of level 0 can't be written anew in its place among those that overlap it.
-            task = rewriting(store, number, i, i + 1) if number else pick_level_zero(store)
-            if task is not None:
-                task.only_for_values = True
-                return task
-    return None
-
-
 cdef Task pick(Store store):
     """The most urgent task that can be done now, or None."""
     cdef double scores[LEVELS]
@@ -395,7 +363,7 @@ cdef Task pick(Store store):
             if scores[level] > scores[best]:
                 best = level
         if scores[best] < 1:
-            return pick_for_values(store)
+            return None
         if best == 0:
             task = pick_level_zero(store)
         else:

@@ -79,7 +79,6 @@ cdef object count_range(
     counting.bound(start, stop, True, False, prefix, within)
     counting.begin(store, sequence, fill_cache, True)
     counting.cursor.patience = COUNTED_AT_ONCE
-    counting.cursor.keys_only = True
     counting.interrupt = interrupt
     try:
         counting.count_all()

@@ -2,8 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, PodVector, Slice
-from kvstore._engine.memtable.native cimport Place
+from kvstore._engine.primitives.native cimport Buffer, Slice
 
 
 cdef enum:
@@ -22,7 +21,6 @@ cdef class Database(Store):
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
     cdef bint flush_sleeps      # the thread that flushes has nothing to do, and waits to be called
-    cdef PodVector[Place] placing   # values of the write under way, by their offsets in its payload
     cdef int awaiting_sync      # writes that wait for their sync
     cdef uint64_t sync_ticket   # the last one that a thread awaits the sync of, or did
     cdef uint64_t write_ticket  # the last one that a thread hands over itself, or did
@@ -51,12 +49,10 @@ cdef class Database(Store):
     cdef int leave_unseen(self, uint64_t last) except -1
     # What waits in `unseen` for no thread any more.
     cdef int show_left(self) except -1
-    cdef void place_value(self, uint64_t sequence, size_t offset, size_t size) noexcept
-    cdef void note_places(self) noexcept
     cdef int flush_recovered(self) except -1
-    cdef int need_reserve(self) except -1
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1
+    cdef int reserve_record(self, size_t payload_bytes, int how) noexcept
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
     cdef bint memory_is_full(self) noexcept
     cdef int let_flush_in(self) noexcept

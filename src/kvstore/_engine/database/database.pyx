@@ -14,7 +14,7 @@ import time
 from collections import deque
 
 cimport cython
-from libc.errno cimport EAGAIN, ENOMEM, ENOSPC
+from libc.errno cimport EAGAIN, ENOMEM
 from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -68,6 +68,7 @@ from kvstore._engine.version.native cimport (
     Level,
     open_tables_leave_to,
     open_tables_new,
+    open_tables_has_unwanted,
     open_tables_remove_unwanted,
     version_empty,
 )
@@ -121,8 +122,6 @@ cdef class Database(Store):
         self.table_options.restart_interval = options.block_restart_interval
         self.table_options.bloom_bits = options.bloom_filter_bits
         self.table_options.compression = compression
-        if self.uses_log and not self.read_only and compression == 0:
-            self.value_bytes = options.value_log_bytes
         self.path = filesystem.resolve(name)
         raw = os.fsencode(self.path)
         if len(raw) > 3500:
@@ -293,7 +292,7 @@ cdef class Database(Store):
                     f"{MAX_PAYLOAD_BYTES - OPERATION_BYTES}, the most that the log takes"
                 )
             # Of LEFT ones would_wait() had it reserved: this says 0.
-            waits = self.log.reserve(key.size + value.size + OPERATION_BYTES)
+            waits = self.reserve_record(key.size + value.size + OPERATION_BYTES, how)
             if waits:
                 self.reserve_log(
                     key.size + value.size + OPERATION_BYTES, waits, kind == KIND_DELETE
@@ -311,10 +310,6 @@ cdef class Database(Store):
                 raise MemoryError("no memory for a write")
         self.check_sequences_left(1)
         sequence = self.assigned + 1
-        if self.value_bytes:
-            self.placing.clear()
-            if value.size >= self.value_bytes:
-                self.place_value(sequence, self.scratch.size - value.size, value.size)
         if memtable_add(self.memory, key, sequence, kind, value, False) < 0:
             raise MemoryError("no memory for a write")
         self.assigned = sequence
@@ -394,7 +389,7 @@ cdef class Database(Store):
         if batch.numbered or (batch.has_ranges and sequence is not None):
             check_numbers(payload, sequence)
         if batch.count and self.log is not None:
-            waits = self.log.reserve(payload.size)
+            waits = self.reserve_record(payload.size, how)
             if waits:
                 # Others may write meanwhile; numbered batches and applied indexes are for wal=False.
                 self.reserve_log(payload.size, waits, only_deletes(payload))
@@ -416,6 +411,20 @@ cdef class Database(Store):
             self.log_write(first, payload, how)
         return self.visible
 
+    cdef int reserve_record(self, size_t payload_bytes, int how) noexcept:
+        """As Log.reserve()."""
+        cdef bint begun = False
+        cdef int answer
+        if how or self.attention:
+            # Some write is to be synced: should the file of a segment not be there then, that fails.
+            return self.log.reserve(payload_bytes)
+        answer = self.log.reserve_behind(payload_bytes, &begun)
+        if begun:
+            # Once the record is appended: see log_write.
+            self.log_behind = LOG_BEHIND_BYTES
+            self.log_rolled = True
+        return answer
+
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1:
         """What Log.reserve() wants done before the log can take a record; nothing is written yet.
 
@@ -429,10 +438,6 @@ cdef class Database(Store):
             if answer < 0:
                 status_no_memory(&status, b"memory for a record of the log")
                 raise status_error(&status, log.path)
-            if self.value_bytes:
-                if not deletes:
-                    self.need_reserve()
-                log.file.scarce = not self.reserve_taken
             with nogil:
                 result = log.roll(payload_bytes, &status)
             if result < 0:
@@ -456,20 +461,6 @@ cdef class Database(Store):
             if self.memory_is_full():
                 self.provide_room()
             answer = log.reserve(payload_bytes)
-        return 0
-
-    cdef int need_reserve(self) except -1:
-        """Where values stay in the log no old segment of it waits to be used again, for deletes to go into
-        on a full disk: they have the reserve, and no put takes what is left beside it."""
-        if not self.reserve_taken:
-            self.reserve_taken = take_reserve(self.disk, self.path)
-        if self.reserve_taken:
-            return 0
-        error = StorageError(
-            "beginning a log segment: no space but for deletes", path=self.log.path, errno=ENOSPC
-        )
-        if not self.give_up_kept_log(error):
-            raise error
         return 0
 
     cdef bint give_up_kept_log(self, object error) except -1:
@@ -556,7 +547,6 @@ cdef class Database(Store):
         cdef Operation operation
         cdef Operation later
         cdef uint32_t i
-        self.placing.clear()
         if memtable_provide(self.memory, count, payload.size) < 0:
             raise MemoryError("no memory for a batch")
         if has_ranges:
@@ -586,10 +576,6 @@ cdef class Database(Store):
             if operation.kind == KIND_PUT:
                 dead_put(&self.dead, operation.key, sequence)
             self.user_bytes += operation.key.size + operation.value.size
-            if self.value_bytes and operation.kind == KIND_PUT and (
-                operation.value.size >= self.value_bytes
-            ):
-                self.place_value(sequence, operation.value.data - payload.data, operation.value.size)
         self.assigned = sequence
         return 0
 
@@ -606,8 +592,6 @@ cdef class Database(Store):
         status_clear(&status)
         if how == LEFT or not (syncs or behind):
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
-            if result >= 0 and not self.placing.empty():
-                self.note_places()
             # 1 of a LEFT one: its future waits for that (told()).
             if result == 0 or (result == 1 and how == LEFT):
                 self.log_behind += payload.size
@@ -621,8 +605,6 @@ cdef class Database(Store):
                 return 0
         else:
             result = log.append_slice(LOG_KIND_BATCH, first, 0, payload, &status)
-            if result >= 0 and not self.placing.empty():
-                self.note_places()
         if result >= 0:
             self.attention = True
             ticket = log.position()
@@ -637,6 +619,10 @@ cdef class Database(Store):
                 self.write_ticket = ticket
                 with nogil:
                     result = log.write_out(&status)
+                if result < 0 and not self.log_has_failed():
+                    # A segment that was begun in memory can't be in its file just now: this waits
+                    # there with it, and the next write is told.
+                    result = 0
         if result < 0:
             error = status_error(&status, self.path)
             self.fail(error)
@@ -669,32 +655,6 @@ cdef class Database(Store):
                 self.tell_feeds()
             self.refresh_attention()
         return 0
-
-    cdef void place_value(self, uint64_t sequence, size_t offset, size_t size) noexcept:
-        """Of the write under way: its payload has the value there. Without memory nobody knows."""
-        cdef Place place
-        place.sequence = sequence
-        place.segment = 0
-        place.offset = <uint32_t> offset
-        place.size = <uint32_t> size
-        place.seed = 0
-        self.placing.push(place, kv_realloc)
-
-    cdef void note_places(self) noexcept:
-        """Right behind the append: where its values are in the log. Without memory nobody knows."""
-        cdef MemTable* memory = self.memory
-        cdef Place place
-        cdef size_t i
-        if buffer_reserve(&memory.places, self.placing.size() * sizeof(Place)) < 0:
-            self.placing.clear()
-            return
-        for i in range(self.placing.size()):
-            place = self.placing[i]
-            place.segment = self.log.placed_segment
-            place.seed = self.log.placed_seed
-            place.offset += <uint32_t> self.log.placed_offset
-            buffer_append(&memory.places, &place, sizeof(Place))
-        self.placing.clear()
 
     cdef int tell_feeds(self) except -1:
         self.feeds_wait = False
@@ -744,6 +704,8 @@ cdef class Database(Store):
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
+            # Whoever froze memory may have been interrupted before it called the flush.
+            self.work.advance()
             with self.changed:
                 while self.must_stop():
                     self.check_writable()
@@ -1347,7 +1309,7 @@ def background_step(Database store not None, job):
         gil_have()
     if not store.open or store.forked:
         return None
-    if job == "compact":
+    if job == "compact" and open_tables_has_unwanted(store.tables):
         with nogil:
             open_tables_remove_unwanted(store.tables)
     if store.failure is not None:

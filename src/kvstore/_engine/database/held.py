@@ -26,17 +26,19 @@ class HeldWrites:
     """The line of them. ``emptied`` is called, under its lock, when none is left."""
 
     def __init__(self, emptied: Callable[[], object]) -> None:
-        self.waiting = False
-        """There are some, or one is being made."""
         self._emptied = emptied
         self._moved = threading.Condition()
         self._line: deque[tuple[Make, int, Done]] = deque()
         self.bytes = 0
         """What they take."""
-        self._added = 0
         self._made = 0
         self._ended = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """There are some, or one is being made."""
+        return bool(self._line)
 
     def add(self, make: Make, size: int, done: Done) -> None:
         """Have ``make`` called once all before it were; ``done`` gets its result, or its error.
@@ -52,19 +54,18 @@ class HeldWrites:
                 raise OverloadedError(
                     f"{self.bytes} bytes of writes wait already until the database takes them"
                 )
-            self._line.append((make, size, done))
+            # Up to the last step a signal's handler may end this, and nothing is added.
             if self._thread is None:
                 self._start()
             self.bytes += size
-            self._added += 1
-            self.waiting = True
+            self._line.append((make, size, done))
 
     def wait_behind(self) -> None:
         """Until all that wait now are made. Those made by the thread itself pass."""
         with self._moved:
             if self._thread is threading.current_thread():
                 return
-            last = self._added
+            last = self._made + len(self._line)
             while self._made < last:
                 self._moved.wait()
 
@@ -77,23 +78,31 @@ class HeldWrites:
             thread.join()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="kvstore-held", daemon=True)
+        thread = threading.Thread(target=self._run, name="kvstore-held", daemon=True)
         try:
-            self._thread.start()
+            thread.start()
         except RuntimeError as error:
-            self._thread = None
-            self._line.pop()
             raise StorageError(
                 f"no thread can be started for a write that has to wait ({error})", errno=EAGAIN
             ) from error
+        # One that was started, but not to the end of this, ends at once.
+        self._thread = thread
 
     def _run(self) -> None:
         while self._next():
             pass
 
     def _next(self) -> bool:
-        """Make the first; whether there are more."""
-        make, size, done = self._line[0]
+        """Make the first; False: there is none."""
+        with self._moved:
+            if self._thread is not threading.current_thread():
+                return False
+            if not self._line:
+                self.bytes = 0
+                self._thread = None
+                self._emptied()
+                return False
+            make, size, done = self._line[0]
         try:
             _make(make, done)
         except BaseException:  # noqa: BLE001
@@ -105,12 +114,7 @@ class HeldWrites:
             self.bytes -= size
             self._made += 1
             self._moved.notify_all()
-            if self._line:
-                return True
-            self.waiting = False
-            self._thread = None
-            self._emptied()
-            return False
+        return True
 
 
 def _make(make: Make, done: Done) -> None:

@@ -13,5 +13,3 @@ cdef bint is_own_name(str name)
 cdef uint64_t number_of(str name)
 # That the file is there and of its size; what is in it is checked as it is read.
 cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -1
-# That it is there and no shorter; its bytes.
-cdef uint64_t check_value_file(FileSystem disk, str path, uint64_t least) except? 0

@@ -66,57 +66,41 @@ cdef bint is_own_name(str name):
         return name[9:].removesuffix(".new").isdecimal()
     if name.removesuffix(".new") in ("LOCK", "CURRENT", END, IDENTITY, LOG_DIRECTORY, RESERVE):
         return True
-    return suffix in ("sst", "val") and stem.isdecimal()
+    return suffix == "sst" and stem.isdecimal()
 
 
 cdef uint64_t number_of(str name):
-    """The number of a table, value file or manifest, 0 for any other file."""
+    """The number of a table or manifest, 0 for any other file."""
     stem, _, suffix = name.partition(".")
-    if suffix in ("sst", "val") and stem.isdecimal():
+    if suffix == "sst" and stem.isdecimal():
         return int(stem)
     if name.startswith("MANIFEST-") and name[9:].isdecimal():
         return int(name[9:])
     return 0
 
 
-cdef uint64_t size_of_named(FileSystem disk, str path, str what) except? 0:
-    """Bytes of a file that must be there, since the manifest names it."""
+cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -1:
+    """That the file is there and of its size; what is in it is checked as it is read."""
     cdef bytes raw = os.fsencode(path)
     cdef void* file = NULL
     cdef int64_t size
     cdef int result = disk.ops.open(disk.disk, raw, OPEN_READ, &file)
     if result == -ENOENT:
         raise CorruptionError(
-            f"the manifest names a {what} that is missing", code=IntegrityCode.INVALID_RECORD,
+            "the manifest names a table that is missing", code=IntegrityCode.INVALID_RECORD,
             path=path,
         )
     if result < 0:
-        raise os_failure(result, f"opening a {what}".encode(), path)
+        raise os_failure(result, b"opening a table", path)
     size = disk.ops.size(disk.disk, file)
     disk.ops.close(disk.disk, file)
     if size < 0:
-        raise os_failure(<int> size, f"sizing a {what}".encode(), path)
-    return <uint64_t> size
-
-
-cdef uint64_t check_value_file(FileSystem disk, str path, uint64_t least) except? 0:
-    cdef uint64_t size = size_of_named(disk, path, "value file")
-    if size < least:
-        raise CorruptionError(
-            f"a value file of {size} bytes, tables point to {least}",
-            code=IntegrityCode.TRUNCATED_RECORD, path=path, offset=size,
-        )
-    return size
-
-
-cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -1:
-    """That the file is there and of its size; what is in it is checked as it is read."""
-    cdef uint64_t size = size_of_named(disk, path, "table")
-    if size != expected:
+        raise os_failure(<int> size, b"sizing a table", path)
+    if <uint64_t> size != expected:
         raise CorruptionError(
             f"a table of {size} bytes, the manifest says {expected}",
-            code=IntegrityCode.TRUNCATED_RECORD if size < expected
+            code=IntegrityCode.TRUNCATED_RECORD if <uint64_t> size < expected
             else IntegrityCode.INVALID_RECORD,
-            path=path, offset=min(size, expected),
+            path=path, offset=min(<uint64_t> size, expected),
         )
     return 0

@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from kvstore._engine.primitives.native cimport (
     Buffer,
     BytesView,
-    KIND_PUT,
+    KIND_MAX,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -55,11 +55,8 @@ from kvstore._engine.version.native cimport (
     live_table_open,
     live_table_pin,
     live_table_unpin,
-    live_table_value_bytes,
     open_tables_count,
     open_tables_mapped,
-    values_of_table,
-    values_verify,
     version_release,
     version_retain,
 )
@@ -87,8 +84,6 @@ cdef int verify_tables(Store store) except -1:
                     break
                 result = table_verify(table, &status)
                 table_release(table)
-                if result == 0 and version.levels[level].files[i].values_count:
-                    result = values_verify(version.levels[level].files[i], &status)
                 if result < 0:
                     break
             if result < 0:
@@ -104,23 +99,18 @@ cdef uint64_t bytes_before(Version* version, Slice internal, Status* status) noe
     cdef uint64_t total = 0
     cdef LiveTable* file
     cdef Table* table
-    cdef uint64_t before
     cdef int level, i
     for level in range(LEVELS):
         for i in range(version.levels[level].count):
             file = version.levels[level].files[i]
             if internal_compare(file.largest, internal) < 0:
-                total += file.summary.file_bytes + live_table_value_bytes(file)
+                total += file.summary.file_bytes
             elif internal_compare(file.smallest, internal) < 0:
                 table = live_table_pin(file, status)
                 if table == NULL:
                     return 0
-                before = table_offset_of(table, internal)
+                total += table_offset_of(table, internal)
                 live_table_unpin(file)
-                # The values outside of it as if each entry had as much there.
-                total += before + <uint64_t> (
-                    <double> live_table_value_bytes(file) * before / file.summary.file_bytes
-                )
     return total
 
 
@@ -129,7 +119,7 @@ cdef uint64_t bytes_before_key(Store store, Version* version, object key, str wh
     cdef Buffer internal
     cdef Status status
     cdef uint64_t result = 0
-    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_PUT)
+    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_MAX)
     cdef bint failed
     buffer_init(&internal)
     status_clear(&status)
@@ -198,16 +188,12 @@ cdef dict statistics(Store store):
     if store.cache != NULL:
         cache_stats(store.cache, &cache)
     written = store.flushed_bytes + store.compacted_bytes
-    value_files, values_alive, values_kept = value_totals(store)
     return {
         "last_sequence": store.visible,
         "flushed_sequence": store.flushed_sequence,
         "levels": levels,
         "table_bytes": table_bytes,
         "table_entries": live_entries,
-        "value_files": value_files,
-        "value_bytes": values_alive,
-        "value_file_bytes": values_kept,
         "table_tombstones": tombstones,
         "table_superseded": superseded,
         "range_tombstones": range_tombstones,
@@ -354,15 +340,10 @@ cdef int remove_unfinished(FileSystem disk, str path) except -1:
 
 cdef int link_tables(Store store, Version* version, str path) except -1:
     cdef int level, i
-    values = set()
     for level in range(LEVELS):
         for i in range(version.levels[level].count):
             name = f"{version.levels[level].files[i].number:06d}.sst"
             link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
-            for number, _, _ in values_of_table(version.levels[level].files[i]):
-                values.add(f"{number:06d}.val")
-    for name in sorted(values):
-        link_file(store.disk, f"{store.path}/{name}", f"{path}/{name}")
     return 0
 
 

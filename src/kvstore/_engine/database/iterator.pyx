@@ -285,7 +285,6 @@ cdef class StoreIterator:
             high_bound = &high_slice
         result = user_cursor_open(&self.cursor, merged, cover, moment, low_bound, high_bound)
         self.cursor.patience = PATIENCE
-        self.cursor.tables = store.tables
         self.live = True
         self.link.owner = <void*> self
         self.link.close = close_walk
@@ -684,7 +683,6 @@ cdef Iterator open_iterator(
     iterator.include_key = how.include_key
     iterator.include_value = how.include_value
     iterator.include_sequence = how.include_sequence
-    iterator.cursor.keys_only = not how.include_value
     iterator.left = how.limit
     iterator.pairs = how.include_key and how.include_value and not how.include_sequence
     iterator.within = within

@@ -85,7 +85,7 @@ cdef list own_names(FileSystem disk, str path):
         except CorruptionError as error:
             if error.code == IntegrityCode.UNSUPPORTED_VERSION:
                 raise
-            if not any(name.endswith((".sst", ".val")) or name.startswith("MANIFEST-") for name in own):
+            if not any(name.endswith(".sst") or name.startswith("MANIFEST-") for name in own):
                 raise
             if error.code == IntegrityCode.INVALID_MAGIC:
                 check_beginnings(disk, path, own)
@@ -120,7 +120,7 @@ cdef int check_beginnings(FileSystem disk, str path, list own) except -1:
             magic = TABLE_MAGIC
         elif name.startswith("MANIFEST-"):
             magic = MANIFEST_MAGIC
-        elif name.endswith((".wal", ".val")):
+        elif name.endswith(".wal"):
             magic = LOG_MAGIC
         else:
             continue

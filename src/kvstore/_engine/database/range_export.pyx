@@ -20,8 +20,6 @@ from kvstore._engine.primitives.native cimport (
     BytesView,
     Cursor,
     KIND_MAX,
-    KIND_POINTER,
-    KIND_PUT,
     OK,
     Slice,
     Status,
@@ -40,7 +38,6 @@ from kvstore._engine.primitives.native cimport (
     status_clear,
     status_error_in,
     status_no_memory,
-    trailer_kind,
     trailer_pack,
     trailer_sequence,
     view_close,
@@ -51,12 +48,10 @@ from kvstore._engine.table.native cimport Table, table_release
 from kvstore._engine.version.native cimport (
     LEVELS,
     LiveTable,
-    OpenTables,
     Version,
     ends_before,
     live_table_open,
     merge_cursor,
-    value_read,
     version_cursor_count,
     version_cursors,
     version_release,
@@ -75,8 +70,6 @@ cdef struct RangePart:
     Buffer entries
     Buffer tombstones
     Buffer key                  # the user key that the walk stands on
-    OpenTables* tables          # to read values with that lie outside of tables
-    Buffer fetched              # one of these
     uint32_t entries_count
     uint32_t tombstones_count
     bint too_large
@@ -94,23 +87,17 @@ cdef bint reaches_into(LiveTable* file, Slice low, Slice high) noexcept nogil:
     )
 
 
-cdef int put_entry(RangePart* part, Slice key, Slice value, Status* status) noexcept nogil:
+cdef int put_entry(RangePart* part, Slice key, Slice value) noexcept nogil:
     cdef Slice user_key = internal_user_key(key)
-    cdef uint64_t trailer = internal_trailer(key)
     cdef Buffer* into = &part.entries
-    if trailer_kind(trailer) == KIND_POINTER:
-        if value_read(part.tables, user_key, value, &part.fetched, status) < 0:
-            return -1
-        trailer = trailer_pack(trailer_sequence(trailer), KIND_PUT)
-        value = slice_of(part.fetched.data, part.fetched.size)
     if (
-        put_integer(into, trailer, 8) < 0
+        put_integer(into, internal_trailer(key), 8) < 0
         or put_integer(into, user_key.size, 4) < 0
         or put_integer(into, value.size, 4) < 0
         or buffer_append(into, user_key.data, user_key.size) < 0
         or buffer_append(into, value.data, value.size) < 0
     ):
-        return status_no_memory(status, b"memory for a part of a range")
+        return -1
     part.entries_count += 1
     return 0
 
@@ -163,8 +150,8 @@ cdef int walk_entries(
         version = trailer_sequence(internal_trailer(merged.key))
         # The same version may come from two sources, the newer one first.
         if version <= sequence and not (taken and (newer <= keep_from or version == newer)):
-            if put_entry(part, merged.key, merged.value, status) < 0:
-                return -1
+            if put_entry(part, merged.key, merged.value) < 0:
+                return status_no_memory(status, b"memory for a part of a range")
             taken = True
             newer = version
             if part.entries.size > PART_BYTES_MAX:
@@ -293,8 +280,6 @@ cdef class RangeExport:
         buffer_init(&part.entries)
         buffer_init(&part.tombstones)
         buffer_init(&part.key)
-        buffer_init(&part.fetched)
-        part.tables = self.store.tables
         part.entries_count = part.tombstones_count = 0
         part.too_large = part.has_next = False
         status_clear(&status)
@@ -325,7 +310,6 @@ cdef class RangeExport:
                 buffer_free(&part.entries)
                 buffer_free(&part.tombstones)
                 buffer_free(&part.key)
-                buffer_free(&part.fetched)
             view_close(&low)
             view_close(&high)
 

@@ -16,7 +16,6 @@ from kvstore._engine.primitives.native cimport (
     BytesView,
     Cursor,
     KIND_MAX,
-    KIND_PUT,
     KIND_RANGE_DELETE,
     PodVector,
     Slice,
@@ -68,13 +67,11 @@ from kvstore._engine.version.native cimport (
     live_table_new,
     live_table_release,
     range_input_add_table,
-    refer_to_values,
     remove_quietly,
     table_job_free,
     table_job_guard,
     table_job_new,
     table_job_run,
-    values_of_refs,
 )
 from kvstore._engine.version.native import Edit
 
@@ -211,7 +208,6 @@ cdef list run_keeping_job(Store store, TableJob* job):
             job.output_level, job.outputs[i].number, &job.outputs[i].summary,
             slice_of(job.outputs[i].smallest.data, job.outputs[i].smallest.size),
             slice_of(job.outputs[i].largest.data, job.outputs[i].largest.size),
-            values_of_refs(&job.outputs[i].refs),
         )
         for i in range(job.outputs_count)
     ]
@@ -284,7 +280,7 @@ cdef int read_part(MemTable* table, Slice part, Slice low, Slice high, uint64_t 
             tombstone.source = 0
             if tombstones.push(tombstone, kv_realloc) < 0:
                 raise MemoryError("no memory for a part of a range")
-        elif trailer_sequence(number) > sequence or trailer_kind(number) > KIND_PUT:
+        elif trailer_sequence(number) > sequence or trailer_kind(number) > KIND_MAX:
             raise bad_part("holds an entry that isn't of it")
         elif memtable_add(
             table, key, trailer_sequence(number), trailer_kind(number), value, False
@@ -501,7 +497,6 @@ cdef int enter_entries(
             if change.file == NULL:
                 raise MemoryError("no memory for a table")
             added.push_reserved(change)
-            refer_to_values(change.file, entry.values)
         # Before anybody can read it: of what is older than that not all has come.
         store.history_from = max(history_from, keep_from)
         store.install(

@@ -34,7 +34,6 @@ from kvstore._engine.table.native cimport (
 )
 from kvstore._engine.version.native cimport (
     LEVELS,
-    READ_NO_VALUE,
     Version,
     version_get,
     version_release,
@@ -144,7 +143,7 @@ cdef bint is_there(Store store, Slice key, uint64_t sequence) except -1:
     if found != ABSENT:
         return found == FOUND
     if not has_tables(store.version) or not look_in_tables(
-        store, key, sequence, READ_AND_KEEP | READ_NO_VALUE, &value, &found_sequence, &pin
+        store, key, sequence, READ_AND_KEEP, &value, &found_sequence, &pin
     ):
         return False
     pinned_release(&pin)

@@ -15,12 +15,7 @@ import os
 from libc.errno cimport ENOENT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kvstore._engine.primitives.native cimport (
-    KIND_POINTER,
-    KIND_RANGE_DELETE,
-    TRAILER_BYTES,
-    max_sequence,
-)
+from kvstore._engine.primitives.native cimport KIND_RANGE_DELETE, TRAILER_BYTES, max_sequence
 from kvstore._engine.files.native cimport (
     LINES_BYTES_MAX,
     DirectoryLock,
@@ -93,7 +88,6 @@ class Repair:
         self.names = names
         self.progress = progress or (lambda step, done, total: None)
         self.report = RepairReport()
-        self.values = PointedValues(disk, path)
         self.say = self.report.actions.append
         # What the manifest says of the log, as Log takes it.
         self.log_noted = [0, 0, 0]
@@ -125,7 +119,6 @@ class Repair:
         if from_log is not None:
             # Its rows are in tables that the manifest names: should this be cut off, it is done again.
             self.set_aside(LOG_DIRECTORY, "what is whole in it is in tables")
-        self.values.close()
         return self.report
 
     def set_aside(self, name, why):
@@ -202,8 +195,6 @@ class Repair:
 
     def verified(self, name, number, said):
         entry = verified_entry(self.disk, f"{self.path}/{name}", number)
-        if entry.values:
-            self.check_values(name, number)
         if said is not None and entry.file_id != said.file_id and not kind_of(
             self.disk, f"{self.path}/{name}{DAMAGED}"
         ):
@@ -216,38 +207,6 @@ class Repair:
             smallest=said.smallest, largest=said.largest
         )
 
-    def check_values(self, name, number):
-        """Of what lies outside of the table; it counts as damaged where any of it is."""
-        with TableFile(self.disk, f"{self.path}/{name}", number) as table:
-            cursor = table.cursor(fill_cache=False)
-            entry = cursor.first()
-            while entry is not None:
-                key, _, kind, value = entry
-                if kind == KIND_POINTER:
-                    self.check_value(key, value)
-                entry = cursor.next()
-            del cursor
-
-    def check_value(self, key, pointed):
-        try:
-            self.values.check(key, pointed)
-        except StorageError as error:
-            if isinstance(error, CorruptionError):
-                raise
-            if error.errno != ENOENT:
-                raise
-            raise CorruptionError(
-                "value file that is missing", code=IntegrityCode.INVALID_RECORD, path=error.path
-            ) from error
-
-    def has_value(self, key, pointed):
-        try:
-            self.check_value(key, pointed)
-        except CorruptionError as error:
-            refuse_later_version(error)
-            return False
-        return True
-
     def salvage(self, name, aside, number, said):
         """A fresh table under the same name, of what checks in the one that was set aside."""
         fresh = f"{self.path}/{name}.new"
@@ -256,7 +215,7 @@ class Repair:
         try:
             found = salvage_table(
                 self.disk, f"{self.path}/{aside}", number, fresh, number,
-                file_id=None if said is None else said.file_id, has_value=self.has_value,
+                file_id=None if said is None else said.file_id,
             )
         except CorruptionError as error:
             refuse_later_version(error)
@@ -512,10 +471,9 @@ def verified_entry(FileSystem disk, str path, uint64_t number):
     with TableFile(disk, path, number) as table:
         table.verify()
         properties = table.properties
-        values = table.values
     return TableEntry(
         0, number, properties["file_bytes"], properties["entries"], properties["tombstones"],
         properties["min_sequence"], properties["max_sequence"], properties["smallest"],
         properties["largest"], properties["file_id"], properties["range_deletes"],
-        properties["superseded"], values,
+        properties["superseded"],
     )

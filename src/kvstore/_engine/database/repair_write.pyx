@@ -34,7 +34,6 @@ from kvstore._engine.version.native cimport (
     table_job_guard,
     table_job_new,
     table_job_run,
-    values_of_refs,
 )
 
 cdef enum:
@@ -80,7 +79,6 @@ cdef list run_repair_job(
             level, job.outputs[i].number, &job.outputs[i].summary,
             slice_of(job.outputs[i].smallest.data, job.outputs[i].smallest.size),
             slice_of(job.outputs[i].largest.data, job.outputs[i].largest.size),
-            values_of_refs(&job.outputs[i].refs),
         )
         for i in range(job.outputs_count)
     ]

@@ -14,7 +14,6 @@ from kvstore._engine.files.native cimport (
     GuardedFileSystem,
 )
 from kvstore._engine.log.native cimport Log
-from kvstore._engine.primitives.native cimport PodVector
 from kvstore._engine.memtable.native cimport MemTable
 from kvstore._engine.table.native cimport BlockCache, TableOptions
 from kvstore._engine.version.native cimport (
@@ -110,12 +109,6 @@ cdef class Store:
 
     # --- files
     cdef Log log
-    cdef size_t value_bytes             # values of so many bytes may stay in the log; 0: none does
-    cdef PodVector[Adopted] adopted     # segments of the log that are value files, too
-    cdef PodVector[uint64_t] emptying   # value files out of which compactions take what is alive; ascending
-    cdef dict value_sizes               # number of a value file that doesn't grow -> its bytes
-    cdef uint64_t version_changes       # of the version, or of which value files the log has
-    cdef uint64_t values_surveyed       # as of which `emptying` is
     cdef uint64_t log_kept              # segments below it are gone, or about to be
     # What the manifest says of the log: None or b"" where there is none; 0 where nothing is durable.
     cdef bytes log_id
@@ -174,13 +167,20 @@ cdef class Store:
     cdef int freeze(self) except -1
     # Makes an edit durable, and the version and the marks that it leads to current. So many of
     # the oldest frozen memtables, `frozen_done`, are now in `added`.
-    cdef int enter_version(
-        self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, int frozen_done, Version** old
-    ) except -1
     cdef int install(
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, int frozen_done
+    ) except -1
+    # The same, but that `old`, current until then, is left to the caller, who has other things to do
+    # without the GIL: version_release_removing(). Where this fails, too, if it isn't NULL then.
+    cdef int replace(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, int frozen_done, Version** old
+    ) except -1
+    # Under `installing`.
+    cdef int enter_version(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, int frozen_done, Version** old
     ) except -1
     # The manifest of this opening, where it isn't there yet. Under `installing`.
     cdef int need_manifest(self) except -1
@@ -190,6 +190,7 @@ cdef class Store:
     cdef int sync_current(self) except -1
     # Says in END how far the manifest is durable, which a full disk may put off to the next edit.
     cdef int note_manifest(self) except -1
+    cdef int note_failed(self, object error) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1
     cdef int read_identity(self) except -1

@@ -56,7 +56,6 @@ from kvstore._engine.version.native cimport (
     create_manifest,
     entry_of,
     entry_summary,
-    live_table_forsake,
     live_table_new,
     live_table_release,
     load_manifest,
@@ -66,13 +65,12 @@ from kvstore._engine.version.native cimport (
     open_tables_release,
     open_tables_remove_unwanted,
     point_current,
-    refer_to_values,
     remove_quietly,
-    values_of_table,
     version_change,
     version_check,
     version_empty,
     version_release,
+    version_release_removing,
 )
 from kvstore._engine.version.native import (
     END,
@@ -113,8 +111,6 @@ cdef class Store:
         self.damaged_tables = {}
         self.snapshots = {}
         self.history_bounds = []
-        self.value_sizes = {}
-        self.version_changes = 1
         self.feeds = {}
         self.arrivals = EventCount()
         self.threads = []
@@ -273,23 +269,22 @@ cdef class Store:
         int added_count, int frozen_done
     ) except -1:
         cdef Version* old = NULL
-        cdef bint removes
         try:
-            with self.installing:
-                self.enter_version(
-                    edit, removed, removed_count, added, added_count, frozen_done, &old
-                )
+            self.replace(edit, removed, removed_count, added, added_count, frozen_done, &old)
         finally:
             if old != NULL:
-                # The files that nobody reads any more take long to remove: others go on. A flush has
-                # better things to do, where there are threads that do compactions.
-                removes = not self.background or not frozen_done
                 with nogil:
-                    version_release(old)
-                    if removes:
-                        open_tables_remove_unwanted(self.tables)
+                    version_release_removing(old, self.tables)
                     gil_ask()
                 gil_have()
+        return 0
+
+    cdef int replace(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, int frozen_done, Version** old
+    ) except -1:
+        with self.installing:
+            self.enter_version(edit, removed, removed_count, added, added_count, frozen_done, old)
         self.refresh_attention()
         return 0
 
@@ -299,6 +294,8 @@ cdef class Store:
     ) except -1:
         """Under `installing`. `old`: what was current until now, for the caller to release."""
         cdef Version* next_version
+        cdef uint64_t log_segment = 0
+        cdef uint64_t log_offset = 0
         cdef bint unsure
         cdef int i
         self.check_writable()
@@ -314,8 +311,12 @@ cdef class Store:
                 error = InternalError("a change of tables leads to no valid version")
                 self.fail(error)
                 raise error
+            if self.log is not None:
+                log_segment, log_offset = self.log.newest_place()
             try:
-                self.manifest.append_synced(edit, &unsure)
+                noted = self.manifest.append_synced(
+                    edit, self.end, log_segment, log_offset, &unsure
+                )
             except Exception as error:
                 if unsure:
                     # Whether the edit holds is not known any more.
@@ -326,7 +327,6 @@ cdef class Store:
             raise
         old[0] = self.version
         self.version = next_version
-        self.version_changes += 1
         if edit.flushed_sequence is not None:
             self.flushed_sequence = max(self.flushed_sequence, edit.flushed_sequence)
         if edit.applied_index is not None:
@@ -341,9 +341,10 @@ cdef class Store:
                 self.changed.notify_all()
         for i in range(removed_count):
             removed[i].file.obsolete = not kept(next_version, removed[i].file)
-            if removed[i].file.obsolete:
-                live_table_forsake(removed[i].file)
-        self.note_manifest()
+        if noted is None:
+            self.note_manifest()
+        elif noted is not True:
+            self.note_failed(noted)
         if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
             self.roll_manifest()
         return 0
@@ -426,12 +427,16 @@ cdef class Store:
             segment, offset = self.log.newest_place()
         try:
             note_end(self.end, self.manifest, segment, offset)
-        except StorageError as error:
-            # Without it the manifest's end is as sure as it is after a crash.
-            if not is_retryable(error):
-                self.fail(error)
-                raise
+        except (StorageError, MemoryError) as error:
+            self.note_failed(error)
         return 0
+
+    cdef int note_failed(self, object error) except -1:
+        """Without it the manifest's end is as sure as it is after a crash."""
+        if is_retryable(error):
+            return 0
+        self.fail(error)
+        raise error
 
     cdef list protected_sequences(self):
         # A write that waits for its sync isn't seen by readers yet, and they read at `visible`.
@@ -665,7 +670,6 @@ cdef class Store:
         empty = self.version
         handles = bytearray(max(1, len(tables)) * sizeof(Change))
         changes = <Change*> <char*> handles
-        ends = {}
         i = 0
         try:
             for entry in tables.values():
@@ -682,13 +686,6 @@ cdef class Store:
                 changes[i].level = entry.level
                 changes[i].file = file
                 i += 1
-                refer_to_values(file, entry.values)
-                for value_number, _, end in entry.values:
-                    ends[value_number] = max(end, ends.get(value_number, 0))
-            for value_number, end in ends.items():
-                self.value_sizes[value_number] = check_value_file(
-                    self.disk, f"{self.path}/{value_number:06d}.val", end
-                )
             version = version_change(empty, NULL, 0, changes, i)
         finally:
             while i > 0:
@@ -717,9 +714,6 @@ cdef class Store:
             database_id=self.database_id, noted=(self.log_first, segment, end),
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
         )
-        # Each may be a value file, too, of this database or of a checkpoint.
-        for number in self.log.found:
-            self.log.share(number, len(self.value_sizes) > 0)
         # What is kept for change feeds alone needn't be applied.
         for kind, index, _, payload in self.log.replay(self.flushed_sequence + 1):
             if kind != LOG_KIND_BATCH:
@@ -782,7 +776,6 @@ cdef class Store:
         for level in range(LEVELS):
             for i in range(self.version.levels[level].count):
                 live.add(self.version.levels[level].files[i].number)
-        live |= self.value_sizes.keys()
         for name in names:
             number = number_of(name)
             if (number and number not in live) or name.endswith(".new"):
@@ -847,7 +840,6 @@ cdef class Store:
             except Exception as error:
                 trouble = trouble or error
         self.manifest = None
-        drop_homes(self)
         with nogil:
             open_tables_leave_to(self.tables, NULL, NULL)
             open_tables_remove_unwanted(self.tables)
@@ -875,9 +867,7 @@ cdef bint is_of_kvd(list names):
 
 
 cdef object table_entry(int level, LiveTable* file):
-    return entry_of(
-        level, file.number, &file.summary, file.smallest, file.largest, values_of_table(file)
-    )
+    return entry_of(level, file.number, &file.summary, file.smallest, file.largest)
 
 
 cdef bint kept(Version* version, LiveTable* file) noexcept:

@@ -20,7 +20,6 @@ from kvstore._engine.version.native cimport (
     live_table_release,
     live_table_retain,
     load_manifest,
-    values_verify,
 )
 from kvstore._engine.version.native import end_note
 
@@ -124,9 +123,4 @@ cdef class TableChecking:
         size = self.check.checked_bytes - before
         if result == 0:
             table_check_end(&self.check)
-            if self.file.values_count:
-                with nogil:
-                    result = values_verify(self.file, &status)
-                if result < 0:
-                    raise status_error_in(&status, self.store.path)
         return size

@@ -13,7 +13,7 @@ from kvstore._engine.primitives.native cimport (
     Buffer,
     Cursor,
     IO_ERROR,
-    KIND_PUT,
+    KIND_MAX,
     KIND_RANGE_DELETE,
     OK,
     Slice,
@@ -170,7 +170,7 @@ cdef object damage_of_table(Store store, uint64_t number):
 cdef tuple bytes_of_range(Store store, bytes low_key, bytes high_key):
     """About how many bytes the tables have of [low, high), and how many of all."""
     cdef Version* version = store.version
-    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_PUT)
+    cdef uint64_t trailer = trailer_pack(max_sequence(), KIND_MAX)
     cdef bytes first = low_key + <bytes> (<const char*> &trailer)[:TRAILER_BYTES]
     cdef bytes last = high_key + <bytes> (<const char*> &trailer)[:TRAILER_BYTES]
     cdef Slice low = slice_of(<const char*> first, len(first))

@@ -138,9 +138,7 @@ cdef class MemoryFileSystem(FileSystem):
 
     @property
     def used_bytes(self):
-        # A file with two names takes its space once.
-        files = {self.tree.find(path) for path in self.files()}
-        return sum([len((<Inode> file).data) for file in files])
+        return sum(len((<Inode> self.tree.find(path)).data) for path in self.files())
 
     # --- power loss ----------------------------------------------------------------------------
 

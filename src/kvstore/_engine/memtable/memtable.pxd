@@ -7,7 +7,7 @@ read from any thread without the GIL. Reference-counted; every cursor holds a re
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, Slice
+from kvstore._engine.primitives.native cimport Slice
 
 
 cdef enum Lookup:
@@ -16,15 +16,6 @@ cdef enum Lookup:
     DELETED = 2             # a tombstone: stop looking
     FAILED = 3              # see the status
     COLD = 4                # only the disk knows, and it was not to be asked
-
-
-cdef struct Place:
-    # Where in the log the value of a put lies.
-    uint64_t sequence
-    uint64_t segment
-    uint32_t offset             # in its file
-    uint32_t size
-    uint32_t seed               # of the segment's checksums
 
 
 cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory

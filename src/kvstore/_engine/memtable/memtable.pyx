@@ -17,7 +17,6 @@ from kvstore._engine.primitives.native cimport (
     arena_allocate,
     arena_free,
     arena_init,
-    buffer_free,
     arena_provide,
     arena_reserve,
     common_prefix,
@@ -687,7 +686,6 @@ cdef void memtable_retain(MemTable* table) noexcept nogil:
 cdef void memtable_release(MemTable* table) noexcept nogil:
     if reference_drop(&table.references):
         range_set_free(&table.ranges)
-        buffer_free(&table.places)
         arena_free(&table.arena)
         kv_free(table)
 

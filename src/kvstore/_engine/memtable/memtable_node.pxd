@@ -20,7 +20,6 @@ from libc.string cimport memcpy
 
 from kvstore._engine.primitives.native cimport (
     Arena,
-    Buffer,
     Slice,
     TRAILER_BYTES,
     common_prefix,
@@ -95,7 +94,6 @@ cdef struct MemTable:
     size_t leaves
     size_t inners
     RangeSet ranges             # beside the tree; the keys are in the arena
-    Buffer places               # a Place for each value that may stay in the log, ascending by sequence
 
 
 cdef inline uint32_t load_u32(const uint8_t* at) noexcept nogil:

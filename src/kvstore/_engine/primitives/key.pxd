@@ -12,12 +12,10 @@ from libc.string cimport memcpy
 cdef enum Kind:
     KIND_DELETE = 0
     KIND_PUT = 1
-    KIND_MAX = 3            # the largest kind: what a seek uses
+    KIND_MAX = 1            # the largest kind: what a seek uses
     # In a batch, and in the bounds of tables: never that of an entry. A table whose largest key has it
     # holds keys below that one.
     KIND_RANGE_DELETE = 2
-    # A put whose value lies outside of the table: table/value_pointer.pxd. In tables alone.
-    KIND_POINTER = 3
 
 cdef enum:
     TRAILER_BYTES = 8
@@ -37,11 +35,6 @@ cdef inline uint64_t trailer_sequence(uint64_t trailer) noexcept nogil:
 
 cdef inline int trailer_kind(uint64_t trailer) noexcept nogil:
     return <int> (trailer & 0xFF)
-
-
-cdef inline bint is_entry_kind(int kind) noexcept nogil:
-    """Whether an entry of a table may have it."""
-    return kind <= KIND_PUT or kind == KIND_POINTER
 
 
 cdef inline uint64_t internal_trailer(Slice internal) noexcept nogil:

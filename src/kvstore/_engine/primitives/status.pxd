@@ -21,7 +21,6 @@ cdef struct Status:
     int os_error        # errno of an IO_ERROR, else 0
     int64_t offset      # byte in the file at which the trouble begins, -1 if it is the whole file
     uint64_t table      # number of the table that it is about, 0 if it is about something else
-    bint of_values      # it is about the value file of that number, not a table
     const char* what    # static text, e.g. b"block checksum"; never freed
 
 
@@ -30,7 +29,6 @@ cdef inline void status_clear(Status* status) noexcept nogil:
     status.os_error = 0
     status.offset = -1
     status.table = 0
-    status.of_values = False
     status.what = NULL
 
 

@@ -27,7 +27,6 @@ cdef object status_error(Status* status, str path):
 
 
 cdef object status_error_in(Status* status, str directory):
-    suffix = "val" if status.of_values else "sst"
     return status_error(
-        status, f"{directory}/{status.table:06d}.{suffix}" if status.table else directory
+        status, f"{directory}/{status.table:06d}.sst" if status.table else directory
     )

@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memcpy
 
 from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
-    is_entry_kind,
+    KIND_MAX,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -507,7 +507,7 @@ cdef int check_step(
     what[0] = b"block entry"
     if decode_entry(block, walk.next_key_at, walk.next_value_at, &entry) < 0:
         return -1
-    if entry.shared > before or not is_entry_kind(trailer_kind(entry.trailer)):
+    if entry.shared > before or trailer_kind(entry.trailer) > KIND_MAX:
         return -1
     if walk.next_key_at == restart_at(block.key_at, restart):
         what[0] = b"block restart"

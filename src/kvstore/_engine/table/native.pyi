@@ -1,6 +1,6 @@
 """Types of the room table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kvstore._engine.files.native import FileSystem
@@ -95,7 +95,6 @@ def salvage_table(
     target_number: int,
     *,
     file_id: bytes | None = ...,
-    has_value: Callable[[bytes, bytes], bool] | None = ...,
     block_bytes: int = ...,
     restart_interval: int = ...,
     bloom_bits: int = ...,
@@ -130,10 +129,6 @@ class TableFile:
     @property
     def properties(self) -> dict[str, int | bytes]: ...
     def meta(self, name: str) -> bytes | None: ...
-    @property
-    def values(self) -> tuple[tuple[int, int, int], ...]:
-        """(number, bytes, end) of each value file that entries point into, ascending."""
-
     def get(self, key: bytes, sequence: int) -> tuple[int, bytes | None] | None: ...
     def cursor(self, *, fill_cache: bool = ..., read_ahead: int = ...) -> CursorFace: ...
     def verify(self) -> None: ...

@@ -53,15 +53,9 @@ cdef void table_map(Table* table) noexcept nogil
 cdef void table_retain(Table* table) noexcept nogil
 cdef void table_release(Table* table) noexcept nogil
 
-cdef enum PinKind:
-    PIN_BLOCK = 0                   # of the block that the value lies in
-    PIN_POINTER = 1                 # likewise, and the value is a pointer: value_pointer.pxd
-    PIN_MEMORY = 2                  # the value has memory of its own
-
 cdef struct Pinned:
-    # Keeps what a found value lies in alive until released.
+    # Keeps the block that a found value lies in alive until released.
     void* handle
-    int kind                        # a PinKind, where there is a handle
 
 cdef enum Reading:
     # What a lookup does where a block isn't in the cache.

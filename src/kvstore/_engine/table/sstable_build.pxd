@@ -5,7 +5,7 @@ Layout and checksums: docs/storage-format.md, and the comments in sstable_build.
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, Slice, Status
+from kvstore._engine.primitives.native cimport Slice, Status
 from kvstore._engine.files.native cimport FileSystemOps
 
 
@@ -45,8 +45,6 @@ cdef int table_builder_add_after(
 # The internal key added last, until the next one is.
 cdef Slice table_builder_last(TableBuilder* builder) noexcept nogil
 cdef uint64_t table_builder_bytes(TableBuilder* builder) noexcept nogil     # written so far, estimate
-# What its entries point to, a ValueRef for each value file, until the table is finished.
-cdef const Buffer* table_builder_refs(TableBuilder* builder) noexcept nogil
 # A frame beside the data, found by its name (at most 64 bytes); its payload is copied. -1: see status.
 cdef int table_builder_add_meta(
     TableBuilder* builder, const char* name, bint may_be_skipped, Slice payload, Status* status

@@ -12,7 +12,7 @@ from kvstore._engine.primitives.native cimport (
     Buffer,
     INVALID_OPERATION,
     KIND_DELETE,
-    KIND_POINTER,
+    KIND_MAX,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -23,7 +23,6 @@ from kvstore._engine.primitives.native cimport (
     internal_compare,
     internal_trailer,
     internal_user_key,
-    is_entry_kind,
     kv_calloc,
     kv_free,
     kv_strdup,
@@ -88,7 +87,6 @@ cdef struct TableBuilder:
     Buffer smallest             # internal key of the whole table; the largest: data.last_key
     Buffer low                  # of the table's range, where it reaches further: internal keys
     Buffer high
-    Buffer refs                 # a ValueRef for each value file that entries point into
     Properties properties
 
 
@@ -121,7 +119,6 @@ cdef void builder_free(TableBuilder* builder) noexcept nogil:
     buffer_free(&builder.smallest)
     buffer_free(&builder.low)
     buffer_free(&builder.high)
-    buffer_free(&builder.refs)
     for i in range(builder.meta_count):
         buffer_free(&builder.metas[i].payload)
     kv_free(builder.path)
@@ -187,10 +184,6 @@ cdef uint64_t table_builder_bytes(TableBuilder* builder) noexcept nogil:
         position(builder) + block_builder_bytes(&builder.data)
         + builder.index.most_bytes + builder.root.most_bytes
     )
-
-
-cdef const Buffer* table_builder_refs(TableBuilder* builder) noexcept nogil:
-    return &builder.refs
 
 
 cdef int write_pending(TableBuilder* builder, Status* status) noexcept nogil:
@@ -370,7 +363,6 @@ cdef int table_builder_add_after(
     cdef Properties* properties = &builder.properties
     cdef Slice last = last_added(builder)
     cdef uint64_t trailer, sequence, hashed
-    cdef Pointer pointer
     cdef bint is_put, is_new = True
     if (
         internal_key.size < TRAILER_BYTES
@@ -381,13 +373,8 @@ cdef int table_builder_add_after(
     trailer = internal_trailer(internal_key)
     sequence = trailer_sequence(trailer)
     is_put = trailer_kind(trailer) != KIND_DELETE
-    if not is_entry_kind(trailer_kind(trailer)):
+    if trailer_kind(trailer) > KIND_MAX:
         return status_set(status, INVALID_OPERATION, b"table entry kind", -1)
-    if trailer_kind(trailer) == KIND_POINTER:
-        if pointer_get(&pointer, value) < 0:
-            return status_set(status, INVALID_OPERATION, b"table entry that should be a pointer", -1)
-        if value_refs_note(&builder.refs, &pointer) < 0:
-            return no_memory(status)
     if properties.entries == 0:
         shared = 0
         if buffer_append(&builder.smallest, internal_key.data, internal_key.size) < 0:
@@ -494,27 +481,6 @@ cdef int add_properties(TableBuilder* builder, Status* status) noexcept nogil:
     return table_builder_add_meta(builder, META_PROPERTIES, False, payload, status)
 
 
-cdef int add_refs(TableBuilder* builder, Status* status) noexcept nogil:
-    """Which value files the table needs: for who has lost the manifest."""
-    cdef const ValueRef* refs = <const ValueRef*> builder.refs.data
-    cdef size_t count = value_refs_count(&builder.refs)
-    cdef uint8_t* at
-    cdef size_t i
-    if count == 0:
-        return 0
-    if buffer_reserve(&builder.scratch, count * VALUE_REF_BYTES) < 0:
-        return no_memory(status)
-    at = builder.scratch.data
-    for i in range(count):
-        put_fixed64(at, refs[i].file)
-        put_fixed64(at + 8, refs[i].bytes)
-        put_fixed64(at + 16, refs[i].end)
-        at += VALUE_REF_BYTES
-    return table_builder_add_meta(
-        builder, META_VALUES, False, slice_of(builder.scratch.data, count * VALUE_REF_BYTES), status
-    )
-
-
 cdef int add_meta_frames(TableBuilder* builder, Footer* footer, Status* status) noexcept nogil:
     cdef Buffer index
     cdef Handle handle
@@ -566,7 +532,7 @@ cdef int write_rest(TableBuilder* builder, Status* status) noexcept nogil:
             return no_memory(status)
         if add_frame(builder, FRAME_ROOT, COMPRESSION_NONE, &footer.root, status) < 0:
             return -1
-    if add_properties(builder, status) < 0 or add_refs(builder, status) < 0:
+    if add_properties(builder, status) < 0:
         return -1
     if add_meta_frames(builder, &footer, status) < 0:
         return -1

@@ -41,7 +41,6 @@ cdef enum MetaFlag:
 # Names of meta frames.
 cdef const char* META_PROPERTIES
 cdef const char* META_RANGE_DELETES
-cdef const char* META_VALUES
 
 
 cdef struct Handle:

@@ -126,7 +126,6 @@ cdef const uint8_t* MAGIC = <const uint8_t*> b"\x89kvsst\r\n"
 # Meta frames that this program reads.
 cdef const char* META_PROPERTIES = b"properties"
 cdef const char* META_RANGE_DELETES = b"range-deletes"
-cdef const char* META_VALUES = b"values"
 
 
 cdef int read_exactly(
@@ -296,7 +295,6 @@ cdef bint is_known(Slice name) noexcept nogil:
     return (
         slice_compare(name, slice_of(META_PROPERTIES, strlen(META_PROPERTIES))) == 0
         or slice_compare(name, slice_of(META_RANGE_DELETES, strlen(META_RANGE_DELETES))) == 0
-        or slice_compare(name, slice_of(META_VALUES, strlen(META_VALUES))) == 0
     )
 
 

@@ -11,12 +11,10 @@ from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
     KIND_DELETE,
     KIND_MAX,
-    KIND_POINTER,
     PyThreadState,
     Slice,
     Status,
     get_fixed32,
-    kv_free,
     let_go_of_gil,
     load_acquire,
     prefetch_run,
@@ -221,7 +219,6 @@ cdef inline int get_entry(
     if held == NULL and reading == READ_NOTHING:
         return COLD
     if result > 0 and trailer_kind(entry.trailer) != KIND_DELETE:
-        pin.kind = PIN_POINTER if trailer_kind(entry.trailer) == KIND_POINTER else PIN_BLOCK
         found_sequence[0] = trailer_sequence(entry.trailer)
         value[0] = entry.value
         # On its way while the caller makes room for it.
@@ -239,10 +236,6 @@ cdef inline int get_entry(
 
 
 cdef void pinned_release(Pinned* pin) noexcept nogil:
-    if pin.handle == NULL:
-        return
-    if pin.kind == PIN_MEMORY:
-        kv_free(pin.handle)
-    else:
+    if pin.handle != NULL:
         cache_unpin(<CachedBlock*> pin.handle)
-    pin.handle = NULL
+        pin.handle = NULL

@@ -14,7 +14,6 @@ from libc.string cimport memcpy
 
 from kvstore._engine.primitives.native cimport (
     KIND_DELETE,
-    KIND_POINTER,
     PyThreadState,
     Slice,
     Status,
@@ -212,9 +211,6 @@ cdef int get_mapped(
         value[0] = slice_of(lookup.copy.data, lookup.copy.size)
         found_sequence[0] = trailer_sequence(lookup.entry.trailer)
         pin.handle = lookup.copy
-        pin.kind = (
-            PIN_POINTER if trailer_kind(lookup.entry.trailer) == KIND_POINTER else PIN_BLOCK
-        )
         return FOUND
     if lookup.copy != NULL:
         cache_unpin(lookup.copy)

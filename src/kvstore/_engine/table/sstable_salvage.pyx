@@ -17,7 +17,6 @@ from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
     IO_ERROR,
     Slice,
-    KIND_POINTER,
     Status,
     TRAILER_BYTES,
     TRUNCATED_RECORD,
@@ -27,7 +26,6 @@ from kvstore._engine.primitives.native cimport (
     crc32c_extend,
     get_fixed32,
     internal_compare,
-    internal_trailer,
     kv_free,
     kv_malloc,
     slice_of,
@@ -36,7 +34,6 @@ from kvstore._engine.primitives.native cimport (
     status_no_memory,
     status_os_error,
     status_set,
-    trailer_kind,
 )
 from kvstore._engine.files.native cimport FileSystem, FileSystemOps, OPEN_READ
 
@@ -239,7 +236,6 @@ cdef class Rescue:
     cdef dict metas                 # offset -> payload
     cdef bytes meta_index
     cdef list lost
-    cdef object has_value           # of a key and a pointer: whether what it points to is whole; None: it is
     cdef object open_gap            # (offset, bytes, key after which it lies) until a key follows
 
     def __cinit__(self):
@@ -296,14 +292,6 @@ cdef class Rescue:
         key = self.walk.key
         self.end_gap(<bytes> key.data[: key.size - TRAILER_BYTES])
         while self.walk.valid:
-            if trailer_kind(internal_trailer(self.walk.key)) == KIND_POINTER and (
-                self.has_value is not None and not self.has_value(
-                    <bytes> self.walk.key.data[: self.walk.key.size - TRAILER_BYTES],
-                    <bytes> self.walk.value.data[: self.walk.value.size],
-                )
-            ):
-                block_cursor_next(&self.walk)
-                continue
             if table_builder_add(writer.builder, self.walk.key, self.walk.value, &status) < 0:
                 raise status_error(&status, writer.path)
             self.entries += 1
@@ -389,14 +377,13 @@ cdef class Rescue:
 
 def salvage_table(
     FileSystem filesystem not None, path, uint64_t file_number, target, uint64_t target_number, *,
-    bytes file_id=None, has_value=None, **options,
+    bytes file_id=None, **options,
 ):
     """Write a fresh table of all that is whole in a damaged one, which stays as it is.
 
     What is whole is proved by the checksums; entries keep their sequences. ``file_id`` is what the
-    manifest says of the table, for the case that both of its ends are damaged. ``has_value`` is asked
-    with key and pointer of each entry whose value lies outside of the table; those that it denies are
-    left out. ``options`` are those of TableWriter. Raises CorruptionError where nothing can be proved (no id, another table, another
+    manifest says of the table, for the case that both of its ends are damaged. ``options`` are those
+    of TableWriter. Raises CorruptionError where nothing can be proved (no id, another table, another
     format), StorageError where the disk fails.
     """
     cdef Rescue rescue = Rescue.__new__(Rescue)
@@ -419,7 +406,6 @@ def salvage_table(
         raise status_error(&status, os.fspath(path))
     rescue.opened = True
     rescue.path = os.fspath(path)
-    rescue.has_value = has_value
     writer = TableWriter(filesystem, target, target_number, **options)
     summary = smallest = largest = None
     try:

@@ -11,7 +11,6 @@ from kvstore._engine.primitives.native cimport (
     Status,
     TRAILER_BYTES,
     cursor_face,
-    get_fixed64,
     slice_of,
     status_clear,
     status_error,
@@ -19,7 +18,7 @@ from kvstore._engine.primitives.native cimport (
 )
 from kvstore._engine.files.native cimport FileSystem
 from kvstore._engine.memtable.native cimport ABSENT, DELETED, FAILED
-from kvstore.errors import ClosedError, CorruptionError, IntegrityCode
+from kvstore.errors import ClosedError
 
 
 cdef bytes internal_key(bytes key, uint64_t sequence, int kind):
@@ -144,24 +143,6 @@ cdef class TableFile:
             return frame[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + size]
         finally:
             block_free(frame)
-
-    @property
-    def values(self):
-        """(number, bytes, end) of each value file that entries point into, ascending."""
-        cdef bytes payload = self.meta("values") or b""
-        cdef const uint8_t* at = payload
-        cdef size_t i
-        if len(payload) % VALUE_REF_BYTES:
-            raise CorruptionError(
-                "value files of a table", code=IntegrityCode.INVALID_RECORD, path=self.path
-            )
-        return tuple([
-            (
-                get_fixed64(at + i * VALUE_REF_BYTES), get_fixed64(at + i * VALUE_REF_BYTES + 8),
-                get_fixed64(at + i * VALUE_REF_BYTES + 16),
-            )
-            for i in range(len(payload) // VALUE_REF_BYTES)
-        ])
 
     def get(self, bytes key, uint64_t sequence):
         """None where the table knows nothing, (sequence, None) for a tombstone, else with value."""

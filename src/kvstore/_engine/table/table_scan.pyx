@@ -5,6 +5,7 @@ from libc.string cimport memcpy, memmove
 
 from kvstore._engine.primitives.native cimport (
     INVALID_RECORD,
+    KIND_MAX,
     Slice,
     Status,
     TRAILER_BYTES,
@@ -15,7 +16,6 @@ from kvstore._engine.primitives.native cimport (
     internal_compare,
     internal_trailer,
     internal_user_key,
-    is_entry_kind,
     key_head,
     kv_free,
     kv_malloc,
@@ -122,7 +122,7 @@ cdef int unpack_batch(TableScan* scan) noexcept nogil:
         ):
             return scan_damage(scan, b"block entry")
         memcpy(&trailer, at + unshared, TRAILER_BYTES)
-        if not is_entry_kind(trailer_kind(trailer)):
+        if trailer_kind(trailer) > KIND_MAX:
             return scan_damage(scan, b"block entry")
         size = <size_t> shared + unshared + TRAILER_BYTES
         held = <size_t> (into - scan.keys)

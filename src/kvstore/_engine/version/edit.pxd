@@ -2,19 +2,13 @@
 
 from libc.stdint cimport uint64_t
 
-from kvstore._engine.primitives.native cimport Buffer, Slice
+from kvstore._engine.primitives.native cimport Slice
 from kvstore._engine.table.native cimport TableSummary
 
 
 # The TableEntry of a table; its bounds are internal keys.
 cdef object entry_of(
-    int level, uint64_t number, const TableSummary* summary, Slice smallest, Slice largest,
-    tuple values
+    int level, uint64_t number, const TableSummary* summary, Slice smallest, Slice largest
 )
-# What `values` of an entry is, of ValueRefs or of a table.
-cdef tuple values_of_refs(const Buffer* refs)
-cdef tuple values_of_table(LiveTable* file)
-# -1 with MemoryError: the table goes without; else as live_table_refer.
-cdef int refer_to_values(LiveTable* file, tuple values) except -1
 # What an entry says, but for its bounds.
 cdef int entry_summary(object entry, TableSummary* summary) except -1

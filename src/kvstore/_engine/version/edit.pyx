@@ -17,8 +17,7 @@ that a reader which doesn't know the field may skip it; without that bit it must
 
     a table: 1 level, 2 number, 3 file bytes, 4 entries, 5 tombstones, 6 lowest and 7 highest sequence
     (varints), 8 smallest and 9 largest internal key, 10 id of the table (16 bytes), 11 range deletes,
-    13 value files that its entries point into: varints number, bytes of the values, end of the last one,
-    for each, ascending (left out: none), 76 puts behind a newer version of their key (varints; left out: 0)
+    76 puts behind a newer version of their key (varints; left out: 0)
 """
 
 from typing import NamedTuple
@@ -26,8 +25,8 @@ from typing import NamedTuple
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from kvstore._engine.primitives.native cimport Buffer, Slice
-from kvstore._engine.table.native cimport TableSummary, ValueRef, value_refs_count
+from kvstore._engine.primitives.native cimport Slice
+from kvstore._engine.table.native cimport TableSummary
 
 TAG_REMOVED = 6
 TAG_ADDED = 7
@@ -47,7 +46,6 @@ ID_BYTES = 16
 TABLE_NUMBERS = 7       # fields 1 to 7 of a table
 TAG_RANGE_DELETES = 11  # of a table, and
 TAG_SUPERSEDED = MAY_BE_SKIPPED | 12
-TAG_VALUES = 13
 
 
 class UnknownField(ValueError):
@@ -69,45 +67,17 @@ class TableEntry(NamedTuple):
     file_id: bytes
     range_deletes: int = 0
     superseded: int = 0         # puts behind a newer version of their key; 0 where nobody counted
-    values: tuple = ()          # (number, bytes, end) of each value file that entries point into
 
 
 cdef object entry_of(
-    int level, uint64_t number, const TableSummary* summary, Slice smallest, Slice largest,
-    tuple values
+    int level, uint64_t number, const TableSummary* summary, Slice smallest, Slice largest
 ):
     return TableEntry(
         level, number, summary.file_bytes, summary.entries, summary.tombstones,
         summary.min_sequence, summary.max_sequence, <bytes> smallest.data[: smallest.size],
         <bytes> largest.data[: largest.size], <bytes> (<const char*> summary.file_id)[:ID_BYTES],
-        summary.range_deletes, summary.superseded, values,
+        summary.range_deletes, summary.superseded,
     )
-
-
-cdef tuple values_of_refs(const Buffer* refs):
-    cdef const ValueRef* all = <const ValueRef*> refs.data
-    cdef size_t i
-    return tuple([(all[i].file, all[i].bytes, all[i].end) for i in range(value_refs_count(refs))])
-
-
-cdef tuple values_of_table(LiveTable* file):
-    cdef size_t i
-    return tuple([
-        (file.values[i].file.number, file.values[i].bytes, file.values[i].end)
-        for i in range(file.values_count)
-    ])
-
-
-cdef int refer_to_values(LiveTable* file, tuple values) except -1:
-    cdef bytearray refs = bytearray(max(1, len(values)) * sizeof(ValueRef))
-    cdef ValueRef* all = <ValueRef*> <char*> refs
-    for i, (number, size, end) in enumerate(values):
-        all[<size_t> i].file = number
-        all[<size_t> i].bytes = size
-        all[<size_t> i].end = end
-    if live_table_refer(file, all, len(values)) < 0:
-        raise MemoryError("no memory for the tables")
-    return 0
 
 
 cdef int entry_summary(object entry, TableSummary* summary) except -1:
@@ -190,8 +160,6 @@ cdef bytes encode_entry(object entry):
         put_field(out, TAG_RANGE_DELETES, varint_bytes(entry.range_deletes))
     if entry.superseded:
         put_field(out, TAG_SUPERSEDED, varint_bytes(entry.superseded))
-    if entry.values:
-        put_field(out, TAG_VALUES, b"".join(varint_bytes(part) for each in entry.values for part in each))
     return bytes(out)
 
 
@@ -276,21 +244,6 @@ cdef object checked_level(object level):
     return level
 
 
-cdef tuple decode_values(bytes content):
-    cdef FieldReader reader = FieldReader(content)
-    values = []
-    before = 0
-    while reader.at < len(content):
-        number, size, end = reader.varint(), reader.varint(), reader.varint()
-        if number <= before:
-            raise ValueError("value files of a table that don't ascend")
-        before = number
-        values.append((number, size, end))
-    if not values:
-        raise ValueError("no value files of a table")
-    return tuple(values)
-
-
 cdef object decode_entry(bytes content):
     cdef FieldReader reader = FieldReader(content)
     fields = {}
@@ -308,8 +261,6 @@ cdef object decode_entry(bytes content):
             if len(value) != ID_BYTES:
                 raise ValueError(f"a table's id of {len(value)} bytes")
             fields[tag] = value
-        elif tag == TAG_VALUES:
-            fields[tag] = decode_values(value)
         else:
             check_unknown(tag)
     for tag in range(1, 11):
@@ -318,7 +269,7 @@ cdef object decode_entry(bytes content):
     checked_level(fields[1])
     return TableEntry(
         *[fields[tag] for tag in range(1, 11)], fields.get(TAG_RANGE_DELETES, 0),
-        fields.get(TAG_SUPERSEDED, 0), fields.get(TAG_VALUES, ()),
+        fields.get(TAG_SUPERSEDED, 0),
     )
 
 

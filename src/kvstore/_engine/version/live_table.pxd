@@ -8,12 +8,11 @@ from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport Lock, Slice, Status
 from kvstore._engine.files.native cimport FileSystemOps
-from kvstore._engine.table.native cimport BlockCache, Table, TableSummary, ValueRef
+from kvstore._engine.table.native cimport BlockCache, Table, TableSummary
 
 
 cdef enum:
     MAX_PATH_BYTES = 4096
-    VALUE_CHAINS = 64       # of value files, by their numbers
 
 
 cdef struct OpenTables:
@@ -31,13 +30,9 @@ cdef struct OpenTables:
     LiveTable* oldest
     int open_count
     LiveTable* unwanted     # obsolete ones that nobody has any more, to be removed
+    int expecting           # threads that will do so soon
     void (*left)(void* owner) noexcept nogil    # see open_tables_leave_to
     void* owner
-    Lock values_lock        # guards all below, and every ValueFile
-    ValueFile* values[VALUE_CHAINS]     # those that are known, by number
-    int open_values
-    int max_open_values     # a few more are open while all of these are being read
-    uint64_t value_uses
 
 
 cdef struct LiveTable:
@@ -47,8 +42,6 @@ cdef struct LiveTable:
     TableSummary summary
     Slice smallest          # internal keys, in one piece of memory that the file owns
     Slice largest
-    ValueLink* values       # the value files that its entries point into, ascending
-    size_t values_count
     uint64_t obsolete       # atomic; 1: its file goes after the last reference
     bint compacting         # GIL; a compaction job has it as input
     bint damaged            # GIL; a compaction couldn't read it: no other one tries
@@ -77,6 +70,10 @@ cdef void open_tables_leave_to(
     OpenTables* tables, void* owner, void (*left)(void* owner) noexcept nogil
 ) noexcept nogil
 cdef void open_tables_remove_unwanted(OpenTables* tables) noexcept nogil
+cdef bint open_tables_has_unwanted(OpenTables* tables) noexcept nogil
+# Who lets go of tables and will remove them itself: nobody is told in between.
+cdef void open_tables_expect_unwanted(OpenTables* tables) noexcept nogil
+cdef void open_tables_remove_expected(OpenTables* tables) noexcept nogil
 # `path` has room for MAX_PATH_BYTES.
 cdef void table_path(const char* directory, uint64_t number, char* path) noexcept nogil
 
@@ -84,11 +81,6 @@ cdef void table_path(const char* directory, uint64_t number, char* path) noexcep
 cdef LiveTable* live_table_new(
     OpenTables* tables, uint64_t number, const TableSummary* summary, Slice smallest, Slice largest
 ) noexcept nogil
-# Notes the value files that its entries point into, and that it wants them. Once. -1: out of memory.
-cdef int live_table_refer(LiveTable* file, const ValueRef* refs, size_t count) noexcept nogil
-# It doesn't want them any more: it leaves the present version, or won't come into it. Once.
-cdef void live_table_forsake(LiveTable* file) noexcept nogil
-cdef uint64_t live_table_value_bytes(LiveTable* file) noexcept nogil
 cdef void live_table_retain(LiveTable* file) noexcept nogil
 cdef void live_table_release(LiveTable* file) noexcept nogil
 # The open table, which stays open until live_table_unpin: two atomic operations where it is open

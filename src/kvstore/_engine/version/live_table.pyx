@@ -84,7 +84,6 @@ cdef extern from *:
 
 cdef enum:
     CLOSED_AT_ONCE = 8          # where descriptors are lacking
-    FEWEST_OPEN_VALUES = 4
     MOST_TRIES = 64             # to open a table: others may take what was given up for it
 
 
@@ -108,8 +107,6 @@ cdef OpenTables* open_tables_new(
     if cache != NULL:
         cache_retain(cache)
     tables.max_open = max_open
-    tables.max_open_values = max(FEWEST_OPEN_VALUES, max_open // 4)
-    lock_init(&tables.values_lock)
     return tables
 
 
@@ -118,7 +115,6 @@ cdef void open_tables_release(OpenTables* tables) noexcept nogil:
         return
     if tables.cache != NULL:
         cache_release(tables.cache)
-    lock_destroy(&tables.values_lock)
     lock_destroy(&tables.lock)
     kv_free(tables.directory)
     kv_free(tables)
@@ -149,40 +145,6 @@ cdef LiveTable* live_table_new(
     return file
 
 
-cdef int live_table_refer(LiveTable* file, const ValueRef* refs, size_t count) noexcept nogil:
-    cdef ValueLink* link
-    if count == 0:
-        return 0
-    file.values = <ValueLink*> kv_calloc(count, sizeof(ValueLink))
-    if file.values == NULL:
-        return -1
-    while file.values_count < count:
-        link = &file.values[file.values_count]
-        link.file = value_file_get(file.tables, refs[file.values_count].file)
-        if link.file == NULL:
-            live_table_forsake(file)
-            return -1
-        value_file_want(file.tables, link.file)
-        link.bytes = refs[file.values_count].bytes
-        link.end = refs[file.values_count].end
-        file.values_count += 1
-    return 0
-
-
-cdef void live_table_forsake(LiveTable* file) noexcept nogil:
-    cdef size_t i
-    for i in range(file.values_count):
-        value_file_unwant(file.tables, file.values[i].file)
-
-
-cdef uint64_t live_table_value_bytes(LiveTable* file) noexcept nogil:
-    cdef uint64_t total = 0
-    cdef size_t i
-    for i in range(file.values_count):
-        total += file.values[i].bytes
-    return total
-
-
 cdef void live_table_retain(LiveTable* file) noexcept nogil:
     reference_add(&file.references)
 
@@ -204,7 +166,7 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
     left = tables.left if load_acquire(&file.obsolete) else NULL
     if left != NULL:
         owner = tables.owner
-        first = tables.unwanted == NULL
+        first = tables.unwanted == NULL and tables.expecting == 0
         file.next_open = tables.unwanted
         tables.unwanted = file
     lock_leave(&tables.lock)
@@ -227,13 +189,34 @@ cdef void open_tables_leave_to(
     lock_leave(&tables.lock)
 
 
+cdef bint open_tables_has_unwanted(OpenTables* tables) noexcept nogil:
+    lock_take(&tables.lock)
+    cdef bint has = tables.unwanted != NULL
+    lock_leave(&tables.lock)
+    return has
+
+
+cdef void open_tables_expect_unwanted(OpenTables* tables) noexcept nogil:
+    lock_take(&tables.lock)
+    tables.expecting += 1
+    lock_leave(&tables.lock)
+
+
 cdef void open_tables_remove_unwanted(OpenTables* tables) noexcept nogil:
+    open_tables_expect_unwanted(tables)
+    open_tables_remove_expected(tables)
+
+
+cdef void open_tables_remove_expected(OpenTables* tables) noexcept nogil:
     cdef LiveTable* file
     while True:
         lock_take(&tables.lock)
         file = tables.unwanted
         if file != NULL:
             tables.unwanted = file.next_open
+        else:
+            # Not before: what comes after this is told of again.
+            tables.expecting -= 1
         lock_leave(&tables.lock)
         if file == NULL:
             return
@@ -244,16 +227,12 @@ cdef void remove_table(LiveTable* file) noexcept nogil:
     """Its file too, where it is obsolete. Nobody has it any more."""
     cdef OpenTables* tables = file.tables
     cdef char path[MAX_PATH_BYTES]
-    cdef size_t i
     if load_acquire(&file.obsolete):
         # A file that stays behind because this fails is removed at the next open.
         table_path(tables.directory, file.number, path)
         tables.ops.unlink(tables.disk, path)
         if tables.cache != NULL:
             cache_forget_table(tables.cache, file.cache_id)
-    for i in range(file.values_count):
-        value_file_release(tables, file.values[i].file)
-    kv_free(file.values)
     kv_free(file)
     open_tables_release(tables)
 
@@ -335,7 +314,7 @@ cdef int open_tables_close_some(OpenTables* tables) noexcept nogil:
     lock_leave(&tables.lock)
     for i in range(count):
         table_release(unwanted[i])
-    return count + value_files_close_idle(tables)
+    return count
 
 
 # --- opening --------------------------------------------------------------------------------

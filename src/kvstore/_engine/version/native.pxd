@@ -1,5 +1,4 @@
 include "live_table.pxd"
-include "value_file.pxd"
 include "edit.pxd"
 include "manifest.pxd"
 include "merge.pxd"

@@ -1,7 +1,6 @@
 """The extension module of the room version: its parts, in the order of their needs."""
 
 include "live_table.pyx"
-include "value_file.pyx"
 include "edit.pyx"
 include "manifest.pyx"
 include "merge.pyx"

@@ -6,7 +6,6 @@ No GIL. Used by flushes (one memtable in, one table out) and compactions.
 from libc.stdint cimport uint64_t
 
 from kvstore._engine.primitives.native cimport Buffer, Status
-from kvstore._engine.memtable.native cimport Place
 from kvstore._engine.files.native cimport FileSystemOps
 from kvstore._engine.table.native cimport TableOptions, TableSummary
 
@@ -16,13 +15,6 @@ cdef struct Output:
     TableSummary summary
     Buffer smallest             # internal keys
     Buffer largest
-    Buffer refs                 # a ValueRef for each value file that its entries point into
-
-
-cdef struct Home:
-    # The value file that a segment of the log is.
-    uint64_t segment
-    uint64_t number             # 0: it has none yet
 
 
 cdef struct TableJob:
@@ -50,17 +42,6 @@ cdef struct TableJob:
     Version* older
     uint64_t* cancelled         # atomic; the job stops soon after it is not 0
     uint64_t rate_limit         # bytes a second, 0 for none
-    # Values that stay where the log has them: puts become pointers of whose value a place is known, in a
-    # segment that has a home. Places ascend by sequence.
-    const Place* places
-    size_t places_count
-    const Home* homes
-    size_t homes_count
-    # Value files, ascending, out of which values go into fresh ones; read with `tables`.
-    OpenTables* tables
-    const uint64_t* emptying
-    size_t emptying_count
-    ValueWriter values
     # Result
     Output* outputs
     size_t outputs_count
@@ -71,8 +52,6 @@ cdef struct TableJob:
 
 
 cdef TableJob* table_job_new() noexcept nogil               # NULL: no memory
-# The place of the value that was put at the sequence; NULL: it isn't known.
-cdef const Place* place_of(const Place* places, size_t count, uint64_t sequence) noexcept nogil
 # Frees the job, its input and what the outputs hold (not the files).
 cdef void table_job_free(TableJob* job) noexcept nogil
 # One more sequence that somebody may read at, above those before it. -1: no memory.

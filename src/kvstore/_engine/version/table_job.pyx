@@ -8,17 +8,14 @@ own. What range tombstones let go of besides: range_job.pxd. A table has the pie
 own beginning to the next one's.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
 from kvstore._engine.primitives.native cimport (
     Buffer,
-    INVALID_RECORD,
     KIND_DELETE,
     KIND_MAX,
-    KIND_POINTER,
-    KIND_PUT,
     OK,
     Slice,
     Status,
@@ -28,7 +25,6 @@ from kvstore._engine.primitives.native cimport (
     buffer_init,
     common_prefix,
     counter_next,
-    crc32c_extend,
     internal_compare,
     internal_trailer,
     internal_user_key,
@@ -40,24 +36,18 @@ from kvstore._engine.primitives.native cimport (
     slice_of,
     status_clear,
     status_no_memory,
-    status_set,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
 )
 from kvstore._engine.table.native cimport (
-    POINTER_BYTES,
-    Pointer,
     TableBuilder,
-    pointer_get,
-    pointer_put,
     table_builder_add_after,
     table_builder_bytes,
     table_builder_discard,
     table_builder_finish,
     table_builder_last,
     table_builder_open,
-    table_builder_refs,
 )
 
 
@@ -85,9 +75,6 @@ cdef struct Progress:
     Buffer low                      # internal keys around the range tombstones of a table
     Buffer high
     Buffer target
-    Buffer pointed_key              # internal key of an entry that becomes a pointer
-    Buffer fetched                  # a value on its way to another value file
-    uint8_t pointed[POINTER_BYTES]
 
 
 # --- the job itself -------------------------------------------------------------------------
@@ -102,7 +89,6 @@ cdef void table_job_free(TableJob* job) noexcept nogil:
     kv_free(job.outputs)
     kv_free(job.guarded)
     range_input_free(&job.ranges)
-    value_writer_free(&job.values)
     kv_free(job)
 
 
@@ -221,7 +207,6 @@ cdef int begin_table(TableJob* job, Progress* progress, Status* status) noexcept
     output.number = counter_next(job.next_number)
     buffer_init(&output.smallest)
     buffer_init(&output.largest)
-    buffer_init(&output.refs)
     table_path(job.directory, output.number, path)
     status.table = output.number
     progress.builder = table_builder_open(
@@ -272,7 +257,6 @@ cdef int finish_table(TableJob* job, Progress* progress, Slice upto, Status* sta
     """The table ends before the user key (NULL data: it is the last one), and the next begins there."""
     cdef Output* output
     cdef TableBuilder* builder
-    cdef const Buffer* refs
     cdef Slice last = slice_of(NULL, 0)
     if progress.builder != NULL:
         last = table_builder_last(progress.builder)
@@ -292,10 +276,6 @@ cdef int finish_table(TableJob* job, Progress* progress, Slice upto, Status* sta
         return -1
     builder = progress.builder
     progress.builder = NULL
-    refs = table_builder_refs(builder)
-    if buffer_append(&output.refs, refs.data, refs.size) < 0:
-        table_builder_discard(builder)
-        return status_no_memory(status, b"memory for a table")
     if table_builder_finish(builder, &output.summary, status) < 0:
         # Its file is not among those that table_job_unlink finds whole, so it goes here.
         return -1
@@ -343,111 +323,17 @@ cdef int pass_grandparents(
     return 0
 
 
-# --- values outside of tables ---------------------------------------------------------------
-
-cdef const Place* place_of(const Place* places, size_t count, uint64_t sequence) noexcept nogil:
-    cdef size_t low = 0
-    cdef size_t high = count
-    cdef size_t middle
-    while low < high:
-        middle = (low + high) >> 1
-        if places[middle].sequence < sequence:
-            low = middle + 1
-        else:
-            high = middle
-    if low < count and places[low].sequence == sequence:
-        return &places[low]
-    return NULL
-
-
-cdef uint64_t home_of(TableJob* job, uint64_t segment) noexcept nogil:
-    """The number of the value file that it is; 0: of none."""
-    cdef size_t i
-    for i in range(job.homes_count):
-        if job.homes[i].segment == segment:
-            return job.homes[i].number
-    return 0
-
-
-cdef bint is_emptied(TableJob* job, uint64_t number) noexcept nogil:
-    cdef size_t i
-    for i in range(job.emptying_count):
-        if job.emptying[i] == number:
-            return True
-    return False
-
-
-cdef int point_into_log(
-    TableJob* job, Progress* progress, Slice* key, Slice* value, Status* status
-) noexcept nogil:
-    """In the place of a put comes a pointer, if its value may stay where the log has it."""
-    cdef Slice user_key = internal_user_key(key[0])
-    cdef uint64_t sequence = trailer_sequence(internal_trailer(key[0]))
-    cdef uint64_t trailer = trailer_pack(sequence, KIND_POINTER)
-    cdef const Place* place = place_of(job.places, job.places_count, sequence)
-    cdef Pointer pointer
-    if place == NULL or place.size != value.size:
-        return 0
-    pointer.file = home_of(job, place.segment)
-    if pointer.file == 0:
-        return 0
-    pointer.offset = place.offset
-    pointer.size = place.size
-    pointer.crc = crc32c_extend(
-        crc32c_extend(place.seed, user_key.data, user_key.size), value.data, value.size
-    )
-    if remember(&progress.pointed_key, user_key, status) < 0:
-        return -1
-    if buffer_append(&progress.pointed_key, &trailer, TRAILER_BYTES) < 0:
-        return status_no_memory(status, b"memory for a key")
-    pointer_put(progress.pointed, &pointer)
-    key[0] = bytes_in(&progress.pointed_key)
-    value[0] = slice_of(progress.pointed, POINTER_BYTES)
-    return 0
-
-
-cdef int move_value(
-    TableJob* job, Progress* progress, Slice key, Slice* value, Status* status
-) noexcept nogil:
-    """Out of a value file that is being emptied. What can't be read there stays where it is."""
-    cdef Pointer pointer
-    cdef Status unread
-    if pointer_get(&pointer, value[0]) < 0:
-        return status_set(status, INVALID_RECORD, b"pointer to a value", -1)
-    if not is_emptied(job, pointer.file):
-        return 0
-    status_clear(&unread)
-    if value_read(job.tables, internal_user_key(key), value[0], &progress.fetched, &unread) < 0:
-        value_file_is_damaged(job.tables, pointer.file)
-        return 0
-    if value_writer_add(
-        &job.values, internal_user_key(key), bytes_in(&progress.fetched), &pointer, status
-    ) < 0:
-        return -1
-    pointer_put(progress.pointed, &pointer)
-    value[0] = slice_of(progress.pointed, POINTER_BYTES)
-    return 0
-
-
 cdef int write_entry(TableJob* job, Progress* progress, Status* status) noexcept nogil:
     """What the input stands on."""
     cdef Slice key = job.input.at.key
-    cdef Slice value = job.input.at.value
     cdef int result
-    if job.homes_count and trailer_kind(internal_trailer(key)) == KIND_PUT:
-        # Of the key only the kind becomes another one.
-        if point_into_log(job, progress, &key, &value, status) < 0:
-            return -1
-    elif job.emptying_count and trailer_kind(internal_trailer(key)) == KIND_POINTER:
-        if move_value(job, progress, key, &value, status) < 0:
-            return -1
     if progress.builder == NULL:
         if begin_table(job, progress, status) < 0:
             return -1
         if buffer_append(&job.outputs[job.outputs_count - 1].smallest, key.data, key.size) < 0:
             return status_no_memory(status, b"memory for a table")
     result = table_builder_add_after(
-        progress.builder, key, progress.shared, value, status
+        progress.builder, key, progress.shared, job.input.at.value, status
     )
     if result < 0:
         return -1
@@ -566,9 +452,7 @@ cdef int write_all(TableJob* job, Progress* progress, Status* status) noexcept n
         job, progress, slice_of(NULL, 0), status
     ) < 0:
         return -1
-    if finish_table(job, progress, slice_of(NULL, 0), status) < 0:
-        return -1
-    return value_writer_finish(&job.values, status)
+    return finish_table(job, progress, slice_of(NULL, 0), status)
 
 
 cdef int table_job_run(TableJob* job, Status* status) noexcept nogil:
@@ -576,10 +460,6 @@ cdef int table_job_run(TableJob* job, Status* status) noexcept nogil:
     cdef int result
     memset(&progress, 0, sizeof(Progress))
     status_clear(status)
-    job.values.ops = job.ops
-    job.values.disk = job.disk
-    job.values.directory = job.directory
-    job.values.next_number = job.next_number
     if job.rate_limit:
         progress.started_ns = now_ns()
     if range_job_begin(&progress.ranges, job) < 0:
@@ -592,8 +472,6 @@ cdef int table_job_run(TableJob* job, Status* status) noexcept nogil:
     buffer_free(&progress.high)
     buffer_free(&progress.target)
     buffer_free(&progress.seen)
-    buffer_free(&progress.pointed_key)
-    buffer_free(&progress.fetched)
     if result < 0:
         if progress.builder != NULL:
             table_builder_discard(progress.builder)
@@ -607,7 +485,6 @@ cdef void table_job_clear(TableJob* job) noexcept nogil:
     for i in range(job.outputs_count):
         buffer_free(&job.outputs[i].smallest)
         buffer_free(&job.outputs[i].largest)
-        buffer_free(&job.outputs[i].refs)
     job.outputs_count = 0
 
 
@@ -618,4 +495,3 @@ cdef void table_job_unlink(TableJob* job) noexcept nogil:
         table_path(job.directory, job.outputs[i].number, path)
         # What stays behind because this fails is removed at the next open.
         job.ops.unlink(job.disk, path)
-    value_writer_unlink(&job.values)

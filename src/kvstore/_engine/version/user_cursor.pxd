@@ -21,10 +21,6 @@ cdef struct UserCursor:
     Buffer current_key          # the key stood on, or being passed over
     Buffer current_value        # the value stood on, while going backward
     uint64_t current_sequence   # its sequence
-    bint current_pointed        # it is a pointer to it
-    OpenTables* tables          # the caller's, to be set: values that lie outside of tables are read with it
-    bint keys_only              # likewise: nobody looks at values, and such ones are not read
-    Buffer fetched              # one that was
     Buffer target
     uint64_t passed             # entries that moves went over and didn't show, in all
     # After passing over so many entries a move pauses: it stands nowhere, is `paused`, and user_resume

@@ -7,9 +7,7 @@ from kvstore._engine.primitives.native cimport (
     Buffer,
     Cursor,
     KIND_DELETE,
-    INVALID_RECORD,
     KIND_MAX,
-    KIND_POINTER,
     OK,
     Slice,
     TRAILER_BYTES,
@@ -23,7 +21,6 @@ from kvstore._engine.primitives.native cimport (
     slice_of,
     status_clear,
     status_no_memory,
-    status_set,
     trailer_kind,
     trailer_pack,
     trailer_sequence,
@@ -86,7 +83,6 @@ cdef void user_cursor_close(UserCursor* cursor) noexcept nogil:
     buffer_free(&cursor.current_key)
     buffer_free(&cursor.current_value)
     buffer_free(&cursor.target)
-    buffer_free(&cursor.fetched)
 
 
 cdef int user_narrow(UserCursor* cursor, Slice low, Slice high) noexcept nogil:
@@ -164,22 +160,6 @@ cdef void pass_covered(UserCursor* cursor, int covered) noexcept nogil:
         merged.prev(merged)
 
 
-cdef bint fetch(UserCursor* cursor) noexcept nogil:
-    """The value that a pointer stands for. False, with the cursor failed, where it can't be read."""
-    if cursor.keys_only:
-        cursor.value = slice_of(NULL, 0)
-        return True
-    if cursor.tables == NULL:
-        status_set(&cursor.status, INVALID_RECORD, b"a value that lies outside of its table", -1)
-    elif value_read(
-        cursor.tables, cursor.key, cursor.value, &cursor.fetched, &cursor.status
-    ) == 0:
-        cursor.value = held(&cursor.fetched)
-        return True
-    cursor.valid = False
-    return False
-
-
 # --- forward --------------------------------------------------------------------------------
 
 cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
@@ -243,7 +223,7 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
                 return
         cursor.key = user_key
         cursor.value = merged.value
-        cursor.valid = trailer_kind(trailer) != KIND_POINTER or fetch(cursor)
+        cursor.valid = True
         return
     end(cursor)
 
@@ -335,7 +315,6 @@ cdef bint newest_visible(UserCursor* cursor, bint* found) noexcept nogil:
         if found[0] and not hold(cursor, &cursor.current_value, merged.value):
             return False
         cursor.current_sequence = trailer_sequence(internal_trailer(merged.key))
-        cursor.current_pointed = trailer_kind(internal_trailer(merged.key)) == KIND_POINTER
     seek_merged(cursor, held(&cursor.current_key), max_sequence())
     if cursor.status.code != OK:
         return False
@@ -396,7 +375,6 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
             if found and not hold(cursor, &cursor.current_value, merged.value):
                 return
             cursor.current_sequence = trailer_sequence(trailer)
-            cursor.current_pointed = trailer_kind(trailer) == KIND_POINTER
         merged.prev(merged)
     if merged.status.code != OK or not found:
         cursor.passed += versions
@@ -405,7 +383,7 @@ cdef void settle_backward(UserCursor* cursor) noexcept nogil:
     cursor.passed += versions - 1
     cursor.key = held(&cursor.current_key)
     cursor.value = held(&cursor.current_value)
-    cursor.valid = not cursor.current_pointed or fetch(cursor)
+    cursor.valid = True
 
 
 cdef void user_seek_to_last(UserCursor* cursor) noexcept nogil:

@@ -36,17 +36,14 @@ cdef struct Change:
 cdef Version* version_empty() noexcept nogil                    # NULL: out of memory
 cdef void version_retain(Version* version) noexcept nogil
 cdef void version_release(Version* version) noexcept nogil
+# The same, and open_tables_remove_unwanted: nobody else is told that there are such.
+cdef void version_release_removing(Version* version, OpenTables* tables) noexcept nogil
 # The base without `removed` and with `added`; NULL: out of memory.
 cdef Version* version_change(
     Version* base, const Change* removed, int removed_count, const Change* added, int added_count
 ) noexcept nogil
 # -1 unless every level's tables are in order and apart from each other.
 cdef int version_check(Version* version) noexcept nogil
-
-# Beside a Reading in `reading`: whether the key is there is all that is asked, so that no value need be
-# read that lies outside of the table. What a pointer says is then given for it.
-cdef enum:
-    READ_NO_VALUE = 16
 
 # Lookup codes and meaning as table_get.
 cdef int version_get(

@@ -4,14 +4,11 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport qsort
 
 from kvstore._engine.primitives.native cimport (
-    Buffer,
     Cursor,
     KIND_RANGE_DELETE,
     OK,
     Slice,
     Status,
-    buffer_free,
-    buffer_init,
     internal_compare,
     internal_trailer,
     internal_user_key,
@@ -21,19 +18,15 @@ from kvstore._engine.primitives.native cimport (
     reference_add,
     reference_drop,
     slice_compare,
-    slice_of,
     status_clear,
     status_no_memory,
     trailer_kind,
 )
-from kvstore._engine.memtable.native cimport ABSENT, COLD, FAILED, FOUND
+from kvstore._engine.memtable.native cimport ABSENT, COLD, FAILED
 from kvstore._engine.table.native cimport (
-    PIN_MEMORY,
-    PIN_POINTER,
     Pinned,
     READ_NOTHING,
     Table,
-    pinned_release,
     table_cursor,
     table_get,
     table_release,
@@ -61,6 +54,12 @@ cdef void version_release(Version* version) noexcept nogil:
         kv_free(version.levels[level].files)
         kv_free(version.levels[level].ranged)
     kv_free(version)
+
+
+cdef void version_release_removing(Version* version, OpenTables* tables) noexcept nogil:
+    open_tables_expect_unwanted(tables)
+    version_release(version)
+    open_tables_remove_expected(tables)
 
 
 # --- change ---------------------------------------------------------------------------------
@@ -195,8 +194,6 @@ cdef int file_get(
     uint64_t* found_sequence, Pinned* pin, Status* status
 ) noexcept nogil:
     cdef Table* table
-    cdef bint wants_value = not reading & READ_NO_VALUE
-    reading &= ~READ_NO_VALUE
     # READ_CHECKED may come with it.
     if reading & READ_NOTHING:
         table = live_table_pin_open(file)
@@ -211,30 +208,7 @@ cdef int file_get(
         table, user_key, sequence, reading, value, found_sequence, pin, status
     )
     live_table_unpin(file)
-    if found == FOUND and pin.kind == PIN_POINTER and wants_value:
-        return fetch_value(file, user_key, reading, value, pin, status)
     return found
-
-
-cdef int fetch_value(
-    LiveTable* file, Slice user_key, int reading, Slice* value, Pinned* pin, Status* status
-) noexcept nogil:
-    """The value that was found to lie elsewhere, in memory of its own."""
-    cdef Buffer fetched
-    cdef int result
-    if reading & READ_NOTHING:
-        pinned_release(pin)
-        return COLD
-    buffer_init(&fetched)
-    result = value_read(file.tables, user_key, value[0], &fetched, status)
-    pinned_release(pin)
-    if result < 0:
-        buffer_free(&fetched)
-        return FAILED
-    value[0] = slice_of(fetched.data, fetched.size)
-    pin.handle = fetched.data
-    pin.kind = PIN_MEMORY
-    return FOUND
 
 
 cdef int version_get(

@@ -21,7 +21,7 @@ from kvstore.errors import ConfigurationError
 
 __all__ = ["sst_command", "wal_command"]
 
-KINDS = {0: "delete", 1: "put", 3: "pointer"}
+KINDS = {0: "delete", 1: "put"}
 
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="So many at most."

@@ -24,7 +24,6 @@ __all__ = ["verify_database", "verify_note", "verify_segments"]
 
 PIECE_BYTES = 4 << 20
 _TABLE = re.compile(r"(\d+)\.sst")
-_VALUES = re.compile(r"(\d+)\.val")
 _SEGMENT = re.compile(r"(\d+)\.wal")
 _MANIFEST = re.compile(r"MANIFEST-\d+")
 _LEFT_OVER = re.compile(r".*\.(new|spare|trusted|damaged\d*)")
@@ -59,34 +58,18 @@ def verify_database(
 def _check_open(report: Report, db: DB, path: str) -> set[str]:
     """What opening has read is whole; the tables are read now."""
     live = {f"{number:06d}.sst": number for number, _ in db.live_tables()}
-    values: set[str] = set()
     for name, number in live.items():
         where = f"{path}/{name}"
         with report.noting(where):
-            with TableFile(_DISK, where, number) as file:
-                values |= {f"{pointed:06d}.val" for pointed, _, _ in file.values}
-            _check_table(report, db, number, where)
-    for name in sorted(values):
-        # Where a value in it is damaged, that was said with its table.
-        report.say(f"{path}/{name}", Outcome.WHOLE)
-    return set(live) | values
-
-
-def _check_table(report: Report, db: DB, number: int, where: str) -> None:
-    """And the values that it points to."""
-    check = db.check_table(number)
-    assert check is not None, "a database that is only read lets go of no table"
-    left = os.path.getsize(where)
-    try:
-        while piece := check.step():
-            report.progress(piece)
-            left -= piece
-    except CorruptionError as error:
-        if error.path is not None and error.path.endswith(".val"):
+            check = db.check_table(number)
+            assert check is not None, "a database that is only read lets go of no table"
+            left = os.path.getsize(where)
+            while piece := check.step():
+                report.progress(piece)
+                left -= piece
+            report.progress(left)
             report.say(where, Outcome.WHOLE, counted=True)
-        raise
-    report.progress(left)
-    report.say(where, Outcome.WHOLE, counted=True)
+    return set(live)
 
 
 def _say_rest(report: Report, path: str, live: set[str]) -> None:
@@ -112,7 +95,7 @@ def _say_rest(report: Report, path: str, live: set[str]) -> None:
 def _kind_of(name: str) -> Outcome:
     if name in _EMPTY:
         return Outcome.EMPTY
-    if any(kind.fullmatch(name) for kind in (_LEFT_OVER, _MANIFEST, _TABLE, _VALUES)):
+    if _LEFT_OVER.fullmatch(name) or _MANIFEST.fullmatch(name) or _TABLE.fullmatch(name):
         return Outcome.LEFT_OVER
     return Outcome.FOREIGN
 
