@@ -52,7 +52,6 @@ cdef class Database(Store):
     cdef int flush_recovered(self) except -1
     # On a full disk: what of the log is only kept for change feeds. Whether there was any.
     cdef bint give_up_kept_log(self, object error) except -1
-    cdef int reserve_record(self, size_t payload_bytes, int how) noexcept
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1
     cdef bint memory_is_full(self) noexcept
     cdef int let_flush_in(self) noexcept

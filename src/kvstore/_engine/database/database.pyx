@@ -68,7 +68,6 @@ from kvstore._engine.version.native cimport (
     Level,
     open_tables_leave_to,
     open_tables_new,
-    open_tables_has_unwanted,
     open_tables_remove_unwanted,
     version_empty,
 )
@@ -292,7 +291,7 @@ cdef class Database(Store):
                     f"{MAX_PAYLOAD_BYTES - OPERATION_BYTES}, the most that the log takes"
                 )
             # Of LEFT ones would_wait() had it reserved: this says 0.
-            waits = self.reserve_record(key.size + value.size + OPERATION_BYTES, how)
+            waits = self.log.reserve(key.size + value.size + OPERATION_BYTES)
             if waits:
                 self.reserve_log(
                     key.size + value.size + OPERATION_BYTES, waits, kind == KIND_DELETE
@@ -389,7 +388,7 @@ cdef class Database(Store):
         if batch.numbered or (batch.has_ranges and sequence is not None):
             check_numbers(payload, sequence)
         if batch.count and self.log is not None:
-            waits = self.reserve_record(payload.size, how)
+            waits = self.log.reserve(payload.size)
             if waits:
                 # Others may write meanwhile; numbered batches and applied indexes are for wal=False.
                 self.reserve_log(payload.size, waits, only_deletes(payload))
@@ -410,20 +409,6 @@ cdef class Database(Store):
         else:
             self.log_write(first, payload, how)
         return self.visible
-
-    cdef int reserve_record(self, size_t payload_bytes, int how) noexcept:
-        """As Log.reserve()."""
-        cdef bint begun = False
-        cdef int answer
-        if how or self.attention:
-            # Some write is to be synced: should the file of a segment not be there then, that fails.
-            return self.log.reserve(payload_bytes)
-        answer = self.log.reserve_behind(payload_bytes, &begun)
-        if begun:
-            # Once the record is appended: see log_write.
-            self.log_behind = LOG_BEHIND_BYTES
-            self.log_rolled = True
-        return answer
 
     cdef int reserve_log(self, size_t payload_bytes, int answer, bint deletes) except -1:
         """What Log.reserve() wants done before the log can take a record; nothing is written yet.
@@ -619,10 +604,6 @@ cdef class Database(Store):
                 self.write_ticket = ticket
                 with nogil:
                     result = log.write_out(&status)
-                if result < 0 and not self.log_has_failed():
-                    # A segment that was begun in memory can't be in its file just now: this waits
-                    # there with it, and the next write is told.
-                    result = 0
         if result < 0:
             error = status_error(&status, self.path)
             self.fail(error)
@@ -1309,7 +1290,7 @@ def background_step(Database store not None, job):
         gil_have()
     if not store.open or store.forked:
         return None
-    if job == "compact" and open_tables_has_unwanted(store.tables):
+    if job == "compact":
         with nogil:
             open_tables_remove_unwanted(store.tables)
     if store.failure is not None:

@@ -5,22 +5,11 @@ from libc.stdint cimport uint64_t
 from kvstore._engine.log.native cimport LogTail, oldest_sealed, segment_of_tail
 
 
-cdef uint64_t flushed_log_end(Store store) except? 0xFFFFFFFFFFFFFFFF:
-    """The first segment that stays after a flush; the others may go, see log_removed()."""
-    cdef uint64_t first = first_kept(store, store.options.changes_kept_size)
-    # Before any is gone: whoever reads there from here on mustn't believe it.
-    store.log_kept = max(store.log_kept, first)
-    return first
-
-
-cdef int log_removed(Store store, int result, uint64_t failed) except -1:
-    """After Log.drop_segments_before(). Where it can't be done yet, the next flush does."""
-    if result < 0:
-        error = store.log.removal_error(result, failed)
-        if store.log_has_failed() or not is_retryable(error):
-            store.fail(error)
-            raise error
-    return 0
+cdef int remove_flushed_log(Store store) except -1:
+    """Where that can't be done yet, the next flush does."""
+    if store.log is None:
+        return 0
+    return let_go_of_log(store, first_kept(store, store.options.changes_kept_size))
 
 
 cdef bint remove_kept_log(Store store) except -1:

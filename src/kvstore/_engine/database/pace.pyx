@@ -5,7 +5,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 from kvstore._engine.memtable.native cimport memtable_used
 
 
-cdef double SLEPT_LEAST_S = 0.00025     # shorter ones cost more than they take
+cdef double SLEPT_LEAST_S = 0.001       # shorter ones cost more than they take
 cdef double SLEPT_MOST_S = 0.005
 cdef double LATE_S = 0.002              # what a flush that should be over is expected to take yet
 cdef double UNKNOWN_S_A_BYTE = 1.0 / (16 << 20)

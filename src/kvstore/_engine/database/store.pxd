@@ -167,20 +167,13 @@ cdef class Store:
     cdef int freeze(self) except -1
     # Makes an edit durable, and the version and the marks that it leads to current. So many of
     # the oldest frozen memtables, `frozen_done`, are now in `added`.
-    cdef int install(
-        self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, int frozen_done
-    ) except -1
-    # The same, but that `old`, current until then, is left to the caller, who has other things to do
-    # without the GIL: version_release_removing(). Where this fails, too, if it isn't NULL then.
-    cdef int replace(
-        self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, int frozen_done, Version** old
-    ) except -1
-    # Under `installing`.
     cdef int enter_version(
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, int frozen_done, Version** old
+    ) except -1
+    cdef int install(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, int frozen_done
     ) except -1
     # The manifest of this opening, where it isn't there yet. Under `installing`.
     cdef int need_manifest(self) except -1
@@ -190,7 +183,6 @@ cdef class Store:
     cdef int sync_current(self) except -1
     # Says in END how far the manifest is durable, which a full disk may put off to the next edit.
     cdef int note_manifest(self) except -1
-    cdef int note_failed(self, object error) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1
     cdef int read_identity(self) except -1

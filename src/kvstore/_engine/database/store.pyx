@@ -70,7 +70,6 @@ from kvstore._engine.version.native cimport (
     version_check,
     version_empty,
     version_release,
-    version_release_removing,
 )
 from kvstore._engine.version.native import (
     END,
@@ -269,22 +268,23 @@ cdef class Store:
         int added_count, int frozen_done
     ) except -1:
         cdef Version* old = NULL
+        cdef bint removes
         try:
-            self.replace(edit, removed, removed_count, added, added_count, frozen_done, &old)
+            with self.installing:
+                self.enter_version(
+                    edit, removed, removed_count, added, added_count, frozen_done, &old
+                )
         finally:
             if old != NULL:
+                # The files that nobody reads any more take long to remove: others go on. A flush has
+                # better things to do, where there are threads that do compactions.
+                removes = not self.background or not frozen_done
                 with nogil:
-                    version_release_removing(old, self.tables)
+                    version_release(old)
+                    if removes:
+                        open_tables_remove_unwanted(self.tables)
                     gil_ask()
                 gil_have()
-        return 0
-
-    cdef int replace(
-        self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, int frozen_done, Version** old
-    ) except -1:
-        with self.installing:
-            self.enter_version(edit, removed, removed_count, added, added_count, frozen_done, old)
         self.refresh_attention()
         return 0
 
@@ -294,8 +294,6 @@ cdef class Store:
     ) except -1:
         """Under `installing`. `old`: what was current until now, for the caller to release."""
         cdef Version* next_version
-        cdef uint64_t log_segment = 0
-        cdef uint64_t log_offset = 0
         cdef bint unsure
         cdef int i
         self.check_writable()
@@ -311,12 +309,8 @@ cdef class Store:
                 error = InternalError("a change of tables leads to no valid version")
                 self.fail(error)
                 raise error
-            if self.log is not None:
-                log_segment, log_offset = self.log.newest_place()
             try:
-                noted = self.manifest.append_synced(
-                    edit, self.end, log_segment, log_offset, &unsure
-                )
+                self.manifest.append_synced(edit, &unsure)
             except Exception as error:
                 if unsure:
                     # Whether the edit holds is not known any more.
@@ -341,10 +335,7 @@ cdef class Store:
                 self.changed.notify_all()
         for i in range(removed_count):
             removed[i].file.obsolete = not kept(next_version, removed[i].file)
-        if noted is None:
-            self.note_manifest()
-        elif noted is not True:
-            self.note_failed(noted)
+        self.note_manifest()
         if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
             self.roll_manifest()
         return 0
@@ -428,15 +419,11 @@ cdef class Store:
         try:
             note_end(self.end, self.manifest, segment, offset)
         except (StorageError, MemoryError) as error:
-            self.note_failed(error)
+            # Without it the manifest's end is as sure as it is after a crash.
+            if not is_retryable(error):
+                self.fail(error)
+                raise
         return 0
-
-    cdef int note_failed(self, object error) except -1:
-        """Without it the manifest's end is as sure as it is after a crash."""
-        if is_retryable(error):
-            return 0
-        self.fail(error)
-        raise error
 
     cdef list protected_sequences(self):
         # A write that waits for its sync isn't seen by readers yet, and they read at `visible`.

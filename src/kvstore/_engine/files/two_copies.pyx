@@ -23,7 +23,7 @@ import os
 import struct
 import threading
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from kvstore._engine.primitives.native cimport gil_ask, gil_have
 from kvstore._engine.primitives.native import crc32c
@@ -40,15 +40,21 @@ UNWRITTEN_SLOT = bytes(SLOT_BYTES)
 
 cdef int write_over(FileSystem filesystem, str path, uint64_t offset, bytes data) except -1:
     """Durably, with the GIL given up once."""
-    cdef bytes raw = os.fsencode(path)
-    cdef Overwrite piece
-    overwrite_of(&piece, raw, offset, data)
+    cdef const uint8_t* at = data
+    cdef size_t size = len(data)
+    cdef void* file = open_file(filesystem, path, OPEN_CREATE)
+    cdef const char* what = b"writing a file"
+    cdef int result
     with nogil:
-        overwrite(filesystem, &piece)
+        result = filesystem.ops.pwrite(filesystem.disk, file, at, size, offset)
+        if result >= 0:
+            what = b"syncing a file"
+            result = filesystem.ops.datasync(filesystem.disk, file)
+        filesystem.ops.close(filesystem.disk, file)
         gil_ask()
     gil_have()
-    if piece.result < 0:
-        raise os_failure(piece.result, piece.what, path)
+    if result < 0:
+        raise os_failure(result, what, path)
     return 0
 
 
@@ -109,20 +115,6 @@ class TwoCopies:
             )
         return number
 
-    def begin(self, bytes fields not None):
-        if not self._there or not self._storing.acquire(blocking=False):
-            return None
-        try:
-            number, slot = self._next_slot(fields)
-            return os.fsencode(self.path), (number + 1) % 2 * SLOT_BYTES, slot
-        except BaseException:
-            self._storing.release()
-            raise
-
-    def end(self, stored):
-        self._number += bool(stored)
-        self._storing.release()
-
     def store(self, bytes fields not None):
         if not self._storing.acquire(timeout=SLOT_BUSY_S):
             return False
@@ -132,14 +124,11 @@ class TwoCopies:
             self._storing.release()
         return True
 
-    def _next_slot(self, bytes fields not None):
+    def _store(self, fields):
         number = self._number + 1
         body = SLOT_HEAD.pack(self._magic, SLOT_VERSION, 0, number, self.owner)
         body += fields.ljust(SLOT_FIELDS_BYTES, b"\0")
-        return number, body + SLOT_CRC.pack(crc32c(body))
-
-    def _store(self, fields):
-        number, slot = self._next_slot(fields)
+        slot = body + SLOT_CRC.pack(crc32c(body))
         if self._there:
             write_over(self._filesystem, self.path, (number + 1) % 2 * SLOT_BYTES, slot)
         else:

@@ -45,12 +45,6 @@ cdef struct Record:
     Sticky replaced             # of a sticky kind: what was the newest before
 
 
-cdef enum Rolling:
-    ROLLED = 0
-    ROLL_FIRST = 1              # nothing is appended until a new segment was begun
-    ROLLS_BEHIND = 2            # one was begun in memory, and will be in the file `next`: reserve_behind()
-
-
 cdef struct AppendState:
     # Where appending stands; see the fields of Log.
     uint64_t segment
@@ -130,13 +124,11 @@ cdef class Log:
 
     # Changed with both the GIL and `monitor`; read with either.
     cdef Chunk* reserved                # for the next record, if the last chunk has no room for it
-    # Atomic; see Rolling. Set as above, taken back by roll() and enter_segment().
+    # Atomic. 1: nothing is appended until a new segment was begun. Set as above, taken back by roll().
     cdef uint64_t rolling
 
     # The flusher's while it is writing; else under `monitor`.
     cdef LogFile file
-    cdef NextFile next                  # what the next segment will be, made ahead
-    cdef uint64_t prepared_for          # the last segment for whose successor that was tried
 
     # Copies the payload into memory; ends with its ticket. -1: the log is as it was, see `status`.
     cdef int append_slice(
@@ -151,11 +143,6 @@ cdef class Log:
     # be appended whatever memory and disk have left; 1: call roll() without the GIL, then this
     # again; -1: no memory.
     cdef int reserve(self, size_t payload_bytes) noexcept nogil
-    # As reserve(), for a record that is not to be synced, while no other one is: where the file of the
-    # next segment is there already, its beginning is left to the thread that writes behind. 0 with
-    # `begun`: so it was, and a sync is to follow soon. Should the disk then lack a descriptor for it, what
-    # was appended waits in memory, and nothing more can be until that is over.
-    cdef int reserve_behind(self, size_t payload_bytes, bint* begun) noexcept nogil
     # Begins a segment with room for so many bytes. RETRY: something is lacking, the log is as it was.
     cdef int roll(self, size_t payload_bytes, Status* status) noexcept nogil
     # All that was appended so far is in the file: it survives the process, not the machine.
@@ -171,10 +158,6 @@ cdef class Log:
 
     cdef int make_folder(self) except -1
     cdef int remove_segment(self, uint64_t number) except -1
-    cdef int drop_segment(self, uint64_t number) noexcept nogil
-    # All segments before that one, as remove_segments_before(). -errno: `failed` could not be removed.
-    cdef int drop_segments_before(self, uint64_t number, uint64_t* failed) noexcept nogil
-    cdef object removal_error(self, int result, uint64_t number)
 
     cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1
     cdef int make_sealed(self) noexcept nogil
@@ -183,9 +166,6 @@ cdef class Log:
     cdef void give_chunks(self, Chunk* chunk) noexcept nogil
     cdef int check_appendable(self, size_t payload_bytes, Status* status) noexcept nogil
     cdef bint fits(self, size_t payload_bytes) noexcept nogil
-    cdef int reserve_chunk(self, size_t payload_bytes) noexcept nogil
-    cdef bint begin_behind(self, size_t payload_bytes) noexcept nogil
-    cdef void prepare_segment(self) noexcept nogil
     cdef int watch_folder(self) except -1
     cdef int begin_segment(self, size_t payload_bytes, bint whole) noexcept nogil
     cdef void fill_header(self, SegmentHeader* header) noexcept nogil

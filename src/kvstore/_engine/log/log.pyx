@@ -468,53 +468,6 @@ cdef class Log:
         return waiting > BEHIND_MOST_BYTES
 
     cdef int reserve(self, size_t payload_bytes) noexcept nogil:
-        if self.reserve_chunk(payload_bytes) < 0:
-            return -1
-        if load_acquire(&self.rolling) != ROLLED:
-            return 1
-        # The mark of a sync may come before the record.
-        if self.fits(payload_bytes + RECORD_HEADER_BYTES):
-            return 0
-        self.monitor.lock()
-        store_release(&self.rolling, ROLL_FIRST)
-        self.monitor.unlock()
-        return 1
-
-    cdef int reserve_behind(self, size_t payload_bytes, bint* begun) noexcept nogil:
-        cdef uint64_t rolling = load_acquire(&self.rolling)
-        cdef bint starved = False
-        begun[0] = False
-        if rolling == ROLLED and not self.fits(payload_bytes + RECORD_HEADER_BYTES):
-            begun[0] = self.begin_behind(payload_bytes)
-            return 0 if begun[0] and self.reserve_chunk(payload_bytes) == 0 else self.reserve(payload_bytes)
-        if rolling == ROLLS_BEHIND and self.fits(payload_bytes + RECORD_HEADER_BYTES):
-            self.monitor.lock()
-            starved = self.starved
-            self.monitor.unlock()
-            if not starved:
-                return self.reserve_chunk(payload_bytes)
-        return self.reserve(payload_bytes)
-
-    cdef bint begin_behind(self, size_t payload_bytes) noexcept nogil:
-        """Begins a segment in memory, where its file is there already and has room for so many bytes."""
-        cdef bint begun
-        self.monitor.lock()
-        begun = (
-            self.writes_behind and self.next.file != NULL and self.rolling == ROLLED
-            and not self.starved and not self.stopping and not self.failure.code
-            and self.durable >= self.submitted and self.written >= self.handed_over
-            and SEGMENT_HEADER_BYTES + record_bytes(payload_bytes) + RECORD_HEADER_BYTES + CLOSE_BYTES
-            <= self.next.capacity
-            and self.begin_segment(payload_bytes, True) == 0
-        )
-        if begun:
-            self.append_limit = min(self.append_limit, self.next.capacity - CLOSE_BYTES)
-            store_release(&self.rolling, ROLLS_BEHIND)
-        self.monitor.unlock()
-        return begun
-
-    cdef int reserve_chunk(self, size_t payload_bytes) noexcept nogil:
-        """Memory for a record that the last chunk has no room for. -1: none."""
         cdef size_t size = record_bytes(payload_bytes) + TERMINATOR_BYTES
         cdef Chunk* chunk
         if (
@@ -533,14 +486,22 @@ cdef class Log:
             self.monitor.unlock()
             if chunk == NULL:
                 return -1
-        return 0
+        if load_acquire(&self.rolling):
+            return 1
+        # The mark of a sync may come before the record.
+        if self.fits(payload_bytes + RECORD_HEADER_BYTES):
+            return 0
+        self.monitor.lock()
+        store_release(&self.rolling, 1)
+        self.monitor.unlock()
+        return 1
 
     cdef int roll(self, size_t payload_bytes, Status* status) noexcept nogil:
         cdef AppendState before
         cdef int result
         status_clear(status)
         self.monitor.lock()
-        if not self.await_turn() or self.stopping or self.rolling == ROLLED:
+        if not self.await_turn() or self.stopping or not self.rolling:
             result = 0
             if self.failure.code:
                 status[0] = self.failure
@@ -550,9 +511,8 @@ cdef class Log:
             self.monitor.call_next()
             self.monitor.unlock()
             return result
-        # With that a segment that was begun in memory is begun, too.
         result = self.write_pending(False, status) if self.pending.first != NULL else 0
-        if result == 0 and self.rolling == ROLL_FIRST:
+        if result == 0:
             self.note_state(&before)
             if self.begin_segment(payload_bytes, False) < 0:
                 status_no_memory(status, b"memory for a log segment")
@@ -563,8 +523,7 @@ cdef class Log:
                     self.return_to(&before)
                 elif result == 0:
                     self.append_limit = min(self.append_limit, self.file.capacity - CLOSE_BYTES)
-        if self.rolling == ROLL_FIRST:
-            store_release(&self.rolling, ROLLED)
+        store_release(&self.rolling, 0)
         self.monitor.call_next()
         self.monitor.unlock()
         return result
@@ -756,7 +715,6 @@ cdef class Log:
     cdef int enter_segment(self, Chunk* chunk, Status* status) noexcept nogil:
         """Leaves the current segment and begins the chunk's; RETRY if something is lacking for it."""
         cdef SegmentHeader header
-        cdef NextFile next
         cdef uint64_t recycled
         cdef int result
         self.fill_header(&header)
@@ -764,61 +722,17 @@ cdef class Log:
         header.previous_end = chunk.previous_end
         header.chain = chunk.chain
         self.monitor.lock()
-        next = self.next
+        recycled = self.spare
+        self.spare = 0
         self.monitor.unlock()
-        if next.file != NULL and next.capacity < chunk.segment_bytes:
-            # Too small for this one; as a spare it can grow.
-            self.ops.close(self.disk, next.file)
-            next.file = NULL
-            self.give_spare(next.number)
-        self.monitor.lock()
-        recycled = self.spare if next.file == NULL else 0
-        self.spare = 0 if recycled else self.spare
-        self.monitor.unlock()
-        result = log_file_begin(&self.file, &header, &next, recycled, chunk.segment_bytes, status)
+        result = log_file_begin(&self.file, &header, recycled, chunk.segment_bytes, status)
         if result == RETRY and recycled:
             self.give_spare(recycled)
-        self.monitor.lock()
-        self.next = next
-        self.monitor.unlock()
         if result == 0:
             self.monitor.lock()
             self.begun_segment = chunk.segment
-            if self.rolling == ROLLS_BEHIND:
-                store_release(&self.rolling, ROLLED)
-                # Whoever asked for a sync meanwhile may have asked in vain.
-                self.asked = self.asked or self.durable < self.submitted
-                self.asked_to_write = self.asked_to_write or self.written < self.handed_over
-                self.monitor.ask()
             self.monitor.unlock()
         return result
-
-    cdef void prepare_segment(self) noexcept nogil:
-        """Makes the file of the next segment, half a segment ahead, as the flusher.
-
-        Under `monitor`, which it gives up for the disk's work. A writer finds it there and goes on in
-        it; where there is none, its own call makes one, and says so if the disk refuses.
-        """
-        cdef NextFile next
-        cdef uint64_t recycled = self.spare
-        cdef bint made
-        if (
-            self.next.file != NULL or self.prepared_for == self.append_segment
-            or self.append_segment != self.file.segment or self.append_offset < self.append_limit // 2
-        ):
-            return
-        self.prepared_for = self.append_segment
-        self.spare = 0
-        self.writing = True
-        self.monitor.unlock()
-        made = log_file_prepare(&self.file, self.append_segment + 1, recycled, &next)
-        if recycled and not made:
-            self.give_spare(recycled)
-        self.monitor.lock()
-        self.writing = False
-        if made:
-            self.next = next
-        self.monitor.call_next()
 
     cdef void give_spare(self, uint64_t number) noexcept nogil:
         """An old segment for recycling again; one that was put aside meanwhile stays instead."""
@@ -946,7 +860,6 @@ cdef class Log:
     cdef void run_write_behind(self) noexcept nogil:
         cdef Status status
         cdef int idle = 0
-        cdef int result
         self.monitor.lock()
         while not self.stopping and not self.failure.code:
             if self.written != self.appended:
@@ -954,12 +867,10 @@ cdef class Log:
                 if not self.writing and (
                     not self.syncing or self.append_segment == self.file.segment
                 ):
-                    result = self.write_pending(False, &status)
+                    self.write_pending(False, &status)
                     self.monitor.call_next()
-                    if result == 0 and self.appended - self.written >= BEHIND_WAKE_BYTES:
+                    if self.appended - self.written >= BEHIND_WAKE_BYTES:
                         continue
-                    if result == 0 and not self.writing and not self.syncing:
-                        self.prepare_segment()
             elif idle < BEHIND_IDLE_ROUNDS:
                 idle += 1
             else:
@@ -1048,7 +959,7 @@ cdef class Log:
         self.check_writable()
         with nogil:
             self.monitor.lock()
-            store_release(&self.rolling, ROLL_FIRST)
+            store_release(&self.rolling, 1)
             self.monitor.unlock()
             result = self.roll(0, &status)
         if result:
@@ -1076,28 +987,15 @@ cdef class Log:
             removed += 1
 
     def remove_segments_before(self, uint64_t number):
-        cdef uint64_t failed
-        cdef int result
+        cdef uint64_t oldest
         self.check_writable()
-        with nogil:
-            result = self.drop_segments_before(number, &failed)
-        if result < 0:
-            raise self.removal_error(result, failed)
-
-    cdef int drop_segments_before(self, uint64_t number, uint64_t* failed) noexcept nogil:
-        cdef int result
         while True:
             self.monitor.lock()
-            failed[0] = self.sealed_first if self.sealed_count else number
+            oldest = self.sealed_first if self.sealed_count else number
             self.monitor.unlock()
-            if failed[0] >= number:
-                return 0
-            result = self.drop_segment(failed[0])
-            if result < 0:
-                return result
-
-    cdef object removal_error(self, int result, uint64_t number):
-        return os_failure(result, b"removing a log segment", segment_name(self.path, number))
+            if oldest >= number:
+                return
+            self.remove_segment(oldest)
 
     def durable_places(self, uint64_t index):
         self.monitor.lock()
@@ -1133,37 +1031,30 @@ cdef class Log:
         return count
 
     cdef int remove_segment(self, uint64_t number) except -1:
-        cdef int result
-        with nogil:
-            result = self.drop_segment(number)
-            gil_ask()
-        gil_have()
-        if result < 0:
-            raise self.removal_error(result, number)
-        return 0
-
-    cdef int drop_segment(self, uint64_t number) noexcept nogil:
-        """Removes the oldest segment, or puts it aside to be recycled. 0 or -errno."""
+        """Removes the oldest segment, or puts it aside to be recycled."""
         cdef char name[PATH_BYTES]
         cdef char spare[PATH_BYTES]
         cdef int result
         self.monitor.lock()
-        cdef bint recycle = self.spare == 0 and self.next.file == NULL
+        cdef bint recycle = self.spare == 0
         # Whoever reads it from here on may find another segment's bytes, and no damage.
         self.removing = max(self.removing, number)
         self.monitor.unlock()
         segment_path(name, self.folder, number, b"wal")
         segment_path(spare, self.folder, number, b"spare")
-        if recycle:
-            result = self.ops.rename(self.disk, name, spare)
-        else:
-            result = self.ops.unlink(self.disk, name)
-        # One by one and in order, so that no crash can leave a gap between segments.
-        if result == 0 or result == -ENOENT:
-            recycle = recycle and result == 0
-            result = self.ops.sync_directory(self.disk, self.folder)
+        with nogil:
+            if recycle:
+                result = self.ops.rename(self.disk, name, spare)
+            else:
+                result = self.ops.unlink(self.disk, name)
+            # One by one and in order, so that no crash can leave a gap between segments.
+            if result == 0 or result == -ENOENT:
+                recycle = recycle and result == 0
+                result = self.ops.sync_directory(self.disk, self.folder)
+            gil_ask()
+        gil_have()
         if result < 0:
-            return result
+            raise os_failure(result, b"removing a log segment", segment_name(self.path, number))
         self.monitor.lock()
         self.sealed_count -= 1
         self.sealed_first += 1
@@ -1344,9 +1235,6 @@ cdef class Log:
     cdef void release(self) noexcept:
         cdef int kind
         log_file_close(&self.file)
-        if self.next.file != NULL:
-            self.ops.close(self.disk, self.next.file)
-            self.next.file = NULL
         chunks_free(self.pending.first)
         chunks_free(self.spares)
         kv_free(self.reserved)

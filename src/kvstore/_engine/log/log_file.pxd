@@ -27,27 +27,14 @@ cdef struct LogFile:
     uint64_t written            # bytes at its front that aren't just reserved
 
 
-cdef struct NextFile:
-    # A file with the space of a segment, under the name of a spare, ready to become the next segment.
-    void* file                  # NULL: there is none
-    uint64_t number             # in its name
-    uint64_t capacity
-    bint recycled
-
-
 cdef void segment_path(char* into, const char* folder, uint64_t number, const char* suffix) noexcept nogil
 # Whether what refused may allow it later: no space, descriptor or memory just now.
 cdef bint is_transient(int result) noexcept nogil
 # Leaves the current segment, all of it durable, and begins another with room for `segment_bytes`, or as
-# much as there is space for, but for `wanted` bytes at least; in the file `next` if there is one, which
-# stays there only with RETRY; else in that of the old segment `recycled` (0: none).
+# much as there is space for, but for `wanted` bytes at least; in the file of the old segment `recycled`
+# if there is one (0: none).
 cdef int log_file_begin(
-    LogFile* self, const SegmentHeader* header, NextFile* next, uint64_t recycled, uint64_t wanted,
-    Status* status
-) noexcept nogil
-# Makes `next` for segment `number`, with all of its space; not where the disk has little. False: none.
-cdef bint log_file_prepare(
-    LogFile* self, uint64_t number, uint64_t recycled, NextFile* next
+    LogFile* self, const SegmentHeader* header, uint64_t recycled, uint64_t wanted, Status* status
 ) noexcept nogil
 # `durably`: a sync of it follows, and nothing else is written before.
 cdef int log_file_write(

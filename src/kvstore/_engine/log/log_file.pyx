@@ -18,7 +18,6 @@ cdef extern from *:
 cdef enum:
     SMALL_BYTES = 1 << 16       # the smallest segment that is tried where there is no space
     ZEROS_BYTES = 1 << 18       # written ahead of records that are synced
-    PREPARE_ROOM = 4            # segments that there is room for, else none is made ahead
 
 
 cdef void segment_path(char* into, const char* folder, uint64_t number, const char* suffix) noexcept nogil:
@@ -34,131 +33,80 @@ cdef bint lacks_descriptor(int result) noexcept nogil:
 
 
 cdef int log_file_begin(
-    LogFile* self, const SegmentHeader* header, NextFile* next, uint64_t recycled, uint64_t wanted,
-    Status* status
+    LogFile* self, const SegmentHeader* header, uint64_t recycled, uint64_t wanted, Status* status
 ) noexcept nogil:
-    cdef char spare[PATH_BYTES]
-    cdef NextFile fresh = next[0]
-    cdef bint prepared = next.file != NULL
-    cdef int result = 0
-    if not prepared:
-        fresh.number = recycled if recycled else header.number
-        fresh.recycled = recycled != 0
-        fresh.capacity = max(self.segment_bytes, wanted)
-    segment_path(spare, self.folder, fresh.number, b"spare")
-    # All that may fail for want of something comes before anything is left or named.
-    if not prepared:
-        result = open_spare(self, &fresh, spare, wanted, status)
-    if result == 0:
-        result = write_header(self, &fresh, header, status)
-        if result == RETRY and not prepared and not fresh.recycled:
-            self.ops.unlink(self.disk, spare)
-    if result == 0:
-        result = name_segment(self, header.number, spare, status)
-    if result == 0:
-        log_file_close(self)
-        self.file = fresh.file
-        self.capacity = fresh.capacity
-        self.segment = header.number
-        self.end = SEGMENT_HEADER_BYTES
-        self.written = fresh.capacity if fresh.recycled else SEGMENT_HEADER_BYTES
-        next.file = NULL
-    elif fresh.file != NULL and not (prepared and result == RETRY):
-        self.ops.close(self.disk, fresh.file)
-        next.file = NULL
-    return result
-
-
-cdef int open_spare(
-    LogFile* self, NextFile* fresh, const char* spare, uint64_t wanted, Status* status
-) noexcept nogil:
-    """A file, recycled or new, with all of a segment's space reserved."""
-    cdef int64_t size
-    cdef int result = self.ops.open(
-        self.disk, spare, OPEN_WRITE if fresh.recycled else OPEN_CREATE, &fresh.file
-    )
-    if result < 0:
-        fresh.file = NULL
-        status_os_error(status, -result, b"opening a new log segment", -1)
-        return RETRY if is_transient(result) else -1
-    size = self.ops.size(self.disk, fresh.file)
-    if size >= <int64_t> fresh.capacity:
-        fresh.capacity = <uint64_t> size
-        return 0
-    result = reserve_space(self, fresh.file, wanted, &fresh.capacity)
-    if result == 0:
-        return 0
-    status_os_error(status, -result, b"reserving space for a log segment", -1)
-    if not fresh.recycled:
-        self.ops.unlink(self.disk, spare)
-    return RETRY if is_transient(result) else -1
-
-
-cdef int write_header(
-    LogFile* self, NextFile* fresh, const SegmentHeader* header, Status* status
-) noexcept nogil:
-    """Durably."""
-    cdef uint8_t header_bytes[SEGMENT_HEADER_BYTES]
-    cdef int result
-    encode_segment_header(header_bytes, header)
-    result = self.ops.pwrite(self.disk, fresh.file, header_bytes, SEGMENT_HEADER_BYTES, 0)
-    if result < 0:
-        status_os_error(status, -result, b"beginning a log segment", -1)
-        return RETRY if is_transient(result) else -1
-    result = self.ops.datasync(self.disk, fresh.file)
-    # One that failed for want of space has failed all the same: nothing is tried again.
-    return 0 if result == 0 else status_os_error(status, -result, b"beginning a log segment", -1)
-
-
-cdef int name_segment(LogFile* self, uint64_t number, const char* spare, Status* status) noexcept nogil:
-    """Once all before it is durable."""
     cdef char name[PATH_BYTES]
-    cdef int result = self.ops.datasync(self.disk, self.file) if self.file != NULL else 0
+    cdef char spare[PATH_BYTES]
+    cdef void* fresh = NULL
+    cdef uint64_t capacity = max(self.segment_bytes, wanted)
+    cdef int result
+    segment_path(name, self.folder, header.number, b"wal")
+    segment_path(spare, self.folder, recycled if recycled else header.number, b"spare")
+    # All that may fail for want of something comes before anything is left or named.
+    result = make_spare(self, header, recycled, wanted, spare, &fresh, &capacity, status)
+    if result:
+        return result
+    result = self.ops.datasync(self.disk, self.file) if self.file != NULL else 0
     if result < 0:
+        self.ops.close(self.disk, fresh)
         return status_os_error(status, -result, b"syncing the log", -1)
-    segment_path(name, self.folder, number, b"wal")
     result = self.ops.rename(self.disk, spare, name)
     if result < 0:
         # A directory may lack space for the name. Nothing was renamed then.
+        self.ops.close(self.disk, fresh)
         status_os_error(status, -result, b"naming a log segment", -1)
         return RETRY if is_transient(result) else -1
     result = self.ops.sync_directory(self.disk, self.folder)
     if result < 0:
+        self.ops.close(self.disk, fresh)
         status_os_error(status, -result, b"beginning a log segment", -1)
         # A sync that never began is no failure; the name goes back before anything was written.
         if lacks_descriptor(result) and self.ops.rename(self.disk, name, spare) == 0:
             return RETRY
         return -1
+    log_file_close(self)
+    self.file = fresh
+    self.capacity = capacity
+    self.segment = header.number
+    self.end = SEGMENT_HEADER_BYTES
+    self.written = capacity if recycled else SEGMENT_HEADER_BYTES
     return 0
 
 
-cdef bint log_file_prepare(
-    LogFile* self, uint64_t number, uint64_t recycled, NextFile* next
+cdef int make_spare(
+    LogFile* self, const SegmentHeader* header, uint64_t recycled, uint64_t wanted, const char* spare,
+    void** file, uint64_t* capacity, Status* status
 ) noexcept nogil:
-    cdef char spare[PATH_BYTES]
-    cdef Status status
-    cdef int result
-    next.file = NULL
-    next.number = recycled if recycled else number
-    next.recycled = recycled != 0
-    next.capacity = self.segment_bytes
-    if not recycled and self.ops.free_bytes(
-        self.disk, self.folder
-    ) < PREPARE_ROOM * <int64_t> self.segment_bytes:
-        return False
-    segment_path(spare, self.folder, next.number, b"spare")
-    result = open_spare(self, next, spare, self.segment_bytes, &status)
-    if result == 0 and not recycled:
-        # What the file system has to note of it is durable with this; later its header is alone.
-        result = self.ops.pwrite(self.disk, next.file, zeros, SEGMENT_HEADER_BYTES, 0)
+    """A file, recycled or new, with all of a segment's space reserved and its header durable."""
+    cdef uint8_t header_bytes[SEGMENT_HEADER_BYTES]
+    cdef const char* what = b"reserving space for a log segment"
+    cdef int result = self.ops.open(
+        self.disk, spare, OPEN_WRITE if recycled else OPEN_CREATE, file
+    )
+    if result < 0:
+        status_os_error(status, -result, b"opening a new log segment", -1)
+        return RETRY if is_transient(result) else -1
+    cdef int64_t size = self.ops.size(self.disk, file[0])
+    if size >= <int64_t> capacity[0]:
+        capacity[0] = <uint64_t> size
+    else:
+        result = reserve_space(self, file[0], wanted, capacity)
+    if result == 0:
+        what = b"beginning a log segment"
+        encode_segment_header(header_bytes, header)
+        result = self.ops.pwrite(self.disk, file[0], header_bytes, SEGMENT_HEADER_BYTES, 0)
+    if result == 0:
+        result = self.ops.datasync(self.disk, file[0])
         if result == 0:
-            result = self.ops.datasync(self.disk, next.file)
-        if result < 0:
-            self.ops.unlink(self.disk, spare)
-    if result and next.file != NULL:
-        self.ops.close(self.disk, next.file)
-        next.file = NULL
-    return result == 0
+            return 0
+        # A sync that failed for want of space has failed all the same: nothing is tried again.
+        self.ops.close(self.disk, file[0])
+        return status_os_error(status, -result, what, -1)
+    status_os_error(status, -result, what, -1)
+    self.ops.close(self.disk, file[0])
+    if not recycled:
+        self.ops.unlink(self.disk, spare)
+    return RETRY if is_transient(result) else -1
 
 
 cdef int reserve_space(LogFile* self, void* file, uint64_t least, uint64_t* capacity) noexcept nogil:

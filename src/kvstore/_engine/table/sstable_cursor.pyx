@@ -54,7 +54,9 @@ cdef struct TableCursor:
     uint64_t window_at
     size_t window_size
     size_t window_next              # bytes of the next window
-    uint64_t forward_at             # where a forward walk reads next, if it goes on
+    uint64_t forward_at             # where the block begins that a walk forwards comes to next
+    uint64_t backward_at            # and where the one ends that a walk backwards comes to
+    bint backwards                  # what was read last was for such a walk
 
 
 # --- what is held ---------------------------------------------------------------------------
@@ -102,6 +104,11 @@ cdef int take_partition(TableCursor* cursor, uint64_t slot) noexcept nogil:
     return 0
 
 
+cdef inline void stands_at(TableCursor* cursor, Handle handle) noexcept nogil:
+    cursor.forward_at = handle.offset + handle.bytes
+    cursor.backward_at = handle.offset
+
+
 cdef inline bint is_inside(TableCursor* cursor, Handle handle) noexcept nogil:
     return (
         handle.offset >= cursor.window_at
@@ -109,25 +116,48 @@ cdef inline bint is_inside(TableCursor* cursor, Handle handle) noexcept nogil:
     )
 
 
-cdef size_t worth_reading(TableCursor* cursor, Handle handle) noexcept nogil:
-    """Bytes to read from a frame on, at least the frame."""
+cdef size_t worth_reading(
+    TableCursor* cursor, Handle handle, uint64_t slot, uint64_t* start
+) noexcept nogil:
+    """Bytes to read from *start on, at least the frame."""
+    cdef uint64_t end = handle.offset + handle.bytes
     cdef uint64_t left = cursor.table.root_handle.offset - handle.offset
+    cdef bint back = end == cursor.backward_at
+    cdef bint goes_on = back == cursor.backwards and (back or handle.offset == cursor.forward_at)
     cdef size_t size = cursor.window_next
-    if handle.offset != cursor.forward_at:
-        # Not where the walk would go on: begin again with a small window.
+    cdef Handle before
+    start[0] = handle.offset
+    cursor.backwards = back
+    if not goes_on:
+        # Elsewhere, or the walk has turned: begin again with a small window.
         cursor.window_next = FIRST_WINDOW_BYTES
         return handle.bytes
     if size > cursor.read_ahead:
         size = cursor.read_ahead
     cursor.window_next = 2 * size
+    if back:
+        left = end - cursor.partition.start
     if size > left:
         size = left
-    return size if size >= WINDOW_FRAMES * <size_t> handle.bytes else handle.bytes
+    if size < WINDOW_FRAMES * <size_t> handle.bytes:
+        return handle.bytes
+    if not back:
+        return size
+    # A window that begins within a frame would have it read a second time.
+    while slot and data_handle(&cursor.partition, slot - 1, &before) == 0 and (
+        end - before.offset <= size
+    ):
+        start[0] = before.offset
+        slot -= 1
+    return end - start[0]
 
 
-cdef int fill_window(TableCursor* cursor, Handle handle, bint keep, Status* status) noexcept nogil:
+cdef int fill_window(
+    TableCursor* cursor, Handle handle, uint64_t slot, bint keep, PyThreadState** own, Status* status
+) noexcept nogil:
     """The frame, and perhaps more, into the window. 1: done, 0: better by itself, -1: see status."""
-    cdef size_t size = worth_reading(cursor, handle)
+    cdef uint64_t start
+    cdef size_t size = worth_reading(cursor, handle, slot, &start)
     if handle.bytes > cursor.read_ahead or (keep and size == handle.bytes):
         return 0
     cursor.window_size = 0
@@ -138,14 +168,11 @@ cdef int fill_window(TableCursor* cursor, Handle handle, bint keep, Status* stat
         if cursor.window == NULL:
             return 0
         cursor.window_capacity = size
-    cursor.window_at = handle.offset
+    cursor.window_at = start
     if size == handle.bytes and copy_mapped(cursor.table, handle, cursor.window):
         cursor.window_size = size
         return 1
-    if read_exactly(
-        cursor.table.ops, cursor.table.disk, cursor.table.file, cursor.window, size, handle.offset,
-        b"read table", status,
-    ) < 0:
+    if table_read(cursor.table, cursor.window, size, start, own, status) < 0:
         return -1
     cursor.window_size = size
     return 1
@@ -200,35 +227,34 @@ cdef inline CachedBlock* insert_block(
     )
 
 
-cdef CachedBlock* load_without_gil(
+cdef CachedBlock* load_from_disk(
     TableCursor* cursor, Handle handle, uint64_t slot, bint keep
 ) noexcept nogil:
-    """Reads a block, without the GIL even if the caller holds it: unless it was read ahead."""
-    cdef PyThreadState* own
+    """Reads a block, for a caller that may hold the GIL: it is kept where little is to be done in memory."""
+    cdef PyThreadState* own = NULL
     cdef CachedBlock* block
-    if is_inside(cursor, handle) and handle.bytes <= HOLDS_GIL_BYTES:
-        return load_block(cursor, handle, slot, keep)
-    own = let_go_of_gil()
-    block = load_block(cursor, handle, slot, keep)
+    if handle.bytes > HOLDS_GIL_BYTES:
+        own = let_go_of_gil()
+    block = load_block(cursor, handle, slot, keep, &own)
     take_gil(own)
     return block
 
 
 cdef CachedBlock* load_block(
-    TableCursor* cursor, Handle handle, uint64_t slot, bint keep
+    TableCursor* cursor, Handle handle, uint64_t slot, bint keep, PyThreadState** own
 ) noexcept nogil:
     cdef Status* status = &cursor.base.status
     cdef size_t size
     cdef uint8_t* frame
     cdef int filled = is_inside(cursor, handle)
     if not filled and cursor.read_ahead:
-        filled = fill_window(cursor, handle, keep, status)
+        filled = fill_window(cursor, handle, slot, keep, own, status)
         if filled < 0:
             return NULL
-    cursor.forward_at = handle.offset + handle.bytes
+    stands_at(cursor, handle)
     if filled:
         return load_from_window(cursor, handle, slot, keep, status)
-    frame = table_read_frame(cursor.table, handle, FRAME_DATA, &size, status)
+    frame = read_data(cursor.table, handle, &size, own, status)
     if frame == NULL:
         return NULL
     if check_data_once(
@@ -262,9 +288,9 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
             cursor.held = cache_get(cursor.table.cache, cursor.table.cache_id, handle.offset)
         cursor.was_cached = cursor.held != NULL
         if cursor.held == NULL:
-            cursor.held = load_without_gil(cursor, handle, slot, keep)
+            cursor.held = load_from_disk(cursor, handle, slot, keep)
         else:
-            cursor.forward_at = handle.offset + handle.bytes
+            stands_at(cursor, handle)
         if cursor.held == NULL:
             return -1
         cursor.block_slot = slot
@@ -310,8 +336,11 @@ cdef void next_block(TableCursor* cursor) noexcept nogil:
             cursor.base.valid = False
             return
     elif cursor.partition_slot + 1 < cursor.table.root.entries:
-        # The partition's own frame lies between: a forward walk steps over it.
-        if take_partition(cursor, cursor.partition_slot + 1) < 0 or take_block(cursor, 0) < 0:
+        if take_partition(cursor, cursor.partition_slot + 1) < 0:
+            return
+        # The frame of the one before lies between: the walk steps over it.
+        cursor.forward_at = cursor.partition.start
+        if take_block(cursor, 0) < 0:
             cursor.base.valid = False
             return
     else:
@@ -324,15 +353,20 @@ cdef void next_block(TableCursor* cursor) noexcept nogil:
 
 cdef void prev_block(TableCursor* cursor) noexcept nogil:
     """Back to the last entry of the block before the held one."""
+    cdef Handle handle
+    cdef uint64_t slot
     if cursor.block_slot > 0:
         if take_block(cursor, cursor.block_slot - 1) < 0:
             cursor.base.valid = False
             return
     elif cursor.partition_slot > 0:
-        if (
-            take_partition(cursor, cursor.partition_slot - 1) < 0
-            or take_block(cursor, cursor.partition.index.entries - 1) < 0
-        ):
+        if take_partition(cursor, cursor.partition_slot - 1) < 0:
+            return
+        # Its own frame lies between: the walk steps over it.
+        slot = cursor.partition.index.entries - 1
+        if data_handle(&cursor.partition, slot, &handle) == 0:
+            cursor.backward_at = handle.offset + handle.bytes
+        if take_block(cursor, slot) < 0:
             cursor.base.valid = False
             return
     else:

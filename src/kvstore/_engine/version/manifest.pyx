@@ -49,10 +49,7 @@ from kvstore._engine.files.native cimport (
     LINES_BYTES_MAX,
     Appender,
     FileSystem,
-    Overwrite,
     create_file,
-    os_failure,
-    overwrite_of,
     read_whole,
     remove_file,
     rename_file,
@@ -320,41 +317,18 @@ cdef class Manifest:
         self.check()
         self.file.sync()
 
-    cdef object append_synced(
-        self, object edit, object note, uint64_t segment, uint64_t offset, bint* unsure
-    ):
-        cdef bytes framed, path, data
-        cdef Overwrite then
-        cdef bint noted = False
+    cdef int append_synced(self, object edit, bint* unsure) except -1:
+        cdef bytes framed
         unsure[0] = False
         self.check()
         framed = frame_edit(self.edits + 1, encode_edit(edit), self.seed)
         try:
-            begun = note.begin(
-                END_FIELDS.pack(self.number, self.file.size + <uint64_t> len(framed), segment, offset)
-            )
-        except MemoryError:
-            begun = None
-        if begun is not None:
-            path, place, data = begun
-            overwrite_of(&then, path, place, data)
-        try:
-            self.file.append_synced(framed, &then if begun is not None else NULL, unsure)
+            self.file.append_synced(framed, unsure)
         except BaseException:
             self.edits += unsure[0]
-            if begun is not None:
-                note.end(False)
             raise
         self.edits += 1
-        if begun is None:
-            return None
-        noted = then.result >= 0
-        # Whatever fails here, the edit holds: nobody may take it for one that failed.
-        unsure[0] = True
-        note.end(noted)
-        outcome = True if noted else os_failure(then.result, then.what, note.path)
-        unsure[0] = False
-        return outcome
+        return 0
 
     def close(self):
         if self.file is not None:
