@@ -20,7 +20,6 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#define SYS_CACHESTAT 451
 #define NEXT(name) ((__typeof__(&name)) dlsym(RTLD_NEXT, #name))
 
 static char directory[PATH_MAX], kind[32];
@@ -117,20 +116,6 @@ ssize_t pread64(int fd, void* into, size_t size, off64_t offset) {
         size = (size + 1) / 2;
     }
     return NEXT(pread64)(fd, into, size, offset);
-}
-
-/* Nobody can tell what is in memory, so that all that is read is read by pread. */
-long syscall(long number, ...) {
-    va_list rest;
-    long at[6];
-    if (number == SYS_CACHESTAT) {
-        errno = ENOSYS;
-        return -1;
-    }
-    va_start(rest, number);
-    for (int i = 0; i < 6; i++) at[i] = va_arg(rest, long);
-    va_end(rest);
-    return NEXT(syscall)(number, at[0], at[1], at[2], at[3], at[4], at[5]);
 }
 
 int ftruncate64(int fd, off64_t size) {

@@ -120,7 +120,8 @@ def test_tables_and_segments_say_what_they_hold(run: Run, database: Path) -> Non
     assert lines == ["user/000\t1\tput\t7"]
     segment = sorted((database / "wal").glob("*.wal"))[-1]
     records = json.loads(run("wal", segment, "-o", "json").stdout)
-    assert len(records) == 3
+    # The put and the delete: the flush before them let go of the segment with the rest.
+    assert len(records) == 2
 
 
 def test_damage_is_told_and_repaired(run: Run, database: Path) -> None:

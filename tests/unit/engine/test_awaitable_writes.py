@@ -67,8 +67,9 @@ class Gate:
 
 @contextmanager
 def opened(disk: MemoryFileSystem, **options: Any) -> Iterator[DB]:
-    """With a segment of the log begun: the first write has to wait for that."""
+    """With a segment of the log and threads begun: the first writes have to wait for those."""
     with DB("/db", filesystem=disk, **options) as db:
+        db.compact_range()
         db.put(b"", b"")
         yield db
 

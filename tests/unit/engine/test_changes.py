@@ -515,7 +515,7 @@ def test_the_future_is_refused(db: DB) -> None:
 
 @pytest.mark.parametrize("logged", [True, False])
 def test_a_database_opened_to_be_read_ends_its_feeds(disk: MemoryFileSystem, logged: bool) -> None:
-    with DB("/db", filesystem=disk) as db:
+    with DB("/db", filesystem=disk, changes_kept_size=1 << 20) as db:
         db.put(b"a", b"1")
         db.put(b"b", b"2")
         db.checkpoint("/copy")

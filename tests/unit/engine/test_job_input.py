@@ -125,3 +125,21 @@ def test_a_deleted_range_is_stepped_over_among_many_sources() -> None:
         db.compact_range()
         check(db, db.last_sequence, model)
         assert db.stats()["table_entries"] == len(model)
+
+
+@pytest.mark.parametrize(("tables", "most_bytes"), [(2, 256 << 10), (4, 128 << 10), (8, 64 << 10)])
+def test_the_tables_that_a_job_reads_share_its_windows(tables: int, most_bytes: int) -> None:
+    disk = MemoryFileSystem()
+    values = random.Random(1)
+    options = OPTIONS | {"max_file_size": 32 << 20, "block_size": 4096}
+    with DB("/db", filesystem=disk, **options) as db:
+        for _ in range(tables):
+            for number in range(1000):
+                db.put(b"%04d" % number, values.randbytes(1024))
+            db.flush()
+        before = disk.counts["pread"]
+        db.compact_range()
+        read = db.stats()["compaction_read_bytes"]
+        assert read > tables * 1_000_000
+        # Beside the windows: what opening a table and finding its blocks takes.
+        assert read / most_bytes <= disk.counts["pread"] - before <= read / most_bytes + 10 * tables

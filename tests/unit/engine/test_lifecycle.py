@@ -1,6 +1,5 @@
 """Closing, forking and the end of the interpreter, with iterators open and threads at work."""
 
-import errno
 import os
 import signal
 import subprocess
@@ -228,7 +227,7 @@ db = kvstore.DB(PATH, write_buffer_size=1 << 18)
 child = None
 def fork(frame, event, _):
     global child
-    if child is None and frame.f_code.co_name == "advance":
+    if child is None and frame.f_code.co_name == "start_threads":
         child = os.fork()
 sys.setprofile(fork)
 try:
@@ -380,7 +379,7 @@ def test_what_was_written_is_with_the_operating_system_soon_though_nothing_more_
 
 
 @pytest.mark.parametrize("started", range(3))
-def test_an_opening_that_gets_no_thread_leaves_nothing(path, started, monkeypatch):
+def test_a_database_that_gets_no_thread_does_their_work_in_its_writes(path, started, monkeypatch):
     """As under RLIMIT_NPROC: the log's writer, the flushing or the compacting thread."""
     left = iter(range(started))
     start = threading.Thread.start
@@ -390,17 +389,31 @@ def test_an_opening_that_gets_no_thread_leaves_nothing(path, started, monkeypatc
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    before = threading.active_count()
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(kvstore.StorageError, match="background=False") as caught:
-        kvstore.DB(path)
-    assert caught.value.errno == errno.EAGAIN
-    assert threading.active_count() == before
-    with kvstore.DB(path, background=False) as db:
-        db.put(b"a", b"1", sync=True)
+    with kvstore.DB(path, **SMALL) as db:
+        for number in range(2000):
+            db.put(b"%d" % number, bytes(300))
+        assert db.stats()["flushes"] > 3
+        db.compact_range()
     monkeypatch.undo()
-    with kvstore.DB(path) as db:
-        assert db[b"a"] == b"1"
+    with kvstore.DB(path, **SMALL) as db:
+        assert len(list(db)) == 2000
+
+
+def test_threads_start_when_there_is_work_for_them(path):
+    before = threading.active_count()
+    with kvstore.DB(path, **SMALL) as db:
+        for number in range(50):
+            db.put(b"%d" % number, b"v", sync=number % 2 == 0)
+        db.flush()
+        assert len(list(db)) == 50
+        assert threading.active_count() == before
+        for number in range(1000):
+            db.put(b"%d" % number, bytes(300))
+        assert threading.active_count() == before + 3
+    assert threading.active_count() == before
+    with kvstore.DB(path, **SMALL) as db:
+        assert db[b"999"] == bytes(300)
 
 
 def test_a_log_that_gets_no_thread_is_as_it_was(path, monkeypatch):
@@ -428,7 +441,9 @@ def test_an_interrupted_close_is_finished(path, times, place, monkeypatch):
             raise KeyboardInterrupt
         join(thread, timeout)
 
-    db = kvstore.DB(path, compaction_threads=2)
+    db = kvstore.DB(path, compaction_threads=2, **SMALL)
+    for _ in range(1000):
+        db.put(b"a", bytes(300))
     db.put(b"a", b"1")
     monkeypatch.setattr(threading.Thread, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):

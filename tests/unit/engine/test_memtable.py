@@ -277,6 +277,17 @@ def test_memory_is_accounted_for_to_the_chunk() -> None:
     assert payload < table.memory_bytes < payload + 100_000 * (8 + 26) + (2 << 20)
 
 
+@pytest.mark.parametrize("meant_for", [1 << 20, 4 << 20, 64 << 20])
+def test_memory_comes_by_no_more_than_an_eighth_of_what_it_is_meant_for(meant_for: int) -> None:
+    table = MemTableFace(meant_for)
+    grown = set()
+    for i in range(2 * 16_384):
+        before = table.memory_bytes
+        table.add(b"%016d" % i, i, PUT, b"v" * 100)
+        grown.add(table.memory_bytes - before)
+    assert max(grown) == min(meant_for // 8, 2 << 20)
+
+
 def test_running_out_of_memory_is_reported_and_loses_nothing() -> None:
     script = textwrap.dedent(
         """

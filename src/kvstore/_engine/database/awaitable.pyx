@@ -35,10 +35,10 @@ cdef bint would_wait(Database db, size_t payload_bytes) except -1:
         db.check_writable()
         if db.is_holding():
             return True
-    if db.background and db.delay_wanted() > 0:
+    if db.threads_begun and db.delay_wanted() > 0:
         return True
     if db.memory_is_full():
-        if not db.background or db.must_stop():
+        if not db.threads_begun or db.must_stop():
             return True
         db.provide_room()
     return db.log is not None and (db.log.is_behind() or db.log.reserve(payload_bytes) != 0)

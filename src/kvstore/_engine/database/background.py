@@ -6,7 +6,6 @@ A thread holds its database only while it works, so that one that nobody uses an
 from __future__ import annotations
 
 import atexit
-import math
 import os
 import threading
 import weakref
@@ -27,60 +26,49 @@ class Store(Protocol):
 OPEN_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
-class EventCount:
-    """Wakes threads that wait, also one that is only about to sleep: nobody polls."""
+class Work(Protocol):
+    """An `EventCount`, as the threads see it."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.condition = threading.Condition()
+    count: int
 
-    def advance(self) -> None:
-        """Let everybody look for work."""
-        with self.condition:
-            self.count += 1
-            self.condition.notify_all()
-
-    def wait(self, seen: int, seconds: float) -> None:
-        """Until it has advanced beyond ``seen``, at most ``seconds``."""
-        with self.condition:
-            if self.count == seen:
-                self.condition.wait(
-                    None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX)
-                )
+    def wait(self, seen: int, seconds: float) -> None: ...
 
 
 def start_threads(
     store: Store,
     step: Callable[[Store, str], float | None],
-    work: EventCount,
+    work: Work,
     jobs: Sequence[str],
+    running: int,
     threads: list[threading.Thread],
 ) -> None:
-    """Into ``threads``, also where not all can be started.
+    """Those of ``jobs`` but for the first ``running``, into ``threads``, also where not all can be.
 
     ``step`` does one piece of a job; it gives the seconds until the next look, infinity where that
     waits for an advance of ``work``, None at the end. It raises nothing.
     """
-    for number, job in enumerate(jobs):
+    for number, job in enumerate(jobs[running:], running):
         thread = threading.Thread(
             target=_run,
             args=(weakref.ref(store), step, work, job),
             name=f"kvstore-{job}-{number}",
             daemon=True,
         )
-        threads.append(thread)
         try:
+            # A signal's handler may raise from here on.
+            threads.append(thread)
             thread.start()
-        except RuntimeError:
-            # It was never there: nobody is to wait for it.
-            threads.pop()
+        except BaseException:
+            if thread.ident is None and thread in threads:
+                # It was never there: nobody is to wait for it.
+                threads.remove(thread)
             raise
 
 
 def _run(
     reference: weakref.ref[Store],
     step: Callable[[Store, str], float | None],
-    work: EventCount,
+    work: Work,
     job: str,
 ) -> None:
     # A database that goes away closes itself, and that advances the count.

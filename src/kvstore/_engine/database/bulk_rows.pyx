@@ -67,12 +67,11 @@ cdef enum:
 cdef int rows_open(Rows* rows, Py_ssize_t most) noexcept nogil:
     cdef size_t room = <size_t> max(1, min(most, <Py_ssize_t> CHUNK_ROWS))
     cdef size_t value_bytes = room * max(sizeof(Slice), sizeof(Row))
+    cdef size_t bytes = room * (sizeof(Slice) + sizeof(Row)) + value_bytes + 3 * ALIGNMENT
     rows.count = 0
-    arena_init(&rows.memory)
+    arena_init(&rows.memory, bytes)
     # In one piece: a large one has huge pages, which rows that are visited in any order need.
-    if arena_reserve(
-        &rows.memory, room * (sizeof(Slice) + sizeof(Row)) + value_bytes + 3 * ALIGNMENT
-    ) < 0:
+    if arena_reserve(&rows.memory, bytes) < 0:
         return -1
     rows.keys = <Slice*> arena_allocate(&rows.memory, room * sizeof(Slice), ALIGNMENT)
     rows.values = <Slice*> arena_allocate(&rows.memory, value_bytes, ALIGNMENT)

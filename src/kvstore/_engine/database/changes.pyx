@@ -241,8 +241,7 @@ cdef class ChangeReader:
             finally:
                 store.running_tasks -= 1
                 if not store.open:
-                    with store.changed:
-                        store.changed.notify_all()
+                    store.changed.advance()
             if result < 0 or result == SEQUENCES_MISSING:
                 self.read_failed(&status)
         return True

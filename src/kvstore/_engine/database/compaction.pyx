@@ -288,8 +288,15 @@ cdef bint write_frozen(Store store, int count) except -1:
         # A segment goes only when a later one is known to be durable.
         if not run_job(store, job, None, store.log):
             return False
-        store.describe_log(edit, edit.flushed_sequence)
-        install_outputs(store, job, 0, edit, &nothing, count)
+        rest_log(store, edit.flushed_sequence)
+        try:
+            store.describe_log(edit, edit.flushed_sequence)
+            install_outputs(store, job, 0, edit, &nothing, count)
+        except BaseException:
+            # A feed that was opened meanwhile awaits the next segment.
+            if store.log is not None and not store.feeds:
+                store.log.cancel_rest()
+            raise
         note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
@@ -436,10 +443,9 @@ cdef int run_task(Store store, Task task, bint may_move) except -1:
         do_task(store, task, may_move)
     finally:
         store.running_tasks -= 1
+        store.changed.advance()
         # Background threads may have found nothing that they could pick beside it.
-        store.work.advance()
-        with store.changed:
-            store.changed.notify_all()
+        store.call_for_compaction()
     return 0
 
 
@@ -545,19 +551,14 @@ cdef int rewrite_garbage(
     cdef bint busy
     while True:
         store.check_writable()
+        seen = store.changed.count
         task = pick_garbage(store, number, low, high, newest, &busy)
         if task is not None:
             run_task(store, task, False)
             continue
-        with store.changed:
-            # Looked at again, since the end of a job is announced under it.
-            task = pick_garbage(store, number, low, high, newest, &busy)
-            if task is None and not busy:
-                return 0
-            if task is None:
-                store.changed.wait()
-                continue
-        run_task(store, task, False)
+        if not busy:
+            return 0
+        store.changed.wait(seen)
 
 
 cdef bint range_has_tables(Store store, int number, const Slice* low, const Slice* high) noexcept:
@@ -615,18 +616,14 @@ cdef int compact_range(Store store, object start, object stop) except -1:
             if not range_has_tables(store, number, low, high):
                 number += 1
                 continue
+            seen = store.changed.count
             task = pick_range(store, number, low, high)
             if task is not None:
                 run_task(store, task, False)
                 continue
             # Another job holds some of it, and its end is announced; or a damaged table does.
-            with store.changed:
-                if any_compacting(store):
-                    store.changed.wait()
-                    continue
-            task = pick_range(store, number, low, high)
-            if task is not None:
-                run_task(store, task, False)
+            if any_compacting(store):
+                store.changed.wait(seen)
             elif store.damaged_tables:
                 raise next(iter(store.damaged_tables.values()))
         rewrite_garbage(store, bottom, low, high, newest)

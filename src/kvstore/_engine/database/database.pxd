@@ -21,6 +21,7 @@ cdef class Database(Store):
     cdef uint64_t log_behind    # bytes logged by unsynced writes since the last call for a sync
     cdef bint log_due           # that call
     cdef bint flush_sleeps      # the thread that flushes has nothing to do, and waits to be called
+    cdef int handed_over        # writes that were handed to the system before a thread did it
     cdef int awaiting_sync      # writes that wait for their sync
     cdef uint64_t sync_ticket   # the last one that a thread awaits the sync of, or did
     cdef uint64_t write_ticket  # the last one that a thread hands over itself, or did
@@ -67,7 +68,9 @@ cdef class Database(Store):
     # Whether a writer has to wait for a flush or a compaction.
     cdef int check_sequences_left(self, uint64_t count) except -1
     cdef int shut_quietly(self) except -1
-    cdef int start_background(self) except -1
+    cdef int write_behind(self) except -1
+    # END says that a segment was begun.
+    cdef int note_rolled_log(self) except -1
     cdef int finish_closing(self) except -1
     cdef int closed_at_last(self) except -1
     cdef int stop_threads(self) except -1

@@ -15,7 +15,6 @@ from collections import deque
 
 cimport cython
 from libc.errno cimport EAGAIN, ENOMEM
-from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kvstore._engine.primitives.native cimport (
@@ -74,7 +73,7 @@ from kvstore._engine.version.native cimport (
 
 from kvstore._engine.version.native import Edit
 
-from kvstore._engine.database.background import OPEN_STORES, EventCount, start_threads
+from kvstore._engine.database.background import OPEN_STORES
 from kvstore.errors import InternalError, InvalidArgumentError, OverloadedError, StorageError
 
 
@@ -88,6 +87,7 @@ cdef enum:
     MOST_READINGS = 100         # of what a batch expects, while flushes make them void
     LOOKS = 64                  # at the pace that a memtable is filled, at least
     LOOK_BYTES = 65536          # between two of them at most
+    HANDED_OVER_FIRST = 128     # writes that are handed to the system one by one before a thread does it
     APPLY_AHEAD = 3             # operations between the one applied and the one prefetched
 
 
@@ -127,7 +127,7 @@ cdef class Database(Store):
             raise InvalidArgumentError(f"{name!r} is no usable path")
         self.disk = self.guard = guard(filesystem, f"{self.path}/LOCK")
         self.version = version_empty()
-        self.memory = memtable_new()
+        self.memory = memtable_new(self.write_buffer_bytes)
         self.cache = cache_new(options.lru_cache_size, index_cache_bytes(options.lru_cache_size))
         self.tables = open_tables_new(
             self.disk.ops, self.disk.disk, self.cache, raw, most_open_tables(options.max_open_files)
@@ -149,11 +149,14 @@ cdef class Database(Store):
             if not self.read_only:
                 self.flush_recovered()
             OPEN_STORES.add(self)
-            if self.background:
-                self.start_background()
+            if self.frozen_count or self.flush_retry.error is not None:
+                self.call_threads()
+            self.call_for_compaction()
         except BaseException:
             self.open = False
             self.attention = True
+            # What it was refused for is left as it was found: END isn't written at its end.
+            self.manifest_stands = False
             OPEN_STORES.discard(self)
             try:
                 self.stop_threads()
@@ -161,23 +164,21 @@ cdef class Database(Store):
                 self.shut_quietly()
             raise
 
-    cdef int start_background(self) except -1:
+    cdef int write_behind(self) except -1:
+        """From here on a thread hands over what isn't synced, where that is worth one."""
+        self.handed_over += 1
+        if self.handed_over < HANDED_OVER_FIRST or not self.background or (
+            self.options.write_through or not self.open
+        ):
+            return 0
+        self.handed_over = 0        # where there is no thread to be had it is tried again
         try:
-            if self.log is not None and not self.options.write_through:
-                self.log.start_write_behind()
-            start_threads(
-                self, background_step, self.work,
-                ["flush"] + ["compact"] * self.options.compaction_threads, self.threads,
-            )
-            with nogil:
-                open_tables_leave_to(self.tables, <void*> self, tables_left)
-        except (RuntimeError, StorageError) as error:
-            if isinstance(error, StorageError) and error.errno != EAGAIN:
+            self.log.start_write_behind()
+        except (ClosedError, InvalidArgumentError):
+            pass                    # another thread was as far first, or closes it
+        except StorageError as error:
+            if error.errno != EAGAIN:
                 raise
-            raise StorageError(
-                "no thread can be started; background=False does without", path=self.path,
-                errno=EAGAIN,
-            ) from error
         return 0
 
     cdef int stop_threads(self) except -1:
@@ -185,11 +186,15 @@ cdef class Database(Store):
         store_release(&self.stop_jobs, 1)
         self.work.advance()
         self.arrivals.advance()
-        with self.changed:
-            self.changed.notify_all()
+        self.changed.advance()
         for thread in self.threads:
             if thread is not threading.current_thread():
-                thread.join()
+                try:
+                    thread.join()
+                except RuntimeError:
+                    # One that is about to start sees that there is nothing to do any more.
+                    if thread.is_alive():
+                        raise
         if self.held is not None:
             self.held.end()
         return 0
@@ -217,7 +222,7 @@ cdef class Database(Store):
             self.log.close()
             self.log = None
             with self.installing:
-                self.note_closed_log()
+                self.say_that_no_log_is_needed()
         return 0
 
     def __dealloc__(self):
@@ -440,12 +445,22 @@ cdef class Database(Store):
             if result == 0:
                 # Should it be lost, nothing in the log would say that it was there.
                 self.log_rolled = True
-                self.work.advance()
+                if self.threads_begun:
+                    self.work.advance()
+                else:
+                    self.note_rolled_log()
+                self.renew_reserve()
             if self.attention:
                 self.settle()
             if self.memory_is_full():
                 self.provide_room()
             answer = log.reserve(payload_bytes)
+        return 0
+
+    cdef int note_rolled_log(self) except -1:
+        self.log_rolled = False
+        with self.installing:
+            self.note_manifest()
         return 0
 
     cdef bint give_up_kept_log(self, object error) except -1:
@@ -577,8 +592,11 @@ cdef class Database(Store):
         status_clear(&status)
         if how == LEFT or not (syncs or behind):
             result = log.append_through(LOG_KIND_BATCH, first, 0, payload, &status)
-            # 1 of a LEFT one: its future waits for that (told()).
+            # 1 of a LEFT one: its future waits for that (told()), where no thread can be had.
             if result == 0 or (result == 1 and how == LEFT):
+                if not log.writes_behind:
+                    self.handed_over = HANDED_OVER_FIRST
+                    self.write_behind()
                 self.log_behind += payload.size
                 if self.log_behind >= LOG_BEHIND_BYTES and self.background:
                     self.call_log_sync()
@@ -610,6 +628,8 @@ cdef class Database(Store):
             raise error
         if last > self.visible:
             self.visible = last
+        if not syncs and not log.writes_behind:
+            self.write_behind()
         if self.feeds_wait:
             self.tell_feeds()
         if self.unseen:
@@ -646,8 +666,7 @@ cdef class Database(Store):
         """So that the end of a segment, where a writer waits for the disk, finds little to sync."""
         self.log_behind = 0
         self.log_due = True
-        self.work.advance()
-        return 0
+        return self.call_threads()
 
     cdef int settle(self) except -1:
         """What keeps a write from the short way, but for those that wait: refuse it, or let others go first."""
@@ -671,7 +690,7 @@ cdef class Database(Store):
         # Before others are let in, who may freeze it.
         self.looked_at = used
         self.look_at = min(used + step, self.write_buffer_bytes)
-        return keep_pace(self, since) if self.background and not self.draining else 0
+        return keep_pace(self, since) if self.threads_begun and not self.draining else 0
 
     cdef bint memory_is_full(self) noexcept:
         return memtable_used(self.memory) >= self.write_buffer_bytes
@@ -680,27 +699,30 @@ cdef class Database(Store):
         """Freeze the full memtable; wait where too many are frozen, or level 0 is too full."""
         cdef double began
         self.check_writable()
-        if not self.background:
+        if not self.has_threads():
             return self.provide_room_here()
         if self.must_stop():
             self.stalls += 1
             began = time.monotonic()
             # Whoever froze memory may have been interrupted before it called the flush.
             self.work.advance()
-            with self.changed:
-                while self.must_stop():
-                    self.check_writable()
-                    self.check_flushes()
-                    self.changed.wait()
+            while True:
+                seen = self.changed.count
+                if not self.must_stop() or not self.threads_begun:
+                    break
+                self.check_writable()
+                self.check_flushes()
+                self.changed.wait(seen)
             self.stall_seconds += time.monotonic() - began
             self.check_writable()
+            if not self.threads_begun:
+                return self.provide_room_here()
         # Another thread may have frozen it meanwhile.
         if self.memory_is_full():
             self.freeze()
-            self.work.advance()
-            # Whoever notifies may lose the GIL, and find the database closed.
-            self.check_writable()
-        return 0
+            self.call_threads()
+        # Whoever starts or notifies threads may lose the GIL, and find the database closed.
+        return self.check_writable()
 
     cdef int let_flush_in(self) noexcept:
         """The thread that was called wakes up without the GIL, and would wait for it first of all."""
@@ -760,7 +782,7 @@ cdef class Database(Store):
         self.check_writable()
         if not self.memory_is_full():
             return True
-        if not wait and self.background and self.must_stop():
+        if not wait and self.has_threads() and self.must_stop():
             self.check_flushes()
             return False
         self.provide_room()
@@ -768,7 +790,7 @@ cdef class Database(Store):
 
     @property
     def write_delay(self):
-        return self.delay_wanted() if self.background else 0.0
+        return self.delay_wanted() if self.threads_begun else 0.0
 
     cdef double delay_wanted(self) noexcept:
         """Seconds, the more the more tables level 0 has; none below `slowdown_files`."""
@@ -820,7 +842,7 @@ cdef class Database(Store):
             if self.damaged_tables:
                 raise next(iter(self.damaged_tables.values()))
             self.job_done(self.compaction_retry)
-        self.work.advance()
+        self.call_threads()
 
     cdef int flush_all(self) except -1:
         self.check_writable()
@@ -836,13 +858,16 @@ cdef class Database(Store):
         self.check_writable()
         self.flush_all()
         if self.background:
-            self.work.advance()
-        else:
+            self.call_for_compaction()
+        if not self.background or (not self.threads_begun and compaction_score(self) >= 1):
             self.background_work()
 
     def compact_range(self, *, start=None, stop=None):
         self.check_writable()
         self.flush_all()
+        # The files of tables that somebody still reads are theirs to remove.
+        self.has_threads()
+        self.check_writable()
         compact_range(self, start, stop)
 
     # --- reading ------------------------------------------------------------------------------
@@ -998,7 +1023,7 @@ cdef class Database(Store):
         if not first:
             # A jump ahead that a crash forgets keeps more than it need; the next edit says it, and
             # no job lets go of anything before. Tables may be mostly garbage by it.
-            self.work.advance()
+            self.call_threads()
             return
         try:
             self.install(Edit(), NULL, 0, NULL, 0, False)
@@ -1145,9 +1170,11 @@ cdef class Database(Store):
         self.attention = True
         self.stop_threads()
         # Foreground jobs of other threads end soon after stop_jobs.
-        with self.changed:
-            while self.running_tasks:
-                self.changed.wait()
+        while True:
+            seen = self.changed.count
+            if not self.running_tasks:
+                break
+            self.changed.wait(seen)
         with self.flushing:
             if self.forked:
                 return 0
@@ -1306,9 +1333,7 @@ def background_step(Database store not None, job):
             store.log_due = False
             store.sync_log()
         if job == "flush" and store.log_rolled:
-            store.log_rolled = False
-            with store.installing:
-                store.note_manifest()
+            store.note_rolled_log()
     except Exception:
         # It is kept: as `failure`, or to be tried again.
         pass

@@ -27,7 +27,9 @@ class HeldWrites:
 
     def __init__(self, emptied: Callable[[], object]) -> None:
         self._emptied = emptied
-        self._moved = threading.Condition()
+        # Entered by itself: in C a signal's handler finds no gap, as it does in Condition's Python.
+        self._lock = threading.RLock()
+        self._moved = threading.Condition(self._lock)
         self._line: deque[tuple[Make, int, Done]] = deque()
         self.bytes = 0
         """What they take."""
@@ -47,7 +49,7 @@ class HeldWrites:
         where there is no thread for it: it isn't called then.
         """
         size += ITEM_BYTES
-        with self._moved:
+        with self._lock:
             if self._ended:
                 raise ClosedError("the database is closed")
             if self._line and self.bytes + size > HELD_BYTES_MAX:
@@ -62,7 +64,7 @@ class HeldWrites:
 
     def wait_behind(self) -> None:
         """Until all that wait now are made. Those made by the thread itself pass."""
-        with self._moved:
+        with self._lock:
             if self._thread is threading.current_thread():
                 return
             last = self._made + len(self._line)
@@ -71,7 +73,7 @@ class HeldWrites:
 
     def end(self) -> None:
         """Take no more, and wait until those that wait are made, or had the error why not."""
-        with self._moved:
+        with self._lock:
             self._ended = True
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -94,7 +96,7 @@ class HeldWrites:
 
     def _next(self) -> bool:
         """Make the first; False: there is none."""
-        with self._moved:
+        with self._lock:
             if self._thread is not threading.current_thread():
                 return False
             if not self._line:
@@ -108,7 +110,7 @@ class HeldWrites:
         except BaseException:  # noqa: BLE001
             # Whoever comes behind it must not wait for ever.
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
-        with self._moved:
+        with self._lock:
             # Not before: what comes after it by then must come behind it.
             self._line.popleft()
             self.bytes -= size

@@ -17,6 +17,8 @@ IDENTITY_HEAD = "kvstore engine"
 FORMAT_VERSION = 2
 LOG_DIRECTORY = "wal"
 RESERVE = "RESERVE"
+# What a database is made of before it has its names: a crash may leave any of it.
+MADE_FIRST = frozenset((f"{IDENTITY}.new", f"{END}.new", "CURRENT.new", "MANIFEST-000001.new"))
 
 
 cdef bytes identity_text(bytes database_id):

@@ -238,7 +238,7 @@ cdef dict statistics(Store store):
             "index_used_bytes": cache.index_used_bytes,
             "index_misses": cache.index_misses,
         },
-        "manifest_bytes": 0 if store.manifest is None else store.manifest.size,
+        "manifest_bytes": store.noted[1] if store.manifest is None else store.manifest.size,
         "manifest_rolls": store.manifest_rolls,
         "background_error": background_error(store),
         "damaged_tables": sorted(store.damaged_tables),

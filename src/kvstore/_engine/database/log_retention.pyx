@@ -12,6 +12,19 @@ cdef int remove_flushed_log(Store store) except -1:
     return let_go_of_log(store, first_kept(store, store.options.changes_kept_size))
 
 
+cdef int rest_log(Store store, uint64_t flushed) except -1:
+    """Where all that the log holds will be in tables, durably: none of it is needed then.
+
+    Whoever opens the database reads nothing of it, and the disk has it back.
+    """
+    if store.log is not None and not store.options.changes_kept_size and not store.feeds and (
+        # A feed that begins with what isn't seen yet, since its writer waits, would lack that.
+        store.visible >= flushed
+    ):
+        store.log.begin_rest(flushed + 1)
+    return 0
+
+
 cdef bint remove_kept_log(Store store) except -1:
     cdef uint64_t first, oldest
     if store.log is None or store.read_only:
@@ -29,6 +42,8 @@ cdef uint64_t first_kept(Store store, uint64_t kept_bytes) except? 0xFFFFFFFFFFF
     cdef ChangeReader feed
     cdef uint64_t first = store.log_first
     cdef uint64_t pinned
+    if store.may_lose_its_log():
+        first = store.log.beyond_unneeded(store.flushed_sequence + 1)
     if kept_bytes:
         first = min(first, segment_of_tail(store.log, kept_bytes))
     pinned = first

@@ -89,7 +89,7 @@ cdef list own_names(FileSystem disk, str path):
                 raise
             if error.code == IntegrityCode.INVALID_MAGIC:
                 check_beginnings(disk, path, own)
-    elif set(names) - {"LOCK", f"{IDENTITY}.new"}:
+    elif set(names) - MADE_FIRST - {"LOCK"}:
         if len(own) < len(names) or not any(name.startswith("MANIFEST-") for name in own):
             raise no_database(path)
         check_beginnings(disk, path, own)

@@ -18,6 +18,16 @@ _D = TypeVar("_D")
 _C = TypeVar("_C")
 _Entry = TypeVar("_Entry", default=tuple[bytes, bytes])
 
+# event_count.pyx
+
+class EventCount:
+    """Wakes threads that wait for something that others change: see event_count.pxd."""
+
+    count: int
+    def advance(self) -> None: ...
+    def wait(self, seen: int, seconds: float = ...) -> None:
+        """Until it has advanced beyond ``seen``, at most ``seconds``, or until a handler raises."""
+
 # batch.pyx
 
 class WriteBatch:

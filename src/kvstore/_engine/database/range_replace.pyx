@@ -333,7 +333,7 @@ cdef class RangeReplacement:
         if not first < last <= self.high:
             raise bad_part("ends outside of it")
         job = keeping_job(self.store, 1)
-        table = memtable_new()
+        table = memtable_new(self.store.write_buffer_bytes)
         view.held = False
         try:
             if table == NULL:
@@ -387,8 +387,7 @@ cdef class RangeReplacement:
             store.replacing = False
             store.running_tasks -= 1
             store.work.advance()
-            with store.changed:
-                store.changed.notify_all()
+            store.changed.advance()
         return True
 
     def close(self):
@@ -398,6 +397,15 @@ cdef class RangeReplacement:
         # After a failure the manifest may name them.
         if self.store.failure is None and self.store.open:
             remove_tables(self.store, self.entries)
+
+
+cdef bint is_current(Version* version, uint64_t number) noexcept:
+    cdef int level, i
+    for level in range(LEVELS):
+        for i in range(version.levels[level].count):
+            if version.levels[level].files[i].number == number:
+                return True
+    return False
 
 
 cdef RangeReplacement open_range_replacement(Store store, object low, object high, object keep_from):
@@ -415,8 +423,10 @@ cdef RangeReplacement open_range_replacement(Store store, object low, object hig
 
 
 cdef int remove_tables(Store store, list entries) except -1:
+    """But for those that became current before something went wrong."""
     for entry in entries:
-        remove_quietly(store.disk, f"{store.path}/{entry.number:06d}.sst")
+        if not is_current(store.version, entry.number):
+            remove_quietly(store.disk, f"{store.path}/{entry.number:06d}.sst")
     return 0
 
 

@@ -47,7 +47,7 @@ from kvstore._engine.version.native cimport (
     load_manifest,
     manifest_owner,
 )
-from kvstore._engine.version.native import END, Edit, TableEntry, end_note
+from kvstore._engine.version.native import END, Edit, TableEntry, end_note, noted_end
 
 from kvstore._engine.database.repair_report import LostKeys, RepairReport
 from kvstore.errors import CorruptionError, IntegrityCode, InvalidArgumentError, StorageError
@@ -148,7 +148,7 @@ class Repair:
     def read_manifest(self):
         """(what the manifest says but for tables, {number: TableEntry}); (None, None): unusable."""
         try:
-            _, edits, _ = read_manifest(self.disk, self.path)
+            edits, log_end, end_damage = read_manifest(self.disk, self.path)
         except StorageError as error:
             refuse_later_version(error)
             if isinstance(error, CorruptionError) or error.errno == ENOENT:
@@ -168,6 +168,9 @@ class Repair:
             for place, field in enumerate(("log_first", "log_segment", "log_end")):
                 if getattr(edit, field) is not None:
                     self.log_noted[place] = getattr(edit, field)
+        if self.log_noted[1] or not end_damage:
+            # Else it may be from before a flush let go of the log.
+            self.log_noted[1:] = max(tuple(self.log_noted[1:]), log_end)
         return whole, {entry.number: entry for entry in tables.values()}
 
     def check_tables(self, listed):
@@ -381,7 +384,7 @@ cdef class LogRows:
     cdef int clear(self) except -1:
         if self.table != NULL:
             memtable_release(self.table)
-        self.table = memtable_new()
+        self.table = memtable_new(REPAIR_BUFFER_BYTES)
         if self.table == NULL:
             raise MemoryError("no memory for the log's rows")
         return 0
@@ -456,8 +459,10 @@ def write_identity(FileSystem disk, str path):
 
 
 def read_manifest(FileSystem disk, str path):
-    noted, _ = end_note(disk, path, b"").load()
-    return load_manifest(disk, path, None, False, noted)
+    """Its edits, (segment, offset) up to which the log was durable as END says, and END's damage."""
+    noted, damage = end_note(disk, path, b"").load()
+    _, edits, _, _ = load_manifest(disk, path, None, False, noted)
+    return edits, noted_end(noted)[2:], damage
 
 
 def write_manifest(FileSystem disk, str path, uint64_t number, database_id, everything):

@@ -105,7 +105,7 @@ cdef class Store:
     cdef DeadRanges dead        # where nothing is, for walks
     cdef dict feeds             # id -> weak reference, of each open ChangeReader
     cdef bint feeds_wait        # some may wait for a write: `arrivals` is to tell of it
-    cdef object arrivals        # EventCount: writes that became visible, a failure, the end
+    cdef EventCount arrivals    # writes that became visible, a failure, the end
 
     # --- files
     cdef Log log
@@ -115,22 +115,28 @@ cdef class Store:
     cdef uint64_t log_first             # the oldest segment that must be there
     cdef uint64_t log_segment           # the newest one that is known to be durable
     cdef uint64_t log_end               # up to this offset
-    cdef tuple noted_log_end            # the same, as END said at opening
+    cdef tuple noted                    # what END says: manifest, bytes of it, segment, offset
+    cdef bint end_asks                  # END may ask for some of the log, whatever `noted` says
     cdef bint log_rolled                # a segment was begun that END doesn't know of
-    cdef Manifest manifest      # None where a full disk had no room for it yet
+    cdef Manifest manifest      # None before the first edit, and while a full disk has no room for it
+    # Until then the one that opening read is in force, all of it known to be durable.
+    cdef bint manifest_stands
+    cdef bint directory_made    # by this opening
     cdef bint current_unsynced  # CURRENT was switched, but a power loss may take that back
     cdef object unsynced_edit   # the first edit of the manifest that CURRENT names unsynced, or None
     cdef object end             # TwoCopies: how far manifest and log are durable
     cdef bint reserve_taken
+    cdef bint reserve_spent     # it was given back once
     cdef DirectoryLock lock
     cdef BlockCache* cache
     cdef OpenTables* tables
     cdef uint64_t next_number   # atomic: the last file number given out
     cdef object installing
     cdef object flushing
-    cdef object changed         # Condition: a flush or compaction ended, or the store failed
-    cdef object work            # EventCount: there is work for background threads, or an end of it
-    cdef list threads
+    cdef EventCount changed     # a flush or compaction ended, or the store failed
+    cdef EventCount work        # there is work for background threads, or an end of it
+    cdef list threads           # of the background; they are started when there is work for them
+    cdef bint threads_begun
 
     # --- counters since opening
     cdef uint64_t user_bytes
@@ -150,6 +156,12 @@ cdef class Store:
     cdef uint64_t torn_manifest_bytes
     cdef uint64_t manifest_rolls
 
+    # Whether the background's threads run; starts them. False: it has none, or the system allows none.
+    cdef bint has_threads(self) except -1
+    # There is work for them.
+    cdef int call_threads(self) except -1
+    # There may be some, if a compaction is due.
+    cdef int call_for_compaction(self) except -1
     cdef int check_open(self) except -1
     cdef int check_writable(self) except -1
     cdef int fail(self, object error) except -1
@@ -175,7 +187,7 @@ cdef class Store:
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, int frozen_done
     ) except -1
-    # The manifest of this opening, where it isn't there yet. Under `installing`.
+    # A manifest that this opening may write to, where it isn't there yet. Under `installing`.
     cdef int need_manifest(self) except -1
     # A fresh manifest in the place of one that has grown long. Under `installing`.
     cdef int roll_manifest(self) except -1
@@ -188,15 +200,25 @@ cdef class Store:
     cdef int read_identity(self) except -1
     cdef int open_to_read(self, str path) except -1
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1
+    # The files of an empty database, in a directory that has none of them.
+    cdef int create(self, bint with_identity) except -1
+    cdef int sync_own_name(self) except -1
+    cdef int finish_creation(self, dict files, bint with_identity) except -1
+    # Whether what is there without a manifest in force is nothing but a try to create it.
+    cdef bint creation_was_cut_off(self, list names) except -1
     cdef int load(self) except -1
     cdef int replay_log(self, str path) except -1
     # What an edit is to say of the log, of which tables hold all up to `flushed`.
     cdef int describe_log(self, object edit, uint64_t flushed) except -1
     cdef int take_note_of_log(self, object edit) except -1
-    cdef int note_closed_log(self) except -1
-    cdef int replay_batch(self, uint64_t first, bytes payload, str path) except -1
+    cdef bint is_small(self) noexcept
+    cdef int renew_reserve(self) except -1
+    cdef int say_that_no_log_is_needed(self) except -1
+    cdef bint asks_for_log(self) except -1
+    cdef bint may_lose_its_log(self) except -1
+    cdef bint log_is_unneeded(self) except -1
+    cdef tuple end_of_now(self)
     cdef int remove_leftovers(self, list names) except -1
-    cdef int sync_own_name(self) except -1
     cdef object everything(self)
     cdef void link(self, IteratorLink* link) noexcept
     cdef void unlink(self, IteratorLink* link) noexcept

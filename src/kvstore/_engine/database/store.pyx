@@ -9,7 +9,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from kvstore._engine.primitives.native cimport (
-    KIND_RANGE_DELETE,
     counter_next,
     gil_ask,
     gil_have,
@@ -20,23 +19,23 @@ from kvstore._engine.primitives.native cimport (
 )
 from kvstore._engine.files.native cimport (
     LINES_BYTES_MAX,
+    Appender,
     FileSystem,
+    create_file,
     kind_of,
     list_directory,
     lock_file,
     lock_file_shared,
     make_directory,
+    os_failure,
     read_whole,
     remove_file,
-    replace_whole,
+    rename_file,
     sync_directory,
 )
 from kvstore._engine.log.native cimport Log
 from kvstore._engine.memtable.native cimport (
-    RangeTombstone,
-    memtable_add,
     memtable_bytes,
-    memtable_delete_ranges,
     memtable_entries,
     memtable_new,
     memtable_release,
@@ -54,6 +53,8 @@ from kvstore._engine.version.native cimport (
     Manifest,
     Version,
     create_manifest,
+    current_text,
+    draft_manifest,
     entry_of,
     entry_summary,
     live_table_new,
@@ -76,16 +77,18 @@ from kvstore._engine.version.native import (
     ID_BYTES,
     Edit,
     end_note,
+    first_end,
     manifest_name,
     note_end,
-    noted_log_end,
+    noted_end,
 )
 
-from kvstore._engine.database.background import EventCount
+from kvstore._engine.database.background import start_threads
 
 from kvstore.errors import (
     ClosedError,
     CorruptionError,
+    Error,
     InternalError,
     IntegrityCode,
     InvalidArgumentError,
@@ -94,6 +97,8 @@ from kvstore.errors import (
 
 cdef enum:
     LOG_KIND_BATCH = 1
+    # A database of less than this, tables and log, has a reserve only while it is written to.
+    SMALL_BYTES = 4 << 20
     # A manifest is begun anew when it is longer than so many times its first edit, and this on top.
     ROLL_FACTOR = 4
     ROLL_BYTES = 1 << 20
@@ -115,9 +120,10 @@ cdef class Store:
         self.threads = []
         self.installing = threading.Lock()
         self.flushing = threading.Lock()
-        self.changed = threading.Condition()
+        self.changed = EventCount()
         self.attention = True
         self.retain_from = max_sequence()
+        self.noted = (0, 0, 0, 0)
 
     def __dealloc__(self):
         cdef int i
@@ -162,7 +168,7 @@ cdef class Store:
             )
         if self.failure is not None:
             raise StorageError(
-                f"the database is read-only since a failure ({self.failure}); reopen it",
+                f"the database is read-only since a failure ({self.failure or type(self.failure).__name__}); reopen it",
                 code=getattr(self.failure, "code", IntegrityCode.IO_ERROR), path=self.path,
                 errno=getattr(self.failure, "errno", None), is_final=True,
             )
@@ -173,8 +179,7 @@ cdef class Store:
         if self.failure is None:
             self.failure = error
         self.attention = True
-        with self.changed:
-            self.changed.notify_all()
+        self.changed.advance()
         self.arrivals.advance()
         return 0
 
@@ -184,18 +189,17 @@ cdef class Store:
             # What was half written is gone, so there may be room for it again.
             if not self.reserve_taken and is_lack_of_space(error):
                 self.reserve_taken = take_reserve(self.disk, self.path)
-            with self.changed:
-                self.changed.notify_all()
-        elif not any(error is known for known in self.damaged_tables.values()):
+            self.changed.advance()
+        elif not may_be_of_a_handler(error) and not any(
+            error is known for known in self.damaged_tables.values()
+        ):
             self.fail(error)
         return 0
 
     cdef int job_done(self, Retry retry) except -1:
         retry.succeeded()
-        if not self.reserve_taken and has_room(self.disk, self.path):
-            self.reserve_taken = take_reserve(self.disk, self.path)
-        with self.changed:
-            self.changed.notify_all()
+        self.renew_reserve()
+        self.changed.advance()
         return 0
 
     cdef bint log_has_failed(self) except -1:
@@ -217,6 +221,7 @@ cdef class Store:
         if not self.reserve_taken or self.failure is not None or not is_lack_of_space(error):
             return False
         self.reserve_taken = False
+        self.reserve_spent = True
         return release_reserve(self.disk, self.path)
 
     cdef int refresh_attention(self) except -1:
@@ -245,10 +250,45 @@ cdef class Store:
             self.guard.let_go_after_fork()
             self.lock.close()
 
+    # --- its threads --------------------------------------------------------------------------
+
+    cdef bint has_threads(self) except -1:
+        """Those of the background, started where they are wanted first; False: there can be none."""
+        if not self.background or not self.open:
+            return False
+        if self.threads_begun:
+            return True
+        self.threads_begun = True
+        jobs = ["flush"] + ["compact"] * self.options.compaction_threads
+        try:
+            # Some may run since a try that came to a bad end.
+            start_threads(self, background_step, self.work, jobs, len(self.threads), self.threads)
+        except RuntimeError:
+            # The process may have no more: whoever writes does their work.
+            self.threads_begun = False
+            self.changed.advance()
+            return False
+        except BaseException:       # a signal's handler
+            self.threads_begun = False
+            raise
+        with nogil:
+            open_tables_leave_to(self.tables, <void*> self, tables_left)
+        return True
+
+    cdef int call_threads(self) except -1:
+        self.has_threads()
+        self.work.advance()
+        return 0
+
+    cdef int call_for_compaction(self) except -1:
+        if self.threads_begun or (self.background and compaction_score(self) >= 1):
+            self.call_threads()
+        return 0
+
     # --- the set of tables --------------------------------------------------------------------
 
     cdef int freeze(self) except -1:
-        cdef MemTable* fresh = memtable_new()
+        cdef MemTable* fresh = memtable_new(self.write_buffer_bytes)
         if fresh == NULL:
             raise MemoryError("no memory for a memtable")
         if self.frozen_count == MAX_FROZEN:
@@ -278,7 +318,7 @@ cdef class Store:
             if old != NULL:
                 # The files that nobody reads any more take long to remove: others go on. A flush has
                 # better things to do, where there are threads that do compactions.
-                removes = not self.background or not frozen_done
+                removes = not self.threads_begun or not frozen_done
                 with nogil:
                     version_release(old)
                     if removes:
@@ -331,8 +371,7 @@ cdef class Store:
             memtable_release(self.frozen[self.frozen_count].table)
         if frozen_done:
             # Writers wait for the room; for nothing of what follows.
-            with self.changed:
-                self.changed.notify_all()
+            self.changed.advance()
         for i in range(removed_count):
             removed[i].file.obsolete = not kept(next_version, removed[i].file)
         self.note_manifest()
@@ -381,6 +420,7 @@ cdef class Store:
             remove_quietly(self.disk, f"{self.path}/{manifest_name(fresh.number)}")
             raise
         self.manifest = fresh
+        self.manifest_stands = False
         self.current_unsynced = True
         self.unsynced_edit = everything
         if old is not None:
@@ -410,14 +450,30 @@ cdef class Store:
                 remove_quietly(self.disk, f"{self.path}/{name}")
         return 0
 
-    cdef int note_manifest(self) except -1:
+    cdef tuple end_of_now(self):
+        """What END may say: (manifest, bytes of it, segment, offset)."""
         segment = offset = 0
-        if self.manifest is None or self.current_unsynced:
-            return 0
         if self.log is not None:
-            segment, offset = self.log.newest_place()
+            segment, offset = self.log.newest_place(self.flushed_sequence + 1)
+        if self.manifest is None:
+            return (*self.noted[:2], segment, offset)
+        return self.manifest.number, self.manifest.durable_bytes, segment, offset
+
+    cdef int note_manifest(self) except -1:
+        if self.read_only or self.current_unsynced or self.failure is not None or (
+            self.manifest is None and not self.manifest_stands
+        ):
+            # After a failure the manifest may end in an edit of which nobody knows whether it holds.
+            return 0
         try:
-            note_end(self.end, self.manifest, segment, offset)
+            now = self.end_of_now()
+            if now == self.noted:
+                return 0
+            # Where it fails nobody knows which of both END says: a segment that either asks for stays.
+            self.end_asks = self.end_asks or now[2] != 0
+            if note_end(self.end, *now):
+                self.noted = now
+                self.end_asks = now[2] != 0
         except (StorageError, MemoryError) as error:
             # Without it the manifest's end is as sure as it is after a crash.
             if not is_retryable(error):
@@ -444,14 +500,13 @@ cdef class Store:
                 raise InvalidArgumentError(
                     f"there is no database in {path} (create_if_missing is off)"
                 )
-            make_directory(self.disk, path)
-            sync_directory(self.disk, os.path.dirname(path))
+            self.directory_made = make_directory(self.disk, path)
             names = []
         else:
             names = list_directory(self.disk, path)
         if IDENTITY in names:
             self.read_identity()
-        elif set(names) - {"LOCK", f"{IDENTITY}.new"}:
+        elif set(names) - MADE_FIRST - {"LOCK"}:
             if is_of_kvd(names):
                 raise StorageError(
                     "the directory is a kvd's, which alone opens it: ask that kvd for what it holds "
@@ -486,21 +541,22 @@ cdef class Store:
         self.lock = lock_file_shared(self.disk, f"{path}/LOCK")
         self.load()
         log_path = f"{path}/{LOG_DIRECTORY}"
-        if self.log_segment or kind_of(self.disk, log_path) == 2:
+        if self.asks_for_log() or kind_of(self.disk, log_path) == 2:
             self.replay_log(log_path)
         return 0
 
     cdef int recover(self, object create_if_missing, object error_if_exists) except -1:
         cdef str path = self.path
         names = list_directory(self.disk, path)
-        cdef bint exists = "CURRENT" in names
+        cdef bint exists = "CURRENT" in names and not (
+            # The names that a database got when it was created come in any order.
+            "MANIFEST-000001.new" in names and "MANIFEST-000001" not in names
+            and self.creation_was_cut_off(names)
+        )
         if exists and error_if_exists:
             raise InvalidArgumentError(f"there is a database in {path} (error_if_exists is on)")
         if not exists:
-            # A try to create it that was cut off leaves neither tables nor log segments.
-            if END in names or any(name.endswith(".sst") for name in names) or (
-                LOG_DIRECTORY in names and list_directory(self.disk, f"{path}/{LOG_DIRECTORY}")
-            ):
+            if not self.creation_was_cut_off(names):
                 raise CorruptionError(
                     "CURRENT is missing beside a database's files",
                     code=IntegrityCode.INVALID_RECORD, path=f"{path}/CURRENT",
@@ -509,56 +565,170 @@ cdef class Store:
                 raise InvalidArgumentError(
                     f"there is no database in {path} (create_if_missing is off)"
                 )
-            self.sync_own_name()
+            for name in names:
+                if number_of(name) or name.endswith(".new") or name in (END, "CURRENT"):
+                    remove_file(self.disk, f"{path}/{name}")
             if IDENTITY not in names:
                 self.database_id = os.urandom(ID_BYTES)
-                replace_whole(self.disk, path, IDENTITY, identity_text(self.database_id))
-            # What a crash may have left of an earlier try to create it.
-            for name in names:
-                if number_of(name) or name.endswith(".new"):
-                    remove_file(self.disk, f"{path}/{name}")
+            self.create(IDENTITY not in names)
             names = []
-            self.end = end_note(self.disk, path, self.database_id)
-            self.noted_log_end = (0, 0)
         else:
             self.load()
         log_path = f"{path}/{LOG_DIRECTORY}"
         self.reserve_taken = RESERVE in names
-        if self.uses_log or self.log_segment or kind_of(self.disk, log_path) == 2:
+        if self.uses_log or self.asks_for_log() or kind_of(self.disk, log_path) == 2:
             try:
                 self.replay_log(log_path)
             except StorageError as error:
                 if not self.make_space(error):
                     raise
                 self.replay_log(log_path)
-        # What interrupted jobs left is in nobody's way, but on a full disk.
-        self.remove_leftovers(names)
         for name in names:
             self.next_number = max(self.next_number, number_of(name))
-        try:
+        # An earlier opening left what it had flushed, as all did once: it would be read each time.
+        if not self.manifest_stands or self.log_is_unneeded():
             try:
-                self.need_manifest()
+                try:
+                    self.need_manifest()
+                except StorageError as error:
+                    if not self.make_space(error):
+                        raise
+                    self.need_manifest()
             except StorageError as error:
-                if not self.make_space(error):
+                # The old one says all there is to say until tables change.
+                if not exists or self.failure is not None or not is_retryable(error):
                     raise
-                self.need_manifest()
-        except StorageError as error:
-            # The old one says all there is to say until tables change.
-            if not exists or self.failure is not None or not is_retryable(error):
-                raise
-            self.flush_retry.failed(error)
-        if not self.reserve_taken:
-            self.reserve_taken = take_reserve(self.disk, path)
+                self.flush_retry.failed(error)
+        if self.manifest_stands or (self.manifest is not None and not self.current_unsynced):
+            # Not before: a manifest that power may take back would ask for some of them again.
+            self.remove_leftovers(names)
+        if self.log_is_unneeded():
+            remove_flushed_log(self)
+        if not self.is_small() or not self.uses_log:
+            self.renew_reserve()
+        return 0
+
+    cdef bint asks_for_log(self) except -1:
+        """Whether the manifest or END says that some of the log must be there."""
+        return self.log_segment != 0 or self.noted[2] != 0
+
+    cdef bint may_lose_its_log(self) except -1:
+        """Neither the manifest nor END asks for any of it, and this opening wrote that END.
+
+        What another process wrote last may be a cache's memory, which a power loss takes back.
+        """
+        return (
+            not self.asks_for_log() and not self.end_asks and self.manifest is not None
+            and self.noted[0] == self.manifest.number
+        )
+
+    cdef bint log_is_unneeded(self) except -1:
+        """Whether the log holds nothing that tables don't, and nothing for feeds."""
+        return (
+            self.log is not None and len(self.log.found) > 0 and not self.options.changes_kept_size
+            and not self.log.is_needed(self.flushed_sequence + 1)
+        )
+
+    cdef bint is_small(self) noexcept:
+        """Whether its tables and log take so little that the reserve would be much beside them."""
+        cdef uint64_t size = 0 if self.log is None else self.log.bytes_held()
+        cdef int level
+        for level in range(LEVELS):
+            size += self.version.levels[level].bytes
+        return size < SMALL_BYTES
+
+    cdef int renew_reserve(self) except -1:
+        # Once it was given back, there must be room for more than it.
+        if not self.reserve_taken and (not self.reserve_spent or has_room(self.disk, self.path)):
+            self.reserve_taken = take_reserve(self.disk, self.path)
+            self.reserve_spent = self.reserve_spent and not self.reserve_taken
+        return 0
+
+    cdef bint creation_was_cut_off(self, list names) except -1:
+        # It leaves neither tables nor log segments, and an END that was never written again.
+        if any(name.endswith(".sst") for name in names) or (
+            LOG_DIRECTORY in names and list_directory(self.disk, f"{self.path}/{LOG_DIRECTORY}")
+        ):
+            return False
+        if END not in names:
+            return True
+        note = end_note(self.disk, self.path, self.database_id)
+        _, damage = note.load()
+        return not damage and note.number == 1
+
+    cdef int create(self, bint with_identity) except -1:
+        """In two rounds of syncs: first what the files hold, then their names."""
+        cdef Appender file
+        cdef uint64_t number = counter_next(&self.next_number)
+        cdef Manifest manifest
+        cdef dict files = {}
+        self.end = end_note(self.disk, self.path, self.database_id)
+        try:
+            manifest = draft_manifest(
+                self.disk, f"{self.path}/{manifest_name(number)}.new", number, self.database_id,
+                self.everything(),
+            )
+            files[manifest_name(number)] = manifest.file
+            for name, content in (
+                (END, first_end(self.end, number, manifest.size)),
+                ("CURRENT", current_text(number)),
+                *([(IDENTITY, identity_text(self.database_id))] if with_identity else []),
+            ):
+                file = create_file(self.disk, f"{self.path}/{name}.new")
+                files[name] = file
+                file.append(content)
+            self.finish_creation(files, with_identity)
+        except BaseException:
+            for name, opened in files.items():
+                file = opened
+                file.release()
+                remove_quietly(self.disk, f"{self.path}/{name}.new")
+            raise
+        for name, opened in files.items():
+            file = opened
+            if file is not manifest.file:
+                file.close()
+        self.manifest = manifest
         return 0
 
     cdef int sync_own_name(self) except -1:
-        """Of a directory that was there: whoever made it may have been killed before this."""
+        """Also where the directory was there: whoever made it may have been killed before this."""
+        parent = os.path.dirname(self.path)
         try:
-            sync_directory(self.disk, os.path.dirname(self.path))
+            sync_directory(self.disk, parent)
         except StorageError as error:
             # What isn't ours to sync, such as the place of a mount, somebody else has made.
-            if error.errno not in (EACCES, EPERM, EROFS, EINVAL):
+            if self.directory_made or error.errno not in (EACCES, EPERM, EROFS, EINVAL):
                 raise
+        return 0
+
+    cdef int finish_creation(self, dict files, bint with_identity) except -1:
+        cdef Appender file
+        cdef int result
+        for opened in files.values():
+            # On its way all of it, so that the first sync finds the places of all: one of them then
+            # waits for the file system's journal, and not each.
+            file = opened
+            with nogil:
+                result = self.disk.ops.write_back(self.disk.disk, file.file, 0, file.size)
+            if result < 0:
+                raise os_failure(result, b"writing", file.path)
+        for opened in files.values():
+            file = opened
+            file.sync()
+        if with_identity:
+            rename_file(self.disk, f"{self.path}/{IDENTITY}.new", f"{self.path}/{IDENTITY}")
+        self.sync_own_name()
+        # Nothing else of it has its name before the identity has: without that it isn't known for ours.
+        sync_directory(self.disk, self.path)
+        for name in files:
+            if name != IDENTITY:
+                rename_file(self.disk, f"{self.path}/{name}.new", f"{self.path}/{name}")
+                file = files[name]
+                file.path = f"{self.path}/{name}"
+        if self.uses_log:
+            make_directory(self.disk, f"{self.path}/{LOG_DIRECTORY}")
+        sync_directory(self.disk, self.path)
         return 0
 
     cdef object everything(self):
@@ -597,18 +767,21 @@ cdef class Store:
             self.log_end = edit.log_end
         return 0
 
-    cdef int note_closed_log(self) except -1:
-        """How far a log is durable that was closed properly: should its end go, that is damage."""
-        if self.manifest is None or self.current_unsynced or self.failure is not None:
-            return 0
+    cdef int say_that_no_log_is_needed(self) except -1:
+        """Of a database that goes on without one. Under `installing`."""
         edit = Edit()
         self.describe_log(edit, self.flushed_sequence)
         if (edit.log_segment, edit.log_end) != (self.log_segment, self.log_end):
-            self.manifest.append(edit)
-            self.manifest.sync()
+            self.need_manifest()
+            try:
+                self.manifest.append(edit)
+                self.manifest.sync()
+            except Exception as error:
+                # Else the end of this opening noted an edit of which nobody knows whether it holds.
+                self.fail(error)
+                raise
             self.take_note_of_log(edit)
-        self.note_manifest()
-        return 0
+        return self.note_manifest()
 
     cdef int load(self) except -1:
         """The version that the manifest describes, every table of it present."""
@@ -620,10 +793,15 @@ cdef class Store:
         cdef Change* changes
         cdef int i
         self.end = end_note(self.disk, self.path, self.database_id)
-        noted, _ = self.end.load()
-        self.noted_log_end = noted_log_end(noted)
-        number, edits, self.torn_manifest_bytes = load_manifest(
+        noted, damage = self.end.load()
+        self.noted = noted_end(noted)
+        number, edits, size, self.torn_manifest_bytes = load_manifest(
             self.disk, self.path, self.database_id, self.read_only, noted
+        )
+        # END is written when all of this is durable, its name included. What another process saw last
+        # may be a cache's memory of a sync that failed, and is written anew.
+        self.manifest_stands = not damage and self.noted[:2] == (number, size) and (
+            self.torn_manifest_bytes == 0
         )
         manifest_path = f"{self.path}/{manifest_name(number)}"
         self.next_number = self.loaded_manifest = number
@@ -651,6 +829,11 @@ cdef class Store:
             if edit.next_number is not None:
                 self.next_number = max(self.next_number, edit.next_number)
             self.take_note_of_log(edit)
+        if damage and self.log_segment == 0:
+            # What is left of END may be from before a flush let go of the log, which the manifest was told
+            # first.
+            self.noted = (*self.noted[:2], 0, 0)
+        self.end_asks = bool(damage) or self.noted[2] != 0
         self.applied_index = self.flushed_applied
         self.assigned = self.visible = self.flushed_sequence
         self.history_from = min(self.retain_from, self.flushed_sequence)
@@ -691,69 +874,24 @@ cdef class Store:
 
     cdef int replay_log(self, str path) except -1:
         # A log is about as large as a memtable: its segments need not be larger than that.
-        segment, end = max((self.log_segment, self.log_end), self.noted_log_end)
+        cdef LogApplier applier = LogApplier(self)
+        segment, end = max((self.log_segment, self.log_end), self.noted[2:])
         if segment and kind_of(self.disk, path) == 0:
             raise CorruptionError(
                 "the database's log is missing", code=IntegrityCode.INVALID_RECORD, path=path
             )
         self.log = Log(
-            path, filesystem=self.disk, read_only=self.read_only, log_id=self.log_id or None,
+            path, filesystem=self.disk, read_only=self.read_only,
+            # Of a log of which no segment is left the next one has another id: numbers begin anew, and
+            # what the device has of the old ones must not be taken for the new one's.
+            log_id=self.log_id if self.log_id and self.log_segment else None,
             database_id=self.database_id, noted=(self.log_first, segment, end),
             segment_bytes=min(max(self.write_buffer_bytes, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES),
+            applier=applier, folder_made=self.loaded_manifest == 0 and self.uses_log,
         )
-        # What is kept for change feeds alone needn't be applied.
-        for kind, index, _, payload in self.log.replay(self.flushed_sequence + 1):
-            if kind != LOG_KIND_BATCH:
-                raise CorruptionError(
-                    f"a log record of unknown kind {kind}", code=IntegrityCode.INVALID_OPERATION,
-                    path=path,
-                )
-            self.replay_batch(index, payload, path)
+        applier.settle()
+        applier.let_go()
         self.visible = self.assigned
-        return 0
-
-    cdef int replay_batch(self, uint64_t first, bytes payload, str path) except -1:
-        cdef const uint8_t* at = payload
-        cdef const uint8_t* end = at + len(payload)
-        cdef Operation operation
-        cdef RangeTombstone tombstone
-        cdef int added
-        cdef uint32_t count = 0
-        cdef uint64_t sequence
-        if check_batch(at, len(payload), &count) < 0 or count == 0 or first > max_sequence() - count:
-            raise CorruptionError(
-                f"the log record of sequence {first} holds no valid batch",
-                code=IntegrityCode.INVALID_RECORD, path=path,
-            )
-        if first + count - 1 <= self.flushed_sequence:
-            return 0
-        if first > self.assigned + 1:
-            raise CorruptionError(
-                f"the log goes on with sequence {first}, {self.assigned + 1} is missing",
-                code=IntegrityCode.INVALID_RECORD, path=path,
-            )
-        at += BATCH_HEADER_BYTES
-        for sequence in range(first, first + count):
-            at = decode_operation(at, end, &operation)
-            if sequence <= self.flushed_sequence or (
-                # Applied already: range tombstones come in the order of their sequences.
-                operation.kind == KIND_RANGE_DELETE and sequence <= self.assigned
-            ):
-                continue
-            if operation.kind == KIND_RANGE_DELETE:
-                range_of(&operation, sequence, &tombstone)
-                added = memtable_delete_ranges(self.memory, &tombstone, 1)
-            else:
-                added = memtable_add(
-                    self.memory, operation.key, sequence, operation.kind, operation.value, False
-                )
-            if added < 0:
-                raise MemoryError("no memory to replay the log")
-        self.assigned = max(self.assigned, first + count - 1)
-        if memtable_bytes(self.memory) >= self.write_buffer_bytes:
-            # Flushed once everything is open; until then memory holds the log's unflushed part.
-            if self.frozen_count < MAX_FROZEN:
-                self.freeze()
         return 0
 
     cdef int remove_leftovers(self, list names) except -1:
@@ -816,8 +954,9 @@ cdef class Store:
                 trouble = error
         for part in (self.log, self.manifest):
             try:
-                if part is self.manifest and trouble is None and self.log is not None:
-                    self.note_closed_log()
+                if part is self.manifest and trouble is None and self.failure is None:
+                    # How far the log is durable: should its end go from here on, that is damage.
+                    self.note_manifest()
             except Exception as error:
                 # Without space for the note the end of the log is as sure as it is after a crash.
                 trouble = None if is_retryable(error) else error
@@ -835,6 +974,10 @@ cdef class Store:
                 pass
             if self.cache != NULL:
                 cache_forget_table(self.cache, 0)
+        if self.reserve_taken and self.uses_log and self.is_small() and (
+            trouble is None and self.failure is None and not self.read_only
+        ):
+            self.reserve_taken = not release_reserve(self.disk, self.path)
         if self.lock is not None:
             self.guard.let_go()
             self.lock.close()
@@ -855,6 +998,14 @@ cdef bint is_of_kvd(list names):
 
 cdef object table_entry(int level, LiveTable* file):
     return entry_of(level, file.number, &file.summary, file.smallest, file.largest)
+
+
+cdef bint may_be_of_a_handler(object error) except -1:
+    """Raised by a signal's handler within a call of the program's, it says nothing of the store."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and not isinstance(error, (Error, MemoryError)) and getattr(error, "errno", None) is None
+    )
 
 
 cdef bint kept(Version* version, LiveTable* file) noexcept:

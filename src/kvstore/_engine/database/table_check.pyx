@@ -73,16 +73,15 @@ cdef object check_small_files(Store store):
             raise CorruptionError(
                 damage, code=IntegrityCode.CHECKSUM_MISMATCH, path=f"{store.path}/{END}"
             )
-        number, _, torn = load_manifest(
+        number, _, size, torn = load_manifest(
             store.disk, store.path, store.database_id, store.read_only, noted
         )
-        size = 0 if store.manifest is None else store.manifest.size
-        if torn and store.manifest is not None:
+        if torn and (store.manifest is not None or store.manifest_stands):
             raise CorruptionError(
                 "manifest edit", code=IntegrityCode.CHECKSUM_MISMATCH,
-                path=f"{store.path}/MANIFEST-{number:06d}", offset=size - torn,
+                path=f"{store.path}/MANIFEST-{number:06d}", offset=size,
             )
-    return len(identity) + size
+    return len(identity) + size + torn
 
 
 # Freeing it still needs the store: the collector must not clear the reference first.

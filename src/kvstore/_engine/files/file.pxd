@@ -31,12 +31,6 @@ cdef struct FileSystemOps:
     int (*pwrite)(void* disk, void* file, const uint8_t* data, size_t size, uint64_t offset) noexcept nogil
     # Returns the bytes read: fewer than `size` only at the end of the file.
     int64_t (*pread)(void* disk, void* file, uint8_t* into, size_t size, uint64_t offset) noexcept nogil
-    # The same of bytes that are in memory anyway: it asks the device for nothing, and waits for nothing
-    # but the copy, so that a caller may hold the GIL. -EAGAIN, or fewer bytes, where not all of them
-    # are; -EOPNOTSUPP where this disk can't tell, and then never can of this file.
-    int64_t (*pread_at_hand)(
-        void* disk, void* file, uint8_t* into, size_t size, uint64_t offset
-    ) noexcept nogil
     # Has the device begin to take what was written there, and waits until it has taken as much before
     # it, so that a large file doesn't all go out at once: whatever else is synced meanwhile would wait
     # behind it. Nothing is durable by it. A failure is as final as that of a sync.

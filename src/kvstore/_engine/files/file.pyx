@@ -3,7 +3,7 @@
 import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EEXIST, ENOENT
+from libc.errno cimport EEXIST, ENOENT, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from kvstore._engine.primitives.native cimport Status, status_error, status_os_error
@@ -153,9 +153,17 @@ cdef void* open_file(FileSystem filesystem, str path, int mode) except NULL:
     return file
 
 
+cdef extern from "Python.h":
+    object PyUnicode_DecodeFSDefault(const char* name)
+
+
 cdef int collect_name(void* context, const char* name) noexcept nogil:
+    # In C: no signal's handler may raise here, and a name that can't be taken ends the listing.
     with gil:
-        (<list> context).append(os.fsdecode(<bytes> name))
+        try:
+            (<list> context).append(PyUnicode_DecodeFSDefault(name))
+        except MemoryError:
+            return -ENOMEM
     return 0
 
 

@@ -47,21 +47,6 @@ cdef class OpenFile:
             result = self.filesystem.ops.pread(self.filesystem.disk, self.file, at, size, offset)
         return bytes(into[: checked(result, self.path)])
 
-    def pread_at_hand(self, size_t size, uint64_t offset):
-        cdef bytearray into = bytearray(size + 1)
-        cdef uint8_t* at = <uint8_t*> (<char*> into)
-        cdef int64_t result
-        self.check()
-        result = self.filesystem.ops.pread_at_hand(
-            self.filesystem.disk, self.file, at, size, offset
-        )
-        return bytes(into[: checked(result, self.path)])
-
-    def forget(self):
-        """Let go of what the system caches of it, as far as it was written."""
-        self.check()
-        self.filesystem.ops.forget(self.filesystem.disk, self.file, 0, 0)
-
     def write_back(self, uint64_t offset, uint64_t size):
         cdef int result
         self.check()

@@ -62,13 +62,6 @@ cdef int64_t guarded_pread(
     return self.ops.pread(self.disk, file, into, size, offset)
 
 
-cdef int64_t guarded_pread_at_hand(
-    void* disk, void* file, uint8_t* into, size_t size, uint64_t offset
-) noexcept nogil:
-    cdef GuardedDisk* self = <GuardedDisk*> disk
-    return self.ops.pread_at_hand(self.disk, file, into, size, offset)
-
-
 cdef int guarded_write_back(
     void* disk, void* file, uint64_t offset, uint64_t size
 ) noexcept nogil:
@@ -198,7 +191,6 @@ GUARDED_OPS.open = guarded_open
 GUARDED_OPS.close = guarded_close
 GUARDED_OPS.pwrite = guarded_pwrite
 GUARDED_OPS.pread = guarded_pread
-GUARDED_OPS.pread_at_hand = guarded_pread_at_hand
 GUARDED_OPS.write_back = guarded_write_back
 GUARDED_OPS.datasync = guarded_datasync
 GUARDED_OPS.allocate = guarded_allocate

@@ -4,7 +4,7 @@ Its functions take the GIL. So code under test must not call the table while it 
 another thread waits for with the GIL held; that would stall a whole process on a slow disk, too.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 
 
@@ -22,7 +22,6 @@ cdef class MemoryFileSystem(FileSystem):
     cdef readonly int preads_with_gil   # those whose caller didn't let go of the GIL
     cdef readonly int operations        # calls so far that may change the disk
     cdef readonly bint stopped
-    cdef public bint at_hand            # whether pread_at_hand has all bytes, else it can't tell
     cdef public object capacity_bytes
     cdef public object on_operation
     cdef list faults
@@ -35,9 +34,6 @@ cdef class MemoryFileSystem(FileSystem):
     # What the table's functions do.
     cdef Handle open_file(self, str path, int mode)
     cdef int write_at(self, Handle handle, bytes content, uint64_t offset) except -1
-    cdef int64_t read_at(
-        self, str operation, Handle handle, uint8_t* into, size_t size, uint64_t offset
-    ) except -1
     cdef int begin_writing_back(self, str operation, Handle handle) except -1
     cdef int sync_file(self, Handle handle) except -1
     cdef int allocate_file(self, Handle handle, uint64_t size) except -1

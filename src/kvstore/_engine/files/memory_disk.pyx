@@ -16,7 +16,7 @@ from kvstore._engine.primitives.native cimport has_gil
 from kvstore.errors import InvalidArgumentError
 
 cdef frozenset OPERATIONS = frozenset((
-    "open", "close", "pwrite", "pread", "pread_at_hand", "write_back", "datasync", "allocate", "truncate", "size",
+    "open", "close", "pwrite", "pread", "write_back", "datasync", "allocate", "truncate", "size",
     "rename", "link", "unlink", "make_directory", "remove_directory", "sync_directory", "list", "kind",
     "lock", "lock_shared", "free_bytes",
 ))
@@ -73,12 +73,8 @@ cdef class MemoryFileSystem(FileSystem):
             raise ValueError("at and error must be positive")
         self.add_fault(operation, error, at, always, path)
 
-    def shorten_read(
-        self, *, int at=1, bint always=False, str path="", str operation="pread"
-    ):
-        if operation not in ("pread", "pread_at_hand"):
-            raise ValueError(f"{operation!r} is no read")
-        self.add_fault(operation, 0, at, always, path)
+    def shorten_read(self, *, int at=1, bint always=False, str path=""):
+        self.add_fault("pread", 0, at, always, path)
 
     cdef int add_fault(self, str operation, int error, int at, bint always, str path) except -1:
         cdef Fault fault = Fault()
@@ -285,19 +281,6 @@ cdef class MemoryFileSystem(FileSystem):
         self.end()
         return 0
 
-    cdef int64_t read_at(
-        self, str operation, Handle handle, uint8_t* into, size_t size, uint64_t offset
-    ) except -1:
-        cdef size_t count
-        short = self.begin(operation, handle.path)
-        if handle.inode.given_back or offset >= <uint64_t> len(handle.inode.data):
-            return 0
-        count = min(size, <size_t> (len(handle.inode.data) - offset))
-        if short:
-            count //= 2
-        memcpy(into, <const uint8_t*> (<char*> handle.inode.data) + offset, count)
-        return <int64_t> count
-
     cdef int begin_writing_back(self, str operation, Handle handle) except -1:
         try:
             self.begin(operation, handle.path)
@@ -475,21 +458,17 @@ cdef int64_t memory_pread_counted(
 ) noexcept with gil:
     cdef Handle handle = <Handle> file
     cdef MemoryFileSystem self = <MemoryFileSystem> disk
+    cdef size_t count
     try:
         self.preads_with_gil += had_gil
-        return self.read_at("pread", handle, into, size, offset)
-    except BaseException as error:
-        return refused(error)
-
-
-cdef int64_t memory_pread_at_hand(
-    void* disk, void* file, uint8_t* into, size_t size, uint64_t offset
-) noexcept with gil:
-    cdef MemoryFileSystem self = <MemoryFileSystem> disk
-    if not self.at_hand:
-        return -EOPNOTSUPP
-    try:
-        return self.read_at("pread_at_hand", <Handle> file, into, size, offset)
+        short = self.begin("pread", handle.path)
+        if handle.inode.given_back or offset >= <uint64_t> len(handle.inode.data):
+            return 0
+        count = min(size, <size_t> (len(handle.inode.data) - offset))
+        if short:
+            count //= 2
+        memcpy(into, <const uint8_t*> (<char*> handle.inode.data) + offset, count)
+        return <int64_t> count
     except BaseException as error:
         return refused(error)
 
@@ -598,7 +577,7 @@ cdef int memory_list(void* disk, const char* path, void* context, list_visitor v
             with nogil:
                 stop = visit(context, raw)
             if stop:
-                break
+                return stop
     except BaseException as error:
         return refused(error)
     return 0
@@ -679,7 +658,6 @@ MEMORY_OPS.open = memory_open
 MEMORY_OPS.close = memory_close
 MEMORY_OPS.pwrite = memory_pwrite
 MEMORY_OPS.pread = memory_pread
-MEMORY_OPS.pread_at_hand = memory_pread_at_hand
 MEMORY_OPS.write_back = memory_write_back
 MEMORY_OPS.datasync = memory_datasync
 MEMORY_OPS.allocate = memory_allocate

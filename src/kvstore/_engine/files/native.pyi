@@ -55,8 +55,8 @@ class MemoryFileSystem(FileSystem):
     of its directory, as strictly as POSIX allows; :meth:`crash` says what is left. Everything is
     deterministic. Paths begin at the root, which exists.
 
-    Operations are named as in the table of ``file.pxd``: ``open close pwrite pread pread_at_hand
-    write_back datasync allocate truncate size rename link unlink make_directory remove_directory
+    Operations are named as in the table of ``file.pxd``: ``open close pwrite pread write_back
+    datasync allocate truncate size rename link unlink make_directory remove_directory
     sync_directory list kind lock lock_shared free_bytes``.
     """
 
@@ -64,8 +64,6 @@ class MemoryFileSystem(FileSystem):
     """How often each operation was called."""
     preads_with_gil: int
     """How often a thread read that held the GIL: on a real disk, all of Python had to wait."""
-    at_hand: bool
-    """Whether ``pread_at_hand`` has all bytes in memory; if not, as at first, it can't tell."""
     operations: int
     """How many calls so far may have changed the disk (what :meth:`stop_at` counts)."""
     stopped: bool
@@ -84,15 +82,8 @@ class MemoryFileSystem(FileSystem):
         failed datasync or write_back what was written before it never will be durable, as with a
         real kernel.
         """
-    def shorten_read(
-        self,
-        *,
-        at: int = 1,
-        always: bool = False,
-        path: str = "",
-        operation: Literal["pread", "pread_at_hand"] = "pread",
-    ) -> None:
-        """Let the ``at``-th such read return half of what is there."""
+    def shorten_read(self, *, at: int = 1, always: bool = False, path: str = "") -> None:
+        """Let the ``at``-th pread return half of what is there."""
     def heal(self) -> None:
         """Forget all faults that were asked for."""
     def stop_at(self, operation: int) -> None:
@@ -164,3 +155,8 @@ class TwoCopies:
 
         Raises StorageError.
         """
+    @property
+    def number(self) -> int:
+        """Of the newer copy: how often it was written; 0 before load()."""
+    def first_of(self, fields: bytes) -> bytes:
+        """What the file is to hold at first, for whoever makes it otherwise than by store()."""

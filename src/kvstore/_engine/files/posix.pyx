@@ -15,7 +15,6 @@ from libc.errno cimport (
     ENOTDIR,
     ENXIO,
     EOPNOTSUPP,
-    EPERM,
     ESPIPE,
     ESTALE,
 )
@@ -33,39 +32,12 @@ from kvstore._engine.primitives.native cimport kv_gave_back, kv_may_allocate
 cdef extern from *:
     """
     #include <dirent.h>
-    #include <errno.h>
     #include <fcntl.h>
     #include <stdio.h>
     #include <sys/file.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/statvfs.h>
-    #include <sys/syscall.h>
-    #include <sys/uio.h>
-    #include <unistd.h>
-    #ifndef SYS_cachestat
-    #define SYS_cachestat 451   /* Linux 6.5; the same on every architecture that Python wheels are for */
-    #endif
-    #ifndef RWF_NOWAIT
-    #define RWF_NOWAIT 8
-    #endif
-    /* RWF_NOWAIT alone isn't enough: for a page that isn't there the kernel (since 5.10) first begins to
-       read it, and for that may read the file system's own blocks, or wait for room in the device's
-       queue, which never comes if the device hangs. So the page cache is asked first. Without the C
-       library: it has no name for the one call, and older ones none for the other. */
-    static inline int64_t kvstore_pread_at_hand(int fd, void* into, size_t size, uint64_t offset) {
-        struct { uint64_t offset, size; } range = {offset, size};
-        struct { uint64_t cached, dirty, written_back, evicted, recently_evicted; } pages;
-        struct iovec vector = {into, size};
-        uint64_t page = (uint64_t) sysconf(_SC_PAGESIZE);
-        if (syscall(SYS_cachestat, fd, &range, &pages, 0)) return -1;
-        if (pages.cached < (offset + size - 1) / page - offset / page + 1) {
-            errno = EAGAIN;
-            return -1;
-        }
-        return syscall(
-            SYS_preadv2, fd, &vector, 1L, (long) offset, (long) (offset >> 32), RWF_NOWAIT);
-    }
     static inline int kvstore_atomic_add(int* counter, int change) {
         return __atomic_fetch_add(counter, change, __ATOMIC_RELAXED);
     }
@@ -94,9 +66,6 @@ cdef extern from *:
     int atomic_add "kvstore_atomic_add"(int* counter, int change) nogil
     int munmap(void* at, size_t size) nogil
     int madvise(void* at, size_t size, int advice) nogil
-    int64_t pread_at_hand "kvstore_pread_at_hand"(
-        int fd, uint8_t* into, size_t size, uint64_t offset
-    ) nogil
     void* MAP_FAILED
     int PROT_READ, MAP_SHARED, MADV_RANDOM
 
@@ -201,18 +170,6 @@ cdef int64_t posix_pread(void* disk, void* file, uint8_t* into, size_t size, uin
             break
         done += <size_t> count
     return <int64_t> done
-
-
-cdef int64_t posix_pread_at_hand(
-    void* disk, void* file, uint8_t* into, size_t size, uint64_t offset
-) noexcept nogil:
-    cdef int64_t count = pread_at_hand(fd_of(file), into, size, offset)
-    if count >= 0:
-        return count
-    if os_errno == EINTR:
-        return -EAGAIN
-    # An older system, a file system without it, or a sandbox that knows nothing of such calls.
-    return -EOPNOTSUPP if os_errno in (ENOSYS, EINVAL, EPERM, ESPIPE) else -os_errno
 
 
 cdef int posix_write_back(void* disk, void* file, uint64_t offset, uint64_t size) noexcept nogil:
@@ -345,8 +302,10 @@ cdef int posix_list(void* disk, const char* path, void* context, list_visitor vi
         if entry == NULL:
             result = -os_errno
             break
-        if not is_dot(entry.d_name) and visit(context, entry.d_name):
-            break
+        if not is_dot(entry.d_name):
+            result = visit(context, entry.d_name)
+            if result:
+                break
     closedir(directory)
     return result
 
@@ -469,7 +428,6 @@ POSIX_OPS.open = posix_open
 POSIX_OPS.close = posix_close
 POSIX_OPS.pwrite = posix_pwrite
 POSIX_OPS.pread = posix_pread
-POSIX_OPS.pread_at_hand = posix_pread_at_hand
 POSIX_OPS.write_back = posix_write_back
 POSIX_OPS.datasync = posix_datasync
 POSIX_OPS.allocate = posix_allocate

@@ -124,11 +124,23 @@ class TwoCopies:
             self._storing.release()
         return True
 
-    def _store(self, fields):
-        number = self._number + 1
+    @property
+    def number(self):
+        return self._number
+
+    def first_of(self, bytes fields not None):
+        self._number = 1
+        self._there = True
+        return self._slot(1, fields) + UNWRITTEN_SLOT
+
+    def _slot(self, number, fields):
         body = SLOT_HEAD.pack(self._magic, SLOT_VERSION, 0, number, self.owner)
         body += fields.ljust(SLOT_FIELDS_BYTES, b"\0")
-        slot = body + SLOT_CRC.pack(crc32c(body))
+        return body + SLOT_CRC.pack(crc32c(body))
+
+    def _store(self, fields):
+        number = self._number + 1
+        slot = self._slot(number, fields)
         if self._there:
             write_over(self._filesystem, self.path, (number + 1) % 2 * SLOT_BYTES, slot)
         else:

@@ -71,6 +71,10 @@ cdef class Log:
     cdef uint8_t[ID_BYTES] log_id_raw   # the same, for code without the GIL
     cdef uint8_t[ID_BYTES] database_id_raw
     cdef bytes path_bytes
+    cdef bytes parent_bytes
+    cdef const char* parent             # the directory that `folder` is in
+    # Once a segment is to be begun, names that another process made or removed must be durable.
+    cdef bint names_unsynced
     cdef const char* folder             # path_bytes, for code without the GIL
     cdef bint read_only
     cdef bint closed
@@ -113,6 +117,8 @@ cdef class Log:
     cdef uint64_t durable_segment       # the last sync covered this segment
     cdef uint64_t durable_offset        # up to this offset
     cdef uint64_t begun_segment         # the newest one whose name and header are durable
+    cdef uint64_t rested                # number of the last segment that begin_rest() left
+    cdef uint64_t rest_limit            # what `append_limit` was then
     cdef uint64_t spare                 # number of an old segment kept for recycling, 0 none
     cdef uint64_t syncs
     cdef uint64_t append_segment        # where the next record goes
@@ -145,6 +151,18 @@ cdef class Log:
     cdef int reserve(self, size_t payload_bytes) noexcept nogil
     # Begins a segment with room for so many bytes. RETRY: something is lacking, the log is as it was.
     cdef int roll(self, size_t payload_bytes, Status* status) noexcept nogil
+    # Leaves the segment that is written, so that it may go, where all that was appended is durable and
+    # of an index below; the next record begins another one. With the GIL. False: nothing was done.
+    cdef bint begin_rest(self, uint64_t index) noexcept nogil
+    # It isn't to go after all: goes on in it, unless another one was begun meanwhile. With the GIL.
+    cdef void cancel_rest(self) noexcept nogil
+    # Of all segments, up to their last records.
+    cdef uint64_t bytes_held(self) noexcept nogil
+    cdef int sync_names(self, Status* status) noexcept nogil
+    # Whether anything of this index or above is in it, or may soon be.
+    cdef bint is_needed(self, uint64_t index) noexcept nogil
+    # Where it isn't, the number beyond all segments that there are; else 0.
+    cdef uint64_t beyond_unneeded(self, uint64_t index) noexcept nogil
     # All that was appended so far is in the file: it survives the process, not the machine.
     cdef int write_out(self, Status* status) noexcept nogil
     # All up to position `ticket` survives the machine. Concurrent callers share one sync.
@@ -195,6 +213,11 @@ cdef class Log:
     cdef uint64_t durable_position(self) noexcept nogil
     cdef uint64_t written_position(self) noexcept nogil
     cdef void run_write_behind(self) noexcept nogil
+    cdef bint needs_any(self, uint64_t index) noexcept nogil
+    cdef bint is_let_go(self, uint64_t index) noexcept nogil
+    cdef bint rests(self) noexcept nogil
+    cdef void leave_rested(self) noexcept nogil
+    cdef void remove_spare(self) noexcept nogil
     cdef size_t count_removable(self, uint64_t index) noexcept nogil
     cdef bint find_place(self, uint64_t first, Place* place) noexcept nogil
     cdef bint is_gone(self, uint64_t segment) noexcept nogil

@@ -98,6 +98,7 @@ cdef class Log:
         self, path, *, FileSystem filesystem=None, uint64_t segment_bytes=DEFAULT_SEGMENT_BYTES,
         sticky_kinds=(), bint read_only=False, bytes log_id=None, bytes database_id=None,
         tuple noted=None, bint report_short=False, bint hollow=False, bint report_damage=False,
+        Applier applier=None, bint folder_made=False,
     ):
         if self.ops != NULL:
             raise InvalidArgumentError("a log object opens once")
@@ -118,16 +119,19 @@ cdef class Log:
         if len(self.path_bytes) > PATH_BYTES - 32:
             raise InvalidArgumentError(f"path of {len(self.path_bytes)} bytes is too long")
         self.folder = self.file.folder = self.path_bytes
+        self.parent_bytes = os.fsencode(os.path.dirname(self.path))
+        self.parent = self.parent_bytes
         self.file.segment_bytes = segment_bytes
         self.read_only = read_only
         if not read_only:
-            self.make_folder()
+            if not folder_made:
+                self.make_folder()
             if not isinstance(self.filesystem, GuardedFileSystem):
                 self.watch_folder()
         self.start_from(
             recover(
                 self.filesystem, self.path, frozenset(sticky_kinds), not read_only, noted,
-                report_short, hollow, report_damage,
+                report_short, hollow, report_damage, applier,
             ),
             log_id, database_id,
         )
@@ -142,12 +146,23 @@ cdef class Log:
         cdef int result = self.ops.make_directory(self.disk, self.folder)
         if result < 0 and result != -EEXIST:
             raise os_failure(result, b"making the log's directory", self.path)
-        # Also where it exists: whoever made it may have died before this.
-        parent = os.path.dirname(self.path)
-        result = self.ops.sync_directory(self.disk, os.fsencode(parent))
-        if result < 0:
-            raise os_failure(result, b"syncing the directory above the log", parent)
+        self.names_unsynced = True
         return 0
+
+    cdef int sync_names(self, Status* status) noexcept nogil:
+        """Before the first segment of this opening has its name: what is opened to be read needs none.
+
+        Whoever made the folder may have died before its name was durable, or with segments removed
+        that a power loss brings back, beside those of the log that begins here.
+        """
+        cdef int result = self.ops.sync_directory(self.disk, self.parent)
+        if result >= 0:
+            result = self.ops.sync_directory(self.disk, self.folder)
+        if result >= 0:
+            self.names_unsynced = False
+            return 0
+        status_os_error(status, -result, b"syncing the log's directory", -1)
+        return RETRY if lacks_descriptor(result) else -1
 
     cdef int watch_folder(self) except -1:
         """From here on no segment is begun or removed at a path that somebody else's folder has."""
@@ -717,6 +732,10 @@ cdef class Log:
         cdef SegmentHeader header
         cdef uint64_t recycled
         cdef int result
+        if self.names_unsynced:
+            result = self.sync_names(status)
+            if result:
+                return result
         self.fill_header(&header)
         header.number = chunk.segment
         header.previous_end = chunk.previous_end
@@ -997,8 +1016,91 @@ cdef class Log:
                 return
             self.remove_segment(oldest)
 
+    cdef bint needs_any(self, uint64_t index) noexcept nogil:
+        """Whether it holds anything of that index or above, or may soon. Under `monitor`."""
+        cdef size_t i
+        if self.append_limit:
+            return True
+        for i in range(self.sealed_count):
+            if self.sealed[i].highest >= index:
+                return True
+        return False
+
+    cdef uint64_t bytes_held(self) noexcept nogil:
+        cdef uint64_t size = 0
+        cdef size_t i
+        self.monitor.lock()
+        for i in range(self.sealed_count):
+            size += self.sealed[i].bytes
+        if self.append_limit:
+            size += self.append_offset
+        self.monitor.unlock()
+        return size
+
+    cdef bint is_needed(self, uint64_t index) noexcept nogil:
+        self.monitor.lock()
+        cdef bint needed = self.needs_any(index)
+        self.monitor.unlock()
+        return needed
+
+    cdef uint64_t beyond_unneeded(self, uint64_t index) noexcept nogil:
+        self.monitor.lock()
+        cdef uint64_t number = 0 if self.needs_any(index) else self.append_segment + 1
+        self.monitor.unlock()
+        return number
+
+    cdef bint begin_rest(self, uint64_t index) noexcept nogil:
+        self.monitor.lock()
+        if (
+            self.failure.code or self.stopping or not self.append_limit or self.rolling
+            or self.writing or self.syncing or self.pending.first != NULL
+            or self.durable != self.appended or self.durable_segment != self.append_segment
+            or self.append_span.highest >= index or self.make_sealed() < 0
+        ):
+            self.monitor.unlock()
+            return False
+        self.append_span.bytes = self.append_offset
+        self.seal(self.append_segment, &self.append_span)
+        self.rest_limit = self.append_limit
+        self.append_limit = 0
+        self.rested = self.append_segment
+        self.monitor.unlock()
+        return True
+
+    cdef void cancel_rest(self) noexcept nogil:
+        self.monitor.lock()
+        if self.rests() and self.removing < self.rested:
+            self.sealed_count -= 1
+            self.seals -= 1
+            self.append_limit = self.rest_limit
+            self.rested = 0
+        self.monitor.unlock()
+
+    cdef bint rests(self) noexcept nogil:
+        """Whether nothing was begun since begin_rest(), nor is about to be. Under `monitor`."""
+        return (
+            self.rested != 0 and self.rested == self.append_segment and self.append_limit == 0
+            and self.file.segment == self.rested and self.file.file != NULL
+            and not self.writing and not self.syncing
+        )
+
+    cdef void leave_rested(self) noexcept nogil:
+        """The file of a segment that was removed: its space is in use while it is open."""
+        self.monitor.lock()
+        if self.rests():
+            self.writing = True
+            self.monitor.unlock()
+            log_file_close(&self.file)
+            self.monitor.lock()
+            self.writing = False
+            self.monitor.call_next()
+        self.monitor.unlock()
+
     def durable_places(self, uint64_t index):
         self.monitor.lock()
+        if not self.needs_any(index) or self.is_let_go(index):
+            self.monitor.unlock()
+            return 0, 0, 0
         # A segment that isn't durable yet need not be there after a crash.
         cdef uint64_t first = self.sealed_first + self.count_removable(index)
         if not self.sealed_count or first > self.durable_segment:
@@ -1008,11 +1110,25 @@ cdef class Log:
         self.monitor.unlock()
         return first, segment, end
 
-    def newest_place(self):
+    cdef bint is_let_go(self, uint64_t index) noexcept nogil:
+        """Whether nothing that is known to be durable is needed from that index on, so that it may be
+        gone: a segment after it isn't known to be durable yet. Under `monitor`.
+        """
+        cdef size_t i
+        if self.durable_segment > max(self.rested, self.removing):
+            return False
+        for i in range(self.sealed_count):
+            if self.sealed_first + i <= self.durable_segment and self.sealed[i].highest >= index:
+                return False
+        return True
+
+    def newest_place(self, uint64_t index=0):
         self.monitor.lock()
         cdef uint64_t segment = self.durable_segment
         cdef uint64_t offset = self.durable_offset
-        if self.begun_segment > segment:
+        if not self.needs_any(index) or self.is_let_go(index):
+            segment = offset = 0
+        if self.begun_segment > self.durable_segment and self.begun_segment > self.rested:
             segment = self.begun_segment
             offset = SEGMENT_HEADER_BYTES
         self.monitor.unlock()
@@ -1036,7 +1152,8 @@ cdef class Log:
         cdef char spare[PATH_BYTES]
         cdef int result
         self.monitor.lock()
-        cdef bint recycle = self.spare == 0
+        # Nothing is kept for a log that rests: it may do so for long.
+        cdef bint recycle = self.spare == 0 and self.append_limit != 0
         # Whoever reads it from here on may find another segment's bytes, and no damage.
         self.removing = max(self.removing, number)
         self.monitor.unlock()
@@ -1058,10 +1175,15 @@ cdef class Log:
         self.monitor.lock()
         self.sealed_count -= 1
         self.sealed_first += 1
+        if number == self.append_segment:
+            self.rested = number
         memmove(self.sealed, self.sealed + 1, self.sealed_count * sizeof(Span))
         if recycle:
             self.spare = number
         self.monitor.unlock()
+        if number == self.rested:
+            with nogil:
+                self.leave_rested()
         return 0
 
     # --- reading back ----------------------------------------------------------------------------
@@ -1190,6 +1312,14 @@ cdef class Log:
 
     # --- ending ----------------------------------------------------------------------------------
 
+    cdef void remove_spare(self) noexcept nogil:
+        """It is of no use to a log that rests. Where that fails the next opening does it."""
+        cdef char name[PATH_BYTES]
+        if self.spare:
+            segment_path(name, self.folder, self.spare, b"spare")
+            self.ops.unlink(self.disk, name)
+            self.spare = 0
+
     def close(self):
         cdef Status status
         cdef int result = 0
@@ -1225,6 +1355,9 @@ cdef class Log:
         if result == 0 and status.code == OK and clean:
             # Tells the next opening, too, that the sync of all before it went well.
             log_file_trim(&self.file)
+        if not self.read_only:
+            with nogil:
+                self.remove_spare()
         self.release()
         if self.watched is not None:
             (<GuardedFileSystem> self.filesystem).let_go()

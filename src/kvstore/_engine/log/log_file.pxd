@@ -30,6 +30,8 @@ cdef struct LogFile:
 cdef void segment_path(char* into, const char* folder, uint64_t number, const char* suffix) noexcept nogil
 # Whether what refused may allow it later: no space, descriptor or memory just now.
 cdef bint is_transient(int result) noexcept nogil
+# Likewise of descriptors and memory: a sync of a directory that it refused never began.
+cdef bint lacks_descriptor(int result) noexcept nogil
 # Leaves the current segment, all of it durable, and begins another with room for `segment_bytes`, or as
 # much as there is space for, but for `wanted` bytes at least; in the file of the old segment `recycled`
 # if there is one (0: none).

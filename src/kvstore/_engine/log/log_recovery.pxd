@@ -1,8 +1,17 @@
 """Opening of a log: every record of every segment is checked, and the tail judged."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from kvstore._engine.primitives.native cimport Status
 from kvstore._engine.files.native cimport FileSystem
+
+
+cdef class Applier:
+    """What becomes of the records that opening reads, in one pass: of those that check, in their order,
+    of kinds that aren't sticky. Whether the log's end is damaged shows only after them."""
+    # 0; 1: settle() is to be called before the next one; -1 with `status`, which ends the opening.
+    cdef int take(self, const RecordHeader* record, const uint8_t* payload, Status* status) noexcept nogil
+    cdef int settle(self) except -1
 
 
 cdef class Recovered:
@@ -21,6 +30,7 @@ cdef class Recovered:
 cdef str segment_name(str path, uint64_t number)
 # Whether a file of this name in a log's directory may be the log's.
 cdef bint is_own_log_name(str name)
+# `applier`: gets the records, or None.
 # Raises CorruptionError or StorageError; changes nothing unless `repair`, which makes the newest
 # segment's valid part durable and removes files that were left half made.
 # `noted`: what somebody else knows of the log, (oldest segment that must be there, newest one that was
@@ -30,5 +40,5 @@ cdef bint is_own_log_name(str name)
 # ends before it, and the summary says so; nothing is touched.
 cdef Recovered recover(
     FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short,
-    bint hollow, bint report_damage
+    bint hollow, bint report_damage, Applier applier
 )

@@ -36,6 +36,7 @@ from kvstore.errors import CorruptionError, IntegrityCode
 
 cdef enum:
     COPY_BYTES = 1048576
+    APPLIER_RESTS = 2
 
 
 class Hollow(NamedTuple):
@@ -63,6 +64,17 @@ class Recovery(NamedTuple):
     hollows: tuple[Hollow, ...] = ()
     damaged: bool = False
     beyond: tuple[str, ...] = ()
+
+
+cdef class Applier:
+    def __init__(self):
+        raise TypeError("only native code applies the records of a log")
+
+    cdef int take(self, const RecordHeader* record, const uint8_t* payload, Status* status) noexcept nogil:
+        return 0
+
+    cdef int settle(self) except -1:
+        return 0
 
 
 cdef class Recovered:
@@ -133,7 +145,7 @@ cdef object early_end(SegmentReader* reader, tuple noted, str where):
 
 cdef Recovered recover(
     FileSystem disk, str path, frozenset sticky_kinds, bint repair, tuple noted, bint report_short,
-    bint hollow, bint report_damage
+    bint hollow, bint report_damage, Applier applier
 ):
     cdef Recovered found = Recovered()
     cdef SegmentReader reader
@@ -171,7 +183,7 @@ cdef Recovered recover(
             check_log(&reader, found, where, repair)
             records += read_segment(
                 &reader, found, sticky_kinds, where, hollow, number == numbers[len(numbers) - 1],
-                <uint64_t> noted[2] if noted is not None and noted[1] == number else 0,
+                <uint64_t> noted[2] if noted is not None and noted[1] == number else 0, applier,
             )
             found.number = number
             found.end = reader.position
@@ -234,7 +246,7 @@ cdef int check_log(SegmentReader* reader, Recovered found, str where, bint repai
 
 cdef uint64_t read_segment(
     SegmentReader* reader, Recovered found, frozenset sticky_kinds, str where, bint hollow,
-    bint newest, uint64_t noted_end
+    bint newest, uint64_t noted_end, Applier applier
 ) except? 0xFFFFFFFFFFFFFFFF:
     """Reads all records up to the end, wherever and whatever that is; returns how many of users.
 
@@ -251,6 +263,7 @@ cdef uint64_t read_segment(
     cdef int result = 1
     cdef bint[256] is_sticky
     cdef int kind
+    cdef bint applies = applier is not None
     for kind in range(256):
         is_sticky[kind] = kind in sticky_kinds
     status_clear(&status)
@@ -258,7 +271,7 @@ cdef uint64_t read_segment(
     while result > 0:
         with nogil:
             result = next_sticky(
-                reader, is_sticky, &record, &payload, &records, &span, &status
+                reader, is_sticky, &record, &payload, &records, &span, applier, applies, &status
             )
         if result == 0 and hollow and reader.hollow:
             if newest and durable == 0:
@@ -277,6 +290,8 @@ cdef uint64_t read_segment(
                     span_note(&span, record.index)
                 segment_pass(reader, &record)
                 result = 1
+        elif result == APPLIER_RESTS:
+            applier.settle()
         elif result > 0:
             found.sticky[record.kind] = (
                 record.index, record.term, <bytes> payload[: record.payload_bytes]
@@ -290,9 +305,12 @@ cdef uint64_t read_segment(
 
 cdef int next_sticky(
     SegmentReader* reader, const bint* is_sticky, RecordHeader* record, const uint8_t** payload,
-    uint64_t* records, Span* span, Status* status
+    uint64_t* records, Span* span, Applier applier, bint applies, Status* status
 ) noexcept nogil:
-    """Reads on to a record of a sticky kind (1) or the end (0), and counts. -1: unreadable."""
+    """Reads on to a record of a sticky kind (1) or the end (0), and counts. -1: unreadable.
+
+    APPLIER_RESTS: the applier wants to settle() first.
+    """
     cdef int result
     while True:
         result = segment_next(reader, record, payload, status)
@@ -304,6 +322,10 @@ cdef int next_sticky(
         if is_sticky[record.kind]:
             return 1
         span_note(span, record.index)
+        if applies:
+            result = applier.take(record, payload[0], status)
+            if result:
+                return result if result < 0 else APPLIER_RESTS
 
 
 cdef object broken_end(FileSystem disk, str path, Recovered found, uint64_t promised):

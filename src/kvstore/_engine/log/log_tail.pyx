@@ -42,8 +42,10 @@ cdef class LogTail:
         self.segment = self.log.append_segment
         self.offset = self.log.append_offset
         self.chain = self.log.chain
+        # Of a log that rests the last segment may be gone.
+        self.at_head = self.segment != 0 and self.segment == self.log.rested
+        self.segment += self.at_head
         self.log.monitor.unlock()
-        self.at_head = False
 
     cdef bint go_before(self, uint64_t index, uint64_t kept, uint64_t* oldest) noexcept:
         cdef Log log = self.log

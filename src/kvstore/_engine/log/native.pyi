@@ -177,8 +177,10 @@ class Log:
     def durable_places(self, index: int) -> tuple[int, int, int]:
         """What could be ``noted``, once :meth:`remove_before` this index were called; 0: none."""
 
-    def newest_place(self) -> tuple[int, int]:
-        """The newest segment whose name is durable, and up to which offset it all is; 0: none."""
+    def newest_place(self, index: int = 0) -> tuple[int, int]:
+        """The newest segment whose name is durable, and up to which offset it all is; 0: none that
+        holds ``index`` or above is durable.
+        """
 
     def replay(self, index: int = 0) -> Iterator[tuple[int, int, int, bytes | None]]:
         """The records ``(kind, index, term, payload)`` that opening found, in written order.

@@ -18,7 +18,8 @@ cdef enum Lookup:
     COLD = 4                # only the disk knows, and it was not to be asked
 
 
-cdef MemTable* memtable_new() noexcept nogil                        # NULL: out of memory
+# Meant for about so many bytes. NULL: out of memory.
+cdef MemTable* memtable_new(size_t meant_for) noexcept nogil
 cdef void memtable_retain(MemTable* table) noexcept nogil
 cdef void memtable_release(MemTable* table) noexcept nogil
 # Copies key and value into the arena. -1: out of memory, nothing changed. What the key had at this

@@ -656,12 +656,12 @@ cdef void refresh_edges(MemTable* table, Path* path) noexcept nogil:
 
 # --- the public face ------------------------------------------------------------------------
 
-cdef MemTable* memtable_new() noexcept nogil:
+cdef MemTable* memtable_new(size_t meant_for) noexcept nogil:
     cdef MemTable* table = <MemTable*> kv_calloc(1, sizeof(MemTable))
     if table == NULL:
         return NULL
     table.references = 1
-    arena_init(&table.arena)
+    arena_init(&table.arena, meant_for)
     cdef Leaf* leaf = <Leaf*> arena_allocate(&table.arena, sizeof(Leaf), CACHE_LINE_BYTES)
     if leaf == NULL:
         kv_free(table)

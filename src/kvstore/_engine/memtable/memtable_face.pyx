@@ -10,8 +10,8 @@ cdef class MemTableFace:
 
     cdef MemTable* table
 
-    def __cinit__(self):
-        self.table = memtable_new()
+    def __cinit__(self, size_t meant_for=64 << 20):
+        self.table = memtable_new(meant_for)
         if self.table == NULL:
             raise MemoryError("no memory for a memtable")
 

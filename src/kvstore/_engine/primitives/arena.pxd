@@ -1,7 +1,8 @@
 """Memory that is handed out piece by piece and given back all at once.
 
-Chunks grow from 16 KiB to 2 MiB; the big ones are aligned to, and advised as, huge pages, which
-saves the page-table misses that random reads of a large memtable otherwise pay for.
+Chunks grow from 16 KiB to an eighth of what the arena is for, 2 MiB at most; those of 2 MiB are aligned
+to, and advised as, huge pages, which saves the page-table misses that random reads of a large memtable
+otherwise pay for.
 """
 
 from libc.stdint cimport uint8_t
@@ -19,10 +20,12 @@ cdef struct Arena:
     uint8_t* at             # the next free byte of the current chunk
     size_t left             # bytes free from there on
     size_t next_size        # of the chunk to come
+    size_t largest          # it grows to
     size_t bytes            # the sum of all chunk sizes: what the arena costs
 
 
-cdef void arena_init(Arena* arena) noexcept nogil
+# `meant_for` bytes; it may come to hold more.
+cdef void arena_init(Arena* arena, size_t meant_for) noexcept nogil
 cdef void arena_free(Arena* arena) noexcept nogil
 # Makes room, so that allocations of `size` bytes in all (alignment included) can't fail. -1: no memory.
 cdef int arena_reserve(Arena* arena, size_t size) noexcept nogil

@@ -33,10 +33,18 @@ cdef extern from *:
 cdef enum:
     FIRST_CHUNK_BYTES = 16 << 10
     LARGEST_CHUNK_BYTES = 2 << 20
+    CHUNK_SHARE = 8                 # of what the arena is for: so much of it may lie idle
     CHUNK_HEADER_BYTES = 64         # a cache line: what follows the header begins with one
 
 
-cdef void arena_init(Arena* arena) noexcept nogil:
+cdef void arena_init(Arena* arena, size_t meant_for) noexcept nogil:
+    arena.largest = FIRST_CHUNK_BYTES
+    while arena.largest < LARGEST_CHUNK_BYTES and 2 * arena.largest <= meant_for // CHUNK_SHARE:
+        arena.largest *= 2
+    clear(arena)
+
+
+cdef void clear(Arena* arena) noexcept nogil:
     arena.newest = NULL
     arena.spare = NULL
     arena.at = NULL
@@ -63,7 +71,7 @@ cdef void arena_free(Arena* arena) noexcept nogil:
         older = chunk.older
         free_chunk(chunk)
         chunk = older
-    arena_init(arena)
+    clear(arena)
 
 
 cdef void* map_chunk(size_t size) noexcept nogil:
@@ -92,7 +100,7 @@ cdef void take_chunk(Arena* arena, Chunk* chunk) noexcept nogil:
     chunk.older = arena.newest
     arena.newest = chunk
     arena.bytes += chunk.size
-    if arena.next_size < LARGEST_CHUNK_BYTES:
+    if arena.next_size < arena.largest:
         arena.next_size *= 2
 
 

@@ -7,14 +7,9 @@ Who waits for the GIL gets it from a thread that computes when its five millisec
 time for ten thousand puts: a flush that comes back from the disk a few times would be later than the
 memtable that is filled meanwhile. So it asks before it waits, and who writes in a loop looks for that, and
 steps aside until it has been answered.
-
-A reader that gives the GIL up for the microsecond that a read of the page cache takes wakes up a thread
-that waits for it, which mostly comes too late, and pays for that. So one that reads what is in memory anyway
-may keep it (gil_is_worth_keeping) for some reads after others were seen to want it (let_others_have_gil): then
-giving it up takes a system call. Where nobody does, giving it up is the cheaper of the two.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 
 cdef extern from *:
@@ -43,11 +38,6 @@ cdef extern from *:
         return own && own == kv_current_thread_state();
     }
     static inline void kv_take_gil(PyThreadState* own) { if (own) PyEval_RestoreThread(own); }
-    static inline uint64_t kv_clock_ns(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec;
-    }
 
     static inline int kv_asked(
             const uint32_t* asked, const uint32_t* answers, const uint32_t* vain) {
@@ -86,7 +76,6 @@ cdef extern from *:
     PyThreadState* let_go_of_gil "kv_let_go_of_gil"() noexcept nogil
     bint has_gil "kv_has_gil"() noexcept nogil
     void take_gil "kv_take_gil"(PyThreadState* own) noexcept nogil
-    uint64_t clock_ns "kv_clock_ns"() noexcept nogil
     bint asked "kv_asked"(
         const uint32_t* asked, const uint32_t* answers, const uint32_t* vain
     ) noexcept nogil
@@ -105,36 +94,6 @@ cdef struct GilTurn:
 
 # Of the process, whatever the number of extension modules.
 cdef GilTurn gil_turn
-
-
-cdef enum:
-    WANTED_NS = 500             # giving the GIL up takes longer where there is someone to be woken up
-    KEPT_READS = 256            # before somebody looks again
-
-
-cdef struct GilCrowd:
-    uint64_t kept               # atomic: reads that are to keep the GIL yet, or nearly
-
-# Of the process, as gil_turn.
-cdef GilCrowd gil_crowd
-
-
-cdef inline bint gil_is_worth_keeping() noexcept nogil:
-    """For who may have the GIL, and can do without giving it up. Each call counts."""
-    cdef uint64_t kept = load_acquire(&gil_crowd.kept)
-    if kept == 0 or not has_gil():
-        return False
-    store_release(&gil_crowd.kept, kept - 1)
-    return True
-
-
-cdef inline PyThreadState* let_others_have_gil() noexcept nogil:
-    """let_go_of_gil, and a look at whether others want it."""
-    cdef uint64_t began = clock_ns()
-    cdef PyThreadState* own = let_go_of_gil()
-    if own != NULL and clock_ns() - began > WANTED_NS:
-        store_release(&gil_crowd.kept, KEPT_READS)
-    return own
 
 
 cdef inline void gil_ask() noexcept nogil:

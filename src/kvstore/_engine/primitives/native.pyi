@@ -30,12 +30,6 @@ class CursorFace:
 def forget_other_threads() -> None:
     """In the child of a fork: who asked for the GIL isn't there."""
 
-def keep_gil(reads: int) -> None:
-    """For tests: let so many reads of what is in memory keep it, as if others wanted it."""
-
-def keeps_gil() -> int:
-    """How many of them are left."""
-
 # memory.pyx
 
 def watch_allocations() -> None:

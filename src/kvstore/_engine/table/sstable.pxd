@@ -8,7 +8,7 @@ without; whatever reads from disk lets go of it.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from kvstore._engine.memtable.native cimport RangeRun
-from kvstore._engine.primitives.native cimport PyThreadState, Slice, Status
+from kvstore._engine.primitives.native cimport Slice, Status
 from kvstore._engine.files.native cimport FileSystemOps
 
 
@@ -34,7 +34,6 @@ cdef struct Table:
     uint8_t* ranges_frame
     RangeRun* ranges                # the range tombstones, keys in that frame; NULL: there are none
     const uint8_t* map              # the whole file (FileSystemOps.map); NULL: it is read by calls
-    uint64_t never_at_hand          # atomic; 1: the disk can't say what is in memory
     uint64_t packed                 # atomic; 1: a block in the map was compressed, lookups don't use it
     const uint8_t* tail             # only while opening: the end of the file, in memory
     uint64_t tail_at
@@ -99,12 +98,6 @@ cdef struct Partition:
 # (fewer if the file is shorter; at least TABLE_FOOTER_BYTES). -1: see status.
 cdef int table_read_ends(
     Table* table, Footer* footer, uint8_t* last, size_t* last_bytes, Status* status
-) noexcept nogil
-# Reads a piece of the file. Where the caller has the GIL it is kept only if gil_is_worth_keeping and
-# the bytes are in memory; else it is given up, to be taken back by take_gil(own[0]), which is left
-# alone otherwise. -1: see status.
-cdef int table_read(
-    Table* table, uint8_t* into, size_t size, uint64_t offset, PyThreadState** own, Status* status
 ) noexcept nogil
 # A frame from disk, checksum verified and uncompressed: FRAME_HEADER_BYTES to skip, then
 # *payload_size bytes, to be given back with block_free(). NULL: see status.

@@ -1,6 +1,5 @@
 """The table reader: open, and the loading of blocks. See sstable.pxd."""
 
-from libc.errno cimport EAGAIN, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 
@@ -12,15 +11,12 @@ from kvstore._engine.primitives.native cimport (
     TRUNCATED_RECORD,
     get_fixed32,
     get_fixed64,
-    gil_is_worth_keeping,
     internal_compare,
     internal_trailer,
     internal_user_key,
     kv_calloc,
     kv_free,
     let_go_of_gil,
-    let_others_have_gil,
-    load_acquire,
     reference_add,
     reference_drop,
     slice_of,
@@ -28,7 +24,6 @@ from kvstore._engine.primitives.native cimport (
     status_no_memory,
     status_os_error,
     status_set,
-    store_release,
     take_gil,
 )
 from kvstore._engine.files.native cimport FileSystemOps, OPEN_READ
@@ -37,41 +32,9 @@ from kvstore._engine.memtable.native cimport range_run_release
 
 cdef enum:
     TAIL_BYTES = 8 << 10            # of the file's end that opening reads at once
-    AT_HAND_BYTES = 128 << 10       # copied with the GIL at most: 20 us
 
 
 # --- frames ---------------------------------------------------------------------------------
-
-cdef int read_at_hand(
-    Table* table, uint8_t* into, size_t size, uint64_t offset, Status* status
-) noexcept nogil:
-    """1: done, 0: it wasn't all there, -1: see status."""
-    cdef int64_t got = table.ops.pread_at_hand(table.disk, table.file, into, size, offset)
-    if got == <int64_t> size:
-        return 1
-    if got == -EOPNOTSUPP:
-        store_release(&table.never_at_hand, 1)
-    elif got < 0 and got != -EAGAIN:
-        return status_os_error(status, <int> -got, b"read table", <int64_t> offset)
-    return 0
-
-
-cdef int table_read(
-    Table* table, uint8_t* into, size_t size, uint64_t offset, PyThreadState** own, Status* status
-) noexcept nogil:
-    cdef PyThreadState* given_up
-    cdef int result = 0
-    if size <= AT_HAND_BYTES and not load_acquire(&table.never_at_hand) and gil_is_worth_keeping():
-        result = read_at_hand(table, into, size, offset, status)
-    if result:
-        return 0 if result > 0 else -1
-    given_up = let_others_have_gil()
-    if given_up != NULL:
-        own[0] = given_up
-    return read_exactly(
-        table.ops, table.disk, table.file, into, size, offset, b"read table", status
-    )
-
 
 cdef uint8_t* table_read_frame(
     Table* table, Handle handle, int kind, size_t* payload_size, Status* status
@@ -319,29 +282,12 @@ cdef int table_partition(
     return view_held(partition, handle, status)
 
 
-cdef uint8_t* read_data(
-    Table* table, Handle handle, size_t* size, PyThreadState** own, Status* status
-) noexcept nogil:
-    """table_read_frame of a data frame, the GIL as table_read."""
-    cdef uint8_t* frame = block_allocate(handle.bytes)
-    if frame == NULL:
-        status_no_memory(status, b"memory for a block")
-        return NULL
-    if table_read(table, frame, handle.bytes, handle.offset, own, status) < 0:
-        block_free(frame)
-        return NULL
-    return frame_open(
-        frame, handle, FRAME_DATA, table.identity.seed,
-        <uint32_t> table.properties.largest_block_bytes, size, status,
-    )
-
-
 cdef CachedBlock* load_data(
     Table* table, uint64_t partition, Handle handle, Index* index, uint64_t slot, bint fill_cache,
-    PyThreadState** own, Status* status
+    Status* status
 ) noexcept nogil:
     cdef size_t size
-    cdef uint8_t* frame = read_data(table, handle, &size, own, status)
+    cdef uint8_t* frame = table_read_frame(table, handle, FRAME_DATA, &size, status)
     if frame == NULL:
         return NULL
     if check_data_once(

@@ -49,6 +49,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     WRITE_BYTES = PIECE_BYTES       # gathered before each pwrite
+    WRITE_SPARE_BYTES = WRITE_BYTES // 4    # for the frame that makes it so many
     PARTITION_INDEX_BYTES = 4 << 10     # a partition ends when its index has grown to this
     PARTITION_SPAN_SHIFT = 31       # or its data frames to so many bits: one more still fits into 32
     META_FRAMES_MAX = 8
@@ -146,7 +147,7 @@ cdef TableBuilder* table_builder_open(
     builder.partition_at = TABLE_HEADER_BYTES
     index_builder_init(&builder.index, DATA_VALUE_BYTES)
     index_builder_init(&builder.root, ROOT_VALUE_BYTES)
-    if builder.path == NULL or buffer_reserve(&builder.pending, 2 * WRITE_BYTES) < 0:
+    if builder.path == NULL or buffer_reserve(&builder.pending, WRITE_BYTES + WRITE_SPARE_BYTES) < 0:
         no_memory(status)
         builder_free(builder)
         return NULL

@@ -153,7 +153,7 @@ cdef size_t worth_reading(
 
 
 cdef int fill_window(
-    TableCursor* cursor, Handle handle, uint64_t slot, bint keep, PyThreadState** own, Status* status
+    TableCursor* cursor, Handle handle, uint64_t slot, bint keep, Status* status
 ) noexcept nogil:
     """The frame, and perhaps more, into the window. 1: done, 0: better by itself, -1: see status."""
     cdef uint64_t start
@@ -172,7 +172,10 @@ cdef int fill_window(
     if size == handle.bytes and copy_mapped(cursor.table, handle, cursor.window):
         cursor.window_size = size
         return 1
-    if table_read(cursor.table, cursor.window, size, start, own, status) < 0:
+    if read_exactly(
+        cursor.table.ops, cursor.table.disk, cursor.table.file, cursor.window, size, start,
+        b"read table", status,
+    ) < 0:
         return -1
     cursor.window_size = size
     return 1
@@ -227,34 +230,35 @@ cdef inline CachedBlock* insert_block(
     )
 
 
-cdef CachedBlock* load_from_disk(
+cdef CachedBlock* load_without_gil(
     TableCursor* cursor, Handle handle, uint64_t slot, bint keep
 ) noexcept nogil:
-    """Reads a block, for a caller that may hold the GIL: it is kept where little is to be done in memory."""
-    cdef PyThreadState* own = NULL
+    """Reads a block, without the GIL even if the caller holds it: unless it was read ahead."""
+    cdef PyThreadState* own
     cdef CachedBlock* block
-    if handle.bytes > HOLDS_GIL_BYTES:
-        own = let_go_of_gil()
-    block = load_block(cursor, handle, slot, keep, &own)
+    if is_inside(cursor, handle) and handle.bytes <= HOLDS_GIL_BYTES:
+        return load_block(cursor, handle, slot, keep)
+    own = let_go_of_gil()
+    block = load_block(cursor, handle, slot, keep)
     take_gil(own)
     return block
 
 
 cdef CachedBlock* load_block(
-    TableCursor* cursor, Handle handle, uint64_t slot, bint keep, PyThreadState** own
+    TableCursor* cursor, Handle handle, uint64_t slot, bint keep
 ) noexcept nogil:
     cdef Status* status = &cursor.base.status
     cdef size_t size
     cdef uint8_t* frame
     cdef int filled = is_inside(cursor, handle)
     if not filled and cursor.read_ahead:
-        filled = fill_window(cursor, handle, slot, keep, own, status)
+        filled = fill_window(cursor, handle, slot, keep, status)
         if filled < 0:
             return NULL
     stands_at(cursor, handle)
     if filled:
         return load_from_window(cursor, handle, slot, keep, status)
-    frame = read_data(cursor.table, handle, &size, own, status)
+    frame = table_read_frame(cursor.table, handle, FRAME_DATA, &size, status)
     if frame == NULL:
         return NULL
     if check_data_once(
@@ -288,7 +292,7 @@ cdef int take_block(TableCursor* cursor, uint64_t slot) noexcept nogil:
             cursor.held = cache_get(cursor.table.cache, cursor.table.cache_id, handle.offset)
         cursor.was_cached = cursor.held != NULL
         if cursor.held == NULL:
-            cursor.held = load_from_disk(cursor, handle, slot, keep)
+            cursor.held = load_without_gil(cursor, handle, slot, keep)
         else:
             stands_at(cursor, handle)
         if cursor.held == NULL:

@@ -15,6 +15,7 @@ from kvstore._engine.primitives.native cimport (
     Slice,
     Status,
     get_fixed32,
+    let_go_of_gil,
     load_acquire,
     prefetch_run,
     status_no_memory,
@@ -97,7 +98,7 @@ cdef int get_in_block(
 
 cdef int get_in_passing(
     Table* table, BlockPlace* place, Slice user_key, uint64_t trailer, BlockEntry* entry,
-    CachedBlock** held, PyThreadState** own, Status* status
+    CachedBlock** held, Status* status
 ) noexcept nogil:
     """From a block that isn't kept, but for a copy of the value: the same, -1: see status."""
     cdef uint64_t[SCRATCH_WORDS] scratch
@@ -106,8 +107,9 @@ cdef int get_in_passing(
     cdef CachedBlock block
     cdef int64_t offset = <int64_t> place.handle.offset
     cdef int found = -1
-    if table_read(
-        table, frame, place.handle.bytes, place.handle.offset, own, status
+    if read_exactly(
+        table.ops, table.disk, table.file, frame, place.handle.bytes, place.handle.offset,
+        b"read table", status,
     ) < 0 or check_frame(
         frame, place.handle, FRAME_DATA, table.identity.seed,
         <uint32_t> table.properties.largest_block_bytes, status,
@@ -144,15 +146,15 @@ cdef int get_from_disk(
     Table* table, BlockPlace* place, Slice user_key, uint64_t trailer, bint keep, BlockEntry* entry,
     CachedBlock** held, Status* status
 ) noexcept nogil:
-    """As get_in_passing, and where the block is kept it is held. The GIL as table_read meanwhile."""
+    """As get_in_passing, and where the block is kept it is held. Without the GIL meanwhile."""
     cdef int found = -1
-    cdef PyThreadState* own = NULL
+    cdef PyThreadState* own = let_go_of_gil()
     if not keep and place.handle.bytes <= 8 * SCRATCH_WORDS:
-        found = get_in_passing(table, place, user_key, trailer, entry, held, &own, status)
+        found = get_in_passing(table, place, user_key, trailer, entry, held, status)
     else:
         held[0] = load_data(
             table, place.partition_slot, place.handle, &place.partition.index, place.slot, keep,
-            &own, status,
+            status,
         )
         if held[0] != NULL:
             found = get_in_block(held[0], user_key, trailer, entry)

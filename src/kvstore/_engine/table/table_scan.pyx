@@ -376,7 +376,8 @@ cdef TableScan* table_scan(Table* table, size_t window_bytes) noexcept nogil:
         return NULL
     table_retain(table)
     scan.table = table
-    scan.window_bytes = window_bytes
+    # No more than the table has before its root.
+    scan.window_bytes = min(window_bytes, <size_t> table.root_handle.offset)
     begin_scan(scan)
     return scan
 

@@ -59,7 +59,11 @@ cdef extern from *:
 
 
 cdef enum:
-    WINDOW_BYTES = 1 << 18      # of a table that are read at a time
+    # Of a table that are read at a time: what all sources share, within these bounds. A thread's malloc
+    # keeps what it had at once, so few large windows or many small ones.
+    WINDOWS_BYTES = 1 << 19
+    SMALLEST_WINDOW_BYTES = 1 << 16
+    LARGEST_WINDOW_BYTES = 1 << 18
 
 
 # --- codes ----------------------------------------------------------------------------------
@@ -134,13 +138,20 @@ cdef inline bint show_scanned(JobSource* source) noexcept nogil:
     return source.scan.valid
 
 
+cdef inline size_t window_bytes(JobInput* input) noexcept nogil:
+    return max(
+        <size_t> SMALLEST_WINDOW_BYTES,
+        min(<size_t> LARGEST_WINDOW_BYTES, <size_t> (WINDOWS_BYTES // input.count)),
+    )
+
+
 cdef int scan_file(JobInput* input, JobSource* source, int at) noexcept nogil:
     """A scan of that table, which stands nowhere yet, in place of the one before. -1: see status."""
     cdef Table* table = live_table_open(source.files[at], &input.status)
     if table == NULL:
         return -1
     table_scan_free(source.scan)
-    source.scan = table_scan(table, WINDOW_BYTES)
+    source.scan = table_scan(table, window_bytes(input))
     table_release(table)
     if source.scan == NULL:
         return status_no_memory(&input.status, b"memory for a table")

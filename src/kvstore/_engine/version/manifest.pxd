@@ -15,14 +15,21 @@ cdef class Manifest:
     cdef int append_synced(self, object edit, bint* unsure) except -1
     cdef object seed                        # of the edits' checksums
     cdef readonly uint64_t first_bytes      # size with the first edit alone, which says everything
+    cdef readonly uint64_t durable_bytes    # what END may say of it: an edit whose sync failed isn't in
 
 
-# (number, [Edit], torn bytes) of the manifest that CURRENT names, of the database `database_id` (None:
+# (number, [Edit], bytes of them, torn bytes) of the manifest that CURRENT names, of the database `database_id` (None:
 # of whichever). `noted`: what END says of it, or None.
 cdef tuple load_manifest(
     FileSystem disk, str directory, object database_id, bint read_only, bytes noted
 )
 cdef bytes manifest_owner(FileSystem disk, str directory)
+# A manifest of this path with `everything` as its first edit, not durable yet. Leaves nothing where it fails.
+cdef Manifest draft_manifest(
+    FileSystem disk, str path, uint64_t number, bytes database_id, object everything
+)
+# What CURRENT says where that manifest is in force.
+cdef bytes current_text(uint64_t number)
 # A durable MANIFEST-<number> with `everything` as its first edit. Leaves nothing where it fails.
 cdef Manifest create_manifest(
     FileSystem disk, str directory, uint64_t number, bytes database_id, object everything

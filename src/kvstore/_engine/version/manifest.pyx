@@ -35,7 +35,7 @@ is left out, a bad edit that another follows is damage. Should the last edit hav
 damaged later, its consequences show: a file that it let go of is missing, or the log begins after
 the last sequence that the tables then hold.
 
-Each opening writes a new manifest whose first edit says everything, then points CURRENT to it; so
+The first edit of each opening goes into a new manifest that says everything, to which CURRENT then points; so
 does a store that has run long, when most of its manifest is about what is past.
 """
 
@@ -248,18 +248,22 @@ def end_note(FileSystem disk not None, str directory, bytes database_id not None
     return TwoCopies(disk, f"{directory}/{END}", END_MAGIC, database_id)
 
 
-def note_end(note, Manifest manifest not None, uint64_t segment, uint64_t offset):
-    """Note that the manifest is in force and durable as it is now, and the log up to that place.
+def note_end(note, uint64_t number, uint64_t size, uint64_t segment, uint64_t offset):
+    """Note that so much of the manifest in force is durable, and the log up to that place.
 
-    Raises StorageError.
+    False: another thread is at it, and the disk hangs. Raises StorageError.
     """
-    manifest.check()
-    note.store(END_FIELDS.pack(manifest.number, manifest.size, segment, offset))
+    return note.store(END_FIELDS.pack(number, size, segment, offset))
 
 
-def noted_log_end(bytes noted):
-    """(segment, offset) up to which the log was durable, as END says; zeros where it doesn't."""
-    return (0, 0) if noted is None else END_FIELDS.unpack_from(noted)[2:]
+def first_end(note, uint64_t number, uint64_t size):
+    """The bytes of an END that says of a manifest that so much of it is durable; load() says 1 of it."""
+    return note.first_of(END_FIELDS.pack(number, size, 0, 0))
+
+
+def noted_end(bytes noted):
+    """(manifest, bytes of it, segment, offset) as END says; zeros where it doesn't."""
+    return (0, 0, 0, 0) if noted is None else END_FIELDS.unpack_from(noted)
 
 
 cdef int check_end(bytes noted, uint64_t number, uint64_t size, bint torn, str path) except -1:
@@ -290,7 +294,7 @@ cdef tuple load_manifest(
         raise damaged("CURRENT names a manifest that is missing", path, None) from None
     edits, torn = parse_manifest(data, number, path, database_id, read_only)
     check_end(noted, number, len(data) - torn, torn > 0, path)
-    return number, edits, torn
+    return number, edits, len(data) - torn, torn
 
 
 cdef bytes manifest_owner(FileSystem disk, str directory):
@@ -316,6 +320,7 @@ cdef class Manifest:
         """After a failure nobody knows whether the last edit holds: not to be used again."""
         self.check()
         self.file.sync()
+        self.durable_bytes = self.file.size
 
     cdef int append_synced(self, object edit, bint* unsure) except -1:
         cdef bytes framed
@@ -328,6 +333,7 @@ cdef class Manifest:
             self.edits += unsure[0]
             raise
         self.edits += 1
+        self.durable_bytes = self.file.size
         return 0
 
     def close(self):
@@ -354,11 +360,10 @@ cdef Manifest begin_manifest(
     return manifest
 
 
-cdef Manifest create_manifest(
-    FileSystem disk, str directory, uint64_t number, bytes database_id, object everything
+cdef Manifest draft_manifest(
+    FileSystem disk, str path, uint64_t number, bytes database_id, object everything
 ):
     cdef Manifest manifest = Manifest.__new__(Manifest)
-    cdef str path = f"{directory}/{manifest_name(number)}"
     cdef bytes header = file_header(number, database_id)
     manifest.number = number
     manifest.seed = seed_of(header)
@@ -366,8 +371,23 @@ cdef Manifest create_manifest(
     manifest.file = create_file(disk, path)
     try:
         manifest.file.append(header + frame_edit(1, encode_edit(everything), manifest.seed))
-        manifest.file.sync()
         manifest.first_bytes = manifest.file.size
+        # CURRENT names none that isn't synced, nor does END.
+        manifest.durable_bytes = manifest.first_bytes
+    except StorageError:
+        manifest.file.release()
+        remove_quietly(disk, path)
+        raise
+    return manifest
+
+
+cdef Manifest create_manifest(
+    FileSystem disk, str directory, uint64_t number, bytes database_id, object everything
+):
+    cdef str path = f"{directory}/{manifest_name(number)}"
+    cdef Manifest manifest = draft_manifest(disk, path, number, database_id, everything)
+    try:
+        manifest.file.sync()
         sync_directory(disk, directory)
     except StorageError:
         manifest.file.release()
@@ -376,13 +396,17 @@ cdef Manifest create_manifest(
     return manifest
 
 
-cdef int point_current(FileSystem disk, str directory, uint64_t number) except -1:
+cdef bytes current_text(uint64_t number):
     cdef bytes name = manifest_name(number).encode()
+    return b"%s %08x\n" % (name, crc32c(name))
+
+
+cdef int point_current(FileSystem disk, str directory, uint64_t number) except -1:
     cdef str fresh = f"{directory}/CURRENT.new"
     remove_file(disk, fresh)
     cdef Appender file = create_file(disk, fresh)
     try:
-        file.append(b"%s %08x\n" % (name, crc32c(name)))
+        file.append(current_text(number))
         file.sync()
         file.close()
         rename_file(disk, fresh, f"{directory}/CURRENT")
