@@ -189,7 +189,7 @@ cdef int install_outputs(
         )
     except Exception as error:
         # What lacked memory once the version had them takes nothing back.
-        if added.size() == 0 or not kept(store.version, added[0].file):
+        if added.size() == 0 or not is_current(store.version, added[0].file.number):
             unwanted(store, job, error)
         raise
     finally:

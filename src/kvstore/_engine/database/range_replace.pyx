@@ -399,15 +399,6 @@ cdef class RangeReplacement:
             remove_tables(self.store, self.entries)
 
 
-cdef bint is_current(Version* version, uint64_t number) noexcept:
-    cdef int level, i
-    for level in range(LEVELS):
-        for i in range(version.levels[level].count):
-            if version.levels[level].files[i].number == number:
-                return True
-    return False
-
-
 cdef RangeReplacement open_range_replacement(Store store, object low, object high, object keep_from):
     cdef RangeReplacement replacement = RangeReplacement.__new__(RangeReplacement)
     store.check_writable()

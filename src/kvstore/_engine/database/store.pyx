@@ -373,7 +373,7 @@ cdef class Store:
             # Writers wait for the room; for nothing of what follows.
             self.changed.advance()
         for i in range(removed_count):
-            removed[i].file.obsolete = not kept(next_version, removed[i].file)
+            removed[i].file.obsolete = not is_current(next_version, removed[i].file.number)
         self.note_manifest()
         if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
             self.roll_manifest()
@@ -1008,11 +1008,11 @@ cdef bint may_be_of_a_handler(object error) except -1:
     )
 
 
-cdef bint kept(Version* version, LiveTable* file) noexcept:
-    """Whether the table is in any level: it was only moved."""
+cdef bint is_current(Version* version, uint64_t number) noexcept:
+    """Whether that table is in any level."""
     cdef int level, i
     for level in range(LEVELS):
         for i in range(version.levels[level].count):
-            if version.levels[level].files[i] == file:
+            if version.levels[level].files[i].number == number:
                 return True
     return False
