@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kvstore import DB, WriteBatch
+from kvstore._engine.primitives.native import gil_turns
 
 SMALL: dict[str, Any] = {
     "write_buffer_size": 64 << 10,
@@ -70,6 +71,20 @@ def test_a_writer_does_not_wait_long_for_who_does_not_come(tmp_path: Path) -> No
             db.put(b"k", b"v")
         assert time.monotonic() - began < PATIENCE_S
         assert db.get(b"k") == b"v"
+
+
+def test_a_flush_and_a_compaction_take_the_gil_three_times_each(tmp_path: Path) -> None:
+    """After what they write, after the manifest, and after what is left to go: 5 ms each beside a
+    thread that computes. What doesn't ask for the GIL would wait in the tests above."""
+    with DB(tmp_path / "db", background=False) as db:
+        for _ in range(2):
+            fill(db)
+            before = gil_turns()
+            db.flush()
+            assert gil_turns() - before == 3
+        before = gil_turns()
+        db.compact_range()
+        assert gil_turns() - before == 3
 
 
 def test_a_child_waits_for_none_of_its_parents_threads(tmp_path: Path) -> None:

@@ -6,17 +6,22 @@ import pytest
 
 from kvstore import DB
 from kvstore._engine.database import native
-from kvstore._engine.files.native import MemoryFileSystem
+from kvstore._engine.files.native import MemoryFileSystem, TwoCopies
 
 
 def lack_memory_once(monkeypatch: pytest.MonkeyPatch) -> object:
-    """In noting the manifest's end, which comes right behind the edit that names new tables."""
-    note_end = native.note_end
+    """In noting the manifest's end: along with the edit that names tables, and right behind it."""
+    note_end, begin = native.note_end, TwoCopies.begin
+
+    def lacking_before(*_given: object) -> None:
+        monkeypatch.setattr(TwoCopies, "begin", begin)
+        raise MemoryError
 
     def lacking(*_given: object) -> None:
         monkeypatch.setattr(native, "note_end", note_end)
         raise MemoryError
 
+    monkeypatch.setattr(TwoCopies, "begin", lacking_before)
     monkeypatch.setattr(native, "note_end", lacking)
     return note_end
 

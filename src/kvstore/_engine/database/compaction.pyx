@@ -46,6 +46,8 @@ from kvstore._engine.version.native cimport (
     level_range,
     live_table_new,
     live_table_release,
+    open_tables_expect_unwanted,
+    open_tables_remove_expected,
     range_input_add,
     range_input_add_table,
     table_job_free,
@@ -54,6 +56,7 @@ from kvstore._engine.version.native cimport (
     table_job_run,
     table_job_unlink,
     version_release,
+    version_release_removing,
     version_retain,
 )
 from kvstore._engine.version.native import Edit
@@ -105,11 +108,15 @@ cdef int run_job(Store store, TableJob* job, Task task, Log log) except -1:
     cdef Status status
     cdef Status log_status
     cdef bint logs = log is not None
+    cdef bint merges = task is not None
     cdef int log_result = 0
     cdef int synced = 0
     cdef int result
+    status_clear(&status)
     with nogil:
-        result = table_job_run(job, &status)
+        result = add_task_ranges(job, task, &status) if merges else 0
+        if result == 0:
+            result = table_job_run(job, &status)
         if result == 0 and logs:
             log_result = log.sync_to(log.position(), &log_status)
         if result == 0 and job.outputs_count:
@@ -162,9 +169,10 @@ cdef int note_damage(Store store, Task task, uint64_t number, object error) exce
 
 
 cdef int install_outputs(
-    Store store, TableJob* job, int level, object edit, PodVector[Change]* removed, int frozen_done
+    Store store, TableJob* job, int level, object edit, PodVector[Change]* removed, int frozen_done,
+    Version** old
 ) except -1:
-    """The tables of a finished job become current."""
+    """The tables of a finished job become current; `old` as of Store.replace."""
     cdef PodVector[Change] added
     cdef Change change
     cdef Output* output
@@ -184,8 +192,9 @@ cdef int install_outputs(
                 raise MemoryError("no memory for a table")
             added.push_reserved(change)
             edit.added.append(table_entry(level, change.file))
-        store.install(
-            edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done
+        store.replace(
+            edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), frozen_done,
+            old,
         )
     except Exception as error:
         # What lacked memory once the version had them takes nothing back.
@@ -200,6 +209,11 @@ cdef int install_outputs(
 
 # --- flush ----------------------------------------------------------------------------------
 
+cdef struct LogRemoval:
+    int result                  # of Log.drop_segments_before
+    uint64_t failed
+
+
 cdef int add_memory_ranges(TableJob* job, MemTable* table, int source) except -1:
     cdef int i
     for i in range(table.ranges.runs_count):
@@ -209,6 +223,7 @@ cdef int add_memory_ranges(TableJob* job, MemTable* table, int source) except -1
 
 
 cdef bint flush_oldest(Store store) except -1:
+    cdef LogRemoval removal
     cdef bint done
     with store.flushing:
         if store.frozen_count == 0:
@@ -216,29 +231,29 @@ cdef bint flush_oldest(Store store) except -1:
         store.check_writable()
         try:
             try:
-                done = write_frozen(store, 1)
+                done = write_frozen(store, 1, &removal)
             except Exception as error:
                 if not is_lack_of_space(error):
                     if not store.make_space(error):
                         raise
-                    done = write_frozen(store, 1)
+                    done = write_frozen(store, 1, &removal)
                 else:
-                    done = write_without_space(store, error)
+                    done = write_without_space(store, error, &removal)
         except Exception as error:
             store.job_failed(store.flush_retry, error)
             raise
         if done:
-            remove_flushed_log(store)
+            log_removed(store, removal.result, removal.failed)
             store.job_done(store.flush_retry)
     return done
 
 
-cdef bint write_without_space(Store store, object error) except -1:
+cdef bint write_without_space(Store store, object error, LogRemoval* removal) except -1:
     """The disk is full: what newer memtables delete of the oldest need not be written at all."""
     cdef int i
     if remove_kept_log(store) or store.make_space(error):
         try:
-            return write_frozen(store, 1)
+            return write_frozen(store, 1, removal)
         except StorageError as again:
             if not is_lack_of_space(again):
                 raise
@@ -247,7 +262,7 @@ cdef bint write_without_space(Store store, object error) except -1:
         store.freeze()
     for i in range(store.frozen_count - 1):
         if store.frozen[i].table.ranges.count:
-            return write_frozen(store, store.frozen_count)
+            return write_frozen(store, store.frozen_count, removal)
     raise error
 
 
@@ -258,12 +273,18 @@ cdef int add_memory(TableJob* job, MemTable* table, int source) except -1:
     return add_memory_ranges(job, table, source)
 
 
-cdef bint write_frozen(Store store, int count) except -1:
-    """The `count` oldest frozen memtables into tables, as one run. Under `flushing`."""
+cdef bint write_frozen(Store store, int count, LogRemoval* removal) except -1:
+    """The `count` oldest frozen memtables into tables, as one run. Under `flushing`.
+
+    Takes the GIL three times: after the job, after the manifest, and after all that is left to go.
+    """
     cdef TableJob* job
     cdef PodVector[Change] nothing
     cdef MemTable* tables[MAX_FROZEN]
+    cdef Log log
     cdef Version* older = NULL
+    cdef Version* old = NULL
+    cdef uint64_t log_end = 0
     cdef size_t memory_bytes = 0
     cdef int newest = store.frozen_count - count
     cdef uint64_t last = store.frozen[newest].last_sequence
@@ -291,24 +312,39 @@ cdef bint write_frozen(Store store, int count) except -1:
         rest_log(store, edit.flushed_sequence)
         try:
             store.describe_log(edit, edit.flushed_sequence)
-            install_outputs(store, job, 0, edit, &nothing, count)
+            install_outputs(store, job, 0, edit, &nothing, count, &old)
         except BaseException:
             # A feed that was opened meanwhile awaits the next segment.
             if store.log is not None and not store.feeds:
                 store.log.cancel_rest()
             raise
+        log_end = flushed_log_end(store)
+        log = store.log
         note_flush(&store.pace, now_s() - store.pace.flush_began_s, memory_bytes)
         store.flushes += 1
         store.flushed_bytes += job.bytes_written
         store.dropped_entries += job.entries_dropped
     finally:
         store.pace.flush_began_s = 0
+        removal.result = 0
         with nogil:
             table_job_free(job)
-            if older != NULL:
-                version_release(older)
+            # Before files are removed, which takes long.
             for i in range(count):
                 memtable_release(tables[i])
+            if log_end:
+                removal.result = log.drop_segments_before(log_end, &removal.failed)
+            if older != NULL:
+                version_release(older)
+            if old != NULL:
+                # A flush has better things to do than to remove tables, where there are threads that
+                # do compactions.
+                if store.threads_begun:
+                    version_release(old)
+                else:
+                    version_release_removing(old, store.tables)
+            gil_ask()
+        gil_have()
     return True
 
 
@@ -333,25 +369,20 @@ cdef int add_task_input(TableJob* job, Task task) except -1:
     return 0
 
 
-cdef int add_task_ranges(Store store, TableJob* job, Task task) except -1:
+cdef int add_task_ranges(TableJob* job, Task task, Status* status) noexcept nogil:
     """The range tombstones of all inputs, each with the source of add_task_input that it belongs to."""
-    cdef Status status
     cdef size_t i
     cdef int child = 0
     cdef int result = 0
-    status_clear(&status)
-    with nogil:
-        for i in range(task.upper.size()):
-            if result == 0 and task.upper[i].summary.range_deletes:
-                result = range_input_add_table(&job.ranges, task.upper[i], child, &status)
-            child += task.level == 0
-        child += task.level != 0
-        for i in range(task.lower.size()):
-            if result == 0 and task.lower[i].summary.range_deletes:
-                result = range_input_add_table(&job.ranges, task.lower[i], child, &status)
-    if result < 0:
-        raise status_error_in(&status, store.path)
-    return 0
+    for i in range(task.upper.size()):
+        if result == 0 and task.upper[i].summary.range_deletes:
+            result = range_input_add_table(&job.ranges, task.upper[i], child, status)
+        child += task.level == 0
+    child += task.level != 0
+    for i in range(task.lower.size()):
+        if result == 0 and task.lower[i].summary.range_deletes:
+            result = range_input_add_table(&job.ranges, task.lower[i], child, status)
+    return result
 
 
 cdef int note_removals(Task task, object edit, PodVector[Change]* removed) except -1:
@@ -388,26 +419,28 @@ cdef int move(Store store, Task task) except -1:
         added.push_reserved(change)
         edit.added.append(table_entry(task.output_level, change.file))
     store.install(
-        edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), 0
+        edit, removed.data(), <int> removed.size(), added.data(), <int> added.size()
     )
     store.trivial_moves += 1
     return 0
 
 
 cdef int merge(Store store, Task task) except -1:
+    """Takes the GIL three times, as a flush does. Afterwards the task holds no version."""
     cdef TableJob* job = new_job(store, task.output_level, task.version, store.max_file_bytes)
     cdef PodVector[Change] removed
+    cdef Version* old = NULL
+    cdef Version* merged = NULL
     cdef double began = now_s()
     cdef size_t i
     job.rate_limit = store.options.compaction_rate_limit
     try:
         add_task_input(job, task)
-        add_task_ranges(store, job, task)
         if not run_job(store, job, task, None):
             return 0
         edit = Edit()
         note_removals(task, edit, &removed)
-        install_outputs(store, job, task.output_level, edit, &removed, 0)
+        install_outputs(store, job, task.output_level, edit, &removed, 0, &old)
         if task.level == 0:
             note_level0(&store.pace, now_s() - began, task.upper.size())
         store.compactions += 1
@@ -415,9 +448,21 @@ cdef int merge(Store store, Task task) except -1:
         store.dropped_entries += job.entries_dropped
         for i in range(removed.size()):
             store.compaction_read_bytes += removed[i].file.summary.file_bytes
+        mark(task, False)
+        merged = task.version
+        task.version = NULL
     finally:
         with nogil:
             table_job_free(job)
+            open_tables_expect_unwanted(store.tables)
+            if merged != NULL:
+                version_release(merged)
+            if old != NULL:
+                version_release(old)
+            # The files that nobody reads any more take long to remove: others go on.
+            open_tables_remove_expected(store.tables)
+            gil_ask()
+        gil_have()
     return 0
 
 

@@ -67,6 +67,7 @@ from kvstore._engine.version.native cimport (
     Level,
     open_tables_leave_to,
     open_tables_new,
+    open_tables_has_unwanted,
     open_tables_remove_unwanted,
     version_empty,
 )
@@ -1026,7 +1027,7 @@ cdef class Database(Store):
             self.call_threads()
             return
         try:
-            self.install(Edit(), NULL, 0, NULL, 0, False)
+            self.install(Edit(), NULL, 0, NULL, 0)
         except Exception as error:
             # Nobody was told that it is kept.
             (<Store> self).retain_from = max_sequence()
@@ -1317,7 +1318,7 @@ def background_step(Database store not None, job):
         gil_have()
     if not store.open or store.forked:
         return None
-    if job == "compact":
+    if job == "compact" and open_tables_has_unwanted(store.tables):
         with nogil:
             open_tables_remove_unwanted(store.tables)
     if store.failure is not None:

@@ -12,6 +12,31 @@ cdef int remove_flushed_log(Store store) except -1:
     return let_go_of_log(store, first_kept(store, store.options.changes_kept_size))
 
 
+cdef uint64_t flushed_log_end(Store store) except? 0xFFFFFFFFFFFFFFFF:
+    cdef uint64_t first
+    if store.log is None or store.log_has_failed():
+        return 0
+    try:
+        first = first_kept(store, store.options.changes_kept_size)
+    except MemoryError:
+        return 0        # the next flush does it
+    # Before the first is gone: whoever reads there from here on mustn't believe it.
+    store.log_kept = max(store.log_kept, first)
+    return first
+
+
+cdef int log_removed(Store store, int result, uint64_t failed) except -1:
+    return check_removal(store, store.log.removal_error(result, failed)) if result < 0 else 0
+
+
+cdef int check_removal(Store store, object error) except -1:
+    """Raises why segments could not be removed, unless that may be otherwise with the next flush."""
+    if store.log_has_failed() or not is_retryable(error):
+        store.fail(error)
+        raise error
+    return 0
+
+
 cdef int rest_log(Store store, uint64_t flushed) except -1:
     """Where all that the log holds will be in tables, durably: none of it is needed then.
 
@@ -63,9 +88,7 @@ cdef int let_go_of_log(Store store, uint64_t first) except -1:
     try:
         store.log.remove_segments_before(first)
     except Exception as error:
-        if store.log_has_failed() or not is_retryable(error):
-            store.fail(error)
-            raise
+        check_removal(store, error)
     return 0
 
 

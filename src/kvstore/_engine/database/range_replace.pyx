@@ -501,7 +501,7 @@ cdef int enter_entries(
         # Before anybody can read it: of what is older than that not all has come.
         store.history_from = max(history_from, keep_from)
         store.install(
-            edit, removed.data(), <int> removed.size(), added.data(), <int> added.size(), 0
+            edit, removed.data(), <int> removed.size(), added.data(), <int> added.size()
         )
     finally:
         for i in range(added.size()):

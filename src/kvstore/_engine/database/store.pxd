@@ -177,15 +177,22 @@ cdef class Store:
     cdef bint is_holding(self) except -1
     # Takes over the memory table as the newest frozen one. The caller has seen to the room.
     cdef int freeze(self) except -1
-    # Makes an edit durable, and the version and the marks that it leads to current. So many of
-    # the oldest frozen memtables, `frozen_done`, are now in `added`.
-    cdef int enter_version(
+    # Makes an edit durable, and the version and the marks that it leads to current.
+    cdef int install(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count
+    ) except -1
+    # The same, where so many of the oldest frozen memtables, `frozen_done`, are now in `added`. `old`,
+    # current until then, is left to the caller, who has other things to do without the GIL:
+    # version_release_removing(). Where this fails, too, if it isn't NULL then.
+    cdef int replace(
         self, object edit, const Change* removed, int removed_count, const Change* added,
         int added_count, int frozen_done, Version** old
     ) except -1
-    cdef int install(
+    # Under `installing`.
+    cdef int enter_version(
         self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, int frozen_done
+        int added_count, int frozen_done, Version** old
     ) except -1
     # A manifest that this opening may write to, where it isn't there yet. Under `installing`.
     cdef int need_manifest(self) except -1
@@ -195,6 +202,7 @@ cdef class Store:
     cdef int sync_current(self) except -1
     # Says in END how far the manifest is durable, which a full disk may put off to the next edit.
     cdef int note_manifest(self) except -1
+    cdef int note_failed(self, object error) except -1
     cdef list protected_sequences(self)
     cdef int open_directory(self, str path) except -1
     cdef int read_identity(self) except -1

@@ -71,6 +71,7 @@ from kvstore._engine.version.native cimport (
     version_check,
     version_empty,
     version_release,
+    version_release_removing,
 )
 from kvstore._engine.version.native import (
     END,
@@ -305,26 +306,26 @@ cdef class Store:
 
     cdef int install(
         self, object edit, const Change* removed, int removed_count, const Change* added,
-        int added_count, int frozen_done
+        int added_count
     ) except -1:
         cdef Version* old = NULL
-        cdef bint removes
         try:
-            with self.installing:
-                self.enter_version(
-                    edit, removed, removed_count, added, added_count, frozen_done, &old
-                )
+            self.replace(edit, removed, removed_count, added, added_count, 0, &old)
         finally:
             if old != NULL:
-                # The files that nobody reads any more take long to remove: others go on. A flush has
-                # better things to do, where there are threads that do compactions.
-                removes = not self.threads_begun or not frozen_done
+                # The files that nobody reads any more take long to remove: others go on.
                 with nogil:
-                    version_release(old)
-                    if removes:
-                        open_tables_remove_unwanted(self.tables)
+                    version_release_removing(old, self.tables)
                     gil_ask()
                 gil_have()
+        return 0
+
+    cdef int replace(
+        self, object edit, const Change* removed, int removed_count, const Change* added,
+        int added_count, int frozen_done, Version** old
+    ) except -1:
+        with self.installing:
+            self.enter_version(edit, removed, removed_count, added, added_count, frozen_done, old)
         self.refresh_attention()
         return 0
 
@@ -334,6 +335,8 @@ cdef class Store:
     ) except -1:
         """Under `installing`. `old`: what was current until now, for the caller to release."""
         cdef Version* next_version
+        cdef uint64_t segment = 0
+        cdef uint64_t offset = 0
         cdef bint unsure
         cdef int i
         self.check_writable()
@@ -349,8 +352,14 @@ cdef class Store:
                 error = InternalError("a change of tables leads to no valid version")
                 self.fail(error)
                 raise error
+            if self.log is not None:
+                segment, offset = self.log.newest_place(
+                    max(self.flushed_sequence, edit.flushed_sequence or 0) + 1
+                )
+            # Where END fails nobody knows which of both it is: a segment that either asks for stays.
+            self.end_asks = self.end_asks or segment != 0
             try:
-                self.manifest.append_synced(edit, &unsure)
+                noted = self.manifest.append_synced(edit, self.end, segment, offset, &unsure)
             except Exception as error:
                 if unsure:
                     # Whether the edit holds is not known any more.
@@ -374,7 +383,13 @@ cdef class Store:
             self.changed.advance()
         for i in range(removed_count):
             removed[i].file.obsolete = not is_current(next_version, removed[i].file.number)
-        self.note_manifest()
+        if noted is None:
+            self.note_manifest()
+        elif noted is True:
+            self.noted = self.manifest.number, self.manifest.durable_bytes, segment, offset
+            self.end_asks = segment != 0
+        else:
+            self.note_failed(noted)
         if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
             self.roll_manifest()
         return 0
@@ -475,11 +490,15 @@ cdef class Store:
                 self.noted = now
                 self.end_asks = now[2] != 0
         except (StorageError, MemoryError) as error:
-            # Without it the manifest's end is as sure as it is after a crash.
-            if not is_retryable(error):
-                self.fail(error)
-                raise
+            self.note_failed(error)
         return 0
+
+    cdef int note_failed(self, object error) except -1:
+        """Without it the manifest's end is as sure as it is after a crash."""
+        if is_retryable(error):
+            return 0
+        self.fail(error)
+        raise error
 
     cdef list protected_sequences(self):
         # A write that waits for its sync isn't seen by readers yet, and they read at `visible`.

@@ -28,6 +28,21 @@ cdef int remove_directory(FileSystem disk, str path) except -1
 cdef int sync_directory(FileSystem disk, str path) except -1
 
 
+cdef struct Overwrite:
+    # A piece of a file to be written in place, durably; the file is made where there is none.
+    const char* path
+    uint64_t offset
+    const uint8_t* data
+    size_t size
+    int result                  # -errno; 0 also before it is done
+    const char* what            # it was doing then
+
+
+# The caller keeps both until it is done.
+cdef void overwrite_of(Overwrite* piece, bytes path, uint64_t offset, bytes data) noexcept
+cdef void overwrite(FileSystem disk, Overwrite* piece) noexcept nogil
+
+
 cdef class Appender:
     """A file that grows at its end. One thread at a time."""
     cdef FileSystem disk
@@ -39,8 +54,9 @@ cdef class Appender:
     # A sync that fails is never tried again: nothing more may be appended after it.
     cdef int sync(self) except -1
     # Both, if the directory is still ours, with the GIL given up once. `unsure`: the data is written,
-    # and whether it is durable isn't known.
-    cdef int append_synced(self, bytes data, bint* unsure) except -1
+    # and whether it is durable isn't known. Once it is, `then` (NULL: nothing) is done as well: how
+    # that went is for the caller to look at.
+    cdef int append_synced(self, bytes data, Overwrite* then, bint* unsure) except -1
     cdef int close(self) except -1
     cdef int release(self) noexcept
 

@@ -143,6 +143,29 @@ cdef int sync_directory(FileSystem disk, str path) except -1:
     return 0
 
 
+cdef void overwrite_of(Overwrite* piece, bytes path, uint64_t offset, bytes data) noexcept:
+    piece.path = path
+    piece.offset = offset
+    piece.data = data
+    piece.size = len(data)
+    piece.result = 0
+    piece.what = b""
+
+
+cdef void overwrite(FileSystem disk, Overwrite* piece) noexcept nogil:
+    cdef void* file = NULL
+    piece.what = b"opening a file"
+    piece.result = disk.ops.open(disk.disk, piece.path, OPEN_CREATE, &file)
+    if piece.result < 0:
+        return
+    piece.what = b"writing a file"
+    piece.result = disk.ops.pwrite(disk.disk, file, piece.data, piece.size, piece.offset)
+    if piece.result >= 0:
+        piece.what = b"syncing a file"
+        piece.result = disk.ops.datasync(disk.disk, file)
+    disk.ops.close(disk.disk, file)
+
+
 # Freeing it still needs what it refers to: the collector must not clear the references first.
 @cython.no_gc_clear
 cdef class Appender:
@@ -176,7 +199,7 @@ cdef class Appender:
             raise os_failure(result, b"syncing", self.path)
         return 0
 
-    cdef int append_synced(self, bytes data, bint* unsure) except -1:
+    cdef int append_synced(self, bytes data, Overwrite* then, bint* unsure) except -1:
         cdef const uint8_t* at = data
         cdef size_t size = len(data)
         cdef GuardedDisk* guarded = NULL
@@ -199,6 +222,8 @@ cdef class Appender:
                 unsure[0] = True
                 self.size += size
                 result = self.disk.ops.datasync(self.disk.disk, self.file)
+            if result >= 0 and then != NULL:
+                overwrite(self.disk, then)
             gil_ask()
         gil_have()
         if result < 0:

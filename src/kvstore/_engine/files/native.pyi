@@ -150,6 +150,14 @@ class TwoCopies:
         CorruptionError for the file of another owner or of a later version, StorageError where it
         can't be read.
         """
+    def begin(self, fields: bytes) -> tuple[bytes, int, bytes] | None:
+        """What :meth:`store` would write, for who has more to write: path, offset, bytes.
+
+        None where :meth:`store` is to be called after all: another copy is being written, or there
+        is no file yet. Else :meth:`end` must follow.
+        """
+    def end(self, stored: bool) -> None:
+        """What :meth:`begin` gave was written durably, or nobody knows."""
     def store(self, fields: bytes) -> bool:
         """Write a newer copy, durably. False where another one is being written and doesn't end.
 

@@ -23,7 +23,7 @@ import os
 import struct
 import threading
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t
 
 from kvstore._engine.primitives.native cimport gil_ask, gil_have
 from kvstore._engine.primitives.native import crc32c
@@ -40,21 +40,15 @@ UNWRITTEN_SLOT = bytes(SLOT_BYTES)
 
 cdef int write_over(FileSystem filesystem, str path, uint64_t offset, bytes data) except -1:
     """Durably, with the GIL given up once."""
-    cdef const uint8_t* at = data
-    cdef size_t size = len(data)
-    cdef void* file = open_file(filesystem, path, OPEN_CREATE)
-    cdef const char* what = b"writing a file"
-    cdef int result
+    cdef bytes raw = os.fsencode(path)
+    cdef Overwrite piece
+    overwrite_of(&piece, raw, offset, data)
     with nogil:
-        result = filesystem.ops.pwrite(filesystem.disk, file, at, size, offset)
-        if result >= 0:
-            what = b"syncing a file"
-            result = filesystem.ops.datasync(filesystem.disk, file)
-        filesystem.ops.close(filesystem.disk, file)
+        overwrite(filesystem, &piece)
         gil_ask()
     gil_have()
-    if result < 0:
-        raise os_failure(result, what, path)
+    if piece.result < 0:
+        raise os_failure(piece.result, piece.what, path)
     return 0
 
 
@@ -114,6 +108,20 @@ class TwoCopies:
                 path=self.path,
             )
         return number
+
+    def begin(self, bytes fields not None):
+        if not self._there or not self._storing.acquire(blocking=False):
+            return None
+        try:
+            number = self._number + 1
+            return os.fsencode(self.path), (number + 1) % 2 * SLOT_BYTES, self._slot(number, fields)
+        except BaseException:
+            self._storing.release()
+            raise
+
+    def end(self, stored):
+        self._number += bool(stored)
+        self._storing.release()
 
     def store(self, bytes fields not None):
         if not self._storing.acquire(timeout=SLOT_BUSY_S):

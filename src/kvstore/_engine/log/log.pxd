@@ -176,6 +176,10 @@ cdef class Log:
 
     cdef int make_folder(self) except -1
     cdef int remove_segment(self, uint64_t number) except -1
+    cdef int drop_segment(self, uint64_t number) noexcept nogil
+    # All segments before that one, as remove_segments_before(). -errno: `failed` could not be removed.
+    cdef int drop_segments_before(self, uint64_t number, uint64_t* failed) noexcept nogil
+    cdef object removal_error(self, int result, uint64_t number)
 
     cdef int start_from(self, Recovered found, bytes log_id, bytes database_id) except -1
     cdef int make_sealed(self) noexcept nogil

@@ -1006,15 +1006,28 @@ cdef class Log:
             removed += 1
 
     def remove_segments_before(self, uint64_t number):
-        cdef uint64_t oldest
+        cdef uint64_t failed
+        cdef int result
         self.check_writable()
+        with nogil:
+            result = self.drop_segments_before(number, &failed)
+        if result < 0:
+            raise self.removal_error(result, failed)
+
+    cdef int drop_segments_before(self, uint64_t number, uint64_t* failed) noexcept nogil:
+        cdef int result
         while True:
             self.monitor.lock()
-            oldest = self.sealed_first if self.sealed_count else number
+            failed[0] = self.sealed_first if self.sealed_count else number
             self.monitor.unlock()
-            if oldest >= number:
-                return
-            self.remove_segment(oldest)
+            if failed[0] >= number:
+                return 0
+            result = self.drop_segment(failed[0])
+            if result < 0:
+                return result
+
+    cdef object removal_error(self, int result, uint64_t number):
+        return os_failure(result, b"removing a log segment", segment_name(self.path, number))
 
     cdef bint needs_any(self, uint64_t index) noexcept nogil:
         """Whether it holds anything of that index or above, or may soon. Under `monitor`."""
@@ -1147,7 +1160,17 @@ cdef class Log:
         return count
 
     cdef int remove_segment(self, uint64_t number) except -1:
-        """Removes the oldest segment, or puts it aside to be recycled."""
+        cdef int result
+        with nogil:
+            result = self.drop_segment(number)
+            gil_ask()
+        gil_have()
+        if result < 0:
+            raise self.removal_error(result, number)
+        return 0
+
+    cdef int drop_segment(self, uint64_t number) noexcept nogil:
+        """Removes the oldest segment, or puts it aside to be recycled. 0 or -errno."""
         cdef char name[PATH_BYTES]
         cdef char spare[PATH_BYTES]
         cdef int result
@@ -1159,19 +1182,16 @@ cdef class Log:
         self.monitor.unlock()
         segment_path(name, self.folder, number, b"wal")
         segment_path(spare, self.folder, number, b"spare")
-        with nogil:
-            if recycle:
-                result = self.ops.rename(self.disk, name, spare)
-            else:
-                result = self.ops.unlink(self.disk, name)
-            # One by one and in order, so that no crash can leave a gap between segments.
-            if result == 0 or result == -ENOENT:
-                recycle = recycle and result == 0
-                result = self.ops.sync_directory(self.disk, self.folder)
-            gil_ask()
-        gil_have()
+        if recycle:
+            result = self.ops.rename(self.disk, name, spare)
+        else:
+            result = self.ops.unlink(self.disk, name)
+        # One by one and in order, so that no crash can leave a gap between segments.
+        if result == 0 or result == -ENOENT:
+            recycle = recycle and result == 0
+            result = self.ops.sync_directory(self.disk, self.folder)
         if result < 0:
-            raise os_failure(result, b"removing a log segment", segment_name(self.path, number))
+            return result
         self.monitor.lock()
         self.sealed_count -= 1
         self.sealed_first += 1
@@ -1182,8 +1202,7 @@ cdef class Log:
             self.spare = number
         self.monitor.unlock()
         if number == self.rested:
-            with nogil:
-                self.leave_rested()
+            self.leave_rested()
         return 0
 
     # --- reading back ----------------------------------------------------------------------------

@@ -30,6 +30,9 @@ class CursorFace:
 def forget_other_threads() -> None:
     """In the child of a fork: who asked for the GIL isn't there."""
 
+def gil_turns() -> int:
+    """How often somebody who asked for the GIL got it, modulo 2**32; of the whole process."""
+
 # memory.pyx
 
 def watch_allocations() -> None:

@@ -30,6 +30,7 @@ cdef struct OpenTables:
     LiveTable* oldest
     int open_count
     LiveTable* unwanted     # obsolete ones that nobody has any more, to be removed
+    int expecting           # threads that will do so soon
     void (*left)(void* owner) noexcept nogil    # see open_tables_leave_to
     void* owner
 
@@ -69,6 +70,10 @@ cdef void open_tables_leave_to(
     OpenTables* tables, void* owner, void (*left)(void* owner) noexcept nogil
 ) noexcept nogil
 cdef void open_tables_remove_unwanted(OpenTables* tables) noexcept nogil
+cdef bint open_tables_has_unwanted(OpenTables* tables) noexcept nogil
+# Who lets go of tables and will remove them itself: nobody is told in between.
+cdef void open_tables_expect_unwanted(OpenTables* tables) noexcept nogil
+cdef void open_tables_remove_expected(OpenTables* tables) noexcept nogil
 # `path` has room for MAX_PATH_BYTES.
 cdef void table_path(const char* directory, uint64_t number, char* path) noexcept nogil
 

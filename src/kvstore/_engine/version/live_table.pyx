@@ -166,7 +166,7 @@ cdef void live_table_release(LiveTable* file) noexcept nogil:
     left = tables.left if load_acquire(&file.obsolete) else NULL
     if left != NULL:
         owner = tables.owner
-        first = tables.unwanted == NULL
+        first = tables.unwanted == NULL and tables.expecting == 0
         file.next_open = tables.unwanted
         tables.unwanted = file
     lock_leave(&tables.lock)
@@ -189,13 +189,34 @@ cdef void open_tables_leave_to(
     lock_leave(&tables.lock)
 
 
+cdef bint open_tables_has_unwanted(OpenTables* tables) noexcept nogil:
+    lock_take(&tables.lock)
+    cdef bint has = tables.unwanted != NULL
+    lock_leave(&tables.lock)
+    return has
+
+
+cdef void open_tables_expect_unwanted(OpenTables* tables) noexcept nogil:
+    lock_take(&tables.lock)
+    tables.expecting += 1
+    lock_leave(&tables.lock)
+
+
 cdef void open_tables_remove_unwanted(OpenTables* tables) noexcept nogil:
+    open_tables_expect_unwanted(tables)
+    open_tables_remove_expected(tables)
+
+
+cdef void open_tables_remove_expected(OpenTables* tables) noexcept nogil:
     cdef LiveTable* file
     while True:
         lock_take(&tables.lock)
         file = tables.unwanted
         if file != NULL:
             tables.unwanted = file.next_open
+        else:
+            # Not before: what comes after this is told of again.
+            tables.expecting -= 1
         lock_leave(&tables.lock)
         if file == NULL:
             return

@@ -11,8 +11,12 @@ cdef class Manifest:
     cdef readonly uint64_t number
     cdef readonly uint64_t edits
     cdef int check(self) except -1
-    # append() and sync() in one; `unsure`: nobody knows whether the edit holds.
-    cdef int append_synced(self, object edit, bint* unsure) except -1
+    # append() and sync() in one; `unsure`: nobody knows whether the edit holds. Then `note`, as by
+    # note_end(), without taking the GIL in between: True, what it failed with, or None where it is
+    # still to be done.
+    cdef object append_synced(
+        self, object edit, object note, uint64_t segment, uint64_t offset, bint* unsure
+    )
     cdef object seed                        # of the edits' checksums
     cdef readonly uint64_t first_bytes      # size with the first edit alone, which says everything
     cdef readonly uint64_t durable_bytes    # what END may say of it: an edit whose sync failed isn't in

@@ -49,7 +49,10 @@ from kvstore._engine.files.native cimport (
     LINES_BYTES_MAX,
     Appender,
     FileSystem,
+    Overwrite,
     create_file,
+    os_failure,
+    overwrite_of,
     read_whole,
     remove_file,
     rename_file,
@@ -322,19 +325,42 @@ cdef class Manifest:
         self.file.sync()
         self.durable_bytes = self.file.size
 
-    cdef int append_synced(self, object edit, bint* unsure) except -1:
-        cdef bytes framed
+    cdef object append_synced(
+        self, object edit, object note, uint64_t segment, uint64_t offset, bint* unsure
+    ):
+        cdef bytes framed, path, data
+        cdef Overwrite then
+        cdef bint noted = False
         unsure[0] = False
         self.check()
         framed = frame_edit(self.edits + 1, encode_edit(edit), self.seed)
         try:
-            self.file.append_synced(framed, unsure)
+            begun = note.begin(
+                END_FIELDS.pack(self.number, self.file.size + <uint64_t> len(framed), segment, offset)
+            )
+        except MemoryError:
+            begun = None
+        if begun is not None:
+            path, place, data = begun
+            overwrite_of(&then, path, place, data)
+        try:
+            self.file.append_synced(framed, &then if begun is not None else NULL, unsure)
         except BaseException:
             self.edits += unsure[0]
+            if begun is not None:
+                note.end(False)
             raise
         self.edits += 1
         self.durable_bytes = self.file.size
-        return 0
+        if begun is None:
+            return None
+        noted = then.result >= 0
+        # Whatever fails here, the edit holds: nobody may take it for one that failed.
+        unsure[0] = True
+        note.end(noted)
+        outcome = True if noted else os_failure(then.result, then.what, note.path)
+        unsure[0] = False
+        return outcome
 
     def close(self):
         if self.file is not None:

@@ -36,6 +36,8 @@ cdef struct Change:
 cdef Version* version_empty() noexcept nogil                    # NULL: out of memory
 cdef void version_retain(Version* version) noexcept nogil
 cdef void version_release(Version* version) noexcept nogil
+# The same, and open_tables_remove_unwanted: nobody else is told that there are such.
+cdef void version_release_removing(Version* version, OpenTables* tables) noexcept nogil
 # The base without `removed` and with `added`; NULL: out of memory.
 cdef Version* version_change(
     Version* base, const Change* removed, int removed_count, const Change* added, int added_count

@@ -56,6 +56,12 @@ cdef void version_release(Version* version) noexcept nogil:
     kv_free(version)
 
 
+cdef void version_release_removing(Version* version, OpenTables* tables) noexcept nogil:
+    open_tables_expect_unwanted(tables)
+    version_release(version)
+    open_tables_remove_expected(tables)
+
+
 # --- change ---------------------------------------------------------------------------------
 
 cdef int newest_first(const void* a, const void* b) noexcept nogil:
