@@ -214,3 +214,24 @@ def test_an_opening_removes_nothing_that_power_may_bring_back(seed: int) -> None
         over.set()
         dying.join(WAIT_S)
     assert reopened(lost[0] if lost else disk) == expected
+
+
+@pytest.mark.parametrize(("operation", "path"), [("rename", "trusted"), ("sync_directory", "/wal")])
+def test_a_log_that_is_read_twice_for_want_of_space_is_not_lost(operation: str, path: str) -> None:
+    """The first try had counted all of it, and the first flush of the second one let go of it."""
+    disk = MemoryFileSystem()
+    expected = {}
+    with DB("/db", filesystem=disk, background=False) as db:
+        for number in range(6000):
+            # Neither in the order of their keys nor all in the first memtables.
+            key = b"%06d" % (number * 7919 % 6000)
+            expected[key] = b"%d" % number * 10
+            db.put(key, expected[key])
+        db.sync()
+        killed = disk.crash(keep="all")
+    killed.fail(operation, errno.ENOSPC, path=path)
+    with DB("/db", filesystem=killed, **SMALL) as db:
+        assert dict(db) == expected
+        assert db.last_sequence == 6000
+        left = killed.crash(keep="all")
+    assert reopened(left) == expected

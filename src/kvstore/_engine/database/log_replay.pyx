@@ -106,7 +106,7 @@ cdef class LogApplier(Applier):
             return self.stop(GAP, record)
         for sequence in range(first, first + count):
             at = decode_operation(at, end, &operation)
-            # Range tombstones come in the order of their sequences: some may be of an earlier try.
+            # Range tombstones come in the order of their sequences.
             if sequence <= flushed or (operation.kind == KIND_RANGE_DELETE and sequence <= before):
                 continue
             if operation.kind == KIND_RANGE_DELETE:

@@ -226,6 +226,7 @@ cdef class Store:
     cdef bint may_lose_its_log(self) except -1
     cdef bint log_is_unneeded(self) except -1
     cdef tuple end_of_now(self)
+    cdef int forget_replayed(self) except -1
     cdef int remove_leftovers(self, list names) except -1
     cdef object everything(self)
     cdef void link(self, IteratorLink* link) noexcept

@@ -601,6 +601,7 @@ cdef class Store:
             except StorageError as error:
                 if not self.make_space(error):
                     raise
+                self.forget_replayed()
                 self.replay_log(log_path)
         for name in names:
             self.next_number = max(self.next_number, number_of(name))
@@ -911,6 +912,22 @@ cdef class Store:
         applier.settle()
         applier.let_go()
         self.visible = self.assigned
+        return 0
+
+    cdef int forget_replayed(self) except -1:
+        """What a try to open the log put into memory: the next one reads it from the beginning.
+
+        A memtable that is frozen then is to hold all up to `assigned`, not what is read again later.
+        """
+        cdef MemTable* fresh = memtable_new(self.write_buffer_bytes)
+        if fresh == NULL:
+            raise MemoryError("no memory for a memtable")
+        memtable_release(self.memory)
+        self.memory = fresh
+        while self.frozen_count:
+            self.frozen_count -= 1
+            memtable_release(self.frozen[self.frozen_count].table)
+        self.assigned = self.flushed_sequence
         return 0
 
     cdef int remove_leftovers(self, list names) except -1:
