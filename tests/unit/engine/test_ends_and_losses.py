@@ -235,3 +235,33 @@ def test_a_log_that_is_read_twice_for_want_of_space_is_not_lost(operation: str, 
         assert db.last_sequence == 6000
         left = killed.crash(keep="all")
     assert reopened(left) == expected
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE])
+def test_an_opening_lets_go_of_no_log_by_a_manifest_that_power_may_take_back(error: int) -> None:
+    """Its last edit wasn't synced, and a new one can't be written."""
+    expected = {}
+    disk = MemoryFileSystem()
+    db = DB("/db", filesystem=disk, **SMALL)
+    with db.changes():  # keeps the log from being let go of altogether
+        while db.stats()["log"]["segment"] < 2:
+            key = b"%06d" % len(expected)
+            db.put(key, bytes(20000), sync=True)
+            expected[key] = bytes(20000)
+        disk.fail("datasync", errno.EIO, path="MANIFEST")
+        with pytest.raises(StorageError):
+            db.flush()
+    with contextlib.suppress(StorageError):
+        db.close()
+    disk.remove_file("/db/RESERVE")
+
+    def lacking(operation: str, path: str) -> None:
+        if operation == "pwrite" and "MANIFEST" in path:
+            raise OSError(error, "for a manifest")
+
+    disk.on_operation = lacking
+    with DB("/db", filesystem=disk, **SMALL) as db:
+        assert dict(db) == expected
+        disk.on_operation = None
+        for kept in KEPT:
+            assert reopened(disk.crash(random.Random(1), kept)) == expected

@@ -67,6 +67,8 @@ cdef uint64_t first_kept(Store store, uint64_t kept_bytes) except? 0xFFFFFFFFFFF
     cdef ChangeReader feed
     cdef uint64_t first = store.log_first
     cdef uint64_t pinned
+    if not store.manifest_is_durable():
+        return 0            # what it says of the log may be a cache's memory
     if store.may_lose_its_log():
         first = store.log.beyond_unneeded(store.flushed_sequence + 1)
     if kept_bytes:

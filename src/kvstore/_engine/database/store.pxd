@@ -222,6 +222,7 @@ cdef class Store:
     cdef bint is_small(self) noexcept
     cdef int renew_reserve(self) except -1
     cdef int say_that_no_log_is_needed(self) except -1
+    cdef bint manifest_is_durable(self) noexcept
     cdef bint asks_for_log(self) except -1
     cdef bint may_lose_its_log(self) except -1
     cdef bint log_is_unneeded(self) except -1

@@ -619,14 +619,17 @@ cdef class Store:
                 if not exists or self.failure is not None or not is_retryable(error):
                     raise
                 self.flush_retry.failed(error)
-        if self.manifest_stands or (self.manifest is not None and not self.current_unsynced):
-            # Not before: a manifest that power may take back would ask for some of them again.
+        if self.manifest_is_durable():
             self.remove_leftovers(names)
         if self.log_is_unneeded():
             remove_flushed_log(self)
         if not self.is_small() or not self.uses_log:
             self.renew_reserve()
         return 0
+
+    cdef bint manifest_is_durable(self) noexcept:
+        """What it asks for no more may go: power can't bring back a manifest that asked for it."""
+        return self.manifest_stands or (self.manifest is not None and not self.current_unsynced)
 
     cdef bint asks_for_log(self) except -1:
         """Whether the manifest or END says that some of the log must be there."""
