@@ -265,3 +265,20 @@ def test_an_opening_lets_go_of_no_log_by_a_manifest_that_power_may_take_back(err
         disk.on_operation = None
         for kept in KEPT:
             assert reopened(disk.crash(random.Random(1), kept)) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_power_may_go_while_what_is_left_of_a_creation_makes_way(seed: int) -> None:
+    """CURRENT came back without what told that it was of a creation, and was taken for damage."""
+    dice = random.Random(seed)
+    disk = MemoryFileSystem()
+    DB("/db", filesystem=disk, **SMALL).close()
+    disk.copy("/db/MANIFEST-000001", "/db/MANIFEST-000001.new")
+    for name in ("MANIFEST-000001", "END"):
+        disk.remove_file(f"/db/{name}")
+    left: list[MemoryFileSystem] = []
+    disk.on_operation = lambda _operation, _path: left.append(disk.crash(dice, "random"))
+    DB("/db", filesystem=disk, **SMALL).close()
+    disk.on_operation = None
+    for copy in left:
+        assert reopened(copy) == {}

@@ -584,8 +584,12 @@ cdef class Store:
                 raise InvalidArgumentError(
                     f"there is no database in {path} (create_if_missing is off)"
                 )
+            if "CURRENT" in names:
+                # Durably, and first: without what the cut off creation left it looks like damage.
+                remove_file(self.disk, f"{path}/CURRENT")
+                sync_directory(self.disk, path)
             for name in names:
-                if number_of(name) or name.endswith(".new") or name in (END, "CURRENT"):
+                if number_of(name) or name.endswith(".new") or name == END:
                     remove_file(self.disk, f"{path}/{name}")
             if IDENTITY not in names:
                 self.database_id = os.urandom(ID_BYTES)
