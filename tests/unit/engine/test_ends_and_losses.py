@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import kvstore._engine.primitives.native as primitives
 from kvstore import DB
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import Error, StorageError
@@ -282,3 +283,30 @@ def test_power_may_go_while_what_is_left_of_a_creation_makes_way(seed: int) -> N
     disk.on_operation = None
     for copy in left:
         assert reopened(copy) == {}
+
+
+def test_a_handler_that_raises_behind_an_edit_leaves_none_that_contradicts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may raise while the error of END, which is written after the edit, is made."""
+    expected = {b"a%d" % number: b"1" for number in range(3)}
+    disk = MemoryFileSystem()
+    db = DB("/db", filesystem=disk, **SMALL)
+    for key, value in expected.items():
+        db.put(key, value, sync=True)
+        db.flush()
+
+    def interrupted(*_given: object, **_named: object) -> None:
+        raise KeyboardInterrupt
+
+    disk.fail("pwrite", errno.ENOSPC, path="/db/END")
+    with monkeypatch.context() as patch:
+        patch.setattr(primitives, "StorageError", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            db.compact_range()
+    with pytest.raises(StorageError, match=r"a failure \(KeyboardInterrupt\)"):
+        db.compact_range()
+    assert dict(db) == expected
+    db.close()
+    for kept in KEPT:
+        assert reopened(disk.crash(random.Random(1), kept)) == expected

@@ -168,8 +168,9 @@ cdef class Store:
                 errno=EROFS,
             )
         if self.failure is not None:
+            said = str(self.failure) or type(self.failure).__name__
             raise StorageError(
-                f"the database is read-only since a failure ({self.failure or type(self.failure).__name__}); reopen it",
+                f"the database is read-only since a failure ({said}); reopen it",
                 code=getattr(self.failure, "code", IntegrityCode.IO_ERROR), path=self.path,
                 errno=getattr(self.failure, "errno", None), is_final=True,
             )
@@ -360,9 +361,10 @@ cdef class Store:
             self.end_asks = self.end_asks or segment != 0
             try:
                 noted = self.manifest.append_synced(edit, self.end, segment, offset, &unsure)
-            except Exception as error:
+            except BaseException as error:
                 if unsure:
-                    # Whether the edit holds is not known any more.
+                    # Whether the edit holds is not known any more; it does where a signal's handler
+                    # raised while an error of END was made.
                     self.fail(error)
                 raise
         except BaseException:
