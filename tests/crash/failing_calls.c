@@ -3,7 +3,10 @@
 
    Or the process ends: with KILL_AT=n by SIGKILL, at the n-th call below KILL_BELOW that changes
    something, whatever its kind and thread. How many there were is in the file KILL_COUNTED when it
-   ends by itself. */
+   ends by itself.
+
+   Or each call below a directory is looked at, from watch_the_gil() on: calls_with_gil() names those that
+   were made with Python's GIL held. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -17,6 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -26,6 +31,8 @@ static char directory[PATH_MAX], kind[32];
 static atomic_long left, seen; /* calls before the one that fails, 0: none does; calls so far */
 static int error;              /* what it fails with; 0: it does half */
 static int kills;              /* the process, rather than fail: then of all kinds that change something */
+static int (*has_gil)(void);   /* where calls are watched: of all kinds */
+static char with_gil[1 << 16]; /* their kinds, a space before each; whoever writes it has the GIL */
 
 /* The at-th call of a kind from now on below a directory; at 0: none any more. */
 void fail_call(const char* below, const char* which, long at, int number) {
@@ -39,6 +46,21 @@ void fail_call(const char* below, const char* which, long at, int number) {
 
 /* How many calls of the kind there were since. */
 long calls_seen(void) { return atomic_load(&seen); }
+
+/* Each call from now on below a directory. */
+void watch_the_gil(const char* below) {
+    with_gil[0] = 0;
+    fail_call(below, "", 0, 0);
+    has_gil = (int (*)(void)) dlsym(RTLD_DEFAULT, "PyGILState_Check");
+}
+
+/* The kinds of the calls since that their callers held the GIL over. */
+const char* calls_with_gil(void) { return with_gil; }
+
+static void look_at_the_gil(const char* which) {
+    size_t length = strlen(with_gil);
+    if (has_gil()) snprintf(with_gil + length, sizeof(with_gil) - length, " %s", which);
+}
 
 __attribute__((constructor)) static void begin_to_count(void) {
     const char *at = getenv("KILL_AT"), *below = getenv("KILL_BELOW");
@@ -57,16 +79,19 @@ __attribute__((destructor)) static void tell_the_count(void) {
 
 static int changes_something(const char* which) {
     return strcmp(which, "open") && strcmp(which, "opendir") && strcmp(which, "pread") &&
-           strcmp(which, "close");
+           strcmp(which, "close") && strcmp(which, "stat") && strcmp(which, "fstat") &&
+           strcmp(which, "flock") && strcmp(which, "statvfs");
 }
 
 static int is_asked_for(const char* which) {
+    if (has_gil) return 1;
     return directory[0] && (kills ? changes_something(which) : !strcmp(which, kind));
 }
 
 static int is_meant(const char* which, const char* path) {
     if (!is_asked_for(which) || strncmp(path, directory, strlen(directory))) return 0;
     atomic_fetch_add(&seen, 1);
+    if (has_gil) look_at_the_gil(which);
     int meant = atomic_load(&left) > 0 && atomic_fetch_sub(&left, 1) == 1;
     if (meant && kills) raise(SIGKILL);
     return meant;
@@ -152,4 +177,22 @@ int unlink(const char* path) {
 
 int mkdir(const char* path, mode_t mode) {
     return is_meant("mkdir", path) ? (int) refused() : NEXT(mkdir)(path, mode);
+}
+
+int rmdir(const char* path) { return is_meant("rmdir", path) ? (int) refused() : NEXT(rmdir)(path); }
+
+int stat64(const char* path, struct stat64* result) {
+    return is_meant("stat", path) ? (int) refused() : NEXT(stat64)(path, result);
+}
+
+int fstat64(int fd, struct stat64* result) {
+    return is_meant_of("fstat", fd) ? (int) refused() : NEXT(fstat64)(fd, result);
+}
+
+int statvfs64(const char* path, struct statvfs64* result) {
+    return is_meant("statvfs", path) ? (int) refused() : NEXT(statvfs64)(path, result);
+}
+
+int flock(int fd, int operation) {
+    return is_meant_of("flock", fd) ? (int) refused() : NEXT(flock)(fd, operation);
 }

@@ -84,9 +84,15 @@ cdef uint64_t number_of(str name):
 cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -1:
     """That the file is there and of its size; what is in it is checked as it is read."""
     cdef bytes raw = os.fsencode(path)
+    cdef const char* at = raw
     cdef void* file = NULL
-    cdef int64_t size
-    cdef int result = disk.ops.open(disk.disk, raw, OPEN_READ, &file)
+    cdef int64_t size = 0
+    cdef int result
+    with nogil:
+        result = disk.ops.open(disk.disk, at, OPEN_READ, &file)
+        if result >= 0:
+            size = disk.ops.size(disk.disk, file)
+            disk.ops.close(disk.disk, file)
     if result == -ENOENT:
         raise CorruptionError(
             "the manifest names a table that is missing", code=IntegrityCode.INVALID_RECORD,
@@ -94,8 +100,6 @@ cdef int check_table_file(FileSystem disk, str path, uint64_t expected) except -
         )
     if result < 0:
         raise os_failure(result, b"opening a table", path)
-    size = disk.ops.size(disk.disk, file)
-    disk.ops.close(disk.disk, file)
     if size < 0:
         raise os_failure(<int> size, b"sizing a table", path)
     if <uint64_t> size != expected:

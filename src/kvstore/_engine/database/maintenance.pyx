@@ -138,14 +138,18 @@ cdef int check_beginnings(FileSystem disk, str path, list own) except -1:
 
 cdef bytes beginning(FileSystem disk, str path, int size):
     cdef bytes raw = os.fsencode(path)
+    cdef const char* at = raw
     cdef uint8_t[16] data
     cdef void* file = NULL
-    cdef int64_t done
-    cdef int result = disk.ops.open(disk.disk, raw, OPEN_READ, &file)
+    cdef int64_t done = 0
+    cdef int result
+    with nogil:
+        result = disk.ops.open(disk.disk, at, OPEN_READ, &file)
+        if result >= 0:
+            done = disk.ops.pread(disk.disk, file, data, <size_t> min(size, 16), 0)
+            disk.ops.close(disk.disk, file)
     if result < 0:
         raise os_failure(result, b"opening a file", path)
-    done = disk.ops.pread(disk.disk, file, data, <size_t> min(size, 16), 0)
-    disk.ops.close(disk.disk, file)
     if done < 0:
         raise os_failure(<int> done, b"reading a file", path)
     return (<const char*> data)[:done]

@@ -8,6 +8,8 @@ import os
 import time
 from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 
+from libc.stdint cimport int64_t
+
 from kvstore._engine.files.native cimport remove_file
 from kvstore._engine.files.native cimport OPEN_CREATE, FileSystem
 
@@ -80,7 +82,11 @@ cdef bint take_reserve(FileSystem disk, str directory):
 
 cdef bint has_room(FileSystem disk, str directory):
     cdef bytes raw = os.fsencode(directory)
-    return disk.ops.free_bytes(disk.disk, raw) >= ROOM_BYTES
+    cdef const char* at = raw
+    cdef int64_t free_bytes
+    with nogil:
+        free_bytes = disk.ops.free_bytes(disk.disk, at)
+    return free_bytes >= ROOM_BYTES
 
 
 cdef bint release_reserve(FileSystem disk, str directory):

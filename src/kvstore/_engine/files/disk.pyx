@@ -20,12 +20,13 @@ cdef bytes read_whole(FileSystem disk, str path, int64_t most):
     cdef int result
     with nogil:
         result = disk.ops.open(disk.disk, at, OPEN_READ, &file)
+        size = disk.ops.size(disk.disk, file) if result >= 0 else 0
+        if size > most:
+            disk.ops.close(disk.disk, file)
     if result < 0:
         raise os_failure(result, b"opening a file", path)
-    size = disk.ops.size(disk.disk, file)
     cdef bytearray data
     if size > most:
-        disk.ops.close(disk.disk, file)
         raise CorruptionError(
             f"it has {size} bytes, and never more than {most}",
             code=IntegrityCode.INVALID_RECORD, path=path, offset=most,
@@ -37,10 +38,10 @@ cdef bytes read_whole(FileSystem disk, str path, int64_t most):
         raise os_failure(-ENOMEM, b"reading a file", path) from None
     cdef uint8_t* into = <uint8_t*> <char*> data
     done = size
-    if size > 0:
-        with nogil:
+    with nogil:
+        if size > 0:
             done = disk.ops.pread(disk.disk, file, into, <size_t> size, 0)
-    disk.ops.close(disk.disk, file)
+        disk.ops.close(disk.disk, file)
     if done < 0:
         raise os_failure(<int> done, b"reading a file", path)
     return bytes(data[:done])
@@ -62,7 +63,10 @@ cdef int replace_whole(FileSystem disk, str directory, str name, bytes data) exc
 
 cdef int kind_of(FileSystem disk, str path) except -1:
     cdef bytes raw = os.fsencode(path)
-    cdef int result = disk.ops.kind(disk.disk, raw)
+    cdef const char* at = raw
+    cdef int result
+    with nogil:
+        result = disk.ops.kind(disk.disk, at)
     if result == -ENOENT:
         return 0
     if result < 0:
@@ -86,7 +90,11 @@ cdef bint remove_file(FileSystem disk, str path) except -1:
 cdef int rename_file(FileSystem disk, str old, str new) except -1:
     cdef bytes raw = os.fsencode(old)
     cdef bytes raw_new = os.fsencode(new)
-    cdef int result = disk.ops.rename(disk.disk, raw, raw_new)
+    cdef const char* at = raw
+    cdef const char* to = raw_new
+    cdef int result
+    with nogil:
+        result = disk.ops.rename(disk.disk, at, to)
     if result < 0:
         raise os_failure(result, b"renaming a file", old)
     return 0
@@ -95,7 +103,11 @@ cdef int rename_file(FileSystem disk, str old, str new) except -1:
 cdef int link_file(FileSystem disk, str old, str new) except -1:
     cdef bytes raw = os.fsencode(old)
     cdef bytes raw_new = os.fsencode(new)
-    cdef int result = disk.ops.link(disk.disk, raw, raw_new)
+    cdef const char* at = raw
+    cdef const char* to = raw_new
+    cdef int result
+    with nogil:
+        result = disk.ops.link(disk.disk, at, to)
     if result < 0:
         raise os_failure(result, b"linking a file", new)
     return 0
@@ -103,7 +115,10 @@ cdef int link_file(FileSystem disk, str old, str new) except -1:
 
 cdef bint make_directory(FileSystem disk, str path) except -1:
     cdef bytes raw = os.fsencode(path)
-    cdef int result = disk.ops.make_directory(disk.disk, raw)
+    cdef const char* at = raw
+    cdef int result
+    with nogil:
+        result = disk.ops.make_directory(disk.disk, at)
     if result == -EEXIST:
         return False
     if result == -ENOENT:
@@ -126,7 +141,10 @@ cdef str missing_parent(FileSystem disk, str path):
 
 cdef int remove_directory(FileSystem disk, str path) except -1:
     cdef bytes raw = os.fsencode(path)
-    cdef int result = disk.ops.remove_directory(disk.disk, raw)
+    cdef const char* at = raw
+    cdef int result
+    with nogil:
+        result = disk.ops.remove_directory(disk.disk, at)
     if result < 0 and result != -ENOENT:
         raise os_failure(result, b"removing a directory", path)
     return 0
@@ -174,8 +192,13 @@ cdef class Appender:
 
     cdef int release(self) noexcept:
         cdef void* file = self.file
+        cdef int result
         self.file = NULL
-        return self.disk.ops.close(self.disk.disk, file) if file != NULL else 0
+        if file == NULL:
+            return 0
+        with nogil:
+            result = self.disk.ops.close(self.disk.disk, file)
+        return result
 
     cdef int append(self, bytes data) except -1:
         cdef const uint8_t* at = data
@@ -267,10 +290,11 @@ cdef class DirectoryLock:
         cdef void* file = self.file
         cdef void* directory = self.directory
         self.file = self.directory = NULL
-        if file != NULL:
-            self.disk.ops.close(self.disk.disk, file)
-        if directory != NULL:
-            self.disk.ops.close(self.disk.disk, directory)
+        with nogil:
+            if file != NULL:
+                self.disk.ops.close(self.disk.disk, file)
+            if directory != NULL:
+                self.disk.ops.close(self.disk.disk, directory)
         return 0
 
     cdef int close(self) except -1:
@@ -292,16 +316,21 @@ cdef DirectoryLock take_lock(FileSystem disk, str path, bint shared):
     cdef DirectoryLock lock = DirectoryLock.__new__(DirectoryLock)
     cdef bytes raw = os.fsencode(path)
     cdef bytes raw_directory = os.fsencode(os.path.dirname(path))
+    cdef const char* at = raw
+    cdef const char* directory_at = raw_directory
+    cdef int result
     lock.disk = disk
-    cdef int result = disk.ops.lock_directory(disk.disk, raw_directory, shared, &lock.directory)
+    with nogil:
+        result = disk.ops.lock_directory(disk.disk, directory_at, shared, &lock.directory)
     if result < 0:
         lock.directory = NULL
         if result != -EOPNOTSUPP:
             raise lock_failure(disk, path, result)
-    if shared:
-        result = disk.ops.lock_shared(disk.disk, raw, &lock.file)
-    else:
-        result = disk.ops.lock(disk.disk, raw, &lock.file)
+    with nogil:
+        if shared:
+            result = disk.ops.lock_shared(disk.disk, at, &lock.file)
+        else:
+            result = disk.ops.lock(disk.disk, at, &lock.file)
     if result < 0:
         lock.file = NULL
         if not (shared and result == -ENOENT):
@@ -336,6 +365,8 @@ cdef bint is_held_here(FileSystem disk, str path) except -1:
     cdef bytes raw = os.fsencode(path)
     cdef bytes raw_directory = os.fsencode(os.path.dirname(path))
     cdef void* base = base_of(disk)
+    # With the GIL, without which whoever holds it might close what is looked at. The disk has just
+    # answered for the same file.
     for lock in list(HELD):
         if base_of(lock.disk) != base:
             continue

@@ -40,7 +40,10 @@ cdef class FileSystem:
 
     def kind(self, str path):
         cdef bytes raw = os.fsencode(path)
-        cdef int result = self.ops.kind(self.disk, raw)
+        cdef const char* name = raw
+        cdef int result
+        with nogil:
+            result = self.ops.kind(self.disk, name)
         if result == -ENOENT:
             return 0
         if result < 0:
@@ -49,8 +52,10 @@ cdef class FileSystem:
 
     def size(self, str path):
         cdef void* file = open_file(self, path, OPEN_READ)
-        cdef int64_t size = self.ops.size(self.disk, file)
-        self.ops.close(self.disk, file)
+        cdef int64_t size
+        with nogil:
+            size = self.ops.size(self.disk, file)
+            self.ops.close(self.disk, file)
         if size < 0:
             raise os_failure(<int> size, b"reading the size of a file", path)
         return size
@@ -99,13 +104,20 @@ cdef class FileSystem:
     def rename(self, str old, str new):
         cdef bytes raw_old = os.fsencode(old)
         cdef bytes raw_new = os.fsencode(new)
-        cdef int result = self.ops.rename(self.disk, raw_old, raw_new)
+        cdef const char* name_old = raw_old
+        cdef const char* name_new = raw_new
+        cdef int result
+        with nogil:
+            result = self.ops.rename(self.disk, name_old, name_new)
         if result < 0:
             raise os_failure(result, b"renaming a file", old)
 
     def make_directory(self, str path):
         cdef bytes raw = os.fsencode(path)
-        cdef int result = self.ops.make_directory(self.disk, raw)
+        cdef const char* name = raw
+        cdef int result
+        with nogil:
+            result = self.ops.make_directory(self.disk, name)
         if result < 0 and result != -EEXIST:
             raise os_failure(result, b"making a directory", path)
 
@@ -119,7 +131,8 @@ cdef class FileSystem:
         if kind == 2:
             for name in self.names(path):
                 self.remove_tree(f"{path}/{name}")
-            result = self.ops.remove_directory(self.disk, raw)
+            with nogil:
+                result = self.ops.remove_directory(self.disk, name_raw)
         else:
             # Of a file of megabytes it may take tenths of a second.
             with nogil:
@@ -146,8 +159,11 @@ cdef int write_in_pieces(
 
 cdef void* open_file(FileSystem filesystem, str path, int mode) except NULL:
     cdef bytes raw = os.fsencode(path)
+    cdef const char* name = raw
     cdef void* file = NULL
-    cdef int result = filesystem.ops.open(filesystem.disk, raw, mode, &file)
+    cdef int result
+    with nogil:
+        result = filesystem.ops.open(filesystem.disk, name, mode, &file)
     if result < 0:
         raise os_failure(result, b"opening a file", path)
     return file

@@ -143,7 +143,9 @@ cdef class Log:
         raise TypeError("an open log can't be copied or pickled: hand on its path")
 
     cdef int make_folder(self) except -1:
-        cdef int result = self.ops.make_directory(self.disk, self.folder)
+        cdef int result
+        with nogil:
+            result = self.ops.make_directory(self.disk, self.folder)
         if result < 0 and result != -EEXIST:
             raise os_failure(result, b"making the log's directory", self.path)
         self.names_unsynced = True
@@ -168,8 +170,10 @@ cdef class Log:
         """From here on no segment is begun or removed at a path that somebody else's folder has."""
         cdef DirectoryLock held = DirectoryLock.__new__(DirectoryLock)
         cdef GuardedFileSystem guarded = guard(self.filesystem, self.path)
+        cdef int result
         held.disk = self.filesystem
-        cdef int result = self.ops.lock_directory(self.disk, self.folder, True, &held.file)
+        with nogil:
+            result = self.ops.lock_directory(self.disk, self.folder, True, &held.file)
         if result < 0:
             held.file = NULL
             if result == -EOPNOTSUPP:
@@ -1371,11 +1375,11 @@ cdef class Log:
         if self.append_limit and status.code == OK:
             with nogil:
                 result = self.sync_to(self.position(), &status)
-        if result == 0 and status.code == OK and clean:
-            # Tells the next opening, too, that the sync of all before it went well.
-            log_file_trim(&self.file)
-        if not self.read_only:
-            with nogil:
+        with nogil:
+            if result == 0 and status.code == OK and clean:
+                # Tells the next opening, too, that the sync of all before it went well.
+                log_file_trim(&self.file)
+            if not self.read_only:
                 self.remove_spare()
         self.release()
         if self.watched is not None:
@@ -1386,7 +1390,8 @@ cdef class Log:
 
     cdef void release(self) noexcept:
         cdef int kind
-        log_file_close(&self.file)
+        with nogil:
+            log_file_close(&self.file)
         chunks_free(self.pending.first)
         chunks_free(self.spares)
         kv_free(self.reserved)

@@ -105,11 +105,14 @@ cdef list segment_numbers(FileSystem disk, str path):
 
 cdef int remove_unused(FileSystem disk, str path) except -1:
     cdef bytes raw
+    cdef const char* at
     cdef int result
     for name in list_directory(disk, path):
         if name.partition(".")[2] in ("spare", "trusted"):
             raw = os.fsencode(f"{path}/{name}")
-            result = disk.ops.unlink(disk.disk, raw)
+            at = raw
+            with nogil:
+                result = disk.ops.unlink(disk.disk, at)
             if result < 0:
                 raise os_failure(result, b"removing an unused log segment", f"{path}/{name}")
     return 0
@@ -153,6 +156,8 @@ cdef Recovered recover(
     cdef uint64_t number, records = 0, cut = 0
     cdef bint clean = True
     cdef bytes raw
+    cdef const char* at
+    cdef int result
     cdef list numbers = segment_numbers(disk, path)
     short = None if noted is None else missing_segment(numbers, noted, path)
     damage = None
@@ -170,8 +175,11 @@ cdef Recovered recover(
                 raise damage
             break
         raw = os.fsencode(where)
+        at = raw
         try:
-            if segment_open(&reader, disk.ops, disk.disk, raw, &status):
+            with nogil:
+                result = segment_open(&reader, disk.ops, disk.disk, at, &status)
+            if result:
                 raise status_error(&status, where)
             if reader.header.number != number:
                 status_set(&status, INVALID_RECORD, b"log segment under another one's name", 8)
@@ -204,7 +212,8 @@ cdef Recovered recover(
             damage = short = error
             break
         finally:
-            segment_close(&reader)
+            with nogil:
+                segment_close(&reader)
     if short is not None:
         # What is left had all been durable, and what can't be read may be of use to somebody.
         cut = 0
@@ -336,14 +345,14 @@ cdef object broken_end(FileSystem disk, str path, Recovered found, uint64_t prom
     cdef const uint8_t* payload = NULL
     where = segment_name(path, found.number)
     cdef bytes raw = os.fsencode(where)
+    cdef const char* at = raw
     status_clear(&status)
-    try:
-        if segment_open(&reader, disk.ops, disk.disk, raw, &status) == 0:
+    with nogil:
+        if segment_open(&reader, disk.ops, disk.disk, at, &status) == 0:
             while segment_next(&reader, &record, &payload, &status) > 0:
                 pass
             if status.code == OK:
                 status = reader.stop
-    finally:
         segment_close(&reader)
     if status.code == OK:
         status_set(
