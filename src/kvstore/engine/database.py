@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Iterator as Iteration
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from kvstore._engine.database import native
 from kvstore._engine.database.bounds import InterruptibleBounds
@@ -219,17 +218,6 @@ class DB(Database):
     def items(self) -> Iterator:
         """All pairs of this moment in key order: the same as iterating over the database."""
         return self.iterator()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<kvstore.DB {self.name!r}{' (closed)' if self.closed else ''}>"

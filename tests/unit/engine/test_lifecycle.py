@@ -63,6 +63,11 @@ def test_closing_closes_what_is_open_on_it(path):
         lambda: db.checkpoint(path + "-copy"),
         lambda: db.delete_range(b"a", b"b"),
         lambda: db.retain_from(1),
+        lambda: db.last_sequence,
+        lambda: db.flushed_index,
+        lambda: db.retained_sequence,
+        lambda: db.write_delay,
+        db.__enter__,
     ):
         with pytest.raises(kvstore.ClosedError):
             call()

@@ -791,6 +791,7 @@ cdef class Database(Store):
 
     @property
     def write_delay(self):
+        self.check_open()
         return self.delay_wanted() if self.threads_begun else 0.0
 
     cdef double delay_wanted(self) noexcept:
@@ -995,15 +996,19 @@ cdef class Database(Store):
 
     @property
     def last_sequence(self):
+        self.check_open()
         return self.visible
 
     @property
     def flushed_index(self):
+        self.check_open()
         return self.flushed_applied
 
     @property
     def retained_sequence(self):
-        cdef uint64_t oldest = (<Store> self).retain_from     # `self.retain_from` is the method
+        cdef uint64_t oldest
+        self.check_open()
+        oldest = (<Store> self).retain_from     # `self.retain_from` is the method
         return None if oldest == max_sequence() else oldest
 
     def retain_from(self, sequence):
@@ -1123,6 +1128,13 @@ cdef class Database(Store):
             if not self.make_descriptors(error):
                 raise
             copy_tables(self, os.fsdecode(path))
+
+    def __enter__(self):
+        self.check_open()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.close()
 
     @property
     def closed(self):
