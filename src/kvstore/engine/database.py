@@ -59,6 +59,11 @@ class DB(Database):
         given: Settings = {"create_if_missing": create_if_missing, **settings}
         if options is None:
             options = options_of(given)
+        elif not isinstance(options, Options):
+            raise TypeError(
+                f"options must be an Options, not a {type(options).__name__}: give single options "
+                "as keyword arguments"
+            )
         elif settings or create_if_missing is not None:
             raise TypeError("give either options= or single options, not both")
         self.options = options

@@ -145,6 +145,8 @@ def test_bad_options_are_refused_by_name():
         (ValueError, "stop_files must be larger", {"slowdown_files": 20, "stop_files": 20}),
         (ValueError, "custom comparators are not offered", {"comparator": max}),
         (TypeError, "either options= or single", {"options": kvstore.Options(), "wal": False}),
+        (TypeError, "options must be an Options, not a dict", {"options": {"wal": False}}),
+        (TypeError, "options must be an Options, not a bool", {"options": False, "wal": False}),
     ):
         with pytest.raises(error, match=match):
             kvstore.DB("/db", filesystem=MemoryFileSystem(), **settings)
