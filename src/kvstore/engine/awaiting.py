@@ -196,7 +196,12 @@ class Awaiting:
         *given: object,
     ) -> asyncio.Future[Any]:
         """What ``at_once`` makes, or else ``hold`` has made; see the calls of DB."""
-        loop = self._running_loop()
+        try:
+            loop = self._running_loop()
+        except RuntimeError:
+            # None runs in the child of a fork, which is to hear of that first.
+            native.check_open(db)
+            raise
         try:
             tickets = self._last
             if tickets is None or tickets.loop is not loop:
@@ -216,7 +221,7 @@ class Awaiting:
 
     def _tickets(self, db: DB, loop: asyncio.AbstractEventLoop) -> Tickets:
         # In the child of a fork, where another thread of the parent's may have had the lock.
-        native.log_of(db)
+        native.check_open(db)
         with self._lock:
             if self._ended:
                 raise ClosedError(f"the database {db.name} is closed")

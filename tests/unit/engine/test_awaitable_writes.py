@@ -836,6 +836,10 @@ async def main():
     pending = db.put_async(b"b", b"2")
     child = os.fork()
     if not child:
+        try:
+            db.put_async(b"c", b"3")
+        except kvstore.ClosedError as error:
+            assert "was opened before this process forked" in str(error), error
         asyncio.events._set_running_loop(None)
         async def in_child():
             try:

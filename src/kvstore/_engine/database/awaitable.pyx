@@ -171,6 +171,10 @@ def note_durable(Database db not None):
             db.fail(error)
 
 
+def check_open(Database db not None):
+    db.check_open()
+
+
 def log_of(Database db not None):
     """None: nothing is logged, of a database that is only read, either."""
     db.check_open()

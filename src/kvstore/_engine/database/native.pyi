@@ -112,6 +112,9 @@ def hold_sync(db: Database, sync: bool, done: _Done) -> None: ...
 def note_durable(db: Database) -> None:
     """The log was synced, or has failed."""
 
+def check_open(db: Database) -> None:
+    """Raises ClosedError where it is closed, or a child's of a fork."""
+
 def log_of(db: Database) -> Log | None:
     """The write-ahead log, if there is one that can be written to."""
 
