@@ -111,6 +111,18 @@ def test_other_types_are_refused_by_name(db, wrong):
     assert list(db) == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        *((wrong, TypeError) for wrong in (b"a", b"ab", None, 1)),
+        *((wrong, kvstore.InvalidArgumentError) for wrong in ((b"a",), (b"a", b"b", b"c"), [])),
+    ],
+)
+def test_a_range_that_is_no_pair_is_refused(db, wrong, error):
+    with pytest.raises(error, match=r"a range must be a pair \(start, stop\), not "):
+        db.approximate_sizes((b"a", b"b"), wrong)
+
+
 def test_scattered_memory_is_refused(db):
     with pytest.raises(TypeError, match="key must be one run of bytes"):
         db.put(memoryview(b"abcdef")[::2], b"")

@@ -145,7 +145,14 @@ cdef list table_bytes_of_ranges(Store store, tuple ranges):
     version_retain(version)
     try:
         sizes = []
-        for start, stop in ranges:
+        for given in ranges:
+            if not isinstance(given, (tuple, list)):
+                raise TypeError(f"a range must be a pair (start, stop), not {given!r:.100}")
+            if len(given) != 2:
+                raise InvalidArgumentError(
+                    f"a range must be a pair (start, stop), not {given!r:.100}"
+                )
+            start, stop = given
             low = bytes_before_key(store, version, start, "start")
             sizes.append(max(0, bytes_before_key(store, version, stop, "stop") - low))
         return sizes
