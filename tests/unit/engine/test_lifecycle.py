@@ -405,6 +405,51 @@ def test_a_database_that_gets_no_thread_does_their_work_in_its_writes(path, star
         assert len(list(db)) == 2000
 
 
+@pytest.mark.parametrize("started", range(3))
+def test_an_error_of_a_signals_handler_is_no_lack_of_threads(path, started, monkeypatch):
+    """Raised while one of the same three threads is started; it is for whoever writes."""
+    left = iter(range(started))
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if next(left, None) is None:
+            monkeypatch.undo()
+            raise RuntimeError("timed out")
+
+    def put_all():
+        for number in range(2000):
+            db.put(b"%d" % number, bytes(300))
+
+    with kvstore.DB(path, **SMALL) as db:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(RuntimeError, match="timed out"):
+            put_all()
+        put_all()
+        db.compact_range()
+    with kvstore.DB(path, **SMALL) as db:
+        assert len(list(db)) == 2000
+
+
+def test_an_error_of_a_signals_handler_while_threads_are_waited_for_is_told(path, monkeypatch):
+    join = threading.Thread.join
+
+    def interrupted(thread, timeout=None):
+        monkeypatch.undo()
+        join(thread, timeout)
+        raise RuntimeError("timed out")
+
+    db = kvstore.DB(path, **SMALL)
+    for number in range(1000):
+        db.put(b"%d" % number, bytes(300))
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(RuntimeError, match="timed out"):
+        db.close()
+    assert db.closed
+    with kvstore.DB(path) as again:
+        assert len(list(again)) == 1000
+
+
 def test_threads_start_when_there_is_work_for_them(path):
     before = threading.active_count()
     with kvstore.DB(path, **SMALL) as db:

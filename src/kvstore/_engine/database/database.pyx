@@ -48,6 +48,7 @@ from kvstore._engine.primitives.native cimport (
     view_close,
     view_open,
 )
+from kvstore._engine.primitives.threads import is_not_begun
 from kvstore._engine.files.native cimport FileSystem, guard
 from kvstore._engine.log.native cimport Log, MAX_PAYLOAD_BYTES, RETRY
 from kvstore._engine.memtable.native cimport (
@@ -192,9 +193,9 @@ cdef class Database(Store):
             if thread is not threading.current_thread():
                 try:
                     thread.join()
-                except RuntimeError:
+                except RuntimeError as error:
                     # One that is about to start sees that there is nothing to do any more.
-                    if thread.is_alive():
+                    if not is_not_begun(error):
                         raise
         if self.held is not None:
             self.held.end()

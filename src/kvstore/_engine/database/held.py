@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from errno import EAGAIN
 
+from kvstore._engine.primitives.threads import is_refused
 from kvstore.errors import ClosedError, OverloadedError, StorageError
 
 HELD_BYTES_MAX = 64 << 20
@@ -84,6 +85,8 @@ class HeldWrites:
         try:
             thread.start()
         except RuntimeError as error:
+            if not is_refused(error):
+                raise
             raise StorageError(
                 f"no thread can be started for a write that has to wait ({error})", errno=EAGAIN
             ) from error

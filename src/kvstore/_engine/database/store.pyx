@@ -17,6 +17,7 @@ from kvstore._engine.primitives.native cimport (
     max_sequence,
     slice_of,
 )
+from kvstore._engine.primitives.threads import is_refused
 from kvstore._engine.files.native cimport (
     LINES_BYTES_MAX,
     Appender,
@@ -265,14 +266,13 @@ cdef class Store:
         try:
             # Some may run since a try that came to a bad end.
             start_threads(self, background_step, self.work, jobs, len(self.threads), self.threads)
-        except RuntimeError:
-            # The process may have no more: whoever writes does their work.
+        except BaseException as error:
             self.threads_begun = False
+            if not isinstance(error, RuntimeError) or not is_refused(error):
+                raise               # a signal's handler
+            # The process may have no more: whoever writes does their work.
             self.changed.advance()
             return False
-        except BaseException:       # a signal's handler
-            self.threads_begun = False
-            raise
         with nogil:
             open_tables_leave_to(self.tables, <void*> self, tables_left)
         return True

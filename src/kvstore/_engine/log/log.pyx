@@ -50,6 +50,7 @@ from kvstore._engine.primitives.native cimport (
     status_set,
     store_release,
 )
+from kvstore._engine.primitives.threads import is_refused
 from kvstore._engine.files.native cimport (
     DirectoryLock,
     FileSystem,
@@ -1460,6 +1461,8 @@ cdef int start_thread(Log log, object target, bint behind) except -1:
     try:
         thread.start()
     except RuntimeError as error:
+        if not is_refused(error):
+            raise
         if behind:
             log.behind = None
         else:
