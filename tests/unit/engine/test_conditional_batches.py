@@ -265,6 +265,34 @@ def test_of_many_who_count_none_is_lost(tmp_path: Path, settings: dict[str, obje
         assert db.count(stop=b"c") == threads * each
 
 
+def test_a_write_that_repeats_a_sequence_counts_when_it_is_flushed_meanwhile() -> None:
+    """The tables are then of the sequence that they were of when the condition was read."""
+    disk = MemoryFileSystem()
+    with kvstore.open("/db", filesystem=disk, wal=False, background=False, lru_cache_size=0) as db:
+
+        def put(value: bytes) -> None:
+            batch = db.write_batch()
+            batch.put(b"a", value)
+            db.write(batch, sequence=5)
+            db.flush()
+
+        def write_another(operation: str, path: str) -> None:
+            if operation == "pread" and path.endswith(".sst"):
+                disk.on_operation = None
+                put(b"other")
+
+        put(b"before")
+        assert db.get(b"a") == b"before"
+        batch = db.write_batch()
+        batch.expect(b"a", b"before")
+        batch.put(b"a", b"mine")
+        disk.on_operation = write_another
+        with pytest.raises(ConflictError):
+            db.write(batch, sequence=5)
+        assert disk.on_operation is None
+        assert db.get(b"a") == b"other"
+
+
 @pytest.mark.parametrize("moment", range(1, 80, 6))
 def test_who_writes_while_a_table_is_opened_is_not_written_over(moment: int) -> None:
     """Opening lets others in: that is done before conditions are looked at, and not again then."""

@@ -59,7 +59,7 @@ cdef class Expectation:
     cdef uint64_t sequence      # of the write that made its value, with `by_sequence`
     cdef bytes value            # without it: the value; None: the key isn't there
     # What the disk said, where only that knew: a value and its sequence or None, when `is_read`; and
-    # up to which sequence tables held everything then.
+    # how many memtables had been flushed before it was asked.
     cdef bint is_read
     cdef object read
     cdef uint64_t read_flushed

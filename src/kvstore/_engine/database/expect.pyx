@@ -3,7 +3,8 @@
 They are looked at where the batch is about to be written, as of the last write that was begun: that
 one may still await its sync, but what comes behind it is never seen without it.
 
-What only the disk knows is read from it before, and noted with the flush that tables were as of.
+What only the disk knows is read from it before, and noted with the flush that tables were as of:
+with how many there were, since whoever numbers writes may have two of them end with one sequence.
 Should memory have nothing newer of the key by then, and no flush have come between, that is how it
 is; compactions change nothing of it. What a map of a table says is not taken for it: only calls
 check what they read each time.
@@ -49,9 +50,9 @@ cdef int read_expected(Store store, WriteBatch batch) except -1:
             store, slice_of_bytes(expected.key), store.assigned, &value, &found_sequence, &pin
         )
         pinned_release(&pin)
-        if found != COLD or (expected.is_read and expected.read_flushed == store.flushed_sequence):
+        if found != COLD or (expected.is_read and expected.read_flushed == store.flushed_memtables):
             continue
-        flushed = store.flushed_sequence
+        flushed = store.flushed_memtables
         expected.read = lookup_versioned(
             store, slice_of_bytes(expected.key), store.assigned, READ_AND_KEEP | READ_CHECKED
         )
@@ -73,7 +74,7 @@ cdef bint is_as_expected(Store store, WriteBatch batch) except -1:
         )
         if found == COLD:
             pinned_release(&pin)
-            if not expected.is_read or expected.read_flushed != store.flushed_sequence:
+            if not expected.is_read or expected.read_flushed != store.flushed_memtables:
                 return False
             met = is_met(expected, expected.read)
         elif found != FOUND:

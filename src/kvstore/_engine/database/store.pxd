@@ -98,6 +98,7 @@ cdef class Store:
     cdef uint64_t applied_index         # of the newest write
     cdef uint64_t flushed_applied       # what tables hold durably
     cdef uint64_t flushed_sequence
+    cdef uint64_t flushed_memtables     # since opening; the sequences of two may be the same
     cdef uint64_t retain_from   # no sequence from here on may be lost to readers of `history`
     cdef uint64_t history_from  # jobs have let go of versions that readers before it would need
     cdef dict snapshots         # sequence -> how many hold it

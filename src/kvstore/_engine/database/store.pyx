@@ -377,6 +377,7 @@ cdef class Store:
         if edit.applied_index is not None:
             self.flushed_applied = max(self.flushed_applied, edit.applied_index)
         self.take_note_of_log(edit)
+        self.flushed_memtables += frozen_done
         for i in range(frozen_done):
             self.frozen_count -= 1
             memtable_release(self.frozen[self.frozen_count].table)
