@@ -333,6 +333,66 @@ def test_a_rotten_block_in_a_lower_level_is_left_alone_too() -> None:
         assert db.get(b"x1") == b""
 
 
+# --- what has passed by itself ---------------------------------------------------------------
+
+
+def until_nothing_is_wrong(db: DB) -> None:
+    pause = threading.Event()
+    for _ in range(60_000):
+        if db.stats()["background_error"] is None:
+            return
+        pause.wait(0.001)
+    raise AssertionError(db.stats()["background_error"])
+
+
+def test_a_flush_that_a_user_called_is_tried_again_by_itself() -> None:
+    disk = MemoryFileSystem()
+    with DB("/db", filesystem=disk) as db:
+        wanted = put_some(db, 0, 100)
+        disk.fail("open", errno.ENOSPC, always=True, path=".sst")
+        with pytest.raises(StorageError):
+            db.flush()
+        assert "No space left" in db.stats()["background_error"]
+        disk.heal()
+        until_nothing_is_wrong(db)
+        assert db.stats()["frozen_memtables"] == 0
+        assert dict(db) == wanted
+
+
+def test_a_manifest_that_had_no_room_at_opening_is_written_when_there_is_some() -> None:
+    disk = MemoryFileSystem()
+    with DB("/db", filesystem=disk) as db:
+        wanted = put_some(db, 0, 100)
+    disk.remove_file("/db/END")
+    disk.capacity_bytes = disk.used_bytes
+    with DB("/db", filesystem=disk) as db:
+        assert "No space left" in db.stats()["background_error"]
+        disk.capacity_bytes = None
+        until_nothing_is_wrong(db)
+        assert disk.exists("/db/END")
+        assert dict(db) == wanted
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_compaction_that_is_not_due_stands_in_no_ones_way(background: bool) -> None:
+    disk = MemoryFileSystem()
+    with DB("/db", filesystem=disk, background=background) as db:
+        put_some(db, 0, 100)
+        db.flush()
+        put_some(db, 0, 100)
+        disk.on_operation = fail_reading_tables(errno.ENOSPC)
+        with pytest.raises(StorageError):
+            db.compact_range()
+        assert "No space left" in db.stats()["background_error"]
+        disk.on_operation = None
+        if not background:
+            # On the second occasion.
+            db.flush()
+            db.flush()
+        until_nothing_is_wrong(db)
+        assert db.stats()["levels"][0]["tables"] == 2
+
+
 # --- the reserve and a full disk ---------------------------------------------------------------
 
 

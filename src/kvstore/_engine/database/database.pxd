@@ -64,6 +64,9 @@ cdef class Database(Store):
     cdef int look(self, bint deletes) except -1
     cdef double delay_wanted(self) noexcept
     cdef int background_work(self) except -1
+    cdef int nothing_is_due(self, Retry retry) except -1
+    # Where it isn't there yet, or isn't durable.
+    cdef int retry_manifest(self) except -1
     cdef int flush_all(self) except -1
     # Whether a writer has to wait for a flush or a compaction.
     cdef int check_sequences_left(self, uint64_t count) except -1

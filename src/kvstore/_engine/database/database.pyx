@@ -808,10 +808,32 @@ cdef class Database(Store):
         if self.flush_retry.due_here():
             while flush_oldest(self):
                 pass
+            self.nothing_is_due(self.flush_retry)
         if self.compaction_retry.due_here():
             while compact_once(self):
                 pass
+            self.nothing_is_due(self.compaction_retry)
         return 0
+
+    cdef int nothing_is_due(self, Retry retry) except -1:
+        """What failed needn't be tried again, so nothing stands in its way."""
+        if retry.error is None:
+            return 0
+        if retry is self.flush_retry and self.frozen_count == 0:
+            # It may have been the manifest alone.
+            self.retry_manifest()
+        elif retry is self.compaction_retry and compaction_score(self) < 1:
+            self.job_done(retry)
+        return 0
+
+    cdef int retry_manifest(self) except -1:
+        with self.installing:
+            try:
+                self.need_manifest()
+            except Exception as error:
+                self.job_failed(self.flush_retry, error)
+                raise
+        return self.job_done(self.flush_retry)
 
     cdef int sync_log(self) except -1:
         try:
@@ -833,13 +855,7 @@ cdef class Database(Store):
         self.damaged_tables = {}
         while flush_oldest(self):
             pass
-        with self.installing:
-            try:
-                self.need_manifest()
-            except Exception as error:
-                self.job_failed(self.flush_retry, error)
-                raise
-        self.job_done(self.flush_retry)
+        self.retry_manifest()
         if tried:
             compact_once(self)
             if self.damaged_tables:
@@ -1337,12 +1353,12 @@ def background_step(Database store not None, job):
     if store.failure is not None:
         return INFINITY
     try:
-        if retry.seconds_left() == 0 and (
-            flush_oldest(store) if job == "flush" else compact_once(store)
-        ):
-            # A flush may make a compaction due.
-            store.work.advance()
-            return 0
+        if retry.seconds_left() == 0:
+            if flush_oldest(store) if job == "flush" else compact_once(store):
+                # A flush may make a compaction due.
+                store.work.advance()
+                return 0
+            store.nothing_is_due(retry)
         if job == "flush" and store.log_due and store.log is not None:
             store.log_due = False
             store.sync_log()

@@ -193,6 +193,8 @@ cdef class Store:
             if not self.reserve_taken and is_lack_of_space(error):
                 self.reserve_taken = take_reserve(self.disk, self.path)
             self.changed.advance()
+            # Whoever met it needn't be the thread that tries again.
+            self.call_threads()
         elif not may_be_of_a_handler(error) and not any(
             error is known for known in self.damaged_tables.values()
         ):
