@@ -41,7 +41,9 @@ cdef class StoreIterator:
     cdef void finish(self) noexcept
     cdef void release(self) noexcept
     # Around every move: nobody else can move it, and closing waits for `leave`.
+    @cython.final
     cdef int enter(self) except -1
+    @cython.final
     cdef int leave(self) except -1
     # Within a move that is paused: lets others have their turns. Looks at signals, too.
     cdef int rest(self) except -1

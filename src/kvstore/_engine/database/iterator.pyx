@@ -60,23 +60,42 @@ cdef extern from "<sched.h>" nogil:
 
 cdef extern from *:
     """
-    /* Whether nobody but its one owner holds the pair; if so it takes the new items. From 3.14 on a
-       tuple keeps the hash that was once asked for, and nothing public makes it forget that. */
-    static inline int kv_refill_pair(PyObject* pair, PyObject* first, PyObject* second) {
-        if (PY_VERSION_HEX >= 0x030E0000) return 0;
-        if (pair == Py_None || Py_REFCNT(pair) != 1) return 0;
-        PyObject* old_first = PyTuple_GET_ITEM(pair, 0);
-        PyObject* old_second = PyTuple_GET_ITEM(pair, 1);
-        Py_INCREF(first);
-        Py_INCREF(second);
-        PyTuple_SET_ITEM(pair, 0, first);
-        PyTuple_SET_ITEM(pair, 1, second);
-        Py_DECREF(old_first);
-        Py_DECREF(old_second);
-        return 1;
+    /* A pair of these two runs of bytes. As zip() does: where nobody but its one owner holds the pair
+       `held`, it takes the new items, so that a loop that lets go of each costs no new one. From 3.14 on
+       a tuple keeps the hash that was once asked for, and nothing public makes it forget that. */
+    static inline PyObject* kv_pair_of(
+            PyObject* held, const void* key, size_t key_size, const void* value, size_t value_size) {
+        PyObject* first = PyBytes_FromStringAndSize((const char*) key, (Py_ssize_t) key_size);
+        if (!first) return NULL;
+        PyObject* second = PyBytes_FromStringAndSize((const char*) value, (Py_ssize_t) value_size);
+        if (!second) {
+            Py_DECREF(first);
+            return NULL;
+        }
+        if (PY_VERSION_HEX < 0x030E0000 && held != Py_None && Py_REFCNT(held) == 1) {
+            PyObject* old_first = PyTuple_GET_ITEM(held, 0);
+            PyObject* old_second = PyTuple_GET_ITEM(held, 1);
+            PyTuple_SET_ITEM(held, 0, first);
+            PyTuple_SET_ITEM(held, 1, second);
+            Py_DECREF(old_first);
+            Py_DECREF(old_second);
+            Py_INCREF(held);
+            return held;
+        }
+        PyObject* fresh = PyTuple_New(2);
+        if (!fresh) {
+            Py_DECREF(first);
+            Py_DECREF(second);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(fresh, 0, first);
+        PyTuple_SET_ITEM(fresh, 1, second);
+        return fresh;
     }
     """
-    bint refill_pair "kv_refill_pair"(PyObject* pair, PyObject* first, PyObject* second) noexcept
+    tuple pair_of "kv_pair_of"(
+        PyObject* held, const void* key, size_t key_size, const void* value, size_t value_size
+    )
 
 
 cdef enum:
@@ -141,9 +160,14 @@ cdef class StoreIterator:
         if self.store.forked:
             return                      # see Store.__dealloc__
         self.store.passed_entries += self.cursor.passed
-        with nogil:
+        if self.version == self.store.version:
+            # The store has all of it, too: there is nothing to be freed that would take long.
             user_cursor_close(&self.cursor)
             version_release(self.version)
+        else:
+            with nogil:
+                user_cursor_close(&self.cursor)
+                version_release(self.version)
 
     cdef int enter(self) except -1:
         if not self.live:
@@ -404,21 +428,17 @@ cdef class Iterator(StoreIterator):
         return self.came_down()
 
     cdef object item(self):
-        cdef Slice key, value
-        cdef bytes shown
-        cdef bytes content
+        cdef UserCursor* cursor = &self.cursor
+        cdef tuple pair
         if not self.pairs:
             return self.part_of_item()
-        key = self.cursor.key
-        shown = PyBytes_FromStringAndSize(
-            <const char*> key.data + self.strip, <Py_ssize_t> key.size - self.strip
+        pair = pair_of(
+            <PyObject*> self.pair, cursor.key.data + self.strip, cursor.key.size - self.strip,
+            cursor.value.data, cursor.value.size,
         )
-        value = self.cursor.value
-        content = PyBytes_FromStringAndSize(<const char*> value.data, <Py_ssize_t> value.size)
-        # As zip() does: a loop that lets go of each pair costs no new one.
-        if not refill_pair(<PyObject*> self.pair, <PyObject*> shown, <PyObject*> content):
-            self.pair = (shown, content)
-        return self.pair
+        if pair is not self.pair:
+            self.pair = pair
+        return pair
 
     cdef object part_of_item(self):
         """What else than pairs was asked for."""

@@ -308,6 +308,38 @@ cdef inline void step(BlockCursor* cursor, size_t user_key_size) noexcept nogil:
     stand_on(cursor, &entry)
 
 
+cdef inline bint step_short(BlockCursor* cursor) noexcept nogil:
+    """step() onto an entry as most are: sizes of a byte each, and a suffix that one copy takes.
+
+    False: it isn't such a one, or leads out of the block, and nothing was done.
+    """
+    cdef Block* block = &cursor.block
+    cdef const uint8_t* at = block.keys + cursor.next_key_at
+    cdef const uint8_t* end = block.keys + block.key_bytes
+    cdef size_t shared, size, value_size
+    if end - at < 3 or (at[0] | at[1] | at[2]) >= 0x80:
+        return False
+    shared = at[0]
+    size = at[1] + <size_t> TRAILER_BYTES
+    value_size = at[2]
+    at += 3
+    if (
+        size > COPY_BYTES
+        or <size_t> (end - at) < size
+        or block.values + block.value_bytes - at < COPY_BYTES
+        or shared + TRAILER_BYTES > cursor.key.size
+        or shared + COPY_BYTES > cursor.key_capacity
+        or value_size > block.value_bytes - cursor.next_value_at
+    ):
+        return False
+    memcpy(cursor.key_data + shared, at, COPY_BYTES)
+    cursor.key.size = shared + size
+    cursor.value = slice_of(block.values + cursor.next_value_at, value_size)
+    cursor.next_key_at += <uint32_t> (3 + size)
+    cursor.next_value_at += <uint32_t> value_size
+    return True
+
+
 cdef void start_group(BlockCursor* cursor, uint32_t restart) noexcept nogil:
     """Stand on the entry of a restart point."""
     cursor.grouped = False
@@ -407,7 +439,8 @@ cdef void block_cursor_next(BlockCursor* cursor) noexcept nogil:
         cursor.place = 0
     else:
         cursor.place += 1
-    step(cursor, cursor.key.size - TRAILER_BYTES)
+    if not step_short(cursor):
+        step(cursor, cursor.key.size - TRAILER_BYTES)
 
 
 cdef void block_cursor_prev(BlockCursor* cursor) noexcept nogil:
@@ -442,6 +475,7 @@ cdef inline bint is_below(
     BlockEntry* entry, Slice user_key, uint64_t trailer, size_t* matched
 ) noexcept nogil:
     """Whether an entry is below the target; `matched` as in group_lower."""
+    cdef uint64_t own
     cdef size_t more
     if entry.shared != matched[0]:
         return entry.shared > matched[0]
@@ -451,13 +485,15 @@ cdef inline bint is_below(
     matched[0] += more
     if more < entry.unshared:
         return matched[0] < user_key.size and entry.suffix[more] < user_key.data[matched[0]]
-    return matched[0] < user_key.size or entry.trailer > trailer
+    memcpy(&own, entry.suffix + entry.unshared, TRAILER_BYTES)
+    return matched[0] < user_key.size or own > trailer
 
 
 cdef void block_cursor_seek(BlockCursor* cursor, Slice user_key, uint64_t trailer) noexcept nogil:
     cdef Block* block = &cursor.block
     cdef int64_t restart = block_restart_lower(block, user_key, trailer)
     cdef BlockEntry entry
+    cdef const uint8_t* at
     cdef size_t matched, before
     cdef uint32_t end
     cdef bint below = True
@@ -475,15 +511,21 @@ cdef void block_cursor_seek(BlockCursor* cursor, Slice user_key, uint64_t traile
             cursor.key.data, cursor.key.size - TRAILER_BYTES, user_key.data, user_key.size
         )
     while cursor.valid and below and cursor.next_key_at < end:
-        before = cursor.key.size - TRAILER_BYTES
-        if decode_entry(block, cursor.next_key_at, cursor.next_value_at, &entry) < 0 or (
-            entry.shared > before
-        ):
-            stop_damaged(cursor)
-            return
+        at = block.keys + cursor.next_key_at
+        if step_short(cursor):
+            entry.shared = at[0]
+            entry.unshared = at[1]
+            entry.suffix = at + 3
+        else:
+            before = cursor.key.size - TRAILER_BYTES
+            if decode_entry(block, cursor.next_key_at, cursor.next_value_at, &entry) < 0 or (
+                entry.shared > before
+            ):
+                stop_damaged(cursor)
+                return
+            stand_on(cursor, &entry)
         below = is_below(&entry, user_key, trailer, &matched)
         cursor.place += 1
-        stand_on(cursor, &entry)
     if not cursor.valid:
         return
     if below:

@@ -322,15 +322,17 @@ cdef inline void show(TableCursor* cursor) noexcept nogil:
 cdef void take_neighbour(TableCursor* cursor, uint64_t slot) noexcept nogil:
     """Walking through cached blocks: find the next one now, so that its memory is on its way."""
     cdef Handle handle
+    if not cursor.walks:
+        cursor.walks = True         # this is its second block, and may be its last
+        return
     if not cursor.was_cached or cursor.neighbour != NULL or data_handle(
         &cursor.partition, slot, &handle
     ) < 0:
         return
     cursor.neighbour = cache_get(cursor.table.cache, cursor.table.cache_id, handle.offset)
     cursor.neighbour_slot = slot
-    if cursor.neighbour != NULL and cursor.walks:
+    if cursor.neighbour != NULL:
         prefetch_run(cursor.neighbour.data, cursor.neighbour.size)
-    cursor.walks = True
 
 
 cdef void next_block(TableCursor* cursor) noexcept nogil:

@@ -228,6 +228,29 @@ cdef void settle_forward(UserCursor* cursor, bint passing) noexcept nogil:
     end(cursor)
 
 
+cdef inline bint shows_next(UserCursor* cursor) noexcept nogil:
+    """Whether `merged` was moved onto the one version of the next key, a value, as mostly; then it is shown."""
+    cdef Cursor* merged = cursor.merged
+    cdef Slice user_key
+    cdef uint64_t trailer
+    if not merged.valid or cursor.cover != NULL:
+        return False
+    user_key = internal_user_key(merged.key)
+    trailer = internal_trailer(merged.key)
+    if (
+        trailer_sequence(trailer) > cursor.sequence
+        or trailer_kind(trailer) == KIND_DELETE
+        or user_key.size > cursor.current_key.capacity
+        or slice_equal(user_key, held(&cursor.current_key))
+        or (cursor.bounded_high and slice_compare(user_key, held(&cursor.high)) >= 0)
+    ):
+        return False
+    hold(cursor, &cursor.current_key, user_key)
+    cursor.key = user_key
+    cursor.value = merged.value
+    return True
+
+
 cdef void user_seek_to_first(UserCursor* cursor) noexcept nogil:
     status_clear(&cursor.status)
     cursor.paused = False
@@ -271,6 +294,8 @@ cdef void user_next(UserCursor* cursor) noexcept nogil:
             return
     else:
         merged.next(merged)
+        if shows_next(cursor):
+            return
     settle_forward(cursor, True)
 
 
