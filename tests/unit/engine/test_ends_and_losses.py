@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import kvstore._engine.primitives.native as primitives
 from kvstore import DB
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import Error, StorageError
@@ -285,27 +284,54 @@ def test_power_may_go_while_what_is_left_of_a_creation_makes_way(seed: int) -> N
         assert reopened(copy) == {}
 
 
+@pytest.mark.parametrize("job", ["flush", "compact_range"])
+@pytest.mark.parametrize(
+    ("operation", "path", "error", "goes_on"),
+    [
+        ("open", "/END", errno.EMFILE, True),
+        ("pwrite", "/END", errno.ENOSPC, True),
+        ("datasync", "MANIFEST", errno.EIO, False),
+    ],
+)
 def test_a_handler_that_raises_behind_an_edit_leaves_none_that_contradicts_it(
+    operation: str,
+    path: str,
+    error: int,
+    goes_on: bool,
+    job: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It may raise while the error of END, which is written after the edit, is made."""
+    """That of a signal that came meanwhile runs in the first Python after the disk's work: where
+    the error is made."""
     expected = {b"a%d" % number: b"1" for number in range(3)}
     disk = MemoryFileSystem()
-    db = DB("/db", filesystem=disk, **SMALL)
-    for key, value in expected.items():
-        db.put(key, value, sync=True)
-        db.flush()
+    made = StorageError.__init__
 
     def interrupted(*_given: object, **_named: object) -> None:
+        monkeypatch.setattr(StorageError, "__init__", made)
         raise KeyboardInterrupt
 
-    disk.fail("pwrite", errno.ENOSPC, path="/db/END")
-    with monkeypatch.context() as patch:
-        patch.setattr(primitives, "StorageError", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            db.compact_range()
-    with pytest.raises(StorageError, match=r"a failure \(KeyboardInterrupt\)"):
-        db.compact_range()
+    db = DB("/db", filesystem=disk, **SMALL)
+    for key, value in expected.items():
+        db.flush()
+        db.put(key, value, sync=True)
+    if job == "compact_range":
+        db.flush()
+    tables = db.stats()["levels"]
+    disk.fail(operation, error, path=path)
+    monkeypatch.setattr(StorageError, "__init__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(db, job)()
+    # The edit holds, or nobody knows.
+    assert (db.stats()["levels"] != tables) is goes_on
+    if goes_on:
+        db.put(b"b", b"2", sync=True)
+        expected[b"b"] = b"2"
+        db.flush()
+        getattr(db, job)()
+    else:
+        with pytest.raises(StorageError, match=r"a failure \(KeyboardInterrupt\)"):
+            getattr(db, job)()
     assert dict(db) == expected
     db.close()
     for kept in KEPT:

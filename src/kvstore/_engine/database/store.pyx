@@ -365,8 +365,8 @@ cdef class Store:
                 noted = self.manifest.append_synced(edit, self.end, segment, offset, &unsure)
             except BaseException as error:
                 if unsure:
-                    # Whether the edit holds is not known any more; it does where a signal's handler
-                    # raised while an error of END was made.
+                    # Whether the edit holds is not known any more. A signal's handler may have raised
+                    # this in place of what the disk said.
                     self.fail(error)
                 raise
         except BaseException:
@@ -394,7 +394,8 @@ cdef class Store:
             self.noted = self.manifest.number, self.manifest.durable_bytes, segment, offset
             self.end_asks = segment != 0
         else:
-            self.note_failed(noted)
+            result, what = noted
+            self.note_failed(os_failure(result, what, self.end.path))
         if self.manifest.size >= self.manifest.first_bytes * ROLL_FACTOR + ROLL_BYTES:
             self.roll_manifest()
         return 0

@@ -12,8 +12,8 @@ cdef class Manifest:
     cdef readonly uint64_t edits
     cdef int check(self) except -1
     # append() and sync() in one; `unsure`: nobody knows whether the edit holds. Then `note`, as by
-    # note_end(), without taking the GIL in between: True, what it failed with, or None where it is
-    # still to be done.
+    # note_end(), without taking the GIL in between: True, what os_failure() wants of how it failed,
+    # or None where it is still to be done.
     cdef object append_synced(
         self, object edit, object note, uint64_t segment, uint64_t offset, bint* unsure
     )

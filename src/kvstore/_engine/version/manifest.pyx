@@ -51,7 +51,6 @@ from kvstore._engine.files.native cimport (
     FileSystem,
     Overwrite,
     create_file,
-    os_failure,
     overwrite_of,
     read_whole,
     remove_file,
@@ -330,7 +329,6 @@ cdef class Manifest:
     ):
         cdef bytes framed, path, data
         cdef Overwrite then
-        cdef bint noted = False
         unsure[0] = False
         self.check()
         framed = frame_edit(self.edits + 1, encode_edit(edit), self.seed)
@@ -354,11 +352,11 @@ cdef class Manifest:
         self.durable_bytes = self.file.size
         if begun is None:
             return None
-        noted = then.result >= 0
-        # Whatever fails here, the edit holds: nobody may take it for one that failed.
+        # Whatever fails here, the edit holds: nobody may take it for one that failed. Nor runs any
+        # Python here, in which a signal's handler could raise: the error is for the caller to make.
         unsure[0] = True
-        note.end(noted)
-        outcome = True if noted else os_failure(then.result, then.what, note.path)
+        note.end(then.result >= 0)
+        outcome = True if then.result >= 0 else (then.result, <bytes> then.what)
         unsure[0] = False
         return outcome
 
