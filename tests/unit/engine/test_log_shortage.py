@@ -283,3 +283,23 @@ def test_a_log_that_was_not_closed_is_made_durable_in_its_place_on_a_full_disk(t
     # What was found is durable now.
     with Log("/log", filesystem=left.crash()) as durable:
         assert list(durable.replay()) == found
+
+
+@pytest.mark.parametrize(
+    ("operation", "error"), [("sync_directory", errno.EMFILE), ("rename", errno.ENOSPC)]
+)
+def test_a_segment_that_lacks_something_leaves_no_space_reserved(
+    operation: str, error: int
+) -> None:
+    disk = MemoryFileSystem()
+    with kvstore.DB("/db", filesystem=disk, write_buffer_size=64 << 10) as db:
+        path = "/db/wal" if operation == "sync_directory" else "/db/wal/000001.spare"
+        disk.fail(operation, error, path=path)
+        with pytest.raises(StorageError) as caught:
+            db.put(b"a", b"1")
+        assert caught.value.retryable
+        assert disk.names("/db/wal") == []
+        db.put(b"b", b"1", sync=True)
+        left = disk.crash()
+    with kvstore.DB("/db", filesystem=left) as db:
+        assert dict(db) == {b"b": b"1"}

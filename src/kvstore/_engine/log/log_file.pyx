@@ -54,6 +54,7 @@ cdef int log_file_begin(
     if result < 0:
         # A directory may lack space for the name. Nothing was renamed then.
         self.ops.close(self.disk, fresh)
+        drop_spare(self, spare, recycled)
         status_os_error(status, -result, b"naming a log segment", -1)
         return RETRY if is_transient(result) else -1
     result = self.ops.sync_directory(self.disk, self.folder)
@@ -62,6 +63,7 @@ cdef int log_file_begin(
         status_os_error(status, -result, b"beginning a log segment", -1)
         # A sync that never began is no failure; the name goes back before anything was written.
         if lacks_descriptor(result) and self.ops.rename(self.disk, name, spare) == 0:
+            drop_spare(self, spare, recycled)
             return RETRY
         return -1
     log_file_close(self)
@@ -71,6 +73,12 @@ cdef int log_file_begin(
     self.end = SEGMENT_HEADER_BYTES
     self.written = capacity if recycled else SEGMENT_HEADER_BYTES
     return 0
+
+
+cdef void drop_spare(LogFile* self, const char* spare, uint64_t recycled) noexcept nogil:
+    """One that was made and isn't needed yet: its space is more than what a small log holds."""
+    if not recycled:
+        self.ops.unlink(self.disk, spare)
 
 
 cdef int make_spare(
@@ -104,8 +112,7 @@ cdef int make_spare(
         return status_os_error(status, -result, what, -1)
     status_os_error(status, -result, what, -1)
     self.ops.close(self.disk, file[0])
-    if not recycled:
-        self.ops.unlink(self.disk, spare)
+    drop_spare(self, spare, recycled)
     return RETRY if is_transient(result) else -1
 
 
