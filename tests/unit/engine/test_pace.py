@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from kvstore import DB
-from kvstore._engine.database.native import pause_for
 from kvstore._engine.files.native import MemoryFileSystem
 from kvstore.errors import ClosedError, StorageError
 
@@ -102,70 +101,6 @@ def test_who_writes_is_held_back_while_level_0_has_many_tables_and_waits_at_the_
             assert db.stats()["stalls"] == 0
         finally:
             held.goes_on.set()
-
-
-def test_a_large_batch_is_held_back_several_times_before_it_is_written() -> None:
-    held = Held("pread")
-    options = {"compaction_trigger": 2, "slowdown_files": 4, "stop_files": 8}
-    with DB("/db", filesystem=held.disk, **options) as db:
-        batch = db.write_batch()
-        batch.put(b"large", bytes(1 << 20))
-        try:
-            for _ in range(4):
-                put_some(db, 0, 10)
-                db.flush()
-            assert held.reached.wait(WAIT_S)
-            pauses = []
-            # The time since the write before counts, and there may have been much of it.
-            while len(pauses) < 40 and max(pauses, default=0) < 2:
-                before = db.stats()["slowdowns"]
-                batch.write()
-                pauses.append(db.stats()["slowdowns"] - before)
-            assert max(pauses) >= 2
-        finally:
-            held.goes_on.set()
-
-
-MIB = 1 << 20
-A_BYTE = 1 / (16 * MIB)
-
-
-@pytest.mark.parametrize(
-    ("owed", "written", "passed", "looks", "pause", "stays"),
-    [
-        # What is too short to sleep waits for more of it.
-        (0.0, 8 << 10, 0.0, 1, 0.0, 1 / 2048),
-        (0.0, 32 << 10, 0.0, 1, 1 / 512, 0.0),
-        # Time that passed was slept as well, and nobody has a claim to what was not.
-        (0.004, 32 << 10, 1 / 512, 1, 0.004, 0.0),
-        (0.0, MIB, 1.0, 17, 0.0, 0.0),
-        # One look is good for 5 ms.
-        (0.0, MIB, 0.0, 1, 0.005, 0.0575),
-        # A large write looks as often as many small ones.
-        (0.0, MIB, 0.0, 17, 0.0625, 0.0),
-        (0.0, 4 * MIB, 0.0, 17, 0.085, 0.165),
-        # However much was owed, a tenth of a second counts.
-        (60.0, 0, 0.0, 1, 0.005, 0.095),
-        (60.0, MIB, 0.0, 17, 0.085, 0.0775),
-        (60.0, 0, 0.2, 1, 0.0, 0.0),
-    ],
-)
-def test_what_a_writer_sleeps_at_once_and_what_stays_owed(
-    owed: float, written: int, passed: float, looks: int, pause: float, stays: float
-) -> None:
-    assert pause_for(owed, A_BYTE, written, passed, looks) == pytest.approx((pause, stays))
-
-
-def test_large_writes_are_held_back_as_long_as_small_ones() -> None:
-    def slept(write_bytes: int) -> float:
-        owed = total = pause = 0.0
-        for _ in range(8 * MIB // write_bytes):
-            # No time passes but what is slept, and that is paid.
-            pause, owed = pause_for(owed, A_BYTE, write_bytes, 0.0, 1 + write_bytes // 65536)
-            total += pause
-        return total + owed
-
-    assert [slept(4 * MIB), slept(MIB), slept(65536)] == pytest.approx([0.5, 0.5, 0.5])
 
 
 def test_a_database_that_is_closed_while_a_writer_is_held_back_says_so() -> None:

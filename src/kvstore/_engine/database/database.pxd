@@ -38,7 +38,7 @@ cdef class Database(Store):
     # The deleted ranges of a batch, before all else of it; memory for their keys was provided.
     # MemoryError: nothing changed.
     cdef int apply_ranges(self, Slice payload, uint64_t first, bint numbered) except -1
-    cdef int prepare_write(self, size_t payload_bytes) except -1
+    cdef int prepare_write(self) except -1
     cdef int prepare_numbered_write(self) except -1
     cdef int provide_room_to_delete(self) except -1
     cdef object write_now(self, WriteBatch batch, int how, object sequence, object applied_index)
@@ -61,7 +61,7 @@ cdef class Database(Store):
     cdef int check_flushes(self) except -1
     cdef bint must_stop(self) except -1
     cdef int settle(self) except -1
-    cdef int look(self, bint deletes, size_t coming_bytes) except -1
+    cdef int look(self, bint deletes) except -1
     cdef double delay_wanted(self) noexcept
     cdef int background_work(self) except -1
     cdef int nothing_is_due(self, Retry retry) except -1

@@ -289,8 +289,8 @@ cdef class Database(Store):
                 gil_step_aside()
             if self.attention:
                 self.settle()
-            if memtable_used(self.memory) + key.size + value.size >= self.look_at:
-                self.look(kind == KIND_DELETE, key.size + value.size)
+            if memtable_used(self.memory) >= self.look_at:
+                self.look(kind == KIND_DELETE)
         if self.log is not None:
             if key.size + value.size > MAX_PAYLOAD_BYTES - OPERATION_BYTES:
                 raise InvalidArgumentError(
@@ -339,7 +339,7 @@ cdef class Database(Store):
             if batch.expectations is not None:
                 read_expected(self, batch)
             if applied_index is None:
-                self.prepare_write(batch.encoded.size)
+                self.prepare_write()
             else:
                 self.prepare_numbered_write()
             written = self.write_now(batch, sync, sequence, applied_index)
@@ -347,14 +347,14 @@ cdef class Database(Store):
                 return written
         raise OverloadedError(f"between reading and writing came a flush, {MOST_READINGS} times")
 
-    cdef int prepare_write(self, size_t payload_bytes) except -1:
+    cdef int prepare_write(self) except -1:
         """What may let other threads in before a write."""
         if gil_is_asked_for():
             gil_step_aside()
         if self.attention:
             self.settle()
-        if memtable_used(self.memory) + payload_bytes >= self.look_at:
-            self.look(False, payload_bytes)
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(False)
         return 0
 
     cdef int prepare_numbered_write(self) except -1:
@@ -475,7 +475,12 @@ cdef class Database(Store):
     cdef int write_ascending(self, Slice payload) except -1:
         cdef uint64_t first
         cdef int waits
-        self.prepare_write(payload.size)
+        if gil_is_asked_for():
+            gil_step_aside()
+        if self.attention:
+            self.settle()
+        if memtable_used(self.memory) >= self.look_at:
+            self.look(False)
         if self.log is not None:
             waits = self.log.reserve(payload.size)
             if waits:
@@ -674,10 +679,8 @@ cdef class Database(Store):
             self.check_writable()
         return 0
 
-    cdef int look(self, bint deletes, size_t coming_bytes) except -1:
-        """After so much, with what is about to be written, that the memtable may be full, or the writer
-        too fast.
-        """
+    cdef int look(self, bint deletes) except -1:
+        """So much was written that the memtable may be full, or the writer too fast."""
         cdef size_t used = memtable_used(self.memory)
         cdef size_t since
         cdef size_t step = min(self.write_buffer_bytes // LOOKS, <size_t> LOOK_BYTES)
@@ -685,16 +688,11 @@ cdef class Database(Store):
             self.provide_room_to_delete() if deletes else self.provide_room()
             self.let_flush_in()
             return self.check_writable()
-        used += coming_bytes
-        # A write that was looked at before it was made may not have been made.
-        since = used - min(used, self.looked_at)
+        since = used - self.looked_at
         # Before others are let in, who may freeze it.
         self.looked_at = used
         self.look_at = min(used + step, self.write_buffer_bytes)
-        if not self.threads_begun or self.draining:
-            return 0
-        # What is larger than a memtable waits no longer than it takes to fill one.
-        return keep_pace(self, since, 1 + min(coming_bytes, self.write_buffer_bytes) // step)
+        return keep_pace(self, since) if self.threads_begun and not self.draining else 0
 
     cdef bint memory_is_full(self) noexcept:
         return memtable_used(self.memory) >= self.write_buffer_bytes
@@ -1071,7 +1069,7 @@ cdef class Database(Store):
         if self.attention:
             self.settle()
         if memtable_used(self.memory) >= self.look_at:
-            self.look(True, 0)
+            self.look(True)
         if high is None:
             # It hides nothing that is yet to come, so the end of the keys that there are will do.
             high = after_all_keys(self)

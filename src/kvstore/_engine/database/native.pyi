@@ -137,13 +137,6 @@ def count_rows(keys: object) -> int:
 def read_rows(rows: Iterator[Any], most: int, keys: Sink | None, values: Sink | None) -> int:
     """Up to ``most`` of the iterator's next entries into the sinks; how many there were."""
 
-# pace.pyx
-
-def pause_for(
-    owed_s: float, wanted_s_a_byte: float, written_bytes: int, passed_s: float, looks: int
-) -> tuple[float, float]:
-    """(seconds that a writer would sleep, seconds that stay owed), for tests."""
-
 # bulk_write.pyx
 
 def put_many(db: Database, prefix: bytes, keys: object, values: object, sync: bool) -> int:

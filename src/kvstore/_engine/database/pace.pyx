@@ -1,17 +1,12 @@
 """Holding writers back before they have to wait: see pace.pxd."""
 
-from cpython.exc cimport PyErr_CheckSignals
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
 from kvstore._engine.memtable.native cimport memtable_used
 
 
 cdef double SLEPT_LEAST_S = 0.001       # shorter ones cost more than they take
-cdef double SLEPT_MOST_S = 0.005        # for each look
-# Of what is owed for earlier writes. Where more is asked for than pauses can give, what gathers would be
-# slept off one day, for a flush or a compaction that is long over. So much a dozen writers owe
-# together that look at the same moment.
-cdef double OWED_MOST_S = 0.1
+cdef double SLEPT_MOST_S = 0.005
 cdef double LATE_S = 0.002              # what a flush that should be over is expected to take yet
 cdef double UNKNOWN_S_A_BYTE = 1.0 / (16 << 20)
 cdef double LEAST_SHARE = 0.05          # of its speed, for who is close to a stop
@@ -60,63 +55,32 @@ cdef double level0_wants(Store store) noexcept:
     return a_byte / max(1 - over / room, LEAST_SHARE)
 
 
-cdef double wanted_pace(Store store, double now) noexcept:
-    """Seconds a byte; 0: there is no hurry."""
-    return max(flush_wants(store, now), level0_wants(store))
-
-
-cdef double owed_now(
-    double owed_s, double wanted_s_a_byte, size_t written_bytes, double passed_s
-) noexcept nogil:
-    """What is owed after so many bytes more, for which there was so much time."""
-    return max(0.0, min(owed_s, OWED_MOST_S) + wanted_s_a_byte * <double> written_bytes - passed_s)
-
-
-cdef double pause_of(double owed_s, size_t looks) noexcept nogil:
-    """What a writer sleeps of it who looks once for so many times."""
-    return 0 if owed_s < SLEPT_LEAST_S else min(owed_s, SLEPT_MOST_S * <double> looks)
-
-
-cdef int keep_pace(Store store, size_t written_bytes, size_t looks) except -1:
-    """For what was written since the last look or is about to be. May give up the GIL, to sleep."""
+cdef int keep_pace(Store store, size_t written_bytes) except -1:
+    """For what was written since the last look. May give up the GIL, to sleep."""
     cdef double now = now_s()
-    cdef double wanted_s_a_byte = wanted_pace(store, now)
-    cdef double left_s, woke
+    cdef double wanted_s_a_byte = max(flush_wants(store, now), level0_wants(store))
+    cdef double sleep_s, woke
     cdef timespec wait
     if wanted_s_a_byte == 0:
         store.pace.owed_s = 0
         store.pace.looked_s = now
         return 0
-    store.pace.owed_s = owed_now(
-        store.pace.owed_s, wanted_s_a_byte, written_bytes, now - store.pace.looked_s
-    )
+    store.pace.owed_s += wanted_s_a_byte * <double> written_bytes - (now - store.pace.looked_s)
     store.pace.looked_s = now
-    left_s = pause_of(store.pace.owed_s, looks)
+    if store.pace.owed_s < 0:
+        store.pace.owed_s = 0
+    if store.pace.owed_s < SLEPT_LEAST_S:
+        return 0
+    store.slowdowns += 1
+    sleep_s = min(store.pace.owed_s, SLEPT_MOST_S)
+    wait.tv_sec = 0
+    wait.tv_nsec = <long> (sleep_s * 1e9)
+    with nogil:
+        nanosleep(&wait, NULL)
+    woke = now_s()
     # Several writers owe together what they wrote together; each sleeps for its own part.
-    store.pace.owed_s -= left_s
-    while left_s >= SLEPT_LEAST_S:
-        store.slowdowns += 1
-        wait.tv_sec = 0
-        wait.tv_nsec = <long> (min(left_s, SLEPT_MOST_S) * 1e9)
-        with nogil:
-            nanosleep(&wait, NULL)
-        woke = now_s()
-        left_s -= woke - now
-        store.slowdown_seconds += woke - now
-        store.pace.looked_s = now = woke
-        PyErr_CheckSignals()
-        store.check_writable()
-        if wanted_pace(store, now) == 0:
-            return 0
-    # It woke late, or what is left is too short.
-    store.pace.owed_s = max(0.0, store.pace.owed_s + left_s)
+    store.pace.owed_s = max(0.0, store.pace.owed_s - (woke - now))
+    store.pace.looked_s = woke
+    store.slowdown_seconds += woke - now
+    store.check_writable()
     return 0
-
-
-def pause_for(
-    double owed_s, double wanted_s_a_byte, size_t written_bytes, double passed_s, size_t looks
-):
-    """(seconds that a writer would sleep, seconds that stay owed), for tests."""
-    cdef double owed = owed_now(owed_s, wanted_s_a_byte, written_bytes, passed_s)
-    cdef double pause = pause_of(owed, looks)
-    return pause, owed - pause

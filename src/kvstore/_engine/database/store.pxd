@@ -87,10 +87,8 @@ cdef class Store:
 
     # --- contents
     cdef MemTable* memory
-    # With so much used, what is about to be written included, a writer is to look whether it is full,
-    # or to be held back.
-    cdef size_t look_at
-    cdef size_t looked_at       # used so far when one did last, with what it was about to write
+    cdef size_t look_at         # used so far, a writer is to look whether it is full, or to be held back
+    cdef size_t looked_at       # used so far when one did last
     cdef Pace pace
     cdef Frozen frozen[MAX_FROZEN]      # newest first
     cdef int frozen_count
