@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.integration.disk_trouble import COMPILER
+from tests.integration.process import environment
 
 __all__ = ["ALL", "KINDS", "Call", "Wrapped", "build", "by_library", "by_strace", "calls_in"]
 __all__ += ["needs_strace", "quick_directory", "some_of", "without_sanitizers"]
@@ -130,9 +132,27 @@ def build(directory: Path) -> Path:
     return library
 
 
+def preloaded(library: Path) -> str:
+    """The value of LD_PRELOAD."""
+    # A sanitizer's runtime, if there is one, wants to be the first.
+    return " ".join([*os.environ.get("LD_PRELOAD", "").split(), str(library)])
+
+
+def told_by(library: Path, module: str, *words: str) -> str:
+    """What a module's program prints, run with the library; it must end well and silently."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words],
+        env=environment(LD_PRELOAD=preloaded(library)),
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def by_library(library: Path, below: Path, at: int, counted: Path | None = None) -> Wrapped:
     """SIGKILL at the ``at``-th call below a directory; ``counted`` gets how many there were."""
-    # A sanitizer's runtime, if there is one, wants to be the first.
-    preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(library)]
-    words = [f"LD_PRELOAD={' '.join(preloaded)}", f"KILL_BELOW={below}/", f"KILL_AT={at}"]
+    words = [f"LD_PRELOAD={preloaded(library)}", f"KILL_BELOW={below}/", f"KILL_AT={at}"]
     return ("env", *words, *([f"KILL_COUNTED={counted}"] if counted else []))

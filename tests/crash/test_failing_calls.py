@@ -8,17 +8,14 @@ to the 500th fail.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.crash.disk_sweep import takes_long
 from tests.crash.failing_calls import HALF, SYNCS, UNSEEN
+from tests.crash.killing import build, told_by
 from tests.integration.disk_trouble import COMPILER
-from tests.integration.process import environment
 
 pytestmark = [takes_long, pytest.mark.skipif(COMPILER is None, reason="no C compiler")]
 
@@ -43,29 +40,15 @@ FAILS = [
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    assert COMPILER is not None
-    made = tmp_path_factory.mktemp("library") / "failing_calls.so"
-    source = Path(__file__).with_name("failing_calls.c")
-    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", made, source, "-ldl"], check=True)
-    return made
+    return build(tmp_path_factory.mktemp("library"))
 
 
 @pytest.mark.parametrize(("kind", "error"), FAILS)
 def test_calls_of_one_kind_that_fail_one_by_one(
     library: Path, tmp_path: Path, kind: str, error: str
 ) -> None:
-    # A sanitizer's runtime, if there is one, wants to be the first.
-    preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(library)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.crash.failing_calls", str(tmp_path), kind, error],
-        env=environment(LD_PRELOAD=" ".join(preloaded)),
-        cwd=Path(__file__).resolve().parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    calls, failed, raised = map(int, done.stdout.split())
+    told = told_by(library, "tests.crash.failing_calls", str(tmp_path), kind, error)
+    calls, failed, raised = map(int, told.split())
     print(f"{kind} {error}: {failed} of {calls} calls failed, {raised} steps raised")
     assert failed
     if error in UNSEEN and kind not in SYNCS:
